@@ -1,0 +1,67 @@
+"""The cost meter: floating-point operations by formula, not by a profiler.
+
+A token costs 2N forward and 4N backward (2N with a low-rank adapter, whose frozen weights need no
+gradient), N being the matrix parameters that a token meets, and attention 4·w·c a layer forward
+(scores and mixing; w: heads × head size, c: tokens attended to), twice that backward. A training
+step is therefore 8N a sampled token for the student and 2N for the teacher, plus prompts and
+attention. Source: Kaplan et al., arXiv 2001.08361, section 2.1.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What decides the cost of one model's token."""
+
+    parameters: int  # in matrices; an embedding counts where it also makes the logits
+    layers: int
+    width: int  # heads × head size
+
+    def forward(self, tokens: int, attended: int) -> float:
+        """FLOPs of `tokens` that attend to `attended` tokens in all."""
+        return 2.0 * self.parameters * tokens + 4.0 * self.layers * self.width * attended
+
+
+def model_cost(model: Any) -> ModelCost:
+    """Counts a transformers model's matrices, without adapter weights and embedding look-ups."""
+    head = model.get_output_embeddings().weight
+    lookup = model.get_input_embeddings().weight
+    matrices = {
+        id(p): p.numel() for n, p in model.named_parameters() if p.ndim >= 2 and "lora_" not in n
+    }
+    if lookup is not head:
+        matrices.pop(id(lookup), None)
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return ModelCost(sum(matrices.values()), config.num_hidden_layers, heads * size)
+
+
+def causal_pairs(start: int, end: int) -> int:
+    """Σ of the context length over positions start … end − 1; position t attends to t + 1."""
+    return (end * (end + 1) - start * (start + 1)) // 2
+
+
+def sampling_flops(student: ModelCost, groups: Iterable[tuple[int, list[int]]]) -> float:
+    """Prompts read once a group: (prompt length, completion lengths) each."""
+    total = 0.0
+    for prompt, completions in groups:
+        total += student.forward(prompt, causal_pairs(0, prompt))
+        # The last token of a completion is sampled but never read.
+        total += sum(
+            student.forward(n - 1, causal_pairs(prompt, prompt + n - 1)) for n in completions
+        )
+    return total
+
+
+def scoring_flops(model: ModelCost, lengths: Iterable[int]) -> float:
+    """One forward pass over whole sequences."""
+    return sum(model.forward(n, causal_pairs(0, n)) for n in lengths)
+
+
+def training_flops(student: ModelCost, lengths: Iterable[int], *, adapter: bool) -> float:
+    """Forward and backward over whole sequences: 3 times a forward pass, 2 with an adapter."""
+    return (2.0 if adapter else 3.0) * scoring_flops(student, lengths)

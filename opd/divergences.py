@@ -1,0 +1,96 @@
+"""Every per-token quantity between student p and teacher q, in one place. All in nats.
+
+Log-probabilities come in as (N, V), already divided by the temperature and normalised. Results are
+(N,), differentiable in whatever carries a gradient. Source: method.md of the design; Schulman,
+"Approximating KL divergence" for k1, k2, k3; Agarwal et al., arXiv 2306.13649 for JSD(β).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_probs(logits: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature), the raw distribution: no top-p, no penalties. (N, V)."""
+    return torch.log_softmax(logits / temperature, dim=-1)
+
+
+def at(logp: Tensor, ids: Tensor) -> Tensor:
+    """The log-probability of one id a row: (N, V), (N,) → (N,)."""
+    return logp.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
+    """k1 = log p(x) − log q(x) at the sampled token; signed, unbiased for the reverse KL."""
+    return student - teacher
+
+
+def k2(ratio: Tensor) -> Tensor:
+    """½ (log p/q)²: biased, low variance, never negative."""
+    return 0.5 * ratio.square()
+
+
+def k3(ratio: Tensor) -> Tensor:
+    """q/p − 1 − log q/p: unbiased for the reverse KL, never negative."""
+    return torch.expm1(-ratio) + ratio
+
+
+def _kl(a: Tensor, b: Tensor) -> Tensor:
+    """KL(a‖b) = Σ_v a (log a − log b); an id with a = 0 adds 0, also where b = 0."""
+    difference = torch.where(a == -math.inf, torch.zeros_like(a), a - b)
+    return (a.exp() * difference).sum(-1)
+
+
+def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(p‖q) = Σ_v p (log p − log q), exact over the vocabulary."""
+    return _kl(student, teacher)
+
+
+def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(q‖p) = Σ_v q (log q − log p), exact over the vocabulary."""
+    return _kl(teacher, student)
+
+
+def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """JSD(β) = β KL(q‖m) + (1 − β) KL(p‖m), m = (1 − β) p + β q, for 0 < β < 1.
+
+    It tends to 0 at both ends; that β = 0 and 1 commonly name the full KLs is a convention of
+    configurations, so it is refused here.
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"beta: must be between 0 and 1, both excluded (got {beta})")
+    mixture = torch.logaddexp(student + math.log1p(-beta), teacher + math.log(beta))
+    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+def entropy(logp: Tensor) -> Tensor:
+    """−Σ_v p log p."""
+    return -torch.where(logp == -math.inf, torch.zeros_like(logp), logp.exp() * logp).sum(-1)
+
+
+def rank(logp: Tensor, ids: Tensor) -> Tensor:
+    """How many ids are likelier than this one; 0 for the likeliest. (N,) int64."""
+    return (logp > at(logp, ids).unsqueeze(-1)).sum(-1)
+
+
+def tail_log_prob(logp: Tensor, ids: Tensor) -> Tensor:
+    """log of the probability outside the given distinct ids: (N, V), (N, k) → (N,).
+
+    Summed over what is outside rather than taken from 1, which would lose a small tail to rounding.
+    """
+    return logp.scatter(-1, ids, -math.inf).logsumexp(-1)
+
+
+def top_k_reverse_kl(student: Tensor, teacher: Tensor, ids: Tensor) -> Tensor:
+    """Reverse KL over the given ids and one bucket for all others: ≥ 0 and ≤ the exact one.
+
+    Without the bucket it could be negative, and minimised by emptying the ids.
+    """
+    if ids.shape[-1] == student.shape[-1]:
+        return reverse_kl(student, teacher)
+    coarse = [
+        torch.cat([logp.gather(-1, ids), tail_log_prob(logp, ids).unsqueeze(-1)], dim=-1)
+        for logp in (student, teacher)
+    ]
+    return _kl(coarse[0], coarse[1])

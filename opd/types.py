@@ -1,0 +1,145 @@
+"""What passes between the trainer, the store and the command line. Free of torch.
+
+Notation: T completion tokens of one rollout, k alternatives a token. All log-probabilities are
+natural logarithms (nats) of the full distribution at the rollout's temperature.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+Kind = Literal["train", "eval", "probe", "branch", "import"]
+FinishReason = Literal["stop", "length"]
+RunStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
+CancelMode = Literal["save", "discard"]
+PHASES = ("sample", "teacher", "student", "optimizer", "store")
+
+
+class UserError(Exception):
+    """Something a user can mend: `where` names the field or file, the text says what to do."""
+
+    def __init__(self, message: str, *, where: str = "", kind: str = "bad input") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k likeliest ids of one model at each token, with both models' opinion of them."""
+
+    ids: Ints  # (T, k), likeliest first
+    logprobs: Floats  # (T, k), by the model whose top-k this is
+    other_logprobs: Floats  # (T, k), by the other model, at the same ids
+    tail_mass: Floats  # (T,), probability outside the k ids
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """Every per-token quantity of one rollout; None where it was not computed."""
+
+    completion_ids: Ints  # (T,), EOS included when it was sampled
+    sampler_logprobs: Floats | None = None
+    student_logprobs: Floats | None = None
+    teacher_logprobs: Floats | None = None
+    reverse_kl: Floats | None = None  # exact, over the whole vocabulary
+    student_entropy: Floats | None = None
+    teacher_entropy: Floats | None = None
+    teacher_rank: Ints | None = None  # 0: the teacher's likeliest token
+    advantages: Floats | None = None  # as trained; None where the objective has none
+    mask: Floats | None = None  # weight in the loss; 0 does not count
+    student_topk: TopK | None = None
+    teacher_topk: TopK | None = None
+
+    def __len__(self) -> int:
+        return len(self.completion_ids)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt, one sampled completion, and its token record."""
+
+    step: int
+    kind: Kind
+    group: int  # the prompt's number in the run's prompt set
+    sample: int  # 0 … group_size − 1
+    prompt: str
+    prompt_ids: Ints
+    completion: str
+    finish_reason: FinishReason
+    temperature: float
+    record: TokenRecord
+    reward: float | None = None
+    answer: str | None = None
+    # Each token's text, for records whose tokenizer is not at hand
+    prompt_tokens: Sequence[str] | None = None
+    completion_tokens: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One optimizer update. `rollouts` are those chosen for keeping."""
+
+    step: int
+    seconds: Mapping[str, float]  # by phase, without "store", which the store adds
+    tokens: int  # completion tokens sampled
+    flops: float  # executed, by the cost formula
+    metrics: Mapping[str, float]
+    rollouts: Sequence[Rollout] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of an evaluation, with its standard error."""
+
+    suite: str
+    metric: str
+    value: float
+    n: int
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class EvaluationEvent:
+    step: int
+    scores: Sequence[Score]
+    rollouts: Sequence[Rollout] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """A complete folder on disk; `manifest` maps file name to SHA-256."""
+
+    step: int
+    path: str
+    manifest: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PhaseEvent:
+    """What the run is doing before and between its steps, for people who wait."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ModelsEvent:
+    """What was loaded: local folders, tokenizer, sizes."""
+
+    resolved: Mapping[str, str]  # {"student": folder, "teacher": folder}
+    tokenizer: str  # fingerprint
+    device: str
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+
+Event = StepEvent | EvaluationEvent | CheckpointEvent | PhaseEvent | ModelsEvent
