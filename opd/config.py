@@ -8,9 +8,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from opd.types import FinishReason as FinishReason
+from opd.types import Kind as Kind
+from opd.types import RunStatus as RunStatus
 from opd.types import UserError as UserError
 
-MAX_YAML_BYTES = 200_000
+MAX_YAML_BYTES = 64_000
+MAX_YAML_DEPTH = 20
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -230,10 +235,8 @@ def load_yaml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     if len(text.encode()) > MAX_YAML_BYTES:
         raise UserError(f"over the limit of {MAX_YAML_BYTES} bytes", where=where)
     try:
-        events = sum(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, yaml.SafeLoader))
-        if events:
-            raise UserError("YAML aliases (*name) are not taken; write the value out", where=where)
-        data = yaml.safe_load(text)
+        _check_shape(text, where)
+        data = yaml.load(text, Loader=SafeLoader)  # the safe loader, in C where it is built
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from None
     if data is None:
@@ -241,6 +244,18 @@ def load_yaml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError("must be a mapping of fields to values", where=where)
     return data
+
+
+def _check_shape(text: str, where: str) -> None:
+    """Refuses aliases (a few lines of them expand to gigabytes) and deep nesting, while parsing."""
+    depth = 0
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("YAML aliases (*name) are not taken; write the value out", where=where)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise UserError(f"nested deeper than the limit of {MAX_YAML_DEPTH}", where=where)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -281,7 +296,8 @@ def to_yaml(config: RunConfig, *, only_set: bool = True) -> str:
 
 def _scalar(raw: str, *, where: str) -> Any:
     try:
-        value = yaml.safe_load(raw)
+        _check_shape(raw, where)
+        value = yaml.load(raw, Loader=SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: 2001-99-99 is no date
         raise UserError(f"{raw[:80]!r} cannot be read as a value", where=where) from None
     if isinstance(value, str):

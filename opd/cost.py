@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class ModelCost:
@@ -28,12 +30,12 @@ class ModelCost:
 def model_cost(model: Any) -> ModelCost:
     """Counts a transformers model's matrices, without adapter weights and embedding look-ups."""
     head = model.get_output_embeddings().weight
-    lookup = model.get_input_embeddings().weight
+    lookups = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
     matrices = {
-        id(p): p.numel() for n, p in model.named_parameters() if p.ndim >= 2 and "lora_" not in n
+        id(p): p.numel()
+        for n, p in model.named_parameters()
+        if p.ndim >= 2 and "lora_" not in n and id(p) not in lookups
     }
-    if lookup is not head:
-        matrices.pop(id(lookup), None)
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads

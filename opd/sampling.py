@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from opd import divergences
-from opd.align import head_sees_only
+from opd.lean import decoder_for
 from opd.models import Pair
 from opd.types import FinishReason, Floats, Ints
 
+COMPACT_AT = 0.75  # ended rows leave the batch once no more than this share goes on
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -73,12 +73,13 @@ def sample(
 
 
 class _Batch:
-    """The rows decoded together. Row tensors shrink as rows finish; `self.alive` names them."""
+    """The rows decoded together. Row tensors shrink as rows end; `self.alive` names them."""
 
     def __init__(self, pair: Pair, requests: Sequence[Request], limits: Limits) -> None:
         self.pair, self.requests, self.limits = pair, requests, limits
         self.lengths = torch.tensor([len(r.prompt_ids) for r in requests])
-        self.alive = torch.arange(len(requests))
+        self.alive = torch.arange(len(requests))  # rows still in the batch, (B,)
+        self.going = torch.ones(len(requests), dtype=torch.bool)  # of those: not yet ended, (B,)
         self.ids = np.zeros((len(requests), limits.max_new_tokens), dtype=np.int64)
         self.logprobs = np.zeros((len(requests), limits.max_new_tokens), dtype=np.float32)
         self.counts = np.full(len(requests), limits.max_new_tokens)
@@ -89,11 +90,18 @@ class _Batch:
 
     @torch.inference_mode()
     def run(self, stop: Callable[[], bool]) -> list[Sample]:
-        cache, logits = self._prefill()
+        pair = self.pair
+        decoder = decoder_for(
+            pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device
+        )
+        prompts = [tuple(r.prompt_ids) for r in self.requests]
+        distinct = {p: i for i, p in enumerate(dict.fromkeys(prompts))}
+        rows = torch.tensor([distinct[p] for p in prompts], device=pair.device)
+        logits = decoder.prefill(list(distinct), rows)
         longest = int(self.lengths.max())
         steps = self.limits.max_new_tokens
         slots = torch.arange(longest + steps) >= (longest - self.lengths).unsqueeze(1)
-        seen = slots.to(self.pair.device)  # (B, longest + steps), False where padding stands
+        seen = slots.to(pair.device)  # (B, longest + steps), False where padding stands
         padded = not bool(slots.all())
         for t in range(steps):
             if stop():
@@ -102,53 +110,16 @@ class _Batch:
             going = self._keep(t, tokens, logprobs)
             if t + 1 == steps or not going.any():
                 break
-            if not going.all():
+            if going.float().mean() <= COMPACT_AT:
                 rows = torch.nonzero(going).squeeze(-1).to(self.pair.device)
-                cache.batch_select_indices(rows)
+                decoder.keep(rows)
                 tokens, seen, self.draws = tokens[rows], seen[rows], self.draws[rows]
                 self.alive = self.alive[going]
+                self.going = self.going[going]
             positions = (self.lengths[self.alive] + t).to(self.pair.device)
-            logits = self.pair.student(
-                input_ids=tokens.unsqueeze(1),
-                position_ids=positions.unsqueeze(1),
-                attention_mask=seen[:, : longest + t + 1].long() if padded else None,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1, : self.pair.vocab]
+            visible = seen[:, : longest + t + 1] if padded else None
+            logits = decoder.step(tokens, positions, visible)
         return [self._result(i) for i in range(len(self.requests))]
-
-    def _prefill(self) -> tuple[DynamicCache, Tensor]:
-        """Reads each distinct prompt once; returns the cache, prompts at its right end, and logits.
-
-        Prompts are padded on the right, where nothing sees the padding, and then moved: with left
-        padding some attention kernels meet rows that see nothing, which gives NaN.
-        """
-        prompts = [tuple(r.prompt_ids) for r in self.requests]
-        distinct = list(dict.fromkeys(prompts))
-        longest = max(map(len, distinct))
-        ids = torch.full((len(distinct), longest), self.pair.pad_id, dtype=torch.long)
-        for row, prompt in enumerate(distinct):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        lengths = torch.tensor([len(p) for p in distinct], device=self.pair.device)
-        cache = DynamicCache()  # without a config: full length in every layer, sliding ones too
-        ends = lengths.unsqueeze(1) - 1
-        hidden_at = ends + longest * torch.arange(len(distinct), device=ids.device).unsqueeze(1)
-        with head_sees_only(self.pair.student, hidden_at.flatten()):
-            output = self.pair.student(
-                input_ids=ids.to(self.pair.device),
-                past_key_values=cache,
-                use_cache=True,
-                position_ids=torch.arange(longest, device=self.pair.device).expand(len(ids), -1),
-            )
-        shift = torch.arange(longest, device=ids.device) - (longest - lengths).unsqueeze(1)
-        source = shift.clamp(min=0)  # (distinct, longest): slot j takes what stood at j − padding
-        row_of = {p: i for i, p in enumerate(distinct)}
-        rows = torch.tensor([row_of[p] for p in prompts], device=self.pair.device)
-        for layer in cache.layers:
-            index = source[:, None, :, None].expand_as(layer.keys)
-            layer.keys = layer.keys.gather(2, index)[rows]
-            layer.values = layer.values.gather(2, index)[rows]
-        return cache, output.logits[0, rows, : self.pair.vocab]
 
     def _choose(self, logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B,) by inverse distribution function, and their log-probabilities (B,)."""
@@ -168,11 +139,12 @@ class _Batch:
         rows = self.alive.numpy()
         self.ids[rows, t] = tokens.cpu().numpy()
         self.logprobs[rows, t] = logprobs.cpu().numpy()
-        ended = torch.isin(tokens, self.eos).cpu()
+        ended = torch.isin(tokens, self.eos).cpu() & self.going
         done = rows[ended.numpy()]
         self.counts[done] = t + 1
         self.stopped[done] = True
-        return ~ended
+        self.going = self.going & ~ended
+        return self.going
 
     def _result(self, row: int) -> Sample:
         n = self.counts[row]

@@ -20,7 +20,7 @@ from opd.records import as_rollouts, kept
 from opd.rollouts import Written, sequences, write
 from opd.sampling import NEVER, Stopped
 from opd.scoring import Scoring, score
-from opd.tokens import TokenText
+from opd.token_text import TokenText
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
@@ -116,6 +116,7 @@ class Training:
 
     def _load(self) -> Pair:
         config = self.config
+        torch.manual_seed(config.seed)  # a fresh adapter is drawn at random
         device = pick_device(config.device)
         pair = load_pair(config.student.model, config.teacher.model, device=device)
         student = pair.student

@@ -6,6 +6,8 @@ import tiny
 import torch
 
 from opd.align import Sequences
+from opd.decoding import ModelDecoder
+from opd.lean import LeanDecoder, decoder_for
 from opd.models import load_pair
 from opd.sampling import Limits, Request, Stopped, sample, uniforms
 from opd.scoring import Scoring, score
@@ -98,3 +100,33 @@ def test_stops_when_asked(pair):
     calls = iter([False, False, True])
     with pytest.raises(Stopped):
         sample(pair, requests(), Limits(24, 1.0, 5), stop=lambda: next(calls))
+
+
+def decoder(pair):
+    return decoder_for(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
+
+
+def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
+    knows = pair.student.config.model_type in ("qwen3", "llama")
+    assert isinstance(decoder(pair), LeanDecoder if knows else ModelDecoder)
+    own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
+    rows = torch.tensor([0, 1, 1])
+    seen = torch.arange(8) >= (7 - torch.tensor([2, 7, 7])).unsqueeze(1)
+    with torch.inference_mode():
+        for one in (a := decoder(pair), own):
+            one.logits = one.prefill([[5, 6], [7, 8, 9, 10, 11, 12, 13]], rows)
+        torch.testing.assert_close(a.logits, own.logits, atol=1e-4, rtol=1e-4)
+        positions = torch.tensor([2, 7, 7])
+        tokens = torch.tensor([20, 30, 40])
+        torch.testing.assert_close(a.step(tokens, positions, seen),
+                                   own.step(tokens, positions, seen), atol=1e-4, rtol=1e-4)
+
+
+def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):
+    folder = tiny.save_model(tmp_path / "m")
+    pair = load_pair(folder, folder, device=CPU)
+    with torch.inference_mode():
+        assert isinstance(decoder(pair), LeanDecoder)
+        pair.student.model.layers[0].mlp.down_proj.register_forward_hook(lambda m, a, out: out * 2)
+        assert isinstance(decoder(pair), ModelDecoder)
+    assert "differs" in caplog.text

@@ -17,6 +17,8 @@ from transformers import (
 TEXTS = ["The teacher reads what the student writes, token by token.", "1 + 2 = 3, naïve 語 🙂"]
 EOS, PAD = 0, 1
 
+torch.set_num_threads(1)  # models this small only wait for each other on several
+
 
 def tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE of about 300 ids; any text can be encoded."""

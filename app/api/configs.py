@@ -1,0 +1,103 @@
+"""REST routes of configurations: recipes, the schema behind the form, and the check of a draft."""
+
+import shlex
+from typing import Any
+
+import yaml
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.api.inputs import ConfigSource, problems_of
+from app.api.replies import Json, shown_problems
+from opd.config import VISIBLE_FIELDS, RunConfig, UserError, parse, to_yaml, with_overrides
+from opd.recipes import recipe, recipes
+
+router = APIRouter(prefix="/api/v1", tags=["configurations"])
+BASE_RECIPE = "demo"
+YAML_FILE = "run.yaml"
+
+
+@router.get("/recipes")
+def list_recipes() -> Response:
+    items = _recipes()
+    return Json({"items": items, "total": len(items)})
+
+
+@router.get("/config/schema")
+def config_schema() -> Response:
+    """Everything that a form needs: JSON schema, fields shown first, defaults, recipes."""
+    return Json(
+        {
+            "schema": RunConfig.model_json_schema(),
+            "visible": VISIBLE_FIELDS,
+            "defaults": parse({}).model_dump(mode="json"),
+            "recipes": _recipes(),
+        }
+    )
+
+
+@router.post("/config/check")
+def check_config(body: ConfigSource) -> Response:
+    """Validates a draft: its problems by field, or the whole configuration in all its forms."""
+    try:
+        config = body.validated()
+    except UserError as error:
+        problems = shown_problems(problems_of(error))
+        return Json(
+            {"ok": False, "problems": problems, "config": None, "yaml": None, "command": None}
+        )
+    return Json(
+        {
+            "ok": True,
+            "problems": [],
+            "config": config.model_dump(mode="json"),
+            "yaml": to_yaml(config),
+            "command": train_command(config, body.recipe or BASE_RECIPE),
+        }
+    )
+
+
+def train_command(config: RunConfig, base: str) -> str:
+    """The shell line that starts this run: a recipe and what differs from it.
+
+    A value that the command line would read otherwise is left to the YAML file.
+    """
+    try:
+        start = recipe(base).config
+        wanted, given = (
+            _leaves(config.model_dump(mode="json")),
+            _leaves(parse(start).model_dump(mode="json")),
+        )
+        sets = [f"{k}={_flow(v)}" for k, v in wanted.items() if k not in given or given[k] != v]
+        if parse(with_overrides(start, sets)) == config:
+            return shlex.join(["opd", "train", base, *(p for s in sets for p in ("--set", s))])
+    except UserError:
+        pass
+    return shlex.join(["opd", "train", YAML_FILE])
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": r.name,
+            "title": r.title,
+            "description": r.description,
+            "config": parse(r.config).model_dump(mode="json"),
+        }
+        for r in recipes()
+    ]
+
+
+def _leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{prefix}{key}"
+        found |= _leaves(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    return text.removesuffix("...\n").strip()

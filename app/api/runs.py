@@ -1,0 +1,165 @@
+"""REST routes of runs: list, start, change, stop, resume, delete."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Query
+from sqlalchemy import Engine
+from starlette.responses import Response, StreamingResponse
+
+from app.api.inputs import CancelRun, Database, EditRun, Limit, Offset, RunId, SearchText, StartRun
+from app.api.replies import Json
+from opd.config import RunStatus
+from storage import jobs, queries
+
+router = APIRouter(prefix="/api/v1", tags=["runs"])
+CSV_COLUMNS = [
+    "id",
+    "name",
+    "status",
+    "recipe",
+    "student",
+    "teacher",
+    "objective",
+    "seed",
+    "steps",
+    "step",
+    "kl",
+    "score",
+    "score_start",
+    "tokens",
+    "flops",
+    "seconds",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "tags",
+    "notes",
+    "parent",
+    "error_kind",
+    "error_text",
+]
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+PAGE = 1000
+
+
+@router.get("/runs")
+def list_runs(
+    engine: Database,
+    search: SearchText = "",
+    status: Literal["", RunStatus] = "",
+    tag: SearchText = "",
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> Response:
+    return Json(
+        queries.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
+    )
+
+
+@router.post("/runs", status_code=201)
+def start_run(engine: Database, body: StartRun) -> Response:
+    """Queues a run; the same `request_key` again gives the same run."""
+    config = body.validated()
+    if body.name is not None:
+        config = config.model_copy(update={"name": body.name})
+    run_id = jobs.create_run(
+        engine,
+        config,
+        recipe=body.recipe or "",
+        parent=body.parent,
+        request_key=body.request_key,
+        tags=tuple(body.tags),
+    )
+    return Json({"id": run_id}, 201)
+
+
+@router.get("/runs.csv")
+def runs_csv(engine: Database) -> Response:
+    """All runs as a table for spreadsheets."""
+    headers = {"content-disposition": 'attachment; filename="runs.csv"'}
+    return StreamingResponse(_csv_lines(engine), media_type="text/csv", headers=headers)
+
+
+@router.get("/runs/{run_id}")
+def get_run(engine: Database, run_id: RunId) -> Response:
+    return Json(queries.run(engine, run_id))
+
+
+@router.patch("/runs/{run_id}")
+def edit_run(engine: Database, run_id: RunId, body: EditRun) -> Response:
+    if body.name is not None:
+        jobs.rename(engine, run_id, body.name)
+    if body.tags is not None:
+        jobs.set_tags(engine, run_id, body.tags)
+    if body.notes is not None:
+        jobs.set_notes(engine, run_id, body.notes)
+    return Json(queries.run(engine, run_id))
+
+
+@router.delete("/runs/{run_id}")
+def delete_run(engine: Database, run_id: RunId) -> Response:
+    """Hides the run; `restore` brings it back."""
+    jobs.delete_run(engine, run_id)
+    return Json({"id": run_id})
+
+
+@router.post("/runs/{run_id}/restore")
+def restore_run(engine: Database, run_id: RunId) -> Response:
+    jobs.restore_run(engine, run_id)
+    return Json({"id": run_id})
+
+
+@router.post("/runs/{run_id}/cancel")
+def cancel_run(
+    engine: Database, run_id: RunId, body: Annotated[CancelRun | None, Body()] = None
+) -> Response:
+    """Stops a run: `save` keeps a checkpoint to resume from, `discard` does not."""
+    mode = body.mode if body else "save"
+    return Json({"id": run_id, "status": jobs.request_cancel(engine, run_id, mode)})
+
+
+@router.post("/runs/{run_id}/resume")
+def resume_run(engine: Database, run_id: RunId) -> Response:
+    jobs.requeue(engine, run_id)
+    return Json({"id": run_id, "status": "queued"})
+
+
+@router.get("/runs/{run_id}/steps")
+def list_steps(
+    engine: Database, run_id: RunId, after: Annotated[int, Query(ge=-1, le=10**9)] = -1
+) -> Response:
+    """The metrics of every step after `after`, one list a column."""
+    return Json(queries.steps(engine, run_id, after=after))
+
+
+@router.get("/runs/{run_id}/evaluations")
+def list_evaluations(engine: Database, run_id: RunId) -> Response:
+    return Json(queries.evaluations(engine, run_id))
+
+
+def _csv_lines(engine: Engine) -> Iterator[str]:
+    yield _csv_line(CSV_COLUMNS)
+    offset = 0
+    while items := queries.runs(engine, limit=PAGE, offset=offset)["items"]:
+        for item in items:
+            yield _csv_line([_cell(item.get(column)) for column in CSV_COLUMNS])
+        offset += len(items)
+
+
+def _csv_line(cells: list[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """A cell as text; one that a spreadsheet would run as a formula gets a quote before it."""
+    if value is None:
+        return ""
+    if isinstance(value, (int, float)):
+        return str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return f"'{text}" if text.lstrip(" \n").startswith(FORMULA_STARTS) else text

@@ -1,0 +1,86 @@
+"""REST routes of what lies outside the database: the server's health and a job's log file."""
+
+import codecs
+import fcntl
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api.inputs import MAX_OFFSET, Database, RunId
+from app.api.replies import Json
+from storage import queries
+
+router = APIRouter(prefix="/api/v1", tags=["system"])
+LOG_BYTES = 65_536
+MAX_LOG_BYTES = 262_144
+
+
+@router.get("/health")
+def health(request: Request) -> Response:
+    """Whether jobs can start, and what the caller's token allows: full, view or none."""
+    return Json(
+        {
+            "ok": True,
+            "version": _version(),
+            "supervisor": supervisor_alive(request.app.state.data_dir),
+            "access": getattr(request.state, "access", "none"),
+        }
+    )
+
+
+@router.get("/runs/{run_id}/log")
+def read_log(
+    request: Request,
+    engine: Database,
+    run_id: RunId,
+    offset: Annotated[int | None, Query(ge=0, le=1000 * MAX_OFFSET)] = None,
+    limit: Annotated[int, Query(ge=16, le=MAX_LOG_BYTES)] = LOG_BYTES,
+) -> Response:
+    """A piece of the job's output from byte `offset`; without one, the end of it."""
+    queries.run(engine, run_id)  # raises for a run that does not exist
+    path = log_path(request.app.state.data_dir, run_id)
+    if path is None:
+        return Json({"text": "", "next": 0, "size": 0})
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        start = max(size - limit, 0) if offset is None else min(offset, size)
+        file.seek(start)
+        text, used = _decoded(file.read(limit))
+    return Json({"text": text, "next": start + used, "size": size})
+
+
+def log_path(data_dir: Path, run_id: str) -> Path | None:
+    """The run's log file; None when there is none, or it lies outside the folder of runs."""
+    root = (data_dir / "runs").resolve()
+    path = (root / run_id / "log.txt").resolve()
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+
+def _decoded(data: bytes) -> tuple[str, int]:
+    """The text and how many bytes it took: a character cut off at the end waits for its rest."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(data, final=False)
+    return text, len(data) - len(decoder.getstate()[0])
+
+
+def supervisor_alive(data_dir: Path) -> bool:
+    """Whether a supervisor holds its lock. A free one is taken for a moment and given back; a
+    supervisor that starts in that moment tries again."""
+    try:
+        with (data_dir / "supervisor.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _version() -> str:
+    try:
+        return version("opd-studio")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,53 @@
+"""The Gradio shell: one Blocks with a page per address, each filled by our own scripts.
+
+Every page is a constant template; what users and models wrote is fetched by the scripts from
+the REST routes and put on the page as text nodes, so no data passes through a template.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.pages import new, rollout, rollouts, run, runs
+
+STATIC = Path(__file__).parent.parent / "static"
+SANS = ("ui-sans-serif", "system-ui", "sans-serif")
+MONO = ("ui-monospace", "monospace")
+
+
+def build_pages() -> gr.Blocks:
+    """All pages: Runs and New run in the navigation bar, the others by address."""
+    with gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True) as demo:
+        runs.page()
+    with demo.route("New run", "/new"):
+        new.page()
+    for name, path, module in (
+        ("Run", "/run", run),
+        ("Rollouts", "/rollouts", rollouts),
+        ("Rollout", "/rollout", rollout),
+    ):
+        with demo.route(name, path, show_in_navbar=False):
+            module.page()
+    return demo
+
+
+def mount_options() -> dict[str, Any]:
+    """Keyword arguments of `gr.mount_gradio_app` that belong to the look of the pages."""
+    return {
+        "theme": gr.themes.Base(font=list(SANS), font_mono=list(MONO)),
+        "head": head(),
+        "footer_links": [],
+        "run_history": False,
+        "show_error": False,
+        "pwa": False,
+        "ssr_mode": False,
+    }
+
+
+def head() -> str:
+    """Links to style sheets and the first script, relative so that a path prefix is kept."""
+    styles = [
+        f'<link rel="stylesheet" href="static/{p.name}">' for p in sorted(STATIC.glob("*.css"))
+    ]
+    return "\n".join([*styles, '<script type="module" src="static/main.js"></script>'])

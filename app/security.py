@@ -1,0 +1,322 @@
+"""The outermost layer: every request passes here before any route, Gradio's own included.
+
+In order: header size, Host allow-list, same origin, token, body size and time. What is refused is
+refused before a route sees it. Bodies are read here whole (they are small by the limit), so that
+no route can meet one that is too large, too slow or cut off.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.origins import Origins
+from app.tokens import Access, Tokens
+
+MAX_BODY_BYTES = 2_000_000
+DRAIN_BYTES, DRAIN_SECONDS = 100_000_000, 5.0
+MAX_HEADER_BYTES = 32_000
+MAX_TARGET_BYTES = 8_000
+SAFE_METHODS = ("GET", "HEAD")
+COOKIE_SECONDS = 30 * 24 * 3600
+CONTENT_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio evaluates its templates
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+RESPONSE_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # "no-referrer" would make browsers send `Origin: null` with same-origin forms
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+SIGN_IN_PAGE = (
+    '<!doctype html><meta charset="utf-8"><title>OPD Studio</title>'
+    "<h1>This dashboard needs its token</h1><p>Open the link that <code>opd serve</code> printed "
+    "when it started; it ends in <code>?token=…</code>.</p>"
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may ask, and how much. `guard_reads`: reading needs a token too."""
+
+    origins: Origins
+    tokens: Tokens
+    guard_reads: bool
+    root_path: str = ""
+    body_seconds: float = 30.0
+
+
+class Refusal(Exception):
+    """A request that goes no further: status and a sentence for whoever sent it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class SecurityLayer:
+    """ASGI middleware that applies a Policy to every HTTP request and websocket."""
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        self.app = app
+        self.policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            access = self._judge(scope)
+            if link := _token_link(scope, self.policy):
+                await link(scope, receive, send)
+                return
+            body = await _read_body(scope, receive, self.policy.body_seconds)
+        except Refusal as refusal:
+            if refusal.status == 413:
+                send = _drain_before_end(receive, send)
+            await _refusal_response(scope, refusal)(scope, receive, send)
+            return
+        await self.app(self._inner_scope(scope, access), _replay(body, receive), send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            access = self._judge(scope)
+        except Refusal as refusal:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.message[:120]})
+            return
+        await self.app(self._inner_scope(scope, access), receive, send)
+
+    def _judge(self, scope: Scope) -> Access:
+        """The access that the request has. Raises Refusal."""
+        _check_sizes(scope)
+        headers = Headers(scope=scope)
+        writes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        self._check_host(scope, headers)
+        self._check_origin(headers, writes)
+        access = self._access(scope, headers, writes)
+        if writes and access == "view":
+            raise Refusal(403, "this link is view-only: it can look at everything, change nothing")
+        if access == "none" and (writes or self.policy.guard_reads):
+            raise Refusal(
+                401,
+                "a token is needed: open the link that `opd serve` printed, "
+                "or send the header `Authorization: Bearer TOKEN`",
+            )
+        return access
+
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self.policy.origins.knows(hosts[0], scope.get("server")):
+            shown = hosts[0][:80] if hosts else "none"
+            raise Refusal(
+                403,
+                f"the host {shown!r} is not one of this server's; "
+                "start it with --allow-host NAME to reach it by another name",
+            )
+
+    def _check_origin(self, headers: Headers, writes: bool) -> None:
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        foreign = "the request comes from another site; open the dashboard by its own address"
+        if origin is not None and not self.policy.origins.same(origin, headers):
+            raise Refusal(403, foreign)
+        if writes:
+            if site not in (None, "same-origin"):
+                raise Refusal(403, foreign)
+            if site is None and origin is None and "authorization" not in headers:
+                raise Refusal(
+                    403,
+                    "a request that changes something needs `Authorization: Bearer TOKEN` "
+                    "when no browser vouches for where it comes from",
+                )
+        elif site in ("cross-site", "same-site") and not _is_followed_link(headers):
+            raise Refusal(403, foreign)
+
+    def _access(self, scope: Scope, headers: Headers, writes: bool) -> Access:
+        """By bearer header, `?token=`, or cookie; a wrong header or link is refused, not ignored.
+
+        A cookie travels with requests from anywhere, so it opens writes only for a browser that
+        says where they come from.
+        """
+        stated = [self.policy.tokens.access(given) for given in _stated(scope, headers)]
+        if "none" in stated:
+            raise Refusal(401, "the token is wrong: open the link that `opd serve` printed")
+        if stated:
+            return stated[0]
+        if writes and "sec-fetch-site" not in headers and "origin" not in headers:
+            return "none"
+        return self.policy.tokens.of_cookies(headers.getlist("cookie"))
+
+    def _inner_scope(self, scope: Scope, access: Access) -> Scope:
+        """What the routes see: the access, and no forwarding header that nobody vouches for."""
+        state: MutableMapping[str, Any] = {**scope.get("state", {}), "access": access}
+        headers = self.policy.origins.without_untrusted(scope["headers"])
+        return {**scope, "state": state, "headers": headers}
+
+
+def _check_sizes(scope: Scope) -> None:
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        raise Refusal(414, f"the address is over the limit of {MAX_TARGET_BYTES} bytes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise Refusal(431, f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
+
+
+def _is_followed_link(headers: Headers) -> bool:
+    """A person followed a link from another page: a whole page, not a frame, image or script."""
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
+        "navigate",
+        "document",
+    )
+
+
+def _stated(scope: Scope, headers: Headers) -> list[str]:
+    """Tokens that the request states on purpose, the header's before the link's."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    bearer = [credentials.strip()] if scheme.lower() == "bearer" else []
+    return bearer + _link_tokens(scope)
+
+
+def _link_tokens(scope: Scope) -> list[str]:
+    if scope["type"] != "http" or scope["method"] not in SAFE_METHODS:
+        return []
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return [value for name, value in query if name == "token"]
+
+
+def _token_link(scope: Scope, policy: Policy) -> Response | None:
+    """For `?token=…`: the same address without it, and a cookie that holds it from now on."""
+    tokens = _link_tokens(scope)
+    if not tokens:
+        return None
+    prefix = policy.root_path
+    path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
+    if not f"{path}/".startswith(f"{prefix}/"):
+        path = prefix + path
+    path = "/" + path.lstrip("/\\")  # "//name" would lead to another host
+    parts = scope["query_string"].decode("latin-1").split("&")
+    kept = "&".join(p for p in parts if unquote_plus(p.partition("=")[0]) != "token")
+    response = RedirectResponse(f"{path}?{kept}" if kept else path, status_code=303)
+    response.set_cookie(
+        policy.tokens.cookie,
+        tokens[0],
+        max_age=COOKIE_SECONDS,
+        path=prefix or "/",
+        secure=scope["scheme"] == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    response.headers["cache-control"] = "no-store"
+    return response
+
+
+async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
+    """The whole body, counted while it comes in. Raises Refusal when too large or too slow."""
+    too_large = Refusal(413, f"the body is over the limit of {MAX_BODY_BYTES} bytes")
+    declared = Headers(scope=scope).get("content-length", "0")
+    if not declared.isdecimal():
+        raise Refusal(400, "Content-Length is not a number")
+    if len(declared) > 12 or int(declared) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Refusal(400, "the client left before its request was whole")
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(408, f"the body took longer than {seconds:g} seconds") from None
+
+
+def _drain_before_end(receive: Receive, send: Send) -> Send:
+    """Sends the answer, then throws away what still comes in, then ends.
+
+    A connection closed on a client that is still sending is reset, and the answer lost with it.
+    """
+
+    async def patient(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await _discard(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    return patient
+
+
+async def _discard(receive: Receive) -> None:
+    left = DRAIN_BYTES
+    while left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        left -= len(message["body"])
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body read before, then whatever the client sends next."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed
+
+
+def _with_headers(send: Send) -> Send:
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            for name, value in RESPONSE_HEADERS.items():
+                headers[name] = value
+        await send(message)
+
+    return guarded
+
+
+def _refusal_response(scope: Scope, refusal: Refusal) -> Response:
+    wants_page = "text/html" in Headers(scope=scope).get("accept", "")
+    headers = {"cache-control": "no-store"}
+    if refusal.status == 401 and wants_page and scope["method"] in SAFE_METHODS:
+        return HTMLResponse(SIGN_IN_PAGE, status_code=401, headers=headers)
+    if refusal.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if refusal.status in (408, 413):
+        headers["connection"] = "close"
+    return JSONResponse({"error": refusal.message}, status_code=refusal.status, headers=headers)

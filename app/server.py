@@ -1,0 +1,181 @@
+"""Puts the dashboard together: security layer, REST, static files, Gradio's pages."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from sqlalchemy import Engine
+from starlette._utils import get_route_path
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api import configs, rollouts, runs, system
+from app.api.replies import Error, Json, Problems, add_error_handlers
+from app.origins import is_loopback, origins_of
+from app.security import Policy, SecurityLayer
+from app.tokens import Tokens
+from opd.config import UserError
+
+STATIC = Path(__file__).parent / "static"
+PLOTLY = "plotly.min.js"
+ROUTERS = (runs.router, rollouts.router, configs.router, system.router)
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+# What Gradio's pages need of its routes. Uploads, files by path, proxying, monitoring and editing
+# are not among it, and what a later version adds is not until it is named here.
+GRADIO_API = (
+    "app_id",
+    "cancel",
+    "heartbeat/",
+    "info",
+    "queue/",
+    "reset",
+    "startup-events",
+    "theme.css",
+)
+GRADIO_CLOSED = ("login", "logout", "monitoring", "custom_component", "openapi.json")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the server is reached. `port` also names the cookie; `token` None: no writes at all."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 7860
+    token: str | None = None
+    view_token: str | None = None
+    allow_hosts: Sequence[str] = ()
+    root_path: str = ""
+
+
+def build(engine: Engine, options: ServerOptions) -> ASGIApp:
+    """The whole application. Imports Gradio, which takes seconds; call it outside an event loop.
+
+    Raises UserError."""
+    layer = policy(options)
+    site = rest_app(engine, options)
+    asyncio.run(_mount_pages(site, options))
+    return SecurityLayer(site, layer)
+
+
+def policy(options: ServerOptions) -> Policy:
+    """The security rules that follow from the options. Raises UserError."""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", options.root_path):
+        raise UserError("must look like /studio, without a slash at its end", where="--root-path")
+    reached_from_afar = not is_loopback(options.host)
+    if reached_from_afar and not options.token:
+        raise UserError(f"bound to {options.host}, a token is needed", where="--token")
+    if options.token is not None and options.token == options.view_token:
+        raise UserError("must differ from the view-only token", where="--token")
+    return Policy(
+        origins=origins_of(options.host, options.allow_hosts, options.root_path),
+        tokens=Tokens(options.token, options.view_token, f"opd_token_{options.port}"),
+        guard_reads=reached_from_afar,
+        root_path=options.root_path,
+    )
+
+
+def rest_app(engine: Engine, options: ServerOptions) -> FastAPI:
+    """REST and static files, without pages and without the security layer."""
+    site = FastAPI(
+        title="OPD Studio",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        root_path=options.root_path,
+        responses={404: {"model": Error}, 409: {"model": Error}, 422: {"model": Problems}},
+    )
+    site.state.engine = engine
+    site.state.data_dir = options.data_dir
+    add_error_handlers(site)
+    for router in ROUTERS:
+        site.include_router(router)
+    site.add_api_route("/api/{rest:path}", _unknown, methods=ALL_METHODS, include_in_schema=False)
+    gradio_files = ("gradio", "templates/frontend/static")
+    site.mount("/static", FreshFiles(directory=STATIC, packages=[gradio_files]))
+    return site
+
+
+class FreshFiles(StaticFiles):
+    """Static files that browsers ask about each time, so that an update shows at once.
+
+    Ours first, then Gradio's under the same address; plotly.js out of the installed package,
+    whose Python part is not imported.
+    """
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        if path == PLOTLY:
+            spec = importlib.util.find_spec("plotly")
+            folder = Path(spec.origin).parent if spec and spec.origin else STATIC
+            file = folder / "package_data" / PLOTLY
+            return str(file), file.stat() if file.is_file() else None
+        return super().lookup_path(path)
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+class OnlyKnownRoutes:
+    """ASGI middleware around Gradio that closes the routes no page of ours needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_open(get_route_path(scope)):
+            await Json({"error": "there is nothing at this address"}, 404)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    first, _, rest = path.lstrip("/").partition("/")
+    if first == "gradio_api":
+        return rest.startswith(GRADIO_API)
+    return first not in GRADIO_CLOSED
+
+
+async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
+    """Gradio opens an event loop, with its sockets, for each lock it makes outside of one."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio  # noqa: PLC0415 - takes seconds: only when serving
+
+    from app.pages.shell import build_pages, mount_options  # noqa: PLC0415 - imports gradio
+
+    with warnings.catch_warnings():
+        # said of every application with several pages, also when SSR is off as here
+        warnings.filterwarnings("ignore", message="SSR mode is not supported with multi-page")
+        gradio.mount_gradio_app(
+            site,
+            build_pages(),
+            path="/",
+            server_name=options.host,
+            server_port=options.port,
+            root_path=options.root_path or None,
+            mcp_server=False,
+            enable_monitoring=False,
+            **mount_options(),
+        )
+    pages = site.router.routes[-1]
+    pages.app.add_middleware(OnlyKnownRoutes)  # type: ignore[attr-defined]
+
+
+async def _unknown(request: Request) -> Response:
+    """404 for an address without a route, 405 for a route without the method."""
+    path = get_route_path(request.scope)
+    routes = [route for router in ROUTERS for route in router.routes]
+    methods = {m for r in routes if r.path_regex.match(path) for m in r.methods}  # type: ignore[attr-defined]
+    if not methods:
+        return Json({"error": "there is nothing at this address"}, 404)
+    reply = Json({"error": f"{request.method} is not for this address"}, 405)
+    reply.headers["allow"] = ", ".join(sorted(methods))
+    return reply

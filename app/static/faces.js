@@ -1,0 +1,29 @@
+// The three faces of a panel besides its data: loading, empty, error.
+import { fill, h } from "./dom.js";
+
+export function loading(element, what) {
+  fill(element, h("div", { class: "face", role: "status" }, `Loading ${what} …`));
+}
+
+export function empty(element, title, why, action) {
+  fill(
+    element,
+    h("div", { class: "face" }, h("strong", { text: title }), h("p", { text: why }), action),
+  );
+}
+
+export function failed(element, error, retry) {
+  fill(element, errorBox(error, retry));
+}
+
+export function errorBox(error, retry) {
+  const again = retry && h("button", { type: "button", class: "btn", onclick: retry }, "Try again");
+  return h(
+    "div",
+    { class: "face bad", role: "alert" },
+    h("strong", { text: error.message }),
+    error.where && h("p", { text: error.where }),
+    error.hint && h("p", { text: error.hint }),
+    again,
+  );
+}

@@ -1,0 +1,106 @@
+// Breaks a sequence of drawn tokens into lines of at most `columns` character cells.
+
+/**
+ * A piece is a token, or the part of it that stands on one line. Token numbers: the prompt's
+ * 0 … P−1, then the completion's. → {token, text, lineStart, lineOf, lines, promptLines}
+ */
+export function layOut(promptCells, completionCells, columns) {
+  const flow = new Flow(columns, promptCells.length + completionCells.length);
+  flow.add(promptCells, 0);
+  flow.endLine();
+  const promptLines = flow.starts.length - (flow.empty() ? 1 : 0);
+  flow.add(completionCells, promptCells.length);
+  return flow.result(promptLines);
+}
+
+class Flow {
+  constructor(columns, tokens) {
+    this.columns = columns;
+    this.token = [];
+    this.text = new Map(); // only of pieces that are not their whole token
+    this.starts = [0];
+    this.lineOf = new Int32Array(tokens);
+    this.column = 0;
+    this.breakAt = -1; // the newest piece of this line before which it may break
+    this.breakColumn = 0;
+    this.trailing = true;
+  }
+
+  empty() {
+    return this.starts.at(-1) === this.token.length;
+  }
+
+  add(cells, offset) {
+    for (let i = 0; i < cells.length; i++) {
+      const cell = cells[i];
+      const whole = cell.lines.length === 1 && cell.widths[0] <= this.columns;
+      if (whole) this.put(offset + i, cell.widths[0], cell.lead, null);
+      else this.putLong(offset + i, cell);
+      if (cell.newline) this.endLine();
+      this.trailing = cell.trail;
+    }
+  }
+
+  putLong(token, cell) {
+    cell.lines.forEach((line, k) => {
+      if (k > 0) this.endLine();
+      for (const [text, width] of chunks(line, cell.widths[k], this.columns)) {
+        this.put(token, width, cell.lead, text);
+      }
+    });
+  }
+
+  put(token, width, lead, text) {
+    if ((lead || this.trailing) && !this.empty()) {
+      this.breakAt = this.token.length;
+      this.breakColumn = this.column;
+    }
+    if (this.column + width > this.columns && !this.empty()) this.wrap();
+    if (text !== null) this.text.set(this.token.length, text);
+    this.token.push(token);
+    this.column += width;
+  }
+
+  /** Starts a new line at the newest place for a break, if it is in the line's second half. */
+  wrap() {
+    if (this.breakAt > this.starts.at(-1) && this.breakColumn > this.columns / 2) {
+      this.starts.push(this.breakAt);
+      this.column -= this.breakColumn;
+    } else {
+      this.starts.push(this.token.length);
+      this.column = 0;
+    }
+    this.breakAt = -1;
+  }
+
+  endLine() {
+    if (this.empty()) return;
+    this.starts.push(this.token.length);
+    this.column = 0;
+    this.breakAt = -1;
+    this.trailing = true;
+  }
+
+  result(promptLines) {
+    if (this.empty() && this.starts.length > 1) this.starts.pop();
+    const lines = this.starts.length;
+    const lineStart = Int32Array.from([...this.starts, this.token.length]);
+    const token = Int32Array.from(this.token);
+    for (let line = lines - 1; line >= 0; line--) {
+      for (let p = lineStart[line]; p < lineStart[line + 1]; p++) this.lineOf[token[p]] = line;
+    }
+    return { token, text: this.text, lineStart, lineOf: this.lineOf, lines, promptLines };
+  }
+}
+
+function chunks(line, width, columns) {
+  if (width <= columns) return [[line, width]];
+  const characters = [...line];
+  const size = Math.max(1, Math.floor(columns / 2)); // a character takes two cells at most
+  const result = [];
+  for (let i = 0; i < characters.length; i += size) {
+    const text = characters.slice(i, i + size).join("");
+    result.push([text, width > characters.length ? size * 2 : [...text].length]);
+  }
+  return result;
+}

@@ -1,0 +1,64 @@
+// The line above the token view: where this rollout belongs, its sums, and its neighbours.
+import { page } from "./api.js";
+import { button, fill, h, link } from "./dom.js";
+import { integer, number, plain, sum } from "./format.js";
+
+const SORTS = {
+  kl_sum: "KL sum", kl_mean: "KL mean", kl_max: "KL max", tokens: "length", step: "step", reward: "reward",
+};
+
+export class RolloutHead {
+  constructor(go) {
+    this.path = h("nav", { class: "crumbs", "aria-label": "Place" });
+    this.facts = h("div", { class: "facts" });
+    this.where = h("span", { class: "muted num" });
+    this.before = button("Prev", () => go(-1), { class: "btn small", title: "Previous rollout (k)" });
+    this.after = button("Next", () => go(1), { class: "btn small", title: "Next rollout (j)" });
+    this.element = h(
+      "header", { class: "rt-head" }, this.path, this.facts, h("span", { class: "spacer" }), this.where, this.before, this.after,
+    );
+  }
+
+  show({ meta, n, columns }, filters) {
+    this.filters = filters;
+    const kind = meta.kind === "train" ? "" : `${meta.kind} `;
+    fill(
+      this.path,
+      link("Runs", "./"),
+      link(plain(meta.run_name || meta.run_id, 40), page("run", { id: meta.run_id })),
+      link("Rollouts", page("rollouts", { run: meta.run_id, ...filters })),
+      h("h1", { text: `${kind}step ${meta.step} · prompt ${meta.group} · sample ${meta.sample}` }),
+    );
+    const total = meta.kl_sum ?? null;
+    fill(
+      this.facts,
+      verdict(meta.reward),
+      meta.finish_reason && h("span", { class: meta.finish_reason === "length" ? "tag warn" : "tag", text: meta.finish_reason === "length" ? "cut off" : "stopped" }),
+      fact("tokens", integer(n)),
+      columns.reverse_kl && fact("KL", `${sum(total)} nats`),
+      columns.reverse_kl && fact("mean", number(meta.kl_mean)),
+      columns.reverse_kl && fact("max", number(meta.kl_max)),
+      meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24)),
+    );
+    document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
+  }
+
+  place(at, total) {
+    const sort = this.filters?.sort ?? "-kl_sum";
+    const by = SORTS[sort.replace("-", "")] ?? sort;
+    this.where.textContent = at === null ? "" : `${integer(at + 1)} of ${integer(total)} by ${by}`;
+    this.before.disabled = at === null || at === 0;
+    this.after.disabled = at !== null && total !== null && at >= total - 1;
+  }
+}
+
+function fact(name, value) {
+  return h("span", { class: "fact" }, h("span", { class: "muted", text: name }), h("span", { class: "num", text: value }));
+}
+
+export function verdict(reward) {
+  if (reward === null || reward === undefined) return null;
+  if (reward === 1) return h("span", { class: "tag good", text: "right" });
+  if (reward === 0) return h("span", { class: "tag bad", text: "wrong" });
+  return h("span", { class: "tag", text: `reward ${number(reward)}` });
+}

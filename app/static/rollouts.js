@@ -1,0 +1,166 @@
+// The rollouts of a run: sorted and filtered by the server, page by page; the worst tokens beside.
+import { get, page } from "./api.js";
+import { button, debounce, fill, h, link, select } from "./dom.js";
+import { empty, failed, loading } from "./faces.js";
+import { fixed, integer, number, plain, sum } from "./format.js";
+import { verdict } from "./rollout_head.js";
+import { WorstTokens } from "./worst.js";
+
+const PAGE = 50;
+const KEYS = ["sort", "step", "kind", "finish_reason", "correct", "min_kl", "text"];
+const COLUMNS = [
+  ["step", "Step", "r"], ["", "Kind", ""], ["", "Prompt", "r"], ["reward", "", ""], ["", "End", ""], ["tokens", "Tokens", "r"],
+  ["kl_sum", "KL sum", "r"], ["kl_mean", "mean", "r"], ["kl_max", "max", "r"], ["", "Completion", "wide"],
+];
+
+export function mount(root, params) {
+  new RolloutsPage(root, params).start();
+}
+
+class RolloutsPage {
+  constructor(root, params) {
+    this.root = root;
+    this.run = params.get("run") ?? "";
+    this.state = Object.fromEntries(KEYS.map((k) => [k, params.get(k) ?? ""]));
+    this.state.sort ||= "-kl_sum";
+    this.offset = Math.max(0, Number(params.get("offset")) || 0);
+    this.view = params.get("view") === "worst" ? "worst" : "list";
+  }
+
+  async start() {
+    document.title = "Rollouts · OPD Studio";
+    if (!this.run) return failed(this.root, { message: "No run is named in the address", hint: "Open one from the list of runs." });
+    this.name = h("span");
+    this.count = h("span", { class: "muted num" });
+    this.panel = h("section", { class: "panel scroll-x", "aria-label": "Rollouts" });
+    this.worst = new WorstTokens(this.run);
+    this.columns = h("div", { class: "rollout-columns", "data-view": this.view }, this.panel, this.worst.element);
+    this.nameLink = link(this.run, page("run", { id: this.run }));
+    fill(
+      this.root,
+      h("div", { class: "page-bar" }, h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.nameLink, h("h1", { text: "Rollouts" })), this.count, h("span", { class: "spacer" }), this.tabs()),
+      this.filters(), this.columns,
+    );
+    loading(this.panel, "rollouts");
+    await Promise.all([this.refresh(), this.nameRun()]);
+  }
+
+  async nameRun() {
+    const run = await get(`runs/${this.run}`).catch(() => null); // the list itself tells what is wrong
+    if (run) this.nameLink.textContent = plain(run.name || run.id, 60);
+  }
+
+  /** Where there is no room for both, one of them is shown. */
+  tabs() {
+    const tab = (view, label) => button(label, () => {
+      this.view = view;
+      this.columns.dataset.view = view;
+      for (const element of list.children) element.setAttribute("aria-pressed", element.dataset.view === view ? "true" : "false");
+      this.writeAddress();
+    }, { class: "btn", "data-view": view, "aria-pressed": this.view === view ? "true" : "false" });
+    const list = h("div", { class: "segments" }, tab("list", "Rollouts"), tab("worst", "Worst tokens"));
+    return list;
+  }
+
+  writeAddress() {
+    const view = this.view === "list" ? null : this.view;
+    history.replaceState(null, "", page("rollouts", { run: this.run, ...this.state, offset: this.offset || null, view }));
+  }
+
+  filters() {
+    const set = (key) => (value) => this.change({ [key]: value });
+    const typed = (key, label, props) => {
+      const input = h("input", { class: "field", value: this.state[key], "aria-label": label, placeholder: label, ...props, oninput: debounce(250, () => set(key)(input.value.trim())) });
+      return input;
+    };
+    return h(
+      "div", { class: "page-bar filters" },
+      typed("step", "Step", { type: "number", min: "0", class: "field num narrow" }),
+      select([["", "Any kind"], ["train", "train"], ["eval", "eval"], ["probe", "probe"], ["import", "import"]], this.state.kind, set("kind"), { "aria-label": "Kind" }),
+      select([["", "Any end"], ["stop", "stopped"], ["length", "cut off"]], this.state.finish_reason, set("finish_reason"), { "aria-label": "End" }),
+      select([["", "Right or wrong"], ["true", "right"], ["false", "wrong"]], this.state.correct, set("correct"), { "aria-label": "Right or wrong" }),
+      typed("min_kl", "KL mean from", { type: "number", min: "0", step: "any", class: "field num medium" }),
+      typed("text", "Text in prompt or completion", { type: "search", class: "field search" }),
+      h("span", { class: "spacer" }),
+      button("Clear", () => this.clear(), { class: "btn quiet" }),
+    );
+  }
+
+  clear() {
+    location.href = page("rollouts", { run: this.run, sort: this.state.sort });
+  }
+
+  change(change) {
+    Object.assign(this.state, change);
+    this.offset = change.offset ?? 0;
+    delete this.state.offset;
+    this.writeAddress();
+    this.refresh();
+  }
+
+  async refresh() {
+    const asked = JSON.stringify([this.state, this.offset]);
+    this.worst.refresh({ step: this.state.step, kind: this.state.kind });
+    try {
+      const answer = await get(`runs/${this.run}/rollouts`, { ...this.state, offset: this.offset, limit: PAGE });
+      if (asked === JSON.stringify([this.state, this.offset])) this.draw(answer);
+    } catch (error) {
+      failed(this.panel, error, () => this.refresh());
+    }
+  }
+
+  draw({ items, total }) {
+    this.count.textContent = integer(total);
+    if (!items.length) {
+      const filtered = KEYS.some((k) => k !== "sort" && this.state[k]);
+      if (filtered) empty(this.panel, "No rollout matches", "No rollout of this run passes these filters.", button("Clear the filters", () => this.clear()));
+      else empty(this.panel, "No rollouts yet", "The first step that ends brings them. Rollouts are kept as records.every and records.rollouts_per_step say.", link("Back to the run", page("run", { id: this.run }), { class: "btn" }));
+      return;
+    }
+    const top = Math.max(...items.map((i) => i.kl_sum ?? 0));
+    const rows = items.map((item, k) => this.row(item, this.offset + k, top));
+    fill(this.panel, h("table", { class: "table rollouts" }, this.head(), h("tbody", {}, rows)), this.pager(total));
+  }
+
+  head() {
+    const current = this.state.sort.replace("-", "");
+    const down = this.state.sort.startsWith("-");
+    const cells = COLUMNS.map(([key, label, kind]) => {
+      if (!key) return h("th", { class: kind, scope: "col", text: label });
+      const here = key === current;
+      const sort = here && down ? key : `-${key}`;
+      const text = `${label || "Result"}${here ? (down ? " ↓" : " ↑") : ""}`;
+      return h("th", { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null }, h("button", { type: "button", onclick: () => this.change({ sort }) }, text));
+    });
+    return h("thead", {}, h("tr", {}, cells));
+  }
+
+  row(item, at, top) {
+    const href = page("rollout", { id: item.id, ...this.state, at });
+    const prompt = plain(item.prompt ?? "", 300);
+    return h(
+      "tr", { "data-rollout": item.id, onclick: (e) => e.target.closest("a") || (location.href = href) },
+      h("td", { class: "r", text: item.step }),
+      h("td", { class: "muted", text: item.kind }),
+      h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
+      h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdict(item.reward)),
+      h("td", { class: item.finish_reason === "length" ? "bad-text" : "muted", text: item.finish_reason === "length" ? "cut off" : "stopped" }),
+      h("td", { class: "r", text: integer(item.tokens) }),
+      h("td", { class: "r heat" }, h("span", { class: "heat-bar", style: { width: `${((item.kl_sum ?? 0) / (top || 1)) * 100}%` } }), h("span", { text: sum(item.kl_sum) })),
+      h("td", { class: "r", text: number(item.kl_mean) }),
+      h("td", { class: "r", text: fixed(item.kl_max, 2) }),
+      h("td", { class: "clip wide mono", title: prompt }, link(plain(item.completion ?? "", 240) || "∅", href, { class: "text-link" })),
+    );
+  }
+
+  pager(total) {
+    const last = Math.min(total, this.offset + PAGE);
+    return h(
+      "div", { class: "pager" },
+      h("span", { class: "muted num", text: `${integer(this.offset + 1)}–${integer(last)} of ${integer(total)}` }),
+      h("span", { class: "spacer" }),
+      button("Previous", () => this.change({ offset: Math.max(0, this.offset - PAGE) }), { class: "btn small", disabled: this.offset === 0 }),
+      button("Next", () => this.change({ offset: this.offset + PAGE }), { class: "btn small", disabled: last >= total }),
+    );
+  }
+}

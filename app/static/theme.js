@@ -1,0 +1,55 @@
+// Light, dark or the system's choice, kept in this browser.
+import { h } from "./dom.js";
+
+const NEXT = { system: "light", light: "dark", dark: "system" };
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+export function startTheme() {
+  apply(read());
+  const show = () => `Theme: ${read()}`;
+  const element = h("button", { type: "button", class: "theme-switch", title: "Light, dark or as the system" }, show());
+  element.addEventListener("click", () => {
+    remember("theme", NEXT[read()]);
+    apply(read());
+    element.textContent = show();
+  });
+  dark.addEventListener("change", () => apply(read()));
+  document.body.append(element);
+}
+
+export function isDark() {
+  const chosen = read();
+  return chosen === "system" ? dark.matches : chosen === "dark";
+}
+
+export function onTheme(action) {
+  document.addEventListener("opd-theme", action);
+}
+
+function apply(chosen) {
+  if (chosen === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = chosen;
+  document.dispatchEvent(new Event("opd-theme"));
+}
+
+function read() {
+  const stored = recall("theme", "system");
+  return stored in NEXT ? stored : "system";
+}
+
+/** Choices of this browser that do not belong to what a shared link shows. */
+export function recall(name, otherwise) {
+  try {
+    return localStorage.getItem(`opd-${name}`) ?? otherwise;
+  } catch {
+    return otherwise;
+  }
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`opd-${name}`, value);
+  } catch {
+    // a browser without storage forgets the choice on reload
+  }
+}

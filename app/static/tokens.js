@@ -1,0 +1,208 @@
+// The rollout as running text: lines of fixed height, of which only those in view are drawn.
+import { h, onFrame } from "./dom.js";
+import { layOut } from "./layout.js";
+import { classOf } from "./palette.js";
+
+export const LINE = 24; // px, as .tv-line in tokens.css
+const OVERSCAN = 8;
+const MOST_COLUMNS = 110;
+const GUTTER = 7; // character cells of the position at the start of a line
+
+export class TokenText {
+  /** `on`: {hover(index | null), pick(index | null), view(first, last line)} */
+  constructor(on) {
+    this.on = on;
+    this.drawn = new Map(); // line number → element
+    this.selected = -1;
+    this.hits = new Set();
+    this.hit = -1;
+    this.sizer = h("div", { class: "tv-sizer" });
+    this.element = h(
+      "div",
+      {
+        class: "tv-scroll", tabindex: "0", role: "listbox", "aria-label": "Completion, token by token",
+        "aria-describedby": "tv-help",
+      },
+      this.sizer,
+    );
+    this.refresh = onFrame(() => this.draw());
+    this.element.addEventListener("scroll", this.refresh, { passive: true });
+    this.element.addEventListener("pointerover", (e) => on.hover(indexAt(e)));
+    this.element.addEventListener("pointerleave", () => on.hover(null));
+    this.element.addEventListener("click", (e) => on.pick(indexAt(e)));
+  }
+
+  /** Measures one character cell; the text column holds at most 110 of them. */
+  measure() {
+    const probe = h("span", { class: "tv-probe" }, "0".repeat(100));
+    this.sizer.append(probe);
+    const cell = probe.getBoundingClientRect().width / 100 || 8;
+    probe.remove();
+    const room = Math.floor((this.element.clientWidth - 24) / cell) - GUTTER;
+    return Math.max(24, Math.min(MOST_COLUMNS, room));
+  }
+
+  /** Shows a rollout: {promptCells, cells}. Lays it out anew. */
+  show(rollout) {
+    this.rollout = rollout;
+    this.prompt = rollout.promptCells.length;
+    this.columns = this.measure();
+    this.layout = layOut(rollout.promptCells, rollout.cells, this.columns);
+    this.sizer.style.height = `${this.layout.lines * LINE + 16}px`;
+    this.element.setAttribute("data-lines", this.layout.lines);
+  }
+
+  /** Lays out again where the width has changed. */
+  resized() {
+    if (!this.rollout || this.measure() === this.columns) return;
+    const keep = this.selected;
+    this.show(this.rollout);
+    this.repaint();
+    if (keep >= 0) this.reveal(keep);
+  }
+
+  /** Draws every visible line anew with these tints (from scale.paint). */
+  tint(tints, underline) {
+    this.tints = tints;
+    this.underline = underline;
+    this.repaint();
+  }
+
+  repaint() {
+    for (const element of this.drawn.values()) element.remove();
+    this.drawn.clear();
+    this.draw();
+  }
+
+  visibleLines() {
+    const first = Math.floor(this.element.scrollTop / LINE);
+    const last = Math.ceil((this.element.scrollTop + this.element.clientHeight) / LINE);
+    return [Math.max(0, first), Math.min(this.layout.lines - 1, last)];
+  }
+
+  draw() {
+    if (!this.layout || !this.tints) return;
+    const [first, last] = this.visibleLines();
+    const from = Math.max(0, first - OVERSCAN);
+    const to = Math.min(this.layout.lines - 1, last + OVERSCAN);
+    for (const [line, element] of this.drawn) {
+      if (line >= from && line <= to) continue;
+      element.remove();
+      this.drawn.delete(line);
+    }
+    const fresh = document.createDocumentFragment();
+    for (let line = from; line <= to; line++) {
+      if (this.drawn.has(line)) continue;
+      const element = this.line(line);
+      this.drawn.set(line, element);
+      fresh.append(element);
+    }
+    this.sizer.append(fresh);
+    this.on.view(first, last);
+  }
+
+  line(number) {
+    const { token, lineStart, promptLines } = this.layout;
+    const element = document.createElement("div");
+    element.className = number === promptLines && number > 0 ? "tv-line tv-first" : "tv-line";
+    element.style.top = `${number * LINE + 8}px`;
+    const gutter = document.createElement("span");
+    gutter.className = "tv-gutter";
+    const start = token[lineStart[number]] - this.prompt;
+    gutter.textContent = start >= 0 ? start : number === 0 ? "prompt" : "";
+    element.append(gutter);
+    for (let p = lineStart[number]; p < lineStart[number + 1]; p++) element.append(this.piece(p));
+    return element;
+  }
+
+  piece(p) {
+    const { token, text } = this.layout;
+    const number = token[p];
+    const index = number - this.prompt;
+    const element = document.createElement("span");
+    if (index < 0) {
+      const cell = this.rollout.promptCells[number];
+      element.className = `tv-prompt ${cell.kind}`;
+      element.textContent = text.get(p) ?? cell.lines[0];
+      return element;
+    }
+    const cell = this.rollout.cells[index];
+    element.textContent = text.get(p) ?? cell.lines[0];
+    element.className = this.classes(index, cell.kind);
+    if (p > 0 && token[p - 1] === number) {
+      element.dataset.part = index;
+      element.setAttribute("aria-hidden", "true");
+      return element;
+    }
+    element.dataset.index = index;
+    element.id = `tok-${index}`;
+    element.setAttribute("role", "option");
+    element.setAttribute("aria-selected", index === this.selected ? "true" : "false");
+    return element;
+  }
+
+  classes(index, kind) {
+    const { levels, signs } = this.tints;
+    let name = `tv-tok ${kind} ${classOf(levels[index], signs[index])}`;
+    if (this.underline) {
+      const thick = Math.ceil(levels[index] / 16);
+      if (thick) name += signs[index] < 0 ? ` over${thick}` : ` under${thick}`;
+    }
+    if (this.rollout.columns.mask && this.rollout.columns.mask[index] === 0) name += " masked";
+    if (this.hits.has(index)) name += index === this.hit ? " hit now" : " hit";
+    if (index === this.selected) name += " pinned";
+    return name;
+  }
+
+  elementsOf(index) {
+    return this.sizer.querySelectorAll(`[data-index="${index}"],[data-part="${index}"]`);
+  }
+
+  /** Marks a token as the pinned one (−1: none) and tells assistive technology. */
+  select(index) {
+    const before = this.selected;
+    this.selected = index;
+    for (const at of [before, index]) {
+      if (at < 0) continue;
+      for (const element of this.elementsOf(at)) {
+        element.classList.toggle("pinned", at === index);
+        if (element.id) element.setAttribute("aria-selected", at === index ? "true" : "false");
+      }
+    }
+    if (index >= 0) this.element.setAttribute("aria-activedescendant", `tok-${index}`);
+    else this.element.removeAttribute("aria-activedescendant");
+  }
+
+  mark(hits, now) {
+    this.hits = hits;
+    this.hit = now;
+    this.repaint();
+  }
+
+  lineOf(index) {
+    return this.layout.lineOf[index + this.prompt];
+  }
+
+  /** The first completion token on a line; past the last line their count. */
+  tokenAtLine(line) {
+    if (line >= this.layout.lines) return this.rollout.n;
+    return Math.max(0, this.layout.token[this.layout.lineStart[line]] - this.prompt);
+  }
+
+  /** Scrolls a token into view, to the middle when it was out of it. */
+  reveal(index) {
+    const line = this.lineOf(index);
+    const [first, last] = this.visibleLines();
+    if (line <= first || line >= last - 1) this.centre(line);
+  }
+
+  centre(line) {
+    this.element.scrollTop = Math.max(0, line * LINE - this.element.clientHeight / 2);
+    this.draw();
+  }
+}
+
+function indexAt(event) {
+  const element = event.target.closest("[data-index],[data-part]");
+  return element ? Number(element.dataset.index ?? element.dataset.part) : null;
+}

@@ -1,0 +1,78 @@
+"""Access tokens: made once for a data directory, compared in constant time."""
+
+import contextlib
+import hmac
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from opd.config import UserError
+
+Access = Literal["full", "view", "none"]
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token for everything, the one for looking only, and the cookie that carries either."""
+
+    full: str | None
+    view: str | None
+    cookie: str
+
+    def access(self, given: str) -> Access:
+        """What a token opens; both are always compared, so that time tells nothing."""
+        full, view = _equal(given, self.full), _equal(given, self.view)
+        return "full" if full else "view" if view else "none"
+
+    def of_cookies(self, headers: Iterable[str]) -> Access:
+        """What the request's cookies open; a stale one counts as none."""
+        found = {
+            self.access(value.strip().strip('"'))
+            for header in headers
+            for name, _, value in (part.partition("=") for part in header.split(";"))
+            if name.strip() == self.cookie
+        }
+        return "full" if "full" in found else "view" if "view" in found else "none"
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def stored_token(data_dir: Path) -> str:
+    """The data directory's token, made on first use and readable by its owner only."""
+    path = data_dir / "token"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        path.chmod(0o600)
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read or written: {error}", where=str(path)) from None
+    if not token:
+        raise UserError("is empty; remove it, and a new one is made", where=str(path))
+    return token
+
+
+def _create(path: Path) -> None:
+    """Written aside and linked into place: of many at a time one wins, none sees half a token."""
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=".token-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(new_token())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        os.unlink(aside)
+
+
+def _equal(given: str, wanted: str | None) -> bool:
+    if not wanted:
+        return False
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())

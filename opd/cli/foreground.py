@@ -1,0 +1,88 @@
+"""A run in the calling process: waits for its device, trains, shows how it goes."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+
+from opd.cli.output import plain, say
+from opd.cli.place import Place
+from opd.types import Event, PhaseEvent, StepEvent, UserError
+from opd.worker import job as jobs_here
+from opd.worker import slots
+from opd.worker.job import Job, Outcome
+from opd.worker.logs import BriefFormatter, log_path, start_log
+from opd.worker.recovery import bury_dead, running
+from storage import jobs, queries
+
+LOOK_EVERY = 0.5
+
+
+def run_to_the_end(place: Place, engine: Engine, run_id: str) -> Outcome:
+    """Runs a queued run here. Ctrl-C while it waits cancels it; later, it saves and stops."""
+    start_log(log_path(place.data_dir, run_id))
+    info = queries.run(engine, run_id)
+    try:
+        claimed = _claim(place, engine, run_id, info["config"]["device"])
+    except KeyboardInterrupt:
+        jobs.request_cancel(engine, run_id, "save")
+        say(f"\n{run_id} is cancelled; it had not begun")
+        return Outcome("interrupted")
+    with _shown(info["steps"]) as watch:
+        return jobs_here.run(claimed, watch=watch)
+
+
+def _claim(place: Place, engine: Engine, run_id: str, device: str) -> Job:
+    """The claim, once the device is free. Raises UserError where somebody else took the run."""
+    told = ""
+    while True:
+        bury_dead(engine, place.data_dir)
+        taken = {run.slot: run.id for run in running(engine)}
+        slot = slots.choose(device, taken, slots.gpu_count())
+        if slot is not None:
+            claimed = jobs_here.claim(engine, place.data_dir, run_id, slot)
+            if claimed is not None:
+                return claimed
+        if queries.run(engine, run_id)["status"] not in ("queued", "interrupted"):
+            raise UserError("was cancelled or taken over while it waited", where=run_id)
+        others = ", ".join(sorted(taken.values()))
+        if others != told:
+            say(f"waiting for the device: {others} has it (opd cancel {others} would free it)")
+            told = others
+        time.sleep(LOOK_EVERY)
+
+
+@contextmanager
+def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
+    """A progress bar where a person watches, else the log's lines; both on standard error."""
+    if not sys.stderr.isatty():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(BriefFormatter())
+        logging.getLogger().addHandler(handler)
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("starting", total=steps)
+
+        def watch(event: Event) -> None:
+            if isinstance(event, StepEvent):
+                kl = event.metrics.get("reverse_kl")
+                text = "" if kl is None else f"KL {kl:.3f}"
+                progress.update(task, completed=event.step, description=text)
+            elif isinstance(event, PhaseEvent) and not event.text.startswith("step "):
+                progress.update(task, description=plain(event.text))
+
+        yield watch

@@ -1,0 +1,62 @@
+"""What commands say: tables and progress for people, one line of JSON for scripts."""
+
+import json
+import time
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+
+def say(text: str = "") -> None:
+    """For people: to standard error, which leaves standard output to results."""
+    typer.echo(text, err=True)
+
+
+def result(text: str) -> None:
+    typer.echo(text)
+
+
+def json_line(data: Any) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def json_list(items: Sequence[Any], total: int | None = None) -> None:
+    json_line({"items": items, "total": len(items) if total is None else total})
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: str = "") -> None:
+    """A plain table; columns named in `right` (comma-separated) are numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        numbers = column in right.split(",")
+        grid.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(plain(cell)) for cell in row))
+    Console().print(grid)
+
+
+def plain(value: Any) -> str:
+    """Text that cannot drive the terminal: control and direction characters become a mark."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
+
+
+def ago(moment: Any) -> str:
+    """Seconds since 1970 as `3 min ago`."""
+    if not isinstance(moment, int | float):
+        return "–"
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

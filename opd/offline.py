@@ -1,0 +1,74 @@
+"""Scoring completions that somebody else wrote: token records without training."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from opd.align import Sequences
+from opd.models import Pair
+from opd.scoring import Scoring, score
+from opd.types import Rollout, UserError
+
+CHUNK = 256  # rollouts in memory at once
+
+
+def score_rollouts(
+    pair: Pair, rollouts: Iterable[Rollout], *, temperature: float | None, top_k: int
+) -> Iterator[Rollout]:
+    """Each rollout with its record as both models find it; what the sampler said is kept.
+
+    A rollout without token ids is tokenized, and ends with the student's EOS where its finish
+    reason is "stop". Without `temperature`, each is scored at its own. Raises UserError for ids
+    outside the shared vocabulary and for sequences longer than a model's context.
+    """
+    context = min(_context(pair.student), _context(pair.teacher))
+    source = iter(rollouts)
+    while chunk := list(islice(source, CHUNK)):
+        ready = [_ready(pair, r, temperature, i, context) for i, r in enumerate(chunk)]
+        for t in sorted({r.temperature for r in ready}):
+            rows = [i for i, r in enumerate(ready) if r.temperature == t]
+            whole = Sequences([ready[i].prompt_ids.tolist() for i in rows],
+                              [ready[i].record.completion_ids for i in rows])
+            for i, record in zip(rows, score(pair, whole, Scoring(t, top_k)), strict=True):
+                sampler = ready[i].record.sampler_logprobs
+                ready[i] = replace(ready[i], record=replace(record, sampler_logprobs=sampler))
+        yield from ready
+
+
+def _ready(
+    pair: Pair, rollout: Rollout, temperature: float | None, number: int, context: int
+) -> Rollout:
+    where = f"rollout {number + 1} (group {rollout.group}, sample {rollout.sample})"
+    prompt = rollout.prompt_ids.tolist() or pair.tokenizer(rollout.prompt)["input_ids"]
+    ids = rollout.record.completion_ids.tolist()
+    record = rollout.record
+    if not ids:
+        ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
+        if rollout.finish_reason == "stop":
+            ids = [*ids, pair.eos_ids[0]]
+        record = replace(record, completion_ids=np.asarray(ids, np.int64))
+    if not prompt or not ids:
+        raise UserError(f"the {'prompt' if not prompt else 'completion'} has no tokens",
+                        where=where, kind="bad data")
+    largest = max(*prompt, *ids)
+    if largest >= pair.vocab:
+        raise UserError(f"token id {largest} is outside the models' {pair.vocab} shared ids",
+                        where=where, kind="bad data")
+    if len(prompt) + len(ids) > context:
+        raise UserError(f"has {len(prompt) + len(ids)} tokens; the models' context is {context}",
+                        where=where, kind="bad data")
+    chosen = temperature if temperature is not None else rollout.temperature or 1.0
+    decoded = pair.tokenizer.decode
+    return replace(
+        rollout, record=record, temperature=chosen,
+        prompt_ids=np.asarray(prompt, np.int64),
+        prompt=rollout.prompt or decoded(prompt),
+        completion=rollout.completion or decoded(ids, skip_special_tokens=True),
+    )
+
+
+def _context(model: Any) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31

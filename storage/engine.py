@@ -1,0 +1,220 @@
+"""Opens the database. All that is particular to SQLite stands in this module.
+
+SQLite runs in WAL mode with one rule for transactions: those that write begin IMMEDIATE, so they
+wait for their turn at the start and never fail half-way because another one wrote in between.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from opd.types import UserError
+from storage import migrate
+
+try:
+    from pysqlite3 import dbapi2 as sqlite
+except ImportError:  # no wheel for this platform
+    import sqlite3 as sqlite
+
+FILE_NAME = "studio.db"
+BUSY_SECONDS = 30
+WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log grow without end
+SQLITE_IOERR, SQLITE_FULL = 10, 13
+SAFE_SQLITE = (3, 51, 3)
+
+
+class DiskFullError(UserError):
+    """There is no room for what was to be written; nothing of that transaction was kept."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            "the disk is full: free some space, then resume the run", where=where, kind="disk full"
+        )
+
+
+def open_database(url_or_dir: str | Path) -> Engine:
+    """The database in a folder (created when missing) or at a URL, migrated to this version.
+
+    Raises UserError for a folder that cannot be written, a file that is no database of ours and
+    one that a newer version has written; that one is left as it is.
+    """
+    engine = _engine(_url(url_or_dir))
+    try:
+        with _full_disk_named(engine):
+            if not migrate.at_head(engine):
+                _use_wal(engine)
+                with begin(engine) as connection:
+                    migrate.upgrade(connection)
+    except UserError:
+        engine.dispose()
+        raise
+    except DBAPIError as error:
+        engine.dispose()
+        raise UserError(f"cannot be opened: {error.orig}", where=where(engine)) from None
+    return engine
+
+
+@contextlib.contextmanager
+def begin(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes; commits at the end, rolls back when an error leaves the block.
+
+    Raises DiskFullError."""
+    with _full_disk_named(engine), engine.connect() as connection:
+        connection.execution_options(opd_writes=True)
+        with connection.begin():
+            yield connection
+    _bound_wal(engine)
+
+
+@contextlib.contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """One consistent view of the database; short, because the log cannot shrink under it."""
+    with _full_disk_named(engine), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def where(engine: Engine) -> str:
+    """The database as errors name it: its file, or its URL without the password."""
+    return engine.url.database or "" if _is_sqlite(engine) else str(engine.url)
+
+
+def sqlite_advice() -> str | None:
+    """What is wrong with the SQLite in use, or None."""
+    if sqlite.sqlite_version_info >= SAFE_SQLITE:
+        return None
+    return (
+        f"SQLite {sqlite.sqlite_version} can damage a database in WAL mode when several processes "
+        "write (mended in 3.51.3): pip install pysqlite3"
+    )
+
+
+def _url(url_or_dir: str | Path) -> URL:
+    if "://" in str(url_or_dir):
+        try:
+            return make_url(str(url_or_dir))
+        except ArgumentError:
+            raise UserError("not a database URL", where="database URL") from None
+    folder = Path(url_or_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be created: {error.strerror}", where=str(folder)) from None
+    return URL.create("sqlite", database=str(folder.resolve() / FILE_NAME))
+
+
+def _engine(url: URL) -> Engine:
+    options: dict[str, Any] = {
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+    }
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, **options)
+    engine = create_engine(
+        url,
+        module=sqlite,
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        pool_size=8,
+        max_overflow=64,
+        **options,
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # The driver is in autocommit mode: left to itself it would commit before and after DDL.
+    writes = connection.get_execution_options().get("opd_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _use_wal(engine: Engine) -> None:
+    if not _is_sqlite(engine):
+        return
+    deadline = time.monotonic() + BUSY_SECONDS
+    while not _try_wal(engine):
+        # Changing the mode needs the file for itself and does not wait for it.
+        if time.monotonic() > deadline:
+            raise UserError("is locked by another program", where=where(engine), kind="locked")
+        time.sleep(0.02)
+
+
+def _try_wal(engine: Engine) -> bool:
+    raw = engine.raw_connection()
+    try:
+        return bool(raw.cursor().execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal")
+    except sqlite.OperationalError as error:
+        if "locked" in str(error):
+            return False
+        raise UserError(f"cannot be opened: {error}", where=where(engine)) from None
+    finally:
+        raw.close()
+
+
+def _bound_wal(engine: Engine) -> None:
+    """Empties a log that has outgrown its limit, which the automatic checkpoint cannot do while
+    there is always some reader in it."""
+    if not _is_sqlite(engine):
+        return
+    try:
+        if os.stat(f"{engine.url.database}-wal").st_size < WAL_LIMIT:
+            return
+    except OSError:
+        return
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite.OperationalError:
+        return  # busy or no room: what was written is safe in the log, and the next one tries again
+    finally:
+        raw.close()
+
+
+@contextlib.contextmanager
+def _full_disk_named(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_full(error, engine):
+            raise DiskFullError(where(engine)) from error
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFullError(where(engine)) from error
+        raise
+
+
+def _is_full(error: DBAPIError, engine: Engine) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    if code == SQLITE_FULL or "disk is full" in str(error.orig):
+        return True
+    if code != SQLITE_IOERR or not engine.url.database:
+        return False
+    # The log's index is mapped memory, and growing it reports a full disk as an I/O error.
+    try:
+        return shutil.disk_usage(Path(engine.url.database).parent).free < 2**20
+    except OSError:
+        return False
+
+
+def _is_sqlite(engine: Engine) -> bool:
+    return engine.dialect.name == "sqlite"

@@ -1,0 +1,63 @@
+"""What several queries share: which runs are shown, one row by its id, and bounds of a page."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, select
+
+from opd.types import UserError
+from storage.schema import prompt, rollout, run
+
+MAX_LIMIT = 10_000
+
+
+def not_found(name: str) -> UserError:
+    return UserError("no such run or rollout", where=name, kind="not found")
+
+
+def shown() -> list[ColumnElement[bool]]:
+    """Neither deleted nor an import that is not whole yet."""
+    return [run.c.deleted_at.is_(None), ~run.c.hidden]
+
+
+def run_row(connection: Connection, run_id: str) -> RowMapping:
+    """Raises UserError of kind "not found"."""
+    rows = connection.execute(select(run).where(run.c.id == run_id, *shown()))
+    return _only(rows.mappings().first(), run_id)
+
+
+def rollout_row(connection: Connection, rollout_id: str) -> RowMapping:
+    """The rollout with its prompt and what is needed of its run. Raises "not found"."""
+    of_run = [
+        run.c[name].label(f"run_{name}") for name in ("name", "config", "tokenizer", "scales")
+    ]
+    of_prompt = [prompt.c.text.label("prompt"), prompt.c.ids.label("prompt_ids"), prompt.c.answer]
+    rows = connection.execute(
+        select(rollout, *of_prompt, *of_run)
+        .join(prompt, prompt.c.id == rollout.c.prompt_id)
+        .join(run, run.c.id == rollout.c.run_id)
+        .where(rollout.c.id == rollout_id, *shown())
+    )
+    return _only(rows.mappings().first(), rollout_id)
+
+
+def page_limit(limit: int) -> int:
+    if not 0 <= limit <= MAX_LIMIT:
+        raise UserError(f"must be 0 to {MAX_LIMIT} (got {limit})", where="limit")
+    return limit
+
+
+def page_offset(offset: int) -> int:
+    if not 0 <= offset < 2**62:
+        raise UserError(f"must be 0 or more (got {offset})", where="offset")
+    return offset
+
+
+def fingerprint(row: Any) -> str:
+    """Under which name the run's token texts are stored."""
+    return str(row["run_tokenizer"] or row["run_id"])
+
+
+def _only(row: RowMapping | None, name: str) -> RowMapping:
+    if row is None:
+        raise not_found(name)
+    return row

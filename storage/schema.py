@@ -1,0 +1,217 @@
+"""The tables. The migrations build the same ones, and a test compares the two.
+
+Times are seconds since 1970 (UTC). Per-token quantities are packed arrays (see packing.py).
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from storage.packing import COLUMNS
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("source", String(16), nullable=False),  # train or import
+    Column("hidden", Boolean, nullable=False),  # an import that is not whole yet
+    Column("deleted_at", Float),
+    Column("recipe", Text, nullable=False),
+    Column("parent", ForeignKey("run.id", ondelete="SET NULL"), index=True),
+    Column("request_key", Text, unique=True),
+    Column("student", Text, nullable=False),
+    Column("teacher", Text, nullable=False),
+    Column("objective", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("steps", BigInteger, nullable=False),  # as configured
+    Column("device", Text, nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("notes", Text, nullable=False),
+    # What was loaded
+    Column("resolved", JSON, nullable=False),
+    Column("versions", JSON, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("loaded_device", Text, nullable=False),
+    Column("tokenizer", Text, nullable=False),  # fingerprint of the vocabulary
+    # Who is working on it
+    Column("attempt", Integer, nullable=False),
+    Column("slot", Text),
+    Column("owner_pid", BigInteger),
+    Column("owner_started", Float),
+    Column("owner_boot", Text),
+    Column("heartbeat_at", Float),
+    Column("cancel_mode", String(16)),
+    Column("cancel_at", Float),
+    Column("phase", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("attempt_at", Float),
+    Column("finished_at", Float),
+    Column("seconds", Float, nullable=False),  # of the attempts that have ended
+    Column("error_kind", Text, nullable=False),
+    Column("error_text", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    # Sums over its records, so that a list of runs reads no other table
+    Column("step", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("flops", Float, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("kl", Float),
+    Column("score", Float),
+    Column("score_start", Float),
+    Column("score_suite", Text),
+    Column("scales", JSON, nullable=False),  # largest value of each metric
+    Index("ix_run_status_queued_at", "status", "queued_at"),
+    Index("ix_run_created_at", "created_at"),
+    Index(
+        "uq_run_slot_while_running",
+        "slot",
+        unique=True,
+        sqlite_where=text("status = 'running'"),
+        postgresql_where=text("status = 'running'"),
+    ),
+)
+
+run_tag = Table(
+    "run_tag",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String(100), primary_key=True),
+    Index("ix_run_tag_tag", "tag"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("flops", Float, nullable=False),
+    Column("seconds", JSON, nullable=False),  # by phase
+    Column("metrics", JSON, nullable=False),
+)
+
+evaluation = Table(
+    "evaluation",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("suite", String(200), primary_key=True),
+    Column("metric", String(200), primary_key=True),
+    Column("number", Integer, nullable=False),  # the order in which the event named them
+    Column("value", Float),
+    Column("n", BigInteger, nullable=False),
+    Column("standard_error", Float),
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("manifest", JSON, nullable=False),  # file name → SHA-256
+    Column("created_at", Float, nullable=False),
+)
+
+prompt = Table(
+    "prompt",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("ids", LargeBinary, nullable=False),  # little-endian u4
+    Column("answer", Text),
+)
+
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("id", String(96), primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False),
+    Column("prompt_id", ForeignKey("prompt.id"), nullable=False, index=True),
+    Column("step", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("group", BigInteger, nullable=False),
+    Column("sample", BigInteger, nullable=False),
+    Column("completion", Text, nullable=False),
+    Column("texts", JSON),  # of each token, where they contradict the run's vocabulary
+    Column("finish_reason", String(16), nullable=False),
+    Column("temperature", Float, nullable=False),
+    Column("reward", Float),
+    Column("tokens", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    # Sums over the tokens that count (mask not 0)
+    Column("kl_sum", Float),
+    Column("kl_mean", Float),
+    Column("kl_max", Float),
+    Column("log_ratio_sum", Float),
+    Column("student_logprob_sum", Float),
+    *(
+        Index(f"ix_rollout_run_id_{name}", "run_id", name)
+        for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward", "step", "tokens")
+    ),
+)
+
+token_record = Table(
+    "token_record",
+    metadata,
+    Column("rollout_id", ForeignKey("rollout.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("layout", LargeBinary, nullable=False),
+    *(Column(name, LargeBinary) for name in COLUMNS),
+)
+
+hot_token = Table(
+    "hot_token",
+    metadata,
+    Column("rollout_id", ForeignKey("rollout.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("heat", Float, nullable=False),  # reverse KL, or |log-ratio| where there is none
+    Column("token_id", BigInteger, nullable=False),
+    Column("reverse_kl", Float),
+    Column("student_logprob", Float),
+    Column("teacher_logprob", Float),
+    Column("wanted_id", BigInteger),  # the teacher's likeliest token
+    Column("wanted_logprob", Float),
+    Index("ix_hot_token_run_id_heat", "run_id", "heat"),
+)
+
+vocabulary = Table(
+    "vocabulary",
+    metadata,
+    Column("fingerprint", String(128), primary_key=True),
+    Column("id", BigInteger, primary_key=True),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("special", Boolean, nullable=False),
+)

@@ -1,0 +1,21 @@
+"""Text as it is stored, and token bytes as text."""
+
+import codecs
+from collections.abc import Iterable
+
+
+def clean(text: str) -> str:
+    """The text with what cannot be stored as UTF-8 (lone surrogates) replaced."""
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+def joined_texts(parts: Iterable[bytes]) -> list[str]:
+    """A text for each token such that they join to the whole text: a character split over several
+    tokens stands with the last of them."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return [decoder.decode(part) for part in parts]
+
+
+def token_text(data: bytes) -> str:
+    """The text of one token alone; bytes that are no character by themselves as \\xNN."""
+    return data.decode("utf-8", "backslashreplace")

@@ -1,0 +1,244 @@
+"""The tokens of one rollout, its alternatives, and the worst tokens of a run."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, func, select
+
+from opd.types import UserError
+from storage import packing
+from storage.engine import read
+from storage.lookups import fingerprint, page_limit, page_offset, rollout_row, run_row
+from storage.rollout_queries import record_row
+from storage.schema import hot_token, rollout, token_record
+from storage.text import token_text
+from storage.vocabulary import Texts, read_texts
+
+# At most 21 bytes a token; the entropies and the rest come when a view asks for them.
+MAIN_COLUMNS = (
+    *("completion_ids", "student_logprobs", "teacher_logprobs"),
+    *("reverse_kl", "teacher_rank", "mask"),
+)
+EXTRA_COLUMNS = ("student_entropy", "teacher_entropy", "sampler_logprobs", "advantages")
+AROUND = 6  # tokens of context on each side of a hot token
+_SIDES = ("student", "teacher")
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """What a token view draws. Arrays have the stored little-endian dtypes; each is n long."""
+
+    n: int  # completion tokens
+    prompt_ids: NDArray[Any]
+    columns: dict[str, NDArray[Any]]  # the present ones of those asked for
+    texts: dict[int, dict[str, Any]]  # id → {"t": text} + {"b": hex} or {"s": true}
+    own_texts: dict[str, list[str] | None] | None  # {"prompt", "completion"}; goes before `texts`
+
+
+def tokens(engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLUMNS) -> TokenView:
+    """The tokens of a rollout with the asked-for columns. Raises DamagedRecord, "not found".
+
+    In `texts`, "t" is the token's text. Where its bytes are no UTF-8 by themselves (a part of a
+    character), "t" is None and "b" holds them in hex, for the reader to join with its
+    neighbours'. "s" marks special tokens. An id of unknown text has "t": None alone.
+    """
+    unknown = set(columns) - {*MAIN_COLUMNS, *EXTRA_COLUMNS}
+    if unknown:
+        known = ", ".join((*MAIN_COLUMNS, *EXTRA_COLUMNS))
+        raise UserError(f"no column {min(unknown)!r:.80}; known: {known}", where="columns")
+    wanted = tuple(dict.fromkeys(("completion_ids", *columns)))
+    with read(engine) as connection:
+        row = rollout_row(connection, rollout_id)
+        arrays = packing.unpack(rollout_id, record_row(connection, rollout_id, wanted), wanted)
+        prompt_ids = np.frombuffer(row["prompt_ids"], "<u4")
+        ids = np.unique(np.concatenate([prompt_ids, arrays["completion_ids"].astype("<u4")]))
+        texts = read_texts(connection, fingerprint(row), [int(i) for i in ids])
+    return TokenView(
+        n=len(arrays["completion_ids"]),
+        prompt_ids=packing.smallest_unsigned(prompt_ids),
+        columns={name: arrays[name] for name in wanted if name in arrays},
+        texts={int(i): _text_entry(texts.get(int(i))) for i in ids},
+        own_texts=row["texts"],
+    )
+
+
+def topk(
+    engine: Engine, rollout_id: str, position: int, count: int | None = None
+) -> dict[str, Any]:
+    """Both models' alternatives at one completion token, likeliest first.
+
+    {"position", "token": {…}, "student": [{id, text, special, student_logprob,
+    teacher_logprob}] or None, "teacher": […] or None, "student_tail", "teacher_tail"}; a tail is
+    the probability outside the alternatives listed here. Raises DamagedRecord.
+    """
+    return topk_range(engine, rollout_id, position, 1, count)[0]
+
+
+def topk_range(
+    engine: Engine, rollout_id: str, position: int, positions: int, count: int | None = None
+) -> list[dict[str, Any]]:
+    """As `topk`, for up to so many tokens in a row; the record is read once."""
+    names = ("completion_ids", "student_logprobs", "teacher_logprobs", *packing.TOPK_COLUMNS)
+    with read(engine) as connection:
+        row = rollout_row(connection, rollout_id)
+        arrays = packing.unpack(rollout_id, record_row(connection, rollout_id, names), names)
+        length = len(arrays["completion_ids"])
+        if not 0 <= position < length:
+            raise UserError(f"must be 0 to {length - 1} (got {position})", where="position")
+        end = min(position + positions, length)
+        asked = [a[position:end] for n, a in arrays.items() if n.endswith("_ids")]
+        ids = np.unique(np.concatenate([a.ravel().astype("<u4") for a in asked]))
+        texts = read_texts(connection, fingerprint(row), [int(i) for i in ids])
+    return [
+        _choices(at, {name: array[at] for name, array in arrays.items()}, texts, count)
+        for at in range(position, end)
+    ]
+
+
+def hot_tokens(
+    engine: Engine,
+    run_id: str,
+    *,
+    limit: int = 50,
+    offset: int = 0,
+    step: int | None = None,
+    kind: str | None = None,
+) -> dict[str, Any]:
+    """The tokens of the highest reverse KL over the run (|log-ratio| where there is none)."""
+    where = [hot_token.c.run_id == run_id]
+    if step is not None:
+        where.append(hot_token.c.step == step)
+    if kind is not None:
+        where.append(hot_token.c.kind == kind)
+    page = (
+        select(hot_token, rollout.c.group, rollout.c.texts, token_record.c.version)
+        .add_columns(token_record.c.layout, token_record.c.completion_ids)
+        .join(rollout, rollout.c.id == hot_token.c.rollout_id)
+        .join(token_record, token_record.c.rollout_id == hot_token.c.rollout_id)
+        .where(*where)
+        .order_by(hot_token.c.heat.desc(), hot_token.c.rollout_id, hot_token.c.position)
+        .limit(page_limit(limit))
+        .offset(page_offset(offset))
+    )
+    with read(engine) as connection:
+        name = run_row(connection, run_id)["tokenizer"] or run_id
+        total = connection.scalar(select(func.count()).select_from(hot_token).where(*where))
+        rows = connection.execute(page).mappings().all()
+        windows = [_Window(dict(row)) for row in rows]
+        ids = {i for window in windows for i in window.ids} | {
+            row["wanted_id"] for row in rows if row["wanted_id"] is not None
+        }
+        texts = read_texts(connection, name, ids)
+    return {
+        "items": [window.item(texts) for window in windows],
+        "total": total or 0,
+    }
+
+
+class _Window:
+    """A hot token with the ids around it."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._row = row
+        self._at: int = row["position"]
+        self.ids: list[int] = [row["token_id"]]
+        self._start = self._at
+        try:
+            record = packing.unpack(row["rollout_id"], row, ("completion_ids",))
+        except packing.DamagedRecord:
+            return  # the index row stands by itself
+        self._start = max(0, self._at - AROUND)
+        self.ids = [int(i) for i in record["completion_ids"][self._start : self._at + AROUND + 1]]
+
+    def item(self, texts: Texts) -> dict[str, Any]:
+        row = self._row
+        before = self._at - self._start
+        names = ("rollout_id", "position", "step", "kind", "group", "token_id", "heat")
+        numbers = ("reverse_kl", "student_logprob", "teacher_logprob", "wanted_logprob")
+        return {
+            **{name: row[name] for name in (*names, *numbers, "wanted_id")},
+            "text": self._joined(texts, before, before + 1),
+            "before": self._joined(texts, 0, before),
+            "after": self._joined(texts, before + 1, len(self.ids)),
+            "log_ratio": _difference(row["student_logprob"], row["teacher_logprob"]),
+            "wanted": None if row["wanted_id"] is None else _text(row["wanted_id"], texts),
+        }
+
+    def _joined(self, texts: Texts, start: int, end: int) -> str:
+        own = (self._row["texts"] or {}).get("completion")
+        if own is not None:
+            return "".join(own[self._start + start : self._start + end])
+        if end - start == 1:
+            return _text(self.ids[start], texts)
+        return readable(self.ids[start:end], texts)
+
+
+def readable(ids: Iterable[int], texts: Texts) -> str:
+    """The text of a row of ids; an unknown one as ⟨id⟩."""
+    return b"".join(texts[i][0] if i in texts else f"⟨{i}⟩".encode() for i in ids).decode(
+        "utf-8", "replace"
+    )
+
+
+def _text(token_id: int, texts: Texts) -> str:
+    return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"
+
+
+def _text_entry(stored: tuple[bytes, bool] | None) -> dict[str, Any]:
+    if stored is None:
+        return {"t": None}
+    data, special = stored
+    try:
+        entry: dict[str, Any] = {"t": data.decode()}
+    except UnicodeDecodeError:
+        entry = {"t": None, "b": data.hex()}
+    return {**entry, "s": True} if special else entry
+
+
+def _alternative(token_id: int, texts: Texts) -> dict[str, Any]:
+    special = token_id in texts and texts[token_id][1]
+    return {"id": token_id, "text": _text(token_id, texts), "special": special}
+
+
+def _choices(
+    position: int, at: Mapping[str, Any], texts: Texts, count: int | None
+) -> dict[str, Any]:
+    chosen = {f"{side}_logprob": _number(at.get(f"{side}_logprobs")) for side in _SIDES}
+    found: dict[str, Any] = {
+        "position": position,
+        "token": {**_alternative(int(at["completion_ids"]), texts), **chosen},
+    }
+    for side, other in (_SIDES, _SIDES[::-1]):
+        found[side], found[f"{side}_tail"] = _alternatives(at, (side, other), texts, count)
+    return found
+
+
+def _alternatives(
+    at: Mapping[str, Any], sides: tuple[str, str], texts: Texts, count: int | None
+) -> tuple[list[dict[str, Any]] | None, float | None]:
+    """One model's alternatives at a token, and the probability outside those listed."""
+    side, other = sides
+    if f"{side}_topk_ids" not in at:
+        return None, None
+    ids, logprobs, others, tail = (at[f"{side}_topk_{part}"] for part in packing.TOPK_PARTS)
+    listed = len(ids) if count is None else max(0, min(count, len(ids)))
+    items = [
+        {
+            **_alternative(int(ids[rank]), texts),
+            f"{side}_logprob": _number(logprobs[rank]),
+            f"{other}_logprob": _number(others[rank]),
+        }
+        for rank in range(listed)
+    ]
+    return items, _number(tail + np.exp(logprobs[listed:], dtype=np.float64).sum())
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b

@@ -1,0 +1,74 @@
+"""Token id → bytes, by the fingerprint of the tokenizer."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, select
+
+from storage.engine import read
+from storage.rows import in_chunks
+from storage.schema import vocabulary
+
+Texts = dict[int, tuple[bytes, bool]]  # id → (bytes, special)
+MAX_CACHED = 16  # tokenizers
+
+# What is stored never changes, and the next rollout has mostly the same words.
+_cached: WeakKeyDictionary[Engine, dict[str, Texts]] = WeakKeyDictionary()
+
+
+class Vocabulary:
+    """Knows which ids of one tokenizer are stored, and so which have to be asked for."""
+
+    def __init__(self, engine: Engine, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+        with read(engine) as connection:
+            ids = connection.scalars(
+                select(vocabulary.c.id).where(vocabulary.c.fingerprint == fingerprint)
+            )
+            self._known = np.fromiter(ids, np.int64)
+
+    def missing(self, ids: NDArray[np.int64], source: Callable[[Collection[int]], Texts]) -> Texts:
+        """The texts of those ids that are not stored yet; `source` is asked for nothing else."""
+        new = ids[~np.isin(ids, self._known)].tolist()
+        return dict(source(new)) if new else {}
+
+    def rows(self, connection: Connection, texts: Texts) -> list[dict[str, Any]]:
+        """Rows to insert: another run with the same tokenizer may have been first with some."""
+        stored = stored_texts(connection, self._fingerprint, texts)
+        return [
+            {"fingerprint": self._fingerprint, "id": i, "bytes": data, "special": special}
+            for i, (data, special) in texts.items()
+            if i not in stored
+        ]
+
+    def learnt(self, texts: Texts) -> None:
+        """To be called once the rows are committed."""
+        self._known = np.append(self._known, np.fromiter(texts, np.int64))
+
+
+def stored_texts(connection: Connection, fingerprint: str, ids: Iterable[int]) -> Texts:
+    """The stored ones of `ids`."""
+    found: Texts = {}
+    for chunk in in_chunks(list(ids)):
+        rows = connection.execute(
+            select(vocabulary.c.id, vocabulary.c.bytes, vocabulary.c.special).where(
+                vocabulary.c.fingerprint == fingerprint, vocabulary.c.id.in_(chunk)
+            )
+        )
+        found.update({i: (data, special) for i, data, special in rows})
+    return found
+
+
+def read_texts(connection: Connection, fingerprint: str, ids: Collection[int]) -> Texts:
+    """As `stored_texts`, remembering what it finds; only for connections that do not write."""
+    tokenizers = _cached.setdefault(connection.engine, {})
+    if len(tokenizers) > MAX_CACHED:
+        tokenizers.clear()
+    known = tokenizers.setdefault(fingerprint, {})
+    missing = [i for i in ids if i not in known]
+    if missing:
+        known.update(stored_texts(connection, fingerprint, missing))
+    return {i: known[i] for i in ids if i in known}

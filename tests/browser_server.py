@@ -1,0 +1,23 @@
+"""Serves a data directory for the browser tests: python browser_server.py DIR PORT. No supervisor,
+so a queued run stays queued."""
+
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from app.server import ServerOptions, build
+from storage.engine import open_database
+
+TOKEN = "browser-tests"
+
+
+def main() -> None:
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    options = ServerOptions(data_dir=folder, port=port, token=TOKEN)
+    application = build(open_database(folder), options)
+    uvicorn.run(application, host="127.0.0.1", port=port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

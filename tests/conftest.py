@@ -1,0 +1,128 @@
+"""What the browser tests share: one Chromium and one server a session, a clean page a test."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = Path(os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium"))
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TOKEN = "browser-tests"
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Site:
+    address: str
+    engine: Engine
+    run_id: str  # the newest run, with long and hostile rollouts
+
+    def link(self, path: str) -> str:
+        return f"{self.address}{path}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        warnings.filterwarnings("default", message="NO BROWSER TESTS")
+        warnings.warn(f"NO BROWSER TESTS: there is no {CHROMIUM}", stacklevel=1)
+        pytest.skip(f"NO BROWSER TESTS: there is no {CHROMIUM}; set OPD_CHROMIUM")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    from bench.fill import fill  # noqa: PLC0415 - not needed where there is no browser
+    from storage.engine import open_database  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("site")
+    engine = open_database(folder)
+    run_id = fill(engine, runs=4, tokens=24_000, long=(1_000, 10_000))
+    with _serving(folder) as address:
+        yield Site(address, engine, run_id)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def visitor(chromium: Any, site: Site) -> Iterator[Any]:
+    """A browser context that holds the server's cookie; what it has loaded stays in its cache."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.request.get(site.link(f"/?token={TOKEN}"))
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(visitor: Any, site: Site) -> Iterator[Callable[[str], Any]]:
+    """Opens an address of the site; at the end nothing may be on the console or have left it."""
+    page = visitor.new_page()
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    local = (site.address, "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(local) else faults.append(r.url))
+
+    def visit(path: str) -> Any:
+        page.goto(site.link(path))
+        if path.startswith("/rollout?"):
+            page.wait_for_selector('#token-view[data-ready="true"]')
+        return page
+
+    yield visit
+    page.evaluate("localStorage.clear()")
+    page.close()
+    assert faults == []
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "browser_server.py"), str(folder), str(port)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait(f"{address}/api/v1/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait(address: str, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise RuntimeError("the server for the browser tests did not start")
