@@ -7,6 +7,7 @@ stop, temperature 1, full softmax.
 """
 
 import argparse
+import os
 import statistics
 import time
 from dataclasses import replace
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     pairs = parser.parse_args().pairs
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     pair = load_pair("bundled/student", "bundled/student", device=torch.device("cpu"))
     pair = replace(pair, eos_ids=(pair.vocab + 1,))  # never sampled: equal lengths on both sides
     prompts = [p.prompt for p in problems(ROWS, seed=0, split="eval")]

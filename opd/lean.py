@@ -7,7 +7,8 @@ checked against their configuration, and its logits against their own forward pa
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,10 @@ class LeanDecoder:
         return self._logits(ends)[rows]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        with _one_thread():
+            return self._step(tokens, positions, seen)
+
+    def _step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         hidden: Tensor = self._model.model.embed_tokens.weight[tokens]
         cos, sin = self._rope(positions)  # (B, size)
         bias = None
@@ -183,6 +188,17 @@ class LeanDecoder:
             mixed = mixed.transpose(1, 2).reshape(n * length, -1)
             hidden = self._rest(hidden, mixed, layer)
         return hidden.view(n, length, -1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products this small gain nothing from a second thread, and wait for it when it is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ MONO = ("ui-monospace", "monospace")
 
 def build_pages() -> gr.Blocks:
     """All pages: Runs and New run in the navigation bar, the others by address."""
-    with gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True) as demo:
+    demo: gr.Blocks = gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True)
+    with demo:
         runs.page()
     with demo.route("New run", "/new"):
         new.page()

@@ -46,8 +46,9 @@ function helpOf(field) {
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;
   if (low === undefined || high === undefined) return field.help;
-  const above = field.schema.exclusiveMinimum !== undefined ? "above " : "";
-  return `${field.help} ${above}${low.toLocaleString("en-US")} to ${high.toLocaleString("en-US")}.`;
+  const [from, to] = [low.toLocaleString("en-US"), high.toLocaleString("en-US")];
+  if (field.schema.exclusiveMinimum !== undefined) return `${field.help} Above ${from}, up to ${to}.`;
+  return `${field.help} ${from} to ${to}.`;
 }
 
 export function setControl({ field, input }, value) {

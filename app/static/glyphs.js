@@ -5,6 +5,7 @@ const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff
 const ZERO = /[\p{Mn}\p{Me}\u200d]/u;
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\u2028\u2029\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\u115f\u1160\u3164\uffa0]/gu;
 const JOINED = /(\p{Extended_Pictographic}\ufe0f?)\u200d(?=\p{Extended_Pictographic})/gu;
+const MIXED = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u; // written from right to left
 const PLAIN = /^[\x21-\x7e\xa1-\xac\xae-\xff]+$/;
 const PART = "‿"; // stands for a token that continues the character before it
 
@@ -12,9 +13,10 @@ const PART = "‿"; // stands for a token that continues the character before it
 export class Cell {
   constructor(raw, kind) {
     this.raw = raw;
-    this.kind = kind; // "" | "special" | "space" | "part" | "odd"
+    this.kind = kind; // "", "special", "space", "part" or "odd"; " bidi" with letters from right to left
     this.lines = linesOf(raw, kind);
     this.widths = this.lines.map(widthOf);
+    if (MIXED.test(raw)) this.kind += " bidi";
     this.newline = raw.endsWith("\n");
     this.lead = kind === "special" || /^\s/.test(raw) || WIDE.test(raw.slice(0, 2));
     this.trail = kind === "special" || /\s$/.test(raw);

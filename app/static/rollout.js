@@ -1,7 +1,7 @@
 // One rollout, token by token: puts text, strip, profile, panel and keys together.
 import { page } from "./api.js";
 import { Detail } from "./detail.js";
-import { debounce, fill, h, onFrame, toast } from "./dom.js";
+import { debounce, fill, h, link, onFrame, toast } from "./dom.js";
 import { failed } from "./faces.js";
 import { RolloutHead } from "./rollout_head.js";
 import { listenKeys } from "./rollout_keys.js";
@@ -105,6 +105,7 @@ class RolloutPage {
     const metric = this.usable(metricOf(this.state.metric), rollout);
     await addColumns(rollout, toFetch(metric, rollout)).catch(() => {}); // then it shows untinted
     if (turn !== this.turn) return;
+    this.root.classList.remove("rollout-failed");
     this.rollout = rollout;
     this.metric = metric;
     this.show(rollout, pos);
@@ -114,6 +115,9 @@ class RolloutPage {
   }
 
   fail(error, retry) {
+    this.root.classList.add("rollout-failed");
+    if (!this.rollout) fill(this.head.path, link("Runs", "./"), h("h1", { text: "Rollout" }));
+    this.text.sizer.style.height = "";
     failed(this.text.sizer, error, retry);
     this.text.drawn.clear();
     this.detail.element.replaceChildren();
@@ -315,6 +319,7 @@ class RolloutPage {
     await addColumns(rollout, more).catch(() => {}); // the panel goes without them
     if (rollout !== this.rollout) return;
     this.detail.again();
+    placesOf(this.metric, rollout); // so that the first n need not sort
     await this.prefetchNext();
   }
 

@@ -38,7 +38,7 @@ export class RolloutHead {
       columns.reverse_kl && fact("KL", `${sum(total)} nats`),
       columns.reverse_kl && fact("mean", number(meta.kl_mean)),
       columns.reverse_kl && fact("max", number(meta.kl_max)),
-      meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24)),
+      meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24), "fact extra"),
     );
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
@@ -52,8 +52,8 @@ export class RolloutHead {
   }
 }
 
-function fact(name, value) {
-  return h("span", { class: "fact" }, h("span", { class: "muted", text: name }), h("span", { class: "num", text: value }));
+function fact(name, value, kind = "fact") {
+  return h("span", { class: kind }, h("span", { class: "muted", text: name }), h("span", { class: "num", text: value }));
 }
 
 export function verdict(reward) {

@@ -7,6 +7,8 @@ export const LINE = 24; // px, as .tv-line in tokens.css
 const OVERSCAN = 8;
 const MOST_COLUMNS = 110;
 const GUTTER = 7; // character cells of the position at the start of a line
+const ACTIVE = "token-active";
+const OPTION = h("span", { role: "option", "aria-selected": "false" });
 
 export class TokenText {
   /** `on`: {hover(index | null), pick(index | null), view(first, last line)} */
@@ -119,25 +121,24 @@ export class TokenText {
     const { token, text } = this.layout;
     const number = token[p];
     const index = number - this.prompt;
-    const element = document.createElement("span");
     if (index < 0) {
+      const element = document.createElement("span");
       const cell = this.rollout.promptCells[number];
       element.className = `tv-prompt ${cell.kind}`;
       element.textContent = text.get(p) ?? cell.lines[0];
       return element;
     }
     const cell = this.rollout.cells[index];
+    const element = OPTION.cloneNode(false);
     element.textContent = text.get(p) ?? cell.lines[0];
     element.className = this.classes(index, cell.kind);
     if (p > 0 && token[p - 1] === number) {
-      element.dataset.part = index;
+      element.setAttribute("data-part", index);
       element.setAttribute("aria-hidden", "true");
       return element;
     }
-    element.dataset.index = index;
-    element.id = `tok-${index}`;
-    element.setAttribute("role", "option");
-    element.setAttribute("aria-selected", index === this.selected ? "true" : "false");
+    element.setAttribute("data-index", index);
+    if (index === this.selected) markActive(element, true);
     return element;
   }
 
@@ -145,7 +146,7 @@ export class TokenText {
     const { levels, signs } = this.tints;
     let name = `tv-tok ${kind} ${classOf(levels[index], signs[index])}`;
     if (this.underline) {
-      const thick = Math.ceil(levels[index] / 16);
+      const thick = Math.round(levels[index] / 16);
       if (thick) name += signs[index] < 0 ? ` over${thick}` : ` under${thick}`;
     }
     if (this.rollout.columns.mask && this.rollout.columns.mask[index] === 0) name += " masked";
@@ -166,10 +167,10 @@ export class TokenText {
       if (at < 0) continue;
       for (const element of this.elementsOf(at)) {
         element.classList.toggle("pinned", at === index);
-        if (element.id) element.setAttribute("aria-selected", at === index ? "true" : "false");
+        if (element.dataset.index) markActive(element, at === index);
       }
     }
-    if (index >= 0) this.element.setAttribute("aria-activedescendant", `tok-${index}`);
+    if (index >= 0) this.element.setAttribute("aria-activedescendant", ACTIVE);
     else this.element.removeAttribute("aria-activedescendant");
   }
 
@@ -200,6 +201,11 @@ export class TokenText {
     this.element.scrollTop = Math.max(0, line * LINE - this.element.clientHeight / 2);
     this.draw();
   }
+}
+
+function markActive(element, active) {
+  element.id = active ? ACTIVE : "";
+  element.setAttribute("aria-selected", active ? "true" : "false");
 }
 
 function indexAt(event) {
