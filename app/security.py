@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.origins import Origins
-from app.tokens import Access, Tokens
+from app.access import Access, Tokens
 
 MAX_BODY_BYTES = 2_000_000
 DRAIN_BYTES, DRAIN_SECONDS = 100_000_000, 5.0

@@ -20,7 +20,7 @@ from app.api import configs, rollouts, runs, system
 from app.api.replies import Error, Json, Problems, add_error_handlers
 from app.origins import is_loopback, origins_of
 from app.security import Policy, SecurityLayer
-from app.tokens import Tokens
+from app.access import Tokens
 from opd.config import UserError
 
 STATIC = Path(__file__).parent / "static"

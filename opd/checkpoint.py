@@ -71,6 +71,12 @@ def restore_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> int:
     return int(json.loads((path / STATE).read_text(encoding="utf-8"))["step"])
 
 
+def saved_steps(folder: Path, *, up_to: int) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first."""
+    found = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))
+    return [step for step in found if step <= up_to]
+
+
 def remove(folder: Path, step: int) -> None:
     shutil.rmtree(folder / f"step-{step:06d}", ignore_errors=True)
 

@@ -49,7 +49,7 @@ def _knows(model: Any, device: torch.device) -> bool:
     config = model.config
     return bool(
         device.type == "cpu"
-        and type(model).__name__.endswith("ForCausalLM")  # no adapter around it
+        and type(model).__module__.startswith("transformers.")  # no adapter around it
         and config.model_type in MODEL_TYPES
         and config.hidden_act == "silu"
         and not getattr(config, "attention_bias", False)

@@ -14,12 +14,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from peft import LoraConfig as PeftLora
-from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from opd.config import LoraConfig
 from opd.types import UserError
 
 BUNDLED = ("bundled/student", "bundled/teacher")
@@ -208,26 +205,6 @@ def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
             kind="bad data",
         )
     return tuple(dict.fromkeys(found))
-
-
-def with_adapter(model: Any, lora: LoraConfig) -> Any:
-    """The model with a fresh low-rank adapter, which alone is trained."""
-    config = PeftLora(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-    )
-    try:
-        return get_peft_model(model, config).eval()
-    except ValueError as error:
-        raise UserError(_short(error), where="student.lora.targets") from None
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """The model with the adapter saved in that folder, trainable."""
-    return PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
 
 
 def fingerprint(tokenizer: Any) -> str:

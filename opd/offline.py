@@ -30,8 +30,10 @@ def score_rollouts(
         ready = [_ready(pair, r, temperature, i, context) for i, r in enumerate(chunk)]
         for t in sorted({r.temperature for r in ready}):
             rows = [i for i, r in enumerate(ready) if r.temperature == t]
-            whole = Sequences([ready[i].prompt_ids.tolist() for i in rows],
-                              [ready[i].record.completion_ids for i in rows])
+            whole = Sequences(
+                [ready[i].prompt_ids.tolist() for i in rows],
+                [ready[i].record.completion_ids for i in rows],
+            )
             for i, record in zip(rows, score(pair, whole, Scoring(t, top_k)), strict=True):
                 sampler = ready[i].record.sampler_logprobs
                 ready[i] = replace(ready[i], record=replace(record, sampler_logprobs=sampler))
@@ -51,19 +53,30 @@ def _ready(
             ids = [*ids, pair.eos_ids[0]]
         record = replace(record, completion_ids=np.asarray(ids, np.int64))
     if not prompt or not ids:
-        raise UserError(f"the {'prompt' if not prompt else 'completion'} has no tokens",
-                        where=where, kind="bad data")
+        raise UserError(
+            f"the {'prompt' if not prompt else 'completion'} has no tokens",
+            where=where,
+            kind="bad data",
+        )
     largest = max(*prompt, *ids)
     if largest >= pair.vocab:
-        raise UserError(f"token id {largest} is outside the models' {pair.vocab} shared ids",
-                        where=where, kind="bad data")
+        raise UserError(
+            f"token id {largest} is outside the models' {pair.vocab} shared ids",
+            where=where,
+            kind="bad data",
+        )
     if len(prompt) + len(ids) > context:
-        raise UserError(f"has {len(prompt) + len(ids)} tokens; the models' context is {context}",
-                        where=where, kind="bad data")
+        raise UserError(
+            f"has {len(prompt) + len(ids)} tokens; the models' context is {context}",
+            where=where,
+            kind="bad data",
+        )
     chosen = temperature if temperature is not None else rollout.temperature or 1.0
     decoded = pair.tokenizer.decode
     return replace(
-        rollout, record=record, temperature=chosen,
+        rollout,
+        record=record,
+        temperature=chosen,
         prompt_ids=np.asarray(prompt, np.int64),
         prompt=rollout.prompt or decoded(prompt),
         completion=rollout.completion or decoded(ids, skip_special_tokens=True),

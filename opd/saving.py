@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from opd.adapters import load_adapter
 from opd.checkpoint import OPTIMIZER, STATE
 from opd.config import RunConfig, to_yaml
-from opd.models import load_adapter, load_model, load_tokenizer, resolve
+from opd.models import load_model, load_tokenizer, resolve
 from opd.types import Score, UserError
 
 ADAPTER = "adapter_config.json"
@@ -35,8 +36,9 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
     written as they are. Raises UserError when `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("exists and is not an empty folder; nothing was written",
-                        where=f"--out {out}")
+        raise UserError(
+            "exists and is not an empty folder; nothing was written", where=f"--out {out}"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -44,8 +46,9 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
         if adapter and merge:
             _merge(checkpoint, aside, made.config)
         else:
-            shutil.copytree(checkpoint, aside,
-                            ignore=shutil.ignore_patterns(OPTIMIZER, STATE, "README.md"))
+            shutil.copytree(
+                checkpoint, aside, ignore=shutil.ignore_patterns(OPTIMIZER, STATE, "README.md")
+            )
         card = model_card(made, adapter=adapter and not merge)
         (aside / "README.md").write_text(card, encoding="utf-8")
         if out.exists():
@@ -66,19 +69,36 @@ def _merge(checkpoint: Path, folder: Path, config: RunConfig) -> None:
 def model_card(made: Provenance, *, adapter: bool) -> str:
     """Markdown with the front matter that hubs read."""
     config = made.config
-    front = ["---", f"base_model: {config.student.model!r}",
-             f"library_name: {'peft' if adapter else 'transformers'}",
-             "tags: [on-policy-distillation]", "---", ""]
+    front = [
+        "---",
+        f"base_model: {config.student.model!r}",
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "tags: [on-policy-distillation]",
+        "---",
+        "",
+    ]
     body = [
-        f"# {config.student.model.rsplit('/', 1)[-1]}, distilled on-policy", "",
+        f"# {config.student.model.rsplit('/', 1)[-1]}, distilled on-policy",
+        "",
         f"Made by OPD Studio in run `{made.run_id}`: {made.step} steps from "
         f"`{config.student.model}` with `{config.teacher.model}` as the teacher, objective "
         f"`{config.objective.name}` (reduction `{config.objective.reduction}`), prompts from "
-        f"`{config.prompts.source}`.", "",
-        "| held-out score | before | after |", "|---|---|---|", *_score_rows(made), "",
-        "± is one standard error.", "",
-        "## Configuration", "", "```yaml", to_yaml(config, only_set=False).rstrip(), "```", "",
-        "Versions: " + ", ".join(f"{k} {v}" for k, v in made.versions.items()) + ".", "",
+        f"`{config.prompts.source}`.",
+        "",
+        "| held-out score | before | after |",
+        "|---|---|---|",
+        *_score_rows(made),
+        "",
+        "± is one standard error.",
+        "",
+        "## Configuration",
+        "",
+        "```yaml",
+        to_yaml(config, only_set=False).rstrip(),
+        "```",
+        "",
+        "Versions: " + ", ".join(f"{k} {v}" for k, v in made.versions.items()) + ".",
+        "",
     ]
     return "\n".join(front + body)
 

@@ -15,9 +15,9 @@ from opd import checkpoint, cost
 from opd.config import RunConfig
 from opd.data import PromptSet, load_prompts
 from opd.evaluation import evaluate
-from opd.models import Pair, fingerprint, load_adapter, load_pair, pick_device, with_adapter
+from opd.models import Pair, fingerprint, load_model, load_pair, pick_device
 from opd.records import as_rollouts, kept
-from opd.rollouts import Written, sequences, write
+from opd.rollouts import Written, sequences, write, write_evaluation
 from opd.sampling import NEVER, Stopped
 from opd.scoring import Scoring, score
 from opd.token_text import TokenText
@@ -27,6 +27,7 @@ from opd.types import (
     Event,
     ModelsEvent,
     PhaseEvent,
+    Rollout,
     StepEvent,
 )
 from opd.update import Clock, Update, learning_rate, make_optimizer, update
@@ -104,6 +105,7 @@ class Training:
         context = getattr(pair.student.config.get_text_config(), "max_position_embeddings", None)
         prompts = load_prompts(config, pair.tokenizer, context or 2**31)
         if self._step == 0:
+            yield from self._first_look(pair, prompts)
             yield from self._evaluation(pair, prompts)
         meter = _Meter(pair, adapter=config.student.lora is not None)
         while self._step < config.steps:
@@ -116,25 +118,27 @@ class Training:
 
     def _load(self) -> Pair:
         config = self.config
-        torch.manual_seed(config.seed)  # a fresh adapter is drawn at random
         device = pick_device(config.device)
         pair = load_pair(config.student.model, config.teacher.model, device=device)
         student = pair.student
         source = self._resume_from
         if config.student.lora is not None:
+            from opd import adapters  # noqa: PLC0415 - peft takes seconds to import
+
             student = (
-                load_adapter(student, source)
+                adapters.load_adapter(student, source)
                 if source
-                else with_adapter(student, config.student.lora)
+                else adapters.with_adapter(student, config.student.lora, seed=config.seed)
             )
         elif source:
-            student = load_pair(str(source), config.teacher.model, device=device).student
+            student = load_model(source, where="checkpoint")
         student.to(device)
         self._pair = Pair(**{**vars(pair), "student": student})
         self._tokens = TokenText(pair.tokenizer)
         self._optimizer = make_optimizer(student, config)
         if source:
             self._step = checkpoint.restore_optimizer(source, self._optimizer)
+            self._saved = checkpoint.saved_steps(self.folder, up_to=self._step)
         return self._pair
 
     def _one_step(self, pair: Pair, prompts: PromptSet, meter: "_Meter") -> StepEvent:
@@ -160,24 +164,33 @@ class Training:
             rollouts=kept(rollouts, step, config),
         )
 
+    def _first_look(self, pair: Pair, prompts: PromptSet) -> Iterator[Event]:
+        """The first rollouts for people who wait; the evaluation that follows replaces them."""
+        settings = self.config.evaluation
+        glance = prompts.held_out[: settings.keep]
+        if glance:
+            written = write_evaluation(
+                pair, glance, self.config, temperature=settings.temperatures[0], stop=self._stop
+            )
+            yield EvaluationEvent(self._step, [], self._scored(pair, written))
+
     def _evaluation(self, pair: Pair, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
         scores, written = evaluate(pair, prompts.held_out, self.config, self._stop)
-        greedy = self.config.evaluation.temperatures[0] == 0
-        temperature = self.config.evaluation.temperatures[0] or 1.0
-        shown = written[: self.config.evaluation.keep]
-        rollouts = []
-        if shown:
-            found = score(
-                pair,
-                sequences(shown),
-                Scoring.of(self.config, temperature),
-                sampler=(None if greedy else [w.sample.sampler_logprobs for w in shown]),
-            )
-            rollouts = as_rollouts(
-                shown, found, step=self._step, kind="eval", temperature=temperature
-            )
-        yield EvaluationEvent(self._step, scores, rollouts)
+        kept_ones = written[: self.config.evaluation.keep]
+        yield EvaluationEvent(self._step, scores, self._scored(pair, kept_ones))
+
+    def _scored(self, pair: Pair, written: Sequence[Written]) -> list[Rollout]:
+        """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
+        first = self.config.evaluation.temperatures[0]
+        temperature = first or 1.0
+        found = score(
+            pair,
+            sequences(written),
+            Scoring.of(self.config, temperature),
+            sampler=[w.sample.sampler_logprobs for w in written] if first else None,
+        )
+        return as_rollouts(written, found, step=self._step, kind="eval", temperature=temperature)
 
     def _checkpoint(self) -> Iterator[Event]:
         event = self.save_checkpoint()

@@ -194,22 +194,21 @@ class RunWriter:
         self._update_run(connection, **_sums(connection, self._run_id))
 
     def _drop_evaluation(self, connection: Connection, step: int) -> None:
-        if not _exists(connection, schema.evaluation, self._run_id, step):
-            return
         rollout, evaluation = schema.rollout.c, schema.evaluation.c
-        connection.execute(
+        dropped = connection.execute(
             delete(schema.rollout).where(
                 rollout.run_id == self._run_id,
                 rollout.step == step,
                 rollout.kind.in_(EVALUATION_KINDS),
             )
-        )
+        ).rowcount
         connection.execute(
             delete(schema.evaluation).where(
                 evaluation.run_id == self._run_id, evaluation.step == step
             )
         )
-        self._update_run(connection, **_sums(connection, self._run_id))
+        if dropped:
+            self._update_run(connection, **_sums(connection, self._run_id))
 
     def _truncate(self, connection: Connection, step: int) -> None:
         rollout = schema.rollout.c

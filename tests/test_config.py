@@ -29,8 +29,7 @@ def problems(data):
 
 def test_misspelt_key_is_named_with_what_was_meant():
     assert "did you mean steps?" in problems({"stepps": 3})["stepps"]
-    assert "learning_rate" in problems({"optimizer": {"learning_rat": 1}})[
-        "optimizer.learning_rat"]
+    assert "learning_rate" in problems({"optimizer": {"learning_rat": 1}})["optimizer.learning_rat"]
 
 
 def test_bad_values_name_field_value_and_limit():
@@ -45,16 +44,24 @@ def test_bad_values_name_field_value_and_limit():
 
 
 def test_short_forms():
-    config = parse({"student": "a/b", "teacher": "c", "prompts": "p.jsonl",
-                    "objective": "policy_gradient"})
+    config = parse(
+        {"student": "a/b", "teacher": "c", "prompts": "p.jsonl", "objective": "policy_gradient"}
+    )
     assert (config.student.model, config.teacher.model) == ("a/b", "c")
     assert (config.prompts.source, config.objective.name) == ("p.jsonl", "policy_gradient")
 
 
 def test_overrides():
-    data = with_overrides({"student": "a/b", "steps": 3},
-                          ["steps=7", "student.lora.rank=8", "optimizer.learning_rate=1e-4",
-                           "evaluation.temperatures=[0.5]", "name=run 3"])
+    data = with_overrides(
+        {"student": "a/b", "steps": 3},
+        [
+            "steps=7",
+            "student.lora.rank=8",
+            "optimizer.learning_rate=1e-4",
+            "evaluation.temperatures=[0.5]",
+            "name=run 3",
+        ],
+    )
     config = parse(data)
     assert config.steps == 7
     assert config.student.model == "a/b"
@@ -73,10 +80,19 @@ def test_overrides_leave_the_original_alone():
     assert data == {"optimizer": {"learning_rate": 1.0}}
 
 
-@pytest.mark.parametrize("text", [
-    "a: [", "- 1", "just text", "a: &x [1]\nb: *x", "\x00", "!!python/object/apply:os.system ['id']",
-    "[" * 5000, "a: 1\n" * MAX_YAML_BYTES,
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "- 1",
+        "just text",
+        "a: &x [1]\nb: *x",
+        "\x00",
+        "!!python/object/apply:os.system ['id']",
+        "[" * 5000,
+        "a: 1\n" * MAX_YAML_BYTES,
+    ],
+)
 def test_bad_yaml_is_refused_in_words(text):
     with pytest.raises(UserError):
         load_yaml(text)
@@ -90,8 +106,11 @@ def test_unreadable_file(tmp_path):
         read_file(tmp_path / "bytes.yaml")
 
 
-@given(steps=st.integers(1, 10**6), rate=st.floats(1e-9, 1, exclude_min=True),
-       name=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=200))
+@given(
+    steps=st.integers(1, 10**6),
+    rate=st.floats(1e-9, 1, exclude_min=True),
+    name=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=200),
+)
 def test_yaml_round_trip(steps, rate, name):
     config = parse({"steps": steps, "name": name, "optimizer": {"learning_rate": rate}})
     assert parse(load_yaml(to_yaml(config))) == config
@@ -111,8 +130,11 @@ def test_every_recipe_is_valid_and_described():
 def test_every_field_has_help():
     def check(model, path=""):
         for name, field in model.model_fields.items():
-            nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                      if hasattr(a, "model_fields")]
+            nested = [
+                a
+                for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if hasattr(a, "model_fields")
+            ]
             assert field.description or nested, path + name
             for inner in nested:
                 check(inner, f"{path}{name}.")

@@ -38,23 +38,27 @@ def test_split_is_disjoint_and_seeded(tmp_path):
 def test_own_evaluation_file(tmp_path):
     other = tmp_path / "eval.jsonl"
     other.write_text('{"prompt": "e"}\n')
-    found = load(tmp_path, ['{"prompt": "a"}', "", '{"prompt": "b"}'],
-                 prompts={"eval_source": str(other)})
+    found = load(
+        tmp_path, ['{"prompt": "a"}', "", '{"prompt": "b"}'], prompts={"eval_source": str(other)}
+    )
     assert [p.text for p in found.train] == ["a", "b"]
     assert [p.text for p in found.held_out] == ["e"]
     assert found.train[0].answer is None
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ('{"promt": "a"}', "prompt is missing"),
-    ('{"prompt": ""}', "non-empty"),
-    ('{"prompt": 7}', "7"),
-    ('{"prompt": "a", "answer": [1]}', "answer"),
-    ('{"prompt": "a", "answer": true}', "True"),
-    ("[1]", "JSON object"),
-    ("{", "not valid JSON"),
-    ("[" * 100_000, "not valid JSON"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"promt": "a"}', "prompt is missing"),
+        ('{"prompt": ""}', "non-empty"),
+        ('{"prompt": 7}', "7"),
+        ('{"prompt": "a", "answer": [1]}', "answer"),
+        ('{"prompt": "a", "answer": true}', "True"),
+        ("[1]", "JSON object"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
 def test_bad_lines_are_named(tmp_path, line, message):
     text = refusal(tmp_path, ['{"prompt": "fine"}', "", line])
     assert "prompts.jsonl:3" in text
@@ -96,8 +100,9 @@ def test_bundled_problems():
     from opd.models import load_tokenizer, resolve  # noqa: PLC0415 - beside its only use
 
     tokenizer = load_tokenizer(resolve("bundled/student", where="test"), where="test")
-    found = load_prompts(parse({"prompts": {"count": 50}, "evaluation": {"prompts": 20}}),
-                         tokenizer, 512)
+    found = load_prompts(
+        parse({"prompts": {"count": 50}, "evaluation": {"prompts": 20}}), tokenizer, 512
+    )
     assert len(found.train) == 50
     assert len(found.held_out) == 20
     assert not {p.text for p in found.train} & {p.text for p in found.held_out}

@@ -16,7 +16,9 @@ STEPS = 3
 def opd(*arguments):
     done = subprocess.run(
         [sys.executable, "-m", "opd.cli.main", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -26,8 +28,19 @@ def opd(*arguments):
 def demo(tmp_path_factory):
     """The data folder and the result of a short demo run."""
     data = tmp_path_factory.mktemp("demo")
-    out = opd("train", "demo", "--data-dir", data, "--json", "--set", f"steps={STEPS}",
-              "--set", "evaluation.prompts=100", "--set", "evaluation.every=0")
+    out = opd(
+        "train",
+        "demo",
+        "--data-dir",
+        data,
+        "--json",
+        "--set",
+        f"steps={STEPS}",
+        "--set",
+        "evaluation.prompts=100",
+        "--set",
+        "evaluation.every=0",
+    )
     return data, json.loads(out.splitlines()[-1])
 
 
@@ -60,20 +73,26 @@ def test_records_equal_plain_float64_transformers(demo, tmp_path):
     first = [r for r in rows if r["kind"] == "train" and r["step"] == 1][:8]
     last = [r for r in rows if r["kind"] == "eval" and r["step"] == STEPS][:8]
     assert len(first) == len(last) == 8
-    worst = max(largest_difference(first, resolved["student"], resolved["teacher"]),
-                largest_difference(last, checkpoint["path"], resolved["teacher"]))
+    worst = max(
+        largest_difference(first, resolved["student"], resolved["teacher"]),
+        largest_difference(last, checkpoint["path"], resolved["teacher"]),
+    )
     assert worst <= 1e-4
 
 
 def largest_difference(rows, student, teacher):
-    models = [AutoModelForCausalLM.from_pretrained(Path(f), dtype=torch.float64).eval()
-              for f in (student, teacher)]
+    models = [
+        AutoModelForCausalLM.from_pretrained(Path(f), dtype=torch.float64).eval()
+        for f in (student, teacher)
+    ]
     worst = 0.0
     for row in rows:
         p, q = (log_probs(m, row) for m in models)
         t, x = np.arange(len(p)), np.array(row["completion_token_ids"])
         expected = {
-            "sampler_logprobs": p[t, x], "student_logprobs": p[t, x], "teacher_logprobs": q[t, x],
+            "sampler_logprobs": p[t, x],
+            "student_logprobs": p[t, x],
+            "teacher_logprobs": q[t, x],
             "reverse_kl": (np.exp(p) * (p - q)).sum(-1),
             "student_entropy": -(np.exp(p) * p).sum(-1),
             "teacher_entropy": -(np.exp(q) * q).sum(-1),
@@ -121,8 +140,21 @@ def test_saved_student_loads_in_transformers_and_scores_as_recorded(demo, tmp_pa
     assert f"{result['metrics']['eval/heldout/pass@1']:.3f}" in card
     assert not list(out.glob("*optimizer*"))
     refused = subprocess.run(
-        [sys.executable, "-m", "opd.cli.main", "save", result["run_id"], "--data-dir", str(data),
-         "--out", str(out)], capture_output=True, text=True, check=False)
+        [
+            sys.executable,
+            "-m",
+            "opd.cli.main",
+            "save",
+            result["run_id"],
+            "--data-dir",
+            str(data),
+            "--out",
+            str(out),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
 
@@ -131,10 +163,23 @@ def test_scoring_the_exported_rollouts_again_gives_the_same_records(demo, tmp_pa
     """`opd score` with the same weights: another path to the same numbers."""
     run = shown(demo)
     rows = [r for r in exported(demo, tmp_path) if r["kind"] == "train" and r["step"] == 1]
-    (tmp_path / "in.jsonl").write_text("\n".join(
-        json.dumps({k: r[k] for k in ("prompt_token_ids", "completion_token_ids")}) for r in rows))
-    opd("score", "--student", run["resolved"]["student"], "--teacher", run["resolved"]["teacher"],
-        "--rollouts", tmp_path / "in.jsonl", "--out", tmp_path / "again.jsonl")
+    (tmp_path / "in.jsonl").write_text(
+        "\n".join(
+            json.dumps({k: r[k] for k in ("prompt_token_ids", "completion_token_ids")})
+            for r in rows
+        )
+    )
+    opd(
+        "score",
+        "--student",
+        run["resolved"]["student"],
+        "--teacher",
+        run["resolved"]["teacher"],
+        "--rollouts",
+        tmp_path / "in.jsonl",
+        "--out",
+        tmp_path / "again.jsonl",
+    )
     again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert len(again) == len(rows)
     for a, b in zip(rows, again, strict=True):

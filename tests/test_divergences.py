@@ -71,7 +71,8 @@ def test_expectations_of_k1_and_k3_are_the_reverse_kl():
 def test_hand_value():
     p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
     assert float(d.reverse_kl(p, q)) == pytest.approx(
-        0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), rel=1e-6)
+        0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), rel=1e-6
+    )
 
 
 def test_chain_rule_over_all_sequences():
@@ -79,9 +80,11 @@ def test_chain_rule_over_all_sequences():
     length, vocab = 3, 3
     generator = torch.Generator().manual_seed(1)
     tables = {
-        prefix: [torch.log_softmax(torch.randn(vocab, generator=generator).double(), 0)
-                 for _ in range(2)]
-        for n in range(length) for prefix in product(range(vocab), repeat=n)
+        prefix: [
+            torch.log_softmax(torch.randn(vocab, generator=generator).double(), 0) for _ in range(2)
+        ]
+        for n in range(length)
+        for prefix in product(range(vocab), repeat=n)
     }
     whole = tokenwise = 0.0
     for sequence in product(range(vocab), repeat=length):
@@ -146,6 +149,7 @@ def test_back_propagating_the_estimators_trains_something_else():
         return total
 
     (forward,) = torch.autograd.grad(d.forward_kl(torch.log_softmax(logits, -1), q).sum(), logits)
-    torch.testing.assert_close(expected_gradient(lambda r: r), torch.zeros_like(logits),
-                               atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        expected_gradient(lambda r: r), torch.zeros_like(logits), atol=1e-12, rtol=0
+    )
     torch.testing.assert_close(expected_gradient(d.k3), forward)

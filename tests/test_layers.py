@@ -69,7 +69,9 @@ def test_the_table_is_about_something():
 
 @pytest.mark.parametrize("module", ["app.server", "opd.cli.serving", "opd.worker.supervisor"])
 def test_importing_the_server_leaves_torch_unloaded(module):
-    code = (f"import sys, {module}, app.pages.shell; "
-            "sys.exit(', '.join({'torch', 'transformers'} & set(sys.modules)) or 0)")
+    code = (
+        f"import sys, {module}, app.pages.shell; "
+        "sys.exit(', '.join({'torch', 'transformers'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

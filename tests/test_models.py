@@ -8,8 +8,9 @@ import pytest
 import tiny
 import torch
 
+from opd.adapters import with_adapter
 from opd.config import LoraConfig
-from opd.models import fingerprint, load_pair, pick_device, resolve, shared_vocabulary, with_adapter
+from opd.models import fingerprint, load_pair, pick_device, resolve, shared_vocabulary
 from opd.types import UserError
 
 CPU = torch.device("cpu")
@@ -113,8 +114,10 @@ def test_lora_starts_as_the_model_itself(folder):
     assert trained
     assert all("lora_" in n for n in trained)
     with pytest.raises(UserError, match="nothing_like_this"):
-        with_adapter(load_pair(str(folder), str(folder), device=CPU).student,
-                     LoraConfig(targets=["nothing_like_this"]))
+        with_adapter(
+            load_pair(str(folder), str(folder), device=CPU).student,
+            LoraConfig(targets=["nothing_like_this"]),
+        )
 
 
 def test_device_that_is_not_there():

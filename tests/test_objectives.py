@@ -101,6 +101,7 @@ def test_micro_batches_add_up_to_the_whole():
     losses = token_losses(x, ObjectiveConfig()).loss
     for reduction in ("token_mean", "sum"):
         whole = reduce(losses, tokens=6, reduction=reduction)
-        parts = [reduce(losses[s], tokens=6, reduction=reduction)
-                 for s in (slice(0, 1), slice(1, 6))]
+        parts = [
+            reduce(losses[s], tokens=6, reduction=reduction) for s in (slice(0, 1), slice(1, 6))
+        ]
         torch.testing.assert_close(sum(parts), whole)

@@ -60,9 +60,12 @@ def test_greedy_equals_generate(pair):
         (ours,) = sample(pair, [Request(prompt, (0, 0, 0, 0))], Limits(16, 0.0, 1))
         ids = torch.tensor([prompt])
         theirs = pair.student.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=16,
             pad_token_id=tiny.PAD,
-        )[0, len(prompt):]
+        )[0, len(prompt) :]
         assert ours.completion_ids.tolist() == theirs.tolist()
 
 
@@ -118,8 +121,9 @@ def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
         torch.testing.assert_close(a.logits, own.logits, atol=1e-4, rtol=1e-4)
         positions = torch.tensor([2, 7, 7])
         tokens = torch.tensor([20, 30, 40])
-        torch.testing.assert_close(a.step(tokens, positions, seen),
-                                   own.step(tokens, positions, seen), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            a.step(tokens, positions, seen), own.step(tokens, positions, seen), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):

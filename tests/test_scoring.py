@@ -30,8 +30,10 @@ def plain_log_probs(folder, prompt, completion, temperature, vocab):
 @pytest.fixture(scope="module", params=tiny.KINDS)
 def folders(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
-    return [tiny.save_model(root / name, request.param, seed=seed, vocab=vocab)
-            for name, seed, vocab in (("student", 0, 310), ("teacher", 1, 320))]
+    return [
+        tiny.save_model(root / name, request.param, seed=seed, vocab=vocab)
+        for name, seed, vocab in (("student", 0, 310), ("teacher", 1, 320))
+    ]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -57,9 +59,9 @@ def test_records_equal_an_independent_computation(folders, temperature):
             best = -np.sort(-own, axis=-1)[:, :8]
             np.testing.assert_allclose(top.logprobs, best, atol=1e-4)
             np.testing.assert_allclose(
-                top.other_logprobs, np.take_along_axis(other, top.ids, -1), atol=1e-4)
-            np.testing.assert_allclose(
-                top.tail_mass, 1 - np.exp(best).sum(-1), atol=1e-5)
+                top.other_logprobs, np.take_along_axis(other, top.ids, -1), atol=1e-4
+            )
+            np.testing.assert_allclose(top.tail_mass, 1 - np.exp(best).sum(-1), atol=1e-5)
 
 
 def test_result_does_not_depend_on_padding_batch_or_chunks(folders):
@@ -112,7 +114,8 @@ def test_no_logits_are_made_for_prompts_and_padding(folders):
     batch = score_batch(Sequences([[4] * 9, [4]], [[5], [6, 7, 8]]), pad_id=1, device=CPU)
     seen = []
     handle = pair.student.get_output_embeddings().register_forward_hook(
-        lambda module, args, output: seen.append(output.shape[:-1]))
+        lambda module, args, output: seen.append(output.shape[:-1])
+    )
     logits = completion_logits(pair.student, batch, vocab=pair.vocab)
     handle.remove()
     assert seen == [(1, 4)]

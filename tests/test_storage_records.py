@@ -149,6 +149,10 @@ def test_evaluations_give_the_score_at_the_start_and_now(engine: Engine) -> None
 
 def test_a_repeated_evaluation_replaces_the_first(engine: Engine) -> None:
     run_id, writer = stored.started(engine)
+    first_look = replace(stored.evaluation_event(0, 0.0), scores=[])
+    writer.evaluation(first_look, stored.texts)
+    assert queries.rollouts(engine, run_id)["total"] == 2
+    assert queries.run(engine, run_id)["score"] is None
     for value in (0.1, 0.2):
         writer.evaluation(stored.evaluation_event(0, value), stored.texts)
     assert queries.run(engine, run_id)["score_start"] == 0.2

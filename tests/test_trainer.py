@@ -28,18 +28,27 @@ def place(tmp_path_factory):
     tiny.save_model(root / "student", seed=0, scale=3.0)
     tiny.save_model(root / "teacher", seed=1, scale=3.0)
     (root / "prompts.jsonl").write_text(
-        "\n".join(json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20)))
+        "\n".join(json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20))
+    )
     return root
 
 
 def settings(place, **changes):
-    return parse({
-        "student": str(place / "student"), "teacher": str(place / "teacher"),
-        "prompts": str(place / "prompts.jsonl"), "steps": 4, "device": "cpu", "threads": 1,
-        "sampling": {"prompts_per_step": 3, "group_size": 2, "max_new_tokens": 8},
-        "evaluation": {"prompts": 2, "every": 2, "keep": 1}, "checkpoints": {"every": 2},
-        "optimizer": {"learning_rate": 1e-2}, **changes,
-    })
+    return parse(
+        {
+            "student": str(place / "student"),
+            "teacher": str(place / "teacher"),
+            "prompts": str(place / "prompts.jsonl"),
+            "steps": 4,
+            "device": "cpu",
+            "threads": 1,
+            "sampling": {"prompts_per_step": 3, "group_size": 2, "max_new_tokens": 8},
+            "evaluation": {"prompts": 2, "every": 2, "keep": 1},
+            "checkpoints": {"every": 2},
+            "optimizer": {"learning_rate": 1e-2},
+            **changes,
+        }
+    )
 
 
 def run(config, folder, **options):
@@ -57,7 +66,13 @@ def test_events_tell_the_whole_run(place, tmp_path):
     assert models.resolved == {n: str((place / n).resolve()) for n in ("student", "teacher")}
     steps = of(StepEvent, events)
     assert [e.step for e in steps] == [1, 2, 3, 4]
-    assert [e.step for e in of(EvaluationEvent, events)] == [0, 2, 4]
+    glance, *evaluations = of(EvaluationEvent, events)
+    assert [e.step for e in evaluations] == [0, 2, 4]
+    assert glance.step == 0  # to look at while the first evaluation runs, which has them too
+    assert not glance.scores
+    for a, b in zip(glance.rollouts, evaluations[0].rollouts, strict=True):
+        assert a.completion == b.completion
+        np.testing.assert_allclose(a.record.reverse_kl, b.record.reverse_kl, atol=1e-4)
     assert [e.step for e in of(CheckpointEvent, events)] == [2, 4]
     assert isinstance(events[0], PhaseEvent)
     for event in steps:
@@ -70,10 +85,13 @@ def test_events_tell_the_whole_run(place, tmp_path):
         assert event.metrics["sampler_gap"] < 1e-3
         assert event.flops > 0
     assert steps[-1].metrics["reverse_kl"] < steps[0].metrics["reverse_kl"]
-    scores = of(EvaluationEvent, events)[0].scores
+    scores = evaluations[0].scores
     assert {(s.suite, s.metric) for s in scores} == {
-        ("heldout", "pass@1"), ("heldout", "finished"),
-        ("heldout-greedy", "pass@1"), ("heldout-greedy", "finished")}
+        ("heldout", "pass@1"),
+        ("heldout", "finished"),
+        ("heldout-greedy", "pass@1"),
+        ("heldout-greedy", "finished"),
+    }
 
 
 def test_policy_gradient_loss_is_the_mean_log_ratio_on_fresh_samples(place, tmp_path):
@@ -93,8 +111,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(place, tmp_path, lora):
     for event in training.events():
         if isinstance(event, StepEvent) and event.step == 3:
             break  # the process dies here: step 3 is lost, the checkpoint of step 2 stands
-    rest = of(StepEvent, run(config, tmp_path / "cut",
-                             resume_from=tmp_path / "cut" / "step-000002"))
+    rest = of(
+        StepEvent, run(config, tmp_path / "cut", resume_from=tmp_path / "cut" / "step-000002")
+    )
     assert [e.step for e in rest] == [3, 4]
     for a, b in zip(whole[2:], rest, strict=True):
         assert dict(a.metrics) == dict(b.metrics)
@@ -110,6 +129,16 @@ def test_resumed_equals_uninterrupted_bit_for_bit(place, tmp_path, lora):
 
 def test_older_checkpoints_go(place, tmp_path):
     run(settings(place, checkpoints={"every": 1, "keep": 2}), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
+    config = settings(place, checkpoints={"every": 1, "keep": 2})
+    training = Training(config, tmp_path)
+    for event in training.events():
+        if isinstance(event, CheckpointEvent) and event.step == 2:
+            break
+    run(config, tmp_path, resume_from=tmp_path / "step-000002")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
@@ -162,6 +191,7 @@ def test_nan_loss_is_named_and_leaves_the_weights_alone(place, tmp_path):
     tiny.save_model(broken, seed=1)
     state = load_file(broken / "model.safetensors")
     from safetensors.torch import save_file  # noqa: PLC0415 - beside its only use
+
     state["model.norm.weight"][:] = float("nan")
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
     training = Training(settings(place, teacher=str(broken)), tmp_path / "run")

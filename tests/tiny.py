@@ -26,7 +26,9 @@ def tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<eos>", "<pad>"], show_progress=False,
+        vocab_size=300,
+        special_tokens=["<eos>", "<pad>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     backend.train_from_iterator(TEXTS, trainer)
@@ -37,18 +39,36 @@ def tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
 
 def config(kind: str, vocab: int) -> Any:
     common = {"vocab_size": vocab, "bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD}
-    small = common | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                      "num_attention_heads": 4, "head_dim": 8}
+    small = common | {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
     if kind == "qwen3":
         return Qwen3Config(**small, num_key_value_heads=2, tie_word_embeddings=True)
     if kind == "llama":
         return LlamaConfig(**small, num_key_value_heads=2)
     if kind == "gpt2":
-        return GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, n_positions=256,
-                          attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
+        return GPT2Config(
+            **common,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=256,
+            attn_pdrop=0.5,
+            resid_pdrop=0.5,
+            embd_pdrop=0.5,
+        )
     if kind == "gemma2":
-        return Gemma2Config(**small, num_key_value_heads=2, query_pre_attn_scalar=8,
-                            sliding_window=6, final_logit_softcapping=5.0)
+        return Gemma2Config(
+            **small,
+            num_key_value_heads=2,
+            query_pre_attn_scalar=8,
+            sliding_window=6,
+            final_logit_softcapping=5.0,
+        )
     raise ValueError(kind)
 
 
@@ -56,8 +76,14 @@ KINDS = ("qwen3", "llama", "gpt2", "gemma2")
 
 
 def save_model(
-    folder: Path, kind: str = "qwen3", *, seed: int = 0, vocab: int = 310, scale: float = 6.0,
-    pad_is_eos: bool = False, eos: int | list[int] = EOS,
+    folder: Path,
+    kind: str = "qwen3",
+    *,
+    seed: int = 0,
+    vocab: int = 310,
+    scale: float = 6.0,
+    pad_is_eos: bool = False,
+    eos: int | list[int] = EOS,
 ) -> str:
     """Saves a random model whose distributions are far from uniform; returns the folder."""
     torch.manual_seed(seed)

@@ -27,6 +27,7 @@ function hintOf(status) {
   if (status === 401 || status === 403) {
     return "Open the link that the server printed when it started; it holds the access token.";
   }
+  if (status === 404) return "It may have been deleted; the list of runs has what there is.";
   return "";
 }
 

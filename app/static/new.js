@@ -152,6 +152,7 @@ class NewPage {
   show(answer) {
     this.showProblems(answer.ok ? [] : answer.problems);
     this.startButton.disabled = !answer.ok;
+    for (const code of [this.yaml, this.command]) code.classList.toggle("stale", !answer.ok);
     if (answer.ok) {
       this.yaml.textContent = answer.yaml;
       this.command.textContent = answer.command;

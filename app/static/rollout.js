@@ -313,21 +313,23 @@ class RolloutPage {
     await this.open(row.id);
   }
 
-  /** What the panel shows besides, and the next rollout of the list. */
+  /** What the panel shows besides, and the rollouts next to this one. */
   async afterwards(rollout) {
     const more = EXTRA.filter((name) => rollout.meta.columns.includes(name) && !rollout.columns[name]);
     await addColumns(rollout, more).catch(() => {}); // the panel goes without them
     if (rollout !== this.rollout) return;
     this.detail.again();
     placesOf(this.metric, rollout); // so that the first n need not sort
-    await this.prefetchNext();
+    await this.prefetchNeighbours();
   }
 
-  async prefetchNext() {
+  async prefetchNeighbours() {
     const { siblings } = this;
     if (!siblings || siblings.at === null || this.rollout.n > 50_000) return;
-    const row = await siblings.row(siblings.at + 1).catch(() => null);
-    if (row && row.tokens <= 4096) openRollout(row.id).catch(() => {}); // an error shows when it is opened
+    for (const step of [1, -1]) {
+      const row = await siblings.row(siblings.at + step).catch(() => null);
+      if (row && row.tokens <= 4096) await openRollout(row.id).catch(() => {}); // shown when opened
+    }
   }
 
   fromAddress() {

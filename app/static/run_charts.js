@@ -73,7 +73,7 @@ export class RunCharts {
       else if (spec.phases) this.drawPhases(chart);
       else {
         chart.draw(spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })), spec.share ? SHARE : {});
-        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec.share)).join("  ·  ");
+        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec.share)).filter(Boolean).join("  ·  ");
       }
     }
     const names = Object.keys(this.columns).filter((n) => !KNOWN.has(n) && !n.startsWith("seconds_"));
@@ -131,7 +131,7 @@ export class RunCharts {
   tokensPerSecond() {
     const each = this.secondsPerStep();
     const tokens = (this.columns.tokens ?? []).slice(-10);
-    return each ? short(tokens.reduce((a, b) => a + b, 0) / tokens.length / each) : "–";
+    return each ? `${short(tokens.reduce((a, b) => a + b, 0) / tokens.length / each)}/s` : "";
   }
 }
 

@@ -78,7 +78,7 @@ export class RunHead {
       ["Student ← coach", models(run)],
       ["KL, nats a token", first === undefined ? number(run.kl) : [h("span", { class: "muted", text: `${number(first)} → ` }), number(run.kl)]],
       ["Score", run.score === null ? "–" : [run.score_start === null ? "" : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)]],
-      ["Tokens", [short(run.tokens), h("span", { class: "muted", text: ` ${charts.tokensPerSecond()}/s` })]],
+      ["Tokens", [short(run.tokens), h("span", { class: "muted", text: ` ${charts.tokensPerSecond()}` })]],
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
       ["Records", bytes(run.bytes)],
       ["Objective", plain(run.objective ?? "–", 40)],

@@ -127,7 +127,7 @@ def _first_free(host: str) -> socket.socket:
 
 
 def _token(place: Place, given: str | None) -> str:
-    from app.tokens import stored_token
+    from app.access import stored_token
 
     if given is None:
         return stored_token(place.data_dir)

@@ -41,7 +41,7 @@ def describe(error: BaseException) -> Failure:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     hint = HINTS.get(kind, "")
     own_fault = isinstance(error, UserError) and kind not in ("nan loss", "disk full")
-    return Failure(kind, redact(" ".join(text.split()))[:2000], hint, own_fault)
+    return Failure(kind, redact(" ".join(text.split()))[:600], hint, own_fault)
 
 
 def redact(text: str) -> str:

@@ -52,6 +52,8 @@ def line_of(event: Event, steps: int) -> str:
             parts = [f"{n} {event.metrics[k]:.3f}" for n, k in shown if k in event.metrics]
             took = f"{sum(event.seconds.values()):.1f} s"
             return "  ".join([f"step {event.step}/{steps}", *parts, took])
+        case EvaluationEvent(step, scores=[]):
+            return f"first rollouts after step {step}"
         case EvaluationEvent():
             scores = [
                 f"{s.suite} {s.metric} {s.value:.3f} ± {s.standard_error:.3f} (n = {s.n})"

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 JOB = (sys.executable, "-m", "opd.worker.job")
 TURN = 0.25  # seconds between two looks
 HUNG_AFTER = 60.0
+SLEPT = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         self._pressure = Pressure(engine, data_dir)
+        self._looked = time.monotonic()
 
     def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked > SLEPT:  # the whole machine did: jobs get their time afresh
+            self._beats.clear()
+        self._looked = now
         self._bury_children()
         found = running(self._engine)
         children = {child.process.pid for child in self._children.values()}

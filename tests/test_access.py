@@ -8,7 +8,7 @@ import pytest
 
 from app.origins import Origins, origins_of, split_authority
 from app.server import ServerOptions, policy
-from app.tokens import Tokens, new_token, stored_token
+from app.access import Tokens, new_token, stored_token
 from opd.config import UserError
 
 TOKEN = "full-" + "t" * 38

@@ -1,0 +1,99 @@
+"""From the command to the first heatmap, and to the end of the run, in a real browser.
+
+    python bench/first_heatmap.py [--screenshots DIR]
+
+Starts `opd demo` in a fresh data directory, opens the printed link in Chromium, waits until the
+run's page offers a rollout, opens it, and waits until its tokens are painted.
+"""
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+CHROMIUM = "/usr/bin/chromium"
+LIMIT = 300.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--screenshots", type=Path)
+    options = parser.parse_args()
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as data:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        start = time.perf_counter()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "opd.cli.main", "demo", "--port", "0", "--data-dir", data],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert server.stdout is not None
+            link = re.search(r"http://\S+", server.stdout.readline())
+            assert link is not None
+            measure(browser.new_page(), link[0], start, options.screenshots)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def measure(page: Page, link: str, start: float, screenshots: Path | None) -> None:
+    def passed(what: str) -> None:
+        print(f"{time.perf_counter() - start:6.1f} s  {what}", flush=True)
+
+    address, run_id = link.split("/run?")[0], re.search(r"id=([\w-]+)", link)[1]
+    api = f"{address}/api/v1/runs/{run_id}"
+    open_when_up(page, link, start)
+    passed("the run's page is open")
+    rollout = wait(page, start, f"{api}/rollouts?limit=1", lambda r: r["total"])["items"][0]["id"]
+    passed("a rollout is stored")
+    page.goto(f"{address}/rollout?id={rollout}")
+    page.wait_for_selector("#token-view[data-ready='true']", timeout=60_000)
+    passed("its heatmap is painted")
+    if screenshots:
+        page.screenshot(path=screenshots / "first_heatmap.png")
+    page.goto(f"{address}/run?id={run_id}")
+    run = wait(page, start, api, lambda r: r["status"] not in ("queued", "running"))
+    passed(f"the run has {run['status']}: score {run['score_start']} -> {run['score']}")
+    if screenshots:
+        page.wait_for_timeout(3000)
+        page.screenshot(path=screenshots / "run.png", full_page=True)
+
+
+def open_when_up(page: Page, link: str, start: float) -> None:
+    """The link is printed before the port accepts; a user reloads, and so does this."""
+    while time.perf_counter() - start < LIMIT:
+        try:
+            page.goto(link)
+            return
+        except Exception as error:
+            if "ERR_CONNECTION_REFUSED" not in str(error):
+                raise
+            time.sleep(0.1)
+
+
+def wait(page: Page, start: float, url: str, done) -> dict:
+    while time.perf_counter() - start < LIMIT:
+        answer = json.loads(page.request.get(url).text())
+        if done(answer):
+            return answer
+        time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+if __name__ == "__main__":
+    main()
