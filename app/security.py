@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.origins import Origins
 from app.access import Access, Tokens
+from app.origins import Origins
 
 MAX_BODY_BYTES = 2_000_000
 DRAIN_BYTES, DRAIN_SECONDS = 100_000_000, 5.0

@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.access import Tokens
 from app.api import configs, rollouts, runs, system
 from app.api.replies import Error, Json, Problems, add_error_handlers
 from app.origins import is_loopback, origins_of
 from app.security import Policy, SecurityLayer
-from app.access import Tokens
 from opd.config import UserError
 
 STATIC = Path(__file__).parent / "static"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.access import Tokens, new_token, stored_token
 from app.origins import Origins, origins_of, split_authority
 from app.server import ServerOptions, policy
-from app.access import Tokens, new_token, stored_token
 from opd.config import UserError
 
 TOKEN = "full-" + "t" * 38

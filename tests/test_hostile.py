@@ -19,9 +19,9 @@ from sqlalchemy import Engine, select
 from starlette.types import ASGIApp, Message
 
 from app import security
+from app.access import Access
 from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
-from app.access import Access
 from opd.config import parse
 from storage import jobs
 from storage.engine import open_database, read
