@@ -10,11 +10,13 @@ import argparse
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -75,15 +77,14 @@ def measure(page: Page, link: str, start: float, screenshots: Path | None) -> No
 
 
 def open_when_up(page: Page, link: str, start: float) -> None:
-    """The link is printed before the port accepts; a user reloads, and so does this."""
+    """The link is printed before the port accepts; a user reloads, and this asks the port."""
+    where = urlsplit(link)
     while time.perf_counter() - start < LIMIT:
-        try:
-            page.goto(link)
-            return
-        except Exception as error:
-            if "ERR_CONNECTION_REFUSED" not in str(error):
-                raise
-            time.sleep(0.1)
+        with socket.socket() as probe:
+            if probe.connect_ex((where.hostname, where.port)) == 0:
+                break
+        time.sleep(0.1)
+    page.goto(link)
 
 
 def wait(page: Page, start: float, url: str, done) -> dict:
