@@ -18,8 +18,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-dev ## benchmarks print ratios; nothing is asserted
-	$(BIN)/python bench/decode.py
-	$(BIN)/python bench/storage.py
+	$(BIN)/python -m bench.decode
+	$(BIN)/python -m bench.telemetry
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OPD Studio needs Python 3.11 or newer; try: make PYTHON=python3.11 $@")'

@@ -1,8 +1,8 @@
-"""Takes a picture of every page of a running server, light and dark, at two widths.
+"""Takes a picture of every page of a running server, light and dark.
 
     python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--full]
 
-Without --full only the pictures of the documentation: 1280 wide, light.
+Without --full the pictures of the documentation: 1280 wide, in 128 colours to be small.
 """
 
 import argparse
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium")
 SIZES = {1280: 800, 1920: 1080}
-SETTLE_MS = 1500
+SETTLE_MS = 2500
+COLOURS = 128
 
 
 def pages_of(page: Page, site: str) -> dict[str, str]:
@@ -27,7 +29,7 @@ def pages_of(page: Page, site: str) -> dict[str, str]:
     found = {"runs": "/", "new": "/new"}
     for run in read("runs?limit=1"):
         found |= {"run": f"/run?id={run['id']}", "rollouts": f"/rollouts?run={run['id']}"}
-        for rollout in read(f"runs/{run['id']}/rollouts?sort=-kl_max&limit=1"):
+        for rollout in read(f"runs/{run['id']}/rollouts?sort=-kl_sum&limit=1"):
             found["rollout"] = f"/rollout?id={rollout['id']}"
             found["signed"] = f"/rollout?id={rollout['id']}&metric=log_ratio"
     return found
@@ -40,6 +42,8 @@ def shoot(page: Page, address: str, file: Path) -> None:
         page.keyboard.press("n")
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=str(file))
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
     print(file)
 
 
@@ -55,13 +59,13 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for width in SIZES if chosen.full else (1280,):
-            for scheme in ("light", "dark") if chosen.full else ("light",):
+            for scheme in ("light", "dark"):
                 size = {"width": width, "height": SIZES[width]}
                 context = browser.new_context(viewport=size, color_scheme=scheme)
                 page = context.new_page()
                 page.goto(chosen.link)
                 for name, path in pages_of(page, site).items():
-                    suffix = f"-{width}-{scheme}" if chosen.full else ""
+                    suffix = f"-{width}-{scheme}" if chosen.full else f"-{scheme}"
                     shoot(page, site + path, chosen.out / f"{name}{suffix}.png")
                 context.close()
         browser.close()
