@@ -4,6 +4,7 @@ Checked are types, lengths and finiteness, not whether the figures fit each othe
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from opd.types import Floats, Ints, Rollout, TokenRecord, TopK, UserError
 
 MAX_LINE_BYTES = 256_000_000
 MAX_ID = 2**31 - 1
+OWN_IDS = 10_000_000  # the ids that tokens given as texts alone get; above every vocabulary
+NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
 MAX_FLOAT = float(np.finfo(np.float32).max)
 FINISH_REASONS = ("stop", "length")
 KINDS = ("train", "eval", "probe", "branch", "import")
@@ -34,7 +37,8 @@ def read_rollouts(path: Path) -> Iterator[Rollout]:
     """Every record of the file, in order. Raises UserError at the first that cannot be taken.
 
     A sample number used twice in one place (step, kind, group) is changed, so that several runs
-    joined in one file stay apart. Tokens given as texts alone get ids of our own.
+    joined in one file stay apart. Tokens given as texts alone get ids of our own, from OWN_IDS
+    on, which no model's tokenizer has.
     """
     numbering: dict[str, int] = {}
     taken: dict[tuple[int, str, int], set[int]] = {}
@@ -99,10 +103,24 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
         data = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        _fail_at_number(error, where)
         raise UserError(f"not valid JSON: {error}", where=where) from None
     if not isinstance(data, dict):
         raise UserError(f"must be a JSON object, one a line (got {_shown(data)})", where=where)
     return data
+
+
+def _fail_at_number(error: orjson.JSONDecodeError, where: str) -> None:
+    """Names the field where the fault is a NaN or an infinity, which many programs write."""
+    start = max(0, error.pos - 1)
+    found = NO_NUMBER.match(error.doc, error.pos) or NO_NUMBER.match(error.doc, start)
+    if found:
+        field = re.findall(r'"(\w+)"\s*:', error.doc[: error.pos])[-1:]
+        raise UserError(
+            f"must be a finite number or null (got {found.group()})",
+            where=", ".join([where, *field]),
+            kind="bad data",
+        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +174,7 @@ class _Record:
         if tokens is None:
             return (np.zeros(0, np.int64) if ids is None else ids), text or "", None
         if ids is None:
-            own = [self.numbering.setdefault(t, len(self.numbering)) for t in tokens]
+            own = [self.numbering.setdefault(t, OWN_IDS + len(self.numbering)) for t in tokens]
             ids = np.array(own, np.int64)
         return ids, "".join(tokens) if text is None else text, tokens
 

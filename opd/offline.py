@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from opd.align import Sequences
+from opd.interchange import OWN_IDS
 from opd.models import Pair
 from opd.scoring import Scoring, score
-from opd.types import Rollout, UserError
+from opd.types import Ints, Rollout, TokenRecord, UserError
 
 CHUNK = 256  # rollouts in memory at once
 
@@ -18,16 +19,17 @@ CHUNK = 256  # rollouts in memory at once
 def score_rollouts(
     pair: Pair, rollouts: Iterable[Rollout], *, temperature: float | None, top_k: int
 ) -> Iterator[Rollout]:
-    """Each rollout with its record as both models find it; what the sampler said is kept.
+    """Each rollout with its record as both models find it; what the sampler said
+    and the mask are kept.
 
-    A rollout without token ids is tokenized, and ends with the student's EOS where its finish
-    reason is "stop". Without `temperature`, each is scored at its own. Raises UserError for ids
+    A rollout without token ids of a tokenizer is tokenized, and ends with the student's EOS where
+    its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError for ids
     outside the shared vocabulary and for sequences longer than a model's context.
     """
     context = min(_context(pair.student), _context(pair.teacher))
-    source = iter(rollouts)
+    source = enumerate(rollouts, 1)
     while chunk := list(islice(source, CHUNK)):
-        ready = [_ready(pair, r, temperature, i, context) for i, r in enumerate(chunk)]
+        ready = [_ready(pair, r, temperature, number, context) for number, r in chunk]
         for t in sorted({r.temperature for r in ready}):
             rows = [i for i, r in enumerate(ready) if r.temperature == t]
             whole = Sequences(
@@ -35,23 +37,25 @@ def score_rollouts(
                 [ready[i].record.completion_ids for i in rows],
             )
             for i, record in zip(rows, score(pair, whole, Scoring(t, top_k)), strict=True):
-                sampler = ready[i].record.sampler_logprobs
-                ready[i] = replace(ready[i], record=replace(record, sampler_logprobs=sampler))
+                given = ready[i].record
+                mask = record.mask if given.mask is None else given.mask
+                kept = replace(record, sampler_logprobs=given.sampler_logprobs, mask=mask)
+                ready[i] = replace(ready[i], record=kept)
         yield from ready
 
 
 def _ready(
     pair: Pair, rollout: Rollout, temperature: float | None, number: int, context: int
 ) -> Rollout:
-    where = f"rollout {number + 1} (group {rollout.group}, sample {rollout.sample})"
-    prompt = rollout.prompt_ids.tolist() or pair.tokenizer(rollout.prompt)["input_ids"]
-    ids = rollout.record.completion_ids.tolist()
+    where = f"rollout {number} (group {rollout.group}, sample {rollout.sample})"
+    prompt = _known(rollout.prompt_ids) or pair.tokenizer(rollout.prompt)["input_ids"]
+    ids = _known(rollout.record.completion_ids)
     record = rollout.record
     if not ids:
         ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
         if rollout.finish_reason == "stop":
             ids = [*ids, pair.eos_ids[0]]
-        record = replace(record, completion_ids=np.asarray(ids, np.int64))
+        record = TokenRecord(np.asarray(ids, np.int64))  # what was said of other tokens is not kept
     if not prompt or not ids:
         raise UserError(
             f"the {'prompt' if not prompt else 'completion'} has no tokens",
@@ -81,6 +85,11 @@ def _ready(
         prompt=rollout.prompt or decoded(prompt),
         completion=rollout.completion or decoded(ids, skip_special_tokens=True),
     )
+
+
+def _known(ids: Ints) -> list[int]:
+    """The ids, none where they are not a tokenizer's but stand for texts."""
+    return [] if (ids >= OWN_IDS).any() else [int(i) for i in ids]
 
 
 def _context(model: Any) -> int:

@@ -39,16 +39,21 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
         raise UserError(
             "exists and is not an empty folder; nothing was written", where=f"--out {out}"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror}); name a folder where you may write",
+            where=f"--out {out}",
+        ) from None
     try:
         adapter = (checkpoint / ADAPTER).is_file()
         if adapter and merge:
             _merge(checkpoint, aside, made.config)
         else:
-            shutil.copytree(
-                checkpoint, aside, ignore=shutil.ignore_patterns(OPTIMIZER, STATE, "README.md")
-            )
+            left_out = shutil.ignore_patterns(OPTIMIZER, STATE, "README.md")
+            shutil.copytree(checkpoint, aside, ignore=left_out, dirs_exist_ok=True)
         card = model_card(made, adapter=adapter and not merge)
         (aside / "README.md").write_text(card, encoding="utf-8")
         if out.exists():

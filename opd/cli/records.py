@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from opd.cli.inspect_runs import Run
 from opd.cli.output import result, say
 from opd.cli.place import Place
 from opd.types import Score, UserError
+
+if TYPE_CHECKING:
+    from opd.token_text import TokenText
 
 Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
 MAX_TEMPERATURE = 10
@@ -75,14 +78,16 @@ def score(
             where="--temperature",
         )
     total = sum(1 for _ in read_rollouts(rollouts))  # all of it is checked before models load
-    from opd.models import load_pair, pick_device
-    from opd.offline import score_rollouts
-
-    pair = load_pair(student, teacher, device=pick_device("auto"))
-    scored = score_rollouts(pair, read_rollouts(rollouts), temperature=temperature, top_k=top_k)
     with _aside(out) as path, path.open("wb") as file:
-        for rollout in scored:
-            write_line(file, to_row(rollout))
+        from opd.models import load_pair, pick_device
+        from opd.offline import score_rollouts
+        from opd.token_text import TokenText
+
+        pair = load_pair(student, teacher, device=pick_device("auto"))
+        source = read_rollouts(rollouts)
+        text = TokenText(pair.tokenizer)
+        for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k):
+            write_line(file, _with_texts(to_row(rollout), text))
     result(f"{total} rollouts → {out}")
 
 
@@ -132,13 +137,35 @@ def _tell_damaged(error: UserError) -> None:
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """A path beside `out` that takes its place when all went well."""
+    """A new file beside `out` that takes its place when all went well. Raises UserError."""
+    where = f"--out {out}"
+    if out.is_dir():
+        raise UserError("is a folder; name a file in it", where=where)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        aside.touch()
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror}); name a file in a folder that exists and that "
+            "you may write to",
+            where=where,
+        ) from None
     try:
         yield aside
         aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:
+    """The row with each token's text, so that it can be read where the tokenizer is not."""
+    from storage.text import joined_texts
+
+    for side in ("prompt", "completion"):
+        ids = row[f"{side}_token_ids"]
+        known = text(set(ids))
+        row[f"{side}_tokens"] = joined_texts(known[i][0] for i in ids)
+    return row
 
 
 def _write(path: Path, suffix: str, rows: Iterable[dict[str, Any]]) -> int:

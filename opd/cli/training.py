@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opd.cli.inspect_runs import Json, Run
-from opd.cli.output import json_line, result, say
+from opd.cli.output import json_line, plain, result, say
 from opd.cli.place import Place
 from opd.types import UserError
 
@@ -98,7 +98,8 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
     if outcome.status is None:
         say(f"{run_id} was taken over by another process")
     if failure is not None:
-        say(f"Error: {failure.text}. {failure.hint}".replace("..", "."))
+        parts = (failure.text.rstrip("."), failure.hint)
+        say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
     if outcome.status == "interrupted":
         say(f"to go on: opd resume {run_id}")
     if failure is not None and failure.by_input:
