@@ -112,12 +112,12 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
 
 def _fail_at_number(error: orjson.JSONDecodeError, where: str) -> None:
     """Names the field where the fault is a NaN or an infinity, which many programs write."""
-    start = max(0, error.pos - 1)
-    found = NO_NUMBER.match(error.doc, error.pos) or NO_NUMBER.match(error.doc, start)
+    sign = max(0, error.pos - 1)  # the fault of -Infinity is found behind its sign
+    found = NO_NUMBER.match(error.doc, sign) or NO_NUMBER.match(error.doc, error.pos)
     if found:
         field = re.findall(r'"(\w+)"\s*:', error.doc[: error.pos])[-1:]
         raise UserError(
-            f"must be a finite number or null (got {found.group()})",
+            f"must be a finite number (got {found.group()})",
             where=", ".join([where, *field]),
             kind="bad data",
         )

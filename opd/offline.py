@@ -19,12 +19,12 @@ CHUNK = 256  # rollouts in memory at once
 def score_rollouts(
     pair: Pair, rollouts: Iterable[Rollout], *, temperature: float | None, top_k: int
 ) -> Iterator[Rollout]:
-    """Each rollout with its record as both models find it; what the sampler said
-    and the mask are kept.
+    """Each rollout with its record as both models find it; its mask, and what the sampler said,
+    are kept.
 
     A rollout without token ids of a tokenizer is tokenized, and ends with the student's EOS where
-    its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError for ids
-    outside the shared vocabulary and for sequences longer than a model's context.
+    its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError
+    for ids outside the shared vocabulary and for sequences longer than a model's context.
     """
     context = min(_context(pair.student), _context(pair.teacher))
     source = enumerate(rollouts, 1)

@@ -158,6 +158,36 @@ def test_import_show_export(opd: Run, tmp_path: Path) -> None:
     assert again[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("no/x.jsonl", "cannot be written (No such file or directory)"),
+        ("no/x.parquet", "cannot be written (No such file or directory)"),
+        ("folder.jsonl", "is a folder; name a file in it"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(
+    opd: Run, tmp_path: Path, out: str, message: str
+) -> None:
+    run_id = imported(opd, tmp_path)
+    (tmp_path / "folder.jsonl").mkdir()
+    before = sorted(tmp_path.iterdir())
+    place = tmp_path / out
+    code, _, err = opd("export", run_id, "--out", str(place))
+    assert code == 2 and err.count("\n") == 1
+    assert f"Error: --out {place}: {message}" in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_score_names_a_bad_place_before_it_loads_models(opd: Run, tmp_path: Path) -> None:
+    given = written(tmp_path / "in.jsonl", LINE)
+    place = tmp_path / "no" / "x.jsonl"
+    models = ("--student", "/nothing", "--teacher", "/nothing")
+    code, _, err = opd("score", *models, "--rollouts", str(given), "--out", str(place))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--out {place}: cannot be written" in err
+
+
 def test_an_import_is_whole_or_not_there(opd: Run, tmp_path: Path) -> None:
     path = written(tmp_path / "bad.jsonl", *[LINE] * 200, {**LINE, "reverse_kl": [1]})
     code, _, err = opd("import", str(path), "--name", "bad")

@@ -8,6 +8,9 @@ from typing import Any
 import psutil
 import pytest
 
+from opd.cli import training
+from opd.worker.errors import Failure
+from opd.worker.job import Outcome
 from opd.worker.process import this_process
 from storage import jobs, queries
 from tests.studio import Studio
@@ -147,6 +150,15 @@ def test_exit_codes_tell_whose_fault_it_was(
     assert json.loads(out)["status"] == "failed"
     assert f"Error: {text}" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("hint", "line"), [("", "Error: no ../x"), ("Do.", "Error: no ../x. Do.")])
+def test_a_failure_is_told_as_it_is(
+    capsys: pytest.CaptureFixture[str], hint: str, line: str
+) -> None:
+    outcome = Outcome("failed", Failure("missing model", "no ../x.", hint, by_input=True))
+    assert training._exit_code(outcome, "run-1") == 2
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_a_dead_waiter_wants_its_run_no_more(studio: Studio) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opd.interchange import MAX_ID, read_rollouts, to_row, write_line
+from opd.interchange import MAX_ID, OWN_IDS, read_rollouts, to_row, write_line
 from opd.parquet import write_parquet
 from opd.types import Rollout, UserError
 
@@ -81,7 +81,7 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert (len(ids.record), ids.kind, ids.temperature, ids.group) == (2, "import", 1.0, 0)
     assert ids.record.reverse_kl is None
     assert (len(text.record), text.completion, text.group) == (0, "b c", 2)
-    assert own.record.completion_ids.tolist() == [1, 0, 1]
+    assert own.record.completion_ids.tolist() == [OWN_IDS + 1, OWN_IDS, OWN_IDS + 1]
     assert own.completion == "yxy"
     assert own.completion_tokens == ["y", "x", "y"]
     assert own.record.mask is not None and own.record.mask.tolist() == [1, 0, 1]
@@ -139,7 +139,9 @@ def test_what_cannot_be_taken_is_named(
     [
         ("{", "line 1: not valid JSON"),
         ("[1]", "line 1: must be a JSON object, one a line (got [1])"),
-        ('{"reward": NaN}', "line 1: not valid JSON"),
+        ('{"reward": NaN}', "line 1, reward: must be a finite number (got NaN)"),
+        ('{"a": "é", "mask": [1, -Infinity]}', "mask: must be a finite number (got -Infinity)"),
+        ('{"reward": nan}', "line 1: not valid JSON"),
         ("[" * 100_000, "line 1: not valid JSON"),
         ("\n\n", "has no records"),
     ],
