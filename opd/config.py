@@ -2,12 +2,14 @@
 
 import copy
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from opd.folders import local_folder, readable_file
 from opd.types import FinishReason as FinishReason
 from opd.types import Kind as Kind
 from opd.types import RunStatus as RunStatus
@@ -230,6 +232,27 @@ def parse(data: Any) -> RunConfig:
         raise ConfigError([_problem(e) for e in error.errors(include_url=False)]) from None
 
 
+def check_inputs(config: RunConfig) -> RunConfig:
+    """The configuration, once its local folders and files were looked at. Raises ConfigError."""
+    prompts = config.prompts
+    checks: list[tuple[Callable[..., object], str | None, str]] = [
+        (local_folder, config.student.model, "student.model"),
+        (local_folder, config.teacher.model, "teacher.model"),
+        (readable_file, None if prompts.source == "bundled" else prompts.source, "prompts.source"),
+        (readable_file, prompts.eval_source, "prompts.eval_source"),
+    ]
+    problems = []
+    for check, value, field in checks:
+        try:
+            if value is not None:
+                check(value, where=field)
+        except UserError as error:
+            problems.append({"field": field, "message": error.message})
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
 def load_yaml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     """Parses YAML text into a mapping. Raises UserError for bad YAML or too much of it."""
     if len(text.encode()) > MAX_YAML_BYTES:
@@ -317,6 +340,10 @@ def _problem(error: Any) -> dict[str, str]:
     if not field and ": " in message:  # a check over several fields names its own
         field, _, message = message.partition(": ")
         return {"field": field, "message": message}
+    if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
+        message = "must be a whole number"
+    if error["type"] == "string_pattern_mismatch" and field == "device":
+        message = "must be auto, cpu, cuda or cuda:N"
     if isinstance(value, (str, int, float, bool)) or value is None:
         message += f" (got {value!r:.80})"
     return {"field": field, "message": message}

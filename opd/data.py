@@ -133,9 +133,15 @@ def _row(line: str, where: str) -> _Row:
     if not isinstance(prompt, str) or not prompt:
         given = "is missing" if "prompt" not in data else f"must be non-empty text (got {prompt!r})"
         raise _bad(where, f"prompt {given:.200}")
+    if not prompt.isprintable() and _has_surrogates(prompt):
+        raise _bad(where, "prompt holds half a character (a lone surrogate)")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
         raise _bad(where, f"answer must be text or a number (got {answer!r:.100})")
     return _Row(prompt, None if answer is None else str(answer), where)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _bad(where: str, message: str) -> UserError:

@@ -7,7 +7,6 @@ Only safetensors weights and transformers' own code are ever loaded: no pickle, 
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
+from opd.folders import check_folder, local_folder
 from opd.types import UserError
 
-BUNDLED = ("bundled/student", "bundled/teacher")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,10 @@ def resolve(reference: str, *, where: str) -> Path:
 
     Raises UserError that says what is missing and what to do.
     """
-    if reference in BUNDLED:
-        return Path(str(resources.files("opd") / reference))
-    folder = Path(reference).expanduser()
-    if not folder.exists():
-        looks_local = reference.startswith((".", "/", "~")) or reference.count("/") != 1
-        if looks_local:
-            raise UserError(
-                f"no such model folder: {reference}; give a folder with config.json and "
-                f"safetensors weights, a hub id, or one of {', '.join(BUNDLED)}",
-                where=where,
-                kind="missing model",
-            )
+    folder = local_folder(reference, where=where)
+    if folder is None:
         folder = _download(reference, where=where)
-    folder = folder.resolve()
-    _check_folder(folder, where=where)
+        check_folder(folder, where=where)
     return folder
 
 
@@ -73,41 +61,6 @@ def _download(reference: str, *, where: str) -> Path:
         ) from None
 
 
-def _check_folder(folder: Path, *, where: str) -> None:
-    """Refuses a folder that is no model, that brings code, or that has pickled weights only."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder} has no config.json", where=where, kind="missing model")
-    for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
-        if path.is_file() and "auto_map" in _read_json(path, where=where):
-            raise UserError(
-                f"{path} asks for code of its own (auto_map), which is never run; use a model "
-                "that transformers knows",
-                where=where,
-                kind="refused model",
-            )
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
-        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-        raise UserError(
-            f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
-            where=where,
-            kind="missing model",
-        )
-
-
-def _read_json(path: Path, *, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", where=where, kind="missing model"
-        ) from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is not a JSON object", where=where, kind="missing model")
-    return data
-
-
 def load_tokenizer(folder: Path, *, where: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -117,8 +70,15 @@ def load_tokenizer(folder: Path, *, where: str) -> Any:
         ) from None
 
 
+def quiet() -> None:
+    """No bars while weights load, no advice in the log that does not concern users."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def load_model(folder: Path, *, where: str, dtype: torch.dtype = torch.float32) -> Any:
     """A causal LM in evaluation mode, dropout off, from safetensors only."""
+    quiet()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(

@@ -12,6 +12,7 @@ from opd.config import (
     ConfigError,
     RunConfig,
     UserError,
+    check_inputs,
     load_yaml,
     parse,
     read_file,
@@ -41,6 +42,33 @@ def test_bad_values_name_field_value_and_limit():
     assert problems({"objective": {"clip": 0.2}}).keys() == {"objective.clip"}
     assert problems([1]) and problems("text")
     assert problems({"optimizer": {"learning_rate": 1e308}}).keys() == {"optimizer.learning_rate"}
+
+
+def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "config.json").write_text("{}")
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    config = parse(
+        {
+            "student": "/no/such/folder",
+            "teacher": str(tmp_path / "pickled"),
+            "prompts": {"source": str(tmp_path), "eval_source": "none.jsonl"},
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(config)
+    found = {p["field"]: p["message"] for p in caught.value.problems}
+    assert "/no/such/folder" in found["student.model"]
+    assert "pytorch_model.bin" in found["teacher.model"]
+    assert str(tmp_path) in found["prompts.source"]
+    assert "none.jsonl" in found["prompts.eval_source"]
+    check_inputs(parse({"student": "some/hub-id"}))
+    check_inputs(parse({}))
+
+
+def test_messages_speak_plainly():
+    assert problems({"device": "tpu"})["device"] == "must be auto, cpu, cuda or cuda:N (got 'tpu')"
+    assert problems({"steps": 1e99})["steps"].startswith("must be a whole number")
 
 
 def test_short_forms():

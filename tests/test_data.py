@@ -52,6 +52,8 @@ def test_own_evaluation_file(tmp_path):
         ('{"promt": "a"}', "prompt is missing"),
         ('{"prompt": ""}', "non-empty"),
         ('{"prompt": 7}', "7"),
+        ('{"prompt": "a\\ud800"}', "surrogate"),
+        ('{"prompt": "a\\ud800"}', "surrogate"),
         ('{"prompt": "a", "answer": [1]}', "answer"),
         ('{"prompt": "a", "answer": true}', "True"),
         ("[1]", "JSON object"),

@@ -21,7 +21,7 @@ ALLOWED = {
     "opd.cli": (("app", "opd", "storage"), True),
 }
 NOT_BELOW = {"opd": ("opd.worker", "opd.cli"), "opd.worker": ("opd.cli",)}
-FREE_OF_MODELS = ("opd.types", "opd.config", "opd.recipes", "opd.interchange")
+FREE_OF_MODELS = ("opd.types", "opd.config", "opd.folders", "opd.recipes", "opd.interchange")
 
 
 def modules():

@@ -11,6 +11,7 @@ from opd.config import (
     ConfigError,
     RunConfig,
     UserError,
+    check_inputs,
     load_yaml,
     parse,
     with_overrides,
@@ -78,7 +79,7 @@ class ConfigSource(Body):
         else:
             data = recipe(self.recipe or "").config
         check_size(data)
-        return parse(with_overrides(data, self.set))
+        return check_inputs(parse(with_overrides(data, self.set)))
 
 
 class StartRun(ConfigSource):

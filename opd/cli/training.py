@@ -44,7 +44,7 @@ def train(
 
 def _configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
     """The validated configuration and the recipe's name, empty for a file."""
-    from opd.config import parse, read_file, with_overrides
+    from opd.config import check_inputs, parse, read_file, with_overrides
     from opd.recipes import recipes
 
     known = {r.name: r for r in recipes()}
@@ -56,7 +56,7 @@ def _configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str
         raise UserError(
             f"no recipe and no file of this name; recipes: {', '.join(known)}", where=source
         )
-    return parse(with_overrides(data, assignments)), recipe
+    return check_inputs(parse(with_overrides(data, assignments))), recipe
 
 
 def resume(place: Place, run: Run, json: Json = False) -> None:
@@ -98,7 +98,8 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
     if outcome.status is None:
         say(f"{run_id} was taken over by another process")
     if failure is not None:
-        parts = (failure.text.rstrip("."), failure.hint)
+        advice = "" if failure.by_input else failure.hint  # such a text says itself what to do
+        parts = (failure.text.rstrip("."), advice)
         say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
     if outcome.status == "interrupted":
         say(f"to go on: opd resume {run_id}")

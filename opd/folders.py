@@ -1,0 +1,82 @@
+"""What can be said of a run's inputs by looking at the disk alone. Free of torch.
+
+Asked before a run is made, so that a missing folder stands beside its field and leaves no failed
+run behind, and again when the models are loaded.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from opd.types import UserError
+
+BUNDLED = ("bundled/student", "bundled/teacher")
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def local_folder(reference: str, *, where: str) -> Path | None:
+    """The checked folder of a bundled or local model; None for what can only be a hub id.
+
+    Raises UserError for a folder that is not there or holds no usable model.
+    """
+    if reference in BUNDLED:
+        return Path(str(resources.files("opd") / reference))
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        check_folder(folder, where=where)
+        return folder.resolve()
+    looks_local = reference.startswith((".", "/", "~")) or reference.count("/") != 1
+    if looks_local or folder.exists():
+        raise UserError(
+            f"no such model folder: {reference}; give a folder with config.json and safetensors "
+            f"weights, a hub id, or one of {', '.join(BUNDLED)}",
+            where=where,
+            kind="missing model",
+        )
+    return None
+
+
+def check_folder(folder: Path, *, where: str) -> None:
+    """Refuses a folder that is no model, that brings code, or that has pickled weights only."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"{folder} has no config.json", where=where, kind="missing model")
+    for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
+        if path.is_file() and "auto_map" in _read_json(path, where=where):
+            raise UserError(
+                f"{path} asks for code of its own (auto_map), which is never run; use a model "
+                "that transformers knows",
+                where=where,
+                kind="refused model",
+            )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise UserError(
+            f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
+            where=where,
+            kind="missing model",
+        )
+
+
+def _read_json(path: Path, *, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", where=where, kind="missing model"
+        ) from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a JSON object", where=where, kind="missing model")
+    return data
+
+
+def readable_file(path: str, *, where: str) -> None:
+    """Raises UserError when there is no file to read at this path."""
+    try:
+        with Path(path).expanduser().open("rb"):
+            return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be read: {reason}", where=where, kind="bad data") from None
