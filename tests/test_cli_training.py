@@ -152,12 +152,15 @@ def test_exit_codes_tell_whose_fault_it_was(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("hint", "line"), [("", "Error: no ../x"), ("Do.", "Error: no ../x. Do.")])
+@pytest.mark.parametrize(
+    ("by_input", "code", "line"), [(True, 2, "Error: no ../x"), (False, 1, "Error: no ../x. Do.")]
+)
 def test_a_failure_is_told_as_it_is(
-    capsys: pytest.CaptureFixture[str], hint: str, line: str
+    capsys: pytest.CaptureFixture[str], by_input: bool, code: int, line: str
 ) -> None:
-    outcome = Outcome("failed", Failure("missing model", "no ../x.", hint, by_input=True))
-    assert training._exit_code(outcome, "run-1") == 2
+    """What the user's input caused says itself what to do; advice is added to the rest."""
+    outcome = Outcome("failed", Failure("missing model", "no ../x.", "Do.", by_input=by_input))
+    assert training._exit_code(outcome, "run-1") == code
     assert capsys.readouterr().err == f"{line}\n"
 
 
