@@ -6,6 +6,7 @@ what it is given and decides, through `stop`, when to end.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ class Training:
         elif source:
             student = load_model(source, where="checkpoint")
         student.to(device)
-        self._pair = Pair(**{**vars(pair), "student": student})
+        self._pair = replace(pair, student=student)
         self._tokens = TokenText(pair.tokenizer)
         self._optimizer = make_optimizer(student, config)
         if source:
