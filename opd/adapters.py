@@ -1,5 +1,6 @@
 """Low-rank adapters; kept apart because peft takes seconds to import and most runs need none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from peft import LoraConfig as PeftLora
 from peft import PeftModel, get_peft_model
 
-from opd.config import LoraConfig
+from opd.settings import LoraConfig
 from opd.types import UserError
 
 
@@ -30,3 +31,20 @@ def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
 def load_adapter(model: Any, folder: Path) -> Any:
     """The model with the adapter saved in that folder, trainable."""
     return PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
+
+
+def merged(model: Any, folder: Path) -> Any:
+    """The model with the adapter saved in that folder become part of its weights."""
+    with torch.no_grad():
+        return load_adapter(model, folder).merge_and_unload().eval()
+
+
+def base_of(folder: Path, *, where: str) -> str:
+    """The model that an adapter was made for, as its folder says."""
+    try:
+        name = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(name["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} names no base model: {error}", where=where, kind="missing model"
+        ) from None

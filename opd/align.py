@@ -5,12 +5,11 @@ see the padding, so that a row's numbers do not depend on its neighbours; what c
 lengths, never from `id == pad`, since pad and EOS may be one id.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from opd.types import Ints
 
@@ -35,8 +34,10 @@ class Sequences:
     def completion_tokens(self) -> int:
         return sum(len(c) for c in self.completions)
 
-    def length(self, i: int) -> int:
-        return len(self.prompts[i]) + len(self.completions[i])
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, prompt and completion."""
+        return [len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)]
 
     def take(self, rows: Sequence[int]) -> "Sequences":
         return Sequences([self.prompts[i] for i in rows], [self.completions[i] for i in rows])
@@ -58,7 +59,7 @@ class ScoreBatch:
 
 def score_batch(sequences: Sequences, *, pad_id: int, device: torch.device) -> ScoreBatch:
     """Pads prompt + completion on the right and finds the positions that score the completion."""
-    longest = max(sequences.length(i) for i in range(len(sequences)))
+    longest = max(sequences.lengths)
     ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
     scored_by: list[Tensor] = []
     targets: list[Tensor] = []
@@ -78,50 +79,14 @@ def score_batch(sequences: Sequences, *, pad_id: int, device: torch.device) -> S
     )
 
 
-@contextmanager
-def head_sees_only(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Inside, the output head is given the hidden states of these flat positions, (1, N, D).
-
-    The model's own forward pass stays in charge, so that what it does to logits after the head
-    (soft-capping, scaling) is kept, while logits of prompts and padding are never made.
-    """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def select(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(1, -1, hidden.shape[-1])[:, positions], *inputs[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def completion_logits(model: nn.Module, batch: ScoreBatch, *, vocab: int) -> Tensor:
-    """Logits (N, vocab) that score the N completion tokens, with gradient where the model has one.
-
-    `vocab` cuts the logits to the ids that student and teacher share.
-    """
-    positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
-    with head_sees_only(model, batch.scored_by):
-        output = model(
-            input_ids=batch.input_ids,
-            position_ids=positions.expand_as(batch.input_ids),
-            use_cache=False,
-        )
-    logits: Tensor = output.logits[0, :, :vocab]
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def micro_batches(sequences: Sequences, *, max_tokens: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
     """Row numbers, sorted by length and cut so that B·L ≤ max_tokens (one row may be longer)."""
-    order = sorted(range(len(sequences)), key=sequences.length, reverse=True)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     batches: list[list[int]] = []
     longest = 0
     for row in order:
         if not batches or longest * (len(batches[-1]) + 1) > max_tokens:
             batches.append([])
-            longest = sequences.length(row)
+            longest = lengths[row]
         batches[-1].append(row)
     return batches

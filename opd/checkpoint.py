@@ -1,103 +1,125 @@
 """Checkpoints: everything a run needs to go on, complete or not there at all.
 
-A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256. Sampling
-and prompts follow from (seed, step), so weights, optimizer moments and the step are all the state.
+A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256 (see
+`opd.manifest`). Sampling and prompts follow from (seed, step), so weights, optimizer moments, the
+moving average where there is one, and the step are all the state.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from opd.types import CheckpointEvent, UserError
+from opd import manifest
+from opd.teachers import MovingAverage
+from opd.types import CheckpointEvent
 
 OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 STATE = "trainer.json"
+NUMBER = ":int"  # ends the name of a plain number among tensors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is saved beside the models; `score` is the held-out one at this step, if any."""
+
+    step: int
+    score: float | None = None
 
 
 def save(
-    folder: Path, *, step: int, model: Any, tokenizer: Any, optimizer: torch.optim.Optimizer
+    folder: Path,
+    progress: Progress,
+    models: tuple[Any, Any],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
 ) -> CheckpointEvent:
-    """Writes `folder/step-…` as one whole; an interrupted earlier try is swept away."""
-    final = folder / f"step-{step:06d}"
+    """Writes `folder/step-…` as one whole; an interrupted earlier try is swept away.
+
+    `models` are the student and its tokenizer.
+    """
+    final = manifest.folder_of(folder, progress.step)
     aside = folder / f".{final.name}.partial"
     for leftover in (aside, final):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
-    model.save_pretrained(aside, safe_serialization=True)
+    student, tokenizer = models
+    student.save_pretrained(aside, safe_serialization=True)
     tokenizer.save_pretrained(aside)
-    save_file(_flat(optimizer), aside / OPTIMIZER)
-    (aside / STATE).write_text(json.dumps({"step": step}), encoding="utf-8")
-    files = sorted(p for p in aside.rglob("*") if p.is_file())
-    manifest = {}
-    for path in files:
-        manifest[str(path.relative_to(aside))] = _sha256(path)
-        _sync(path)
-    _sync(aside)
+    save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
+    if average is not None:
+        save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
+    state = {"step": progress.step, "score": progress.score}
+    (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
+    digests = manifest.make(aside)
     aside.rename(final)
-    _sync(folder)
-    return CheckpointEvent(step, str(final), manifest)
+    manifest.sync(folder)
+    return CheckpointEvent(progress.step, str(final), digests)
 
 
-def verify(path: Path, manifest: Mapping[str, str]) -> None:
-    """Raises UserError naming the file that is missing or differs from the manifest."""
-    for name, digest in manifest.items():
-        file = path / name
-        if not file.is_file():
-            raise UserError(f"{file} is missing", where="checkpoint", kind="damaged checkpoint")
-        if _sha256(file) != digest:
-            raise UserError(
-                f"{file} was changed since it was saved",
-                where="checkpoint",
-                kind="damaged checkpoint",
-            )
-
-
-def restore_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> int:
-    """Puts the saved moments back; returns the step that the checkpoint was taken after."""
-    flat = load_file(path / OPTIMIZER)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in flat.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
+def restore(
+    path: Path, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
+) -> int:
+    """Puts moments and average back; returns the step that the checkpoint was taken after."""
+    state = _nested(load_file(path / OPTIMIZER))
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return int(json.loads((path / STATE).read_text(encoding="utf-8"))["step"])
+    if average is not None:
+        average.restore(load_file(path / AVERAGE))
+    return progress_of(path).step
 
 
-def saved_steps(folder: Path, *, up_to: int) -> list[int]:
-    """Steps of the checkpoints in a folder, oldest first."""
-    found = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))
-    return [step for step in found if step <= up_to]
+def progress_of(path: Path) -> Progress:
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return Progress(int(state["step"]), state.get("score"))
+
+
+def saved(folder: Path, *, up_to: int) -> list[Progress]:
+    """The checkpoints in a folder, oldest first."""
+    found = [progress_of(p) for p in folder.glob("step-*") if (p / STATE).is_file()]
+    return sorted((p for p in found if p.step <= up_to), key=lambda p: p.step)
+
+
+def expendable(found: list[Progress], *, keep: int, best: bool) -> list[Progress]:
+    """Those to remove: all but the newest `keep` and, with `best`, the one of the best score."""
+    kept = found[-keep:]
+    scored = [p for p in found if p.score is not None]
+    if best and scored:
+        kept = [*kept, max(scored, key=lambda p: (p.score or 0.0, p.step))]
+    return [p for p in found if p not in kept]
 
 
 def remove(folder: Path, step: int) -> None:
-    shutil.rmtree(folder / f"step-{step:06d}", ignore_errors=True)
+    shutil.rmtree(manifest.folder_of(folder, step), ignore_errors=True)
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}.{key}": tensor.contiguous()
-        for number, moments in state.items()
-        for key, tensor in moments.items()
-    }
+def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Nested states as tensors by path; a plain number is a tensor whose name ends in `:int`."""
+    found: dict[str, torch.Tensor] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, int):
+            found[f"{prefix}{key}{NUMBER}"] = torch.tensor(value)
+        else:
+            found[f"{prefix}{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
+    return found
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _nested(flat: Mapping[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
+    """The inverse of `_flat`, by parameter."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, tensor in flat.items():
+        number, *keys, last = name.split("/")
+        node = found.setdefault(int(number), {})
+        for key in keys:
+            node = node.setdefault(key, {})
+        plain = last.removesuffix(NUMBER)
+        node[plain] = tensor if plain == last else int(tensor)
+    return found

@@ -4,12 +4,25 @@ import copy
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from opd.folders import local_folder, readable_file
+from opd.data_settings import PromptsConfig, Section
+from opd.folders import local_folder, readable_data
+from opd.settings import OBJECTIVE_NEEDS as OBJECTIVE_NEEDS
+from opd.settings import (
+    CheckpointsConfig,
+    EvaluationConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    RecordsConfig,
+    RouteConfig,
+    SamplingConfig,
+    StudentConfig,
+    TeacherConfig,
+)
 from opd.types import FinishReason as FinishReason
 from opd.types import Kind as Kind
 from opd.types import RunStatus as RunStatus
@@ -18,7 +31,6 @@ from opd.types import UserError as UserError
 MAX_YAML_BYTES = 64_000
 MAX_YAML_DEPTH = 20
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(UserError):
@@ -32,142 +44,7 @@ class ConfigError(UserError):
         super().__init__(text, kind="bad configuration")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LoraConfig(_Section):
-    rank: int = Field(32, ge=1, le=1024, description="Rank of the adapter's matrices.")
-    alpha: float = Field(64.0, gt=0, le=4096, description="Scale of the adapter: alpha / rank.")
-    targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="Module names that get an adapter, or all-linear."
-    )
-
-
-class StudentConfig(_Section):
-    model: str = Field(
-        "bundled/student",
-        min_length=1,
-        max_length=1000,
-        description="The model that is trained: bundled/student, a local folder or a hub id.",
-    )
-    lora: LoraConfig | None = Field(
-        None, description="Train a low-rank adapter instead of all weights."
-    )
-
-
-class TeacherConfig(_Section):
-    model: str = Field(
-        "bundled/teacher",
-        min_length=1,
-        max_length=1000,
-        description="The coach that judges every token: bundled/teacher, a folder or a hub id.",
-    )
-
-
-class PromptsConfig(_Section):
-    source: str = Field(
-        "bundled",
-        min_length=1,
-        max_length=1000,
-        description="bundled (word problems), or a JSON-lines file of prompt and optional answer.",
-    )
-    count: int = Field(
-        2048, ge=1, le=1_000_000, description="How many training prompts to draw from the source."
-    )
-    problem_steps: int = Field(
-        3, ge=1, le=6, description="Length of the bundled problems, in reasoning steps."
-    )
-    eval_source: str | None = Field(
-        None,
-        max_length=1000,
-        description="JSON-lines file for evaluation; without it, a share of source is held out.",
-    )
-    eval_share: float = Field(
-        0.1, gt=0, le=0.5, description="Share of source held out when there is no eval_source."
-    )
-    grader: Literal["exact", "none"] = Field(
-        "exact", description="exact: the text after </think> equals the answer; none: no reward."
-    )
-
-
-class ObjectiveConfig(_Section):
-    name: Literal["reverse_kl", "policy_gradient"] = Field(
-        "reverse_kl",
-        description="reverse_kl: exact, over the whole vocabulary. policy_gradient: the sampled "
-        "token's log-ratio as advantage, with importance sampling.",
-    )
-    reduction: Literal["token_mean", "sum"] = Field(
-        "token_mean",
-        description="token_mean divides by the step's count of completion tokens; sum does not.",
-    )
-    coefficient: float = Field(
-        1.0, gt=0, le=1000, description="Weight of the advantage (policy_gradient)."
-    )
-    clip: float | None = Field(
-        None,
-        gt=0,
-        le=10,
-        description="Clip of the importance ratio to 1 ± this (policy_gradient); empty: none.",
-    )
-
-
-class SamplingConfig(_Section):
-    prompts_per_step: int = Field(32, ge=1, le=4096, description="Prompts in one step.")
-    group_size: int = Field(4, ge=1, le=1024, description="Completions of each prompt.")
-    max_new_tokens: int = Field(64, ge=1, le=131_072, description="Limit of a completion's length.")
-    temperature: float = Field(
-        1.0, gt=0, le=10, description="Of student and teacher alike, sampling and scoring."
-    )
-    batch_size: int = Field(64, ge=1, le=4096, description="Rollouts decoded together.")
-
-
-class OptimizerConfig(_Section):
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Of AdamW.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW, decoupled.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of AdamW's second moment.")
-    warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear warm-up.")
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Limit of the gradient's norm.")
-    micro_batch_tokens: int = Field(
-        8192, ge=64, le=10_000_000, description="Tokens of one forward and backward pass."
-    )
-
-
-class EvaluationConfig(_Section):
-    every: int = Field(
-        0, ge=0, le=1_000_000, description="Steps between evaluations; 0: first and last only."
-    )
-    prompts: int = Field(200, ge=1, le=100_000, description="Held-out prompts evaluated.")
-    temperatures: list[Annotated[float, Field(ge=0, le=10)]] = Field(
-        [1.0, 0.0], min_length=1, max_length=8, description="One evaluation at each; 0 is greedy."
-    )
-    keep: int = Field(16, ge=0, le=10_000, description="Evaluated rollouts kept with their tokens.")
-
-
-class RecordsConfig(_Section):
-    every: int = Field(1, ge=1, le=1_000_000, description="Steps between kept token records.")
-    rollouts_per_step: int = Field(
-        128, ge=0, le=100_000, description="Rollouts kept of each such step."
-    )
-    top_k: int = Field(8, ge=0, le=64, description="Alternatives kept a token, of each model.")
-    hot_tokens: int = Field(3, ge=0, le=64, description="Worst tokens indexed of each rollout.")
-    budget_mb: int = Field(
-        1000,
-        ge=1,
-        le=10_000_000,
-        description="Limit of the run's token records; each step keeps its share of it.",
-    )
-
-
-class CheckpointsConfig(_Section):
-    every: int = Field(
-        0, ge=0, le=1_000_000, description="Steps between checkpoints; 0: at the end only."
-    )
-    keep: int = Field(2, ge=1, le=1000, description="The newest kept; older ones are removed.")
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that decides a run."""
 
     name: str = Field("", max_length=200, description="What the run is called; free text.")
@@ -208,10 +85,94 @@ class RunConfig(_Section):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _clip_needs_ratio(self) -> "RunConfig":
-        if self.objective.clip is not None and self.objective.name != "policy_gradient":
-            raise ValueError("objective.clip: only policy_gradient has an importance ratio to clip")
+    def _parts_fit_together(self) -> "RunConfig":
+        for check in (_objective_fits, _samples_fit, _teachers_fit):
+            check(self)
         return self
+
+    @property
+    def author(self) -> str:
+        """Who writes the completions: "student", "teacher" or "given"."""
+        if self.sampling.source != "auto":
+            return self.sampling.source
+        return "teacher" if self.objective.name == "sft" else "student"
+
+    @property
+    def needs(self) -> str:
+        """What the objective needs to know of the teacher: see OBJECTIVE_NEEDS."""
+        return OBJECTIVE_NEEDS[self.objective.name]
+
+    @property
+    def teachers(self) -> dict[str, RouteConfig]:
+        """Every teacher by its field's path."""
+        routes = {f"teacher.routes.{k}": v for k, v in self.teacher.routes.items()}
+        return {"teacher": self.teacher, **routes}
+
+
+def _objective_fits(config: RunConfig) -> None:
+    objective, name = config.objective, config.objective.name
+    if objective.clip is not None and name not in ("policy_gradient", "grpo"):
+        raise ValueError(
+            "objective.clip: only policy_gradient and grpo have an importance ratio to clip"
+        )
+    if objective.gamma and name != "policy_gradient":
+        raise ValueError(f"objective.gamma: only policy_gradient has advantages over time ({name})")
+    if objective.reference_kl and name != "grpo":
+        raise ValueError(f"objective.reference_kl: only grpo takes it ({name})")
+    if objective.reward_weight and name in ("sft", "grpo"):
+        raise ValueError(f"objective.reward_weight: is for distillation objectives ({name})")
+    if name == "grpo" or objective.reward_weight:
+        if config.prompts.grader == "none":
+            raise ValueError("prompts.grader: a reward needs a grader (got none)")
+        if config.sampling.group_size < 2:
+            raise ValueError(
+                "sampling.group_size: rewards are relative to the group, which needs at least 2 "
+                f"completions (got {config.sampling.group_size})"
+            )
+
+
+def _samples_fit(config: RunConfig) -> None:
+    name, sampling = config.objective.name, config.sampling
+    own_needed = name in ("policy_gradient", "grpo") or config.objective.reward_weight
+    if own_needed and (config.author != "student" or sampling.teacher_share):
+        raise ValueError(
+            f"sampling.source: {name} with an importance ratio needs the student's own samples"
+        )
+    if sampling.teacher_share and config.author != "student":
+        raise ValueError(
+            "sampling.teacher_share: mixes teacher samples into the student's own "
+            f"(sampling.source is {config.author})"
+        )
+    from_teacher = config.author == "teacher" or sampling.teacher_share > 0
+    if from_teacher and any(t.kind in ("remote", "none") for t in config.teachers.values()):
+        raise ValueError("sampling.source: only a teacher on this machine can write completions")
+
+
+def _teachers_fit(config: RunConfig) -> None:
+    for field, teacher in config.teachers.items():
+        if teacher.kind == "none" and config.needs != "nothing":
+            raise ValueError(f"{field}.kind: {config.objective.name} needs a teacher")
+        if teacher.kind == "remote":
+            _remote_fits(config, field, teacher)
+
+
+def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
+    possible = [k for k, v in OBJECTIVE_NEEDS.items() if v != "vocabulary"]
+    if config.needs == "vocabulary":
+        raise ValueError(
+            "objective.name: a remote teacher gives no whole distributions, which "
+            f"{config.objective.name} needs (possible: {', '.join(possible)})"
+        )
+    if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
+        raise ValueError(
+            f"objective.top_k: at most {field}.top_k, {teacher.top_k}, which the server is asked "
+            f"for (got {config.objective.top_k})"
+        )
+    if config.sampling.temperature != 1:
+        raise ValueError(
+            "sampling.temperature: a remote teacher judges at temperature 1 alone "
+            f"(got {config.sampling.temperature})"
+        )
 
 
 VISIBLE_FIELDS = (
@@ -237,9 +198,17 @@ def check_inputs(config: RunConfig) -> RunConfig:
     prompts = config.prompts
     checks: list[tuple[Callable[..., object], str | None, str]] = [
         (local_folder, config.student.model, "student.model"),
-        (local_folder, config.teacher.model, "teacher.model"),
-        (readable_file, None if prompts.source == "bundled" else prompts.source, "prompts.source"),
-        (readable_file, prompts.eval_source, "prompts.eval_source"),
+        *(
+            (local_folder, teacher.model, f"{field}.model")
+            for field, teacher in config.teachers.items()
+            if teacher.kind == "model"
+        ),
+        (readable_data, prompts.source, "prompts.source"),
+        (readable_data, prompts.eval_source, "prompts.eval_source"),
+        *(
+            (readable_data, suite.source, f"evaluation.suites.{name}.source")
+            for name, suite in config.evaluation.suites.items()
+        ),
     ]
     problems = []
     for check, value, field in checks:
@@ -337,9 +306,9 @@ def _problem(error: Any) -> dict[str, str]:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return {"field": field, "message": _unknown(field)}
-    if not field and ": " in message:  # a check over several fields names its own
-        field, _, message = message.partition(": ")
-        return {"field": field, "message": message}
+    if error["type"] == "value_error" and ": " in message:  # a check over fields names its own
+        inner, _, message = message.partition(": ")
+        return {"field": f"{field}.{inner}" if field else inner, "message": message}
     if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
         message = "must be a whole number"
     if error["type"] == "string_pattern_mismatch" and field == "device":

@@ -1,33 +1,57 @@
-"""Prompts: from the bundled generator or a JSON-lines file, split, tokenized, drawn by seed."""
+"""Prompts: drawn from any source, split, rendered and tokenized, and taken by step from a seed."""
 
-import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opd.bundled.problems import problems
-from opd.config import PromptsConfig, RunConfig
+from opd.bundled.problems import Split, problems
+from opd.config import RunConfig
+from opd.data_settings import DataConfig, PromptsConfig
+from opd.folders import BUNDLED_DATA, is_local
+from opd.mapping import Draft, Mapper, Message, bad_data
+from opd.progress import Say
+from opd.rows import Row, Table, Wanted, has_splits, open_rows
+from opd.templates import render
 from opd.types import UserError
 
-MAX_LINE_BYTES = 4_000_000
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; `number` is its place in the run's prompt set and seeds its rollouts."""
+    """One prompt; `number` is its place in the run's prompt set and seeds its rollouts.
+
+    `text` is as rendered, by the chat template too; `row` has the data's own columns and, as the
+    configuration maps them, `prompt` and `answer` (`full_answer` where answer_in_data cut it out).
+    """
 
     number: int
     text: str
     ids: tuple[int, ...]
     answer: str | None
+    row: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Message, ...] | None = None
+    completion: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Prompts of one name that the student is evaluated on, and how they are graded."""
+
+    name: str
+    prompts: Sequence[Prompt]
+    data: DataConfig
 
 
 @dataclass(frozen=True)
 class PromptSet:
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
+    probe: Sequence[Prompt] = ()
+    suites: Mapping[str, Suite] = field(default_factory=dict)
 
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
@@ -47,119 +71,287 @@ class PromptSet:
         return chosen
 
 
-def load_prompts(config: RunConfig, tokenizer: Any, context: int) -> PromptSet:
-    """The run's prompts. Raises UserError naming file and line for a row that cannot be used."""
-    source = config.prompts
-    if source.source == "bundled":
-        train, held_out = _bundled(source, config.evaluation.prompts)
-    else:
-        train, held_out = _from_files(source, config.evaluation.prompts, config.seed)
-    limit = context - config.sampling.max_new_tokens
-    if limit < 1:
+def load_prompts(
+    config: RunConfig, tokenizer: Any, context: int, say: Say = lambda _: None
+) -> PromptSet:
+    """The run's prompts. Raises UserError naming field, or file and line, of what cannot be used.
+
+    `context` is the model's, in tokens; `say` is told what is being loaded and what is left out.
+    """
+    room = context - config.sampling.max_new_tokens
+    if room < 1:
         raise UserError(
             f"{config.sampling.max_new_tokens} leaves no room for a prompt in the model's context "
             f"of {context} tokens",
             where="sampling.max_new_tokens",
         )
-    rows = _tokenized([*train, *held_out], tokenizer, limit)
-    return PromptSet(rows[: len(train)], rows[len(train) :])
+    train, held_out, probe = _drawn(config, say)
+    if config.author == "given":
+        _check_given(train, config.prompts)
+    if config.objective.name == "grpo" or config.objective.reward_weight:
+        _check_answers(train, config.prompts)
+    first = 0
+    sets = []
+    for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
+        maker = _Maker(config.prompts, tokenizer, room, f"{name} prompts", "prompts", say)
+        sets.append(maker.prompts(drafts, first))
+        first += len(drafts)
+    suites = {}
+    for name, suite in config.evaluation.suites.items():
+        path = f"evaluation.suites.{name}"
+        maker = _Maker(suite, tokenizer, room, f"prompts of {name}", path, say)
+        if suite.source == BUNDLED_DATA:
+            drafts = _bundled(suite, suite.count, "eval", config.prompts.problem_steps, path)
+        else:
+            table = open_rows(
+                suite, suite.source, Wanted(suite.split, suite.count, f"{path}.source", say)
+            )
+            drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
+        suites[name] = Suite(name, maker.prompts(drafts, first), suite)
+        first += len(drafts)
+    return PromptSet(sets[0], sets[1], sets[2], suites)
 
 
-@dataclass(frozen=True)
-class _Row:
-    text: str
-    answer: str | None
-    where: str
+def rendered(
+    prompt: Prompt, data: DataConfig, tokenizer: Any, *, template: str | None, system: str | None
+) -> tuple[str, tuple[int, ...]]:
+    """The prompt as a teacher reads it: text and ids, the student's own without either template.
+
+    `template`, over the prompt's row, replaces a plain prompt's text or the content of a chat's
+    last user message; `system` replaces a chat's system message, or becomes it. Raises UserError
+    for unknown fields and for a system message of a plain prompt.
+    """
+    if template is None and system is None:
+        return prompt.text, prompt.ids
+    if prompt.messages is None:
+        if system is not None:
+            raise UserError(
+                "only chat prompts have a system message; set prompts.chat",
+                where="teacher.system",
+            )
+        text = render(template or "", prompt.row, where="teacher.prompt")
+        return text, _ids(tokenizer, [text], chat=False)[0]
+    messages = list(prompt.messages)
+    if template is not None:
+        last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
+        if last is None:
+            raise UserError("the chat has no user message to replace", where="teacher.prompt")
+        content = render(template, prompt.row, where="teacher.prompt")
+        messages[last] = {**messages[last], "content": content}
+    if system is not None:
+        content = render(system, prompt.row, where="teacher.system")
+        messages = _with_system(messages, content, replacing=True)
+    text = _chat(tokenizer, messages, data, "teacher.prompt")
+    return text, _ids(tokenizer, [text], chat=True)[0]
 
 
-def _bundled(config: PromptsConfig, held_out: int) -> tuple[list[_Row], list[_Row]]:
-    """The split's problems; the seed is fixed, so that runs differ in their samples alone."""
+def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
+    """Train, held-out and probe rows. A source without an own one for evaluation is shuffled by
+    the seed, and its first rows are held out.
+    """
+    data, held, probe = config.prompts, config.evaluation.prompts, config.prompts.probe
+    apart = data.eval_source is not None or data.eval_split is not None
+    if data.source == BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
+        raise UserError("the bundled problems have no splits", where="prompts.eval_split")
+    if data.source == BUNDLED_DATA:
+        train = _bundled(data, data.count, "train", data.problem_steps)
+        if not apart:
+            others = _bundled(data, held + probe, "eval", data.problem_steps)
+            return train, others[:held], others[held:]
+    else:
+        enough = data.count if apart else data.count + held + probe
+        everything = not apart and is_local(data.source)
+        wanted = Wanted(data.split, sys.maxsize if everything else enough, "prompts.source", say)
+        table = open_rows(data, data.source, wanted)
+        mapped = Mapper(data, table, "prompts")
+        if not apart:
+            return _shared(config, table, mapped)
+        train = mapped(range(min(data.count, table.count)))
+    others = _apart(data, held + probe, say)
+    _check_probe(len(others), probe)
+    return train, others[probe:], others[:probe]
 
-    def rows(count: int, split: Any) -> list[_Row]:
-        try:
-            made = problems(count, seed=0, split=split, steps=config.problem_steps)
-        except ValueError as error:
-            raise UserError(str(error), where="prompts") from None
-        return [_Row(p.prompt, p.answer, f"{split} problem {i}") for i, p in enumerate(made)]
 
-    return rows(config.count, "train"), rows(held_out, "eval")
+def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
+    """The first rows of the source that is for evaluation alone."""
+    source, name = data.eval_source or data.source, "prompts.eval_source"
+    if source == BUNDLED_DATA:
+        return _bundled(data, count, "eval", data.problem_steps)
+    if data.eval_source is None:
+        name = "prompts.eval_split"
+        if not has_splits(source):
+            raise UserError(f"{source} has no splits; give prompts.eval_source", where=name)
+    table = open_rows(data, source, Wanted(data.eval_split or data.split, count, name, say))
+    return Mapper(data, table, "prompts")(range(min(count, table.count)))
 
 
-def _from_files(config: PromptsConfig, held_out: int, seed: int) -> tuple[list[_Row], list[_Row]]:
-    rows = _read(Path(config.source).expanduser(), "prompts.source")
-    if config.eval_source is not None:
-        others = _read(Path(config.eval_source).expanduser(), "prompts.eval_source")
-        return rows[: config.count], others[:held_out]
-    if len(rows) < 2:
+def _shared(
+    config: RunConfig, table: Table, mapped: Mapper
+) -> tuple[list[Draft], list[Draft], list[Draft]]:
+    data, probe = config.prompts, config.prompts.probe
+    if table.count < 2:
         raise UserError(
-            f"{config.source} has {len(rows)} prompt; at least 2 are needed to hold one out "
+            f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
             "(or give prompts.eval_source)",
             where="prompts.source",
             kind="bad data",
         )
-    random.Random(f"split/{seed}").shuffle(rows)
-    share = max(1, min(held_out, round(len(rows) * config.eval_share)))
-    return rows[share:][: config.count], rows[:share]
+    order = list(range(table.count))
+    random.Random(f"split/{config.seed}").shuffle(order)
+    most = config.evaluation.prompts + probe
+    share = max(1, min(most, round(table.count * data.eval_share)))
+    _check_probe(share, probe)
+    chosen = order[: share + data.count]
+    drafts = mapped(chosen)
+    return drafts[share:], drafts[probe:share], drafts[:probe]
 
 
-def _read(path: Path, field: str) -> list[_Row]:
-    """Rows of a JSON-lines file: `prompt` (text), optional `answer` (text or number)."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            rows = [_row(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
-    except OSError as error:
+def _check_probe(held_out: int, probe: int) -> None:
+    if held_out <= probe:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}", where=field, kind="bad data"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text: {error.reason}", where=field, kind="bad data"
-        ) from None
-    if not rows:
-        raise UserError(f"{path} holds no prompts", where=field, kind="bad data")
-    return rows
+            f"{probe} leaves none of the {held_out} held-out prompts to evaluate on; ask for fewer "
+            "or hold out more (prompts.eval_share, prompts.eval_source)",
+            where="prompts.probe",
+        )
 
 
-def _row(line: str, where: str) -> _Row:
-    if len(line) > MAX_LINE_BYTES:
-        raise _bad(where, f"the line is longer than {MAX_LINE_BYTES} characters")
+def _bundled(
+    data: DataConfig, count: int, split: Split, steps: int, path: str = "prompts"
+) -> list[Draft]:
+    """The split's problems; the seed is fixed, so that runs differ in their samples alone."""
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _bad(where, f"not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise _bad(where, "must be a JSON object")
-    prompt, answer = data.get("prompt"), data.get("answer")
-    if not isinstance(prompt, str) or not prompt:
-        given = "is missing" if "prompt" not in data else f"must be non-empty text (got {prompt!r})"
-        raise _bad(where, f"prompt {given:.200}")
-    if not prompt.isprintable() and _has_surrogates(prompt):
-        raise _bad(where, "prompt holds half a character (a lone surrogate)")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
-        raise _bad(where, f"answer must be text or a number (got {answer!r:.100})")
-    return _Row(prompt, None if answer is None else str(answer), where)
+        made = problems(count, seed=0, split=split, steps=steps)
+    except ValueError as error:
+        raise UserError(str(error), where=path) from None
+    rows = [
+        Row(
+            {"prompt": p.prompt, "answer": p.answer, "completion": p.solution},
+            f"{split} problem {i}",
+        )
+        for i, p in enumerate(made)
+    ]
+    columns = ("prompt", "answer", "completion")
+    table = Table("bundled", columns, len(rows), lambda indices: [rows[i] for i in indices])
+    return Mapper(data, table, path)(range(count))
 
 
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+@dataclass(frozen=True)
+class _Maker:
+    """Renders and tokenizes drafts; `what` and `path` name the set and its section."""
 
+    data: DataConfig
+    tokenizer: Any
+    room: int  # tokens that the context leaves for a prompt
+    what: str
+    path: str
+    say: Say
 
-def _bad(where: str, message: str) -> UserError:
-    return UserError(message, where=where, kind="bad data")
+    def prompts(self, drafts: Sequence[Draft], first: int) -> list[Prompt]:
+        """Prompts numbered from `first`; a dropped one's number is left out.
 
+        What the tokenizer puts first by itself (a BOS) belongs to a plain prompt; a chat template
+        writes it on its own.
+        """
+        made = [self._rendered(draft, first + i) for i, draft in enumerate(drafts)]
+        kept = []
+        for chat in (False, True):
+            group = [p for p in made if (p.messages is not None) is chat]
+            texts = [p.text for p in group]
+            for prompt, ids in zip(group, _ids(self.tokenizer, texts, chat=chat), strict=True):
+                if self._fits(ids, drafts[prompt.number - first].where):
+                    kept.append(replace(prompt, ids=ids))
+        self._tell_dropped(len(made), len(made) - len(kept))
+        return sorted(kept, key=lambda p: p.number)
 
-def _tokenized(rows: list[_Row], tokenizer: Any, limit: int) -> list[Prompt]:
-    """Adds token ids; what the tokenizer puts first by itself (a BOS) belongs to the prompt."""
-    encoded = tokenizer([r.text for r in rows], add_special_tokens=True)["input_ids"]
-    prompts = []
-    for number, (row, ids) in enumerate(zip(rows, encoded, strict=True)):
+    def _rendered(self, draft: Draft, number: int) -> Prompt:
+        messages, text = draft.messages, draft.text
+        if text is not None and self.data.chat:
+            messages = ({"role": "user", "content": text},)
+        if messages is not None:
+            if getattr(self.tokenizer, "chat_template", None) is None:
+                raise UserError(
+                    "the student's tokenizer has no chat template; use plain prompts, or the model "
+                    "that was tuned for chats",
+                    where=f"{self.path}.chat",
+                )
+            if self.data.system is not None:
+                messages = tuple(_with_system(messages, self.data.system, replacing=False))
+            text = _chat(self.tokenizer, messages, self.data, draft.where)
+        for part in (text, draft.completion):
+            if part is not None and SURROGATE.search(part):
+                raise bad_data(draft.where, "the prompt holds half a character (a lone surrogate)")
+        return Prompt(number, text or "", (), draft.answer, draft.row, messages, draft.completion)
+
+    def _fits(self, ids: Sequence[int], where: str) -> bool:
         if not ids:
-            raise _bad(row.where, "the prompt has no tokens")
-        if len(ids) > limit:
-            raise _bad(
-                row.where,
-                f"the prompt has {len(ids)} tokens; the model's context leaves "
-                f"room for {limit} beside sampling.max_new_tokens",
+            raise bad_data(where, "the prompt has no tokens")
+        limit = min(self.room, self.data.max_prompt_tokens or self.room)
+        if len(ids) <= limit:
+            return True
+        if self.data.overlong == "drop":
+            return False
+        reason = (
+            f"the model's context leaves room for {limit} beside sampling.max_new_tokens"
+            if limit == self.room
+            else f"{self.path}.max_prompt_tokens is {limit}"
+        )
+        raise bad_data(
+            where,
+            f"the prompt has {len(ids)} tokens; {reason} ({self.path}.overlong: drop leaves such "
+            "prompts out)",
+        )
+
+    def _tell_dropped(self, count: int, dropped: int) -> None:
+        if count and dropped == count:
+            raise bad_data(f"{self.path}.overlong", f"all {count} {self.what} are too long")
+        if dropped:
+            self.say(f"{dropped} of {count} {self.what} are too long and were left out")
+
+
+def _ids(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
+    if not texts:
+        return []
+    return [tuple(i) for i in tokenizer(list(texts), add_special_tokens=not chat)["input_ids"]]
+
+
+def _chat(tokenizer: Any, messages: Sequence[Message], data: DataConfig, where: str) -> str:
+    from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
+
+    switch = {} if data.thinking is None else {"enable_thinking": data.thinking}
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **switch
             )
-        prompts.append(Prompt(number, row.text, tuple(ids), row.answer))
-    return prompts
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        raise bad_data(where, f"the chat template refuses the messages: {error}") from None
+
+
+def _with_system(messages: Sequence[Message], text: str, *, replacing: bool) -> list[Message]:
+    """The chat with this system message: first where it has none, in place of its first one."""
+    place = next((i for i, m in enumerate(messages) if m["role"] == "system"), None)
+    system = {"role": "system", "content": text}
+    if place is None:
+        return [system, *messages]
+    if not replacing:
+        return list(messages)
+    return [*messages[:place], system, *messages[place + 1 :]]
+
+
+def _check_given(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if not draft.completion:
+            raise bad_data(
+                draft.where,
+                f"no completion in {data.columns.completion}; sampling.source given needs one of "
+                "every training prompt",
+            )
+
+
+def _check_answers(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if draft.answer is None and data.grader != "json":
+            raise bad_data(
+                draft.where, f"no answer in {data.columns.answer}; the objective needs a reward"
+            )

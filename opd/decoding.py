@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from opd.align import head_sees_only
+from opd.forward import Hidden, causal, logits_of
 
 
 class Decoder(Protocol):
@@ -100,19 +100,19 @@ class ModelDecoder:
         ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
         longest = ids.shape[1]
         ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
-        with head_sees_only(self._model, ends):
-            output = self._model(
-                input_ids=ids,
-                past_key_values=self._cache,
-                use_cache=True,
-                position_ids=torch.arange(longest, device=self._device).expand_as(ids),
-            )
+        output = causal(self._model).get_decoder()(
+            input_ids=ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            position_ids=torch.arange(longest, device=self._device).expand_as(ids),
+        )
+        states = output.last_hidden_state
+        last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
         source = to_the_right(lengths)
         for layer in self._cache.layers:
             index = source[:, None, :, None].expand_as(layer.keys)
             layer.hold(layer.keys.gather(2, index)[rows], layer.values.gather(2, index)[rows])
-        logits: Tensor = output.logits[0, rows, : self._vocab]
-        return logits
+        return logits_of(self._model, last, vocab=self._vocab)[rows]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         logits: Tensor = self._model(

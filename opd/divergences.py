@@ -6,6 +6,7 @@ Log-probabilities come in as (N, V), already divided by the temperature and norm
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,10 +37,37 @@ def k3(ratio: Tensor) -> Tensor:
     return torch.expm1(-ratio) + ratio
 
 
+class _KL(torch.autograd.Function):
+    """KL(a‖b) with the gradient of normalised a: a (log a − log b), without the term + a.
+
+    Σ_v a ∇log a = ∇Σ_v a = 0, so the term adds nothing but rounding, which Adam would blow up to
+    whole steps where both are equal; without it the gradient there is exactly 0, and one tensor
+    the size of the vocabulary is kept instead of four.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        weights = a.exp()
+        terms = weights * torch.where(a == -math.inf, torch.zeros_like(a), a - b)
+        ctx.save_for_backward(
+            terms if ctx.needs_input_grad[0] else None, weights if ctx.needs_input_grad[1] else None
+        )
+        return terms.sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        terms, weights = ctx.saved_tensors
+        grad = grads[0].unsqueeze(-1)
+        return (
+            None if terms is None else grad * terms,
+            None if weights is None else -grad * weights,
+        )
+
+
 def _kl(a: Tensor, b: Tensor) -> Tensor:
     """KL(a‖b) = Σ_v a (log a − log b); an id with a = 0 adds 0, also where b = 0."""
-    difference = torch.where(a == -math.inf, torch.zeros_like(a), a - b)
-    return (a.exp() * difference).sum(-1)
+    found: Tensor = _KL.apply(a, b)  # type: ignore[no-untyped-call]
+    return found
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -62,6 +90,16 @@ def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
         raise ValueError(f"beta: must be between 0 and 1, both excluded (got {beta})")
     mixture = torch.logaddexp(student + math.log1p(-beta), teacher + math.log(beta))
     return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+def skewed_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """KL(p‖(1 − α) q + α p), bounded by −log α where q rules out what p does; 0 ≤ α < 1."""
+    if not 0 <= alpha < 1:
+        raise ValueError(f"alpha: must be from 0 to below 1 (got {alpha})")
+    if alpha == 0:
+        return reverse_kl(student, teacher)
+    mixture = torch.logaddexp(teacher + math.log1p(-alpha), student + math.log(alpha))
+    return _kl(student, mixture)
 
 
 def entropy(logp: Tensor) -> Tensor:
@@ -89,8 +127,18 @@ def top_k_reverse_kl(student: Tensor, teacher: Tensor, ids: Tensor) -> Tensor:
     """
     if ids.shape[-1] == student.shape[-1]:
         return reverse_kl(student, teacher)
-    coarse = [
-        torch.cat([logp.gather(-1, ids), tail_log_prob(logp, ids).unsqueeze(-1)], dim=-1)
-        for logp in (student, teacher)
-    ]
-    return _kl(coarse[0], coarse[1])
+    return _kl(_bucketed(student, ids), _bucketed(teacher, ids))
+
+
+def bucketed_reverse_kl(student: Tensor, ids: Tensor, teacher: Tensor) -> Tensor:
+    """The same where only the teacher's log-probabilities (N, k) of these ids are known.
+
+    Its bucket is what is left to 1, at least 1e-12: a sum that rounds to 1 leaves nothing.
+    """
+    tail = torch.log((-torch.expm1(teacher.logsumexp(-1))).clamp(min=1e-12))
+    return _kl(_bucketed(student, ids), torch.cat([teacher, tail.unsqueeze(-1)], dim=-1))
+
+
+def _bucketed(logp: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities of the given ids and, last, of all others together: (N, k + 1)."""
+    return torch.cat([logp.gather(-1, ids), tail_log_prob(logp, ids).unsqueeze(-1)], dim=-1)

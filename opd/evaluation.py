@@ -3,20 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 
-from opd.config import RunConfig
-from opd.data import Prompt
-from opd.models import Pair
-from opd.rollouts import Written, write_evaluation
+import numpy as np
+
+from opd.data import Prompt, PromptSet
+from opd.data_settings import DataConfig
+from opd.rollouts import Writer, Written, write_evaluation
 from opd.types import Score
 
 SUITE = "heldout"
 
 
-def suite_name(temperature: float, training_temperature: float) -> str:
-    """`heldout` at the training temperature, `heldout-greedy` at 0, else with the temperature."""
+def suite_name(suite: str, temperature: float, training_temperature: float) -> str:
+    """The suite's own name at the training temperature, `-greedy` at 0, else the temperature."""
     if temperature == training_temperature:
-        return SUITE
-    return f"{SUITE}-greedy" if temperature == 0 else f"{SUITE}-t{temperature:g}"
+        return suite
+    return f"{suite}-greedy" if temperature == 0 else f"{suite}-t{temperature:g}"
 
 
 def proportion(suite: str, metric: str, values: Sequence[float]) -> Score:
@@ -25,22 +26,58 @@ def proportion(suite: str, metric: str, values: Sequence[float]) -> Score:
     return Score(suite, metric, mean, len(values), math.sqrt(mean * (1 - mean) / len(values)))
 
 
-def evaluate(
-    pair: Pair, prompts: Sequence[Prompt], config: RunConfig, stop: Callable[[], bool]
-) -> tuple[list[Score], list[Written]]:
-    """Scores at every configured temperature, and the rollouts of the first of them.
+def pass_at_k(correct: int, samples: int, k: int) -> float:
+    """1 − C(n − c, k) / C(n, k): the chance that k of n samples hold a right one, unbiased.
 
-    Per suite: pass@1 where the prompts can be graded, and the share that came to an end.
+    Source: Chen et al., arXiv 2107.03374.
+    """
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def pass_score(suite: str, k: int, rewards: Sequence[Sequence[float]]) -> Score:
+    """pass@k over prompts, one list of 0/1 rewards each; its standard error is that over prompts.
+
+    With one sample a prompt and k = 1 that is the binomial one.
+    """
+    if all(len(r) == 1 for r in rewards):
+        return proportion(suite, f"pass@{k}", [r[0] for r in rewards])
+    values = [pass_at_k(int(sum(r)), len(r), k) for r in rewards]
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Score(suite, f"pass@{k}", float(np.mean(values)), len(values), error)
+
+
+def evaluate(
+    writer: Writer, prompts: PromptSet, stop: Callable[[], bool]
+) -> tuple[list[Score], list[Written]]:
+    """Scores of every suite at every configured temperature, and rollouts of the first of them.
+
+    Per suite: pass@k where the prompts can be graded, and the share that came to an end.
     """
     scores: list[Score] = []
     shown: list[Written] = []
-    for temperature in config.evaluation.temperatures:
-        written = write_evaluation(pair, prompts, config, temperature=temperature, stop=stop)
-        suite = suite_name(temperature, config.sampling.temperature)
-        rewards = [w.reward for w in written if w.reward is not None]
-        if rewards:
-            scores.append(proportion(suite, "pass@1", rewards))
-        ended = [float(w.sample.finish_reason == "stop") for w in written]
-        scores.append(proportion(suite, "finished", ended))
-        shown = shown or written
+    suites: list[tuple[str, Sequence[Prompt], DataConfig | None]] = [
+        (SUITE, prompts.held_out, None),
+        *((s.name, s.prompts, s.data) for s in prompts.suites.values()),
+    ]
+    for name, held_out, data in suites:
+        for temperature in writer.config.evaluation.temperatures:
+            written = write_evaluation(
+                writer, held_out, temperature=temperature, stop=stop, data=data
+            )
+            suite = suite_name(name, temperature, writer.config.sampling.temperature)
+            scores += _scores(suite, written, writer.config.evaluation.pass_at)
+            shown = shown or written
     return scores, shown
+
+
+def _scores(suite: str, written: Sequence[Written], ks: Sequence[int]) -> list[Score]:
+    rewards: dict[int, list[float]] = {}
+    for w in written:
+        if w.reward is not None:
+            rewards.setdefault(w.prompt.number, []).append(w.reward)
+    found = []
+    if rewards:
+        most = min(map(len, rewards.values()))
+        found = [pass_score(suite, k, list(rewards.values())) for k in ks if k <= most]
+    ended = [float(w.sample.finish_reason == "stop") for w in written]
+    return [*found, proportion(suite, "finished", ended)]

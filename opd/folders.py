@@ -5,6 +5,8 @@ run behind, and again when the models are loaded.
 """
 
 import json
+import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,22 @@ from typing import Any
 from opd.types import UserError
 
 BUNDLED = ("bundled/student", "bundled/teacher")
+RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
+BUNDLED_DATA = "bundled"
+DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def local_folder(reference: str, *, where: str) -> Path | None:
-    """The checked folder of a bundled or local model; None for what can only be a hub id.
+    """The checked folder of a bundled or local model; None for a hub id and another run.
 
     Raises UserError for a folder that is not there or holds no usable model.
     """
     if reference in BUNDLED:
         return Path(str(resources.files("opd") / reference))
     folder = Path(reference).expanduser()
+    if RUN_REFERENCE.fullmatch(reference) and not folder.exists():
+        return None
     if folder.is_dir():
         check_folder(folder, where=where)
         return folder.resolve()
@@ -72,11 +79,29 @@ def _read_json(path: Path, *, where: str) -> dict[str, Any]:
     return data
 
 
-def readable_file(path: str, *, where: str) -> None:
-    """Raises UserError when there is no file to read at this path."""
+def is_local(reference: str) -> bool:
+    """Whether a data source is meant as a path on this disk; if not, it is a hub id."""
+    return (
+        reference.startswith((".", "/", "~"))
+        or reference.endswith(DATA_ENDINGS)
+        or reference.count("/") > 1
+        or os.path.exists(reference)
+    )
+
+
+def readable_data(reference: str, *, where: str) -> None:
+    """Raises UserError for a local file or folder that cannot be read; a hub id passes."""
+    if reference == BUNDLED_DATA or not is_local(reference):
+        return
+    path = Path(reference).expanduser()
     try:
-        with Path(path).expanduser().open("rb"):
+        if path.is_dir():
+            next(path.iterdir(), None)
             return
-    except (OSError, ValueError) as error:
+        with path.open("rb"):
+            return
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read: {reason}", where=where, kind="bad data") from None
+        raise UserError(
+            f"{reference} cannot be read: {reason}", where=where, kind="bad data"
+        ) from None

@@ -21,6 +21,7 @@ OWN_IDS = 10_000_000  # the ids that tokens given as texts alone get; above ever
 NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
 MAX_FLOAT = float(np.finfo(np.float32).max)
 FINISH_REASONS = ("stop", "length")
+AUTHORS = ("student", "teacher", "given")
 KINDS = ("train", "eval", "probe", "branch", "import")
 FLOAT_COLUMNS = (
     "sampler_logprobs",
@@ -75,7 +76,7 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
         row[name] = None if values is None else values.tolist()
     for name in ("student_topk", "teacher_topk"):
         row[name] = _pairs(getattr(record, name))
-    return row | {"temperature": rollout.temperature}
+    return row | {"temperature": rollout.temperature, "author": rollout.author}
 
 
 def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
@@ -150,6 +151,7 @@ class _Record:
             record=self._tokens(ids),
             reward=self._number("reward", None),
             answer=self._text("answer"),
+            author=self._choice("author", AUTHORS, "student"),  # type: ignore[arg-type]
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )

@@ -56,6 +56,7 @@ def _knows(model: Any, device: torch.device) -> bool:
         and not getattr(config, "mlp_bias", False)
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and model.dtype == torch.float32
+        and not torch.is_autocast_enabled(device.type)
         and model.num_parameters() <= MAX_PARAMETERS
     )
 

@@ -6,7 +6,10 @@ Only safetensors weights and transformers' own code are ever loaded: no pickle, 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,25 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from opd.folders import check_folder, local_folder
+from opd.progress import download_bar
 from opd.types import UserError
 
+ADAPTER = "adapter_config.json"
+TEACHER = "teacher.model"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +43,38 @@ class Pair:
     """Student and teacher over their shared ids, and the student's ways to stop."""
 
     student: Any
-    teacher: Any
+    teacher: Any  # None where the teacher is no model of its own
     tokenizer: Any
     vocab: int  # ids 0 … vocab − 1 are shared and mean the same
     eos_ids: tuple[int, ...]
     pad_id: int
     folders: dict[str, str]
     device: torch.device
+    dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Inside, the student computes in its dtype."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def resolve(reference: str, *, where: str) -> Path:
-    """The local folder of a model: bundled, given, or downloaded from the hub.
+def resolve(reference: str, *, where: str, say: Callable[[str], None] = _silent) -> Path:
+    """The local folder of a model: bundled, given, or downloaded from the hub, with progress said.
 
     Raises UserError that says what is missing and what to do.
     """
     folder = local_folder(reference, where=where)
     if folder is None:
-        folder = _download(reference, where=where)
+        folder = _download(reference, where=where, say=say)
         check_folder(folder, where=where)
     return folder
 
 
-def _download(reference: str, *, where: str) -> Path:
+def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path:
     try:
-        return Path(snapshot_download(reference, allow_patterns=HUB_FILES))
+        bar = download_bar(f"downloading {reference}", say)
+        return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -76,20 +99,50 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_model(folder: Path, *, where: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A causal LM in evaluation mode, dropout off, from safetensors only."""
+def load_model(
+    folder: Path,
+    *,
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    quantize: str = "none",
+) -> Any:
+    """A causal LM in evaluation mode, dropout off, from safetensors only.
+
+    A folder with an adapter alone is its base model with the adapter merged in. Quantized weights
+    are made on the device where they stay.
+    """
     quiet()
+    if (folder / ADAPTER).is_file():
+        from opd import adapters  # noqa: PLC0415 - peft takes seconds to import
+
+        base = resolve(adapters.base_of(folder, where=where), where=where)
+        model = adapters.merged(load_model(base, where=where, dtype=dtype), folder)
+        return model if device is None else model.to(device)
+    extra: dict[str, Any] = {}
+    if quantize != "none":
+        extra["quantization_config"] = quantization(quantize, where=where)
+        extra["device_map"] = {"": device or torch.device("cpu")}
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **extra,
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if "memory" in str(error):
+            raise
         raise UserError(
             f"{folder} cannot be loaded as a causal language model: {_short(error)}",
             where=where,
             kind="missing model",
         ) from None
+    if device is not None and quantize == "none":
+        model.to(device)
     return model.eval()
 
 
@@ -97,30 +150,82 @@ def load_pair(
     student: str, teacher: str, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Pair:
     """Loads both models and checks that they can be compared token by token."""
-    folders = {
-        "student": resolve(student, where="student.model"),
-        "teacher": resolve(teacher, where="teacher.model"),
-    }
-    tokenizer = load_tokenizer(folders["student"], where="student.model")
-    other = load_tokenizer(folders["teacher"], where="teacher.model")
-    models = {
-        name: load_model(folder, where=f"{name}.model", dtype=dtype).to(device)
-        for name, folder in folders.items()
-    }
-    vocab = shared_vocabulary(
-        tokenizer, other, *(logit_count(models[n]) for n in ("student", "teacher"))
-    )
-    models["teacher"].requires_grad_(False)
-    eos_ids = stop_ids(models["student"], tokenizer)
+    pair = load_student(student, device=device, dtype=dtype)
+    return with_teacher(pair, *load_teacher(teacher, pair, where="teacher.model", dtype=dtype))
+
+
+def load_student(
+    reference: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    say: Callable[[str], None] = _silent,
+) -> Pair:
+    """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`."""
+    folder = resolve(reference, where="student.model", say=say)
+    tokenizer = load_tokenizer(folder, where="student.model")
+    model = load_model(folder, where="student.model", dtype=dtype, device=device)
+    eos_ids = stop_ids(model, tokenizer)
     return Pair(
-        student=models["student"],
-        teacher=models["teacher"],
+        student=model,
+        teacher=None,
         tokenizer=tokenizer,
-        vocab=vocab,
+        vocab=logit_count(model),
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
-        folders={name: str(folder) for name, folder in folders.items()},
+        folders={"student": str(folder)},
         device=device,
+    )
+
+
+def load_teacher(
+    reference: str,
+    pair: Pair,
+    *,
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: str = "none",
+    say: Callable[[str], None] = _silent,
+) -> tuple[Any, Path, int]:
+    """A frozen model to judge the student, its folder, and how many ids both share.
+
+    Raises UserError when an id means something else to it.
+    """
+    folder = resolve(reference, where=where, say=say)
+    tokenizer = load_tokenizer(folder, where=where)
+    model = load_model(folder, where=where, dtype=dtype, device=pair.device, quantize=quantize)
+    model.requires_grad_(False)
+    vocab = shared_vocabulary(
+        pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
+    )
+    return model, folder, vocab
+
+
+def with_teacher(pair: Pair, model: Any, folder: Path, vocab: int) -> Pair:
+    """The pair with this teacher, cut to the ids that both have."""
+    return replace(
+        pair,
+        teacher=model,
+        vocab=min(pair.vocab, vocab),
+        folders=pair.folders | {"teacher": str(folder)},
+    )
+
+
+def quantization(bits: str, *, where: str) -> Any:
+    """transformers' configuration of frozen weights in 8 bits or 4 (NF4), computed in bfloat16.
+
+    Raises UserError without bitsandbytes.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"{bits} needs bitsandbytes: pip install 'opd-studio[quantized]'",
+            where=f"{where.removesuffix('.model')}.quantize",
+            kind="missing extra",
+        )
+    if bits == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
 
 
@@ -129,7 +234,9 @@ def logit_count(model: Any) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def shared_vocabulary(student: Any, teacher: Any, student_logits: int, teacher_logits: int) -> int:
+def shared_vocabulary(
+    student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
+) -> int:
     """How many leading ids both models can produce. Raises UserError when an id's text differs.
 
     Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
@@ -147,17 +254,22 @@ def shared_vocabulary(student: Any, teacher: Any, student_logits: int, teacher_l
             f"student and teacher have different tokenizers: {len(different)} of {shared} ids "
             f"differ, first id {i}: {ours.get(i)!r} and {theirs.get(i)!r}; token-level "
             "distillation needs a teacher with the student's tokenizer",
-            where="teacher.model",
+            where=where,
             kind="tokenizer mismatch",
         )
     return shared
 
 
+def declared_stops(model: Any) -> list[int]:
+    """The ids that end an answer by the model's generation settings."""
+    ids = model.generation_config.eos_token_id
+    return list(ids) if isinstance(ids, list) else [] if ids is None else [ids]
+
+
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends the model's answer, from its generation settings and its tokenizer."""
-    found: list[int] = []
-    for ids in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
-        found += ids if isinstance(ids, list) else [] if ids is None else [ids]
+    own = tokenizer.eos_token_id
+    found = [*declared_stops(model), *([] if own is None else [own])]
     if not found:
         raise UserError(
             "names no end-of-sequence token, so no answer could ever end",
@@ -185,6 +297,11 @@ def pick_device(name: str) -> torch.device:
             where="device",
         )
     return device
+
+
+def context_of(model: Any) -> int:
+    """How many tokens the model reads at most; very many where it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
 def _short(error: BaseException) -> str:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("student_topk", ALTERNATIVES),
         ("teacher_topk", ALTERNATIVES),
         ("temperature", pa.float64()),
+        ("author", pa.string()),
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),
     ]

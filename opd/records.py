@@ -31,6 +31,7 @@ def as_rollouts(
             record=record,
             reward=w.reward,
             answer=w.prompt.answer,
+            author=w.author,
         )
         for w, record in zip(written, found, strict=True)
     ]

@@ -39,10 +39,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sample:
-    """completion_ids (T,) with the EOS that ended it; sampler_logprobs (T,) in nats."""
+    """completion_ids (T,) with the EOS that ended it; sampler_logprobs (T,) in nats.
+
+    None where nobody sampled it here.
+    """
 
     completion_ids: Ints
-    sampler_logprobs: Floats
+    sampler_logprobs: Floats | None
     finish_reason: FinishReason
 
 

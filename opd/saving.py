@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from opd.adapters import load_adapter
+from opd.adapters import merged
 from opd.checkpoint import OPTIMIZER, STATE
 from opd.config import RunConfig, to_yaml
-from opd.models import load_model, load_tokenizer, resolve
+from opd.models import ADAPTER, load_model, load_tokenizer, resolve
 from opd.types import Score, UserError
-
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,7 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
 
 def _merge(checkpoint: Path, folder: Path, config: RunConfig) -> None:
     base = resolve(config.student.model, where="student.model")
-    with torch.no_grad():
-        model = load_adapter(load_model(base, where="student.model"), checkpoint).merge_and_unload()
+    model = merged(load_model(base, where="student.model"), checkpoint)
     model.save_pretrained(folder)
     load_tokenizer(base, where="student.model").save_pretrained(folder)
 

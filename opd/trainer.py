@@ -6,39 +6,44 @@ what it is given and decides, through `stop`, when to end.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from opd import checkpoint, cost
+from opd import checkpoint
 from opd.config import RunConfig
 from opd.data import PromptSet, load_prompts
-from opd.evaluation import evaluate
-from opd.models import Pair, fingerprint, load_model, load_pair, pick_device
+from opd.evaluation import SUITE, evaluate
+from opd.loading import Loaded, Outside, load
+from opd.meter import Meter
+from opd.models import context_of, fingerprint
+from opd.panel import read
 from opd.records import as_rollouts, kept
-from opd.rollouts import Written, sequences, write, write_evaluation
+from opd.rollouts import Writer, Written, sequences, write, write_evaluation
 from opd.sampling import NEVER, Stopped
-from opd.scoring import Scoring, score
+from opd.scoring import Scoring, scored
 from opd.token_text import TokenText
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
     Event,
+    Kind,
     ModelsEvent,
     PhaseEvent,
     Rollout,
+    Score,
     StepEvent,
 )
-from opd.update import Clock, Update, learning_rate, make_optimizer, update
+from opd.update import Clock, Update, learning_rate, update
 
 
 class Training:
     """One attempt at a run.
 
     `folder` receives the checkpoints; `resume_from` is a checkpoint folder to go on from; `stop` is
-    polled within long phases and ends the stream early, without an event for what was unfinished.
+    polled within long phases and ends the stream early, without an event for what was unfinished;
+    `say` is told how loading gets on.
     """
 
     def __init__(
@@ -48,16 +53,17 @@ class Training:
         *,
         stop: Callable[[], bool] = NEVER,
         resume_from: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.folder = folder
-        self._stop = stop
+        self._outside = Outside(say, stop)
         self._resume_from = resume_from
         self._step = 0
-        self._saved: list[int] = []
+        self._score: float | None = None  # held-out, after this very step
+        self._saved: list[checkpoint.Progress] = []
         self._tokens: TokenText | None = None
-        self._pair: Pair | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._loaded: Loaded | None = None
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, in order. Raises UserError for what a user can mend."""
@@ -65,6 +71,9 @@ class Training:
             yield from self._run()
         except Stopped:
             return
+        finally:
+            if self._loaded is not None:
+                self._loaded.close()
 
     def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         """id → (bytes, special?) of the run's tokenizer; only once the models are loaded."""
@@ -75,152 +84,154 @@ class Training:
     def save_checkpoint(self) -> CheckpointEvent | None:
         """Saves the student after the last finished step; None when nothing is loaded yet.
 
-        The event names the older checkpoints that `remove_old` will take away.
+        The event names the earlier checkpoints that stay; the others go when the stream goes on.
         """
-        if self._pair is None or self._optimizer is None:
+        if self._loaded is None:
             return None
+        pair = self._loaded.pair
+        progress = checkpoint.Progress(self._step, self._score)
         event = checkpoint.save(
             self.folder,
-            step=self._step,
-            model=self._pair.student,
-            tokenizer=self._pair.tokenizer,
-            optimizer=self._optimizer,
+            progress,
+            (pair.student, pair.tokenizer),
+            self._loaded.learner.optimizer,
+            self._loaded.average,
         )
-        self._saved = [s for s in self._saved if s != self._step] + [self._step]
-        return event
+        self._saved = [*(p for p in self._saved if p.step != self._step), progress]
+        gone = {p.step for p in self._expendable()}
+        return CheckpointEvent(
+            event.step,
+            event.path,
+            event.manifest,
+            keeps=tuple(p.step for p in self._saved[:-1] if p.step not in gone),
+        )
+
+    def _expendable(self) -> list[checkpoint.Progress]:
+        settings = self.config.checkpoints
+        return checkpoint.expendable(self._saved, keep=settings.keep, best=settings.best)
 
     def _run(self) -> Iterator[Event]:
         config = self.config
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         yield PhaseEvent("loading models")
-        pair = self._load()
-        yield ModelsEvent(
-            resolved=pair.folders,
-            tokenizer=fingerprint(pair.tokenizer),
-            device=str(pair.device),
-            parameters={
-                "student": pair.student.num_parameters(),
-                "teacher": pair.teacher.num_parameters(),
-            },
-        )
-        context = getattr(pair.student.config.get_text_config(), "max_position_embeddings", None)
-        prompts = load_prompts(config, pair.tokenizer, context or 2**31)
+        loaded = self._load()
+        pair = loaded.pair
+        parameters = {"student": pair.student.num_parameters()}
+        if pair.teacher is not None:
+            parameters["teacher"] = pair.teacher.num_parameters()
+        yield ModelsEvent(pair.folders, fingerprint(pair.tokenizer), str(pair.device), parameters)
+        yield PhaseEvent("loading prompts")
+        prompts = load_prompts(config, pair.tokenizer, context_of(pair.student), self._outside.say)
+        writer = Writer(pair, config, loaded.panel)
         if self._step == 0:
-            yield from self._first_look(pair, prompts)
-            yield from self._evaluation(pair, prompts)
-        meter = _Meter(pair, adapter=config.student.lora is not None)
+            yield from self._first_look(writer, prompts)
+            yield from self._evaluation(writer, prompts)
+        meter = Meter(loaded)
         while self._step < config.steps:
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
-            yield self._one_step(pair, prompts, meter)
+            yield self._one_step(writer, prompts, meter)
             if _due(self._step, config.evaluation.every, config.steps):
-                yield from self._evaluation(pair, prompts)
+                yield from self._evaluation(writer, prompts)
             if _due(self._step, config.checkpoints.every, config.steps):
                 yield from self._checkpoint()
 
-    def _load(self) -> Pair:
-        config = self.config
-        device = pick_device(config.device)
-        pair = load_pair(config.student.model, config.teacher.model, device=device)
-        student = pair.student
-        source = self._resume_from
-        if config.student.lora is not None:
-            from opd import adapters  # noqa: PLC0415 - peft takes seconds to import
+    def _load(self) -> Loaded:
+        self._loaded = load(self.config, self._resume_from, self._outside)
+        self._tokens = TokenText(self._loaded.pair.tokenizer)
+        self._step = self._loaded.step
+        if self._resume_from is not None:
+            self._saved = checkpoint.saved(self.folder, up_to=self._step)
+        return self._loaded
 
-            student = (
-                adapters.load_adapter(student, source)
-                if source
-                else adapters.with_adapter(student, config.student.lora, seed=config.seed)
-            )
-        elif source:
-            student = load_model(source, where="checkpoint")
-        student.to(device)
-        self._pair = replace(pair, student=student)
-        self._tokens = TokenText(pair.tokenizer)
-        self._optimizer = make_optimizer(student, config)
-        if source:
-            self._step = checkpoint.restore_optimizer(source, self._optimizer)
-            self._saved = checkpoint.saved_steps(self.folder, up_to=self._step)
-        return self._pair
-
-    def _one_step(self, pair: Pair, prompts: PromptSet, meter: "_Meter") -> StepEvent:
+    def _one_step(self, writer: Writer, prompts: PromptSet, meter: Meter) -> StepEvent:
+        assert self._loaded is not None
         config, step, clock = self.config, self._step + 1, Clock()
         chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
-            written = write(pair, chosen, config, step=step, stop=self._stop)
+            written = write(writer, chosen, step=step, stop=self._outside.stop)
+        learner = self._loaded.learner
         rate = learning_rate(config, step)
-        assert self._optimizer is not None
-        for group in self._optimizer.param_groups:
+        for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        done = update(pair, self._optimizer, written, config, clock, self._stop)
-        self._step = step
+        done = update(learner, written, clock, self._outside.stop)
+        if self._loaded.average is not None:
+            self._loaded.average.advance()
+        self._step, self._score = step, None
         rollouts = as_rollouts(
             written, done.records, step=step, kind="train", temperature=config.sampling.temperature
         )
         return StepEvent(
             step=step,
-            seconds=clock.seconds,
+            seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
             flops=meter.step(written),
             metrics=_metrics(written, done, rate),
             rollouts=kept(rollouts, step, config),
         )
 
-    def _first_look(self, pair: Pair, prompts: PromptSet) -> Iterator[Event]:
+    def _first_look(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         """The first rollouts for people who wait; the evaluation that follows replaces them."""
         settings = self.config.evaluation
         glance = prompts.held_out[: settings.keep]
         if glance:
             written = write_evaluation(
-                pair, glance, self.config, temperature=settings.temperatures[0], stop=self._stop
+                writer, glance, temperature=settings.temperatures[0], stop=self._outside.stop
             )
-            yield EvaluationEvent(self._step, [], self._scored(pair, written))
+            yield EvaluationEvent(self._step, [], self._scored(written[: settings.keep], "eval"))
 
-    def _evaluation(self, pair: Pair, prompts: PromptSet) -> Iterator[Event]:
+    def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
-        scores, written = evaluate(pair, prompts.held_out, self.config, self._stop)
-        kept_ones = written[: self.config.evaluation.keep]
-        yield EvaluationEvent(self._step, scores, self._scored(pair, kept_ones))
+        scores, written = evaluate(writer, prompts, self._outside.stop)
+        self._score = _headline(scores)
+        shown = self._scored(written[: self.config.evaluation.keep], "eval")
+        if prompts.probe:
+            probes = write_evaluation(
+                writer,
+                prompts.probe,
+                temperature=self.config.evaluation.temperatures[0],
+                stop=self._outside.stop,
+            )
+            shown += self._scored(probes, "probe")
+        yield EvaluationEvent(self._step, scores, shown)
 
-    def _scored(self, pair: Pair, written: Sequence[Written]) -> list[Rollout]:
+    def _scored(self, written: Sequence[Written], kind: Kind) -> list[Rollout]:
         """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
+        assert self._loaded is not None
+        if not written:
+            return []
         first = self.config.evaluation.temperatures[0]
         temperature = first or 1.0
-        found = score(
-            pair,
-            sequences(written),
-            Scoring.of(self.config, temperature),
+        settings, whole = Scoring.of(self.config, temperature), sequences(written)
+        readings = read(
+            self._loaded.panel,
+            [w.prompt for w in written],
+            whole,
+            temperature=temperature,
+            max_tokens=settings.micro_batch_tokens,
+        )
+        found = scored(
+            self._loaded.pair,
+            whole,
+            settings,
+            readings,
             sampler=[w.sample.sampler_logprobs for w in written] if first else None,
         )
-        return as_rollouts(written, found, step=self._step, kind="eval", temperature=temperature)
+        return as_rollouts(written, found, step=self._step, kind=kind, temperature=temperature)
 
     def _checkpoint(self) -> Iterator[Event]:
         event = self.save_checkpoint()
         if event is not None:
             yield event  # recorded by the consumer before anything older is removed
-            keep = self.config.checkpoints.keep
-            for step in self._saved[:-keep]:
-                checkpoint.remove(self.folder, step)
-            self._saved = self._saved[-keep:]
+            for progress in self._expendable():
+                checkpoint.remove(self.folder, progress.step)
+                self._saved.remove(progress)
 
 
-class _Meter:
-    """FLOPs executed by a step, by the formula of `opd.cost`."""
-
-    def __init__(self, pair: Pair, *, adapter: bool) -> None:
-        self._student, self._teacher = map(cost.model_cost, (pair.student, pair.teacher))
-        self._adapter = adapter
-
-    def step(self, written: Sequence[Written]) -> float:
-        groups: dict[int, tuple[int, list[int]]] = {}
-        for w in written:
-            _, lengths = groups.setdefault(w.prompt.number, (len(w.prompt.ids), []))
-            lengths.append(len(w.sample.completion_ids))
-        whole = [len(w.prompt.ids) + len(w.sample.completion_ids) for w in written]
-        return (
-            cost.sampling_flops(self._student, groups.values())
-            + cost.scoring_flops(self._teacher, whole)
-            + cost.training_flops(self._student, whole, adapter=self._adapter)
-        )
+def _headline(scores: Sequence[Score]) -> float | None:
+    """The held-out pass@1 at the training temperature, else the first one."""
+    found = [s for s in scores if s.metric == "pass@1"]
+    found.sort(key=lambda s: s.suite != SUITE)
+    return found[0].value if found else None
 
 
 def _due(step: int, every: int, last: int) -> bool:
@@ -230,26 +241,42 @@ def _due(step: int, every: int, last: int) -> bool:
 def _metrics(written: Sequence[Written], done: Update, rate: float) -> dict[str, float]:
     """The step's figures; per-token ones are means over all completion tokens, in nats."""
 
-    def all_of(name: str) -> np.ndarray:
-        return np.concatenate([getattr(r, name) for r in done.records])
+    def all_of(name: str) -> np.ndarray | None:
+        columns = [getattr(r, name) for r in done.records]
+        known = [c for c in columns if c is not None]
+        return np.concatenate(known) if len(known) == len(columns) else None
 
-    gap = all_of("student_logprobs") - all_of("sampler_logprobs")
-    lengths = [len(r) for r in done.records]
-    rewards = [w.reward for w in written if w.reward is not None]
+    student, teacher = all_of("student_logprobs"), all_of("teacher_logprobs")
+    assert student is not None
     metrics = {
-        "reverse_kl": float(all_of("reverse_kl").mean()),
-        "log_ratio": float((all_of("student_logprobs") - all_of("teacher_logprobs")).mean()),
         "loss": done.loss,
         "grad_norm": done.grad_norm,
         "learning_rate": rate,
-        "student_entropy": float(all_of("student_entropy").mean()),
-        "teacher_entropy": float(all_of("teacher_entropy").mean()),
-        "same_top": done.same_top,
-        "completion_tokens": float(np.mean(lengths)),
+        "completion_tokens": float(np.mean([len(r) for r in done.records])),
         "finished": float(np.mean([w.sample.finish_reason == "stop" for w in written])),
-        "sampler_gap": float(np.abs(gap).max()),
-        "importance_ratio": float(np.exp(gap).mean()),
     }
+    for name in ("reverse_kl", "student_entropy", "teacher_entropy"):
+        values = all_of(name)
+        if values is not None:
+            metrics[name] = float(values.mean())
+    if teacher is not None:
+        metrics["log_ratio"] = float((student - teacher).mean())
+    if done.same_top is not None:
+        metrics["same_top"] = done.same_top
+    gaps = [
+        r.student_logprobs - r.sampler_logprobs
+        for w, r in zip(written, done.records, strict=True)
+        if w.author == "student"
+        and r.student_logprobs is not None
+        and r.sampler_logprobs is not None
+    ]
+    if gaps:
+        gap = np.concatenate(gaps)
+        metrics["sampler_gap"] = float(np.abs(gap).max())
+        metrics["importance_ratio"] = float(np.exp(gap).mean())
+    rewards = [w.reward for w in written if w.reward is not None]
     if rewards:
         metrics["reward"] = float(np.mean(rewards))
+    if any(w.author != "student" for w in written):
+        metrics["by_teacher"] = float(np.mean([w.author == "teacher" for w in written]))
     return metrics

@@ -16,6 +16,7 @@ Ints = NDArray[np.int64]
 
 Kind = Literal["train", "eval", "probe", "branch", "import"]
 FinishReason = Literal["stop", "length"]
+Author = Literal["student", "teacher", "given"]  # who wrote a completion
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 CancelMode = Literal["save", "discard"]
 PHASES = ("sample", "teacher", "student", "optimizer", "store")
@@ -40,7 +41,7 @@ class TopK:
 
     ids: Ints  # (T, k), likeliest first
     logprobs: Floats  # (T, k), by the model whose top-k this is
-    other_logprobs: Floats  # (T, k), by the other model, at the same ids
+    other_logprobs: Floats | None  # (T, k), by the other model, at the same ids
     tail_mass: Floats  # (T,), probability outside the k ids
 
 
@@ -81,6 +82,7 @@ class Rollout:
     record: TokenRecord
     reward: float | None = None
     answer: str | None = None
+    author: Author = "student"
     # Each token's text, for records whose tokenizer is not at hand
     prompt_tokens: Sequence[str] | None = None
     completion_tokens: Sequence[str] | None = None
@@ -118,11 +120,15 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class CheckpointEvent:
-    """A complete folder on disk; `manifest` maps file name to SHA-256."""
+    """A complete folder on disk; `manifest` maps file name to SHA-256.
+
+    `keeps` names the earlier checkpoints' steps that stay; the others are about to be removed.
+    """
 
     step: int
     path: str
     manifest: Mapping[str, str]
+    keeps: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

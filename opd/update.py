@@ -10,35 +10,74 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opd import divergences
-from opd.align import ScoreBatch, completion_logits, micro_batches, score_batch
+from opd.align import ScoreBatch, score_batch
 from opd.config import RunConfig
+from opd.credit import check_weights, discounted, group_advantages, token_weights
+from opd.forward import Hidden, completion_hidden, logits_of, pieces, recomputing, spans
 from opd.models import Pair
-from opd.objectives import LossInputs, reduce, token_losses
+from opd.objectives import LossInputs, TokenLoss, row_scales, token_losses
+from opd.panel import Panel, read
 from opd.rollouts import Written, sequences
 from opd.sampling import Stopped
-from opd.scoring import measure, records
-from opd.types import TokenRecord, UserError
+from opd.scoring import Measures, joined, measure, records
+from opd.teachers import Reading, Teacher, sampled_log_probs
+from opd.types import Floats, TokenRecord, UserError
+
+T = TypeVar("T")
 
 
 @dataclass
 class Clock:
-    """Seconds by phase of one step."""
+    """Seconds by phase of one step; a phase within a phase is taken from the outer one."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _inner: list[float] = field(default_factory=list)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
+        self._inner.append(0.0)
         try:
             yield
         finally:
             spent = time.perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            own = spent - self._inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + own
+            if self._inner:
+                self._inner[-1] += spent
+
+    def each(self, name: str, items: Iterator[T]) -> Iterator[T]:
+        """The items, the time that each takes to come counted under the name."""
+        end = object()
+        while True:
+            with self.phase(name):
+                item: Any = next(items, end)
+            if item is end:
+                return
+            yield item
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Who learns, from whom: `reference` is the student as it started, where grpo asks for it."""
+
+    pair: Pair
+    optimizer: torch.optim.Optimizer
+    config: RunConfig
+    teachers: Panel | None  # None where the objective asks no teacher
+    reference: Teacher | None = None
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.pair.student.parameters() if p.requires_grad]
 
 
 @dataclass(frozen=True)
@@ -46,19 +85,41 @@ class Update:
     """What an update did: one token record a rollout, and the figures of the step."""
 
     records: list[TokenRecord]
-    same_top: float  # share of tokens where both models' likeliest token is the same
+    same_top: float | None  # share of tokens where both models' likeliest token is the same
     loss: float
     grad_norm: float  # before clipping
 
 
-def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.AdamW:
+@dataclass(frozen=True)
+class _Credit:
+    """What is known of a completion before its tokens are read."""
+
+    weights: Floats  # (T,) of its tokens
+    scale: float  # of its losses, by the reduction
+    reward: float | None  # relative to its group; None where nobody asks
+
+
+def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trained. Raises UserError where 8 bits are asked for without bitsandbytes."""
     settings = config.optimizer
-    return torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.beta1, settings.beta2),
+        "weight_decay": settings.weight_decay,
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(trained, **options)
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "adamw_8bit needs bitsandbytes: pip install 'opd-studio[quantized]'",
+            where="optimizer.name",
+            kind="missing extra",
+        )
+    from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415 - an optional extra
+
+    optimizer: torch.optim.Optimizer = AdamW8bit(trained, **options)
+    return optimizer
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -68,72 +129,175 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def update(
-    pair: Pair,
-    optimizer: torch.optim.Optimizer,
-    written: Sequence[Written],
-    config: RunConfig,
-    clock: Clock,
-    stop: Callable[[], bool],
+    learner: Learner, written: Sequence[Written], clock: Clock, stop: Callable[[], bool]
 ) -> Update:
     """Accumulates the gradient over micro-batches, which add up to the whole batch, and steps.
 
     Raises UserError (kind "nan loss") before the weights are touched when the loss or its gradient
     is not finite, Stopped when asked to stop between micro-batches.
     """
-    whole = sequences(written)
-    tokens = whole.completion_tokens
+    config = learner.config
+    credit = _credit(written, config, learner.pair.tokenizer.all_special_ids)
     found: dict[int, TokenRecord] = {}
-    total, same = 0.0, 0
-    optimizer.zero_grad(set_to_none=True)
-    for rows in micro_batches(whole, max_tokens=config.optimizer.micro_batch_tokens):
+    same: list[Any] = []
+    total = 0.0
+    learner.optimizer.zero_grad(set_to_none=True)
+    readings = read(
+        learner.teachers,
+        [w.prompt for w in written],
+        sequences(written),
+        temperature=config.sampling.temperature,
+        max_tokens=config.optimizer.micro_batch_tokens,
+    )
+    for rows, reading in clock.each("teacher", readings):
         if stop():
             raise Stopped
-        batch = score_batch(whole.take(rows), pad_id=pair.pad_id, device=pair.device)
-        with clock.phase("teacher"), torch.no_grad():
-            teacher = _log_probs(pair.teacher, batch, pair, config)
         with clock.phase("student"):
-            student = _log_probs(pair.student, batch, pair, config)
-            sampler = [written[i].sample.sampler_logprobs for i in rows]
-            inputs = LossInputs(
-                student,
-                teacher,
-                batch.targets,
-                torch.from_numpy(np.concatenate(sampler)).to(pair.device),
-                torch.ones(len(batch.targets), device=pair.device),
-            )
-            losses = token_losses(inputs, config.objective)
-            loss = reduce(losses.loss, tokens=tokens, reduction=config.objective.reduction)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            measures = measure(student, teacher, batch.targets, config.records.top_k)
-            same += int(measures.same_top.sum())
-            advantages = losses.advantages
-            found |= zip(
-                rows,
-                records(
-                    measures,
-                    [written[i].sample.completion_ids for i in rows],
-                    sampler=sampler,
-                    advantages=None if advantages is None else advantages.cpu().numpy(),
-                ),
-                strict=True,
-            )
+            part = _Part(learner, [written[i] for i in rows], [credit[i] for i in rows], reading)
+            loss, measures, losses = part.forward_backward(clock)
+            total += loss
+            if measures.same_top is not None:
+                same.append(measures.same_top)
+            found |= zip(rows, part.records(measures, losses), strict=True)
     with clock.phase("optimizer"):
-        norm = _step(pair, optimizer, total, config)
-    ordered = [found[i] for i in range(len(written))]
-    return Update(ordered, same / tokens, total, norm)
+        norm = _step(learner, total)
+    agreed = float(np.concatenate(same).mean()) if same else None
+    return Update([found[i] for i in range(len(written))], agreed, total, norm)
 
 
-def _log_probs(
-    model: torch.nn.Module, batch: ScoreBatch, pair: Pair, config: RunConfig
-) -> torch.Tensor:
-    logits = completion_logits(model, batch, vocab=pair.vocab)
-    return divergences.log_probs(logits, config.sampling.temperature)
+def _credit(
+    written: Sequence[Written], config: RunConfig, special_ids: Sequence[int]
+) -> list[_Credit]:
+    objective = config.objective
+    weights = [
+        token_weights(w.sample.completion_ids, special_ids, objective.weighting) for w in written
+    ]
+    check_weights(weights)
+    scales = row_scales([float(w.sum()) for w in weights], objective.reduction)
+    rewards: list[float] | list[None] = [None] * len(written)
+    if objective.name == "grpo" or objective.reward_weight:
+        rewards = group_advantages(
+            [w.reward for w in written],
+            [w.prompt.number for w in written],
+            normalize=objective.normalize_reward,
+        )
+    return [_Credit(*parts) for parts in zip(weights, scales, rewards, strict=True)]
 
 
-def _step(pair: Pair, optimizer: torch.optim.Optimizer, loss: float, config: RunConfig) -> float:
-    trained = [p for p in pair.student.parameters() if p.requires_grad]
-    norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.max_grad_norm))
+class _Part:
+    """One micro-batch of an update: its tokens as tensors, and what it leaves behind."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        written: Sequence[Written],
+        credit: Sequence[_Credit],
+        reading: Reading | None,
+    ) -> None:
+        self.learner, self.written, self.credit, self.reading = learner, written, credit, reading
+        pair = learner.pair
+        self.batch: ScoreBatch = score_batch(
+            sequences(written), pad_id=pair.pad_id, device=pair.device
+        )
+        self.weights = np.concatenate([c.weights for c in credit])
+
+    def forward_backward(self, clock: Clock) -> tuple[float, Measures, TokenLoss]:
+        """Adds this part's gradient; its reduced loss, what was measured, and the token losses.
+
+        The vocabulary is met a piece of the tokens at a time, loss and gradient together, so that
+        tokens × vocabulary is never held whole.
+        """
+        pair, config = self.learner.pair, self.learner.config
+        with clock.phase("teacher"):
+            known = self._known()
+        scale = self._per_token([c.scale for c in self.credit])
+        with pair.computing(), recomputing(pair.student):
+            hidden = completion_hidden(pair.student, self.batch)
+        leaf = hidden.states.detach().requires_grad_()
+        cuts = spans(len(self.batch.targets), vocab=pair.vocab)
+        total, measured, losses = 0.0, [], []
+        for cut, piece in zip(cuts, pieces(Hidden(leaf, hidden.form), cuts), strict=True):
+            targets = self.batch.targets[cut]
+            with clock.phase("teacher"):
+                view = self.reading.view(cut, targets) if self.reading else None
+            with pair.computing():
+                logits = logits_of(pair.student, piece, vocab=pair.vocab)
+            student = divergences.log_probs(logits, config.sampling.temperature)
+            inputs = LossInputs(
+                student=student,
+                targets=targets,
+                teacher=view.full if view else None,
+                teacher_at=view.at if view else None,
+                teacher_ids=view.top_ids if view else None,
+                teacher_top=view.top if view else None,
+                **{name: values[cut] for name, values in known.items()},
+            )
+            token_loss = token_losses(inputs, config.objective)
+            loss = (token_loss.loss * scale[cut]).sum()
+            if loss.requires_grad:  # no token of this piece may count
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            losses.append(TokenLoss(token_loss.loss.detach(), token_loss.advantages))
+            measured.append(measure(student, targets, view, config.records.top_k))
+        if leaf.grad is not None:
+            torch.autograd.backward(hidden.states, leaf.grad)
+        return total, joined(measured), _joined(losses)
+
+    def records(self, measures: Measures, losses: TokenLoss) -> list[TokenRecord]:
+        advantages = losses.advantages
+        return records(
+            measures,
+            [w.sample.completion_ids for w in self.written],
+            sampler=[w.sample.sampler_logprobs for w in self.written],
+            advantages=None if advantages is None else advantages.float().cpu().numpy(),
+            mask=self.weights,
+        )
+
+    def _known(self) -> dict[str, Tensor]:
+        """What the loss needs beside both models' distributions, (N,) each."""
+        config, targets = self.learner.config, self.batch.targets
+        sampler = np.concatenate(
+            [
+                np.zeros(len(w.sample.completion_ids), np.float32) if s is None else s
+                for w in self.written
+                for s in (w.sample.sampler_logprobs,)
+            ]
+        )
+        known = {"sampler": self._tensor(sampler), "mask": self._tensor(self.weights)}
+        if config.objective.gamma and self.reading is not None:
+            teacher = sampled_log_probs(self.reading, targets, self.learner.pair.vocab)
+            ratios = np.split(sampler - teacher.cpu().numpy(), np.cumsum(self.batch.lengths)[:-1])
+            known["log_ratio"] = self._tensor(
+                np.concatenate([discounted(r, config.objective.gamma) for r in ratios])
+            )
+        rewards = [c.reward for c in self.credit if c.reward is not None]
+        if rewards:
+            known["reward_advantage"] = self._per_token(rewards)
+        if self.learner.reference is not None:
+            (reading,) = self.learner.reference.read(
+                [sequences(self.written)], config.sampling.temperature
+            )
+            known["reference_at"] = sampled_log_probs(reading, targets, self.learner.pair.vocab)
+        return known
+
+    def _per_token(self, values: Sequence[float]) -> Tensor:
+        """One value a completion, repeated for each of its tokens."""
+        return self._tensor(np.repeat(np.asarray(values, np.float32), self.batch.lengths))
+
+    def _tensor(self, values: Floats) -> Tensor:
+        return torch.from_numpy(values).to(self.learner.pair.device)
+
+
+def _joined(losses: Sequence[TokenLoss]) -> TokenLoss:
+    advantages = [x.advantages for x in losses if x.advantages is not None]
+    return TokenLoss(
+        torch.cat([x.loss for x in losses]), torch.cat(advantages) if advantages else None
+    )
+
+
+def _step(learner: Learner, loss: float) -> float:
+    limit = learner.config.optimizer.max_grad_norm
+    norm = float(torch.nn.utils.clip_grad_norm_(learner.trained, limit))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
             f"the loss is {loss} and its gradient's norm {norm}: lower "
@@ -142,6 +306,6 @@ def _step(pair: Pair, optimizer: torch.optim.Optimizer, loss: float, config: Run
             where="optimizer",
             kind="nan loss",
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)
     return norm

@@ -18,7 +18,7 @@ PER_TOKEN = (*packing.FLOATS[:6], "teacher_rank", "advantages", "mask")
 CHUNK = 32  # rollouts a look at the database
 _PLAIN = (
     *("run_id", "step", "kind", "group", "sample", "prompt", "completion", "finish_reason"),
-    *("reward", "temperature"),
+    *("reward", "temperature", "author"),
 )
 
 

@@ -114,17 +114,13 @@ class RunWriter:
         self._vocabulary.learnt(texts)
 
     def checkpoint(self, event: CheckpointEvent) -> None:
-        """Stores where a checkpoint lies, and forgets those older than the newest `keep`."""
+        """Stores where a checkpoint lies, and forgets those that do not stay beside it."""
         table = schema.checkpoint
         key = {"run_id": self._run_id, "step": event.step}
         with self._transaction() as connection:
-            mine = select(table.c.step).where(table.c.run_id == self._run_id)
-            earlier = list(connection.scalars(mine.order_by(table.c.step.desc())))
-            kept = [s for s in earlier if s != event.step][
-                : self._config["checkpoints"]["keep"] - 1
-            ]
+            stay = [s for s in event.keeps if s != event.step]
             connection.execute(
-                delete(table).where(table.c.run_id == self._run_id, table.c.step.not_in(kept))
+                delete(table).where(table.c.run_id == self._run_id, table.c.step.not_in(stay))
             )
             values = {"path": event.path, "manifest": dict(event.manifest)}
             connection.execute(insert(table).values(**key, **values, created_at=time.time()))

@@ -22,6 +22,7 @@ SORTABLE = (
 _FIELDS = (
     *("id", "run_id", "step", "kind", "group", "sample", "tokens", "kl_sum", "kl_mean", "kl_max"),
     *("log_ratio_sum", "student_logprob_sum", "reward", "finish_reason", "temperature", "bytes"),
+    "author",
 )
 ABSENT = {
     "student_topk": "No alternatives of the student were stored (records.top_k is 0).",

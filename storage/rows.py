@@ -146,6 +146,7 @@ def _plain(rollout: Rollout) -> dict[str, Any]:
         "completion": clean(rollout.completion),
         "texts": None,
         "finish_reason": rollout.finish_reason,
+        "author": rollout.author,
         "temperature": rollout.temperature,
         "reward": finite(rollout.reward),
         "tokens": len(rollout.record),

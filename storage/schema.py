@@ -174,6 +174,7 @@ rollout = Table(
     Column("kl_max", Float),
     Column("log_ratio_sum", Float),
     Column("student_logprob_sum", Float),
+    Column("author", String(16), nullable=False, server_default="student"),
     *(
         Index(f"ix_rollout_run_id_{name}", "run_id", name)
         for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward", "step", "tokens")

@@ -49,6 +49,7 @@ class Training:
         *,
         stop: Callable[[], bool] = lambda: False,
         resume_from: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.folder = folder

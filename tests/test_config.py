@@ -52,7 +52,7 @@ def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
         {
             "student": "/no/such/folder",
             "teacher": str(tmp_path / "pickled"),
-            "prompts": {"source": str(tmp_path), "eval_source": "none.jsonl"},
+            "prompts": {"source": f"{tmp_path}/no.jsonl", "eval_source": "none.jsonl"},
         }
     )
     with pytest.raises(ConfigError) as caught:
@@ -60,7 +60,7 @@ def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
     found = {p["field"]: p["message"] for p in caught.value.problems}
     assert "/no/such/folder" in found["student.model"]
     assert "pytorch_model.bin" in found["teacher.model"]
-    assert str(tmp_path) in found["prompts.source"]
+    assert "no.jsonl" in found["prompts.source"]
     assert "none.jsonl" in found["prompts.eval_source"]
     check_inputs(parse({"student": "some/hub-id"}))
     check_inputs(parse({}))

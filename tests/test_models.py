@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from opd.adapters import with_adapter
-from opd.config import LoraConfig
 from opd.models import fingerprint, load_pair, pick_device, resolve, shared_vocabulary
+from opd.settings import LoraConfig
 from opd.types import UserError
 
 CPU = torch.device("cpu")

@@ -6,9 +6,11 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
-from opd.align import Sequences, completion_logits, micro_batches, score_batch
+from opd.align import Sequences, micro_batches, score_batch
+from opd.forward import completion_logits, spans
 from opd.models import load_pair
-from opd.scoring import Scoring, measure, records, score
+from opd.scoring import Scoring, joined, measure, records, score
+from opd.teachers import View
 
 CPU = torch.device("cpu")
 
@@ -74,6 +76,50 @@ def test_result_does_not_depend_on_padding_batch_or_chunks(folders):
         np.testing.assert_allclose(record.teacher_logprobs, alone.teacher_logprobs, atol=2e-5)
 
 
+def test_pieces_of_the_vocabulary_add_up_to_the_whole(folders, monkeypatch):
+    pair = load_pair(*folders, device=CPU)
+    whole = sequences(seed=5)
+    at_once = score(pair, whole, Scoring())
+    three = lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab)  # noqa: E731
+    monkeypatch.setattr("opd.scoring.spans", three)
+    in_pieces = score(pair, whole, Scoring())
+    for a, b in zip(at_once, in_pieces, strict=True):
+        np.testing.assert_allclose(a.reverse_kl, b.reverse_kl, atol=1e-6)
+        assert (a.teacher_rank == b.teacher_rank).all()
+        assert (a.student_topk.ids == b.student_topk.ids).all()
+        np.testing.assert_allclose(
+            a.teacher_topk.other_logprobs, b.teacher_topk.other_logprobs, atol=1e-6
+        )
+
+
+def test_spans_cover_every_token_once_within_the_limit():
+    for tokens, vocab, limit in ((10, 5, 15), (1, 100, 10), (7, 3, 1000)):
+        cuts = spans(tokens, vocab=vocab, limit=limit)
+        assert [i for cut in cuts for i in range(tokens)[cut]] == list(range(tokens))
+        assert all((c.stop - c.start) * vocab <= max(limit, vocab) for c in cuts)
+
+
+def test_what_a_teacher_does_not_say_is_none():
+    """A server names the sampled token and its likeliest ones; the rest is not made up."""
+    student = torch.log_softmax(torch.randn(3, 9), -1)
+    teacher = torch.log_softmax(torch.randn(3, 9), -1)
+    targets = torch.tensor([0, 1, 2])
+    top, ids = teacher.topk(4, dim=-1)
+    at = teacher.gather(-1, targets[:, None])[:, 0]
+    found = measure(student, targets, View(at, torch.tensor([2, 0, 1]), None, ids, top), 3)
+    assert found.reverse_kl is None
+    assert found.teacher_entropy is None
+    assert found.student_topk.other_logprobs is None
+    assert (found.teacher_topk.ids == ids[:, :3].numpy()).all()
+    np.testing.assert_allclose(
+        found.teacher_topk.tail_mass, 1 - top[:, :3].exp().sum(-1).numpy(), atol=1e-6
+    )
+    assert (found.same_top == (student.argmax(-1) == teacher.argmax(-1)).numpy()).all()
+    alone = measure(student, targets, None, 3)
+    assert alone.teacher_logprobs is None
+    assert joined([alone, alone]).student_topk.ids.shape == (6, 3)
+
+
 def test_dropout_is_off(folders):
     pair = load_pair(*folders, device=CPU)
     whole = sequences(n=2)
@@ -118,23 +164,23 @@ def test_no_logits_are_made_for_prompts_and_padding(folders):
     )
     logits = completion_logits(pair.student, batch, vocab=pair.vocab)
     handle.remove()
-    assert seen == [(1, 4)]
+    assert [n for _, n in seen] == [4]
     assert logits.shape == (4, pair.vocab)
     assert batch.lengths == (1, 3)
 
 
 def test_micro_batches_hold_every_row_once_within_the_limit():
     whole = sequences(n=20)
-    batches = micro_batches(whole, max_tokens=60)
+    batches = micro_batches(whole.lengths, max_tokens=60)
     assert sorted(i for rows in batches for i in rows) == list(range(20))
     for rows in batches:
-        assert len(rows) * max(whole.length(i) for i in rows) <= 60 or len(rows) == 1
+        assert len(rows) * max(whole.lengths[i] for i in rows) <= 60 or len(rows) == 1
 
 
 def test_empty_completion_and_wrong_length_are_named():
     with pytest.raises(ValueError, match="sequence 1: the completion is empty"):
         Sequences([[1], [2]], [[3], []])
     logp = torch.log_softmax(torch.randn(3, 5), -1)
-    measures = measure(logp, logp, torch.tensor([0, 1, 2]), 2)
+    measures = measure(logp, torch.tensor([0, 1, 2]), None, 2)
     with pytest.raises(ValueError, match="measured 3 tokens for completions of 4"):
         records(measures, [np.array([0, 1]), np.array([2, 3])])

@@ -168,7 +168,8 @@ def test_a_resumed_run_is_as_an_uninterrupted_one(engine: Engine) -> None:
         for step in steps:
             writer.step(stored.step_event(step, m=metric), stored.texts)
             if step % 3 == 0:
-                writer.checkpoint(CheckpointEvent(step, f"/c/{step}", {"f": "0" * 64}))
+                event = CheckpointEvent(step, f"/c/{step}", {"f": "0" * 64}, keeps=(step - 3,))
+                writer.checkpoint(event)
                 writer.evaluation(stored.evaluation_event(step, metric), stored.texts)
 
     train(writer, range(1, 7), 1.0)
@@ -215,12 +216,13 @@ def test_a_writer_that_lost_its_lease_writes_nothing(engine: Engine) -> None:
     assert telemetry(engine, run_id) == before
 
 
-def test_checkpoints_beyond_keep_are_forgotten(engine: Engine) -> None:
-    run_id, writer = stored.started(engine, checkpoints={"keep": 2})
-    for step in (1, 2, 3, 3):
-        writer.checkpoint(CheckpointEvent(step, f"/c/{step}", {"model.safetensors": "ab"}))
+def test_checkpoints_that_do_not_stay_are_forgotten(engine: Engine) -> None:
+    run_id, writer = stored.started(engine)
+    for step, keeps in ((1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 3)), (4, (1, 3, 4))):
+        event = CheckpointEvent(step, f"/c/{step}", {"model.safetensors": "ab"}, keeps)
+        writer.checkpoint(event)
     saved = queries.run(engine, run_id)["checkpoints"]
-    assert [(c["step"], c["path"]) for c in saved] == [(2, "/c/2"), (3, "/c/3")]
+    assert [(c["step"], c["path"]) for c in saved] == [(1, "/c/1"), (3, "/c/3"), (4, "/c/4")]
     assert saved[0]["manifest"] == {"model.safetensors": "ab"}
 
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from opd import checkpoint
+from opd import checkpoint, manifest
 from opd.config import parse
 from opd.sampling import uniforms
 from opd.trainer import Training
@@ -145,7 +145,7 @@ def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
 def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
     (event,) = of(CheckpointEvent, run(settings(place, steps=1), tmp_path))
     folder = tmp_path / "step-000001"
-    checkpoint.verify(folder, event.manifest)
+    manifest.verify(folder, event.manifest)
     for name in event.manifest:
         file = folder / name
         original = file.read_bytes()
@@ -153,11 +153,11 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
         changed[len(changed) // 2] ^= 1
         file.write_bytes(changed)
         with pytest.raises(UserError, match=name):
-            checkpoint.verify(folder, event.manifest)
+            manifest.verify(folder, event.manifest)
         file.write_bytes(original)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        checkpoint.verify(folder, event.manifest)
+        manifest.verify(folder, event.manifest)
 
 
 def test_an_interrupted_save_leaves_nothing_that_looks_whole(place, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ export class RolloutHead {
       this.facts,
       verdict(meta.reward),
       meta.finish_reason && h("span", { class: meta.finish_reason === "length" ? "tag warn" : "tag", text: meta.finish_reason === "length" ? "cut off" : "stopped" }),
+      AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
       fact("tokens", integer(n)),
       columns.reverse_kl && fact("KL", `${sum(total)} nats`),
       columns.reverse_kl && fact("mean", number(meta.kl_mean)),
@@ -51,6 +52,8 @@ export class RolloutHead {
     this.after.disabled = at !== null && total !== null && at >= total - 1;
   }
 }
+
+const AUTHORS = { teacher: "written by the coach", given: "given by the data" };
 
 function fact(name, value, kind = "fact") {
   return h("span", { class: kind }, h("span", { class: "muted", text: name }), h("span", { class: "num", text: value }));

@@ -1,4 +1,4 @@
-"""Small word problems with their right trace and an exact grader; needs the standard library only.
+"""Small word problems with their right trace and an exact grader.
 
 A problem is a chain of steps on one number that stays within 0..99, told in plain sentences:
 "Ann has 7 apples. Ann buys 5 more. Ann loses 4. How many apples does Ann have now?"
@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from opd.grading import THINK_END, exact
 
 Split = Literal["train", "eval"]
 
@@ -112,8 +114,7 @@ def stories(
 
 def grade(completion: str, answer: str) -> float:
     """1.0 where the text after the last `</think>`, stripped, is exactly `answer`, else 0.0."""
-    _, closed, final = completion.rpartition("</think>")
-    return float(bool(closed) and final.strip() == answer)
+    return exact(completion, answer) if THINK_END in completion else 0.0
 
 
 def _check(field: str, value: int, low: int, high: int) -> None:

@@ -108,7 +108,7 @@ def save(
     if not info["checkpoints"]:
         raise UserError("has no checkpoint to save", where=run)
     newest = info["checkpoints"][-1]
-    from opd.checkpoint import verify
+    from opd.manifest import verify
     from opd.saving import Provenance
     from opd.saving import save as save_student
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from opd.config import RunConfig, parse
+from opd.manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
@@ -64,6 +65,7 @@ class TrainingFactory(Protocol):
         *,
         stop: Callable[[], bool],
         resume_from: Path | None,
+        say: Callable[[str], None],
     ) -> TrainingLike: ...
 
 
@@ -146,13 +148,17 @@ def _work(
     info = queries.run(job.engine, job.run_id)
     config = _on_slot(parse(info["config"]), job.slot)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
-    step, resume_from = _start_of(info)
+    step, resume_from = _start_of(job, info)
     if job.attempt > 1:
         writer.truncate_after(step)
         _sweep(job, info)
         log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
     session = (training or _trainer())(
-        config, job.folder / "checkpoints", stop=lease.stop, resume_from=resume_from
+        config,
+        job.folder / "checkpoints",
+        stop=lease.stop,
+        resume_from=resume_from,
+        say=lambda text: jobs.set_phase(job.engine, job.run_id, job.attempt, text),
     )
     progress = _Progress(session, writer)
     with closing(session.events()) as events:  # type: ignore[type-var]
@@ -175,17 +181,19 @@ def _trainer() -> TrainingFactory:
     return Training
 
 
-def _start_of(info: dict[str, Any]) -> tuple[int, Path | None]:
-    """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none."""
-    for saved in reversed(info["checkpoints"]):
-        from opd.checkpoint import verify  # noqa: PLC0415 - loads torch
+def _start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
+    """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none.
 
+    Looked for where the data directory is now, which may have been moved since.
+    """
+    for saved in reversed(info["checkpoints"]):
+        folder = folder_of(job.folder / "checkpoints", saved["step"])
         try:
-            verify(Path(saved["path"]), saved["manifest"])
+            verify(folder, saved["manifest"])
         except UserError as error:
             log.warning("%s; taking the one before", error)
             continue
-        return int(saved["step"]), Path(saved["path"])
+        return int(saved["step"]), folder
     return -1, None
 
 

@@ -1,0 +1,95 @@
+"""The run's teachers together: which of them reads which prompt, and what it reads there.
+
+A teacher's prompt may hold what the student does not know (a hint, the solution): its sequences
+have prompts of their own, and the completion's positions follow from those.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opd.align import Sequences, micro_batches
+from opd.config import RunConfig
+from opd.data import Prompt, rendered
+from opd.models import context_of
+from opd.settings import RouteConfig
+from opd.teachers import Reading, Teacher
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`teachers` by route; "" is the teacher of all prompts that no route takes."""
+
+    teachers: Mapping[str, Teacher]
+    config: RunConfig
+    tokenizer: Any
+
+    def route(self, prompt: Prompt) -> str:
+        """Which teacher reads this prompt. Raises UserError for a row without the field."""
+        settings = self.config.teacher
+        if settings.route_by is None or not settings.routes:
+            return ""
+        if settings.route_by not in prompt.row:
+            raise UserError(
+                f"prompt {prompt.number} has no field {settings.route_by!r}; it has "
+                f"{', '.join(map(repr, prompt.row))}",
+                where="teacher.route_by",
+                kind="bad data",
+            )
+        value = str(prompt.row[settings.route_by])
+        return value if value in settings.routes else ""
+
+    def settings(self, route: str) -> RouteConfig:
+        return self.config.teacher.routes[route] if route else self.config.teacher
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
+        route = self.route(prompt)
+        settings = self.settings(route)
+        if settings.prompt is None and settings.system is None:
+            return prompt.ids
+        _, ids = rendered(
+            prompt,
+            self.config.prompts,
+            self.tokenizer,
+            template=settings.prompt,
+            system=settings.system,
+        )
+        model = self.teachers[route].model
+        room = (context_of(model) if model else 2**31) - self.config.sampling.max_new_tokens
+        if len(ids) > room:
+            raise UserError(
+                f"the teacher's prompt {prompt.number} has {len(ids)} tokens; its context leaves "
+                f"room for {room} beside sampling.max_new_tokens",
+                where="teacher.prompt",
+                kind="bad data",
+            )
+        return ids
+
+
+def read(
+    panel: Panel | None,
+    prompts: Sequence[Prompt],
+    whole: Sequences,
+    *,
+    temperature: float,
+    max_tokens: int,
+) -> Iterator[tuple[list[int], Reading | None]]:
+    """Micro-batches of rows that share a teacher, with its reading; None where nobody reads."""
+    lengths = whole.lengths
+    if panel is None or not panel.teachers:
+        yield from ((rows, None) for rows in micro_batches(lengths, max_tokens=max_tokens))
+        return
+    by_route: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        by_route.setdefault(panel.route(prompt), []).append(row)
+    for route, rows in by_route.items():
+        theirs = Sequences(
+            [panel.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
+        )
+        longer = [max(lengths[i], n) for i, n in zip(rows, theirs.lengths, strict=True)]
+        batches = micro_batches(longer, max_tokens=max_tokens)
+        readings = panel.teachers[route].read([theirs.take(b) for b in batches], temperature)
+        for batch, reading in zip(batches, readings, strict=True):
+            yield [rows[i] for i in batch], reading
