@@ -281,6 +281,9 @@ class EvaluationConfig(Section):
     lm_eval: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         [], max_length=32, description="Tasks of lm-eval before and after (extra lm-eval)."
     )
+    lm_eval_limit: int | None = Field(
+        None, ge=1, le=1_000_000, description="Examples of each such task; empty: all."
+    )
 
     @field_validator("suites", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from opd.data import PromptSet, load_prompts
 from opd.evaluation import SUITE, evaluate
 from opd.loading import Loaded, Outside, load
 from opd.meter import Meter
-from opd.models import context_of, fingerprint
+from opd.models import Pair, context_of, fingerprint
 from opd.panel import read
 from opd.records import as_rollouts, kept
 from opd.rollouts import Writer, Written, sequences, write, write_evaluation
@@ -182,6 +182,8 @@ class Training:
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
         scores, written = evaluate(writer, prompts, self._outside.stop)
+        if self._step in (0, self.config.steps):
+            scores += self._harness(writer.pair)
         self._score = _headline(scores)
         shown = self._scored(written[: self.config.evaluation.keep], "eval")
         if prompts.probe:
@@ -193,6 +195,16 @@ class Training:
             )
             shown += self._scored(probes, "probe")
         yield EvaluationEvent(self._step, scores, shown)
+
+    def _harness(self, pair: Pair) -> list[Score]:
+        settings = self.config.evaluation
+        if not settings.lm_eval:
+            return []
+        from opd.harness import harness_scores  # noqa: PLC0415 - an optional extra, slow to import
+
+        return harness_scores(
+            pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._outside.say
+        )
 
     def _scored(self, written: Sequence[Written], kind: Kind) -> list[Rollout]:
         """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
