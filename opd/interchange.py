@@ -76,7 +76,8 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
         row[name] = None if values is None else values.tolist()
     for name in ("student_topk", "teacher_topk"):
         row[name] = _pairs(getattr(record, name))
-    return row | {"temperature": rollout.temperature, "author": rollout.author}
+    author = {} if rollout.author == "student" else {"author": rollout.author}
+    return row | {"temperature": rollout.temperature} | author
 
 
 def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ PER_TOKEN = (*packing.FLOATS[:6], "teacher_rank", "advantages", "mask")
 CHUNK = 32  # rollouts a look at the database
 _PLAIN = (
     *("run_id", "step", "kind", "group", "sample", "prompt", "completion", "finish_reason"),
-    *("reward", "temperature", "author"),
+    *("reward", "temperature"),
 )
 
 
@@ -73,6 +73,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     own = row["texts"] or {}
     return {
         **{field: row[field] for field in _PLAIN},
+        **({} if row["author"] == "student" else {"author": row["author"]}),
         "prompt_token_ids": prompt_ids,
         "completion_token_ids": completion_ids,
         **{field: _listed(arrays, field) for field in PER_TOKEN},

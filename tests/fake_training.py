@@ -124,7 +124,9 @@ class Training:
         state = json.dumps({"step": self.done}).encode()
         (path / "state.json").write_bytes(state)
         manifest = {"state.json": hashlib.sha256(state).hexdigest()}
-        return CheckpointEvent(self.done, str(path), manifest)
+        earlier = sorted(int(p.name.removeprefix("step-")) for p in self.folder.glob("step-*"))
+        keeps = [step for step in earlier if step < self.done][-1:]
+        return CheckpointEvent(self.done, str(path), manifest, keeps)
 
     def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         return {i: (str(i).encode(), False) for i in ids}
