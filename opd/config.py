@@ -27,6 +27,8 @@ from opd.types import FinishReason as FinishReason
 from opd.types import Kind as Kind
 from opd.types import RunStatus as RunStatus
 from opd.types import UserError as UserError
+from opd.wording import teacher_name as teacher_name
+from opd.wording import trained as trained
 
 MAX_YAML_BYTES = 64_000
 MAX_YAML_DEPTH = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opd.adapters import merged
 from opd.checkpoint import OPTIMIZER, STATE
-from opd.config import RunConfig, to_yaml
+from opd.config import RunConfig, teacher_name, to_yaml, trained
 from opd.models import ADAPTER, load_model, load_tokenizer, resolve
 from opd.types import Score, UserError
 
@@ -81,9 +81,8 @@ def model_card(made: Provenance, *, adapter: bool) -> str:
         f"# {config.student.model.rsplit('/', 1)[-1]}, distilled on-policy",
         "",
         f"Made by OPD Studio in run `{made.run_id}`: {made.step} steps from "
-        f"`{config.student.model}` with `{config.teacher.model}` as the teacher, objective "
-        f"`{config.objective.name}` (reduction `{config.objective.reduction}`), prompts from "
-        f"`{config.prompts.source}`.",
+        f"`{config.student.model}` with `{teacher_name(config.teacher)}` as the teacher, prompts "
+        f"from `{config.prompts.source}`. Trained: {trained(config)}.",
         "",
         "| held-out score | before | after |",
         "|---|---|---|",

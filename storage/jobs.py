@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from opd.config import RunConfig
+from opd.config import RunConfig, teacher_name
 from opd.types import CancelMode, RunStatus, UserError
 from storage.engine import begin, read
 from storage.lookups import not_found, run_row
@@ -322,7 +322,7 @@ def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
         "hidden": imported,
         "recipe": recipe,
         "student": clean(config.student.model),
-        "teacher": clean(config.teacher.model),
+        "teacher": clean(teacher_name(config.teacher)),
         "objective": config.objective.name,
         "seed": config.seed,
         "steps": config.steps,

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
 
+from opd.config import UserError, parse, trained
 from storage.engine import read
 from storage.export import export_rows as export_rows
 from storage.lookups import page_limit, page_offset, run_row, shown
@@ -83,9 +84,18 @@ def run(engine: Engine, run_id: str) -> dict[str, Any]:
     return {
         **_run_item(row, tags),
         **{name: row[name] for name in details},
+        "trained": _trained(row),
         "checkpoints": saved,
         "scales": row["scales"],
     }
+
+
+def _trained(row: Any) -> str:
+    """Which quantity was trained and how it was reduced; empty for an import."""
+    try:
+        return "" if row["source"] == "import" else trained(parse(row["config"]))
+    except UserError:  # a configuration of another version
+        return ""
 
 
 def scales(engine: Engine, run_id: str) -> dict[str, float]:

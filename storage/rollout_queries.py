@@ -28,6 +28,10 @@ ABSENT = {
     "student_topk": "No alternatives of the student were stored (records.top_k is 0).",
     "teacher_topk": "No alternatives of the coach were stored (records.top_k is 0).",
     "advantages": "This objective has no advantage: it differentiates the divergence itself.",
+    "teacher_logprobs": "No coach read these tokens: the objective asks none while it trains, or "
+    "they were imported; `opd score` can add it.",
+    "reverse_kl": "Needs the coach's whole distribution, which was not there; `opd score` can add "
+    "it.",
     "sampler_logprobs": "The log-probabilities as sampled were not stored.",
     "mask": "No loss mask was stored; every token counts.",
 }

@@ -61,6 +61,7 @@ function kindOf(schema) {
   if (schema.type === "integer" || schema.type === "number") return schema.type;
   if (schema.type === "array") return "list";
   if (schema.anyOf?.some((s) => s.type === "array")) return "words";
+  if (schema.type === "object") return "json";
   return "text";
 }
 
@@ -87,11 +88,21 @@ export function readValue(field, text) {
   if (field.kind === "integer" || field.kind === "number") return numberOr(trimmed);
   if (field.kind === "list") return splitWords(trimmed).map(numberOr);
   if (field.kind === "words") return trimmed === "all-linear" ? trimmed : splitWords(trimmed);
+  if (field.kind === "json") return jsonOr(trimmed);
   return field.kind === "choice" ? text : trimmed;
 }
 
 function numberOr(text) {
   return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+}
+
+function jsonOr(text) {
+  if (text === "") return {};
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }
 
 function splitWords(text) {
@@ -100,7 +111,9 @@ function splitWords(text) {
 
 export function showValue(value) {
   if (value === null || value === undefined) return "";
-  return Array.isArray(value) ? value.join(", ") : String(value);
+  if (Array.isArray(value)) return value.join(", ");
+  if (typeof value === "object") return Object.keys(value).length ? JSON.stringify(value) : "";
+  return String(value);
 }
 
 export function flatten(config, prefix = "") {

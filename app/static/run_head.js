@@ -15,7 +15,8 @@ export class RunHead {
     this.problem = h("div");
     this.worst = h("span");
     this.all = h("span");
-    this.element = h("header", { class: "run-head" }, this.line, this.bar, this.facts, this.problem);
+    this.trained = h("p", { class: "muted run-trained", id: "trained" });
+    this.element = h("header", { class: "run-head" }, this.line, this.bar, this.facts, this.trained, this.problem);
   }
 
   /** The rollout with the worst token, once there is one. */
@@ -81,12 +82,13 @@ export class RunHead {
       ["Tokens", [short(run.tokens), h("span", { class: "muted", text: ` ${charts.tokensPerSecond()}` })]],
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
       ["Records", bytes(run.bytes)],
-      ["Objective", plain(run.objective ?? "–", 40)],
+      ["Objective", h("span", { title: plain(run.trained ?? "", 600), text: plain(run.objective ?? "–", 40) })],
       ["Started", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
     ];
     fill(this.facts, rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))));
     const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
     this.facts.firstChild.title = title;
+    this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
   }
 
   showProblem(run) {

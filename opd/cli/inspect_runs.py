@@ -80,6 +80,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
         ("KL", run["kl"]),
         ("score", f"{plain(run['score_start'])} → {plain(run['score'])}"),
     ]
+    facts.append(("trained", run["trained"]))
     if run["error_text"]:
         facts.append(("cause", f"{run['error_kind']}: {run['error_text']}"))
         facts.append(("to do", run["hint"]))
