@@ -47,6 +47,16 @@ Schema = Annotated[dict[str, Any], AfterValidator(_is_schema)]
 Grader = Literal["exact", "regex", "numeric", "math", "json", "tool_call", "none"]
 
 
+def choices(**help_texts: str) -> dict[str, Any]:
+    """What a form says of each value of a choice."""
+    return {"choices": help_texts}
+
+
+def only_for(*values: str) -> dict[str, Any]:
+    """A form shows the field for these values of its section's choice alone."""
+    return {"only_for": list(values)}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -93,14 +103,22 @@ class DataConfig(Section):
     )
     grader: Grader = Field(
         "exact",
-        description="exact: the text after </think> equals the answer. regex: what answer_pattern "
-        "finds equals it. numeric: the last number does. math: math-verify. json: valid by "
-        "json_schema. tool_call: the call's name and arguments equal it. none: no reward.",
+        description="Decides whether a completion is right.",
+        json_schema_extra=choices(
+            exact="The text after </think> equals the answer.",
+            regex="What answer_pattern finds equals the answer.",
+            numeric="The last number equals the answer, within tolerance.",
+            math="math-verify finds both equal.",
+            json="The text is JSON that satisfies json_schema.",
+            tool_call="The call's name and arguments equal the answer's.",
+            none="There is no reward.",
+        ),
     )
     answer_pattern: Pattern | None = Field(
         None,
         description="Finds the answer in a completion; its last group, last match (regex, "
         "numeric).",
+        json_schema_extra=only_for("regex", "numeric"),
     )
     answer_in_data: Pattern | None = Field(
         None,

@@ -4,10 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from opd.data_settings import Column, Reference, Section, SuiteConfig, Template
+from opd.data_settings import Section, SuiteConfig, choices, only_for
+from opd.model_settings import LoraConfig as LoraConfig
+from opd.model_settings import RouteConfig as RouteConfig
+from opd.model_settings import StudentConfig as StudentConfig
+from opd.model_settings import TeacherConfig as TeacherConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Dtype = Literal["float32", "bfloat16"]
 Need = Literal["vocabulary", "top_k", "sampled", "nothing"]
 
 # What each objective needs to know of the teacher at a token: all of its distribution, its
@@ -24,121 +27,6 @@ OBJECTIVE_NEEDS: dict[str, Need] = {
     "sft": "nothing",
     "grpo": "nothing",
 }
-
-
-class LoraConfig(Section):
-    rank: int = Field(32, ge=1, le=1024, description="Rank of the adapter's matrices.")
-    alpha: float = Field(64.0, gt=0, le=4096, description="Scale of the adapter: alpha / rank.")
-    targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="Module names that get an adapter, or all-linear."
-    )
-
-
-class StudentConfig(Section):
-    model: Reference = Field(
-        "bundled/student",
-        description="The model that is trained: bundled/student, a local folder, a hub id, or "
-        "another run (run-…, or run-…@STEP).",
-    )
-    lora: LoraConfig | None = Field(
-        None, description="Train a low-rank adapter instead of all weights."
-    )
-    dtype: Dtype = Field(
-        "float32",
-        description="bfloat16: computes in bfloat16; trained weights stay in float32.",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Computes each layer twice instead of keeping its activations."
-    )
-
-
-class RouteConfig(Section):
-    """One teacher."""
-
-    kind: Literal["model", "self", "ema", "remote", "none"] = Field(
-        "model",
-        description="model: the one named below. self: the student as it started. ema: a moving "
-        "average of the student. remote: a server that returns prompt_logprobs. none: no teacher.",
-    )
-    model: Reference = Field(
-        "bundled/teacher",
-        description="bundled/teacher, a folder, a hub id or another run (run-…, run-…@STEP); the "
-        "served model's name (remote).",
-    )
-    prompt: Template | None = Field(
-        None,
-        description="What the teacher reads in the prompt's place, over the row's fields: "
-        "'Hint: {answer}. {prompt}'. In a chat, in place of the last user message.",
-    )
-    system: Template | None = Field(
-        None, description="A system message for the teacher alone (chat prompts), over the fields."
-    )
-    ema_decay: float = Field(
-        0.99, ge=0, lt=1, description="Share of the moving average kept at each step (ema)."
-    )
-    dtype: Dtype = Field("float32", description="In which the teacher's weights are held.")
-    quantize: Literal["none", "int8", "int4"] = Field(
-        "none", description="Teacher's weights in 8 or 4 bits (needs the extra quantized)."
-    )
-    offload: bool = Field(
-        False, description="Keeps the teacher in host memory while it is not reading."
-    )
-    url: str | None = Field(
-        None,
-        max_length=2000,
-        pattern=r"^https?://[^\s]+$",
-        description="Base address of the server (remote), such as http://localhost:8000/v1.",
-    )
-    key_variable: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
-        description="Environment variable that holds the server's API key (remote).",
-    )
-    top_k: int = Field(
-        20, ge=0, le=1024, description="prompt_logprobs asked for at each token (remote)."
-    )
-    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds for one answer (remote).")
-    retries: int = Field(
-        4, ge=0, le=100, description="Further tries after a failed request (remote)."
-    )
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> "RouteConfig":
-        if self.kind == "remote" and self.url is None:
-            raise ValueError("url: a remote teacher needs its server's address")
-        if self.kind != "remote" and self.url is not None:
-            raise ValueError(f"url: only a remote teacher has one (kind is {self.kind})")
-        if self.kind != "model" and self.quantize != "none":
-            raise ValueError(f"quantize: only kind model is loaded (kind is {self.kind})")
-        if self.kind != "model" and self.offload:
-            raise ValueError(f"offload: only kind model is loaded (kind is {self.kind})")
-        return self
-
-
-class TeacherConfig(RouteConfig):
-    route_by: Column | None = Field(
-        None, description="Field of the prompt's row that decides which of the routes reads it."
-    )
-    routes: dict[str, RouteConfig] = Field(
-        default_factory=dict,
-        max_length=16,
-        description="Other teachers by that field's value; rows of other values get this one.",
-    )
-
-    @field_validator("routes", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: {"model": v} if isinstance(v, str) else v for k, v in value.items()}
-
-    @model_validator(mode="after")
-    def _routes_need_a_field(self) -> "TeacherConfig":
-        if self.routes and self.route_by is None:
-            raise ValueError("route_by: routes need the name of the field that decides")
-        if self.routes and any(t.kind in ("none", "ema") for t in (self, *self.routes.values())):
-            raise ValueError("routes: each teacher must be of kind model, self or remote")
-        return self
 
 
 class WeightingConfig(Section):
@@ -167,29 +55,50 @@ class ObjectiveConfig(Section):
         "grpo",
     ] = Field(
         "reverse_kl",
-        description="reverse_kl: KL(student‖teacher), exact, over the whole vocabulary. "
-        "forward_kl: KL(teacher‖student). jsd: between both, by beta. skewed_kl: against a mixture "
-        "of both. entropy_aware: reverse KL where the teacher is sure, forward where it is not. "
-        "student_top_k, teacher_top_k: reverse KL over that model's likeliest tokens and one "
-        "bucket for the rest. policy_gradient: the sampled token's log-ratio as advantage. sft: "
-        "likelihood of completions. grpo: reward alone, relative to the group.",
+        description="The loss of a token.",
+        json_schema_extra=choices(
+            reverse_kl="KL(student‖teacher), exact, over the whole vocabulary.",
+            forward_kl="KL(teacher‖student), exact, over the whole vocabulary.",
+            jsd="Between both KLs, by beta, over the whole vocabulary.",
+            skewed_kl="KL(student‖mixture of both), which stays bounded.",
+            entropy_aware="Reverse KL where the teacher is sure, forward KL where it is not.",
+            student_top_k="Reverse KL over the student's likeliest tokens and one bucket.",
+            teacher_top_k="Reverse KL over the teacher's likeliest tokens and one bucket; enough "
+            "for a teacher behind a server.",
+            policy_gradient="The sampled token's log-ratio as advantage, importance sampled.",
+            sft="The likelihood of completions that the teacher or the data wrote.",
+            grpo="Reward alone, relative to the group; the teacher is not asked.",
+        ),
     )
     reduction: Literal["token_mean", "sequence_mean", "sum"] = Field(
         "token_mean",
-        description="token_mean: over the step's tokens that count. sequence_mean: over each "
-        "completion, then over completions. sum: neither.",
+        description="How tokens become one number.",
+        json_schema_extra=choices(
+            token_mean="Mean over the step's tokens that count.",
+            sequence_mean="Mean over each completion, then over completions.",
+            sum="Sum; the learning rate then depends on the batch.",
+        ),
     )
     coefficient: float = Field(
-        1.0, gt=0, le=1000, description="Weight of the advantage (policy_gradient)."
+        1.0,
+        gt=0,
+        le=1000,
+        description="Weight of the advantage (policy_gradient).",
+        json_schema_extra=only_for("policy_gradient"),
     )
     clip: float | None = Field(
         None,
         gt=0,
         le=10,
         description="Clip of the importance ratio to 1 ± this (policy_gradient, grpo).",
+        json_schema_extra=only_for("policy_gradient", "grpo"),
     )
     gamma: float = Field(
-        0.0, ge=0, le=1, description="Discount of later tokens' log-ratios (policy_gradient)."
+        0.0,
+        ge=0,
+        le=1,
+        description="Discount of later tokens' log-ratios (policy_gradient).",
+        json_schema_extra=only_for("policy_gradient"),
     )
     beta: float = Field(
         0.5,
@@ -197,15 +106,28 @@ class ObjectiveConfig(Section):
         le=1,
         description="Of jsd: 0 is the forward KL, 1 the reverse KL, between them the mixture "
         "(1 − β) student + β teacher.",
+        json_schema_extra=only_for("jsd"),
     )
     skew: float = Field(
-        0.1, ge=0, lt=1, description="Share of the student in the teacher's mixture (skewed_kl)."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the student in the teacher's mixture (skewed_kl).",
+        json_schema_extra=only_for("skewed_kl"),
     )
     top_k: int = Field(
-        32, ge=1, le=4096, description="Tokens besides the bucket (student_top_k, teacher_top_k)."
+        32,
+        ge=1,
+        le=4096,
+        description="Tokens besides the bucket (student_top_k, teacher_top_k).",
+        json_schema_extra=only_for("student_top_k", "teacher_top_k"),
     )
     entropy_threshold: float = Field(
-        0.8, ge=0, le=100, description="Teacher's entropy, in nats, from which on it is not sure."
+        0.8,
+        ge=0,
+        le=100,
+        description="Teacher's entropy, in nats, from which on it is not sure.",
+        json_schema_extra=only_for("entropy_aware"),
     )
     reward_weight: float = Field(
         0.0,
@@ -218,7 +140,11 @@ class ObjectiveConfig(Section):
         True, description="Divides the group's rewards by their standard deviation."
     )
     reference_kl: float = Field(
-        0.0, ge=0, le=1000, description="Weight of the KL to the student's start (grpo)."
+        0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the KL to the student's start (grpo).",
+        json_schema_extra=only_for("grpo"),
     )
     weighting: WeightingConfig = Field(default_factory=WeightingConfig)  # type: ignore[arg-type]
 

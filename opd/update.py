@@ -100,7 +100,7 @@ class _Credit:
 
 
 def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trained. Raises UserError where 8 bits are asked for without bitsandbytes."""
+    """AdamW over what is trained. Raises UserError for 8 bits without bitsandbytes."""
     settings = config.optimizer
     options: dict[str, Any] = {
         "lr": settings.learning_rate,

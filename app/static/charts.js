@@ -39,12 +39,15 @@ export class Chart {
     this.layout = layout;
     const filled = traces.some((t) => t.y.some((v) => v !== null));
     this.empty.hidden = filled;
+    this.empty.textContent = traces.some((t) => t.x.length) ? "Not measured: the objective asks no coach" : "No value yet";
     if (!filled) return;
     const library = await load();
     if (this.traces !== traces) return; // newer data came while the library loaded
     const look = isDark() ? DARK : LIGHT;
     const styled = traces.map((t, i) => style(t, (t.stackgroup ? look.stack : look.series)[i], traces[0].x.length));
-    await library.react(this.plot, styled, frame(look, traces.length > 1, layout), CONFIG);
+    const last = Math.max(...traces.flatMap((t) => t.x));
+    const xaxis = last <= 6 ? { dtick: 1 } : {}; // few steps: no fractions of them
+    await library.react(this.plot, styled, frame(look, traces.length > 1, { ...layout, xaxis }), CONFIG);
     if (this.drawn) return;
     this.drawn = true;
     this.plot.on("plotly_click", (event) => this.click?.(event.points[0].x));

@@ -45,6 +45,7 @@ function fieldOf(path, raw, schema, nullable, standard) {
   return {
     path, group: groupOf(path), title: titleOf(path), help: raw.description ?? schema.description ?? "",
     kind: kindOf(schema), options: schema.enum ?? null, nullable, schema, standard: standard ?? null,
+    choices: raw.choices ?? null, onlyFor: raw.only_for ?? null,
   };
 }
 

@@ -12,12 +12,13 @@ export function control(field, value, changed) {
   const input = inputOf(field, id, value, changed);
   const problem = h("p", { class: "bad-text", id: `${id}-problem`, role: "alert" });
   input.setAttribute("aria-describedby", `${id}-problem ${id}-help`);
+  const help = h("p", { class: "help-text muted", id: `${id}-help`, text: helpOf(field, value) });
   const element = h(
     "div", { class: "form-row", "data-field": field.path },
     h("label", { for: id, text: field.title }),
-    h("div", { class: "form-control" }, input, listOf(field, id), problem, h("p", { class: "help-text muted", id: `${id}-help`, text: helpOf(field) })),
+    h("div", { class: "form-control" }, input, listOf(field, id), problem, help),
   );
-  return { field, input, element, problem };
+  return { field, input, element, problem, help };
 }
 
 function inputOf(field, id, value, changed) {
@@ -42,7 +43,8 @@ function listOf(field, id) {
   return words && h("datalist", { id: `${id}-list` }, words.map((value) => h("option", { value })));
 }
 
-function helpOf(field) {
+function helpOf(field, value) {
+  if (field.choices) return `${field.help} ${field.choices[value ?? field.options[0]] ?? ""}`;
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;
   if (low === undefined || high === undefined) return field.help;
@@ -51,7 +53,8 @@ function helpOf(field) {
   return `${field.help} ${from} to ${to}.`;
 }
 
-export function setControl({ field, input }, value) {
+export function setControl({ field, input, help }, value) {
+  help.textContent = helpOf(field, value);
   if (input.type === "checkbox") input.checked = Boolean(value);
   else input.value = field.kind === "choice" ? (value ?? field.options[0]) : showValue(value);
 }

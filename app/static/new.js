@@ -12,6 +12,9 @@ const GROUPS = [
   ["checkpoints", "Checkpoints"],
 ];
 
+// Which choice decides what else of a section is shown
+const CHOOSERS = { objective: "objective.name", teacher: "teacher.kind", prompts: "prompts.grader" };
+
 export function mount(root, params) {
   document.title = "New run · OPD Studio";
   new NewPage(root, params).start();
@@ -92,6 +95,7 @@ class NewPage {
       this.useBase(this.recipeConfig(name));
       about.textContent = current()?.description ?? "";
       for (const [path, c] of this.controls) setControl(c, valueAt(this.config, path));
+      this.showSwitches();
       this.again();
     }, { id: "recipe", class: "field" });
     return h("div", { class: "recipe" }, h("label", { for: "recipe", text: "Recipe" }), picker, about);
@@ -119,15 +123,20 @@ class NewPage {
       this.showSwitches();
     } else {
       assign(this.config, path, value);
+      if (field.choices) {
+        setControl(this.controls.get(path), value);
+        this.showSwitches();
+      }
     }
     this.again();
   }
 
-  /** Fields inside a switched-off section are hidden. */
+  /** Fields inside a switched-off section, and those of another choice, are hidden. */
   showSwitches() {
-    for (const field of this.fields.filter((f) => f.kind === "switch")) {
-      const on = Boolean(valueAt(this.config, field.path));
-      for (const [path, c] of this.controls) if (path.startsWith(`${field.path}.`)) c.element.hidden = !on;
+    const off = this.fields.filter((f) => f.kind === "switch" && !valueAt(this.config, f.path)).map((f) => `${f.path}.`);
+    for (const [path, c] of this.controls) {
+      const chosen = c.field.onlyFor && valueAt(this.config, CHOOSERS[c.field.group]);
+      c.element.hidden = off.some((p) => path.startsWith(p)) || Boolean(chosen && !c.field.onlyFor.includes(chosen));
     }
   }
 
