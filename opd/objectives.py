@@ -180,13 +180,14 @@ def token_losses(x: LossInputs, config: ObjectiveConfig) -> TokenLoss:
     rows = torch.nonzero(x.mask > 0).squeeze(-1)
     counted = x.where(rows)
     found = _with_reward(counted, config, OBJECTIVES[config.name](counted, config))
-    zeros = torch.zeros_like(x.sampler)
-    spread = [
-        None if values is None else zeros.index_put((rows,), (counted.mask * values).to(zeros))
-        for values in (found.loss, found.advantages)
-    ]
-    assert spread[0] is not None
-    return TokenLoss(spread[0], spread[1])
+
+    def spread(values: Tensor) -> Tensor:
+        weighted = counted.mask * values
+        return weighted.new_zeros(len(x.mask)).index_put((rows,), weighted)
+
+    return TokenLoss(
+        spread(found.loss), None if found.advantages is None else spread(found.advantages)
+    )
 
 
 def _with_reward(x: LossInputs, config: ObjectiveConfig, found: TokenLoss) -> TokenLoss:

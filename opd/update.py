@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opd import divergences
@@ -210,7 +211,7 @@ class _Part:
         pair, config = self.learner.pair, self.learner.config
         with clock.phase("teacher"):
             known = self._known()
-        scale = self._per_token([c.scale for c in self.credit])
+        scale = self._per_token([c.scale for c in self.credit])  # in float64: sums of many tokens
         with pair.computing(), recomputing(pair.student):
             hidden = completion_hidden(pair.student, self.batch)
         leaf = hidden.states.detach().requires_grad_()
@@ -272,7 +273,7 @@ class _Part:
             )
         rewards = [c.reward for c in self.credit if c.reward is not None]
         if rewards:
-            known["reward_advantage"] = self._per_token(rewards)
+            known["reward_advantage"] = self._per_token(rewards).float()
         if self.learner.reference is not None:
             (reading,) = self.learner.reference.read(
                 [sequences(self.written)], config.sampling.temperature
@@ -282,9 +283,9 @@ class _Part:
 
     def _per_token(self, values: Sequence[float]) -> Tensor:
         """One value a completion, repeated for each of its tokens."""
-        return self._tensor(np.repeat(np.asarray(values, np.float32), self.batch.lengths))
+        return self._tensor(np.repeat(np.asarray(values), self.batch.lengths))
 
-    def _tensor(self, values: Floats) -> Tensor:
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(self.learner.pair.device)
 
 
