@@ -77,7 +77,7 @@ def test_hand_value():
 
 def test_chain_rule_over_all_sequences():
     """E[Σ d_t] over every sequence equals the KL of the sequence distributions."""
-    length, vocab = 3, 3
+    length, vocab = 4, 3
     generator = torch.Generator().manual_seed(1)
     tables = {
         prefix: [

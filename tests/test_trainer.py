@@ -132,6 +132,27 @@ def test_older_checkpoints_go(place, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
+def test_the_newest_and_the_best_stay():
+    saved = [checkpoint.Progress(s, score) for s, score in enumerate([0.1, 0.9, None, 0.9, 0.5])]
+
+    def gone(**settings):
+        return [p.step for p in checkpoint.expendable(saved, **settings)]
+
+    assert gone(keep=1, best=True) == [0, 1, 2]  # of two equal ones the later stays
+    assert gone(keep=2, best=True) == [0, 1, 2]
+    assert gone(keep=1, best=False) == [0, 1, 2, 3]
+    assert gone(keep=9, best=True) == []
+    unscored = [checkpoint.Progress(s) for s in range(3)]
+    assert [p.step for p in checkpoint.expendable(unscored, keep=1, best=True)] == [0, 1]
+
+
+def test_the_event_of_a_checkpoint_names_those_that_stay(place, tmp_path):
+    config = settings(place, checkpoints={"every": 1, "keep": 1}, evaluation={"every": 1})
+    saved = of(CheckpointEvent, run(config, tmp_path))
+    folders = {int(p.name.removeprefix("step-")) for p in tmp_path.iterdir()}
+    assert folders == {saved[-1].step, *saved[-1].keeps}
+
+
 def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
     config = settings(place, checkpoints={"every": 1, "keep": 2})
     training = Training(config, tmp_path)
