@@ -7,6 +7,7 @@ lengths, never from `id == pad`, since pad and EOS may be one id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class Sequences:
     def completion_tokens(self) -> int:
         return sum(len(c) for c in self.completions)
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each sequence, prompt and completion."""
         return [len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)]
@@ -47,46 +48,115 @@ class Sequences:
 class ScoreBatch:
     """One padded forward pass and where its N completion tokens are scored.
 
-    input_ids (B, L) right-padded; scored_by (N,) flat positions in B·L whose logits score
-    the targets (N,), row after row.
+    A row holds a prompt and one completion, or several that share the prompt: then `sees` (B, 1, L,
+    L) is True where a position (third) attends to another (fourth), and positions start again with
+    each completion. The last token of a completion scores nothing and is left out.
     """
 
-    input_ids: Tensor
-    scored_by: Tensor
-    targets: Tensor
-    lengths: tuple[int, ...]  # completion tokens of each row; they sum to N
+    input_ids: Tensor  # (B, L) right-padded
+    position_ids: Tensor  # (B, L)
+    sees: Tensor | None  # None: each sees what comes before it
+    scored_by: Tensor  # (N,) flat positions in B·L whose logits score the targets
+    targets: Tensor  # (N,) completion after completion
+    lengths: tuple[int, ...]  # completion tokens of each sequence; they sum to N
 
 
-def score_batch(sequences: Sequences, *, pad_id: int, device: torch.device) -> ScoreBatch:
-    """Pads prompt + completion on the right and finds the positions that score the completion."""
-    longest = max(sequences.lengths)
-    ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
-    scored_by: list[Tensor] = []
-    targets: list[Tensor] = []
-    pairs = zip(sequences.prompts, sequences.completions, strict=True)
-    for row, (prompt, completion) in enumerate(pairs):
-        completion_ids = torch.as_tensor(completion, dtype=torch.long)
-        ids[row, : len(prompt)] = torch.as_tensor(prompt, dtype=torch.long)
-        ids[row, len(prompt) : len(prompt) + len(completion)] = completion_ids
-        first = row * longest + len(prompt) - 1
-        scored_by.append(torch.arange(first, first + len(completion)))
-        targets.append(completion_ids)
+def packs(sequences: Sequences, *, pairs_per_token: float) -> list[list[int]]:
+    """Which sequences share a row: those of one prompt, where reading it once costs less.
+
+    A row of several completions reads its prompt once, but its attention is computed over all
+    pairs of its positions, also of those that do not see each other. `pairs_per_token` is how many
+    pairs cost as much as one token; 0 means never.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(sequences.prompts):
+        key = tuple(prompt) if pairs_per_token else (i,)
+        groups.setdefault(key, []).append(i)
+    found: list[list[int]] = []
+    for rows in groups.values():
+        whole = [sequences.lengths[i] for i in rows]
+        prompt_length = len(sequences.prompts[rows[0]])
+        saved = (len(rows) - 1) * prompt_length
+        extra = pack_length(sequences, rows) ** 2 - sum(n * n for n in whole) / 2
+        if len(rows) > 1 and saved * pairs_per_token > extra:
+            found.append(rows)
+        else:
+            found += [[i] for i in rows]
+    return found
+
+
+def pack_length(sequences: Sequences, rows: Sequence[int]) -> int:
+    """Tokens of a row that holds these sequences of one prompt."""
+    own = sum(len(sequences.completions[i]) - 1 for i in rows)
+    return len(sequences.prompts[rows[0]]) + own
+
+
+def score_batch(
+    sequences: Sequences, *, pad_id: int, device: torch.device, pairs_per_token: float = 0.0
+) -> ScoreBatch:
+    """Lays sequences out in rows and finds the positions that score the completions."""
+    rows = packs(sequences, pairs_per_token=pairs_per_token)
+    longest = max(pack_length(sequences, members) for members in rows)
+    shape = (len(rows), longest)
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    positions = torch.arange(longest).repeat(len(rows), 1)
+    owner = torch.zeros(shape, dtype=torch.long)  # 0: the prompt; 1, 2 …: that completion
+    scored_by: dict[int, Tensor] = {}
+    for row, members in enumerate(rows):
+        prompt = sequences.prompts[members[0]]
+        start = len(prompt)
+        ids[row, :start] = torch.as_tensor(prompt, dtype=torch.long)
+        for number, i in enumerate(members, 1):
+            read = torch.as_tensor(sequences.completions[i], dtype=torch.long)[:-1]
+            span = slice(start, start + len(read))
+            ids[row, span], owner[row, span] = read, number
+            positions[row, span] = torch.arange(len(prompt), len(prompt) + len(read))
+            first = torch.tensor([row * longest + len(prompt) - 1])
+            scored_by[i] = torch.cat([first, row * longest + torch.arange(span.start, span.stop)])
+            start = span.stop
+    targets = [torch.as_tensor(c, dtype=torch.long) for c in sequences.completions]
     return ScoreBatch(
         ids.to(device),
-        torch.cat(scored_by).to(device),
+        positions.to(device),
+        None if len(rows) == len(sequences) else _sees(owner).to(device),
+        torch.cat([scored_by[i] for i in range(len(sequences))]).to(device),
         torch.cat(targets).to(device),
         tuple(len(c) for c in sequences.completions),
     )
 
 
-def micro_batches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Row numbers, sorted by length and cut so that B·L ≤ max_tokens (one row may be longer)."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+def _sees(owner: Tensor) -> Tensor:
+    """(B, L) owners → (B, 1, L, L): what comes before, of the prompt or the same completion."""
+    length = owner.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    same = owner.unsqueeze(2) == owner.unsqueeze(1)
+    return (causal & (same | (owner == 0).unsqueeze(1))).unsqueeze(1)
+
+
+def units(
+    sequences: Sequences, theirs: Sequences | None = None, *, pairs_per_token: float = 0.0
+) -> list[tuple[list[int], int]]:
+    """The packs with their lengths; the longer one where a teacher reads prompts of its own."""
+    both = [s for s in (sequences, theirs) if s is not None]
+    return [
+        (rows, max(pack_length(s, rows) for s in both))
+        for rows in packs(sequences, pairs_per_token=pairs_per_token)
+    ]
+
+
+def micro_batches(
+    units: Sequence[tuple[Sequence[int], int]], *, max_tokens: int
+) -> list[list[int]]:
+    """Row numbers of (rows, length) units, by length, cut so that units · longest ≤ max_tokens.
+
+    A single unit may be longer.
+    """
     batches: list[list[int]] = []
-    longest = 0
-    for row in order:
-        if not batches or longest * (len(batches[-1]) + 1) > max_tokens:
+    count = longest = 0
+    for rows, length in sorted(units, key=lambda unit: unit[1], reverse=True):
+        if not batches or longest * (count + 1) > max_tokens:
             batches.append([])
-            longest = lengths[row]
-        batches[-1].append(row)
+            count, longest = 0, length
+        batches[-1] += rows
+        count += 1
     return batches

@@ -6,6 +6,7 @@ after its head (soft-capping, scaling) is its own code's: its forward pass is ru
 standing in for the given hidden states.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from opd.align import ScoreBatch
+from opd.align import ScoreBatch, Sequences, score_batch
+from opd.cost import model_cost
 
 CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: 64 MB in float32
 
@@ -35,14 +37,49 @@ def causal(model: Any) -> Any:
 
 def completion_hidden(model: Any, batch: ScoreBatch) -> Hidden:
     """Hidden states that score the completion tokens, with gradient where the model has one."""
-    positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
     output = causal(model).get_decoder()(
         input_ids=batch.input_ids,
-        position_ids=positions.expand_as(batch.input_ids),
+        position_ids=batch.position_ids,
+        attention_mask=batch.sees,
         use_cache=False,
     )
     states: Tensor = output.last_hidden_state
     return Hidden(states.reshape(-1, states.shape[-1])[batch.scored_by], type(output))
+
+
+@torch.no_grad()
+def pairs_per_token(model: Any) -> float:
+    """How many pairs of attention cost as much as one token's matrices, for `opd.align.packs`.
+
+    0 where the model's attention takes no mask of our own (sliding windows, kernels without one),
+    and where sequences that share a prompt come out different from the same ones apart.
+    """
+    config = causal(model).config.get_text_config()
+    layer_types = getattr(config, "layer_types", None)
+    windowed = (
+        set(layer_types) != {"full_attention"}
+        if layer_types
+        else getattr(config, "sliding_window", None) is not None
+    )
+    if windowed or config._attn_implementation != "sdpa" or not _takes_packs(model):
+        return 0.0
+    cost = model_cost(causal(model))
+    return cost.parameters / (2 * cost.layers * cost.width)
+
+
+def _takes_packs(model: Any) -> bool:
+    """Do three completions of one prompt score the same in one row as in three?"""
+    weight = causal(model).get_output_embeddings().weight
+    toy = Sequences([[1, 2, 3]] * 3, [[4, 5, 6], [2, 1], [3, 3, 1, 2]])
+    together, apart = (
+        completion_hidden(
+            model, score_batch(toy, pad_id=0, device=weight.device, pairs_per_token=ratio)
+        ).states.float()
+        for ratio in (math.inf, 0.0)
+    )
+    size = float(apart.abs().max())
+    tolerance = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
+    return bool((together - apart).abs().max() <= tolerance * size)
 
 
 @contextmanager

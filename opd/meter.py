@@ -1,11 +1,14 @@
 """What a step of this run executes in FLOPs, by the formula of `opd.cost`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from opd import cost
+from opd.align import pack_length, packs
 from opd.loading import Loaded
-from opd.rollouts import Written
+from opd.rollouts import Written, sequences
+from opd.teachers import LocalTeacher
 
 
 class Meter:
@@ -23,13 +26,21 @@ class Meter:
         self._costs: dict[int, cost.ModelCost] = {}
 
     def step(self, written: Sequence[Written]) -> float:
-        whole = [len(w.prompt.ids) + len(w.sample.completion_ids) for w in written]
-        total = cost.training_flops(self._student, whole, adapter=self._adapter)
-        if self._recomputed:
-            total += cost.scoring_flops(self._student, whole)
-        if self._loaded.learner.reference is not None:
-            total += cost.scoring_flops(self._student, whole)
-        return total + self._sampling(written) + self._judging(written)
+        reading = self._reading(self._student, written, self._loaded.pair.pairs_per_token)
+        times = 2.0 if self._adapter else 3.0  # forward and backward
+        times += self._recomputed + (self._loaded.learner.reference is not None)
+        return times * reading + self._sampling(written) + self._judging(written)
+
+    def _reading(
+        self, model: cost.ModelCost, written: Sequence[Written], pairs_per_token: float
+    ) -> float:
+        """One forward pass; a row of several completions counts all pairs of its positions."""
+        whole, total = sequences(written), 0.0
+        for rows in packs(whole, pairs_per_token=pairs_per_token):
+            length = pack_length(whole, rows)
+            pairs = length**2 if len(rows) > 1 else cost.causal_pairs(0, length)
+            total += model.forward(length, pairs)
+        return total
 
     def _sampling(self, written: Sequence[Written]) -> float:
         """Prompts are read once a group, by the model that wrote it."""
@@ -53,12 +64,18 @@ class Meter:
         panel = self._loaded.learner.teachers
         if panel is None:
             return 0.0
-        total = 0.0
+        by_route: dict[str, list[Written]] = {}
         for w in written:
-            model = panel.teachers[panel.route(w.prompt)].model
-            if model is not None:
-                length = len(panel.prompt_ids(w.prompt)) + len(w.sample.completion_ids)
-                total += cost.scoring_flops(self._cost(model), [length])
+            by_route.setdefault(panel.route(w.prompt), []).append(w)
+        total = 0.0
+        for route, members in by_route.items():
+            teacher = panel.teachers[route]
+            if isinstance(teacher, LocalTeacher):
+                theirs = [
+                    replace(w, prompt=replace(w.prompt, ids=panel.prompt_ids(w.prompt)))
+                    for w in members
+                ]
+                total += self._reading(self._cost(teacher.model), theirs, teacher.pairs_per_token)
         return total
 
     def _cost(self, model: Any) -> cost.ModelCost:

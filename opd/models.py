@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from opd.folders import check_folder, local_folder
+from opd.forward import pairs_per_token
 from opd.progress import download_bar
 from opd.types import UserError
 
@@ -51,6 +52,7 @@ class Pair:
     folders: dict[str, str]
     device: torch.device
     dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
+    pairs_per_token: float = 0.0  # of the student: see `opd.align.packs`
 
     def computing(self) -> AbstractContextManager[Any]:
         """Inside, the student computes in its dtype."""
@@ -175,6 +177,7 @@ def load_student(
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         folders={"student": str(folder)},
         device=device,
+        pairs_per_token=pairs_per_token(model),
     )
 
 

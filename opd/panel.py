@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.align import Sequences, micro_batches
+from opd.align import Sequences, micro_batches, units
 from opd.config import RunConfig
 from opd.data import Prompt, rendered
 from opd.models import context_of
@@ -75,11 +75,17 @@ def read(
     *,
     temperature: float,
     max_tokens: int,
+    pairs_per_token: float,
 ) -> Iterator[tuple[list[int], Reading | None]]:
     """Micro-batches of rows that share a teacher, with its reading; None where nobody reads."""
-    lengths = whole.lengths
+
+    def batches(own: Sequences, theirs: Sequences | None = None) -> list[list[int]]:
+        return micro_batches(
+            units(own, theirs, pairs_per_token=pairs_per_token), max_tokens=max_tokens
+        )
+
     if panel is None or not panel.teachers:
-        yield from ((rows, None) for rows in micro_batches(lengths, max_tokens=max_tokens))
+        yield from ((rows, None) for rows in batches(whole))
         return
     by_route: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
@@ -88,8 +94,7 @@ def read(
         theirs = Sequences(
             [panel.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
         )
-        longer = [max(lengths[i], n) for i, n in zip(rows, theirs.lengths, strict=True)]
-        batches = micro_batches(longer, max_tokens=max_tokens)
-        readings = panel.teachers[route].read([theirs.take(b) for b in batches], temperature)
-        for batch, reading in zip(batches, readings, strict=True):
+        cut = batches(whole.take(rows), theirs)
+        readings = panel.teachers[route].read([theirs.take(b) for b in cut], temperature)
+        for batch, reading in zip(cut, readings, strict=True):
             yield [rows[i] for i in batch], reading

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from opd import divergences
-from opd.align import Sequences, micro_batches, score_batch
+from opd.align import Sequences, micro_batches, score_batch, units
 from opd.config import RunConfig
 from opd.forward import completion_hidden, logits_of, pieces, spans
 from opd.models import Pair
@@ -63,7 +63,9 @@ def score(
 ) -> list[TokenRecord]:
     """Teacher-forces given completions through both models; one record a sequence, no training."""
     teacher = LocalTeacher(pair.teacher, reader_of(pair))
-    rows = micro_batches(whole.lengths, max_tokens=settings.micro_batch_tokens)
+    rows = micro_batches(
+        units(whole, pairs_per_token=pair.pairs_per_token), max_tokens=settings.micro_batch_tokens
+    )
     readings = teacher.read([whole.take(r) for r in rows], settings.temperature)
     return scored(pair, whole, settings, zip(rows, readings, strict=True), sampler)
 
@@ -79,7 +81,12 @@ def scored(
     """The records of micro-batches that a teacher read already."""
     found: dict[int, TokenRecord] = {}
     for rows, reading in readings:
-        batch = score_batch(whole.take(rows), pad_id=pair.pad_id, device=pair.device)
+        batch = score_batch(
+            whole.take(rows),
+            pad_id=pair.pad_id,
+            device=pair.device,
+            pairs_per_token=pair.pairs_per_token,
+        )
         with pair.computing():
             hidden = completion_hidden(pair.student, batch)
         cuts = spans(len(batch.targets), vocab=pair.vocab)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opd import divergences
 from opd.align import ScoreBatch, Sequences, score_batch
-from opd.forward import Hidden, completion_hidden, logits_of, spans
+from opd.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Reader:
     pad_id: int
     device: torch.device
 
-    def batch(self, sequences: Sequences) -> ScoreBatch:
-        return score_batch(sequences, pad_id=self.pad_id, device=self.device)
+    def batch(self, sequences: Sequences, pairs: float) -> ScoreBatch:
+        return score_batch(sequences, pad_id=self.pad_id, device=self.device, pairs_per_token=pairs)
 
 
 class LocalTeacher:
@@ -76,6 +76,8 @@ class LocalTeacher:
         offload: bool = False,
     ) -> None:
         self.model, self.reader, self.state = model, reader, state
+        with state():
+            self.pairs_per_token = pairs_per_token(model)
         self._offload = offload and reader.device.type != "cpu"
         self.put_aside()
 
@@ -93,7 +95,8 @@ class LocalTeacher:
 
     def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
         with torch.no_grad(), self.state():
-            hidden = completion_hidden(self.model, self.reader.batch(batch))
+            rows = self.reader.batch(batch, self.pairs_per_token)
+            hidden = completion_hidden(self.model, rows)
         if aside:
             hidden = Hidden(hidden.states.cpu(), hidden.form)
         return LocalReading(self, hidden, temperature)

@@ -220,6 +220,7 @@ class Training:
             whole,
             temperature=temperature,
             max_tokens=settings.micro_batch_tokens,
+            pairs_per_token=self._loaded.pair.pairs_per_token,
         )
         found = scored(
             self._loaded.pair,

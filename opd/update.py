@@ -149,6 +149,7 @@ def update(
         sequences(written),
         temperature=config.sampling.temperature,
         max_tokens=config.optimizer.micro_batch_tokens,
+        pairs_per_token=learner.pair.pairs_per_token,
     )
     for rows, reading in clock.each("teacher", readings):
         if stop():
@@ -198,7 +199,10 @@ class _Part:
         self.learner, self.written, self.credit, self.reading = learner, written, credit, reading
         pair = learner.pair
         self.batch: ScoreBatch = score_batch(
-            sequences(written), pad_id=pair.pad_id, device=pair.device
+            sequences(written),
+            pad_id=pair.pad_id,
+            device=pair.device,
+            pairs_per_token=pair.pairs_per_token,
         )
         self.weights = np.concatenate([c.weights for c in credit])
 

@@ -1,12 +1,14 @@
 """Token records against plain float64 transformers, one unpadded sequence at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
-from opd.align import Sequences, micro_batches, score_batch
+from opd.align import Sequences, micro_batches, packs, score_batch, units
 from opd.forward import completion_logits, spans
 from opd.models import load_pair
 from opd.scoring import Scoring, joined, measure, records, score
@@ -171,10 +173,56 @@ def test_no_logits_are_made_for_prompts_and_padding(folders):
 
 def test_micro_batches_hold_every_row_once_within_the_limit():
     whole = sequences(n=20)
-    batches = micro_batches(whole.lengths, max_tokens=60)
+    batches = micro_batches(units(whole), max_tokens=60)
     assert sorted(i for rows in batches for i in rows) == list(range(20))
     for rows in batches:
-        assert len(rows) * max(whole.lengths[i] for i in rows) <= 60 or len(rows) == 1
+        read = max(whole.lengths[i] - 1 for i in rows)  # the last token scores nothing
+        assert len(rows) * read <= 60 or len(rows) == 1
+
+
+def sharing(prompt, completions, others=()):
+    return Sequences(
+        [[*prompt]] * completions + [list(p) for p in others],
+        [[5 + i, 6, 7, 8][: 1 + i % 4] + [tiny.EOS] for i in range(completions + len(others))],
+    )
+
+
+def test_prompts_are_shared_where_that_costs_less():
+    whole = sharing(range(2, 12), 4, others=[[3, 4]])
+    assert packs(whole, pairs_per_token=0) == [[0], [1], [2], [3], [4]]
+    assert packs(whole, pairs_per_token=1e9) == [[0, 1, 2, 3], [4]]
+    assert packs(whole, pairs_per_token=1e-3) == [[0], [1], [2], [3], [4]]  # pairs cost too much
+    assert units(whole, pairs_per_token=1e9) == [([0, 1, 2, 3], 10 + 1 + 2 + 3 + 4), ([4], 3)]
+
+
+def test_a_shared_row_by_hand():
+    """Two completions of one prompt: positions start again, neither sees the other."""
+    whole = Sequences([[4, 8], [4, 8]], [[5, 6, 0], [7, 0]])
+    batch = score_batch(whole, pad_id=1, device=CPU, pairs_per_token=1e9)
+    assert batch.input_ids.tolist() == [[4, 8, 5, 6, 7]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert batch.scored_by.tolist() == [1, 2, 3, 1, 4]
+    assert batch.targets.tolist() == [5, 6, 0, 7, 0]
+    assert batch.sees[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+def test_sharing_a_prompt_changes_no_number(folders):
+    """Where the attention takes no such mask (Gemma 2's windows), nothing is shared."""
+    pair = load_pair(*folders, device=CPU)
+    whole = sharing(range(2, 12), 4, others=[[3, 4], [3, 4], [9]])
+    windows = pair.student.config.model_type == "gemma2"
+    assert (pair.pairs_per_token == 0) == windows
+    together = score(replace(pair, pairs_per_token=0 if windows else 1e9), whole, Scoring())
+    apart = score(replace(pair, pairs_per_token=0), whole, Scoring())
+    for a, b in zip(together, apart, strict=True):
+        for name in ("student_logprobs", "teacher_logprobs", "reverse_kl"):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=5e-5)
 
 
 def test_empty_completion_and_wrong_length_are_named():

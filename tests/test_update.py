@@ -1,5 +1,7 @@
 """One update against plain autograd in float64: pieces, micro-batches, padding and masks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -38,6 +40,8 @@ def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective
         }
     )
     pair = load_pair(*folders, device=CPU)
+    if pair.pairs_per_token:  # prompts are shared wherever they can be
+        pair = replace(pair, pairs_per_token=1e9)
     pair.student.double()
     pair.teacher.double()
     teacher = LocalTeacher(pair.teacher, reader_of(pair))
@@ -54,8 +58,9 @@ def rollouts(n=7, vocab=300):
     """Completions of different lengths with made-up sampler log-probabilities and rewards."""
     rng = np.random.default_rng(1)
     written = []
+    prompts = [tuple(rng.integers(2, vocab, rng.integers(1, 9)).tolist()) for _ in range(n)]
     for i in range(n):
-        prompt = tuple(rng.integers(2, vocab, rng.integers(1, 9)).tolist())
+        prompt = prompts[i // 2]
         ids = np.append(rng.integers(2, vocab, rng.integers(0, 9)), tiny.EOS)
         sample = Sample(ids, -rng.random(len(ids)).astype(np.float32) * 3, "stop")
         written.append(Written(Prompt(i // 2, "", prompt, None), i % 2, sample, "", float(i % 3)))
@@ -90,8 +95,8 @@ def naive(student, written, loss_of):
 
 
 def close(found, expected, kind):
-    """To 1e-7 relative; Gemma 2 computes its normalisation in float32, whatever the weights are."""
-    tolerance = 1e-4 if kind == "gemma2" else 1e-7
+    """To 1e-9 in GPT-2; the others normalise and rotate in float32, whatever their weights are."""
+    tolerance = {"gpt2": 1e-9, "gemma2": 1e-4}.get(kind, 1e-5)
     scale = max(float(g.abs().max()) for g in expected.values())
     for name, value in expected.items():
         torch.testing.assert_close(
@@ -158,7 +163,7 @@ def test_micro_batches_and_pieces_add_up_to_the_whole(folders, name, reduction, 
         learner(folders, reference=name == "grpo", micro_batch_tokens=64, **objective), rollouts()
     )
     kind = kind_of(at_once)
-    assert report.loss == pytest.approx(other.loss, rel=1e-6 if kind == "gemma2" else 1e-9)
+    assert report.loss == pytest.approx(other.loss, rel=1e-9 if kind == "gpt2" else 1e-6)
     close(parts, whole, kind)
     for a, b in zip(report.records, other.records, strict=True):
         np.testing.assert_allclose(a.student_logprobs, b.student_logprobs, atol=1e-5)
