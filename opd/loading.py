@@ -90,7 +90,11 @@ def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
     computes = DTYPES[settings.dtype]
     held = computes if settings.lora is not None else torch.float32
     pair = load_student(
-        settings.model, device=pick_device(config.device), dtype=held, say=outside.say
+        settings.model,
+        device=pick_device(config.device),
+        dtype=held,
+        weights=source if settings.lora is None else None,
+        say=outside.say,
     )
     student: Any = pair.student
     if settings.lora is not None:
@@ -101,8 +105,6 @@ def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
             if source
             else adapters.with_adapter(student, settings.lora, seed=config.seed)
         )
-    elif source:
-        student = load_model(source, where="checkpoint")
     student.to(pair.device)
     if settings.gradient_checkpointing:
         causal(student).activation_checkpointing_enable(

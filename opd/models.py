@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -79,8 +84,11 @@ def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path
         return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
+        gated = isinstance(error, RepositoryNotFoundError)  # of which a gated one is a kind
+        advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
         raise UserError(
-            f"{reference!r} is no local folder and could not be fetched from the hub: {reason}",
+            f"{reference!r} is no local folder and could not be fetched from the hub: "
+            f"{reason}{advice}",
             where=where,
             kind="missing model",
         ) from None
@@ -161,12 +169,16 @@ def load_student(
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    weights: Path | None = None,
     say: Callable[[str], None] = _silent,
 ) -> Pair:
-    """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`."""
+    """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`.
+
+    `weights` is a checkpoint of it to load in its place.
+    """
     folder = resolve(reference, where="student.model", say=say)
     tokenizer = load_tokenizer(folder, where="student.model")
-    model = load_model(folder, where="student.model", dtype=dtype, device=device)
+    model = load_model(weights or folder, where="student.model", dtype=dtype, device=device)
     eos_ids = stop_ids(model, tokenizer)
     return Pair(
         student=model,
