@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from bench.synthetic import HOSTILE, Writer
 from opd.config import parse
@@ -221,6 +222,35 @@ def test_a_problem_stands_beside_its_field_as_typed(open_page: Visit) -> None:
     page.wait_for_function("document.querySelector('[aria-label=YAML]').innerText.includes('7')")
     assert "steps=7" in page.get_by_label("Command").inner_text()
     assert steps.locator(".bad-text").inner_text() == ""
+
+
+def test_a_choice_shows_its_help_and_its_fields(open_page: Visit) -> None:
+    page = open_page("/new")
+    page.click("details.more summary")
+    row = lambda path: page.locator(f'[data-field="{path}"]')  # noqa: E731
+    assert row("objective.clip").is_hidden()
+    assert "whole vocabulary" in row("objective.name").inner_text()
+    page.select_option("#field-objective-name", "grpo")
+    assert row("objective.clip").is_visible()
+    assert row("objective.beta").is_hidden()
+    assert "Reward alone" in row("objective.name").inner_text()
+    page.select_option("#field-teacher-kind", "remote")
+    assert row("teacher.url").is_visible()
+    expect(row("teacher.kind").locator("[role=alert]")).to_be_empty()
+    expect(row("teacher.url").locator("[role=alert]")).to_contain_text("needs its server")
+    page.fill("#field-teacher-url", "http://localhost:8000/v1")
+    expect(row("teacher.url").locator("[role=alert]")).to_be_empty()
+
+
+def test_a_field_of_named_parts_is_typed_as_json(open_page: Visit) -> None:
+    page = open_page("/new")
+    page.click("details.more summary")
+    problem = page.locator('[data-field="evaluation.suites"] [role=alert]')
+    page.fill("#field-evaluation-suites", '{"chat": ')
+    expect(problem).to_contain_text("valid dictionary")
+    page.fill("#field-evaluation-suites", '{"again": "bundled"}')
+    expect(problem).to_be_empty()
+    expect(page.locator('[aria-label="YAML"]')).to_contain_text("again")
 
 
 def test_a_double_click_starts_one_run(open_page: Visit, site: Any) -> None:
