@@ -226,7 +226,9 @@ class _Record:
         if not rows:
             return None
         for i, row in enumerate(rows):
-            if not isinstance(row, list) or len(row) != len(rows[0]):
+            if not isinstance(row, list):
+                self._fail(f"{name}[{i}]", f"must be a list of pairs (got {_shown(row)})")
+            if len(row) != len(rows[0]):
                 self._fail(f"{name}[{i}]", f"must be a list of {len(rows[0])} pairs like the first")
             for pair in row:
                 if not _is_pair(pair):

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from opd.align import Sequences
 from opd.interchange import OWN_IDS
-from opd.models import Pair
+from opd.models import Pair, context_of
 from opd.scoring import Scoring, score
 from opd.types import Ints, Rollout, TokenRecord, UserError
 
@@ -26,7 +25,7 @@ def score_rollouts(
     its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError
     for ids outside the shared vocabulary and for sequences longer than a model's context.
     """
-    context = min(_context(pair.student), _context(pair.teacher))
+    context = min(context_of(pair.student), context_of(pair.teacher))
     source = enumerate(rollouts, 1)
     while chunk := list(islice(source, CHUNK)):
         ready = [_ready(pair, r, temperature, number, context) for number, r in chunk]
@@ -91,6 +90,3 @@ def _known(ids: Ints) -> list[int]:
     """The ids, none where they are not a tokenizer's but stand for texts."""
     return [] if (ids >= OWN_IDS).any() else [int(i) for i in ids]
 
-
-def _context(model: Any) -> int:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
