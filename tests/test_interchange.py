@@ -120,6 +120,7 @@ def test_the_same_place_twice_gets_another_sample_number(tmp_path: Path) -> None
         ({"prompt_tokens": ["a"]}, "prompt_tokens: has 1 entries where prompt_token_ids has 2"),
         ({"completion_tokens": ["a", 1, "b"]}, "completion_tokens[1]: must be text (got 1)"),
         ({"student_topk": [[[1, -1.0]], [], []]}, "student_topk[1]: must be a list of 1 pairs"),
+        ({"teacher_topk": [None, None, None]}, "teacher_topk[0]: must be a list of pairs"),
         ({"student_topk": [[[1]], [[1]], [[1]]]}, "student_topk[0]: must hold [id, logprob]"),
         (
             {"completion_token_ids": [], "completion": ""},
