@@ -15,6 +15,7 @@ from opd.types import UserError
 
 BUNDLED = ("bundled/student", "bundled/teacher")
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BUNDLED_DATA = "bundled"
 DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -45,10 +46,17 @@ def local_folder(reference: str, *, where: str) -> Path | None:
 
 
 def check_folder(folder: Path, *, where: str) -> None:
-    """Refuses a folder that is no model, that brings code, or that has pickled weights only."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder} has no config.json", where=where, kind="missing model")
+    """Refuses a folder that is no model, that brings code, or that has pickled weights only.
+
+    An adapter alone is one, too: it names the model that it belongs to.
+    """
+    config, adapter = folder / "config.json", folder / ADAPTER
+    if not config.is_file() and not adapter.is_file():
+        raise UserError(
+            f"{folder} has no config.json and no {ADAPTER}", where=where, kind="missing model"
+        )
+    if adapter.is_file():
+        _check_adapter(adapter, where=where)
     for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
         if path.is_file() and "auto_map" in _read_json(path, where=where):
             raise UserError(
@@ -62,6 +70,21 @@ def check_folder(folder: Path, *, where: str) -> None:
         found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise UserError(
             f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
+            where=where,
+            kind="missing model",
+        )
+
+
+def _check_adapter(path: Path, *, where: str) -> None:
+    if _read_json(path, where=where).get("megatron_config") is not None:
+        raise UserError(
+            f"{path} names a library to import (megatron_config), which is never done",
+            where=where,
+            kind="refused model",
+        )
+    if not (path.parent / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            f"{path.parent} has no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained",
             where=where,
             kind="missing model",
         )

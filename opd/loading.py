@@ -63,6 +63,7 @@ def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
     models = _teacher_models(config, pair, outside)
     for model, folder, vocab in models.values():
         pair = with_teacher(pair, model, folder, vocab)
+    pair = _with_stops(config, pair)
     own = models.get("teacher")
     pair = replace(pair, teacher=own[0] if own else None)
     average = None
@@ -82,6 +83,17 @@ def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
     step = checkpoint.restore(source, optimizer, average) if source else 0
     asked = panel if config.needs != "nothing" else None
     return Loaded(Learner(pair, optimizer, config, asked, reference), panel, average, step)
+
+
+def _with_stops(config: RunConfig, pair: Pair) -> Pair:
+    """Adds the configured stop ids. Raises UserError for one that the models do not share."""
+    ids = config.sampling.stop_ids
+    if any(i >= pair.vocab for i in ids):
+        raise UserError(
+            f"id {max(ids)} is outside the models' {pair.vocab} shared ids",
+            where="sampling.stop_ids",
+        )
+    return replace(pair, eos_ids=tuple(dict.fromkeys([*pair.eos_ids, *ids])))
 
 
 def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:

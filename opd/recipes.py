@@ -17,11 +17,11 @@ class Recipe:
 
 
 def recipes() -> list[Recipe]:
-    """All recipes, by name."""
+    """All recipes by name, the bundled pair's first."""
     files = resources.files("opd").joinpath("recipe_files").iterdir()
     return [
         _read(f.name.removesuffix(".yaml"), f.read_text(encoding="utf-8"))
-        for f in sorted(files, key=lambda f: f.name)
+        for f in sorted(files, key=lambda f: (f.name != "demo.yaml", f.name))
         if f.name.endswith(".yaml")
     ]
 

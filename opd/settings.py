@@ -162,6 +162,9 @@ class SamplingConfig(Section):
         description="Who writes the completions; given: the data. auto: the teacher for sft, else "
         "the student.",
     )
+    stop_ids: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
+        [], max_length=64, description="Further token ids that end a completion."
+    )
     teacher_share: Share = Field(
         0.0, description="Share of prompts whose completions the teacher writes, of the student's."
     )

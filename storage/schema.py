@@ -216,3 +216,24 @@ vocabulary = Table(
     Column("bytes", LargeBinary, nullable=False),
     Column("special", Boolean, nullable=False),
 )
+
+question = Table(
+    "question",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("state", String(16), nullable=False),  # queued, running, done, failed
+    Column("phase", Text, nullable=False),
+    Column("answer", JSON),  # while it is running: as much of it as there is
+    Column("error_kind", Text, nullable=False),
+    Column("error_text", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("owner_pid", BigInteger),  # the process that answers it
+    Column("owner_started", Float),
+    Column("owner_boot", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Index("ix_question_state_created_at", "state", "created_at"),
+)

@@ -58,7 +58,7 @@ def imported(opd: Run, tmp_path: Path, *lines: Any) -> str:
         (["blah"], "No such command 'blah'."),
         (["train"], "Missing argument 'RECIPE_OR_FILE'."),
         (["train", "--foo"], "No such option: --foo"),
-        (["train", "nope"], "nope: no recipe and no file of this name; recipes: demo"),
+        (["train", "nope"], "nope: no recipe and no file of this name; recipes: demo, "),
         (
             ["train", "demo", "--set", "steps=0"],
             "steps: Input should be greater than or equal to 1 (got 0)",

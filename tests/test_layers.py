@@ -13,7 +13,17 @@ MODEL_LIBRARIES = ("torch", "transformers", "peft", "datasets", "accelerate", "s
 
 # A layer (longest prefix counts) → what of ours it may import, and whether models' libraries.
 ALLOWED = {
-    "app": (("app", "storage.queries", "storage.jobs", "opd.config", "opd.recipes"), False),
+    "app": (
+        (
+            "app",
+            "storage.queries",
+            "storage.jobs",
+            "storage.questions",
+            "opd.config",
+            "opd.recipes",
+        ),
+        False,
+    ),
     "storage": (("storage", "opd.types", "opd.config"), False),
     "opd": (("opd",), True),
     "opd.worker": (("opd", "storage"), True),
@@ -21,7 +31,10 @@ ALLOWED = {
     "opd.cli": (("app", "opd", "storage"), True),
 }
 NOT_BELOW = {"opd": ("opd.worker", "opd.cli"), "opd.worker": ("opd.cli",)}
-FREE_OF_MODELS = ("opd.types", "opd.config", "opd.folders", "opd.recipes", "opd.interchange")
+FREE_OF_MODELS = (
+    *("opd.types", "opd.config", "opd.folders", "opd.recipes", "opd.interchange", "opd.memory"),
+    *("opd.shapes", "opd.doctor.findings", "opd.doctor.settings", "opd.doctor.machine"),
+)
 
 
 def modules():

@@ -183,7 +183,7 @@ def test_micro_batches_hold_every_row_once_within_the_limit():
 def sharing(prompt, completions, others=()):
     return Sequences(
         [[*prompt]] * completions + [list(p) for p in others],
-        [[5 + i, 6, 7, 8][: 1 + i % 4] + [tiny.EOS] for i in range(completions + len(others))],
+        [[*[5 + i, 6, 7, 8][: 1 + i % 4], tiny.EOS] for i in range(completions + len(others))],
     )
 
 

@@ -341,3 +341,19 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, kind):
         assert a.metrics["loss"] == pytest.approx(b.metrics["loss"], rel=1e-5)
         assert a.metrics["grad_norm"] == pytest.approx(b.metrics["grad_norm"], rel=1e-4)
         assert b.flops > a.flops  # what is computed twice is counted twice
+
+
+def test_further_stop_ids_end_a_completion(place, tmp_path):
+    (event, *_) = steps(settings(place), tmp_path / "a")
+    often = int(
+        np.bincount(np.concatenate([r.record.completion_ids for r in event.rollouts])).argmax()
+    )
+    config = settings(place, sampling={"stop_ids": [often]})
+    (event, *_) = steps(config, tmp_path / "b")
+    ended = [r for r in event.rollouts if r.record.completion_ids[-1] == often]
+    assert ended
+    assert all(r.finish_reason == "stop" for r in ended)
+    assert all(often not in r.record.completion_ids[:-1] for r in event.rollouts)
+    with pytest.raises(UserError, match="id 310 is outside") as caught:
+        steps(settings(place, sampling={"stop_ids": [310]}), tmp_path / "c")
+    assert caught.value.where == "sampling.stop_ids"

@@ -17,6 +17,7 @@ STATUS_OF_KIND = {
     "not running": 409,
     "not resumable": 409,
     "damaged record": 409,
+    "busy": 429,
     "locked": 503,
     "disk full": 507,
 }

@@ -25,6 +25,9 @@ function inputOf(field, id, value, changed) {
   if (field.kind === "choice") {
     return select(field.options.map((o) => [o, o]), value ?? field.options[0], changed, { id });
   }
+  if (field.kind === "boolean" && field.nullable) {
+    return select([["", "not set"], ["true", "on"], ["false", "off"]], String(value ?? ""), (v) => changed(v ? v === "true" : null), { id });
+  }
   if (field.kind === "switch" || field.kind === "boolean") {
     const box = h("input", { id, type: "checkbox", checked: Boolean(value), onchange: () => changed(box.checked) });
     return box;
@@ -56,6 +59,7 @@ function helpOf(field, value) {
 export function setControl({ field, input, help }, value) {
   help.textContent = helpOf(field, value);
   if (input.type === "checkbox") input.checked = Boolean(value);
+  else if (field.kind === "boolean") input.value = String(value ?? "");
   else input.value = field.kind === "choice" ? (value ?? field.options[0]) : showValue(value);
 }
 

@@ -1,6 +1,7 @@
 // Sets up a run: recipe, six fields, the rest under "More settings"; YAML and command beside them.
 import { get, newKey, page, send } from "./api.js";
 import { button, copyButton, debounce, fill, h, select, toast } from "./dom.js";
+import { Doctor } from "./doctor.js";
 import { failed, loading } from "./faces.js";
 import { assign, fieldsOf, flatten, valueAt } from "./fields.js";
 import { control, setControl, showProblem } from "./form.js";
@@ -66,6 +67,7 @@ class NewPage {
     this.command = h("pre", { class: "code wrap", tabindex: "0", "aria-label": "Command" });
     this.difference = h("div", { class: "difference" });
     this.startButton = button("Start run", () => this.launch(), { class: "btn strong", id: "start-run" });
+    this.doctor = new Doctor(() => this.config, (problems) => this.showProblems(problems));
     const visible = this.form.visible;
     const picked = (path) => this.controls.get(path)?.element;
     const form = h(
@@ -78,6 +80,7 @@ class NewPage {
     const side = h(
       "div", { class: "side" },
       this.difference,
+      this.doctor.element,
       codePanel("Command", this.command, copyButton("Copy", () => this.command.textContent)),
       codePanel("YAML", this.yaml, copyButton("Copy", () => this.yaml.textContent)),
     );
@@ -144,6 +147,7 @@ class NewPage {
   again() {
     this.key = newKey();
     this.startButton.disabled = false;
+    this.doctor.stale();
     this.check();
   }
 

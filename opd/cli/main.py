@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from opd.cli import inspect_runs, records, serving, training
+from opd.cli import checking, inspect_runs, records, serving, training
 from opd.cli.output import plain, say
 from opd.cli.place import placed
 
@@ -93,6 +93,7 @@ for name, command in (
     ("train", training.train),
     ("resume", training.resume),
     ("cancel", training.cancel),
+    ("doctor", checking.doctor),
     ("recipes", inspect_runs.recipes),
     ("runs", inspect_runs.runs),
     ("show", inspect_runs.show),

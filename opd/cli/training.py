@@ -33,7 +33,7 @@ def train(
     json: Json = False,
 ) -> None:
     """One run in the foreground."""
-    config, recipe = _configuration(source, assignments or [])
+    config, recipe = configuration(source, assignments or [])
     from opd.worker.process import this_process
     from storage import jobs
 
@@ -42,7 +42,7 @@ def train(
     _to_the_end(place, engine, run_id, json)
 
 
-def _configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
+def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
     """The validated configuration and the recipe's name, empty for a file."""
     from opd.config import check_inputs, parse, read_file, with_overrides
     from opd.recipes import recipes

@@ -1,4 +1,5 @@
-"""The supervisor: starts queued runs, one per device slot, and notices how they end.
+"""The supervisor: starts queued runs, one per device slot, and notices how they end; starts the
+model process when something is asked of it.
 
     python -m opd.worker.supervisor --data-dir DIR [--parent PID]
 
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from opd.types import UserError
 from opd.worker import process, slots
+from opd.worker.answering import Answering
 from opd.worker.cancelling import Pressure
 from opd.worker.errors import HINTS, Failure
 from opd.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
@@ -56,6 +58,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         self._pressure = Pressure(engine, data_dir)
+        self._answering = Answering(engine, data_dir)
         self._looked = time.monotonic()
 
     def turn(self) -> None:
@@ -74,6 +77,7 @@ class Supervisor:
         live = {run.key for run in found}
         self._beats = {key: beat for key, beat in self._beats.items() if key in live}
         self._start_queued()
+        self._answering.turn()
 
     def _bury_children(self) -> None:
         """Reaps children that have ended, and records it where they could not do so themselves."""

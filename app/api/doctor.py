@@ -1,0 +1,42 @@
+"""REST routes of the doctor: a configuration is asked about, and the model process answers."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from app.api.inputs import ConfigSource, Database
+from app.api.replies import Json
+from storage import questions
+
+router = APIRouter(prefix="/api/v1", tags=["doctor"])
+AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
+
+
+class DoctorQuestion(ConfigSource):
+    """`models` false: no weights are loaded and no network is used."""
+
+    models: bool = True
+
+
+@router.post("/doctor", status_code=201)
+def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
+    """Queues a check of a configuration; its answer is under the id that is returned."""
+    config = body.validated()
+    payload = {"config": config.model_dump(mode="json"), "models": body.models}
+    return Json({"id": questions.ask(engine, "doctor", payload)}, 201)
+
+
+@router.get("/doctor/{ask_id}")
+def doctor_answer(engine: Database, ask_id: AskId) -> Response:
+    """Its state (queued, running, done, failed), and as many findings as there are by now."""
+    found = questions.question_of(engine, ask_id)
+    answer: dict[str, Any] = found.pop("answer") or {}
+    return Json(
+        {
+            **found,
+            "ok": answer.get("ok"),
+            "findings": answer.get("findings", []),
+            "memory": answer.get("memory"),
+        }
+    )

@@ -1,0 +1,319 @@
+"""What a rehearsal says of the two models: stops, first tokens, agreement, and the scoring path."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from opd.doctor.findings import Finding
+from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
+
+# Nats a token. The same weights read the same tokens by the same code: only rounding may differ.
+ZERO_KL = 1e-4
+# Sampling decodes with a cache, token by token, scoring reads whole sequences: kernels differ.
+# In float32 by about 1e-5; in bfloat16, which keeps 8 bits, by some hundredths on average.
+GAPS = {"float32": 1e-3, "bfloat16": 0.05}
+# Nats at the first token of an answer: a teacher that likes one other opening differs by about 1,
+# one that reads an unknown chat format by several.
+FIRST_TOKEN = 2.0
+OFF_SUPPORT, OFF_SHARE = 1e-4, 0.2  # a share of tokens that the teacher all but rules out
+OVERLAP = 0.25  # of the 8 likeliest tokens; related models share more than half
+NO_STOP, A_STOP, SURE_STOP = 1e-3, 0.1, 0.5
+CUT_OFF = 0.25  # published runs with cut answers work, but those tokens never see an end
+EDGES = (0.02, 0.98)  # beyond, groups of one prompt are nearly all alike
+
+
+def check_rehearsal(rehearsal: Rehearsal) -> Iterator[Finding]:
+    yield from _zero(rehearsal)
+    yield from _gap(rehearsal)
+    yield from _cut_off(rehearsal)
+    yield from _reward(rehearsal)
+    if rehearsal.judged:
+        stops = stop_probabilities(rehearsal)
+        if stops is not None:
+            yield from _stops(rehearsal, stops)
+        yield from _first_token(rehearsal)
+        yield from _support(rehearsal)
+
+
+def _zero(rehearsal: Rehearsal) -> Iterator[Finding]:
+    """The student as its own teacher: every log-ratio and every KL must be 0."""
+    differences = [
+        np.abs(r.student_logprobs - r.teacher_logprobs)  # type: ignore[operator]
+        for r in rehearsal.own
+    ]
+    kl = [np.abs(r.reverse_kl) for r in rehearsal.own if r.reverse_kl is not None]
+    most = float(max(np.max(np.concatenate(x)) for x in (differences, kl)))
+    evidence = {"largest": most, "limit": ZERO_KL}
+    if not most <= ZERO_KL:  # NaN too
+        yield Finding(
+            "zero-kl",
+            "error",
+            "The student disagrees with itself",
+            f"Read twice, the same tokens get log-probabilities that differ by up to {most:.2g} "
+            "nats: the model draws random numbers, or depends on what is beside it in a batch. "
+            "What is measured against a teacher would be as wrong.",
+            "Look for dropout or other noise in the model's own code, and try student.dtype "
+            "float32.",
+            evidence,
+        )
+    else:
+        yield Finding(
+            "zero-kl",
+            "ok",
+            "The student agrees with itself",
+            f"Scored as its own teacher, it differs by {most:.1g} nats at most.",
+            evidence=evidence,
+        )
+
+
+def _gap(rehearsal: Rehearsal) -> Iterator[Finding]:
+    gaps = np.concatenate(
+        [
+            np.abs(w.sample.sampler_logprobs - r.student_logprobs)  # type: ignore[operator]
+            for w, r in zip(rehearsal.written, rehearsal.records, strict=True)
+        ]
+    )
+    dtype = rehearsal.config.student.dtype
+    limit, mean, most = GAPS[dtype], float(gaps.mean()), float(gaps.max())
+    evidence = {"mean": mean, "largest": most, "limit_of_the_mean": limit}
+    bad = not mean <= limit
+    yield Finding(
+        "sampler-gap",
+        "warning" if bad else "ok",
+        f"Sampler and trainer differ by {mean:.2g} nats a token",
+        f"On average; by {most:.2g} at most. Both give the log-probability of the same token, once "
+        "while sampling and once while training; what differs is rounding"
+        + (f", and in {dtype} that is usually below {limit:g}." if bad else "."),
+        "Set student.dtype to float32, or objective.clip where the objective has it."
+        if bad
+        else "",
+        evidence,
+    )
+
+
+def _cut_off(rehearsal: Rehearsal) -> Iterator[Finding]:
+    cut = [w.sample.finish_reason == "length" for w in rehearsal.written]
+    share, limit = float(np.mean(cut)), rehearsal.config.sampling.max_new_tokens
+    shortened = rehearsal.limit < limit
+    evidence = {"share": share, "of": len(cut), "limit": rehearsal.limit}
+    if share > CUT_OFF and not shortened:
+        yield Finding(
+            "cut-off",
+            "warning",
+            f"{sum(cut)} of {len(cut)} answers are cut off",
+            f"They reach sampling.max_new_tokens, {limit}, before they end. Tokens after it are "
+            "never trained, and a cut answer is graded as it stands.",
+            "Raise sampling.max_new_tokens; if answers never end, compare the stop ids.",
+            evidence,
+        )
+        return
+    yield Finding(
+        "cut-off",
+        "info" if share > CUT_OFF else "ok",
+        f"{len(cut) - sum(cut)} of {len(cut)} answers end by themselves",
+        f"Within {rehearsal.limit} tokens" + (f"; the run allows {limit}." if shortened else "."),
+        evidence=evidence,
+    )
+
+
+def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
+    rewards = [w.reward for w in rehearsal.written if w.reward is not None]
+    if not rewards:
+        return
+    score = float(np.mean(rewards))
+    objective = rehearsal.config.objective
+    wanted = objective.name == "grpo" or objective.reward_weight > 0
+    extreme = not EDGES[0] <= score <= EDGES[1]
+    word = "none" if score < 0.5 else "all"
+    yield Finding(
+        "reward",
+        "warning" if wanted and extreme else "info",
+        f"{sum(r > 0 for r in rewards)} of {len(rewards)} answers are right",
+        (
+            f"With {word} right, the rewards of a group are all alike, and groups of one reward "
+            "teach nothing."
+            if wanted and extreme
+            else "Of the student as it starts, on a few training prompts."
+        ),
+        "Look at an answer below: if it is right, mend prompts.grader or prompts.answer_pattern; "
+        "else take prompts of another difficulty, or an objective that needs no reward."
+        if wanted and extreme
+        else "",
+        {
+            "score": score,
+            "examples": [
+                {"answer": w.prompt.answer, "completion": w.text[-300:]}
+                for w in rehearsal.written[:2]
+            ],
+        },
+    )
+
+
+def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
+    """p(stop) by id: at the ends of finished answers, and anywhere in those that were cut off."""
+    pair, written = rehearsal.loaded.pair, rehearsal.written
+
+    def name(i: int) -> str:
+        return f"{i} ({pair.tokenizer.convert_ids_to_tokens(i)})"
+
+    ends = [s.stop - 1 for s, w in zip(stops.spans, written, strict=True) if _finished(w)]
+    evidence = {
+        "finished": len(ends),
+        "ids": [
+            {
+                "id": name(stop),
+                "student": float(stops.student[ends, k].mean()) if ends else None,
+                "teacher": float(stops.teacher[ends, k].mean()) if ends else None,
+                "ends_the_student": stop in pair.eos_ids,
+            }
+            for k, stop in enumerate(stops.ids)
+        ],
+    }
+    found = False
+    for k, stop in enumerate(stops.ids):
+        mine = [e for e in ends if _last(rehearsal, stops, e) == stop]
+        if not mine or stops.teacher[mine, k].mean() >= NO_STOP:
+            continue
+        others = stops.teacher[mine].mean(0)
+        best = int(others.argmax())
+        if others[best] > A_STOP:
+            found = True
+            yield _disagree(name(stop), name(stops.ids[best]), float(others[best]), evidence)
+    foreign = [k for k, stop in enumerate(stops.ids) if stop not in pair.eos_ids]
+    for k in foreign:
+        cut = [
+            s
+            for s, w in zip(stops.spans, written, strict=True)
+            if not _finished(w) and stops.teacher[s, k].max() > SURE_STOP
+        ]
+        if cut:
+            found = True
+            yield _missing(name(stops.ids[k]), len(cut), evidence)
+    if not found:
+        yield Finding(
+            "stop-agrees",
+            "ok" if ends else "info",
+            "Both models end answers with the same token" if ends else "No answer came to its end",
+            "p(stop) of each id at the ends of finished answers stands below."
+            if ends
+            else "So nothing is known of how the models would end one.",
+            evidence=evidence,
+        )
+
+
+def _finished(written: object) -> bool:
+    return bool(written.sample.finish_reason == "stop")  # type: ignore[attr-defined]
+
+
+def _last(rehearsal: Rehearsal, stops: Stops, end: int) -> int:
+    """The id at a flat position that ends a rollout."""
+    number = next(i for i, s in enumerate(stops.spans) if s.stop - 1 == end)
+    return int(rehearsal.written[number].sample.completion_ids[-1])
+
+
+def _disagree(ours: str, theirs: str, share: float, evidence: dict[str, object]) -> Finding:
+    return Finding(
+        "stop-disagrees",
+        "warning",
+        "The models end answers with different tokens",
+        f"Where the student ends with {ours}, the teacher gives that less than {NO_STOP:g} and "
+        f"gives {theirs} {share:.2f}. The student is taught not to stop, and its answers grow to "
+        "the limit.",
+        f"Put {theirs} first in eos_token_id of the student's generation_config.json (beside its "
+        "own), or take a student and a teacher of one kind.",
+        evidence,
+    )
+
+
+def _missing(theirs: str, count: int, evidence: dict[str, object]) -> Finding:
+    return Finding(
+        "stop-missing",
+        "warning",
+        "The teacher wanted to stop where the student cannot",
+        f"In {count} answers that were cut off, the teacher gave {theirs} more than "
+        f"{SURE_STOP:g}; for the student that token ends nothing.",
+        f"Add {theirs} to sampling.stop_ids, or to eos_token_id in generation_config.json of "
+        "student.model.",
+        evidence,
+    )
+
+
+def _first_token(rehearsal: Rehearsal) -> Iterator[Finding]:
+    first = [float(r.reverse_kl[0]) for r in rehearsal.records if r.reverse_kl is not None]
+    if not first:
+        return
+    mean, most = float(np.mean(first)), float(np.max(first))
+    everywhere = rehearsal.all_of("reverse_kl")
+    assert everywhere is not None
+    typical = float(everywhere.mean())
+    evidence = {"mean": mean, "largest": most, "mean_of_all_tokens": typical}
+    own = all(t.prompt is None and t.system is None for t in rehearsal.config.teachers.values())
+    far = mean > FIRST_TOKEN and mean > 2 * typical
+    yield Finding(
+        "first-token",
+        ("warning" if own else "info") if far else "ok",
+        f"At the first token both differ by {mean:.2f} nats",
+        f"Reverse KL, mean over prompts; {most:.2f} at most, {typical:.2f} over all tokens. "
+        + (
+            "So much at the very start, before anything was answered, means that one of them "
+            "reads a prompt of another format."
+            if far
+            else "Both begin an answer alike."
+            if mean < FIRST_TOKEN
+            else "No more than elsewhere."
+        ),
+        "Compare the chat templates, prompts.chat and prompts.thinking; look at the prompts as "
+        "they are rendered."
+        if far and own
+        else "",
+        evidence,
+    )
+
+
+def _support(rehearsal: Rehearsal) -> Iterator[Finding]:
+    """How far each model's tokens lie within what the other one expects."""
+    teacher = rehearsal.all_of("teacher_logprobs")
+    assert teacher is not None
+    tokens = np.exp(teacher)
+    ruled_out = float((tokens < OFF_SUPPORT).mean())
+    evidence = {
+        "teacher_on_student_tokens": float(tokens.mean()),
+        "ruled_out_share": ruled_out,
+        "tokens": len(tokens),
+    }
+    tops = [(r.student_topk, r.teacher_topk) for r in rehearsal.records]
+    overlap = None
+    if all(a is not None and b is not None and b.other_logprobs is not None for a, b in tops):
+        shared, choice, mass = [], [], []
+        for ours, theirs in tops:
+            assert ours is not None and theirs is not None and theirs.other_logprobs is not None
+            both = ours.ids[:, :, None] == theirs.ids[:, None, :]
+            shared.append(both.any(-1).mean(-1))
+            choice.append(np.exp(theirs.other_logprobs[:, 0]))
+            mass.append(np.exp(theirs.other_logprobs).sum(-1))
+        overlap = float(np.concatenate(shared).mean())
+        evidence |= {
+            "top_k": TOP_K,
+            "overlap": overlap,
+            "student_on_teacher_choice": float(np.concatenate(choice).mean()),
+            "student_on_teacher_top": float(np.concatenate(mass).mean()),
+        }
+    far = ruled_out > OFF_SHARE or (overlap is not None and overlap < OVERLAP)
+    yield Finding(
+        "agreement",
+        "warning" if far else "ok",
+        f"The teacher gives the student's tokens {tokens.mean():.2f} on average",
+        f"It all but rules out {100 * ruled_out:.0f}% of them"
+        + ("" if overlap is None else f"; of {TOP_K} likeliest tokens both share {overlap:.0%}")
+        + (
+            ". The two are far apart: the signal is large and rough, and the teacher judges "
+            "answers unlike any that it would write."
+            if far
+            else "."
+        ),
+        "Start from a student nearer to the teacher, or train on the teacher's samples first "
+        "(objective sft), or mix some in (sampling.teacher_share)."
+        if far
+        else "",
+        evidence,
+    )

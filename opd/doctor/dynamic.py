@@ -1,0 +1,143 @@
+"""The checks that load models: as the run would, with a few rollouts in place of training."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from opd import cost
+from opd.config import RunConfig
+from opd.data import Prompt, load_prompts
+from opd.doctor.agreement import check_rehearsal
+from opd.doctor.findings import Finding, refused
+from opd.doctor.machine import check_device
+from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
+from opd.loading import Loaded, Outside, load
+from opd.memory import estimate
+from opd.models import context_of, pick_device
+from opd.sampling import Stopped
+from opd.types import UserError
+
+EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
+PRODUCT = 1024  # rows and columns of the product that measures the device
+
+
+def dynamic(config: RunConfig, outside: Outside) -> Iterator[Finding]:
+    """Findings; the last one says how long the run may take."""
+    try:
+        free = _free(config)
+        loaded = load(config, None, outside)
+    except UserError as error:
+        yield refused("models-refused", "The models cannot be loaded", error)
+        return
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        yield _out_of_memory(f"while the models were loaded ({error})")
+        return
+    try:
+        yield from _with_models(config, loaded, outside, free)
+    except UserError as error:
+        yield refused("rehearsal-refused", "The run would end with this error", error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        yield _out_of_memory(f"while {PROMPTS} prompts were answered ({error})")
+    except Stopped:
+        return
+    finally:
+        loaded.close()
+
+
+def _with_models(
+    config: RunConfig, loaded: Loaded, outside: Outside, free: tuple[float, float] | None
+) -> Iterator[Finding]:
+    outside.say("reading prompts")
+    context = context_of(loaded.pair.student)
+    prompts = load_prompts(config, loaded.pair.tokenizer, context, outside.say)
+    if free is not None:
+        longest = max(len(p.ids) for p in prompts.train)
+        yield check_device(estimate(config, prompt_tokens=longest), *free)
+    rehearsal = rehearse(config, loaded, _chosen(prompts.train), outside)
+    yield from check_rehearsal(rehearsal)
+    outside.say("measuring the device")
+    yield _time(rehearsal)
+
+
+def _chosen(found: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts spread over the whole set."""
+    stride = max(1, len(found) // PROMPTS)
+    return list(found[::stride])[:PROMPTS]
+
+
+def _free(config: RunConfig) -> tuple[float, float] | None:
+    """Free and all bytes of the GPU that the run would take; None for the processor."""
+    device = pick_device(config.device)
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return float(free), float(total)
+
+
+def _out_of_memory(when: str) -> Finding:
+    return Finding(
+        "out-of-memory",
+        "error",
+        "Memory ran out",
+        f"It did {when[:300]}; the run needs more than that.",
+        "Lower optimizer.micro_batch_tokens and sampling.batch_size, train an adapter "
+        "(student.lora), or take smaller models (teacher.quantize, teacher.offload).",
+    )
+
+
+def _time(rehearsal: Rehearsal) -> Finding:
+    """A rough estimate: sampling as measured, training by its FLOPs at a measured rate.
+
+    Sampling takes about as long a token whatever the number of rows, so its time is seconds a
+    token of the longest answer, times answers' usual length, times batches. Training is
+    `opd.cost`'s FLOPs over EFFICIENCY of what a matrix product reaches.
+    """
+    config, pair = rehearsal.config, rehearsal.loaded.pair
+    lengths = [len(w.sample.completion_ids) for w in rehearsal.written]
+    prompts = [len(w.prompt.ids) for w in rehearsal.written]
+    rows = config.sampling.prompts_per_step * config.sampling.group_size
+    batches = -(-rows // config.sampling.batch_size)
+    sampling = rehearsal.seconds * batches
+    usual = round(sum(lengths) / len(lengths)) + round(sum(prompts) / len(prompts))
+    student = cost.model_cost(pair.student)
+    flops = cost.training_flops(student, [usual] * rows, adapter=config.student.lora is not None)
+    for teacher in rehearsal.loaded.panel.teachers.values():
+        if teacher.model is not None:
+            flops += cost.scoring_flops(cost.model_cost(teacher.model), [usual] * rows)
+            break  # each row is read by one teacher
+    rate = _rate(pair.device, pair.dtype) * EFFICIENCY
+    step = sampling + flops / rate
+    return Finding(
+        "time",
+        "info",
+        f"Roughly {_duration(step)} a step, {_duration(step * config.steps)} for {config.steps}",
+        f"Sampling as measured with {len(lengths)} answers, training and reading by their FLOPs; "
+        "evaluations and checkpoints come on top. Rough: within a factor of 3.",
+        evidence={
+            "seconds_per_step": step,
+            "of_which_sampling": sampling,
+            "flops_per_step": flops,
+            "assumed_flops_per_second": rate,
+            "tokens_per_answer": sum(lengths) / len(lengths),
+        },
+    )
+
+
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs a second of a square matrix product, the best of three."""
+    a = torch.randn(PRODUCT, PRODUCT, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):  # the first one warms up
+        start = time.perf_counter()
+        product = a @ a
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * PRODUCT**3 / best
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,72 @@
+"""The doctor: everything that can be known of a run before it is started.
+
+The static part reads configurations, tokenizers and local data; it loads no weights and uses no
+network. The dynamic part loads the models as the run would and lets the student answer a few
+prompts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from opd.config import RunConfig
+from opd.doctor.findings import Finding, healthy, refused, worst_first
+from opd.doctor.machine import check_host
+from opd.doctor.models import check_pair, look_up
+from opd.doctor.prompts import check_prompts, read_prompts
+from opd.doctor.settings import check_settings
+from opd.loading import Outside
+from opd.memory import Estimate, estimate
+from opd.types import UserError
+
+
+def examine(config: RunConfig, *, models: bool, outside: Outside) -> Iterator[Finding]:
+    """Findings as they are made; with `models`, those of the dynamic part follow.
+
+    An error of the static part ends the examination: the models would not be loaded either.
+    """
+    failed = False
+    for finding in static(config, outside.say):
+        failed = failed or finding.severity == "error"
+        yield finding
+    if models and not failed:
+        from opd.doctor.dynamic import dynamic  # noqa: PLC0415 - only where models are loaded
+
+        yield from dynamic(config, outside)
+
+
+def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
+    yield from check_settings(config)
+    say("comparing tokenizers")
+    found = look_up(config)
+    yield from found.findings
+    if found.student is not None:
+        for teacher in found.teachers.values():
+            yield from check_pair(found.student, teacher)
+    say("reading prompts")
+    read, findings = read_prompts(config, found.student)
+    yield from findings
+    yield from check_prompts(config, found, read)
+    memory = memory_of(config, prompt_tokens=read.longest)
+    if isinstance(memory, Finding):
+        yield memory
+    else:
+        yield from check_host(config, memory)
+
+
+def memory_of(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate | Finding:
+    """The estimate, or why there is none."""
+    try:
+        return estimate(config, prompt_tokens=prompt_tokens)
+    except UserError as error:
+        return refused("memory-refused", "Memory cannot be estimated", error)
+
+
+def report(config: RunConfig, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Plain data: {"ok", "findings", "memory"}; memory is null where it cannot be estimated."""
+    longest = [f.evidence["longest"] for f in findings if f.code == "prompts-fit"]
+    memory = memory_of(config, prompt_tokens=longest[0] if longest else None)
+    return {
+        "ok": healthy(findings),
+        "findings": [f.as_dict() for f in worst_first(findings)],
+        "memory": None if isinstance(memory, Finding) else memory.as_dict(),
+    }

@@ -1,0 +1,195 @@
+"""What can be said of the models without loading their weights, and without a network."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opd.config import RunConfig
+from opd.doctor.findings import Finding, refused
+from opd.folders import RUN_REFERENCE
+from opd.models import load_tokenizer
+from opd.shapes import Shape, folder_at_hand, shape_of
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model at hand: its field, tokenizer, shape, and the ids that end its answers."""
+
+    field: str  # student, teacher or teacher.routes.NAME
+    reference: str
+    tokenizer: Any
+    shape: Shape | None
+    stops: tuple[int, ...]
+
+    def name(self, token_id: int) -> str:
+        text = self.tokenizer.convert_ids_to_tokens(token_id)
+        return f"{token_id} ({text})" if text is not None else str(token_id)
+
+    @property
+    def template(self) -> str | None:
+        found = getattr(self.tokenizer, "chat_template", None)
+        return found if isinstance(found, str) else None
+
+
+@dataclass(frozen=True)
+class Models:
+    student: Known | None
+    teachers: dict[str, Known]
+    findings: list[Finding]
+
+
+def look_up(config: RunConfig) -> Models:
+    """Every model that is on this disk; findings on those that are not."""
+    findings: list[Finding] = []
+    student = _known("student", config.student.model, findings)
+    if student is not None:
+        ends = dict.fromkeys([*student.stops, *config.sampling.stop_ids])
+        student = replace(student, stops=tuple(ends))
+    teachers = {}
+    for field, settings in config.teachers.items():
+        if settings.kind == "model":
+            found = _known(field, settings.model, findings)
+            if found is not None:
+                teachers[field] = found
+    return Models(student, teachers, findings)
+
+
+def _known(field: str, reference: str, findings: list[Finding]) -> Known | None:
+    where = f"{field}.model"
+    try:
+        folder = folder_at_hand(reference, where=where)
+        if folder is None:
+            findings.append(_absent(reference, where))
+            return None
+        tokenizer = load_tokenizer(folder, where=where)
+        shape = shape_of(reference, where=where)
+        return Known(field, reference, tokenizer, shape, stops_of(folder, tokenizer))
+    except UserError as error:
+        findings.append(refused("model-refused", f"{reference} cannot be used", error))
+        return None
+
+
+def _absent(reference: str, where: str) -> Finding:
+    if RUN_REFERENCE.fullmatch(reference):
+        return Finding(
+            "model-of-a-run",
+            "info",
+            f"{reference} is looked at when it is loaded",
+            f"{where} names another run; its tokenizer and its weights are not compared here.",
+        )
+    return Finding(
+        "not-downloaded",
+        "info",
+        f"{reference} is not downloaded yet",
+        f"{where} is not in the hub's cache on this machine, so its tokenizer, chat template and "
+        "stop ids are not compared here. They are once it is downloaded.",
+    )
+
+
+def stops_of(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end an answer, from generation_config.json, else config.json, and the
+    tokenizer: as `opd.models.stop_ids`, without the model."""
+    declared: Any = None
+    for name in ("generation_config.json", "config.json"):
+        if declared is None and (folder / name).is_file():
+            declared = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+    ids = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    own = tokenizer.eos_token_id
+    return tuple(dict.fromkeys([*ids, *([] if own is None else [own])]))
+
+
+def check_pair(student: Known, teacher: Known) -> Iterator[Finding]:
+    """Whether ids mean the same to both, and whether both end answers alike."""
+    yield from _vocabulary(student, teacher)
+    yield from _stops(student, teacher)
+
+
+def _vocabulary(student: Known, teacher: Known) -> Iterator[Finding]:
+    counts = [_ids(m) for m in (student, teacher)]
+    shared = min(counts)
+    ours, theirs = (
+        {i: t for t, i in m.tokenizer.get_vocab().items() if i < shared} for m in (student, teacher)
+    )
+    different = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    if different:
+        examples = [
+            {"id": i, "student": ours.get(i), "teacher": theirs.get(i)} for i in different[:8]
+        ]
+        first = examples[0]
+        yield Finding(
+            "tokenizer-differs",
+            "error",
+            "Student and teacher have different tokenizers",
+            f"{len(different):,} of {shared:,} ids mean different text, the first {first['id']}: "
+            f"{first['student']!r} and {first['teacher']!r}. The teacher would judge other words "
+            "than those that the student wrote; the run is refused.",
+            f"Set {teacher.field}.model to a model of the student's family.",
+            {"different": len(different), "shared": shared, "examples": examples},
+        )
+    elif counts[0] != counts[1]:
+        yield Finding(
+            "vocabulary-sliced",
+            "info",
+            f"Vocabularies of {counts[0]:,} and {counts[1]:,} ids",
+            f"One is padded further. Both distributions are cut to the {shared:,} shared ids and "
+            "renormalised; all text is within them.",
+            evidence={"student": counts[0], "teacher": counts[1], "shared": shared},
+        )
+    else:
+        yield Finding(
+            "tokenizer-same",
+            "ok",
+            "Student and teacher share a tokenizer",
+            f"All {shared:,} ids mean the same to {teacher.field}.",
+        )
+
+
+def _ids(model: Known) -> int:
+    return model.shape.vocab if model.shape is not None else len(model.tokenizer.get_vocab())
+
+
+def _stops(student: Known, teacher: Known) -> Iterator[Finding]:
+    ours, theirs = set(student.stops), set(teacher.stops)
+    evidence = {
+        "student": [student.name(i) for i in student.stops],
+        "teacher": [teacher.name(i) for i in teacher.stops],
+    }
+    missing = sorted(theirs - ours)
+    if not ours:
+        yield Finding(
+            "no-stop",
+            "error",
+            "The student names no end-of-sequence token",
+            "No answer could ever end, and the run is refused.",
+            "Set eos_token_id in generation_config.json of student.model.",
+            evidence,
+        )
+    elif missing:
+        names = ", ".join(student.name(i) for i in missing)
+        apart = not ours & theirs
+        yield Finding(
+            "stops-differ",
+            "warning" if apart else "info",
+            "The teacher ends its answers with another token",
+            f"The teacher also ends with {names}, which does not end the student's answers"
+            + (
+                f" ({', '.join(evidence['student'])} does). The student then learns to write a "
+                "token that stops nothing, and its answers run on to the limit."
+                if apart
+                else "; they share another one."
+            ),
+            "Add it to sampling.stop_ids, or take a student and a teacher of one kind (both base, "
+            "or both tuned for chats).",
+            evidence,
+        )
+    else:
+        yield Finding(
+            "stops-same",
+            "ok",
+            "The teacher's stop ids end the student's answers",
+            f"Answers end with {', '.join(evidence['student'])}.",
+            evidence=evidence,
+        )

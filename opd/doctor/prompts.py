@@ -1,0 +1,277 @@
+"""Prompts as student and teacher read them: chat templates, lengths, what teachers are shown."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opd.config import RunConfig
+from opd.data import Prompt, PromptSet, load_prompts, rendered
+from opd.data_settings import DataConfig
+from opd.doctor.findings import Finding, quoted, refused
+from opd.doctor.models import Known, Models
+from opd.folders import BUNDLED_DATA, is_local
+from opd.types import UserError
+
+UNLIMITED = 2**31
+LOOKED_AT = 256  # prompts whose rendering for teachers is tried
+THINKING_ROOM = 1024  # tokens; a thinking model seldom comes to its answer in fewer
+SWITCH = "enable_thinking"
+SAMPLE = ({"role": "user", "content": "What is 2 + 3?"},)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Prompts that could be read without a network, and the longest of them in tokens."""
+
+    prompts: PromptSet | None
+    longest: int | None
+
+
+def read_prompts(config: RunConfig, student: Known | None) -> tuple[Read, list[Finding]]:
+    """The run's prompts where their source is on this disk; findings on them."""
+    away = [s for s in _sources(config.prompts) if s != BUNDLED_DATA and not is_local(s)]
+    if away:
+        return Read(None, None), [_not_looked_at(", ".join(away))]
+    if student is None:
+        return Read(None, None), []
+    context = (student.shape.context if student.shape else None) or UNLIMITED
+    try:
+        found = load_prompts(_at_hand(config), student.tokenizer, context)
+    except UserError as error:
+        return Read(None, None), [refused("prompts-refused", "The prompts cannot be used", error)]
+    longest = max(len(p.ids) for p in (*found.train, *found.held_out))
+    room = context - config.sampling.max_new_tokens
+    return Read(found, longest), [
+        Finding(
+            "prompts-fit",
+            "ok",
+            f"{len(found.train):,} training prompts, the longest of {longest} tokens",
+            f"With sampling.max_new_tokens {config.sampling.max_new_tokens} all fit into the "
+            + (f"context of {context:,} tokens." if context < UNLIMITED else "context."),
+            evidence={
+                "train": len(found.train),
+                "held_out": len(found.held_out),
+                "longest": longest,
+                "room": room if context < UNLIMITED else None,
+                "first": quoted(found.train[0].text),
+            },
+        )
+    ]
+
+
+def _sources(data: DataConfig) -> list[str]:
+    return [s for s in (data.source, getattr(data, "eval_source", None)) if s is not None]
+
+
+def _at_hand(config: RunConfig) -> RunConfig:
+    """Without the suites that would have to be fetched."""
+    suites = {
+        name: suite
+        for name, suite in config.evaluation.suites.items()
+        if suite.source == BUNDLED_DATA or is_local(suite.source)
+    }
+    evaluation = config.evaluation.model_copy(update={"suites": suites})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def _not_looked_at(sources: str) -> Finding:
+    return Finding(
+        "data-not-read",
+        "info",
+        f"{sources} is read when the run starts",
+        "It comes from the hub: its columns, its answers and the lengths of its prompts are not "
+        "looked at without a network.",
+    )
+
+
+def check_prompts(config: RunConfig, models: Models, read: Read) -> Iterator[Finding]:
+    student = models.student
+    if student is None:
+        return
+    chat = config.prompts.chat or (
+        read.prompts is not None and any(p.messages for p in read.prompts.train)
+    )
+    if chat:
+        yield from _templates(config, student, models.teachers, read)
+        yield from _thinking(config, student)
+    else:
+        yield from _plain(student, models.teachers)
+    if read.prompts is not None:
+        yield from _privileged(config, student, read.prompts.train)
+        yield from _routes(config, read.prompts.train)
+
+
+def _templates(
+    config: RunConfig, student: Known, teachers: dict[str, Known], read: Read
+) -> Iterator[Finding]:
+    """The same chat through both templates; the teacher reads what the student's makes of it."""
+    prompt = read.prompts.train[0] if read.prompts else None
+    messages = (prompt.messages if prompt else None) or SAMPLE
+    ours = _through(student, messages, config.prompts)
+    for field, teacher in teachers.items():
+        theirs = _through(teacher, messages, config.prompts)
+        evidence = {"student": ours, "teacher": theirs}
+        if ours is None or theirs is None:
+            who = "student" if ours is None else field
+            yield Finding(
+                "no-chat-template",
+                "error" if ours is None else "warning",
+                f"{who} has no chat template",
+                "The prompts are chats. "
+                + (
+                    "The student's tokenizer renders them, and it cannot."
+                    if ours is None
+                    else "This teacher was not tuned for chats and reads a format it does not know."
+                ),
+                "Take models that were tuned for chats, or set prompts.chat to false.",
+                evidence,
+            )
+        elif ours != theirs:
+            yield Finding(
+                "chat-template-differs",
+                "warning",
+                "Student and teacher render a chat differently",
+                "Both read the text that the student's template makes, which is not the one this "
+                "teacher was tuned on: it then answers worse than it could, most of all at the "
+                f"first tokens. Here {quoted(_end(ours))} and {quoted(_end(theirs))}.",
+                "Take a student and a teacher of one version, or set prompts.thinking so that both "
+                "give the same text.",
+                evidence,
+            )
+        else:
+            yield Finding(
+                "chat-template-same",
+                "ok",
+                "Student and teacher render chats alike",
+                f"A chat becomes the same {len(ours)} characters for {field}.",
+                evidence={"text": ours},
+            )
+
+
+def _through(model: Known, messages: Sequence[Any], data: DataConfig) -> str | None:
+    """The chat as this model's own template renders it; None without one, or where it refuses."""
+    if model.template is None:
+        return None
+    if data.system is not None and not any(m["role"] == "system" for m in messages):
+        messages = [{"role": "system", "content": data.system}, *messages]
+    asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    prompt = Prompt(0, "", (), None, {"asked": asked}, tuple(messages))
+    try:
+        text, _ = rendered(prompt, data, model.tokenizer, template="{asked}", system=None)
+    except UserError:
+        return None
+    return text
+
+
+def _end(text: str) -> str:
+    return text[-80:]
+
+
+def _thinking(config: RunConfig, student: Known) -> Iterator[Finding]:
+    switch = config.prompts.thinking
+    has_one = SWITCH in (student.template or "")
+    if switch is not None and not has_one:
+        yield Finding(
+            "thinking-ignored",
+            "warning",
+            "The chat template has no thinking switch",
+            f"prompts.thinking is {str(switch).lower()}, and the student's template does not look "
+            "at it.",
+            "Leave prompts.thinking empty.",
+        )
+    elif has_one and switch is not False and config.sampling.max_new_tokens < THINKING_ROOM:
+        yield Finding(
+            "thinking-room",
+            "warning",
+            f"{config.sampling.max_new_tokens} tokens for a model that thinks first",
+            "The chat template's thinking mode is on"
+            + (" by default" if switch is None else "")
+            + "; most answers are cut off before they come to a result.",
+            "Set prompts.thinking to false, or sampling.max_new_tokens to 2048 or more.",
+        )
+
+
+def _plain(student: Known, teachers: dict[str, Known]) -> Iterator[Finding]:
+    tuned = [m.field for m in (student, *teachers.values()) if m.template is not None]
+    if tuned:
+        yield Finding(
+            "plain-prompts",
+            "info",
+            "Prompts go to the models as plain text",
+            f"{' and '.join(tuned)} can read chats. Plain text is right for base models; one tuned "
+            "for chats then continues the text and may not answer it.",
+            "Set prompts.chat to true if the prompts are questions to an assistant.",
+        )
+
+
+def _privileged(config: RunConfig, student: Known, train: Sequence[Prompt]) -> Iterator[Finding]:
+    """The teachers' own prompts, tried on the first rows."""
+    for field, teacher in config.teachers.items():
+        if teacher.prompt is None and teacher.system is None:
+            continue
+        longest, text = 0, ""
+        try:
+            for prompt in train[:LOOKED_AT]:
+                shown, ids = rendered(
+                    prompt,
+                    config.prompts,
+                    student.tokenizer,
+                    template=teacher.prompt,
+                    system=teacher.system,
+                )
+                longest, text = max(longest, len(ids)), text or shown
+        except UserError as error:
+            yield refused("teacher-prompt-refused", f"{field}: its prompt cannot be made", error)
+            continue
+        context = (student.shape.context if student.shape else None) or UNLIMITED
+        if longest + config.sampling.max_new_tokens > context:
+            yield Finding(
+                "teacher-prompt-long",
+                "error",
+                f"{field}: its prompts leave no room for completions",
+                f"The longest has {longest} tokens; with sampling.max_new_tokens "
+                f"{config.sampling.max_new_tokens} that is beyond the context of {context}.",
+                f"Shorten {field}.prompt or {field}.system, or sampling.max_new_tokens.",
+            )
+        else:
+            yield Finding(
+                "teacher-prompt",
+                "ok",
+                f"{field} reads prompts of its own, of up to {longest} tokens",
+                "Its template finds its fields in the rows looked at.",
+                evidence={"example": quoted(text), "student": quoted(train[0].text)},
+            )
+
+
+def _routes(config: RunConfig, train: Sequence[Prompt]) -> Iterator[Finding]:
+    field, routes = config.teacher.route_by, config.teacher.routes
+    if field is None or not routes:
+        return
+    without = next((p for p in train if field not in p.row), None)
+    if without is not None:
+        yield Finding(
+            "route-field",
+            "error",
+            f"Rows have no field {field!r}",
+            f"teacher.route_by names it; prompt {without.number} has "
+            f"{', '.join(map(repr, without.row))}.",
+            "Name a field of the rows in teacher.route_by.",
+        )
+        return
+    counts: dict[str, int] = dict.fromkeys(routes, 0)
+    others = 0
+    for prompt in train:
+        value = str(prompt.row[field])
+        counts[value] = counts.get(value, 0) + 1
+        others += value not in routes
+    unused = [name for name in routes if not counts[name]]
+    yield Finding(
+        "route-unused" if unused else "routes",
+        "warning" if unused else "ok",
+        f"No prompt goes to {', '.join(unused)}" if unused else "Every route has prompts",
+        f"Of {len(train)} prompts "
+        + ", ".join(f"{counts[n]} go to {n}" for n in routes)
+        + f" and {others} to the main teacher.",
+        f"Compare the names of teacher.routes with the values of {field!r}." if unused else "",
+        {"prompts": counts},
+    )

@@ -1,0 +1,85 @@
+"""The supervisor's side of the model process: starts it when asked, and says when it has died."""
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from opd.worker import process
+from opd.worker.answerer import LOCK, LOG
+from opd.worker.logs import last_line
+from storage import questions
+
+log = logging.getLogger(__name__)
+ANSWERER = (sys.executable, "-m", "opd.worker.answerer")
+AGAIN_AFTER = 2.0  # seconds between two starts
+
+
+class Answering:
+    """`turn()` is called again and again; it keeps nothing that another one could not find."""
+
+    def __init__(self, engine: Engine, data_dir: Path, command: Sequence[str] = ANSWERER) -> None:
+        self._engine = engine
+        self._data_dir = data_dir
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+        self._started = -AGAIN_AFTER
+
+    def turn(self) -> None:
+        self._reap()
+        for name in questions.abandoned(self._engine, process.alive):
+            self._end(name, "the model process is gone")
+        waiting = questions.waiting(self._engine)
+        rested = time.monotonic() - self._started > AGAIN_AFTER
+        if waiting and self._child is None and rested and not self._served():
+            self._start()
+
+    def _reap(self) -> None:
+        """A child that ended badly takes its question with it, or the one it never came to."""
+        if self._child is None or (code := self._child.poll()) is None:
+            return
+        pid, self._child = self._child.pid, None
+        if code == 0:
+            return
+        cause = process.cause_of_exit(code).replace("the job's process", "the model process")
+        theirs = questions.abandoned(self._engine, process.alive)
+        for name in theirs or questions.waiting(self._engine)[:1]:
+            self._end(name, cause)
+        log.warning("model process %d: %s", pid, cause)
+
+    def _end(self, name: str, cause: str) -> None:
+        tail = last_line(self._data_dir / LOG)
+        text = f"{cause}; its last line: {tail}" if tail else cause
+        killed = "SIGKILL" in cause
+        hint = "Lower what it has to load, or close what else takes memory." if killed else ""
+        questions.fail(self._engine, name, text, kind="killed" if killed else "error", hint=hint)
+
+    def _served(self) -> bool:
+        """Whether a model process of another supervisor holds the lock."""
+        try:
+            with (self._data_dir / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        with (self._data_dir / LOG).open("wb") as output:
+            self._child = subprocess.Popen(
+                [*self._command, "--data-dir", str(self._data_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
+            )
+        log.info("model process %d", self._child.pid)
