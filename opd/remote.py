@@ -35,7 +35,6 @@ POLL_SECONDS = 0.2
 LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 LARGEST = 2**31  # of ids and ranks
-
 # An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
 # model's generation_config.json. All are set to change nothing.
 NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
