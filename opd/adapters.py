@@ -23,20 +23,34 @@ def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
     )
     torch.manual_seed(seed)
     try:
-        return get_peft_model(model, config).eval()
+        return _ordered(get_peft_model(model, config).eval())
     except ValueError as error:
         raise UserError(" ".join(str(error).split())[:300], where="student.lora.targets") from None
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
     """The model with the adapter saved in that folder, trainable."""
-    return PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
+    return _ordered(PeftModel.from_pretrained(model, folder, is_trainable=True).eval())
+
+
+def _ordered(model: Any) -> Any:
+    """Sets become lists in order: a saved adapter is the same file whatever process writes it."""
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)
+    return model
 
 
 def merged(model: Any, folder: Path) -> Any:
-    """The model with the adapter saved in that folder become part of its weights."""
+    """The model with the adapter saved in that folder become part of its weights.
+
+    It is called after that folder, so that an adapter trained upon it names it as its base.
+    """
     with torch.no_grad():
-        return load_adapter(model, folder).merge_and_unload().eval()
+        found = load_adapter(model, folder).merge_and_unload().eval()
+    found.name_or_path = str(folder)
+    found.requires_grad_()  # as any other model: peft froze it beneath the adapter
+    return found
 
 
 def base_of(folder: Path, *, where: str) -> str:

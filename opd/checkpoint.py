@@ -7,8 +7,9 @@ moving average where there is one, and the step are all the state.
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ NUMBER = ":int"  # ends the name of a plain number among tensors
 
 @dataclass(frozen=True)
 class Progress:
-    """What is saved beside the models; `score` is the held-out one at this step, if any."""
+    """What is saved beside the models.
+
+    `score` is the held-out one at this step, if any; `owes` that the evaluation which is due after
+    it was cut off.
+    """
 
     step: int
     score: float | None = None
+    owes: bool = False
 
 
 def save(
@@ -50,12 +56,15 @@ def save(
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
     student, tokenizer = models
-    student.save_pretrained(aside, safe_serialization=True)
+    with warnings.catch_warnings():
+        # The base of an adapter upon an adapter: its folder has none, and none is needed.
+        warnings.filterwarnings("ignore", "Could not find a config file")
+        student.save_pretrained(aside, safe_serialization=True)
     tokenizer.save_pretrained(aside)
     save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
     if average is not None:
         save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
-    state = {"step": progress.step, "score": progress.score}
+    state = asdict(progress)
     (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
     digests = manifest.make(aside)
     aside.rename(final)
@@ -77,13 +86,21 @@ def restore(
 
 def progress_of(path: Path) -> Progress:
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return Progress(int(state["step"]), state.get("score"))
+    return Progress(int(state["step"]), state.get("score"), bool(state.get("owes")))
 
 
 def saved(folder: Path, *, up_to: int) -> list[Progress]:
-    """The checkpoints in a folder, oldest first."""
-    found = [progress_of(p) for p in folder.glob("step-*") if (p / STATE).is_file()]
-    return sorted((p for p in found if p.step <= up_to), key=lambda p: p.step)
+    """The checkpoints in a folder, oldest first; a damaged one counts, without a score."""
+    steps = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))
+    return [_listed(manifest.folder_of(folder, step), step) for step in steps if step <= up_to]
+
+
+def _listed(path: Path, step: int) -> Progress:
+    try:
+        found = progress_of(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Progress(step)
+    return found if found.step == step else Progress(step)
 
 
 def expendable(found: list[Progress], *, keep: int, best: bool) -> list[Progress]:

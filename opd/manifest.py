@@ -11,6 +11,11 @@ from pathlib import Path
 from opd.types import UserError
 
 
+def checkpoints_of(data_dir: Path, run_id: str) -> Path:
+    """Where the run's checkpoints lie in this data directory, which may have been moved."""
+    return data_dir / "runs" / run_id / "checkpoints"
+
+
 def folder_of(folder: Path, step: int) -> Path:
     """The checkpoint's folder of that step."""
     return folder / f"step-{step:06d}"

@@ -99,7 +99,10 @@ class Mapper:
             return asked
         if name in row.fields:
             raise bad_data(row.where, f"{name} must be non-empty text (got {asked!r:.200})")
-        raise bad_data(row.where, f"{name} is missing (the row has {', '.join(row.fields):.200})")
+        has = f"{', '.join(row.fields):.200}"
+        raise bad_data(
+            row.where, f"{name} is missing (the row has {has}); {self.path}.columns.prompt names it"
+        )
 
     def _cut_out(self, answer: str | None, where: str) -> str | None:
         if answer is None:

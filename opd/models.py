@@ -127,6 +127,16 @@ def load_model(
         from opd import adapters  # noqa: PLC0415 - peft takes seconds to import
 
         base = resolve(adapters.base_of(folder, where=where), where=where)
+        if quantize != "none":
+            raise UserError(
+                f"{folder} is an adapter, which is merged into whole weights: save it merged "
+                "(opd save --merge), or take quantize none",
+                where=f"{where.removesuffix('.model')}.quantize",
+            )
+        if base == folder:
+            raise UserError(
+                f"{folder} names itself as its base model", where=where, kind="missing model"
+            )
         model = adapters.merged(load_model(base, where=where, dtype=dtype), folder)
         return model if device is None else model.to(device)
     extra: dict[str, Any] = {}

@@ -89,4 +89,3 @@ def _ready(
 def _known(ids: Ints) -> list[int]:
     """The ids, none where they are not a tokenizer's but stand for texts."""
     return [] if (ids >= OWN_IDS).any() else [int(i) for i in ids]
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opd.adapters import merged
-from opd.checkpoint import OPTIMIZER, STATE
+from opd.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.config import RunConfig, teacher_name, to_yaml, trained
 from opd.models import ADAPTER, load_model, load_tokenizer, resolve
 from opd.types import Score, UserError
@@ -25,11 +25,11 @@ class Provenance:
     after: Sequence[Score]
 
 
-def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
+def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "") -> None:
     """Writes the checkpoint's student to `out`, all of it or nothing.
 
-    A low-rank adapter is written as such, or merged into its model with `merge`; all weights are
-    written as they are. Raises UserError when `out` exists and is not an empty folder.
+    A low-rank adapter is written as such, or merged into the model named; all weights are written
+    as they are. Raises UserError when `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
@@ -45,12 +45,12 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
         ) from None
     try:
         adapter = (checkpoint / ADAPTER).is_file()
-        if adapter and merge:
-            _merge(checkpoint, aside, made.config)
+        if adapter and merge_into:
+            _merge(checkpoint, aside, merge_into)
         else:
-            left_out = shutil.ignore_patterns(OPTIMIZER, STATE, "README.md")
+            left_out = shutil.ignore_patterns(OPTIMIZER, AVERAGE, STATE, "README.md")
             shutil.copytree(checkpoint, aside, ignore=left_out, dirs_exist_ok=True)
-        card = model_card(made, adapter=adapter and not merge)
+        card = model_card(made, adapter=adapter and not merge_into)
         (aside / "README.md").write_text(card, encoding="utf-8")
         if out.exists():
             out.rmdir()
@@ -59,8 +59,8 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge: bool) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _merge(checkpoint: Path, folder: Path, config: RunConfig) -> None:
-    base = resolve(config.student.model, where="student.model")
+def _merge(checkpoint: Path, folder: Path, reference: str) -> None:
+    base = resolve(reference, where="student.model")
     model = merged(load_model(base, where="student.model"), checkpoint)
     model.save_pretrained(folder)
     load_tokenizer(base, where="student.model").save_pretrained(folder)

@@ -61,6 +61,7 @@ class Training:
         self._resume_from = resume_from
         self._step = 0
         self._score: float | None = None  # held-out, after this very step
+        self._owes = False  # the evaluation that is due after this very step
         self._saved: list[checkpoint.Progress] = []
         self._tokens: TokenText | None = None
         self._loaded: Loaded | None = None
@@ -89,7 +90,7 @@ class Training:
         if self._loaded is None:
             return None
         pair = self._loaded.pair
-        progress = checkpoint.Progress(self._step, self._score)
+        progress = checkpoint.Progress(self._step, self._score, self._owes)
         event = checkpoint.save(
             self.folder,
             progress,
@@ -126,14 +127,21 @@ class Training:
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)
+        elif self._owes:
+            yield from self._after_step(writer, prompts)
         meter = Meter(loaded)
         while self._step < config.steps:
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
             yield self._one_step(writer, prompts, meter)
-            if _due(self._step, config.evaluation.every, config.steps):
-                yield from self._evaluation(writer, prompts)
-            if _due(self._step, config.checkpoints.every, config.steps):
-                yield from self._checkpoint()
+            yield from self._after_step(writer, prompts)
+
+    def _after_step(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+        """What is due after a step; made up for by the next attempt where a stop cut it off."""
+        if self._owes:
+            yield from self._evaluation(writer, prompts)
+            self._owes = False
+        if _due(self._step, self.config.checkpoints.every, self.config.steps):
+            yield from self._checkpoint()
 
     def _load(self) -> Loaded:
         self._loaded = load(self.config, self._resume_from, self._outside)
@@ -141,6 +149,7 @@ class Training:
         self._step = self._loaded.step
         if self._resume_from is not None:
             self._saved = checkpoint.saved(self.folder, up_to=self._step)
+            self._owes = checkpoint.progress_of(self._resume_from).owes
         return self._loaded
 
     def _one_step(self, writer: Writer, prompts: PromptSet, meter: Meter) -> StepEvent:
@@ -157,6 +166,7 @@ class Training:
         if self._loaded.average is not None:
             self._loaded.average.advance()
         self._step, self._score = step, None
+        self._owes = _due(step, config.evaluation.every, config.steps)
         rollouts = as_rollouts(
             written, done.records, step=step, kind="train", temperature=config.sampling.temperature
         )

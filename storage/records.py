@@ -224,6 +224,12 @@ class RunWriter:
         )
 
 
+def forget_checkpoints(engine: Engine, run_id: str) -> None:
+    """For a run whose checkpoints are about to be removed."""
+    with begin(engine) as connection:
+        connection.execute(delete(schema.checkpoint).where(schema.checkpoint.c.run_id == run_id))
+
+
 def _share(config: Mapping[str, Any]) -> float:
     """Bytes that each recorded step and evaluation may keep of the run's budget.
 

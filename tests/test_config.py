@@ -146,7 +146,8 @@ def test_yaml_round_trip(steps, rate, name):
 
 
 def test_every_recipe_is_valid_and_described():
-    assert [r.name for r in recipes()] == sorted(r.name for r in recipes())
+    names = [r.name for r in recipes()]
+    assert names == ["demo", *sorted(n for n in names if n != "demo")]
     for found in recipes():
         parse(found.config)
         assert found.title

@@ -74,3 +74,11 @@ def test_the_8_bit_optimizer_resumes_bit_for_bit(place, tmp_path, lora):
     name = "adapter_model.safetensors" if lora else "model.safetensors"
     one, two = (load_file(tmp_path / d / "step-000004" / name) for d in ("whole", "cut"))
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_an_adapter_is_not_quantized(place, tmp_path):
+    steps(settings(place, student={"lora": LORA}, steps=1), tmp_path / "run")
+    teacher = {"model": str(tmp_path / "run" / "step-000001"), "quantize": "int8"}
+    with pytest.raises(UserError, match="merged") as caught:
+        steps(settings(place, teacher), tmp_path / "again")
+    assert caught.value.where == "teacher.quantize"

@@ -108,21 +108,25 @@ def save(
     if not info["checkpoints"]:
         raise UserError("has no checkpoint to save", where=run)
     newest = info["checkpoints"][-1]
-    from opd.manifest import verify
+    from opd.manifest import checkpoints_of, folder_of, verify
     from opd.saving import Provenance
     from opd.saving import save as save_student
+    from opd.worker.references import resolved
 
-    verify(Path(newest["path"]), newest["manifest"])
+    folder = folder_of(checkpoints_of(place.data_dir, run), newest["step"])
+    verify(folder, newest["manifest"])
+    config = parse(info["config"])
     scores = queries.evaluations(engine, run)["items"]
     made = Provenance(
         run,
-        parse(info["config"]),
+        config,
         newest["step"],
         info["versions"],
         before=_scores(scores, 0),
         after=_scores(scores, max((s["step"] for s in scores), default=0)),
     )
-    save_student(Path(newest["path"]), out, made, merge=merge)
+    base = resolved(engine, place.data_dir, config, run).student.model if merge else ""
+    save_student(folder, out, made, merge_into=base)
     result(f"{run} after step {newest['step']} → {out}")
 
 

@@ -14,16 +14,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from opd.config import RunConfig, parse
-from opd.manifest import folder_of, verify
+from opd.manifest import checkpoints_of, folder_of, verify
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
@@ -38,10 +39,11 @@ from opd.worker import process
 from opd.worker.errors import Failure, describe
 from opd.worker.lease import Lease, Reason
 from opd.worker.logs import line_of, start_log
+from opd.worker.references import resolved
 from opd.worker.signals import listening
 from storage import jobs, queries
 from storage.engine import DiskFullError, open_database
-from storage.records import RunWriter
+from storage.records import RunWriter, forget_checkpoints
 
 log = logging.getLogger(__name__)
 EXIT_FAILED = 1
@@ -85,6 +87,10 @@ class Job:
         return self.data_dir / "runs" / self.run_id
 
     @property
+    def checkpoints(self) -> Path:
+        return checkpoints_of(self.data_dir, self.run_id)
+
+    @property
     def reserve(self) -> Path:
         return self.folder / ".reserve"
 
@@ -126,6 +132,9 @@ def run(
             outcome = Outcome("failed", failure)
         if lease.reason == "lost":
             outcome = Outcome(None)
+        if outcome.status is not None:
+            with suppress(UserError, SQLAlchemyError):  # tidiness must not hide the outcome
+                sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         recorded = outcome.status is None or _record(job, outcome)
     log.info("%s", f"run {outcome.status}" if outcome.status else "the run was taken over")
     return Outcome(outcome.status, outcome.failure, recorded)
@@ -146,19 +155,19 @@ def _work(
     watch: Callable[[Event], None],
 ) -> _Progress:
     info = queries.run(job.engine, job.run_id)
-    config = _on_slot(parse(info["config"]), job.slot)
+    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
-    step, resume_from = _start_of(job, info)
+    step, resume_from = start_of(job, info)
     if job.attempt > 1:
         writer.truncate_after(step)
-        _sweep(job, info)
+        sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
     session = (training or _trainer())(
-        config,
-        job.folder / "checkpoints",
+        _on_slot(config, job.slot),
+        job.checkpoints,
         stop=lease.stop,
         resume_from=resume_from,
-        say=lambda text: jobs.set_phase(job.engine, job.run_id, job.attempt, text),
+        say=lambda text: _say(job, text, watch),
     )
     progress = _Progress(session, writer)
     with closing(session.events()) as events:  # type: ignore[type-var]
@@ -171,6 +180,11 @@ def _work(
     return progress
 
 
+def _say(job: Job, text: str, watch: Callable[[Event], None]) -> None:
+    jobs.set_phase(job.engine, job.run_id, job.attempt, text)
+    watch(PhaseEvent(text))
+
+
 def _trainer() -> TrainingFactory:
     # Read when torch loads: threads that wait for each other sleep early instead of spinning, which
     # on a machine with a browser open too makes small models several times faster.
@@ -181,13 +195,13 @@ def _trainer() -> TrainingFactory:
     return Training
 
 
-def _start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
+def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
     """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none.
 
     Looked for where the data directory is now, which may have been moved since.
     """
     for saved in reversed(info["checkpoints"]):
-        folder = folder_of(job.folder / "checkpoints", saved["step"])
+        folder = folder_of(job.checkpoints, saved["step"])
         try:
             verify(folder, saved["manifest"])
         except UserError as error:
@@ -197,10 +211,16 @@ def _start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
     return -1, None
 
 
-def _sweep(job: Job, info: dict[str, Any]) -> None:
-    """Removes checkpoint folders that no record names: half-written, or older than those kept."""
-    known = {Path(saved["path"]).name for saved in info["checkpoints"]}
-    for folder in (job.folder / "checkpoints").glob("*"):
+def sweep(engine: Engine, data_dir: Path, run_id: str, attempt: int) -> None:
+    """Removes checkpoint folders that no record names: half-written, or older than those kept.
+
+    Only by this attempt or when it is dead; nothing where a later one has begun.
+    """
+    info = queries.run(engine, run_id)
+    if info["attempt"] != attempt:
+        return
+    known = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
+    for folder in checkpoints_of(data_dir, run_id).glob("*"):
         if folder.name not in known:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -242,7 +262,7 @@ def _ended(job: Job, lease: Lease, progress: _Progress) -> Outcome:
     if reason is None:
         return Outcome("finished")
     if reason == "discard":
-        discard_checkpoints(job.data_dir, job.run_id)
+        discard_checkpoints(job.engine, job.data_dir, job.run_id)
     elif reason != "lost" and progress.stepped > progress.saved:
         log.info("saving a checkpoint before stopping")
         event = progress.training.save_checkpoint()
@@ -265,8 +285,9 @@ def _stopped(reason: Reason) -> Outcome:
             return Outcome(None)
 
 
-def discard_checkpoints(data_dir: Path, run_id: str) -> None:
-    shutil.rmtree(data_dir / "runs" / run_id / "checkpoints", ignore_errors=True)
+def discard_checkpoints(engine: Engine, data_dir: Path, run_id: str) -> None:
+    forget_checkpoints(engine, run_id)
+    shutil.rmtree(checkpoints_of(data_dir, run_id), ignore_errors=True)
 
 
 def _on_signal(job: Job, lease: Lease, number: signal.Signals) -> None:
@@ -283,7 +304,7 @@ def _give_up(job: Job, reason: Reason) -> None:
     outcome = _stopped(reason)
     log.warning("did not stop in time (%s); ending the process", reason)
     if reason == "discard":
-        discard_checkpoints(job.data_dir, job.run_id)
+        discard_checkpoints(job.engine, job.data_dir, job.run_id)
     recorded = outcome.status is None or _record(job, outcome)
     logging.shutdown()
     os._exit(EXIT_FAILED if recorded else EXIT_UNRECORDED)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from opd.worker import process
 from opd.worker.errors import HINTS, Failure, redact
-from opd.worker.job import EXIT_UNRECORDED, discard_checkpoints
+from opd.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from opd.worker.logs import last_line, log_path
 from storage import jobs
 from storage.jobs import Owner
@@ -55,6 +55,7 @@ def bury(engine: Engine, data_dir: Path, run: Running, exit_code: int | None = N
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return
+    sweep(engine, data_dir, run.id, run.attempt)
     text = "the job's process is gone" if exit_code is None else process.cause_of_exit(exit_code)
     by_itself = exit_code is not None and exit_code >= 0
     kind = "disk full" if exit_code == EXIT_UNRECORDED else "error" if by_itself else "killed"
@@ -70,6 +71,7 @@ def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> N
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return
+    sweep(engine, data_dir, run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
     finish(engine, run, "interrupted", Failure("hung", text, RESUME, False))
 
@@ -77,7 +79,9 @@ def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> N
 def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
     """Marks a run cancelled whose process is no more."""
     if run.cancel_mode == "discard":
-        discard_checkpoints(data_dir, run.id)
+        discard_checkpoints(engine, data_dir, run.id)
+    else:
+        sweep(engine, data_dir, run.id, run.attempt)
     finish(engine, run, "cancelled", Failure("", "", "", False))
 
 

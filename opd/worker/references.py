@@ -18,14 +18,17 @@ T = TypeVar("T", StudentConfig, TeacherConfig, RouteConfig)
 REMEMBERED = "references.json"  # in the run's folder: reference → step
 
 
-def resolved(engine: Engine, data_dir: Path, config: RunConfig, run_id: str) -> RunConfig:
-    """The configuration with folders in place of references, for run `run_id`.
+def resolved(
+    engine: Engine, data_dir: Path, config: RunConfig, run_id: str | None = None
+) -> RunConfig:
+    """The configuration with folders in place of references.
 
-    Which step "the newest" was is remembered there, so that a resumed run goes on with the same
-    models though the other run may have trained on. Raises UserError for a run that is not there,
-    has no such checkpoint, or one that was damaged.
+    With run `run_id`, which step "the newest" was is remembered, so that a resumed run goes on with
+    the same models though the other run may have trained on. Raises UserError for a run that is
+    not there, has no such checkpoint, or one that was damaged.
     """
-    finder = _Finder(engine, data_dir, data_dir / "runs" / run_id / REMEMBERED)
+    memory = None if run_id is None else data_dir / "runs" / run_id / REMEMBERED
+    finder = _Finder(engine, data_dir, memory)
     student = finder.placed(config.student, "student.model")
     teacher = config.teacher
     if teacher.kind == "model":
@@ -42,10 +45,10 @@ def resolved(engine: Engine, data_dir: Path, config: RunConfig, run_id: str) -> 
 
 
 class _Finder:
-    def __init__(self, engine: Engine, data_dir: Path, memory: Path) -> None:
+    def __init__(self, engine: Engine, data_dir: Path, memory: Path | None) -> None:
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
         self._known: dict[str, int] = {}
-        if memory.is_file():
+        if memory is not None and memory.is_file():
             self._known = json.loads(memory.read_text(encoding="utf-8"))
         self._steps = dict(self._known)
 
@@ -61,7 +64,7 @@ class _Finder:
         return section.model_copy(update={"model": str(folder)})
 
     def remember(self) -> None:
-        if self._steps == self._known:
+        if self._memory is None or self._steps == self._known:
             return
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         aside = self._memory.with_suffix(".partial")
