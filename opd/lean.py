@@ -8,7 +8,7 @@ checked against their configuration, and its logits against their own forward pa
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from opd.decoding import Decoder, ModelDecoder, Slots, pad_right, to_the_right
 log = logging.getLogger(__name__)
 MODEL_TYPES = ("llama", "qwen3")
 MAX_PARAMETERS = 50_000_000  # above, the products dominate and the copies of weights cost memory
+MANY_ROWS = 64  # from which on a second thread pays
 TOLERANCE = 1e-3  # of the largest logit
 
 
@@ -92,7 +93,7 @@ class LeanDecoder:
         return self._logits(ends)[rows]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
-        with _one_thread():
+        with _one_thread() if len(tokens) < MANY_ROWS else nullcontext():
             return self._step(tokens, positions, seen)
 
     def _step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -193,7 +194,7 @@ class LeanDecoder:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Products this small gain nothing from a second thread, and wait for it when it is busy."""
+    """Products of few rows gain nothing from a second thread, and wait for it when it is busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
