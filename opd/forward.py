@@ -19,7 +19,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from opd.align import ScoreBatch, Sequences, score_batch
 from opd.cost import model_cost
 
-CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: 64 MB in float32
+CHUNK_VALUES = 2**24  # tokens × vocabulary at a time on a GPU: 64 MB in float32
+CACHED_VALUES = 2**22  # on a processor, where pieces that fit its caches are twice as fast
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ def _answering(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
         del decoder.forward
 
 
-def spans(tokens: int, *, vocab: int, limit: int = CHUNK_VALUES) -> list[slice]:
+def spans(tokens: int, *, vocab: int, limit: int | None = None) -> list[slice]:
     """Cuts N tokens into pieces of at most `limit` values of tokens × vocabulary."""
+    if limit is None:
+        limit = CHUNK_VALUES if torch.cuda.is_available() else CACHED_VALUES
     size = max(1, limit // vocab)
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
 
