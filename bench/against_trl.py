@@ -15,7 +15,8 @@ both students, and so the lengths of what they write, where they started.
 "equal" writes exactly 40 tokens in every completion (theirs: min_new_tokens, ours: no id ends);
 "natural" stops at the model's end token. "off" stores nothing; "on" logs every step there
 (report_to none, no texts, nothing printed), and here stores every rollout with every token's record
-and both top-8.
+and both top-8. Where other work runs beside, OMP_WAIT_POLICY=passive keeps either side's waiting
+threads from spinning, and the ratios steady.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def log_probs(logits: Tensor, temperature: float) -> Tensor:
     """log softmax(logits / temperature), the raw distribution: no top-p, no penalties. (N, V)."""
-    return torch.log_softmax(logits / temperature, dim=-1)
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
 def at(logp: Tensor, ids: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from opd.types import UserError
 
 ADAPTER = "adapter_config.json"
 TEACHER = "teacher.model"
+PROCESSOR_TOKENS = 2048
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -58,6 +59,10 @@ class Pair:
     device: torch.device
     dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
     pairs_per_token: float = 0.0  # of the student: see `opd.align.packs`
+
+    def at_once(self, limit: int) -> int:
+        """Tokens of one pass: on a processor, more than some only leave its caches and pad."""
+        return min(limit, PROCESSOR_TOKENS) if self.device.type == "cpu" else limit
 
     def computing(self) -> AbstractContextManager[Any]:
         """Inside, the student computes in its dtype."""

@@ -178,7 +178,7 @@ def token_losses(x: LossInputs, config: ObjectiveConfig) -> TokenLoss:
     infinite or not a number would still spoil the gradient.
     """
     rows = torch.nonzero(x.mask > 0).squeeze(-1)
-    counted = x.where(rows)
+    counted = x if len(rows) == len(x.mask) else x.where(rows)
     found = _with_reward(counted, config, OBJECTIVES[config.name](counted, config))
 
     def spread(values: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def update(
         [w.prompt for w in written],
         sequences(written),
         temperature=config.sampling.temperature,
-        max_tokens=config.optimizer.micro_batch_tokens,
+        max_tokens=learner.pair.at_once(config.optimizer.micro_batch_tokens),
         pairs_per_token=learner.pair.pairs_per_token,
     )
     for rows, reading in clock.each("teacher", readings):

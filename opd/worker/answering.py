@@ -32,8 +32,9 @@ class Answering:
         self._started = -AGAIN_AFTER
 
     def turn(self) -> None:
-        self._reap()
-        for name in questions.abandoned(self._engine, process.alive):
+        gone = questions.abandoned(self._engine, process.alive)
+        self._reap()  # after the look: a child that was dead then is told of by its exit
+        for name in set(gone) & set(questions.abandoned(self._engine, process.alive)):
             self._end(name, "the model process is gone")
         waiting = questions.waiting(self._engine)
         rested = time.monotonic() - self._started > AGAIN_AFTER
