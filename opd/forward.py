@@ -19,8 +19,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from opd.align import ScoreBatch, Sequences, score_batch
 from opd.cost import model_cost
 
-CHUNK_VALUES = 2**24  # tokens × vocabulary at a time on a GPU: 64 MB in float32
+CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: at most 64 MB in float32
 CACHED_VALUES = 2**22  # on a processor, where pieces that fit its caches are twice as fast
+PIECE_TOKENS = 128  # there no smaller pieces than these: each reads the whole head again
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,10 @@ def _answering(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
 
 def spans(tokens: int, *, vocab: int, limit: int | None = None) -> list[slice]:
     """Cuts N tokens into pieces of at most `limit` values of tokens × vocabulary."""
-    if limit is None:
-        limit = CHUNK_VALUES if torch.cuda.is_available() else CACHED_VALUES
+    if limit is None and torch.cuda.is_available():
+        limit = CHUNK_VALUES
+    elif limit is None:
+        limit = min(CHUNK_VALUES, max(CACHED_VALUES, PIECE_TOKENS * vocab))
     size = max(1, limit // vocab)
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -19,6 +20,7 @@ from storage import questions
 log = logging.getLogger(__name__)
 ANSWERER = (sys.executable, "-m", "opd.worker.answerer")
 AGAIN_AFTER = 2.0  # seconds between two starts
+EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
 
 
 class Answering:
@@ -33,7 +35,10 @@ class Answering:
 
     def turn(self) -> None:
         gone = questions.abandoned(self._engine, process.alive)
-        self._reap()  # after the look: a child that was dead then is told of by its exit
+        if gone and self._child is not None:  # its exit, which tells more, may be a moment away
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(EXIT_SECONDS)
+        self._reap()
         for name in set(gone) & set(questions.abandoned(self._engine, process.alive)):
             self._end(name, "the model process is gone")
         waiting = questions.waiting(self._engine)
