@@ -7,7 +7,7 @@ standing in for the given hidden states.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,9 @@ class Hidden:
 
     states: Tensor
     form: type[Any]
+
+    def piece(self, cut: slice) -> "Hidden":
+        return Hidden(self.states[cut], self.form)
 
 
 def causal(model: Any) -> Any:
@@ -118,11 +121,6 @@ def logits_of(model: Any, hidden: Hidden, *, vocab: int) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def completion_logits(model: Any, batch: ScoreBatch, *, vocab: int) -> Tensor:
-    """Logits (N, vocab) that score the N completion tokens, all at once."""
-    return logits_of(model, completion_hidden(model, batch), vocab=vocab)
-
-
 @contextmanager
 def _answering(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
     """Inside, the decoder answers with these hidden states, whatever it is given."""
@@ -142,8 +140,3 @@ def spans(tokens: int, *, vocab: int, limit: int | None = None) -> list[slice]:
         limit = min(CHUNK_VALUES, max(CACHED_VALUES, PIECE_TOKENS * vocab))
     size = max(1, limit // vocab)
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
-
-
-def pieces(hidden: Hidden, cuts: Sequence[slice]) -> Iterator[Hidden]:
-    for cut in cuts:
-        yield Hidden(hidden.states[cut], hidden.form)

@@ -273,21 +273,32 @@ def shared_vocabulary(
     the distributions renormalised over what is shared.
     """
     shared = min(student_logits, teacher_logits)
-    ours, theirs = (
-        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
-        for tokenizer in (student, teacher)
-    )
-    different = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    different = differing_ids(student, teacher, shared)
     if different:
-        i = different[0]
+        i, (ours, theirs) = next(iter(different.items()))
         raise UserError(
             f"student and teacher have different tokenizers: {len(different)} of {shared} ids "
-            f"differ, first id {i}: {ours.get(i)!r} and {theirs.get(i)!r}; token-level "
+            f"differ, first id {i}: {ours!r} and {theirs!r}; token-level "
             "distillation needs a teacher with the student's tokenizer",
             where=where,
             kind="tokenizer mismatch",
         )
     return shared
+
+
+def differing_ids(
+    student: Any, teacher: Any, shared: int
+) -> dict[int, tuple[str | None, str | None]]:
+    """The ids below `shared` whose text differs between two tokenizers, lowest first, with both."""
+    ours, theirs = (
+        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
+        for tokenizer in (student, teacher)
+    )
+    return {
+        i: (ours.get(i), theirs.get(i))
+        for i in sorted(ours.keys() | theirs.keys())
+        if ours.get(i) != theirs.get(i)
+    }
 
 
 def declared_stops(model: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Student and teacher read the same tokens: everything that is recorded of each of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from opd import divergences
-from opd.align import Sequences, micro_batches, score_batch, units
+from opd.align import ScoreBatch, Sequences, micro_batches, units
 from opd.config import RunConfig
-from opd.forward import completion_hidden, logits_of, pieces, spans
+from opd.forward import Hidden, completion_hidden, logits_of, spans
 from opd.models import Pair
 from opd.teachers import LocalTeacher, Reader, Reading, View
 from opd.types import Floats, Ints, TokenRecord, TopK
@@ -81,20 +81,11 @@ def scored(
     """The records of micro-batches that a teacher read already."""
     found: dict[int, TokenRecord] = {}
     for rows, reading in readings:
-        batch = score_batch(
-            whole.take(rows),
-            pad_id=pair.pad_id,
-            device=pair.device,
-            pairs_per_token=pair.pairs_per_token,
-        )
+        batch = batch_of(pair, whole.take(rows))
         with pair.computing():
             hidden = completion_hidden(pair.student, batch)
-        cuts = spans(len(batch.targets), vocab=pair.vocab)
         parts = []
-        for cut, piece in zip(cuts, pieces(hidden, cuts), strict=True):
-            with pair.computing():
-                logits = logits_of(pair.student, piece, vocab=pair.vocab)
-            student = divergences.log_probs(logits, settings.temperature)
+        for cut, student in student_pieces(pair, hidden, settings.temperature):
             view = reading.view(cut, batch.targets[cut]) if reading else None
             parts.append(measure(student, batch.targets[cut], view, settings.top_k))
         found |= zip(
@@ -111,6 +102,21 @@ def scored(
 
 def reader_of(pair: Pair) -> Reader:
     return Reader(pair.vocab, pair.pad_id, pair.device)
+
+
+def batch_of(pair: Pair, sequences: Sequences) -> ScoreBatch:
+    """The sequences laid out for the student."""
+    return reader_of(pair).batch(sequences, pair.pairs_per_token)
+
+
+def student_pieces(
+    pair: Pair, hidden: Hidden, temperature: float
+) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens, and the student's log-probabilities (n, V) of them, a piece at a time."""
+    for cut in spans(len(hidden.states), vocab=pair.vocab):
+        with pair.computing():
+            logits = logits_of(pair.student, hidden.piece(cut), vocab=pair.vocab)
+        yield cut, divergences.log_probs(logits, temperature)
 
 
 @torch.no_grad()

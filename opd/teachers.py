@@ -7,7 +7,7 @@ without are offered for it (see `opd.config`).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -129,11 +129,11 @@ class LocalReading:
 
     @torch.no_grad()
     def view(self, span: slice, targets: Tensor) -> View:
-        states = self.hidden.states[span].to(targets.device)
+        piece = self.hidden.piece(span)
         with self.teacher.state():
             logits = logits_of(
                 self.teacher.model,
-                Hidden(states, self.hidden.form),
+                replace(piece, states=piece.states.to(targets.device)),
                 vocab=self.teacher.reader.vocab,
             )
         full = divergences.log_probs(logits, self.temperature)

@@ -18,17 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opd import divergences
-from opd.align import ScoreBatch, score_batch
 from opd.config import RunConfig
 from opd.credit import check_weights, discounted, group_advantages, token_weights
-from opd.forward import Hidden, completion_hidden, logits_of, pieces, recomputing, spans
+from opd.forward import Hidden, completion_hidden, recomputing
 from opd.models import Pair
 from opd.objectives import LossInputs, TokenLoss, row_scales, token_losses
 from opd.panel import Panel, read
 from opd.rollouts import Written, sequences
 from opd.sampling import Stopped
-from opd.scoring import Measures, joined, measure, records
+from opd.scoring import Measures, batch_of, joined, measure, records, student_pieces
 from opd.teachers import Reading, Teacher, sampled_log_probs
 from opd.types import Floats, TokenRecord, UserError
 
@@ -197,13 +195,7 @@ class _Part:
         reading: Reading | None,
     ) -> None:
         self.learner, self.written, self.credit, self.reading = learner, written, credit, reading
-        pair = learner.pair
-        self.batch: ScoreBatch = score_batch(
-            sequences(written),
-            pad_id=pair.pad_id,
-            device=pair.device,
-            pairs_per_token=pair.pairs_per_token,
-        )
+        self.batch = batch_of(learner.pair, sequences(written))
         self.weights = np.concatenate([c.weights for c in credit])
 
     def forward_backward(self, clock: Clock) -> tuple[float, Measures, TokenLoss]:
@@ -219,15 +211,12 @@ class _Part:
         with pair.computing(), recomputing(pair.student):
             hidden = completion_hidden(pair.student, self.batch)
         leaf = hidden.states.detach().requires_grad_()
-        cuts = spans(len(self.batch.targets), vocab=pair.vocab)
         total, measured, losses = 0.0, [], []
-        for cut, piece in zip(cuts, pieces(Hidden(leaf, hidden.form), cuts), strict=True):
+        whole = Hidden(leaf, hidden.form)
+        for cut, student in student_pieces(pair, whole, config.sampling.temperature):
             targets = self.batch.targets[cut]
             with clock.phase("teacher"):
                 view = self.reading.view(cut, targets) if self.reading else None
-            with pair.computing():
-                logits = logits_of(pair.student, piece, vocab=pair.vocab)
-            student = divergences.log_probs(logits, config.sampling.temperature)
             inputs = LossInputs(
                 student=student,
                 targets=targets,

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.align import Sequences, micro_batches, packs, score_batch, units
-from opd.forward import completion_logits, spans
+from opd.forward import completion_hidden, logits_of, spans
 from opd.models import load_pair
 from opd.scoring import Scoring, joined, measure, records, score
 from opd.teachers import View
@@ -164,7 +164,7 @@ def test_no_logits_are_made_for_prompts_and_padding(folders):
     handle = pair.student.get_output_embeddings().register_forward_hook(
         lambda module, args, output: seen.append(output.shape[:-1])
     )
-    logits = completion_logits(pair.student, batch, vocab=pair.vocab)
+    logits = logits_of(pair.student, completion_hidden(pair.student, batch), vocab=pair.vocab)
     handle.remove()
     assert [n for _, n in seen] == [4]
     assert logits.shape == (4, pair.vocab)

@@ -143,7 +143,9 @@ def sft(p, q, targets, w):
 )
 def test_the_gradient_is_that_of_plain_autograd(folders, objective, loss_of, monkeypatch):
     """In micro-batches, right-padded, a few tokens of the vocabulary at a time."""
-    monkeypatch.setattr("opd.update.spans", lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab))
+    monkeypatch.setattr(
+        "opd.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab)
+    )
     student = learner(folders, micro_batch_tokens=64, **objective)
     expected = naive(student, rollouts(), loss_of)
     found, _ = gradient(student, rollouts())
@@ -158,7 +160,9 @@ def test_micro_batches_and_pieces_add_up_to_the_whole(folders, name, reduction, 
         objective |= {"reference_kl": 0.1}
     at_once = learner(folders, reference=name == "grpo", **objective)
     whole, report = gradient(at_once, rollouts())
-    monkeypatch.setattr("opd.update.spans", lambda n, vocab: spans(n, vocab=vocab, limit=2 * vocab))
+    monkeypatch.setattr(
+        "opd.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=2 * vocab)
+    )
     parts, other = gradient(
         learner(folders, reference=name == "grpo", micro_batch_tokens=64, **objective), rollouts()
     )

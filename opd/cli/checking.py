@@ -32,10 +32,10 @@ def doctor(
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars would stand between the lines
     from opd.doctor.examine import examine, report
     from opd.loading import Outside
-    from opd.worker.rehearsing import names_runs, placed
+    from opd.worker.references import names_runs, resolved
 
     if names_runs(config):
-        config = placed(place.engine(), place.data_dir, config)
+        config = resolved(place.engine(), place.data_dir, config)
     outside = Outside(say=lambda text: say(plain(f"{text} …")))
     found = report(config, list(examine(config, models=not static, outside=outside)))
     if json:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from opd.config import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.folders import RUN_REFERENCE
-from opd.models import load_tokenizer
+from opd.models import differing_ids, load_tokenizer
 from opd.shapes import Shape, folder_at_hand, shape_of
 from opd.types import UserError
 
@@ -110,13 +111,11 @@ def check_pair(student: Known, teacher: Known) -> Iterator[Finding]:
 def _vocabulary(student: Known, teacher: Known) -> Iterator[Finding]:
     counts = [_ids(m) for m in (student, teacher)]
     shared = min(counts)
-    ours, theirs = (
-        {i: t for t, i in m.tokenizer.get_vocab().items() if i < shared} for m in (student, teacher)
-    )
-    different = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    different = differing_ids(student.tokenizer, teacher.tokenizer, shared)
     if different:
         examples = [
-            {"id": i, "student": ours.get(i), "teacher": theirs.get(i)} for i in different[:8]
+            {"id": i, "student": ours, "teacher": theirs}
+            for i, (ours, theirs) in islice(different.items(), 8)
         ]
         first = examples[0]
         yield Finding(

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from opd import divergences
-from opd.align import score_batch
 from opd.config import RunConfig
 from opd.data import Prompt
-from opd.forward import completion_hidden, logits_of, pieces, spans
+from opd.forward import completion_hidden
 from opd.loading import Loaded, Outside
 from opd.model_settings import TeacherConfig
 from opd.models import declared_stops
 from opd.panel import Panel, read
 from opd.rollouts import Writer, Written, sequences, write_evaluation
-from opd.scoring import Scoring, reader_of, scored
+from opd.scoring import Scoring, batch_of, reader_of, scored, student_pieces
 from opd.teachers import LocalTeacher
 from opd.types import TokenRecord
 
@@ -113,27 +111,23 @@ def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
         return None
     theirs = [i for t in teachers for i in declared_stops(t.model)]
     ids = tuple(i for i in dict.fromkeys([*pair.eos_ids, *theirs]) if i < pair.vocab)
-    whole = sequences(rehearsal.written)
+    whole, temperature = sequences(rehearsal.written), rehearsal.config.sampling.temperature
     found: dict[int, tuple[Any, Any]] = {}
     readings = read(
         loaded.panel,
         [w.prompt for w in rehearsal.written],
         whole,
-        temperature=rehearsal.config.sampling.temperature,
+        temperature=temperature,
         max_tokens=rehearsal.config.optimizer.micro_batch_tokens,
         pairs_per_token=pair.pairs_per_token,
     )
     for rows, reading in readings:
         assert reading is not None
-        batch = score_batch(whole.take(rows), pad_id=pair.pad_id, device=pair.device)
+        batch = batch_of(pair, whole.take(rows))
         with pair.computing():
             hidden = completion_hidden(pair.student, batch)
-        cuts = spans(len(batch.targets), vocab=pair.vocab)
         ours, theirs_at = [], []
-        for cut, piece in zip(cuts, pieces(hidden, cuts), strict=True):
-            with pair.computing():
-                logits = logits_of(pair.student, piece, vocab=pair.vocab)
-            own = divergences.log_probs(logits, rehearsal.config.sampling.temperature)
+        for cut, own in student_pieces(pair, hidden, temperature):
             full = reading.view(cut, batch.targets[cut]).full
             assert full is not None
             ours.append(own[:, list(ids)].exp().float().cpu().numpy())

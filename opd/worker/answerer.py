@@ -26,7 +26,7 @@ from opd.worker.errors import describe
 from opd.worker.job import DATABASE_VARIABLE
 from opd.worker.logs import start_log
 from opd.worker.process import this_process
-from opd.worker.rehearsing import placed
+from opd.worker.references import resolved
 from storage import questions
 from storage.engine import open_database
 
@@ -85,7 +85,7 @@ def examine_run(asked: Asked, progress: Progress) -> dict[str, Any]:
     from opd.loading import Outside  # noqa: PLC0415
 
     config, telling = parse(asked.payload["config"]), Telling(progress)
-    config = placed(asked.engine, asked.data_dir, config)
+    config = resolved(asked.engine, asked.data_dir, config)
     outside = Outside(telling.say, telling.stop)
     for finding in examine(config, models=bool(asked.payload["models"]), outside=outside):
         telling.found.append(finding)

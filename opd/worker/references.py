@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,17 @@ def resolved(
     return config.model_copy(update={"student": student, "teacher": teacher})
 
 
+def names_runs(config: RunConfig) -> bool:
+    """Whether a model of the configuration is another run."""
+    models = [config.student.model]
+    models += [t.model for t in config.teachers.values() if t.kind == "model"]
+    return any(_named(m) is not None for m in models)
+
+
+def _named(reference: str) -> re.Match[str] | None:
+    return None if Path(reference).exists() else RUN_REFERENCE.fullmatch(reference)
+
+
 class _Finder:
     def __init__(self, engine: Engine, data_dir: Path, memory: Path | None) -> None:
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
@@ -55,8 +67,8 @@ class _Finder:
     def placed(self, section: T, where: str) -> T:
         """The section with its model's folder; as it is where it names no run."""
         reference = section.model
-        named = RUN_REFERENCE.fullmatch(reference)
-        if named is None or Path(reference).exists():
+        named = _named(reference)
+        if named is None:
             return section
         run_id, asked = named.groups()
         step = int(asked) if asked is not None else self._steps.get(reference)
