@@ -17,7 +17,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access import Tokens
-from app.api import configs, doctor, rollouts, runs, system
+from app.api import (
+    asking,
+    comparing,
+    configs,
+    diagnosis,
+    doctor,
+    insights,
+    lab,
+    related,
+    rollouts,
+    runs,
+    system,
+)
 from app.api.replies import Error, Json, Problems, add_error_handlers
 from app.origins import is_loopback, origins_of
 from app.security import Policy, SecurityLayer
@@ -25,7 +37,13 @@ from opd.config import UserError
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY = "plotly.min.js"
-ROUTERS = (runs.router, rollouts.router, configs.router, doctor.router, system.router)
+ROUTERS = tuple(
+    part.router
+    for part in (
+        *(runs, comparing, insights, diagnosis, rollouts, related, lab),
+        *(configs, doctor, asking, system),
+    )
+)
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 # What Gradio's pages need of its routes. Uploads, files by path, proxying, monitoring and editing
 # are not among it, and what a later version adds is not until it is named here.

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.pages import new, rollout, rollouts, run, runs
+from app.pages import compare, new, playground, rollout, rollouts, run, runs, tour
 
 STATIC = Path(__file__).parent.parent / "static"
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")
@@ -17,12 +17,18 @@ MONO = ("ui-monospace", "monospace")
 
 
 def build_pages() -> gr.Blocks:
-    """All pages: Runs and New run in the navigation bar, the others by address."""
+    """All pages: those about one run or rollout by address, the others in the navigation bar."""
     demo: gr.Blocks = gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True)
     with demo:
         runs.page()
-    with demo.route("New run", "/new"):
-        new.page()
+    for name, path, module in (
+        ("New run", "/new", new),
+        ("Compare", "/compare", compare),
+        ("Playground", "/playground", playground),
+        ("Tour", "/tour", tour),
+    ):
+        with demo.route(name, path):
+            module.page()
     for name, path, module in (
         ("Run", "/run", run),
         ("Rollouts", "/rollouts", rollouts),

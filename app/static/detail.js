@@ -9,8 +9,10 @@ const MOST_ROWS = 12;
 const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
 export class Detail {
-  constructor() {
-    this.element = h("aside", { id: "token-detail", class: "detail", "aria-label": "Token" });
+  /** `view` says by which metric tokens are ranked. */
+  constructor(view) {
+    this.view = view;
+    this.element = h("section", { id: "token-detail", class: "detail", "aria-label": "Token" });
     this.head = h("div", { class: "dt-head" });
     this.say = h("p", { class: "dt-say", "aria-live": "polite" });
     this.figures = h("div", { class: "dt-figures" });
@@ -18,10 +20,8 @@ export class Detail {
     this.turn = 0;
   }
 
-  show(rollout, metric) {
+  show(rollout) {
     this.rollout = rollout;
-    this.metric = metric;
-    this.index = null;
     this.nothing();
   }
 
@@ -41,8 +41,9 @@ export class Detail {
     );
   }
 
-  /** Shows token `index`; `pinned` says whether it stays when the pointer leaves. */
+  /** Shows token `index` (−1: none); `pinned` says whether it stays when the pointer leaves. */
   token(index, pinned) {
+    if (index < 0) return this.nothing();
     if (this.index === index && this.pinned === pinned) return;
     this.index = index;
     this.pinned = pinned;
@@ -63,7 +64,7 @@ export class Detail {
   header(index) {
     const cell = this.rollout.cells[index];
     const id = this.rollout.columns.completion_ids[index];
-    const places = placesOf(this.metric, this.rollout);
+    const places = placesOf(this.view.metric, this.rollout);
     const parts = cell.number
       ? h("span", { class: "muted", text: `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}` })
       : null;

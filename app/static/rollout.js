@@ -12,11 +12,15 @@ import { usePalette } from "./palette.js";
 import { Profile } from "./profile.js";
 import { GAMMA, paint } from "./scale.js";
 import { findAll, tokensOf } from "./search.js";
+import { LossLab } from "./loss_lab.js";
+import { OverTime } from "./over_time.js";
 import { Siblings, filtersOf } from "./siblings.js";
+import { Side } from "./side.js";
 import { onTheme, recall, remember } from "./theme.js";
 import { TokenText } from "./tokens.js";
 import { Toolbar, legend } from "./toolbar.js";
 import { showHelp } from "./help.js";
+import { WhatIf } from "./what_if.js";
 
 const EXTRA = ["student_entropy", "teacher_entropy", "advantages"];
 
@@ -43,6 +47,7 @@ class RolloutPage {
       max: Number(params.get("max")) || 0,
       gamma: Math.min(2, Math.max(0.2, Number(params.get("gamma")) || GAMMA)),
       own: params.get("scale") === "own",
+      tab: params.get("tab") ?? "token",
       palette: recall("palette", "oranges"),
       underline: recall("underline", "") === "1",
     };
@@ -75,12 +80,20 @@ class RolloutPage {
     });
     this.minimap = new Minimap((line) => this.text.centre(line));
     this.profile = new Profile((index) => this.pin(index));
-    this.detail = new Detail();
+    this.detail = new Detail(this);
+    const tabs = [
+      ["token", "Token", this.detail], ["what-if", "What if", new WhatIf(this)],
+      ["over-time", "Over time", new OverTime(this)], ["loss-lab", "Loss lab", new LossLab(this)],
+    ];
+    this.side = new Side(tabs, this.state.tab, (key) => {
+      this.state.tab = key;
+      this.writeAddress("replace");
+    });
     this.legend = h("div", { class: "legend" });
     this.view = h(
       "section", { id: "token-view", class: "tv", "data-ready": "false" }, this.text.element, this.minimap.element,
     );
-    this.body = h("div", { class: "rt-body" }, this.view, this.detail.element);
+    this.body = h("div", { class: "rt-body" }, this.view, this.side.element);
     this.foot = h("div", { class: "rt-foot" }, this.legend, this.profile.element);
     const keys = h("p", {
       id: "tv-help", class: "offscreen",
@@ -120,7 +133,6 @@ class RolloutPage {
     this.text.sizer.style.height = "";
     failed(this.text.sizer, error, retry);
     this.text.drawn.clear();
-    this.detail.element.replaceChildren();
   }
 
   show(rollout, pos) {
@@ -134,7 +146,7 @@ class RolloutPage {
     this.layoutMs = performance.now() - started;
     this.pinned = -1;
     this.head.show(rollout, this.filters);
-    this.detail.show(rollout, this.metric);
+    this.side.show(rollout);
     this.text.element.scrollTop = 0;
     this.retint();
     if (this.toolbar.search.value) this.search(this.toolbar.search.value);
@@ -208,8 +220,7 @@ class RolloutPage {
   hover(index) {
     if (!this.rollout) return;
     const shown = index ?? this.pinned;
-    if (shown < 0) this.detail.nothing();
-    else this.detail.token(shown, shown === this.pinned);
+    this.side.token(shown, shown === this.pinned);
   }
 
   /** Pins a token (−1: none); the position goes into the address. */
@@ -218,10 +229,10 @@ class RolloutPage {
     this.text.select(index);
     if (index >= 0) {
       this.text.reveal(index);
-      this.detail.token(index, true);
+      this.side.token(index, true);
       this.minimap.markPin(this.text.lineOf(index));
     } else {
-      this.detail.nothing();
+      this.side.token(-1, false);
       this.minimap.markPin(null);
     }
     this.profile.markPin(index);
@@ -249,10 +260,15 @@ class RolloutPage {
     this.metric = metric;
     this.state.max = 0;
     this.toolbar.max.value = "";
-    this.detail.metric = this.metric;
     this.retint();
     if (this.pinned >= 0) this.detail.header(this.pinned);
     this.writeAddress("replace");
+  }
+
+  /** Tints by a metric that is not in the list (a panel's own), until null or another is chosen. */
+  tintBy(metric) {
+    this.metric = metric ?? this.usable(metricOf(this.state.metric));
+    this.retint();
   }
 
   cycleMetric(step) {
@@ -350,6 +366,7 @@ class RolloutPage {
       max: state.max || null,
       gamma: state.gamma === GAMMA ? null : state.gamma,
       scale: state.own ? "own" : null,
+      tab: state.tab === "token" ? null : state.tab,
       ...this.filters,
       at: this.siblings?.at ?? this.at,
     };

@@ -1,9 +1,12 @@
 // One run while it goes and after: state, charts, worst tokens, log.
 import { get, send } from "./api.js";
+import { Diagnosis } from "./diagnosis.js";
 import { fill, h, poll, toast } from "./dom.js";
 import { errorBox, failed, loading } from "./faces.js";
 import { plain } from "./format.js";
+import { Insights } from "./insights.js";
 import { LogTail } from "./log.js";
+import { Notify } from "./notify.js";
 import { RunCharts } from "./run_charts.js";
 import { RunHead } from "./run_head.js";
 import { WorstTokens } from "./worst.js";
@@ -44,11 +47,15 @@ class RunPage {
     this.charts = new RunCharts(this.id);
     this.worst = new WorstTokens(this.id);
     this.log = new LogTail(this.id);
+    this.diagnosis = new Diagnosis(this.id);
+    this.insights = new Insights(this.id);
+    this.notify = new Notify();
     this.told = h("div");
     fill(
-      this.root, this.head.element, this.told, this.charts.element,
-      h("div", { class: "run-columns" }, this.worst.element, this.log.element),
+      this.root, this.head.element, this.told, this.diagnosis.element, this.charts.element,
+      h("div", { class: "run-columns" }, this.worst.element, this.log.element), this.insights.element,
     );
+    this.head.bar.after(this.notify.element);
   }
 
   async refresh() {
@@ -68,10 +75,11 @@ class RunPage {
       fill(this.told, errorBox(error));
     }
     this.head.show(this.run, this.charts);
+    this.notify.told(this.run);
   }
 
   async followRollouts() {
-    await this.worst.refresh();
+    await Promise.all([this.worst.refresh(), this.diagnosis.refresh(), this.insights.refresh()]);
     const { items, total } = await get(`runs/${this.id}/rollouts`, { sort: "-kl_max", limit: 1 });
     this.head.offer(items[0] ?? null, total);
   }

@@ -1,0 +1,5 @@
+"""REST routes of runs side by side."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/api/v1", tags=["comparing"])

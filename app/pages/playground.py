@@ -1,0 +1,7 @@
+"""A chat with student and teacher: drawn by static/playground.js."""
+
+from app.pages.place import place
+
+
+def page() -> None:
+    place("playground")

@@ -1,0 +1,6 @@
+// Five steps that tell the story.
+import { fill, h } from "./dom.js";
+
+export function mount(root, params) {
+  fill(root, h("h1", { text: "Tour" }));
+}
