@@ -191,7 +191,7 @@ async def _unknown(request: Request) -> Response:
     """404 for an address without a route, 405 for a route without the method."""
     path = get_route_path(request.scope)
     routes = [route for router in ROUTERS for route in router.routes]
-    methods = {m for r in routes if r.path_regex.match(path) for m in r.methods}  # type: ignore[attr-defined]
+    methods = {m for r in routes if r.path_regex.match(path) for m in r.methods}
     if not methods:
         return Json({"error": "there is nothing at this address"}, 404)
     reply = Json({"error": f"{request.method} is not for this address"}, 405)
