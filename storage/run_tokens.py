@@ -1,0 +1,102 @@
+"""The tokens of many rollouts of a run end to end, one array a column: what aggregates read."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, select
+
+from storage import packing
+from storage.schema import prompt, rollout, token_record
+
+ABOUT = ("id", "step", "kind", "group", "sample", "finish_reason", "reward", "tokens", "author")
+CHUNK = 128  # rollouts a query
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RunTokens:
+    """N tokens of R rollouts. Damaged records are left out and counted."""
+
+    rollouts: list[dict[str, Any]]  # R rows: ABOUT, answer
+    columns: dict[str, Array]  # (N,) or (N, k); only those that every one of the R has
+    lengths: NDArray[np.int64]  # (R,)
+    damaged: int
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """(N,): which of the R rollouts a token belongs to."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def position(self) -> NDArray[np.int64]:
+        """(N,): place in its completion, from 0."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return np.arange(int(self.lengths.sum())) - np.repeat(starts, self.lengths)
+
+
+def run_tokens(
+    connection: Connection,
+    columns: Collection[str],
+    where: Sequence[ColumnElement[bool]],
+    *,
+    limit: int = 2_000_000,
+) -> RunTokens:
+    """The rollouts that `where` (conditions on the rollout table) finds, in the order of their
+    steps, up to `limit` tokens; `columns` are names of packing.COLUMNS.
+
+    A column that some of the rollouts lack is left out, as is a top-k of another k.
+    """
+    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Array]] = []
+    total = damaged = 0
+    for row, packed in _records(connection, columns, where):
+        try:
+            arrays = packing.unpack(row["id"], packed, columns)
+        except packing.DamagedRecord:
+            damaged += 1
+            continue
+        if total + row["tokens"] > limit and rows:
+            break
+        total += row["tokens"]
+        rows.append(row)
+        found.append(arrays)
+    lengths = np.array([row["tokens"] for row in rows], np.int64)
+    return RunTokens(rows, {n: _joined(n, found) for n in _shared(found)}, lengths, damaged)
+
+
+def _records(
+    connection: Connection, columns: Collection[str], where: Sequence[ColumnElement[bool]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    about = [rollout.c[name] for name in ABOUT]
+    order = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)
+    ids = list(connection.scalars(select(rollout.c.id).where(*where).order_by(*order)))
+    packed = [token_record.c[name] for name in ("version", "layout", *columns)]
+    for start in range(0, len(ids), CHUNK):
+        rows = connection.execute(
+            select(*about, prompt.c.answer, *packed)
+            .join(prompt, prompt.c.id == rollout.c.prompt_id)
+            .join(token_record, token_record.c.rollout_id == rollout.c.id)
+            .where(rollout.c.id.in_(ids[start : start + CHUNK]))
+            .order_by(*order)
+        ).mappings()
+        for row in rows:
+            yield {name: row[name] for name in (*ABOUT, "answer")}, dict(row)
+
+
+def _shared(found: Sequence[dict[str, Array]]) -> list[str]:
+    """The columns that all records have, with one inner shape."""
+    if not found:
+        return []
+    return [
+        name
+        for name, array in found[0].items()
+        if all(name in f and f[name].shape[1:] == array.shape[1:] for f in found)
+    ]
+
+
+def _joined(name: str, found: Sequence[dict[str, Array]]) -> Array:
+    """End to end, in the widest of the records' types."""
+    return np.concatenate([f[name] for f in found])
