@@ -1,11 +1,13 @@
-"""Takes a picture of every page of a running server, light and dark.
+"""Takes a picture of every page and state of a running server, light and dark, in two widths.
 
-    python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--full]
+    python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--only NAME]
 
-Without --full the pictures of the documentation: 1280 wide, in 128 colours to be small.
+The newest run with probes is shown, best a finished demo run; with a second run beside it, Compare
+has something to compare.
 """
 
 import argparse
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -16,57 +18,94 @@ from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium")
 SIZES = {1280: 800, 1920: 1080}
-SETTLE_MS = 2500
-COLOURS = 128
+SETTLE_MS = 2000
+QUALITY = 62
+READY = '#token-view[data-ready="true"]'
 
 
-def pages_of(page: Page, site: str) -> dict[str, str]:
-    """Addresses by name: of the newest run, and of its worst rollout."""
+def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
+    """Name → address and keys to press there: of the newest run, and of its worst rollout."""
 
     def read(path: str) -> Any:
         return page.request.get(f"{site}/api/v1/{path}").json()["items"]
 
-    found = {"runs": "/", "new": "/new"}
-    for run in read("runs?limit=1"):
-        found |= {"run": f"/run?id={run['id']}", "rollouts": f"/rollouts?run={run['id']}"}
-        for rollout in read(f"runs/{run['id']}/rollouts?sort=-kl_sum&limit=1"):
-            found["rollout"] = f"/rollout?id={rollout['id']}"
-            found["signed"] = f"/rollout?id={rollout['id']}&metric=log_ratio"
+    runs = read("runs?limit=3")
+    run = runs[0]["id"]
+    found: dict[str, tuple[str, list[str]]] = {
+        "runs": ("/", []),
+        "new": ("/new", []),
+        "run": (f"/run?id={run}", []),
+        "disagreement": (f"/run?id={run}#disagreement", []),
+        "rollouts": (f"/rollouts?run={run}", []),
+        "compare": (f"/compare?runs={','.join(r['id'] for r in runs)}", []),
+        "playground": ("/playground", []),
+        "tour": (f"/tour?run={run}", []),
+        "tour-token": (f"/tour?run={run}&step=2", []),
+    }
+    worst = read(f"runs/{run}/rollouts?sort=-kl_sum&limit=1&correct=false")[0]["id"]
+    place = f"/rollout?id={worst}"
+    found |= {
+        "rollout": (place, ["n"]),
+        "signed": (f"{place}&metric=log_ratio", ["n"]),
+        "what-if": (f"{place}&tab=what-if", ["n"]),
+        "loss-lab": (f"{place}&tab=loss-lab", ["n"]),
+        "keys": (place, ["?"]),
+    }
+    for probe in read(f"runs/{run}/rollouts?kind=probe&step=0&sort=-kl_sum&limit=1"):
+        found["over-time"] = (f"/rollout?id={probe['id']}&tab=over-time", ["n"])
+        for other in read_related(page, site, probe["id"]):
+            found["side-by-side"] = (
+                f"/rollout?id={probe['id']}&with={other}&tab=over-time",
+                [],
+            )
     return found
 
 
-def shoot(page: Page, address: str, file: Path) -> None:
+def read_related(page: Page, site: str, rollout_id: str) -> list[str]:
+    """The newest other answer to the same prompt."""
+    answer = page.request.get(f"{site}/api/v1/rollouts/{rollout_id}/related").json()
+    others = [r for r in answer["items"] if not r["identical"]]
+    return [str(r["id"]) for r in sorted(others, key=lambda r: r["step"])[-1:]]
+
+
+def shoot(page: Page, address: str, keys: list[str], file: Path) -> None:
     page.goto(address)
     if "/rollout?" in address:
-        page.wait_for_selector('#token-view[data-ready="true"]')
-        page.keyboard.press("n")
+        page.wait_for_selector(READY)
     page.wait_for_timeout(SETTLE_MS)
-    page.screenshot(path=str(file))
-    with Image.open(file) as picture:
-        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
-    print(file)
+    for key in keys:
+        page.keyboard.press(key)
+    if "#" in address:
+        page.locator(f'[id="{address.split("#")[1]}"]').scroll_into_view_if_needed()
+        page.wait_for_timeout(SETTLE_MS)
+    page.wait_for_timeout(SETTLE_MS if keys else 0)
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        picture.convert("RGB").save(file, quality=QUALITY, method=6)
+    print(file, file.stat().st_size)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("link")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
-    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--widths", default="1280,1920")
     chosen = parser.parse_args()
     parts = urlsplit(chosen.link)
     site = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     chosen.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width in SIZES if chosen.full else (1280,):
+        for width in map(int, chosen.widths.split(",")):
             for scheme in ("light", "dark"):
                 size = {"width": width, "height": SIZES[width]}
                 context = browser.new_context(viewport=size, color_scheme=scheme)
                 page = context.new_page()
                 page.goto(chosen.link)
-                for name, path in pages_of(page, site).items():
-                    suffix = f"-{width}-{scheme}" if chosen.full else f"-{scheme}"
-                    shoot(page, site + path, chosen.out / f"{name}{suffix}.png")
+                for name, (path, keys) in states_of(page, site).items():
+                    if chosen.only in ("", name):
+                        file = chosen.out / f"{name}-{width}-{scheme}.webp"
+                        shoot(page, site + path, keys, file)
                 context.close()
         browser.close()
 

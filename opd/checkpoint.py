@@ -2,7 +2,8 @@
 
 A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256 (see
 `opd.manifest`). Sampling and prompts follow from (seed, step), so weights, optimizer moments, the
-moving average where there is one, and the step are all the state.
+moving average where there is one, the first answers to the probe prompts, and the step are all
+the state.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from opd import manifest
+from opd import manifest, probes
 from opd.teachers import MovingAverage
 from opd.types import CheckpointEvent
 
@@ -31,12 +32,13 @@ class Progress:
     """What is saved beside the models.
 
     `score` is the held-out one at this step, if any; `owes` that the evaluation which is due after
-    it was cut off.
+    it was cut off; `answers` are those to the probe prompts, by the student as it started.
     """
 
     step: int
     score: float | None = None
     owes: bool = False
+    answers: tuple[probes.Answer, ...] = ()
 
 
 def save(
@@ -80,13 +82,18 @@ def restore(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if average is not None:
-        average.restore(load_file(path / AVERAGE))
+        restore_average(path, average)
     return progress_of(path).step
+
+
+def restore_average(path: Path, average: MovingAverage) -> None:
+    average.restore(load_file(path / AVERAGE))
 
 
 def progress_of(path: Path) -> Progress:
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return Progress(int(state["step"]), state.get("score"), bool(state.get("owes")))
+    answers = probes.stored(state.get("answers", ()))
+    return Progress(int(state["step"]), state.get("score"), bool(state.get("owes")), answers)
 
 
 def saved(folder: Path, *, up_to: int) -> list[Progress]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from opd.bundled.problems import Split, problems
 from opd.config import RunConfig
-from opd.data_settings import DataConfig, PromptsConfig
+from opd.data_settings import PROBES, DataConfig, PromptsConfig
 from opd.folders import BUNDLED_DATA, is_local
 from opd.mapping import Draft, Mapper, Message, bad_data
 from opd.progress import Say
@@ -145,11 +145,21 @@ def rendered(
     return text, _ids(tokenizer, [text], chat=True)[0]
 
 
+def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> str:
+    """A conversation as the student reads it before its next reply. Raises UserError where the
+    chat template refuses the messages.
+    """
+    if data.system is not None:
+        messages = _with_system(messages, data.system, replacing=False)
+    return _chat(tokenizer, messages, data, "conversations")
+
+
 def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
     """Train, held-out and probe rows. A source without an own one for evaluation is shuffled by
     the seed, and its first rows are held out.
     """
-    data, held, probe = config.prompts, config.evaluation.prompts, config.prompts.probe
+    data, held = config.prompts, config.evaluation.prompts
+    probe = PROBES if data.probe is None else data.probe
     apart = data.eval_source is not None or data.eval_split is not None
     if data.source == BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
         raise UserError("the bundled problems have no splits", where="prompts.eval_split")
@@ -168,8 +178,8 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
             return _shared(config, table, mapped)
         train = mapped(range(min(data.count, table.count)))
     others = _apart(data, held + probe, say)
-    _check_probe(len(others), probe)
-    return train, others[probe:], others[:probe]
+    probe = _probes(len(others), data)
+    return train, others[probe : probe + held], others[:probe]
 
 
 def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
@@ -188,7 +198,7 @@ def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
 def _shared(
     config: RunConfig, table: Table, mapped: Mapper
 ) -> tuple[list[Draft], list[Draft], list[Draft]]:
-    data, probe = config.prompts, config.prompts.probe
+    data, held = config.prompts, config.evaluation.prompts
     if table.count < 2:
         raise UserError(
             f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
@@ -198,21 +208,26 @@ def _shared(
         )
     order = list(range(table.count))
     random.Random(f"split/{config.seed}").shuffle(order)
-    most = config.evaluation.prompts + probe
+    most = held + (PROBES if data.probe is None else data.probe)
     share = max(1, min(most, round(table.count * data.eval_share)))
-    _check_probe(share, probe)
+    probe = _probes(share, data)
+    share = min(share, held + probe)
     chosen = order[: share + data.count]
     drafts = mapped(chosen)
     return drafts[share:], drafts[probe:share], drafts[:probe]
 
 
-def _check_probe(held_out: int, probe: int) -> None:
-    if held_out <= probe:
+def _probes(held_out: int, data: PromptsConfig) -> int:
+    """How many of the held-out prompts become probes. Raises UserError where none would be left."""
+    if data.probe is None:
+        return min(PROBES, held_out // 4)
+    if held_out <= data.probe:
         raise UserError(
-            f"{probe} leaves none of the {held_out} held-out prompts to evaluate on; ask for fewer "
-            "or hold out more (prompts.eval_share, prompts.eval_source)",
+            f"{data.probe} leaves none of the {held_out} held-out prompts to evaluate on; ask for "
+            "fewer or hold out more (prompts.eval_share, prompts.eval_source)",
             where="prompts.probe",
         )
+    return data.probe
 
 
 def _bundled(

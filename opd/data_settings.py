@@ -39,6 +39,7 @@ def _one_part(error: Exception) -> str:
     return str(error).replace(": ", " ")[:300]
 
 
+PROBES = 4  # where no number of them is given
 Reference = Annotated[str, Field(min_length=1, max_length=1000)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 Template = Annotated[str, Field(min_length=1, max_length=100_000), AfterValidator(_readable)]
@@ -157,11 +158,13 @@ class PromptsConfig(DataConfig):
     eval_share: float = Field(
         0.1, gt=0, le=0.5, description="Share of source held out when nothing else is named."
     )
-    probe: int = Field(
-        0,
+    probe: int | None = Field(
+        None,
         ge=0,
         le=1000,
-        description="Held-out prompts answered and kept with their tokens at every evaluation.",
+        description="Held-out prompts that the student answers before its first step; these "
+        "answers are scored again, and new ones are kept, at every evaluation. Without a number "
+        f"{PROBES}, or a quarter of what is held out where that is less.",
     )
 
 

@@ -48,26 +48,32 @@ def pass_score(suite: str, k: int, rewards: Sequence[Sequence[float]]) -> Score:
 
 def evaluate(
     writer: Writer, prompts: PromptSet, stop: Callable[[], bool]
-) -> tuple[list[Score], list[Written]]:
+) -> tuple[list[Score], list[Written], list[Written]]:
     """Scores of every suite at every configured temperature, and rollouts of the first of them.
 
-    Per suite: pass@k where the prompts can be graded, and the share that came to an end.
+    Per suite: pass@k where the prompts can be graded, and the share that came to an end. Last come
+    the answers to the probe prompts, which are written together with the first rollouts and count
+    in no score.
     """
     scores: list[Score] = []
     shown: list[Written] = []
+    probed: list[Written] = []
+    probes = {p.number for p in prompts.probe}
     suites: list[tuple[str, Sequence[Prompt], DataConfig | None]] = [
         (SUITE, prompts.held_out, None),
         *((s.name, s.prompts, s.data) for s in prompts.suites.values()),
     ]
     for name, held_out, data in suites:
         for temperature in writer.config.evaluation.temperatures:
-            written = write_evaluation(
-                writer, held_out, temperature=temperature, stop=stop, data=data
-            )
+            asked = held_out if shown else [*held_out, *prompts.probe]
+            written = write_evaluation(writer, asked, temperature=temperature, stop=stop, data=data)
+            if not shown:
+                probed = [w for w in written if w.prompt.number in probes]
+                written = [w for w in written if w.prompt.number not in probes]
             suite = suite_name(name, temperature, writer.config.sampling.temperature)
             scores += _scores(suite, written, writer.config.evaluation.pass_at)
             shown = shown or written
-    return scores, shown
+    return scores, shown, probed
 
 
 def _scores(suite: str, written: Sequence[Written], ks: Sequence[int]) -> list[Score]:

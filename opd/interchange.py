@@ -5,7 +5,7 @@ Checked are types, lengths and finiteness, not whether the figures fit each othe
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -35,24 +35,39 @@ FLOAT_COLUMNS = (
 
 
 def read_rollouts(path: Path) -> Iterator[Rollout]:
-    """Every record of the file, in order. Raises UserError at the first that cannot be taken.
+    """Every record of a file of JSON lines, as `rollouts_of`."""
+    return rollouts_of(json_lines(path), str(path))
 
-    A sample number used twice in one place (step, kind, group) is changed, so that several runs
-    joined in one file stay apart. Tokens given as texts alone get ids of our own, from OWN_IDS
-    on, which no model's tokenizer has.
+
+def rollouts_of(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    path: str,
+    unit: str = "line",
+    texts: dict[int, str] | None = None,
+) -> Iterator[Rollout]:
+    """Every record, in order; `rows` are numbered from 1 as errors name them.
+
+    Raises UserError at the first that cannot be taken, and where there is none. A sample number
+    used twice in one place (step, kind, group) is changed, so that several runs joined in one
+    file stay apart. Tokens given as texts alone get ids of our own, from OWN_IDS on, which no
+    model's tokenizer has. `texts` grows by the texts of alternatives that the rows tell.
     """
     numbering: dict[str, int] = {}
     taken: dict[tuple[int, str, int], set[int]] = {}
     count = 0
-    for number, data in _lines(path):
-        rollout = _Record(data, f"{path}, line {number}", numbering).rollout(group=number - 1)
+    for number, data in rows:
+        record = _Record(data, f"{path}, {unit} {number}", numbering)
+        rollout = record.rollout(group=number - 1)
+        told = record.token_texts()
+        if texts is not None:
+            texts.update(told)
         used = taken.setdefault((rollout.step, rollout.kind, rollout.group), set())
         sample = rollout.sample if rollout.sample not in used else max(used) + 1
         used.add(sample)
         count += 1
         yield replace(rollout, sample=sample)
     if not count:
-        raise UserError("has no records", where=str(path), kind="bad data")
+        raise UserError("has no records", where=path, kind="bad data")
 
 
 def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
@@ -84,7 +99,8 @@ def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
     file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines with their line numbers. Raises UserError."""
     try:
         with path.open("rb") as file:
             number = 0
@@ -108,7 +124,7 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
         _fail_at_number(error, where)
         raise UserError(f"not valid JSON: {error}", where=where) from None
     if not isinstance(data, dict):
-        raise UserError(f"must be a JSON object, one a line (got {_shown(data)})", where=where)
+        raise UserError(f"must be a JSON object, one a line (got {shown(data)})", where=where)
     return data
 
 
@@ -157,6 +173,20 @@ class _Record:
             completion_tokens=completion_tokens,
         )
 
+    def token_texts(self) -> dict[int, str]:
+        """Texts of ids, as `token_texts` tells them: [[id, text] …]."""
+        pairs = self._list("token_texts", None) or []
+        for i, pair in enumerate(pairs):
+            if not (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and type(pair[0]) is int
+                and 0 <= pair[0] <= MAX_ID
+                and isinstance(pair[1], str)
+            ):
+                self._fail(f"token_texts[{i}]", f"must be [id, text] (got {shown(pair)})")
+        return dict(pairs)
+
     def _tokens(self, ids: Ints) -> TokenRecord:
         columns = {name: self._floats(name, len(ids)) for name in FLOAT_COLUMNS}
         tops = self._topk("student_topk", len(ids)), self._topk("teacher_topk", len(ids))
@@ -186,7 +216,7 @@ class _Record:
         if values is None:
             return None
         if not isinstance(values, list):
-            self._fail(name, f"must be a list (got {_shown(values)})")
+            self._fail(name, f"must be a list (got {shown(values)})")
         if length is not None and len(values) != length:
             other = "prompt_token_ids" if name == "prompt_tokens" else "completion_token_ids"
             self._fail(name, f"has {len(values)} entries where {other} has {length}")
@@ -200,7 +230,7 @@ class _Record:
             if type(value) is not int or not 0 <= value <= MAX_ID:
                 self._fail(
                     f"{name}[{i}]",
-                    f"must be a whole number from 0 to {MAX_ID} (got {_shown(value)})",
+                    f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})",
                 )
         return np.array(values, np.int64)
 
@@ -209,15 +239,15 @@ class _Record:
         if values is None:
             return None
         for i, value in enumerate(values):
-            if not _finite(value) and not (flags and isinstance(value, bool)):
-                self._fail(f"{name}[{i}]", f"must be a finite number (got {_shown(value)})")
+            if not finite(value) and not (flags and isinstance(value, bool)):
+                self._fail(f"{name}[{i}]", f"must be a finite number (got {shown(value)})")
         return np.array(values, np.float32)
 
     def _strings(self, name: str, length: int | None) -> list[str] | None:
         values = self._list(name, length)
         for i, value in enumerate(values or ()):
             if not isinstance(value, str):
-                self._fail(f"{name}[{i}]", f"must be text (got {_shown(value)})")
+                self._fail(f"{name}[{i}]", f"must be text (got {shown(value)})")
         return values
 
     def _topk(self, name: str, length: int) -> tuple[Ints, Floats] | None:
@@ -227,12 +257,12 @@ class _Record:
             return None
         for i, row in enumerate(rows):
             if not isinstance(row, list):
-                self._fail(f"{name}[{i}]", f"must be a list of pairs (got {_shown(row)})")
+                self._fail(f"{name}[{i}]", f"must be a list of pairs (got {shown(row)})")
             if len(row) != len(rows[0]):
                 self._fail(f"{name}[{i}]", f"must be a list of {len(rows[0])} pairs like the first")
             for pair in row:
                 if not _is_pair(pair):
-                    self._fail(f"{name}[{i}]", f"must hold [id, logprob] (got {_shown(pair)})")
+                    self._fail(f"{name}[{i}]", f"must hold [id, logprob] (got {shown(pair)})")
         if not rows[0]:
             return None
         return (
@@ -245,7 +275,7 @@ class _Record:
         if value is None:
             return default
         if type(value) is not int or not 0 <= value <= MAX_ID:
-            self._fail(name, f"must be a whole number from 0 to {MAX_ID} (got {_shown(value)})")
+            self._fail(name, f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})")
         return value
 
     def _number(self, name: str, default: float | None) -> float | None:
@@ -254,28 +284,29 @@ class _Record:
             return default
         if isinstance(value, bool) and name == "reward":
             return float(value)
-        if not _finite(value) or (name == "temperature" and value < 0):
+        if not finite(value) or (name == "temperature" and value < 0):
             limit = " ≥ 0" if name == "temperature" else ""
-            self._fail(name, f"must be a finite number{limit} (got {_shown(value)})")
+            self._fail(name, f"must be a finite number{limit} (got {shown(value)})")
         return float(value)
 
     def _text(self, name: str) -> str | None:
         value = self.data.get(name)
         if value is not None and not isinstance(value, str):
-            self._fail(name, f"must be text (got {_shown(value)})")
+            self._fail(name, f"must be text (got {shown(value)})")
         return value
 
     def _choice(self, name: str, known: tuple[str, ...], default: str) -> str:
         value = self.data.get(name, default)
         if value not in known:
-            self._fail(name, f"must be one of {', '.join(known)} (got {_shown(value)})")
+            self._fail(name, f"must be one of {', '.join(known)} (got {shown(value)})")
         return str(value)
 
     def _fail(self, name: str, message: str) -> NoReturn:
         raise UserError(message, where=f"{self.where}, {name}", kind="bad data")
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+    """Whether a value read from JSON is a number that float32 holds."""
     return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MAX_FLOAT
 
 
@@ -285,7 +316,7 @@ def _is_pair(pair: Any) -> bool:
         and len(pair) == 2
         and type(pair[0]) is int
         and 0 <= pair[0] <= MAX_ID
-        and _finite(pair[1])
+        and finite(pair[1])
     )
 
 
@@ -311,6 +342,7 @@ def _pairs(top: TopK | None) -> list[list[list[float]]] | None:
     ]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as errors quote it: short."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -57,8 +57,43 @@ class Loaded:
             teacher.close()
 
 
+@dataclass(frozen=True)
+class Models:
+    """Student and teachers, to write and to judge; nothing here is for training alone."""
+
+    pair: Pair
+    panel: Panel
+    average: MovingAverage | None
+    faculty: "_Faculty"
+
+    def close(self) -> None:
+        for teacher in self.panel.teachers.values():
+            teacher.close()
+
+
 def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
     """Loads what the configuration names; `source` is a checkpoint to go on from."""
+    models = _models(config, source, outside)
+    pair, panel = models.pair, models.panel
+    reference = None
+    if config.objective.reference_kl:
+        reference = models.faculty.start()
+    optimizer = make_optimizer(pair.student, config)
+    step = checkpoint.restore(source, optimizer, models.average) if source else 0
+    asked = panel if config.needs != "nothing" else None
+    return Loaded(Learner(pair, optimizer, config, asked, reference), panel, models.average, step)
+
+
+def load_models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
+    """Student and teachers as they are after a checkpoint, or as they start without one."""
+    models = _models(config, source, outside)
+    models.pair.student.requires_grad_(False)
+    if source is not None and models.average is not None:
+        checkpoint.restore_average(source, models.average)
+    return models
+
+
+def _models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
     pair = _student(config, source, outside)
     models = _teacher_models(config, pair, outside)
     for model, folder, vocab in models.values():
@@ -75,14 +110,7 @@ def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
         for field in config.teachers
         if (teacher := faculty.teacher(field, models.get(field))) is not None
     }
-    panel = Panel(teachers, config, pair.tokenizer)
-    reference = None
-    if config.objective.reference_kl:
-        reference = faculty.start()
-    optimizer = make_optimizer(pair.student, config)
-    step = checkpoint.restore(source, optimizer, average) if source else 0
-    asked = panel if config.needs != "nothing" else None
-    return Loaded(Learner(pair, optimizer, config, asked, reference), panel, average, step)
+    return Models(pair, Panel(teachers, config, pair.tokenizer), average, faculty)
 
 
 def _with_stops(config: RunConfig, pair: Pair) -> Pair:

@@ -1,12 +1,14 @@
 """Scoring completions that somebody else wrote: token records without training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from opd.align import Sequences
+from opd.foreign import Chat, Message
 from opd.interchange import OWN_IDS
 from opd.models import Pair, context_of
 from opd.scoring import Scoring, score
@@ -84,6 +86,30 @@ def _ready(
         prompt=rollout.prompt or decoded(prompt),
         completion=rollout.completion or decoded(ids, skip_special_tokens=True),
     )
+
+
+def chat_of(tokenizer: Any) -> Chat:
+    """Renders the messages of a prompt by the tokenizer's chat template, up to the answer."""
+
+    def render(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
+        from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
+
+        try:
+            text = str(
+                tokenizer.apply_chat_template(
+                    [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the student's chat template refuses the prompt's messages: {reason}",
+                where="--student",
+                kind="bad data",
+            ) from None
+        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return render
 
 
 def _known(ids: Ints) -> list[int]:

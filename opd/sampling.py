@@ -59,6 +59,21 @@ def uniforms(key: tuple[int, int, int, int], count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(seeds)).random(count)
 
 
+def log_probs_at(logits: Tensor, temperature: float) -> Tensor:
+    """(B, V) in nats; at temperature 0, where the likeliest token is taken, those at 1."""
+    return divergences.log_probs(logits.float(), temperature or 1.0)
+
+
+def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
+    """Tokens (B,) by inverse distribution function of log-probabilities (B, V)."""
+    if greedy:
+        return logp.argmax(-1)
+    cumulative = logp.double().exp().cumsum(-1)
+    thresholds = (draws * cumulative[:, -1]).unsqueeze(1)
+    tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
+    return tokens.clamp(max=logp.shape[-1] - 1)
+
+
 def sample(
     pair: Pair, requests: Sequence[Request], limits: Limits, stop: Callable[[], bool] = NEVER
 ) -> list[Sample]:
@@ -109,7 +124,9 @@ class _Batch:
         for t in range(steps):
             if stop():
                 raise Stopped
-            tokens, logprobs = self._choose(logits, self.draws[:, t])
+            logp = log_probs_at(logits, self.limits.temperature)
+            tokens = chosen(logp, self.draws[:, t], greedy=self.limits.temperature == 0)
+            logprobs = divergences.at(logp, tokens)
             going = self._keep(t, tokens, logprobs)
             if t + 1 == steps or not going.any():
                 break
@@ -123,19 +140,6 @@ class _Batch:
             visible = seen[:, : longest + t + 1] if padded else None
             logits = decoder.step(tokens, positions, visible)
         return [self._result(i) for i in range(len(self.requests))]
-
-    def _choose(self, logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B,) by inverse distribution function, and their log-probabilities (B,)."""
-        greedy = self.limits.temperature == 0
-        logp = divergences.log_probs(logits.float(), 1.0 if greedy else self.limits.temperature)
-        if greedy:
-            tokens = logp.argmax(-1)
-        else:
-            cumulative = logp.double().exp().cumsum(-1)
-            thresholds = (draws * cumulative[:, -1]).unsqueeze(1)
-            tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
-            tokens = tokens.clamp(max=logits.shape[-1] - 1)
-        return tokens, divergences.at(logp, tokens)
 
     def _keep(self, t: int, tokens: Tensor, logprobs: Tensor) -> Tensor:
         """Notes token t of the rows still going; returns which go on, (B,) bool on the host."""

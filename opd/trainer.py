@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opd import checkpoint
+from opd import checkpoint, probes
 from opd.config import RunConfig
-from opd.data import PromptSet, load_prompts
+from opd.data import Prompt, PromptSet, load_prompts
 from opd.evaluation import SUITE, evaluate
 from opd.loading import Loaded, Outside, load
 from opd.meter import Meter
@@ -62,6 +62,7 @@ class Training:
         self._step = 0
         self._score: float | None = None  # held-out, after this very step
         self._owes = False  # the evaluation that is due after this very step
+        self._answers: tuple[probes.Answer, ...] = ()  # to the probe prompts, by the first student
         self._saved: list[checkpoint.Progress] = []
         self._tokens: TokenText | None = None
         self._loaded: Loaded | None = None
@@ -90,7 +91,7 @@ class Training:
         if self._loaded is None:
             return None
         pair = self._loaded.pair
-        progress = checkpoint.Progress(self._step, self._score, self._owes)
+        progress = checkpoint.Progress(self._step, self._score, self._owes, self._answers)
         event = checkpoint.save(
             self.folder,
             progress,
@@ -149,7 +150,8 @@ class Training:
         self._step = self._loaded.step
         if self._resume_from is not None:
             self._saved = checkpoint.saved(self.folder, up_to=self._step)
-            self._owes = checkpoint.progress_of(self._resume_from).owes
+            progress = checkpoint.progress_of(self._resume_from)
+            self._owes, self._answers = progress.owes, progress.answers
         return self._loaded
 
     def _one_step(self, writer: Writer, prompts: PromptSet, meter: Meter) -> StepEvent:
@@ -191,20 +193,23 @@ class Training:
 
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
-        scores, written = evaluate(writer, prompts, self._outside.stop)
+        scores, written, fresh = evaluate(writer, prompts, self._outside.stop)
         if self._step in (0, self.config.steps):
             scores += self._harness(writer.pair)
         self._score = _headline(scores)
         shown = self._scored(written[: self.config.evaluation.keep], "eval")
         if prompts.probe:
-            probes = write_evaluation(
-                writer,
-                prompts.probe,
-                temperature=self.config.evaluation.temperatures[0],
-                stop=self._outside.stop,
-            )
-            shown += self._scored(probes, "probe")
+            shown += self._probed(writer, prompts.probe, fresh)
         yield EvaluationEvent(self._step, scores, shown)
+
+    def _probed(
+        self, writer: Writer, prompts: Sequence[Prompt], fresh: Sequence[Written]
+    ) -> list[Rollout]:
+        """The first answers to the probe prompts scored again, and the new answers."""
+        if len(self._answers) != len(prompts):
+            self._answers = probes.first_answers(fresh)
+        fixed = probes.rewritten(writer, prompts, self._answers)
+        return [*self._scored(fixed, "probe"), *self._scored(fresh, "eval")]
 
     def _harness(self, pair: Pair) -> list[Score]:
         settings = self.config.evaluation

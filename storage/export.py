@@ -11,7 +11,7 @@ from storage.engine import read
 from storage.lookups import run_row
 from storage.rollout_queries import record_row
 from storage.schema import prompt, rollout
-from storage.text import joined_texts
+from storage.text import joined_texts, token_text
 from storage.vocabulary import Texts, read_texts
 
 PER_TOKEN = (*packing.FLOATS[:6], "teacher_rank", "advantages", "mask")
@@ -66,7 +66,8 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     arrays = row["arrays"]
     prompt_ids = np.frombuffer(row["ids"], "<u4").tolist()
     completion_ids = arrays["completion_ids"].tolist()
-    new = {*prompt_ids, *completion_ids} - texts.keys()
+    listed = {int(i) for side in ("student", "teacher") for i in _listed_ids(arrays, side)}
+    new = {*prompt_ids, *completion_ids, *listed} - texts.keys()
     if new:
         with read(engine) as connection:
             texts.update(read_texts(connection, name, new))
@@ -81,6 +82,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         "teacher_topk": _pairs(arrays, "teacher"),
         **_own_texts("prompt_tokens", own.get("prompt"), prompt_ids, texts),
         **_own_texts("completion_tokens", own.get("completion"), completion_ids, texts),
+        **_other_texts(listed - {*prompt_ids, *completion_ids}, texts),
     }
 
 
@@ -97,6 +99,16 @@ def _pairs(arrays: dict[str, Any], side: str) -> list[Any] | None:
         [list(pair) for pair in zip(*token, strict=True)]
         for token in zip(ids, logprobs, strict=True)
     ]
+
+
+def _listed_ids(arrays: dict[str, Any], side: str) -> Any:
+    return np.unique(arrays.get(f"{side}_topk_ids", np.zeros(0, np.int64)))
+
+
+def _other_texts(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
+    """[[id, text] …] of alternatives that stand nowhere in the rollout itself."""
+    known = [[i, token_text(texts[i][0])] for i in sorted(ids) if i in texts]
+    return {"token_texts": known} if known else {}
 
 
 def _own_texts(

@@ -10,17 +10,36 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
 
 from opd.config import UserError, parse, trained
+from storage.branches import branches as branches
+from storage.comparing import Question as Question
+from storage.comparing import comparison as comparison
+from storage.comparing import shared_prompts as shared_prompts
+from storage.diagnosis import diagnose as diagnose
+from storage.disk import disk_use as disk_use
 from storage.engine import read
 from storage.export import export_rows as export_rows
+from storage.hot_tokens import hot_tokens as hot_tokens
+from storage.insights import InsightName as InsightName
+from storage.insights import Thresholds as Thresholds
+from storage.insights import insight as insight
+from storage.insights import insights_overview as insights_overview
+from storage.lab import LabSettings as LabSettings
+from storage.lab import lab_rollout as lab_rollout
+from storage.lab import lab_run as lab_run
+from storage.lab import lab_token as lab_token
 from storage.lookups import page_limit, page_offset, run_row, shown
+from storage.model_state import model_state as model_state
+from storage.related import related as related
+from storage.reports import alternatives as alternatives
 from storage.rollout_queries import rollout as rollout
 from storage.rollout_queries import rollouts as rollouts
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
+from storage.selection import Where as Where
+from storage.token_classes import TokenClass as TokenClass
 from storage.token_queries import EXTRA_COLUMNS as EXTRA_COLUMNS
 from storage.token_queries import MAIN_COLUMNS as MAIN_COLUMNS
 from storage.token_queries import TokenView as TokenView
-from storage.token_queries import hot_tokens as hot_tokens
 from storage.token_queries import tokens as tokens
 from storage.token_queries import topk as topk
 from storage.token_queries import topk_range as topk_range

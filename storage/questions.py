@@ -70,6 +70,18 @@ def question_of(engine: Engine, name: str) -> dict[str, Any]:
     return {key: row[key] for key in (*SHOWN, *TIMES)}
 
 
+def asked(engine: Engine, name: str) -> dict[str, Any]:
+    """What was asked and what was answered: kind, payload, state, answer. Raises "not found"."""
+    fields = (question.c.kind, question.c.payload, question.c.state, question.c.answer)
+    with read(engine) as connection:
+        row = connection.execute(select(*fields).where(question.c.id == name)).mappings().first()
+    if row is None:
+        raise UserError(
+            "no such question; answers are kept for a day", where=name, kind="not found"
+        )
+    return dict(row)
+
+
 def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
     """Gives the oldest queued question to a process: id, kind, payload. None: nothing waits."""
     with begin(engine) as connection:

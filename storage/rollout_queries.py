@@ -42,10 +42,15 @@ class Filter:
     """Which rollouts of a run are wanted; None or empty: all."""
 
     step: int | None = None
+    min_step: int | None = None
+    max_step: int | None = None
     kind: str | None = None
     finish_reason: str | None = None
     correct: bool | None = None
     min_kl: float | None = None  # of kl_mean
+    min_kl_max: float | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
     text: str = ""
 
     def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
@@ -55,8 +60,14 @@ class Filter:
                 found.append(table.c[name] == value)
         if self.correct is not None:
             found.append(table.c.reward > RIGHT if self.correct else table.c.reward <= RIGHT)
-        if self.min_kl is not None:
-            found.append(table.c.kl_mean >= self.min_kl)
+        lower = {
+            **{"step": self.min_step, "tokens": self.min_tokens},
+            **{"kl_mean": self.min_kl, "kl_max": self.min_kl_max},
+        }
+        found += [table.c[name] >= value for name, value in lower.items() if value is not None]
+        for name, most in (("step", self.max_step), ("tokens", self.max_tokens)):
+            if most is not None:
+                found.append(table.c[name] <= most)
         if self.text:
             asked = select(prompt.c.id).where(
                 prompt.c.run_id == run_id, prompt.c.text.icontains(self.text, autoescape=True)

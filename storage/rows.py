@@ -121,15 +121,20 @@ def in_chunks(values: Collection[Any], size: int = 500) -> Iterable[list[Any]]:
     return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
+def prompt_id(run_id: str, text: str, answer: str | None, ids: bytes) -> str:
+    """The id of a prompt within a run; `ids` as they are stored."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in (run_id.encode(), text.encode(), repr(answer).encode(), ids):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return f"prompt-{digest.hexdigest()}"
+
+
 def _prompt(run_id: str, rollout: Rollout) -> dict[str, Any]:
     text = clean(rollout.prompt)
     answer = None if rollout.answer is None else clean(rollout.answer)
     ids = packing.wide_unsigned(rollout.prompt_ids)
-    digest = hashlib.blake2b(digest_size=12)
-    for part in (run_id.encode(), text.encode(), repr(answer).encode(), ids):
-        digest.update(len(part).to_bytes(8, "little") + part)
     return {
-        "id": f"prompt-{digest.hexdigest()}",
+        "id": prompt_id(run_id, text, answer, ids),
         "run_id": run_id,
         "text": text,
         "ids": ids,

@@ -13,6 +13,7 @@ from storage.schema import prompt, rollout, token_record
 
 ABOUT = ("id", "step", "kind", "group", "sample", "finish_reason", "reward", "tokens", "author")
 CHUNK = 128  # rollouts a query
+ORDER = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)
 Array = NDArray[Any]
 
 
@@ -52,10 +53,9 @@ def run_tokens(
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Array]] = []
     total = damaged = 0
-    for row, packed in _records(connection, columns, where):
-        try:
-            arrays = packing.unpack(row["id"], packed, columns)
-        except packing.DamagedRecord:
+    ids = connection.scalars(select(rollout.c.id).where(*where).order_by(*ORDER)).all()
+    for row, arrays in read_records(connection, columns, ids):
+        if arrays is None:
             damaged += 1
             continue
         if total + row["tokens"] > limit and rows:
@@ -67,12 +67,46 @@ def run_tokens(
     return RunTokens(rows, {n: _joined(n, found) for n in _shared(found)}, lengths, damaged)
 
 
+def spread_ids(
+    connection: Connection, where: Sequence[ColumnElement[bool]], limit: int
+) -> tuple[list[str], int]:
+    """Ids of the rollouts that `where` finds and the number of all their tokens.
+
+    Where these are more than `limit`, about `limit` tokens' worth, spread evenly over the steps.
+    """
+    found = connection.execute(
+        select(rollout.c.id, rollout.c.tokens).where(*where).order_by(*ORDER)
+    ).all()
+    total = sum(row.tokens for row in found)
+    if total <= limit:
+        return [row.id for row in found], total
+    kept, passed, taken = [], 0, 0
+    for row in found:
+        passed += row.tokens
+        if taken + row.tokens <= passed * limit / total:
+            kept.append(row.id)
+            taken += row.tokens
+    return kept, total
+
+
+def read_records(
+    connection: Connection, columns: Collection[str], ids: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Array] | None]]:
+    """Those rollouts in the order of their steps, each with its row (ABOUT, answer) and its
+    arrays: the present ones of `columns`, or None where the record is damaged."""
+    for row, packed in _records(connection, columns, ids):
+        try:
+            arrays = packing.unpack(row["id"], packed, columns)
+        except packing.DamagedRecord:
+            yield row, None
+        else:
+            yield row, arrays
+
+
 def _records(
-    connection: Connection, columns: Collection[str], where: Sequence[ColumnElement[bool]]
+    connection: Connection, columns: Collection[str], ids: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     about = [rollout.c[name] for name in ABOUT]
-    order = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)
-    ids = list(connection.scalars(select(rollout.c.id).where(*where).order_by(*order)))
     packed = [token_record.c[name] for name in ("version", "layout", *columns)]
     for start in range(0, len(ids), CHUNK):
         rows = connection.execute(
@@ -80,7 +114,7 @@ def _records(
             .join(prompt, prompt.c.id == rollout.c.prompt_id)
             .join(token_record, token_record.c.rollout_id == rollout.c.id)
             .where(rollout.c.id.in_(ids[start : start + CHUNK]))
-            .order_by(*order)
+            .order_by(*ORDER)
         ).mappings()
         for row in rows:
             yield {name: row[name] for name in (*ABOUT, "answer")}, dict(row)

@@ -1,19 +1,18 @@
-"""The tokens of one rollout, its alternatives, and the worst tokens of a run."""
+"""The tokens of one rollout, and its alternatives."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from opd.types import UserError
 from storage import packing
 from storage.engine import read
-from storage.lookups import fingerprint, page_limit, page_offset, rollout_row, run_row
+from storage.lookups import fingerprint, rollout_row
 from storage.rollout_queries import record_row
-from storage.schema import hot_token, rollout, token_record
 from storage.text import token_text
 from storage.vocabulary import Texts, read_texts
 
@@ -23,7 +22,6 @@ MAIN_COLUMNS = (
     *("reverse_kl", "teacher_rank", "mask"),
 )
 EXTRA_COLUMNS = ("student_entropy", "teacher_entropy", "sampler_logprobs", "advantages")
-AROUND = 6  # tokens of context on each side of a hot token
 _SIDES = ("student", "teacher")
 
 
@@ -98,91 +96,6 @@ def topk_range(
     ]
 
 
-def hot_tokens(
-    engine: Engine,
-    run_id: str,
-    *,
-    limit: int = 50,
-    offset: int = 0,
-    step: int | None = None,
-    kind: str | None = None,
-) -> dict[str, Any]:
-    """The tokens of the highest reverse KL over the run (|log-ratio| where there is none)."""
-    where = [hot_token.c.run_id == run_id]
-    if step is not None:
-        where.append(hot_token.c.step == step)
-    if kind is not None:
-        where.append(hot_token.c.kind == kind)
-    page = (
-        select(hot_token, rollout.c.group, rollout.c.texts, token_record.c.version)
-        .add_columns(token_record.c.layout, token_record.c.completion_ids)
-        .join(rollout, rollout.c.id == hot_token.c.rollout_id)
-        .join(token_record, token_record.c.rollout_id == hot_token.c.rollout_id)
-        .where(*where)
-        .order_by(hot_token.c.heat.desc(), hot_token.c.rollout_id, hot_token.c.position)
-        .limit(page_limit(limit))
-        .offset(page_offset(offset))
-    )
-    with read(engine) as connection:
-        name = run_row(connection, run_id)["tokenizer"] or run_id
-        total = connection.scalar(select(func.count()).select_from(hot_token).where(*where))
-        rows = connection.execute(page).mappings().all()
-        windows = [_Window(dict(row)) for row in rows]
-        ids = {i for window in windows for i in window.ids} | {
-            row["wanted_id"] for row in rows if row["wanted_id"] is not None
-        }
-        texts = read_texts(connection, name, ids)
-    return {
-        "items": [window.item(texts) for window in windows],
-        "total": total or 0,
-    }
-
-
-class _Window:
-    """A hot token with the ids around it."""
-
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        self._row = row
-        self._at: int = row["position"]
-        self.ids: list[int] = [row["token_id"]]
-        self._start = self._at
-        try:
-            record = packing.unpack(row["rollout_id"], row, ("completion_ids",))
-        except packing.DamagedRecord:
-            return  # the index row stands by itself
-        self._start = max(0, self._at - AROUND)
-        self.ids = [int(i) for i in record["completion_ids"][self._start : self._at + AROUND + 1]]
-
-    def item(self, texts: Texts) -> dict[str, Any]:
-        row = self._row
-        before = self._at - self._start
-        names = ("rollout_id", "position", "step", "kind", "group", "token_id", "heat")
-        numbers = ("reverse_kl", "student_logprob", "teacher_logprob", "wanted_logprob")
-        return {
-            **{name: row[name] for name in (*names, *numbers, "wanted_id")},
-            "text": self._joined(texts, before, before + 1),
-            "before": self._joined(texts, 0, before),
-            "after": self._joined(texts, before + 1, len(self.ids)),
-            "log_ratio": _difference(row["student_logprob"], row["teacher_logprob"]),
-            "wanted": None if row["wanted_id"] is None else _text(row["wanted_id"], texts),
-        }
-
-    def _joined(self, texts: Texts, start: int, end: int) -> str:
-        own = (self._row["texts"] or {}).get("completion")
-        if own is not None:
-            return "".join(own[self._start + start : self._start + end])
-        if end - start == 1:
-            return _text(self.ids[start], texts)
-        return readable(self.ids[start:end], texts)
-
-
-def readable(ids: Iterable[int], texts: Texts) -> str:
-    """The text of a row of ids; an unknown one as ⟨id⟩."""
-    return b"".join(texts[i][0] if i in texts else f"⟨{i}⟩".encode() for i in ids).decode(
-        "utf-8", "replace"
-    )
-
-
 def _text(token_id: int, texts: Texts) -> str:
     return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"
 
@@ -238,7 +151,3 @@ def _alternatives(
 
 def _number(value: Any) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b

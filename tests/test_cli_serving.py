@@ -41,7 +41,8 @@ def test_serve(studio: Studio) -> None:
     health = httpx.get(f"http://127.0.0.1:{port}/api/v1/health", timeout=30)
     assert health.status_code == 200
     note = json.loads((studio.data_dir / "server.json").read_text())
-    assert note == {"port": port, "pid": server.pid}
+    address = f"http://127.0.0.1:{port}/"
+    assert note == {"port": port, "pid": server.pid, "address": address}
     assert not any("torch" in m.path for m in psutil.Process(server.pid).memory_maps())
 
     [first] = supervisors(server.pid)

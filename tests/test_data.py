@@ -34,13 +34,14 @@ def refusal(tmp_path, lines, **config):
 def test_split_is_disjoint_and_seeded(tmp_path):
     lines = [json.dumps({"prompt": f"question {i}", "answer": i}) for i in range(40)]
     first = load(tmp_path, lines)
-    assert len(first.held_out) == 4
+    assert (len(first.held_out), len(first.probe)) == (3, 1)
     assert len(first.train) == 36
-    assert not {p.text for p in first.train} & {p.text for p in first.held_out}
+    others = [*first.held_out, *first.probe]
+    assert not {p.text for p in first.train} & {p.text for p in others}
     assert [p.text for p in load(tmp_path, lines).train] == [p.text for p in first.train]
     assert [p.text for p in load(tmp_path, lines, seed=1).train] != [p.text for p in first.train]
     assert all(p.answer == p.text.split()[1] for p in first.train)
-    assert len({p.number for p in [*first.train, *first.held_out]}) == 40
+    assert len({p.number for p in [*first.train, *others]}) == 40
 
 
 def test_own_evaluation_file(tmp_path):

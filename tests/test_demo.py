@@ -119,13 +119,17 @@ def log_probs(model, row):
 
 def test_rows_are_whole_and_graded(demo, tmp_path):
     rows = exported(demo, tmp_path)
-    assert {r["kind"] for r in rows} == {"train", "eval"}
+    assert {r["kind"] for r in rows} == {"train", "eval", "probe"}
     assert sum(r["kind"] == "train" for r in rows) == STEPS * 128
     for row in rows:
         assert row["finish_reason"] in ("stop", "length")
         assert row["reward"] in (0.0, 1.0)
         assert row["completion"].startswith("<think>")
         assert all(kl >= -1e-5 for kl in row["reverse_kl"])
+    probes = [r for r in rows if r["kind"] == "probe"]
+    answers = {(r["group"], tuple(r["completion_token_ids"])) for r in probes}
+    assert len(answers) == len({r["group"] for r in probes}) == 8  # the same ones at every step
+    assert len({r["step"] for r in probes}) * 8 == len(probes)
 
 
 def test_saved_student_loads_in_transformers_and_scores_as_recorded(demo, tmp_path):

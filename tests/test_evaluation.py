@@ -10,7 +10,7 @@ from test_teachers import settings
 
 from opd.evaluation import pass_at_k, pass_score, proportion, suite_name
 from opd.trainer import Training
-from opd.types import EvaluationEvent
+from opd.types import EvaluationEvent, StepEvent
 
 
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one():
@@ -73,9 +73,10 @@ def test_suites_and_probes_in_one_run(tmp_path):
     assert found["chat", "finished"].n == 15
     assert found["chat-greedy", "finished"].n == 5
     kinds = [r.kind for r in last.rollouts]
-    assert kinds.count("eval") == 3
-    assert kinds.count("probe") == 2 * 3
+    assert kinds.count("eval") == 3 + 2 * 3  # those that are kept, and new answers to the probes
+    assert kinds.count("probe") == 2
     probes = {r.prompt for r in last.rollouts if r.kind == "probe"}
-    trained = {r.prompt for e in events if hasattr(e, "rollouts") for r in e.rollouts} - probes
+    trained = {r.prompt for e in events if isinstance(e, StepEvent) for r in e.rollouts}
     assert len(probes) == 2
+    assert trained
     assert probes.isdisjoint(trained)

@@ -24,7 +24,8 @@ ALLOWED = {
         ),
         False,
     ),
-    "storage": (("storage", "opd.types", "opd.config"), False),
+    # opd.lab: what stored numbers say of other objectives, arrays in and out
+    "storage": (("storage", "opd.types", "opd.config", "opd.lab"), False),
     "opd": (("opd",), True),
     "opd.worker": (("opd", "storage"), True),
     "opd.worker.supervisor": (("opd", "storage"), False),
@@ -34,6 +35,7 @@ NOT_BELOW = {"opd": ("opd.worker", "opd.cli"), "opd.worker": ("opd.cli",)}
 FREE_OF_MODELS = (
     *("opd.types", "opd.config", "opd.folders", "opd.recipes", "opd.interchange", "opd.memory"),
     *("opd.shapes", "opd.doctor.findings", "opd.doctor.settings", "opd.doctor.machine"),
+    *("opd.bounds", "opd.credit", "opd.lab"),
 )
 
 

@@ -322,7 +322,8 @@ def test_exported_rows_have_the_agreed_form(engine: Engine) -> None:
     rollout = stored.rollout(temperature=0.7)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored.texts)
     (row,) = queries.export_rows(engine, run_id)
-    assert set(row) == {*EXPORTED, "prompt_tokens", "completion_tokens"}
+    optional = {"prompt_tokens", "completion_tokens", "token_texts"}
+    assert set(row) == {*EXPORTED, *optional}
     record = rollout.record
     assert row["run_id"] == run_id
     assert row["completion_token_ids"] == record.completion_ids.tolist()

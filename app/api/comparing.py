@@ -1,5 +1,116 @@
 """REST routes of runs side by side."""
 
-from fastapi import APIRouter
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AfterValidator
+from starlette.responses import Response
+
+from app.api.inputs import Database, Offset, Text
+from app.api.replies import Json
+from app.api.tables import csv_line
+from storage import queries
 
 router = APIRouter(prefix="/api/v1", tags=["comparing"])
+RUN_ID = re.compile(r"run-[a-z0-9-]{1,80}")
+AXES = ("step", "tokens", "flops", "seconds")
+DISK = ("checkpoints", "other", "files")
+
+
+def _ids(text: str) -> str:
+    if not all(RUN_ID.fullmatch(part) for part in text.split(",")):
+        raise ValueError("must be run ids with commas between, such as run-abc,run-def")
+    return text
+
+
+Runs = Annotated[str, Query(max_length=2_000), AfterValidator(_ids)]
+Metric = Annotated[Text, Query(max_length=420)]
+Baseline = Annotated[str, Query(pattern=r"^(run-[a-z0-9-]{1,80})?$")]
+
+
+def _question(
+    runs: Runs,
+    x: Literal["step", "tokens", "flops", "seconds"] = "step",
+    metric: Metric = "score",
+    second: Metric = "",
+    target: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    direction: Literal["auto", "at_least", "at_most"] = "auto",
+    baseline: Baseline = "",
+    interpolate: bool = False,
+    smoothing: Annotated[float, Query(ge=0, le=0.999)] = 0.0,
+    band: Literal["range", "standard_error"] = "range",
+) -> queries.Question:
+    return queries.Question(
+        runs.split(","),
+        x=x,
+        metric=metric,
+        second=second,
+        target=target,
+        direction=direction,
+        baseline=baseline,
+        interpolate=interpolate,
+        smoothing=smoothing,
+        band=band,
+    )
+
+
+Asked = Annotated[queries.Question, Depends(_question)]
+
+
+@router.get("/compare")
+def compare(request: Request, engine: Database, asked: Asked) -> Response:
+    """Curves, what a threshold costs, with ratios, what differs, and groups of seeds."""
+    return Json(_compared(request, engine, asked))
+
+
+@router.get("/compare.csv")
+def compare_csv(request: Request, engine: Database, asked: Asked) -> Response:
+    """The table of thresholds, a line a run."""
+    found = _compared(request, engine, asked)
+    headers = {"content-disposition": 'attachment; filename="compare.csv"'}
+    return Response("".join(_lines(found)), media_type="text/csv", headers=headers)
+
+
+@router.get("/compare/prompts")
+def compare_prompts(
+    engine: Database,
+    runs: Runs,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    offset: Offset = 0,
+) -> Response:
+    """Prompts that all the runs have, each with every run's newest rollout."""
+    return Json(queries.shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
+
+
+def _compared(request: Request, engine: Database, asked: queries.Question) -> dict[str, Any]:
+    found = queries.comparison(engine, asked)
+    for run in found["runs"]:
+        run["disk"] = queries.disk_use(request.app.state.data_dir, run["id"])
+    return found
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    reach = found["reach"]
+    yield csv_line(
+        [
+            *("id", "name", "status", "seed", "metric", "direction", "target", "interpolated"),
+            *("best", "reached", *(f"{axis}_to_target" for axis in AXES)),
+            *("baseline", *(f"{axis}_ratio" for axis in AXES)),
+            *("steps", "tokens", "flops", "training_seconds", "record_bytes"),
+            *(f"disk_{part}_bytes" for part in DISK),
+        ]
+    )
+    for run, item in zip(found["runs"], reach["items"], strict=True):
+        costs = item["costs"] or {}
+        yield csv_line(
+            [
+                *(run[name] for name in ("id", "name", "status", "seed")),
+                *(reach[name] for name in ("metric", "direction", "target", "interpolated")),
+                *(item["best"], item["reached"], *(costs.get(axis) for axis in AXES)),
+                *(reach["baseline"], *(item["ratio"][axis] for axis in AXES)),
+                *(run[name] for name in ("step", "tokens", "flops", "training_seconds", "bytes")),
+                *(run["disk"][part] for part in DISK),
+            ]
+        )

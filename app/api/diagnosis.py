@@ -1,5 +1,16 @@
 """REST routes of what looks wrong with a run, and the evidence."""
 
 from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.api.inputs import Database, RunId
+from app.api.replies import Json
+from storage import queries
 
 router = APIRouter(prefix="/api/v1", tags=["diagnosis"])
+
+
+@router.get("/runs/{run_id}/diagnosis")
+def get_diagnosis(engine: Database, run_id: RunId) -> Response:
+    """The run's findings with their evidence, and what was looked at without finding anything."""
+    return Json(queries.diagnose(engine, run_id))

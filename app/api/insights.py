@@ -1,5 +1,46 @@
 """REST routes of aggregates over a run's tokens."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from app.api.inputs import MAX_OFFSET, Database, RunId
+from app.api.replies import Json
+from opd.config import Kind
+from storage import queries
 
 router = APIRouter(prefix="/api/v1", tags=["insights"])
+Bound = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
+Threshold = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """Which rollouts; `entropy` and `heat` in nats are where the quadrants meet."""
+
+    kind: Kind | None = None
+    min_step: Bound = None
+    max_step: Bound = None
+    entropy: Threshold = queries.Thresholds.entropy
+    heat: Threshold = queries.Thresholds.heat
+
+
+@router.get("/runs/{run_id}/insights")
+def get_overview(engine: Database, run_id: RunId) -> Response:
+    """Of which kinds and steps the run has tokens, and the most that an aggregate reads."""
+    return Json(queries.insights_overview(engine, run_id))
+
+
+@router.get("/runs/{run_id}/insights/{name}")
+def get_insight(
+    engine: Database,
+    run_id: RunId,
+    name: queries.InsightName,
+    part: Annotated[Part, Query()],
+) -> Response:
+    """An aggregate over the run's tokens that count; its cells are bounded as the parameters of
+    hot-tokens are, which lists the tokens of a cell."""
+    where = queries.Where(part.kind, part.min_step, part.max_step)
+    thresholds = queries.Thresholds(part.entropy, part.heat)
+    return Json(queries.insight(engine, run_id, name, where, thresholds))

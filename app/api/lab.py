@@ -1,5 +1,51 @@
-"""REST routes of stored rollouts under another objective."""
+"""REST routes of stored rollouts under another objective, mask, clip or prefix."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from app.api.inputs import MAX_OFFSET, Database, RolloutId, RunId
+from app.api.replies import Json
+from opd.config import UserError
+from storage import queries
 
 router = APIRouter(prefix="/api/v1", tags=["lab"])
+Settings = Annotated[queries.LabSettings, Query()]
+
+
+class RunSettings(queries.LabSettings):
+    """And which steps."""
+
+    first: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0
+    last: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None
+
+
+@router.get("/rollouts/{rollout_id}/lab")
+def get_lab(engine: Database, rollout_id: RolloutId, settings: Settings) -> Response:
+    """Every token's loss under these settings, exact or between two bounds, and their sum."""
+    return Json(queries.lab_rollout(engine, rollout_id, settings))
+
+
+@router.get("/rollouts/{rollout_id}/lab/{position}")
+def get_lab_token(
+    engine: Database,
+    rollout_id: RolloutId,
+    position: Annotated[int, Path(ge=0, le=MAX_OFFSET)],
+    settings: Settings,
+) -> Response:
+    """One token under every objective."""
+    return Json(queries.lab_token(engine, rollout_id, position, settings))
+
+
+@router.get("/runs/{run_id}/lab")
+def get_run_lab(
+    engine: Database, run_id: RunId, settings: Annotated[RunSettings, Query()]
+) -> Response:
+    """What the loss of each step would have been, over its stored training rollouts."""
+    if settings.last is not None and settings.last < settings.first:
+        raise UserError(
+            f"must be at least first, {settings.first} (got {settings.last})", where="last"
+        )
+    found = queries.lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
+    return Json(found)

@@ -3,19 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app.api.inputs import (
-    MAX_OFFSET,
-    Database,
-    Limit,
-    Offset,
-    RolloutId,
-    RunId,
-    SearchText,
-    Sort,
-    Step,
-)
+from app.api.inputs import MAX_OFFSET, Database, Limit, Offset, RolloutId, RunId, SearchText, Sort
 from app.api.payload import encode, etag
 from app.api.replies import Json
 from opd.config import FinishReason, Kind
@@ -24,52 +15,65 @@ from storage import queries
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 MAX_POSITIONS = 512
 ALL_COLUMNS = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
+Place = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
+Nats = Annotated[float | None, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+
+
+class Page(BaseModel):
+    """Which rollouts a list is about, and which part of it is asked for."""
+
+    offset: Offset = 0
+    limit: Limit = 50
+    step: Place = None
+    min_step: Place = None
+    max_step: Place = None
+    kind: Kind | None = None
+    finish_reason: FinishReason | None = None
+    correct: bool | None = None
+    text: SearchText = ""
+
+
+class RolloutPage(Page):
+    sort: Sort = "-kl_sum"
+    min_kl: Nats = None
+    min_kl_max: Nats = None
+    min_tokens: Place = None
+    max_tokens: Place = None
+
+
+class TokenPage(Page):
+    """Positions are bounded inclusively; values in nats from `min` up to below `max`."""
+
+    token_class: queries.TokenClass | None = Field(default=None, alias="class")
+    token_id: Annotated[int | None, Field(ge=0, lt=2**32)] = None
+    min_position: Place = None
+    max_position: Place = None
+    min_entropy: Nats = None
+    max_entropy: Nats = None
+    min_heat: Nats = None
+    max_heat: Nats = None
+    min_advantage: Nats = None
+    max_advantage: Nats = None
 
 
 @router.get("/runs/{run_id}/rollouts")
 def list_rollouts(
-    engine: Database,
-    run_id: RunId,
-    sort: Sort = "-kl_sum",
-    offset: Offset = 0,
-    limit: Limit = 50,
-    step: Step | None = None,
-    kind: Kind | None = None,
-    finish_reason: FinishReason | None = None,
-    correct: bool | None = None,
-    min_kl: Annotated[float | None, Query(allow_inf_nan=False)] = None,
-    text: SearchText = "",
+    engine: Database, run_id: RunId, asked: Annotated[RolloutPage, Query()]
 ) -> Response:
     """A page of the run's rollouts with their sums, sorted by one of them."""
-    return Json(
-        queries.rollouts(
-            engine,
-            run_id,
-            sort=sort,
-            offset=offset,
-            limit=limit,
-            step=step,
-            kind=kind,
-            finish_reason=finish_reason,
-            correct=correct,
-            min_kl=min_kl,
-            text=text,
-        )
-    )
+    return Json(queries.rollouts(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/runs/{run_id}/hot-tokens")
 def list_hot_tokens(
-    engine: Database,
-    run_id: RunId,
-    limit: Limit = 50,
-    offset: Offset = 0,
-    step: Step | None = None,
-    kind: Kind | None = None,
+    engine: Database, run_id: RunId, asked: Annotated[TokenPage, Query()]
 ) -> Response:
-    """The tokens of the run at which student and teacher disagree most."""
-    found = queries.hot_tokens(engine, run_id, limit=limit, offset=offset, step=step, kind=kind)
-    return Json(found)
+    """The tokens of the run at which student and teacher disagree most.
+
+    What asks about the rollout alone is answered from the index of each rollout's worst tokens
+    (`source` is "index"), what asks about the token from the whole records ("records").
+    """
+    return Json(queries.hot_tokens(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/rollouts/{rollout_id}")

@@ -1,16 +1,16 @@
 """REST routes of runs: list, start, change, stop, resume, delete."""
 
-import csv
-import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy import Engine
 from starlette.responses import Response, StreamingResponse
 
 from app.api.inputs import CancelRun, Database, EditRun, Limit, Offset, RunId, SearchText, StartRun
 from app.api.replies import Json
+from app.api.tables import csv_line
 from opd.config import RunStatus
 from storage import jobs, queries
 
@@ -41,12 +41,12 @@ CSV_COLUMNS = [
     "error_kind",
     "error_text",
 ]
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PAGE = 1000
 
 
 @router.get("/runs")
 def list_runs(
+    request: Request,
     engine: Database,
     search: SearchText = "",
     status: Literal["", RunStatus] = "",
@@ -54,9 +54,11 @@ def list_runs(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Response:
-    return Json(
-        queries.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
-    )
+    """A page of runs, newest first, each with what it takes on the disk."""
+    found = queries.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
+    data_dir = request.app.state.data_dir
+    found["items"] = [_with_disk(item, data_dir) for item in found["items"]]
+    return Json(found)
 
 
 @router.post("/runs", status_code=201)
@@ -84,8 +86,8 @@ def runs_csv(engine: Database) -> Response:
 
 
 @router.get("/runs/{run_id}")
-def get_run(engine: Database, run_id: RunId) -> Response:
-    return Json(queries.run(engine, run_id))
+def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
+    return Json(_with_disk(queries.run(engine, run_id), request.app.state.data_dir))
 
 
 @router.patch("/runs/{run_id}")
@@ -140,26 +142,15 @@ def list_evaluations(engine: Database, run_id: RunId) -> Response:
     return Json(queries.evaluations(engine, run_id))
 
 
+def _with_disk(item: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+    """The run with the bytes of its folder: of checkpoints, of other files, and of all."""
+    return {**item, "disk": queries.disk_use(data_dir, item["id"])}
+
+
 def _csv_lines(engine: Engine) -> Iterator[str]:
-    yield _csv_line(CSV_COLUMNS)
+    yield csv_line(CSV_COLUMNS)
     offset = 0
     while items := queries.runs(engine, limit=PAGE, offset=offset)["items"]:
         for item in items:
-            yield _csv_line([_cell(item.get(column)) for column in CSV_COLUMNS])
+            yield csv_line(item.get(column) for column in CSV_COLUMNS)
         offset += len(items)
-
-
-def _csv_line(cells: list[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """A cell as text; one that a spreadsheet would run as a formula gets a quote before it."""
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return f"'{text}" if text.lstrip(" \n").startswith(FORMULA_STARTS) else text

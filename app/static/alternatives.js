@@ -22,15 +22,21 @@ export function tableOf(found, sampled, kl) {
     if (rows.has(entry.id)) continue;
     const [p, q] = [entry.student_logprob, entry.teacher_logprob];
     const share = kl > 1e-6 && isNumber(p) && isNumber(q) ? (Math.exp(p) * (p - q)) / kl : null;
-    rows.set(entry.id, { ...entry, p: Math.exp(p), q: Math.exp(q), share, sampled: entry.id === sampled });
+    rows.set(entry.id, { ...entry, p: chance(p), q: chance(q), share, sampled: entry.id === sampled });
   }
   const list = [...rows.values()].sort((a, b) => Math.max(b.p, b.q) - Math.max(a.p, a.q));
   const shown = list.reduce((sum, row) => sum + (row.share ?? 0), 0);
   return { list, rest: { p: rest(list, "p"), q: rest(list, "q"), share: kl > 1e-6 ? 1 - shown : null } };
 }
 
+/** null where a model's opinion is not stored: an import may list an id for one of them only. */
+function chance(logprob) {
+  return isNumber(logprob) ? Math.exp(logprob) : null;
+}
+
 function rest(list, key) {
-  return Math.max(0, 1 - list.reduce((sum, row) => sum + (isNumber(row[key]) ? row[key] : 0), 0));
+  if (list.some((row) => !isNumber(row[key]))) return null;
+  return Math.max(0, 1 - list.reduce((sum, row) => sum + row[key], 0));
 }
 
 function isNumber(value) {

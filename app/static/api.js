@@ -80,6 +80,11 @@ export function page(name, params) {
   return (name || "./") + (text ? `?${text}` : "");
 }
 
+/** What the address asks for. */
+export function query() {
+  return new URLSearchParams(location.search);
+}
+
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");

@@ -45,13 +45,13 @@ export class Chart {
     if (this.traces !== traces) return; // newer data came while the library loaded
     const look = isDark() ? DARK : LIGHT;
     const styled = traces.map((t, i) => style(t, (t.stackgroup ? look.stack : look.series)[i], traces[0].x.length));
-    const last = Math.max(...traces.flatMap((t) => t.x));
+    const last = Math.max(...traces.map((t) => t.x.at(-1) ?? 0)); // x ascends
     const xaxis = last <= 6 ? { dtick: 1 } : {}; // few steps: no fractions of them
-    await library.react(this.plot, styled, frame(look, traces.length > 1, { ...layout, xaxis }), CONFIG);
+    await library.react(this.plot, styled, frame(look, traces.length > 1, { ...layout, xaxis: { ...xaxis, ...layout.xaxis } }), CONFIG);
     if (this.drawn) return;
     this.drawn = true;
     this.plot.on("plotly_click", (event) => this.click?.(event.points[0].x));
-    new ResizeObserver(() => library.Plots.resize(this.plot)).observe(this.plot);
+    new ResizeObserver(() => this.plot.isConnected && library.Plots.resize(this.plot)).observe(this.plot);
   }
 }
 
@@ -74,11 +74,11 @@ function frame(look, many, layout) {
     automargin: true, nticks: 6,
   };
   return {
-    height: 196, margin: { l: 44, r: 12, t: many ? 22 : 8, b: 28 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    height: layout.height ?? 196, margin: { l: 44, r: 12, t: many ? 22 : 8, b: 28 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 11, color: look.ink }, hovermode: "x unified",
     hoverlabel: { bgcolor: look.surface, bordercolor: look.line, font: { color: look.ink, size: 12 } },
     showlegend: many, legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11, color: look.muted } },
     xaxis: { ...axis, tickformat: "d", ...layout.xaxis }, yaxis: { ...axis, rangemode: "tozero", tickformat: "~g", ...layout.yaxis },
-    uirevision: "kept", dragmode: "zoom",
+    uirevision: layout.uirevision ?? "kept", dragmode: "zoom", shapes: layout.shapes ?? [],
   };
 }

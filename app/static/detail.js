@@ -18,6 +18,7 @@ export class Detail {
     this.figures = h("div", { class: "dt-figures" });
     this.table = h("div", { class: "dt-table" });
     this.turn = 0;
+    this.index = null;
   }
 
   show(rollout) {
@@ -56,9 +57,11 @@ export class Detail {
     this.alternatives(index, turn, pinned);
   }
 
-  /** Shows the figures anew: more columns have come. */
+  /** Shows the figures anew: more columns have come, or tokens are ranked by another metric. */
   again() {
-    if (this.index !== null) this.numbers(this.index);
+    if (this.index === null) return;
+    this.header(this.index);
+    this.numbers(this.index);
   }
 
   header(index) {

@@ -2,10 +2,12 @@
 
 /**
  * A piece is a token, or the part of it that stands on one line. Token numbers: the prompt's
- * 0 … P−1, then the completion's. → {token, text, lineStart, lineOf, lines, promptLines}
+ * 0 … P−1, then the completion's; a line starts before those that `breaks` marks.
+ * → {token, text, lineStart, lineOf, lines, promptLines}
  */
-export function layOut(promptCells, completionCells, columns) {
+export function layOut(promptCells, completionCells, columns, breaks) {
   const flow = new Flow(columns, promptCells.length + completionCells.length);
+  flow.breaks = breaks;
   flow.add(promptCells, 0);
   flow.endLine();
   const promptLines = flow.starts.length - (flow.empty() ? 1 : 0);
@@ -33,6 +35,7 @@ class Flow {
   add(cells, offset) {
     for (let i = 0; i < cells.length; i++) {
       const cell = cells[i];
+      if (this.breaks[offset + i]) this.endLine();
       const whole = cell.lines.length === 1 && cell.widths[0] <= this.columns;
       if (whole) this.put(offset + i, cell.widths[0], cell.lead, null);
       else this.putLong(offset + i, cell);

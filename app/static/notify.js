@@ -1,11 +1,89 @@
 // Tells that a run has ended, by a notification of the browser, where it was asked for.
-import { h } from "./dom.js";
+import { page } from "./api.js";
+import { button, h } from "./dom.js";
+import { number, percent, plain } from "./format.js";
+import { recall, remember } from "./theme.js";
+
+const GOING = ["queued", "running"];
+const MARK = "● ";
 
 export class Notify {
-  constructor() {
-    this.element = h("span");
+  /** `what` ends: "it" on a run's page, "one" where there are many. */
+  constructor(what = "it") {
+    this.what = what;
+    this.seen = new Map(); // run id → its status when last told
+    this.control = button("", () => this.toggle(), { class: "btn small quiet", id: "notify" });
+    this.state = h("span", { class: "muted notify-told", role: "status" });
+    this.element = h("span", { class: "notify" }, this.control, this.state);
+    const clear = () => !document.hidden && this.unmark();
+    document.addEventListener("visibilitychange", clear);
+    window.addEventListener("focus", clear);
+    document.addEventListener("pointerdown", clear);
+    this.show();
   }
 
-  /** To be called with every state of the run. */
-  told(run) {}
+  /** To be called with every state of a run, or of each run of a list. */
+  told(run) {
+    const before = this.seen.get(run.id);
+    this.seen.set(run.id, run.status);
+    if (this.what === "it") this.element.hidden = !GOING.includes(run.status);
+    if (!GOING.includes(before) || GOING.includes(run.status) || !this.wanted) return;
+    this.tell(run);
+  }
+
+  get wanted() {
+    return recall("notify", "off") === "on";
+  }
+
+  async toggle() {
+    remember("notify", this.wanted ? "off" : "on");
+    this.show();
+    if (this.wanted && permission() === "default") {
+      await Notification.requestPermission();
+      this.show();
+    }
+  }
+
+  show() {
+    this.control.textContent = `${this.wanted ? "Notifying" : "Notify me"} when ${this.what} ends`;
+    this.control.setAttribute("aria-pressed", String(this.wanted));
+    const blocked = this.wanted && permission() !== "granted";
+    this.state.textContent = blocked ? "This browser blocks notifications: the page’s title gets a mark instead." : "";
+  }
+
+  tell(run) {
+    const title = `${plain(run.name || run.id, 60)}: ${run.status}`;
+    if (permission() !== "granted") return this.mark(run);
+    try {
+      const shown = new Notification(title, { body: bodyOf(run), tag: `opd-${run.id}-${run.attempt ?? 0}` });
+      shown.onclick = () => {
+        window.focus();
+        location.href = page("run", { id: run.id });
+      };
+    } catch {
+      this.mark(run); // some phones know the permission but refuse this way of asking
+    }
+  }
+
+  mark(run) {
+    this.unmark();
+    this.title = document.title;
+    document.title = `${MARK}${run.status}: ${this.title}`;
+  }
+
+  unmark() {
+    if (this.title === undefined) return;
+    document.title = this.title;
+    this.title = undefined;
+  }
+}
+
+function permission() {
+  return "Notification" in window && window.isSecureContext ? Notification.permission : "denied";
+}
+
+function bodyOf(run) {
+  const score = run.score === null || run.score === undefined ? "" : `score ${percent(run.score)}`;
+  const kl = run.kl === null || run.kl === undefined ? "" : `KL ${number(run.kl)}`;
+  return [`step ${run.step} of ${run.steps}`, score, kl, plain(run.error_kind ?? "", 60)].filter(Boolean).join(" · ");
 }

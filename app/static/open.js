@@ -26,9 +26,10 @@ async function load(id) {
   const { n, columns, prompt, texts, header } = decode(buffer);
   const own = header.own_texts ?? {};
   const cells = own.completion ? cellsOfTexts(own.completion) : cellsOf(columns.completion_ids, texts);
-  const promptCells = own.prompt ? cellsOfTexts(own.prompt) : cellsOf(prompt, texts);
+  const bare = n === 0 && prompt.length === 0; // text without tokens: it is only shown
+  const promptCells = bare ? cellsOfTexts([meta.prompt, "\n", meta.completion]) : own.prompt ? cellsOfTexts(own.prompt) : cellsOf(prompt, texts);
   const timings = { fetch: fetched - start, decode: performance.now() - fetched, bytes: buffer.byteLength };
-  return { meta, n, columns, cells, promptCells, header, timings };
+  return { meta, n, columns, cells, promptCells, promptIds: prompt, header, timings };
 }
 
 /** Fetches further columns into an open rollout. */

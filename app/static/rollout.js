@@ -1,31 +1,35 @@
 // One rollout, token by token: puts text, strip, profile, panel and keys together.
-import { page } from "./api.js";
+import { query } from "./api.js";
+import { Comparison } from "./comparison.js";
 import { Detail } from "./detail.js";
 import { debounce, fill, h, link, onFrame, toast } from "./dom.js";
 import { failed } from "./faces.js";
-import { RolloutHead } from "./rollout_head.js";
-import { listenKeys } from "./rollout_keys.js";
+import { Finder } from "./finder.js";
+import { showHelp } from "./help.js";
+import { LossLab } from "./loss_lab.js";
 import { METRICS, metricOf, placesOf, reasonAgainst, toFetch, worstFirst } from "./metrics.js";
 import { Minimap } from "./minimap.js";
+import { Neighbours } from "./neighbours.js";
 import { addColumns, openRollout } from "./open.js";
+import { OverTime } from "./over_time.js";
 import { usePalette } from "./palette.js";
 import { Profile } from "./profile.js";
-import { GAMMA, paint } from "./scale.js";
-import { findAll, tokensOf } from "./search.js";
-import { LossLab } from "./loss_lab.js";
-import { OverTime } from "./over_time.js";
-import { Siblings, filtersOf } from "./siblings.js";
+import { placeOf, stateOf, writeAddress } from "./rollout_address.js";
+import { RolloutHead } from "./rollout_head.js";
+import { listenKeys } from "./rollout_keys.js";
+import { paint } from "./scale.js";
+import { filtersOf } from "./siblings.js";
 import { Side } from "./side.js";
-import { onTheme, recall, remember } from "./theme.js";
+import { onTheme, remember } from "./theme.js";
 import { TokenText } from "./tokens.js";
 import { Toolbar, legend } from "./toolbar.js";
-import { showHelp } from "./help.js";
 import { WhatIf } from "./what_if.js";
 
 const EXTRA = ["student_entropy", "teacher_entropy", "advantages"];
 
 export function preload(params) {
-  if (params.get("id")) openRollout(params.get("id")).catch(() => {}); // mount shows the error
+  const { id, other } = placeOf(params);
+  for (const name of [id, other]) if (name) openRollout(name).catch(() => {}); // mount shows the error
 }
 
 export function mount(root, params) {
@@ -37,40 +41,36 @@ class RolloutPage {
     this.root = root;
     this.turn = 0;
     this.pinned = -1;
-    this.matches = [];
-    this.match = -1;
   }
 
   start(params) {
-    this.state = {
-      metric: params.get("metric") ?? "reverse_kl",
-      max: Number(params.get("max")) || 0,
-      gamma: Math.min(2, Math.max(0.2, Number(params.get("gamma")) || GAMMA)),
-      own: params.get("scale") === "own",
-      tab: params.get("tab") ?? "token",
-      palette: recall("palette", "oranges"),
-      underline: recall("underline", "") === "1",
-    };
+    const place = placeOf(params);
+    this.state = stateOf(params);
     this.filters = filtersOf(params);
-    this.at = params.get("at") === null ? null : Number(params.get("at"));
+    this.neighbours = new Neighbours(this.filters, place.at);
     usePalette(this.state.palette);
     this.build();
     listenKeys(this);
     onTheme(() => (usePalette(this.state.palette), this.retint()));
     addEventListener("popstate", () => this.fromAddress());
     new ResizeObserver(debounce(60, () => this.resized())).observe(this.text.element);
-    this.open(params.get("id"), { pos: positionOf(params), history: "none" });
+    this.open(place.id, { ...place, history: "none" });
+  }
+
+  get at() {
+    return this.neighbours.at;
   }
 
   build() {
+    this.finder = new Finder(this);
     this.head = new RolloutHead((step) => this.sibling(step));
     this.toolbar = new Toolbar(this.state, {
       metric: (key) => this.useMetric(key),
       scale: () => this.retint(),
       palette: (name) => this.usePalette(name),
       underline: (on) => this.useUnderline(on),
-      search: (query) => this.search(query),
-      next: (step) => this.nextMatch(step),
+      search: (text) => this.finder.search(text),
+      next: (step) => this.finder.next(step),
       help: showHelp,
     });
     this.text = new TokenText({
@@ -78,32 +78,41 @@ class RolloutPage {
       pick: (index) => this.pin(index ?? -1),
       view: (first, last) => this.viewed(first, last),
     });
+    this.comparison = new Comparison(this);
     this.minimap = new Minimap((line) => this.text.centre(line));
     this.profile = new Profile((index) => this.pin(index));
     this.detail = new Detail(this);
-    const tabs = [
-      ["token", "Token", this.detail], ["what-if", "What if", new WhatIf(this)],
-      ["over-time", "Over time", new OverTime(this)], ["loss-lab", "Loss lab", new LossLab(this)],
-    ];
-    this.side = new Side(tabs, this.state.tab, (key) => {
-      this.state.tab = key;
-      this.writeAddress("replace");
-    });
+    this.side = this.panels();
     this.legend = h("div", { class: "legend" });
     this.view = h(
       "section", { id: "token-view", class: "tv", "data-ready": "false" }, this.text.element, this.minimap.element,
     );
-    this.body = h("div", { class: "rt-body" }, this.view, this.side.element);
+    this.body = h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element);
     this.foot = h("div", { class: "rt-foot" }, this.legend, this.profile.element);
     const keys = h("p", {
       id: "tv-help", class: "offscreen",
       text: "Arrow keys move by token, n and p go through the worst tokens, question mark lists all keys.",
     });
-    fill(this.root, this.head.element, this.toolbar.element, this.body, this.foot, keys);
+    fill(this.root, this.head.element, this.toolbar.element, this.comparison.bar, this.body, this.foot, keys);
   }
 
-  /** Opens a rollout in place; `history` is "push", "none" or "replace". */
-  async open(id, { pos = -1, history = "push" } = {}) {
+  panels() {
+    const tabs = [
+      ["token", "Token", this.detail], ["what-if", "What if", new WhatIf(this)],
+      ["over-time", "Over time", new OverTime(this)], ["loss-lab", "Loss lab", new LossLab(this)],
+    ];
+    return new Side(tabs, this.state.tab, (key) => {
+      this.state.tab = key;
+      this.writeAddress("replace");
+    });
+  }
+
+  /**
+   * Opens a rollout in place. `pos`: the token to pin; `history`: "push", "none" or "replace";
+   * `other`: the id of a rollout to compare it with; `keep`: leave text and place as they are where
+   * the tokens are the very same ones.
+   */
+  async open(id, { pos = -1, history = "push", other = null, keep = false } = {}) {
     const turn = ++this.turn;
     const start = performance.now();
     this.view.dataset.ready = "false";
@@ -112,16 +121,20 @@ class RolloutPage {
     try {
       rollout = await openRollout(id);
     } catch (error) {
-      if (turn === this.turn) this.fail(error, () => this.open(id, { pos, history }));
+      if (turn === this.turn) this.fail(error, () => this.open(id, { pos, history, other }));
       return;
     }
     const metric = this.usable(metricOf(this.state.metric), rollout);
     await addColumns(rollout, toFetch(metric, rollout)).catch(() => {}); // then it shows untinted
     if (turn !== this.turn) return;
+    await this.comparison.with(other, rollout, metric);
+    if (turn !== this.turn) return;
     this.root.classList.remove("rollout-failed");
+    const swapped = keep && this.rollout && sameTokens(rollout, this.rollout);
     this.rollout = rollout;
-    this.metric = metric;
-    this.show(rollout, pos);
+    this.base = metric;
+    this.metric = this.comparison.over(metric);
+    this.show(rollout, pos, swapped);
     this.writeAddress(history);
     this.ready(start);
     this.placeInList(rollout, turn);
@@ -135,21 +148,23 @@ class RolloutPage {
     this.text.drawn.clear();
   }
 
-  show(rollout, pos) {
+  show(rollout, pos, swapped) {
     const started = performance.now();
-    this.matches = [];
-    this.text.sizer.replaceChildren();
-    this.text.drawn.clear();
-    this.text.selected = -1;
-    this.text.hits = new Set();
-    this.text.show(rollout);
-    this.layoutMs = performance.now() - started;
     this.pinned = -1;
+    if (swapped) {
+      this.text.swap(rollout);
+    } else {
+      this.finder.forget();
+      this.text.clear();
+      this.text.show(rollout);
+      this.text.element.scrollTop = 0;
+    }
+    this.comparison.place();
+    this.layoutMs = performance.now() - started;
     this.head.show(rollout, this.filters);
     this.side.show(rollout);
-    this.text.element.scrollTop = 0;
     this.retint();
-    if (this.toolbar.search.value) this.search(this.toolbar.search.value);
+    if (this.toolbar.search.value && !swapped) this.finder.search(this.toolbar.search.value);
     if (pos >= 0 && pos < rollout.n) this.pin(pos, false);
   }
 
@@ -164,6 +179,7 @@ class RolloutPage {
     requestAnimationFrame(() => {
       const channel = new MessageChannel();
       channel.port1.onmessage = () => {
+        channel.port1.close();
         if (rollout !== this.rollout) return;
         this.view.dataset.tokens = rollout.n;
         this.view.dataset.rollout = rollout.meta.id;
@@ -180,13 +196,10 @@ class RolloutPage {
     if (!this.rollout) return;
     const { rollout, metric, state } = this;
     if (toFetch(metric, rollout).length) return this.untinted();
-    this.tints = paint(metric, rollout, state);
-    this.toolbar.offer(rollout, metric);
+    this.draw(paint(metric, rollout, state), state.underline);
     this.toolbar.showTop(this.tints.top);
-    this.minimap.draw(this.text.layout, this.tints, rollout.promptCells.length);
-    this.profile.draw(this.tints);
     legend(this.legend, this.tints, state, rollout.meta.temperature);
-    this.text.tint(this.tints, state.underline);
+    this.comparison.tint((shown, other) => paint(shown, other, { ...state, max: this.tints.top }), state.underline);
     this.minimap.markPin(this.pinned < 0 ? null : this.text.lineOf(this.pinned));
     this.profile.markPin(this.pinned);
     this.saveScale();
@@ -197,17 +210,22 @@ class RolloutPage {
     const n = this.rollout.n;
     const metric = { ...this.metric, of: () => new Float32Array(n), key: "none", means: "no scores are stored for this rollout" };
     this.metric = metric;
-    this.tints = paint(metric, this.rollout, { ...this.state, max: 1 });
-    this.toolbar.offer(this.rollout, metric);
-    this.minimap.draw(this.text.layout, this.tints, this.rollout.promptCells.length);
-    this.profile.draw(this.tints);
+    this.draw(paint(metric, this.rollout, { ...this.state, max: 1 }), false);
     fill(this.legend, h("span", { class: "muted", text: "This rollout has no scores yet: opd score adds them." }));
-    this.text.tint(this.tints, false);
+  }
+
+  draw(tints, underline) {
+    this.tints = tints;
+    this.toolbar.offer(this.rollout, this.metric);
+    this.minimap.draw(this.text.layout, tints, this.rollout.promptCells.length);
+    this.profile.draw(tints);
+    this.text.tint(tints, underline);
   }
 
   resized() {
     if (!this.rollout) return;
     this.text.resized();
+    this.comparison.resized();
     this.retint();
   }
 
@@ -227,20 +245,16 @@ class RolloutPage {
   pin(index, write = true) {
     this.pinned = index;
     this.text.select(index);
-    if (index >= 0) {
-      this.text.reveal(index);
-      this.side.token(index, true);
-      this.minimap.markPin(this.text.lineOf(index));
-    } else {
-      this.side.token(-1, false);
-      this.minimap.markPin(null);
-    }
+    if (index >= 0) this.text.reveal(index);
+    this.side.token(index, index >= 0);
+    this.minimap.markPin(index >= 0 ? this.text.lineOf(index) : null);
     this.profile.markPin(index);
     if (write) this.writeAddress("replace");
   }
 
   /** Goes `step` places down the worst-first order of the shown metric. */
   worst(step) {
+    if (!this.rollout.n) return;
     const order = worstFirst(this.metric, this.rollout);
     const place = this.pinned < 0 ? (step > 0 ? -1 : 1) : placesOf(this.metric, this.rollout)[this.pinned] - 1;
     this.pin(order[Math.max(0, Math.min(order.length - 1, place + step))]);
@@ -250,30 +264,43 @@ class RolloutPage {
     const { rollout } = this;
     const metric = this.usable(metricOf(key));
     this.state.metric = key;
+    this.base = metric;
     try {
       await addColumns(rollout, toFetch(metric, rollout));
+      if (this.comparison.other) await this.comparison.complete(this.comparison.other, metric);
     } catch (error) {
       toast(error.message);
       return;
     }
     if (rollout !== this.rollout || this.state.metric !== key) return;
-    this.metric = metric;
     this.state.max = 0;
     this.toolbar.max.value = "";
-    this.retint();
-    if (this.pinned >= 0) this.detail.header(this.pinned);
+    this.tintBy(null);
+    this.detail.again();
     this.writeAddress("replace");
   }
 
   /** Tints by a metric that is not in the list (a panel's own), until null or another is chosen. */
   tintBy(metric) {
-    this.metric = metric ?? this.usable(metricOf(this.state.metric));
+    this.base = this.usable(metricOf(this.state.metric));
+    this.metric = metric ?? this.comparison.over(this.base);
     this.retint();
+  }
+
+  /** Compares the open rollout with another one of its prompt (null: no longer). */
+  async compare(id) {
+    await this.comparison.with(id, this.rollout, this.base);
+    if (this.comparison.wanted !== id) return;
+    this.comparison.place();
+    this.tintBy(null);
+    this.side.show(this.rollout);
+    if (this.pinned >= 0) this.pin(this.pinned, false);
+    this.writeAddress("push");
   }
 
   cycleMetric(step) {
     const usable = METRICS.filter((m) => !reasonAgainst(m, this.rollout));
-    const at = usable.indexOf(this.metric);
+    const at = usable.indexOf(this.base);
     if (usable.length) this.useMetric(usable[(at + step + usable.length) % usable.length].key);
   }
 
@@ -290,43 +317,18 @@ class RolloutPage {
     this.retint();
   }
 
-  search(query) {
-    this.matches = findAll(this.rollout, query);
-    this.match = -1;
-    this.text.mark(tokensOf(this.matches), -1);
-    this.toolbar.showCount(query ? `${this.matches.length} found` : "");
-    if (this.matches.length) this.nextMatch(1);
-  }
-
-  nextMatch(step) {
-    const count = this.matches.length;
-    if (!count) return;
-    this.match = (this.match + step + count) % count;
-    const index = this.matches[this.match][0];
-    this.text.mark(this.text.hits, index);
-    this.toolbar.showCount(`${this.match + 1} of ${count}`);
-    this.pin(index);
-  }
-
   async placeInList(rollout, turn) {
-    const run = rollout.meta.run_id;
-    if (!this.siblings || this.siblings.run !== run) this.siblings = new Siblings(run, this.filters, this.at);
     try {
-      const place = await this.siblings.locate(rollout.meta.id);
-      if (turn === this.turn) this.head.place(place, this.siblings.total);
+      const [place, total] = await this.neighbours.locate(rollout);
+      if (turn === this.turn) this.head.place(place, total);
     } catch {
       this.head.place(null, null); // the text stays readable without its list
     }
   }
 
   async sibling(step) {
-    if (!this.siblings) return;
-    const at = (this.siblings.at ?? -1) + step;
-    const row = await this.siblings.row(at).catch(() => null);
-    if (!row) return;
-    this.siblings.at = at;
-    this.at = at;
-    await this.open(row.id);
+    const id = await this.neighbours.go(step);
+    if (id) await this.open(id);
   }
 
   /** What the panel shows besides, and the rollouts next to this one. */
@@ -336,48 +338,25 @@ class RolloutPage {
     if (rollout !== this.rollout) return;
     this.detail.again();
     placesOf(this.metric, rollout); // so that the first n need not sort
-    await this.prefetchNeighbours();
-  }
-
-  async prefetchNeighbours() {
-    const { siblings } = this;
-    if (!siblings || siblings.at === null || this.rollout.n > 50_000) return;
-    for (const step of [1, -1]) {
-      const row = await siblings.row(siblings.at + step).catch(() => null);
-      if (row && row.tokens <= 4096) await openRollout(row.id).catch(() => {}); // shown when opened
-    }
+    await this.neighbours.prefetch(rollout);
   }
 
   fromAddress() {
-    const params = new URLSearchParams(location.search);
-    const id = params.get("id");
-    if (params.get("at") !== null && this.siblings) this.siblings.at = this.at = Number(params.get("at"));
-    if (id !== this.rollout?.meta.id) this.open(id, { pos: positionOf(params), history: "none" });
-    else this.pin(positionOf(params), false);
+    const { id, pos, other, at } = placeOf(query());
+    if (at !== null) this.neighbours.at = at;
+    if (id !== this.rollout?.meta.id) this.open(id, { pos, other, history: "none" });
+    else if (other !== this.comparison.wanted) this.open(id, { pos, other, history: "none", keep: true });
+    else this.pin(pos, false);
   }
 
   writeAddress(how) {
-    if (how === "none") return;
-    const { state } = this;
-    const params = {
-      id: this.rollout.meta.id,
-      pos: this.pinned >= 0 ? this.pinned : null,
-      metric: state.metric === "reverse_kl" ? null : state.metric,
-      max: state.max || null,
-      gamma: state.gamma === GAMMA ? null : state.gamma,
-      scale: state.own ? "own" : null,
-      tab: state.tab === "token" ? null : state.tab,
-      ...this.filters,
-      at: this.siblings?.at ?? this.at,
-    };
-    const method = how === "push" ? "pushState" : "replaceState";
-    history[method](null, "", page("rollout", params));
+    if (how !== "none" && this.rollout) writeAddress(how, this);
   }
 
   saveScale = debounce(300, () => this.rollout && this.writeAddress("replace"));
 }
 
-function positionOf(params) {
-  const pos = params.get("pos");
-  return pos === null || !/^\d+$/.test(pos) ? -1 : Number(pos);
+function sameTokens(one, two) {
+  const equal = (a, b) => a.length === b.length && a.every((id, i) => id === b[i]);
+  return equal(one.promptIds, two.promptIds) && equal(one.columns.completion_ids, two.columns.completion_ids);
 }

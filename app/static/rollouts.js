@@ -4,10 +4,12 @@ import { button, debounce, fill, h, link, select } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
 import { fixed, integer, number, plain, sum } from "./format.js";
 import { verdict } from "./rollout_head.js";
-import { WorstTokens } from "./worst.js";
+import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
+import { WorstFilters, chip } from "./worst_filters.js";
 
 const PAGE = 50;
-const KEYS = ["sort", "step", "kind", "finish_reason", "correct", "min_kl", "text"];
+const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"]; // of rollouts and of their tokens
+const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
 const COLUMNS = [
   ["step", "Step", "r"], ["", "Kind", ""], ["", "Prompt", "r"], ["reward", "", ""], ["", "End", ""], ["tokens", "Tokens", "r"],
   ["kl_sum", "KL sum", "r"], ["kl_mean", "mean", "r"], ["kl_max", "max", "r"], ["", "Completion", "wide"],
@@ -23,7 +25,9 @@ class RolloutsPage {
     this.run = params.get("run") ?? "";
     this.state = Object.fromEntries(KEYS.map((k) => [k, params.get(k) ?? ""]));
     this.state.sort ||= "-kl_sum";
-    this.offset = Math.max(0, Number(params.get("offset")) || 0);
+    this.offset = placeIn(params, "offset");
+    this.tokenState = Object.fromEntries(Object.keys(TOKEN_FILTERS).map((k) => [k, params.get(k) ?? ""]));
+    this.tokenOffset = placeIn(params, "token_offset");
     this.view = params.get("view") === "worst" ? "worst" : "list";
   }
 
@@ -33,7 +37,10 @@ class RolloutsPage {
     this.name = h("span");
     this.count = h("span", { class: "muted num" });
     this.panel = h("section", { class: "panel scroll-x", "aria-label": "Rollouts" });
-    this.worst = new WorstTokens(this.run);
+    this.worstFilters = new WorstFilters(this.tokenState, (change) => this.changeTokens(change));
+    this.worst = new WorstTokens(this.run, {
+      filters: this.worstFilters.element, clear: () => this.clear(), turn: (offset) => this.changeTokens({}, offset),
+    });
     this.columns = h("div", { class: "rollout-columns", "data-view": this.view }, this.panel, this.worst.element);
     this.nameLink = link(this.run, page("run", { id: this.run }));
     fill(
@@ -42,6 +49,7 @@ class RolloutsPage {
       this.filters(), this.columns,
     );
     loading(this.panel, "rollouts");
+    document.addEventListener("keydown", (event) => this.key(event));
     await Promise.all([this.refresh(), this.nameRun()]);
   }
 
@@ -64,7 +72,25 @@ class RolloutsPage {
 
   writeAddress() {
     const view = this.view === "list" ? null : this.view;
-    history.replaceState(null, "", page("rollouts", { run: this.run, ...this.state, offset: this.offset || null, view }));
+    history.replaceState(null, "", page("rollouts", {
+      run: this.run, ...this.state, offset: this.offset || null, view, ...this.tokenState, token_offset: this.tokenOffset || null,
+    }));
+  }
+
+  /** n and p: the next and the previous entry of the list in use, the worst tokens where both are. */
+  key(event) {
+    const step = { n: 1, p: -1 }[event.key];
+    if (!step || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+    event.preventDefault();
+    const inTable = this.panel.contains(document.activeElement) || this.worst.element.offsetParent === null;
+    if (inTable) this.stepRow(step);
+    else this.worst.step(step);
+  }
+
+  stepRow(by) {
+    const rows = [...this.panel.querySelectorAll("tbody a.text-link")];
+    const at = rows.indexOf(document.activeElement);
+    rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by]?.focus();
   }
 
   filters() {
@@ -76,10 +102,14 @@ class RolloutsPage {
     return h(
       "div", { class: "page-bar filters" },
       typed("step", "Step", { type: "number", min: "0", class: "field num narrow" }),
+      this.steps = h("span", { class: "row" }),
       select([["", "Any kind"], ["train", "train"], ["eval", "eval"], ["probe", "probe"], ["import", "import"]], this.state.kind, set("kind"), { "aria-label": "Kind" }),
       select([["", "Any end"], ["stop", "stopped"], ["length", "cut off"]], this.state.finish_reason, set("finish_reason"), { "aria-label": "End" }),
       select([["", "Right or wrong"], ["true", "right"], ["false", "wrong"]], this.state.correct, set("correct"), { "aria-label": "Right or wrong" }),
-      typed("min_kl", "KL mean from", { type: "number", min: "0", step: "any", class: "field num medium" }),
+      typed("min_kl", "Mean KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
+      typed("min_kl_max", "Max KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
+      typed("min_tokens", "Tokens ≥", { type: "number", min: "0", class: "field num small-field" }),
+      typed("max_tokens", "Tokens ≤", { type: "number", min: "0", class: "field num small-field" }),
       typed("text", "Text in prompt or completion", { type: "search", class: "field search" }),
       h("span", { class: "spacer" }),
       button("Clear", () => this.clear(), { class: "btn quiet" }),
@@ -94,19 +124,41 @@ class RolloutsPage {
     Object.assign(this.state, change);
     this.offset = change.offset ?? 0;
     delete this.state.offset;
+    if (BOTH.some((name) => name in change)) this.tokenOffset = 0;
     this.writeAddress();
     this.refresh();
   }
 
   async refresh() {
     const asked = JSON.stringify([this.state, this.offset]);
-    this.worst.refresh({ step: this.state.step, kind: this.state.kind });
+    this.refreshTokens();
+    this.showSteps();
     try {
       const answer = await get(`runs/${this.run}/rollouts`, { ...this.state, offset: this.offset, limit: PAGE });
       if (asked === JSON.stringify([this.state, this.offset])) this.draw(answer);
     } catch (error) {
       failed(this.panel, error, () => this.refresh());
     }
+  }
+
+  changeTokens(change, offset = 0) {
+    Object.assign(this.tokenState, change);
+    this.tokenOffset = offset;
+    this.writeAddress();
+    return this.refreshTokens();
+  }
+
+  refreshTokens() {
+    const shared = Object.fromEntries(BOTH.map((name) => [name, this.state[name]]));
+    this.worstFilters.show();
+    return this.worst.refresh({ ...shared, ...this.tokenState }, this.tokenOffset);
+  }
+
+  /** The range of steps that a link has brought. */
+  showSteps() {
+    const { min_step: from, max_step: to } = this.state;
+    const none = () => this.change({ min_step: "", max_step: "" });
+    fill(this.steps, (from || to) && chip(`steps ${from || "0"} to ${to || "last"}`, none));
   }
 
   draw({ items, total }) {
@@ -163,4 +215,8 @@ class RolloutsPage {
       button("Next", () => this.change({ offset: this.offset + PAGE }), { class: "btn small", disabled: last >= total }),
     );
   }
+}
+
+function placeIn(params, name) {
+  return Math.max(0, Math.floor(Number(params.get(name)) || 0));
 }

@@ -2,7 +2,7 @@
 import { page } from "./api.js";
 import { button, fill, h, link } from "./dom.js";
 import { ago, bytes, duration, exact, integer, number, percent, plain, short, withUnit } from "./format.js";
-import { elapsed, models } from "./runs_row.js";
+import { diskTitle, elapsed, models } from "./runs_row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 
@@ -81,7 +81,7 @@ export class RunHead {
       ["Score", run.score === null ? "–" : [run.score_start === null ? "" : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)]],
       ["Tokens", [short(run.tokens), h("span", { class: "muted", text: ` ${charts.tokensPerSecond()}` })]],
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
-      ["Records", bytes(run.bytes)],
+      ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
       ["Objective", h("span", { title: plain(run.trained ?? "", 600), text: plain(run.objective ?? "–", 40) })],
       ["Started", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
     ];

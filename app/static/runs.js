@@ -3,6 +3,8 @@ import { address, get, newKey, page, send } from "./api.js";
 import { button, debounce, fill, h, link, poll, select, toast } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
 import { integer } from "./format.js";
+import { MOST } from "./compare_controls.js";
+import { Notify } from "./notify.js";
 import { COLUMNS, runRow } from "./runs_row.js";
 
 const PAGE = 100;
@@ -25,6 +27,8 @@ class RunsPage {
     };
     this.rows = new Map(); // run id → {print, element, open}
     this.key = newKey();
+    this.chosen = new Set();
+    this.notify = new Notify("one");
   }
 
   start() {
@@ -37,9 +41,10 @@ class RunsPage {
     this.tag = h("span");
     this.count = h("span", { class: "muted num" });
     this.now = h("span", { class: "now" });
+    this.compare = link("Compare", "compare", { class: "btn", id: "compare", hidden: true });
     const bar = h(
       "div", { class: "page-bar" },
-      h("h1", { text: "Runs" }), this.count, this.now, h("span", { class: "spacer" }), this.tag, search, this.status,
+      h("h1", { text: "Runs" }), this.count, this.now, this.notify.element, h("span", { class: "spacer" }), this.tag, search, this.status, this.compare,
       link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
       link("New run", "new", { class: "btn strong" }),
     );
@@ -73,6 +78,7 @@ class RunsPage {
     this.count.textContent = total ? integer(total) : "";
     fill(this.tag, this.state.tag && button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }));
     this.showNow(items);
+    for (const item of items) this.notify.told(item);
     if (!items.length) return this.drawEmpty();
     if (!this.body?.isConnected) this.drawFrame();
     this.sync(items);
@@ -159,6 +165,17 @@ class RunsPage {
       start.disabled = false;
       toast([error.message, error.hint].filter(Boolean).join(". "));
     }
+  }
+
+  /** Which runs "Compare" opens; kept over filters and pages. */
+  choose(id, on) {
+    if (on) this.chosen.add(id);
+    else this.chosen.delete(id);
+    const count = this.chosen.size;
+    const many = count > MOST;
+    this.compare.hidden = count === 0;
+    this.compare.textContent = many ? `${count} chosen: ${MOST} at most` : `Compare ${count}`;
+    this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll("%2C", ",");
   }
 
   edit(item, form) {

@@ -1,11 +1,11 @@
 // One line of the table of runs, and the form that changes its name, tags and notes.
 import { page } from "./api.js";
 import { button, h, link } from "./dom.js";
-import { ago, date, duration, exact, integer, number, percent, plain, short } from "./format.js";
+import { ago, bytes, date, duration, exact, integer, number, percent, plain, short } from "./format.js";
 
 export const COLUMNS = [
-  ["Status", ""], ["Name", ""], ["Recipe", ""], ["Student ← coach", ""], ["Step", "r"], ["", ""],
-  ["KL, nats", "r"], ["Score", "r"], ["Tokens", "r"], ["Time", "r"], ["Age", "r"], ["", ""],
+  ["", "choose"], ["Status", ""], ["Name", ""], ["Recipe", ""], ["Student ← coach", ""], ["Step", "r"], ["", ""],
+  ["KL, nats", "r"], ["Score", "r"], ["Tokens", "r"], ["Time", "r"], ["Disk", "r"], ["Age", "r"], ["", ""],
 ];
 
 export function runRow(run, on) {
@@ -13,16 +13,18 @@ export function runRow(run, on) {
   const busy = run.status === "running" || run.status === "queued";
   return h(
     "tr", { "data-run": run.id },
+    h("td", { class: "choose" }, chooser(run, on)),
     h("td", {}, h("span", { class: `status ${run.status}`, title: why(run), text: run.status })),
     h("td", { class: "clip name" }, nameOf(run), run.error_kind && h("span", { class: "note bad-text", text: plain(run.error_kind, 40) }), tagsOf(run, on), run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) })),
     h("td", { class: "muted", text: plain(run.recipe || "–", 24) }),
     h("td", { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` }, models(run)),
     h("td", { class: "r", text: `${integer(run.step ?? 0)} / ${integer(run.steps)}` }),
-    h("td", { class: "bar" }, h("span", { class: "progress", title: percent(share) }, h("span", { style: { width: `${share * 100}%` } }))),
+    h("td", { class: "run-bar" }, h("span", { class: "progress", title: percent(share) }, h("span", { style: { width: `${share * 100}%` } }))),
     h("td", { class: "r", text: number(run.kl) }),
     h("td", { class: "r", title: "before the first step → now" }, score(run)),
     h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
     h("td", { class: "r", text: duration(run.seconds) }),
+    h("td", { class: "r", title: diskTitle(run), text: bytes(diskOf(run)) }),
     h("td", { class: "r", title: exact(run.created_at), text: ago(run.created_at) }),
     h(
       "td", { class: "r actions" }, h("div", {},
@@ -31,6 +33,21 @@ export function runRow(run, on) {
       button("Delete", () => on.remove(run), { class: "btn small quiet", disabled: busy, title: busy ? "Stop it first" : "" })),
     ),
   );
+}
+
+function chooser(run, on) {
+  const box = h("input", { type: "checkbox", "aria-label": `Compare ${plain(run.name || run.id, 60)}`, onchange: () => on.choose(run.id, box.checked) });
+  box.checked = on.chosen.has(run.id);
+  return box;
+}
+
+function diskOf(run) {
+  return (run.bytes ?? 0) + (run.disk?.files ?? 0);
+}
+
+export function diskTitle(run) {
+  const { checkpoints = 0, other = 0 } = run.disk ?? {};
+  return `records ${bytes(run.bytes)}, checkpoints ${bytes(checkpoints)}, log and others ${bytes(other)}`;
 }
 
 function why(run) {

@@ -2,6 +2,7 @@
 import { h, onFrame } from "./dom.js";
 import { layOut } from "./layout.js";
 import { classOf } from "./palette.js";
+import { THINKING, turnsOf } from "./turns.js";
 
 export const LINE = 24; // px, as .tv-line in tokens.css
 const OVERSCAN = 8;
@@ -11,18 +12,23 @@ const ACTIVE = "token-active";
 const OPTION = h("span", { role: "option", "aria-selected": "false" });
 
 export class TokenText {
-  /** `on`: {hover(index | null), pick(index | null), view(first, last line)} */
-  constructor(on) {
+  /**
+   * `on`: {hover(index | null), pick(index | null), view(first, last line)}; `label` tells it from
+   * another text on the page.
+   */
+  constructor(on, label = "Completion, token by token") {
     this.on = on;
+    this.diverges = -1; // the first token that another completion does not have
     this.drawn = new Map(); // line number → element
     this.selected = -1;
     this.hits = new Set();
     this.hit = -1;
+    this.most = MOST_COLUMNS;
     this.sizer = h("div", { class: "tv-sizer" });
     this.element = h(
       "div",
       {
-        class: "tv-scroll", tabindex: "0", role: "listbox", "aria-label": "Completion, token by token",
+        class: "tv-scroll", tabindex: "0", role: "listbox", "aria-label": label,
         "aria-describedby": "tv-help",
       },
       this.sizer,
@@ -34,14 +40,14 @@ export class TokenText {
     this.element.addEventListener("click", (e) => on.pick(indexAt(e)));
   }
 
-  /** Measures one character cell; the text column holds at most 110 of them. */
+  /** Measures one character cell; the text column holds at most `most` of them. */
   measure() {
     const probe = h("span", { class: "tv-probe" }, "0".repeat(100));
     this.sizer.append(probe);
     const cell = probe.getBoundingClientRect().width / 100 || 8;
     probe.remove();
     const room = Math.floor((this.element.clientWidth - 24) / cell) - GUTTER;
-    return Math.max(24, Math.min(MOST_COLUMNS, room));
+    return Math.max(24, Math.min(this.most, room));
   }
 
   /** Shows a rollout: {promptCells, cells}. Lays it out anew. */
@@ -49,9 +55,25 @@ export class TokenText {
     this.rollout = rollout;
     this.prompt = rollout.promptCells.length;
     this.columns = this.measure();
-    this.layout = layOut(rollout.promptCells, rollout.cells, this.columns);
+    rollout.turns ??= turnsOf(rollout.promptCells, rollout.cells);
+    this.turns = rollout.turns;
+    this.layout = layOut(rollout.promptCells, rollout.cells, this.columns, this.turns.breaks);
     this.sizer.style.height = `${this.layout.lines * LINE + 16}px`;
     this.element.setAttribute("data-lines", this.layout.lines);
+  }
+
+  /** Takes another rollout of the very same tokens: the layout and the place stay. */
+  swap(rollout) {
+    this.rollout = rollout;
+  }
+
+  /** Forgets what is drawn, so that another rollout or a notice can take its place. */
+  clear() {
+    this.sizer.replaceChildren();
+    this.drawn.clear();
+    this.selected = -1;
+    this.diverges = -1;
+    this.hits = new Set();
   }
 
   /** Lays out again where the width has changed. */
@@ -106,15 +128,29 @@ export class TokenText {
   line(number) {
     const { token, lineStart, promptLines } = this.layout;
     const element = document.createElement("div");
-    element.className = number === promptLines && number > 0 ? "tv-line tv-first" : "tv-line";
+    const first = token[lineStart[number]];
+    const label = this.labelAt(number);
+    let name = number === promptLines && number > 0 ? "tv-line tv-first" : "tv-line";
+    const kind = this.turns.kinds[first];
+    if (kind) name += kind === THINKING ? " tv-thinking" : " tv-tool";
+    if (label && this.turns.starts.has(first)) name += " tv-turn";
+    element.className = name;
     element.style.top = `${number * LINE + 8}px`;
     const gutter = document.createElement("span");
-    gutter.className = "tv-gutter";
-    const start = token[lineStart[number]] - this.prompt;
-    gutter.textContent = start >= 0 ? start : number === 0 ? "prompt" : "";
+    gutter.className = label ? "tv-gutter tv-label" : "tv-gutter";
+    const start = first - this.prompt;
+    gutter.textContent = label || (start >= 0 ? start : number === 0 ? "prompt" : "");
+    if (label) gutter.title = start >= 0 ? `${label}, from position ${start}` : label;
     element.append(gutter);
     for (let p = lineStart[number]; p < lineStart[number + 1]; p++) element.append(this.piece(p));
     return element;
+  }
+
+  /** The role or the kind of block that begins with a line, else "". */
+  labelAt(line) {
+    const first = this.layout.token[this.layout.lineStart[line]];
+    if (!this.turns.breaks[first] || this.layout.lineOf[first] !== line) return "";
+    return this.turns.starts.get(first) ?? this.turns.blocks.find((b) => b.first === first)?.label ?? "";
   }
 
   piece(p) {
@@ -149,9 +185,11 @@ export class TokenText {
       const thick = Math.round(levels[index] / 16);
       if (thick) name += signs[index] < 0 ? ` over${thick}` : ` under${thick}`;
     }
-    if (this.rollout.columns.mask && this.rollout.columns.mask[index] === 0) name += " masked";
+    const weights = this.tints.metric.weights ?? this.rollout.columns.mask;
+    if (weights && weights[index] === 0) name += " masked";
     if (this.hits.has(index)) name += index === this.hit ? " hit now" : " hit";
     if (index === this.selected) name += " pinned";
+    if (index === this.diverges) name += " diverges";
     return name;
   }
 

@@ -60,7 +60,8 @@ export class Toolbar {
       const text = reason ? `${m.label} – ${reason}` : m.label;
       return h("option", { value: m.key, disabled: Boolean(reason), title: reason || m.means }, text);
     }));
-    this.metric.value = metric.key;
+    if (metric.lab) this.metric.append(h("option", { value: metric.key }, metric.label));
+    this.metric.value = metric.base?.key ?? metric.key;
     this.metric.title = metric.means;
     this.unit.textContent = unitOf(metric);
   }

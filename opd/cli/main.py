@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from opd.cli import checking, inspect_runs, records, serving, training
+from opd.cli import checking, inspect_runs, records, reporting, serving, training
 from opd.cli.output import plain, say
 from opd.cli.place import placed
 
@@ -101,6 +101,7 @@ for name, command in (
     ("import", records.import_file),
     ("score", records.score),
     ("save", records.save),
+    ("report", reporting.report),
 ):
     app.command(name)(placed(command))
 

@@ -1,13 +1,13 @@
 """`opd export`, `opd import`, `opd score`, `opd save`."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opd.cli.files import aside
 from opd.cli.inspect_runs import Run
 from opd.cli.output import result, say
 from opd.cli.place import Place
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from opd.token_text import TokenText
 
 Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
+Form = Annotated[
+    str, typer.Option("--format", help="rollouts, vllm or trl; auto looks at the file.")
+]
+PromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt-tokens", min=1, max=10_000_000, help="Of vllm: where completions start."
+    ),
+]
 MAX_TEMPERATURE = 10
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -32,28 +41,31 @@ def export(place: Place, run: Run, out: Out) -> None:
 
     engine = place.engine()
     queries.run(engine, run)
-    with _aside(out) as path:
+    with aside(out) as path:
         count = _write(path, out.suffix, queries.export_rows(engine, run, _tell_damaged))
     result(f"{count} rollouts → {out}")
 
 
 def import_file(
     place: Place,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one rollout each.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines or Parquet.")],
     name: Annotated[str, typer.Option("--name", help="What the run is called.")],
+    form: Form = "auto",
+    prompt_tokens: PromptTokens = None,
 ) -> None:
     """Token records from elsewhere become a run that can be inspected; all of them or none."""
     from opd.config import parse
-    from opd.interchange import read_rollouts
+    from opd.foreign import open_rollouts
     from storage import jobs
     from storage.records import import_rollouts
 
-    if not file.is_file():
-        raise UserError("no such file", where=str(file))
+    source = open_rollouts(_existing(file), form, prompt_tokens=prompt_tokens)
     config = parse({"name": name, "student": "imported", "teacher": "imported"})
     engine = place.engine()
     run_id = jobs.create_run(engine, config, source="import")
-    count = import_rollouts(engine, run_id, read_rollouts(file))
+    count = import_rollouts(engine, run_id, source.rollouts, source.vocabulary)
+    if source.rewards:
+        say(f"reward: {' + '.join(source.rewards)}")
     result(f"{run_id} {count} rollouts")
 
 
@@ -61,15 +73,17 @@ def score(
     place: Place,
     student: Annotated[str, typer.Option(help="Folder, hub id, or bundled/student.")],
     teacher: Annotated[str, typer.Option(help="Folder, hub id, or bundled/teacher.")],
-    rollouts: Annotated[Path, typer.Option(help="JSON lines with prompts and completions.")],
+    rollouts: Annotated[Path, typer.Option(help="Prompts and completions, as for import.")],
     out: Out,
     temperature: Annotated[
         float | None, typer.Option(help="Of both models; else each line's own, or 1.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, max=64, help="Alternatives kept a token.")] = 8,
+    form: Form = "auto",
 ) -> None:
     """Teacher-forces given completions and writes their token records; nothing is trained."""
-    from opd.interchange import read_rollouts, to_row, write_line
+    from opd.foreign import open_rollouts
+    from opd.interchange import to_row, write_line
 
     del place  # nothing is stored
     if temperature is not None and not 0 < temperature <= MAX_TEMPERATURE:
@@ -77,18 +91,25 @@ def score(
             f"must be above 0 and at most {MAX_TEMPERATURE} (got {temperature})",
             where="--temperature",
         )
-    total = sum(1 for _ in read_rollouts(rollouts))  # all of it is checked before models load
-    with _aside(out) as path, path.open("wb") as file:
+    # All of it is checked before models load
+    total = sum(1 for _ in open_rollouts(rollouts, form).rollouts)
+    with aside(out) as path, path.open("wb") as file:
         from opd.models import load_pair, pick_device
-        from opd.offline import score_rollouts
+        from opd.offline import chat_of, score_rollouts
         from opd.token_text import TokenText
 
         pair = load_pair(student, teacher, device=pick_device("auto"))
-        source = read_rollouts(rollouts)
+        source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
         text = TokenText(pair.tokenizer)
         for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k):
             write_line(file, _with_texts(to_row(rollout), text))
     result(f"{total} rollouts → {out}")
+
+
+def _existing(file: Path) -> Path:
+    if not file.exists():
+        raise UserError("no such file", where=str(file))
+    return file
 
 
 def save(
@@ -139,36 +160,18 @@ def _tell_damaged(error: UserError) -> None:
     say(f"left out: {error}")
 
 
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """A new file beside `out` that takes its place when all went well. Raises UserError."""
-    where = f"--out {out}"
-    if out.is_dir():
-        raise UserError("is a folder; name a file in it", where=where)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        aside.touch()
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror}); name a file in a folder that exists and that "
-            "you may write to",
-            where=where,
-        ) from None
-    try:
-        yield aside
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:
     """The row with each token's text, so that it can be read where the tokenizer is not."""
-    from storage.text import joined_texts
+    from opd.parquet import TOPK
+    from storage.text import joined_texts, token_text
 
     for side in ("prompt", "completion"):
         ids = row[f"{side}_token_ids"]
         known = text(set(ids))
         row[f"{side}_tokens"] = joined_texts(known[i][0] for i in ids)
+    listed = {pair[0] for name in TOPK for pairs in row[name] or () for pair in pairs}
+    others = listed - {*row["prompt_token_ids"], *row["completion_token_ids"]}
+    row["token_texts"] = [[i, token_text(data)] for i, (data, _) in sorted(text(others).items())]
     return row
 
 

@@ -60,8 +60,13 @@ def serve(
         typer.Option(metavar="NAME", help="A name the server is called by; may be repeated."),
     ] = None,
     root_path: Annotated[str, typer.Option(help="Path that a proxy puts before ours.")] = "",
+    webhook: Annotated[
+        str | None,
+        typer.Option(envvar="OPD_WEBHOOK", metavar="URL", help="Told of every run's end."),
+    ] = None,
 ) -> None:
     """The dashboard, with its supervisor."""
+    _set_webhook(webhook)
     with bind(host, port) as bound:
         secret = _token(place, token)
         listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)
@@ -83,6 +88,7 @@ def demo(
     from opd.recipes import recipe
     from storage import jobs
 
+    _set_webhook(os.environ.get("OPD_WEBHOOK"))
     host = "127.0.0.1"
     with _first_free(host) if port is None else bind(host, port) as bound:
         listening = Listening(bound, host, _token(place, None))
@@ -90,6 +96,14 @@ def demo(
         run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
         result(f"run {run_id} starts; open {listening.link(f'run?id={run_id}')}")
         _serve(place, engine, listening)
+
+
+def _set_webhook(url: str | None) -> None:
+    """Where the supervisor and its jobs find it; it never becomes part of a configuration."""
+    from opd.worker.notifying import VARIABLE, checked_url
+
+    if url:
+        os.environ[VARIABLE] = checked_url(url)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -143,7 +157,9 @@ def _serve(place: Place, engine: "Engine", listening: Listening) -> None:
     signal.signal(signal.SIGTERM, _stop)
     note = place.data_dir / "server.json"
     try:
-        note.write_text(json.dumps({"port": listening.port, "pid": os.getpid()}), encoding="utf-8")
+        address = listening.link().partition("?")[0]
+        known = {"port": listening.port, "pid": os.getpid(), "address": address}
+        note.write_text(json.dumps(known), encoding="utf-8")
         with supervised(place.data_dir, place.environment()):
             _run_server(place, engine, listening)
     except KeyboardInterrupt:

@@ -34,9 +34,11 @@ def train(
 ) -> None:
     """One run in the foreground."""
     config, recipe = configuration(source, assignments or [])
+    from opd.worker.notifying import check_setting
     from opd.worker.process import this_process
     from storage import jobs
 
+    check_setting()
     engine = place.engine()
     run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process())
     _to_the_end(place, engine, run_id, json)
@@ -61,10 +63,12 @@ def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]
 
 def resume(place: Place, run: Run, json: Json = False) -> None:
     """Goes on with an ended run, from its last checkpoint, in the foreground."""
+    from opd.worker.notifying import check_setting
     from opd.worker.process import alive, this_process
     from opd.worker.recovery import bury, running
     from storage import jobs, queries
 
+    check_setting()
     engine = place.engine()
     queries.run(engine, run)
     for entry in running(engine):

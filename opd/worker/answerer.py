@@ -3,8 +3,9 @@
     python -m opd.worker.answerer --data-dir DIR [--idle SECONDS]
 
 The supervisor starts it when a question is queued; at most one runs a data directory, and it ends
-by itself when nothing was asked for a while. It remembers nothing: killed, it leaves a question
-that the supervisor ends, and the next question starts another.
+by itself when nothing was asked for a while. Between questions it keeps the models of the last one
+in memory, and nothing else: killed, it leaves a question that the supervisor ends, and the next
+question starts another.
 """
 
 import argparse
@@ -15,13 +16,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Engine
 
 from opd.types import UserError
+from opd.worker.asked import Asked, Held, Progress, Telling
 from opd.worker.errors import describe
 from opd.worker.job import DATABASE_VARIABLE
 from opd.worker.logs import start_log
@@ -29,53 +30,15 @@ from opd.worker.process import this_process
 from opd.worker.references import resolved
 from storage import questions
 from storage.engine import open_database
+from storage.model_state import LOCK as LOCK
 
 log = logging.getLogger(__name__)
 IDLE = 120.0  # seconds without a question
 LOOK_EVERY = 0.2
-SAVE_EVERY = 0.5
-LOCK, LOG = "answerer.lock", "answerer.log"
-
-Progress = Callable[
-    [str, dict[str, Any]], bool
-]  # (phase, answer so far) → whether anybody still asks
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, and where runs are that it may name."""
-
-    payload: dict[str, Any]
-    engine: Engine
-    data_dir: Path
-
+LOG = "answerer.log"
+NICE = 5  # a run that trains on the processor goes first
 
 Answer = Callable[[Asked, Progress], dict[str, Any]]
-
-
-@dataclass
-class Telling:
-    """Tells whoever asked how far the doctor is, at most twice a second between two phases."""
-
-    progress: Progress
-    found: list[Any] = field(default_factory=list)
-    phase: str = "starting"
-    asked: bool = True
-    told: float = 0.0
-
-    def say(self, phase: str) -> None:
-        self.phase = phase
-        self._tell()
-
-    def stop(self) -> bool:
-        if time.monotonic() - self.told > SAVE_EVERY:
-            self._tell()
-        return not self.asked
-
-    def _tell(self) -> None:
-        self.told = time.monotonic()
-        partial = {"findings": [f.as_dict() for f in self.found]}
-        self.asked = self.progress(self.phase, partial)
 
 
 def examine_run(asked: Asked, progress: Progress) -> dict[str, Any]:
@@ -84,23 +47,53 @@ def examine_run(asked: Asked, progress: Progress) -> dict[str, Any]:
     from opd.doctor.examine import examine, report  # noqa: PLC0415 - loads torch
     from opd.loading import Outside  # noqa: PLC0415
 
-    config, telling = parse(asked.payload["config"]), Telling(progress)
-    config = resolved(asked.engine, asked.data_dir, config)
+    asked.held.release()
+    found: list[Any] = []
+    telling = Telling(progress, lambda: {"findings": [f.as_dict() for f in found]})
+    config = resolved(asked.engine, asked.data_dir, parse(asked.payload["config"]))
     outside = Outside(telling.say, telling.stop)
     for finding in examine(config, models=bool(asked.payload["models"]), outside=outside):
-        telling.found.append(finding)
+        found.append(finding)
         if telling.stop():
             break
-    return report(config, telling.found)
+    return report(config, found)
 
 
-ANSWERS: Mapping[str, Answer] = {"doctor": examine_run}
+def go_on(asked: Asked, progress: Progress) -> dict[str, Any]:
+    """Of kind "what-if"."""
+    from opd.worker.what_if import what_if  # noqa: PLC0415 - loads torch
+
+    return what_if(asked, progress)
+
+
+def chat(asked: Asked, progress: Progress) -> dict[str, Any]:
+    """Of kind "chat"."""
+    from opd.worker import chatting  # noqa: PLC0415 - loads torch
+
+    return chatting.chat(asked, progress)
+
+
+def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
+    """Of kind "keep": a reply of a chat becomes a rollout."""
+    from opd.worker import chatting  # noqa: PLC0415 - loads torch
+
+    return chatting.keep(asked, progress)
+
+
+ANSWERS: Mapping[str, Answer] = {
+    "doctor": examine_run,
+    "what-if": go_on,
+    "chat": chat,
+    "keep": keep,
+}
 
 
 def serve(
     engine: Engine, data_dir: Path, idle: float, answers: Mapping[str, Answer] = ANSWERS
 ) -> None:
     """Answers questions until none came for `idle` seconds."""
+    held = Held(data_dir)
+    held.release()
     last = time.monotonic()
     while time.monotonic() - last < idle:
         found = questions.claim(engine, this_process())
@@ -108,7 +101,9 @@ def serve(
             time.sleep(LOOK_EVERY)
             continue
         log.info("%s: %s", found["id"], found["kind"])
-        _answer(found["id"], answers[found["kind"]], Asked(found["payload"], engine, data_dir))
+        _answer(
+            found["id"], answers[found["kind"]], Asked(found["payload"], engine, data_dir, held)
+        )
         _let_go()
         last = time.monotonic()
     log.info("nothing was asked for %.0f s", idle)
@@ -123,6 +118,8 @@ def _answer(name: str, answer: Answer, asked: Asked) -> None:
     try:
         found = answer(asked, progress)
     except (UserError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            asked.held.release()
         failure = describe(error)
         log.warning("%s: %s", name, failure.text)
         questions.fail(asked.engine, name, failure.text, kind=failure.kind, hint=failure.hint)
@@ -160,6 +157,8 @@ def main(arguments: list[str] | None = None, answers: Mapping[str, Answer] = ANS
         log.info("another model process serves %s", options.data_dir)
         return 0
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch loads; see opd.worker.job
+    os.nice(NICE)
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
     serve(engine, options.data_dir, options.idle, answers)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from opd.types import UserError
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|alloc_cpu|bad_alloc", re.I)
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|DATABASE_URL", re.I)
+SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|DATABASE_URL|WEBHOOK", re.I)
 NO_FAULT = ("nan loss", "disk full", "damaged checkpoint", "lease lost", "locked")
 HINTS = {
     "out of memory": "Lower optimizer.micro_batch_tokens or sampling.batch_size, shorten "

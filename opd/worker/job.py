@@ -35,7 +35,7 @@ from opd.types import (
     StepEvent,
     UserError,
 )
-from opd.worker import process
+from opd.worker import notifying, process
 from opd.worker.errors import Failure, describe
 from opd.worker.lease import Lease, Reason
 from opd.worker.logs import line_of, start_log
@@ -317,7 +317,7 @@ def _record(job: Job, outcome: Outcome) -> bool:
     for pause in (0.0, 0.2, 0.5):
         time.sleep(pause)
         try:
-            jobs.finish(
+            ended = jobs.finish(
                 job.engine,
                 job.run_id,
                 job.attempt,
@@ -330,6 +330,8 @@ def _record(job: Job, outcome: Outcome) -> bool:
             job.reserve.unlink(missing_ok=True)
             continue
         job.reserve.unlink(missing_ok=True)
+        if ended:
+            notifying.tell(job.engine, job.data_dir, job.run_id)
         return True
     return False
 

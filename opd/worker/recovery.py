@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from opd.worker import process
+from opd.worker import notifying, process
 from opd.worker.errors import HINTS, Failure, redact
 from opd.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from opd.worker.logs import last_line, log_path
@@ -62,7 +62,8 @@ def bury(engine: Engine, data_dir: Path, run: Running, exit_code: int | None = N
     hint = HINTS.get(kind, RESUME)
     tail = last_line(log_path(data_dir, run.id))
     text = redact(f"{text}; last line of the log: {tail}" if tail else text)
-    finish(engine, run, "failed" if by_itself else "interrupted", Failure(kind, text, hint, False))
+    status = "failed" if by_itself else "interrupted"
+    finish(engine, data_dir, run, status, Failure(kind, text, hint, False))
 
 
 def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> None:
@@ -73,7 +74,7 @@ def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> N
         return
     sweep(engine, data_dir, run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
-    finish(engine, run, "interrupted", Failure("hung", text, RESUME, False))
+    finish(engine, data_dir, run, "interrupted", Failure("hung", text, RESUME, False))
 
 
 def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
@@ -82,10 +83,11 @@ def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
         discard_checkpoints(engine, data_dir, run.id)
     else:
         sweep(engine, data_dir, run.id, run.attempt)
-    finish(engine, run, "cancelled", Failure("", "", "", False))
+    finish(engine, data_dir, run, "cancelled", Failure("", "", "", False))
 
 
-def finish(engine: Engine, run: Running, status: str, failure: Failure) -> None:
+def finish(engine: Engine, data_dir: Path, run: Running, status: str, failure: Failure) -> None:
+    """Records the end and tells of it, unless the attempt has ended otherwise meanwhile."""
     done = jobs.finish(
         engine,
         run.id,
@@ -96,6 +98,7 @@ def finish(engine: Engine, run: Running, status: str, failure: Failure) -> None:
         hint=failure.hint,
     )
     if done:
+        notifying.tell(engine, data_dir, run.id)
         log.info("%s, attempt %d: %s. %s", run.id, run.attempt, status, failure.text)
 
 

@@ -105,7 +105,8 @@ class Supervisor:
         text = f"the job did not start: {process.cause_of_exit(code)}; {tail}"
         me = process.this_process()
         run = Running(run_id, attempt, child.slot, me, None, None, None)
-        finish(self._engine, run, "failed", Failure("error", text, HINTS["error"], False))
+        failure = Failure("error", text, HINTS["error"], False)
+        finish(self._engine, self._data_dir, run, "failed", failure)
 
     def _look_at(self, run: Running) -> None:
         now = time.monotonic()

@@ -1,0 +1,194 @@
+"""A run, or one rollout of it, as a single HTML file that opens from disk without a network.
+
+It holds the token view's own scripts, bound by an import map of data: addresses; only what asks
+the server is exchanged (INSTEAD). Everything a model or a user wrote stands in the file packed
+(gzip, base64), so that no text of theirs is ever read as markup. Free of torch and gradio.
+"""
+
+import base64
+import gzip
+import html
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine
+
+from app.api.payload import encode
+from opd.config import ConfigError, UserError, parse, to_yaml
+from storage import queries
+
+STATIC = Path(__file__).parent / "static"
+ENTRY = "report.js"
+INSTEAD = {  # module → what stands for it in a report
+    "api.js": "report_api.js",
+    "what_if.js": "report_absent.js",
+    "over_time.js": "report_absent.js",
+    "loss_lab.js": "report_absent.js",
+}
+SPECIFIER = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])\./([\w.-]+\.js)\2""")
+JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+MAX_ROLLOUTS = 200
+ALL_COLUMNS = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
+HOT_TOKENS = 200
+_RUN_FIELDS = (
+    *("id", "name", "status", "source", "recipe", "student", "teacher", "objective", "trained"),
+    *("steps", "step", "kl", "score", "score_start", "score_suite", "seed", "device", "tokens"),
+    *("flops", "seconds", "created_at", "started_at", "finished_at", "versions", "notes", "tags"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    html: str
+    rollouts: int
+
+
+def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") -> Report:
+    """The report of a run with its `rollouts` worst ones, or of one rollout, by its id.
+
+    Raises UserError: "not found", or DamagedRecord for a rollout that was asked for by name.
+    """
+    if not 1 <= rollouts <= MAX_ROLLOUTS:
+        raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
+    one = name.startswith("roll-")
+    run = queries.run(engine, queries.rollout(engine, name)["run_id"] if one else name)
+    found = None if one else queries.diagnose(engine, run["id"])
+    items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(found))
+    data = {
+        "opens": name if one else "",
+        "made": {"at": time.time(), "version": version},
+        "run": {field: run[field] for field in _RUN_FIELDS},
+        "temperature": run["config"]["sampling"]["temperature"],
+        "yaml": _yaml(run["config"]),
+        "total": queries.rollouts(engine, run["id"], limit=1)["total"],
+        "steps": queries.steps(engine, run["id"])["columns"],
+        "evaluations": queries.evaluations(engine, run["id"])["items"],
+        "diagnosis": found,
+        "hot": _hot(engine, run["id"], {item["id"] for item in items}),
+        "rollouts": items,
+    }
+    packed = {"report": _packed(orjson.dumps(data, option=JSON)), **blocks}
+    return Report(_page(f"{run['name'] or run['id']} · OPD Studio report", packed), len(items))
+
+
+def modules(entry: str = ENTRY) -> dict[str, str]:
+    """Every module that `entry` reaches, by name, with specifiers that the import map knows.
+
+    A module of INSTEAD comes under its own name with the source of the other.
+    """
+    found: dict[str, str] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        source = (STATIC / INSTEAD.get(name, name)).read_text(encoding="utf-8")
+        waiting += [match[3] for match in SPECIFIER.finditer(source)]
+        found[name] = SPECIFIER.sub(r"\1\2opd/\3\2", source)
+    return found
+
+
+def _one(engine: Engine, rollout_id: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    meta = queries.rollout(engine, rollout_id)
+    if meta["damaged"]:
+        raise UserError(meta["damage"], where=rollout_id, kind="damaged record")
+    return [meta], _blocks(engine, rollout_id)
+
+
+def _named(diagnosis: Any) -> list[str]:
+    """The rollouts that the diagnosis leads to."""
+    findings = diagnosis["items"] if diagnosis else []
+    return [rollout["id"] for finding in findings for rollout in finding["rollouts"]]
+
+
+def _worst(
+    engine: Engine, run_id: str, count: int, named: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The run's worst rollouts by the sum of their KL, so many, and those named besides.
+
+    Damaged ones are left out.
+    """
+    items: dict[str, dict[str, Any]] = {}
+    offset = 0
+    while len(items) < count:
+        page = queries.rollouts(engine, run_id, offset=offset, limit=count)["items"]
+        for meta in (queries.rollout(engine, item["id"]) for item in page):
+            if len(items) < count and not meta["damaged"]:
+                items[meta["id"]] = meta
+        offset += count
+        if len(page) < count:
+            break
+    for rollout_id in named:
+        if rollout_id not in items and not (meta := queries.rollout(engine, rollout_id))["damaged"]:
+            items[rollout_id] = meta
+    blocks: dict[str, str] = {}
+    for rollout_id in items:
+        blocks |= _blocks(engine, rollout_id)
+    ordered = sorted(items.values(), key=lambda meta: -(meta["kl_sum"] or 0.0))
+    return ordered, blocks
+
+
+def _blocks(engine: Engine, rollout_id: str) -> dict[str, str]:
+    blocks = {f"{rollout_id}/tokens": queries.tokens(engine, rollout_id, ALL_COLUMNS)}
+    if (found := queries.alternatives(engine, rollout_id)) is not None:
+        blocks[f"{rollout_id}/topk"] = found
+    return {name: _packed(encode(view, whole=True)) for name, view in blocks.items()}
+
+
+def _hot(engine: Engine, run_id: str, there: set[str]) -> list[dict[str, Any]]:
+    """The run's worst tokens, as far as their rollouts are in the report."""
+    items = queries.hot_tokens(engine, run_id, limit=10_000)["items"]
+    return [item for item in items if item["rollout_id"] in there][:HOT_TOKENS]
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    try:
+        return to_yaml(parse(config))
+    except ConfigError:  # of another version
+        return ""
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+
+
+def _page(title: str, blocks: dict[str, str]) -> str:
+    nonce = secrets.token_urlsafe(16)
+    imports = {
+        f"opd/{name}": f"data:text/javascript;base64,{base64.b64encode(source.encode()).decode()}"
+        for name, source in modules().items()
+    }
+    styles = "\n".join(p.read_text(encoding="utf-8") for p in sorted(STATIC.glob("*.css")))
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}' data:; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en" class="report"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="referrer" content="no-referrer">',
+            f"<title>{html.escape(title)}</title>",
+            f"<style>{styles}</style>",
+            f'<script type="importmap" nonce="{nonce}">{_json({"imports": imports})}</script>',
+            *(
+                f'<script type="text/plain" data-block="{n}">{b}</script>'
+                for n, b in blocks.items()
+            ),
+            "</head><body>",
+            "<noscript>This report is drawn by scripts in it: allow them.</noscript>",
+            f'<script type="module" nonce="{nonce}">import "opd/{ENTRY}";</script>',
+            "</body></html>\n",
+        ]
+    )
+
+
+def _json(data: Any) -> str:
+    return orjson.dumps(data).decode().replace("<", "\\u003c")

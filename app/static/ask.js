@@ -1,0 +1,103 @@
+// A question to the model process: asked, followed while it is answered, and given up.
+import { get, send } from "./api.js";
+import { h, poll } from "./dom.js";
+import { duration } from "./format.js";
+
+const LOOK_EVERY = 250; // ms
+
+export class Asking {
+  /** `on`: change(found) while it is answered, done(answer), failed({message, hint}). */
+  constructor(on) {
+    this.on = on;
+    this.id = null;
+    this.stopLooking = () => {};
+    addEventListener("pagehide", () => this.leave());
+  }
+
+  get busy() {
+    return this.id !== null;
+  }
+
+  async ask(path, body) {
+    this.cancel();
+    const turn = (this.turn = {});
+    this.id = "";
+    try {
+      const { id } = await send("POST", path, body);
+      if (turn !== this.turn) return void send("DELETE", `questions/${id}`).catch(() => {});
+      this.id = id;
+      this.stopLooking = poll(LOOK_EVERY, () => this.look(id));
+    } catch (error) {
+      if (turn === this.turn) this.end(() => this.on.failed(error));
+    }
+  }
+
+  async look(id) {
+    let found;
+    try {
+      found = await get(`questions/${id}`);
+    } catch (error) {
+      if (error.status !== 0 && id === this.id) this.end(() => this.on.failed(error));
+      return; // a server that is away for a moment is asked again
+    }
+    if (id !== this.id) return;
+    if (found.state === "done") this.end(() => this.on.done(found.answer, id));
+    else if (found.state === "failed") this.end(() => this.on.failed({ message: found.error_text, hint: found.hint }));
+    else this.on.change(found);
+  }
+
+  end(tell) {
+    this.stopLooking();
+    this.id = null;
+    this.turn = null;
+    tell();
+  }
+
+  /** Nobody waits any more: the model process goes on to what is asked next. */
+  cancel() {
+    this.stopLooking();
+    if (this.id) send("DELETE", `questions/${this.id}`).catch(() => {}); // it ends by itself then
+    this.id = null;
+    this.turn = null;
+  }
+
+  leave() {
+    if (!this.id) return;
+    fetch(`api/v1/questions/${this.id}`, { method: "DELETE", keepalive: true, credentials: "same-origin" }).catch(() => {});
+  }
+}
+
+/** What is being done, in words, with the time left where it is known. */
+export function phaseOf(found) {
+  if (found.state === "queued") return "Waiting for the model process …";
+  const text = found.phase || "starting";
+  const left = found.answer?.progress?.left;
+  const time = typeof left === "number" ? `, at most ${duration(left)} left` : "";
+  return `${text[0].toUpperCase()}${text.slice(1)}${time} …`;
+}
+
+/** "" where this visitor may ask, else why not. */
+export async function reasonNotToAsk() {
+  const health = await get("health");
+  if (health.access === "view") return "This link is for viewing only; asking the models needs the full link of whoever runs the server.";
+  if (health.access !== "full") return "Open the link that the server printed when it started; it holds the access token.";
+  if (!health.supervisor) return "No supervisor runs beside this server, so nobody would answer. Start both with: opd serve";
+  return "";
+}
+
+/** What the model process has in memory, as a status line. */
+export async function modelsLine() {
+  const { state, models } = await get("models/state");
+  const named = models ? `${models.run ?? models.recipe}, ${models.step ? `checkpoint ${models.step}` : "start"}` : "";
+  const words = {
+    ready: `Models ready: ${named}`, loading: `Loading models: ${named}`,
+    awake: "Model process ready, no models loaded", asleep: "Models asleep: the first answer waits until they are loaded",
+  };
+  return h("span", { class: "muted ask-state", "data-state": state, text: words[state] ?? state });
+}
+
+/** A labelled number field within limits. */
+export function numberField(id, label, value, { min, max, step = 1, title = "" }) {
+  const input = h("input", { class: "field num", type: "number", id, min, max, step, value: String(value), inputmode: "decimal" });
+  return { input, element: h("label", { class: "ask-field", for: id, title }, h("span", { class: "muted", text: label }), input) };
+}

@@ -1,0 +1,108 @@
+// Turns of a chat, tool calls and thinking, found in the tokens' texts.
+import { glyphs } from "./glyphs.js";
+
+export const PLAIN = 0;
+export const TOOL = 1;
+export const THINKING = 2;
+const LONGEST_ROLE = 24;
+// A token whose whole text is one of these opens a turn; the texts that follow name its role.
+const OPENERS = new Map([
+  ["<|im_start|>", (rest) => rest.split(/[\n<]/, 1)[0]],
+  ["<|start_header_id|>", (rest) => rest.split("<|end_header_id|>", 1)[0]],
+  ["<|header_start|>", (rest) => rest.split("<|header_end|>", 1)[0]],
+  ["<start_of_turn>", (rest) => rest.split(/[\n<]/, 1)[0]],
+  ["<|start_of_role|>", (rest) => rest.split("<|end_of_role|>", 1)[0]],
+  ["<|system|>", () => "system"], ["<|user|>", () => "user"], ["<|assistant|>", () => "assistant"],
+  ["<|User|>", () => "user"], ["<|Assistant|>", () => "assistant"],
+  ["<｜User｜>", () => "user"], ["<｜Assistant｜>", () => "assistant"],
+  ["[INST]", () => "user"], ["[/INST]", () => "assistant"],
+]);
+// Blocks may be spelt by several tokens.
+const OPENING = /<(think|thinking|reasoning|tool_call|tool_calls|tool_response|function_call|function=[^<>\n]{0,60})>|\[(?:TOOL_CALLS|THINK)\]|<\|python_tag\|>/g;
+const ENDS = [
+  [/^<function=/, "</function>"], [/^\[TOOL_CALLS\]|^<\|python_tag\|>/, null], [/^\[THINK\]/, "[/THINK]"],
+];
+
+/**
+ * → {starts: Map(token → role), blocks: [{first, last, kind, label}], kinds: Uint8Array}; tokens
+ * are numbered as in the layout, the prompt's before the completion's.
+ */
+export function turnsOf(promptCells, completionCells) {
+  const cells = [promptCells, completionCells];
+  const count = promptCells.length + completionCells.length;
+  const found = { starts: new Map(), blocks: [], kinds: new Uint8Array(count), breaks: new Uint8Array(count) };
+  let offset = 0;
+  for (const part of cells) {
+    findTurns(part, offset, found);
+    findBlocks(part, offset, found);
+    offset += part.length;
+  }
+  for (const token of found.starts.keys()) found.breaks[token] = 1;
+  return found;
+}
+
+function findTurns(cells, offset, found) {
+  cells.forEach((cell, i) => {
+    const role = OPENERS.get(cell.raw);
+    if (!role) return;
+    const rest = cells.slice(i + 1, i + 10).map((c) => c.raw).join("");
+    found.starts.set(offset + i, glyphs(role(rest).trim().slice(0, LONGEST_ROLE)) || "turn");
+  });
+}
+
+function findBlocks(cells, offset, found) {
+  const text = cells.map((cell) => (cell.kind === "part" ? "" : cell.raw)).join("");
+  if (!/[<[]/.test(text)) return;
+  let starts = null;
+  OPENING.lastIndex = 0;
+  for (let match = OPENING.exec(text); match; match = OPENING.exec(text)) {
+    starts ??= startsOf(cells);
+    const first = tokenAt(starts, match.index);
+    const end = endOf(text, match);
+    const last = tokenAt(starts, end - 1);
+    mark(cells, offset, { first, last, ...naming(match[0]) }, found);
+    OPENING.lastIndex = Math.max(end, match.index + 1);
+  }
+}
+
+function mark(cells, offset, { first, last, kind, label }, found) {
+  found.blocks.push({ first: offset + first, last: offset + last, kind, label });
+  found.kinds.fill(kind, offset + first, offset + last + 1);
+  found.breaks[offset + first] = 1;
+  const next = cells[last + 1];
+  if (next && !/^\s*\n/.test(next.raw)) found.breaks[offset + last + 1] = 1;
+}
+
+/** Where a block ends: after its closing mark, else with the turn, else with the text. */
+function endOf(text, match) {
+  const special = ENDS.find(([pattern]) => pattern.test(match[0]));
+  const closing = special ? special[1] : match[0].replace("<", "</");
+  const from = match.index + match[0].length;
+  const at = closing ? text.indexOf(closing, from) : -1;
+  if (at >= 0) return at + closing.length;
+  const over = text.slice(from).search(/<\|(?:im_end|eot_id|eom_id|end)\|>|<end_of_turn>|<\/s>/);
+  return over >= 0 ? Math.max(from, from + over) : text.length;
+}
+
+function naming(opening) {
+  if (/think|reasoning|THINK/.test(opening)) return { kind: THINKING, label: "thinking" };
+  return { kind: TOOL, label: /response/.test(opening) ? "reply" : "tool call" };
+}
+
+function startsOf(cells) {
+  const starts = new Int32Array(cells.length + 1);
+  cells.forEach((cell, i) => (starts[i + 1] = starts[i] + (cell.kind === "part" ? 0 : cell.raw.length)));
+  return starts;
+}
+
+/** The token that holds a character: the last one that starts at or before it. */
+function tokenAt(starts, character) {
+  let low = 0;
+  let high = starts.length - 2;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (starts[middle] <= character) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}

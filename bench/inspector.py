@@ -1,0 +1,278 @@
+"""How fast the pages are, in headless Chromium: every figure beside its limit, p50 and p95.
+
+    python -m bench.inspector [--opens 10] [--training 3]
+
+Fills one database with 10 runs and 1M tokens, with rollouts of 1,000, 10,000 and 32,000 tokens,
+and another with 1,000 runs. "In the page" is by the key k, neighbours not yet fetched; the empty
+shell is the page of runs, warm. With --training N, the demo recipe is trained N times with its
+page open and N times without, in turn.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bench.fill import fill
+from opd.config import parse
+from storage import jobs, queries
+from storage.engine import open_database
+from tests.conftest import CHROMIUM, FLAGS, TOKEN, _serving
+
+LONG = (1_000, 10_000, 32_000)
+PAINT_LIMITS = {1_000: 150, 10_000: 250, 32_000: 500}  # ms, p95
+SERVER_SHARE = 30  # percent of a paint
+READY = '#token-view[data-ready="true"]'
+SCROLL = """() => new Promise((done) => {
+    const pane = document.querySelector(".tv-scroll"), frames = [];
+    let last = performance.now();
+    const frame = (now) => {
+        frames.push(now - last); last = now; pane.scrollTop += 240;
+        frames.length < 90 ? requestAnimationFrame(frame) : done(frames.slice(1));
+    };
+    requestAnimationFrame(frame);
+})"""
+KEY_TIMES = """([key, times]) => new Promise((done) => {
+    const found = [];
+    const once = () => {
+        if (found.length === times) return done(found);
+        const start = performance.now();
+        document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        requestAnimationFrame(() => {
+            const channel = new MessageChannel();
+            channel.port1.onmessage = () => {
+                found.push(performance.now() - start);
+                setTimeout(once, 40);
+            };
+            channel.port2.postMessage(0);
+        });
+    };
+    once();
+})"""
+SINCE_START = "performance.now()"
+OPENS_FOR_MEMORY = 200
+
+
+class Table:
+    """Figures by name, each with the limit that its p95 must keep; None: no limit."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+        self.limits: dict[str, float | None] = {}
+
+    def note(self, name: str, value: float, limit: float | None = None) -> None:
+        self.values.setdefault(name, []).append(value)
+        self.limits[name] = limit
+
+    def show(self) -> None:
+        print(f"{'':48} {'p50':>9} {'p95':>9} {'limit':>7}")
+        for name, values in self.values.items():
+            limit, worst = self.limits[name], percentile(values)
+            told = "" if limit is None else f"{limit:7.0f}  {'ok' if worst <= limit else 'OVER'}"
+            print(f"{name:48} {statistics.median(values):9.1f} {worst:9.1f} {told}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--opens", type=int, default=10)
+    parser.add_argument("--training", type=int, default=0)
+    chosen = parser.parse_args()
+    table = Table()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=[*FLAGS, "--enable-precise-memory-info"]
+        )
+        rollouts(browser, Path(folder) / "tokens", chosen.opens, table)
+        many_runs(browser, Path(folder) / "runs", chosen.opens, table)
+        for number in range(2 * chosen.training):
+            training(browser, Path(folder) / f"train{number}", number % 2 == 1, table)
+        browser.close()
+    table.show()
+    slowed = [table.values.get(f"a step of training, page {s}, ms") for s in ("open", "closed")]
+    if slowed[0] and slowed[1]:
+        ratio = statistics.median(slowed[0]) / statistics.median(slowed[1])
+        print(f"training with the page open ÷ without, medians: {ratio:.3f} (limit 1.02)")
+
+
+def rollouts(browser: Browser, folder: Path, opens: int, table: Table) -> None:
+    engine = open_database(folder)
+    run_id = fill(engine, 10, 1_000_000, LONG)
+    longest = queries.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
+    engine.dispose()
+    with _serving(folder) as site:
+        for _ in range(opens):
+            with visitor(browser, site) as page:
+                open_rollouts(page, site, longest, table)
+        with visitor(browser, site) as page:
+            memory(page, site, run_id, table)
+        with visitor(browser, site) as page:
+            lists(page, site, run_id, opens, table)
+
+
+def open_rollouts(page: Page, site: str, longest: list[dict[str, Any]], table: Table) -> None:
+    shell = opened(page, f"{site}/", ".page-bar")
+    table.note("empty shell by address, ms", shell)
+    page.goto(f"{site}/rollout?id={longest[3]['id']}&sort=-tokens&at=3")
+    page.wait_for_selector(READY)
+    for at in (2, 1, 0):
+        page.wait_for_timeout(700)
+        item = longest[at]
+        page.keyboard.press("k")
+        page.wait_for_selector(f'{READY}[data-rollout="{item["id"]}"]')
+        found = page.evaluate("window.__opd.open")
+        limit = PAINT_LIMITS[item["tokens"]]
+        table.note(f"{item['tokens']} tokens in the page, ms", found["total"], limit)
+        share = 100 * server_ms(page, item["id"]) / found["total"]
+        table.note(f"{item['tokens']} tokens, server's share, %", share, SERVER_SHARE)
+        for ms in page.evaluate(KEY_TIMES, ["n", 5]):
+            table.note(f"{item['tokens']} tokens, next worst token, ms", ms, 100)
+    for ms in page.evaluate(SCROLL):
+        table.note("frame while scrolling 32,000, ms", ms, 33)
+    for item in longest[2::-1]:
+        address = f"{site}/rollout?id={item['id']}"
+        more = opened(page, address, READY) - shell
+        table.note(f"{item['tokens']} tokens by address, more than the shell, ms", more, 600)
+    size = len(page.request.get(f"{site}/api/v1/rollouts/{longest[0]['id']}/tokens").body())
+    table.note("payload of 32,000, bytes a token", size / longest[0]["tokens"], 24)
+
+
+def server_ms(page: Page, rollout_id: str) -> float:
+    """From the request of the tokens to the first byte of the answer, as the browser saw it."""
+    return float(
+        page.evaluate(
+            "(id) => Math.max(0, ...performance.getEntriesByType('resource')"
+            ".filter((e) => e.name.includes(`${id}/tokens`))"
+            ".map((e) => e.responseStart - e.requestStart))",
+            rollout_id,
+        )
+    )
+
+
+def memory(page: Page, site: str, run_id: str, table: Table) -> None:
+    """Growth of the heap, garbage collected, over 200 opens with the key j after the first 20."""
+    page.goto(f"{site}/rollout?id={first_id(page, site, run_id)}&sort=tokens&at=0")
+    page.wait_for_selector(READY)
+    session = page.context.new_cdp_session(page)
+    used = []
+    for count in (20, OPENS_FOR_MEMORY):
+        for _ in range(count):
+            before = page.get_attribute("#token-view", "data-rollout")
+            page.keyboard.press("j")
+            page.wait_for_selector(f'{READY}:not([data-rollout="{before}"])')
+        session.send("HeapProfiler.collectGarbage")
+        used.append(session.send("Runtime.getHeapUsage")["usedSize"])
+    table.note("memory after 200 opens, growth, MB", (used[1] - used[0]) / 1e6, 20)
+
+
+def lists(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
+    """The worst tokens of a run, as the server answers them, and the next one across rollouts."""
+    for _ in range(opens):
+        for name, query in (("", ""), (", one class", "&token_class=digit")):
+            start = float(page.evaluate(SINCE_START))
+            page.evaluate(
+                "(url) => fetch(url).then((r) => r.json())",
+                f"{site}/api/v1/runs/{run_id}/hot-tokens?limit=50{query}",
+            )
+            table.note(
+                f"worst tokens of a run{name}, answered, ms",
+                float(page.evaluate(SINCE_START)) - start,
+                200,
+            )
+    page.goto(f"{site}/rollout?id={first_id(page, site, run_id)}")
+    page.wait_for_selector(READY)
+    page.wait_for_timeout(1000)
+    for _ in range(opens):
+        before = page.url
+        start = float(page.evaluate(SINCE_START))
+        page.keyboard.press("Shift+N")
+        page.wait_for_function("(url) => location.href !== url", arg=before)
+        page.wait_for_selector(f"{READY} .tv-tok.pinned")
+        spent = float(page.evaluate(SINCE_START)) - start
+        table.note("next worst token across the run, ms", spent, 200)
+        page.wait_for_timeout(300)
+
+
+def first_id(page: Page, site: str, run_id: str) -> str:
+    address = f"{site}/api/v1/runs/{run_id}/rollouts?sort=tokens&limit=1"
+    return str(page.request.get(address).json()["items"][0]["id"])
+
+
+def many_runs(browser: Browser, folder: Path, opens: int, table: Table) -> None:
+    engine = open_database(folder)
+    for number in range(1000):
+        jobs.create_run(engine, parse({"name": f"sweep {number}", "seed": number}))
+    engine.dispose()
+    with _serving(folder) as site, visitor(browser, site) as page:
+        opened(page, f"{site}/", ".table.runs tbody tr")
+        for _ in range(opens):
+            ms = opened(page, f"{site}/", ".table.runs tbody tr")
+            table.note("page of 1,000 runs, by address, ms", ms, 1000)
+
+
+def training(browser: Browser, folder: Path, watched: bool, table: Table) -> None:
+    """One run of the demo recipe, its page open or not; the seconds of its steps."""
+    engine = open_database(folder)
+    with _serving(folder) as site:
+        command = [sys.executable, "-m", "opd.cli.main", "train", "demo", "--json"]
+        job = subprocess.Popen(
+            [*command, "--data-dir", str(folder), "--set", "evaluation.every=100"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ,
+        )
+        if watched:
+            with visitor(browser, site) as page:
+                run_id = started(page, site)
+                page.goto(f"{site}/run?id={run_id}")
+                output, _ = job.communicate()
+        else:
+            output, _ = job.communicate()
+    run_id = json.loads(output.decode().strip().splitlines()[-1])["run_id"]
+    columns = queries.steps(engine, run_id)["columns"]
+    engine.dispose()
+    seconds = [columns[name] for name in columns if name.startswith("seconds_")]
+    state = "open" if watched else "closed"
+    for step in list(zip(*seconds, strict=True))[2:]:  # the first ones warm up
+        table.note(f"a step of training, page {state}, ms", 1000 * sum(step))
+
+
+def started(page: Page, site: str) -> str:
+    while True:
+        items = page.request.get(f"{site}/api/v1/runs").json()["items"]
+        if items:
+            return str(items[0]["id"])
+        page.wait_for_timeout(200)
+
+
+@contextmanager
+def visitor(browser: Browser, site: str) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(f"{site}/?token={TOKEN}")
+    page.wait_for_selector(".page-bar")
+    yield page
+    context.close()
+
+
+def opened(page: Page, address: str, ready: str) -> float:
+    """Milliseconds from the start of the navigation until the selector is there."""
+    page.goto(address, wait_until="commit")
+    page.wait_for_selector(ready)
+    return float(page.evaluate(SINCE_START))
+
+
+def percentile(values: list[float], share: float = 0.95) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+if __name__ == "__main__":
+    main()

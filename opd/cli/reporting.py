@@ -1,0 +1,40 @@
+"""`opd report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opd.cli.output import result
+from opd.cli.place import Place
+from opd.types import UserError
+
+ENDINGS = (".html", ".htm")
+
+
+def report(
+    place: Place,
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|ROLLOUT", help="The id of either.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)],
+    rollouts: Annotated[
+        int, typer.Option(min=1, max=200, help="How many of a run's rollouts, worst first.")
+    ] = 20,
+) -> None:
+    """One HTML file with the token view, that opens with no server and no network."""
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(
+            f"must end in {' or '.join(ENDINGS)} (got {out.suffix or 'no ending'})",
+            where=f"--out {out}",
+        )
+    from importlib.metadata import version
+
+    from app.report import report as made_of
+    from opd.cli.files import aside
+
+    made = made_of(place.engine(), name, rollouts=rollouts, version=version("opd-studio"))
+    with aside(out) as path:
+        size = path.write_bytes(made.html.encode())
+    count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
+    result(f"{count}, {size / 1000:.0f} kB → {out}")

@@ -1,0 +1,78 @@
+"""What looks wrong with a run: signals with their evidence, computed from its stored records."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from sqlalchemy import Engine
+
+from storage import signals_models, signals_tokens
+from storage.diagnosis_cards import CODES, MIN_TOKENS, Finding
+from storage.diagnosis_look import Look, look
+from storage.engine import read
+from storage.lookups import run_row
+
+SIGNALS: tuple[Callable[[Look], Finding], ...] = (
+    signals_models.sampler_mismatch,
+    signals_tokens.template_mismatch,
+    signals_tokens.stop_mismatch,
+    signals_tokens.repetition,
+    signals_models.overlap_flat,
+    signals_models.off_support,
+    signals_models.entropy_collapse,
+    signals_tokens.length_drift,
+    signals_models.unsure_late,
+)
+MAX_CACHED = 64  # runs
+
+_cached: WeakKeyDictionary[Engine, dict[str, tuple[Any, dict[str, Any]]]] = WeakKeyDictionary()
+
+
+def diagnose(engine: Engine, run_id: str) -> dict[str, Any]:
+    """The run's findings, causes before what follows from them, and what was looked at.
+
+    {"items": [card], "total", "looked_at": {rollouts, tokens, steps, damaged, skipped, kind,
+    enough}, "silent": [{code, title, judged, why, evidence}]}. A card is {code, title, text,
+    severity, evidence: [{label, value, unit, threshold, fires}], rollouts: [{id, position, why}],
+    filter, advice}. Raises UserError of kind "not found".
+    """
+    kept = _cached.setdefault(engine, {})
+    with read(engine) as connection:
+        row = run_row(connection, run_id)
+        version = tuple(row[n] for n in ("step", "attempt", "bytes", "score", "status"))
+        known = kept.get(run_id)
+        if known is not None and known[0] == version:
+            return known[1]
+        seen = look(connection, row)
+    found = diagnosis(seen)
+    if len(kept) >= MAX_CACHED:
+        kept.clear()
+    kept[run_id] = (version, found)
+    return found
+
+
+def diagnosis(seen: Look) -> dict[str, Any]:
+    """As `diagnose`, of what was read of a run."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        findings = sorted((s(seen) for s in SIGNALS), key=lambda f: list(CODES).index(f.code))
+    cards = [f.card() for f in findings if f.fired]
+    return {
+        "items": cards,
+        "total": len(cards),
+        "looked_at": _looked_at(seen),
+        "silent": [f.silence() for f in findings if not f.fired],
+    }
+
+
+def _looked_at(seen: Look) -> dict[str, Any]:
+    rollouts = seen.tokens.rollouts
+    return {
+        "rollouts": len(rollouts),
+        "tokens": len(seen.ids),
+        "steps": len({r["step"] for r in rollouts}),
+        "damaged": seen.tokens.damaged,
+        "skipped": seen.skipped,
+        "kind": rollouts[0]["kind"] if rollouts else "",
+        "enough": bool(len(seen.ids) >= MIN_TOKENS),
+    }
