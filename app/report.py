@@ -8,21 +8,19 @@ the server is exchanged (INSTEAD). Everything a model or a user wrote stands in 
 import base64
 import gzip
 import html
-import re
 import secrets
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 from sqlalchemy import Engine
 
 from app.api.payload import encode
+from app.scripts import SPECIFIER, STATIC, sources
 from opd.config import ConfigError, UserError, parse, to_yaml
 from storage import queries
 
-STATIC = Path(__file__).parent / "static"
 ENTRY = "report.js"
 INSTEAD = {  # module → what stands for it in a report
     "api.js": "report_api.js",
@@ -30,7 +28,6 @@ INSTEAD = {  # module → what stands for it in a report
     "over_time.js": "report_absent.js",
     "loss_lab.js": "report_absent.js",
 }
-SPECIFIER = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])\./([\w.-]+\.js)\2""")
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 MAX_ROLLOUTS = 200
 ALL_COLUMNS = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
@@ -81,16 +78,10 @@ def modules(entry: str = ENTRY) -> dict[str, str]:
 
     A module of INSTEAD comes under its own name with the source of the other.
     """
-    found: dict[str, str] = {}
-    waiting = [entry]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        source = (STATIC / INSTEAD.get(name, name)).read_text(encoding="utf-8")
-        waiting += [match[3] for match in SPECIFIER.finditer(source)]
-        found[name] = SPECIFIER.sub(r"\1\2opd/\3\2", source)
-    return found
+    return {
+        name: SPECIFIER.sub(r"\1\2opd/\3\2", source)
+        for name, source in sources(entry, INSTEAD).items()
+    }
 
 
 def _one(engine: Engine, rollout_id: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -111,14 +102,14 @@ def _worst(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The run's worst rollouts by the sum of their KL, so many, and those named besides.
 
-    Damaged ones are left out.
+    Damaged ones are left out, and branches, which are not of the run's own.
     """
     items: dict[str, dict[str, Any]] = {}
     offset = 0
     while len(items) < count:
         page = queries.rollouts(engine, run_id, offset=offset, limit=count)["items"]
         for meta in (queries.rollout(engine, item["id"]) for item in page):
-            if len(items) < count and not meta["damaged"]:
+            if len(items) < count and not meta["damaged"] and meta["kind"] != "branch":
                 items[meta["id"]] = meta
         offset += count
         if len(page) < count:

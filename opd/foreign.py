@@ -186,8 +186,9 @@ class _Completions:
         """The sum of the rewards, as TRL's weights are 1; one that is NaN was not given."""
         values = [given[name] for name in self.rewards if given.get(name) is not None]
         known = [v for v in values if not (isinstance(v, float) and math.isnan(v))]
-        if not known or not all(finite(v) for v in known):
-            return known[0] if known else None  # what is infinite is refused by its field's check
+        odd = [v for v in known if not finite(v)]
+        if odd or not known:
+            return odd[0] if odd else None  # what is infinite is refused by its field's check
         return float(sum(known))
 
 

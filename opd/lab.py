@@ -25,15 +25,17 @@ Mask = Literal[
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd", "skewed_kl", "entropy_aware")
 TOP_K = ("student_top_k", "teacher_top_k")
 OBJECTIVES = (*DIVERGENCES, *TOP_K, "policy_gradient", "sft", "grpo", "cross_entropy")
+CHUNK = 16_384  # tokens whose listed ids are laid out at once
 UNTOLD = ObjectiveConfig.model_validate({})  # of imports, whose objective nobody knows
+RATIO = ("sampler_logprobs", "student_logprobs")  # what an importance ratio is made of
 _NEEDED = {
     "cross_entropy": ("reverse_kl", "student_entropy"),
     "entropy_aware": ("teacher_entropy",),
     "student_top_k": ("student_topk_other", "teacher_topk_other"),
     "teacher_top_k": ("teacher_topk_other",),
-    "policy_gradient": ("sampler_logprobs", "student_logprobs", "teacher_logprobs"),
+    "policy_gradient": (*RATIO, "teacher_logprobs"),
     "sft": ("student_logprobs",),
-    "grpo": ("advantages", "sampler_logprobs", "student_logprobs"),
+    "grpo": ("advantages", *RATIO),
 }
 _WORDS = {
     "reverse_kl": "the exact reverse KL",
@@ -177,7 +179,16 @@ def reason_against(name: str, columns: Columns) -> str:
     return ""
 
 
-def losses(tokens: Tokens, config: ObjectiveConfig, listed: Listed | None = None) -> Losses:
+def untold(config: ObjectiveConfig, columns: Columns) -> bool:
+    """Whether the record cannot say what the loss was as trained: the reward's part weighs the
+    advantages by the importance ratio."""
+    weighed = config.reward_weight and "advantages" in columns
+    return bool(
+        reason_against(config.name, columns) or (weighed and not set(RATIO) <= set(columns))
+    )
+
+
+def losses(tokens: Tokens, config: ObjectiveConfig) -> Losses:
     """The configured objective of every token, clipped. Raises UserError where nothing is known."""
     columns, name = tokens.columns, str(config.name)
     if reason := reason_against(name, columns):
@@ -193,15 +204,29 @@ def losses(tokens: Tokens, config: ObjectiveConfig, listed: Listed | None = None
         sides = [columns[n].astype(np.float64) for n in ("student_entropy", "reverse_kl")]
         found = Interval.exactly(sides[0] + sides[1])
     else:
-        found = bounds.divergence(listed or Listed(columns), config)
+        found = _divergence(tokens, config)
     if clip is None:
         return Losses(found, nothing, nothing)
     sure = found.low > clip
     return Losses(found.limited(clip), sure, (found.high > clip) & ~sure)
 
 
+def _divergence(tokens: Tokens, config: ObjectiveConfig) -> Interval:
+    """CHUNK tokens at a time: the listed ids of all of them would take a multiple of the record."""
+    columns = tokens.columns
+    starts = range(0, max(1, len(tokens)), CHUNK)
+    with np.errstate(invalid="ignore"):  # records may hold infinities
+        found = [
+            bounds.divergence(Listed({n: a[at : at + CHUNK] for n, a in columns.items()}), config)
+            for at in starts
+        ]
+    return Interval(*(np.concatenate([getattr(f, end) for f in found]) for end in ("low", "high")))
+
+
 def as_trained(tokens: Tokens, config: ObjectiveConfig) -> Losses:
-    """What the loss was: the objective of the run, and the reward's part from the advantages."""
+    """What the loss was: the objective of the run, and the reward's part from the advantages.
+
+    `untold` records are not for this."""
     columns = tokens.columns
     own = "advantages" in columns
     nothing = np.zeros(len(tokens), bool)
@@ -307,11 +332,11 @@ def _policy_gradient(tokens: Tokens, config: ObjectiveConfig) -> Losses:
 
 def _importance(columns: Columns, advantages: Array, clip: float | None, touched: Array) -> Losses:
     """−ratio · A; with a clip ε the pessimistic of both products, as in PPO."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         ratio = np.exp(columns["student_logprobs"].astype(np.float64) - columns["sampler_logprobs"])
-    gain = ratio * advantages
-    if clip is not None:
-        limited = np.clip(ratio, 1 - clip, 1 + clip) * advantages
-        touched = touched | (limited < gain)
-        gain = np.minimum(gain, limited)
+        gain = ratio * advantages
+        if clip is not None:
+            limited = np.clip(ratio, 1 - clip, 1 + clip) * advantages
+            touched = touched | (limited < gain)
+            gain = np.minimum(gain, limited)
     return Losses(Interval.exactly(-gain), touched, np.zeros(len(gain), bool))

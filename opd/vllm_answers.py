@@ -99,7 +99,8 @@ class _Line:
         known = self.answers.texts
         rest = "".join(known.get(token, "") for token in ids[1:start])
         prompt = row.setdefault("prompt", known.get(ids[0], "") + rest)
-        if isinstance(prompt, str) and prompt.endswith(rest):  # of the first token, none is told
+        told = all(token in known for token in ids[1:start])
+        if told and isinstance(prompt, str) and prompt.endswith(rest):  # the first one's never is
             known.setdefault(ids[0], prompt[: len(prompt) - len(rest)])
         if "completion" not in row:
             row["completion"] = "".join(said.texts or (known.get(t, "") for t in ids[start:]))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.hot_tokens import text_of
 from storage.rollout_queries import CUT, RIGHT
 from storage.selection import Selection
 from storage.token_classes import CLASSES, codes_of
+from storage.vocabulary import text_of
 
 MAX_STEP_BINS = 40
 MAX_POSITION_BINS = 32
@@ -229,7 +229,8 @@ def _histogram_edges(values: Array) -> Array:
         return np.zeros(0)
     low, high = np.quantile(values, [0.001, 0.999])
     reach = max(abs(float(low)), abs(float(high)), 1e-6)
-    return np.asarray(np.linspace(-reach, reach, HISTOGRAM))
+    above = np.linspace(0, reach, HISTOGRAM // 2 + 1)
+    return np.concatenate([-above[:0:-1], above])
 
 
 def _top_share(sizes: Array) -> float | None:

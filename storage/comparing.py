@@ -21,6 +21,7 @@ SCORE = "score"  # pass@1 of each run's main suite
 EVALUATION = "eval/"  # eval/SUITE/METRIC
 MAIN_METRIC = "pass@1"
 LOW_IS_GOOD = ("kl", "loss", "entropy", "grad_norm", "clipped", "log_ratio")
+WRITTEN = ("train", "eval", "import")  # kinds of what the student wrote at its step
 CUT = 240  # characters of a prompt in the list
 SEED_FIELDS = ("seed", "name")
 _ROLLOUT = ("id", "run_id", "prompt_id", "step", "kind", "reward", "kl_mean", "tokens")
@@ -98,13 +99,14 @@ def shared_prompts(
 ) -> dict[str, Any]:
     """Prompts (text and token ids) that all the runs have, each with every run's newest rollout.
 
-    Branches are left out. {"items": [{"prompt", "answer", "rollouts": {run id: …}}], "total"}"""
+    Branches and first answers that were scored again are left out. {"items": [{"prompt",
+    "answer", "rollouts": {run id: …}}], "total"}"""
     names = run_names(runs)
     prompt, rollout = schema.prompt, schema.rollout
     used = select(rollout.c.id).where(
         rollout.c.prompt_id == prompt.c.id,
         rollout.c.run_id == prompt.c.run_id,
-        rollout.c.kind != "branch",
+        rollout.c.kind.in_(WRITTEN),
     )
     same = (
         select(prompt.c.text, prompt.c.ids)
@@ -142,15 +144,16 @@ def shared_prompts(
 def _newest(connection: Connection, prompts: Sequence[str]) -> list[dict[str, Any]]:
     """The newest rollout of each prompt; of one step, the sample that comes first by its id."""
     table = schema.rollout
-    rows = connection.execute(
-        select(*(table.c[name] for name in _ROLLOUT))
-        .where(table.c.prompt_id.in_(prompts), table.c.kind != "branch")
-        .order_by(table.c.step.desc(), table.c.id)
-    ).mappings()
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        found.setdefault(row["prompt_id"], dict(row))
-    return list(found.values())
+    place = func.row_number().over(
+        partition_by=table.c.prompt_id, order_by=(table.c.step.desc(), table.c.id)
+    )
+    ranked = (
+        select(*(table.c[name] for name in _ROLLOUT), place.label("place"))
+        .where(table.c.prompt_id.in_(prompts), table.c.kind.in_(WRITTEN))
+        .subquery()
+    )
+    rows = connection.execute(select(ranked).where(ranked.c.place == 1)).mappings()
+    return [{name: row[name] for name in _ROLLOUT} for row in rows]
 
 
 @dataclass(frozen=True)

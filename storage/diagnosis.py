@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from sqlalchemy import Engine
@@ -11,7 +10,8 @@ from storage import signals_models, signals_tokens
 from storage.diagnosis_cards import CODES, MIN_TOKENS, Finding
 from storage.diagnosis_look import Look, look
 from storage.engine import read
-from storage.lookups import run_row
+from storage.lookups import run_row, version_of
+from storage.remembered import remembered
 
 SIGNALS: tuple[Callable[[Look], Finding], ...] = (
     signals_models.sampler_mismatch,
@@ -24,9 +24,6 @@ SIGNALS: tuple[Callable[[Look], Finding], ...] = (
     signals_tokens.length_drift,
     signals_models.unsure_late,
 )
-MAX_CACHED = 64  # runs
-
-_cached: WeakKeyDictionary[Engine, dict[str, tuple[Any, dict[str, Any]]]] = WeakKeyDictionary()
 
 
 def diagnose(engine: Engine, run_id: str) -> dict[str, Any]:
@@ -37,19 +34,10 @@ def diagnose(engine: Engine, run_id: str) -> dict[str, Any]:
     severity, evidence: [{label, value, unit, threshold, fires}], rollouts: [{id, position, why}],
     filter, advice}. Raises UserError of kind "not found".
     """
-    kept = _cached.setdefault(engine, {})
     with read(engine) as connection:
         row = run_row(connection, run_id)
-        version = tuple(row[n] for n in ("step", "attempt", "bytes", "score", "status"))
-        known = kept.get(run_id)
-        if known is not None and known[0] == version:
-            return known[1]
-        seen = look(connection, row)
-    found = diagnosis(seen)
-    if len(kept) >= MAX_CACHED:
-        kept.clear()
-    kept[run_id] = (version, found)
-    return found
+        key = ("diagnosis", run_id, version_of(connection, run_id))
+        return remembered(engine, key, lambda: diagnosis(look(connection, row)))
 
 
 def diagnosis(seen: Look) -> dict[str, Any]:

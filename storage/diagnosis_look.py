@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, select
 
-from storage.run_tokens import RunTokens, run_tokens
+from storage.lookups import run_fingerprint
+from storage.run_tokens import RunTokens, Share, fair_share, run_tokens
 from storage.schema import evaluation, rollout, step
 from storage.vocabulary import Texts, read_texts
 
 MAX_TOKENS = 100_000
-MAX_ROLLOUTS = 20_000
 KINDS = ("train", "import", "eval")  # the first of which there is any
 COLUMNS = (
     *("completion_ids", "sampler_logprobs", "student_logprobs", "teacher_logprobs"),
@@ -164,42 +164,34 @@ class Look:
 
 
 def look(connection: Connection, row: RowMapping) -> Look:
-    """Reads what is needed of a run, given its row: MAX_TOKENS of its tokens at most, every so
-    manieth rollout where there are more."""
+    """Reads what is needed of a run, given its row: a fair share of its tokens, about MAX_TOKENS
+    at most."""
     run_id = row["id"]
-    chosen, skipped = _chosen(connection, run_id)
-    found = run_tokens(connection, COLUMNS, [rollout.c.id.in_(chosen)], limit=2 * MAX_TOKENS)
+    chosen = _chosen(connection, run_id)
+    found = run_tokens(connection, COLUMNS, chosen.ids)
     used = [
         found.columns[name].ravel()
         for name in ("completion_ids", "teacher_topk_ids")
         if name in found.columns
     ]
     ids = np.unique(np.concatenate([np.zeros(0, np.int64), *used]).astype(np.int64))
-    texts = read_texts(connection, row["tokenizer"] or run_id, [int(i) for i in ids])
+    texts = read_texts(connection, run_fingerprint(row), [int(i) for i in ids])
     return Look(
         row["config"],
         found,
         texts,
         _steps(connection, run_id),
         _scores(connection, run_id),
-        skipped,
+        chosen.left_out,
     )
 
 
-def _chosen(connection: Connection, run_id: str) -> tuple[list[str], int]:
-    """The ids of the rollouts to look at, spread evenly over the run, and how many are left out."""
+def _chosen(connection: Connection, run_id: str) -> Share:
+    """The rollouts to look at: a share of those of the first of KINDS."""
     c = rollout.c
-    rows = connection.execute(
-        select(c.id, c.kind, c.tokens)
-        .where(c.run_id == run_id, c.kind.in_(KINDS))
-        .order_by(c.step, c.group, c.sample, c.id)
-    ).all()
-    kind = next((k for k in KINDS if any(r.kind == k for r in rows)), "")
-    mine = [r for r in rows if r.kind == kind]
-    total = sum(r.tokens for r in mine)
-    stride = max(1, -(-total // MAX_TOKENS), -(-len(mine) // MAX_ROLLOUTS))
-    ids = [r.id for r in mine[::stride]]
-    return ids, len(mine) - len(ids)
+    present = connection.scalars(select(c.kind).where(c.run_id == run_id).distinct()).all()
+    kind = next((k for k in KINDS if k in present), "")
+    return fair_share(connection, [c.run_id == run_id, c.kind == kind], MAX_TOKENS)
 
 
 def _steps(connection: Connection, run_id: str) -> dict[str, Floats]:

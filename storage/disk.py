@@ -22,9 +22,8 @@ def disk_use(data_dir: Path, run_id: str, now: float | None = None) -> dict[str,
         kept = _known.get(folder)
     if kept is not None and 0 <= now - kept[0] < KEPT_SECONDS:
         return dict(kept[1])
-    checkpoints = _bytes(folder / CHECKPOINTS)
-    files = _bytes(folder)
-    found = {"checkpoints": checkpoints, "other": max(0, files - checkpoints), "files": files}
+    checkpoints, other = _bytes(folder / CHECKPOINTS), _bytes(folder, without=CHECKPOINTS)
+    found = {"checkpoints": checkpoints, "other": other, "files": checkpoints + other}
     with _lock:
         if len(_known) >= MOST_KEPT:
             _known.clear()
@@ -32,14 +31,14 @@ def disk_use(data_dir: Path, run_id: str, now: float | None = None) -> dict[str,
     return dict(found)
 
 
-def _bytes(folder: Path) -> int:
+def _bytes(folder: Path, without: str = "") -> int:
     """A folder that is not there, or goes while it is looked at, holds nothing."""
-    total, waiting = 0, [str(folder)]
+    total, waiting, left_out = 0, [str(folder)], str(folder / without) if without else ""
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    if entry.is_symlink():
+                    if entry.is_symlink() or entry.path == left_out:
                         continue
                     if entry.is_dir():
                         waiting.append(entry.path)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 
 from storage import packing
 from storage.engine import read
-from storage.lookups import run_row
+from storage.lookups import run_fingerprint, run_row
 from storage.rollout_queries import record_row
 from storage.schema import prompt, rollout
 from storage.text import joined_texts, token_text
@@ -34,7 +34,7 @@ def export_rows(
     table = rollout.c
     order = (table.step, table.kind, table.group, table.sample, table.id)
     with read(engine) as connection:
-        name = run_row(connection, run_id)["tokenizer"] or run_id
+        name = run_fingerprint(run_row(connection, run_id))
         ids = list(
             connection.scalars(select(table.id).where(table.run_id == run_id).order_by(*order))
         )

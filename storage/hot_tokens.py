@@ -16,13 +16,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 from opd.types import UserError
 from storage import packing
 from storage.engine import read
-from storage.lookups import page_limit, page_offset, run_row
+from storage.lookups import page_limit, page_offset, run_fingerprint, run_row
 from storage.rollout_queries import RIGHT
+from storage.rows import finite
 from storage.schema import hot_token, rollout, token_record
 from storage.selection import Selection, Where, selection
-from storage.text import token_text
 from storage.token_classes import CLASSES, codes_of
-from storage.vocabulary import Texts, read_texts
+from storage.vocabulary import Texts, read_texts, text_of
 
 AROUND = 6  # tokens of context on each side
 _RANGES = ("position", "entropy", "heat", "advantage")
@@ -163,20 +163,13 @@ def _from_index(
         run = run_row(connection, run_id)
         total = connection.scalar(select(func.count()).select_from(joined).where(*where)) or 0
         rows = [dict(row) for row in connection.execute(query).mappings()]
-        items = _items(connection, run["tokenizer"] or run_id, rows)
+        items = _items(connection, run_fingerprint(run), rows)
     kept = (run["config"].get("records") or {}).get("hot_tokens")
     return {"items": items, "total": total, "source": "index", "kept": kept}
 
 
 def _index_conditions(run_id: str, asked: TokenFilter) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [hot_token.c.run_id == run_id]
-    where = asked.where()
-    if where.kind is not None:
-        found.append(hot_token.c.kind == where.kind)
-    if where.min_step is not None:
-        found.append(hot_token.c.step >= where.min_step)
-    if where.max_step is not None:
-        found.append(hot_token.c.step <= where.max_step)
+    found = asked.where().conditions(run_id, hot_token)
     if asked.finish_reason is not None:
         found.append(rollout.c.finish_reason == asked.finish_reason)
     if asked.correct is not None:
@@ -192,7 +185,7 @@ def _from_records(
     first, count = page
     worst = _hottest(found, chosen.heat, first + count)[first:]
     with read(engine) as connection:
-        tokenizer = run_row(connection, run_id)["tokenizer"] or run_id
+        tokenizer = run_fingerprint(run_row(connection, run_id))
         items = _items(connection, tokenizer, _rows(connection, chosen, worst))
     return {"items": items, "total": len(found), "source": "records", **chosen.facts()}
 
@@ -218,7 +211,7 @@ def _rows(connection: Connection, chosen: Selection, tokens: Array) -> list[dict
     for token, owner, position in zip(tokens, owners, positions, strict=True):
         about = chosen.rollouts[int(owner)]
         record = records.get(about["id"], {"version": None, "texts": None})
-        values = {name: _number(array[token]) for name, array in chosen.columns.items()}
+        values = {name: finite(array[token]) for name, array in chosen.columns.items()}
         rows.append(
             {
                 **{name: about[name] for name in ("step", "kind", "group")},
@@ -256,7 +249,7 @@ def _wanted(rollout_id: str, record: Mapping[str, Any], position: int) -> dict[s
     ids = arrays.get("teacher_topk_ids")
     if ids is None or not ids.shape[1]:
         return {"wanted_id": None, "wanted_logprob": None}
-    logprob = _number(arrays["teacher_topk_logprobs"][position, 0])
+    logprob = finite(arrays["teacher_topk_logprobs"][position, 0])
     return {"wanted_id": int(ids[position, 0]), "wanted_logprob": logprob}
 
 
@@ -305,23 +298,14 @@ class _Window:
             return "".join(own[self._start + start : self._start + end])
         if end - start == 1:
             return text_of(self.ids[start], texts)
-        return readable(self.ids[start:end], texts)
+        return _readable(self.ids[start:end], texts)
 
 
-def readable(ids: Iterable[int], texts: Texts) -> str:
+def _readable(ids: Iterable[int], texts: Texts) -> str:
     """The text of a row of ids; an unknown one as ⟨id⟩."""
     return b"".join(texts[i][0] if i in texts else f"⟨{i}⟩".encode() for i in ids).decode(
         "utf-8", "replace"
     )
-
-
-def text_of(token_id: int, texts: Texts) -> str:
-    """The text of one token alone; an unknown one as ⟨id⟩."""
-    return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

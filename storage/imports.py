@@ -117,9 +117,7 @@ class _Import:
         self.count += len(rows.rollouts)
         raise_scales(self._scales, rows.scales)
         self._sums["bytes"] += rows.bytes
+        self._kl = [old + new for old, new in zip(self._kl, rows.kl, strict=True)]
         for row in rows.rollouts:
             self._sums["tokens"] += row["tokens"]
             self._sums["step"] = max(self._sums["step"], row["step"])
-            if row["kl_mean"] is not None:
-                self._kl[0] += row["kl_mean"] * row["tokens"]
-                self._kl[1] += row["tokens"]

@@ -1,25 +1,22 @@
-"""Aggregates over the tokens of a run, by name; the latest answers kept in memory."""
+"""Aggregates over the tokens of a run, by name."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, func, select
 
 from opd.types import UserError
 from storage import aggregates, topk_aggregates
 from storage.engine import read
-from storage.lookups import run_row
+from storage.lookups import run_row, version_of
+from storage.remembered import remembered
 from storage.schema import rollout
-from storage.selection import MAX_TOKENS, Where, selection, version_of
+from storage.selection import MAX_TOKENS, Where, selection
 
 ENTROPY = 0.69  # nats: as unsure as between two equally likely tokens
 HEAT = 0.5  # nats
-MAX_ANSWERS = 64
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,8 @@ def insights_overview(engine: Engine, run_id: str) -> dict[str, Any]:
     )
     with read(engine) as connection:
         run_row(connection, run_id)
-        kinds = [dict(row) for row in connection.execute(query).mappings()]
+        rows = connection.execute(query).mappings()
+        kinds = [{**row, "tokens": int(row["tokens"])} for row in rows]
     return {"kinds": kinds, "cap": MAX_TOKENS}
 
 
@@ -83,10 +81,8 @@ def insight(
         raise UserError(f"no {name!r:.80}; known: {', '.join(INSIGHTS)}", where="insight")
     with read(engine) as connection:
         version = version_of(connection, run_id)
-    key = (run_id, version, name, where, thresholds)
-    answers = _answers.setdefault(engine, _Answers())
-    found = answers.find(key)
-    if found is None:
+
+    def answer() -> dict[str, Any]:
         start = time.perf_counter()
         if name in _FROM_TOPK:
             found = _FROM_TOPK[name](engine, run_id, where)
@@ -94,27 +90,6 @@ def insight(
             chosen = selection(engine, run_id, where)
             options = asdict(thresholds) if name == "quadrants" else {}
             found = {**_FROM_SELECTION[name](chosen, **options), **chosen.facts()}
-        found["seconds"] = time.perf_counter() - start
-        answers.keep(key, found)
-    return found
+        return {**found, "seconds": time.perf_counter() - start}
 
-
-class _Answers:
-    """The newest answers about one database."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
-
-    def find(self, key: Any) -> dict[str, Any] | None:
-        with self._lock:
-            return self._kept.get(key)
-
-    def keep(self, key: Any, answer: dict[str, Any]) -> None:
-        with self._lock:
-            self._kept[key] = answer
-            while len(self._kept) > MAX_ANSWERS:
-                self._kept.popitem(last=False)
-
-
-_answers: WeakKeyDictionary[Engine, _Answers] = WeakKeyDictionary()
+    return remembered(engine, (name, run_id, version, where, thresholds), answer)

@@ -20,18 +20,20 @@ from opd.lab import (
     reason_against,
     reduced,
     thinking,
+    untold,
     weights,
 )
 from opd.lab import LabSettings as LabSettings
 from storage import packing
 from storage.engine import read
-from storage.lookups import fingerprint, rollout_row, run_row
+from storage.lookups import fingerprint, rollout_row, run_fingerprint, run_row
 from storage.rollout_queries import record_row
-from storage.run_tokens import run_tokens
+from storage.run_tokens import fair_share, run_tokens
 from storage.schema import rollout, step
 from storage.vocabulary import Texts, read_texts
 
 RUN_TOKENS = 400_000  # of a whole-run answer; of more, every n-th step is read
+STEP_TOKENS = 100_000  # of one step; of more, a fair share of its rollouts
 KINDS = ("train", "import")
 _OF_TEXT = {"no_special": "special", "thinking": "thinking", "answer": "thinking"}
 _SETTINGS = ("beta", "skew", "top_k", "entropy_threshold", "coefficient", "gamma", "reduction")
@@ -120,7 +122,7 @@ def lab_run(
         own = _objective(run["config"])
         config = settings.over(own or UNTOLD)
         logged = _logged(connection, run_id)
-        name = run["tokenizer"] or run_id
+        name = run_fingerprint(run)
         items, damaged = [], 0
         for number in steps:
             found, broken = _step(connection, (*where, rollout.c.step == number), name, settings)
@@ -166,9 +168,7 @@ def _sums(tokens: Tokens, found: Losses, weight: Array, reduction: str) -> dict[
 
 def _trained(tokens: Tokens, own: ObjectiveConfig | None) -> dict[str, Any] | None:
     """The loss as trained, over these tokens; None for an import, or where nothing is known."""
-    if own is None:
-        return None
-    if reason_against(own.name, tokens.columns):
+    if own is None or untold(own, tokens.columns):
         return None
     weight = tokens.stored_mask()
     sums = _sums(tokens, as_trained(tokens, own), weight, own.reduction)
@@ -287,7 +287,8 @@ def _step(
     name: str,
     settings: LabSettings,
 ) -> tuple[Tokens, int]:
-    found = run_tokens(connection, packing.COLUMNS, where, limit=RUN_TOKENS)
+    share = fair_share(connection, where, STEP_TOKENS)
+    found = run_tokens(connection, packing.COLUMNS, share.ids)
     columns = dict(found.columns)
     if not found.rollouts:
         return Tokens({"completion_ids": np.zeros(0, np.int64)}, []), found.damaged

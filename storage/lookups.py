@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
 from opd.types import UserError
 from storage.schema import prompt, rollout, run
@@ -40,6 +40,15 @@ def rollout_row(connection: Connection, rollout_id: str) -> RowMapping:
     return _only(rows.mappings().first(), rollout_id)
 
 
+def version_of(connection: Connection, run_id: str) -> tuple[Any, ...]:
+    """Changes whenever records, steps or scores of the run do. Raises "not found"."""
+    row = run_row(connection, run_id)
+    count = connection.scalar(
+        select(func.count()).select_from(rollout).where(rollout.c.run_id == run_id)
+    )
+    return (*(row[name] for name in ("attempt", "status", "step", "bytes", "score")), count)
+
+
 def page_limit(limit: int) -> int:
     if not 0 <= limit <= MAX_LIMIT:
         raise UserError(f"must be 0 to {MAX_LIMIT} (got {limit})", where="limit")
@@ -53,8 +62,13 @@ def page_offset(offset: int) -> int:
 
 
 def fingerprint(row: Any) -> str:
-    """Under which name the run's token texts are stored."""
+    """Under which name the token texts of a rollout_row's run are stored."""
     return str(row["run_tokenizer"] or row["run_id"])
+
+
+def run_fingerprint(row: Any) -> str:
+    """As `fingerprint`, of a run_row."""
+    return str(row["tokenizer"] or row["id"])
 
 
 def _only(row: RowMapping | None, name: str) -> RowMapping:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from opd.types import Rollout, TokenRecord
 from storage import packing
+from storage.schema import BESIDE
 from storage.statistics import Statistics
 from storage.text import clean
 
@@ -26,8 +27,10 @@ class Rows:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     hot_tokens: list[dict[str, Any]] = field(default_factory=list)
-    scales: dict[str, float] = field(default_factory=dict)  # largest value of each metric
     bytes: int = 0
+    # Of all but what is BESIDE the run
+    scales: dict[str, float] = field(default_factory=dict)  # largest value of each metric
+    kl: tuple[float, int] = (0.0, 0)  # sum of the reverse KL, and over how many tokens
 
 
 class RowMaker:
@@ -61,7 +64,9 @@ class RowMaker:
 
     def _summarize(self, rows: Rows, kept: Sequence[Rollout]) -> None:
         statistics = Statistics([rollout.record for rollout in kept])
-        rows.scales = statistics.maxima()
+        records = [rollout.record for rollout in kept if rollout.kind != BESIDE]
+        own = statistics if len(records) == len(kept) else Statistics(records)
+        rows.scales, rows.kl = own.maxima(), own.kl()
         sums = statistics.sums()
         for number, (row, rollout) in enumerate(zip(rows.rollouts, kept, strict=True)):
             row["run_id"] = self._run_id
@@ -69,7 +74,8 @@ class RowMaker:
             same = {name: row[name] for name in ("run_id", "step", "kind")} | {
                 "rollout_id": row["id"]
             }
-            for position, heat in statistics.hottest(number, self._hot_tokens):
+            count = 0 if rollout.kind == BESIDE else self._hot_tokens
+            for position, heat in statistics.hottest(number, count):
                 hot = _hot_token(rollout.record, position)
                 rows.hot_tokens.append({**same, "position": position, "heat": heat, **hot})
 

@@ -13,6 +13,7 @@ from storage.schema import prompt, rollout, token_record
 
 ABOUT = ("id", "step", "kind", "group", "sample", "finish_reason", "reward", "tokens", "author")
 CHUNK = 128  # rollouts a query
+LEAST = 5  # tokens that a rollout counts as in a share
 ORDER = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)
 Array = NDArray[Any]
 
@@ -22,7 +23,8 @@ class RunTokens:
     """N tokens of R rollouts. Damaged records are left out and counted."""
 
     rollouts: list[dict[str, Any]]  # R rows: ABOUT, answer
-    columns: dict[str, Array]  # (N,) or (N, k); only those that every one of the R has
+    # (N,) or (N, k); only those that every one of the R has, and a mask where any of them has one
+    columns: dict[str, Array]
     lengths: NDArray[np.int64]  # (R,)
     damaged: int
 
@@ -38,55 +40,61 @@ class RunTokens:
         return np.arange(int(self.lengths.sum())) - np.repeat(starts, self.lengths)
 
 
-def run_tokens(
-    connection: Connection,
-    columns: Collection[str],
-    where: Sequence[ColumnElement[bool]],
-    *,
-    limit: int = 2_000_000,
-) -> RunTokens:
-    """The rollouts that `where` (conditions on the rollout table) finds, in the order of their
-    steps, up to `limit` tokens; `columns` are names of packing.COLUMNS.
+def run_tokens(connection: Connection, columns: Collection[str], ids: Sequence[str]) -> RunTokens:
+    """Those rollouts in the order of their steps; `columns` are names of packing.COLUMNS.
 
-    A column that some of the rollouts lack is left out, as is a top-k of another k.
+    A column that some of the rollouts lack is left out, as is a top-k of another k; where some
+    lack a mask, all of their tokens count.
     """
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Array]] = []
-    total = damaged = 0
-    ids = connection.scalars(select(rollout.c.id).where(*where).order_by(*ORDER)).all()
+    damaged = 0
     for row, arrays in read_records(connection, columns, ids):
         if arrays is None:
             damaged += 1
             continue
-        if total + row["tokens"] > limit and rows:
-            break
-        total += row["tokens"]
         rows.append(row)
         found.append(arrays)
+    if any("mask" in arrays for arrays in found):
+        for row, arrays in zip(rows, found, strict=True):
+            arrays.setdefault("mask", np.ones(row["tokens"], bool))
     lengths = np.array([row["tokens"] for row in rows], np.int64)
     return RunTokens(rows, {n: _joined(n, found) for n in _shared(found)}, lengths, damaged)
 
 
-def spread_ids(
-    connection: Connection, where: Sequence[ColumnElement[bool]], limit: int
-) -> tuple[list[str], int]:
-    """Ids of the rollouts that `where` finds and the number of all their tokens.
+@dataclass(frozen=True)
+class Share:
+    """Which of the rollouts that were asked for are read."""
 
-    Where these are more than `limit`, about `limit` tokens' worth, spread evenly over the steps.
+    ids: list[str]
+    tokens: int  # of all that were asked for
+    left_out: int  # rollouts that are not read
+
+
+def fair_share(connection: Connection, where: Sequence[ColumnElement[bool]], limit: int) -> Share:
+    """The rollouts that `where` (conditions on the rollout table) finds; where they have more than
+    `limit` tokens, about so many tokens' worth, spread evenly over the steps.
+
+    A rollout counts as LEAST tokens at least: what is known of it takes memory as well.
     """
     found = connection.execute(
-        select(rollout.c.id, rollout.c.tokens).where(*where).order_by(*ORDER)
+        select(rollout.c.id, rollout.c.step, rollout.c.tokens).where(*where).order_by(*ORDER)
     ).all()
-    total = sum(row.tokens for row in found)
+    tokens = sum(row.tokens for row in found)
+    total = sum(max(LEAST, row.tokens) for row in found)
     if total <= limit:
-        return [row.id for row in found], total
-    kept, passed, taken = [], 0, 0
-    for row in found:
-        passed += row.tokens
-        if taken + row.tokens <= passed * limit / total:
-            kept.append(row.id)
-            taken += row.tokens
-    return kept, total
+        return Share([row.id for row in found], tokens, 0)
+    random = np.random.default_rng(0)  # within a step by chance: groups come in an order
+    kept: set[str] = set()
+    passed = taken = 0
+    for row in sorted(found, key=lambda row: (row.step, random.random())):
+        size = max(LEAST, row.tokens)
+        passed += size
+        if taken + size <= passed * limit / total:
+            kept.add(row.id)
+            taken += size
+    ids = [row.id for row in found if row.id in kept]
+    return Share(ids, tokens, len(found) - len(ids))
 
 
 def read_records(

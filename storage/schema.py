@@ -22,6 +22,8 @@ from sqlalchemy import (
 
 from storage.packing import COLUMNS
 
+BESIDE = "branch"  # kind of rollouts that were asked for beside a run; its figures leave them out
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Engine, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table
 
 from storage.engine import read
-from storage.lookups import run_row
-from storage.run_tokens import read_records, spread_ids
-from storage.schema import rollout
+from storage.lookups import run_fingerprint, run_row, version_of
+from storage.run_tokens import fair_share, read_records
+from storage.schema import BESIDE, rollout
 from storage.vocabulary import Texts, read_texts
 
 MAX_TOKENS = 2_000_000  # a run of more is looked at by an even share of its rollouts
@@ -30,21 +30,27 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Where:
-    """Which rollouts of a run; None: all."""
+    """Which rollouts of a run; None: all, but those BESIDE the run."""
 
     kind: str | None = None
     min_step: int | None = None
     max_step: int | None = None
 
-    def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = [rollout.c.run_id == run_id]
-        if self.kind is not None:
-            found.append(rollout.c.kind == self.kind)
+    def conditions(self, run_id: str, table: Table = rollout) -> list[ColumnElement[bool]]:
+        """Of the table of rollouts, or another that has their run, kind and step."""
+        kind = table.c.kind
+        found: list[ColumnElement[bool]] = [table.c.run_id == run_id]
+        found.append(kind != BESIDE if self.kind is None else kind == self.kind)
         if self.min_step is not None:
-            found.append(rollout.c.step >= self.min_step)
+            found.append(table.c.step >= self.min_step)
         if self.max_step is not None:
-            found.append(rollout.c.step <= self.max_step)
+            found.append(table.c.step <= self.max_step)
         return found
+
+    @property
+    def wider(self) -> "tuple[Where, ...]":
+        """Itself, and what holds all of its rollouts."""
+        return (self, Where(self.kind), *(() if self.kind == BESIDE else (Where(),)))
 
 
 @dataclass(frozen=True)
@@ -149,15 +155,6 @@ def selection(engine: Engine, run_id: str, where: Where) -> Selection:
         return found
 
 
-def version_of(connection: Connection, run_id: str) -> tuple[Any, ...]:
-    """Changes whenever records of the run do."""
-    row = run_row(connection, run_id)
-    count = connection.scalar(
-        select(func.count()).select_from(rollout).where(rollout.c.run_id == run_id)
-    )
-    return (row["attempt"], row["step"], row["bytes"], count)
-
-
 def distinct_ids(ids: Array) -> Array:
     """The ids that occur, ascending, as int64."""
     if not len(ids) or int(ids.max()) > MAX_TABLE_ID:
@@ -173,7 +170,7 @@ class _Store:
         self._kept: OrderedDict[tuple[Any, Where], Selection] = OrderedDict()
 
     def find(self, run: Any, where: Where) -> Selection | None:
-        for wider in (where, Where(kind=where.kind), Where()):
+        for wider in where.wider:
             found = self._kept.get((run, wider))
             if found is None or (wider != where and found.capped):
                 continue
@@ -193,20 +190,26 @@ _stores: WeakKeyDictionary[Engine, _Store] = WeakKeyDictionary()
 
 
 def _load(connection: Connection, run_id: str, where: Where) -> Selection:
-    ids, total = spread_ids(connection, where.conditions(run_id), MAX_TOKENS)
+    share = fair_share(connection, where.conditions(run_id), MAX_TOKENS)
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Array]] = []
     damaged: list[dict[str, Any]] = []
-    for row, arrays in read_records(connection, _COLUMNS, ids):
+    for row, arrays in read_records(connection, _COLUMNS, share.ids):
         if arrays is None:
             damaged.append(row)
             continue
         rows.append(row)
         records.append(arrays)
-    tokenizer = run_row(connection, run_id)["tokenizer"] or run_id
+    tokenizer = run_fingerprint(run_row(connection, run_id))
     found = _joined(rows, records)
     texts = read_texts(connection, tokenizer, [int(i) for i in found.distinct])
-    return replace(found, damaged=damaged, total=total, capped=total > MAX_TOKENS, texts=texts)
+    return replace(
+        found,
+        damaged=damaged,
+        total=share.tokens,
+        capped=share.left_out > 0,
+        texts=texts,
+    )
 
 
 def _joined(rows: list[dict[str, Any]], records: list[dict[str, Array]]) -> Selection:

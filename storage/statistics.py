@@ -50,6 +50,11 @@ class Statistics:
             "student_logprob_sum": self._sums("student_logprobs")[0],
         }
 
+    def kl(self) -> tuple[float, int]:
+        """The sum of the reverse KL, and over how many tokens."""
+        values, usable = self._column("reverse_kl")
+        return float(values[usable].sum(dtype=np.float64)), int(usable.sum())
+
     def maxima(self) -> dict[str, float]:
         """The largest value of each metric; of signed ones, the largest magnitude."""
         found = {}

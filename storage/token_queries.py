@@ -13,8 +13,8 @@ from storage import packing
 from storage.engine import read
 from storage.lookups import fingerprint, rollout_row
 from storage.rollout_queries import record_row
-from storage.text import token_text
-from storage.vocabulary import Texts, read_texts
+from storage.rows import finite
+from storage.vocabulary import Texts, read_texts, text_of
 
 # At most 21 bytes a token; the entropies and the rest come when a view asks for them.
 MAIN_COLUMNS = (
@@ -96,10 +96,6 @@ def topk_range(
     ]
 
 
-def _text(token_id: int, texts: Texts) -> str:
-    return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"
-
-
 def _text_entry(stored: tuple[bytes, bool] | None) -> dict[str, Any]:
     if stored is None:
         return {"t": None}
@@ -113,13 +109,13 @@ def _text_entry(stored: tuple[bytes, bool] | None) -> dict[str, Any]:
 
 def _alternative(token_id: int, texts: Texts) -> dict[str, Any]:
     special = token_id in texts and texts[token_id][1]
-    return {"id": token_id, "text": _text(token_id, texts), "special": special}
+    return {"id": token_id, "text": text_of(token_id, texts), "special": special}
 
 
 def _choices(
     position: int, at: Mapping[str, Any], texts: Texts, count: int | None
 ) -> dict[str, Any]:
-    chosen = {f"{side}_logprob": _number(at.get(f"{side}_logprobs")) for side in _SIDES}
+    chosen = {f"{side}_logprob": finite(at.get(f"{side}_logprobs")) for side in _SIDES}
     found: dict[str, Any] = {
         "position": position,
         "token": {**_alternative(int(at["completion_ids"]), texts), **chosen},
@@ -136,18 +132,15 @@ def _alternatives(
     side, other = sides
     if f"{side}_topk_ids" not in at:
         return None, None
-    ids, logprobs, others, tail = (at[f"{side}_topk_{part}"] for part in packing.TOPK_PARTS)
+    ids, logprobs, tail = (at[f"{side}_topk_{part}"] for part in ("ids", "logprobs", "tail"))
+    others = at.get(f"{side}_topk_other", np.full(len(ids), np.nan))  # the other model's opinion
     listed = len(ids) if count is None else max(0, min(count, len(ids)))
     items = [
         {
             **_alternative(int(ids[rank]), texts),
-            f"{side}_logprob": _number(logprobs[rank]),
-            f"{other}_logprob": _number(others[rank]),
+            f"{side}_logprob": finite(logprobs[rank]),
+            f"{other}_logprob": finite(others[rank]),
         }
         for rank in range(listed)
     ]
-    return items, _number(tail + np.exp(logprobs[listed:], dtype=np.float64).sum())
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
+    return items, finite(tail + np.exp(logprobs[listed:], dtype=np.float64).sum())

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from storage.engine import read
-from storage.hot_tokens import text_of
-from storage.lookups import run_row
+from storage.lookups import run_fingerprint, run_row
 from storage.packing import TOPK_COLUMNS
-from storage.run_tokens import read_records, spread_ids
+from storage.run_tokens import Share, fair_share, read_records
 from storage.selection import Where
-from storage.vocabulary import read_texts
+from storage.vocabulary import read_texts, text_of
 
 MAX_TOPK_TOKENS = 500_000
 MAX_STOP_IDS = 4
@@ -70,7 +69,7 @@ def stops(engine: Engine, run_id: str, where: Where) -> dict[str, Any]:
     columns = ("completion_ids", "student_logprobs", "teacher_logprobs", *TOPK_COLUMNS)
     reading = _Reading(engine, run_id, where, columns)
     with read(engine) as connection:
-        tokenizer = run_row(connection, run_id)["tokenizer"] or run_id
+        tokenizer = run_fingerprint(run_row(connection, run_id))
     ends: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
     for row, record in reading:
         n = len(record["completion_ids"])
@@ -104,13 +103,14 @@ class _Reading:
     def __init__(self, engine: Engine, run_id: str, where: Where, columns: tuple[str, ...]) -> None:
         self._engine, self._run_id, self._where = engine, run_id, where
         self._columns = columns
-        self._damaged = self._rollouts = self._read = self._total = 0
+        self._share = Share([], 0, 0)
+        self._damaged = self._rollouts = self._read = 0
 
     def __iter__(self) -> Iterator[Record]:
         with read(self._engine) as connection:
             conditions = self._where.conditions(self._run_id)
-            ids, self._total = spread_ids(connection, conditions, MAX_TOPK_TOKENS)
-            for row, record in read_records(connection, self._columns, ids):
+            self._share = fair_share(connection, conditions, MAX_TOPK_TOKENS)
+            for row, record in read_records(connection, self._columns, self._share.ids):
                 if record is None:
                     self._damaged += 1
                     continue
@@ -123,8 +123,8 @@ class _Reading:
         return {
             "rollouts": self._rollouts,
             "read": self._read,
-            "stored": self._total,
-            "capped": self._total > MAX_TOPK_TOKENS,
+            "stored": self._share.tokens,
+            "capped": self._share.left_out > 0,
             "cap": MAX_TOPK_TOKENS,
             "damaged": self._damaged,
         }
@@ -136,9 +136,9 @@ def _overlap_of(record: Mapping[str, Array], counts: Array) -> tuple[Array, int]
     k = min(student.shape[1], teacher.shape[1])
     if not k:
         return np.zeros(4), 0
-    student, teacher = student[:, :k], teacher[:, :k]
-    same = student[:, :, None] == teacher[:, None, :]  # (n, k, k)
-    inside = {"student": same.any(2), "teacher": same.any(1)}
+    row = np.arange(len(student), dtype=np.int64)[:, None] << 32  # ids take 32 bits
+    student, teacher = student[:, :k] + row, teacher[:, :k] + row
+    inside = {"student": np.isin(student, teacher), "teacher": np.isin(teacher, student)}
     masses = [
         float(
             np.where(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 from storage.engine import read
 from storage.rows import in_chunks
 from storage.schema import vocabulary
+from storage.text import token_text
 
 Texts = dict[int, tuple[bytes, bool]]  # id → (bytes, special)
 MAX_CACHED = 16  # tokenizers
@@ -72,3 +73,8 @@ def read_texts(connection: Connection, fingerprint: str, ids: Collection[int]) -
     if missing:
         known.update(stored_texts(connection, fingerprint, missing))
     return {i: known[i] for i in ids if i in known}
+
+
+def text_of(token_id: int, texts: Texts) -> str:
+    """The text of one token alone; an unknown one as ⟨id⟩."""
+    return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"

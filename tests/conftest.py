@@ -73,6 +73,15 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 
 @pytest.fixture(scope="session")
+def inspected(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real run of two steps, and made-up ones, with the real server and supervisor."""
+    from tests.inspected import serving  # noqa: PLC0415 - loads torch
+
+    with serving(tmp_path_factory.mktemp("inspected")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def visitor(chromium: Any, site: Site) -> Iterator[Any]:
     """A browser context that holds the server's cookie; what it has loaded stays in its cache."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})

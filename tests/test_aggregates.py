@@ -1,6 +1,7 @@
 """Aggregates over a run and its filtered worst tokens, against plain loops over exported rows."""
 
 import math
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -438,6 +439,52 @@ def test_a_run_over_the_cap_is_read_in_an_even_share(
     assert not few["capped"] and few["counted"] == 160
     listed_there = queries.hot_tokens(engine, run_id, min_position=0)
     assert listed_there["capped"] and listed_there["total"] == found["counted"]
+
+
+def test_branches_count_only_where_they_are_asked_for(engine: Engine) -> None:
+    run_id, writer = stored.started(engine)
+    writer.step(stored.step_event(1), stored.texts)
+    before = queries.insight(engine, run_id, "tokens")["classes"], queries.diagnose(engine, run_id)
+    record = replace(stored.record(seed=9), reverse_kl=np.full(20, 50, np.float32))
+    branch = replace(stored.rollout(2, 9), kind="branch", record=record)
+    writer.step(StepEvent(2, {}, 20, 0.0, {}, [branch]), stored.texts)
+    after = queries.insight(engine, run_id, "tokens")["classes"], queries.diagnose(engine, run_id)
+    assert after == before
+    assert queries.insight(engine, run_id, "overlap")["step"] == [1]
+    assert queries.hot_tokens(engine, run_id, min_position=0)["total"] == 80
+    assert all(i["kind"] == "train" for i in queries.hot_tokens(engine, run_id)["items"])
+    assert queries.hot_tokens(engine, run_id, kind="branch", min_position=0)["total"] == 20
+    assert queries.insight(engine, run_id, "tokens", Where("branch", 2, 2))["counted"] == 20
+
+
+def test_one_bound_of_the_advantages_is_zero(engine: Engine) -> None:
+    run_id, writer = stored.started(engine)
+    reach = np.float32(0.8290607434845317)  # forty steps from −reach lead past 0
+    values = np.where(np.arange(20) < 5, 0, np.where(np.arange(20) < 12, reach, -reach))
+    one = replace(stored.rollout(), record=replace(stored.record(), advantages=values))
+    writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored.texts)
+    found = queries.insight(engine, run_id, "advantages")
+    assert sum(found["counts"][: found["edges"].index(0)]) == 8
+
+
+def test_many_alternatives_take_memory_in_proportion(engine: Engine) -> None:
+    """As an import may have them."""
+    run_id, writer = stored.started(engine)
+    random = np.random.default_rng(0)
+    ids = [random.permuted(np.tile(np.arange(900), (600, 1)), axis=1)[:, :450] for _ in range(2)]
+    tops = [TopK(i, *(np.full(i.shape, -7, np.float32),) * 2, np.zeros(600)) for i in ids]
+    record = replace(stored.record(600), student_topk=tops[0], teacher_topk=tops[1])
+    one = replace(stored.rollout(), record=record)
+    writer.step(StepEvent(1, {}, 600, 0.0, {}, [one]), lambda ids: {})
+    tracemalloc.start()
+    try:
+        found = queries.insight(engine, run_id, "overlap")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    shared = [len({*a} & {*b}) / 450 for a, b in zip(*(i.tolist() for i in ids), strict=True)]
+    assert found["overlap"] == [pytest.approx(mean(shared))]
+    assert peak < 60e6  # every pair of them: 121 MB
 
 
 def test_a_run_without_tokens(engine: Engine) -> None:

@@ -98,6 +98,19 @@ def test_n_and_p_go_through_the_worst_tokens(open_page: Visit, site: Any) -> Non
     page.wait_for_selector("#token-detail:not([data-index])")
 
 
+def test_capital_n_goes_through_the_worst_tokens_of_the_run(open_page: Visit, site: Any) -> None:
+    worst = queries.hot_tokens(site.engine, site.run_id, limit=4)["items"]
+    page = open_page(f"/rollout?id={longest(site)['id']}")
+    for place, key in ((0, "N"), (1, "N"), (2, "N"), (1, "P")):
+        page.keyboard.press(f"Shift+{key}")
+        item = worst[place]
+        page.wait_for_selector(
+            f'#token-view[data-ready="true"][data-rollout="{item["rollout_id"]}"]'
+        )
+        page.wait_for_selector(f'#token-detail[data-index="{item["position"]}"]')
+        expect(page.locator(".rt-head")).to_contain_text(f"worst token {place + 1} of")
+
+
 def test_an_address_names_token_and_metric(open_page: Visit, site: Any) -> None:
     rollout_id = worst_rollout(site)
     page = open_page(f"/rollout?id={rollout_id}&pos=17&metric=log_ratio")

@@ -1,24 +1,16 @@
 """What-if and the playground in a real browser, with the real server, supervisor and models."""
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from opd.config import parse
-from opd.worker.job import claim, run
-from storage import jobs, queries
-from storage.engine import open_database
+from tests.inspected import VIEW, Inspected, visiting
 
 pytestmark = pytest.mark.browser
-WAIT = 120_000  # ms: a busy machine takes long to load torch
 
 
 @dataclass(frozen=True)
@@ -31,83 +23,25 @@ class Studio:
         return self.page.request.get(f"{self.address}/api/v1/{path}").json()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A data directory with a run of the bundled pair of one step."""
-    folder = tmp_path_factory.mktemp("what-if")
-    engine = open_database(folder)
-    config = {
-        "name": "small",
-        "device": "cpu",
-        "steps": 1,
-        "threads": 1,
-        "prompts": {"count": 16, "probe": 0},
-        "sampling": {"prompts_per_step": 4, "group_size": 2, "max_new_tokens": 40},
-        "evaluation": {"prompts": 4, "keep": 4},
-    }
-    run_id = jobs.create_run(engine, parse(config))
-    job = claim(engine, folder, run_id, "cpu")
-    assert job is not None
-    assert run(job).status == "finished"
-    engine.dispose()
-    return folder, run_id
-
-
-@pytest.fixture(scope="module")
-def server(trained: tuple[Path, str]) -> Iterator[str]:
-    command = (sys.executable, "-m", "opd.cli.main", "serve", "--port", "0", "--view-token", "view")
-    process = subprocess.Popen(
-        [*command, "--data-dir", str(trained[0])], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    link = process.stdout.readline().strip()
-    try:
-        yield link
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with process.stdout:
-            process.stdout.read()
-        assert process.wait(timeout=30) == 0
-
-
 @pytest.fixture
-def studio(chromium: Any, trained: tuple[Path, str], server: str) -> Iterator[Studio]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(WAIT)
-    faults: list[str] = []
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    for _ in range(600):
-        try:
-            page.request.get(server)
-            break
-        except Exception as error:
-            if "ECONNREFUSED" not in str(error):
-                raise
-            page.wait_for_timeout(100)
-    yield Studio(server.partition("/?")[0], trained[1], page)
-    context.close()
-    assert faults == []
+def studio(chromium: Any, inspected: Inspected) -> Iterator[Studio]:
+    with visiting(chromium, inspected.link) as page:
+        yield Studio(inspected.address, inspected.run_id, page)
 
 
-def worst(trained: tuple[Path, str]) -> tuple[str, int]:
+def worst(inspected: Inspected) -> tuple[str, int]:
     """The run's worst token."""
-    engine = open_database(trained[0])
-    found = queries.rollouts(engine, trained[1], sort="-kl_max", kind="train", limit=1)
-    name = str(found["items"][0]["id"])
-    kl = queries.tokens(engine, name, ("reverse_kl",)).columns["reverse_kl"]
-    engine.dispose()
-    return name, int(np.argmax(kl))
+    name = str(inspected.rollouts(sort="-kl_max", kind="train")[0]["id"])
+    return name, int(np.argmax(inspected.columns(name)["reverse_kl"]))
 
 
 def shown(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def test_the_worst_token_goes_on_otherwise(studio: Studio, trained: tuple[Path, str]) -> None:
+def test_the_worst_token_goes_on_otherwise(studio: Studio, inspected: Inspected) -> None:
     page = studio.page
-    rollout, position = worst(trained)
+    rollout, position = worst(inspected)
     page.goto(f"{studio.address}/rollout?id={rollout}")
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
@@ -161,9 +95,9 @@ def open_branch(studio: Studio, branches: list[Any], best: Any, position: int) -
     page.locator(".wi-parent").wait_for()
 
 
-def test_what_cannot_be_is_said_beside_the_form(studio: Studio, trained: tuple[Path, str]) -> None:
+def test_what_cannot_be_is_said_beside_the_form(studio: Studio, inspected: Inspected) -> None:
     page = studio.page
-    rollout, position = worst(trained)
+    rollout, position = worst(inspected)
     page.goto(f"{studio.address}/rollout?id={rollout}&pos={position}&tab=what-if")
     page.wait_for_selector(".wi-choices input:checked")
     page.locator("#wi-limit").fill("2048")
@@ -225,14 +159,14 @@ def test_the_bundled_pair_answers_without_a_run(studio: Studio) -> None:
     assert "said=" in page.url
 
 
-def test_viewers_see_why_they_cannot_ask(studio: Studio, trained: tuple[Path, str]) -> None:
+def test_viewers_see_why_they_cannot_ask(studio: Studio, inspected: Inspected) -> None:
     page = studio.page
     page.context.clear_cookies()
-    page.request.get(f"{studio.address}/?token=view")
+    page.request.get(f"{studio.address}/?token={VIEW}")
     page.goto(f"{studio.address}/playground?run={studio.run_id}")
     page.get_by_text("for viewing only").wait_for()
     assert page.locator("#pg-send").is_disabled() and page.locator("#pg-message").is_disabled()
-    rollout, position = worst(trained)
+    rollout, position = worst(inspected)
     page.goto(f"{studio.address}/rollout?id={rollout}&pos={position}&tab=what-if")
     page.get_by_text("for viewing only").wait_for()
     assert page.locator("#wi-go").is_disabled()

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from storage.engine import open_database
 from storage.queries import Question, comparison
 from storage.records import RunWriter
 from tests.api_client import Api
-from tests.stored import OWNER, rollout, texts
+from tests.stored import OWNER, rollout, started, texts
 
 SECONDS = {"sample": 0.5, "teacher": 0.25}
 
@@ -203,6 +204,16 @@ def test_shared_prompts_with_the_newest_rollout_of_each(api: Api, engine: Engine
     alone = a_run(engine, {}, [0.5])
     page = api.get("/compare/prompts", runs=f"{first},{alone}", limit=1, offset=1)
     assert (page["total"], len(page["items"])) == (2, 1)
+
+
+def test_first_answers_scored_again_are_not_the_newest(api: Api, engine: Engine) -> None:
+    run_id, writer = started(engine)
+    fresh = rollout(0, 5, kind="eval")
+    for step in (0, 4):
+        again = replace(fresh, step=step, kind="probe", sample=0)
+        writer.evaluation(EvaluationEvent(step, [], [again, *([] if step else [fresh])]), texts)
+    [item] = api.get("/compare/prompts", runs=run_id)["items"]
+    assert (item["rollouts"][run_id]["kind"], item["rollouts"][run_id]["step"]) == ("eval", 0)
 
 
 def test_disk_is_walked_and_kept_for_a_while(api: Api, engine: Engine, tmp_path: Path) -> None:

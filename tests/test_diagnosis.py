@@ -16,12 +16,13 @@ from opd.types import StepEvent
 from storage import diagnosis_look, schema, signals_models, signals_tokens
 from storage.diagnosis_cards import CODES
 from storage.diagnosis_look import Look
-from storage.engine import begin, open_database
+from storage.engine import begin, open_database, read
+from storage.lookups import run_row
 from storage.queries import diagnose, rollouts
 from storage.records import RunWriter
 from storage.run_tokens import RunTokens
 from storage.signals_tokens import looping
-from tests import diagnosed
+from tests import diagnosed, stored
 from tests.diagnosed import EOS, OTHER_END, ROLLOUTS, STEPS, TOKENS, Columns, Fault
 
 ROOT = Path(__file__).parents[1]
@@ -394,6 +395,21 @@ def test_a_large_run_is_looked_at_in_part(engine: Engine, monkeypatch: pytest.Mo
     seen = found["looked_at"]
     assert seen["rollouts"] == seen["skipped"] == STEPS * ROLLOUTS // 2
     assert seen["steps"] == STEPS and codes(found) == ["stop-mismatch"]
+
+
+def test_a_share_has_every_sample_of_a_group(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis_look, "MAX_TOKENS", 160)
+    run_id, writer = stored.started(engine)
+    for step in range(1, 9):
+        kept = [stored.rollout(step, 0, sample) for sample in range(4)]
+        writer.step(StepEvent(step, {}, 80, 0.0, {}, kept), stored.texts)
+    with read(engine) as connection:
+        found = diagnosis_look.look(connection, run_row(connection, run_id))
+    assert len(found.ids) <= 160 and found.skipped == 24
+    assert len({r["step"] for r in found.tokens.rollouts}) == 8
+    assert len({r["sample"] for r in found.tokens.rollouts}) > 1
 
 
 def test_a_finding_is_kept_until_the_run_goes_on(engine: Engine) -> None:

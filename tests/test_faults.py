@@ -197,7 +197,7 @@ def test_memory_that_runs_out_on_the_host(desk):
     run = desk.run(run_id)
     assert (run["status"], run["error_kind"]) == ("failed", "out of memory"), done.stderr[-3000:]
     assert "micro_batch_tokens" in run["hint"]
-    assert kept(desk, run_id) == [0]
+    assert set(kept(desk, run_id)) == {0}
 
 
 @pytest.mark.parametrize(

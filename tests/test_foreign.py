@@ -151,6 +151,18 @@ def test_no_rank_and_no_alternatives_are_left_empty(tmp_path: Path) -> None:
     assert rollout.record.teacher_rank is None and rollout.record.teacher_topk is None
 
 
+def test_an_untold_prompt_is_no_text_of_its_first_token(tmp_path: Path) -> None:
+    """An answer that gives ids and no texts."""
+    bare = [
+        entry and {i: {"logprob": e["logprob"], "rank": e["rank"]} for i, e in entry.items()}
+        for entry in SCORED
+    ]
+    line = {**TEACHER, "prompt_logprobs": bare, "prompt_length": 2, "prompt": "a whole question"}
+    source = open_rollouts(written(tmp_path / "in.jsonl", line))
+    [rollout] = source.rollouts
+    assert rollout.prompt == "a whole question" and source.texts == {}
+
+
 def changed(at: int, value: Any) -> dict[str, Any]:
     entries = [*SCORED[:at], value, *SCORED[at + 1 :]]
     return {**TEACHER, "prompt_length": 2, "prompt_logprobs": entries}
@@ -277,6 +289,10 @@ def test_chats_are_rendered_by_whom_is_asked(tmp_path: Path) -> None:
         ({"prompt": [["a"]], "completion": ["a"]}, "row 1, prompt[0]: must be a message"),
         ({"prompt": ["a"], "completion": ["b"], "step": [-1]}, "row 1, step: must be a whole"),
         ({"prompt": ["a"], "completion": ["b"], "r": [math.inf]}, "row 1, reward: must be a"),
+        (
+            {"prompt": ["a"], "completion": ["b"], "q": [1.0], "r": [math.inf]},
+            "row 1, reward: must be a",
+        ),
         ({"prompt": ["a"]}, "completion_token_ids: is missing or empty"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from api_client import Api
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored import started, step_event, texts
+from stored import rollout, started, step_event, texts
 
 from opd import bounds, lab
 from opd import divergences as d
@@ -436,6 +436,40 @@ def test_a_run_by_steps_within_a_range_and_a_budget(engine, tmp_path, monkeypatc
     monkeypatch.setattr(stored_lab, "RUN_TOKENS", 200)
     few = api.get(f"/runs/{run_id}/lab")
     assert few["every"] > 1 and [i["step"] for i in few["items"]] == [1, 4]
+
+
+def test_a_large_step_is_read_by_a_share_and_bounded_piece_by_piece(engine, tmp_path, monkeypatch):
+    run_id, _ = stored(engine, steps=2)
+    api = Api(engine, tmp_path)
+    whole = api.get(f"/runs/{run_id}/lab", objective="jsd")
+    monkeypatch.setattr(lab, "CHUNK", 7)
+    assert api.get(f"/runs/{run_id}/lab", objective="jsd") == whole
+    monkeypatch.setattr(stored_lab, "STEP_TOKENS", 40)
+    few = api.get(f"/runs/{run_id}/lab", objective="jsd")
+    assert [(i["step"], i["rollouts"], i["tokens"]) for i in few["items"]] == [
+        (1, 2, 40),
+        (2, 2, 40),
+    ]
+
+
+def test_a_mask_that_some_records_lack_stays_that_of_the_others(engine, tmp_path):
+    run_id, writer = started(engine)
+    masked, plain = (rollout(1, group) for group in range(2))
+    masked = replace(masked, record=replace(masked.record, mask=np.zeros(20, np.float32)))
+    plain = replace(plain, record=replace(plain.record, mask=None))
+    writer.step(StepEvent(1, {}, 40, 0.0, {}, [masked, plain]), texts)
+    [item] = Api(engine, tmp_path).get(f"/runs/{run_id}/lab")["items"]
+    assert (item["tokens"], item["kept"]) == (40, 20)
+
+
+def test_a_rewarded_loss_without_what_weighs_it_is_not_told(engine, tmp_path):
+    """Answers of the teacher were sampled by nobody who is trained."""
+    run_id, writer = started(engine, objective={"reward_weight": 0.5})
+    given = rollout(1, 0)
+    record = replace(given.record, advantages=np.ones(20, np.float32), sampler_logprobs=None)
+    writer.step(StepEvent(1, {}, 20, 0.0, {}, [replace(given, record=record)]), texts)
+    [item] = Api(engine, tmp_path).get(f"/runs/{run_id}/lab")["items"]
+    assert item["loss"] and item["trained"] is None
 
 
 def test_damaged_records_are_left_out_of_a_run_and_named_for_a_rollout(engine, tmp_path):

@@ -114,6 +114,17 @@ def test_a_run_report_holds_its_worst_rollouts_with_their_stored_numbers(engine:
     assert {t["rollout_id"] for t in data["hot"]} <= {r["id"] for r in data["rollouts"]}
 
 
+def test_branches_are_not_the_runs_worst_rollouts(engine: Engine) -> None:
+    run_id, writer = started(engine)
+    record = rollout(1, 0).record
+    assert record.reverse_kl is not None
+    worse = replace(record, reverse_kl=record.reverse_kl + 9)
+    kept = [rollout(1, 0), replace(rollout(1, 1), kind="branch", record=worse)]
+    writer.step(StepEvent(1, {}, 40, 0.0, {}, kept), texts)
+    data = json.loads(blocks(report(engine, run_id).html)["report"])
+    assert [r["kind"] for r in data["rollouts"]] == ["train"]
+
+
 def test_every_tokens_alternatives_are_those_of_the_server(engine: Engine) -> None:
     run_id = filled(engine, 1)
     [item] = queries.rollouts(engine, run_id)["items"]

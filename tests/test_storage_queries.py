@@ -261,6 +261,18 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
             queries.topk(engine, rollout_id, position)
 
 
+def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
+    run_id, writer = stored.started(engine)
+    record = stored.record()
+    assert record.teacher_topk is not None
+    bare = replace(record, teacher_topk=replace(record.teacher_topk, other_logprobs=None))
+    one = stored.rollout(record=bare)
+    writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored.texts)
+    found = queries.topk(engine, first_id(engine, run_id), 3)
+    assert {entry["student_logprob"] for entry in found["teacher"]} == {None}
+    assert None not in {entry["teacher_logprob"] for entry in found["teacher"]}
+
+
 def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
     found = queries.hot_tokens(engine, run_id, limit=100)
     assert found["total"] == 14 * 3

@@ -299,6 +299,25 @@ def test_an_import_is_seen_only_once_it_is_whole(engine: Engine) -> None:
     assert queries.rollouts(engine, run_id)["total"] == 150
 
 
+def test_the_kl_of_an_import_is_the_mean_of_what_counts(engine: Engine) -> None:
+    run_id = imported(engine)
+    mask = np.array([1, 0, 0, 0], np.float32)
+    kl = np.array([4, 9, 9, 9], np.float32)
+    masked = stored.rollout(
+        kind="import", record=replace(stored.record(4), reverse_kl=kl, mask=mask)
+    )
+    whole = stored.rollout(
+        kind="import", record=replace(stored.record(2), reverse_kl=np.float32([1, 1]))
+    )
+    odd = np.full(20, 50, np.float32)
+    branch = stored.rollout(kind="branch", record=replace(stored.record(), reverse_kl=odd))
+    import_rollouts(engine, run_id, [masked, whole, branch], stored.texts)
+    run = queries.run(engine, run_id)
+    assert run["kl"] == pytest.approx((4 + 1 + 1) / 3)
+    assert run["scales"]["reverse_kl"] == 4
+    assert queries.hot_tokens(engine, run_id)["total"] == 3
+
+
 def test_a_broken_import_leaves_nothing(engine: Engine) -> None:
     run_id = imported(engine)
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AfterValidator
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator, BaseModel, Field
 from starlette.responses import Response
 
 from app.api.inputs import Database, Offset, Text
@@ -25,50 +25,38 @@ def _ids(text: str) -> str:
     return text
 
 
-Runs = Annotated[str, Query(max_length=2_000), AfterValidator(_ids)]
-Metric = Annotated[Text, Query(max_length=420)]
-Baseline = Annotated[str, Query(pattern=r"^(run-[a-z0-9-]{1,80})?$")]
+Runs = Annotated[str, Field(max_length=2_000), AfterValidator(_ids)]
+Metric = Annotated[Text, Field(max_length=420)]
 
 
-def _question(
-    runs: Runs,
-    x: Literal["step", "tokens", "flops", "seconds"] = "step",
-    metric: Metric = "score",
-    second: Metric = "",
-    target: Annotated[float | None, Query(allow_inf_nan=False)] = None,
-    direction: Literal["auto", "at_least", "at_most"] = "auto",
-    baseline: Baseline = "",
-    interpolate: bool = False,
-    smoothing: Annotated[float, Query(ge=0, le=0.999)] = 0.0,
-    band: Literal["range", "standard_error"] = "range",
-) -> queries.Question:
-    return queries.Question(
-        runs.split(","),
-        x=x,
-        metric=metric,
-        second=second,
-        target=target,
-        direction=direction,
-        baseline=baseline,
-        interpolate=interpolate,
-        smoothing=smoothing,
-        band=band,
-    )
+class Asked(BaseModel):
+    """As queries.Question; runs with commas between."""
 
+    runs: Runs
+    x: Literal["step", "tokens", "flops", "seconds"] = "step"
+    metric: Metric = queries.Question.metric
+    second: Metric = ""
+    target: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    direction: Literal["auto", "at_least", "at_most"] = "auto"
+    baseline: Annotated[str, Field(pattern=r"^(run-[a-z0-9-]{1,80})?$")] = ""
+    interpolate: bool = False
+    smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.0
+    band: Literal["range", "standard_error"] = "range"
 
-Asked = Annotated[queries.Question, Depends(_question)]
+    def question(self) -> queries.Question:
+        return queries.Question(**{**self.model_dump(), "runs": self.runs.split(",")})
 
 
 @router.get("/compare")
-def compare(request: Request, engine: Database, asked: Asked) -> Response:
+def compare(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
     """Curves, what a threshold costs, with ratios, what differs, and groups of seeds."""
-    return Json(_compared(request, engine, asked))
+    return Json(_compared(request, engine, asked.question()))
 
 
 @router.get("/compare.csv")
-def compare_csv(request: Request, engine: Database, asked: Asked) -> Response:
+def compare_csv(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
     """The table of thresholds, a line a run."""
-    found = _compared(request, engine, asked)
+    found = _compared(request, engine, asked.question())
     headers = {"content-disposition": 'attachment; filename="compare.csv"'}
     return Response("".join(_lines(found)), media_type="text/csv", headers=headers)
 
@@ -76,7 +64,7 @@ def compare_csv(request: Request, engine: Database, asked: Asked) -> Response:
 @router.get("/compare/prompts")
 def compare_prompts(
     engine: Database,
-    runs: Runs,
+    runs: Annotated[Runs, Query()],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     offset: Offset = 0,
 ) -> Response:
@@ -84,8 +72,8 @@ def compare_prompts(
     return Json(queries.shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
 
 
-def _compared(request: Request, engine: Database, asked: queries.Question) -> dict[str, Any]:
-    found = queries.comparison(engine, asked)
+def _compared(request: Request, engine: Database, question: queries.Question) -> dict[str, Any]:
+    found = queries.comparison(engine, question)
     for run in found["runs"]:
         run["disk"] = queries.disk_use(request.app.state.data_dir, run["id"])
     return found

@@ -91,14 +91,14 @@ def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
 
 
 @router.patch("/runs/{run_id}")
-def edit_run(engine: Database, run_id: RunId, body: EditRun) -> Response:
+def edit_run(request: Request, engine: Database, run_id: RunId, body: EditRun) -> Response:
     if body.name is not None:
         jobs.rename(engine, run_id, body.name)
     if body.tags is not None:
         jobs.set_tags(engine, run_id, body.tags)
     if body.notes is not None:
         jobs.set_notes(engine, run_id, body.notes)
-    return Json(queries.run(engine, run_id))
+    return get_run(request, engine, run_id)
 
 
 @router.delete("/runs/{run_id}")

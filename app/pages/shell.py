@@ -4,14 +4,15 @@ Every page is a constant template; what users and models wrote is fetched by the
 the REST routes and put on the page as text nodes, so no data passes through a template.
 """
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import orjson
 
 from app.pages import compare, new, playground, rollout, rollouts, run, runs, tour
+from app.scripts import STATIC, sources
 
-STATIC = Path(__file__).parent.parent / "static"
+PAGES = ("runs", "new", "run", "rollouts", "rollout", "compare", "playground", "tour")
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")
 MONO = ("ui-monospace", "monospace")
 
@@ -53,8 +54,16 @@ def mount_options() -> dict[str, Any]:
 
 
 def head() -> str:
-    """Links to style sheets and the first script, relative so that a path prefix is kept."""
+    """Links to style sheets and the first script, relative so that a path prefix is kept; and which
+    scripts each page needs, so that the first one fetches them all at once."""
     styles = [
         f'<link rel="stylesheet" href="static/{p.name}">' for p in sorted(STATIC.glob("*.css"))
     ]
-    return "\n".join([*styles, '<script type="module" src="static/main.js"></script>'])
+    scripts = orjson.dumps({page: [*sources(f"{page}.js")] for page in PAGES}).decode()
+    return "\n".join(
+        [
+            *styles,
+            f'<script type="application/json" id="opd-scripts">{scripts}</script>',
+            '<script type="module" src="static/main.js"></script>',
+        ]
+    )

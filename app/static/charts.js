@@ -55,7 +55,7 @@ export class Chart {
   }
 }
 
-const CONFIG = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: "hover" };
+const CONFIG = { displaylogo: false, responsive: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"], displayModeBar: "hover" };
 
 function style(trace, colour, points) {
   const rest = { ...trace };
@@ -77,7 +77,7 @@ function frame(look, many, layout) {
     height: layout.height ?? 196, margin: { l: 44, r: 12, t: many ? 22 : 8, b: 28 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 11, color: look.ink }, hovermode: "x unified",
     hoverlabel: { bgcolor: look.surface, bordercolor: look.line, font: { color: look.ink, size: 12 } },
-    showlegend: many, legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11, color: look.muted } },
+    showlegend: many, legend: { orientation: "h", traceorder: "normal", x: 0, yref: "container", y: 1, yanchor: "top", font: { size: 11, color: look.muted } },
     xaxis: { ...axis, tickformat: "d", ...layout.xaxis }, yaxis: { ...axis, rangemode: "tozero", tickformat: "~g", ...layout.yaxis },
     uirevision: layout.uirevision ?? "kept", dragmode: "zoom", shapes: layout.shapes ?? [],
   };

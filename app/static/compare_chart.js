@@ -2,7 +2,7 @@
 import { Chart } from "./charts.js";
 import { AXES, labelOf } from "./compare_controls.js";
 import { h } from "./dom.js";
-import { plain } from "./format.js";
+import { number, percent, plain } from "./format.js";
 import { isDark, onTheme } from "./theme.js";
 
 // Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
@@ -72,14 +72,14 @@ export class CompareCharts {
       height: HEIGHT, uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),
       xaxis: { type: type(state.logx), tickformat: found.x === "step" ? "d" : "~s", dtick: null },
       yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? ".0%" : "~g" },
-      shapes: target === null ? [] : [threshold(target)],
+      shapes: target === null ? [] : [threshold(target, share ? percent(target, 1) : number(target))],
     });
   }
 }
 
-function threshold(y) {
+function threshold(y, text) {
   const color = isDark() ? "#a0a5ad" : "#5d6066";
-  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1, dash: "dot" } };
+  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1, dash: "dot" }, label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } } };
 }
 
 function runTraces(one, found, smooth) {

@@ -7,8 +7,8 @@ export const DEFAULTS = {
   target: "", direction: "auto", baseline: "", interpolate: "",
 };
 export const AXES = [["step", "Steps"], ["tokens", "Student tokens"], ["flops", "FLOPs"], ["seconds", "Training time"]];
-const BANDS = [["range", "lowest to highest"], ["standard_error", "± 1 standard error"]];
-const DIRECTIONS = [["auto", "as the metric"], ["at_least", "≥ at least"], ["at_most", "≤ at most"]];
+const BANDS = [["range", "lowest–highest"], ["standard_error", "± 1 standard error"]];
+const DIRECTIONS = [["auto", "by the metric"], ["at_least", "≥ at least"], ["at_most", "≤ at most"]];
 
 export class Controls {
   constructor(state, change) {
@@ -26,7 +26,7 @@ export class Controls {
     this.smoothed = h("span", { class: "num cmp-weight" });
     this.boxes = Object.fromEntries(["logx", "logy", "group", "interpolate"].map((name) => [name, this.box(name)]));
     this.target = h("input", {
-      class: "field narrow", id: "cmp-target", type: "number", step: "any", placeholder: "common", "aria-label": "Threshold",
+      class: "field narrow", id: "cmp-target", type: "number", step: "any", placeholder: "common best", "aria-label": "Threshold",
       oninput: debounce(250, () => this.target.validity.valid && change({ target: this.target.value })),
     });
     this.element = this.bar();
@@ -80,7 +80,7 @@ export class Controls {
       element.replaceChildren(...options.map(([key, label]) => h("option", { value: key, text: label })));
       element.value = value;
     };
-    const options = [...new Set([...names, this.state.y])].map((name) => [name, labelOf(name)]);
+    const options = [...new Set([...names, this.state.y])].map((name) => [name, labelOf(name).split(", ")[0]]);
     fillIn(this.y, options, this.state.y);
     fillIn(this.second, [["none", "nothing else"], ...options], this.state.second);
   }

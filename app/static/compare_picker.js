@@ -1,7 +1,7 @@
 // Finds runs by name and adds them to the comparison.
 import { get } from "./api.js";
 import { button, debounce, fill, h } from "./dom.js";
-import { ago, number, percent, plain } from "./format.js";
+import { ago, nats, percent, plain } from "./format.js";
 import { MOST } from "./compare_controls.js";
 
 const OFFERED = 8;
@@ -15,7 +15,7 @@ export class Picker {
       oninput: debounce(150, () => this.look()), onfocus: () => this.look(),
       onkeydown: (e) => this.keys(e),
     });
-    this.list = h("div", { class: "cmp-found", hidden: true });
+    this.list = h("div", { class: "popup cmp-found", hidden: true });
     this.element = h("div", { class: "cmp-picker" }, this.field, this.list);
     this.element.addEventListener("focusout", (e) => !this.element.contains(e.relatedTarget) && this.close());
   }
@@ -41,7 +41,7 @@ export class Picker {
   }
 
   offer(run) {
-    const told = [run.status, run.score === null ? "" : percent(run.score), run.kl === null ? "" : `KL ${number(run.kl)}`, ago(run.created_at)];
+    const told = [run.status, run.score === null ? "" : percent(run.score), run.kl === null ? "" : `KL ${nats(run.kl)}`, ago(run.created_at)];
     return button("", () => this.take(run.id), { class: "cmp-offer", "data-offer": run.id }).appendChild(
       h("span", {}, h("span", { text: plain(run.name || run.id, 60) }), h("span", { class: "muted", text: ` ${told.filter(Boolean).join(" · ")}` })),
     ).parentElement;

@@ -3,7 +3,7 @@ import { get, page } from "./api.js";
 import { letterOf, swatch } from "./compare_chart.js";
 import { button, fill, h, link } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
-import { integer, number, plain } from "./format.js";
+import { integer, nats, plain } from "./format.js";
 import { glyphs } from "./glyphs.js";
 
 const PAGE = 10;
@@ -53,7 +53,7 @@ export class Prompts {
     const cells = this.runs.map((run, place) => {
       const own = item.rollouts[run];
       if (!own) return h("td", { class: "muted", text: "–" });
-      const told = [own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong", own.kl_mean === null ? "" : `KL ${number(own.kl_mean)}`, `step ${integer(own.step)}`];
+      const told = [own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong", own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`, `step ${integer(own.step)}`];
       const beside = place > 0 && first ? { id: first.id, with: own.id } : { id: own.id };
       const title = place > 0 && first ? `Beside ${letterOf(0)}, token by token` : "Token by token";
       return h("td", { "data-beside": own.id }, link(told.filter(Boolean).join(" · "), page("rollout", beside), { title }));

@@ -10,7 +10,7 @@ const AXIS_HEADS = [["step", "Steps"], ["tokens", "Tokens"], ["flops", "Compute"
 const EXCLUDED = "Training time: sampling, coach, student, optimizer and storing. Waiting, loading and evaluating are not in it.";
 
 function table(label, heads, rows) {
-  const cells = heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title, text }));
+  const cells = heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text));
   return h("table", { class: "table", "aria-label": label }, h("thead", {}, h("tr", {}, cells)), h("tbody", {}, rows));
 }
 
@@ -52,7 +52,7 @@ export function reachTable(found, state, choose) {
   const rows = reach.items.map((item, place) => reachRow(item, { found, place, value, choose }));
   const groups = state.group === "1" ? reach.groups.filter((group) => group.n > 1) : [];
   return [
-    h("p", { class: "cmp-said", id: "cmp-said", text: said(reach, value) }),
+    h("p", { class: "caption", id: "cmp-said", text: said(reach, value) }),
     table("Cost of the threshold", heads, [...rows, ...groups.map((group) => groupRow(group, found))]),
   ];
 }
@@ -96,14 +96,15 @@ export function differenceTable(found) {
   const { fields, equal } = found.differences;
   const rest = `${integer(equal)} equal ${equal === 1 ? "field" : "fields"}`;
   if (!fields.length) return h("div", { class: "face" }, h("strong", { text: found.runs.length > 1 ? "Nothing differs" : "One run alone" }), h("p", { text: `${rest}.` }));
-  const heads = [["Field"], ...found.runs.map((run) => [plain(run.name || run.id, 32)])];
+  const heads = [["Field"], ...found.runs.map((run, place) => [[swatch(place), plain(run.name || run.id, 32)]])];
   const rows = fields.map(({ field, values }) =>
     h("tr", { "data-field": field }, h("td", { class: "mono", text: plain(field, 120) }), found.runs.map((run) => h("td", { class: "cmp-value", text: valueText(values[run.id]) }))),
   );
-  return [table("Differences", heads, rows), h("p", { class: "cmp-said muted", text: `Not shown: ${rest}.` })];
+  return [table("Differences", heads, rows), h("p", { class: "caption", text: `Not shown: ${rest}.` })];
 }
 
 function valueText(value) {
   if (value === null || value === undefined) return "–";
+  if (typeof value === "number") return plain(String(Number(value.toPrecision(6))));
   return plain(typeof value === "string" ? value || "“”" : JSON.stringify(value), 200);
 }

@@ -15,10 +15,8 @@ export class Diagnosis {
     this.open = new Set();
     this.count = h("span", { class: "muted num" });
     this.body = h("div", { class: "diagnosis-body", "aria-live": "polite" });
-    this.element = h(
-      "section", { class: "panel diagnosis", "aria-label": "Diagnosis" },
-      h("header", {}, h("h2", { text: "Diagnosis" }), h("span", { class: "spacer" }), this.count), this.body,
-    );
+    this.head = h("header", {}, h("h2", { text: "Diagnosis" }), h("span", { class: "spacer" }), this.count);
+    this.element = h("section", { class: "panel diagnosis", "aria-label": "Diagnosis" }, this.head, this.body);
     loading(this.body, "the diagnosis");
     document.addEventListener("visibilitychange", () => this.owed && this.refresh());
   }
@@ -44,6 +42,7 @@ export class Diagnosis {
     } catch (error) {
       this.print = "";
       this.count.textContent = "";
+      this.head.hidden = false;
       failed(this.body, error, () => this.look());
     }
     this.last = performance.now();
@@ -56,6 +55,7 @@ export class Diagnosis {
     const focused = document.activeElement?.closest?.("[data-code]")?.dataset.code;
     this.element.dataset.findings = items.length;
     this.count.textContent = items.length ? `${items.length} ${items.length === 1 ? "finding" : "findings"} in ${amount(seen)}` : "";
+    this.head.hidden = !items.length; // without findings it is one line
     fill(this.body, items.map((item) => this.finding(item)), this.rest(answer));
     if (focused) this.body.querySelector(`[data-code="${focused}"] > summary`)?.focus();
   }
@@ -69,7 +69,7 @@ export class Diagnosis {
   finding(item) {
     const word = WORDS[item.severity] ?? item.severity;
     const title = [
-      h("span", { class: `diagnosis-mark ${item.severity}` }, h("span", { class: "diagnosis-icon", "aria-hidden": "true", text: "!" }), h("span", { text: word })),
+      h("span", { class: `severity ${item.severity}` }, h("span", { class: "severity-icon", "aria-hidden": "true", text: "!" }), h("span", { text: word })),
       h("strong", { text: item.title }),
     ];
     return this.foldable(
@@ -98,7 +98,7 @@ export class Diagnosis {
     if (open) says += ` · ${open} of ${silent.length + items.length} checks could not be judged`;
     if (!items.length && !enough) says = seen.rollouts ? `Too little to judge yet: ${amount(seen)}` : "Nothing to judge yet: no rollouts are stored";
     const why = !enough && !items.length && h("p", { class: "muted", text: "The checks need some hundred tokens and eight steps; they look again as steps come in. Rollouts are kept as records.every and records.rollouts_per_step say." });
-    return this.foldable("", h("span", { class: "muted", text: says }), h("div", { class: "diagnosis-more wide" }, why, checks(silent), note(seen)));
+    return this.foldable("", [!items.length && h("h2", { text: "Diagnosis" }), h("span", { class: "muted", text: says })], h("div", { class: "diagnosis-more wide" }, why, checks(silent), note(seen)));
   }
 }
 

@@ -2,13 +2,13 @@
 import { get, send } from "./api.js";
 import { button, fill, h, poll } from "./dom.js";
 import { errorBox } from "./faces.js";
-import { withUnit } from "./format.js";
+import { coach, withUnit } from "./format.js";
 
 const SEVERITIES = [
   ["error", "✕", "Error"], ["warning", "!", "Warning"], ["info", "i", "Good to know"], ["ok", "✓", "In order"],
 ];
 const LOOK_EVERY = 700; // ms
-const PHASES = { always: "always", sampling: "sampling", reading: "teacher reads", update: "update" };
+const PHASES = { always: "always", sampling: "sampling", reading: "coach reads", update: "update" };
 
 export class Doctor {
   /** `configOf` gives the form's configuration; `onProblems` shows those of its fields. */
@@ -108,7 +108,7 @@ function summary(findings) {
 
 function mark(severity) {
   const [, icon, word] = SEVERITIES.find(([key]) => key === severity) ?? SEVERITIES[2];
-  return h("span", { class: `doctor-mark ${severity}` }, h("span", { class: "doctor-icon", "aria-hidden": "true", text: icon }), word);
+  return h("span", { class: `severity ${severity}` }, h("span", { class: "severity-icon", "aria-hidden": "true", text: icon }), word);
 }
 
 function card(finding) {
@@ -117,9 +117,9 @@ function card(finding) {
     : null;
   return h(
     "article", { class: "doctor-finding", "data-code": finding.code, "data-severity": finding.severity },
-    h("h3", {}, mark(finding.severity), h("span", { text: finding.title })),
-    h("p", { text: finding.text }),
-    finding.advice ? h("p", { class: "doctor-advice" }, h("strong", { text: "Change: " }), finding.advice) : null,
+    h("h3", {}, mark(finding.severity), h("span", { text: coach(finding.title) })),
+    h("p", { text: coach(finding.text) }),
+    finding.advice ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), coach(finding.advice)) : null,
     evidence,
   );
 }
@@ -128,7 +128,7 @@ function memoryTable(memory) {
   const size = (bytes) => withUnit(bytes, "B");
   const rows = memory.parts.map((p) => h(
     "tr", {},
-    h("td", {}, p.name, h("div", { class: "muted doctor-formula", text: p.formula })),
+    h("td", {}, coach(p.name), h("div", { class: "muted doctor-formula", text: p.formula })),
     h("td", { text: p.where === "host" ? "on the host" : (PHASES[p.phase] ?? p.phase) }),
     h("td", { class: "r num", text: size(p.bytes) }),
   ));

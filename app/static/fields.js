@@ -71,6 +71,7 @@ function groupOf(path) {
   return parts.length === 1 ? "general" : parts[0];
 }
 
+const WORDS = { dtype: "data type", ids: "IDs", json: "JSON", kl: "KL", lm: "LM", mb: "MB", teacher: "coach", url: "URL" };
 const TITLES = {
   "student.model": "Student", "teacher.model": "Coach", "prompts.source": "Prompts", "objective.name": "Objective",
   "student.lora": "Train a LoRA adapter",
@@ -78,7 +79,7 @@ const TITLES = {
 
 export function titleOf(path) {
   if (TITLES[path]) return TITLES[path];
-  const words = path.split(".").at(-1).replaceAll("_", " ");
+  const words = path.split(".").at(-1).split("_").map((word) => WORDS[word] ?? word).join(" ");
   return words[0].toUpperCase() + words.slice(1);
 }
 

@@ -1,6 +1,7 @@
 // One field of a form: its label, control, help, and the problem beside it.
 import { h, select } from "./dom.js";
 import { readValue, showValue } from "./fields.js";
+import { coach } from "./format.js";
 
 const SUGGESTIONS = {
   "student.model": ["bundled/student"], "teacher.model": ["bundled/teacher"], "prompts.source": ["bundled"],
@@ -47,6 +48,10 @@ function listOf(field, id) {
 }
 
 function helpOf(field, value) {
+  return coach(helpText(field, value));
+}
+
+function helpText(field, value) {
   if (field.choices) return `${field.help} ${field.choices[value ?? field.options[0]] ?? ""}`;
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;

@@ -17,6 +17,12 @@ export function fixed(value, places = 3) {
   return minus(value.toFixed(places));
 }
 
+/** Nats in a table: thousandths, so that the points stand below one another, and no false 0. */
+export function nats(value) {
+  if (value > 0 && value < 0.0005) return "<0.001";
+  return fixed(value, 3);
+}
+
 /** A sum of nats: hundredths, or whole ones with thousands. */
 export function sum(value) {
   if (value === null || value === undefined || Math.abs(value) < 1000) return fixed(value, 2);
@@ -98,6 +104,11 @@ export function exact(value) {
 
 export function minus(text) {
   return text.replace("-", "−");
+}
+
+/** "Coach" is the word for the teacher on pages; names of fields, models and paths stay. */
+export function coach(text) {
+  return text.replace(/(?<![\w/.-])([tT])eacher(s?)(?![\w/-]|\.\w)/g, (_, first, many) => `${first === "T" ? "C" : "c"}oach${many && "es"}`);
 }
 
 /** Text for one line of a list: invisible and direction-changing characters become visible. */

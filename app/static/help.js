@@ -5,6 +5,7 @@ const KEYS = [
   ["← →", "previous, next token"],
   ["↑ ↓", "token on the line above, below"],
   ["n p", "next, previous worst token: from the worst of the shown metric downwards"],
+  ["Shift+N Shift+P", "next, previous worst token of the whole run"],
   ["j k", "next, previous rollout of the list it was opened from"],
   ["/", "search; Enter and Shift+Enter go through the matches"],
   ["m", "next metric; Shift+M the one before"],

@@ -17,12 +17,12 @@ export class Insights {
     this.wait = LEAST_WAIT;
     this.last = 0;
     this.bar = h("div", { class: "row insight-bar" });
-    this.told = h("p", { class: "muted insight-told" });
+    this.told = h("p", { class: "muted insight-told", role: "status" });
     this.body = h("div", { class: "insight-grid" });
     this.element = h(
       "section", { class: "insights", "aria-label": "Disagreement" },
-      h("header", { class: "page-bar" }, h("h2", { text: "Disagreement" }), h("span", { class: "muted", text: "over the whole run; each point leads to its tokens" }), h("span", { class: "spacer" }), this.bar),
-      this.told, this.body,
+      h("header", { class: "page-bar" }, h("h2", { text: "Disagreement" }), this.told, this.bar),
+      this.body,
     );
     loading(this.body, "the figures");
     new IntersectionObserver((seen) => this.watch(seen.at(-1).isIntersecting), { rootMargin: "200px" }).observe(this.element);
@@ -105,11 +105,12 @@ export class Insights {
       this.bar,
       select(all, this.part.kind, (kind) => this.choose({ kind }), { "aria-label": "Kind of rollouts" }),
       step("min_step", "Step from"), step("max_step", "to step"),
-      button("All steps", () => {
+      this.all = button("All steps", () => {
         for (const input of this.bar.querySelectorAll("input")) input.value = "";
         this.choose({ min_step: "", max_step: "" });
       }, { class: "btn quiet" }),
     );
+    this.offerAll();
   }
 
   choose(change) {
@@ -120,7 +121,12 @@ export class Insights {
       else params.delete(name);
     }
     history.replaceState(null, "", `${location.pathname}?${params}`);
+    this.offerAll();
     this.load();
+  }
+
+  offerAll() {
+    this.all.hidden = !this.part.min_step && !this.part.max_step;
   }
 
   tell({ counted, rollouts, read, stored, capped, cap, damaged, quantity }) {

@@ -20,8 +20,9 @@ export class CellGrid {
    * `cells[row][column]`: {value, label, href?} or null; `rows` and `columns` are the labels of
    * their ends, "" for none. With `brush(row0, column0, row1, column1)` a region can be chosen, by
    * dragging or with Shift and the arrow keys; without it a cell is a link. `log`: tinted by log(1 + value).
+   * `down` and `across` name the axes.
    */
-  constructor({ label, rows, columns, cells, top, brush = null, log = false }) {
+  constructor({ label, rows, columns, cells, top, down, across, brush = null, log = false }) {
     tints();
     this.cells = cells;
     this.brush = brush;
@@ -31,7 +32,7 @@ export class CellGrid {
     const foot = columns.map((text) => h("span", { class: "cg-column", "aria-hidden": "true" }, h("span", { text })));
     this.element = h(
       "div", { class: "cell-grid", role: "group", "aria-label": label, style: { "--columns": columns.length, "--rows": rows.length } },
-      lines, h("span"), foot,
+      h("span", { class: "cg-down", "aria-hidden": "true", text: down }), lines, h("span", { class: "cg-corner" }), foot, h("span", { class: "cg-across", "aria-hidden": "true", text: across }),
     );
     this.listen();
     this.focusable(this.first());

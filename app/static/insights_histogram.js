@@ -4,9 +4,9 @@ import { integer, number, percent } from "./format.js";
 import { Panel, asTable } from "./insights_panel.js";
 
 const MEANS = {
-  advantages: "The advantage as trained, in the objective’s unit; above 0 a token was pushed up, below 0 down.",
-  log_ratio: "This objective stores no advantage: shown is −(log p(student) − log p(coach)) of the sampled token, nats. Below 0 the coach likes it less than the student.",
-  mixed: "The advantage as trained; where none is stored, −(log p(student) − log p(coach)) of the sampled token, nats.",
+  advantages: "As trained, in the objective’s unit. Above 0 the token was pushed up, below 0 down.",
+  log_ratio: "No advantage is stored: −(log p(student) − log p(coach)) of the sampled token, nats. Below 0 the coach likes it less.",
+  mixed: "As trained; where none is stored, −(log p(student) − log p(coach)) of the sampled token, nats.",
   none: "",
 };
 
@@ -37,9 +37,9 @@ export class Histogram extends Panel {
   facts({ measured, mean, top }) {
     const fact = (name, value) => h("div", {}, h("dt", { text: name }), h("dd", { class: "num", text: value }));
     return h(
-      "dl", { class: "insight-facts" },
+      "dl", { class: "figures insight-facts" },
       fact("Tokens", integer(measured)), fact("Mean", number(mean)),
-      fact(`Top ${percent(top.share)} in Σ|advantage|`, percent(top.advantage, 1)), fact(`Top ${percent(top.share)} in the KL`, percent(top.kl, 1)),
+      fact(`Top ${percent(top.share)}: of Σ|advantage|`, percent(top.advantage, 1)), fact(`Top ${percent(top.share)}: of the KL`, percent(top.kl, 1)),
     );
   }
 }

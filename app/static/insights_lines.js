@@ -33,7 +33,7 @@ export class Overlap extends Panel {
       link(s, this.at(s)), integer(tokens[i]), percent(answer.overlap[i], 1), percent(answer.student_mass[i], 1), percent(answer.teacher_mass[i], 1),
     ]);
     this.show(
-      `Mean |S∩T|/k of the student’s and the coach’s ${k.join(" or ")} likeliest tokens, and the probability that each gives to the common ones. Click a point for the step’s tokens.${read({ capped, stored, cap })}`,
+      `Mean |S∩T|/k of the student’s and the coach’s ${k.join(" or ")} likeliest tokens, and the probability that each gives to the common ones.${read({ capped, stored, cap })}`,
       this.plot, asTable("Overlap of the top-k sets", [["Step", ""], ["Tokens", "r"], ["Overlap", "r"], ["Student’s mass", "r"], ["Coach’s mass", "r"]], rows),
     );
     const line = (name, label) => ({ name: label, x: step, y: answer[name] });

@@ -9,7 +9,7 @@ export class Panel {
   constructor(insights, name, title, unit) {
     this.insights = insights;
     this.name = name;
-    this.caption = h("p", { class: "muted insight-caption" });
+    this.caption = h("p", { class: "caption insight-caption" });
     this.body = h("div", { class: "insight-body" });
     this.unit = h("span", { class: "muted", text: unit });
     this.element = h(

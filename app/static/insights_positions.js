@@ -1,6 +1,6 @@
 // Mean KL by position in the completion and step.
 import { h, link } from "./dom.js";
-import { integer, number } from "./format.js";
+import { integer, nats, number } from "./format.js";
 import { CellGrid, scaleStrip } from "./insights_grid.js";
 import { Panel, asTable, span } from "./insights_panel.js";
 
@@ -20,14 +20,14 @@ export class Positions extends Panel {
     };
     const cells = positions.map((_, r) => steps.map((_, c) => cell(r, c) || null));
     const grid = new CellGrid({
-      label: "Mean KL by position and step", cells, top,
+      label: "Mean KL by position and step", cells, top, down: "position in the completion", across: "step",
       rows: sparse(positions.map((p) => p[0])), columns: sparse(steps.map((s) => s[0])),
     });
     const rows = () => cells.flatMap((line, r) => line.map((c, k) => c && [
-      link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), number(kl[r][k]),
+      link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), nats(kl[r][k]),
     ]).filter(Boolean));
     this.show(
-      "Down: position in the completion, from 0, wider bins further on. Across: step. A stronger colour is more disagreement; an empty cell has no token.",
+      "",
       grid.element, h("div", { class: "row insight-legend" }, scaleStrip(`${number(top)} nats`)),
       asTable("Mean KL by position and step", [["Steps", ""], ["Positions", ""], ["Tokens", "r"], ["Mean KL, nats", "r"]], rows),
     );

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { debounce, fill, h, link } from "./dom.js";
 import { failed } from "./faces.js";
-import { integer, number, percent } from "./format.js";
+import { integer, nats, number, percent } from "./format.js";
 import { CellGrid, scaleStrip } from "./insights_grid.js";
 import { Panel, table } from "./insights_panel.js";
 import { sparse } from "./insights_positions.js";
@@ -24,23 +24,23 @@ export class Quadrants extends Panel {
   }
 
   draw(answer) {
-    const { thresholds, grid, without } = answer;
+    const { grid, without } = answer;
     if (!grid.flat().some(Boolean)) return this.none("No entropies", "No record of this choice holds the student’s entropy.");
     const top = Math.max(...grid.flat());
     this.show(
-      `Across: entropy of the student. Up: KL. A stronger colour: more tokens (log scale). Unsure is an entropy of ${number(thresholds.entropy)} nats or more, disagreement a KL of ${number(thresholds.heat)} nats or more. Drag over a region, or Shift and the arrow keys, to list its tokens.${without ? ` ${integer(without)} tokens without an entropy are left out.` : ""}`,
+      without ? `${integer(without)} tokens without an entropy are left out.` : "",
       this.table(answer), this.grid(answer, top),
-      h("div", { class: "row insight-legend" }, scaleStrip(`${integer(top)} tokens`), h("span", { class: "spacer" }), this.threshold("entropy", "Unsure from"), this.threshold("heat", "KL from")),
+      h("div", { class: "row insight-legend" }, scaleStrip(`${integer(top)} tokens, log scale`)),
       this.bounds(), this.list,
     );
     if (Object.keys(this.region).length) this.listRegion();
-    else fill(this.list, h("p", { class: "muted", text: "No region is chosen." }));
+    else fill(this.list, h("p", { class: "caption", text: "Drag over a region, or Shift and the arrow keys, to list its tokens." }));
   }
 
   table({ quadrants }) {
     const rows = [...quadrants].reverse().map((q) => [
       link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), { "data-quadrant": `${q.unsure}-${q.disagree}` }),
-      integer(q.tokens), percent(q.token_share, 1), number(q.kl_mean), percent(q.kl_share, 1),
+      integer(q.tokens), percent(q.token_share, 1), nats(q.kl_mean), percent(q.kl_share, 1),
     ]);
     return table("Quadrants", [["Quadrant", ""], ["Tokens", "r"], ["of all", "r"], ["Mean KL", "r"], ["KL share", "r"]], rows);
   }
@@ -56,10 +56,10 @@ export class Quadrants extends Panel {
       this.choose({ min_entropy: x[c0], max_entropy: x[c1 + 1], min_heat: y[size - 1 - r1], max_heat: y[size - r0] });
     };
     const rows = sparse(y.slice(0, size), (v) => number(Math.max(0, v), 2), 6).reverse();
-    return new CellGrid({ label: "Tokens by entropy and KL", cells, top, rows, log: true, columns: sparse(x.slice(0, size), (v) => number(Math.max(0, v), 2), 6), brush }).element;
+    return new CellGrid({ label: "Tokens by entropy and KL", down: "KL, nats", across: "student’s entropy, nats", cells, top, rows, log: true, columns: sparse(x.slice(0, size), (v) => number(Math.max(0, v), 2), 6), brush }).element;
   }
 
-  threshold(name, label) {
+  threshold(name, label, shown) {
     const input = h("input", {
       class: "field num narrow", type: "number", min: "0.001", max: "1000", step: "any", value: this.answer.thresholds[name], "aria-label": `${label}, nats`,
       oninput: debounce(500, () => {
@@ -68,7 +68,7 @@ export class Quadrants extends Panel {
         this.refresh();
       }),
     });
-    return h("label", { class: "control muted" }, label, input);
+    return h("label", { class: "control muted" }, shown, input);
   }
 
   /** The region by numbers: the brush for those who do not drag. */
@@ -79,8 +79,9 @@ export class Quadrants extends Panel {
       return (this.inputs[name] = input);
     };
     return h(
-      "div", { class: "row insight-bounds" },
-      h("span", { class: "muted", text: "Region, nats" }), field("min_entropy", "Entropy ≥"), field("max_entropy", "Entropy <"), field("min_heat", "KL ≥"), field("max_heat", "KL <"),
+      "div", { class: "insight-bounds" },
+      h("span", { class: "muted", text: "Quadrants, nats" }), h("div", { class: "row" }, this.threshold("entropy", "Unsure from", "entropy from"), this.threshold("heat", "Disagreement from", "KL from")),
+      h("span", { class: "muted", text: "Region, nats" }), h("div", { class: "row" }, field("min_entropy", "Entropy ≥"), field("max_entropy", "Entropy <"), field("min_heat", "KL ≥"), field("max_heat", "KL <")),
     );
   }
 

@@ -1,9 +1,8 @@
 // Whose the KL is: by class of token, by token, and by right and wrong answers.
 import { page } from "./api.js";
 import { h, link } from "./dom.js";
-import { integer, number, percent } from "./format.js";
+import { integer, nats, percent } from "./format.js";
 import { Panel, table } from "./insights_panel.js";
-import { verdict } from "./rollout_head.js";
 import { visible } from "./worst.js";
 
 const CLASSES = {
@@ -17,14 +16,14 @@ const SHARES = [["Tokens", "r"], ["of all", "r"], ["Mean KL", "r"], ["KL share",
 function shares(item) {
   const width = `${(item.kl_share ?? 0) * 100}%`;
   return [
-    integer(item.tokens), percent(item.token_share, 1), number(item.kl_mean),
-    h("span", { class: "share-cell" }, h("span", { class: "share-bar", style: { width } }), h("span", { text: percent(item.kl_share, 1) })),
+    integer(item.tokens), percent(item.token_share, 1), nats(item.kl_mean),
+    h("span", { class: "bar-cell" }, h("span", { style: { width } }), h("span", { text: percent(item.kl_share, 1) })),
   ];
 }
 
 export class Classes extends Panel {
   constructor(insights) {
-    super(insights, "tokens", "KL by class of token", "");
+    super(insights, "tokens", "KL by class of token", "nats a token");
     this.element.dataset.part = "classes";
   }
 
@@ -34,7 +33,7 @@ export class Classes extends Panel {
     ]);
     if (!rows.length) return this.none("No scored token", "No token of this choice counts in the loss and was read by the coach.");
     this.show(
-      "Mean KL in nats a token; the share is of the KL of all tokens. A class leads to its tokens, worst first.",
+      "",
       table("KL by class of token", [["Class", ""], ...SHARES], rows),
     );
   }
@@ -42,17 +41,18 @@ export class Classes extends Panel {
 
 export class Strings extends Panel {
   constructor(insights) {
-    super(insights, "tokens", "KL by token", "");
+    super(insights, "tokens", "KL by token", "nats a token");
     this.element.dataset.part = "strings";
   }
 
   draw({ strings, distinct }) {
     if (!strings.length) return this.none("No disagreement", "No token of this choice has a KL above 0.");
+    this.unit.textContent = strings.length < distinct ? `nats a token; the ${strings.length} of ${integer(distinct)} with most of the KL` : "nats a token";
     const rows = strings.map((s) => [
       link(visible(s.text).replace(/^ | $/g, "·"), this.tokens({ token_id: s.token_id }), { class: "mono token-link", "data-token": s.token_id, title: `${CLASSES[s.class]}, id ${s.token_id}` }), ...shares(s),
     ]);
     this.show(
-      `The ${strings.length} of ${integer(distinct)} different tokens that hold most of the KL; each leads to where it stands.`,
+      "",
       h("div", { class: "insight-scroll" }, table("KL by token", [["Token", ""], ...SHARES], rows)),
     );
   }
@@ -60,7 +60,7 @@ export class Strings extends Panel {
 
 export class Correctness extends Panel {
   constructor(insights) {
-    super(insights, "correctness", "Right and wrong answers", "");
+    super(insights, "correctness", "Right and wrong answers", "nats a token");
   }
 
   draw({ groups, penalised, endorsed }) {
@@ -71,7 +71,7 @@ export class Correctness extends Panel {
       integer(g.rollouts), ...shares(g),
     ]);
     this.show(
-      "Mean KL in nats a token. Penalised but right: the coach dislikes how a right answer was reached. Endorsed but wrong: the coach would have said much the same.",
+      "",
       table("KL of right and wrong answers", [["Answer", ""], ["Rollouts", "r"], ...SHARES], rows),
       present.length === 1 && present[0].grade === "ungraded" ? null : [
         this.list("Penalised but right", "right answers of the highest mean KL", penalised),
@@ -83,11 +83,11 @@ export class Correctness extends Panel {
   list(title, what, items) {
     const rows = items.slice(0, 5).map((item) => [
       link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), { "data-rollout": item.id }),
-      verdict(item.reward), integer(item.tokens), number(item.kl_mean),
+      integer(item.tokens), nats(item.kl_mean),
     ]);
     return h(
       "div", { class: "insight-part" }, h("h4", {}, title, h("span", { class: "muted", text: ` ${what}` })),
-      rows.length ? table(title, [["Rollout", ""], ["", ""], ["Tokens", "r"], ["Mean KL", "r"]], rows) : h("p", { class: "muted", text: "There is none." }),
+      rows.length ? table(title, [["Rollout", ""], ["Tokens", "r"], ["Mean KL", "r"]], rows) : h("p", { class: "muted", text: "There is none." }),
     );
   }
 

@@ -78,7 +78,7 @@ class NewPage {
       h("div", { class: "form-foot" }, this.startButton, this.general),
     );
     const side = h(
-      "div", { class: "side" },
+      "div", { class: "new-side" },
       this.difference,
       this.doctor.element,
       codePanel("Command", this.command, copyButton("Copy", () => this.command.textContent)),

@@ -2,7 +2,7 @@
 import { page } from "./api.js";
 import { Diagnosis } from "./diagnosis.js";
 import { h } from "./dom.js";
-import { duration, exact, fixed, integer, number, percent, plain, short, sum, withUnit } from "./format.js";
+import { coach, duration, exact, fixed, integer, nats, number, percent, plain, short, sum, withUnit } from "./format.js";
 import { glyphs } from "./glyphs.js";
 import { lineChart } from "./report_chart.js";
 import { verdict } from "./rollout_head.js";
@@ -20,7 +20,7 @@ function head({ run, steps }) {
   const before = (value) => h("span", { class: "muted", text: `${value} → ` });
   const facts = [
     ["Student ← coach", models(run)],
-    ["KL, nats a token", kl.length ? [before(number(kl[0])), number(kl.at(-1))] : number(run.kl)],
+    ["KL, nats a token", kl.length ? [before(nats(kl[0])), nats(kl.at(-1))] : nats(run.kl)],
     ["Score", run.score === null ? "–" : [run.score_start !== null && before(percent(run.score_start)), percent(run.score)]],
     ["Steps", `${integer(run.step)} of ${integer(run.steps)}`],
     ["Tokens", short(run.tokens)],
@@ -31,8 +31,8 @@ function head({ run, steps }) {
   return h(
     "header", { class: "run-head" },
     h("div", { class: "page-bar" }, h("h1", { text: plain(run.name || run.id, 80) }), h("span", { class: `status ${run.status}`, text: run.status })),
-    h("dl", { class: "run-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value)))),
-    run.trained && h("p", { class: "muted run-trained", text: `Trained: ${plain(run.trained, 600)}.` }),
+    h("dl", { class: "figures run-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value)))),
+    run.trained && h("p", { class: "muted run-trained", text: `Trained: ${coach(plain(run.trained, 600))}.` }),
     run.notes && h("p", { class: "run-trained", text: plain(run.notes, 2000) }),
   );
 }

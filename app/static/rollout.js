@@ -5,6 +5,7 @@ import { Detail } from "./detail.js";
 import { debounce, fill, h, link, onFrame, toast } from "./dom.js";
 import { failed } from "./faces.js";
 import { Finder } from "./finder.js";
+import { RunWorst } from "./run_worst.js";
 import { showHelp } from "./help.js";
 import { LossLab } from "./loss_lab.js";
 import { METRICS, metricOf, placesOf, reasonAgainst, toFetch, worstFirst } from "./metrics.js";
@@ -326,6 +327,28 @@ class RolloutPage {
     }
   }
 
+  /** Goes `step` places through the worst tokens of the whole run, from rollout to rollout. */
+  async worstOfRun(step) {
+    const { id } = this.rollout.meta;
+    const list = this.worstList();
+    try {
+      const next = await list.go(step, id, this.pinned);
+      if (!next) return toast(step > 0 ? "These were the worst tokens of the run" : "This is the worst token of the run");
+      if (next.rollout_id === id) this.pin(next.position);
+      else await this.open(next.rollout_id, { pos: next.position });
+      this.head.worst(next.place, next.total);
+      await list.prefetch();
+    } catch (error) {
+      toast(error.message);
+    }
+  }
+
+  worstList() {
+    const { run_id: run } = this.rollout.meta;
+    if (this.runWorst?.run !== run) this.runWorst = new RunWorst(run, this.filters);
+    return this.runWorst;
+  }
+
   async sibling(step) {
     const id = await this.neighbours.go(step);
     if (id) await this.open(id);
@@ -339,6 +362,7 @@ class RolloutPage {
     this.detail.again();
     placesOf(this.metric, rollout); // so that the first n need not sort
     await this.neighbours.prefetch(rollout);
+    if (rollout === this.rollout) await this.worstList().item(0).catch(() => {}); // told when asked for
   }
 
   fromAddress() {

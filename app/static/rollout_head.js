@@ -1,6 +1,6 @@
 // The line above the token view: where this rollout belongs, its sums, and its neighbours.
 import { page } from "./api.js";
-import { button, fill, h, link } from "./dom.js";
+import { button, copyButton, fill, h, link } from "./dom.js";
 import { integer, number, plain, sum } from "./format.js";
 
 const SORTS = {
@@ -12,15 +12,20 @@ export class RolloutHead {
     this.path = h("nav", { class: "crumbs", "aria-label": "Place" });
     this.facts = h("div", { class: "facts" });
     this.where = h("span", { class: "muted num" });
+    this.ofRun = h("span", { class: "tag num", hidden: true, role: "status" });
     this.before = button("Prev", () => go(-1), { class: "btn small", title: "Previous rollout (k)" });
     this.after = button("Next", () => go(1), { class: "btn small", title: "Next rollout (j)" });
+    this.share = copyButton("Copy link", () => location.href);
+    this.share.classList.add("small");
+    this.share.title = "The address shows others what you see: rollout, token, metric, tab";
     this.element = h(
-      "header", { class: "rt-head" }, this.path, this.facts, h("span", { class: "spacer" }), this.where, this.before, this.after,
+      "header", { class: "rt-head" }, this.path, this.facts, h("span", { class: "spacer" }), this.ofRun, this.where, this.before, this.after, this.share,
     );
   }
 
   show({ meta, n, columns }, filters) {
     this.filters = filters;
+    this.ofRun.hidden = true;
     const kind = meta.kind === "train" ? "" : `${meta.kind} `;
     fill(
       this.path,
@@ -42,6 +47,12 @@ export class RolloutHead {
       meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24), "fact extra"),
     );
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
+  }
+
+  /** Where the pinned token stands among the worst of the run. */
+  worst(place, total) {
+    this.ofRun.hidden = false;
+    this.ofRun.textContent = `worst token ${integer(place + 1)} of ${integer(total)} in the run`;
   }
 
   place(at, total) {

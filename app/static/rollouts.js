@@ -2,7 +2,7 @@
 import { get, page } from "./api.js";
 import { button, debounce, fill, h, link, select } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
-import { fixed, integer, number, plain, sum } from "./format.js";
+import { fixed, integer, nats, plain, sum } from "./format.js";
 import { verdict } from "./rollout_head.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
 import { WorstFilters, chip } from "./worst_filters.js";
@@ -12,7 +12,7 @@ const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"
 const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
 const COLUMNS = [
   ["step", "Step", "r"], ["", "Kind", ""], ["", "Prompt", "r"], ["reward", "", ""], ["", "End", ""], ["tokens", "Tokens", "r"],
-  ["kl_sum", "KL sum", "r"], ["kl_mean", "mean", "r"], ["kl_max", "max", "r"], ["", "Completion", "wide"],
+  ["kl_sum", "KL sum, nats", "r"], ["kl_mean", "mean", "r"], ["kl_max", "max", "r"], ["", "Completion", "wide"],
 ];
 
 export function mount(root, params) {
@@ -110,7 +110,7 @@ class RolloutsPage {
       typed("min_kl_max", "Max KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
       typed("min_tokens", "Tokens ≥", { type: "number", min: "0", class: "field num small-field" }),
       typed("max_tokens", "Tokens ≤", { type: "number", min: "0", class: "field num small-field" }),
-      typed("text", "Text in prompt or completion", { type: "search", class: "field search" }),
+      typed("text", "Text in prompt or completion", { type: "search", class: "field search", placeholder: "Search the text" }),
       h("span", { class: "spacer" }),
       button("Clear", () => this.clear(), { class: "btn quiet" }),
     );
@@ -158,6 +158,7 @@ class RolloutsPage {
   showSteps() {
     const { min_step: from, max_step: to } = this.state;
     const none = () => this.change({ min_step: "", max_step: "" });
+    this.steps.hidden = !(from || to);
     fill(this.steps, (from || to) && chip(`steps ${from || "0"} to ${to || "last"}`, none));
   }
 
@@ -198,8 +199,8 @@ class RolloutsPage {
       h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdict(item.reward)),
       h("td", { class: item.finish_reason === "length" ? "bad-text" : "muted", text: item.finish_reason === "length" ? "cut off" : "stopped" }),
       h("td", { class: "r", text: integer(item.tokens) }),
-      h("td", { class: "r heat" }, h("span", { class: "heat-bar", style: { width: `${((item.kl_sum ?? 0) / (top || 1)) * 100}%` } }), h("span", { text: sum(item.kl_sum) })),
-      h("td", { class: "r", text: number(item.kl_mean) }),
+      h("td", { class: "r heat" }, h("span", { class: "bar-cell" }, h("span", { style: { width: `${((item.kl_sum ?? 0) / (top || 1)) * 100}%` } }), h("span", { text: sum(item.kl_sum) }))),
+      h("td", { class: "r", text: nats(item.kl_mean) }),
       h("td", { class: "r", text: fixed(item.kl_max, 2) }),
       h("td", { class: "clip wide mono", title: prompt }, link(plain(item.completion ?? "", 240) || "∅", href, { class: "text-link" })),
     );

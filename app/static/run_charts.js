@@ -2,7 +2,7 @@
 import { get, page } from "./api.js";
 import { Chart } from "./charts.js";
 import { h } from "./dom.js";
-import { duration, number, percent, short } from "./format.js";
+import { duration, nats, number, percent, short } from "./format.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
 const PHASE_NAMES = { teacher: "coach" };
@@ -28,7 +28,7 @@ export class RunCharts {
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
     this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
     this.more = h("div", { class: "chart-grid" });
-    this.moreBox = h("details", { class: "more", hidden: true, ontoggle: () => this.drawMore() }, h("summary", { text: "More metrics" }), this.more);
+    this.moreBox = h("details", { class: "more more-charts", hidden: true, ontoggle: () => this.drawMore() }, h("summary", { text: "More metrics" }), this.more);
     this.extra = new Map();
     this.element = h(
       "div", {}, h("div", { class: "chart-grid" }, this.charts.map((c) => c.chart.element)), this.moreBox,
@@ -73,7 +73,7 @@ export class RunCharts {
       else if (spec.phases) this.drawPhases(chart);
       else {
         chart.draw(spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })), spec.share ? SHARE : {});
-        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec.share)).filter(Boolean).join("  ·  ");
+        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec)).filter(Boolean).join("  ·  ");
       }
     }
     const names = Object.keys(this.columns).filter((n) => !KNOWN.has(n) && !n.startsWith("seconds_"));
@@ -137,7 +137,9 @@ export class RunCharts {
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
 
-function lastOf(values, share) {
+function lastOf(values, { share, unit } = {}) {
   const value = (values ?? []).findLast((v) => v !== null && v !== undefined);
-  return value === undefined ? "" : share ? percent(value) : number(value);
+  if (value === undefined) return "";
+  if (share) return percent(value);
+  return unit?.startsWith("nats") ? nats(value) : number(value);
 }

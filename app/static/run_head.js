@@ -1,7 +1,7 @@
 // The head of a run's page: name, state, progress, figures, what went wrong, what can be done.
 import { page } from "./api.js";
 import { button, fill, h, link } from "./dom.js";
-import { ago, bytes, duration, exact, integer, number, percent, plain, short, withUnit } from "./format.js";
+import { ago, bytes, coach, duration, exact, integer, nats, percent, plain, short, withUnit } from "./format.js";
 import { diskTitle, elapsed, models } from "./runs_row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
@@ -11,12 +11,12 @@ export class RunHead {
     this.on = on;
     this.line = h("div", { class: "page-bar" });
     this.bar = h("div", { class: "run-progress" });
-    this.facts = h("dl", { class: "run-facts" });
+    this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
     this.worst = h("span");
     this.all = h("span");
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
-    this.element = h("header", { class: "run-head" }, this.line, this.bar, this.facts, this.trained, this.problem);
+    this.element = h("header", { class: "run-head" }, this.line, h("div", { class: "run-state" }, this.bar), this.facts, this.trained, this.problem);
   }
 
   /** The rollout with the worst token, once there is one. */
@@ -55,7 +55,7 @@ export class RunHead {
       button("Stop and save", () => this.on.cancel("save"), { class: "btn quiet", title: "Ends after a checkpoint; can be resumed from it" }),
       button("Stop and discard", () => this.on.cancel("discard"), { class: "btn quiet", title: "Ends at once, without a checkpoint" }),
     ];
-    return h("details", { class: "menu", id: "stop" }, h("summary", { class: "btn danger" }, "Stop"), h("div", { class: "menu-items" }, items));
+    return h("details", { class: "menu", id: "stop" }, h("summary", { class: "btn danger" }, "Stop"), h("div", { class: "popup menu-items" }, items));
   }
 
   showProgress(run, charts) {
@@ -66,7 +66,7 @@ export class RunHead {
       this.bar,
       h("span", { class: "progress", role: "progressbar", "aria-valuenow": run.step, "aria-valuemax": run.steps, "aria-label": "Steps" }, h("span", { style: { width: `${share * 100}%` } })),
       h("span", { class: "num", text: `step ${integer(run.step)} of ${integer(run.steps)}` }),
-      h("span", { class: "num muted", text: duration(elapsed(run)) }),
+      run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
       left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
       run.phase && ["running", "queued"].includes(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
     );
@@ -75,20 +75,21 @@ export class RunHead {
   showFacts(run, charts) {
     const kl = charts.columns.reverse_kl ?? [];
     const first = kl.find((v) => v !== null && v !== undefined);
+    const speed = charts.tokensPerSecond();
     const rows = [
       ["Student ← coach", models(run)],
-      ["KL, nats a token", first === undefined ? number(run.kl) : [h("span", { class: "muted", text: `${number(first)} → ` }), number(run.kl)]],
+      ["KL, nats a token", first === undefined ? nats(run.kl) : [h("span", { class: "muted", text: `${nats(first)} → ` }), nats(run.kl)]],
       ["Score", run.score === null ? "–" : [run.score_start === null ? "" : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)]],
-      ["Tokens", [short(run.tokens), h("span", { class: "muted", text: ` ${charts.tokensPerSecond()}` })]],
+      ["Tokens", [short(run.tokens), h("span", { class: "muted", text: speed && ` · ${speed}` })]],
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
       ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
-      ["Objective", h("span", { title: plain(run.trained ?? "", 600), text: plain(run.objective ?? "–", 40) })],
-      ["Started", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
+      ["Objective", h("span", { title: coach(plain(run.trained ?? "", 600)), text: plain(run.objective ?? "–", 40) })],
+      [run.started_at ? "Started" : "Created", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
     ];
     fill(this.facts, rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))));
     const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
     this.facts.firstChild.title = title;
-    this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
+    this.trained.textContent = run.trained ? `Trained: ${coach(plain(run.trained, 600))}.` : "";
   }
 
   showProblem(run) {

@@ -44,7 +44,7 @@ class RunsPage {
     this.compare = link("Compare", "compare", { class: "btn", id: "compare", hidden: true });
     const bar = h(
       "div", { class: "page-bar" },
-      h("h1", { text: "Runs" }), this.count, this.now, this.notify.element, h("span", { class: "spacer" }), this.tag, search, this.status, this.compare,
+      h("h1", { text: "Runs" }), this.count, this.now, h("span", { class: "spacer" }), this.notify.element, this.tag, search, this.status, this.compare,
       link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
       link("New run", "new", { class: "btn strong" }),
     );

@@ -1,11 +1,11 @@
 // One line of the table of runs, and the form that changes its name, tags and notes.
 import { page } from "./api.js";
 import { button, h, link } from "./dom.js";
-import { ago, bytes, date, duration, exact, integer, number, percent, plain, short } from "./format.js";
+import { ago, bytes, date, duration, exact, integer, nats, percent, plain, short } from "./format.js";
 
 export const COLUMNS = [
   ["", "choose"], ["Status", ""], ["Name", ""], ["Recipe", ""], ["Student ← coach", ""], ["Step", "r"], ["", ""],
-  ["KL, nats", "r"], ["Score", "r"], ["Tokens", "r"], ["Time", "r"], ["Disk", "r"], ["Age", "r"], ["", ""],
+  ["KL, nats a token", "r"], ["Score", "r"], ["Tokens", "r"], ["Time", "r"], ["Disk", "r"], ["Created", "r"], ["", ""],
 ];
 
 export function runRow(run, on) {
@@ -20,7 +20,7 @@ export function runRow(run, on) {
     h("td", { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` }, models(run)),
     h("td", { class: "r", text: `${integer(run.step ?? 0)} / ${integer(run.steps)}` }),
     h("td", { class: "run-bar" }, h("span", { class: "progress", title: percent(share) }, h("span", { style: { width: `${share * 100}%` } }))),
-    h("td", { class: "r", text: number(run.kl) }),
+    h("td", { class: "r", text: nats(run.kl) }),
     h("td", { class: "r", title: "before the first step → now" }, score(run)),
     h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
     h("td", { class: "r", text: duration(run.seconds) }),
@@ -56,7 +56,7 @@ function why(run) {
 }
 
 function nameOf(run) {
-  return link(plain(run.name || run.id, 80), page("run", { id: run.id }), { class: "run-name" });
+  return link(plain(run.name || run.id, 80), page("run", { id: run.id }), { class: "run-name", title: run.id });
 }
 
 function tagsOf(run, on) {
@@ -67,6 +67,7 @@ function tagsOf(run, on) {
 
 export function models(run) {
   const last = (text) => plain((text ?? "–").split("/").slice(-1)[0], 32);
+  if (run.teacher === "none") return [last(run.student), h("span", { class: "muted", text: " no coach" })];
   return [last(run.student), h("span", { class: "muted", text: " ← " }), last(run.teacher)];
 }
 

@@ -6,8 +6,9 @@ import { openRollout } from "./open.js";
 const LOOKED_THROUGH = 8; // wrong rollouts whose prompts are looked up later in the run
 const OWN = ["eval", "probe", "train"];
 
-/** A run of the bundled pair. */
+/** A run of the bundled student that has its coach. */
 export function isDemo(run) {
+  if (run.teacher === "none") return false;
   return run.recipe === "demo" || /(^|\/)bundled\/student$/.test(run.student ?? "");
 }
 

@@ -2,7 +2,7 @@
 import { get, page } from "./api.js";
 import { button, fill, h, link } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
-import { fixed, integer } from "./format.js";
+import { fixed, integer, probability } from "./format.js";
 import { glyphs } from "./glyphs.js";
 
 const STEP = 25;
@@ -37,7 +37,7 @@ export class WorstTokens {
     this.list = h("div", { class: "worst-list" });
     this.count = h("span", { class: "muted num" });
     this.unit = h("span", { class: "muted", text: "exact reverse KL, nats" });
-    this.source = h("p", { class: "worst-source muted", hidden: true });
+    this.source = h("p", { class: "worst-source caption", hidden: true });
     this.element = h(
       "section", { class: "panel worst", "aria-label": "Worst tokens" },
       h("header", {}, h("h2", { text: "Worst tokens" }), this.unit, h("span", { class: "spacer" }), this.count),
@@ -73,7 +73,7 @@ export class WorstTokens {
     this.describe(answer);
     if (!items.length) return this.none(total);
     const top = Math.max(...items.map((i) => i.heat));
-    fill(this.list, items.map((item) => tokenRow(item, top)), this.turn ? this.pager(items.length) : this.more(items.length));
+    fill(this.list, head(), items.map((item) => tokenRow(item, top)), this.turn ? this.pager(items.length) : this.more(items.length));
     this.list.scrollTop = 0;
   }
 
@@ -154,12 +154,25 @@ export function tokenRow(item, top) {
       h("mark", { text: visible(item.text ?? "") }),
       h("span", { class: "worst-after" }, h("bdi", { text: glyphs(item.after ?? "") })),
     ),
+    chance(item.student_logprob, "p(student) of the token"),
+    chance(item.teacher_logprob, "p(coach) of the token"),
     h(
       "span", { class: "worst-wanted" },
-      item.wanted && [h("span", { class: "muted", text: "coach " }), h("span", { class: "mono", text: glyphs(item.wanted.trim() || item.wanted.replace(/ /g, "·")) })],
+      item.wanted && [h("span", { class: "muted worst-narrow", text: "coach " }), h("span", { class: "mono", text: glyphs(item.wanted.trim() || item.wanted.replace(/ /g, "·")) })],
     ),
+    chance(item.wanted_logprob, "p(coach) of what it wanted"),
     h("span", { class: "muted num r", text: `step ${item.step}` }),
   );
+}
+
+/** Shown where the list is wide enough. */
+function chance(logprob, title) {
+  return h("span", { class: "num r worst-wide", title, text: probability(logprob === null || logprob === undefined ? null : Math.exp(logprob)) });
+}
+
+function head() {
+  const names = [["KL", "r"], ["The token where it stands", ""], ["p(student)", "r"], ["p(coach)", "r"], ["Coach wanted", ""], ["p(coach)", "r"], ["Step", "r"]];
+  return h("div", { class: "worst-head muted worst-wide", "aria-hidden": "true" }, names.map(([text, kind]) => h("span", { class: kind, text })));
 }
 
 /** A token's text by itself: blanks as dots, nothing as ∅. */

@@ -17,7 +17,7 @@ export class WorstFilters {
     this.element = h(
       "div", { class: "worst-filters" },
       select(CLASSES, state.class, (value) => change({ class: value }), { "aria-label": "Class of token" }),
-      this.typed("token_text", "Token’s text", { type: "search" }),
+      this.typed("token_text", "Token’s text", { type: "search", placeholder: "Token" }),
       this.typed("min_position", "Position ≥", { type: "number", min: "0", class: "field num small-field" }),
       this.typed("max_position", "Position ≤", { type: "number", min: "0", class: "field num small-field" }),
       this.chips,

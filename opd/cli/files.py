@@ -8,6 +8,15 @@ from pathlib import Path
 from opd.types import UserError
 
 
+def check_ending(out: Path, known: tuple[str, ...]) -> None:
+    """Raises UserError for a file whose name ends in something else."""
+    if out.suffix.lower() not in known:
+        raise UserError(
+            f"must end in {' or '.join(known)} (got {out.suffix or 'no ending'})",
+            where=f"--out {out}",
+        )
+
+
 @contextmanager
 def aside(out: Path) -> Iterator[Path]:
     """A new file beside `out` that takes its place when all went well. Raises UserError."""

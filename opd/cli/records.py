@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opd.cli.files import aside
+from opd.cli.files import aside, check_ending
 from opd.cli.inspect_runs import Run
 from opd.cli.output import result, say
 from opd.cli.place import Place
@@ -32,17 +32,13 @@ SUFFIXES = (".jsonl", ".parquet")
 
 def export(place: Place, run: Run, out: Out) -> None:
     """The run's rollouts with their token records, as JSON lines or Parquet."""
-    if out.suffix not in SUFFIXES:
-        raise UserError(
-            f"must end in {' or '.join(SUFFIXES)} (got {out.suffix or 'no ending'})",
-            where=f"--out {out}",
-        )
+    check_ending(out, SUFFIXES)
     from storage import queries
 
     engine = place.engine()
     queries.run(engine, run)
     with aside(out) as path:
-        count = _write(path, out.suffix, queries.export_rows(engine, run, _tell_damaged))
+        count = _write(path, out.suffix.lower(), queries.export_rows(engine, run, _tell_damaged))
     result(f"{count} rollouts → {out}")
 
 

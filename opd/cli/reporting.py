@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from opd.cli.files import aside, check_ending
 from opd.cli.output import result
 from opd.cli.place import Place
-from opd.types import UserError
 
 ENDINGS = (".html", ".htm")
 
@@ -23,18 +23,13 @@ def report(
     ] = 20,
 ) -> None:
     """One HTML file with the token view, that opens with no server and no network."""
-    if out.suffix.lower() not in ENDINGS:
-        raise UserError(
-            f"must end in {' or '.join(ENDINGS)} (got {out.suffix or 'no ending'})",
-            where=f"--out {out}",
-        )
+    check_ending(out, ENDINGS)
     from importlib.metadata import version
 
     from app.report import report as made_of
-    from opd.cli.files import aside
 
-    made = made_of(place.engine(), name, rollouts=rollouts, version=version("opd-studio"))
     with aside(out) as path:
+        made = made_of(place.engine(), name, rollouts=rollouts, version=version("opd-studio"))
         size = path.write_bytes(made.html.encode())
     count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
     result(f"{count}, {size / 1000:.0f} kB → {out}")

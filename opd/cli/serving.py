@@ -86,9 +86,10 @@ def demo(
     """The dashboard, and a run of the bundled pair to look at."""
     from opd.config import parse
     from opd.recipes import recipe
+    from opd.worker.notifying import check_setting
     from storage import jobs
 
-    _set_webhook(os.environ.get("OPD_WEBHOOK"))
+    check_setting()
     host = "127.0.0.1"
     with _first_free(host) if port is None else bind(host, port) as bound:
         listening = Listening(bound, host, _token(place, None))

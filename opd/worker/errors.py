@@ -19,6 +19,7 @@ HINTS = {
     "bundled/student, bundled/teacher, or a run that has a checkpoint (run-…, run-…@STEP).",
     "refused model": "Take a model that transformers knows without code of its own, saved with "
     "save_pretrained.",
+    "no teacher": "Let the student go on, or take a run whose coach is a model of its own.",
     "missing extra": "Install the extra that the text names, where the jobs run; then resume.",
     "missing data": "Give a file that is there, or a data set that this machine can reach.",
     "refused data": "Take data without code of its own: JSON lines or Parquet.",

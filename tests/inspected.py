@@ -1,0 +1,129 @@
+"""A data directory to inspect: a real small run with its models, and runs made up for a question,
+served by the real server and supervisor."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine
+
+from opd.config import parse
+from opd.types import EvaluationEvent, Score
+from opd.worker.job import claim, run
+from storage import jobs, queries
+from storage.engine import open_database
+from tests import diagnosed, stored
+
+PATIENCE = 120_000  # ms: a busy machine takes long to load torch
+VIEW = "view"
+SMALL = {
+    "name": "small",
+    "device": "cpu",
+    "steps": 2,
+    "threads": 1,
+    "prompts": {"count": 24, "probe": 2},
+    "sampling": {"prompts_per_step": 6, "group_size": 2, "max_new_tokens": 64},
+    "evaluation": {"prompts": 4, "keep": 4, "every": 1},
+}
+FLAT = {"same_top": 0.5, "reverse_kl": 1.2}
+CLIMBS = {"quick": (0.3, 0.85, 0.9), "slow": (0.3, 0.5, 0.7, 0.75, 0.9)}  # every second step
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """`run_id` is the real run; `flat` never agrees; `quick` and `slow` reach 80% in the end."""
+
+    engine: Engine
+    link: str  # with the token that may write
+    run_id: str
+    flat: str
+    quick: str
+    slow: str
+
+    @property
+    def address(self) -> str:
+        return self.link.partition("/?")[0]
+
+    def rollouts(self, **wanted: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = queries.rollouts(
+            self.engine, self.run_id, limit=200, **wanted
+        )["items"]
+        return items
+
+    def columns(self, rollout_id: str) -> dict[str, np.ndarray]:
+        names = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
+        return queries.tokens(self.engine, rollout_id, names).columns
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Inspected]:
+    """Trains and makes up the runs in `folder`, and serves them with a supervisor."""
+    engine = open_database(folder)
+    run_id = jobs.create_run(engine, parse(SMALL))
+    job = claim(engine, folder, run_id, "cpu")
+    assert job is not None
+    assert run(job).status == "finished"
+    flat = diagnosed.run(engine, metrics=lambda step: FLAT, name="flat")
+    jobs.finish(engine, flat, 1, "finished")
+    quick, slow = (_climb(engine, name, scores) for name, scores in CLIMBS.items())
+    try:
+        with _server(folder) as link:
+            yield Inspected(engine, link, run_id, flat, quick, slow)
+    finally:
+        engine.dispose()
+
+
+def _climb(engine: Engine, name: str, scores: Sequence[float]) -> str:
+    run_id, writer = stored.started(engine, name, name=name, steps=2 * len(scores) - 2)
+    for step in range(2 * len(scores) - 1):
+        if step:
+            writer.step(stored.step_event(step), stored.texts)
+        if step % 2 == 0:
+            score = Score("held-out", "pass@1", scores[step // 2], 200, 0.03)
+            writer.evaluation(EvaluationEvent(step, [score]), stored.texts)
+    jobs.finish(engine, run_id, 1, "finished")
+    return run_id
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    command = (sys.executable, "-m", "opd.cli.main", "serve", "--port", "0", "--view-token", VIEW)
+    process = subprocess.Popen(
+        [*command, "--data-dir", str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with process.stdout:
+            process.stdout.read()
+        assert process.wait(timeout=30) == 0
+
+
+@contextmanager
+def visiting(chromium: Any, link: str) -> Iterator[Any]:
+    """A page that holds the link's cookie; at the end nothing may be on its console."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    for _ in range(600):
+        try:
+            page.request.get(link)
+            break
+        except Exception as error:
+            if "ECONNREFUSED" not in str(error):
+                raise
+            page.wait_for_timeout(100)
+    yield page
+    context.close()
+    assert faults == []
