@@ -397,7 +397,7 @@ def test_a_large_run_is_looked_at_in_part(engine: Engine, monkeypatch: pytest.Mo
     assert seen["steps"] == STEPS and codes(found) == ["stop-mismatch"]
 
 
-def test_a_share_has_every_sample_of_a_group(
+def test_a_share_is_of_every_step_and_no_one_sample(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis_look, "MAX_TOKENS", 160)

@@ -14,6 +14,9 @@ export class Controls {
   constructor(state, change) {
     this.change = change;
     const known = (name, options, label) => select(options, state[name], (value) => change({ [name]: value }), { "aria-label": label, id: `cmp-${name}` });
+    // What was typed is kept as it was then: another choice may redraw the field before the wait is over
+    const smoothen = debounce(120, (smooth) => change({ smooth }));
+    const aim = debounce(250, (target) => change({ target }));
     this.x = known("x", AXES, "Over");
     this.y = known("y", [[state.y, labelOf(state.y)]], "Metric");
     this.second = known("second", [[state.second, labelOf(state.second)]], "Second metric");
@@ -21,13 +24,13 @@ export class Controls {
     this.direction = known("direction", DIRECTIONS, "Direction");
     this.smooth = h("input", {
       type: "range", min: "0", max: "0.99", step: "0.01", value: state.smooth, id: "cmp-smooth", "aria-label": "Smoothing",
-      oninput: debounce(120, () => change({ smooth: this.smooth.value })),
+      oninput: () => smoothen(this.smooth.value),
     });
     this.smoothed = h("span", { class: "num cmp-weight" });
     this.boxes = Object.fromEntries(["logx", "logy", "group", "interpolate"].map((name) => [name, this.box(name)]));
     this.target = h("input", {
       class: "field narrow", id: "cmp-target", type: "number", step: "any", placeholder: "common best", "aria-label": "Threshold",
-      oninput: debounce(250, () => this.target.validity.valid && change({ target: this.target.value })),
+      oninput: () => this.target.validity.valid && aim(this.target.value),
     });
     this.element = this.bar();
     this.threshold = this.thresholdBar();

@@ -146,6 +146,7 @@ class RolloutPage {
     if (!this.rollout) fill(this.head.path, link("Runs", "./"), h("h1", { text: "Rollout" }));
     this.text.sizer.style.height = "";
     failed(this.text.sizer, error, retry);
+    this.text.element.setAttribute("role", "region");
     this.text.drawn.clear();
   }
 

@@ -16,7 +16,7 @@ export class Side {
         onclick: () => this.open(key), onkeydown: (e) => this.move(e),
       }),
     );
-    this.place = h("div", { class: "side-panel", role: "tabpanel" });
+    this.place = h("div", { class: "side-panel", role: "tabpanel", tabindex: "0" });
     this.element = h(
       "aside", { class: "side", "aria-label": "Inspector" },
       h("div", { class: "side-tabs", role: "tablist" }, this.buttons), this.place,

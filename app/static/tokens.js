@@ -53,6 +53,7 @@ export class TokenText {
   /** Shows a rollout: {promptCells, cells}. Lays it out anew. */
   show(rollout) {
     this.rollout = rollout;
+    this.element.setAttribute("role", "listbox");
     this.prompt = rollout.promptCells.length;
     this.columns = this.measure();
     rollout.turns ??= turnsOf(rollout.promptCells, rollout.cells);
