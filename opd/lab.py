@@ -290,7 +290,8 @@ def reduced(
     elif reduction == "sequence_mean":
         own = np.bincount(owner[rows], weight[rows])
         scale = scale / (own[owner[rows]] * (own > 0).sum())
-    return float((scale * value.low[rows]).sum()), float((scale * value.high[rows]).sum())
+    with np.errstate(invalid="ignore"):  # an infinite gain beside an infinite loss
+        return float((scale * value.low[rows]).sum()), float((scale * value.high[rows]).sum())
 
 
 def kl_share(tokens: Tokens, weight: Array) -> float | None:

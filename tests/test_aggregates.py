@@ -459,8 +459,8 @@ def test_branches_count_only_where_they_are_asked_for(engine: Engine) -> None:
 
 def test_one_bound_of_the_advantages_is_zero(engine: Engine) -> None:
     run_id, writer = stored.started(engine)
-    reach = np.float32(0.8290607434845317)  # forty steps from −reach lead past 0
-    values = np.where(np.arange(20) < 5, 0, np.where(np.arange(20) < 12, reach, -reach))
+    values = np.random.default_rng(75).normal(0, 2, 20).astype(np.float32)
+    values[:5] = 0  # at these numbers, twenty equal steps from the lowest bound lead past it
     one = replace(stored.rollout(), record=replace(stored.record(), advantages=values))
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored.texts)
     found = queries.insight(engine, run_id, "advantages")

@@ -72,7 +72,7 @@ def test_findings_appear_as_they_are_made(
     ]
     first = cards.first.inner_text()
     assert "Warning" in first, "the severity is a word, not a colour alone"
-    assert "Change: Add it to eos_token_id" in first and HOSTILE in first
+    assert "What to change: Add it to eos_token_id" in first and HOSTILE in first
     cards.first.locator("summary").click()
     assert HOSTILE in cards.first.locator("pre").inner_text()
     assert page.evaluate("window.__canary") is None

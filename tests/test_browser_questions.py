@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from storage import queries
 from tests.inspected import CLIMBS, FLAT, Inspected, visiting
+from tests.test_browser_numbers import kind_of
 from tests.walks import MOST_CLICKS, Walk, documented
 
 pytestmark = pytest.mark.browser
@@ -249,7 +250,7 @@ def test_7_the_class_that_carries_the_disagreement(
         row.locator("a").get_attribute("data-class"): number_of(row.locator("td").nth(4))
         for row in classes.locator("tbody tr").all()
     }
-    kinds = [kind_of(inspected, i) for i in training(inspected)]
+    kinds = [kinds_of(inspected, i) for i in training(inspected)]
     kl = counted(inspected, training(inspected), "reverse_kl")
     of = np.concatenate(kinds)
     expected = {kind: 100 * kl[of == kind].sum() / kl.sum() for kind in np.unique(of)}
@@ -265,22 +266,10 @@ def test_7_the_class_that_carries_the_disagreement(
     assert inspected.columns(name)["reverse_kl"][position] == pytest.approx(kl[of == most].max())
 
 
-def kind_of(inspected: Inspected, item: dict[str, Any]) -> np.ndarray:
-    """The class of each token, by its text alone."""
+def kinds_of(inspected: Inspected, item: dict[str, Any]) -> np.ndarray:
     texts = queries.tokens(inspected.engine, item["id"]).texts
-    kinds = []
-    for i in inspected.columns(item["id"])["completion_ids"]:
-        entry = texts[int(i)]
-        text = (entry["t"] or "").strip()
-        if text in ("<think>", "</think>"):
-            kinds.append("thinking")
-        elif entry.get("s"):
-            kinds.append("special")
-        elif text.isdigit():
-            kinds.append("number")
-        else:
-            kinds.append("word" if any(c.isalpha() for c in text) else "operator")
-    return np.array(kinds)
+    ids = inspected.columns(item["id"])["completion_ids"]
+    return np.array([kind_of(texts[int(i)]) for i in ids])
 
 
 def test_8_unsure_or_confidently_wrong(walking: Walking, page: Any, inspected: Inspected) -> None:

@@ -70,7 +70,7 @@ function style(trace, colour, points) {
 
 function frame(look, many, layout) {
   const axis = {
-    gridcolor: look.line, linecolor: look.line, zerolinecolor: look.line, tickfont: { size: 11, color: look.muted },
+    gridcolor: look.line, linecolor: look.line, zerolinecolor: look.line, tickfont: { size: layout.ticks ?? 11, color: look.muted },
     automargin: true, nticks: 6,
   };
   return {

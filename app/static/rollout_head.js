@@ -26,6 +26,7 @@ export class RolloutHead {
   show({ meta, n, columns }, filters) {
     this.filters = filters;
     this.ofRun.hidden = true;
+    this.where.hidden = false;
     const kind = meta.kind === "train" ? "" : `${meta.kind} `;
     fill(
       this.path,
@@ -52,6 +53,7 @@ export class RolloutHead {
   /** Where the pinned token stands among the worst of the run. */
   worst(place, total) {
     this.ofRun.hidden = false;
+    this.where.hidden = true; // there is no room for both
     this.ofRun.textContent = `worst token ${integer(place + 1)} of ${integer(total)} in the run`;
   }
 

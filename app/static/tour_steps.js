@@ -85,10 +85,10 @@ class Training extends Step {
       figure("score-start", percent(run.score_start)), " → ", figure("score", percent(run.score)), ".",
     );
     this.put("charts", this.charts);
-    const few = { height: 300 };
-    this.kl.draw([{ name: "reverse KL", x: steps.step, y: steps.reverse_kl }], few);
+    const large = { height: 300, ticks: 16 };
+    this.kl.draw([{ name: "reverse KL", x: steps.step, y: steps.reverse_kl }], large);
     const line = { name: "score", x: scores.map((s) => s.step), y: scores.map((s) => s.value), error_y: scores.map((s) => s.standard_error) };
-    this.score.draw([line], { ...few, yaxis: { range: [0, 1.02], tickformat: ".0%" } });
+    this.score.draw([line], { ...large, yaxis: { range: [0, 1.02], tickformat: ".0%" } });
   }
 }
 
