@@ -24,7 +24,7 @@ READY = '#token-view[data-ready="true"]'
 
 
 def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
-    """Name → address and keys to press there: of the newest run, and of its worst rollout."""
+    """Name → address, and what to do there: keys, or "scroll SELECTOR"."""
 
     def read(path: str) -> Any:
         return page.request.get(f"{site}/api/v1/{path}").json()["items"]
@@ -35,7 +35,7 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
         "runs": ("/", []),
         "new": ("/new", []),
         "run": (f"/run?id={run}", []),
-        "disagreement": (f"/run?id={run}#disagreement", []),
+        "disagreement": (f"/run?id={run}", ["scroll .insights"]),
         "rollouts": (f"/rollouts?run={run}", []),
         "compare": (f"/compare?runs={','.join(r['id'] for r in runs)}", []),
         "playground": ("/playground", []),
@@ -64,7 +64,7 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
 def read_related(page: Page, site: str, rollout_id: str) -> list[str]:
     """The newest other answer to the same prompt."""
     answer = page.request.get(f"{site}/api/v1/rollouts/{rollout_id}/related").json()
-    others = [r for r in answer["items"] if not r["identical"]]
+    others = [r for r in answer["items"] if not r["same_completion"]]
     return [str(r["id"]) for r in sorted(others, key=lambda r: r["step"])[-1:]]
 
 
@@ -74,10 +74,11 @@ def shoot(page: Page, address: str, keys: list[str], file: Path) -> None:
         page.wait_for_selector(READY)
     page.wait_for_timeout(SETTLE_MS)
     for key in keys:
-        page.keyboard.press(key)
-    if "#" in address:
-        page.locator(f'[id="{address.split("#")[1]}"]').scroll_into_view_if_needed()
-        page.wait_for_timeout(SETTLE_MS)
+        if key.startswith("scroll "):
+            page.locator(key.removeprefix("scroll ")).evaluate("(e) => e.scrollIntoView()")
+            page.wait_for_timeout(SETTLE_MS)
+        else:
+            page.keyboard.press(key)
     page.wait_for_timeout(SETTLE_MS if keys else 0)
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         picture.convert("RGB").save(file, quality=QUALITY, method=6)
