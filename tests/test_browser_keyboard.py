@@ -20,7 +20,9 @@ SMALL = {  # in the order of the form
     "sampling-prompts_per_step": "4",
     "evaluation-prompts": "4",
 }
-STOPS_TO_THE_TEXT = 20  # navigation 5, place 3, neighbours and sharing 3, tools 8, the text
+STOPS_TO_THE_TEXT = (
+    21  # navigation 5, skip link, place 3, neighbours and sharing 3, tools 8, the text
+)
 LINKS_OF_THE_BAR = 5
 MOST_STOPS = 400
 FOCUS = """() => {
@@ -217,3 +219,56 @@ def test_the_text_is_one_stop_and_gives_its_keys_back(open_page: Visit, site: An
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_skip_link_and_escape_lead_to_the_text(open_page: Visit, site: Any) -> None:
+    page = open_page(f"/rollout?id={worst(site)}&pos=0&tab=loss-lab")
+    at_text = "document.activeElement.matches('#token-view .tv-scroll')"
+    assert tab_to(page, ".skip") <= LINKS_OF_THE_BAR + 2
+    page.keyboard.press("Enter")
+    assert page.evaluate(at_text)
+    for field in ("#lab-objective", "#token-search", "#scale-gamma"):
+        page.locator(field).focus()
+        page.keyboard.press("Escape")
+        assert page.evaluate(at_text), field
+        page.wait_for_selector(".tv-tok.pinned")  # it left the field, and no more
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".tv-tok.pinned")).to_have_attribute("data-index", "1")
+
+
+def test_charts_are_no_tab_stops(open_page: Visit, site: Any) -> None:
+    page = open_page(f"/run?id={site.run_id}")
+    page.wait_for_selector(".modebar-btn", state="attached")
+    tabbable = "() => [...document.querySelectorAll('.chart *')].filter((e) => e.tabIndex >= 0"
+    assert page.evaluate(f"{tabbable} && e.checkVisibility()).length") == 0
+    page.evaluate(
+        """Plotly.relayout(
+            document.querySelector(".plot"), {"xaxis.range[0]": 2, "xaxis.range[1]": 3}
+        )"""
+    )
+    page.get_by_role("button", name="Reset zoom").press("Enter")
+    expect(page.get_by_role("button", name="Reset zoom")).to_have_count(0)
+    assert page.evaluate("document.querySelector('.plot').layout.xaxis.range[1]") > 3
+
+
+def test_the_focus_stays_in_the_head_of_a_run_while_it_goes_on(open_page: Visit, site: Any) -> None:
+    page = open_page(f"/run?id={site.run_id}")
+    page.wait_for_selector("#open-worst")
+    held = page.evaluate(
+        """async () => {
+            const { RunHead } = await import("./static/run_head.js");
+            const run = { id: "r", name: "n", status: "running", tags: ["a"], steps: 9, step: 1 };
+            const charts = { columns: {}, secondsPerStep: () => 1, tokensPerSecond: () => "" };
+            const head = new RunHead({});
+            document.querySelector(".opd").prepend(head.element);
+            head.offer({ id: "one" }, 1);
+            head.show(run, charts);
+            return [...head.line.querySelectorAll("a.btn, summary")].map((part, i) => {
+                part.focus();
+                head.offer({ id: `next ${i}` }, 2 + i);
+                head.show({ ...run, step: 2 + i, tags: ["b"] }, charts);
+                return document.activeElement.textContent;
+            });
+        }"""
+    )
+    assert held == ["Open the worst rollout", "Rollouts 3", "Clone with changes", "Stop"]

@@ -131,7 +131,7 @@ def test_2_whether_the_coach_punishes_right_answers(
     walk.key("n")
     walk.done()
     pinned(page, most, worst_of(inspected, most))
-    assert "right" in page.locator(".rt-head .facts").inner_text()
+    assert "right" in page.locator(".rt-head .rt-facts").inner_text()
 
 
 def test_3_whether_the_student_stops(walking: Walking, page: Any, inspected: Inspected) -> None:

@@ -1,5 +1,5 @@
 // Live charts by plotly.js, updated in place: zoom and hidden legend entries stay.
-import { h } from "./dom.js";
+import { button, h } from "./dom.js";
 import { isDark, onTheme } from "./theme.js";
 
 let plotly = null;
@@ -25,9 +25,10 @@ export class Chart {
     this.plot = h("div", { class: "plot" });
     this.empty = h("div", { class: "plot-empty muted", text: "No value yet" });
     this.now = h("span", { class: "num plot-now" });
+    this.reset = button("Reset zoom", () => this.unzoom(), { class: "btn small plot-reset", hidden: true });
     this.element = h(
       "figure", { class: "panel chart", "data-chart": title },
-      h("figcaption", {}, h("h2", { text: title }), h("span", { class: "muted", text: unit }), h("span", { class: "spacer" }), this.now),
+      h("figcaption", {}, h("h2", { text: title }), h("span", { class: "muted", text: unit }), h("span", { class: "spacer" }), this.reset, this.now),
       this.plot, this.empty,
     );
     onTheme(() => this.drawn && this.draw(this.traces, this.layout));
@@ -48,10 +49,30 @@ export class Chart {
     const last = Math.max(...traces.map((t) => t.x.at(-1) ?? 0)); // x ascends
     const xaxis = last <= 6 ? { dtick: 1 } : {}; // few steps: no fractions of them
     await library.react(this.plot, styled, frame(look, traces.length > 1, { ...layout, xaxis: { ...xaxis, ...layout.xaxis } }), CONFIG);
+    this.calm();
     if (this.drawn) return;
     this.drawn = true;
     this.plot.on("plotly_click", (event) => this.click?.(event.points[0].x));
+    this.plot.on("plotly_afterplot", () => this.calm());
+    this.plot.on("plotly_relayout", (change) => this.zoomed(Object.keys(change)));
     new ResizeObserver(() => this.plot.isConnected && library.Plots.resize(this.plot)).observe(this.plot);
+  }
+
+  /** The buttons over a chart are for the pointer: as tab stops they would be dozens a page. */
+  calm() {
+    for (const item of this.plot.querySelectorAll(".modebar-btn")) item.tabIndex = -1;
+  }
+
+  zoomed(changed) {
+    if (changed.some((key) => key.endsWith(".autorange"))) this.reset.hidden = true;
+    else if (changed.some((key) => key.includes(".range"))) this.reset.hidden = false;
+  }
+
+  unzoom() {
+    this.plot.querySelector('.modebar-btn[data-val="reset"]')?.click();
+    this.reset.hidden = true;
+    this.element.tabIndex = -1;
+    this.element.focus({ preventScroll: true });
   }
 }
 

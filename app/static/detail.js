@@ -1,11 +1,12 @@
 // The panel of one token: its figures, both models' alternatives, and one plain sentence.
 import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
 import { fill, h } from "./dom.js";
-import { fixed, integer, percent, probability } from "./format.js";
+import { fixed, integer, nats, percent, probability } from "./format.js";
 import { glyphs } from "./glyphs.js";
 import { placesOf } from "./metrics.js";
 
 const MOST_ROWS = 12;
+const MOST_QUOTED = 12; // characters of a token in the sentence, which has two lines
 const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
 export class Detail {
@@ -90,10 +91,10 @@ export class Detail {
     const pairs = [
       ["probability", p === undefined ? p : probability(Math.exp(p)), q === undefined ? q : probability(Math.exp(q)), ""],
       ["log-probability", fixedOr(p), fixedOr(q), "nats"],
-      ["entropy", fixedOr(at("student_entropy")), fixedOr(at("teacher_entropy")), "nats"],
+      ["entropy", natsOr(at("student_entropy")), natsOr(at("teacher_entropy")), "nats"],
     ].filter(([, left, right]) => left !== undefined || right !== undefined);
     const single = [
-      ["reverse KL", fixedOr(at("reverse_kl")), "nats", "exact, over the whole vocabulary"],
+      ["reverse KL", natsOr(at("reverse_kl")), "nats", "exact, over the whole vocabulary"],
       ["log-ratio", p === undefined || q === undefined ? undefined : fixed(p - q), "nats", "student − coach"],
       ["coach’s rank", at("teacher_rank") === undefined ? undefined : integer(at("teacher_rank")), "", "0 is its first choice"],
       ["advantage", fixedOr(at("advantages")), "", "as trained"],
@@ -151,7 +152,7 @@ export class Detail {
       h(
         "div", { class: "alt-row alt-rest" },
         bar("s", rest.p), h("span", { class: "alt-token", text: "not listed" }), bar("t", rest.q),
-        h("span", { class: "r num", text: percent(rest.share) }),
+        h("span", { class: "r num", text: share(rest.share) }),
       ),
     );
     this.sentence(index, found);
@@ -162,7 +163,7 @@ export class Detail {
     return h(
       "div", { class: row.sampled ? "alt-row sampled" : "alt-row" },
       bar("s", row.p), token, bar("t", row.q),
-      h("span", { class: "r num", text: row.share === null ? "–" : percent(row.share) }),
+      h("span", { class: "r num", text: row.share === null ? "–" : share(row.share) }),
     );
   }
 
@@ -178,7 +179,7 @@ export class Detail {
     } else if (best) {
       text = `Coach wanted ${quote(best.text)} (${says(best.teacher_logprob)}); the student wrote ${wrote} (${says(p)}, coach ${says(q)}).`;
     }
-    if (this.say.textContent !== text) this.say.textContent = text;
+    if (this.say.textContent !== text) this.say.textContent = this.say.title = text;
   }
 }
 
@@ -186,13 +187,23 @@ function fixedOr(value) {
   return value === undefined || Number.isNaN(value) ? undefined : fixed(value);
 }
 
+function natsOr(value) {
+  return value === undefined || Number.isNaN(value) ? undefined : nats(value);
+}
+
+/** A share of the KL, and no false 0. */
+function share(value) {
+  return value > 0 && value < 0.005 ? "<1%" : percent(value);
+}
+
 function ordinal(place) {
   return place === 1 ? "worst" : `${integer(place)}. worst`;
 }
 
 function quote(text) {
-  const shown = glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text.trim());
-  return `“${shown || "∅"}”`;
+  const shown = [...glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text.trim())];
+  const cut = shown.length > MOST_QUOTED ? `${shown.slice(0, MOST_QUOTED).join("")}…` : shown.join("");
+  return `“${cut || "∅"}”`;
 }
 
 function bar(side, value) {

@@ -10,7 +10,8 @@ const KEYS = [
   ["/", "search; Enter and Shift+Enter go through the matches"],
   ["m", "next metric; Shift+M the one before"],
   ["Home End", "first, last token"],
-  ["Esc", "unpin, leave search"],
+  ["Esc", "unpin; in a field of the page: back to the text"],
+  ["← →", "on the slider of Over time: the step before, the step after"],
   ["?", "this list"],
 ];
 

@@ -152,7 +152,7 @@ export class LossLab {
     const clipped = this.answer.clipped.includes(index);
     const rows = items.map((item) => h(
       "tr", { "data-objective": item.objective, class: item.objective === now ? "ll-now" : "", title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)) },
-      h("th", { scope: "row", text: NAMES[item.objective] }),
+      h("th", { scope: "row", title: NAMES[item.objective], text: NAMES[item.objective] }),
       item.reason ? h("td", { class: "r muted", text: "not in this record" }) : valueCell(item.low ?? Infinity, item.high),
       h("td", { class: "unit", text: item.reason ? "" : item.exact ? "exact" : item.high === null ? "at least" : "bounds" }),
     ));

@@ -57,9 +57,9 @@ class Playground {
     this.source = select(options, wanted, (key) => (this.stop(), this.useSource(key, "newest")), { id: "pg-source" });
     this.checkpoint = select([["start", "start"]], "start", () => this.remember(), { id: "pg-step" });
     this.speakers = select(SPEAKERS, this.params.get("who") ?? "both", () => this.remember(), { id: "pg-who" });
-    this.temperature = numberField("pg-temperature", "temperature", this.params.get("temperature") ?? 1, { min: 0, max: 10, step: "any", title: "0 takes the likeliest token, scored at 1" });
-    this.limit = numberField("pg-limit", "new tokens", this.params.get("limit") ?? 128, { min: 1, max: 2048, title: "at most, a reply" });
-    this.seed = numberField("pg-seed", "seed", this.params.get("seed") ?? 0, { min: 0, max: 2147483647 });
+    this.temperature = numberField("pg-temperature", "Temperature", this.params.get("temperature") ?? 1, { min: 0, max: 10, step: "any", title: "0 takes the likeliest token, scored at 1" });
+    this.limit = numberField("pg-limit", "New tokens", this.params.get("limit") ?? 128, { min: 1, max: 2048, title: "at most, a reply" });
+    this.seed = numberField("pg-seed", "Seed", this.params.get("seed") ?? 0, { min: 0, max: 2147483647 });
     this.talk = h("div", { class: "pg-talk", id: "pg-talk" });
     this.message = h("textarea", { class: "field", id: "pg-message", rows: "3", maxlength: "20000", "aria-label": "Message", placeholder: "Ask both models something", onkeydown: (e) => this.key(e) });
     this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
@@ -72,7 +72,7 @@ class Playground {
     const labelled = (label, element) => h("label", { class: "ask-field", for: element.id }, h("span", { class: "muted", text: label }), element);
     const settings = h(
       "div", { class: "pg-settings" },
-      labelled("models", this.source), labelled("student from", this.checkpoint), labelled("who answers", this.speakers),
+      labelled("Models", this.source), labelled("Student from", this.checkpoint), labelled("Who answers", this.speakers),
       this.temperature.element, this.limit.element, this.seed.element,
     );
     const form = h(
@@ -119,7 +119,7 @@ class Playground {
       return;
     }
     this.unusable = false;
-    this.legend.textContent = `tint: exact reverse KL, 0 to ${fixed(this.top, 1)} nats`;
+    this.legend.textContent = `Tint: exact reverse KL, 0 to ${fixed(this.top, 1)} nats`;
     const options = [...steps.map((s, i) => [String(s), i ? `checkpoint ${s}` : `checkpoint ${s} (newest)`]), ["start", "start"]];
     fill(this.checkpoint, options.map(([value, text]) => h("option", { value, text })));
     this.checkpoint.value = steps.map(String).includes(String(step)) || step === "start" ? String(step) : String(steps[0] ?? "start");

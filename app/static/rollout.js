@@ -94,7 +94,9 @@ class RolloutPage {
       id: "tv-help", class: "offscreen",
       text: "Arrow keys move by token, n and p go through the worst tokens, question mark lists all keys.",
     });
-    fill(this.root, this.head.element, this.toolbar.element, this.comparison.bar, this.body, this.foot, keys);
+    const toText = (event) => (event.preventDefault(), this.text.element.focus({ preventScroll: true }));
+    const skip = link("To the text", "#token-view", { class: "btn skip", onclick: toText });
+    fill(this.root, skip, this.head.element, this.toolbar.element, this.comparison.bar, this.body, this.foot, keys);
   }
 
   panels() {

@@ -1,7 +1,7 @@
 // The line above the token view: where this rollout belongs, its sums, and its neighbours.
 import { page } from "./api.js";
 import { button, copyButton, fill, h, link } from "./dom.js";
-import { integer, number, plain, sum } from "./format.js";
+import { integer, nats, number, plain, sum } from "./format.js";
 
 const SORTS = {
   kl_sum: "KL sum", kl_mean: "KL mean", kl_max: "KL max", tokens: "length", step: "step", reward: "reward",
@@ -10,7 +10,7 @@ const SORTS = {
 export class RolloutHead {
   constructor(go) {
     this.path = h("nav", { class: "crumbs", "aria-label": "Place" });
-    this.facts = h("div", { class: "facts" });
+    this.facts = h("div", { class: "rt-facts" });
     this.where = h("span", { class: "muted num" });
     this.ofRun = h("span", { class: "tag num", hidden: true, role: "status" });
     this.before = button("Prev", () => go(-1), { class: "btn small", title: "Previous rollout (k)" });
@@ -43,8 +43,8 @@ export class RolloutHead {
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
       fact("tokens", integer(n)),
       columns.reverse_kl && fact("KL", `${sum(total)} nats`),
-      columns.reverse_kl && fact("mean", number(meta.kl_mean)),
-      columns.reverse_kl && fact("max", number(meta.kl_max)),
+      columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),
+      columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
       meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24), "fact extra"),
     );
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;

@@ -1,10 +1,13 @@
-// Keys of the token view; they rest while a field has the focus.
+// Keys of the token view; they rest while a field has the focus, which Escape gives back to the text.
 import { showHelp } from "./help.js";
 
 export function listenKeys(view) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !view.rollout) return;
-    if (event.target.closest("input, select, textarea, dialog")) return;
+    if (event.target.closest("input, select, textarea, dialog")) {
+      if (event.key === "Escape" && !event.target.closest("dialog")) view.text.element.focus({ preventScroll: true });
+      return;
+    }
     const action = ACTIONS[event.key];
     if (!action || (event.key.startsWith("Arrow") && event.target.closest("button, a"))) return;
     event.preventDefault();

@@ -44,6 +44,7 @@ class RunPage {
   build() {
     document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
     this.head = new RunHead({ cancel: (mode) => this.act("cancel", { mode }), resume: () => this.act("resume") });
+    this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
     this.worst = new WorstTokens(this.id);
     this.log = new LogTail(this.id);

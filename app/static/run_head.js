@@ -9,20 +9,32 @@ const RESUMABLE = ["interrupted", "failed", "cancelled"];
 export class RunHead {
   constructor(on) {
     this.on = on;
-    this.line = h("div", { class: "page-bar" });
+    this.name = h("h1");
+    this.status = h("span");
+    this.tags = h("span", { class: "run-part" });
+    this.worst = h("span", { class: "run-part" });
+    this.rollouts = link("Rollouts", "./", { class: "btn" });
+    this.clone = link("Clone with changes", "./", { class: "btn" });
+    this.acts = h("span", { class: "run-part" });
+    this.line = h(
+      "div", { class: "page-bar" },
+      h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.name),
+      this.status, this.tags, h("span", { class: "spacer" }), this.worst, this.rollouts, this.clone, this.acts,
+    );
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
-    this.worst = h("span");
-    this.all = h("span");
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
     this.element = h("header", { class: "run-head" }, this.line, h("div", { class: "run-state" }, this.bar), this.facts, this.trained, this.problem);
   }
 
   /** The rollout with the worst token, once there is one. */
   offer(rollout, total) {
-    fill(this.worst, rollout && link("Open the worst rollout", page("rollout", { id: rollout.id, sort: "-kl_max", at: 0 }), { class: "btn strong", id: "open-worst" }));
     this.total = total;
+    if (!rollout) return fill(this.worst);
+    const href = page("rollout", { id: rollout.id, sort: "-kl_max", at: 0 });
+    if (this.worst.firstChild) this.worst.firstChild.setAttribute("href", href);
+    else fill(this.worst, link("Open the worst rollout", href, { class: "btn strong", id: "open-worst" }));
   }
 
   show(run, charts) {
@@ -32,30 +44,38 @@ export class RunHead {
     this.showProblem(run);
   }
 
+  /** Changes the texts of the line; its links and buttons stay, and so does the focus on them. */
   showLine(run) {
-    const print = JSON.stringify([run.id, run.name, run.status, run.cancel_mode, run.tags, this.total]);
-    if (print === this.print) return;
-    this.print = print;
-    const rollouts = link(`Rollouts${this.total ? ` ${integer(this.total)}` : ""}`, page("rollouts", { run: run.id }), { class: "btn" });
-    fill(
-      this.line,
-      h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), h("h1", { text: plain(run.name || run.id, 80) })),
-      h("span", { class: `status ${run.status}`, text: run.cancel_mode && run.status === "running" ? "stopping" : run.status }),
-      (run.tags ?? []).map((tag) => h("span", { class: "tag", text: plain(tag, 24) })),
-      h("span", { class: "spacer" }),
-      this.worst, rollouts, link("Clone with changes", page("new", { from: run.id }), { class: "btn" }), this.actions(run),
-    );
+    this.name.textContent = plain(run.name || run.id, 80);
+    this.status.className = `status ${run.status}`;
+    this.status.textContent = run.cancel_mode && run.status === "running" ? "stopping" : run.status;
+    fill(this.tags, (run.tags ?? []).map((tag) => h("span", { class: "tag", text: plain(tag, 24) })));
+    this.rollouts.textContent = `Rollouts${this.total ? ` ${integer(this.total)}` : ""}`;
+    this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
+    this.clone.setAttribute("href", page("new", { from: run.id }));
+    if (this.actsFor === run.status) return;
+    this.actsFor = run.status;
+    const focused = this.acts.contains(document.activeElement);
+    fill(this.acts, this.actions(run));
+    if (focused) this.rollouts.focus(); // what had the focus is gone
   }
 
   actions(run) {
     if (run.status === "queued") return button("Cancel", () => this.on.cancel("discard"), { class: "btn danger" });
     if (RESUMABLE.includes(run.status)) return button("Resume", () => this.on.resume(), { class: "btn", id: "resume" });
     if (run.status !== "running") return null;
+    const opener = h("summary", { class: "btn danger" }, "Stop");
+    const stop = (mode) => {
+      menu.open = false;
+      opener.focus();
+      this.on.cancel(mode);
+    };
     const items = [
-      button("Stop and save", () => this.on.cancel("save"), { class: "btn quiet", title: "Ends after a checkpoint; can be resumed from it" }),
-      button("Stop and discard", () => this.on.cancel("discard"), { class: "btn quiet", title: "Ends at once, without a checkpoint" }),
+      button("Stop and save", () => stop("save"), { class: "btn quiet", title: "Ends after a checkpoint; can be resumed from it" }),
+      button("Stop and discard", () => stop("discard"), { class: "btn quiet", title: "Ends at once, without a checkpoint" }),
     ];
-    return h("details", { class: "menu", id: "stop" }, h("summary", { class: "btn danger" }, "Stop"), h("div", { class: "popup menu-items" }, items));
+    const menu = h("details", { class: "menu", id: "stop" }, opener, h("div", { class: "popup menu-items" }, items));
+    return menu;
   }
 
   showProgress(run, charts) {

@@ -29,7 +29,6 @@ export class Toolbar {
       oninput: debounce(80, () => on.search(this.search.value)),
       onkeydown: (e) => {
         if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
-        if (e.key === "Escape") this.search.blur();
       },
     });
     this.count = h("span", { class: "num muted count", role: "status" });

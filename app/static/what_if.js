@@ -43,16 +43,16 @@ export class WhatIf {
     this.group = h("div", { class: "wi-group", role: "radiogroup", "aria-label": "What stands there instead" }, this.choices, h("div", { class: "wi-choice wi-typed" }, this.typedRadio, this.typed));
     this.authors = select(AUTHORS, "both", () => {}, { id: "wi-authors" });
     this.checkpoint = select([["newest", "newest"]], "newest", () => {}, { id: "wi-checkpoint" });
-    this.samples = numberField("wi-samples", "samples", 1, { min: 1, max: 8 });
-    this.temperature = numberField("wi-temperature", "temperature", 1, { min: 0, max: 10, step: "any", title: "0 takes the likeliest token; one sample then, scored at 1" });
-    this.limit = numberField("wi-limit", "new tokens", 64, { min: 1, max: 2048, title: "at most" });
-    this.seed = numberField("wi-seed", "seed", 0, { min: 0, max: 2147483647, title: "the same question with the same seed gives the same answer" });
+    this.samples = numberField("wi-samples", "Samples", 1, { min: 1, max: 8 });
+    this.temperature = numberField("wi-temperature", "Temperature", 1, { min: 0, max: 10, step: "any", title: "0 takes the likeliest token; one sample then, scored at 1" });
+    this.limit = numberField("wi-limit", "New tokens", 64, { min: 1, max: 2048, title: "at most" });
+    this.seed = numberField("wi-seed", "Seed", 0, { min: 0, max: 2147483647, title: "the same question with the same seed gives the same answer" });
     this.submit = button("Go on from here", null, { id: "wi-go", class: "btn strong", type: "submit" });
     this.stop = button("Stop", () => this.cancel(), { id: "wi-stop", hidden: true });
     const labelled = (label, element) => h("label", { class: "ask-field", for: element.id }, h("span", { class: "muted", text: label }), element);
     fill(
       this.form,
-      labelled("goes on", this.authors), labelled("from", this.checkpoint),
+      labelled("Goes on", this.authors), labelled("From", this.checkpoint),
       h("div", { class: "wi-numbers" }, this.samples.element, this.temperature.element, this.limit.element, this.seed.element),
       h("div", { class: "wi-buttons" }, this.submit, this.stop),
     );
@@ -142,7 +142,7 @@ export class WhatIf {
     const first = best ?? null;
     fill(this.choices, h("div", { class: "wi-choice wi-columns muted" }, h("span"), h("span", { text: "token" }), h("span", { class: "r", text: "student" }), h("span", { class: "r", text: "coach" })));
     for (const row of rows) {
-      const notes = [row.id === first?.id ? "coach’s choice" : "", row.sampled ? "as written" : ""].filter(Boolean).join(", ");
+      const notes = [row.id === first?.id ? "coach’s choice" : "", row.sampled ? "written" : ""].filter(Boolean).join(", ");
       this.choices.append(this.choice(String(row.id), row, notes));
     }
     this.choose(first ? String(first.id) : "text", false);
@@ -153,7 +153,7 @@ export class WhatIf {
     return h(
       "label", { class: "wi-choice" },
       h("input", { type: "radio", name: "wi-choice", value: key, onchange: () => this.choose(key) }),
-      h("span", { class: "wi-token" }, h("span", { class: "mono", text: quoted(row.text) }), notes ? h("span", { class: "muted", text: ` ${notes}` }) : null),
+      h("span", { class: "wi-token", title: [quoted(row.text), notes].filter(Boolean).join(" ") }, h("span", { class: "mono", text: quoted(row.text) }), notes ? h("span", { class: "muted", text: ` ${notes}` }) : null),
       h("span", { class: "r num", text: known(row.p) }), h("span", { class: "r num", text: known(row.q) }),
     );
   }
