@@ -106,7 +106,7 @@ def centre_of_point(page: Any) -> dict[str, float]:
 
 def find(page: Any) -> None:
     """The list's first rollout, its worst token, and the sentence about it; Back works."""
-    page.locator("a[href*='rollout?id=']").first.click()
+    page.locator(".table.rollouts a[href*='rollout?id=']").first.click()
     page.wait_for_selector("#token-view[data-ready='true']")
     page.keyboard.press("n")
     detail = page.locator("#token-detail")
