@@ -159,7 +159,7 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     the seed, and its first rows are held out.
     """
     data, held = config.prompts, config.evaluation.prompts
-    probe = PROBES if data.probe is None else data.probe
+    probe = _wished(data)
     apart = data.eval_source is not None or data.eval_split is not None
     if data.source == BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
         raise UserError("the bundled problems have no splits", where="prompts.eval_split")
@@ -208,13 +208,18 @@ def _shared(
         )
     order = list(range(table.count))
     random.Random(f"split/{config.seed}").shuffle(order)
-    most = held + (PROBES if data.probe is None else data.probe)
+    most = held + _wished(data)
     share = max(1, min(most, round(table.count * data.eval_share)))
     probe = _probes(share, data)
     share = min(share, held + probe)
     chosen = order[: share + data.count]
     drafts = mapped(chosen)
     return drafts[share:], drafts[probe:share], drafts[:probe]
+
+
+def _wished(data: PromptsConfig) -> int:
+    """How many probes are asked for, or taken by default where there is enough."""
+    return PROBES if data.probe is None else data.probe
 
 
 def _probes(held_out: int, data: PromptsConfig) -> int:

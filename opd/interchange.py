@@ -34,11 +34,6 @@ FLOAT_COLUMNS = (
 )
 
 
-def read_rollouts(path: Path) -> Iterator[Rollout]:
-    """Every record of a file of JSON lines, as `rollouts_of`."""
-    return rollouts_of(json_lines(path), str(path))
-
-
 def rollouts_of(
     rows: Iterable[tuple[int, dict[str, Any]]],
     path: str,

@@ -17,7 +17,7 @@ from opd.types import UserError
 from storage import packing
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, run_fingerprint, run_row
-from storage.rollout_queries import RIGHT
+from storage.rollout_queries import RIGHT, outcome
 from storage.rows import finite
 from storage.schema import hot_token, rollout, token_record
 from storage.selection import Selection, Where, selection
@@ -169,12 +169,8 @@ def _from_index(
 
 
 def _index_conditions(run_id: str, asked: TokenFilter) -> list[ColumnElement[bool]]:
-    found = asked.where().conditions(run_id, hot_token)
-    if asked.finish_reason is not None:
-        found.append(rollout.c.finish_reason == asked.finish_reason)
-    if asked.correct is not None:
-        found.append(rollout.c.reward > RIGHT if asked.correct else rollout.c.reward <= RIGHT)
-    return found
+    of_rollout = outcome(asked.finish_reason, asked.correct)
+    return [*asked.where().conditions(run_id, hot_token), *of_rollout]
 
 
 def _from_records(

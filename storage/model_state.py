@@ -3,11 +3,12 @@
 The file outlives the process: it counts only while the process holds its lock.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from storage.locks import held
 
 LOCK = "answerer.lock"
 STATE = "answerer.json"
@@ -23,21 +24,10 @@ def tell(data_dir: Path, state: str, models: dict[str, Any] | None) -> None:
 
 def model_state(data_dir: Path) -> dict[str, Any]:
     """{"state": "asleep" (no process), "awake", "loading" or "ready", "models": … or None}."""
-    if not _held(data_dir / LOCK):
+    if not held(data_dir / LOCK):
         return dict(ASLEEP)
     try:
         found = json.loads((data_dir / STATE).read_text(encoding="utf-8"))
         return {"state": str(found["state"]), "models": found["models"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {"state": "awake", "models": None}
-
-
-def _held(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -14,6 +14,10 @@ from storage.branches import branches as branches
 from storage.comparing import Question as Question
 from storage.comparing import comparison as comparison
 from storage.comparing import shared_prompts as shared_prompts
+from storage.curves import AXES as AXES
+from storage.curves import Axis as Axis
+from storage.curves import Band as Band
+from storage.curves import Direction as Direction
 from storage.diagnosis import diagnose as diagnose
 from storage.disk import disk_use as disk_use
 from storage.engine import read
@@ -27,6 +31,7 @@ from storage.lab import LabSettings as LabSettings
 from storage.lab import lab_rollout as lab_rollout
 from storage.lab import lab_run as lab_run
 from storage.lab import lab_token as lab_token
+from storage.locks import held as held
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.model_state import model_state as model_state
 from storage.related import related as related

@@ -61,25 +61,14 @@ def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
 
 def question_of(engine: Engine, name: str) -> dict[str, Any]:
     """The question with its answer, without payload and owner. Raises UserError "not found"."""
-    with read(engine) as connection:
-        row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
-    if row is None:
-        raise UserError(
-            "no such question; answers are kept for a day", where=name, kind="not found"
-        )
+    row = _row(engine, name)
     return {key: row[key] for key in (*SHOWN, *TIMES)}
 
 
 def asked(engine: Engine, name: str) -> dict[str, Any]:
     """What was asked and what was answered: kind, payload, state, answer. Raises "not found"."""
-    fields = (question.c.kind, question.c.payload, question.c.state, question.c.answer)
-    with read(engine) as connection:
-        row = connection.execute(select(*fields).where(question.c.id == name)).mappings().first()
-    if row is None:
-        raise UserError(
-            "no such question; answers are kept for a day", where=name, kind="not found"
-        )
-    return dict(row)
+    row = _row(engine, name)
+    return {key: row[key] for key in ("kind", "payload", "state", "answer")}
 
 
 def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
@@ -160,6 +149,16 @@ def abandoned(engine: Engine, alive: Callable[[Owner], bool]) -> list[str]:
     with read(engine) as connection:
         rows = connection.execute(select(question).where(question.c.state == "running")).mappings()
         return [row["id"] for row in rows if not alive(_owner(row))]
+
+
+def _row(engine: Engine, name: str) -> RowMapping:
+    with read(engine) as connection:
+        row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
+    if row is None:
+        raise UserError(
+            "no such question; answers are kept for a day", where=name, kind="not found"
+        )
+    return row
 
 
 def _owner(row: RowMapping) -> Owner:

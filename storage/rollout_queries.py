@@ -55,11 +55,10 @@ class Filter:
 
     def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = [table.c.run_id == run_id]
-        for name in ("step", "kind", "finish_reason"):
+        for name in ("step", "kind"):
             if (value := getattr(self, name)) is not None:
                 found.append(table.c[name] == value)
-        if self.correct is not None:
-            found.append(table.c.reward > RIGHT if self.correct else table.c.reward <= RIGHT)
+        found += outcome(self.finish_reason, self.correct)
         lower = {
             **{"step": self.min_step, "tokens": self.min_tokens},
             **{"kl_mean": self.min_kl, "kl_max": self.min_kl_max},
@@ -75,6 +74,16 @@ class Filter:
             said = table.c.completion.icontains(self.text, autoescape=True)
             found.append(or_(said, table.c.prompt_id.in_(asked)))
         return found
+
+
+def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnElement[bool]]:
+    """How a rollout ended, and whether it was right; None: either way."""
+    found: list[ColumnElement[bool]] = []
+    if finish_reason is not None:
+        found.append(table.c.finish_reason == finish_reason)
+    if correct is not None:
+        found.append(table.c.reward > RIGHT if correct else table.c.reward <= RIGHT)
+    return found
 
 
 def rollouts(

@@ -36,8 +36,13 @@ class RunTokens:
     @property
     def position(self) -> NDArray[np.int64]:
         """(N,): place in its completion, from 0."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        return np.arange(int(self.lengths.sum())) - np.repeat(starts, self.lengths)
+        return places(self.lengths)
+
+
+def places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each token's place in its completion, from 0, for completions of those lengths."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
 
 
 def run_tokens(connection: Connection, columns: Collection[str], ids: Sequence[str]) -> RunTokens:

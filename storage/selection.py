@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table
 
 from storage.engine import read
 from storage.lookups import run_fingerprint, run_row, version_of
-from storage.run_tokens import fair_share, read_records
+from storage.run_tokens import fair_share, places, read_records
 from storage.schema import BESIDE, rollout
 from storage.vocabulary import Texts, read_texts
 
@@ -83,9 +83,7 @@ class Selection:
     @property
     def position(self) -> Array:
         """(N,): place in its completion, from 0."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        places = np.arange(len(self.ids)) - np.repeat(starts, self.lengths)
-        return np.asarray(places, np.int32)
+        return np.asarray(places(self.lengths), np.int32)
 
     @property
     def steps(self) -> Array:

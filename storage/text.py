@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Iterable
+from typing import Any
 
 
 def clean(text: str) -> str:
@@ -19,3 +20,19 @@ def joined_texts(parts: Iterable[bytes]) -> list[str]:
 def token_text(data: bytes) -> str:
     """The text of one token alone; bytes that are no character by themselves as \\xNN."""
     return data.decode("utf-8", "backslashreplace")
+
+
+def text_entry(stored: tuple[bytes, bool] | None) -> dict[str, Any]:
+    """A token's (bytes, special) as pages read it; None: a token of unknown text.
+
+    "t" is its text; where its bytes are no UTF-8 by themselves, "t" is None and "b" holds them in
+    hex. "s" marks special tokens.
+    """
+    if stored is None:
+        return {"t": None}
+    data, special = stored
+    try:
+        entry: dict[str, Any] = {"t": data.decode()}
+    except UnicodeDecodeError:
+        entry = {"t": None, "b": data.hex()}
+    return {**entry, "s": True} if special else entry

@@ -14,6 +14,7 @@ from storage.engine import read
 from storage.lookups import fingerprint, rollout_row
 from storage.rollout_queries import record_row
 from storage.rows import finite
+from storage.text import text_entry
 from storage.vocabulary import Texts, read_texts, text_of
 
 # At most 21 bytes a token; the entropies and the rest come when a view asks for them.
@@ -39,9 +40,8 @@ class TokenView:
 def tokens(engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLUMNS) -> TokenView:
     """The tokens of a rollout with the asked-for columns. Raises DamagedRecord, "not found".
 
-    In `texts`, "t" is the token's text. Where its bytes are no UTF-8 by themselves (a part of a
-    character), "t" is None and "b" holds them in hex, for the reader to join with its
-    neighbours'. "s" marks special tokens. An id of unknown text has "t": None alone.
+    `texts` are as storage.text.text_entry makes them; the bytes of a part of a character are for
+    the reader to join with its neighbours'.
     """
     unknown = set(columns) - {*MAIN_COLUMNS, *EXTRA_COLUMNS}
     if unknown:
@@ -58,7 +58,7 @@ def tokens(engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLU
         n=len(arrays["completion_ids"]),
         prompt_ids=packing.smallest_unsigned(prompt_ids),
         columns={name: arrays[name] for name in wanted if name in arrays},
-        texts={int(i): _text_entry(texts.get(int(i))) for i in ids},
+        texts={int(i): text_entry(texts.get(int(i))) for i in ids},
         own_texts=row["texts"],
     )
 
@@ -94,17 +94,6 @@ def topk_range(
         _choices(at, {name: array[at] for name, array in arrays.items()}, texts, count)
         for at in range(position, end)
     ]
-
-
-def _text_entry(stored: tuple[bytes, bool] | None) -> dict[str, Any]:
-    if stored is None:
-        return {"t": None}
-    data, special = stored
-    try:
-        entry: dict[str, Any] = {"t": data.decode()}
-    except UnicodeDecodeError:
-        entry = {"t": None, "b": data.hex()}
-    return {**entry, "s": True} if special else entry
 
 
 def _alternative(token_id: int, texts: Texts) -> dict[str, Any]:

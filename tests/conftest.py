@@ -45,6 +45,53 @@ class Site:
         return f"{self.address}{path}"
 
 
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty database."""
+    from storage.engine import open_database  # noqa: PLC0415
+
+    opened = open_database(tmp_path)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def api(engine: Engine, tmp_path: Path) -> Any:
+    """A client of the REST routes over that database."""
+    from tests.api_client import Api  # noqa: PLC0415 - imports the application
+
+    return Api(engine, tmp_path)
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Any]:
+    """That folder as a data directory, with processes around it."""
+    from tests.studio import Studio  # noqa: PLC0415 - imports what jobs need
+
+    made = Studio(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def opd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process: exit code, standard output, standard error."""
+    from opd.cli import main as cli  # noqa: PLC0415
+
+    monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["opd", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.app()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     if not CHROMIUM.exists():

@@ -107,6 +107,18 @@ def _server(folder: Path) -> Iterator[str]:
         assert process.wait(timeout=30) == 0
 
 
+def enter(page: Any, link: str) -> None:
+    """Takes the link's cookie as soon as the port accepts."""
+    for _ in range(600):
+        try:
+            page.request.get(link)
+            break
+        except Exception as error:
+            if "ECONNREFUSED" not in str(error):
+                raise
+            page.wait_for_timeout(100)
+
+
 @contextmanager
 def visiting(chromium: Any, link: str) -> Iterator[Any]:
     """A page that holds the link's cookie; at the end nothing may be on its console."""
@@ -116,14 +128,7 @@ def visiting(chromium: Any, link: str) -> Iterator[Any]:
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    for _ in range(600):
-        try:
-            page.request.get(link)
-            break
-        except Exception as error:
-            if "ECONNREFUSED" not in str(error):
-                raise
-            page.wait_for_timeout(100)
+    enter(page, link)
     yield page
     context.close()
     assert faults == []

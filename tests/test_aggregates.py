@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from bench.fill import fill_run
 from opd.types import StepEvent, TopK, UserError
 from storage import queries, schema, selection
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.queries import Thresholds, Where
 from storage.token_classes import class_of
 from storage.topk_aggregates import bounds
@@ -24,13 +24,6 @@ from tests.api_client import Api
 
 Token = dict[str, Any]
 TOKENS = 12
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = open_database(tmp_path)
-    yield made
-    made.dispose()
 
 
 def varied(step: int, group: int) -> Any:

@@ -7,7 +7,6 @@ import shlex
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ from sqlalchemy import Engine
 from app.api.system import log_path
 from opd.config import load_yaml, parse, with_overrides
 from opd.recipes import recipe
-from storage.engine import open_database
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def api(engine: Engine, tmp_path: Path) -> Api:
-    return Api(engine, tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The doctor's routes: a question is queued, and its answer is read while it grows."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +9,6 @@ from sqlalchemy import Engine
 from opd.config import parse
 from opd.worker.process import this_process
 from storage import questions
-from storage.engine import open_database
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def api(engine: Engine, tmp_path: Path) -> Api:
-    return Api(engine, tmp_path)
 
 
 def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -> None:

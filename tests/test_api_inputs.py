@@ -7,8 +7,6 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,21 +14,7 @@ import pytest
 from api_client import Api, first_rollout, stored_run
 from sqlalchemy import Engine
 
-from storage.engine import open_database
-
 FULL = os.environ.get("OPD_FULL") == "1"
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def api(engine: Engine, tmp_path: Path) -> Api:
-    return Api(engine, tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The routes of what-if and chat: bounds, who may ask, and what is queued."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,10 @@ from opd.worker import answerer
 from opd.worker.asked import Held
 from opd.worker.process import this_process
 from storage import jobs, queries, questions
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.records import RunWriter
 from storage.schema import checkpoint, run
 from tests.api_client import TOKENS, Api, first_rollout, stored_run
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def api(engine: Engine, tmp_path: Path) -> Api:
-    return Api(engine, tmp_path)
 
 
 def with_checkpoints(engine: Engine, run_id: str, *steps: int) -> None:

@@ -30,21 +30,6 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
     made.close()
 
 
-@pytest.fixture
-def opd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["opd", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.app()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
-
-
 def imported(opd: Run, tmp_path: Path, *lines: Any) -> str:
     path = written(tmp_path / "in.jsonl", *(lines or (LINE,)))
     code, out, _ = opd("import", str(path), "--name", "from elsewhere")

@@ -30,11 +30,6 @@ def engine(tmp_path: Path) -> Engine:
     return open_database(tmp_path)
 
 
-@pytest.fixture
-def api(engine: Engine, tmp_path: Path) -> Api:
-    return Api(engine, tmp_path)
-
-
 def a_run(engine: Engine, scores: dict[int, float], kls: list[float], **config: Any) -> str:
     """Steps of 100·number tokens and 1e9 FLOPs; scores by step."""
     run_id = jobs.create_run(engine, parse({"steps": len(kls), **config}))

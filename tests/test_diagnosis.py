@@ -1,7 +1,6 @@
 """Each signal on records with known numbers, just under and just over its thresholds."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from opd.types import StepEvent
 from storage import diagnosis_look, schema, signals_models, signals_tokens
 from storage.diagnosis_cards import CODES
 from storage.diagnosis_look import Look
-from storage.engine import begin, open_database, read
+from storage.engine import begin, read
 from storage.lookups import run_row
 from storage.queries import diagnose, rollouts
 from storage.records import RunWriter
@@ -27,13 +26,6 @@ from tests.diagnosed import EOS, OTHER_END, ROLLOUTS, STEPS, TOKENS, Columns, Fa
 
 ROOT = Path(__file__).parents[1]
 LAST_STEPS = 2  # a quarter of STEPS
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.dispose()
 
 
 def codes(found: dict[str, Any]) -> list[str]:

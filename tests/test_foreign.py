@@ -5,7 +5,6 @@ import math
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opd.cli import main as cli
 from opd.foreign import FORMATS, format_of, open_rollouts
 from opd.interchange import to_row
 from opd.parquet import write_parquet
@@ -25,21 +23,6 @@ from tests.test_interchange import LINE, written
 DOCS = Path(__file__).parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def opd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["opd", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.app()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
 
 
 def entry(*tokens: tuple[int, float, int | None]) -> dict[str, Any]:

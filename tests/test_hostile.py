@@ -24,7 +24,7 @@ from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
 from opd.config import parse
 from storage import jobs
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.schema import metadata
 
 FULL = os.environ.get("OPD_FULL") == "1"
@@ -51,13 +51,6 @@ ON_WRITES = {
     "view token": SAME | {"cookie": f"opd_token_7860={VIEW}"},
 }
 Asked = tuple[str, str, dict[str, str]]  # method, path, headers
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

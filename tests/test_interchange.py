@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opd.interchange import MAX_ID, OWN_IDS, read_rollouts, to_row, write_line
+from opd.interchange import MAX_ID, OWN_IDS, json_lines, rollouts_of, to_row, write_line
 from opd.parquet import write_parquet
 from opd.types import Rollout, UserError
 
@@ -46,6 +47,10 @@ def written(path: Path, *lines: Any) -> Path:
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def read_rollouts(path: Path) -> Iterator[Rollout]:
+    return rollouts_of(json_lines(path), str(path))
 
 
 def read(tmp_path: Path, *lines: Any) -> list[Rollout]:

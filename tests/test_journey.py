@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.inspected import enter
+
 pytestmark = pytest.mark.browser
 
 
@@ -35,14 +37,7 @@ def studio(tmp_path: Path) -> Iterator[str]:
 
 def opened(page: Any, link: str) -> str:
     """Opens the link as soon as the port accepts; returns the server's address."""
-    for _ in range(600):
-        try:
-            page.request.get(link)
-            break
-        except Exception as error:
-            if "ECONNREFUSED" not in str(error):
-                raise
-            page.wait_for_timeout(100)
+    enter(page, link)
     page.goto(link)
     assert "token" not in page.url  # it has become a cookie, and left the address
     return link.partition("/?")[0]

@@ -360,13 +360,6 @@ def test_a_trainers_loss_lies_within_what_a_few_alternatives_tell(place, tmp_pat
         assert low < event.metrics["loss"] < high < 1
 
 
-@pytest.fixture
-def engine(tmp_path):
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
-
-
 def stored(engine, steps=3, **objective):
     """A run with made-up records that keep to no distribution."""
     run_id, writer = started(engine, objective=objective or {"name": "reverse_kl"}, steps=steps)

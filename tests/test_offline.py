@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from opd.interchange import read_rollouts
 from opd.models import Pair, load_pair
 from opd.offline import CHUNK, score_rollouts
 from opd.types import Rollout, UserError
-from tests.test_interchange import written
+from tests.test_interchange import read_rollouts, written
 from tests.tiny import save_model
 
 

@@ -20,19 +20,12 @@ from opd.worker import answerer
 from opd.worker.answering import Answering
 from opd.worker.process import alive, this_process
 from storage import jobs, questions, schema
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.jobs import Owner
 from storage.records import RunWriter
 from tests.studio import Studio
 
 DEAD = Owner(2**22 + 1, 1.0, "boot")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path)
-    yield engine
-    engine.dispose()
 
 
 Start = Callable[..., Answering]

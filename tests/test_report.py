@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +15,6 @@ import pytest
 from sqlalchemy import Engine, update
 
 from app.report import ENTRY, INSTEAD, STATIC, modules, report
-from opd.cli import main as cli
 from opd.config import parse
 from opd.types import EvaluationEvent, Score, StepEvent, UserError
 from storage import jobs, queries, schema
@@ -30,20 +28,6 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     return open_database(tmp_path / "data")
-
-
-@pytest.fixture
-def opd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["opd", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.app()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
 
 
 def filled(engine: Engine, rollouts: int = 24, name: str = HOSTILE) -> str:

@@ -5,7 +5,7 @@ import multiprocessing
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -23,13 +23,6 @@ from storage import engine as storage_engine
 from storage import queries, schema
 from storage.engine import DiskFullError, begin, open_database, read
 from storage.records import RunWriter
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.dispose()
 
 
 def integrity(engine: Engine) -> str:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,6 @@ from storage import jobs, queries, schema
 from storage.engine import begin, open_database
 
 CONFIG = parse({})
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.dispose()
 
 
 def claimed(engine: Engine, slot: str = "cpu") -> tuple[str, int]:

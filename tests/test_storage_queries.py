@@ -2,9 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from sqlalchemy import Engine, event, select, update
 from opd.config import parse
 from opd.types import StepEvent, TokenRecord, UserError
 from storage import jobs, queries, schema
-from storage.engine import begin, open_database, read
+from storage.engine import begin, read
 from storage.packing import COLUMNS, DamagedRecord
 from storage.text import joined_texts
 
@@ -25,13 +23,6 @@ EXPORTED = (
     *("teacher_logprobs", "reverse_kl", "student_entropy", "teacher_entropy", "teacher_rank"),
     *("advantages", "mask", "student_topk", "teacher_topk", "temperature"),
 )
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,8 @@ from sqlalchemy import Engine, func, select, text
 from opd.config import parse
 from opd.types import CheckpointEvent, EvaluationEvent, Rollout, Score, StepEvent, TokenRecord
 from storage import jobs, queries, schema
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.records import RunWriter, import_rollouts
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.dispose()
-
 
 TIMED = ("created_at", "started_at", "attempt_at", "heartbeat_at", "queued_at", "finished_at")
 

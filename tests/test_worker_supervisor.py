@@ -23,13 +23,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     made.close()
 
 
-@pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
-    made = Studio(tmp_path)
-    yield made
-    made.close()
-
-
 def test_runs_queue_up_on_one_slot(shared: Studio) -> None:
     first, second = shared.queue(), shared.queue()
     shared.wait_status(second, "finished")

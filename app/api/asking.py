@@ -2,24 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from app.api.inputs import Body, Database, RolloutId, Text
+from app.api.inputs import AskId, Body, Database, RolloutId, RolloutName, RunName, Text
 from app.api.replies import Json
 from opd.config import UserError
 from opd.recipes import recipe
 from storage import queries, questions
 
 router = APIRouter(prefix="/api/v1", tags=["asking"])
-AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
 MAX_TEXT = 20_000  # characters
 MAX_ID = 10_000_000
 MAX_STEP = 1_000_000_000
 BASE_RECIPE = "demo"
 Speaker = Literal["student", "teacher"]
-RunName = Annotated[str, Field(pattern=r"^run-[a-z0-9-]{1,80}$")]
 Checkpoint = Literal["newest", "start"] | Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 
@@ -35,7 +33,7 @@ class Sampled(Body):
 class WhatIf(Sampled):
     """Another choice at a completion token of a rollout: a token's id, or a text."""
 
-    rollout: Annotated[str, Field(pattern=r"^roll-[a-z0-9-]{1,120}$")]
+    rollout: RolloutName
     position: int = Field(ge=0, le=MAX_STEP)
     token: int | None = Field(None, ge=0, le=MAX_ID)
     text: Annotated[Text, Field(min_length=1, max_length=MAX_TEXT)] | None = None

@@ -8,19 +8,17 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 from starlette.responses import Response
 
-from app.api.inputs import Database, Offset, Text
+from app.api.inputs import RUN_ID, Database, Offset, Text
 from app.api.replies import Json
 from app.api.tables import csv_line
 from storage import queries
 
 router = APIRouter(prefix="/api/v1", tags=["comparing"])
-RUN_ID = re.compile(r"run-[a-z0-9-]{1,80}")
-AXES = ("step", "tokens", "flops", "seconds")
 DISK = ("checkpoints", "other", "files")
 
 
 def _ids(text: str) -> str:
-    if not all(RUN_ID.fullmatch(part) for part in text.split(",")):
+    if not all(re.fullmatch(RUN_ID, part) for part in text.split(",")):
         raise ValueError("must be run ids with commas between, such as run-abc,run-def")
     return text
 
@@ -33,15 +31,15 @@ class Asked(BaseModel):
     """As queries.Question; runs with commas between."""
 
     runs: Runs
-    x: Literal["step", "tokens", "flops", "seconds"] = "step"
+    x: queries.Axis = "step"
     metric: Metric = queries.Question.metric
     second: Metric = ""
     target: Annotated[float | None, Field(allow_inf_nan=False)] = None
-    direction: Literal["auto", "at_least", "at_most"] = "auto"
-    baseline: Annotated[str, Field(pattern=r"^(run-[a-z0-9-]{1,80})?$")] = ""
+    direction: Literal["auto"] | queries.Direction = "auto"
+    baseline: Annotated[str, Field(pattern=f"^({RUN_ID})?$")] = ""
     interpolate: bool = False
     smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.0
-    band: Literal["range", "standard_error"] = "range"
+    band: queries.Band = "range"
 
     def question(self) -> queries.Question:
         return queries.Question(**{**self.model_dump(), "runs": self.runs.split(",")})
@@ -84,8 +82,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield csv_line(
         [
             *("id", "name", "status", "seed", "metric", "direction", "target", "interpolated"),
-            *("best", "reached", *(f"{axis}_to_target" for axis in AXES)),
-            *("baseline", *(f"{axis}_ratio" for axis in AXES)),
+            *("best", "reached", *(f"{axis}_to_target" for axis in queries.AXES)),
+            *("baseline", *(f"{axis}_ratio" for axis in queries.AXES)),
             *("steps", "tokens", "flops", "training_seconds", "record_bytes"),
             *(f"disk_{part}_bytes" for part in DISK),
         ]
@@ -96,8 +94,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             [
                 *(run[name] for name in ("id", "name", "status", "seed")),
                 *(reach[name] for name in ("metric", "direction", "target", "interpolated")),
-                *(item["best"], item["reached"], *(costs.get(axis) for axis in AXES)),
-                *(reach["baseline"], *(item["ratio"][axis] for axis in AXES)),
+                *(item["best"], item["reached"], *(costs.get(axis) for axis in queries.AXES)),
+                *(reach["baseline"], *(item["ratio"][axis] for axis in queries.AXES)),
                 *(run[name] for name in ("step", "tokens", "flops", "training_seconds", "bytes")),
                 *(run["disk"][part] for part in DISK),
             ]

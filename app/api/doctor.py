@@ -1,16 +1,15 @@
 """REST routes of the doctor: a configuration is asked about, and the model process answers."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.inputs import ConfigSource, Database
+from app.api.inputs import AskId, ConfigSource, Database
 from app.api.replies import Json
 from storage import questions
 
 router = APIRouter(prefix="/api/v1", tags=["doctor"])
-AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
 
 
 class DoctorQuestion(ConfigSource):

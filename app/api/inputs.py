@@ -35,8 +35,11 @@ async def engine_of(request: Request) -> Engine:
 
 
 Database = Annotated[Engine, Depends(engine_of)]
-RunId = Annotated[str, Path(pattern=r"^run-[a-z0-9-]{1,80}$")]
-RolloutId = Annotated[str, Path(pattern=r"^roll-[a-z0-9-]{1,120}$")]
+RUN_ID = "run-[a-z0-9-]{1,80}"
+ROLLOUT_ID = "roll-[a-z0-9-]{1,120}"
+RunId = Annotated[str, Path(pattern=f"^{RUN_ID}$")]
+RolloutId = Annotated[str, Path(pattern=f"^{ROLLOUT_ID}$")]
+AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 Step = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
@@ -45,6 +48,8 @@ Text = Annotated[str, AfterValidator(_storable)]
 SearchText = Annotated[Text, Query(max_length=500)]
 Tag = Annotated[Text, Field(min_length=1, max_length=100)]
 Name = Annotated[Text, Field(max_length=200)]
+RunName = Annotated[str, Field(pattern=f"^{RUN_ID}$")]
+RolloutName = Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
 
 
 class Body(BaseModel):
@@ -85,7 +90,7 @@ class ConfigSource(Body):
 class StartRun(ConfigSource):
     name: Name | None = None
     request_key: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
-    parent: Annotated[str, Field(pattern=r"^run-[a-z0-9-]{1,80}$")] | None = None
+    parent: RunName | None = None
     tags: list[Tag] = Field(default=[], max_length=50)
 
 

@@ -1,7 +1,6 @@
 """REST routes of what lies outside the database: the server's health and a job's log file."""
 
 import codecs
-import fcntl
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -67,16 +66,8 @@ def _decoded(data: bytes) -> tuple[str, int]:
 
 
 def supervisor_alive(data_dir: Path) -> bool:
-    """Whether a supervisor holds its lock. A free one is taken for a moment and given back; a
-    supervisor that starts in that moment tries again."""
-    try:
-        with (data_dir / "supervisor.lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    """Whether a supervisor holds its lock."""
+    return queries.held(data_dir / "supervisor.lock")
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const HEIGHT = 340;
 const SHARES = /^score$|pass@|finished|same_top|reward/;
 
-export function lookOf(place) {
+function lookOf(place) {
   const colours = isDark() ? DARK : LIGHT;
   return { color: colours[place % 6], dash: place < 6 ? "solid" : "dash", symbol: SYMBOLS[place % 6] };
 }

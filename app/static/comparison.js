@@ -163,7 +163,7 @@ function equal(one, two) {
 }
 
 /** How many ids two completions share from their start. */
-export function sharedStart(one, two) {
+function sharedStart(one, two) {
   const most = Math.min(one.length, two.length);
   let at = 0;
   while (at < most && one[at] === two[at]) at++;

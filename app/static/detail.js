@@ -2,7 +2,7 @@
 import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
 import { fill, h } from "./dom.js";
 import { fixed, integer, nats, percent, probability } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { glyphs, word } from "./glyphs.js";
 import { placesOf } from "./metrics.js";
 
 const MOST_ROWS = 12;
@@ -201,9 +201,9 @@ function ordinal(place) {
 }
 
 function quote(text) {
-  const shown = [...glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text.trim())];
+  const shown = [...word(text)];
   const cut = shown.length > MOST_QUOTED ? `${shown.slice(0, MOST_QUOTED).join("")}…` : shown.join("");
-  return `“${cut || "∅"}”`;
+  return `“${cut}”`;
 }
 
 function bar(side, value) {

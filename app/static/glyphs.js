@@ -43,6 +43,16 @@ export function glyphs(text) {
   return /^[\p{Mn}\p{Me}]/u.test(shown) ? `◌${shown}` : shown;
 }
 
+/** A token's text by itself, where it stands: blanks alone as dots, nothing as ∅. */
+export function visible(text) {
+  return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text) || "∅";
+}
+
+/** As `visible`, without the blanks around it: a word of a sentence. */
+export function word(text) {
+  return visible(text.trim() || text);
+}
+
 function control(character) {
   const point = character.codePointAt(0);
   if (point < 32) return String.fromCodePoint(0x2400 + point);

@@ -2,8 +2,8 @@
 import { Chart } from "./charts.js";
 import { h, link, select } from "./dom.js";
 import { integer, percent, probability } from "./format.js";
+import { visible } from "./glyphs.js";
 import { Panel, asTable } from "./insights_panel.js";
-import { visible } from "./worst.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
 const PLACES = [["end", "last token"], ["before", "the token before it"], ["cut", "last token of cut-off ones"]];

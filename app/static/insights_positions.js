@@ -34,7 +34,7 @@ export class Positions extends Panel {
   }
 }
 
-export function cellOf([min_step, max_step], [min_position, max_position]) {
+function cellOf([min_step, max_step], [min_position, max_position]) {
   return { min_step, max_step, min_position, max_position };
 }
 

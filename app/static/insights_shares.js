@@ -2,8 +2,8 @@
 import { page } from "./api.js";
 import { h, link } from "./dom.js";
 import { integer, nats, percent } from "./format.js";
+import { visible } from "./glyphs.js";
 import { Panel, table } from "./insights_panel.js";
-import { visible } from "./worst.js";
 
 const CLASSES = {
   word: "words", number: "numbers", operator: "operators, punctuation", whitespace: "whitespace", special: "special tokens",

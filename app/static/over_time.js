@@ -3,7 +3,7 @@ import { get, page } from "./api.js";
 import { button, debounce, fill, h, link } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
 import { fixed, integer, number, plain, sum } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { word } from "./glyphs.js";
 import { reasonAgainst, toFetch, unitOf, valuesOf } from "./metrics.js";
 import { addColumns, openRollout } from "./open.js";
 
@@ -271,6 +271,6 @@ function right(reward) {
 }
 
 function short(text) {
-  const shown = glyphs(text.trim() || text.replace(/ /g, "·"));
+  const shown = word(text);
   return shown.length > 8 ? `${shown.slice(0, 7)}…` : shown;
 }

@@ -3,15 +3,8 @@
 /** The text of the completion and where each token starts in it; kept with the rollout. */
 function textOf(rollout) {
   if (!rollout.plainText) {
-    const starts = new Int32Array(rollout.n + 1);
     const parts = rollout.cells.map((cell) => (cell.kind === "part" ? "" : cell.raw));
-    let at = 0;
-    parts.forEach((part, i) => {
-      starts[i] = at;
-      at += part.length;
-    });
-    starts[rollout.n] = at;
-    rollout.plainText = { text: parts.join("").toLowerCase(), starts };
+    rollout.plainText = { text: parts.join("").toLowerCase(), starts: startsOf(rollout.cells) };
   }
   return rollout.plainText;
 }
@@ -28,8 +21,15 @@ export function findAll(rollout, query) {
   return found;
 }
 
+/** Where each token starts in the text of these cells, and behind them where it ends. */
+export function startsOf(cells) {
+  const starts = new Int32Array(cells.length + 1);
+  cells.forEach((cell, i) => (starts[i + 1] = starts[i] + (cell.kind === "part" ? 0 : cell.raw.length)));
+  return starts;
+}
+
 /** The last token that starts at or before a character. */
-function tokenAt(starts, character) {
+export function tokenAt(starts, character) {
   let low = 0;
   let high = starts.length - 2;
   while (low < high) {

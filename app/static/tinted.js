@@ -1,7 +1,7 @@
 // A few tokens as running text, tinted by reverse KL; one tab stop, arrow keys move, pointing shows.
 import { h } from "./dom.js";
 import { fixed, probability } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { word } from "./glyphs.js";
 import { classOf } from "./palette.js";
 import { GAMMA, levelOf } from "./scale.js";
 
@@ -74,12 +74,8 @@ function indexOf(target) {
 export function sentenceOf(raw, { p, q, kl, best, author }) {
   const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
   const wroteThis = { teacher: "; the coach itself wrote this", student: "; the student wrote this" }[author] ?? "";
-  const wrote = `“${shown(raw)}”: student ${says(p)}, coach ${says(q)}, reverse KL ${fixed(kl)} nats.`;
+  const wrote = `“${word(raw)}”: student ${says(p)}, coach ${says(q)}, reverse KL ${fixed(kl)} nats.`;
   if (!best) return wrote;
   if (best.same) return `${wrote} It is the coach’s first choice.`;
-  return `${wrote} Coach wanted “${shown(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
-}
-
-function shown(text) {
-  return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text.trim()) || "∅";
+  return `${wrote} Coach wanted “${word(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
 }

@@ -3,7 +3,7 @@ import { page } from "./api.js";
 import { Chart } from "./charts.js";
 import { copyButton, fill, h, link } from "./dom.js";
 import { bytes, duration, integer, number, percent, plain, probability, short, withUnit } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { glyphs, word } from "./glyphs.js";
 import { LEVELS, classOf } from "./palette.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
@@ -178,6 +178,5 @@ function sentence(token) {
 }
 
 function quote(text) {
-  const shown = glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text.trim());
-  return `“${shown || "∅"}”`;
+  return `“${word(text)}”`;
 }

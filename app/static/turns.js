@@ -1,8 +1,9 @@
 // Turns of a chat, tool calls and thinking, found in the tokens' texts.
 import { glyphs } from "./glyphs.js";
+import { startsOf, tokenAt } from "./search.js";
 
 export const PLAIN = 0;
-export const TOOL = 1;
+const TOOL = 1;
 export const THINKING = 2;
 const LONGEST_ROLE = 24;
 // A token whose whole text is one of these opens a turn; the texts that follow name its role.
@@ -87,22 +88,4 @@ function endOf(text, match) {
 function naming(opening) {
   if (/think|reasoning|THINK/.test(opening)) return { kind: THINKING, label: "thinking" };
   return { kind: TOOL, label: /response/.test(opening) ? "reply" : "tool call" };
-}
-
-function startsOf(cells) {
-  const starts = new Int32Array(cells.length + 1);
-  cells.forEach((cell, i) => (starts[i + 1] = starts[i] + (cell.kind === "part" ? 0 : cell.raw.length)));
-  return starts;
-}
-
-/** The token that holds a character: the last one that starts at or before it. */
-function tokenAt(starts, character) {
-  let low = 0;
-  let high = starts.length - 2;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (starts[middle] <= character) low = middle;
-    else high = middle - 1;
-  }
-  return low;
 }

@@ -5,7 +5,7 @@ import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "./ask.
 import { button, fill, h, link, select } from "./dom.js";
 import { errorBox } from "./faces.js";
 import { fixed, integer, probability, sum } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { visible } from "./glyphs.js";
 import { openRollout } from "./open.js";
 import { Tinted, sentenceOf } from "./tinted.js";
 
@@ -119,7 +119,7 @@ export class WhatIf {
     const turn = ++this.turn;
     if (!this.form.isConnected || !this.head.isConnected) fill(this.element, this.head, this.group, this.form, this.status, this.results, this.earlier);
     const cell = this.rollout.cells[index];
-    fill(this.head, "Instead of ", h("strong", { class: "mono", text: quoted(cell.raw) }), h("span", { class: "muted", text: ` at position ${integer(index)}` }));
+    fill(this.head, "Instead of ", h("strong", { class: "mono", text: visible(cell.raw) }), h("span", { class: "muted", text: ` at position ${integer(index)}` }));
     this.drawChoices(null);
     clearTimeout(this.timer);
     if (this.rollout.meta.top_k) this.timer = setTimeout(() => this.alternatives(index, turn), FETCH_AFTER);
@@ -153,7 +153,7 @@ export class WhatIf {
     return h(
       "label", { class: "wi-choice" },
       h("input", { type: "radio", name: "wi-choice", value: key, onchange: () => this.choose(key) }),
-      h("span", { class: "wi-token", title: [quoted(row.text), notes].filter(Boolean).join(" ") }, h("span", { class: "mono", text: quoted(row.text) }), notes ? h("span", { class: "muted", text: ` ${notes}` }) : null),
+      h("span", { class: "wi-token", title: [visible(row.text), notes].filter(Boolean).join(" ") }, h("span", { class: "mono", text: visible(row.text) }), notes ? h("span", { class: "muted", text: ` ${notes}` }) : null),
       h("span", { class: "r num", text: known(row.p) }), h("span", { class: "r num", text: known(row.q) }),
     );
   }
@@ -302,8 +302,4 @@ function table(items) {
       h("tbody", {}, items.map(row)),
     ),
   ];
-}
-
-function quoted(text) {
-  return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text) || "∅";
 }

@@ -3,7 +3,7 @@ import { get, page } from "./api.js";
 import { button, fill, h, link } from "./dom.js";
 import { empty, failed, loading } from "./faces.js";
 import { fixed, integer, probability } from "./format.js";
-import { glyphs } from "./glyphs.js";
+import { glyphs, visible, word } from "./glyphs.js";
 
 const STEP = 25;
 const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
@@ -158,7 +158,7 @@ export function tokenRow(item, top) {
     chance(item.teacher_logprob, "p(coach) of the token"),
     h(
       "span", { class: "worst-wanted" },
-      item.wanted && [h("span", { class: "muted worst-narrow", text: "coach " }), h("span", { class: "mono", text: glyphs(item.wanted.trim() || item.wanted.replace(/ /g, "·")) })],
+      item.wanted && [h("span", { class: "muted worst-narrow", text: "coach " }), h("span", { class: "mono", text: word(item.wanted) })],
     ),
     chance(item.wanted_logprob, "p(coach) of what it wanted"),
     h("span", { class: "muted num r", text: `step ${item.step}` }),
@@ -173,9 +173,4 @@ function chance(logprob, title) {
 function head() {
   const names = [["KL", "r"], ["The token where it stands", ""], ["p(student)", "r"], ["p(coach)", "r"], ["Coach wanted", ""], ["p(coach)", "r"], ["Step", "r"]];
   return h("div", { class: "worst-head muted worst-wide", "aria-hidden": "true" }, names.map(([text, kind]) => h("span", { class: kind, text })));
-}
-
-/** A token's text by itself: blanks as dots, nothing as ∅. */
-export function visible(text) {
-  return glyphs(/^\s+$/.test(text) ? text.replace(/ /g, "·") : text) || "∅";
 }

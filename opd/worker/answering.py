@@ -1,6 +1,5 @@
 """The supervisor's side of the model process: starts it when asked, and says when it has died."""
 
-import fcntl
 import logging
 import os
 import subprocess
@@ -16,6 +15,7 @@ from opd.worker import process
 from opd.worker.answerer import LOCK, LOG
 from opd.worker.logs import last_line
 from storage import questions
+from storage.locks import held
 
 log = logging.getLogger(__name__)
 ANSWERER = (sys.executable, "-m", "opd.worker.answerer")
@@ -68,14 +68,7 @@ class Answering:
 
     def _served(self) -> bool:
         """Whether a model process of another supervisor holds the lock."""
-        try:
-            with (self._data_dir / LOCK).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return held(self._data_dir / LOCK)
 
     def _start(self) -> None:
         self._started = time.monotonic()

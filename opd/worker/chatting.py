@@ -15,6 +15,7 @@ from opd.worker.asked import Asked, Progress, Telling
 from opd.worker.loaded_pairs import Subject, subject_of
 from storage.branches import keep as store
 from storage.branches import reply_id
+from storage.text import text_entry
 
 GROUP = -1  # of a rollout whose prompt is not one of the run's
 
@@ -103,12 +104,8 @@ class _Chat:
     def _learn(self, ids: list[int]) -> None:
         """Notes the text of tokens, in the form in which pages read it."""
         new = {i for i in ids if str(i) not in self._texts}
-        for i, (data, special) in self._subject.vocabulary(new).items():
-            try:
-                entry: dict[str, Any] = {"t": data.decode()}
-            except UnicodeDecodeError:
-                entry = {"t": None, "b": data.hex()}
-            self._texts[str(i)] = {**entry, "s": True} if special else entry
+        found = self._subject.vocabulary(new)
+        self._texts |= {str(i): text_entry(stored) for i, stored in found.items()}
 
 
 def keep(asked: Asked, progress: Progress) -> dict[str, Any]:

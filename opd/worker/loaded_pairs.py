@@ -4,6 +4,7 @@ import gc
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ class Subject:
     def tokenizer(self) -> str:
         return fingerprint(self.models.pair.tokenizer)
 
-    def vocabulary(self, ids: Any) -> dict[int, tuple[bytes, bool]]:
-        return TokenText(self.models.pair.tokenizer)(ids)
+    @cached_property
+    def vocabulary(self) -> TokenText:
+        return TokenText(self.models.pair.tokenizer)
 
 
 def subject_of(asked: Asked, telling: Telling) -> Subject:
