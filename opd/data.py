@@ -44,6 +44,7 @@ class Suite:
     name: str
     prompts: Sequence[Prompt]
     data: DataConfig
+    at_ends: bool = False  # asked at the first and the last evaluation alone
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,16 @@ def load_prompts(
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
         maker = _Maker(suite, tokenizer, room, f"prompts of {name}", path, say)
-        if suite.source == BUNDLED_DATA:
-            drafts = _bundled(suite, suite.count, "eval", config.prompts.problem_steps, path)
+        if suite.source in BUNDLED_DATA:
+            steps = suite.problem_steps or config.prompts.problem_steps
+            draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
+            drafts = _bundled(suite, suite.source, draw, path)
         else:
             table = open_rows(
                 suite, suite.source, Wanted(suite.split, suite.count, f"{path}.source", say)
             )
             drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
-        suites[name] = Suite(name, maker.prompts(drafts, first), suite)
+        suites[name] = Suite(name, maker.prompts(drafts, first), suite, suite.when == "ends")
         first += len(drafts)
     return PromptSet(sets[0], sets[1], sets[2], suites)
 
@@ -161,12 +164,14 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     data, held = config.prompts, config.evaluation.prompts
     probe = _wished(data)
     apart = data.eval_source is not None or data.eval_split is not None
-    if data.source == BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
+    if data.source in BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
         raise UserError("the bundled problems have no splits", where="prompts.eval_split")
-    if data.source == BUNDLED_DATA:
-        train = _bundled(data, data.count, "train", data.problem_steps)
+    if data.source in BUNDLED_DATA:
+        draw = _Draw(data.count, "train", data.problem_steps, data.problem_seed)
+        train = _bundled(data, data.source, draw)
         if not apart:
-            others = _bundled(data, held + probe, "eval", data.problem_steps)
+            kept = replace(draw, count=held + probe, split="eval")
+            others = _bundled(data, data.source, kept)
             return train, others[:held], others[held:]
     else:
         enough = data.count if apart else data.count + held + probe
@@ -185,8 +190,8 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
 def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
     """The first rows of the source that is for evaluation alone."""
     source, name = data.eval_source or data.source, "prompts.eval_source"
-    if source == BUNDLED_DATA:
-        return _bundled(data, count, "eval", data.problem_steps)
+    if source in BUNDLED_DATA:
+        return _bundled(data, source, _Draw(count, "eval", data.problem_steps, data.problem_seed))
     if data.eval_source is None:
         name = "prompts.eval_split"
         if not has_splits(source):
@@ -235,24 +240,36 @@ def _probes(held_out: int, data: PromptsConfig) -> int:
     return data.probe
 
 
-def _bundled(
-    data: DataConfig, count: int, split: Split, steps: int, path: str = "prompts"
-) -> list[Draft]:
-    """The split's problems; the seed is fixed, so that runs differ in their samples alone."""
+@dataclass(frozen=True)
+class _Draw:
+    """Which bundled rows: how many of which split, by a seed that is no run's own, so that runs
+    differ in their samples alone."""
+
+    count: int
+    split: Split
+    steps: int  # of a word problem
+    seed: int
+
+
+def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") -> list[Draft]:
     try:
-        made = problems(count, seed=0, split=split, steps=steps)
+        rows = _bundled_rows(source, draw)
     except ValueError as error:
         raise UserError(str(error), where=path) from None
-    rows = [
-        Row(
-            {"prompt": p.prompt, "answer": p.answer, "completion": p.solution},
-            f"{split} problem {i}",
-        )
-        for i, p in enumerate(made)
-    ]
-    columns = ("prompt", "answer", "completion")
-    table = Table("bundled", columns, len(rows), lambda indices: [rows[i] for i in indices])
-    return Mapper(data, table, path)(range(count))
+    named = [Row(row, f"{source}, {draw.split} row {i}") for i, row in enumerate(rows)]
+    columns = tuple(named[0].fields) if named else ()
+    table = Table(source, columns, len(named), lambda indices: [named[i] for i in indices])
+    return Mapper(data, table, path)(range(len(named)))
+
+
+def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
+    if source == "bundled":
+        made = problems(draw.count, seed=draw.seed, split=draw.split, steps=draw.steps)
+        return [{"prompt": p.prompt, "answer": p.answer, "completion": p.solution} for p in made]
+    from opd.bundled import office  # noqa: PLC0415
+
+    split: office.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
+    return office.rows(source, split, draw.count, draw.seed)
 
 
 @dataclass(frozen=True)

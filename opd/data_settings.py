@@ -78,8 +78,8 @@ class DataConfig(Section):
 
     source: Reference = Field(
         "bundled",
-        description="bundled (word problems), a JSON-lines or Parquet file, a folder of a data "
-        "set, or a hub id.",
+        description="bundled (word problems), bundled/facts-1 and others, a JSON-lines or Parquet "
+        "file, a folder of a data set, or a hub id.",
     )
     subset: Column | None = Field(None, description="Configuration of the hub data set.")
     split: Column = Field("train", description="Split of the hub data set or folder.")
@@ -146,6 +146,13 @@ class PromptsConfig(DataConfig):
     problem_steps: int = Field(
         3, ge=1, le=6, description="Length of the bundled problems, in reasoning steps."
     )
+    problem_seed: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Which of the bundled problems are drawn, held-out ones too; settings are "
+        "chosen on other problems than they are judged on.",
+    )
     eval_source: str | None = Field(
         None,
         max_length=1000,
@@ -173,3 +180,13 @@ class SuiteConfig(DataConfig):
 
     split: Column = Field("test", description="Split of the hub data set or folder.")
     count: int = Field(200, ge=1, le=100_000, description="How many of its prompts are evaluated.")
+    problem_steps: int | None = Field(
+        None, ge=1, le=6, description="As of the prompts, for bundled problems of another length."
+    )
+    when: Literal["always", "ends"] = Field(
+        "always",
+        description="At which evaluations.",
+        json_schema_extra=choices(
+            always="At each.", ends="Before the first and after the last step."
+        ),
+    )

@@ -47,13 +47,13 @@ def pass_score(suite: str, k: int, rewards: Sequence[Sequence[float]]) -> Score:
 
 
 def evaluate(
-    writer: Writer, prompts: PromptSet, stop: Callable[[], bool]
+    writer: Writer, prompts: PromptSet, stop: Callable[[], bool], *, ends: bool = True
 ) -> tuple[list[Score], list[Written], list[Written]]:
     """Scores of every suite at every configured temperature, and rollouts of the first of them.
 
     Per suite: pass@k where the prompts can be graded, and the share that came to an end. Last come
     the answers to the probe prompts, which are written together with the first rollouts and count
-    in no score.
+    in no score. `ends`: this is the first or the last evaluation, which asks every suite.
     """
     scores: list[Score] = []
     shown: list[Written] = []
@@ -61,7 +61,7 @@ def evaluate(
     probes = {p.number for p in prompts.probe}
     suites: list[tuple[str, Sequence[Prompt], DataConfig | None]] = [
         (SUITE, prompts.held_out, None),
-        *((s.name, s.prompts, s.data) for s in prompts.suites.values()),
+        *((s.name, s.prompts, s.data) for s in prompts.suites.values() if ends or not s.at_ends),
     ]
     for name, held_out, data in suites:
         for temperature in writer.config.evaluation.temperatures:

@@ -13,10 +13,14 @@ from typing import Any
 
 from opd.types import UserError
 
-BUNDLED = ("bundled/student", "bundled/teacher")
+BUNDLED = ("bundled/student", "bundled/teacher", "bundled/small", "bundled/assistant")
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BUNDLED_DATA = "bundled"
+BUNDLED_DATA = (
+    "bundled",  # the word problems
+    *("bundled/facts-1", "bundled/facts-2", "bundled/facts-1-mix", "bundled/facts-2-mix"),
+    *("bundled/general", "bundled/word-problems", "bundled/format", "bundled/tools"),
+)
 DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -114,7 +118,7 @@ def is_local(reference: str) -> bool:
 
 def readable_data(reference: str, *, where: str) -> None:
     """Raises UserError for a local file or folder that cannot be read; a hub id passes."""
-    if reference == BUNDLED_DATA or not is_local(reference):
+    if reference in BUNDLED_DATA or not is_local(reference):
         return
     path = Path(reference).expanduser()
     try:

@@ -31,6 +31,11 @@ class Meter:
         times += self._recomputed + (self._loaded.learner.reference is not None)
         return times * reading + self._sampling(written) + self._judging(written)
 
+    def parts(self, written: Sequence[Written]) -> dict[str, float]:
+        """What of a step's FLOPs is left out where a teacher's completions are already there."""
+        by_teacher = [w for w in written if w.author == "teacher"]
+        return {"teacher_sampling_flops": self._sampling(by_teacher)} if by_teacher else {}
+
     def _reading(
         self, model: cost.ModelCost, written: Sequence[Written], pairs_per_token: float
     ) -> float:

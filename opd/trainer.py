@@ -177,7 +177,7 @@ class Training:
             seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
             flops=meter.step(written),
-            metrics=_metrics(written, done, rate),
+            metrics=_metrics(written, done, rate) | meter.parts(written),
             rollouts=kept(rollouts, step, config),
         )
 
@@ -193,8 +193,9 @@ class Training:
 
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
-        scores, written, fresh = evaluate(writer, prompts, self._outside.stop)
-        if self._step in (0, self.config.steps):
+        ends = self._step in (0, self.config.steps)
+        scores, written, fresh = evaluate(writer, prompts, self._outside.stop, ends=ends)
+        if ends:
             scores += self._harness(writer.pair)
         self._score = _headline(scores)
         shown = self._scored(written[: self.config.evaluation.keep], "eval")

@@ -19,6 +19,7 @@ FinishReason = Literal["stop", "length"]
 Author = Literal["student", "teacher", "given"]  # who wrote a completion
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 CancelMode = Literal["save", "discard"]
+ExperimentStatus = Literal["running", "finished", "failed", "cancelled", "stopped"]
 PHASES = ("sample", "teacher", "student", "optimizer", "store")
 
 

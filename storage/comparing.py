@@ -56,7 +56,7 @@ def comparison(engine: Engine, question: Question) -> dict[str, Any]:
     if baseline not in names:
         raise UserError(f"is not among the runs compared: {baseline}", where="baseline")
     with read(engine) as connection:
-        found = {name: _read(connection, name) for name in names}
+        found = {name: run_curves(connection, name) for name in names}
     groups = _groups(found)
     known = _metrics(found.values())
     chosen = [m for m in dict.fromkeys((question.metric, question.second)) if m]
@@ -157,7 +157,7 @@ def _newest(connection: Connection, prompts: Sequence[str]) -> list[dict[str, An
 
 
 @dataclass(frozen=True)
-class _Run:
+class RunCurves:
     """A run's row, its steps with cumulative costs, and its evaluations by name."""
 
     row: RowMapping
@@ -190,7 +190,7 @@ class _Run:
         return {**at, "step": [float(step) for step in steps]}
 
 
-def _read(connection: Connection, run_id: str) -> _Run:
+def run_curves(connection: Connection, run_id: str) -> RunCurves:
     row = run_row(connection, run_id)
     table, figures = schema.step, schema.evaluation
     steps = connection.execute(
@@ -208,10 +208,10 @@ def _read(connection: Connection, run_id: str) -> _Run:
         "flops": list(accumulate((s.flops for s in steps), initial=0.0)),
         "seconds": list(accumulate(seconds, initial=0.0)),
     }
-    return _Run(row, costs, [s.metrics for s in steps], evaluations)
+    return RunCurves(row, costs, [s.metrics for s in steps], evaluations)
 
 
-def _metrics(runs: Iterable[_Run]) -> list[str]:
+def _metrics(runs: Iterable[RunCurves]) -> list[str]:
     """Evaluation figures first, then the steps' metrics by their names."""
     figures: dict[str, None] = {}
     plain: set[str] = set()
@@ -221,7 +221,7 @@ def _metrics(runs: Iterable[_Run]) -> list[str]:
     return [*figures, *sorted(plain)]
 
 
-def _groups(runs: Mapping[str, _Run]) -> list[list[str]]:
+def _groups(runs: Mapping[str, RunCurves]) -> list[list[str]]:
     """Runs whose configurations differ in nothing but seed and name, in the order asked for."""
     groups: dict[str, list[str]] = {}
     for name, run in runs.items():
@@ -231,7 +231,7 @@ def _groups(runs: Mapping[str, _Run]) -> list[list[str]]:
 
 
 def _chart(
-    runs: Mapping[str, _Run], groups: Sequence[Sequence[str]], metric: str, question: Question
+    runs: Mapping[str, RunCurves], groups: Sequence[Sequence[str]], metric: str, question: Question
 ) -> dict[str, Any]:
     lines = {name: run.curve(metric) for name, run in runs.items()}
     smooth = {

@@ -21,6 +21,9 @@ from storage.curves import Direction as Direction
 from storage.diagnosis import diagnose as diagnose
 from storage.disk import disk_use as disk_use
 from storage.engine import read
+from storage.experiment_results import experiment as experiment
+from storage.experiment_results import experiment_progress as experiment_progress
+from storage.experiment_results import experiments as experiments
 from storage.export import export_rows as export_rows
 from storage.hot_tokens import hot_tokens as hot_tokens
 from storage.insights import InsightName as InsightName

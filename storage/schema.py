@@ -239,3 +239,34 @@ question = Table(
     Column("finished_at", Float),
     Index("ix_question_state_created_at", "state", "created_at"),
 )
+
+experiment = Table(
+    "experiment",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("status", String(16), nullable=False),  # running, finished, failed, cancelled, stopped
+    Column("quick", Boolean, nullable=False),
+    Column("seeds", BigInteger, nullable=False),
+    Column("definition", JSON, nullable=False),
+    Column("request_key", Text, unique=True),
+    Column("error_text", Text, nullable=False),
+    Column("owner_pid", BigInteger),  # a command line that makes its runs; else the supervisor does
+    Column("owner_started", Float),
+    Column("owner_boot", Text),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Index("ix_experiment_status", "status"),
+)
+
+experiment_run = Table(
+    "experiment_run",
+    metadata,
+    Column("experiment_id", ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True),
+    Column("stage", String(8), primary_key=True),  # tune, final
+    Column("arm", String(40), primary_key=True),
+    Column("choice", BigInteger, primary_key=True),
+    Column("seed", BigInteger, primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False, index=True),
+)

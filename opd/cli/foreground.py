@@ -56,6 +56,13 @@ def _claim(place: Place, engine: Engine, run_id: str, device: str) -> Job:
         time.sleep(LOOK_EVERY)
 
 
+def wait_for(place: Place, engine: Engine, run_id: str) -> None:
+    """Until a run that another process has is running no more."""
+    while queries.run(engine, run_id)["status"] == "running":
+        bury_dead(engine, place.data_dir)
+        time.sleep(LOOK_EVERY)
+
+
 @contextmanager
 def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
     """A progress bar where a person watches, else the log's lines; both on standard error."""

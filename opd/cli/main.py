@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from opd.cli import checking, inspect_runs, records, reporting, serving, training
+from opd.cli import checking, experiments, inspect_runs, records, reporting, serving, training
 from opd.cli.output import plain, say
 from opd.cli.place import placed
 
@@ -102,6 +102,7 @@ for name, command in (
     ("score", records.score),
     ("save", records.save),
     ("report", reporting.report),
+    ("experiment", experiments.experiment),
 ):
     app.command(name)(placed(command))
 

@@ -29,7 +29,7 @@ class Read:
 
 def read_prompts(config: RunConfig, student: Known | None) -> tuple[Read, list[Finding]]:
     """The run's prompts where their source is on this disk; findings on them."""
-    away = [s for s in _sources(config.prompts) if s != BUNDLED_DATA and not is_local(s)]
+    away = [s for s in _sources(config.prompts) if s not in BUNDLED_DATA and not is_local(s)]
     if away:
         return Read(None, None), [_not_looked_at(", ".join(away))]
     if student is None:
@@ -68,7 +68,7 @@ def _at_hand(config: RunConfig) -> RunConfig:
     suites = {
         name: suite
         for name, suite in config.evaluation.suites.items()
-        if suite.source == BUNDLED_DATA or is_local(suite.source)
+        if suite.source in BUNDLED_DATA or is_local(suite.source)
     }
     evaluation = config.evaluation.model_copy(update={"suites": suites})
     return config.model_copy(update={"evaluation": evaluation})

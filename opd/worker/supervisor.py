@@ -29,6 +29,7 @@ from opd.worker import process, slots
 from opd.worker.answering import Answering
 from opd.worker.cancelling import Pressure
 from opd.worker.errors import HINTS, Failure
+from opd.worker.experimenting import advance_all
 from opd.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from opd.worker.logs import last_line, log_path, start_log
 from opd.worker.recovery import Running, bury, bury_hung, finish, running
@@ -78,6 +79,7 @@ class Supervisor:
         self._beats = {key: beat for key, beat in self._beats.items() if key in live}
         self._start_queued()
         self._answering.turn()
+        advance_all(self._engine, self._data_dir)
 
     def _bury_children(self) -> None:
         """Reaps children that have ended, and records it where they could not do so themselves."""

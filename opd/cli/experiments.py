@@ -1,0 +1,166 @@
+"""`opd experiment`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opd.cli.inspect_runs import Json
+from opd.cli.output import json_line, json_list, plain, result, say, table
+from opd.cli.place import Place
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "stopped": 130}
+SHOWN = (
+    *("name", "label", "n", "reached", "score", "low", "high", "steps_to_target"),
+    *("tokens_to_target", "flops_to_target", "seconds_to_target", "chosen", "choices", "cells"),
+)
+MAX_SEEDS = 50
+
+
+def experiment(
+    place: Place,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME_OR_FILE]",
+            help="An experiment, a YAML file, or exp-… to go on with; none: all are listed.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_SEEDS, help="Runs of each arm.", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two seeds with the stored best values: for a look.")
+    ] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field of all arms."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A whole comparison: several arms, several seeds, as ordinary runs, and its table."""
+    if name is None:
+        _list(json)
+        return
+    from opd.worker.process import this_process
+    from storage import experiments, queries
+
+    engine, owner = place.engine(), this_process()
+    if name.startswith("exp-"):
+        if seeds or quick or assignments:
+            raise UserError("goes on as it was begun; give no other option", where=name)
+        experiments.resume_experiment(engine, name, owner)
+        exp = name
+    else:
+        from opd.experiments import experiment as named
+        from opd.experiments import with_settings
+
+        definition = with_settings(named(name), assignments or [])
+        exp = experiments.create_experiment(
+            engine, definition, quick=quick, seeds=seeds, owner=owner
+        )
+    _to_the_end(place, engine, exp)
+    found = queries.experiment(engine, exp)
+    if json:
+        json_line(outcome(found))
+    else:
+        _tell(found)
+    raise typer.Exit(EXIT_CODES[found["status"]])
+
+
+def outcome(found: dict[str, Any]) -> dict[str, Any]:
+    """The object that ends `--json`."""
+    facts = ("id", "name", "title", "status", "error_text", "quick", "seeds", "metric", "target")
+    arms = [
+        {**{name: arm[name] for name in SHOWN}, "runs": [run["id"] for run in arm["runs"]]}
+        for arm in found["arms"]
+    ]
+    rest = ("ratios", "comparisons", "columns", "table")
+    return {
+        **{name: found[name] for name in facts},
+        "arms": arms,
+        **{name: found[name] for name in rest},
+    }
+
+
+def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
+    """Makes and runs what the experiment needs, until it has ended."""
+    import gc
+
+    from opd.cli.foreground import run_to_the_end, wait_for
+    from opd.worker.experimenting import advance
+    from opd.worker.process import this_process
+    from storage import queries
+
+    told = ""
+    while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
+        run = queries.run(engine, run_id)
+        if run_id != told:
+            state = queries.experiment_progress(engine, name)
+            say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
+            told = run_id
+        if run["status"] == "queued":
+            run_to_the_end(place, engine, run_id)
+            gc.collect()  # models of one run are gone before those of the next are loaded
+        else:
+            wait_for(place, engine, run_id)
+
+
+def _list(json: bool) -> None:
+    from opd.experiments import experiments as known
+
+    found = known()
+    if json:
+        json_list([{"name": e.name, "title": e.title, "question": e.question} for e in found])
+    else:
+        table(
+            ("experiment", "title", "what is asked"), ((e.name, e.title, e.question) for e in found)
+        )
+
+
+def _tell(found: dict[str, Any]) -> None:
+    result(f"{found['id']} {found['name']} {found['status']}")
+    if found["error_text"]:
+        say(plain(f"{found['error_text']}; to go on: opd experiment {found['id']}"))
+    columns = [c["label"] for c in found["columns"]]
+    heads = ("arm", "seeds", "score", "steps", "tokens", "FLOPs", "seconds", *columns)
+    rows = [
+        (
+            arm["label"],
+            f"{arm['n']}",
+            interval(arm["score"], arm["low"], arm["high"]),
+            *_costs(arm, found["target"] is not None),
+            *(interval(c["value"], c["low"], c["high"]) for c in arm["cells"].values()),
+        )
+        for arm in found["table"]
+    ]
+    table(heads, rows, right=",".join(heads[1:]))
+    if found["target"]:
+        result(f"to the target: {found['target']['text']}")
+    for pair in found["comparisons"]:
+        parts = [
+            f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
+        ]
+        result(f"{pair['label']}: {', '.join(parts) or 'not reached'}")
+
+
+def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
+    names = ("steps_to_target", "tokens_to_target", "flops_to_target", "seconds_to_target")
+    if not aimed or arm["arm"] == "start":
+        return ["–"] * len(names)
+    missed = f"{arm['reached']} of {arm['n']} reached it"
+    if arm[names[0]] is None:
+        return [missed, *["–"] * (len(names) - 1)]
+    return [f"{arm[name]:.3g}" for name in names]
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """`7.1 (6.2 to 8.3)`."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" + ("" if low is None or high is None else f" ({low:.3g} to {high:.3g})")
