@@ -106,6 +106,8 @@ class Experiment(Section):
     title: str = Field("", max_length=200)
     description: str = Field("", max_length=2000)
     question: str = Field(max_length=1000)
+    claim: str = Field("", max_length=1000, description="What is said of the method.")
+    published: str = Field("", max_length=1000, description="The figure published for it.")
     shows: str = Field("", max_length=4000)
     limits: str = Field("", max_length=4000)
     minutes: dict[Literal["full", "quick"], float] = Field(default_factory=dict)

@@ -179,6 +179,15 @@ class OptimizerConfig(Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Decay of AdamW's second moment.")
     warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear warm-up.")
+    decay: Literal["none", "linear", "cosine"] = Field(
+        "none",
+        description="How the learning rate falls after the warm-up.",
+        json_schema_extra=choices(
+            none="It stays.",
+            linear="Evenly, to 0 after the last step.",
+            cosine="As half a cosine, to 0 after the last step.",
+        ),
+    )
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Limit of the gradient's norm.")
     micro_batch_tokens: int = Field(
         8192, ge=64, le=10_000_000, description="Tokens of one forward and backward pass."

@@ -122,9 +122,15 @@ def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Opt
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Linear warm-up over `warmup_steps`, then constant; steps count from 1."""
+    """The step's rate; steps count from 1. Linear warm-up over `warmup_steps`, then as `decay` says:
+    with s of the S steps after the warm-up done before, 1, 1 − s/S, or (1 + cos(π s/S)) / 2 of it.
+    """
     settings = config.optimizer
-    return settings.learning_rate * min(1.0, step / max(1, settings.warmup_steps))
+    warm = min(1.0, step / max(1, settings.warmup_steps))
+    done = max(0, step - 1 - settings.warmup_steps)
+    left = 1 - min(1.0, done / max(1, config.steps - settings.warmup_steps))
+    shares = {"none": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
+    return settings.learning_rate * warm * shares[settings.decay]
 
 
 def update(

@@ -26,6 +26,7 @@ from storage.lookups import page_limit, page_offset
 
 RATIOS = ("steps", "tokens", "flops", "seconds")  # AXES, as they are called in results
 TO_TARGET = {f"{name}_to_target": axis for name, axis in zip(RATIOS, AXES, strict=True)}
+TEXTS = ("description", "question", "claim", "published", "shows", "limits")
 FACTS = ("id", "name", "title", "status", "quick", "seeds", "created_at", "finished_at")
 Found = dict[str, Any]
 
@@ -86,7 +87,7 @@ class _Results:
         arms = [self._arm(name) for name in definition.arms]
         return {
             **{name: self.row[name] for name in (*FACTS, "error_text")},
-            **{n: getattr(definition, n) for n in ("description", "question", "shows", "limits")},
+            **{name: getattr(definition, name) for name in TEXTS},
             "done": self.plan.ended,
             "total": len(self.plan.keys),
             "phase": self._phase(),

@@ -118,7 +118,7 @@ def test_train_waits_for_the_device_and_says_for_what(studio: Studio, tmp_path: 
     line = third.stderr.readline()
     assert holder in line and "waiting for the device" in line
     third.send_signal(signal.SIGINT)
-    assert third.wait(10) == 130
+    assert third.wait(60) == 130
     only(studio, "cancelled")
     code, out, _ = ended(studio.start("cli", "cancel", holder))
     assert (code, out) == (0, f"{holder} cancelled\n")

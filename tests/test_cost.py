@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from test_teachers import settings, steps
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
@@ -39,3 +40,20 @@ def test_close_to_counted_operations(kind):
         model(torch.ones(1, n, dtype=torch.long))
     cost = model_cost(model)
     assert cost.forward(n, n * n) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_step_says_what_its_teacher_sampled(tmp_path):
+    for seed, name in enumerate(("student", "teacher")):
+        tiny.save_model(tmp_path / name, seed=seed, scale=3.0)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two words"}\n' * 4)
+    records = {"records": {"rollouts_per_step": 99}}
+    (taught, *_) = steps(settings(tmp_path, objective="sft", **records), tmp_path / "a")
+    (own, *_) = steps(settings(tmp_path, **records), tmp_path / "b")
+    groups: dict[int, tuple[int, list[int]]] = {}
+    for r in taught.rollouts:
+        groups.setdefault(r.group, (len(r.prompt_ids), []))[1].append(len(r.record))
+    teacher = model_cost(AutoModelForCausalLM.from_pretrained(tmp_path / "teacher"))
+    expected = sampling_flops(teacher, groups.values())
+    assert taught.metrics["teacher_sampling_flops"] == pytest.approx(expected)
+    assert 0 < expected < taught.flops
+    assert "teacher_sampling_flops" not in own.metrics

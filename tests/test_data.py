@@ -120,6 +120,26 @@ def test_bundled_problems():
         load_prompts(parse({"prompts": {"count": 900_000, "problem_steps": 1}}), tokenizer, 512)
 
 
+def test_bundled_problems_can_be_others_to_choose_settings_on():
+    def drawn(**prompts):
+        config = parse({"prompts": {"count": 40, **prompts}, "evaluation": {"prompts": 40}})
+        found = load_prompts(config, tiny.tokenizer(), 4096)
+        return {p.text for p in found.train}, {p.text for p in found.held_out}
+
+    train, held_out = drawn()
+    others, judged = drawn(problem_seed=1)
+    assert drawn() == (train, held_out)
+    assert not held_out & judged and not train & others and not judged & train
+
+
+def test_a_suite_can_have_longer_problems():
+    suites = {"longer": {"source": "bundled", "problem_steps": 5, "count": 4}, "same": "bundled"}
+    config = parse({"prompts": {"count": 4, "problem_steps": 2}, "evaluation": {"suites": suites}})
+    found = load_prompts(config, tiny.tokenizer(), 4096)
+    steps = {n: {p.completion.count("=") for p in s.prompts} for n, s in found.suites.items()}
+    assert steps == {"longer": {5}, "same": {2}}
+
+
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>"

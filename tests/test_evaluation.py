@@ -80,3 +80,31 @@ def test_suites_and_probes_in_one_run(tmp_path):
     assert len(probes) == 2
     assert trained
     assert probes.isdisjoint(trained)
+
+
+def test_a_suite_can_be_asked_at_both_ends_alone(tmp_path):
+    for seed, name in enumerate(("student", "teacher")):
+        tiny.save_model(tmp_path / name, seed=seed, scale=3.0)
+    rows = [{"prompt": f"number {i}", "answer": "3"} for i in range(20)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    suites = {
+        "seldom": {"source": str(path), "count": 2, "when": "ends"},
+        "often": {"source": str(path), "count": 2},
+    }
+    config = settings(
+        tmp_path,
+        steps=3,
+        prompts={"source": str(path)},
+        evaluation={"prompts": 2, "every": 1, "temperatures": [1.0], "suites": suites},
+    )
+    events = [
+        e for e in Training(config, tmp_path / "run").events() if isinstance(e, EvaluationEvent)
+    ]
+    asked = {e.step: {s.suite for s in e.scores} for e in events if e.scores}
+    assert asked == {
+        0: {"heldout", "often", "seldom"},
+        1: {"heldout", "often"},
+        2: {"heldout", "often"},
+        3: {"heldout", "often", "seldom"},
+    }

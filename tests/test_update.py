@@ -16,7 +16,7 @@ from opd.rollouts import Written
 from opd.sampling import NEVER, Sample
 from opd.scoring import reader_of
 from opd.teachers import LocalTeacher
-from opd.update import Clock, Learner, update
+from opd.update import Clock, Learner, learning_rate, update
 
 CPU = torch.device("cpu")
 
@@ -200,3 +200,23 @@ def test_a_phase_within_a_phase_is_counted_once():
     assert clock.seconds["teacher"] > 0.5 * sum(clock.seconds.values())
     assert list(clock.each("sample", iter([1, 2]))) == [1, 2]
     assert clock.seconds["sample"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("decay", "rates"),
+    [
+        ("none", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4]),
+    ],
+)
+def test_the_learning_rate_warms_up_and_falls(decay, rates):
+    # 2 steps of warm-up, of which the last is at the full rate; the 4 others fall from it towards 0
+    optimizer = {"learning_rate": 1, "warmup_steps": 2, "decay": decay}
+    config = parse({"steps": 6, "optimizer": optimizer})
+    assert [learning_rate(config, step) for step in range(1, 7)] == pytest.approx(rates)
+
+
+def test_a_rate_that_falls_ends_above_0_even_where_all_is_warm_up():
+    config = parse({"steps": 3, "optimizer": {"warmup_steps": 9, "decay": "linear"}})
+    assert all(learning_rate(config, step) > 0 for step in range(1, 4))

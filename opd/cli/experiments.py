@@ -75,7 +75,10 @@ def experiment(
 
 def outcome(found: dict[str, Any]) -> dict[str, Any]:
     """The object that ends `--json`."""
-    facts = ("id", "name", "title", "status", "error_text", "quick", "seeds", "metric", "target")
+    facts = (
+        *("id", "name", "title", "status", "error_text", "quick", "seeds", "command"),
+        *("created_at", "finished_at", "metric", "target"),
+    )
     arms = [
         {**{name: arm[name] for name in SHOWN}, "runs": [run["id"] for run in arm["runs"]]}
         for arm in found["arms"]

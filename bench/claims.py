@@ -1,0 +1,116 @@
+"""Writes docs/claims.md from the result files: `python -m bench.claims`.
+
+A result file is what `opd experiment NAME --json` ended with: docs/results/NAME.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from opd.cli.experiments import interval
+from opd.experiments import Experiment, experiments
+
+DOCS = Path(__file__).parents[1] / "docs"
+HEAD = """# What is claimed for on-policy distillation, and what comes out here
+
+Each claim is an experiment that anyone can run: on the page Experiments, or with the command given. \
+This page is written from the result files in [results/](results) by `python -m bench.claims`; no \
+figure in it is typed. The published figures are there to compare with; they are of models thousands \
+of times as large.
+
+How to read it: the rates of all arms were chosen from grids of the same size, on other problems than \
+those reported on. Intervals are 95% bootstrap intervals over the seeds, which with five seeds are \
+rather too narrow. Steps, tokens, FLOPs and seconds are those to the target, on the straight line \
+between two evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the cost \
+meter (`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
+"""
+AXES = ("steps", "tokens", "flops", "seconds")
+
+
+def main() -> None:
+    (DOCS / "claims.md").write_text(text(), encoding="utf-8")
+
+
+def text() -> str:
+    """The whole page; experiments without a result file are left out."""
+    parts = [HEAD]
+    for experiment in experiments():
+        path = DOCS / "results" / f"{experiment.name}.json"
+        if path.is_file():
+            parts.append(section(experiment, json.loads(path.read_text(encoding="utf-8"))))
+    extra = DOCS / "results" / "drivers.md"
+    if extra.is_file():
+        parts.append(extra.read_text(encoding="utf-8").strip() + "\n")
+    return "\n".join(parts)
+
+
+def section(experiment: Experiment, found: dict[str, Any]) -> str:
+    minutes = (found["finished_at"] - found["created_at"]) / 60
+    lines = [
+        f"## {experiment.title}",
+        "",
+        f"**Claim.** {experiment.claim}",
+        "",
+        f"**Published.** {experiment.published}",
+        "",
+        f"**Here.** `{found['command']}`: {found['seeds']} seeds, {minutes:.0f} minutes.",
+        "",
+        *arms(found),
+        "",
+    ]
+    if found["comparisons"]:
+        lines += [*ratios(found), ""]
+    if found["target"]:
+        lines += [f"Target: {found['target']['text']}.", ""]
+    lines += [f"Chosen: {chosen(found)}.", ""] if chosen(found) else []
+    for head, body in (("Shows", experiment.shows), ("Does not show", experiment.limits)):
+        if body:
+            lines += [f"**{head}.** {' '.join(body.split())}", ""]
+    return "\n".join(lines)
+
+
+def arms(found: dict[str, Any]) -> list[str]:
+    aimed = found["target"] is not None
+    heads = ["arm", "score", *(["reached", *AXES] if aimed else [])]
+    heads += [column["label"] for column in found["columns"]]
+    rows = []
+    for row in found["table"]:
+        cells = [row["label"], interval(row["score"], row["low"], row["high"])]
+        if aimed:
+            reached = "–" if row["reached"] is None else f"{row['reached']} of {row['n']}"
+            cells += [reached, *(number(row[f"{axis}_to_target"]) for axis in AXES)]
+        cells += [interval(c["value"], c["low"], c["high"]) for c in row["cells"].values()]
+        rows.append(cells)
+    return table(heads, rows)
+
+
+def ratios(found: dict[str, Any]) -> list[str]:
+    rows = []
+    for pair in found["comparisons"]:
+        cells = [interval(**pair["ratios"][axis]) for axis in AXES]
+        missed = pair["ratios"]["steps"]["value"] is None
+        rows.append([pair["label"], *(["not reached"] * 4 if missed else cells), pair["note"]])
+    return table(["ratio", *AXES, ""], rows)
+
+
+def chosen(found: dict[str, Any]) -> str:
+    """The values that the tuning chose, of those that it tried."""
+    parts = []
+    for arm in found["arms"]:
+        for field, value in (arm["chosen"] or {}).items():
+            tried = ", ".join(f"{c['choice'][field]:g}" for c in arm["choices"])
+            parts.append(f"{arm['label']}: {field} {value:g}" + (f" of {tried}" if tried else ""))
+    return "; ".join(parts)
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    rule = ["---" if i == 0 else "---:" for i in range(len(heads))]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""What an experiment found, against numbers worked out by hand."""
+
+import pytest
+from sqlalchemy import Engine
+
+from opd.experiment_plan import Key
+from opd.types import EvaluationEvent, Score, StepEvent, UserError
+from storage import experiments, jobs, queries
+from storage.records import RunWriter
+from tests.experiments import data, definition
+from tests.stored import OWNER, texts
+
+SECONDS = {"sample": 0.5, "teacher": 0.25}
+
+
+def act(engine: Engine, name: str, scores: dict[str, list[float]], **figures: float) -> str:
+    """Runs the next wanted run: the scores of its arm, one an evaluation from the start on."""
+    row = experiments.experiment_row(engine, name)
+    wanted = experiments.plan_of(engine, row).wanted[0]
+    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    attempt = jobs.claim(engine, run_id, run_id, OWNER)
+    assert attempt is not None
+    writer = RunWriter(engine, run_id, attempt)
+    for step, value in enumerate(scores[wanted.key.arm]):
+        if step:
+            flops = 8e9 if wanted.key.arm == "rl" else 2e9
+            writer.step(StepEvent(step, SECONDS, 100, flops, figures), texts)
+        found = [
+            Score("heldout", "pass@1", value, 50, 0.05),
+            Score("far", "pass@1", value / 2, 9, 0),
+        ]
+        writer.evaluation(EvaluationEvent(step, found), texts)
+    jobs.finish(engine, run_id, attempt, "finished")
+    return run_id
+
+
+RISING = {"rl": [0.2, 0.4, 0.6, 0.8], "opd": [0.2, 0.7, 0.8]}
+
+
+@pytest.fixture
+def quick(engine: Engine) -> str:
+    """One seed of two arms; RL ends with 0.8, less 0.05 is the target."""
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    act(engine, name, RISING)
+    act(engine, name, RISING)
+    return name
+
+
+def test_costs_are_where_the_line_between_two_evaluations_meets_the_target(
+    engine: Engine, quick: str
+) -> None:
+    found = queries.experiment(engine, quick)
+    rl, opd = found["arms"]
+    assert found["target"]["values"] == [{"seed": 0, "value": pytest.approx(0.75)}]
+    assert rl["steps_to_target"] == pytest.approx(2.75)  # 0.6 + 0.75 · 0.2
+    assert opd["steps_to_target"] == pytest.approx(1.5)
+    assert rl["tokens_to_target"] == pytest.approx(275)
+    assert rl["flops_to_target"] == pytest.approx(2.75 * 8e9)
+    assert opd["seconds_to_target"] == pytest.approx(1.5 * 0.75, rel=0.1)  # the store adds its own
+    assert (rl["score"], rl["low"], rl["n"], rl["reached"]) == (0.8, None, 1, 1)
+    ratios = found["ratios"]
+    assert ratios["steps"] == {"value": pytest.approx(2.75 / 1.5), "low": None, "high": None}
+    assert ratios["flops"]["value"] == pytest.approx(2.75 / 1.5 * 4)
+    assert found["comparisons"][0]["label"] == "RL ÷ OPD"
+    assert rl["curve"]["y"] == RISING["rl"]
+    assert rl["curve"]["step"] == [0, 1, 2, 3]
+    assert (found["done"], found["total"]) == (2, 2)
+    assert found["command"] == "opd experiment small --quick"
+
+
+def test_a_target_that_was_missed_is_an_outcome(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    for _ in range(2):
+        act(engine, name, {**RISING, "opd": [0.2, 0.3]})
+    found = queries.experiment(engine, name)
+    assert found["arms"][1]["reached"] == 0
+    assert found["arms"][1]["steps_to_target"] is None
+    assert found["ratios"]["steps"]["value"] is None
+    assert found["arms"][1]["runs"][0]["costs"] is None
+
+
+def test_seeds_are_divided_one_by_one_and_all_must_get_there(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True, seeds=2)
+    for scores in (RISING, RISING, {"rl": [0.2, 0.3, 0.4]}, {"opd": [0.2, 0.35, 0.5]}):
+        act(engine, name, scores)
+    found = queries.experiment(engine, name)
+    rl, opd = found["arms"]
+    # The second seed's target is 0.35: 1.5 steps of RL, 1 of OPD.
+    assert rl["steps_to_target"] == pytest.approx((2.75 + 1.5) / 2)
+    assert opd["steps_to_target"] == pytest.approx((1.5 + 1) / 2)
+    steps = found["ratios"]["steps"]
+    assert steps["value"] == pytest.approx((2.75 + 1.5) / (1.5 + 1))
+    assert (steps["low"], steps["high"]) == (pytest.approx(1.5), pytest.approx(2.75 / 1.5))
+    assert rl["score"] == pytest.approx(0.6)
+    assert (rl["low"], rl["high"]) == (pytest.approx(0.4), pytest.approx(0.8))
+    missed = experiments.create_experiment(engine, definition(), quick=True, seeds=2)
+    for scores in (RISING, RISING, {"rl": [0.2, 0.3, 0.4]}, {"opd": [0.2, 0.3]}):
+        act(engine, missed, scores)
+    found = queries.experiment(engine, missed)
+    assert found["arms"][1]["reached"] == 1
+    assert found["ratios"]["steps"]["value"] is None
+
+
+def test_what_a_teacher_wrote_can_be_left_out(engine: Engine) -> None:
+    pairs = [
+        {"over": "rl", "under": "opd"},
+        {"over": "rl", "under": "opd", "without_teacher_sampling": True},
+    ]
+    name = experiments.create_experiment(engine, definition(pairs=pairs), quick=True)
+    for _ in range(2):
+        act(engine, name, RISING, teacher_sampling_flops=5e8)
+    whole, bare = queries.experiment(engine, name)["comparisons"]
+    assert whole["ratios"]["flops"]["value"] == pytest.approx(2.75 * 8 / (1.5 * 2))
+    assert bare["ratios"]["flops"]["value"] == pytest.approx(2.75 * 7.5 / (1.5 * 1.5))
+    assert bare["ratios"]["steps"] == whole["ratios"]["steps"]
+
+
+def test_columns_stand_beside_their_start(engine: Engine) -> None:
+    columns = [
+        {"metric": "heldout/pass@1", "label": "near"},
+        {"metric": "far/pass@1", "label": "far"},
+    ]
+    name = experiments.create_experiment(engine, definition(columns=columns), quick=True)
+    for _ in range(2):
+        act(engine, name, RISING)
+    table = queries.experiment(engine, name)["table"]
+    assert [row["label"] for row in table] == ["Start", "RL", "OPD"]
+    assert table[0]["score"] == table[0]["cells"]["heldout/pass@1"]["value"] == pytest.approx(0.2)
+    assert [row["cells"]["far/pass@1"]["value"] for row in table] == [
+        pytest.approx(v) for v in (0.1, 0.4, 0.4)
+    ]
+
+
+def test_tuning_is_judged_by_its_criterion(engine: Engine) -> None:
+    arms = data()["arms"]
+    arms["opd"] |= {"criterion": ["heldout/pass@1", "far/pass@1"], "judged_by": "last"}
+    name = experiments.create_experiment(engine, definition(arms=arms), quick=False)
+    for scores in ([0.1, 0.9, 0.5], [0.2, 0.3, 0.6]):
+        act(engine, name, {"rl": scores})
+    rl = queries.experiment(engine, name)["arms"][0]
+    assert [c["criterion"] for c in rl["choices"]] == [pytest.approx(0.7), pytest.approx(0.45)]
+    assert [c["chosen"] for c in rl["choices"]] == [True, False]
+    assert rl["chosen"] == {"optimizer.learning_rate": 0.001}
+    for scores in ([0.1, 0.9, 0.4], [0.1, 0.2, 0.6]):
+        act(engine, name, {"opd": scores})
+    opd = queries.experiment(engine, name)["arms"][1]
+    assert [c["criterion"] for c in opd["choices"]] == [pytest.approx(0.3), pytest.approx(0.45)]
+    assert opd["choices"][1]["chosen"]
+
+
+def test_the_list_has_the_newest_first_with_how_far_they_are(engine: Engine, quick: str) -> None:
+    other = experiments.create_experiment(engine, definition(), quick=False, seeds=3)
+    found = queries.experiments(engine)
+    assert [item["id"] for item in found["items"]] == [other, quick]
+    assert [(i["done"], i["total"]) for i in found["items"]] == [(0, 4 + 6), (2, 2)]
+    assert found["total"] == 2
+    assert [i["id"] for i in queries.experiments(engine, limit=1, offset=1)["items"]] == [quick]
+
+
+def test_the_same_key_is_the_same_experiment(engine: Engine) -> None:
+    first = experiments.create_experiment(engine, definition(), quick=True, request_key="k")
+    assert experiments.create_experiment(engine, definition(), quick=True, request_key="k") == first
+    assert queries.experiments(engine)["total"] == 1
+    with pytest.raises(UserError, match=r"seeds: must be 1 to 50 \(got 51\)"):
+        experiments.create_experiment(engine, definition(), quick=True, seeds=51)
+    with pytest.raises(UserError, match="exp-none: no such experiment"):
+        queries.experiment(engine, "exp-none")
+
+
+def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    row = experiments.experiment_row(engine, name)
+    wanted = experiments.plan_of(engine, row).wanted[0]
+    first = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert experiments.add_run(engine, name, wanted.key, wanted.config) == first
+    assert experiments.open_runs(engine, name) == [first]
+    assert (
+        queries.runs(engine, tag=name)["total"] == queries.runs(engine, tag="small")["total"] == 1
+    )
+
+
+def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert experiments.cancel_experiment(engine, name) == "cancelled"
+    assert queries.run(engine, run_id)["status"] == "cancelled"
+    with pytest.raises(UserError, match="is not running"):
+        experiments.cancel_experiment(engine, name)
+    assert experiments.resume_experiment(engine, name) == "running"
+    assert queries.run(engine, run_id)["status"] == "queued"
+    with pytest.raises(UserError, match="cannot be resumed: it is running"):
+        experiments.resume_experiment(engine, name)
+    assert experiments.end_experiment(engine, quick, "finished")
+    with pytest.raises(UserError, match="cannot be resumed: it is finished"):
+        experiments.resume_experiment(engine, quick)
+
+
+def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=False)
+    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    attempt = jobs.claim(engine, run_id, "cpu", OWNER)
+    assert attempt is not None
+    jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss")
+    experiments.end_experiment(engine, name, "stopped")
+    experiments.resume_experiment(engine, name)
+    assert queries.run(engine, run_id)["status"] == "failed"
+    plan = experiments.plan_of(engine, experiments.experiment_row(engine, name))
+    assert plan.wanted[0].key == Key("tune", "rl", 1, 1000)

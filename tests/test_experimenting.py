@@ -1,0 +1,121 @@
+"""Experiments with real processes: by the command line, by the supervisor, killed and resumed."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import experiments, jobs, queries
+from tests.experiments import data, definition
+from tests.studio import Studio
+
+
+def file(folder: Path, **changes: Any) -> str:
+    path = folder / "small.yaml"
+    path.write_text(json.dumps(data(**changes)))
+    return str(path)
+
+
+def slow() -> dict[str, Any]:
+    return {"common": {**data()["common"], "name": "slow", "steps": 40}}
+
+
+def only(studio: Studio) -> str:
+    studio.wait(lambda: queries.experiments(studio.engine)["total"])
+    return str(queries.experiments(studio.engine)["items"][0]["id"])
+
+
+def state(studio: Studio, name: str) -> str:
+    return str(queries.experiment(studio.engine, name)["status"])
+
+
+def test_a_whole_experiment_on_the_command_line(studio: Studio, tmp_path: Path) -> None:
+    process = studio.start("cli", "experiment", file(tmp_path), "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert (found["name"], found["status"]) == ("small", "finished")
+    assert [(arm["name"], len(arm["runs"])) for arm in found["arms"]] == [("rl", 2), ("opd", 2)]
+    assert set(found["ratios"]) == {"steps", "tokens", "flops", "seconds"}
+    assert len(found["table"]) == 2
+    # 2 arms × 2 rates while tuning, then 2 arms × 2 seeds: ordinary runs
+    runs = queries.runs(studio.engine, tag=found["id"])["items"]
+    assert len(runs) == 8 and {run["status"] for run in runs} == {"finished"}
+    for run in runs:  # what was tuned leaves no weights behind
+        kept = queries.run(studio.engine, run["id"])["checkpoints"]
+        assert bool(kept) == (run["seed"] < 1000)
+    assert "run 8 of 8" in err
+
+
+def test_people_get_a_table(studio: Studio, tmp_path: Path) -> None:
+    process = studio.start("cli", "experiment", file(tmp_path), "--quick", "--seeds", "2")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "RL ÷ OPD: steps" in out and "what “RL” of the same seed ends with" in out
+
+
+def test_the_supervisor_takes_one_to_its_end(studio: Studio) -> None:
+    name = experiments.create_experiment(studio.engine, definition(), quick=True)
+    studio.supervisor()
+    studio.wait(lambda: state(studio, name) == "finished", 60)
+    assert queries.runs(studio.engine, tag=name)["total"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_at_any_moment_it_goes_on_where_it_was(
+    studio: Studio, tmp_path: Path, number: signal.Signals
+) -> None:
+    first = studio.start("cli", "experiment", file(tmp_path, **slow()), "--quick")
+    name = only(studio)
+    studio.wait(lambda: queries.runs(studio.engine, tag=name)["total"])
+    run_id = queries.runs(studio.engine, tag=name)["items"][0]["id"]
+    studio.wait_step(run_id, 3)
+    first.send_signal(number)
+    first.wait(60)
+    if number == signal.SIGINT:
+        assert first.returncode == 130
+        assert state(studio, name) == "stopped"
+    else:
+        studio.supervisor()  # finds the run and the experiment without their owner
+        studio.wait(lambda: state(studio, name) == "stopped", 60)
+    again = studio.start("cli", "experiment", name, "--json")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    runs = queries.runs(studio.engine, tag=name)["items"]
+    assert len(runs) == 2 and {run["status"] for run in runs} == {"finished"}
+    assert studio.run(run_id)["attempt"] == 2
+
+
+def test_cancelled_from_a_page_no_further_run_is_made(studio: Studio) -> None:
+    name = experiments.create_experiment(studio.engine, definition(**slow()), quick=True)
+    studio.supervisor()
+    studio.wait(lambda: jobs.running(studio.engine))
+    assert experiments.cancel_experiment(studio.engine, name) == "cancelled"
+    studio.wait(lambda: not jobs.running(studio.engine), 60)
+    assert queries.runs(studio.engine, tag=name)["total"] == 1
+    experiments.resume_experiment(studio.engine, name)
+    studio.wait(lambda: state(studio, name) == "finished", 60)
+
+
+def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
+    common = {**data()["common"], "name": "nan"}
+    process = studio.start("cli", "experiment", file(tmp_path, common=common), "--quick")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "(RL) failed; to go on: opd experiment exp-" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no experiment and no file of this name"),
+        (["exp-none"], "exp-none: no such experiment"),
+        (["exp-none", "--quick"], "goes on as it was begun"),
+        (["own-samples", "--seeds", "51"], "less than or equal to 50 (got '51')"),
+    ],
+)
+def test_bad_input_is_named(opd: Any, arguments: list[str], message: str) -> None:
+    code, _, err = opd("experiment", *arguments)
+    assert code == 2 and message in err
