@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from opd.cli.experiments import interval
+from opd.cli.output import scaled
 from opd.experiments import Experiment, experiments
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# What is claimed for on-policy distillation, and what comes out here
 
-Each claim is an experiment that anyone can run: on the page Experiments, or with the command given. \
-This page is written from the result files in [results/](results) by `python -m bench.claims`; no \
-figure in it is typed. The published figures are there to compare with; they are of models thousands \
-of times as large.
+Each claim is an experiment that anyone can run: on the page Experiments, or with the command \
+given. This page is written from the result files in [results/](results) by \
+`python -m bench.claims`; no figure in it is typed. The published figures are there to compare \
+with; they are of models thousands of times as large.
 
-How to read it: the rates of all arms were chosen from grids of the same size, on other problems than \
-those reported on. Intervals are 95% bootstrap intervals over the seeds, which with five seeds are \
-rather too narrow. Steps, tokens, FLOPs and seconds are those to the target, on the straight line \
-between two evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the cost \
-meter (`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
+How to read it: the rates of all arms were chosen from grids of the same size, on other problems \
+than those reported on. Intervals are 95% bootstrap intervals over the seeds, which with five \
+seeds are rather too narrow. Steps, tokens, FLOPs and seconds are those to the target, on the \
+straight line between two evaluations; evaluations themselves cost nothing. FLOPs are by the \
+formula of the cost meter (`opd/cost.py`); seconds are of the machine at hand, two shared \
+processor cores.
 """
 AXES = ("steps", "tokens", "flops", "seconds")
 
@@ -78,7 +80,7 @@ def arms(found: dict[str, Any]) -> list[str]:
         cells = [row["label"], interval(row["score"], row["low"], row["high"])]
         if aimed:
             reached = "–" if row["reached"] is None else f"{row['reached']} of {row['n']}"
-            cells += [reached, *(number(row[f"{axis}_to_target"]) for axis in AXES)]
+            cells += [reached, *(scaled(row[f"{axis}_to_target"]) for axis in AXES)]
         cells += [interval(c["value"], c["low"], c["high"]) for c in row["cells"].values()]
         rows.append(cells)
     return table(heads, rows)
@@ -101,10 +103,6 @@ def chosen(found: dict[str, Any]) -> str:
             tried = ", ".join(f"{c['choice'][field]:g}" for c in arm["choices"])
             parts.append(f"{arm['label']}: {field} {value:g}" + (f" of {tried}" if tried else ""))
     return "; ".join(parts)
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> list[str]:

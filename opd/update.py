@@ -122,8 +122,9 @@ def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Opt
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """The step's rate; steps count from 1. Linear warm-up over `warmup_steps`, then as `decay` says:
-    with s of the S steps after the warm-up done before, 1, 1 − s/S, or (1 + cos(π s/S)) / 2 of it.
+    """The step's rate; steps count from 1. Linear warm-up over `warmup_steps`, then by `decay`.
+
+    With s of the S steps after the warm-up done before: 1, 1 − s/S, or (1 + cos(π s/S)) / 2 of it.
     """
     settings = config.optimizer
     warm = min(1.0, step / max(1, settings.warmup_steps))

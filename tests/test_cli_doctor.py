@@ -11,6 +11,7 @@ import pytest
 
 from opd.cli import checking
 from opd.cli.main import app
+from tests.experiments import data
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,7 +61,8 @@ def test_an_error_finding_is_exit_code_1(opd: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["no-such-recipe"], "no-such-recipe"),
+        (["no-such-recipe"], "no-such-recipe: no recipe, experiment or file of this name"),
+        (["qwen3-small-student", "--set", "stepps=3"], "did you mean steps"),
         (["demo", "--set", "steps=0"], "steps"),
         (["demo", "--set", "student.model=/no/such/folder"], "student.model"),
     ],
@@ -88,3 +90,33 @@ def test_hostile_text_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[st
     checking._show({"findings": [finding], "memory": None})
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\x07" not in out and "\u202e" not in out
+
+
+def test_an_experiment_is_checked_arm_by_arm(opd: Run) -> None:
+    code, out, err = opd("qwen3-small-student", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0 and "RL (GRPO) …" in err
+    assert set(found) == {"ok", "arms", "memory", "full", "quick", "assumed"}
+    assert [a["name"] for a in found["arms"]] == ["opd", "sft", "rl"]
+    assert found["full"]["hours"] > found["quick"]["hours"] > 0
+    shorter = json.loads(opd("qwen3-small-student", "--json", "--set", "steps=8")[1])
+    assert shorter["full"]["hours"] < found["full"]["hours"]
+
+
+def test_an_experiment_for_people(opd: Run) -> None:
+    code, out, _ = opd("qwen3-small-student")
+    assert code == 0
+    assert "Qwen/Qwen3-0.6B is not downloaded yet [every arm]" in out
+    assert "Qwen/Qwen3-4B is not downloaded yet [OPD, SFT on the coach's answers]" in out
+    assert "In full: 18 runs, up to" in out and "Assumed: a GPU of 165 TFLOP/s" in out
+
+
+def test_a_file_of_an_experiment_with_an_error_in_one_arm(opd: Run, tmp_path: Path) -> None:
+    made = data(minutes={"quick": 3})
+    made["arms"]["rl"]["config"]["sampling"] = {"max_new_tokens": 512}
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(made))
+    code, out, _ = opd(str(path))
+    assert code == 1
+    assert out.lstrip().startswith("Errors") and "The prompts cannot be used [RL]" in out
+    assert "In full: 8 runs\n" in out and "A quick look: 2 runs, 3 min as its file says" in out

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from storage import experiments, jobs, queries
+from storage.engine import open_database
 from tests.experiments import data, definition
 from tests.studio import Studio
 
@@ -119,3 +120,36 @@ def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
 def test_bad_input_is_named(opd: Any, arguments: list[str], message: str) -> None:
     code, _, err = opd("experiment", *arguments)
     assert code == 2 and message in err
+
+
+def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path: Path) -> None:
+    """With the real trainer on the bundled pair."""
+    common = {
+        "device": "cpu",
+        "threads": 1,
+        "steps": 2,
+        "prompts": {"count": 16, "problem_steps": 1},
+        "sampling": {"prompts_per_step": 4, "group_size": 2},
+        "evaluation": {"every": 1, "prompts": 20, "temperatures": [1.0]},
+    }
+    changes = {"common": common, "target": {"value": 0.01}, "quick": {"seeds": 1}}
+    path = file(tmp_path, **changes)
+    told = []
+    for place in ("one", "two"):
+        arguments = ("experiment", path, "--quick", "--json", "--data-dir", str(tmp_path / place))
+        code, out, err = opd(*arguments)
+        assert code == 0, err
+        found = json.loads(out.splitlines()[-1])
+        told.append(
+            [(arm["chosen"], arm["score"], found["ratios"]["flops"]) for arm in found["arms"]]
+        )
+        ids = [run for arm in found["arms"] for run in arm["runs"]]
+        database = open_database(tmp_path / place)
+        for run_id in ids:
+            columns = queries.steps(database, run_id)["columns"]
+            kept = ("step", "tokens", "flops", "loss", "grad_norm", "reverse_kl")
+            told[-1].append([columns.get(name) for name in kept])
+            told[-1].append([e["value"] for e in queries.evaluations(database, run_id)["items"]])
+        database.dispose()
+    assert told[0] == told[1]
+    assert len(told[0]) == 2 + 2 * 2

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opd.cli.inspect_runs import Json
-from opd.cli.output import json_line, json_list, plain, result, say, table
+from opd.cli.output import json_line, json_list, plain, result, say, scaled, table
 from opd.cli.place import Place
 from opd.types import UserError
 
@@ -159,7 +159,7 @@ def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
     missed = f"{arm['reached']} of {arm['n']} reached it"
     if arm[names[0]] is None:
         return [missed, *["–"] * (len(names) - 1)]
-    return [f"{arm[name]:.3g}" for name in names]
+    return [scaled(arm[name]) for name in names]
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -51,6 +51,16 @@ def plain(value: Any) -> str:
     return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
 
 
+def scaled(value: float | None) -> str:
+    """Three digits with the SI prefix of thousands: `16.5 G`."""
+    if value is None:
+        return "–"
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g}"
+
+
 def ago(moment: Any) -> str:
     """Seconds since 1970 as `3 min ago`."""
     if not isinstance(moment, int | float):

@@ -11,6 +11,7 @@ from opd.data import Prompt, load_prompts
 from opd.doctor.agreement import check_rehearsal
 from opd.doctor.findings import Finding, refused
 from opd.doctor.machine import check_device
+from opd.doctor.pace import EFFICIENCY, duration
 from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
 from opd.loading import Loaded, Outside, load
 from opd.memory import estimate
@@ -18,7 +19,6 @@ from opd.models import context_of, pick_device
 from opd.sampling import Stopped
 from opd.types import UserError
 
-EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
 PRODUCT = 1024  # rows and columns of the product that measures the device
 
 
@@ -111,7 +111,7 @@ def _time(rehearsal: Rehearsal) -> Finding:
     return Finding(
         "time",
         "info",
-        f"Roughly {_duration(step)} a step, {_duration(step * config.steps)} for {config.steps}",
+        f"Roughly {duration(step)} a step, {duration(step * config.steps)} for {config.steps}",
         f"Sampling as measured with {len(lengths)} answers, training and reading by their FLOPs; "
         "evaluations and checkpoints come on top. Rough: within a factor of 3.",
         evidence={
@@ -134,10 +134,3 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
         product[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
     return 2.0 * PRODUCT**3 / best
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,129 @@
+"""How long a run may take on one GPU, from its settings alone: nothing is loaded or measured.
+
+An upper estimate: every prompt and every answer is taken to be as long as it may be, as the
+estimate of memory does. Loading, checkpoints and lm-eval come on top. The GPU assumed is one of
+24 GB; the dynamic part measures the one at hand.
+"""
+
+from dataclasses import dataclass
+
+from opd import cost
+from opd.config import RunConfig
+from opd.data_settings import PROBES
+from opd.memory import BYTES, Load
+from opd.shapes import Shape, shape_of
+
+EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
+PEAK = 165e12  # FLOPs a second in bfloat16 of a GeForce RTX 4090, by its data sheet
+BANDWIDTH = 1.0e12  # bytes a second of its memory, likewise
+# A token of any number of rows waits, layer by layer, for kernels that Python starts one by one.
+# Source: Qwen2-0.5B, 24 layers, 49.94 tokens a second in transformers, batch of 1, on an A100;
+# Qwen's documentation, v2.0, speed benchmark.
+LAYER = 1 / 49.94 / 24
+ADAPTED = 2.0  # an adapter beside each linear module starts about as many again
+ASSUMED = (
+    f"a GPU of {PEAK / 1e12:.0f} TFLOP/s in bfloat16, of which {EFFICIENCY:.0%} are reached, "
+    f"{1e3 * LAYER:.2f} ms a layer for each token that is sampled (twice that with an adapter), "
+    "and every answer as long as it may be"
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds."""
+
+    step: float
+    evaluations: float  # of the whole run
+    steps: int
+
+    @property
+    def run(self) -> float:
+        return self.step * self.steps + self.evaluations
+
+
+def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
+    """None on a processor, and where the size of a model is not known. Raises UserError."""
+    if config.device == "cpu":
+        return None
+    student = shape_of(config.student.model, where="student.model")
+    teacher = _teacher(config, student)
+    if student is None or (teacher is None and _teacher_works(config)):
+        return None
+    load = Load.of(config, prompt_tokens)
+    rows = config.sampling.prompts_per_step
+    rows *= 1 if config.author == "given" else config.sampling.group_size
+    flops = _training(config, student, load, rows)
+    if config.needs != "nothing" and teacher is not None:
+        flops += cost.scoring_flops(_cost(teacher), [load.row] * rows)
+    sampling = 0.0
+    if config.author == "student":
+        sampling = _decoding(config, student, load, rows)
+    elif config.author == "teacher" and teacher is not None:
+        sampling = _decoding(config, teacher, load, rows, by_student=False)
+    evaluations = sum(
+        times * _decoding(config, student, load, answers) for times, answers in _evaluations(config)
+    )
+    return Pace(sampling + flops / (PEAK * EFFICIENCY), evaluations, config.steps)
+
+
+def _teacher(config: RunConfig, student: Shape | None) -> Shape | None:
+    if config.teacher.kind == "model":
+        return shape_of(config.teacher.model, where="teacher.model")
+    return student if config.teacher.kind in ("self", "ema") else None
+
+
+def _teacher_works(config: RunConfig) -> bool:
+    """Whether a teacher on this machine reads or writes."""
+    return config.teacher.kind == "model" and (
+        config.needs != "nothing" or config.author == "teacher"
+    )
+
+
+def _cost(shape: Shape) -> cost.ModelCost:
+    return cost.ModelCost(shape.matrices, shape.layers, shape.heads * shape.head_dim)
+
+
+def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float:
+    """FLOPs of a step's update, as `opd.meter` counts them."""
+    model, lengths = _cost(student), [load.row] * rows
+    adapter = config.student.lora is not None
+    again = config.student.gradient_checkpointing + (config.objective.reference_kl > 0)
+    return cost.training_flops(model, lengths, adapter=adapter) + again * cost.scoring_flops(
+        model, lengths
+    )
+
+
+def _decoding(
+    config: RunConfig, shape: Shape, load: Load, rows: int, *, by_student: bool = True
+) -> float:
+    """Batches × tokens × the longer of starting kernels and of reading weights and cache."""
+    settings = config.student if by_student else config.teacher
+    adapted = by_student and config.student.lora is not None
+    width = BYTES[settings.dtype]
+    batch = min(config.sampling.batch_size, rows)
+    cache = batch * load.row * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
+    starting = shape.layers * LAYER * (ADAPTED if adapted else 1.0)
+    token = max(starting, (shape.matrices * width + cache) / BANDWIDTH)
+    return -(-rows // config.sampling.batch_size) * config.sampling.max_new_tokens * token
+
+
+def _evaluations(config: RunConfig) -> list[tuple[int, int]]:
+    """(how often, answers) of every set of prompts at every temperature."""
+    settings = config.evaluation
+    every = settings.every or config.steps
+    often = 1 + -(-config.steps // every)
+    probes = PROBES if config.prompts.probe is None else config.prompts.probe
+    sets = [(often, settings.prompts + probes)]
+    sets += [(2 if s.when == "ends" else often, s.count) for s in settings.suites.values()]
+    return [
+        (times, count * (settings.samples if temperature else 1))
+        for times, count in sets
+        for temperature in settings.temperatures
+    ]
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
