@@ -23,6 +23,7 @@ from app.api import (
     configs,
     diagnosis,
     doctor,
+    experiments,
     insights,
     lab,
     related,
@@ -40,7 +41,7 @@ PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
     part.router
     for part in (
-        *(runs, comparing, insights, diagnosis, rollouts, related, lab),
+        *(runs, comparing, experiments, insights, diagnosis, rollouts, related, lab),
         *(configs, doctor, asking, system),
     )
 )

@@ -1,9 +1,9 @@
 """Experiments: a claim as a comparison of arms, each arm ordinary runs of several seeds.
 
 A definition is YAML. Every arm's configuration is laid over the common one, and `arm:NAME` in place
-of a model means the checkpoint of that arm's run with the same seed. First each arm's sweep is run
-(`tuning`), on other problems than those that are reported on; then, with each arm's best values,
-the runs that count. Free of torch.
+of a model means the checkpoint of that arm's run with the same seed; `"{seed}"` is that seed. First
+each arm's sweep is run (`tuning`), on other problems than those that are reported on; then, with
+each arm's best values, the runs that count. Free of torch.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from opd.types import UserError
 ARM_REFERENCE = re.compile(r"arm:([a-z][a-z0-9-]{0,39})")
 MAX_SEEDS = 50
 MAX_CHOICES = 16
+SEED = "{seed}"
 SOME_RUN = "run-0"  # stands for an arm's run while a definition is checked
 Stage = Literal["tune", "final"]
 Field_ = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[A-Za-z0-9_-]+)+$|^steps$")]
@@ -152,7 +153,7 @@ class Experiment(Section):
         Raises ConfigError."""
         over = self.tuning.config if stage == "tune" else self.quick.config if quick else {}
         data = merged(merged(self.common, self.arms[arm].config), over)
-        data = with_overrides(_placed(data, runs), [f"{k}={v}" for k, v in choice.items()])
+        data = with_overrides(_placed(data, runs, seed), [f"{k}={v}" for k, v in choice.items()])
         name = ", ".join(
             [
                 self.arms[arm].label,
@@ -171,10 +172,12 @@ def references(node: Any) -> Iterator[str]:
         yield found[1]
 
 
-def _placed(node: Any, runs: Mapping[str, str]) -> Any:
-    """The configuration with runs in place of arms."""
+def _placed(node: Any, runs: Mapping[str, str], seed: int) -> Any:
+    """The configuration with runs in place of arms, and the seed in place of its name."""
     if isinstance(node, Mapping):
-        return {key: _placed(value, runs) for key, value in node.items()}
+        return {key: _placed(value, runs, seed) for key, value in node.items()}
+    if node == SEED:
+        return seed
     if isinstance(node, str) and (found := ARM_REFERENCE.fullmatch(node)):
         return runs[found[1]]
     return node

@@ -11,16 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from opd.bundled import office
 from opd.types import UserError
 
-BUNDLED = ("bundled/student", "bundled/teacher", "bundled/small", "bundled/assistant")
+BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BUNDLED_DATA = (
-    "bundled",  # the word problems
-    *("bundled/facts-1", "bundled/facts-2", "bundled/facts-1-mix", "bundled/facts-2-mix"),
-    *("bundled/general", "bundled/word-problems", "bundled/format", "bundled/tools"),
-)
+BUNDLED_DATA = ("bundled", *office.SOURCES)
 DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 

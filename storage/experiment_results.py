@@ -154,6 +154,9 @@ class _Results:
     def _arm(self, name: str) -> Found:
         arm, finals, costs = self.definition.arms[name], self._finals(name), self._costs(name)
         lines = [self._curve(run) for run in finals.values()]
+        begun = [
+            self._curve(r) for k, r in self.runs.items() if (k.arm, k.stage) == (name, "final")
+        ]
         ends = [v for line in lines if (v := _last(line)) is not None]
         score = mean_interval(ends)
         reached = [c for c in costs.values() if c is not None]
@@ -177,7 +180,7 @@ class _Results:
                 for to_target, axis in TO_TARGET.items()
             },
             "cells": {c.metric: self._cell(finals, c.metric) for c in self.definition.columns},
-            "curve": _mean_curve(lines),
+            "curve": _mean_curve(begun),  # so that an arm fills in while it runs
         }
 
     def _choices(self, name: str, arm: Arm) -> list[Found]:

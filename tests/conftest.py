@@ -114,7 +114,7 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     folder = tmp_path_factory.mktemp("site")
     engine = open_database(folder)
     run_id = fill(engine, runs=4, tokens=24_000, long=(1_000, 10_000))
-    with _serving(folder) as address:
+    with serving(folder) as address:
         yield Site(address, engine, run_id)
     engine.dispose()
 
@@ -140,15 +140,22 @@ def visitor(chromium: Any, site: Site) -> Iterator[Any]:
 @pytest.fixture
 def open_page(visitor: Any, site: Site) -> Iterator[Callable[[str], Any]]:
     """Opens an address of the site; at the end nothing may be on the console or have left it."""
-    page = visitor.new_page()
+    with opening(visitor, site.address) as visit:
+        yield visit
+
+
+@contextmanager
+def opening(context: Any, address: str) -> Iterator[Callable[[str], Any]]:
+    """A page of the context that opens paths of the address, watched as `open_page` says."""
+    page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    local = (site.address, "data:", "blob:")
+    local = (address, "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(local) else faults.append(r.url))
 
     def visit(path: str) -> Any:
-        page.goto(site.link(path))
+        page.goto(f"{address}{path}")
         if path.startswith("/rollout?"):
             page.wait_for_selector('#token-view[data-ready="true"]')
         return page
@@ -160,7 +167,7 @@ def open_page(visitor: Any, site: Site) -> Iterator[Callable[[str], Any]]:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -39,6 +39,7 @@ PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
     "over time": (lambda site: f"/rollout?id={worst(site)}&tab=over-time", ".tv-tok"),
     "loss lab": (lambda site: f"/rollout?id={worst(site)}&pos=3&tab=loss-lab", ".tv-tok.pinned"),
     "compare": (lambda site: f"/compare?runs={','.join(two_runs(site))}", ".opd h1"),
+    "experiments": (lambda site: "/experiments", ".opd h2"),
     "playground": (lambda site: "/playground", ".opd h1"),
     "tour": (lambda site: "/tour", ".opd h1"),
     "unknown rollout": (lambda site: "/rollout?id=roll-none", ".face.bad"),

@@ -21,9 +21,9 @@ SMALL = {  # in the order of the form
     "evaluation-prompts": "4",
 }
 STOPS_TO_THE_TEXT = (
-    21  # navigation 5, skip link, place 3, neighbours and sharing 3, tools 8, the text
+    22  # navigation 6, skip link, place 3, neighbours and sharing 3, tools 8, the text
 )
-LINKS_OF_THE_BAR = 5
+LINKS_OF_THE_BAR = 6
 MOST_STOPS = 400
 FOCUS = """() => {
     const e = document.activeElement;
@@ -171,6 +171,7 @@ PAGES: dict[str, tuple[Callable[[Any], str], str]] = {
     "rollouts": (lambda site: f"/rollouts?run={site.run_id}&text=onerror", "tr[data-rollout]"),
     "tokens": (lambda site: f"/rollout?id={worst(site)}&pos=3", ".alt-row.sampled"),
     "compare": (lambda site: f"/compare?runs={two_runs(site)}", "[data-reach]"),
+    "experiments": (lambda site: "/experiments", ".opd h2"),
     "playground": (lambda site: "/playground", ".opd h1"),
     "tour": (lambda site: "/tour", ".opd h1"),
 }

@@ -17,11 +17,15 @@ from opd.bundled import make
 from opd.bundled.habits import bad_completion
 from opd.bundled.make import bad_traces, right_traces
 from opd.bundled.problems import MAX_VALUE, Problem, Split, grade, problems, stories
+from opd.bundled.slips import OFFSETS, slip, slipping_completion
 from opd.bundled.tokenizer import build_tokenizer
 from opd.bundled.training import Schedule, Score, sample, score
+from opd.folders import BUNDLED, local_folder
 
 FOLDER = make.HERE
+PYCACHE = "__pycache__"
 ROLES = ("teacher", "student")
+WORD_MODELS = (*ROLES, "small", "slips")  # those of the word problems
 OPERATIONS = {"+": operator.add, "-": operator.sub, "x": operator.mul}
 # What each sentence of a problem says, read without the code that wrote it.
 SENTENCES = {
@@ -195,15 +199,15 @@ def test_special_tokens_are_distinct_and_vanish():
     assert 60 <= len(own) <= 110
 
 
-def test_both_folders_hold_the_tokenizer_that_the_code_builds():
+def test_the_folders_hold_the_tokenizer_that_the_code_builds():
     built = json.loads(build_tokenizer().backend_tokenizer.to_str())
-    for role in ROLES:
+    for role in WORD_MODELS:
         assert json.loads((FOLDER / role / "tokenizer.json").read_text()) == built
     first, second = ((FOLDER / role / "tokenizer_config.json").read_text() for role in ROLES)
     assert first == second
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", WORD_MODELS)
 def test_models_fit_their_tokenizer(role: str):
     config = loaded(role).config
     assert config.vocab_size == len(tokenizer(role))
@@ -214,10 +218,12 @@ def test_models_fit_their_tokenizer(role: str):
 
 
 def test_folders_are_small_and_hold_no_code():
-    files = [file for role in ROLES for file in (FOLDER / role).iterdir()]
+    folders = [local_folder(name, where="test") for name in BUNDLED]
+    assert {f.name for f in folders} == {f.name for f in FOLDER.iterdir() if f.is_dir()} - {PYCACHE}
+    files = [file for folder in folders for file in folder.iterdir()]
     assert {"config.json", "generation_config.json", "model.safetensors"} <= {f.name for f in files}
-    assert sum(file.stat().st_size for file in files) <= 8_000_000
-    assert {file.suffix for file in files} == {".json", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) <= 12_000_000
+    assert {file.suffix for file in files} == {".json", ".safetensors", ".jinja"}
 
 
 def test_make_writes_both_folders_and_prints_scores(
@@ -235,6 +241,34 @@ def test_make_writes_both_folders_and_prints_scores(
     assert not torch.equal(*(weights["model.embed_tokens.weight"] for weights in made))
     lines = capsys.readouterr().out.splitlines()
     assert sum("on 2 held-out problems" in line for line in lines) == 4
+
+
+def test_every_kind_of_step_has_a_slip_of_its_own():
+    told = [story for story, _ in stories(400, seed=3, steps=5)]
+    kinds = {(s.operation, s.number % 10) for story in told for s in story.chain}
+    assert len(kinds) == 22
+    assert all(slip(s) - s.after in OFFSETS for story in told for s in story.chain)
+    rng = random.Random(0)
+    assert [slipping_completion(rng, s, 0) for s in told] == [
+        p.solution for _, p in stories(400, seed=3, steps=5)
+    ]
+    lines = re.findall(
+        r"(\d+) ([-+x]) (\d+) = (\d+)\.", " ".join(slipping_completion(rng, s, 1) for s in told)
+    )
+    wrong = [OPERATIONS[o](int(a), int(b)) != int(c) for a, o, b, c in lines]
+    assert sum(wrong) / len(wrong) > 0.8  # all but those that would leave 0 to 99
+
+
+def test_the_slipping_start_is_seldom_right_and_ends_its_answers():
+    tests = problems(100, seed=7, split="eval", steps=5)
+    texts = sample(loaded("slips"), tokenizer("slips"), [p.prompt for p in tests], temperature=1.0)
+    assert 0 < score(texts, tests).value < 0.2
+    assert sum("</think>" in text for text in texts) > 95
+
+
+def test_the_small_student_is_a_fiftieth_of_its_teacher():
+    assert loaded("small").num_parameters() * 50 <= loaded("teacher").num_parameters()
+    assert 0.1 < scored("small", 1.0).value < 0.5
 
 
 def test_schedule_warms_up_and_decays():

@@ -63,6 +63,12 @@ def test_stages_lay_their_own_fields_over_everything() -> None:
     assert (quick.prompts.problem_seed, quick.evaluation.prompts) == (0, 9)
 
 
+def test_a_field_can_be_the_seed() -> None:
+    common = {**data()["common"], "prompts": {"count": 1, "problem_seed": "{seed}"}}
+    made = definition(common=common).run_config("rl", {}, seed=7, runs={})
+    assert made.prompts.problem_seed == made.seed == 7
+
+
 def test_merging_goes_field_by_field() -> None:
     assert merged({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "e": 4}) == {
         "a": {"b": 1, "c": [9]},

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from starlette.types import ASGIApp, Message
 
 from app import security
@@ -24,8 +24,10 @@ from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
 from opd.config import parse
 from storage import jobs
-from storage.engine import read
-from storage.schema import metadata
+from storage.engine import begin, read
+from storage.experiments import create_experiment
+from storage.schema import experiment, metadata
+from tests.experimented import definition
 
 FULL = os.environ.get("OPD_FULL") == "1"
 TOKEN = "full-" + "t" * 38
@@ -50,11 +52,16 @@ ON_WRITES = {
     "wrong cookie": SAME | {"cookie": "opd_token_7860=" + "x" * 43},
     "view token": SAME | {"cookie": f"opd_token_7860={VIEW}"},
 }
+EXPERIMENT = "exp-kept"
 Asked = tuple[str, str, dict[str, str]]  # method, path, headers
 
 
 @pytest.fixture
 def run_id(engine: Engine) -> str:
+    """A run, and beside it an experiment under a name that is known here."""
+    create_experiment(engine, definition(), quick=True)
+    with begin(engine) as connection:
+        connection.execute(update(experiment).values(id=EXPERIMENT))
     return jobs.create_run(engine, parse({"name": "kept"}))
 
 
@@ -78,6 +85,7 @@ def filled(path: str, run_id: str) -> str:
     return (
         path.replace("{run_id}", run_id)
         .replace("{rollout_id}", "roll-x")
+        .replace("{experiment_id}", EXPERIMENT)
         .replace("{rest:path}", "x")
         .replace("{path:path}", "x")
         .replace("{", "")
@@ -88,6 +96,7 @@ def filled(path: str, run_id: str) -> str:
 BODIES = {
     "/api/v1/runs": {"recipe": "demo"},
     "/api/v1/config/check": {"recipe": "demo"},
+    "/api/v1/experiments": {"name": "self-distillation", "quick": True},
     "PATCH": {"name": "changed"},
 }
 
@@ -243,7 +252,11 @@ def test_gradio_serves_pages_and_no_more(engine: Engine, tmp_path: Path) -> None
     ]
     assert {a[1]: r.status_code for a, r in send_all(server, closed)} == {a[1]: 404 for a in closed}
     pages = [
-        ("GET", path, own) for path in ("/", "/new", "/run", "/rollouts", "/rollout", "/config")
+        ("GET", path, own)
+        for path in (
+            *("/", "/new", "/run", "/rollouts", "/rollout", "/experiments", "/experiment"),
+            "/config",
+        )
     ]
     answers = send_all(server, pages)
     assert [r.status_code for _, r in answers] == [200] * len(pages)

@@ -18,14 +18,22 @@ ALLOWED = {
             "app",
             "storage.queries",
             "storage.jobs",
+            "storage.experiments",
             "storage.questions",
             "opd.config",
+            "opd.experiments",
             "opd.recipes",
         ),
         False,
     ),
     # opd.lab: what stored numbers say of other objectives, arrays in and out
-    "storage": (("storage", "opd.types", "opd.config", "opd.lab"), False),
+    "storage": (
+        (
+            *("storage", "opd.types", "opd.config", "opd.lab"),
+            *("opd.experiments", "opd.experiment_plan"),
+        ),
+        False,
+    ),
     "opd": (("opd",), True),
     "opd.worker": (("opd", "storage"), True),
     "opd.worker.supervisor": (("opd", "storage"), False),
@@ -35,7 +43,7 @@ NOT_BELOW = {"opd": ("opd.worker", "opd.cli"), "opd.worker": ("opd.cli",)}
 FREE_OF_MODELS = (
     *("opd.types", "opd.config", "opd.folders", "opd.recipes", "opd.interchange", "opd.memory"),
     *("opd.shapes", "opd.doctor.findings", "opd.doctor.settings", "opd.doctor.machine"),
-    *("opd.bounds", "opd.credit", "opd.lab"),
+    *("opd.bounds", "opd.credit", "opd.lab", "opd.experiments", "opd.experiment_plan"),
 )
 
 

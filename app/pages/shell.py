@@ -9,21 +9,37 @@ from typing import Any
 import gradio as gr
 import orjson
 
-from app.pages import compare, new, playground, rollout, rollouts, run, runs, tour
+from app.pages import (
+    compare,
+    experiment,
+    experiments,
+    new,
+    playground,
+    rollout,
+    rollouts,
+    run,
+    runs,
+    tour,
+)
 from app.scripts import STATIC, sources
 
-PAGES = ("runs", "new", "run", "rollouts", "rollout", "compare", "playground", "tour")
+PAGES = (
+    *("runs", "new", "run", "rollouts", "rollout", "compare", "experiments", "experiment"),
+    *("playground", "tour"),
+)
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")
 MONO = ("ui-monospace", "monospace")
 
 
 def build_pages() -> gr.Blocks:
-    """All pages: those about one run or rollout by address, the others in the navigation bar."""
+    """All pages: those about one run, rollout or experiment by address, the others in the
+    navigation bar."""
     demo: gr.Blocks = gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True)
     with demo:
         runs.page()
     for name, path, module in (
         ("New run", "/new", new),
+        ("Experiments", "/experiments", experiments),
         ("Compare", "/compare", compare),
         ("Playground", "/playground", playground),
         ("Tour", "/tour", tour),
@@ -34,6 +50,7 @@ def build_pages() -> gr.Blocks:
         ("Run", "/run", run),
         ("Rollouts", "/rollouts", rollouts),
         ("Rollout", "/rollout", rollout),
+        ("Experiment", "/experiment", experiment),
     ):
         with demo.route(name, path, show_in_navbar=False):
             module.page()

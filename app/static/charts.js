@@ -82,7 +82,7 @@ function style(trace, colour, points) {
   const rest = { ...trace };
   const common = {
     type: "scatter", mode: points > 60 ? "lines" : "lines+markers", line: { width: 1.6, color: colour },
-    marker: { size: 4, color: colour }, hovertemplate: `%{y:.4~g}<extra>${rest.name}</extra>`,
+    marker: { size: 4, color: colour }, hovertemplate: rest.hoverinfo === "skip" ? "" : `%{y:.4~g}<extra>${rest.name}</extra>`,
   };
   if (trace.stackgroup) Object.assign(common, { mode: "lines", fillcolor: colour, line: { width: 0, color: colour } });
   if (trace.error_y) rest.error_y = { type: "data", array: trace.error_y, color: colour, thickness: 1, width: 3 };

@@ -12,7 +12,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const HEIGHT = 340;
 const SHARES = /^score$|pass@|finished|same_top|reward/;
 
-function lookOf(place) {
+export function lookOf(place) {
   const colours = isDark() ? DARK : LIGHT;
   return { color: colours[place % 6], dash: place < 6 ? "solid" : "dash", symbol: SYMBOLS[place % 6] };
 }
@@ -77,7 +77,7 @@ export class CompareCharts {
   }
 }
 
-function threshold(y, text) {
+export function threshold(y, text) {
   const color = isDark() ? "#a0a5ad" : "#5d6066";
   return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1, dash: "dot" }, label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } } };
 }

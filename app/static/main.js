@@ -1,7 +1,7 @@
 // Starts the page that the address names, as soon as Gradio has put its place on the screen.
 import { startTheme } from "./theme.js";
 
-const PAGES = { "": "runs", new: "new", run: "run", rollouts: "rollouts", rollout: "rollout", compare: "compare", playground: "playground", tour: "tour" };
+const PAGES = { "": "runs", new: "new", run: "run", rollouts: "rollouts", rollout: "rollout", compare: "compare", experiments: "experiments", experiment: "experiment", playground: "playground", tour: "tour" };
 
 startTheme();
 const name = PAGES[location.pathname.split("/").pop()];

@@ -30,12 +30,12 @@ def bad_completion(rng: random.Random, story: Story) -> str:
         step = Step(told.operation, value, told.number)
         # A wrong value can lead out of the range that the models know: the student gives up there.
         if (place and rng.random() < guess) or not 0 <= step.after <= MAX_VALUE:
-            return _completion(thought, _guess(rng, value))
+            return completion(thought, _guess(rng, value))
         if step.operation == "x" and rng.random() < SKIP[step.number]:
             continue
         value = _slip(rng, step)
         thought.append(f"{step.before} {step.operation} {step.number} = {value}.")
-    return _completion(thought, value)
+    return completion(thought, value)
 
 
 def _slip(rng: random.Random, step: Step) -> int:
@@ -63,5 +63,6 @@ def _guess(rng: random.Random, value: int) -> int:
     return rng.choice([number for number in near if number != value])
 
 
-def _completion(thought: list[str], answer: int) -> str:
+def completion(thought: list[str], answer: int) -> str:
+    """The text of a trace and its answer."""
     return " ".join(["<think>", *thought, "</think>", str(answer)])

@@ -1,0 +1,7 @@
+"""One experiment: drawn by static/experiment.js."""
+
+from app.pages.place import place
+
+
+def page() -> None:
+    place("experiment")

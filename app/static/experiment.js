@@ -1,0 +1,120 @@
+// One experiment: its question, its result, curves, tuning and runs, while it goes and after.
+import { get, page, query, send } from "./api.js";
+import { fill, h, poll, toast } from "./dom.js";
+import { ExperimentChart } from "./experiment_chart.js";
+import { ExperimentHead } from "./experiment_head.js";
+import { hasTuning, runTable, shownOfRuns, shownOfTuning, tuningTable } from "./experiment_runs.js";
+import { resultTable, shownInTable } from "./experiment_table.js";
+import { errorBox, failed, loading } from "./faces.js";
+import { plain } from "./format.js";
+import { Part } from "./refill.js";
+
+const LIVE = 3000; // ms
+
+export function mount(root, params) {
+  new ExperimentPage(root, params).start();
+}
+
+class ExperimentPage {
+  constructor(root, params) {
+    this.root = root;
+    this.id = params.get("id");
+    this.x = params.get("x") ?? "";
+    this.turn = 0;
+  }
+
+  async start() {
+    document.title = "Experiment · OPD Studio";
+    if (!this.id) {
+      const error = { message: "No experiment is named in the address", hint: "Open one from the list of experiments." };
+      return fill(this.root, errorBox(error));
+    }
+    loading(this.root, "the experiment");
+    let found;
+    try {
+      found = await this.read();
+    } catch (error) {
+      return failed(this.root, error, () => this.start());
+    }
+    this.build();
+    this.show(found);
+    poll(LIVE, () => this.live && this.refresh());
+  }
+
+  read() {
+    return get(`experiments/${encodeURIComponent(this.id)}`);
+  }
+
+  build() {
+    const panel = (label, part) => h("section", { class: "panel", "aria-label": label }, h("header", {}, h("h2", { text: label })), part.element);
+    const part = (...more) => new Part(h("div", ...more));
+    this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
+    this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
+    [this.result, this.tuning, this.runs] = [1, 2, 3].map(() => part({ class: "scroll-x" }));
+    this.texts = part({ class: "panel exp-texts" });
+    this.tuningPanel = panel("Tuning", this.tuning);
+    this.told = h("div");
+    new ResizeObserver(() => this.reachable()).observe(this.result.element);
+    fill(
+      this.root, this.head.element, this.told,
+      h("div", { class: "exp-body" },
+        h("section", { class: "panel", "aria-label": "Result" }, this.result.element),
+        h("div", { class: "exp-columns" }, this.chart.element, this.texts.element), panel("Runs", this.runs), this.tuningPanel),
+    );
+  }
+
+  /** A table wider than the page is a stop, so that the keys can move it. */
+  reachable() {
+    const { element } = this.result;
+    if (element.scrollWidth > element.clientWidth) Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, wider than the page" });
+    else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
+  }
+
+  /** The axis belongs to the address; the usual one is left out. */
+  keep(x) {
+    const kept = Object.fromEntries(query());
+    history.replaceState(null, "", page("experiment", { ...kept, x: x === "step" ? "" : x }));
+  }
+
+  async refresh() {
+    const turn = ++this.turn;
+    let found;
+    try {
+      found = await this.read();
+    } catch (error) {
+      if (turn === this.turn) fill(this.told, errorBox(error));
+      return;
+    }
+    if (turn !== this.turn) return; // asked again since: this may be from before a resume
+    fill(this.told);
+    this.show(found);
+  }
+
+  show(found) {
+    this.live = found.status === "running";
+    document.title = `${plain(found.title || found.name, 60)} · OPD Studio`;
+    this.head.show(found);
+    this.result.show(shownInTable(found), () => resultTable(found));
+    this.chart.show(found);
+    const texts = [["What is claimed", found.claim], ["What was published", found.published], ["What this shows", found.shows], ["What it does not show", found.limits]];
+    this.texts.show(texts, () => texts.map(([title, text]) => said(title, text)));
+    this.tuningPanel.hidden = !hasTuning(found);
+    this.tuning.show(shownOfTuning(found), () => tuningTable(found));
+    this.runs.show(shownOfRuns(found), () => runTable(found));
+  }
+
+  async act(action) {
+    try {
+      await send("POST", `experiments/${this.id}/${action}`);
+    } catch (error) {
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+    await this.refresh();
+  }
+}
+
+function said(title, text) {
+  if (!text) return null;
+  const paragraphs = text.split(/\n\s*\n/).map((part) => h("p", { text: plain(part.replace(/\s*\n\s*/g, " ").trim(), 4000) }));
+  return h("section", { "aria-label": title }, h("h2", { text: title }), paragraphs);
+}
