@@ -32,7 +32,7 @@ Found = dict[str, Any]
 
 
 def experiments(engine: Engine, *, limit: int = 100, offset: int = 0) -> Found:
-    """Those that were started, newest first: FACTS, done and total runs, error_text, main ratio."""
+    """Those that were started, newest first: FACTS, error_text, done and total runs."""
     table = schema.experiment
     page = (
         select(table)

@@ -49,7 +49,7 @@ export class RunHead {
     this.name.textContent = plain(run.name || run.id, 80);
     this.status.className = `status ${run.status}`;
     this.status.textContent = run.cancel_mode && run.status === "running" ? "stopping" : run.status;
-    fill(this.tags, (run.tags ?? []).map((tag) => h("span", { class: "tag", text: plain(tag, 24) })));
+    fill(this.tags, (run.tags ?? []).map(tagOf));
     this.rollouts.textContent = `Rollouts${this.total ? ` ${integer(this.total)}` : ""}`;
     this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
     this.clone.setAttribute("href", page("new", { from: run.id }));
@@ -131,4 +131,9 @@ export class RunHead {
 
 function visible(text) {
   return text.split("\n").map((line) => plain(line, 2000)).join("\n");
+}
+
+/** A tag; that of an experiment leads back to it. */
+function tagOf(tag) {
+  return /^exp-[a-z0-9]{1,28}$/.test(tag) ? link(tag, page("experiment", { id: tag }), { class: "tag" }) : h("span", { class: "tag", text: plain(tag, 24) });
 }

@@ -1,9 +1,9 @@
 """Makes the small bundled student from nothing: `python -m opd.bundled.make_small`.
 
-A model of 17 thousand parameters, a fiftieth of the teacher, fine-tuned on right traces and left
-where it answers about 30% of the problems. Its schedule ends there, its ability does not: trained
-for twice as many steps it reaches about 90%. It starts the experiment `small-student`. Two to five
-minutes on one CPU core. Seeds are fixed; weights differ slightly from machine to machine.
+A model of 64 thousand parameters, a thirteenth of the teacher, that learns the arithmetic on right
+traces and then the bad habits of the bundled student. It starts the experiment `small-student`.
+About five minutes on one CPU core. Seeds are fixed; weights differ slightly from machine to
+machine.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from opd.bundled.make import HERE, held_out, right_traces, save
+from opd.bundled.make import HERE, STUDENT, bad_traces, held_out, right_traces, save
 from opd.bundled.tokenizer import CONTEXT, build_tokenizer
 from opd.bundled.training import Schedule, train
 
-SMALL = Schedule(steps=1200, learning_rate=8e-3, warm_up=50)
-WIDTH = 24
+ARITHMETIC = Schedule(steps=1500, learning_rate=5e-3, warm_up=50)
+WIDTH = 48
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
         if step % 100 == 0:
             _say(f"small step {step}: loss {loss:.3f}, {time.monotonic() - start:.0f} s")
 
-    train(model, tokenizer, right_traces, SMALL, report)
+    train(model, tokenizer, right_traces, ARITHMETIC, report)
+    train(model, tokenizer, bad_traces, STUDENT, report)
     save(model, tokenizer, out / "small")
     for temperature in (1.0, 0.0):
         result = held_out(model, tokenizer, temperature)
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def small_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """An untrained model of two layers with one head each, 17,016 parameters."""
+    """An untrained model of two layers with one head each, 63,984 parameters."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),

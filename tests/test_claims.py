@@ -1,0 +1,72 @@
+"""docs/claims.md is what the result files say, and these are of whole experiments."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import claims
+from opd.experiments import experiment
+from tests.experiments import definition
+
+RESULTS = sorted((claims.DOCS / "results").glob("*.json"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_page_is_written_from_the_result_files() -> None:
+    assert (claims.DOCS / "claims.md").read_text(encoding="utf-8") == claims.text()
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_a_result_is_of_a_whole_experiment_as_it_is_defined_now(path: Path) -> None:
+    found = read(path)
+    known = experiment(path.stem)
+    assert (found["name"], found["status"], found["quick"]) == (path.stem, "finished", False)
+    assert found["seeds"] == known.seeds >= 5
+    assert found["finished_at"] - found["created_at"] <= 3600
+    for arm in found["arms"]:
+        defined = known.arms[arm["name"]]
+        assert arm["n"] == len(arm["runs"]) == known.seeds
+        assert arm["chosen"] == defined.best  # a quick look takes what the tuning chose
+        if defined.sweep:
+            assert [c["choice"] for c in arm["choices"]] == defined.choices()
+            best = max(arm["choices"], key=lambda c: c["criterion"] or 0)
+            assert best["choice"] == arm["chosen"]
+
+
+def test_a_section_has_every_arm_and_every_ratio() -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    ratio = {"value": 7.0, "low": 6.0, "high": 8.0}
+    row = {"label": "OPD", "n": 5, "reached": 4, "score": 0.8, "low": 0.7, "high": 0.9}
+    row |= {"steps_to_target": 12.0, "tokens_to_target": 31_000.0, "flops_to_target": 2.5e11}
+    found = {
+        "command": "opd experiment small",
+        "seeds": 5,
+        "created_at": 0.0,
+        "finished_at": 600.0,
+        "target": {"text": "a score of 0.8"},
+        "columns": [{"metric": "a/b", "label": "far"}],
+        "table": [{**row, "arm": "opd", "seconds_to_target": None, "cells": {"a/b": ratio}}],
+        "comparisons": [
+            {"label": "RL ÷ OPD", "note": "", "ratios": dict.fromkeys(claims.AXES, ratio)},
+            {"label": "SFT ÷ OPD", "note": "bare", "ratios": dict.fromkeys(claims.AXES, nothing)},
+        ],
+        "arms": [
+            {
+                "label": "OPD",
+                "chosen": {"steps": 3},
+                "choices": [{"choice": {"steps": 3}}, {"choice": {"steps": 4}}],
+            }
+        ],
+    }
+    text = claims.section(definition(), found)
+    assert "| OPD | 0.8 (0.7 to 0.9) | 4 of 5 | 12 | 31 k | 250 G | – | 7 (6 to 8) |" in text
+    assert "| RL ÷ OPD | 7 (6 to 8) |" in text
+    assert "| SFT ÷ OPD | not reached | not reached | not reached | not reached | bare |" in text
+    assert "5 seeds, 10 minutes" in text
+    assert "Chosen: OPD: steps 3 of 3, 4." in text
