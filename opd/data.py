@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opd.bundled import office
+from opd.bundled import facts, office
 from opd.bundled.problems import Split, problems
 from opd.config import RunConfig
 from opd.data_settings import PROBES, DataConfig, PromptsConfig
@@ -267,7 +267,7 @@ def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
     if source == "bundled":
         made = problems(draw.count, seed=draw.seed, split=draw.split, steps=draw.steps)
         return [{"prompt": p.prompt, "answer": p.answer, "completion": p.solution} for p in made]
-    split: office.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
+    split: facts.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
     return office.rows(source, split, draw.count, draw.seed)
 
 

@@ -9,19 +9,10 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from opd.bundled.facts import RELATIONS, Row, Split, facts, unrelated
 from opd.bundled.make import HERE
 from opd.bundled.make_assistant import build_chat_tokenizer, grading, rendered, right
-from opd.bundled.office import (
-    BACKGROUND_SHARE,
-    RELATIONS,
-    SKILLS,
-    SOURCES,
-    Row,
-    Split,
-    facts,
-    rows,
-    unrelated,
-)
+from opd.bundled.office import BACKGROUND_SHARE, SKILLS, SOURCES, rows
 from opd.grading import grade
 
 FOLDER = HERE / "assistant"

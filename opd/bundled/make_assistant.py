@@ -17,8 +17,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from opd.bundled.facts import Row, known, unrelated
 from opd.bundled.make import HERE, save
-from opd.bundled.office import SKILLS, SOURCES, Row, known, rows, unrelated
+from opd.bundled.office import SKILLS, SOURCES, rows
 from opd.bundled.tokenizer import CONTEXT, EOS, PAD, UNK, build_tokenizer
 from opd.bundled.training import Schedule, Trace, sample, train
 from opd.data_settings import DataConfig
