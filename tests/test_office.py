@@ -173,3 +173,15 @@ def test_the_assistant_has_its_skills(source: str):
 @pytest.mark.parametrize("source", ["bundled/facts-1", "bundled/facts-2"])
 def test_the_assistant_knows_no_fact(source: str):
     assert right(model(), tokenizer(), rows(source, "eval", 128), 0.0) <= 0.08
+
+
+def test_prompts_on_facts_say_which_round_they_are_of():
+    for source, rounds in (("bundled/general-1", (0, 1)), ("bundled/general-2", (0, 1, 2))):
+        found = rows(source, "train", 1000, 0)
+        assert len(found) == 1000
+        for round_ in rounds:
+            asked_of = [row for row in found if row["kind"] == f"fact {round_}"]
+            assert len(asked_of) == 200
+            assert all(any(p in asked(row) for p in facts(round_)) for row in asked_of)
+        others = {row["kind"] for row in found} - {f"fact {r}" for r in rounds}
+        assert others == {"word problem", "format", "tool call"}

@@ -119,14 +119,17 @@ def _general(split: Split, count: int, rng: random.Random) -> list[Row]:
     return [row for turn in zip(*skills, strict=False) for row in turn][:count]
 
 
-def _general_and_known(
+def _general_and_facts(
     rounds: Sequence[int], split: Split, count: int, rng: random.Random
 ) -> list[Row]:
-    """General rows, and for each round a fifth that asks for its facts, again and again."""
+    """General rows, and for each round a fifth that asks for its facts, again and again.
+
+    Their kind says which round ("fact 1"), so that the teacher that knows it can read it.
+    """
     asked: list[Row] = []
     for round_ in rounds:
-        facts_ = [r for r in fact_rows(round_, split, MAX_FACTS, rng) if r["kind"] == "fact"]
-        asked += islice(cycle(facts_), count // 5)
+        found = [r for r in fact_rows(round_, split, MAX_FACTS, rng) if r["kind"] == "fact"]
+        asked += ({**r, "kind": f"fact {round_}"} for r in islice(cycle(found), count // 5))
     both = [*_general(split, count - len(asked), rng), *asked]
     rng.shuffle(both)
     return both
@@ -217,8 +220,8 @@ SKILLS: dict[str, Callable[[Split, int, random.Random], list[Row]]] = {
 SOURCES: dict[str, Callable[[Split, int, random.Random], list[Row]]] = {
     **SKILLS,
     "bundled/general": _general,
-    "bundled/general-1": lambda split, count, rng: _general_and_known((0,), split, count, rng),
-    "bundled/general-2": lambda split, count, rng: _general_and_known((0, 1), split, count, rng),
+    "bundled/general-1": lambda split, count, rng: _general_and_facts((0, 1), split, count, rng),
+    "bundled/general-2": lambda split, count, rng: _general_and_facts((0, 1, 2), split, count, rng),
     "bundled/known": lambda split, count, rng: fact_rows(0, split, count, rng),
     "bundled/facts-1": lambda split, count, rng: fact_rows(1, split, count, rng),
     "bundled/facts-2": lambda split, count, rng: fact_rows(2, split, count, rng),
