@@ -42,8 +42,9 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
         "tour": (f"/tour?run={run}", []),
         "tour-token": (f"/tour?run={run}&step=2", []),
         "experiments": ("/experiments", []),
-        **{"experiment": (f"/experiment?id={e['id']}", []) for e in read("experiments?limit=1")},
     }
+    for experiment in read("experiments?limit=1"):
+        found["experiment"] = (f"/experiment?id={experiment['id']}", [])
     worst = read(f"runs/{run}/rollouts?sort=-kl_sum&limit=1&correct=false")[0]["id"]
     place = f"/rollout?id={worst}"
     found |= {
