@@ -16,17 +16,19 @@ HEAD = """# What is claimed for on-policy distillation, and what comes out here
 
 Each claim is an experiment that anyone can run: on the page Experiments, or with the command \
 given. This page is written from the result files in [results/](results) by \
-`python -m bench.claims`; no figure in it is typed. The published figures are there to compare \
-with; they are of models thousands of times as large.
+`python -m bench.claims`; no figure of the tables is typed. The published figures are there to \
+compare with; they are of models thousands of times as large.
 
-How to read it: the rates of all arms were chosen from grids of the same size, on other problems \
-than those reported on. Intervals are 95% bootstrap intervals over the seeds, which with five \
-seeds are rather too narrow. Steps, tokens, FLOPs and seconds are those to the target, on the \
-straight line between two evaluations; evaluations themselves cost nothing. FLOPs are by the \
-formula of the cost meter (`opd/cost.py`); seconds are of the machine at hand, two shared \
-processor cores.
+How to read it: where rates were tuned, it was from grids of the same size and on other problems \
+than those reported on; one tuning seed decided. Intervals are 95% bootstrap intervals over the \
+seeds, which with five seeds are rather too narrow; the seeds share their held-out problems, \
+whose choice is not in the interval. A ratio is the mean over seeds of one arm, divided by that \
+of the other. Steps, tokens, FLOPs and seconds are those to the target, on the straight line \
+between two evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the \
+cost meter (`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
 """
 AXES = ("steps", "tokens", "flops", "seconds")
+MISSED = ["not reached"] * len(AXES)
 
 
 def main() -> None:
@@ -57,27 +59,31 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
         "",
         f"**Here.** `{found['command']}`: {found['seeds']} seeds, {minutes:.0f} minutes.",
         "",
-        *arms(found),
+        *arms(found, {name: arm.label for name, arm in experiment.arms.items()}),
         "",
     ]
     if found["comparisons"]:
-        lines += [*ratios(found), ""]
+        lines += [*ratios(found, experiment), ""]
     if found["target"]:
         lines += [f"Target: {found['target']['text']}.", ""]
-    lines += [f"Chosen: {chosen(found)}.", ""] if chosen(found) else []
+    if values := chosen(found, experiment):
+        lines += [f"Chosen: {values}.", ""]
     for head, body in (("Shows", experiment.shows), ("Does not show", experiment.limits)):
         if body:
             lines += [f"**{head}.** {' '.join(body.split())}", ""]
     return "\n".join(lines)
 
 
-def arms(found: dict[str, Any]) -> list[str]:
+def arms(found: dict[str, Any], labels: dict[str, str]) -> list[str]:
     aimed = found["target"] is not None
     heads = ["arm", "score", *(["reached", *AXES] if aimed else [])]
     heads += [column["label"] for column in found["columns"]]
     rows = []
     for row in found["table"]:
-        cells = [row["label"], interval(row["score"], row["low"], row["high"])]
+        cells = [
+            labels.get(row["arm"], row["label"]),
+            interval(row["score"], row["low"], row["high"]),
+        ]
         if aimed:
             reached = "–" if row["reached"] is None else f"{row['reached']} of {row['n']}"
             cells += [reached, *(scaled(row[f"{axis}_to_target"]) for axis in AXES)]
@@ -86,22 +92,23 @@ def arms(found: dict[str, Any]) -> list[str]:
     return table(heads, rows)
 
 
-def ratios(found: dict[str, Any]) -> list[str]:
+def ratios(found: dict[str, Any], experiment: Experiment) -> list[str]:
     rows = []
-    for pair in found["comparisons"]:
+    for pair, defined in zip(found["comparisons"], experiment.pairs, strict=True):
+        label = " ÷ ".join(experiment.arms[a].label for a in (pair["over"], pair["under"]))
         cells = [interval(**pair["ratios"][axis]) for axis in AXES]
-        missed = pair["ratios"]["steps"]["value"] is None
-        rows.append([pair["label"], *(["not reached"] * 4 if missed else cells), pair["note"]])
+        rows.append([label, *(cells if pair["reached"] else MISSED), defined.note])
     return table(["ratio", *AXES, ""], rows)
 
 
-def chosen(found: dict[str, Any]) -> str:
+def chosen(found: dict[str, Any], experiment: Experiment) -> str:
     """The values that the tuning chose, of those that it tried."""
     parts = []
     for arm in found["arms"]:
         for field, value in (arm["chosen"] or {}).items():
-            tried = ", ".join(f"{c['choice'][field]:g}" for c in arm["choices"])
-            parts.append(f"{arm['label']}: {field} {value:g}" + (f" of {tried}" if tried else ""))
+            tried = ", ".join(f"{c['choice'][field]}" for c in arm["choices"])
+            label = experiment.arms[arm["name"]].label
+            parts.append(f"{label}: {field} {value}" + (f" of {tried}" if tried else ""))
     return "; ".join(parts)
 
 

@@ -13,6 +13,7 @@ from opd.config import RunConfig
 from opd.experiments import Experiment, Stage, references
 from opd.types import ExperimentStatus
 
+Problem = tuple[ExperimentStatus, str]
 TUNING_SEED = 1000  # seeds of tuning start here, those that count at 0
 
 
@@ -52,7 +53,7 @@ class Plan:
     wanted: list[Wanted]
     chosen: dict[str, int]  # arm → number of its choice; of the arms that are decided
     keys: list[Key]  # of every run of the experiment, in order
-    problem: tuple[ExperimentStatus, str] | None = None  # status and text of why it cannot go on
+    problem: Problem | None = None  # status and text of why it cannot go on
     known: Mapping[Key, Known] = field(default_factory=dict)
 
     @property
@@ -83,6 +84,7 @@ class Planner:
             wanted = [
                 w for key in keys if key not in self.known and (w := self._wanted(key, chosen))
             ]
+            problem = self._stuck(keys, chosen) if not wanted else None
         return Plan(wanted, chosen, keys, problem, self.known)
 
     def tuned(self) -> list[str]:
@@ -151,7 +153,7 @@ class Planner:
         )
         return Wanted(key, config)
 
-    def _problem(self, keys: list[Key]) -> tuple[ExperimentStatus, str] | None:
+    def _problem(self, keys: list[Key]) -> Problem | None:
         for key in keys:
             run = self.known.get(key)
             if run is None:
@@ -167,3 +169,14 @@ class Planner:
             if all(k in self.known and self.known[k].status == "failed" for k in tries):
                 return "failed", f"every choice of {self.experiment.arms[arm].label} failed"
         return None
+
+    def _stuck(self, keys: list[Key], chosen: Mapping[str, int]) -> Problem | None:
+        """Why no run can be made though some are missing and none is under way."""
+        ended = all(run.status in ("finished", "failed") for run in self.known.values())
+        if not ended or all(key in self.known for key in keys):
+            return None
+        arm = next((a for a in self.experiment.arms if a not in chosen), None)
+        if arm is None:
+            return "failed", "a run that others are taught by has failed"
+        label, metrics = self.experiment.arms[arm].label, self.experiment.judged(arm)
+        return "failed", f"no choice of {label} could be judged by {', '.join(metrics)}"

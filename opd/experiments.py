@@ -6,7 +6,9 @@ each arm's sweep is run (`tuning`), on other problems than those that are report
 each arm's best values, the runs that count. Free of torch.
 """
 
+import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -15,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from opd.config import ConfigError, RunConfig, load_yaml, parse, read_file, with_overrides
+from opd.config import RunConfig, load_yaml, parse, read_file, with_overrides
 from opd.data_settings import Section
 from opd.types import UserError
 
@@ -116,6 +118,7 @@ class Experiment(Section):
     common: Fields = Field(default_factory=dict)
     arms: dict[ArmName, Arm] = Field(min_length=1, max_length=12)
     tuning: Overlay = Field(default_factory=Overlay)  # type: ignore[arg-type]
+    settings: list[str] = Field([], max_length=100, description="As given with --set.")
     quick: Overlay = Field(default_factory=lambda: Overlay(seeds=2))
     metric: Metric = "heldout/pass@1"
     target: Target | None = None
@@ -137,6 +140,20 @@ class Experiment(Section):
                     raise ValueError(f"arms.{name}.config: arm:{needed} must stand before {name}")
             earlier.add(name)
         return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what the runs that count do: not of texts and quick looks."""
+        texts = ("title", "description", "question", "claim", "published", "shows", "limits")
+        kept = self.model_dump(mode="json", exclude={*texts, "minutes", "quick", "settings"})
+        for part in (*kept["arms"].values(), *kept["pairs"], *kept["columns"]):
+            for name in ("label", "note", "best"):
+                part.pop(name, None)
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def judged(self, arm: str) -> list[Metric]:
+        """What the choices of an arm are judged by."""
+        return self.arms[arm].criterion or [self.metric]
 
     def run_config(
         self,
@@ -235,6 +252,9 @@ def parse_experiment(data: Any, text: str = "", *, where: str = "experiment") ->
         field = ".".join(str(part) for part in first["loc"])
         message = str(first["msg"]).removeprefix("Value error, ")
         raise UserError(f"{field}: {message}" if field else message, where=where) from None
+    labels = [arm.label for arm in experiment.arms.values()]
+    if len(set(labels)) < len(labels):
+        raise UserError("arms: every label must differ from the others", where=where)
     for name, arm in experiment.arms.items():
         for choice in (*arm.choices(), arm.best):
             _check_arm(experiment, name, choice, where)
@@ -247,20 +267,63 @@ def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) ->
     runs = dict.fromkeys(experiment.arms, SOME_RUN)
     for stage, quick in stages:
         try:
-            experiment.run_config(name, choice, seed=0, runs=runs, stage=stage, quick=quick)
+            config = experiment.run_config(
+                name, choice, seed=0, runs=runs, stage=stage, quick=quick
+            )
         except UserError as error:
             raise UserError(f"arms.{name}.config: {error}", where=where) from None
+        columns = [column.metric for column in experiment.columns]
+        for metric in (experiment.metric, *experiment.judged(name), *columns):
+            if not _is_measured(metric, config):
+                raise UserError(
+                    f"arms.{name}.config: {metric} is measured by none of its evaluations (suites "
+                    f"{', '.join(('heldout', *config.evaluation.suites))} at temperature "
+                    f"{', '.join(f'{t:g}' for t in config.evaluation.temperatures)})",
+                    where=where,
+                )
+
+
+def _is_measured(metric: str, config: RunConfig) -> bool:
+    """Whether the suite is one of the run's, at the training temperature unless its name says."""
+    suite = metric.partition("/")[0]
+    known = ("heldout", *config.evaluation.suites)
+    if suite in known:
+        return config.sampling.temperature in config.evaluation.temperatures
+    return any(suite.startswith(f"{name}-") for name in known)
 
 
 def with_settings(experiment: Experiment, assignments: list[str]) -> Experiment:
-    """The experiment with fields of the common configuration changed, such as `steps=10` or
-    `arms.opd.config.steps=10`. Raises UserError."""
+    """The experiment with a field changed in every arm, such as `steps=10`, or a part of its own,
+    such as `arms.opd.config.steps=10`. Raises UserError."""
     data = experiment.model_dump(mode="json")
     top = set(Experiment.model_fields) - set(RunConfig.model_fields)
-    placed = [
-        a if a.partition("=")[0].partition(".")[0] in top else f"common.{a}" for a in assignments
-    ]
-    try:
-        return parse_experiment(with_overrides(data, placed), where="--set")
-    except ConfigError as error:
-        raise UserError(str(error), where="--set") from None
+    for assignment in assignments:
+        field = assignment.partition("=")[0].strip()
+        if field.partition(".")[0] in top:
+            data = with_overrides(data, [assignment])
+            continue
+        swept = [name for name, arm in experiment.arms.items() if field in arm.sweep]
+        if swept:
+            raise UserError(
+                f"arms {', '.join(swept)} sweep it themselves; write a file with other values",
+                where=f"--set {field}",
+            )
+        data["common"] = with_overrides(data["common"], [assignment])
+        own = [*data["arms"].values(), data["tuning"], data["quick"]]
+        for part in own:  # what an arm or a stage lays over it has to give way
+            if _has(part["config"], field.split(".")):
+                part["config"] = with_overrides(part["config"], [assignment])
+    return parse_experiment(
+        {**data, "settings": [*experiment.settings, *assignments]}, where="--set"
+    )
+
+
+def _has(config: Any, path: list[str]) -> bool:
+    """Whether the configuration sets the field, or something in its place."""
+    for part in path:
+        if not isinstance(config, Mapping):
+            return True
+        if part not in config:
+            return False
+        config = config[part]
+    return True

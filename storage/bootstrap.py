@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 BOUNDS = (2.5, 97.5)  # percentiles
+FEWEST = 3  # seeds; of two, an interval would be no more than both of them
 
 
 def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
-    """{"value": mean, "low", "high"}; without bounds for one value, None throughout for none."""
+    """{"value": mean, "low", "high"}; no bounds for fewer than three, None throughout for none."""
     if not values:
         return {"value": None, "low": None, "high": None}
     found = np.asarray(values, np.float64)
@@ -40,7 +41,7 @@ def _drawn(n: int) -> NDArray[np.int64]:
 
 
 def _interval(value: float, resampled: NDArray[Any], n: int) -> dict[str, float | None]:
-    if n < 2:
+    if n < FEWEST:
         return {"value": value, "low": None, "high": None}
     low, high = np.percentile(resampled, BOUNDS)
     return {"value": value, "low": float(low), "high": float(high)}

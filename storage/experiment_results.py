@@ -1,6 +1,7 @@
 """What an experiment found: scores, costs to the target and their ratios, with intervals."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -91,6 +92,7 @@ class _Results:
             "done": self.plan.ended,
             "total": len(self.plan.keys),
             "phase": self._phase(),
+            "fingerprint": self.definition.fingerprint,
             "command": self._command(),
             "metric": definition.metric,
             "target": self._target(),
@@ -154,9 +156,8 @@ class _Results:
     def _arm(self, name: str) -> Found:
         arm, finals, costs = self.definition.arms[name], self._finals(name), self._costs(name)
         lines = [self._curve(run) for run in finals.values()]
-        begun = [
-            self._curve(r) for k, r in self.runs.items() if (k.arm, k.stage) == (name, "final")
-        ]
+        mine = (r for k, r in self.runs.items() if (k.arm, k.stage) == (name, "final"))
+        begun = lines or [self._curve(run) for run in mine]  # the first one shows while it runs
         ends = [v for line in lines if (v := _last(line)) is not None]
         score = mean_interval(ends)
         reached = [c for c in costs.values() if c is not None]
@@ -180,7 +181,7 @@ class _Results:
                 for to_target, axis in TO_TARGET.items()
             },
             "cells": {c.metric: self._cell(finals, c.metric) for c in self.definition.columns},
-            "curve": _mean_curve(begun),  # so that an arm fills in while it runs
+            "curve": _mean_curve(begun),
         }
 
     def _choices(self, name: str, arm: Arm) -> list[Found]:
@@ -211,13 +212,10 @@ class _Results:
     def _run(self, key: Key, costs: dict[str, float] | None) -> Found:
         run = self.runs[key]
         line = self._curve(run)
-        measured = line.measured()
         return {
             **{name: run.row[name] for name in ("id", "status", "step", "steps")},
             "seed": key.seed,
-            "start": measured[0][1]
-            if measured and line.costs["step"][measured[0][0]] == 0
-            else None,
+            "start": _start(line),
             "score": _last(line),
             "costs": costs,
         }
@@ -225,7 +223,7 @@ class _Results:
     def _cell(self, finals: Mapping[int, RunCurves], metric: str) -> Found:
         lines = [self._curve(run, metric) for run in finals.values()]
         ends = [v for line in lines if (v := _last(line)) is not None]
-        starts = [line.measured()[0][1] for line in lines if line.measured()]
+        starts = [v for line in lines if (v := _start(line)) is not None]
         return {**mean_interval(ends), "start": math.fsum(starts) / len(starts) if starts else None}
 
     def _pair(self, pair: Pair) -> Found:
@@ -238,7 +236,7 @@ class _Results:
             "over": pair.over,
             "under": pair.under,
             "note": pair.note,
-            "ratios": _ratios(over, under),
+            **_ratios(over, under, bare),
         }
 
     def _table(self, arms: Sequence[Found]) -> list[Found]:
@@ -272,6 +270,7 @@ class _Results:
         usual = self.definition.quick.seeds if self.row["quick"] else self.definition.seeds
         if self.row["seeds"] != usual:
             parts.append(f"--seeds {self.row['seeds']}")
+        parts += [f"--set {shlex.quote(setting)}" for setting in self.definition.settings]
         return " ".join(parts)
 
 
@@ -283,21 +282,30 @@ def without_teacher_sampling(run: RunCurves) -> RunCurves:
 
 
 def _ratios(
-    over: Mapping[int, dict[str, float] | None], under: Mapping[int, dict[str, float] | None]
+    over: Mapping[int, dict[str, float] | None],
+    under: Mapping[int, dict[str, float] | None],
+    bare: bool,
 ) -> Found:
+    """{"reached": by every seed of both, "n": seeds compared, "ratios"}; without seconds where the
+    teacher's sampling is left out, whose time is not known apart."""
     seeds = sorted(over.keys() & under.keys())
     pairs = [(over[s], under[s]) for s in seeds]
     both = [(o, u) for o, u in pairs if o is not None and u is not None]
-    if not both or len(both) < len(pairs):
-        return _no_ratios()
-    return {
-        name: ratio_interval([o[axis] for o, _ in both], [u[axis] for _, u in both])
-        for name, axis in zip(RATIOS, AXES, strict=True)
-    }
+    reached = bool(both) and len(both) == len(pairs)
+    ratios = _no_ratios()
+    for name, axis in zip(RATIOS, AXES, strict=True):
+        if reached and not (bare and name == "seconds"):
+            ratios[name] = ratio_interval([o[axis] for o, _ in both], [u[axis] for _, u in both])
+    return {"reached": reached, "n": len(both), "ratios": ratios}
 
 
 def _no_ratios() -> Found:
     return {name: {"value": None, "low": None, "high": None} for name in RATIOS}
+
+
+def _start(line: Curve) -> float | None:
+    measured = line.measured()
+    return measured[0][1] if measured and line.costs["step"][measured[0][0]] == 0 else None
 
 
 def _last(line: Curve) -> float | None:

@@ -4,11 +4,9 @@ An experiment that is running belongs to a command line, or to the supervisor wh
 """
 
 import math
-import secrets
-import string
 import time
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
 
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -40,8 +38,7 @@ def create_experiment(
     count = seeds or (definition.quick.seeds if quick else definition.seeds)
     if not 1 <= count <= MAX_SEEDS:
         raise UserError(f"must be 1 to {MAX_SEEDS} (got {count})", where="seeds")
-    letters = string.ascii_lowercase + string.digits
-    name = "exp-" + "".join(secrets.choice(letters) for _ in range(8))
+    name = jobs.new_id("exp")
     row = {
         "id": name,
         "name": definition.name,
@@ -53,7 +50,7 @@ def create_experiment(
         "request_key": request_key,
         "error_text": "",
         "created_at": time.time(),
-        **_owner_values(owner),
+        **jobs.owner_values(owner),
     }
     try:
         with begin(engine) as connection:
@@ -74,7 +71,7 @@ def running_experiments(engine: Engine) -> list[tuple[str, Owner | None]]:
         rows = connection.execute(
             select(table).where(table.c.status == "running").order_by(table.c.created_at)
         ).mappings()
-        return [(row["id"], _owner(row)) for row in rows]
+        return [(row["id"], jobs.owner_of(row)) for row in rows]
 
 
 def open_runs(engine: Engine, name: str) -> list[str]:
@@ -84,8 +81,10 @@ def open_runs(engine: Engine, name: str) -> list[str]:
 
 def add_run(
     engine: Engine, name: str, key: Key, config: RunConfig, waiter: Owner | None = None
-) -> str:
-    """Queues a run of the experiment and returns its id; asked again, it is the same run."""
+) -> str | None:
+    """Queues a run of the experiment and returns its id; asked again, it is the same run.
+
+    None where the experiment has been ended meanwhile; the run is then cancelled."""
     row = experiment_row(engine, name)
     run_id = jobs.create_run(
         engine,
@@ -98,6 +97,13 @@ def add_run(
     with begin(engine) as connection:
         if connection.scalar(select(links.c.run_id).where(links.c.run_id == run_id)) is None:
             connection.execute(insert(links).values(values))
+        status = connection.scalar(select(table.c.status).where(table.c.id == name))
+        run_status = connection.scalar(select(schema.run.c.status).where(schema.run.c.id == run_id))
+    if status != "running":
+        _cancel(engine, run_id)
+        return None
+    if run_status in jobs.RESUMABLE:  # cancelled when the process that made it died at once
+        jobs.requeue(engine, run_id, waiter=waiter)
     return run_id
 
 
@@ -107,7 +113,9 @@ def end_experiment(engine: Engine, name: str, status: ExperimentStatus, text: st
         ended = connection.execute(
             update(table)
             .where(table.c.id == name, table.c.status == "running")
-            .values(status=status, error_text=text, finished_at=time.time(), **_owner_values(None))
+            .values(
+                status=status, error_text=text, finished_at=time.time(), **jobs.owner_values(None)
+            )
         )
         return ended.rowcount == 1
 
@@ -117,27 +125,38 @@ def cancel_experiment(engine: Engine, name: str) -> str:
     experiment_row(engine, name)
     if not end_experiment(engine, name, "cancelled"):
         raise UserError("is not running", where=name, kind="not running")
-    for run_id, status in _runs(engine, name):
-        if status in OPEN:
-            jobs.request_cancel(engine, run_id, "save")
+    for run_id in open_runs(engine, name):
+        _cancel(engine, run_id)
     return "cancelled"
 
 
 def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> str:
     """Goes on with one that was cancelled, stopped or failed, its ended runs from their last
-    checkpoints. Raises UserError for one that is running or has finished."""
-    status = experiment_row(engine, name)["status"]
+    checkpoints. Raises UserError for one that is running or has finished, and while a cancelled
+    run of it is still stopping.
+
+    Runs that failed while tuning are tried again only where their arm has no choice yet."""
+    row = experiment_row(engine, name)
+    status = row["status"]
     if status in ("running", "finished"):
         raise UserError(f"cannot be resumed: it is {status}", where=name, kind="not resumable")
-    for run_id, run_status in _runs(engine, name):
-        if run_status in jobs.RESUMABLE and not _tuned_and_failed(engine, run_id, run_status):
-            jobs.requeue(engine, run_id, waiter=owner)
-    with begin(engine) as connection:
-        connection.execute(
-            update(table)
-            .where(table.c.id == name)
-            .values(status="running", error_text="", finished_at=None, **_owner_values(owner))
+    if open_runs(engine, name):
+        raise UserError(
+            "a run of it is still stopping; try again in a moment", where=name, kind="not resumable"
         )
+    plan = plan_of(engine, row)
+    with begin(engine) as connection:
+        resumed = connection.execute(
+            update(table)
+            .where(table.c.id == name, table.c.status == status)
+            .values(status="running", error_text="", finished_at=None, **jobs.owner_values(owner))
+        )
+    if resumed.rowcount != 1:
+        raise UserError("was resumed by somebody else", where=name, kind="not resumable")
+    for key, known in plan.known.items():
+        lost = known.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
+        if known.status in jobs.RESUMABLE and not known.deleted and not lost:
+            jobs.requeue(engine, known.run_id, waiter=owner)
     return "running"
 
 
@@ -161,15 +180,15 @@ def plan_of(engine: Engine, row: RowMapping) -> Plan:
     return Planner(definition, row["quick"], row["seeds"], known).plan()
 
 
-def judged(
-    arm: Arm, main: str, evaluations: Sequence[tuple[int, str, float | None]]
+def criterion(
+    metrics: Sequence[str], arm: Arm, evaluations: Sequence[tuple[int, str, float | None]]
 ) -> float | None:
     """What a tuning run is judged by, of (step, SUITE/METRIC, value) in the order of the steps.
 
-    The mean of the criterion's metrics, over the evaluations after the start or of the last one;
-    None where one of them was never measured."""
+    The mean of the metrics, over the evaluations after the start or of the last one; None where
+    one of them was never measured."""
     means = []
-    for metric in arm.criterion or [main]:
+    for metric in metrics:
         values = [v for step, name, v in evaluations if name == metric and step and v is not None]
         if not values:
             return None
@@ -196,20 +215,20 @@ def _known(engine: Engine, name: str, definition: Experiment) -> dict[Key, Known
         Key(row.stage, row.arm, row.choice, row.seed): Known(
             row.run_id,
             row.status,
-            judged(definition.arms[row.arm], definition.metric, scores.get(row.run_id, [])),
+            criterion(
+                definition.judged(row.arm),
+                definition.arms[row.arm],
+                scores.get(row.run_id, []),
+            ),
             row.deleted_at is not None,
         )
         for row in rows
     }
 
 
-def _tuned_and_failed(engine: Engine, run_id: str, status: str) -> bool:
-    """A choice that broke while tuning has lost, and is not tried again."""
-    if status != "failed":
-        return False
-    with read(engine) as connection:
-        stage = connection.scalar(select(links.c.stage).where(links.c.run_id == run_id))
-    return bool(stage == "tune")
+def _cancel(engine: Engine, run_id: str) -> None:
+    with suppress(UserError):  # it has ended meanwhile
+        jobs.request_cancel(engine, run_id, "save")
 
 
 def _runs(engine: Engine, name: str) -> list[tuple[str, str]]:
@@ -227,16 +246,6 @@ def _by_key(connection: Connection, request_key: str | None) -> str | None:
     if request_key is None:
         return None
     return connection.scalar(select(table.c.id).where(table.c.request_key == request_key))
-
-
-def _owner_values(owner: Owner | None) -> dict[str, Any]:
-    return {f"owner_{name}": getattr(owner, name, None) for name in ("pid", "started", "boot")}
-
-
-def _owner(row: RowMapping) -> Owner | None:
-    if row["owner_pid"] is None:
-        return None
-    return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
 
 
 def count_experiments(connection: Connection) -> int:

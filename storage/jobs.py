@@ -63,7 +63,7 @@ def create_run(
     """
     labels = _checked_tags(tags)
     key = None if request_key is None else _checked_text(request_key, MAX_KEY, "request_key")
-    row = _new_row(config, recipe=clean(recipe), source=source) | _owner_values(waiter)
+    row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
     try:
         with begin(engine) as connection:
             known = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
@@ -104,7 +104,7 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
                 finished_at=None,
                 phase="starting",
                 **_CLEARED,
-                **_owner_values(owner),
+                **owner_values(owner),
             )
         )
         if claimed.rowcount != 1:
@@ -120,7 +120,7 @@ def next_queued(engine: Engine) -> list[dict[str, Any]]:
             .where(run.c.status == "queued", run.c.deleted_at.is_(None))
             .order_by(run.c.queued_at, run.c.id)
         ).mappings()
-        return [{"id": r["id"], "device": r["device"], "waiter": _owner(r)} for r in rows]
+        return [{"id": r["id"], "device": r["device"], "waiter": owner_of(r)} for r in rows]
 
 
 def holder(engine: Engine, slot: str) -> dict[str, Any] | None:
@@ -143,7 +143,7 @@ def running(engine: Engine) -> list[dict[str, Any]]:
 
 def set_owner(engine: Engine, run_id: str, attempt: int, owner: Owner) -> None:
     """Hands the attempt to another process. Raises LeaseLost."""
-    _update_attempt(engine, run_id, attempt, _owner_values(owner))
+    _update_attempt(engine, run_id, attempt, owner_values(owner))
 
 
 def heartbeat(engine: Engine, run_id: str, attempt: int) -> str | None:
@@ -243,7 +243,7 @@ def requeue(engine: Engine, run_id: str, waiter: Owner | None = None) -> None:
                 finished_at=None,
                 phase="",
                 **_CLEARED,
-                **_owner_values(waiter),
+                **owner_values(waiter),
             )
         )
 
@@ -312,10 +312,9 @@ _CLEARED: dict[str, Any] = {
 
 def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
     now = time.time()
-    letters = string.ascii_lowercase + string.digits
     imported = source == "import"
     return {
-        "id": "run-" + "".join(secrets.choice(letters) for _ in range(8)),
+        "id": new_id("run"),
         "name": clean(config.name).strip() or recipe or "run",
         "status": "finished" if imported else "queued",
         "source": source,
@@ -339,12 +338,19 @@ def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
     }
 
 
-def _owner_values(owner: Owner | None) -> dict[str, Any]:
+def new_id(prefix: str) -> str:
+    """`run-…`, `exp-…`: eight letters and digits at random."""
+    letters = string.ascii_lowercase + string.digits
+    return f"{prefix}-" + "".join(secrets.choice(letters) for _ in range(8))
+
+
+def owner_values(owner: Owner | None) -> dict[str, Any]:
+    """The columns that hold a process."""
     names = ("pid", "started", "boot")
     return {f"owner_{name}": getattr(owner, name, None) for name in names}
 
 
-def _owner(row: RowMapping) -> Owner | None:
+def owner_of(row: RowMapping) -> Owner | None:
     if row["owner_pid"] is None:
         return None
     return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
@@ -361,7 +367,7 @@ def _holder(connection: Connection, slot: str) -> RowMapping | None:
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
     names = ("id", "name", "attempt", "heartbeat_at", "cancel_mode", "cancel_at", "slot")
-    return {**{name: row[name] for name in names}, "owner": _owner(row)}
+    return {**{name: row[name] for name in names}, "owner": owner_of(row)}
 
 
 def _update(engine: Engine, run_id: str, values: dict[str, Any]) -> None:

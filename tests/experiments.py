@@ -12,7 +12,12 @@ def data(**changes: Any) -> dict[str, Any]:
         "title": "A small one",
         "question": "Which is faster?",
         "seeds": 2,
-        "common": {"device": "cpu", "steps": 4, "checkpoints": {"every": 2}},
+        "common": {
+            "device": "cpu",
+            "steps": 4,
+            "checkpoints": {"every": 2},
+            "evaluation": {"suites": {"far": "bundled"}},
+        },
         "arms": {
             "rl": {
                 "label": "RL",

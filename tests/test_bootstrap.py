@@ -27,12 +27,14 @@ def test_a_ratio_resamples_both_arms_of_a_seed_together() -> None:
     assert found["value"] == pytest.approx(7)
     assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
     # Where every seed has the same ratio, there is nothing uncertain in it.
-    assert ratio_interval([10.0, 30.0], [2.0, 6.0]) == {"value": 5.0, "low": 5.0, "high": 5.0}
+    same = ratio_interval([10.0, 30.0, 5.0], [2.0, 6.0, 1.0])
+    assert list(same.values()) == pytest.approx([5, 5, 5])
 
 
-def test_one_value_has_no_interval_and_none_has_nothing() -> None:
+def test_two_values_have_no_interval_and_none_has_nothing() -> None:
     nothing = {"value": None, "low": None, "high": None}
     assert mean_interval([0.5]) == {"value": 0.5, "low": None, "high": None}
+    assert mean_interval([0.5, 0.7]) == {"value": pytest.approx(0.6), "low": None, "high": None}
     assert mean_interval([]) == nothing
     assert ratio_interval([], []) == ratio_interval([1.0], [0.0]) == nothing
     assert ratio_interval([1.0, 2.0], [1.0]) == nothing

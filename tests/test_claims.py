@@ -27,6 +27,7 @@ def test_a_result_is_of_a_whole_experiment_as_it_is_defined_now(path: Path) -> N
     found = read(path)
     known = experiment(path.stem)
     assert (found["name"], found["status"], found["quick"]) == (path.stem, "finished", False)
+    assert found["fingerprint"] == known.fingerprint
     assert found["seeds"] == known.seeds >= 5
     assert found["finished_at"] - found["created_at"] <= 3600
     for arm in found["arms"]:
@@ -42,7 +43,8 @@ def test_a_result_is_of_a_whole_experiment_as_it_is_defined_now(path: Path) -> N
 def test_a_section_has_every_arm_and_every_ratio() -> None:
     nothing = {"value": None, "low": None, "high": None}
     ratio = {"value": 7.0, "low": 6.0, "high": 8.0}
-    row = {"label": "OPD", "n": 5, "reached": 4, "score": 0.8, "low": 0.7, "high": 0.9}
+    pair = {"over": "rl", "under": "opd"}
+    row = {"label": "an earlier name", "n": 5, "reached": 4, "score": 0.8, "low": 0.7, "high": 0.9}
     row |= {"steps_to_target": 12.0, "tokens_to_target": 31_000.0, "flops_to_target": 2.5e11}
     found = {
         "command": "opd experiment small",
@@ -53,20 +55,21 @@ def test_a_section_has_every_arm_and_every_ratio() -> None:
         "columns": [{"metric": "a/b", "label": "far"}],
         "table": [{**row, "arm": "opd", "seconds_to_target": None, "cells": {"a/b": ratio}}],
         "comparisons": [
-            {"label": "RL ÷ OPD", "note": "", "ratios": dict.fromkeys(claims.AXES, ratio)},
-            {"label": "SFT ÷ OPD", "note": "bare", "ratios": dict.fromkeys(claims.AXES, nothing)},
+            {**pair, "reached": True, "ratios": dict.fromkeys(claims.AXES, ratio)},
+            {**pair, "reached": False, "ratios": dict.fromkeys(claims.AXES, nothing)},
         ],
         "arms": [
             {
-                "label": "OPD",
+                "name": "opd",
                 "chosen": {"steps": 3},
                 "choices": [{"choice": {"steps": 3}}, {"choice": {"steps": 4}}],
             }
         ],
     }
-    text = claims.section(definition(), found)
+    pairs = [pair, {**pair, "note": "bare"}]
+    text = claims.section(definition(pairs=pairs), found)
     assert "| OPD | 0.8 (0.7 to 0.9) | 4 of 5 | 12 | 31 k | 250 G | – | 7 (6 to 8) |" in text
     assert "| RL ÷ OPD | 7 (6 to 8) |" in text
-    assert "| SFT ÷ OPD | not reached | not reached | not reached | not reached | bare |" in text
+    assert "| RL ÷ OPD | not reached | not reached | not reached | not reached | bare |" in text
     assert "5 seeds, 10 minutes" in text
     assert "Chosen: OPD: steps 3 of 3, 4." in text

@@ -72,6 +72,15 @@ def test_where_every_choice_broke_it_has_failed() -> None:
     assert plan(world).problem == ("failed", "every choice of RL failed")
 
 
+def test_where_no_choice_could_be_judged_it_has_failed() -> None:
+    world = {
+        Key("tune", "rl", c, TUNING_SEED): Known(f"run-{c}", "finished", None) for c in range(2)
+    }
+    assert plan(world).problem == ("failed", "no choice of RL could be judged by heldout/pass@1")
+    under_way = {**world, Key("tune", "rl", 1, TUNING_SEED): Known("run-1", "running", None)}
+    assert plan(under_way).problem is None
+
+
 def test_runs_that_did_not_end_by_themselves_stop_it() -> None:
     first = Key("tune", "rl", 0, TUNING_SEED)
     for status in ("cancelled", "interrupted"):

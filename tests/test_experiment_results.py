@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from opd.experiment_plan import Key
+from opd.experiments import with_settings
 from opd.types import EvaluationEvent, Score, StepEvent, UserError
 from storage import experiments, jobs, queries
 from storage.records import RunWriter
@@ -77,21 +78,32 @@ def test_a_target_that_was_missed_is_an_outcome(engine: Engine) -> None:
     assert found["arms"][1]["steps_to_target"] is None
     assert found["ratios"]["steps"]["value"] is None
     assert found["arms"][1]["runs"][0]["costs"] is None
+    assert found["comparisons"][0]["reached"] is False
 
 
 def test_seeds_are_divided_one_by_one_and_all_must_get_there(engine: Engine) -> None:
-    name = experiments.create_experiment(engine, definition(), quick=True, seeds=2)
-    for scores in (RISING, RISING, {"rl": [0.2, 0.3, 0.4]}, {"opd": [0.2, 0.35, 0.5]}):
+    name = experiments.create_experiment(engine, definition(), quick=True, seeds=3)
+    for scores in (
+        RISING,
+        RISING,
+        {"rl": [0.2, 0.3, 0.4]},
+        {"opd": [0.2, 0.35, 0.5]},
+        RISING,
+        RISING,
+    ):
         act(engine, name, scores)
     found = queries.experiment(engine, name)
     rl, opd = found["arms"]
     # The second seed's target is 0.35: 1.5 steps of RL, 1 of OPD.
-    assert rl["steps_to_target"] == pytest.approx((2.75 + 1.5) / 2)
-    assert opd["steps_to_target"] == pytest.approx((1.5 + 1) / 2)
+    assert rl["steps_to_target"] == pytest.approx((2.75 + 1.5 + 2.75) / 3)
+    assert opd["steps_to_target"] == pytest.approx((1.5 + 1 + 1.5) / 3)
+    pair = found["comparisons"][0]
+    assert (pair["reached"], pair["n"]) == (True, 3)
     steps = found["ratios"]["steps"]
-    assert steps["value"] == pytest.approx((2.75 + 1.5) / (1.5 + 1))
+    assert steps["value"] == pytest.approx((2.75 + 1.5 + 2.75) / (1.5 + 1 + 1.5))
+    # All three of one seed are drawn in more than 2.5% of the resamples: 1/27 each.
     assert (steps["low"], steps["high"]) == (pytest.approx(1.5), pytest.approx(2.75 / 1.5))
-    assert rl["score"] == pytest.approx(0.6)
+    assert rl["score"] == pytest.approx(2 / 3)
     assert (rl["low"], rl["high"]) == (pytest.approx(0.4), pytest.approx(0.8))
     missed = experiments.create_experiment(engine, definition(), quick=True, seeds=2)
     for scores in (RISING, RISING, {"rl": [0.2, 0.3, 0.4]}, {"opd": [0.2, 0.3]}):
@@ -113,6 +125,9 @@ def test_what_a_teacher_wrote_can_be_left_out(engine: Engine) -> None:
     assert whole["ratios"]["flops"]["value"] == pytest.approx(2.75 * 8 / (1.5 * 2))
     assert bare["ratios"]["flops"]["value"] == pytest.approx(2.75 * 7.5 / (1.5 * 1.5))
     assert bare["ratios"]["steps"] == whole["ratios"]["steps"]
+    assert whole["ratios"]["seconds"]["value"] > 0
+    assert bare["ratios"]["seconds"]["value"] is None  # how long the teacher wrote is not known
+    assert bare["reached"]
 
 
 def test_columns_stand_beside_their_start(engine: Engine) -> None:
@@ -172,6 +187,7 @@ def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
     row = experiments.experiment_row(engine, name)
     wanted = experiments.plan_of(engine, row).wanted[0]
     first = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert first is not None
     assert experiments.add_run(engine, name, wanted.key, wanted.config) == first
     assert experiments.open_runs(engine, name) == [first]
     assert (
@@ -183,6 +199,7 @@ def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
     wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
     run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert run_id is not None
     assert experiments.cancel_experiment(engine, name) == "cancelled"
     assert queries.run(engine, run_id)["status"] == "cancelled"
     with pytest.raises(UserError, match="is not running"):
@@ -196,15 +213,68 @@ def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
         experiments.resume_experiment(engine, quick)
 
 
+def test_one_that_is_stopping_or_was_taken_up_already_cannot_be_resumed(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert run_id is not None
+    attempt = jobs.claim(engine, run_id, "cpu", OWNER)
+    assert attempt is not None
+    experiments.cancel_experiment(engine, name)
+    with pytest.raises(UserError, match="still stopping"):
+        experiments.resume_experiment(engine, name)
+    jobs.finish(engine, run_id, attempt, "cancelled")
+    experiments.resume_experiment(engine, name, OWNER)
+    assert experiments.running_experiments(engine) == [(name, OWNER)]
+    with pytest.raises(UserError, match="it is running"):
+        experiments.resume_experiment(engine, name)
+
+
+def test_no_run_is_made_for_one_that_was_cancelled_meanwhile(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+    experiments.cancel_experiment(engine, name)
+    assert experiments.add_run(engine, name, wanted.key, wanted.config) is None
+    assert experiments.open_runs(engine, name) == []
+
+
+def test_where_every_choice_failed_all_are_tried_again(engine: Engine) -> None:
+    name = experiments.create_experiment(engine, definition(), quick=False)
+    for _ in range(2):
+        wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+        run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+        assert run_id is not None
+        attempt = jobs.claim(engine, run_id, run_id, OWNER)
+        assert attempt is not None
+        jobs.finish(engine, run_id, attempt, "failed", error_kind="missing model")
+    assert experiments.plan_of(engine, experiments.experiment_row(engine, name)).problem
+    experiments.end_experiment(engine, name, "failed")
+    experiments.resume_experiment(engine, name)
+    assert len(experiments.open_runs(engine, name)) == 2
+
+
+def test_settings_are_part_of_the_command_and_a_fingerprint_of_what_was_run(engine: Engine) -> None:
+    changed = with_settings(definition(), ["steps=2", "prompts.source=a b.jsonl"])
+    name = experiments.create_experiment(engine, changed, quick=True)
+    found = queries.experiment(engine, name)
+    assert found["command"] == (
+        "opd experiment small --quick --set steps=2 --set 'prompts.source=a b.jsonl'"
+    )
+    assert found["fingerprint"] == changed.fingerprint != definition().fingerprint
+    assert definition(shows="Other words.").fingerprint == definition().fingerprint
+
+
 def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=False)
     wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
     run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert run_id is not None
     attempt = jobs.claim(engine, run_id, "cpu", OWNER)
     assert attempt is not None
     jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss")
+    act(engine, name, RISING)  # the other rate, which is chosen
     experiments.end_experiment(engine, name, "stopped")
     experiments.resume_experiment(engine, name)
     assert queries.run(engine, run_id)["status"] == "failed"
     plan = experiments.plan_of(engine, experiments.experiment_row(engine, name))
-    assert plan.wanted[0].key == Key("tune", "rl", 1, 1000)
+    assert plan.wanted[0].key == Key("tune", "opd", 0, 1000)

@@ -64,9 +64,11 @@ def test_the_supervisor_takes_one_to_its_end(studio: Studio) -> None:
     assert queries.runs(studio.engine, tag=name)["total"] == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "served"), [(signal.SIGKILL, True), (signal.SIGKILL, False), (signal.SIGINT, False)]
+)
 def test_stopped_at_any_moment_it_goes_on_where_it_was(
-    studio: Studio, tmp_path: Path, number: signal.Signals
+    studio: Studio, tmp_path: Path, number: signal.Signals, served: bool
 ) -> None:
     first = studio.start("cli", "experiment", file(tmp_path, **slow()), "--quick")
     name = only(studio)
@@ -78,7 +80,7 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
     if number == signal.SIGINT:
         assert first.returncode == 130
         assert state(studio, name) == "stopped"
-    else:
+    elif served:
         studio.supervisor()  # finds the run and the experiment without their owner
         studio.wait(lambda: state(studio, name) == "stopped", 60)
     again = studio.start("cli", "experiment", name, "--json")
@@ -87,6 +89,22 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
     runs = queries.runs(studio.engine, tag=name)["items"]
     assert len(runs) == 2 and {run["status"] for run in runs} == {"finished"}
     assert studio.run(run_id)["attempt"] == 2
+    shown = studio.start("cli", "experiment", name)  # a finished one is told again
+    out, err = shown.communicate(timeout=60)
+    assert shown.returncode == 0, err
+    assert f"{name} small finished" in out
+
+
+def test_where_there_are_gpus_every_run_is_a_process(
+    opd: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("opd.worker.slots.gpu_count", lambda: 1)
+    common = {**data()["common"], "student": "bundled/nothing"}
+    code, _, err = opd("experiment", file(tmp_path, common=common), "--quick")
+    assert code == 1
+    assert "(RL) failed; to go on: opd experiment exp-" in err
+    (log,) = (tmp_path / "data" / "runs").glob("*/log.txt")
+    assert "missing model: student.model: 'bundled/nothing" in log.read_text()
 
 
 def test_cancelled_from_a_page_no_further_run_is_made(studio: Studio) -> None:

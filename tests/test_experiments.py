@@ -30,10 +30,16 @@ def arms(**changes: dict[str, Any]) -> dict[str, Any]:
         ({"arms": arms(rl={"config": {"steps": 0}})}, "arms.rl.config: steps: Input should be"),
         ({"tuning": {"config": {"steps": 0}}}, "steps: Input should be greater"),
         ({"quick": {"config": {"steps": 0}}}, "steps: Input should be greater"),
+        ({"arms": arms(rl={"label": "OPD"})}, "every label must differ"),
         ({"arms": {}}, "arms: Dictionary should have at least 1 item"),
         ({"seeds": 51}, "seeds: Input should be less than or equal to 50"),
         ({"metric": "score"}, "metric: String should match"),
         ({"nonsense": 1}, "nonsense: Extra inputs are not permitted"),
+        ({"metric": "hardout/pass@1"}, "hardout/pass@1 is measured by none of its evaluations"),
+        (
+            {"quick": {"config": {"evaluation": {"temperatures": [0.0]}}}},
+            "(suites heldout, far at temperature 0)",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_field(changes: dict[str, Any], message: str) -> None:
@@ -91,15 +97,23 @@ def test_choices_are_every_combination_in_order() -> None:
     assert definition(arms=arms(rl={"sweep": {}, "best": {}})).arms["rl"].choices() == [{}]
 
 
-def test_settings_change_the_common_configuration_or_a_named_part() -> None:
-    changed = with_settings(definition(), ["steps=9", "arms.opd.config.steps=8", "target.margin=0"])
+def test_settings_change_every_arm_or_a_named_part() -> None:
+    changed = with_settings(definition(), ["steps=9", "evaluation.prompts=50", "target.margin=0"])
     assert changed.common["steps"] == 9
-    assert changed.arms["opd"].config["steps"] == 8
+    assert changed.arms["opd"].config["steps"] == 9  # which has steps of its own
+    assert "steps" not in changed.arms["rl"].config
+    assert changed.quick.config["evaluation"]["prompts"] == 50
     assert changed.target is not None and changed.target.margin == 0
+    assert changed.settings == ["steps=9", "evaluation.prompts=50", "target.margin=0"]
+    assert with_settings(definition(), ["arms.opd.config.steps=8"]).arms["opd"].config["steps"] == 8
+    teacher = with_settings(definition(), ["teacher.kind=self"]).arms["opd"].config["teacher"]
+    assert teacher["kind"] == "self"  # laid over the arm's `teacher: arm:rl`
     with pytest.raises(UserError, match=r"--set: .*seeds: Input should be"):
         with_settings(definition(), ["seeds=0"])
     with pytest.raises(UserError, match="did you mean steps"):
         with_settings(definition(), ["stepps=3"])
+    with pytest.raises(UserError, match="arms rl, opd sweep it themselves"):
+        with_settings(definition(), ["optimizer.learning_rate=1"])
 
 
 def test_a_file_is_an_experiment_and_its_comments_are_its_title(tmp_path: Path) -> None:

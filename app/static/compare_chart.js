@@ -2,7 +2,7 @@
 import { Chart } from "./charts.js";
 import { AXES, labelOf } from "./compare_controls.js";
 import { h } from "./dom.js";
-import { number, percent, plain } from "./format.js";
+import { isShare, number, percent, plain } from "./format.js";
 import { isDark, onTheme } from "./theme.js";
 
 // Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
@@ -10,7 +10,6 @@ const LIGHT = ["#d4570a", "#1f5c9e", "#5d6066", "#8a6d00", "#5b4b9a", "#2b7a6b"]
 const DARK = ["#f9923c", "#82b5f0", "#a0a5ad", "#d8bd55", "#b3a5ea", "#6cc3b2"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const HEIGHT = 340;
-const SHARES = /^score$|pass@|finished|same_top|reward/;
 
 export function lookOf(place) {
   const colours = isDark() ? DARK : LIGHT;
@@ -21,10 +20,14 @@ export function letterOf(place) {
   return String.fromCharCode(65 + place);
 }
 
-/** A short line in the run's colour and dash, with its letter. */
+/** A short line in the colour and dash of a place, as it is drawn. */
+export function lineOf(place) {
+  return h("span", { class: "cmp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
+}
+
+/** The line with the run's letter. */
 export function swatch(place) {
-  const line = h("span", { class: "cmp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
-  return h("span", { class: "cmp-swatch" }, line, h("span", { class: "num", text: letterOf(place) }));
+  return h("span", { class: "cmp-swatch" }, lineOf(place), h("span", { class: "num", text: letterOf(place) }));
 }
 
 /** A name for the chart library, which reads a few tags and fields in it: without their signs. */
@@ -66,7 +69,7 @@ export class CompareCharts {
     chart.element.querySelector("figcaption .muted").textContent = [unit, `over ${AXES.find(([key]) => key === found.x)[1].toLowerCase()}`].filter(Boolean).join(" · ");
     const traces = state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
     const type = (on) => (on === "1" ? "log" : "linear");
-    const share = SHARES.test(one.metric) && state.logy !== "1";
+    const share = isShare(one.metric) && state.logy !== "1";
     const target = one.metric === found.reach.metric ? found.reach.target : null;
     chart.draw(traces, {
       height: HEIGHT, uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),

@@ -2,14 +2,16 @@
 import { get, page, query, send } from "./api.js";
 import { fill, h, poll, toast } from "./dom.js";
 import { ExperimentChart } from "./experiment_chart.js";
-import { ExperimentHead } from "./experiment_head.js";
+import { ExperimentHead, runsOf } from "./experiment_head.js";
 import { hasTuning, runTable, shownOfRuns, shownOfTuning, tuningTable } from "./experiment_runs.js";
 import { resultTable, shownInTable } from "./experiment_table.js";
+import { texts } from "./experiment_texts.js";
 import { errorBox, failed, loading } from "./faces.js";
 import { plain } from "./format.js";
 import { Part } from "./refill.js";
 
 const LIVE = 3000; // ms
+const OPEN = ["queued", "running"];
 
 export function mount(root, params) {
   new ExperimentPage(root, params).start();
@@ -19,6 +21,7 @@ class ExperimentPage {
   constructor(root, params) {
     this.root = root;
     this.id = params.get("id");
+    this.path = `experiments/${encodeURIComponent(this.id)}`;
     this.x = params.get("x") ?? "";
     this.turn = 0;
   }
@@ -38,11 +41,11 @@ class ExperimentPage {
     }
     this.build();
     this.show(found);
-    poll(LIVE, () => this.live && this.refresh());
+    poll(LIVE, () => (this.live ? this.refresh() : this.head.showTime()));
   }
 
   read() {
-    return get(`experiments/${encodeURIComponent(this.id)}`);
+    return get(this.path);
   }
 
   build() {
@@ -53,10 +56,10 @@ class ExperimentPage {
     [this.result, this.tuning, this.runs] = [1, 2, 3].map(() => part({ class: "scroll-x" }));
     this.texts = part({ class: "panel exp-texts" });
     this.tuningPanel = panel("Tuning", this.tuning);
-    this.told = h("div");
+    this.told = part();
     new ResizeObserver(() => this.reachable()).observe(this.result.element);
     fill(
-      this.root, this.head.element, this.told,
+      this.root, this.head.element, this.told.element,
       h("div", { class: "exp-body" },
         h("section", { class: "panel", "aria-label": "Result" }, this.result.element),
         h("div", { class: "exp-columns" }, this.chart.element, this.texts.element), panel("Runs", this.runs), this.tuningPanel),
@@ -82,39 +85,36 @@ class ExperimentPage {
     try {
       found = await this.read();
     } catch (error) {
-      if (turn === this.turn) fill(this.told, errorBox(error));
+      if (turn === this.turn) this.told.show(error.message, () => errorBox(error));
       return;
     }
     if (turn !== this.turn) return; // asked again since: this may be from before a resume
-    fill(this.told);
+    this.told.show("", () => []);
     this.show(found);
   }
 
   show(found) {
-    this.live = found.status === "running";
+    this.live = [found, ...runsOf(found)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
     document.title = `${plain(found.title || found.name, 60)} · OPD Studio`;
     this.head.show(found);
     this.result.show(shownInTable(found), () => resultTable(found));
+    this.reachable();
     this.chart.show(found);
-    const texts = [["What is claimed", found.claim], ["What was published", found.published], ["What this shows", found.shows], ["What it does not show", found.limits]];
-    this.texts.show(texts, () => texts.map(([title, text]) => said(title, text)));
+    this.texts.show([found.claim, found.published, found.shows, found.limits], () => texts(found, "h2"));
     this.tuningPanel.hidden = !hasTuning(found);
     this.tuning.show(shownOfTuning(found), () => tuningTable(found));
     this.runs.show(shownOfRuns(found), () => runTable(found));
   }
 
   async act(action) {
+    if (this.acting) return; // the button was clicked twice
+    this.acting = true;
     try {
-      await send("POST", `experiments/${this.id}/${action}`);
+      await send("POST", `${this.path}/${action}`);
     } catch (error) {
       toast([error.message, error.hint].filter(Boolean).join(". "));
     }
     await this.refresh();
+    this.acting = false;
   }
-}
-
-function said(title, text) {
-  if (!text) return null;
-  const paragraphs = text.split(/\n\s*\n/).map((part) => h("p", { text: plain(part.replace(/\s*\n\s*/g, " ").trim(), 4000) }));
-  return h("section", { "aria-label": title }, h("h2", { text: title }), paragraphs);
 }

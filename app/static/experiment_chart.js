@@ -1,17 +1,13 @@
 // The mean curve of every arm over what it cost, with a band over its seeds and the target.
 import { Chart } from "./charts.js";
-import { lookOf, threshold } from "./compare_chart.js";
+import { lineOf, lookOf, threshold } from "./compare_chart.js";
+import { AXES } from "./compare_controls.js";
 import { fill, h, select } from "./dom.js";
-import { AXES, bare, figure, isShare, missing } from "./experiment_figures.js";
-import { plain } from "./format.js";
+import { bare, figure, missing, nameOf } from "./experiment_figures.js";
+import { isShare, plain } from "./format.js";
 import { isDark, onTheme } from "./theme.js";
 
 const HEIGHT = 340;
-
-/** A short line in the arm's colour and dash, as it is drawn. */
-export function swatch(place) {
-  return h("span", { class: "cmp-line exp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
-}
 
 export class ExperimentChart {
   /** `x` is the axis at first; `choose(x)` is called with another one. */
@@ -38,7 +34,7 @@ export class ExperimentChart {
     if (print === this.print) return;
     this.print = print;
     this.found = found;
-    fill(this.legend, found.arms.map((arm, place) => h("li", {}, swatch(place), plain(arm.label, 48))));
+    fill(this.legend, found.arms.map((arm, place) => h("li", {}, lineOf(place), nameOf(arm))));
     this.draw();
   }
 
@@ -64,7 +60,7 @@ function tracesOf(arm, place, x, metric) {
   const curve = arm.curve;
   if (!curve?.y?.length) return [];
   const { color, dash, symbol } = lookOf(place);
-  const name = plain(arm.label, 40).replace(/[<>&%{}$]/g, "·"); // the chart library reads a few tags and fields
+  const name = nameOf(arm).replace(/[<>&%{}$]/g, "·"); // the chart library reads a few tags and fields
   const at = curve[x];
   const common = { x: at, line: { color, dash, width: 1.6 }, showlegend: false };
   const edge = { ...common, mode: "lines", line: { width: 0, color }, hoverinfo: "skip" };
@@ -72,7 +68,7 @@ function tracesOf(arm, place, x, metric) {
   const band = wide
     ? [{ ...edge, name: `${name} low`, y: curve.low }, { ...edge, name: `${name} high`, y: curve.high, fill: "tonexty", fillcolor: `${color}2b` }]
     : [];
-  const told = curve.y.map((_, i) => (curve.n[i] > 1 ? ` (${bare(curve.low[i], metric)}–${bare(curve.high[i], metric)}, ${curve.n[i]} seeds)` : ""));
+  const told = curve.y.map((_, i) => (curve.n[i] > 1 ? ` (${bare(curve.low[i], metric)}–${bare(curve.high[i], metric)}, ${curve.n[i]} seeds)` : wide ? " (1 seed)" : ""));
   const mean = {
     ...common, name, y: curve.y, customdata: told, mode: at.length <= 60 ? "lines+markers" : "lines", marker: { color, symbol, size: 6 }, meta: { arm: arm.name },
     hovertemplate: `%{y:${isShare(metric) ? ".1%" : ".4~g"}}%{customdata}<extra>${name}</extra>`,

@@ -1,18 +1,13 @@
 // Figures of an experiment as text: intervals, costs, ratios, what an arm was set to.
-import { duration, integer, minus, number, percent, plain, short, withUnit } from "./format.js";
+import { duration, integer, isShare, minus, number, percent, plain, short, withUnit } from "./format.js";
 
 const NONE = "–";
-export const AXES = [["step", "Steps"], ["tokens", "Student tokens"], ["flops", "FLOPs"], ["seconds", "Training time"]];
 export const COSTS = [
   ["steps", "Steps", count],
   ["tokens", "Tokens", short],
   ["flops", "Compute", (value) => withUnit(value, "FLOP")],
   ["seconds", "Time", duration],
 ];
-
-export function isShare(metric) {
-  return /score|pass@|finished|same_top|reward|correct/.test(metric);
-}
 
 /** "83.1%", or "0.412" where the metric is no share. */
 export function figure(value, metric) {
@@ -67,6 +62,11 @@ function valueOf(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+/** An arm's name in full: a definition takes at most 100 characters. */
+export function nameOf(arm) {
+  return plain(arm.label, 100);
+}
+
 export function seeds(count) {
   return `${integer(count)} ${count === 1 ? "seed" : "seeds"}`;
 }
@@ -75,5 +75,5 @@ export function minutes(value) {
   if (missing(value)) return NONE;
   if (value < 1) return "under 1 min";
   if (value < 90) return `about ${integer(value)} min`;
-  return `about ${value < 600 ? (value / 60).toFixed(1) : integer(value / 60)} h`;
+  return `about ${value < 570 ? Number((value / 60).toFixed(1)) : integer(value / 60)} h`;
 }

@@ -13,7 +13,7 @@ export class ExperimentHead {
     this.name = h("h1");
     this.status = h("span");
     this.kind = h("span", { class: "tag" });
-    this.csv = link("CSV", "", { class: "btn", download: "results.csv", id: "exp-csv" });
+    this.csv = link("CSV", "", { class: "btn", download: "", id: "exp-csv" });
     this.acts = h("span", { class: "run-part" });
     this.question = h("p", { class: "exp-question" });
     this.description = h("p", { class: "muted exp-text" });
@@ -40,7 +40,7 @@ export class ExperimentHead {
   }
 
   show(found) {
-    const set = (element, text) => element.textContent !== text && (element.textContent = text);
+    this.found = found;
     set(this.name, plain(found.title || found.name, 80));
     this.status.className = `status ${found.status}`;
     set(this.status, found.status);
@@ -60,17 +60,21 @@ export class ExperimentHead {
     this.bar.setAttribute("aria-valuemax", found.total);
     this.filled.style.width = `${found.total ? Math.min(100, (found.done / found.total) * 100) : 0}%`;
     this.bar.hidden = found.status === "finished";
-    this.count.textContent = `${integer(found.done)} of ${integer(found.total)} runs`;
-    const end = date(found.finished_at)?.getTime() ?? Date.now();
-    const took = duration((end - date(found.created_at).getTime()) / 1000);
-    this.time.textContent = found.finished_at ? `${took} from start to end, ${ago(found.finished_at)}` : `for ${took}`;
-    this.time.title = exact(found.finished_at ?? found.created_at);
+    set(this.count, `${integer(found.done)} of ${integer(found.total)} runs`);
+    this.showTime();
     const busy = found.status === "running";
     const running = busy ? runsOf(found).filter((run) => run.status === "running") : [];
     this.now.show([busy && found.phase, running.map((run) => run.id)], () => [
       busy && found.phase && h("span", { text: plain(found.phase, 160) }),
       running.map((run) => link(`Watch the run${running.length > 1 ? ` of seed ${run.seed}` : ""}`, page("run", { id: run.id }))),
     ]);
+  }
+
+  showTime() {
+    const { created_at: start, finished_at: end } = this.found;
+    const took = duration(((date(end)?.getTime() ?? Date.now()) - date(start).getTime()) / 1000);
+    set(this.time, end ? `${took} from start to end, ${ago(end)}` : `for ${took}`);
+    this.time.title = exact(end ?? start);
   }
 
   /** The button changes only with the status; what had the focus hands it on. */
@@ -83,6 +87,10 @@ export class ExperimentHead {
   }
 }
 
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function actionOf({ status }, on) {
   if (status === "running") return button("Cancel", () => on.cancel(), { class: "btn danger", id: "exp-cancel", title: "Stops its runs; it can be resumed" });
   if (RESUMABLE.includes(status)) return button("Resume", () => on.resume(), { class: "btn strong", id: "exp-resume", title: "Runs that ended are kept; the others go on" });
@@ -90,7 +98,7 @@ function actionOf({ status }, on) {
 }
 
 /** Every run of an experiment: those of the tuning, then those that count. */
-function runsOf(found) {
+export function runsOf(found) {
   return found.arms.flatMap((arm) => [...arm.choices.flatMap((choice) => choice.runs), ...arm.runs]);
 }
 

@@ -1,10 +1,10 @@
 // What was tried while tuning, and every run of an experiment, each with the way to it.
 import { page } from "./api.js";
+import { lineOf } from "./compare_chart.js";
 import { MOST } from "./compare_controls.js";
 import { h, link } from "./dom.js";
-import { swatch } from "./experiment_chart.js";
-import { COSTS, assignments, figure, missing, settings } from "./experiment_figures.js";
-import { integer, plain } from "./format.js";
+import { COSTS, assignments, figure, missing, nameOf, settings } from "./experiment_figures.js";
+import { integer } from "./format.js";
 
 export function shownOfTuning(found) {
   return found.arms.map((arm) => [arm.label, arm.choices, arm.chosen]);
@@ -21,13 +21,13 @@ export function tuningTable(found) {
 }
 
 function choiceRow(arm, place, choice, at, found) {
-  const first = at === 0 && h("th", { class: "exp-arm", scope: "rowgroup", rowspan: arm.choices.length }, swatch(place), h("span", { text: plain(arm.label, 60) }));
+  const first = at === 0 && h("th", { class: "exp-arm", scope: "rowgroup", rowspan: arm.choices.length }, lineOf(place), h("span", { text: nameOf(arm) }));
   return h(
     "tr", { "data-choice": `${arm.name}/${at}`, class: choice.chosen ? "exp-chosen" : "" }, first,
     h("td", { title: assignments(choice.choice), text: settings(choice.choice) }),
     h("td", { class: "r", text: figure(choice.criterion, found.metric) }),
     h("td", { class: "exp-mark" }, choice.chosen && h("span", { class: "tag good", text: "chosen" })),
-    h("td", { class: "exp-runs" }, runLinks(choice.runs, found)), h("td", { class: "r" }, compareLink(choice.runs, `${plain(arm.label, 60)}, ${settings(choice.choice)}`)),
+    h("td", { class: "exp-runs" }, runLinks(choice.runs, found)), h("td", { class: "r" }, compareLink(choice.runs, `${nameOf(arm)}, ${settings(choice.choice)}`)),
   );
 }
 
@@ -38,10 +38,10 @@ export function shownOfRuns(found) {
 export function runTable(found) {
   const rows = found.arms.map((arm, place) =>
     h(
-      "tr", { "data-runs": arm.name }, h("td", { class: "exp-arm" }, swatch(place), h("span", { text: plain(arm.label, 60) })),
+      "tr", { "data-runs": arm.name }, h("td", { class: "exp-arm" }, lineOf(place), h("span", { text: nameOf(arm) })),
       h("td", { title: assignments(arm.chosen), text: arm.chosen && Object.keys(arm.chosen).length ? settings(arm.chosen) : "–" }),
       h("td", { class: "exp-runs" }, arm.runs.length ? runLinks(arm.runs, found) : h("span", { class: "muted", text: "none yet" })),
-      h("td", { class: "r" }, compareLink(arm.runs, plain(arm.label, 60))),
+      h("td", { class: "r" }, compareLink(arm.runs, nameOf(arm))),
     ),
   );
   return table("Runs", [["Arm"], ["Setting"], ["Seed, score after its last step"], ["", "r"]], h("tbody", {}, rows));

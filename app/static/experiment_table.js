@@ -1,12 +1,13 @@
 // The result of an experiment: a row an arm, and below it the ratios between arms.
-import { swatch } from "./experiment_chart.js";
-import { COSTS, bare, figure, figureBetween, missing, ratio, seeds } from "./experiment_figures.js";
+import { lineOf } from "./compare_chart.js";
+import { COSTS, bare, figure, figureBetween, missing, nameOf, ratio, seeds } from "./experiment_figures.js";
 import { h } from "./dom.js";
 import { integer, plain } from "./format.js";
 
-/** Everything that the table shows, for telling whether it has changed. */
+/** Everything that the table shows, for telling whether it has changed: no step of a run is. */
 export function shownInTable(found) {
-  return [found.status === "finished", found.target, found.columns, found.comparisons, found.seeds, found.table, found.arms.map(({ curve, choices, ...rest }) => rest)];
+  const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [rest, runs.map((run) => [run.seed, run.status, run.costs])]);
+  return [found.status === "finished", found.target, found.columns, found.comparisons, found.seeds, found.table, arms];
 }
 
 export function resultTable(found) {
@@ -42,7 +43,7 @@ function columnTitle(column, found) {
 }
 
 function armRow(arm, place, columns, found) {
-  const label = h("td", { class: "exp-arm", title: plain(arm.note ?? "", 400) }, swatch(place), h("span", { text: plain(arm.label, 60) }));
+  const label = h("td", { class: "exp-arm", title: plain(arm.note ?? "", 400) }, lineOf(place), h("span", { text: nameOf(arm) }));
   const cells = columns.map(({ metric }) => scoreCell(arm, metric, found));
   return h(
     "tr", { "data-arm": arm.name }, label, h("td", { class: "r", text: `${integer(arm.n)} / ${integer(found.seeds)}` }), cells,
@@ -64,7 +65,7 @@ function startRow(start, columns, found) {
   const cells = columns.map(({ metric }) => h("td", { class: "r", "data-cell": metric || "score", text: figure(value(metric), metric || found.metric) }));
   return h(
     "tr", { "data-arm": "start", class: "exp-from" },
-    h("td", { class: "exp-arm" }, h("span", { class: "exp-line" }), h("span", { text: plain(start.label, 60) })),
+    h("td", { class: "exp-arm" }, h("span", { class: "exp-gap" }), h("span", { text: nameOf(start) })),
     h("td"), cells, found.target && h("td", { colspan: COSTS.length }),
   );
 }
@@ -100,24 +101,26 @@ function ratioRow(one, columns, found) {
   const note = plain(one.note ?? "", 400);
   const label = h(
     "td", { class: "exp-ratio", colspan: 2 + columns },
-    h("span", { text: plain(one.label, 120) }), note && h("span", { class: "muted exp-note", text: note }),
+    h("span", { text: plain(one.label, 210) }), note && h("span", { class: "muted exp-note", text: note }),
   );
   const cells = none
-    ? h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text: "no ratio: not reached by every seed of both" })
-    : COSTS.map(([axis]) => ratioCell(axis, one.ratios[axis]));
+    ? h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text: `no ratio: ${one.reached ? "reached before the first step" : "not reached by every seed of both"}` })
+    : COSTS.map(([axis]) => ratioCell(axis, one));
   return h("tr", { "data-comparison": `${one.over}/${one.under}` }, label, cells);
 }
 
-function ratioCell(axis, value) {
-  if (missing(value?.value)) return h("td", { class: "r", "data-ratio": axis, title: "There is a ratio once both reach the target", text: "–" });
+function ratioCell(axis, { reached, ratios }) {
+  const value = ratios[axis];
+  const why = reached ? "Not known apart from the rest" : "There is a ratio once both reach the target";
+  if (missing(value?.value)) return h("td", { class: "r", "data-ratio": axis, title: why, text: "–" });
   return h("td", { class: "r exp-strong", "data-ratio": axis }, spread(ratio(value)));
 }
 
 function said(found) {
   const parts = [];
   if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
-  parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
-  if (found.comparisons.length) parts.push("×: how many times as much the first takes as the second.");
+  if (found.arms.some((arm) => !missing(arm.low))) parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
+  if (found.target && found.comparisons.length) parts.push("×: how many times as much the first takes as the second.");
   return parts.join(" ");
 }
 

@@ -104,13 +104,19 @@ class ExperimentsPage {
 
   /** Results take longer to read than the list; they do not change once it has finished. */
   async readOutcomes(items) {
-    const { offset } = this;
+    if (this.reading) return; // another refresh is at it
+    this.reading = true;
+    await this.readEach(items, this.offset);
+    this.reading = false;
+  }
+
+  async readEach(items, offset) {
     for (const { id, status } of items) {
       if (status !== "finished" || this.outcomes.has(id)) continue;
       try {
         this.outcomes.set(id, outcomeOf(await get(`experiments/${id}`)));
       } catch (error) {
-        this.outcomes.set(id, error.message);
+        if (error.status !== 0) this.outcomes.set(id, error.message); // no answer at all: asked again
       }
       if (offset !== this.offset) return;
       this.drawPast(items);

@@ -1,6 +1,7 @@
 // The experiments that can be run: the question, the arms, how long they take, and the buttons.
 import { h } from "./dom.js";
-import { minutes, seeds } from "./experiment_figures.js";
+import { minutes, nameOf, seeds } from "./experiment_figures.js";
+import { texts } from "./experiment_texts.js";
 import { plain } from "./format.js";
 
 const COLUMNS = 3;
@@ -21,7 +22,7 @@ function offer(item, open, on) {
     type: "button", class: "exp-title", id: `exp-open-${item.name}`, "aria-expanded": String(open), "aria-controls": more,
     onclick: () => on.toggle(item.name),
   }, titleOf(item));
-  const arms = item.arms.map((arm) => plain(arm.label, 100)).join(" · ");
+  const arms = item.arms.map(nameOf).join(" · ");
   const own = h("span", { class: "tag exp-own", title: "Not on the bundled models: it reads its own from the disk or the hub", text: "other models" });
   const what = h(
     "td", { class: "exp-what" },
@@ -50,11 +51,6 @@ function starter(item, quick, on) {
 }
 
 function about(item) {
-  const texts = [
-    ["What is claimed", item.claim], ["What was published", item.published], ["What is done", item.description],
-    ["What it shows", item.shows], ["What it does not show", item.limits],
-  ];
-  const section = (title, inside) => h("section", {}, h("h3", { text: title }), inside);
-  const told = texts.filter(([, text]) => text).map(([title, text]) => section(title, h("p", { text: plain(text.replace(/\s*\n\s*/g, " ").trim(), 4000) })));
-  return h("div", { class: "exp-about" }, told, section("Arms", h("ul", {}, item.arms.map((arm) => h("li", { text: plain(arm.label, 100) })))));
+  const arms = h("section", {}, h("h3", { text: "Arms" }), h("ul", {}, item.arms.map((arm) => h("li", { text: nameOf(arm) }))));
+  return h("div", { class: "exp-about" }, texts(item, "h3", [["What is done", item.description]]), arms);
 }

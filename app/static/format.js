@@ -44,6 +44,11 @@ export function percent(value, places = 0) {
   return `${minus(Number(text) === 0 ? text.replace("-", "") : text)}%`;
 }
 
+/** Whether a metric is a share of 1, which is told as a percentage. */
+export function isShare(metric) {
+  return /^score$|pass@|finished|same_top|reward/.test(metric);
+}
+
 export function integer(value) {
   if (value === null || value === undefined) return NONE;
   return Math.round(value).toLocaleString("en-US");

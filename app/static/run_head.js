@@ -2,6 +2,7 @@
 import { page } from "./api.js";
 import { button, fill, h, link } from "./dom.js";
 import { ago, bytes, coach, duration, exact, integer, nats, percent, plain, short, withUnit } from "./format.js";
+import { Part } from "./refill.js";
 import { diskTitle, elapsed, models } from "./runs_row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
@@ -11,7 +12,7 @@ export class RunHead {
     this.on = on;
     this.name = h("h1");
     this.status = h("span");
-    this.tags = h("span", { class: "run-part" });
+    this.tags = new Part(h("span", { class: "run-part" }));
     this.worst = h("span", { class: "run-part" });
     this.rollouts = link("Rollouts", "./", { class: "btn" });
     this.clone = link("Clone with changes", "./", { class: "btn" });
@@ -19,7 +20,7 @@ export class RunHead {
     this.line = h(
       "div", { class: "page-bar" },
       h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.name),
-      this.status, this.tags, h("span", { class: "spacer" }), this.worst, this.rollouts, this.clone, this.acts,
+      this.status, this.tags.element, h("span", { class: "spacer" }), this.worst, this.rollouts, this.clone, this.acts,
     );
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
@@ -49,7 +50,7 @@ export class RunHead {
     this.name.textContent = plain(run.name || run.id, 80);
     this.status.className = `status ${run.status}`;
     this.status.textContent = run.cancel_mode && run.status === "running" ? "stopping" : run.status;
-    fill(this.tags, (run.tags ?? []).map(tagOf));
+    this.tags.show(run.tags ?? [], () => (run.tags ?? []).map(tagOf));
     this.rollouts.textContent = `Rollouts${this.total ? ` ${integer(this.total)}` : ""}`;
     this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
     this.clone.setAttribute("href", page("new", { from: run.id }));

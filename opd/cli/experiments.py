@@ -1,5 +1,6 @@
 """`opd experiment`."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from opd.types import UserError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+ID = re.compile(r"exp-[a-z0-9]{1,28}")
 EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "stopped": 130}
 SHOWN = (
     *("name", "label", "n", "reached", "score", "low", "high", "steps_to_target"),
@@ -51,11 +53,11 @@ def experiment(
     from storage import experiments, queries
 
     engine, owner = place.engine(), this_process()
-    if name.startswith("exp-"):
+    if ID.fullmatch(name):
         if seeds or quick or assignments:
             raise UserError("goes on as it was begun; give no other option", where=name)
-        experiments.resume_experiment(engine, name, owner)
         exp = name
+        _take_up(place, engine, exp)
     else:
         from opd.experiments import experiment as named
         from opd.experiments import with_settings
@@ -70,13 +72,23 @@ def experiment(
         json_line(outcome(found))
     else:
         _tell(found)
-    raise typer.Exit(EXIT_CODES[found["status"]])
+    raise typer.Exit(EXIT_CODES.get(found["status"], 1))
 
 
 def outcome(found: dict[str, Any]) -> dict[str, Any]:
     """The object that ends `--json`."""
     facts = (
-        *("id", "name", "title", "status", "error_text", "quick", "seeds", "command"),
+        *(
+            "id",
+            "fingerprint",
+            "name",
+            "title",
+            "status",
+            "error_text",
+            "quick",
+            "seeds",
+            "command",
+        ),
         *("created_at", "finished_at", "metric", "target"),
     )
     arms = [
@@ -91,27 +103,54 @@ def outcome(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _take_up(place: Place, engine: "Engine", name: str) -> None:
+    """Makes this process the owner of an experiment that has not finished."""
+    from opd.worker.experimenting import end_orphaned
+    from opd.worker.process import this_process
+    from opd.worker.recovery import bury_dead
+    from storage import experiments
+
+    bury_dead(engine, place.data_dir)
+    end_orphaned(engine)
+    if experiments.experiment_row(engine, name)["status"] != "finished":
+        experiments.resume_experiment(engine, name, this_process())
+
+
 def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
     """Makes and runs what the experiment needs, until it has ended."""
-    import gc
-
-    from opd.cli.foreground import run_to_the_end, wait_for
     from opd.worker.experimenting import advance
     from opd.worker.process import this_process
-    from storage import queries
+    from storage import experiments, queries
 
     told = ""
-    while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
-        run = queries.run(engine, run_id)
-        if run_id != told:
-            state = queries.experiment_progress(engine, name)
-            say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
-            told = run_id
-        if run["status"] == "queued":
-            run_to_the_end(place, engine, run_id)
-            gc.collect()  # models of one run are gone before those of the next are loaded
-        else:
-            wait_for(place, engine, run_id)
+    try:
+        while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
+            run = queries.run(engine, run_id)
+            if run_id != told:
+                state = queries.experiment_progress(engine, name)
+                say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
+                told = run_id
+            _run(place, engine, run)
+    except BaseException:  # whatever ends this command, the experiment can be resumed
+        experiments.end_experiment(engine, name, "stopped", "the command that ran it has ended")
+        raise
+
+
+def _run(place: Place, engine: "Engine", run: dict[str, Any]) -> None:
+    """One run to its end: here on a processor, in a process of its own where there are GPUs, whose
+    memory only an exit gives back for certain."""
+    import gc
+
+    from opd.cli.foreground import run_as_job, run_to_the_end, wait_for
+    from opd.worker.slots import gpu_count
+
+    if run["status"] != "queued":
+        wait_for(place, engine, run["id"])
+    elif gpu_count():
+        run_as_job(place, engine, run["id"])
+    else:
+        run_to_the_end(place, engine, run["id"])
+        gc.collect()  # models of one run are gone before those of the next are loaded
 
 
 def _list(json: bool) -> None:
@@ -149,7 +188,9 @@ def _tell(found: dict[str, Any]) -> None:
         parts = [
             f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
         ]
-        result(f"{pair['label']}: {', '.join(parts) or 'not reached'}")
+        missed = "–" if pair["reached"] else "not reached by every seed"
+        note = f" ({pair['note']})" if pair["note"] else ""
+        result(f"{pair['label']}{note}: {', '.join(parts) or missed}")
 
 
 def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """A run in the calling process: waits for its device, trains, shows how it goes."""
 
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from opd.worker.recovery import bury_dead, running
 from storage import jobs, queries
 
 LOOK_EVERY = 0.5
+JOB = (sys.executable, "-m", "opd.worker.job")
 
 
 def run_to_the_end(place: Place, engine: Engine, run_id: str) -> Outcome:
@@ -36,17 +38,44 @@ def run_to_the_end(place: Place, engine: Engine, run_id: str) -> Outcome:
         return jobs_here.run(claimed, watch=watch)
 
 
+def run_as_job(place: Place, engine: Engine, run_id: str) -> None:
+    """Runs a queued run in a process of its own, and waits for its end. Ctrl-C reaches it too."""
+    path = log_path(place.data_dir, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for slot in _free_slots(place, engine, run_id, queries.run(engine, run_id)["device"]):
+        command = [*JOB, run_id, "--data-dir", str(place.data_dir), "--slot", slot]
+        with path.open("ab") as output:
+            job = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=place.environment()
+            )
+        try:
+            code = job.wait()
+        except KeyboardInterrupt:
+            job.wait()
+            raise
+        if code != jobs_here.EXIT_NOT_CLAIMED:
+            bury_dead(engine, place.data_dir)
+            return
+
+
 def _claim(place: Place, engine: Engine, run_id: str, device: str) -> Job:
     """The claim, once the device is free. Raises UserError where somebody else took the run."""
+    for slot in _free_slots(place, engine, run_id, device):
+        claimed = jobs_here.claim(engine, place.data_dir, run_id, slot)
+        if claimed is not None:
+            return claimed
+    raise AssertionError("slots are offered for ever")
+
+
+def _free_slots(place: Place, engine: Engine, run_id: str, device: str) -> Iterator[str]:
+    """A slot whenever one is free, while the run waits. Raises UserError where it does no more."""
     told = ""
     while True:
         bury_dead(engine, place.data_dir)
         taken = {run.slot: run.id for run in running(engine)}
         slot = slots.choose(device, taken, slots.gpu_count())
         if slot is not None:
-            claimed = jobs_here.claim(engine, place.data_dir, run_id, slot)
-            if claimed is not None:
-                return claimed
+            yield slot
         if queries.run(engine, run_id)["status"] not in ("queued", "interrupted"):
             raise UserError("was cancelled or taken over while it waited", where=run_id)
         others = ", ".join(sorted(taken.values()))

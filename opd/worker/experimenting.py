@@ -6,18 +6,20 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from opd.experiment_plan import Plan
+from opd.types import UserError
 from opd.worker import process
 from opd.worker.job import discard_checkpoints
 from storage import experiments
-from storage.jobs import Owner
+from storage.jobs import Owner, owner_of
 
 log = logging.getLogger(__name__)
 
 
 def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = None) -> str | None:
-    """The run that the experiment waits for, made where there is none; None where it has ended."""
+    """The run that the experiment waits for, made where there is none; None where it has ended, or
+    belongs to somebody else by now."""
     row = experiments.experiment_row(engine, name)
-    if row["status"] != "running":
+    if row["status"] != "running" or owner_of(row) != owner:
         return None
     waiting = experiments.open_runs(engine, name)
     if waiting:
@@ -37,11 +39,22 @@ def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = Non
 
 
 def advance_all(engine: Engine, data_dir: Path) -> None:
-    """Every running experiment that no living command line owns."""
+    """Every running experiment that no command line owns; ends those whose owner has died."""
+    end_orphaned(engine)
     for name, owner in experiments.running_experiments(engine):
-        if owner is None:
+        if owner is not None:
+            continue
+        try:
             advance(engine, data_dir, name)
-        elif not process.alive(owner):
+        except (UserError, ValueError) as error:  # its definition is of another version
+            log.error("%s: %s", name, error)
+            experiments.end_experiment(engine, name, "failed", str(error)[:1000])
+
+
+def end_orphaned(engine: Engine) -> None:
+    """Marks the experiments whose command line is gone, so that they can be resumed."""
+    for name, owner in experiments.running_experiments(engine):
+        if owner is not None and not process.alive(owner):
             text = "the command that ran it is gone"
             experiments.end_experiment(engine, name, "stopped", text)
 
