@@ -50,7 +50,7 @@ def definition(name: str = "self-distillation", **changes: Any) -> Experiment:
         "shows": "That it takes less.",
         "limits": "That it takes less elsewhere.",
         "seeds": 3,
-        "common": {"steps": STEPS},
+        "common": {"steps": STEPS, "evaluation": {"suites": {"facts": "bundled"}}},
         "arms": {
             "rl": {"label": "RL", "config": {"objective": {"name": "grpo"}}},
             "opd": {

@@ -16,7 +16,7 @@ from app.security import SecurityLayer
 from app.server import ServerOptions, policy, rest_app
 from opd.experiment_plan import Key
 from opd.experiments import experiments
-from storage import queries
+from storage import jobs, queries
 from tests.experimented import COLUMNS, FAST, SHORT, SLOW, Script, definition, started
 from tests.test_hostile import COOKIE, SAME, TOKEN, VIEW
 
@@ -178,6 +178,9 @@ def test_cancel_and_resume(api: Api, engine: Engine) -> None:
     assert queries.run(engine, running)["cancel_mode"] == "save"
     again = api("POST", f"/experiments/{exp}/cancel")
     assert (again.status_code, again.json()["kind"]) == (409, "not running")
+    early = api("POST", f"/experiments/{exp}/resume")
+    assert (early.status_code, early.json()["kind"]) == (409, "not resumable")
+    jobs.finish(engine, running, 1, "cancelled")
     answer = api("POST", f"/experiments/{exp}/resume")
     assert (answer.status_code, answer.json()) == (200, {"id": exp, "status": "running"})
 
@@ -200,7 +203,7 @@ def test_the_reply_is_what_the_store_knows(api: Api, engine: Engine) -> None:
 def test_results_as_a_table(api: Api, engine: Engine) -> None:
     arms = {"rl": {"label": FORMULA}, "opd": {"label": "OPD"}}
     made = definition("one", arms=arms, pairs=[], columns=COLUMNS)
-    exp = started(engine, made, Script({"rl": SHORT, "opd": FAST}), seeds=2)
+    exp = started(engine, made, Script({"rl": SHORT, "opd": FAST}), seeds=3)
     answer = api("GET", f"/experiments/{exp}/results.csv")
     assert answer.headers["content-type"].startswith("text/csv")
     assert f'filename="{exp}.csv"' in answer.headers["content-disposition"]

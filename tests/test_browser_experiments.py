@@ -258,7 +258,13 @@ def test_cancel_and_resume(visit: Visit, place: Place) -> None:
     page.locator("#exp-cancel").press("Enter")
     expect(page.locator(".exp-head .status")).to_have_text("cancelled")
     expect(page.locator("#exp-resume")).to_be_focused()
-    assert place.found(exp)["status"] == "cancelled"
+    found = place.found(exp)
+    assert found["status"] == "cancelled"
+    run = found["arms"][0]["runs"][0]["id"]
+    entry = page.locator("li", has=page.locator(f'[data-run="{run}"]'))
+    expect(entry).to_contain_text(f"3 / {STEPS}")
+    jobs.finish(place.engine, run, 1, "cancelled")  # its job has saved and is gone
+    expect(entry).to_contain_text("cancelled")
     page.locator("#exp-resume").press("Enter")
     expect(page.locator(".exp-head .status")).to_have_text("running")
     assert place.found(exp)["status"] == "running"
