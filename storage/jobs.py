@@ -141,11 +141,6 @@ def running(engine: Engine) -> list[dict[str, Any]]:
         return [_running_item(row) for row in rows]
 
 
-def set_owner(engine: Engine, run_id: str, attempt: int, owner: Owner) -> None:
-    """Hands the attempt to another process. Raises LeaseLost."""
-    _update_attempt(engine, run_id, attempt, owner_values(owner))
-
-
 def heartbeat(engine: Engine, run_id: str, attempt: int) -> str | None:
     """Says that the attempt is alive; returns the way of cancelling asked for, or None.
 

@@ -109,7 +109,6 @@ def test_an_old_attempt_has_lost_its_lease(engine: Engine) -> None:
     late = (
         lambda: jobs.heartbeat(engine, run_id, first),
         lambda: jobs.set_phase(engine, run_id, first, "late"),
-        lambda: jobs.set_owner(engine, run_id, first, OWNER),
     )
     for call in late:
         with pytest.raises(jobs.LeaseLost):
@@ -124,10 +123,8 @@ def test_an_old_attempt_has_lost_its_lease(engine: Engine) -> None:
 
 def test_owner_phase_and_error_are_kept(engine: Engine) -> None:
     run_id, attempt = claimed(engine)
-    job = jobs.Owner(99, 1.25, "later")
-    jobs.set_owner(engine, run_id, attempt, job)
     jobs.set_phase(engine, run_id, attempt, "sampling")
-    assert jobs.running(engine)[0]["owner"] == job
+    assert jobs.running(engine)[0]["owner"] == OWNER
     assert queries.run(engine, run_id)["phase"] == "sampling"
     jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss", error_text="x", hint="y")
     run = queries.run(engine, run_id)

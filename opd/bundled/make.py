@@ -28,6 +28,14 @@ from opd.bundled.training import Schedule, Score, Trace, sample, score, train
 
 HERE = Path(__file__).parent
 
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+}
 # Problems in a batch, by their number of steps; twice as many once the basics are learned.
 MIX = {1: 6, 2: 10, 3: 28, 4: 12, 5: 4, 6: 4}
 LARGER_FROM = 700
@@ -57,17 +65,14 @@ def main(argv: list[str] | None = None) -> None:
             _say(f"{name} on {result.n} held-out problems, temperature {temperature:g}: {result}")
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """An untrained model of the bundled shape, 0.86M parameters."""
+def new_model(
+    tokenizer: PreTrainedTokenizerFast, shape: dict[str, int] = SHAPE
+) -> Qwen3ForCausalLM:
+    """An untrained model; of the bundled shape, 0.86M parameters."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
+        **shape,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         initializer_range=0.05,

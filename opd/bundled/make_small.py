@@ -11,15 +11,27 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-from opd.bundled.make import HERE, STUDENT, bad_traces, held_out, right_traces, save
-from opd.bundled.tokenizer import CONTEXT, build_tokenizer
+from opd.bundled.make import (
+    HERE,
+    STUDENT,
+    bad_traces,
+    held_out,
+    new_model,
+    right_traces,
+    save,
+)
+from opd.bundled.tokenizer import build_tokenizer
 from opd.bundled.training import Schedule, train
 
 ARITHMETIC = Schedule(steps=1500, learning_rate=5e-3, warm_up=50)
-WIDTH = 48
+SHAPE = {
+    "hidden_size": 48,
+    "intermediate_size": 144,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 48,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="default: where this file is")
     out: Path = parser.parse_args(argv).out
     tokenizer = build_tokenizer()
-    model = small_model(tokenizer)
+    model = new_model(tokenizer, SHAPE)
     start = time.monotonic()
 
     def report(step: int, loss: float) -> None:
@@ -40,27 +52,6 @@ def main(argv: list[str] | None = None) -> None:
     for temperature in (1.0, 0.0):
         result = held_out(model, tokenizer, temperature)
         _say(f"small on {result.n} held-out problems, temperature {temperature:g}: {result}")
-
-
-def small_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """An untrained model of two layers with one head each, 63,984 parameters."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        head_dim=WIDTH,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Qwen3ForCausalLM(config)
 
 
 def _say(line: str) -> None:

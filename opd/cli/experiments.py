@@ -122,7 +122,7 @@ def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
     from opd.worker.process import this_process
     from storage import experiments, queries
 
-    told = ""
+    told, done = "", False
     try:
         while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
             run = queries.run(engine, run_id)
@@ -131,9 +131,11 @@ def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
                 say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
                 told = run_id
             _run(place, engine, run)
-    except BaseException:  # whatever ends this command, the experiment can be resumed
-        experiments.end_experiment(engine, name, "stopped", "the command that ran it has ended")
-        raise
+        done = True
+    finally:
+        if not done:  # whatever ends this command, the experiment can be resumed
+            text = "the command that ran it has ended"
+            experiments.end_experiment(engine, name, "stopped", text)
 
 
 def _run(place: Place, engine: "Engine", run: dict[str, Any]) -> None:
