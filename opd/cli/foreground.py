@@ -1,6 +1,7 @@
 """A run in the calling process: waits for its device, trains, shows how it goes."""
 
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from opd.worker import slots
 from opd.worker.job import Job, Outcome
 from opd.worker.logs import BriefFormatter, log_path, start_log
 from opd.worker.recovery import bury_dead, running
+from opd.worker.signals import listening
 from storage import jobs, queries
 
 LOOK_EVERY = 0.5
@@ -48,11 +50,7 @@ def run_as_job(place: Place, engine: Engine, run_id: str) -> None:
             job = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=place.environment()
             )
-        try:
-            code = job.wait()
-        except KeyboardInterrupt:
-            job.wait()
-            raise
+        code = job.wait()
         if code != jobs_here.EXIT_NOT_CLAIMED:
             bury_dead(engine, place.data_dir)
             return
@@ -68,21 +66,30 @@ def _claim(place: Place, engine: Engine, run_id: str, device: str) -> Job:
 
 
 def _free_slots(place: Place, engine: Engine, run_id: str, device: str) -> Iterator[str]:
-    """A slot whenever one is free, while the run waits. Raises UserError where it does no more."""
+    """A slot whenever one is free, while the run waits. Raises UserError where it does no more.
+
+    Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
     told = ""
-    while True:
-        bury_dead(engine, place.data_dir)
-        taken = {run.slot: run.id for run in running(engine)}
-        slot = slots.choose(device, taken, slots.gpu_count())
-        if slot is not None:
-            yield slot
-        if queries.run(engine, run_id)["status"] not in ("queued", "interrupted"):
-            raise UserError("was cancelled or taken over while it waited", where=run_id)
-        others = ", ".join(sorted(taken.values()))
-        if others != told:
-            say(f"waiting for the device: {others} has it (opd cancel {others} would free it)")
-            told = others
-        time.sleep(LOOK_EVERY)
+    asked: list[signal.Signals] = []
+    with listening((signal.SIGINT,), asked.append):
+        while not asked:
+            yield from _a_free_slot(place, engine, device)
+            if queries.run(engine, run_id)["status"] not in ("queued", "interrupted"):
+                raise UserError("was cancelled or taken over while it waited", where=run_id)
+            others = ", ".join(sorted(run.id for run in running(engine)))
+            if others != told:
+                say(f"waiting for the device: {others} has it (opd cancel {others} would free it)")
+                told = others
+            time.sleep(LOOK_EVERY)
+    raise KeyboardInterrupt
+
+
+def _a_free_slot(place: Place, engine: Engine, device: str) -> Iterator[str]:
+    bury_dead(engine, place.data_dir)
+    taken = [run.slot for run in running(engine)]
+    slot = slots.choose(device, taken, slots.gpu_count())
+    if slot is not None:
+        yield slot
 
 
 def wait_for(place: Place, engine: Engine, run_id: str) -> None:
