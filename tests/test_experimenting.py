@@ -1,7 +1,10 @@
 """Experiments with real processes: by the command line, by the supervisor, killed and resumed."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +174,33 @@ def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path:
         database.dispose()
     assert told[0] == told[1]
     assert len(told[0]) == 2 + 2 * 2
+
+
+TWICE = """
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from opd.experiments import experiment
+from opd.types import StepEvent
+from opd.worker.job import _trainer
+training = _trainer()
+choice = {"optimizer.learning_rate": 3e-4}
+config = experiment("small-student").run_config("rl", choice, seed=0, runs={}, quick=True)
+seldom = {"prompts": 4, "suites": {}, "every": 0}
+evaluation = config.evaluation.model_copy(update=seldom)
+config = config.model_copy(update={"threads": 2, "steps": 18, "evaluation": evaluation})
+told = []
+for _ in range(4):
+    with TemporaryDirectory() as folder:
+        events = training(config, Path(folder)).events()
+        told.append([dict(e.metrics) for e in events if isinstance(e, StepEvent)])
+assert all(t == told[0] for t in told), "runs of the same seed differ"
+"""
+
+
+def test_two_threads_leave_no_bit_to_chance() -> None:
+    """Without the setting of the job, three of four runs part by their sixteenth step."""
+    environment = {k: v for k, v in os.environ.items() if k != "MKL_CBWR"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -189,6 +189,9 @@ def _trainer() -> TrainingFactory:
     # Read when torch loads: threads that wait for each other sleep early instead of spinning, which
     # on a machine with a browser open too makes small models several times faster.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # With more than one thread, MKL else splits a product as memory happens to lie, and two equal
+    # runs part in the last bit of a loss.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars would fill the log
     from opd.trainer import Training  # noqa: PLC0415 - loads torch, after the claim
 
