@@ -29,7 +29,6 @@ def test_a_result_is_of_a_whole_experiment_as_it_is_defined_now(path: Path) -> N
     assert (found["name"], found["status"], found["quick"]) == (path.stem, "finished", False)
     assert found["fingerprint"] == known.fingerprint
     assert found["seeds"] == known.seeds >= 5
-    assert found["finished_at"] - found["created_at"] <= 3600
     for arm in found["arms"]:
         defined = known.arms[arm["name"]]
         assert arm["n"] == len(arm["runs"]) == known.seeds
