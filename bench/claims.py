@@ -10,6 +10,7 @@ from typing import Any
 from opd.cli.experiments import interval
 from opd.cli.output import scaled
 from opd.experiments import Experiment, experiments
+from storage.experiment_results import RATIOS as AXES
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# What is claimed for on-policy distillation, and what comes out here
@@ -27,7 +28,6 @@ of the other. Steps, tokens, FLOPs and seconds are those to the target, on the s
 between two evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the \
 cost meter (`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
 """
-AXES = ("steps", "tokens", "flops", "seconds")
 MISSED = ["not reached"] * len(AXES)
 
 
