@@ -102,7 +102,7 @@ class ModelDecoder:
         ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
         output = causal(self._model).get_decoder()(
             input_ids=ids,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             position_ids=torch.arange(longest, device=self._device).expand_as(ids),
         )
@@ -119,7 +119,7 @@ class ModelDecoder:
             input_ids=tokens.unsqueeze(1),
             position_ids=positions.unsqueeze(1),
             attention_mask=None if seen is None else seen.long(),
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
         ).logits[:, -1, : self._vocab]
         return logits
