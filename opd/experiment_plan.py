@@ -42,7 +42,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run that can be made now."""
+    """The run that is made next."""
 
     key: Key
     config: RunConfig
@@ -50,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    wanted: list[Wanted]
+    wanted: Wanted | None
     chosen: dict[str, int]  # arm → number of its choice; of the arms that are decided
     keys: list[Key]  # of every run of the experiment, in order
     problem: Problem | None = None  # status and text of why it cannot go on
@@ -68,6 +68,12 @@ class Plan:
         return self.problem is None and self.ended == len(self.keys)
 
 
+def tuning_keys(experiment: Experiment, arm: str, choice: int) -> list[Key]:
+    """The runs that a choice of the arm is judged by."""
+    seeds = range(TUNING_SEED, TUNING_SEED + experiment.tuning.seeds)
+    return [Key("tune", arm, choice, seed) for seed in seeds]
+
+
 @dataclass(frozen=True)
 class Planner:
     experiment: Experiment
@@ -78,13 +84,11 @@ class Planner:
     def plan(self) -> Plan:
         chosen = {arm: c for arm in self.experiment.arms if (c := self._chosen(arm)) is not None}
         keys = list(self._keys())
-        problem = self._problem(keys)
-        wanted = []
+        problem, wanted = self._problem(keys), None
         if problem is None:
-            wanted = [
-                w for key in keys if key not in self.known and (w := self._wanted(key, chosen))
-            ]
-            problem = self._stuck(keys, chosen) if not wanted else None
+            makeable = (self._wanted(key, chosen) for key in keys if key not in self.known)
+            wanted = next((w for w in makeable if w is not None), None)
+            problem = self._stuck(keys, chosen) if wanted is None else None
         return Plan(wanted, chosen, keys, problem, self.known)
 
     def tuned(self) -> list[str]:
@@ -101,8 +105,7 @@ class Planner:
     def _keys(self) -> Iterator[Key]:
         for arm in self.tuned():
             for choice in range(len(self.experiment.arms[arm].choices())):
-                for i in range(self.experiment.tuning.seeds):
-                    yield Key("tune", arm, choice, TUNING_SEED + i)
+                yield from tuning_keys(self.experiment, arm, choice)
         for seed in range(self.seeds):
             for arm in self.experiment.arms:
                 yield Key("final", arm, 0, seed)
@@ -118,8 +121,7 @@ class Planner:
             return choices.index(self.experiment.arms[arm].best)
         means = []
         for choice in range(len(choices)):
-            seeds = range(TUNING_SEED, TUNING_SEED + self.experiment.tuning.seeds)
-            found = [self.known.get(Key("tune", arm, choice, seed)) for seed in seeds]
+            found = [self.known.get(key) for key in tuning_keys(self.experiment, arm, choice)]
             if any(k is None or k.status not in ("finished", "failed") for k in found):
                 return None
             values = [k.criterion for k in found if k is not None and k.status == "finished"]

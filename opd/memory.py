@@ -13,7 +13,7 @@ from opd.model_settings import RouteConfig
 from opd.shapes import Shape, shape_of
 
 Where = Literal["device", "host"]
-Phase = Literal["always", "sampling", "reading", "update"]
+Phase = Literal["always", "sampling", "writing", "reading", "update"]  # writing: by a teacher
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
 QUANTIZED_EXTRA = {"none": 0.0, "int8": 0.0, "int4": 4 / 64}  # a scale for each 64
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0 + 2 * 4 / 256}  # and two scales a block of 256
@@ -55,7 +55,7 @@ class Estimate:
     @property
     def device(self) -> float:
         """What lasts and the largest phase."""
-        phases: tuple[Phase, ...] = ("sampling", "reading", "update")
+        phases: tuple[Phase, ...] = ("sampling", "writing", "reading", "update")
         return self.lasting + max(self._sum("device", p) for p in phases)
 
     @property
@@ -113,6 +113,7 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
     else:
         parts += _student(config, student, load)
     seen: set[tuple[str, str, str]] = set()
+    writes = config.author == "teacher" or config.sampling.teacher_share > 0
     for name, teacher in config.teachers.items():
         key = (teacher.model, teacher.dtype, teacher.quantize)
         if teacher.kind != "model":
@@ -123,7 +124,7 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
             if shape is None:
                 unknown.append(f"{name}.model")
             else:
-                parts += _teacher(name, teacher, shape, load)
+                parts += _teacher(name, teacher, shape, load, writes=writes)
     if student is not None and config.objective.reference_kl:
         parts += _of_student(config, "reference", "self", student)
     return Estimate(parts, unknown)
@@ -159,7 +160,7 @@ def _student(config: RunConfig, shape: Shape, load: Load) -> list[Part]:
         *parts,
         _activations(config, shape, load),
         _chunk(shape, load),
-        _cache(config, shape, load),
+        _cache("keys and values of sampling", settings.dtype, shape, load, "sampling"),
     ]
 
 
@@ -189,21 +190,22 @@ def _chunk(shape: Shape, load: Load) -> Part:
     return Part("piece of the vocabulary's loss", values * 4.0 * CHUNK_COPIES, formula, "update")
 
 
-def _cache(config: RunConfig, shape: Shape, load: Load) -> Part:
+def _cache(name: str, dtype: str, shape: Shape, load: Load, phase: Phase) -> Part:
     """rows × longest × layers × 2 × key heads × head size × bytes, and logits of each row."""
-    value = BYTES[config.student.dtype]
+    value = BYTES[dtype]
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * value
     logits = load.decoded * shape.vocab * 4.0 * 3
     formula = f"{load.decoded} rows × {load.row} tokens × {token / 1e3:.1f} kB, and logits"
-    return Part(
-        "keys and values of sampling", load.decoded * load.row * token + logits, formula, "sampling"
-    )
+    return Part(name, load.decoded * load.row * token + logits, formula, phase)
 
 
-def _teacher(name: str, teacher: RouteConfig, shape: Shape, load: Load) -> list[Part]:
+def _teacher(
+    name: str, teacher: RouteConfig, shape: Shape, load: Load, *, writes: bool
+) -> list[Part]:
     """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
 
-    An offloaded one keeps its head on the device, the rest on the host while nobody reads.
+    An offloaded one keeps its head on the device, the rest on the host while it is not needed.
+    One that `writes` completions holds a cache as the student does that samples.
     """
     value = BYTES[teacher.dtype]
     inner = value
@@ -219,14 +221,19 @@ def _teacher(name: str, teacher: RouteConfig, shape: Shape, load: Load) -> list[
         f"{load.micro_batch} tokens × {reading / load.micro_batch / 1e3:.1f} kB",
         "reading",
     )
+    phases: list[Phase] = ["reading"]
+    cache = []
+    if writes:
+        phases.append("writing")
+        cache = [_cache(f"{name}: keys and values", teacher.dtype, shape, load, "writing")]
     if not teacher.offload:
-        return [Part(f"{name}: weights", weights, formula), work]
+        return [Part(f"{name}: weights", weights, formula), work, *cache]
     head = shape.embedding * value
     states = load.step * shape.hidden * value
     return [
         Part(f"{name}: head", head, f"{_m(shape.embedding)} × {value:g} B"),
-        Part(f"{name}: weights, while reading", weights - head, formula, "reading"),
-        work,
+        *(Part(f"{name}: weights, while {p}", weights - head, formula, p) for p in phases),
+        *(work, *cache),
         Part(f"{name}: weights put aside", weights - head, formula, where="host"),
         Part(
             f"{name}: hidden states",

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, RowMapping, select
 
-from opd.experiment_plan import TUNING_SEED, Key, Plan
+from opd.experiment_plan import Key, Plan, tuning_keys
 from opd.experiments import Arm, Experiment, Pair
 from storage import curves, schema
 from storage.bootstrap import mean_interval, ratio_interval
@@ -189,10 +189,7 @@ class _Results:
             return []
         found = []
         for number, choice in enumerate(arm.choices()):
-            keys = [
-                Key("tune", name, number, TUNING_SEED + i)
-                for i in range(self.definition.tuning.seeds)
-            ]
+            keys = tuning_keys(self.definition, name, number)
             values = [
                 k.criterion
                 for key in keys

@@ -35,7 +35,8 @@ def create_experiment(
     """Makes an experiment, which has no runs yet, and returns its id (`exp-…`).
 
     The same request_key always gives the same one. Raises UserError."""
-    count = seeds or (definition.quick.seeds if quick else definition.seeds)
+    usual = definition.quick.seeds if quick else definition.seeds
+    count = usual if seeds is None else seeds
     if not 1 <= count <= MAX_SEEDS:
         raise UserError(f"must be 1 to {MAX_SEEDS} (got {count})", where="seeds")
     name = jobs.new_id("exp")

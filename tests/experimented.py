@@ -69,9 +69,9 @@ def started(engine: Engine, made: Experiment, script: Script, **options: Any) ->
     """Makes the experiment's runs one after another, to the end or to where the script stops."""
     exp = experiments.create_experiment(engine, made, **{"quick": False, **options})
     while wanted := experiments.plan_of(engine, experiments.experiment_row(engine, exp)).wanted:
-        run_id = experiments.add_run(engine, exp, wanted[0].key, wanted[0].config)
-        _train(engine, run_id, wanted[0], script)
-        if wanted[0].key == script.stops_at:
+        run_id = experiments.add_run(engine, exp, wanted.key, wanted.config)
+        _train(engine, run_id, wanted, script)
+        if wanted.key == script.stops_at:
             return exp
     experiments.end_experiment(engine, exp, "finished")
     return exp

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from opd.experiment_plan import Key
+from opd.experiment_plan import Key, Plan, Wanted
 from opd.experiments import with_settings
 from opd.types import EvaluationEvent, Score, StepEvent, UserError
 from storage import experiments, jobs, queries
@@ -14,13 +14,29 @@ from tests.stored import OWNER, texts
 SECONDS = {"sample": 0.5, "teacher": 0.25}
 
 
-def act(engine: Engine, name: str, scores: dict[str, list[float]], **figures: float) -> str:
-    """Runs the next wanted run: the scores of its arm, one an evaluation from the start on."""
-    row = experiments.experiment_row(engine, name)
-    wanted = experiments.plan_of(engine, row).wanted[0]
+def plan_of(engine: Engine, name: str) -> Plan:
+    return experiments.plan_of(engine, experiments.experiment_row(engine, name))
+
+
+def next_run(engine: Engine, name: str) -> tuple[str, Wanted]:
+    """Makes the run that is wanted next, without running it."""
+    wanted = plan_of(engine, name).wanted
+    assert wanted is not None
     run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    assert run_id is not None
+    return run_id, wanted
+
+
+def claimed(engine: Engine, run_id: str) -> int:
     attempt = jobs.claim(engine, run_id, run_id, OWNER)
     assert attempt is not None
+    return attempt
+
+
+def act(engine: Engine, name: str, scores: dict[str, list[float]], **figures: float) -> str:
+    """Runs the next wanted run: the scores of its arm, one an evaluation from the start on."""
+    run_id, wanted = next_run(engine, name)
+    attempt = claimed(engine, run_id)
     writer = RunWriter(engine, run_id, attempt)
     for step, value in enumerate(scores[wanted.key.arm]):
         if step:
@@ -184,10 +200,7 @@ def test_the_same_key_is_the_same_experiment(engine: Engine) -> None:
 
 def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    row = experiments.experiment_row(engine, name)
-    wanted = experiments.plan_of(engine, row).wanted[0]
-    first = experiments.add_run(engine, name, wanted.key, wanted.config)
-    assert first is not None
+    first, wanted = next_run(engine, name)
     assert experiments.add_run(engine, name, wanted.key, wanted.config) == first
     assert experiments.open_runs(engine, name) == [first]
     assert (
@@ -197,9 +210,7 @@ def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
 
 def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
-    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
-    assert run_id is not None
+    run_id, _ = next_run(engine, name)
     assert experiments.cancel_experiment(engine, name) == "cancelled"
     assert queries.run(engine, run_id)["status"] == "cancelled"
     with pytest.raises(UserError, match="is not running"):
@@ -215,11 +226,8 @@ def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
 
 def test_one_that_is_stopping_or_was_taken_up_already_cannot_be_resumed(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
-    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
-    assert run_id is not None
-    attempt = jobs.claim(engine, run_id, "cpu", OWNER)
-    assert attempt is not None
+    run_id, _ = next_run(engine, name)
+    attempt = claimed(engine, run_id)
     experiments.cancel_experiment(engine, name)
     with pytest.raises(UserError, match="still stopping"):
         experiments.resume_experiment(engine, name)
@@ -232,7 +240,8 @@ def test_one_that_is_stopping_or_was_taken_up_already_cannot_be_resumed(engine: 
 
 def test_no_run_is_made_for_one_that_was_cancelled_meanwhile(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
+    wanted = plan_of(engine, name).wanted
+    assert wanted is not None
     experiments.cancel_experiment(engine, name)
     assert experiments.add_run(engine, name, wanted.key, wanted.config) is None
     assert experiments.open_runs(engine, name) == []
@@ -241,13 +250,9 @@ def test_no_run_is_made_for_one_that_was_cancelled_meanwhile(engine: Engine) -> 
 def test_where_every_choice_failed_all_are_tried_again(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=False)
     for _ in range(2):
-        wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
-        run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
-        assert run_id is not None
-        attempt = jobs.claim(engine, run_id, run_id, OWNER)
-        assert attempt is not None
-        jobs.finish(engine, run_id, attempt, "failed", error_kind="missing model")
-    assert experiments.plan_of(engine, experiments.experiment_row(engine, name)).problem
+        run_id, _ = next_run(engine, name)
+        jobs.finish(engine, run_id, claimed(engine, run_id), "failed", error_kind="missing model")
+    assert plan_of(engine, name).problem
     experiments.end_experiment(engine, name, "failed")
     experiments.resume_experiment(engine, name)
     assert len(experiments.open_runs(engine, name)) == 2
@@ -266,15 +271,11 @@ def test_settings_are_part_of_the_command_and_a_fingerprint_of_what_was_run(engi
 
 def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=False)
-    wanted = experiments.plan_of(engine, experiments.experiment_row(engine, name)).wanted[0]
-    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
-    assert run_id is not None
-    attempt = jobs.claim(engine, run_id, "cpu", OWNER)
-    assert attempt is not None
-    jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss")
+    run_id, _ = next_run(engine, name)
+    jobs.finish(engine, run_id, claimed(engine, run_id), "failed", error_kind="nan loss")
     act(engine, name, RISING)  # the other rate, which is chosen
     experiments.end_experiment(engine, name, "stopped")
     experiments.resume_experiment(engine, name)
     assert queries.run(engine, run_id)["status"] == "failed"
-    plan = experiments.plan_of(engine, experiments.experiment_row(engine, name))
-    assert plan.wanted[0].key == Key("tune", "opd", 0, 1000)
+    plan = plan_of(engine, name)
+    assert plan.wanted and plan.wanted.key == Key("tune", "opd", 0, 1000)

@@ -230,6 +230,19 @@ def test_quantized_and_offloaded_teachers() -> None:
     assert aside.device <= whole.device
 
 
+def test_a_teacher_that_writes_holds_a_cache_as_a_student_of_its_size_does() -> None:
+    big = {"model": "Qwen/Qwen3-8B", "dtype": "bfloat16"}
+    sampled = part(estimate(run(student=big)), "keys and values of sampling")
+    for settings in ({"objective": "sft"}, {"sampling": {"teacher_share": 0.5}}):
+        found = estimate(run(teacher=big, **settings))
+        assert part(found, "teacher: keys and values") == sampled
+        assert found.device >= found.lasting + sampled
+        aside = estimate(run(teacher={**big, "offload": True}, **settings))
+        assert part(aside, "teacher: weights, while writing") > 14 * BILLION
+        assert aside.lasting < aside.device - 14 * BILLION - sampled
+    assert not any("keys" in p.name and "teacher" in p.name for p in estimate(run()).parts)
+
+
 def test_one_model_for_two_routes_is_counted_once() -> None:
     routes = {"a": "bundled/teacher", "b": {"kind": "self"}}
     found = estimate(run(teacher={"model": "bundled/teacher", "route_by": "x", "routes": routes}))

@@ -8,7 +8,7 @@ const SEVERITIES = [
   ["error", "✕", "Error"], ["warning", "!", "Warning"], ["info", "i", "Good to know"], ["ok", "✓", "In order"],
 ];
 const LOOK_EVERY = 700; // ms
-const PHASES = { always: "always", sampling: "sampling", reading: "coach reads", update: "update" };
+const PHASES = { always: "always", sampling: "sampling", writing: "coach writes", reading: "coach reads", update: "update" };
 
 export class Doctor {
   /** `configOf` gives the form's configuration; `onProblems` shows those of its fields. */

@@ -19,7 +19,6 @@ SHOWN = (
     *("name", "label", "n", "reached", "score", "low", "high", "steps_to_target"),
     *("tokens_to_target", "flops_to_target", "seconds_to_target", "chosen", "choices", "cells"),
 )
-MAX_SEEDS = 50
 
 
 def experiment(
@@ -34,7 +33,7 @@ def experiment(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_SEEDS, help="Runs of each arm.", show_default=False),
+        typer.Option(help="Runs of each arm.", show_default=False),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two seeds with the stored best values: for a look.")
@@ -54,7 +53,7 @@ def experiment(
 
     engine, owner = place.engine(), this_process()
     if ID.fullmatch(name):
-        if seeds or quick or assignments:
+        if seeds is not None or quick or assignments:
             raise UserError("goes on as it was begun; give no other option", where=name)
         exp = name
         _take_up(place, engine, exp)

@@ -31,9 +31,10 @@ def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = Non
     elif plan.done:
         _forget_tuning(engine, data_dir, plan)
         experiments.end_experiment(engine, name, "finished")
+    elif plan.wanted is None:  # a run of it has been taken up since
+        return advance(engine, data_dir, name, owner)
     else:
-        wanted = plan.wanted[0]
-        return experiments.add_run(engine, name, wanted.key, wanted.config, owner)
+        return experiments.add_run(engine, name, plan.wanted.key, plan.wanted.config, owner)
     log.info("%s has ended", name)
     return None
 
