@@ -100,6 +100,11 @@ class RunConfig(Section):
         return "teacher" if self.objective.name == "sft" else "student"
 
     @property
+    def teacher_writes(self) -> bool:
+        """Whether any completion is written by a teacher."""
+        return self.author == "teacher" or self.sampling.teacher_share > 0
+
+    @property
     def needs(self) -> str:
         """What the objective needs to know of the teacher: see OBJECTIVE_NEEDS."""
         return OBJECTIVE_NEEDS[self.objective.name]
@@ -145,8 +150,9 @@ def _samples_fit(config: RunConfig) -> None:
             "sampling.teacher_share: mixes teacher samples into the student's own "
             f"(sampling.source is {config.author})"
         )
-    from_teacher = config.author == "teacher" or sampling.teacher_share > 0
-    if from_teacher and any(t.kind in ("remote", "none") for t in config.teachers.values()):
+    if config.teacher_writes and any(
+        t.kind in ("remote", "none") for t in config.teachers.values()
+    ):
         raise ValueError("sampling.source: only a teacher on this machine can write completions")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from opd.config import RunConfig
-from opd.experiments import Experiment, Stage, references
+from opd.experiments import Experiment, Stage
 from opd.types import ExperimentStatus
 
 Problem = tuple[ExperimentStatus, str]
@@ -99,7 +99,7 @@ class Planner:
         needed: set[str] = set()
         for name in reversed(arms):
             if arms[name].sweep or name in needed:
-                needed |= {name, *references(arms[name].config)}
+                needed |= {name, *self.experiment.needed(name)}
         return [name for name in arms if name in needed]
 
     def _keys(self) -> Iterator[Key]:
@@ -136,7 +136,7 @@ class Planner:
         if key.stage == "final" and key.arm not in chosen:
             return None
         runs = {}
-        for other in references(arm.config):
+        for other in sorted(self.experiment.needed(key.arm)):
             if other not in chosen:
                 return None
             choice = chosen[other] if key.stage == "tune" else 0

@@ -25,6 +25,7 @@ ARM_REFERENCE = re.compile(r"arm:([a-z][a-z0-9-]{0,39})")
 MAX_SEEDS = 50
 MAX_CHOICES = 16
 SEED = "{seed}"
+START = "start"  # the row of a result's table that stands for what all arms begin with
 SOME_RUN = "run-0"  # stands for an arm's run while a definition is checked
 Stage = Literal["tune", "final"]
 Field_ = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[A-Za-z0-9_-]+)+$|^steps$")]
@@ -61,6 +62,8 @@ class Arm(Section):
             raise ValueError(
                 f"sweep: at most {MAX_CHOICES} combinations (got {len(self.choices())})"
             )
+        if self.best and not self.sweep:
+            raise ValueError("best: is for an arm with a sweep; put fixed values into config")
         if self.sweep and self.best not in self.choices():
             raise ValueError("best: must be one of the sweep's combinations")
         return self
@@ -106,6 +109,7 @@ class Overlay(Section):
 
 class Experiment(Section):
     name: ArmName
+    source: str = Field("", max_length=4096, description="The file that it was read from.")
     title: str = Field("", max_length=200)
     description: str = Field("", max_length=2000)
     question: str = Field(max_length=1000)
@@ -133,18 +137,45 @@ class Experiment(Section):
         for field, arm in named:
             if arm not in self.arms:
                 raise ValueError(f"{field}: no arm {arm!r}; there are {', '.join(self.arms)}")
+        if START in self.arms:
+            raise ValueError(f"arms: {START!r} is the name of the table's first row")
         earlier: set[str] = set()
-        for name, arm_ in self.arms.items():
-            for needed in references(arm_.config):
-                if needed not in earlier:
-                    raise ValueError(f"arms.{name}.config: arm:{needed} must stand before {name}")
+        for name in self.arms:
+            for needed in sorted(self.needed(name) - earlier):
+                raise ValueError(f"arms.{name}.config: arm:{needed} must stand before {name}")
             earlier.add(name)
+        if self.pairs and self.target is None:
+            raise ValueError("pairs: costs are those to a target, which is missing")
+        for name, config in self._configs().items():
+            if "seed" in config:
+                raise ValueError(f"{name}.seed: every run has a seed of its own; see seeds")
         return self
+
+    def _configs(self) -> dict[str, Fields]:
+        """Every part of a run's configuration, by its field."""
+        arms = {f"arms.{name}.config": arm.config for name, arm in self.arms.items()}
+        stages = {"tuning.config": self.tuning.config, "quick.config": self.quick.config}
+        return {"common": self.common, **arms, **stages}
+
+    def needed(self, arm: str) -> set[str]:
+        """The arms whose runs it refers to, in any stage."""
+        own = merged(self.common, self.arms[arm].config)
+        parts = (own, merged(own, self.tuning.config), merged(own, self.quick.config))
+        return {name for part in parts for name in references(part)}
 
     @property
     def fingerprint(self) -> str:
         """Of all that decides what the runs that count do: not of texts and quick looks."""
-        texts = ("title", "description", "question", "claim", "published", "shows", "limits")
+        texts = (
+            "source",
+            "title",
+            "description",
+            "question",
+            "claim",
+            "published",
+            "shows",
+            "limits",
+        )
         kept = self.model_dump(mode="json", exclude={*texts, "minutes", "quick", "settings"})
         for part in (*kept["arms"].values(), *kept["pairs"], *kept["columns"]):
             for name in ("label", "note", "best"):
@@ -233,7 +264,8 @@ def experiment(name: str) -> Experiment:
         return known[name]
     path = Path(name).expanduser()
     if path.is_file():
-        return parse_experiment(read_file(path), path.read_text(encoding="utf-8"), where=str(path))
+        data = {**read_file(path), "source": str(path)}
+        return parse_experiment(data, path.read_text(encoding="utf-8"), where=str(path))
     raise UserError(
         f"no experiment and no file of this name; experiments: {', '.join(known)}", where=name
     )

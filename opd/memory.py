@@ -113,7 +113,6 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
     else:
         parts += _student(config, student, load)
     seen: set[tuple[str, str, str]] = set()
-    writes = config.author == "teacher" or config.sampling.teacher_share > 0
     for name, teacher in config.teachers.items():
         key = (teacher.model, teacher.dtype, teacher.quantize)
         if teacher.kind != "model":
@@ -124,7 +123,7 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
             if shape is None:
                 unknown.append(f"{name}.model")
             else:
-                parts += _teacher(name, teacher, shape, load, writes=writes)
+                parts += _teacher(name, teacher, shape, load, writes=config.teacher_writes)
     if student is not None and config.objective.reference_kl:
         parts += _of_student(config, "reference", "self", student)
     return Estimate(parts, unknown)

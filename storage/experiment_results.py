@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, select
 
 from opd.experiment_plan import Key, Plan, tuning_keys
-from opd.experiments import Arm, Experiment, Pair
+from opd.experiments import START, Arm, Experiment, Pair
+from opd.types import UserError
 from storage import curves, schema
 from storage.bootstrap import mean_interval, ratio_interval
 from storage.comparing import EVALUATION, RunCurves, run_curves
@@ -48,12 +49,13 @@ def experiments(engine: Engine, *, limit: int = 100, offset: int = 0) -> Found:
 
 
 def _item(engine: Engine, row: RowMapping) -> Found:
-    plan = plan_of(engine, row)
-    return {
-        **{name: row[name] for name in (*FACTS, "error_text")},
-        "done": plan.ended,
-        "total": len(plan.keys),
-    }
+    """One that this version cannot read says so, and leaves the others alone."""
+    item = {**{name: row[name] for name in (*FACTS, "error_text")}, "done": 0, "total": 0}
+    try:
+        plan = plan_of(engine, row)
+    except UserError as error:
+        return {**item, "error_text": error.message}
+    return {**item, "done": plan.ended, "total": len(plan.keys)}
 
 
 def experiment_progress(engine: Engine, name: str) -> dict[str, int]:
@@ -125,7 +127,8 @@ class _Results:
         assert target.arm is not None
         found = {}
         for seed, run in self._finals(target.arm).items():
-            values = [v for _, v in self._curve(run).measured()][-target.last :]
+            line = self._curve(run)
+            values = [v for i, v in line.measured() if line.costs["step"][i]][-target.last :]
             if values:
                 found[seed] = math.fsum(values) / len(values) - target.margin
         return found
@@ -247,7 +250,7 @@ class _Results:
             for m, c in first["cells"].items()
         }
         nothing = dict.fromkeys(("reached", "low", "high", *TO_TARGET))
-        start = {"arm": "start", "label": "Start", "n": first["n"], **nothing}
+        start = {"arm": START, "label": "Start", "n": first["n"], **nothing}
         starts = [r["start"] for r in first["runs"] if r["start"] is not None]
         start["score"] = math.fsum(starts) / len(starts) if starts else None
         return [{**start, "cells": cells}, *rows]
@@ -263,7 +266,8 @@ class _Results:
         return "starting the next run" if self.plan.wanted else ""
 
     def _command(self) -> str:
-        parts = ["opd experiment", self.row["name"], *(["--quick"] if self.row["quick"] else [])]
+        name = shlex.quote(self.definition.source or self.row["name"])
+        parts = ["opd experiment", name, *(["--quick"] if self.row["quick"] else [])]
         usual = self.definition.quick.seeds if self.row["quick"] else self.definition.seeds
         if self.row["seeds"] != usual:
             parts.append(f"--seeds {self.row['seeds']}")

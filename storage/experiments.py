@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -121,6 +122,13 @@ def end_experiment(engine: Engine, name: str, status: ExperimentStatus, text: st
         return ended.rowcount == 1
 
 
+def cancel_waiting(engine: Engine, name: str) -> None:
+    """Cancels its runs that have not begun."""
+    for run_id, status in _runs(engine, name):
+        if status == "queued":
+            _cancel(engine, run_id)
+
+
 def cancel_experiment(engine: Engine, name: str) -> str:
     """Makes no more runs, and cancels those that wait or run. Raises UserError."""
     experiment_row(engine, name)
@@ -141,10 +149,10 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
     status = row["status"]
     if status in ("running", "finished"):
         raise UserError(f"cannot be resumed: it is {status}", where=name, kind="not resumable")
-    if open_runs(engine, name):
-        raise UserError(
-            "a run of it is still stopping; try again in a moment", where=name, kind="not resumable"
-        )
+    for run_id, state in _runs(engine, name):
+        if state in OPEN:
+            text = f"its run {run_id} is {state}: it may be stopping; else cancel it, or let it end"
+            raise UserError(text, where=name, kind="not resumable")
     plan = plan_of(engine, row)
     with begin(engine) as connection:
         resumed = connection.execute(
@@ -152,12 +160,12 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
             .where(table.c.id == name, table.c.status == status)
             .values(status="running", error_text="", finished_at=None, **jobs.owner_values(owner))
         )
-    if resumed.rowcount != 1:
-        raise UserError("was resumed by somebody else", where=name, kind="not resumable")
-    for key, known in plan.known.items():
-        lost = known.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
-        if known.status in jobs.RESUMABLE and not known.deleted and not lost:
-            jobs.requeue(engine, known.run_id, waiter=owner)
+        if resumed.rowcount != 1:
+            raise UserError("was resumed by somebody else", where=name, kind="not resumable")
+        for key, known in plan.known.items():
+            lost = known.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
+            if known.status in jobs.RESUMABLE and not known.deleted and not lost:
+                jobs.requeue_within(connection, known.run_id, waiter=owner)
     return "running"
 
 
@@ -171,7 +179,14 @@ def experiment_row(engine: Engine, name: str) -> RowMapping:
 
 
 def definition_of(row: RowMapping) -> Experiment:
-    return Experiment.model_validate(row["definition"])
+    """Raises UserError where it was stored by a version with other fields."""
+    try:
+        return Experiment.model_validate(row["definition"])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        text = f"its definition is of another version of this program ({field}: {first['msg']})"
+        raise UserError(text, where=row["id"]) from None
 
 
 def plan_of(engine: Engine, row: RowMapping) -> Plan:

@@ -224,23 +224,26 @@ def requeue(engine: Engine, run_id: str, waiter: Owner | None = None) -> None:
 
     `waiter` as in `create_run`."""
     with begin(engine) as connection:
-        status = run_row(connection, run_id)["status"]
-        if status not in RESUMABLE:
-            raise UserError(
-                f"cannot be resumed: it is {status}", where=run_id, kind="not resumable"
-            )
-        connection.execute(
-            update(run)
-            .where(run.c.id == run_id)
-            .values(
-                status="queued",
-                queued_at=time.time(),
-                finished_at=None,
-                phase="",
-                **_CLEARED,
-                **owner_values(waiter),
-            )
+        requeue_within(connection, run_id, waiter)
+
+
+def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = None) -> None:
+    """`requeue` inside the caller's transaction."""
+    status = run_row(connection, run_id)["status"]
+    if status not in RESUMABLE:
+        raise UserError(f"cannot be resumed: it is {status}", where=run_id, kind="not resumable")
+    connection.execute(
+        update(run)
+        .where(run.c.id == run_id)
+        .values(
+            status="queued",
+            queued_at=time.time(),
+            finished_at=None,
+            phase="",
+            **_CLEARED,
+            **owner_values(waiter),
         )
+    )
 
 
 def rename(engine: Engine, run_id: str, name: str) -> None:

@@ -61,6 +61,13 @@ def test_what_makes_a_step_longer() -> None:
     assert step(**own) == pytest.approx(bare + flops(SMALL, 4) / rate)
     written = 2 * 100 * LARGE.layers * LAYER
     assert step(objective="sft") == pytest.approx(written + flops(SMALL, 3) / rate)
+    mixed = {"teacher_share": 0.5, "max_new_tokens": 100, "batch_size": 64}
+    mixed |= {"prompts_per_step": 128, "group_size": 1}
+    assert step(sampling=mixed) == pytest.approx(
+        bare + written + (flops(SMALL, 3) + flops(LARGE, 1)) / rate
+    )
+    routed = {"model": "Qwen/Qwen3-0.6B", "route_by": "x", "routes": {"a": "Qwen/Qwen3-4B"}}
+    assert step(teacher=routed) == step(), "the largest coach counts"
     given = {"source": "given", "max_new_tokens": 100, "prompts_per_step": 128, "group_size": 4}
     assert step(objective="sft", sampling=given, teacher={"kind": "none"}) == pytest.approx(
         flops(SMALL, 3) / rate

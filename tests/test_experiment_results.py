@@ -1,12 +1,13 @@
 """What an experiment found, against numbers worked out by hand."""
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from opd.experiment_plan import Key, Plan, Wanted
 from opd.experiments import with_settings
 from opd.types import EvaluationEvent, Score, StepEvent, UserError
-from storage import experiments, jobs, queries
+from storage import experiments, jobs, queries, schema
+from storage.engine import begin
 from storage.records import RunWriter
 from tests.experiments import data, definition
 from tests.stored import OWNER, texts
@@ -229,7 +230,7 @@ def test_one_that_is_stopping_or_was_taken_up_already_cannot_be_resumed(engine: 
     run_id, _ = next_run(engine, name)
     attempt = claimed(engine, run_id)
     experiments.cancel_experiment(engine, name)
-    with pytest.raises(UserError, match="still stopping"):
+    with pytest.raises(UserError, match="is running: it may be stopping"):
         experiments.resume_experiment(engine, name)
     jobs.finish(engine, run_id, attempt, "cancelled")
     experiments.resume_experiment(engine, name, OWNER)
@@ -267,6 +268,63 @@ def test_settings_are_part_of_the_command_and_a_fingerprint_of_what_was_run(engi
     )
     assert found["fingerprint"] == changed.fingerprint != definition().fingerprint
     assert definition(shows="Other words.").fingerprint == definition().fingerprint
+
+
+def test_to_repeat_one_from_a_file_takes_the_file(engine: Engine) -> None:
+    made = definition(source="/tmp/my file.yaml")
+    name = experiments.create_experiment(engine, made, quick=True)
+    assert queries.experiment(engine, name)["command"] == (
+        "opd experiment '/tmp/my file.yaml' --quick"
+    )
+    assert made.fingerprint == definition().fingerprint
+
+
+def test_the_target_is_of_what_came_after_the_start(engine: Engine) -> None:
+    """Of "the last three", where there are two evaluations, of which one is before training."""
+    made = definition(target={"arm": "rl", "last": 3, "margin": 0.05})
+    name = experiments.create_experiment(engine, made, quick=True)
+    act(engine, name, {"rl": [0.2, 0.8]})
+    assert targets(engine, name) == [pytest.approx(0.75)]
+    only = experiments.create_experiment(engine, made, quick=True)
+    act(engine, only, {"rl": [0.2]})
+    assert targets(engine, only) == []
+
+
+def targets(engine: Engine, name: str) -> list[float]:
+    return [t["value"] for t in queries.experiment(engine, name)["target"]["values"]]
+
+
+def test_one_of_another_version_says_so_and_leaves_the_list_alone(engine: Engine) -> None:
+    kept = experiments.create_experiment(engine, definition(), quick=True)
+    other = experiments.create_experiment(engine, definition(), quick=True)
+    stored = definition().model_dump(mode="json") | {"gone": 1}
+    with begin(engine) as connection:
+        table = schema.experiment
+        connection.execute(update(table).where(table.c.id == other).values(definition=stored))
+    told = {item["id"]: item for item in queries.experiments(engine)["items"]}
+    assert told[kept]["total"] == 2 and told[kept]["error_text"] == ""
+    assert "of another version of this program (gone: Extra" in told[other]["error_text"]
+    with pytest.raises(UserError, match="of another version"):
+        queries.experiment(engine, other)
+    assert experiments.cancel_experiment(engine, other) == "cancelled"
+
+
+def test_resumed_all_at_once_or_not_at_all(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks meanwhile never sees an experiment that runs while its run is still cancelled."""
+    name = experiments.create_experiment(engine, definition(), quick=True)
+    run_id, _ = next_run(engine, name)
+    experiments.cancel_experiment(engine, name)
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "requeue_within", dies)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.resume_experiment(engine, name)
+    assert queries.experiment(engine, name)["status"] == "cancelled"
+    experiments.resume_experiment(engine, name)
+    assert experiments.open_runs(engine, name) == [run_id]
 
 
 def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:

@@ -13,6 +13,7 @@ import pytest
 from storage import experiments, jobs, queries
 from storage.engine import open_database
 from tests.experiments import data, definition
+from tests.stored import OWNER
 from tests.studio import Studio
 
 
@@ -110,6 +111,36 @@ def test_where_there_are_gpus_every_run_is_a_process(
     assert "missing model: student.model: 'bundled/nothing" in log.read_text()
 
 
+def test_a_job_that_dies_before_it_begins_is_not_started_for_ever(
+    opd: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("opd.worker.slots.gpu_count", lambda: 1)
+    broken = (sys.executable, "-c", "raise SystemExit('no driver')")
+    monkeypatch.setattr("opd.cli.foreground.JOB", broken)
+    code, _, err = opd("experiment", file(tmp_path), "--quick")
+    assert code == 2 and "the job did not start: " in err and "no driver" in err
+    engine = open_database(tmp_path / "data")
+    (item,) = queries.experiments(engine)["items"]
+    assert item["status"] == "stopped"
+    assert [run["status"] for run in queries.runs(engine)["items"]] == ["cancelled"]
+    engine.dispose()
+
+
+def test_killed_while_its_run_waits_it_goes_on_without_a_server(
+    studio: Studio, tmp_path: Path
+) -> None:
+    """The run had not begun; its owner is a process of another boot."""
+    name = experiments.create_experiment(studio.engine, definition(), quick=True, owner=OWNER)
+    wanted = experiments.plan_of(
+        studio.engine, experiments.experiment_row(studio.engine, name)
+    ).wanted
+    assert wanted is not None
+    experiments.add_run(studio.engine, name, wanted.key, wanted.config, OWNER)
+    again = studio.start("cli", "experiment", name)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+
+
 def test_cancelled_from_a_page_no_further_run_is_made(studio: Studio) -> None:
     name = experiments.create_experiment(studio.engine, definition(**slow()), quick=True)
     studio.supervisor()
@@ -135,7 +166,10 @@ def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
         (["nothing"], "no experiment and no file of this name"),
         (["exp-none"], "exp-none: no such experiment"),
         (["exp-none", "--quick"], "goes on as it was begun"),
-        (["own-samples", "--seeds", "51"], "less than or equal to 50 (got '51')"),
+        (["own-samples", "--seeds", "51"], "seeds: must be 1 to 50 (got 51)"),
+        (["own-samples", "--seeds", "0"], "seeds: must be 1 to 50 (got 0)"),
+        (["one-prompt", "--set", "teacher=arm:opd"], "arm:opd must stand before opd"),
+        (["own-samples", "--set", "seed=7"], "common.seed: every run has a seed of its own"),
     ],
 )
 def test_bad_input_is_named(opd: Any, arguments: list[str], message: str) -> None:

@@ -24,6 +24,14 @@ def arms(**changes: dict[str, Any]) -> dict[str, Any]:
         ({"target": {"arm": "rl", "value": 0.5}}, "give either a value or an arm"),
         ({"pairs": [{"over": "rl", "under": "x"}]}, "pairs.0.under: no arm 'x'"),
         ({"arms": arms(rl={"config": {"teacher": "arm:opd"}})}, "arm:opd must stand before rl"),
+        ({"common": {"student": "arm:opd"}}, "arm:opd must stand before rl"),
+        ({"tuning": {"config": {"student": "arm:rl"}}}, "arm:rl must stand before rl"),
+        ({"quick": {"config": {"teacher": "arm:opd"}}}, "arm:opd must stand before rl"),
+        ({"arms": {**arms(), "start": {"label": "S"}}}, "'start' is the name of the table's first"),
+        ({"target": None}, "pairs: costs are those to a target, which is missing"),
+        ({"common": {**data()["common"], "seed": 7}}, "common.seed: every run has a seed of its"),
+        ({"arms": arms(rl={"config": {"seed": 7}})}, "arms.rl.config.seed: every run has a seed"),
+        ({"arms": arms(rl={"sweep": {}})}, "best: is for an arm with a sweep"),
         ({"arms": arms(rl={"best": {}})}, "best: must be one of the sweep's combinations"),
         ({"arms": arms(rl={"sweep": {"steps": list(range(1, 18))}})}, "at most 16 combinations"),
         ({"arms": arms(rl={"config": {"objektive": "grpo"}})}, "did you mean objective?"),
@@ -123,5 +131,6 @@ def test_a_file_is_an_experiment_and_its_comments_are_its_title(tmp_path: Path) 
     found = experiment(str(path))
     assert (found.title, found.description) == ("Mine", "What it is. And more.")
     assert list(found.arms) == ["rl", "opd"]
+    assert found.source == str(path) and experiment("self-distillation").source == ""
     with pytest.raises(UserError, match="no experiment and no file of this name; experiments: "):
         experiment("nothing")

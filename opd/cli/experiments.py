@@ -133,6 +133,7 @@ def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
         done = True
     finally:
         if not done:  # whatever ends this command, the experiment can be resumed
+            experiments.cancel_waiting(engine, name)
             text = "the command that ran it has ended"
             experiments.end_experiment(engine, name, "stopped", text)
 
@@ -196,7 +197,9 @@ def _tell(found: dict[str, Any]) -> None:
 
 def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
     names = ("steps_to_target", "tokens_to_target", "flops_to_target", "seconds_to_target")
-    if not aimed or arm["arm"] == "start":
+    from opd.experiments import START
+
+    if not aimed or arm["arm"] == START:
         return ["–"] * len(names)
     missed = f"{arm['reached']} of {arm['n']} reached it"
     if arm[names[0]] is None:

@@ -13,7 +13,7 @@ from opd.doctor.examine import memory_of, report, static
 from opd.doctor.findings import Finding, refused
 from opd.doctor.pace import ASSUMED, Pace, pace
 from opd.experiment_plan import Planner
-from opd.experiments import Experiment, Stage, references
+from opd.experiments import Experiment, Stage
 from opd.types import UserError
 
 Counted = Sequence[tuple[str, RunConfig, int]]  # arm, configuration, how many runs of it
@@ -74,7 +74,7 @@ def check_arm(experiment: Experiment, name: str, starts: Mapping[str, str]) -> I
         yield refused("inputs-refused", "What it reads is not there", error)
         return
     for finding in static(configs[-1], lambda _: None):
-        if finding.code != SAME_AS_ITSELF or not any(references(arm.config)):
+        if finding.code != SAME_AS_ITSELF or not experiment.needed(name):
             yield finding
 
 

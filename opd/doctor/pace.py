@@ -11,6 +11,7 @@ from opd import cost
 from opd.config import RunConfig
 from opd.data_settings import PROBES
 from opd.memory import BYTES, Load
+from opd.model_settings import RouteConfig
 from opd.shapes import Shape, shape_of
 
 EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
@@ -46,37 +47,40 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     if config.device == "cpu":
         return None
     student = shape_of(config.student.model, where="student.model")
-    teacher = _teacher(config, student)
-    if student is None or (teacher is None and _teacher_works(config)):
+    if student is None:
         return None
+    works = config.needs != "nothing" or config.teacher_writes
+    coaches = _coaches(config, student) if works else []
+    known = [(route, shape) for route, shape in coaches if shape is not None]
+    if len(known) < len(coaches):
+        return None
+    largest = max(known, key=lambda coach: coach[1].parameters, default=None)
     load = Load.of(config, prompt_tokens)
     rows = config.sampling.prompts_per_step
     rows *= 1 if config.author == "given" else config.sampling.group_size
     flops = _training(config, student, load, rows)
-    if config.needs != "nothing" and teacher is not None:
-        flops += cost.scoring_flops(_cost(teacher), [load.row] * rows)
+    if config.needs != "nothing" and largest is not None:
+        flops += cost.scoring_flops(_cost(largest[1]), [load.row] * rows)
     sampling = 0.0
     if config.author == "student":
-        sampling = _decoding(config, student, load, rows)
-    elif config.author == "teacher" and teacher is not None:
-        sampling = _decoding(config, teacher, load, rows, by_student=False)
+        sampling = _by_student(config, student, load, rows)
+    if config.teacher_writes and largest is not None:
+        route, shape = largest
+        sampling += _decoding(config, shape, load, rows, dtype=route.dtype)
     evaluations = sum(
-        times * _decoding(config, student, load, answers) for times, answers in _evaluations(config)
+        times * _by_student(config, student, load, answers)
+        for times, answers in _evaluations(config)
     )
     return Pace(sampling + flops / (PEAK * EFFICIENCY), evaluations, config.steps)
 
 
-def _teacher(config: RunConfig, student: Shape | None) -> Shape | None:
-    if config.teacher.kind == "model":
-        return shape_of(config.teacher.model, where="teacher.model")
-    return student if config.teacher.kind in ("self", "ema") else None
-
-
-def _teacher_works(config: RunConfig) -> bool:
-    """Whether a teacher on this machine reads or writes."""
-    return config.teacher.kind == "model" and (
-        config.needs != "nothing" or config.author == "teacher"
-    )
+def _coaches(config: RunConfig, student: Shape) -> list[tuple[RouteConfig, Shape | None]]:
+    """The teachers on this machine, with their shapes where these are known."""
+    return [
+        (route, shape_of(route.model, where=f"{name}.model") if route.kind == "model" else student)
+        for name, route in config.teachers.items()
+        if route.kind not in ("remote", "none")
+    ]
 
 
 def _cost(shape: Shape) -> cost.ModelCost:
@@ -93,16 +97,20 @@ def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float
     )
 
 
+def _by_student(config: RunConfig, student: Shape, load: Load, rows: int) -> float:
+    settings = config.student
+    slower = 1.0 if settings.lora is None else ADAPTED
+    return _decoding(config, student, load, rows, dtype=settings.dtype, slower=slower)
+
+
 def _decoding(
-    config: RunConfig, shape: Shape, load: Load, rows: int, *, by_student: bool = True
+    config: RunConfig, shape: Shape, load: Load, rows: int, *, dtype: str, slower: float = 1.0
 ) -> float:
     """Batches × tokens × the longer of starting kernels and of reading weights and cache."""
-    settings = config.student if by_student else config.teacher
-    adapted = by_student and config.student.lora is not None
-    width = BYTES[settings.dtype]
+    width = BYTES[dtype]
     batch = min(config.sampling.batch_size, rows)
     cache = batch * load.row * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
-    starting = shape.layers * LAYER * (ADAPTED if adapted else 1.0)
+    starting = shape.layers * LAYER * slower
     token = max(starting, (shape.matrices * width + cache) / BANDWIDTH)
     return -(-rows // config.sampling.batch_size) * config.sampling.max_new_tokens * token
 

@@ -47,7 +47,7 @@ def advance_all(engine: Engine, data_dir: Path) -> None:
             continue
         try:
             advance(engine, data_dir, name)
-        except (UserError, ValueError) as error:  # its definition is of another version
+        except UserError as error:  # its definition is of another version
             log.error("%s: %s", name, error)
             experiments.end_experiment(engine, name, "failed", str(error)[:1000])
 
@@ -56,6 +56,7 @@ def end_orphaned(engine: Engine) -> None:
     """Marks the experiments whose command line is gone, so that they can be resumed."""
     for name, owner in experiments.running_experiments(engine):
         if owner is not None and not process.alive(owner):
+            experiments.cancel_waiting(engine, name)
             text = "the command that ran it is gone"
             experiments.end_experiment(engine, name, "stopped", text)
 
