@@ -49,7 +49,10 @@ def completion_hidden(model: Any, batch: ScoreBatch) -> Hidden:
         use_cache=False,
     )
     states: Tensor = output.last_hidden_state
-    return Hidden(states.reshape(-1, states.shape[-1])[batch.scored_by], type(output))
+    # Completions of one prompt are scored by the same position, whose gradients add up: indexing
+    # with [] would let two threads add them in either order.
+    scoring = states.reshape(-1, states.shape[-1]).index_select(0, batch.scored_by)
+    return Hidden(scoring, type(output))
 
 
 @torch.no_grad()

@@ -32,7 +32,9 @@ class LossInputs:
     def where(self, rows: Tensor) -> "LossInputs":
         """The inputs of these tokens alone."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[rows] for k, v in given.items() if v is not None})
+        return replace(
+            self, **{k: v.index_select(0, rows) for k, v in given.items() if v is not None}
+        )
 
 
 @dataclass(frozen=True)
