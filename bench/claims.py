@@ -4,15 +4,15 @@ A result file is what `opd experiment NAME --json` ended with: docs/results/NAME
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
+from bench import drivers
+from bench.markdown import DOCS, table
 from opd.cli.experiments import interval
 from opd.cli.output import scaled
 from opd.experiments import Experiment, experiments
 from storage.experiment_results import RATIOS as AXES
 
-DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# What is claimed for on-policy distillation, and what comes out here
 
 Each claim is an experiment that anyone can run: on the page Experiments, or with the command \
@@ -21,12 +21,13 @@ given. This page is written from the result files in [results/](results) by \
 compare with; they are of models thousands of times as large.
 
 How to read it: where rates were tuned, it was from grids of the same size and on other problems \
-than those reported on; one tuning seed decided. Intervals are 95% bootstrap intervals over the \
-seeds, which with five seeds are rather too narrow; the seeds share their held-out problems, \
-whose choice is not in the interval. A ratio is the mean over seeds of one arm, divided by that \
-of the other. Steps, tokens, FLOPs and seconds are those to the target, on the straight line \
-between two evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the \
-cost meter (`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
+than those reported on; one tuning seed decided (two for the single prompt). Intervals are 95% \
+bootstrap intervals over the seeds, which with five seeds are rather too narrow; the seeds share \
+their held-out problems, whose choice is not in the interval (except for the single prompt, where \
+each seed has its own). A ratio is the mean over seeds of one arm, divided by that of the other. \
+Steps, tokens, FLOPs and seconds are those to the target, on the straight line between two \
+evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the cost meter \
+(`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
 """
 MISSED = ["not reached"] * len(AXES)
 
@@ -42,9 +43,7 @@ def text() -> str:
         path = DOCS / "results" / f"{experiment.name}.json"
         if path.is_file():
             parts.append(section(experiment, json.loads(path.read_text(encoding="utf-8"))))
-    extra = DOCS / "results" / "drivers.md"
-    if extra.is_file():
-        parts.append(extra.read_text(encoding="utf-8").strip() + "\n")
+    parts.append(drivers.section())
     return "\n".join(parts)
 
 
@@ -110,11 +109,6 @@ def chosen(found: dict[str, Any], experiment: Experiment) -> str:
             label = experiment.arms[arm["name"]].label
             parts.append(f"{label}: {field} {value}" + (f" of {tried}" if tried else ""))
     return "; ".join(parts)
-
-
-def table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    rule = ["---" if i == 0 else "---:" for i in range(len(heads))]
-    return [f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows)]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """docs/claims.md is what the result files say, and these are of whole experiments."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import claims
-from opd.experiments import experiment
+from bench import claims, drivers
+from opd.experiments import experiment, with_settings
 from tests.experiments import definition
 
 RESULTS = sorted((claims.DOCS / "results").glob("*.json"))
@@ -37,6 +38,37 @@ def test_a_result_is_of_a_whole_experiment_as_it_is_defined_now(path: Path) -> N
             assert [c["choice"] for c in arm["choices"]] == defined.choices()
             best = max(arm["choices"], key=lambda c: c["criterion"] or 0)
             assert best["choice"] == arm["chosen"]
+
+
+@pytest.mark.parametrize("name", drivers.STUDY)
+def test_a_row_of_the_study_is_of_the_experiment_with_its_settings(name: str) -> None:
+    found = read(drivers.FOLDER / f"{name}.json")
+    row = drivers.STUDY[name]
+    changed = with_settings(experiment("self-distillation"), list(row.settings))
+    assert found["fingerprint"] == changed.fingerprint
+    assert (found["status"], found["quick"], found["seeds"]) == ("finished", True, drivers.SEEDS)
+    assert shlex.split(found["command"]) == row.command
+
+
+def test_a_row_says_how_many_seeds_missed_the_target() -> None:
+    ratio = {"value": 7.0, "low": None, "high": None}
+    costs = {"score": 0.8, "low": None, "high": None, "steps_to_target": 120.0, "n": 3}
+    missed = {**costs, "arm": "opd-32", "reached": 2, "steps_to_target": None}
+    found = {
+        "table": [
+            {"score": 0.0625},
+            *({**costs, "arm": arm, "reached": 3} for arm in ("rl", "opd")),
+            missed,
+        ],
+        "comparisons": [
+            {"under": "opd", "reached": True, "ratios": dict.fromkeys(claims.AXES, ratio)},
+            {"under": "opd-32", "reached": False, "ratios": {}},
+        ],
+    }
+    assert drivers.cells(drivers.Row("a thing"), found) == [
+        *("a thing", "0.06", "0.8", "120", "120", "7", "7"),
+        *("reached by 2 of 3", "reached by 2 of 3"),
+    ]
 
 
 def test_a_section_has_every_arm_and_every_ratio() -> None:

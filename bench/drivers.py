@@ -1,0 +1,113 @@
+"""What drives the ratio of RL to distillation: `python -m bench.drivers [ROW ...]`.
+
+Every row is the experiment `self-distillation` with something changed, as a quick look of three
+seeds; what it found goes to docs/results/drivers/ROW.json, and into docs/claims.md.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from bench.markdown import DOCS, table
+from opd.cli.experiments import interval
+from opd.cli.output import scaled
+
+FOLDER = DOCS / "results" / "drivers"
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    changed: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        changes = [part for setting in self.settings for part in ("--set", setting)]
+        return [
+            "opd",
+            "experiment",
+            "self-distillation",
+            "--quick",
+            "--seeds",
+            str(SEEDS),
+            *changes,
+        ]
+
+
+STUDY = {
+    "shipped": Row("nothing"),
+    "three-steps": Row("three steps a problem", ("prompts.problem_steps=3",)),
+    "six-steps": Row(
+        "six steps a problem", ("prompts.problem_steps=6", "sampling.max_new_tokens=96")
+    ),
+    "farther-target": Row("target 0.1 below RL's end, not 0.02", ("target.margin=0.1",)),
+    "few-habits": Row(
+        "the start has few bad habits, three steps",
+        ("student=bundled/student", "prompts.problem_steps=3"),
+    ),
+    "small": Row(
+        "64 thousand parameters, three steps", ("student=bundled/small", "prompts.problem_steps=3")
+    ),
+    "falling-rate": Row(
+        "distillation's rate falls to 0",
+        tuple(f"arms.{arm}.config.optimizer.decay=linear" for arm in ("opd", "opd-32")),
+    ),
+}
+HEADS = [
+    *("changed", "start", "RL ends with", "RL's steps", "OPD's steps"),
+    *("÷ of steps", "÷ of FLOPs", "32 answers: ÷ of steps", "÷ of FLOPs"),
+]
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or STUDY:
+        with tempfile.TemporaryDirectory() as data:
+            command = [*STUDY[name].command, "--json", "--data-dir", data]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def section() -> str:
+    """The study's part of docs/claims.md: its notes with the table in their place."""
+    notes = (DOCS / "results" / "drivers.md").read_text(encoding="utf-8").strip()
+    return notes.replace("{table}", "\n".join(table(HEADS, rows()))) + "\n"
+
+
+def rows() -> list[list[str]]:
+    return [
+        cells(row, json.loads(path.read_text(encoding="utf-8")))
+        for name, row in STUDY.items()
+        if (path := FOLDER / f"{name}.json").is_file()
+    ]
+
+
+def cells(row: Row, found: dict[str, Any]) -> list[str]:
+    start, *arms = found["table"]
+    by_name = {arm["arm"]: arm for arm in arms}
+    rl = by_name["rl"]
+    return [
+        row.changed,
+        f"{start['score']:.2f}",
+        interval(rl["score"], rl["low"], rl["high"]),
+        *(scaled(by_name[name]["steps_to_target"]) for name in ("rl", "opd")),
+        *(
+            interval(**pair["ratios"][axis]) if pair["reached"] else missed(by_name[pair["under"]])
+            for pair in found["comparisons"]
+            for axis in ("steps", "flops")
+        ),
+    ]
+
+
+def missed(arm: dict[str, Any]) -> str:
+    return f"reached by {arm['reached']} of {arm['n']}"
+
+
+if __name__ == "__main__":
+    main()
