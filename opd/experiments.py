@@ -280,10 +280,7 @@ def parse_experiment(data: Any, text: str = "", *, where: str = "experiment") ->
     try:
         experiment = Experiment.model_validate({**head, **data})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise UserError(f"{field}: {message}" if field else message, where=where) from None
+        raise UserError(first_problem(error), where=where) from None
     labels = [arm.label for arm in experiment.arms.values()]
     if len(set(labels)) < len(labels):
         raise UserError("arms: every label must differ from the others", where=where)
@@ -291,6 +288,14 @@ def parse_experiment(data: Any, text: str = "", *, where: str = "experiment") ->
         for choice in (*arm.choices(), arm.best):
             _check_arm(experiment, name, choice, where)
     return experiment
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a definition, after its field."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
 
 
 def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) -> None:

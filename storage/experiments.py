@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opd.config import RunConfig
 from opd.experiment_plan import Key, Known, Plan, Planner
-from opd.experiments import MAX_SEEDS, Arm, Experiment
+from opd.experiments import MAX_SEEDS, Arm, Experiment, first_problem
 from opd.types import ExperimentStatus, UserError
 from storage import jobs, schema
 from storage.engine import begin, read
@@ -183,9 +183,7 @@ def definition_of(row: RowMapping) -> Experiment:
     try:
         return Experiment.model_validate(row["definition"])
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        text = f"its definition is of another version of this program ({field}: {first['msg']})"
+        text = f"its definition is of another version of this program ({first_problem(error)})"
         raise UserError(text, where=row["id"]) from None
 
 

@@ -232,18 +232,9 @@ def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = N
     status = run_row(connection, run_id)["status"]
     if status not in RESUMABLE:
         raise UserError(f"cannot be resumed: it is {status}", where=run_id, kind="not resumable")
-    connection.execute(
-        update(run)
-        .where(run.c.id == run_id)
-        .values(
-            status="queued",
-            queued_at=time.time(),
-            finished_at=None,
-            phase="",
-            **_CLEARED,
-            **owner_values(waiter),
-        )
-    )
+    queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
+    values = queued | _CLEARED | owner_values(waiter)
+    connection.execute(update(run).where(run.c.id == run_id).values(values))
 
 
 def rename(engine: Engine, run_id: str, name: str) -> None:
