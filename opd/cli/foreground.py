@@ -15,11 +15,10 @@ from opd.cli.output import plain, say
 from opd.cli.place import Place
 from opd.types import Event, PhaseEvent, StepEvent, UserError
 from opd.worker import job as jobs_here
-from opd.worker import process, slots
-from opd.worker.errors import redact
+from opd.worker import slots
 from opd.worker.job import Job, Outcome
-from opd.worker.logs import BriefFormatter, last_line, log_path, start_log
-from opd.worker.recovery import bury_dead, running
+from opd.worker.logs import BriefFormatter, log_path, start_log
+from opd.worker.recovery import bury_dead, did_not_start, running
 from opd.worker.signals import listening
 from storage import jobs, queries
 
@@ -58,8 +57,7 @@ def run_as_job(place: Place, engine: Engine, run_id: str) -> None:
         if queries.run(engine, run_id)["status"] == "queued":  # it died before it could begin
             if code == -signal.SIGINT:
                 raise KeyboardInterrupt
-            text = f"the job did not start: {process.cause_of_exit(code)}; {last_line(path)}"
-            raise UserError(redact(text), where=run_id)
+            raise UserError(did_not_start(place.data_dir, run_id, code), where=run_id)
         return
 
 

@@ -86,6 +86,12 @@ def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
     finish(engine, data_dir, run, "cancelled", Failure("", "", "", False))
 
 
+def did_not_start(data_dir: Path, run_id: str, exit_code: int) -> str:
+    """Of a job that ended before it could claim its run."""
+    tail = last_line(log_path(data_dir, run_id))
+    return redact(f"the job did not start: {process.cause_of_exit(exit_code)}; {tail}")
+
+
 def finish(engine: Engine, data_dir: Path, run: Running, status: str, failure: Failure) -> None:
     """Records the end and tells of it, unless the attempt has ended otherwise meanwhile."""
     done = jobs.finish(

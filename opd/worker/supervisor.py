@@ -31,8 +31,8 @@ from opd.worker.cancelling import Pressure
 from opd.worker.errors import HINTS, Failure
 from opd.worker.experimenting import advance_all
 from opd.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
-from opd.worker.logs import last_line, log_path, start_log
-from opd.worker.recovery import Running, bury, bury_hung, finish, running
+from opd.worker.logs import log_path, start_log
+from opd.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
 from storage import jobs
 from storage.engine import open_database
 
@@ -103,8 +103,7 @@ class Supervisor:
         attempt = jobs.claim(self._engine, run_id, child.slot, process.this_process())
         if attempt is None:
             return
-        tail = last_line(log_path(self._data_dir, run_id))
-        text = f"the job did not start: {process.cause_of_exit(code)}; {tail}"
+        text = did_not_start(self._data_dir, run_id, code)
         me = process.this_process()
         run = Running(run_id, attempt, child.slot, me, None, None, None)
         failure = Failure("error", text, HINTS["error"], False)
