@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from opd.config import UserError
+from opd.errors import UserError
 
 Access = Literal["full", "view", "none"]
 TOKEN_BYTES = 32

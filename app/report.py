@@ -16,21 +16,25 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine
 
-from app.api.payload import encode
-from app.scripts import SPECIFIER, STATIC, sources
-from opd.config import ConfigError, UserError, parse, to_yaml
-from storage import queries
+from app.api.http.payload import encode
+from app.scripts import STATIC, renamed, sources, style_sheets
+from opd.config.run import parse, to_yaml
+from opd.errors import ConfigError, UserError
+from storage.diagnosis import diagnose
+from storage.insights import hot_tokens
+from storage.read import reports, runs, tokens
+from storage.read import rollouts as stored_rollouts
 
-ENTRY = "report.js"
+ENTRY = "report/report.js"
 INSTEAD = {  # module → what stands for it in a report
-    "api.js": "report_api.js",
-    "what_if.js": "report_absent.js",
-    "over_time.js": "report_absent.js",
-    "loss_lab.js": "report_absent.js",
+    "lib/api.js": "report/api.js",
+    "rollout/panels/what_if.js": "report/absent.js",
+    "rollout/panels/over_time.js": "report/absent.js",
+    "rollout/panels/loss_lab.js": "report/absent.js",
 }
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 MAX_ROLLOUTS = 200
-ALL_COLUMNS = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
+ALL_COLUMNS = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
 HOT_TOKENS = 200
 _RUN_FIELDS = (
     *("id", "name", "status", "source", "recipe", "student", "teacher", "objective", "trained"),
@@ -53,8 +57,8 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
     one = name.startswith("roll-")
-    run = queries.run(engine, queries.rollout(engine, name)["run_id"] if one else name)
-    found = None if one else queries.diagnose(engine, run["id"])
+    run = runs.run(engine, stored_rollouts.rollout(engine, name)["run_id"] if one else name)
+    found = None if one else diagnose.diagnose(engine, run["id"])
     items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(found))
     data = {
         "opens": name if one else "",
@@ -62,9 +66,9 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
         "run": {field: run[field] for field in _RUN_FIELDS},
         "temperature": run["config"]["sampling"]["temperature"],
         "yaml": _yaml(run["config"]),
-        "total": queries.rollouts(engine, run["id"], limit=1)["total"],
-        "steps": queries.steps(engine, run["id"])["columns"],
-        "evaluations": queries.evaluations(engine, run["id"])["items"],
+        "total": stored_rollouts.rollouts(engine, run["id"], limit=1)["total"],
+        "steps": runs.steps(engine, run["id"])["columns"],
+        "evaluations": runs.evaluations(engine, run["id"])["items"],
         "diagnosis": found,
         "hot": _hot(engine, run["id"], {item["id"] for item in items}),
         "rollouts": items,
@@ -74,18 +78,18 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
 
 
 def modules(entry: str = ENTRY) -> dict[str, str]:
-    """Every module that `entry` reaches, by name, with specifiers that the import map knows.
+    """Every module that `entry` reaches, by path, with specifiers that the import map knows.
 
-    A module of INSTEAD comes under its own name with the source of the other.
+    A module of INSTEAD comes under its own path with the source of the other.
     """
     return {
-        name: SPECIFIER.sub(r"\1\2opd/\3\2", source)
-        for name, source in sources(entry, INSTEAD).items()
+        path: renamed(INSTEAD.get(path, path), source, "opd/{}".format)
+        for path, source in sources(entry, INSTEAD).items()
     }
 
 
 def _one(engine: Engine, rollout_id: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    meta = queries.rollout(engine, rollout_id)
+    meta = stored_rollouts.rollout(engine, rollout_id)
     if meta["damaged"]:
         raise UserError(meta["damage"], where=rollout_id, kind="damaged record")
     return [meta], _blocks(engine, rollout_id)
@@ -107,15 +111,18 @@ def _worst(
     items: dict[str, dict[str, Any]] = {}
     offset = 0
     while len(items) < count:
-        page = queries.rollouts(engine, run_id, offset=offset, limit=count)["items"]
-        for meta in (queries.rollout(engine, item["id"]) for item in page):
+        page = stored_rollouts.rollouts(engine, run_id, offset=offset, limit=count)["items"]
+        for meta in (stored_rollouts.rollout(engine, item["id"]) for item in page):
             if len(items) < count and not meta["damaged"] and meta["kind"] != "branch":
                 items[meta["id"]] = meta
         offset += count
         if len(page) < count:
             break
     for rollout_id in named:
-        if rollout_id not in items and not (meta := queries.rollout(engine, rollout_id))["damaged"]:
+        if (
+            rollout_id not in items
+            and not (meta := stored_rollouts.rollout(engine, rollout_id))["damaged"]
+        ):
             items[rollout_id] = meta
     blocks: dict[str, str] = {}
     for rollout_id in items:
@@ -125,15 +132,15 @@ def _worst(
 
 
 def _blocks(engine: Engine, rollout_id: str) -> dict[str, str]:
-    blocks = {f"{rollout_id}/tokens": queries.tokens(engine, rollout_id, ALL_COLUMNS)}
-    if (found := queries.alternatives(engine, rollout_id)) is not None:
+    blocks = {f"{rollout_id}/tokens": tokens.tokens(engine, rollout_id, ALL_COLUMNS)}
+    if (found := reports.alternatives(engine, rollout_id)) is not None:
         blocks[f"{rollout_id}/topk"] = found
     return {name: _packed(encode(view, whole=True)) for name, view in blocks.items()}
 
 
 def _hot(engine: Engine, run_id: str, there: set[str]) -> list[dict[str, Any]]:
     """The run's worst tokens, as far as their rollouts are in the report."""
-    items = queries.hot_tokens(engine, run_id, limit=10_000)["items"]
+    items = hot_tokens.hot_tokens(engine, run_id, limit=10_000)["items"]
     return [item for item in items if item["rollout_id"] in there][:HOT_TOKENS]
 
 
@@ -154,7 +161,7 @@ def _page(title: str, blocks: dict[str, str]) -> str:
         f"opd/{name}": f"data:text/javascript;base64,{base64.b64encode(source.encode()).decode()}"
         for name, source in modules().items()
     }
-    styles = "\n".join(p.read_text(encoding="utf-8") for p in sorted(STATIC.glob("*.css")))
+    styles = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in style_sheets())
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}' data:; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"

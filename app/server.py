@@ -18,31 +18,31 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access import Tokens
 from app.api import (
-    asking,
-    comparing,
+    comparison,
     configs,
     diagnosis,
     doctor,
     experiments,
     insights,
     lab,
+    model_requests,
     related,
     rollouts,
     runs,
     system,
 )
-from app.api.replies import Error, Json, Problems, add_error_handlers
+from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.origins import is_loopback, origins_of
+from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
-from opd.config import UserError
+from opd.errors import UserError
 
-STATIC = Path(__file__).parent / "static"
 PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
     part.router
     for part in (
-        *(runs, comparing, experiments, insights, diagnosis, rollouts, related, lab),
-        *(configs, doctor, asking, system),
+        *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab),
+        *(configs, doctor, model_requests, system),
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -168,7 +168,7 @@ async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio  # noqa: PLC0415 - takes seconds: only when serving
 
-    from app.pages.shell import build_pages, mount_options  # noqa: PLC0415 - imports gradio
+    from app.pages import build_pages, mount_options  # noqa: PLC0415 - imports gradio
 
     with warnings.catch_warnings():
         # said of every application with several pages, also when SSR is off as here

@@ -35,18 +35,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer
 
-from opd.config import RunConfig, parse
-from opd.data import PromptSet, load_prompts
-from opd.loading import Loaded, Outside, load
-from opd.models import context_of, resolve
-from opd.rollouts import Writer, Written, sequences, write
-from opd.sampling import NEVER
-from opd.trainer import Training
+from opd.config.run import RunConfig, parse
+from opd.data.prompts import PromptSet, load_prompts
+from opd.models.load import context_of, resolve
+from opd.sampling.sample import NEVER
+from opd.training.loading import Loaded, Outside, load
+from opd.training.rollouts import Writer, Written, sequences, write
+from opd.training.trainer import Training
+from opd.training.update import Clock, update
 from opd.types import ModelsEvent, StepEvent
-from opd.update import Clock, update
-from storage import jobs
 from storage.engine import open_database
-from storage.records import RunWriter
+from storage.queue import jobs
+from storage.write.records import RunWriter
 
 NEW_TOKENS = 40
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says

@@ -6,12 +6,12 @@ A result file is what `opd experiment NAME --json` ended with: docs/results/NAME
 import json
 from typing import Any
 
+from app.cli.experiments import interval
+from app.cli.output import scaled
 from bench import drivers
-from bench.markdown import DOCS, table
-from opd.cli.experiments import interval
-from opd.cli.output import scaled
-from opd.experiments import Experiment, experiments
-from storage.experiment_results import RATIOS as AXES
+from bench.support.markdown import DOCS, table
+from opd.experiments.definition import Experiment, experiments
+from storage.comparison.experiment_results import RATIOS as AXES
 
 HEAD = """# What is claimed for on-policy distillation, and what comes out here
 
@@ -27,7 +27,7 @@ their held-out problems, whose choice is not in the interval (except for the sin
 each seed has its own). A ratio is the mean over seeds of one arm, divided by that of the other. \
 Steps, tokens, FLOPs and seconds are those to the target, on the straight line between two \
 evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the cost meter \
-(`opd/cost.py`); seconds are of the machine at hand, two shared processor cores.
+(`opd/models/cost.py`); seconds are of the machine at hand, two shared processor cores.
 """
 MISSED = ["not reached"] * len(AXES)
 

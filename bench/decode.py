@@ -15,8 +15,8 @@ from dataclasses import replace
 import torch
 
 from opd.bundled.problems import problems
-from opd.models import load_pair
-from opd.sampling import Limits, Request, sample
+from opd.models.load import load_pair
+from opd.sampling.sample import Limits, Request, sample
 
 ROWS, NEW_TOKENS = 64, 40
 

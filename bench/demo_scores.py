@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from storage import queries
 from storage.engine import open_database
+from storage.read import runs
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def train(data: str, seed: int, options: argparse.Namespace) -> str:
         f"evaluation.prompts={options.prompts}",
         *options.set,
     ]
-    command = [sys.executable, "-m", "opd.cli.main", "train", "demo", "--data-dir", data, "--json"]
+    command = [sys.executable, "-m", "app.cli.main", "train", "demo", "--data-dir", data, "--json"]
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
@@ -59,10 +59,10 @@ def train(data: str, seed: int, options: argparse.Namespace) -> str:
 
 def report(engine, run_id: str, seed: int, target: float, ends: dict[str, list[float]]) -> None:
     scores: dict[str, list[dict]] = {}
-    for item in queries.evaluations(engine, run_id)["items"]:
+    for item in runs.evaluations(engine, run_id)["items"]:
         if item["metric"] == "pass@1":
             scores.setdefault(item["suite"], []).append(item)
-    columns = queries.steps(engine, run_id)["columns"]
+    columns = runs.steps(engine, run_id)["columns"]
     phases = [c for c in columns if c.startswith("seconds_")]
     seconds = [sum(columns[p][i] or 0 for p in phases) for i in range(len(columns["step"]))]
     share = sum(columns["seconds_store"]) / sum(seconds)
@@ -79,7 +79,7 @@ def report(engine, run_id: str, seed: int, target: float, ends: dict[str, list[f
         )
         ends.setdefault(f"{suite} before", []).append(items[0]["value"])
         ends.setdefault(f"{suite} after", []).append(items[-1]["value"])
-    run = queries.run(engine, run_id)
+    run = runs.run(engine, run_id)
     print(
         f"seed {seed} median step {statistics.median(seconds):.2f} s, storing {share:.1%} of it, "
         f"{run['bytes'] / run['tokens']:.0f} bytes a token with both top-8",

@@ -11,9 +11,9 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from bench.markdown import DOCS, table
-from opd.cli.experiments import interval
-from opd.cli.output import scaled
+from app.cli.experiments import interval
+from app.cli.output import scaled
+from bench.support.markdown import DOCS, table
 
 FOLDER = DOCS / "results" / "drivers"
 SEEDS = 3

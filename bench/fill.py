@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Engine
 
-from bench.synthetic import HOSTILE, Writer
-from opd.config import RunConfig, parse
+from bench.support.synthetic import HOSTILE, Writer
+from opd.config.run import RunConfig, parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent
-from storage import jobs
 from storage.engine import open_database
-from storage.records import RunWriter
+from storage.queue import jobs
+from storage.write.records import RunWriter
 
 STEPS = 20
 SLOT = "fill"

@@ -39,7 +39,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         start = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "opd.cli.main", "demo", "--port", "0", "--data-dir", data],
+            [sys.executable, "-m", "app.cli.main", "demo", "--port", "0", "--data-dir", data],
             stdout=subprocess.PIPE,
             text=True,
         )

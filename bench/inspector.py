@@ -23,9 +23,11 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.fill import fill
-from opd.config import parse
-from storage import jobs, queries
+from opd.config.run import parse
 from storage.engine import open_database
+from storage.queue import jobs
+from storage.read import rollouts as stored_rollouts
+from storage.read import runs
 from tests.conftest import CHROMIUM, FLAGS, TOKEN, _serving
 
 LONG = (1_000, 10_000, 32_000)
@@ -116,7 +118,7 @@ def main() -> None:
 def rollouts(browser: Browser, folder: Path, opens: int, table: Table) -> None:
     engine = open_database(folder)
     run_id = fill(engine, 10, 1_000_000, LONG)
-    longest = queries.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
+    longest = stored_rollouts.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
     engine.dispose()
     with _serving(folder) as site:
         for _ in range(opens):
@@ -226,7 +228,7 @@ def training(browser: Browser, folder: Path, watched: bool, table: Table) -> Non
     """One run of the demo recipe, its page open or not; the seconds of its steps."""
     engine = open_database(folder)
     with _serving(folder) as site:
-        command = [sys.executable, "-m", "opd.cli.main", "train", "demo", "--json"]
+        command = [sys.executable, "-m", "app.cli.main", "train", "demo", "--json"]
         job = subprocess.Popen(
             [*command, "--data-dir", str(folder), "--set", "evaluation.every=100"],
             stdout=subprocess.PIPE,
@@ -241,7 +243,7 @@ def training(browser: Browser, folder: Path, watched: bool, table: Table) -> Non
         else:
             output, _ = job.communicate()
     run_id = json.loads(output.decode().strip().splitlines()[-1])["run_id"]
-    columns = queries.steps(engine, run_id)["columns"]
+    columns = runs.steps(engine, run_id)["columns"]
     engine.dispose()
     seconds = [columns[name] for name in columns if name.startswith("seconds_")]
     state = "open" if watched else "closed"

@@ -28,13 +28,16 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine, select
 
-from opd.config import parse
-from opd.manifest import checkpoints_of
-from opd.worker import recovery
-from storage import jobs, queries, schema
+from app.worker import recovery
+from bench.support.preload import SLOW
+from opd.config.run import parse
+from opd.training.manifest import checkpoints_of
+from storage import schema
 from storage.engine import open_database, read
+from storage.queue import jobs
+from storage.read import runs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SHARED = {
     "steps": 6,
     "device": "cpu",
@@ -66,7 +69,6 @@ BREAK = "OPD_BREAK"
 LOADED = b"loading models"
 AGAIN = 1 / 3  # share of resumed attempts that are killed too
 PATIENCE = 300.0
-SLOW = ["alembic.runtime.migration", "storage.migrate", "transformers.models.qwen3.modeling_qwen3"]
 
 
 class Process(Protocol):
@@ -113,7 +115,7 @@ class Trial:
         now = time.time()
         with self.engine() as engine:
             recovery.bury_dead(engine, self.data_dir)
-            run = queries.run(engine, self.run_id)
+            run = runs.run(engine, self.run_id)
         ended = run["status"] == "finished"
         return ended, (run["finished_at"] if ended else now) - start
 
@@ -143,10 +145,10 @@ class Trial:
 
 
 class _Cold:
-    """`python -m opd.worker.job`, or the broken one."""
+    """`python -m app.worker.job`, or the broken one."""
 
     def __init__(self, trial: Trial) -> None:
-        module = "bench.kills" if trial.broken else "opd.worker.job"
+        module = "bench.kills" if trial.broken else "app.worker.job"
         with trial.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *trial.arguments],
@@ -173,7 +175,9 @@ class _Cold:
 
 def _warm(trial: Trial) -> Process:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["opd.trainer", "opd.adapters", "opd.worker.job", *SLOW])
+    context.set_forkserver_preload(
+        ["opd.training.trainer", "opd.models.adapters", "app.worker.job", *SLOW]
+    )
     process = context.Process(target=_forked, args=(trial,))
     process.start()
     return process
@@ -216,7 +220,7 @@ def files(data_dir: Path, run_id: str) -> dict[str, str]:
 
 def records(engine: Engine, trial: Trial) -> dict[str, str]:
     """How the run rests: finished, and its checkpoint rows are the folders on the disk."""
-    run = queries.run(engine, trial.run_id)
+    run = runs.run(engine, trial.run_id)
     folders = sorted(p.name for p in checkpoints_of(trial.data_dir, trial.run_id).iterdir())
     known = sorted(Path(c["path"]).name for c in run["checkpoints"])
     return {"status": run["status"], "rows = folders": str(folders == known)}
@@ -309,7 +313,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.saving:
-            from bench import saves
+            from bench.support import saves
 
             return saves.main(options.count or 300, options.seed, options.broken, Path(folder))
         options.count = options.count or 50
@@ -320,14 +324,15 @@ def job_of(broken: str, arguments: list[str]) -> int:
     """The job, or the job with one of its defences off."""
     import numpy as np
 
-    from opd import checkpoint, sampling
-    from opd.worker import job
+    from app.worker import job
+    from opd.sampling import sample
+    from opd.training import checkpoint
 
     if broken == "moments":  # the optimizer begins anew at every attempt
         checkpoint.restore = lambda source, *_: checkpoint.progress_of(source).step
     elif broken == "seeds":  # samples depend on what this process sampled before
         random_state = np.random.default_rng(0)
-        sampling.uniforms = lambda _key, count: random_state.random(count)
+        sample.uniforms = lambda _key, count: random_state.random(count)
     elif broken:
         raise ValueError(broken)
     return job.main(arguments)

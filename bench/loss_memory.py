@@ -3,10 +3,11 @@
     python -m bench.loss_memory [--pairs 3]
 
 2,048 tokens with hidden states of 64, both models' heads, and the gradient of the student's hidden
-states and head. "ours" is the loop of `opd.update`: logits of a piece, both log-softmaxes, the
-loss, backward. "naive" makes all logits and writes the divergence out in plain torch (log_softmax
-of both, then kl_div, or the mixture's). Every measurement is a process of its own; memory is its
-peak of resident bytes above what it held before the loss. Gradients are compared by their norm.
+states and head. "ours" is the loop of `opd.training.update`: logits of a piece, both
+log-softmaxes, the loss, backward. "naive" makes all logits and writes the divergence out in plain
+torch (log_softmax of both, then kl_div, or the mixture's). Every measurement is a process of its
+own; memory is its peak of resident bytes above what it held before the loss. Gradients are
+compared by their norm.
 """
 
 import argparse
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, linear, log_softmax
 
-from opd import divergences
-from opd.forward import spans
-from opd.objectives import LossInputs, token_losses
-from opd.settings import ObjectiveConfig
+from opd.config.sections import ObjectiveConfig
+from opd.loss import divergences
+from opd.loss.objectives import LossInputs, token_losses
+from opd.models.forward import spans
 
 TOKENS, HIDDEN = 2048, 64
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says

@@ -24,19 +24,19 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from opd import cost
-from opd.config import RunConfig, parse
-from opd.data import Prompt, load_prompts
-from opd.forward import spans
-from opd.loading import Loaded, Outside, load
-from opd.models import context_of
-from opd.panel import read
-from opd.rollouts import Writer, Written, sequences, write
-from opd.sampling import NEVER
-from opd.scoring import reader_of
-from opd.trainer import Training
+from opd.config.run import RunConfig, parse
+from opd.data.prompts import Prompt, load_prompts
+from opd.models import cost
+from opd.models.forward import spans
+from opd.models.load import context_of
+from opd.sampling.sample import NEVER
+from opd.teachers.routing import read
+from opd.training.loading import Loaded, Outside, load
+from opd.training.rollouts import Writer, Written, sequences, write
+from opd.training.scoring import reader_of
+from opd.training.trainer import Training
+from opd.training.update import Clock, update
 from opd.types import StepEvent
-from opd.update import Clock, update
 
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says
 SIZES = ((32, 4), (64, 4), (32, 1), (128, 1))  # prompts, completions of each

@@ -23,19 +23,6 @@ ExperimentStatus = Literal["running", "finished", "failed", "cancelled", "stoppe
 PHASES = ("sample", "teacher", "student", "optimizer", "store")
 
 
-class UserError(Exception):
-    """Something a user can mend: `where` names the field or file, the text says what to do."""
-
-    def __init__(self, message: str, *, where: str = "", kind: str = "bad input") -> None:
-        super().__init__(message)
-        self.message = message
-        self.where = where
-        self.kind = kind
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
-
-
 @dataclass(frozen=True)
 class TopK:
     """The k likeliest ids of one model at each token, with both models' opinion of them."""

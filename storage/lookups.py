@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
-from opd.types import UserError
+from opd.errors import UserError
 from storage.schema import prompt, rollout, run
 
 MAX_LIMIT = 10_000

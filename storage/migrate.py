@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect
 
-from opd.types import UserError
+from opd.errors import UserError
 
 FOLDER = Path(__file__).parent / "migrations"
 _one_at_a_time = threading.Lock()  # alembic's `op` is one object for the whole process

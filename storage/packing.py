@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from opd.types import TokenRecord, TopK, UserError
+from opd.errors import UserError
+from opd.types import TokenRecord, TopK
 
 VERSION = 1
 FLOATS = (

@@ -58,7 +58,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def api(engine: Engine, tmp_path: Path) -> Any:
     """A client of the REST routes over that database."""
-    from tests.api_client import Api  # noqa: PLC0415 - imports the application
+    from tests.support.api_client import Api  # noqa: PLC0415 - imports the application
 
     return Api(engine, tmp_path)
 
@@ -66,7 +66,7 @@ def api(engine: Engine, tmp_path: Path) -> Any:
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[Any]:
     """That folder as a data directory, with processes around it."""
-    from tests.studio import Studio  # noqa: PLC0415 - imports what jobs need
+    from tests.support.studio import Studio  # noqa: PLC0415 - imports what jobs need
 
     made = Studio(tmp_path)
     yield made
@@ -78,7 +78,7 @@ def opd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a command in this process: exit code, standard output, standard error."""
-    from opd.cli import main as cli  # noqa: PLC0415
+    from app.cli import main as cli  # noqa: PLC0415
 
     monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
 
@@ -122,7 +122,7 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 @pytest.fixture(scope="session")
 def inspected(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real run of two steps, and made-up ones, with the real server and supervisor."""
-    from tests.inspected import serving  # noqa: PLC0415 - loads torch
+    from tests.support.inspected_site import serving  # noqa: PLC0415 - loads torch
 
     with serving(tmp_path_factory.mktemp("inspected")) as made:
         yield made
@@ -172,7 +172,12 @@ def serving(folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "browser_server.py"), str(folder), str(port)],
+        [
+            sys.executable,
+            str(ROOT / "tests" / "support" / "browser_server.py"),
+            str(folder),
+            str(port),
+        ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )

@@ -7,10 +7,11 @@ import yaml
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.inputs import ConfigSource, problems_of
-from app.api.replies import Json, shown_problems
-from opd.config import VISIBLE_FIELDS, RunConfig, UserError, parse, to_yaml, with_overrides
-from opd.recipes import recipe, recipes
+from app.api.http.inputs import ConfigSource, problems_of
+from app.api.http.replies import Json, shown_problems
+from opd.config.recipes import recipe, recipes
+from opd.config.run import VISIBLE_FIELDS, RunConfig, parse, to_yaml, with_overrides
+from opd.errors import UserError
 
 router = APIRouter(prefix="/api/v1", tags=["configurations"])
 BASE_RECIPE = "demo"

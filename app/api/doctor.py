@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.inputs import AskId, ConfigSource, Database
-from app.api.replies import Json
-from storage import questions
+from app.api.http.inputs import AskId, ConfigSource, Database
+from app.api.http.replies import Json
+from storage.queue import requests
 
 router = APIRouter(prefix="/api/v1", tags=["doctor"])
 
@@ -23,13 +23,13 @@ def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
     """Queues a check of a configuration; its answer is under the id that is returned."""
     config = body.validated()
     payload = {"config": config.model_dump(mode="json"), "models": body.models}
-    return Json({"id": questions.ask(engine, "doctor", payload)}, 201)
+    return Json({"id": requests.ask(engine, "doctor", payload)}, 201)
 
 
 @router.get("/doctor/{ask_id}")
 def doctor_answer(engine: Database, ask_id: AskId) -> Response:
     """Its state (queued, running, done, failed), and as many findings as there are by now."""
-    found = questions.question_of(engine, ask_id)
+    found = requests.question_of(engine, ask_id)
     answer: dict[str, Any] = found.pop("answer") or {}
     return Json(
         {

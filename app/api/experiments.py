@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.inputs import Body, Database, Limit, Offset, Text
-from app.api.replies import Json
-from app.api.tables import csv_line
-from opd.config import UserError
-from opd.experiments import MAX_SEEDS, Experiment, experiments, merged
-from storage import experiments as store
-from storage import queries
+from app.api.http.inputs import Body, Database, Limit, Offset, Text
+from app.api.http.replies import Json
+from app.api.http.tables import csv_line
+from opd.errors import UserError
+from opd.experiments.definition import MAX_SEEDS, Experiment, experiments, merged
+from storage.comparison import experiment_results
+from storage.queue import experiments as store
 
 router = APIRouter(prefix="/api/v1", tags=["experiments"])
 ExperimentId = Annotated[str, Path(pattern=r"^exp-[a-z0-9]{1,28}$")]
@@ -48,7 +48,7 @@ def list_definitions() -> Response:
 @router.get("/experiments")
 def list_experiments(engine: Database, limit: Limit = 100, offset: Offset = 0) -> Response:
     """Those that run or were run, newest first."""
-    return Json(queries.experiments(engine, limit=limit, offset=offset))
+    return Json(experiment_results.experiments(engine, limit=limit, offset=offset))
 
 
 @router.post("/experiments", status_code=201)
@@ -71,13 +71,13 @@ def start_experiment(engine: Database, body: StartExperiment) -> Response:
 @router.get("/experiments/{experiment_id}")
 def get_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
     """Its state, its arms with their runs, and what came out so far."""
-    return Json(queries.experiment(engine, experiment_id))
+    return Json(experiment_results.experiment(engine, experiment_id))
 
 
 @router.get("/experiments/{experiment_id}/results.csv")
 def experiment_csv(engine: Database, experiment_id: ExperimentId) -> Response:
     """The table of results, a line an arm."""
-    lines = "".join(_lines(queries.experiment(engine, experiment_id)))
+    lines = "".join(_lines(experiment_results.experiment(engine, experiment_id)))
     headers = {"content-disposition": f'attachment; filename="{experiment_id}.csv"'}
     return Response(lines, media_type="text/csv", headers=headers)
 

@@ -5,16 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from app.api.inputs import MAX_OFFSET, Database, RolloutId, RunId
-from app.api.replies import Json
-from opd.config import UserError
-from storage import queries
+from app.api.http.inputs import MAX_OFFSET, Database, RolloutId, RunId
+from app.api.http.replies import Json
+from opd.errors import UserError
+from opd.loss import counterfactual
+from storage.insights import lab
 
 router = APIRouter(prefix="/api/v1", tags=["lab"])
-Settings = Annotated[queries.LabSettings, Query()]
+Settings = Annotated[counterfactual.LabSettings, Query()]
 
 
-class RunSettings(queries.LabSettings):
+class RunSettings(counterfactual.LabSettings):
     """And which steps."""
 
     first: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0
@@ -24,7 +25,7 @@ class RunSettings(queries.LabSettings):
 @router.get("/rollouts/{rollout_id}/lab")
 def get_lab(engine: Database, rollout_id: RolloutId, settings: Settings) -> Response:
     """Every token's loss under these settings, exact or between two bounds, and their sum."""
-    return Json(queries.lab_rollout(engine, rollout_id, settings))
+    return Json(lab.lab_rollout(engine, rollout_id, settings))
 
 
 @router.get("/rollouts/{rollout_id}/lab/{position}")
@@ -35,7 +36,7 @@ def get_lab_token(
     settings: Settings,
 ) -> Response:
     """One token under every objective."""
-    return Json(queries.lab_token(engine, rollout_id, position, settings))
+    return Json(lab.lab_token(engine, rollout_id, position, settings))
 
 
 @router.get("/runs/{run_id}/lab")
@@ -47,5 +48,5 @@ def get_run_lab(
         raise UserError(
             f"must be at least first, {settings.first} (got {settings.last})", where="last"
         )
-    found = queries.lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
+    found = lab.lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
     return Json(found)

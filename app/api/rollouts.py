@@ -6,15 +6,25 @@ from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app.api.inputs import MAX_OFFSET, Database, Limit, Offset, RolloutId, RunId, SearchText, Sort
-from app.api.payload import encode, etag
-from app.api.replies import Json
-from opd.config import FinishReason, Kind
-from storage import queries
+from app.api.http.inputs import (
+    MAX_OFFSET,
+    Database,
+    Limit,
+    Offset,
+    RolloutId,
+    RunId,
+    SearchText,
+    Sort,
+)
+from app.api.http.payload import encode, etag
+from app.api.http.replies import Json
+from opd.types import FinishReason, Kind
+from storage.insights import hot_tokens, token_classes
+from storage.read import rollouts, tokens
 
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 MAX_POSITIONS = 512
-ALL_COLUMNS = (*queries.MAIN_COLUMNS, *queries.EXTRA_COLUMNS)
+ALL_COLUMNS = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
 Place = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
 Nats = Annotated[float | None, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
@@ -44,7 +54,7 @@ class RolloutPage(Page):
 class TokenPage(Page):
     """Positions are bounded inclusively; values in nats from `min` up to below `max`."""
 
-    token_class: queries.TokenClass | None = Field(default=None, alias="class")
+    token_class: token_classes.TokenClass | None = Field(default=None, alias="class")
     token_id: Annotated[int | None, Field(ge=0, lt=2**32)] = None
     min_position: Place = None
     max_position: Place = None
@@ -61,7 +71,7 @@ def list_rollouts(
     engine: Database, run_id: RunId, asked: Annotated[RolloutPage, Query()]
 ) -> Response:
     """A page of the run's rollouts with their sums, sorted by one of them."""
-    return Json(queries.rollouts(engine, run_id, **asked.model_dump()))
+    return Json(rollouts.rollouts(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/runs/{run_id}/hot-tokens")
@@ -73,12 +83,12 @@ def list_hot_tokens(
     What asks about the rollout alone is answered from the index of each rollout's worst tokens
     (`source` is "index"), what asks about the token from the whole records ("records").
     """
-    return Json(queries.hot_tokens(engine, run_id, **asked.model_dump()))
+    return Json(hot_tokens.hot_tokens(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/rollouts/{rollout_id}")
 def get_rollout(engine: Database, rollout_id: RolloutId) -> Response:
-    return Json(queries.rollout(engine, rollout_id))
+    return Json(rollouts.rollout(engine, rollout_id))
 
 
 @router.get("/rollouts/{rollout_id}/tokens", response_class=Response)
@@ -88,13 +98,13 @@ def get_tokens(
     columns: Annotated[str, Query(pattern=r"^[a-z_,]{0,300}$")] = "",
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
-    """The tokens in binary form (see app/api/payload.py).
+    """The tokens in binary form (see app/api/http/payload.py).
 
     `columns`: names with commas between, or `all`; without it the main ones, and of the others
     those that fit into 24 bytes a token. The header's `more` names what was left out.
     """
     asked = tuple(columns.split(",")) if columns not in ("", "all") else ALL_COLUMNS
-    payload = encode(queries.tokens(engine, rollout_id, asked), whole=columns != "")
+    payload = encode(tokens.tokens(engine, rollout_id, asked), whole=columns != "")
     headers = {"etag": etag(payload), "cache-control": "private, no-cache"}
     if headers["etag"] in if_none_match:
         return Response(status_code=304, headers=headers)
@@ -109,5 +119,5 @@ def get_topk(
     count: Annotated[int, Query(ge=1, le=MAX_POSITIONS)] = 1,
 ) -> Response:
     """Both models' alternatives at `count` tokens from `position` on, as far as there are any."""
-    items = queries.topk_range(engine, rollout_id, position, count)
+    items = tokens.topk_range(engine, rollout_id, position, count)
     return Json({"items": items, "total": len(items)})

@@ -8,11 +8,21 @@ from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy import Engine
 from starlette.responses import Response, StreamingResponse
 
-from app.api.inputs import CancelRun, Database, EditRun, Limit, Offset, RunId, SearchText, StartRun
-from app.api.replies import Json
-from app.api.tables import csv_line
-from opd.config import RunStatus
-from storage import jobs, queries
+from app.api.http.inputs import (
+    CancelRun,
+    Database,
+    EditRun,
+    Limit,
+    Offset,
+    RunId,
+    SearchText,
+    StartRun,
+)
+from app.api.http.replies import Json
+from app.api.http.tables import csv_line
+from opd.types import RunStatus
+from storage.queue import jobs
+from storage.read import disk, runs
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 CSV_COLUMNS = [
@@ -55,7 +65,7 @@ def list_runs(
     offset: Offset = 0,
 ) -> Response:
     """A page of runs, newest first, each with what it takes on the disk."""
-    found = queries.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
+    found = runs.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
     data_dir = request.app.state.data_dir
     found["items"] = [_with_disk(item, data_dir) for item in found["items"]]
     return Json(found)
@@ -87,7 +97,7 @@ def runs_csv(engine: Database) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
-    return Json(_with_disk(queries.run(engine, run_id), request.app.state.data_dir))
+    return Json(_with_disk(runs.run(engine, run_id), request.app.state.data_dir))
 
 
 @router.patch("/runs/{run_id}")
@@ -134,23 +144,23 @@ def list_steps(
     engine: Database, run_id: RunId, after: Annotated[int, Query(ge=-1, le=10**9)] = -1
 ) -> Response:
     """The metrics of every step after `after`, one list a column."""
-    return Json(queries.steps(engine, run_id, after=after))
+    return Json(runs.steps(engine, run_id, after=after))
 
 
 @router.get("/runs/{run_id}/evaluations")
 def list_evaluations(engine: Database, run_id: RunId) -> Response:
-    return Json(queries.evaluations(engine, run_id))
+    return Json(runs.evaluations(engine, run_id))
 
 
 def _with_disk(item: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     """The run with the bytes of its folder: of checkpoints, of other files, and of all."""
-    return {**item, "disk": queries.disk_use(data_dir, item["id"])}
+    return {**item, "disk": disk.disk_use(data_dir, item["id"])}
 
 
 def _csv_lines(engine: Engine) -> Iterator[str]:
     yield csv_line(CSV_COLUMNS)
     offset = 0
-    while items := queries.runs(engine, limit=PAGE, offset=offset)["items"]:
+    while items := runs.runs(engine, limit=PAGE, offset=offset)["items"]:
         for item in items:
             yield csv_line(item.get(column) for column in CSV_COLUMNS)
         offset += len(items)

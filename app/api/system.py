@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.inputs import MAX_OFFSET, Database, RunId
-from app.api.replies import Json
-from storage import queries
+from app.api.http.inputs import MAX_OFFSET, Database, RunId
+from app.api.http.replies import Json
+from storage import locks
+from storage.read import runs
 
 router = APIRouter(prefix="/api/v1", tags=["system"])
 LOG_BYTES = 65_536
@@ -39,7 +40,7 @@ def read_log(
     limit: Annotated[int, Query(ge=16, le=MAX_LOG_BYTES)] = LOG_BYTES,
 ) -> Response:
     """A piece of the job's output from byte `offset`; without one, the end of it."""
-    queries.run(engine, run_id)  # raises for a run that does not exist
+    runs.run(engine, run_id)  # raises for a run that does not exist
     path = log_path(request.app.state.data_dir, run_id)
     if path is None:
         return Json({"text": "", "next": 0, "size": 0})
@@ -67,7 +68,7 @@ def _decoded(data: bytes) -> tuple[str, int]:
 
 def supervisor_alive(data_dir: Path) -> bool:
     """Whether a supervisor holds its lock."""
-    return queries.held(data_dir / "supervisor.lock")
+    return locks.held(data_dir / "supervisor.lock")
 
 
 def _version() -> str:

@@ -22,8 +22,8 @@ from opd.bundled.make import HERE, save
 from opd.bundled.office import SKILLS, SOURCES, rows
 from opd.bundled.tokenizer import CONTEXT, EOS, PAD, UNK, build_tokenizer
 from opd.bundled.training import Schedule, Trace, sample, train
-from opd.data_settings import DataConfig
-from opd.grading import grade
+from opd.config.data import DataConfig
+from opd.grading.graders import grade
 
 ROLES = ["<system>", "<user>", "<assistant>"]
 TEMPLATE = (

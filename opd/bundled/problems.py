@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from opd.grading import THINK_END, exact
+from opd.grading.graders import THINK_END, exact
 
 Split = Literal["train", "eval"]
 

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from opd.config import RunConfig, check_inputs
+from opd.config.run import RunConfig, check_inputs
 from opd.doctor.examine import memory_of, report, static
 from opd.doctor.findings import Finding, refused
 from opd.doctor.pace import ASSUMED, Pace, pace
-from opd.experiment_plan import Planner
-from opd.experiments import Experiment, Stage
-from opd.types import UserError
+from opd.errors import UserError
+from opd.experiments.definition import Experiment, Stage
+from opd.experiments.plan import Planner
 
 Counted = Sequence[tuple[str, RunConfig, int]]  # arm, configuration, how many runs of it
 SAME_AS_ITSELF = "nothing-to-learn"  # true of a stand-in, not of the trained run

@@ -5,19 +5,19 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from opd import cost
-from opd.config import RunConfig
-from opd.data import Prompt, load_prompts
+from opd.config.run import RunConfig
+from opd.data.prompts import Prompt, load_prompts
 from opd.doctor.agreement import check_rehearsal
 from opd.doctor.findings import Finding, refused
 from opd.doctor.machine import check_device
+from opd.doctor.memory import estimate
 from opd.doctor.pace import EFFICIENCY, duration
 from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
-from opd.loading import Loaded, Outside, load
-from opd.memory import estimate
-from opd.models import context_of, pick_device
-from opd.sampling import Stopped
-from opd.types import UserError
+from opd.errors import UserError
+from opd.models import cost
+from opd.models.load import context_of, pick_device
+from opd.sampling.sample import Stopped
+from opd.training.loading import Loaded, Outside, load
 
 PRODUCT = 1024  # rows and columns of the product that measures the device
 
@@ -91,7 +91,7 @@ def _time(rehearsal: Rehearsal) -> Finding:
 
     Sampling takes about as long a token whatever the number of rows, so its time is seconds a
     token of the longest answer, times answers' usual length, times batches. Training is
-    `opd.cost`'s FLOPs over EFFICIENCY of what a matrix product reaches.
+    `opd.models.cost`'s FLOPs over EFFICIENCY of what a matrix product reaches.
     """
     config, pair = rehearsal.config, rehearsal.loaded.pair
     lengths = [len(w.sample.completion_ids) for w in rehearsal.written]

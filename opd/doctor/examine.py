@@ -8,15 +8,15 @@ prompts.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from opd.config import RunConfig
+from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine import check_host
+from opd.doctor.memory import Estimate, estimate
 from opd.doctor.models import check_pair, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
-from opd.loading import Outside
-from opd.memory import Estimate, estimate
-from opd.types import UserError
+from opd.errors import UserError
+from opd.training.loading import Outside
 
 
 def examine(config: RunConfig, *, models: bool, outside: Outside) -> Iterator[Finding]:

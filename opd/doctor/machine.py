@@ -1,4 +1,4 @@
-"""Whether the run fits this machine, by the estimate of `opd.memory`."""
+"""Whether the run fits this machine, by the estimate of `opd.doctor.memory`."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from typing import Any
 
 import psutil
 
-from opd.config import RunConfig
+from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, Severity, size
-from opd.memory import Estimate
+from opd.doctor.memory import Estimate
 
 MARGIN = 1.15  # what allocators keep beyond what is asked for, and what the estimate leaves out
 CONTEXT = 600_000_000  # bytes of a GPU's context and its libraries' workspaces

@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from opd.config import RunConfig
+from opd.config.folders import RUN_REFERENCE
+from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
-from opd.folders import RUN_REFERENCE
-from opd.models import differing_ids, load_tokenizer
-from opd.shapes import Shape, folder_at_hand, shape_of
-from opd.types import UserError
+from opd.errors import UserError
+from opd.models.architecture import Shape, folder_at_hand, shape_of
+from opd.models.load import differing_ids, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _absent(reference: str, where: str) -> Finding:
 
 def stops_of(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     """The ids that end an answer, from generation_config.json, else config.json, and the
-    tokenizer: as `opd.models.stop_ids`, without the model."""
+    tokenizer: as `opd.models.load.stop_ids`, without the model."""
     declared: Any = None
     for name in ("generation_config.json", "config.json"):
         if declared is None and (folder / name).is_file():

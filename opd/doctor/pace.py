@@ -7,12 +7,12 @@ estimate of memory does. Loading, checkpoints and lm-eval come on top. The GPU a
 
 from dataclasses import dataclass
 
-from opd import cost
-from opd.config import RunConfig
-from opd.data_settings import PROBES
-from opd.memory import BYTES, Load
-from opd.model_settings import RouteConfig
-from opd.shapes import Shape, shape_of
+from opd.config.data import PROBES
+from opd.config.models import RouteConfig
+from opd.config.run import RunConfig
+from opd.doctor.memory import BYTES, Load
+from opd.models import cost
+from opd.models.architecture import Shape, shape_of
 
 EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
 PEAK = 165e12  # FLOPs a second in bfloat16 of a GeForce RTX 4090, by its data sheet
@@ -88,7 +88,7 @@ def _cost(shape: Shape) -> cost.ModelCost:
 
 
 def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float:
-    """FLOPs of a step's update, as `opd.meter` counts them."""
+    """FLOPs of a step's update, as `opd.training.step_flops` counts them."""
     model, lengths = _cost(student), [load.row] * rows
     adapter = config.student.lora is not None
     again = config.student.gradient_checkpointing + (config.objective.reference_kl > 0)

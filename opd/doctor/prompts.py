@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.config import RunConfig
-from opd.data import Prompt, PromptSet, load_prompts, rendered
-from opd.data_settings import DataConfig
+from opd.config.data import DataConfig
+from opd.config.folders import BUNDLED_DATA, is_local
+from opd.config.run import RunConfig
+from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import Known, Models
-from opd.folders import BUNDLED_DATA, is_local
-from opd.types import UserError
+from opd.errors import UserError
 
 UNLIMITED = 2**31
 LOOKED_AT = 256  # prompts whose rendering for teachers is tried

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from opd.config import RunConfig
-from opd.data import Prompt
-from opd.forward import completion_hidden
-from opd.loading import Loaded, Outside
-from opd.model_settings import TeacherConfig
-from opd.models import declared_stops
-from opd.panel import Panel, read
-from opd.rollouts import Writer, Written, sequences, write_evaluation
-from opd.scoring import Scoring, batch_of, reader_of, scored, student_pieces
-from opd.teachers import LocalTeacher
+from opd.config.models import TeacherConfig
+from opd.config.run import RunConfig
+from opd.data.prompts import Prompt
+from opd.models.forward import completion_hidden
+from opd.models.load import declared_stops
+from opd.teachers.local import LocalTeacher
+from opd.teachers.routing import Panel, read
+from opd.training.loading import Loaded, Outside
+from opd.training.rollouts import Writer, Written, sequences, write_evaluation
+from opd.training.scoring import Scoring, batch_of, reader_of, scored, student_pieces
 from opd.types import TokenRecord
 
 PROMPTS = 8

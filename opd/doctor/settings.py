@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from opd.config import RunConfig
+from opd.config.models import RouteConfig
+from opd.config.run import RunConfig
 from opd.doctor.findings import Finding
-from opd.memory import trained_parameters
-from opd.model_settings import RouteConfig
-from opd.shapes import Shape, shape_of
-from opd.types import UserError
+from opd.doctor.memory import trained_parameters
+from opd.errors import UserError
+from opd.models.architecture import Shape, shape_of
 
 # Published runs take 1e-4 for adapters and 5e-5 for all weights of models of 8B; the bundled pair
 # of a million weights learns best near 1e-3. Ten times beyond those, runs were seen to break.

@@ -1,0 +1,106 @@
+"""REST routes of runs side by side."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator, BaseModel, Field
+from starlette.responses import Response
+
+from app.api.http.inputs import RUN_ID, Database, Offset, Text
+from app.api.http.replies import Json
+from app.api.http.tables import csv_line
+from storage.comparison import compare as stored_compare
+from storage.comparison import curves
+from storage.read import disk
+
+router = APIRouter(prefix="/api/v1", tags=["comparing"])
+DISK = ("checkpoints", "other", "files")
+
+
+def _ids(text: str) -> str:
+    if not all(re.fullmatch(RUN_ID, part) for part in text.split(",")):
+        raise ValueError("must be run ids with commas between, such as run-abc,run-def")
+    return text
+
+
+Runs = Annotated[str, Field(max_length=2_000), AfterValidator(_ids)]
+Metric = Annotated[Text, Field(max_length=420)]
+
+
+class Asked(BaseModel):
+    """As queries.Question; runs with commas between."""
+
+    runs: Runs
+    x: curves.Axis = "step"
+    metric: Metric = stored_compare.Question.metric
+    second: Metric = ""
+    target: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    direction: Literal["auto"] | curves.Direction = "auto"
+    baseline: Annotated[str, Field(pattern=f"^({RUN_ID})?$")] = ""
+    interpolate: bool = False
+    smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.0
+    band: curves.Band = "range"
+
+    def question(self) -> stored_compare.Question:
+        return stored_compare.Question(**{**self.model_dump(), "runs": self.runs.split(",")})
+
+
+@router.get("/compare")
+def compare(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
+    """Curves, what a threshold costs, with ratios, what differs, and groups of seeds."""
+    return Json(_compared(request, engine, asked.question()))
+
+
+@router.get("/compare.csv")
+def compare_csv(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
+    """The table of thresholds, a line a run."""
+    found = _compared(request, engine, asked.question())
+    headers = {"content-disposition": 'attachment; filename="compare.csv"'}
+    return Response("".join(_lines(found)), media_type="text/csv", headers=headers)
+
+
+@router.get("/compare/prompts")
+def compare_prompts(
+    engine: Database,
+    runs: Annotated[Runs, Query()],
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    offset: Offset = 0,
+) -> Response:
+    """Prompts that all the runs have, each with every run's newest rollout."""
+    return Json(stored_compare.shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
+
+
+def _compared(
+    request: Request, engine: Database, question: stored_compare.Question
+) -> dict[str, Any]:
+    found = stored_compare.comparison(engine, question)
+    for run in found["runs"]:
+        run["disk"] = disk.disk_use(request.app.state.data_dir, run["id"])
+    return found
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    reach = found["reach"]
+    yield csv_line(
+        [
+            *("id", "name", "status", "seed", "metric", "direction", "target", "interpolated"),
+            *("best", "reached", *(f"{axis}_to_target" for axis in curves.AXES)),
+            *("baseline", *(f"{axis}_ratio" for axis in curves.AXES)),
+            *("steps", "tokens", "flops", "training_seconds", "record_bytes"),
+            *(f"disk_{part}_bytes" for part in DISK),
+        ]
+    )
+    for run, item in zip(found["runs"], reach["items"], strict=True):
+        costs = item["costs"] or {}
+        yield csv_line(
+            [
+                *(run[name] for name in ("id", "name", "status", "seed")),
+                *(reach[name] for name in ("metric", "direction", "target", "interpolated")),
+                *(item["best"], item["reached"], *(costs.get(axis) for axis in curves.AXES)),
+                *(reach["baseline"], *(item["ratio"][axis] for axis in curves.AXES)),
+                *(run[name] for name in ("step", "tokens", "flops", "training_seconds", "bytes")),
+                *(run["disk"][part] for part in DISK),
+            ]
+        )

@@ -1,0 +1,138 @@
+"""What the REST routes take: identifiers, pages of lists, and configurations within bounds."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import Engine
+
+from opd.config.recipes import recipe
+from opd.config.run import MAX_YAML_BYTES, RunConfig, check_inputs, load_yaml, parse, with_overrides
+from opd.errors import ConfigError, UserError
+
+MAX_CONFIG_VALUES = 5_000
+MAX_CONFIG_DEPTH = 12
+MAX_OFFSET = 1_000_000_000
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+async def engine_of(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+Database = Annotated[Engine, Depends(engine_of)]
+RUN_ID = "run-[a-z0-9-]{1,80}"
+ROLLOUT_ID = "roll-[a-z0-9-]{1,120}"
+RunId = Annotated[str, Path(pattern=f"^{RUN_ID}$")]
+RolloutId = Annotated[str, Path(pattern=f"^{ROLLOUT_ID}$")]
+AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+Step = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+Sort = Annotated[str, Query(pattern=r"^-?[a-z_]{1,40}$")]
+Text = Annotated[str, AfterValidator(_storable)]
+SearchText = Annotated[Text, Query(max_length=500)]
+Tag = Annotated[Text, Field(min_length=1, max_length=100)]
+Name = Annotated[Text, Field(max_length=200)]
+RunName = Annotated[str, Field(pattern=f"^{RUN_ID}$")]
+RolloutName = Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ConfigSource(Body):
+    """A configuration: as data, as YAML text, or as a recipe; each with assignments on top."""
+
+    config: dict[str, Any] | None = None
+    yaml: Annotated[Text, Field(max_length=MAX_YAML_BYTES)] | None = None
+    recipe: Annotated[Text, Field(max_length=100)] | None = None
+    set: list[Annotated[Text, Field(max_length=2000)]] = Field(default=[], max_length=200)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "ConfigSource":
+        if self.config is not None and self.yaml is not None:
+            raise ValueError("give config or yaml, not both")
+        if self.config is None and self.yaml is None and self.recipe is None:
+            raise ValueError("give one of config, yaml, recipe")
+        return self
+
+    def validated(self) -> RunConfig:
+        """The configuration. Raises ConfigError, UserError.
+
+        `recipe` beside `config` or `yaml` only says where that came from.
+        """
+        if self.config is not None:
+            data = self.config
+        elif self.yaml is not None:
+            data = load_yaml(self.yaml)
+        else:
+            data = recipe(self.recipe or "").config
+        check_size(data)
+        return check_inputs(parse(with_overrides(data, self.set)))
+
+
+class StartRun(ConfigSource):
+    name: Name | None = None
+    request_key: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    parent: RunName | None = None
+    tags: list[Tag] = Field(default=[], max_length=50)
+
+
+class EditRun(Body):
+    name: Annotated[Name, Field(min_length=1)] | None = None
+    tags: list[Tag] | None = Field(default=None, max_length=50)
+    notes: Annotated[Text, Field(max_length=20_000)] | None = None
+
+
+class CancelRun(Body):
+    mode: Literal["save", "discard"] = "save"
+
+
+def check_size(data: Any) -> None:
+    """Refuses data too large, too deep or not storable as text, before anything walks it by name.
+
+    A loop over a stack: the depth of hostile data must not become the depth of calls.
+    """
+    stack, values, characters = [(data, 0)], 0, 0
+    while stack:
+        node, depth = stack.pop()
+        values += 1
+        if values > MAX_CONFIG_VALUES or characters > MAX_YAML_BYTES:
+            raise _problem(f"over {MAX_CONFIG_VALUES} values or {MAX_YAML_BYTES} characters")
+        if depth > MAX_CONFIG_DEPTH:
+            raise _problem(f"nested deeper than {MAX_CONFIG_DEPTH} levels")
+        if isinstance(node, str):
+            characters += len(node)
+            _check_text(node)
+        elif isinstance(node, dict):
+            stack += [(part, depth + 1) for pair in node.items() for part in pair]
+        elif isinstance(node, list):
+            stack += [(part, depth + 1) for part in node]
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise _problem("text must not hold a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _problem("text must be valid Unicode") from None
+
+
+def _problem(message: str) -> ConfigError:
+    return ConfigError([{"field": "", "message": message}])
+
+
+def problems_of(error: UserError) -> list[dict[str, str]]:
+    """The problems of a configuration that was refused, one entry a field."""
+    if isinstance(error, ConfigError):
+        return error.problems
+    return [{"field": error.where, "message": error.message}]

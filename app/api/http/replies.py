@@ -1,0 +1,112 @@
+"""What the REST routes answer: JSON by orjson, and errors as small objects, never a trace."""
+
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from opd.errors import ConfigError, UserError
+
+STATUS_OF_KIND = {
+    "not found": 404,
+    "running": 409,
+    "not running": 409,
+    "not resumable": 409,
+    "damaged record": 409,
+    "busy": 429,
+    "locked": 503,
+    "disk full": 507,
+}
+MAX_PROBLEMS = 50
+MAX_MESSAGE = 1_000
+
+
+class Error(BaseModel):
+    """What went wrong, in a sentence; where; and of which kind."""
+
+    error: str
+    where: str = ""
+    kind: str = ""
+
+
+class Problem(BaseModel):
+    field: str
+    message: str
+
+
+class Problems(BaseModel):
+    """What is wrong with the input, one entry a field."""
+
+    problems: list[Problem]
+
+
+class Json(Response):
+    """A JSON response; numbers that JSON lacks (NaN, infinities) become null."""
+
+    media_type = "application/json"
+
+    def __init__(self, content: Any, status_code: int = 200) -> None:
+        super().__init__(content, status_code, headers={"cache-control": "no-store"})
+
+    def render(self, content: Any) -> bytes:
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+        return orjson.dumps(content, option=options)
+
+
+def problems_reply(problems: list[dict[str, str]]) -> Json:
+    return Json({"problems": shown_problems(problems)}, 422)
+
+
+def shown_problems(problems: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The first problems, cut to a readable length, as text that JSON can carry."""
+    return [
+        {"field": _clean(p["field"]), "message": _clean(p["message"])}
+        for p in problems[:MAX_PROBLEMS]
+    ]
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Every error that input can cause becomes JSON with a 4xx status."""
+    app.add_exception_handler(ConfigError, _config_error)
+    app.add_exception_handler(UserError, _user_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _config_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ConfigError)
+    return problems_reply(error.problems)
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UserError)
+    content = {"error": _clean(error.message), "where": _clean(error.where), "kind": error.kind}
+    return Json(content, STATUS_OF_KIND.get(error.kind, 422))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problems_reply(
+        [
+            {
+                "field": ".".join(str(part) for part in e["loc"][1:]),
+                "message": str(e["msg"]).removeprefix("Value error, "),
+            }
+            for e in error.errors()[:MAX_PROBLEMS]
+        ]
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reply = Json({"error": _clean(str(error.detail))}, error.status_code)
+    reply.headers.update(error.headers or {})
+    return reply
+
+
+def _clean(text: str) -> str:
+    return text[:MAX_MESSAGE].encode("utf-8", "replace").decode()

@@ -1,0 +1,176 @@
+"""REST routes of what-if and chat: the model process answers, its questions are read here."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from app.api.http.inputs import AskId, Body, Database, RolloutId, RolloutName, RunName, Text
+from app.api.http.replies import Json
+from opd.config.recipes import recipe
+from opd.errors import UserError
+from storage.queue import model_state, requests
+from storage.read import rollouts, runs
+from storage.write import branches
+
+router = APIRouter(prefix="/api/v1", tags=["asking"])
+MAX_TEXT = 20_000  # characters
+MAX_ID = 10_000_000
+MAX_STEP = 1_000_000_000
+BASE_RECIPE = "demo"
+Speaker = Literal["student", "teacher"]
+Checkpoint = Literal["newest", "start"] | Annotated[int, Field(ge=0, le=MAX_STEP)]
+
+
+class Sampled(Body):
+    """How a model goes on; temperature 0 takes the likeliest token and is scored at 1."""
+
+    checkpoint: Checkpoint = "newest"
+    temperature: float = Field(1.0, ge=0, le=10)
+    max_new_tokens: int = Field(128, ge=1, le=2048)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+
+class WhatIf(Sampled):
+    """Another choice at a completion token of a rollout: a token's id, or a text."""
+
+    rollout: RolloutName
+    position: int = Field(ge=0, le=MAX_STEP)
+    token: int | None = Field(None, ge=0, le=MAX_ID)
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_TEXT)] | None = None
+    authors: list[Speaker] = Field(["student", "teacher"], min_length=1, max_length=2)
+    samples: int = Field(1, ge=1, le=8)
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "WhatIf":
+        if (self.token is None) == (self.text is None):
+            raise ValueError("give token or text, one of them")
+        return self
+
+
+class Message(Body):
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[Text, Field(max_length=MAX_TEXT)]
+
+
+class Chat(Sampled):
+    """What was said so far to each speaker; the models are those of a run or of a recipe."""
+
+    run: RunName | None = None
+    recipe: Annotated[Text, Field(max_length=100)] = BASE_RECIPE
+    conversations: dict[Speaker, Annotated[list[Message], Field(min_length=1, max_length=100)]]
+
+    @model_validator(mode="after")
+    def _ends_with_a_question(self) -> "Chat":
+        if not self.conversations:
+            raise ValueError("conversations: at least one speaker is to be asked")
+        for speaker, messages in self.conversations.items():
+            if messages[-1].role != "user" or not messages[-1].content:
+                raise ValueError(f"conversations.{speaker}: the last message must be the user's")
+            length = sum(len(m.content) for m in messages)
+            if length > MAX_TEXT:
+                raise ValueError(
+                    f"conversations.{speaker}: has {length} characters, at most {MAX_TEXT}"
+                )
+        return self
+
+
+class Keep(Body):
+    reply: int = Field(0, ge=0, le=1)
+
+
+@router.post("/what-if", status_code=201)
+def ask_what_if(engine: Database, body: WhatIf) -> Response:
+    """Queues a question; its answer names the branches that were kept, as rollouts of the run."""
+    parent = rollouts.rollout(engine, body.rollout)
+    if body.position >= parent["tokens"]:
+        raise UserError(
+            f"must be 0 to {parent['tokens'] - 1}, the rollout's last token (got {body.position})",
+            where="position",
+        )
+    payload = body.model_dump(mode="json")
+    run = runs.run(engine, parent["run_id"])
+    payload |= {"run": run["id"], "checkpoint": _step(run, body.checkpoint)}
+    return Json({"id": requests.ask(engine, "what-if", payload)}, 201)
+
+
+@router.post("/chat", status_code=201)
+def ask_chat(engine: Database, body: Chat) -> Response:
+    """Queues a question; its answer holds the replies, token by token while they are written."""
+    payload = body.model_dump(mode="json")
+    if body.run is not None:
+        run = runs.run(engine, body.run)
+        payload |= {"checkpoint": _step(run, body.checkpoint), "recipe": None}
+    else:
+        recipe(body.recipe)  # raises for one that is not there
+        payload["checkpoint"] = None
+    return Json({"id": requests.ask(engine, "chat", payload)}, 201)
+
+
+@router.post("/chat/{ask_id}/keep", status_code=201)
+def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
+    """Queues a question that stores a reply as a rollout of the run, scored by both models."""
+    found = requests.asked(engine, ask_id)
+    replies = (found["answer"] or {}).get("replies", [])
+    if found["kind"] != "chat" or found["state"] != "done":
+        raise UserError("only a chat that was answered can be kept", where=ask_id)
+    if body.reply >= len(replies):
+        raise UserError(f"must be 0 to {len(replies) - 1} (got {body.reply})", where="reply")
+    if found["payload"]["run"] is None:
+        raise UserError(
+            "this chat belongs to no run, so there is nowhere to keep it; choose a run", where="run"
+        )
+    payload = found["payload"] | {"reply": replies[body.reply]}
+    return Json({"id": requests.ask(engine, "keep", payload)}, 201)
+
+
+@router.get("/questions/{ask_id}")
+def get_question(engine: Database, ask_id: AskId) -> Response:
+    """Its state (queued, running, done, failed), what is being done, and the answer by now."""
+    return Json(requests.question_of(engine, ask_id))
+
+
+@router.delete("/questions/{ask_id}")
+def cancel_question(engine: Database, ask_id: AskId) -> Response:
+    """Ends a question that nobody waits for any more; one that has ended stays as it is."""
+    requests.fail(engine, ask_id, "stopped by whoever asked", kind="cancelled")
+    return Json(requests.question_of(engine, ask_id))
+
+
+@router.get("/rollouts/{rollout_id}/branches")
+def list_branches(engine: Database, rollout_id: RolloutId) -> Response:
+    """The branches that left a rollout, by position, and what it left itself."""
+    return Json(branches.branches(engine, rollout_id))
+
+
+@router.get("/models/state")
+def models_state(request: Request) -> Response:
+    """What the model process has in memory: asleep, awake, loading or ready, and which models."""
+    return Json(model_state.model_state(request.app.state.data_dir))
+
+
+def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:
+    """The checkpoint's step; None for the start. Raises UserError that says what there is."""
+    if run["source"] == "import":
+        raise UserError(
+            "an imported run names no models to go on with; train one, or take a recipe's models",
+            where="run",
+        )
+    if asked == "start":
+        return None
+    steps = [c["step"] for c in run["checkpoints"]]
+    if not steps:
+        raise UserError(
+            'the run has no checkpoint yet; "start" takes the models that it started from',
+            where="checkpoint",
+        )
+    if asked == "newest":
+        return int(steps[-1])
+    if asked not in steps:
+        there = ", ".join(map(str, steps))
+        raise UserError(
+            f'the run has no checkpoint of step {asked}; it has {there}, and "start"',
+            where="checkpoint",
+        )
+    return int(asked)

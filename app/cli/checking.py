@@ -1,0 +1,170 @@
+"""`opd doctor`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.inspect_runs import Json
+from app.cli.output import json_line, plain, result, say, table
+from app.cli.training import configuration
+from opd.errors import UserError
+
+if TYPE_CHECKING:
+    from opd.experiments.definition import Experiment
+
+HEADS = {"error": "Errors", "warning": "Warnings", "info": "Good to know", "ok": "In order"}
+
+
+def doctor(
+    place: Place,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE_OR_FILE", help="A recipe, an experiment, or a YAML file of either."
+        ),
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field; may be repeated."),
+    ] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Loads no models and uses no network.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Checks a run, or every arm of an experiment, before it is started."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars would stand between the lines
+    definition = _experiment(source, assignments or [])
+    if definition is not None:
+        _check_experiment(definition, json)
+    config, _ = configuration(source, assignments or [])
+    from app.worker.references import names_runs, resolved
+    from opd.doctor.examine import examine, report
+    from opd.training.loading import Outside
+
+    if names_runs(config):
+        config = resolved(place.engine(), place.data_dir, config)
+    outside = Outside(say=lambda text: say(plain(f"{text} …")))
+    found = report(config, list(examine(config, models=not static, outside=outside)))
+    if json:
+        json_line(found)
+    else:
+        _show(found)
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
+    """The experiment of that name or file; None for what is a run. Raises UserError."""
+    from opd.config.recipes import recipes
+    from opd.config.run import read_file
+    from opd.experiments.definition import experiment, experiments, with_settings
+
+    path = Path(source).expanduser()
+    names, known = [r.name for r in recipes()], [e.name for e in experiments()]
+    if source in names:
+        return None
+    if source not in known:
+        if not path.is_file():
+            raise UserError(
+                f"no recipe, experiment or file of this name; recipes: {', '.join(names)}; "
+                f"experiments: {', '.join(known)}",
+                where=source,
+            )
+        if "arms" not in read_file(path):
+            return None
+    return with_settings(experiment(source), assignments)
+
+
+def _check_experiment(definition: "Experiment", json: bool) -> NoReturn:
+    from opd.doctor.arms import examine_experiment
+
+    found = examine_experiment(definition, lambda text: say(plain(f"{text} …")))
+    if json:
+        json_line(found)
+    else:
+        _show({"findings": _by_finding(found["arms"]), "memory": None})
+        _show_arms(found, definition)
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+def _by_finding(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of all arms, equal ones once, with the labels of their arms."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for arm in arms:
+        for finding in arm["findings"]:
+            same = tuple(finding[n] for n in ("severity", "title", "text", "advice"))
+            found.setdefault(same, {**finding, "arms": []})["arms"].append(arm["label"])
+    every = [arm["label"] for arm in arms]
+    return [
+        {**f, "arms": ["every arm"] if f["arms"] == every else f["arms"]} for f in found.values()
+    ]
+
+
+def _show_arms(found: dict[str, Any], definition: "Experiment") -> None:
+    from opd.doctor.pace import duration
+
+    def of(seconds: float | None) -> str:
+        return "–" if seconds is None else duration(seconds)
+
+    rows = [
+        (
+            plain(arm["label"]),
+            "–" if arm["memory"] is None else f"{arm['memory']['device'] / 1e9:.1f}",
+            of(arm["seconds_per_step"]),
+            of(arm["seconds"]),
+        )
+        for arm in found["arms"]
+    ]
+    result("")
+    table(("arm", "GB", "a step", "a run"), rows, right="GB,a step,a run")
+    memory = found["memory"]
+    result(f"\nAt most {memory['device'] / 1e9:.1f} GB of the device's memory")
+    for field in memory["unknown"]:
+        result(plain(f"{field} is not counted: its size is not known here"))
+    heads: tuple[tuple[Literal["full", "quick"], str], ...] = (
+        ("full", "In full"),
+        ("quick", "A quick look"),
+    )
+    for name, what in heads:
+        hours, stated = found[name]["hours"], definition.minutes.get(name)
+        time = "" if stated is None else f", {stated:g} min as its file says"
+        time = time if hours is None else f", up to {duration(3600 * hours)}"
+        result(f"{what}: {found[name]['runs']} runs{time}")
+    if found["full"]["hours"] is not None:
+        result(f"Assumed: {found['assumed']}")
+
+
+def _show(found: dict[str, Any]) -> None:
+    for severity, head in HEADS.items():
+        chosen = [f for f in found["findings"] if f["severity"] == severity]
+        if chosen:
+            result(f"\n{head}")
+        for finding in chosen:
+            labels = f" [{', '.join(finding['arms'])}]" if "arms" in finding else ""
+            result(plain(f"  {finding['title']}{labels}"))
+            if severity != "ok":
+                result(plain(f"    {finding['text']}"))
+            if finding["advice"]:
+                result(plain(f"    → {finding['advice']}"))
+    if found["memory"] is not None:
+        _memory(found["memory"])
+
+
+def _memory(memory: dict[str, Any]) -> None:
+    rows = [
+        (p["name"], _where(p), f"{p['bytes'] / 1e9:.3f}", p["formula"]) for p in memory["parts"]
+    ]
+    rows.append(("in all, at the worst moment", "device", f"{memory['device'] / 1e9:.3f}", ""))
+    if memory["host"]:
+        rows.append(("in all", "host", f"{memory['host'] / 1e9:.3f}", ""))
+    result("")
+    table(("memory", "when", "GB", "formula"), rows, right="GB")
+    for field in memory["unknown"]:
+        result(plain(f"{field} is not counted: its size is not known here"))
+
+
+def _where(part: dict[str, Any]) -> str:
+    return "host" if part["where"] == "host" else str(part["phase"])

@@ -1,0 +1,88 @@
+"""Where a command works: the options that every command takes, and what they open."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DATABASE_VARIABLE = "OPD_DATABASE_URL"
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="OPD_DATA_DIR",
+        help="Folder of the database, logs and checkpoints.",
+        file_okay=False,
+        show_default="~/.opd-studio",
+    ),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        envvar=DATABASE_VARIABLE,
+        help="Database in place of the SQLite file in the data directory.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    data_dir: Path
+    database_url: str | None
+
+    def engine(self) -> "Engine":
+        """The database, made or migrated as needed. Raises UserError."""
+        from opd.errors import UserError
+        from storage.engine import open_database
+
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot be created: {error.strerror}", where=f"--data-dir {self.data_dir}"
+            ) from None
+        return open_database(self.database_url or self.data_dir)
+
+    def environment(self) -> dict[str, str]:
+        """What child processes need to find the same database; a URL may hold a password, so it
+        goes where other users of the machine cannot read it."""
+        return os.environ | ({DATABASE_VARIABLE: self.database_url} if self.database_url else {})
+
+
+def placed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `--data-dir` and `--database-url`, handed to it as its first parameter."""
+    own = inspect.signature(command, eval_str=True)
+    shared = [
+        inspect.Parameter(
+            "data_dir", inspect.Parameter.KEYWORD_ONLY, default=_default(), annotation=DataDir
+        ),
+        inspect.Parameter(
+            "database_url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DatabaseUrl
+        ),
+    ]
+
+    @functools.wraps(command)
+    def run(data_dir: Path, database_url: str | None, **values: Any) -> Any:
+        place = Place(data_dir.expanduser().absolute(), database_url)
+        return command(place, **values)
+
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in list(own.parameters.values())[1:]
+    ]
+    run.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*parameters, *shared)}
+    return run
+
+
+def _default() -> Path:
+    return Path("~/.opd-studio")

@@ -1,0 +1,217 @@
+"""`opd experiment`."""
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.inspect_runs import Json
+from app.cli.output import json_line, json_list, plain, result, say, scaled, table
+from opd.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+ID = re.compile(r"exp-[a-z0-9]{1,28}")
+EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "stopped": 130}
+SHOWN = (
+    *("name", "label", "n", "reached", "score", "low", "high", "steps_to_target"),
+    *("tokens_to_target", "flops_to_target", "seconds_to_target", "chosen", "choices", "cells"),
+)
+
+
+def experiment(
+    place: Place,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME_OR_FILE]",
+            help="An experiment, a YAML file, or exp-… to go on with; none: all are listed.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Runs of each arm.", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two seeds with the stored best values: for a look.")
+    ] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field of all arms."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A whole comparison: several arms, several seeds, as ordinary runs, and its table."""
+    if name is None:
+        _list(json)
+        return
+    from app.worker.process import this_process
+    from storage.comparison import experiment_results
+    from storage.queue import experiments
+
+    engine, owner = place.engine(), this_process()
+    if ID.fullmatch(name):
+        if seeds is not None or quick or assignments:
+            raise UserError("goes on as it was begun; give no other option", where=name)
+        exp = name
+        _take_up(place, engine, exp)
+    else:
+        from opd.experiments.definition import experiment as named
+        from opd.experiments.definition import with_settings
+
+        definition = with_settings(named(name), assignments or [])
+        exp = experiments.create_experiment(
+            engine, definition, quick=quick, seeds=seeds, owner=owner
+        )
+    _to_the_end(place, engine, exp)
+    found = experiment_results.experiment(engine, exp)
+    if json:
+        json_line(outcome(found))
+    else:
+        _tell(found)
+    raise typer.Exit(EXIT_CODES.get(found["status"], 1))
+
+
+def outcome(found: dict[str, Any]) -> dict[str, Any]:
+    """The object that ends `--json`."""
+    facts = (
+        *(
+            "id",
+            "fingerprint",
+            "name",
+            "title",
+            "status",
+            "error_text",
+            "quick",
+            "seeds",
+            "command",
+        ),
+        *("created_at", "finished_at", "metric", "target"),
+    )
+    arms = [
+        {**{name: arm[name] for name in SHOWN}, "runs": [run["id"] for run in arm["runs"]]}
+        for arm in found["arms"]
+    ]
+    rest = ("ratios", "comparisons", "columns", "table")
+    return {
+        **{name: found[name] for name in facts},
+        "arms": arms,
+        **{name: found[name] for name in rest},
+    }
+
+
+def _take_up(place: Place, engine: "Engine", name: str) -> None:
+    """Makes this process the owner of an experiment that has not finished."""
+    from app.worker.experiments import end_orphaned
+    from app.worker.process import this_process
+    from app.worker.recovery import bury_dead
+    from storage.queue import experiments
+
+    bury_dead(engine, place.data_dir)
+    end_orphaned(engine)
+    if experiments.experiment_row(engine, name)["status"] != "finished":
+        experiments.resume_experiment(engine, name, this_process())
+
+
+def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
+    """Makes and runs what the experiment needs, until it has ended."""
+    from app.worker.experiments import advance
+    from app.worker.process import this_process
+    from storage.comparison import experiment_results
+    from storage.queue import experiments
+    from storage.read import runs
+
+    told, done = "", False
+    try:
+        while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
+            run = runs.run(engine, run_id)
+            if run_id != told:
+                state = experiment_results.experiment_progress(engine, name)
+                say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
+                told = run_id
+            _run(place, engine, run)
+        done = True
+    finally:
+        if not done:  # whatever ends this command, the experiment can be resumed
+            experiments.cancel_waiting(engine, name)
+            text = "the command that ran it has ended"
+            experiments.end_experiment(engine, name, "stopped", text)
+
+
+def _run(place: Place, engine: "Engine", run: dict[str, Any]) -> None:
+    """One run to its end: here on a processor, in a process of its own where there are GPUs, whose
+    memory only an exit gives back for certain."""
+    import gc
+
+    from app.cli.foreground import run_as_job, run_to_the_end, wait_for
+    from app.worker.slots import gpu_count
+
+    if run["status"] != "queued":
+        wait_for(place, engine, run["id"])
+    elif gpu_count():
+        run_as_job(place, engine, run["id"])
+    else:
+        run_to_the_end(place, engine, run["id"])
+        gc.collect()  # models of one run are gone before those of the next are loaded
+
+
+def _list(json: bool) -> None:
+    from opd.experiments.definition import experiments as known
+
+    found = known()
+    if json:
+        json_list([{"name": e.name, "title": e.title, "question": e.question} for e in found])
+    else:
+        table(
+            ("experiment", "title", "what is asked"), ((e.name, e.title, e.question) for e in found)
+        )
+
+
+def _tell(found: dict[str, Any]) -> None:
+    result(f"{found['id']} {found['name']} {found['status']}")
+    if found["error_text"]:
+        say(plain(f"{found['error_text']}; to go on: opd experiment {found['id']}"))
+    columns = [c["label"] for c in found["columns"]]
+    heads = ("arm", "seeds", "score", "steps", "tokens", "FLOPs", "seconds", *columns)
+    rows = [
+        (
+            arm["label"],
+            f"{arm['n']}",
+            interval(arm["score"], arm["low"], arm["high"]),
+            *_costs(arm, found["target"] is not None),
+            *(interval(c["value"], c["low"], c["high"]) for c in arm["cells"].values()),
+        )
+        for arm in found["table"]
+    ]
+    table(heads, rows, right=",".join(heads[1:]))
+    if found["target"]:
+        result(f"to the target: {found['target']['text']}")
+    for pair in found["comparisons"]:
+        parts = [
+            f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
+        ]
+        missed = "–" if pair["reached"] else "not reached by every seed"
+        note = f" ({pair['note']})" if pair["note"] else ""
+        result(f"{pair['label']}{note}: {', '.join(parts) or missed}")
+
+
+def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
+    names = ("steps_to_target", "tokens_to_target", "flops_to_target", "seconds_to_target")
+    from opd.experiments.definition import START
+
+    if not aimed or arm["arm"] == START:
+        return ["–"] * len(names)
+    missed = f"{arm['reached']} of {arm['n']} reached it"
+    if arm[names[0]] is None:
+        return [missed, *["–"] * (len(names) - 1)]
+    return [scaled(arm[name]) for name in names]
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """`7.1 (6.2 to 8.3)`."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" + ("" if low is None or high is None else f" ({low:.3g} to {high:.3g})")

@@ -1,0 +1,39 @@
+"""Files that commands write: whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from opd.errors import UserError
+
+
+def check_ending(out: Path, known: tuple[str, ...]) -> None:
+    """Raises UserError for a file whose name ends in something else."""
+    if out.suffix.lower() not in known:
+        raise UserError(
+            f"must end in {' or '.join(known)} (got {out.suffix or 'no ending'})",
+            where=f"--out {out}",
+        )
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[Path]:
+    """A new file beside `out` that takes its place when all went well. Raises UserError."""
+    where = f"--out {out}"
+    if out.is_dir():
+        raise UserError("is a folder; name a file in it", where=where)
+    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        beside.touch()
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror}); name a file in a folder that exists and that "
+            "you may write to",
+            where=where,
+        ) from None
+    try:
+        yield beside
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""`opd recipes`, `opd runs`, `opd show`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.output import ago, json_line, json_list, plain, result, table
+
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+PAGE = 200
+
+
+def recipes(place: Place, json: Json = False) -> None:
+    """The recipes that come with the product."""
+    from opd.config.recipes import recipes as known
+
+    found = known()
+    if json:
+        json_list([{"name": r.name, "title": r.title, "description": r.description} for r in found])
+    else:
+        table(
+            ("recipe", "title", "what it does"), ((r.name, r.title, r.description) for r in found)
+        )
+
+
+def runs(
+    place: Place,
+    json: Json = False,
+    status: Annotated[str, typer.Option(help="Only runs in this state.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
+) -> None:
+    """The runs, newest first."""
+    from storage.read import runs as stored_runs
+
+    engine = place.engine()
+    items: list[dict[str, Any]] = []
+    total = 1
+    while len(items) < min(total, limit):
+        page = stored_runs.runs(
+            engine, status=status, limit=min(PAGE, limit - len(items)), offset=len(items)
+        )
+        items += page["items"]
+        total = page["total"]
+        if not page["items"]:
+            break
+    if json:
+        json_list(items, total)
+        return
+    columns = ("run", "name", "status", "step", "KL", "score", "started")
+    table(columns, map(_row, items), right="step,KL,score")
+
+
+def _row(run: dict[str, Any]) -> tuple[Any, ...]:
+    step = f"{run['step']}/{run['steps']}"
+    began = ago(run["started_at"])
+    return run["id"], run["name"], run["status"], step, run["kl"], run["score"], began
+
+
+def show(place: Place, run: Run, json: Json = False) -> None:
+    """One run: its state, configuration, models and checkpoints."""
+    from storage.read import runs as stored_runs
+
+    found = stored_runs.run(place.engine(), run)
+    if json:
+        json_line(found)
+        return
+    for label, value in _facts(found):
+        result(f"{label:<12}{plain(value)}")
+    result("")
+    result(_configuration(found["config"]))
+
+
+def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
+    facts = [
+        ("run", f"{run['id']}  {run['name']}"),
+        ("status", f"{run['status']}  {run['phase'] or ''}".strip()),
+        ("step", f"{run['step']} of {run['steps']}"),
+        ("KL", run["kl"]),
+        ("score", f"{plain(run['score_start'])} → {plain(run['score'])}"),
+    ]
+    facts.append(("trained", run["trained"]))
+    if run["error_text"]:
+        facts.append(("cause", f"{run['error_kind']}: {run['error_text']}"))
+        facts.append(("to do", run["hint"]))
+    facts += [(name, folder) for name, folder in (run["resolved"] or {}).items()]
+    facts += [("checkpoint", f"step {c['step']}  {c['path']}") for c in run["checkpoints"]]
+    return [(label, value) for label, value in facts if value]
+
+
+def _configuration(config: dict[str, Any]) -> str:
+    from opd.config.run import parse, to_yaml
+
+    return "\n".join(plain(line) for line in to_yaml(parse(config)).splitlines())

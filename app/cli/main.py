@@ -1,0 +1,119 @@
+"""The `opd` command. Everything heavy is imported inside the command that needs it."""
+
+import os
+import sys
+from itertools import pairwise
+from typing import Any
+
+import typer
+
+from app.cli import (
+    checking,
+    experiments,
+    inspect_runs,
+    records,
+    reporting,
+    serving,
+    training,
+)
+from app.cli.data_dir import placed
+from app.cli.output import plain, say
+
+# The parents of all errors of usage, whichever package typer takes them from.
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+NOT_BY_INPUT = ("disk full", "lease lost")
+
+
+class Commands(typer.Typer):
+    """Ends with one clear line and exit code 2 for whatever a user can cause."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        given = sys.argv[1:] or ["--help"]
+        try:
+            code = super().__call__(*args, **{"args": given, "standalone_mode": False, **options})
+        except USAGE_ERROR as error:
+            _leave(_usage(error, given), 2)
+        except typer.Abort:
+            _leave("stopped", 130)
+        except KeyboardInterrupt:
+            _leave("stopped", 130)
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except _expected() as error:
+            by_input = getattr(error, "kind", "") not in NOT_BY_INPUT
+            _leave(_message(error), 2 if by_input else 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any, given: list[str]) -> str:
+    """The error of usage with the value that was given, which typer leaves out."""
+    message = _one_line(error.format_message())
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        values = [b for a, b in pairwise(given) if a == option]
+        values += [a.partition("=")[2] for a in given if a.startswith(f"{option}=")]
+        if values:
+            return f"{message} (got {values[-1]!r})"
+    return message
+
+
+def _expected() -> tuple[type[BaseException], ...]:
+    """Errors with a cause outside the program; evaluated only when one is on its way."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from opd.errors import UserError
+
+    torch = sys.modules.get("torch")
+    memory = (torch.OutOfMemoryError,) if torch is not None else ()
+    return UserError, OSError, MemoryError, SQLAlchemyError, *memory
+
+
+def _message(error: BaseException) -> str:
+    from app.worker.errors import redact
+
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    original = getattr(error, "orig", None)
+    return redact(_one_line(f"database: {original}" if original is not None else str(error)))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _leave(message: str, code: int) -> None:
+    say(f"Error: {plain(message)}")
+    sys.exit(code)
+
+
+app = Commands(
+    name="opd",
+    help="On-policy distillation of language models, and every token of it on the screen.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for name, command in (
+    ("demo", serving.demo),
+    ("serve", serving.serve),
+    ("train", training.train),
+    ("resume", training.resume),
+    ("cancel", training.cancel),
+    ("doctor", checking.doctor),
+    ("recipes", inspect_runs.recipes),
+    ("runs", inspect_runs.runs),
+    ("show", inspect_runs.show),
+    ("export", records.export),
+    ("import", records.import_file),
+    ("score", records.score),
+    ("save", records.save),
+    ("report", reporting.report),
+    ("experiment", experiments.experiment),
+):
+    app.command(name)(placed(command))
+
+
+if __name__ == "__main__":
+    app()

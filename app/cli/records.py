@@ -1,0 +1,191 @@
+"""`opd export`, `opd import`, `opd score`, `opd save`."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.files import aside, check_ending
+from app.cli.inspect_runs import Run
+from app.cli.output import result, say
+from opd.errors import UserError
+from opd.types import Score
+
+if TYPE_CHECKING:
+    from opd.models.token_text import TokenText
+
+Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
+Form = Annotated[
+    str, typer.Option("--format", help="rollouts, vllm or trl; auto looks at the file.")
+]
+PromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt-tokens", min=1, max=10_000_000, help="Of vllm: where completions start."
+    ),
+]
+MAX_TEMPERATURE = 10
+SUFFIXES = (".jsonl", ".parquet")
+
+
+def export(place: Place, run: Run, out: Out) -> None:
+    """The run's rollouts with their token records, as JSON lines or Parquet."""
+    check_ending(out, SUFFIXES)
+    from storage.read import export as stored_export
+    from storage.read import runs
+
+    engine = place.engine()
+    runs.run(engine, run)
+    with aside(out) as path:
+        count = _write(
+            path, out.suffix.lower(), stored_export.export_rows(engine, run, _tell_damaged)
+        )
+    result(f"{count} rollouts → {out}")
+
+
+def import_file(
+    place: Place,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines or Parquet.")],
+    name: Annotated[str, typer.Option("--name", help="What the run is called.")],
+    form: Form = "auto",
+    prompt_tokens: PromptTokens = None,
+) -> None:
+    """Token records from elsewhere become a run that can be inspected; all of them or none."""
+    from opd.config.run import parse
+    from opd.interchange.formats import open_rollouts
+    from storage.queue import jobs
+    from storage.write.imports import import_rollouts
+
+    source = open_rollouts(_existing(file), form, prompt_tokens=prompt_tokens)
+    config = parse({"name": name, "student": "imported", "teacher": "imported"})
+    engine = place.engine()
+    run_id = jobs.create_run(engine, config, source="import")
+    count = import_rollouts(engine, run_id, source.rollouts, source.vocabulary)
+    if source.rewards:
+        say(f"reward: {' + '.join(source.rewards)}")
+    result(f"{run_id} {count} rollouts")
+
+
+def score(
+    place: Place,
+    student: Annotated[str, typer.Option(help="Folder, hub id, or bundled/student.")],
+    teacher: Annotated[str, typer.Option(help="Folder, hub id, or bundled/teacher.")],
+    rollouts: Annotated[Path, typer.Option(help="Prompts and completions, as for import.")],
+    out: Out,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of both models; else each line's own, or 1.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=0, max=64, help="Alternatives kept a token.")] = 8,
+    form: Form = "auto",
+) -> None:
+    """Teacher-forces given completions and writes their token records; nothing is trained."""
+    from opd.interchange.formats import open_rollouts
+    from opd.interchange.jsonl import to_row, write_line
+
+    del place  # nothing is stored
+    if temperature is not None and not 0 < temperature <= MAX_TEMPERATURE:
+        raise UserError(
+            f"must be above 0 and at most {MAX_TEMPERATURE} (got {temperature})",
+            where="--temperature",
+        )
+    # All of it is checked before models load
+    total = sum(1 for _ in open_rollouts(rollouts, form).rollouts)
+    with aside(out) as path, path.open("wb") as file:
+        from opd.models.load import load_pair, pick_device
+        from opd.models.token_text import TokenText
+        from opd.training.rescore import chat_of, score_rollouts
+
+        pair = load_pair(student, teacher, device=pick_device("auto"))
+        source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
+        text = TokenText(pair.tokenizer)
+        for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k):
+            write_line(file, _with_texts(to_row(rollout), text))
+    result(f"{total} rollouts → {out}")
+
+
+def _existing(file: Path) -> Path:
+    if not file.exists():
+        raise UserError("no such file", where=str(file))
+    return file
+
+
+def save(
+    place: Place,
+    run: Run,
+    out: Out,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge the adapter into the model it belongs to.")
+    ] = False,
+) -> None:
+    """The trained student as a transformers folder or an adapter, with its model card."""
+    from opd.config.run import parse
+    from storage.read import runs
+
+    engine = place.engine()
+    info = runs.run(engine, run)
+    if not info["checkpoints"]:
+        raise UserError("has no checkpoint to save", where=run)
+    newest = info["checkpoints"][-1]
+    from app.worker.references import resolved
+    from opd.training.manifest import checkpoints_of, folder_of, verify
+    from opd.training.saving import Provenance
+    from opd.training.saving import save as save_student
+
+    folder = folder_of(checkpoints_of(place.data_dir, run), newest["step"])
+    verify(folder, newest["manifest"])
+    config = parse(info["config"])
+    scores = runs.evaluations(engine, run)["items"]
+    made = Provenance(
+        run,
+        config,
+        newest["step"],
+        info["versions"],
+        before=_scores(scores, 0),
+        after=_scores(scores, max((s["step"] for s in scores), default=0)),
+    )
+    base = resolved(engine, place.data_dir, config, run).student.model if merge else ""
+    save_student(folder, out, made, merge_into=base)
+    result(f"{run} after step {newest['step']} → {out}")
+
+
+def _scores(items: list[dict[str, Any]], step: int) -> list[Score]:
+    names = ("suite", "metric", "value", "n", "standard_error")
+    return [Score(**{name: s[name] for name in names}) for s in items if s["step"] == step]
+
+
+def _tell_damaged(error: UserError) -> None:
+    say(f"left out: {error}")
+
+
+def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:
+    """The row with each token's text, so that it can be read where the tokenizer is not."""
+    from opd.interchange.parquet import TOPK
+    from storage.text import joined_texts, token_text
+
+    for side in ("prompt", "completion"):
+        ids = row[f"{side}_token_ids"]
+        known = text(set(ids))
+        row[f"{side}_tokens"] = joined_texts(known[i][0] for i in ids)
+    listed = {pair[0] for name in TOPK for pairs in row[name] or () for pair in pairs}
+    others = listed - {*row["prompt_token_ids"], *row["completion_token_ids"]}
+    row["token_texts"] = [[i, token_text(data)] for i, (data, _) in sorted(text(others).items())]
+    return row
+
+
+def _write(path: Path, suffix: str, rows: Iterable[dict[str, Any]]) -> int:
+    from opd.interchange.jsonl import write_line
+    from opd.interchange.parquet import write_parquet
+
+    if suffix == ".parquet":
+        return write_parquet(path, rows)
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            write_line(file, row)
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count

@@ -1,0 +1,35 @@
+"""`opd report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.files import aside, check_ending
+from app.cli.output import result
+
+ENDINGS = (".html", ".htm")
+
+
+def report(
+    place: Place,
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|ROLLOUT", help="The id of either.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)],
+    rollouts: Annotated[
+        int, typer.Option(min=1, max=200, help="How many of a run's rollouts, worst first.")
+    ] = 20,
+) -> None:
+    """One HTML file with the token view, that opens with no server and no network."""
+    check_ending(out, ENDINGS)
+    from importlib.metadata import version
+
+    from app.report import report as made_of
+
+    with aside(out) as path:
+        made = made_of(place.engine(), name, rollouts=rollouts, version=version("opd-studio"))
+        size = path.write_bytes(made.html.encode())
+    count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
+    result(f"{count}, {size / 1000:.0f} kB → {out}")

@@ -1,0 +1,210 @@
+"""`opd serve` and `opd demo`: the dashboard with its supervisor."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.output import plain, result
+from opd.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DEFAULT_PORT = 7860
+DEMO_PORTS = 50  # tried one after the other where none is asked for
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How the server is reached; the socket is bound, and accepts once the server is ready."""
+
+    socket: socket.socket
+    host: str
+    token: str
+    view_token: str | None = None
+    allow_hosts: tuple[str, ...] = ()
+    root_path: str = ""
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+    def link(self, page: str = "") -> str:
+        """An address that opens in a browser on this machine, with the token."""
+        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+        joint = "&" if "?" in page else "?"
+        return f"http://{name}:{self.port}/{page}{joint}token={self.token}"
+
+
+def serve(
+    place: Place,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Port = DEFAULT_PORT,
+    token: Annotated[
+        str | None, typer.Option(help="Access token in place of the stored one.")
+    ] = None,
+    view_token: Annotated[
+        str | None, typer.Option(help="A second token, for looking only.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name the server is called by; may be repeated."),
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="Path that a proxy puts before ours.")] = "",
+    webhook: Annotated[
+        str | None,
+        typer.Option(envvar="OPD_WEBHOOK", metavar="URL", help="Told of every run's end."),
+    ] = None,
+) -> None:
+    """The dashboard, with its supervisor."""
+    _set_webhook(webhook)
+    with bind(host, port) as bound:
+        secret = _token(place, token)
+        listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)
+        engine = place.engine()
+        result(listening.link())
+        if view_token:
+            result(f"to look only: {listening.link().partition('?')[0]}?token={view_token}")
+        _serve(place, engine, listening)
+
+
+def demo(
+    place: Place,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Else the first free one from 7860.")
+    ] = None,
+) -> None:
+    """The dashboard, and a run of the bundled pair to look at."""
+    from app.worker.notification import check_setting
+    from opd.config.recipes import recipe
+    from opd.config.run import parse
+    from storage.queue import jobs
+
+    check_setting()
+    host = "127.0.0.1"
+    with _first_free(host) if port is None else bind(host, port) as bound:
+        listening = Listening(bound, host, _token(place, None))
+        engine = place.engine()
+        run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
+        result(f"run {run_id} starts; open {listening.link(f'run?id={run_id}')}")
+        _serve(place, engine, listening)
+
+
+def _set_webhook(url: str | None) -> None:
+    """Where the supervisor and its jobs find it; it never becomes part of a configuration."""
+    from app.worker.notification import VARIABLE, checked_url
+
+    if url:
+        os.environ[VARIABLE] = checked_url(url)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not accept yet. Raises UserError naming port or host."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise UserError("is no address of this machine", where=f"--host {host}") from None
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise UserError(
+            f"port {port} is in use on {host} or cannot be taken ({error.strerror}): choose "
+            "another with --port",
+            where="--port",
+        ) from None
+    return bound
+
+
+def _first_free(host: str) -> socket.socket:
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + DEMO_PORTS):
+        try:
+            bound = bind(host, port)
+        except UserError:
+            continue
+        if port != DEFAULT_PORT:
+            result(f"port {DEFAULT_PORT} is in use; taking {port}")
+        return bound
+    return bind(host, DEFAULT_PORT)
+
+
+def _token(place: Place, given: str | None) -> str:
+    from app.access import stored_token
+
+    if given is None:
+        return stored_token(place.data_dir)
+    if not given or not given.isascii() or not given.isprintable() or " " in given:
+        raise UserError("must be printable ASCII without blanks, and not empty", where="--token")
+    return given
+
+
+def _serve(place: Place, engine: "Engine", listening: Listening) -> None:
+    """Serves until a signal ends it. Jobs go on."""
+    from app.worker.watchdog import supervised
+
+    signal.signal(signal.SIGTERM, _stop)
+    note = place.data_dir / "server.json"
+    try:
+        address = listening.link().partition("?")[0]
+        known = {"port": listening.port, "pid": os.getpid(), "address": address}
+        note.write_text(json.dumps(known), encoding="utf-8")
+        with supervised(place.data_dir, place.environment()):
+            _run_server(place, engine, listening)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        note.unlink(missing_ok=True)
+        _tell_running(engine)
+
+
+def _run_server(place: Place, engine: "Engine", listening: Listening) -> None:
+    import uvicorn
+
+    from app.server import ServerOptions, build
+
+    options = ServerOptions(
+        data_dir=place.data_dir,
+        host=listening.host,
+        port=listening.port,
+        token=listening.token,
+        view_token=listening.view_token,
+        allow_hosts=listening.allow_hosts,
+        root_path=listening.root_path,
+    )
+    config = uvicorn.Config(
+        build(engine, options),
+        host=listening.host,
+        port=listening.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    uvicorn.Server(config).run(sockets=[listening.socket])
+
+
+def _tell_running(engine: "Engine") -> None:
+    from storage.queue import jobs
+
+    for run in jobs.running(engine):
+        result(
+            f"{run['id']} ({plain(run['name'])}) keeps running on {run['slot']}; "
+            f"to stop it: opd cancel {run['id']}"
+        )
+
+
+def _stop(*_: object) -> NoReturn:
+    sys.exit(0)

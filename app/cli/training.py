@@ -1,0 +1,164 @@
+"""`opd train`, `opd resume`, `opd cancel`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.data_dir import Place
+from app.cli.inspect_runs import Json, Run
+from app.cli.output import json_line, plain, result, say
+from opd.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from app.worker.job import Outcome
+    from opd.config.run import RunConfig
+
+EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "interrupted": 130, None: 1}
+CANCEL_PATIENCE = 30.0
+
+
+def train(
+    place: Place,
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE_OR_FILE", help="A recipe's name or a YAML file.")
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """One run in the foreground."""
+    config, recipe = configuration(source, assignments or [])
+    from app.worker.notification import check_setting
+    from app.worker.process import this_process
+    from storage.queue import jobs
+
+    check_setting()
+    engine = place.engine()
+    run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process())
+    _to_the_end(place, engine, run_id, json)
+
+
+def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
+    """The validated configuration and the recipe's name, empty for a file."""
+    from opd.config.recipes import recipes
+    from opd.config.run import check_inputs, parse, read_file, with_overrides
+
+    known = {r.name: r for r in recipes()}
+    if source in known:
+        data, recipe = known[source].config, source
+    elif Path(source).expanduser().is_file():
+        data, recipe = read_file(Path(source).expanduser()), ""
+    else:
+        raise UserError(
+            f"no recipe and no file of this name; recipes: {', '.join(known)}", where=source
+        )
+    return check_inputs(parse(with_overrides(data, assignments))), recipe
+
+
+def resume(place: Place, run: Run, json: Json = False) -> None:
+    """Goes on with an ended run, from its last checkpoint, in the foreground."""
+    from app.worker.notification import check_setting
+    from app.worker.process import alive, this_process
+    from app.worker.recovery import bury, running
+    from storage.queue import jobs
+    from storage.read import runs
+
+    check_setting()
+    engine = place.engine()
+    runs.run(engine, run)
+    for entry in running(engine):
+        if entry.id == run:
+            if alive(entry.owner):
+                raise UserError(f"is running (process {entry.owner.pid})", where=run)
+            bury(engine, place.data_dir, entry)
+    if runs.run(engine, run)["status"] != "queued":
+        jobs.requeue(engine, run, waiter=this_process())
+    _to_the_end(place, engine, run, json)
+
+
+def _to_the_end(place: Place, engine: "Engine", run_id: str, json: bool) -> None:
+    from app.cli.foreground import run_to_the_end
+
+    outcome = run_to_the_end(place, engine, run_id)
+    report = _report(engine, run_id)
+    if json:
+        json_line(report)
+    else:
+        result(f"{run_id} {report['status']} after {report['steps']} steps")
+        for name, value in report["metrics"].items():
+            if name.startswith("eval/") and not name.endswith("/start"):
+                start = report["metrics"].get(f"{name}/start")
+                result(f"  {name}  {'' if start is None else f'{start:.3f} → '}{value:.3f}")
+    raise typer.Exit(_exit_code(outcome, run_id))
+
+
+def _exit_code(outcome: "Outcome", run_id: str) -> int:
+    failure = outcome.failure
+    if outcome.status is None:
+        say(f"{run_id} was taken over by another process")
+    if failure is not None:
+        advice = "" if failure.by_input else failure.hint  # such a text says itself what to do
+        parts = (failure.text.rstrip("."), advice)
+        say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
+    if outcome.status == "interrupted":
+        say(f"to go on: opd resume {run_id}")
+    if failure is not None and failure.by_input:
+        return 2
+    return EXIT_CODES[outcome.status]
+
+
+def _report(engine: "Engine", run_id: str) -> dict[str, Any]:
+    """The object that ends `--json`: every metric's last value, evaluations and their start."""
+    from storage.read import runs
+
+    run = runs.run(engine, run_id)
+    metrics: dict[str, float] = {}
+    skipped = ("step", "attempt", "created_at", "tokens", "flops")
+    for name, values in runs.steps(engine, run_id)["columns"].items():
+        known = [v for v in values if v is not None]
+        if known and name not in skipped and not name.startswith("seconds_"):
+            metrics[name] = known[-1]
+    for score in runs.evaluations(engine, run_id)["items"]:
+        name = f"eval/{score['suite']}/{score['metric']}"
+        metrics[name] = score["value"]
+        if score["step"] == 0:
+            metrics[f"{name}/start"] = score["value"]
+    return {"run_id": run_id, "status": run["status"], "steps": run["step"], "metrics": metrics}
+
+
+def cancel(
+    place: Place,
+    run: Run,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Save nothing and remove the run's checkpoints.")
+    ] = False,
+) -> None:
+    """Stops a run, with a checkpoint to resume from, and waits until its process is gone."""
+    from app.worker.cancellation import Pressure
+    from app.worker.process import alive
+    from app.worker.recovery import bury, running
+    from storage.queue import jobs
+    from storage.read import runs
+
+    engine = place.engine()
+    status = jobs.request_cancel(engine, run, "discard" if discard else "save")
+    pressure = Pressure(engine, place.data_dir)
+    until = time.monotonic() + CANCEL_PATIENCE
+    while status == "running" and time.monotonic() < until:
+        time.sleep(0.1)
+        for entry in running(engine):
+            if entry.id == run:
+                if alive(entry.owner):
+                    pressure.press(entry)
+                else:
+                    bury(engine, place.data_dir, entry)
+        status = runs.run(engine, run)["status"]
+    result(f"{run} {status}")
+    if status == "running":
+        raise typer.Exit(1)

@@ -1,7 +1,0 @@
-"""One run: drawn by static/run.js."""
-
-from app.pages.place import place
-
-
-def page() -> None:
-    place("run")

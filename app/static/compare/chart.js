@@ -1,0 +1,119 @@
+// The two charts: a line a run, or a mean with its band a group of seeds.
+import { Chart } from "../lib/charts.js";
+import { AXES, labelOf } from "./controls.js";
+import { h } from "../lib/dom.js";
+import { isShare, number, percent, plain } from "../lib/format.js";
+import { isDark, onTheme } from "../lib/theme.js";
+
+// Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
+const LIGHT = ["#d4570a", "#1f5c9e", "#5d6066", "#8a6d00", "#5b4b9a", "#2b7a6b"];
+const DARK = ["#f9923c", "#82b5f0", "#a0a5ad", "#d8bd55", "#b3a5ea", "#6cc3b2"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
+const HEIGHT = 340;
+
+export function lookOf(place) {
+  const colours = isDark() ? DARK : LIGHT;
+  return { color: colours[place % 6], dash: place < 6 ? "solid" : "dash", symbol: SYMBOLS[place % 6] };
+}
+
+export function letterOf(place) {
+  return String.fromCharCode(65 + place);
+}
+
+/** A short line in the colour and dash of a place, as it is drawn. */
+export function lineOf(place) {
+  return h("span", { class: "cmp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
+}
+
+/** The line with the run's letter. */
+export function swatch(place) {
+  return h("span", { class: "cmp-swatch" }, lineOf(place), h("span", { class: "num", text: letterOf(place) }));
+}
+
+/** A name for the chart library, which reads a few tags and fields in it: without their signs. */
+function labelFor(place, name) {
+  return `${letterOf(place)} ${plain(name, 28).replace(/[<>&%{}$]/g, "·")}`;
+}
+
+export class CompareCharts {
+  constructor() {
+    this.charts = new Map();
+    this.element = h("div", { class: "cmp-charts" });
+    onTheme(() => this.last && this.draw(...this.last));
+  }
+
+  draw(found, state) {
+    this.last = [found, state];
+    const kept = new Set();
+    found.charts.forEach((one, number) => {
+      const key = String(number);
+      kept.add(key);
+      if (!this.charts.has(key)) {
+        const chart = new Chart("", "");
+        this.charts.set(key, chart);
+        this.element.append(chart.element);
+      }
+      this.drawOne(this.charts.get(key), one, found, state);
+    });
+    for (const [key, chart] of this.charts) {
+      if (kept.has(key)) continue;
+      chart.element.remove();
+      this.charts.delete(key);
+    }
+  }
+
+  drawOne(chart, one, found, state) {
+    const [title, unit] = labelOf(one.metric).split(", ");
+    chart.element.dataset.chart = one.metric;
+    chart.element.querySelector("h2").textContent = title;
+    chart.element.querySelector("figcaption .muted").textContent = [unit, `over ${AXES.find(([key]) => key === found.x)[1].toLowerCase()}`].filter(Boolean).join(" · ");
+    const traces = state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
+    const type = (on) => (on === "1" ? "log" : "linear");
+    const share = isShare(one.metric) && state.logy !== "1";
+    const target = one.metric === found.reach.metric ? found.reach.target : null;
+    chart.draw(traces, {
+      height: HEIGHT, uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),
+      xaxis: { type: type(state.logx), tickformat: found.x === "step" ? "d" : "~s", dtick: null },
+      yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? ".0%" : "~g" },
+      shapes: target === null ? [] : [threshold(target, share ? percent(target, 1) : number(target))],
+    });
+  }
+}
+
+export function threshold(y, text) {
+  const color = isDark() ? "#a0a5ad" : "#5d6066";
+  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1, dash: "dot" }, label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } } };
+}
+
+function runTraces(one, found, smooth) {
+  const shown = [];
+  one.curves.forEach((curve, place) => {
+    const { color, dash, symbol } = lookOf(place);
+    const name = labelFor(place, found.runs[place].name || curve.run);
+    const few = curve.x.length <= 60;
+    const common = { x: curve.x, line: { color, dash, width: 1.6 }, mode: few ? "lines+markers" : "lines", marker: { color, symbol, size: 6 }, connectgaps: true, showlegend: false };
+    if (smooth) shown.push({ ...common, name: `${name} raw`, y: curve.y, opacity: 0.3, mode: "lines", hoverinfo: "skip" });
+    const y = smooth ? curve.smooth : curve.y;
+    const hovertemplate = `%{y:.4~g}${smooth ? " (as measured %{customdata:.4~g})" : ""}<extra>${name}</extra>`;
+    shown.push({ ...common, name, y, customdata: curve.y, hovertemplate, meta: { run: curve.run } });
+  });
+  return shown;
+}
+
+function groupTraces(one, found) {
+  return one.groups.flatMap((group) => {
+    const place = found.runs.findIndex((run) => run.id === group.runs[0]);
+    const { color, dash, symbol } = lookOf(place);
+    const name = labelFor(place, found.runs[place].name || group.runs[0]);
+    const edge = { x: group.x, mode: "lines", line: { width: 0, color }, hoverinfo: "skip", showlegend: false };
+    const band = group.runs.length > 1
+      ? [{ ...edge, name: `${name} low`, y: group.low }, { ...edge, name: `${name} high`, y: group.high, fill: "tonexty", fillcolor: `${color}33` }]
+      : [];
+    const mean = {
+      x: group.x, y: group.y, name, customdata: group.n, showlegend: false, mode: group.x.length <= 60 ? "lines+markers" : "lines",
+      line: { color, dash, width: 1.6 }, marker: { color, symbol, size: 6 }, meta: { run: group.runs[0] },
+      hovertemplate: `%{y:.4~g} mean of %{customdata}<extra>${name}</extra>`,
+    };
+    return [...band, mean];
+  });
+}

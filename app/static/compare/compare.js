@@ -1,0 +1,144 @@
+// Runs side by side: curves over what they cost, the price of a threshold, what differs.
+import { address, get, page } from "../lib/api.js";
+import { CompareCharts } from "./chart.js";
+import { Picker } from "./picker.js";
+import { Prompts } from "./prompts.js";
+import { differenceTable, reachTable, runTable } from "./tables.js";
+import { Controls, DEFAULTS, MOST } from "./controls.js";
+import { fill, h, link, poll } from "../lib/dom.js";
+import { empty, errorBox, loading } from "../lib/faces.js";
+import { integer } from "../lib/format.js";
+
+const LIVE = 2000; // ms
+
+export function mount(root, params) {
+  document.title = "Compare · OPD Studio";
+  new ComparePage(root, params).start();
+}
+
+class ComparePage {
+  constructor(root, params) {
+    this.root = root;
+    const runs = (params.get("runs") ?? "").split(",").filter(Boolean);
+    this.runs = [...new Set(runs)].slice(0, MOST);
+    this.state = { ...DEFAULTS };
+    for (const name of Object.keys(DEFAULTS)) if (params.has(name)) this.state[name] = params.get(name);
+    this.turn = 0;
+  }
+
+  start() {
+    this.controls = new Controls(this.state, (change) => this.change(change));
+    this.picker = new Picker((id) => this.choose([...this.runs, id]), () => this.runs);
+    this.charts = new CompareCharts();
+    this.prompts = new Prompts();
+    this.count = h("span", { class: "muted num" });
+    this.csv = link("CSV", "", { class: "btn", download: "compare.csv", id: "compare-csv" });
+    this.told = h("div");
+    this.body = h("div", { class: "cmp-body" });
+    const bar = h("div", { class: "page-bar" }, h("h1", { text: "Compare" }), this.count, h("span", { class: "spacer" }), this.picker.element, this.csv);
+    fill(this.root, bar, this.told, this.body);
+    this.choose(this.runs);
+    poll(LIVE, () => this.live && this.refresh());
+  }
+
+  choose(runs) {
+    this.runs = runs.slice(0, MOST);
+    if (!this.runs.includes(this.state.baseline)) this.state.baseline = "";
+    this.found = null;
+    this.controls.show(this.state);
+    this.csv.hidden = this.runs.length === 0;
+    this.count.textContent = this.runs.length ? `${integer(this.runs.length)} of at most ${MOST}` : "";
+    this.picker.changed();
+    this.keep();
+    if (!this.runs.length) return this.drawEmpty();
+    if (!this.built) loading(this.body, "the runs");
+    this.prompts.show(this.runs);
+    this.refresh();
+  }
+
+  change(change) {
+    Object.assign(this.state, change);
+    this.controls.show(this.state);
+    this.keep();
+    if (this.runs.length) this.refresh();
+  }
+
+  /** The address holds everything that was chosen; what is as by default is left out. */
+  keep() {
+    const chosen = Object.entries(this.state).filter(([name, value]) => value !== DEFAULTS[name]);
+    const query = page("compare", { runs: this.runs.join(","), ...Object.fromEntries(chosen) });
+    history.replaceState(null, "", query.replaceAll("%2C", ","));
+    this.csv.href = address("compare.csv", this.asked());
+  }
+
+  asked() {
+    const s = this.state;
+    return {
+      runs: this.runs.join(","), x: s.x, metric: s.y, second: s.second === "none" ? "" : s.second, smoothing: s.smooth,
+      target: s.target, direction: s.direction, baseline: s.baseline, band: s.band, interpolate: s.interpolate === "1" ? "true" : "",
+    };
+  }
+
+  async refresh() {
+    const turn = ++this.turn;
+    let found;
+    try {
+      found = await get("compare", this.asked());
+    } catch (error) {
+      if (turn === this.turn) this.fail(error);
+      return;
+    }
+    if (turn !== this.turn || !this.runs.length) return;
+    fill(this.told);
+    this.live = found.runs.some((run) => ["running", "queued"].includes(run.status));
+    const print = JSON.stringify(found) + JSON.stringify(this.state);
+    if (print === this.print && this.built) return;
+    this.print = print;
+    this.draw(found);
+  }
+
+  /** What was drawn before stays; a run that is gone, or a value that is refused, can be mended. */
+  fail(error) {
+    const gone = this.runs.includes(error.where);
+    if (gone) error.hint = "It may have been deleted; take it out of the comparison.";
+    const drop = gone && h("button", { type: "button", class: "btn", onclick: () => this.choose(this.runs.filter((id) => id !== error.where)) }, `Compare without ${error.where}`);
+    fill(this.told, errorBox(error, gone ? null : () => this.refresh()), drop);
+    if (!this.built) fill(this.body);
+  }
+
+  draw(found) {
+    this.controls.offer(found);
+    if (!this.built) this.build();
+    fill(this.table, runTable(found, (id) => this.choose(this.runs.filter((other) => other !== id))));
+    this.charts.draw(found, this.state);
+    fill(this.reach, reachTable(found, this.state, (baseline) => this.change({ baseline })));
+    fill(this.differences, differenceTable(found));
+  }
+
+  build() {
+    this.built = true;
+    const panel = (label, ...inside) => h("section", { class: "panel", "aria-label": label }, inside);
+    this.table = h("div", { class: "scroll-x" });
+    this.reach = h("div", { class: "scroll-x" });
+    this.differences = h("div", { class: "scroll-x" });
+    fill(
+      this.body, panel("Runs", this.table), this.controls.element, this.charts.element,
+      panel("Steps to reach", this.controls.threshold, this.reach),
+      panel("Differences", h("header", {}, h("h2", { text: "Configuration, where it differs" })), this.differences),
+      this.prompts.element,
+    );
+  }
+
+  drawEmpty() {
+    this.built = false;
+    this.live = false;
+    this.turn++;
+    fill(this.told);
+    empty(
+      this.body, "No runs chosen",
+      `Choose up to ${MOST}: here by name, or on the page of runs by their boxes and “Compare”.`,
+      h("div", { class: "row" }, link("Choose on the page of runs", "./", { class: "btn" })),
+    );
+    this.picker.suggest(this.body);
+  }
+}

@@ -1,0 +1,63 @@
+// Prompts that all runs compared have, each with every run's newest rollout.
+import { get, page } from "../lib/api.js";
+import { letterOf, swatch } from "./chart.js";
+import { button, fill, h, link } from "../lib/dom.js";
+import { empty, failed, loading } from "../lib/faces.js";
+import { integer, nats, plain } from "../lib/format.js";
+import { glyphs } from "../rollout/text/glyphs.js";
+
+const PAGE = 10;
+
+export class Prompts {
+  constructor() {
+    this.count = h("span", { class: "muted num" });
+    this.body = h("div", { class: "scroll-x" });
+    this.pager = h("div", { class: "pager", hidden: true });
+    this.element = h("section", { class: "panel", "aria-label": "Shared prompts" }, h("header", {}, h("h2", { text: "The same prompt, side by side" }), this.count), this.body, this.pager);
+  }
+
+  show(runs) {
+    if (runs.join() === this.runs?.join()) return;
+    this.runs = runs;
+    this.load(0);
+  }
+
+  async load(offset) {
+    const runs = this.runs;
+    loading(this.body, "the prompts");
+    try {
+      const found = await get("compare/prompts", { runs: runs.join(","), limit: PAGE, offset });
+      if (runs === this.runs) this.draw(found, offset);
+    } catch (error) {
+      if (runs === this.runs) failed(this.body, error, () => this.load(offset));
+    }
+  }
+
+  draw({ items, total }, offset) {
+    this.count.textContent = total ? `${integer(total)} shared` : "";
+    this.pager.hidden = total <= PAGE;
+    if (!total) {
+      return empty(this.body, "No prompt in common", "The runs have kept no rollout of the same prompt. Runs on the same data with the same evaluation have.");
+    }
+    const heads = [h("th", { scope: "col", text: "Prompt" }), ...this.runs.map((_, place) => h("th", { scope: "col" }, swatch(place)))];
+    fill(this.body, h("table", { class: "table cmp-prompts", "aria-label": "Shared prompts" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, items.map((item) => this.row(item)))));
+    fill(
+      this.pager, h("span", { class: "muted num", text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}` }), h("span", { class: "spacer" }),
+      button("Earlier", () => this.load(Math.max(0, offset - PAGE)), { class: "btn small", disabled: offset === 0 }),
+      button("Later", () => this.load(offset + PAGE), { class: "btn small", disabled: offset + PAGE >= total }),
+    );
+  }
+
+  row(item) {
+    const first = item.rollouts[this.runs[0]];
+    const cells = this.runs.map((run, place) => {
+      const own = item.rollouts[run];
+      if (!own) return h("td", { class: "muted", text: "–" });
+      const told = [own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong", own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`, `step ${integer(own.step)}`];
+      const beside = place > 0 && first ? { id: first.id, with: own.id } : { id: own.id };
+      const title = place > 0 && first ? `Beside ${letterOf(0)}, token by token` : "Token by token";
+      return h("td", { "data-beside": own.id }, link(told.filter(Boolean).join(" · "), page("rollout", beside), { title }));
+    });
+    return h("tr", {}, h("td", { class: "cmp-prompt", title: plain(item.prompt), text: glyphs(plain(item.prompt, 160)) }), cells);
+  }
+}

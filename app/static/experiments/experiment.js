@@ -1,0 +1,120 @@
+// One experiment: its question, its result, curves, tuning and runs, while it goes and after.
+import { get, page, query, send } from "../lib/api.js";
+import { fill, h, poll, toast } from "../lib/dom.js";
+import { ExperimentChart } from "./chart.js";
+import { ExperimentHead, runsOf } from "./head.js";
+import { hasTuning, runTable, shownOfRuns, shownOfTuning, tuningTable } from "./runs.js";
+import { resultTable, shownInTable } from "./table.js";
+import { texts } from "./texts.js";
+import { errorBox, failed, loading } from "../lib/faces.js";
+import { plain } from "../lib/format.js";
+import { Part } from "../lib/refill.js";
+
+const LIVE = 3000; // ms
+const OPEN = ["queued", "running"];
+
+export function mount(root, params) {
+  new ExperimentPage(root, params).start();
+}
+
+class ExperimentPage {
+  constructor(root, params) {
+    this.root = root;
+    this.id = params.get("id");
+    this.path = `experiments/${encodeURIComponent(this.id)}`;
+    this.x = params.get("x") ?? "";
+    this.turn = 0;
+  }
+
+  async start() {
+    document.title = "Experiment · OPD Studio";
+    if (!this.id) {
+      const error = { message: "No experiment is named in the address", hint: "Open one from the list of experiments." };
+      return fill(this.root, errorBox(error));
+    }
+    loading(this.root, "the experiment");
+    let found;
+    try {
+      found = await this.read();
+    } catch (error) {
+      return failed(this.root, error, () => this.start());
+    }
+    this.build();
+    this.show(found);
+    poll(LIVE, () => (this.live ? this.refresh() : this.head.showTime()));
+  }
+
+  read() {
+    return get(this.path);
+  }
+
+  build() {
+    const panel = (label, part) => h("section", { class: "panel", "aria-label": label }, h("header", {}, h("h2", { text: label })), part.element);
+    const part = (...more) => new Part(h("div", ...more));
+    this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
+    this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
+    [this.result, this.tuning, this.runs] = [1, 2, 3].map(() => part({ class: "scroll-x" }));
+    this.texts = part({ class: "panel exp-texts" });
+    this.tuningPanel = panel("Tuning", this.tuning);
+    this.told = part();
+    new ResizeObserver(() => this.reachable()).observe(this.result.element);
+    fill(
+      this.root, this.head.element, this.told.element,
+      h("div", { class: "exp-body" },
+        h("section", { class: "panel", "aria-label": "Result" }, this.result.element),
+        h("div", { class: "exp-columns" }, this.chart.element, this.texts.element), panel("Runs", this.runs), this.tuningPanel),
+    );
+  }
+
+  /** A table wider than the page is a stop, so that the keys can move it. */
+  reachable() {
+    const { element } = this.result;
+    if (element.scrollWidth > element.clientWidth) Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, wider than the page" });
+    else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
+  }
+
+  /** The axis belongs to the address; the usual one is left out. */
+  keep(x) {
+    const kept = Object.fromEntries(query());
+    history.replaceState(null, "", page("experiment", { ...kept, x: x === "step" ? "" : x }));
+  }
+
+  async refresh() {
+    const turn = ++this.turn;
+    let found;
+    try {
+      found = await this.read();
+    } catch (error) {
+      if (turn === this.turn) this.told.show(error.message, () => errorBox(error));
+      return;
+    }
+    if (turn !== this.turn) return; // asked again since: this may be from before a resume
+    this.told.show("", () => []);
+    this.show(found);
+  }
+
+  show(found) {
+    this.live = [found, ...runsOf(found)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
+    document.title = `${plain(found.title || found.name, 60)} · OPD Studio`;
+    this.head.show(found);
+    this.result.show(shownInTable(found), () => resultTable(found));
+    this.reachable();
+    this.chart.show(found);
+    this.texts.show([found.claim, found.published, found.shows, found.limits], () => texts(found, "h2"));
+    this.tuningPanel.hidden = !hasTuning(found);
+    this.tuning.show(shownOfTuning(found), () => tuningTable(found));
+    this.runs.show(shownOfRuns(found), () => runTable(found));
+  }
+
+  async act(action) {
+    if (this.acting) return; // the button was clicked twice
+    this.acting = true;
+    try {
+      await send("POST", `${this.path}/${action}`);
+    } catch (error) {
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+    await this.refresh();
+    this.acting = false;
+  }
+}

@@ -1,0 +1,148 @@
+// Experiments: what can be run, and what was run or is running.
+import { get, newKey, page, query, send } from "../lib/api.js";
+import { button, fill, h, poll, toast } from "../lib/dom.js";
+import { offerTable } from "./offers.js";
+import { outcomeOf, pastTable } from "./past.js";
+import { empty, failed, loading } from "../lib/faces.js";
+import { integer } from "../lib/format.js";
+import { Part } from "../lib/refill.js";
+
+const PAGE = 20;
+const LIVE = 2000; // ms
+
+export function mount(root, params) {
+  document.title = "Experiments · OPD Studio";
+  new ExperimentsPage(root, params).start();
+}
+
+class ExperimentsPage {
+  constructor(root, params) {
+    this.root = root;
+    this.opened = params.get("open") ?? "";
+    this.offset = Math.max(0, Number(params.get("offset")) || 0);
+    this.outcomes = new Map(); // id of a finished one → what came out
+    this.keys = new Map(); // what is started → its key, so that a second click starts no second one
+  }
+
+  start() {
+    this.offers = new Part(h("div", { class: "scroll-x" }));
+    this.past = new Part(h("div", { class: "scroll-x" }));
+    this.count = h("span", { class: "muted num" });
+    this.told = h("span", { class: "bad-text", role: "status" });
+    this.pager = h("div", { class: "pager", hidden: true });
+    const head = (text, ...more) => h("header", {}, h("h2", { text }), more);
+    fill(
+      this.root, h("div", { class: "page-bar" }, h("h1", { text: "Experiments" }), h("span", { class: "muted", text: "Claims, each tested by runs of several arms and seeds" })),
+      h("section", { class: "panel exp-panel", "aria-label": "To run" }, head("To run"), this.offers.element),
+      h("section", { class: "panel exp-panel", "aria-label": "Run so far" }, head("Run so far", this.count, this.told), this.past.element, this.pager),
+    );
+    loading(this.offers.element, "the experiments");
+    loading(this.past.element, "what was run");
+    addEventListener("pageshow", (event) => event.persisted && this.keys.clear()); // come back to: a click starts another
+    this.readOffers();
+    this.refresh();
+    poll(LIVE, () => this.refresh());
+  }
+
+  async readOffers() {
+    try {
+      this.items = (await get("experiment-definitions")).items;
+    } catch (error) {
+      return failed(this.offers.element, error, () => this.readOffers());
+    }
+    this.drawOffers();
+  }
+
+  drawOffers() {
+    const on = { start: (item, quick) => this.begin(item, quick), toggle: (name) => this.toggle(name) };
+    this.offers.show([this.items, this.opened], () => offerTable(this.items, this.opened, on));
+  }
+
+  toggle(name) {
+    this.opened = this.opened === name ? "" : name;
+    this.keep({ open: this.opened });
+    this.drawOffers();
+  }
+
+  keep(change) {
+    history.replaceState(null, "", page("experiments", { ...Object.fromEntries(query()), ...change }));
+  }
+
+  async begin(item, quick) {
+    const kind = `${item.name} ${quick}`;
+    if (!this.keys.has(kind)) this.keys.set(kind, newKey());
+    try {
+      const { id } = await send("POST", "experiments", { name: item.name, quick, request_key: this.keys.get(kind) });
+      location.href = page("experiment", { id });
+    } catch (error) {
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+  }
+
+  async refresh() {
+    const { offset } = this;
+    let found;
+    try {
+      found = await get("experiments", { limit: PAGE, offset });
+    } catch (error) {
+      if (this.past.print === null) failed(this.past.element, error, () => this.refresh());
+      else this.told.textContent = error.message;
+      return;
+    }
+    if (offset !== this.offset) return;
+    this.told.textContent = "";
+    this.count.textContent = found.total ? integer(found.total) : "";
+    this.drawPast(found.items);
+    this.drawPager(found.total);
+    await this.readOutcomes(found.items);
+  }
+
+  drawPast(items) {
+    const shown = [items, Math.floor(Date.now() / 60_000), [...this.outcomes]];
+    this.past.show(shown, () => (items.length ? pastTable(items, this.outcomes) : none()));
+  }
+
+  /** Results take longer to read than the list; they do not change once it has finished. */
+  async readOutcomes(items) {
+    if (this.reading) return; // another refresh is at it
+    this.reading = true;
+    await this.readEach(items, this.offset);
+    this.reading = false;
+  }
+
+  async readEach(items, offset) {
+    for (const { id, status } of items) {
+      if (status !== "finished" || this.outcomes.has(id)) continue;
+      try {
+        this.outcomes.set(id, outcomeOf(await get(`experiments/${id}`)));
+      } catch (error) {
+        if (error.status !== 0) this.outcomes.set(id, error.message); // no answer at all: asked again
+      }
+      if (offset !== this.offset) return;
+      this.drawPast(items);
+    }
+  }
+
+  drawPager(total) {
+    this.pager.hidden = total <= PAGE && this.offset === 0;
+    if (this.pager.hidden || this.pager.dataset.shown === `${this.offset}/${total}`) return;
+    this.pager.dataset.shown = `${this.offset}/${total}`;
+    const go = (offset) => {
+      this.offset = Math.max(0, offset);
+      this.keep({ offset: this.offset || "" });
+      this.refresh();
+    };
+    const [first, last] = [this.offset + 1, this.offset + PAGE].map((place) => integer(Math.min(total, place)));
+    fill(
+      this.pager, h("span", { class: "muted num", text: `${first}–${last} of ${integer(total)}` }), h("span", { class: "spacer" }),
+      button("Newer", () => go(this.offset - PAGE), { disabled: this.offset === 0, class: "btn small" }),
+      button("Older", () => go(this.offset + PAGE), { disabled: this.offset + PAGE >= total, class: "btn small" }),
+    );
+  }
+}
+
+function none() {
+  const place = h("div");
+  empty(place, "None yet", "A quick look takes a few minutes on two processor cores. Everything that it runs stays in the list of runs, with its tokens.");
+  return place;
+}

@@ -1,0 +1,109 @@
+// The head of an experiment's page: its question, state, progress, what can be done, the command.
+import { address, page } from "../lib/api.js";
+import { button, copyButton, fill, h, link } from "../lib/dom.js";
+import { seeds } from "./figures.js";
+import { ago, date, duration, exact, integer, plain } from "../lib/format.js";
+import { Part } from "../lib/refill.js";
+
+const RESUMABLE = ["stopped", "cancelled", "failed"];
+
+export class ExperimentHead {
+  constructor(on) {
+    this.on = on;
+    this.name = h("h1");
+    this.status = h("span");
+    this.kind = h("span", { class: "tag" });
+    this.csv = link("CSV", "", { class: "btn", download: "", id: "exp-csv" });
+    this.acts = h("span", { class: "run-part" });
+    this.question = h("p", { class: "exp-question" });
+    this.description = h("p", { class: "muted exp-text" });
+    this.count = h("span", { class: "num" });
+    this.filled = h("span");
+    this.bar = h("span", { class: "progress", role: "progressbar", "aria-label": "Runs ended" }, this.filled);
+    this.time = h("span", { class: "num muted" });
+    this.now = new Part(h("span", { class: "exp-now" }));
+    this.problem = new Part(h("div"));
+    this.command = h("code", { id: "exp-command" });
+    this.element = h(
+      "header", { class: "exp-head" },
+      h(
+        "div", { class: "page-bar" }, h("nav", { class: "crumbs", "aria-label": "Place" }, link("Experiments", "experiments"), this.name),
+        this.status, this.kind, h("span", { class: "spacer" }), this.csv, this.acts,
+      ),
+      this.question, this.description,
+      h(
+        "div", { class: "exp-state" }, this.bar, this.count, this.time, this.now.element, h("span", { class: "spacer" }),
+        h("span", { class: "exp-command" }, h("span", { class: "muted", text: "To repeat it" }), this.command, copyButton("Copy", () => this.command.textContent)),
+      ),
+      this.problem.element,
+    );
+  }
+
+  show(found) {
+    this.found = found;
+    set(this.name, plain(found.title || found.name, 80));
+    this.status.className = `status ${found.status}`;
+    set(this.status, found.status);
+    set(this.kind, `${found.quick ? "quick look" : "full"}, ${seeds(found.seeds)}`);
+    this.csv.setAttribute("href", address(`experiments/${found.id}/results.csv`));
+    set(this.question, plain(found.question, 1000));
+    set(this.description, plain(found.description, 2000));
+    this.description.hidden = !found.description;
+    set(this.command, plain(found.command, 1000));
+    this.showProgress(found);
+    this.showActions(found);
+    this.problem.show(found.error_text, () => problemOf(found));
+  }
+
+  showProgress(found) {
+    this.bar.setAttribute("aria-valuenow", found.done);
+    this.bar.setAttribute("aria-valuemax", found.total);
+    this.filled.style.width = `${found.total ? Math.min(100, (found.done / found.total) * 100) : 0}%`;
+    this.bar.hidden = found.status === "finished";
+    set(this.count, `${integer(found.done)} of ${integer(found.total)} runs`);
+    this.showTime();
+    const busy = found.status === "running";
+    const running = busy ? runsOf(found).filter((run) => run.status === "running") : [];
+    this.now.show([busy && found.phase, running.map((run) => run.id)], () => [
+      busy && found.phase && h("span", { text: plain(found.phase, 160) }),
+      running.map((run) => link(`Watch the run${running.length > 1 ? ` of seed ${run.seed}` : ""}`, page("run", { id: run.id }))),
+    ]);
+  }
+
+  showTime() {
+    const { created_at: start, finished_at: end } = this.found;
+    const took = duration(((date(end)?.getTime() ?? Date.now()) - date(start).getTime()) / 1000);
+    set(this.time, end ? `${took} from start to end, ${ago(end)}` : `for ${took}`);
+    this.time.title = exact(end ?? start);
+  }
+
+  /** The button changes only with the status; what had the focus hands it on. */
+  showActions(found) {
+    if (this.actsFor === found.status) return;
+    this.actsFor = found.status;
+    const focused = this.acts.contains(document.activeElement);
+    fill(this.acts, actionOf(found, this.on));
+    if (focused) (this.acts.firstChild ?? this.csv).focus();
+  }
+}
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function actionOf({ status }, on) {
+  if (status === "running") return button("Cancel", () => on.cancel(), { class: "btn danger", id: "exp-cancel", title: "Stops its runs; it can be resumed" });
+  if (RESUMABLE.includes(status)) return button("Resume", () => on.resume(), { class: "btn strong", id: "exp-resume", title: "Runs that ended are kept; the others go on" });
+  return null;
+}
+
+/** Every run of an experiment: those of the tuning, then those that count. */
+export function runsOf(found) {
+  return found.arms.flatMap((arm) => [...arm.choices.flatMap((choice) => choice.runs), ...arm.runs]);
+}
+
+function problemOf(found) {
+  if (!found.error_text) return [];
+  const text = found.error_text.split("\n").map((line) => plain(line, 2000)).join("\n");
+  return h("section", { class: "panel problem", role: "alert" }, h("h2", { text: found.status === "failed" ? "It failed" : "It stopped" }), h("pre", { class: "wrap", text }));
+}

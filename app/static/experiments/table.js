@@ -1,0 +1,133 @@
+// The result of an experiment: a row an arm, and below it the ratios between arms.
+import { lineOf } from "../compare/chart.js";
+import { COSTS, bare, figure, figureBetween, missing, nameOf, ratio, seeds } from "./figures.js";
+import { h } from "../lib/dom.js";
+import { integer, plain } from "../lib/format.js";
+
+/** Everything that the table shows, for telling whether it has changed: no step of a run is. */
+export function shownInTable(found) {
+  const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [rest, runs.map((run) => [run.seed, run.status, run.costs])]);
+  return [found.status === "finished", found.target, found.columns, found.comparisons, found.seeds, found.table, arms];
+}
+
+export function resultTable(found) {
+  const main = found.columns.some((column) => column.metric === found.metric);
+  const columns = main ? found.columns : [{ metric: "", label: "Score" }, ...found.columns];
+  const priced = Boolean(found.target);
+  const heads = [
+    ["Arm"], ["Seeds", "r", "Seeds that have ended"], ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, found)]),
+    ...(priced ? COSTS.map(([, label]) => [label, "r", "To the target: mean over seeds"]) : []),
+  ];
+  const start = found.table.find((row) => row.arm === "start");
+  const rows = [start && startRow(start, columns, found), found.arms.map((arm, place) => armRow(arm, place, columns, found))];
+  const ratios = priced ? found.comparisons.map((one) => ratioRow(one, columns.length, found)) : [];
+  return [
+    h(
+      "table", { class: "table exp-results", "aria-label": "Result" },
+      h("thead", {}, priced && groupHeads(columns.length), h("tr", {}, heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text)))),
+      h("tbody", {}, rows), ratios.length > 0 && h("tbody", { class: "exp-ratios" }, ratios),
+    ),
+    h("p", { class: "caption", id: "exp-said", text: said(found) }),
+  ];
+}
+
+function groupHeads(columns) {
+  return h(
+    "tr", { class: "exp-groups" }, h("td", { colspan: 2 }), h("th", { class: "r", scope: "colgroup", colspan: columns }, h("span", { text: "After the last step" })),
+    h("th", { class: "r", scope: "colgroup", colspan: COSTS.length }, h("span", { text: "To reach the target" })),
+  );
+}
+
+function columnTitle(column, found) {
+  return `${plain(column.metric || found.metric, 200)}, mean over seeds (95% interval)`;
+}
+
+function armRow(arm, place, columns, found) {
+  const label = h("td", { class: "exp-arm", title: plain(arm.note ?? "", 400) }, lineOf(place), h("span", { text: nameOf(arm) }));
+  const cells = columns.map(({ metric }) => scoreCell(arm, metric, found));
+  return h(
+    "tr", { "data-arm": arm.name }, label, h("td", { class: "r", text: `${integer(arm.n)} / ${integer(found.seeds)}` }), cells,
+    found.target && costCells(arm, found),
+  );
+}
+
+function scoreCell(arm, metric, found) {
+  const cell = metric ? arm.cells[metric] : { value: arm.score, low: arm.low, high: arm.high };
+  if (!cell || missing(cell.value)) return h("td", { class: "r muted", text: "–" });
+  const shown = metric || found.metric;
+  const title = missing(cell.start) ? "" : `before its first step: ${figure(cell.start, shown)}`;
+  return h("td", { class: "r", "data-cell": metric || "score", title }, spread(figureBetween(cell, shown)));
+}
+
+/** What every arm's training started from, where the experiment measures more than one thing. */
+function startRow(start, columns, found) {
+  const value = (metric) => (metric ? start.cells[metric]?.value : start.score);
+  const cells = columns.map(({ metric }) => h("td", { class: "r", "data-cell": metric || "score", text: figure(value(metric), metric || found.metric) }));
+  return h(
+    "tr", { "data-arm": "start", class: "exp-from" },
+    h("td", { class: "exp-arm" }, h("span", { class: "exp-gap" }), h("span", { text: nameOf(start) })),
+    h("td"), cells, found.target && h("td", { colspan: COSTS.length }),
+  );
+}
+
+/** The interval is fainter than its figure. */
+function spread(text) {
+  const [value, interval] = text.split(" (");
+  return interval ? [value, h("span", { class: "muted exp-interval", text: ` (${interval}` })] : value;
+}
+
+function costCells(arm, found) {
+  if (!missing(arm.steps_to_target)) {
+    return COSTS.map(([axis, , show]) => {
+      const value = arm[`${axis}_to_target`];
+      return h("td", { class: "r", "data-cost": axis, title: missing(value) ? "" : String(value), text: show(value) });
+    });
+  }
+  const { missed, judged } = misses(arm, found);
+  if (!missed) return COSTS.map(([axis]) => h("td", { class: "r", "data-cost": axis, text: "–" }));
+  const text = missed < judged ? `not reached by ${integer(missed)} of ${seeds(judged)}` : "not reached";
+  return h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text });
+}
+
+/** Of the runs that ended and whose target is known: how many there are, and how many missed it. */
+function misses(arm, { target }) {
+  const known = new Set(target.values.map((one) => one.seed));
+  const judged = arm.runs.filter((run) => run.status === "finished" && known.has(run.seed));
+  return { judged: judged.length, missed: judged.filter((run) => !run.costs).length };
+}
+
+function ratioRow(one, columns, found) {
+  const none = found.status === "finished" && missing(one.ratios.steps?.value);
+  const note = plain(one.note ?? "", 400);
+  const label = h(
+    "td", { class: "exp-ratio", colspan: 2 + columns },
+    h("span", { text: plain(one.label, 210) }), note && h("span", { class: "muted exp-note", text: note }),
+  );
+  const cells = none
+    ? h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text: `no ratio: ${one.reached ? "reached before the first step" : "not reached by every seed of both"}` })
+    : COSTS.map(([axis]) => ratioCell(axis, one));
+  return h("tr", { "data-comparison": `${one.over}/${one.under}` }, label, cells);
+}
+
+function ratioCell(axis, { reached, ratios }) {
+  const value = ratios[axis];
+  const why = reached ? "Not known apart from the rest" : "There is a ratio once both reach the target";
+  if (missing(value?.value)) return h("td", { class: "r", "data-ratio": axis, title: why, text: "–" });
+  return h("td", { class: "r exp-strong", "data-ratio": axis }, spread(ratio(value)));
+}
+
+function said(found) {
+  const parts = [];
+  if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
+  if (found.arms.some((arm) => !missing(arm.low))) parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
+  if (found.target && found.comparisons.length) parts.push("×: how many times as much the first takes as the second.");
+  return parts.join(" ");
+}
+
+function targetValue({ target }) {
+  const values = target.values.map((one) => one.value).filter((value) => !missing(value));
+  if (!values.length) return "";
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const most = figure(high, target.metric);
+  return low === high ? ` (${most})` : ` (${bare(low, target.metric)}–${most} by seed)`;
+}

@@ -1,0 +1,80 @@
+// What the panels of the run's aggregates share: a title, a caption, three faces, and a table.
+import { get } from "../lib/api.js";
+import { fill, h } from "../lib/dom.js";
+import { empty, failed, loading } from "../lib/faces.js";
+import { tokensPage } from "../rollouts/worst.js";
+
+export class Panel {
+  /** `name` is the aggregate's name in its address. */
+  constructor(insights, name, title, unit) {
+    this.insights = insights;
+    this.name = name;
+    this.caption = h("p", { class: "caption insight-caption" });
+    this.body = h("div", { class: "insight-body" });
+    this.unit = h("span", { class: "muted", text: unit });
+    this.element = h(
+      "section", { class: "panel insight", "data-insight": name, "aria-label": title },
+      h("header", {}, h("h3", { text: title }), this.unit), this.body, this.caption,
+    );
+    loading(this.body, title.toLowerCase());
+  }
+
+  get more() {
+    return {};
+  }
+
+  async refresh() {
+    const { run, where } = this.insights;
+    try {
+      const answer = await get(`runs/${run}/insights/${this.name}`, { ...where, ...this.more });
+      const print = JSON.stringify([answer, where]);
+      if (print !== this.print) {
+        this.print = print;
+        this.answer = answer;
+        this.draw(answer);
+        this.element.dataset.ready = "true";
+      }
+      return answer;
+    } catch (error) {
+      this.print = "";
+      failed(this.body, error, () => this.refresh());
+      return null;
+    }
+  }
+
+  /** The page that lists the tokens of a cell. */
+  tokens(filter) {
+    return tokensPage(this.insights.run, { ...this.insights.where, ...filter });
+  }
+
+  none(title, why) {
+    empty(this.body, title, why);
+    this.caption.textContent = "";
+  }
+
+  show(caption, ...children) {
+    fill(this.body, children);
+    this.caption.textContent = caption;
+  }
+}
+
+/** The same figures as a table, built when it is opened; a cell may be a node. */
+export function asTable(label, head, rowsOf) {
+  const place = h("div", { class: "scroll-x insight-table", tabindex: "0", role: "region", "aria-label": label });
+  const details = h("details", { class: "as-table", ontoggle: () => details.open && !place.firstChild && place.append(table(label, head, rowsOf())) }, h("summary", { text: "As a table" }), place);
+  return details;
+}
+
+export function table(label, head, rows) {
+  const cells = (row) => row.map((cell, i) => h("td", { class: head[i][1] }, cell));
+  return h(
+    "table", { class: "table", "aria-label": label },
+    h("thead", {}, h("tr", {}, head.map(([text, kind]) => h("th", { scope: "col", class: kind, text })))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
+  );
+}
+
+/** "3" or "3–5". */
+export function span([first, last]) {
+  return first === last ? `${first}` : `${first}–${last}`;
+}

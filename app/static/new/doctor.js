@@ -1,0 +1,146 @@
+// Checks a run before it is started: asks the doctor, and shows its findings and the memory table.
+import { get, send } from "../lib/api.js";
+import { button, fill, h, poll } from "../lib/dom.js";
+import { errorBox } from "../lib/faces.js";
+import { coach, withUnit } from "../lib/format.js";
+
+const SEVERITIES = [
+  ["error", "✕", "Error"], ["warning", "!", "Warning"], ["info", "i", "Good to know"], ["ok", "✓", "In order"],
+];
+const LOOK_EVERY = 700; // ms
+const PHASES = { always: "always", sampling: "sampling", writing: "coach writes", reading: "coach reads", update: "update" };
+
+export class Doctor {
+  /** `configOf` gives the form's configuration; `onProblems` shows those of its fields. */
+  constructor(configOf, onProblems) {
+    this.configOf = configOf;
+    this.onProblems = onProblems;
+    this.stopLooking = () => {};
+    this.button = button("Check before running", () => this.ask(), { id: "run-doctor" });
+    this.models = h("input", { type: "checkbox", id: "doctor-models", checked: true });
+    this.state = h("p", { class: "pad muted doctor-state", role: "status", text: "Compares tokenizers, prompts and memory, and lets the student answer a few prompts." });
+    this.body = h("div", { class: "doctor-body", id: "doctor-findings" });
+    const choice = h("label", { class: "control muted", for: "doctor-models" }, this.models, "load the models");
+    this.element = h(
+      "section", { class: "panel doctor", "aria-label": "Doctor" },
+      h("header", {}, h("h2", { text: "Doctor" }), h("span", { class: "spacer" }), choice, this.button),
+      this.state, this.body,
+    );
+  }
+
+  /** What was found is of other settings than those in the form now. */
+  stale() {
+    if (!this.body.childElementCount || this.button.disabled) return;
+    this.body.classList.add("stale");
+    this.say("The settings have changed since.");
+  }
+
+  async ask() {
+    this.stopLooking();
+    this.button.disabled = true;
+    this.body.classList.remove("stale");
+    fill(this.body);
+    this.say("Asking …");
+    try {
+      const { id } = await send("POST", "doctor", { config: this.configOf(), models: this.models.checked });
+      this.stopLooking = poll(LOOK_EVERY, () => this.look(id));
+    } catch (error) {
+      this.onProblems(error.problems ?? []);
+      this.end(errorBox(error, null));
+    }
+  }
+
+  async look(id) {
+    let found;
+    try {
+      found = await get(`doctor/${id}`);
+    } catch (error) {
+      if (error.status !== 0) this.end(errorBox(error, () => this.ask()));
+      return;
+    }
+    this.show(found);
+    if (found.state === "failed") {
+      this.end(...this.parts(found), errorBox({ message: found.error_text, hint: found.hint }, () => this.ask()));
+    } else if (found.state === "done") {
+      this.end(...this.parts(found));
+      this.say(summary(found.findings));
+    }
+  }
+
+  show(found) {
+    if (found.state === "queued") this.say("Waiting for the model process …");
+    if (found.state !== "running") return;
+    this.say(`${found.phase[0].toUpperCase()}${found.phase.slice(1)} …`);
+    fill(this.body, this.parts(found));
+  }
+
+  parts(found) {
+    const items = SEVERITIES.flatMap(([severity]) => found.findings.filter((f) => f.severity === severity));
+    const loud = items.filter((f) => f.severity !== "ok");
+    const quiet = items.filter((f) => f.severity === "ok");
+    return [
+      loud.map(card),
+      quiet.length ? h("details", { class: "doctor-ok" }, h("summary", {}, mark("ok"), `${quiet.length} check${quiet.length > 1 ? "s" : ""}`), quiet.map(card)) : null,
+      found.memory ? memoryTable(found.memory) : null,
+    ];
+  }
+
+  end(...parts) {
+    this.stopLooking();
+    this.button.disabled = false;
+    this.say("");
+    fill(this.body, parts);
+  }
+
+  say(text) {
+    this.state.textContent = text;
+    this.state.hidden = !text;
+  }
+}
+
+function summary(findings) {
+  const count = (severity) => findings.filter((f) => f.severity === severity).length;
+  const [errors, warnings] = [count("error"), count("warning")];
+  if (!errors && !warnings) return "Nothing speaks against this run.";
+  const words = [[errors, "error"], [warnings, "warning"]].filter(([n]) => n);
+  return words.map(([n, word]) => `${n} ${word}${n > 1 ? "s" : ""}`).join(", ");
+}
+
+function mark(severity) {
+  const [, icon, word] = SEVERITIES.find(([key]) => key === severity) ?? SEVERITIES[2];
+  return h("span", { class: `severity ${severity}` }, h("span", { class: "severity-icon", "aria-hidden": "true", text: icon }), word);
+}
+
+function card(finding) {
+  const evidence = Object.keys(finding.evidence ?? {}).length
+    ? h("details", { class: "doctor-evidence" }, h("summary", { text: "Evidence" }), h("pre", { class: "code wrap", text: JSON.stringify(finding.evidence, null, 1) }))
+    : null;
+  return h(
+    "article", { class: "doctor-finding", "data-code": finding.code, "data-severity": finding.severity },
+    h("h3", {}, mark(finding.severity), h("span", { text: coach(finding.title) })),
+    h("p", { text: coach(finding.text) }),
+    finding.advice ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), coach(finding.advice)) : null,
+    evidence,
+  );
+}
+
+function memoryTable(memory) {
+  const size = (bytes) => withUnit(bytes, "B");
+  const rows = memory.parts.map((p) => h(
+    "tr", {},
+    h("td", {}, coach(p.name), h("div", { class: "muted doctor-formula", text: p.formula })),
+    h("td", { text: p.where === "host" ? "on the host" : (PHASES[p.phase] ?? p.phase) }),
+    h("td", { class: "r num", text: size(p.bytes) }),
+  ));
+  const total = (label, bytes) => h("tr", { class: "doctor-total" }, h("td", { text: label }), h("td", {}), h("td", { class: "r num", text: size(bytes) }));
+  return h(
+    "details", { class: "doctor-memory", open: true },
+    h("summary", {}, "Memory: about ", h("strong", { class: "num", text: size(memory.device) })),
+    h(
+      "table", { class: "table", id: "doctor-memory" },
+      h("thead", {}, h("tr", {}, h("th", { text: "part" }), h("th", { text: "when" }), h("th", { class: "r", text: "size" }))),
+      h("tbody", {}, rows, total("At the worst moment", memory.device), memory.host ? total("On the host", memory.host) : null),
+    ),
+    memory.unknown.length ? h("p", { class: "pad muted", text: `Not counted, because their size is not known here: ${memory.unknown.join(", ")}.` }) : null,
+  );
+}

@@ -1,0 +1,232 @@
+// Stored tokens under another objective, mask, clip or prefix: the loss that would have been.
+import { get, page } from "../../lib/api.js";
+import { Chart } from "../../lib/charts.js";
+import { fill, h } from "../../lib/dom.js";
+import { empty, failed, loading } from "../../lib/faces.js";
+import { fixed, integer, number, percent } from "../../lib/format.js";
+import { LabForm, NAMES } from "./loss_lab_form.js";
+
+const SIGNED = new Set(["policy_gradient", "grpo"]);
+const REST = 60; // ms that the pointer rests on a token
+
+export class LossLab {
+  /** `view` is the rollout page: its rollout, pinned token, pin(), open() and tintBy(). */
+  constructor(view) {
+    this.view = view;
+    this.turn = 0;
+    this.index = -1;
+    this.form = new LabForm(() => this.refresh());
+    this.result = h("div", { class: "ll-result", "aria-live": "polite" });
+    this.tokenPlace = h("div", { class: "ll-token" });
+    this.chart = new Chart("Loss by step", "", (step) => this.openStep(step));
+    this.runPlace = h("div", { class: "ll-run-face" });
+    this.run = h(
+      "details", { class: "ll-run", ontoggle: () => this.refreshRun() },
+      h("summary", { text: "Whole run" }), this.runPlace, this.chart.element,
+    );
+    this.chart.element.hidden = true;
+    this.element = h("section", { class: "loss-lab", "aria-label": "Loss lab" }, this.form.element, this.result, this.tokenPlace, this.run);
+  }
+
+  show(rollout) {
+    this.watch();
+    this.rollout = rollout;
+    this.index = -1;
+    this.answer = null;
+    fill(this.tokenPlace);
+    this.refresh();
+  }
+
+  /** The page's own metric comes back as soon as another tab is open. */
+  watch() {
+    const place = this.element.parentElement;
+    if (this.watched === place || !place) return;
+    this.watched = place;
+    new MutationObserver(() => {
+      if (this.element.isConnected) return;
+      this.turn++;
+      if (this.view.metric?.lab) this.view.tintBy(null);
+    }).observe(place, { childList: true });
+  }
+
+  async refresh() {
+    const { rollout } = this;
+    if (!rollout || !this.element.isConnected) return;
+    const turn = ++this.turn;
+    if (!this.answer) loading(this.result, "the loss");
+    try {
+      const found = await get(`rollouts/${rollout.meta.id}/lab`, this.form.params());
+      if (turn !== this.turn || rollout !== this.view.rollout) return;
+      this.draw(found);
+    } catch (error) {
+      if (turn === this.turn) this.fail(error);
+    }
+  }
+
+  fail(error) {
+    this.answer = null;
+    this.element.dataset.ready = "false";
+    fill(this.tokenPlace);
+    if (this.view.metric?.lab) this.view.tintBy(null);
+    if (error.where === "objective" || error.where === "mask") {
+      empty(this.result, "This record does not say", error.message, h("p", { text: "Choose another objective or mask; opd score adds what a coach can still tell." }));
+      return;
+    }
+    failed(this.result, error, () => this.refresh());
+  }
+
+  draw(found) {
+    this.answer = found;
+    found.highs = found.high ? found.high.map((v) => v ?? Infinity) : found.low;
+    this.form.offer(found.unavailable, found.trained ? found.trained.objective.name : null);
+    this.form.placeholders(found.objective, found.temperature);
+    this.view.tintBy(this.metric(found));
+    this.drawResult(found);
+    this.token(this.index, true);
+    this.refreshRun();
+    this.element.dataset.ready = "true";
+  }
+
+  /** What the tokens are tinted by: the loss, at least; NaN where a token does not count. */
+  metric(found) {
+    const values = Float32Array.from(found.low, (v, i) => (found.weights[i] > 0 ? (v ?? Infinity) : NaN));
+    const { name } = found.objective;
+    return {
+      key: `lab:${JSON.stringify(this.form.params())}`, lab: true, label: `Loss lab: ${NAMES[name]}`,
+      means: `loss lab: ${NAMES[name]} of a token, ${certainty(found)}; what does not count is struck out`,
+      of: () => values, needs: [], signed: SIGNED.has(name), warm: 1, weights: found.weights,
+    };
+  }
+
+  drawResult(found) {
+    const { trained } = found;
+    const rows = [
+      ["as trained", trained?.objective, trained],
+      ["in the lab", found.objective, found],
+    ].map(([label, objective, sums]) => h(
+      "tr", { "data-loss": label },
+      h("th", { scope: "row", text: label }),
+      h("td", { text: objective ? NAMES[objective.name] : "" }),
+      sums?.loss ? valueCell(sums.loss.low, sums.loss.high) : h("td", { class: "r", text: "–" }),
+    ));
+    const figures = [
+      ["tokens that count", `${integer(found.kept)} of ${integer(found.tokens)}`],
+      ["clipped", found.maybe_clipped_kept ? `${integer(found.clipped_kept)} to ${integer(found.clipped_kept + found.maybe_clipped_kept)}` : integer(found.clipped_kept)],
+      ["of the reverse KL kept", found.kl_share === null ? "–" : percent(found.kl_share, 1)],
+    ];
+    fill(
+      this.result,
+      h("table", { class: "ll-table" }, h("caption", { text: `Loss of this rollout, nats; in the lab ${certainty(found)}` }), h("tbody", {}, rows)),
+      h("dl", { class: "ll-figures" }, figures.map(([name, value]) => h("div", { class: "ll-row" }, h("dt", { class: "muted", text: name }), h("dd", { class: "num r", "data-figure": name, text: value })))),
+      found.notes.map((note) => h("p", { class: "muted ll-note", text: note })),
+    );
+  }
+
+  /** Every objective at the token; the pinned one stays. */
+  token(index, pinned) {
+    this.index = index;
+    clearTimeout(this.timer);
+    if (!this.answer) return;
+    if (index < 0) {
+      fill(this.tokenPlace, h("p", { class: "muted ll-note", text: "Point at a token to see it under every objective; click to pin it." }));
+      delete this.tokenPlace.dataset.index;
+      return;
+    }
+    this.timer = setTimeout(() => this.loadToken(index, this.turn), pinned ? 0 : REST);
+  }
+
+  async loadToken(index, turn) {
+    const { rollout } = this;
+    const stale = () => turn !== this.turn || index !== this.index || rollout !== this.rollout;
+    try {
+      const found = await get(`rollouts/${rollout.meta.id}/lab/${index}`, this.form.params());
+      if (!stale()) this.drawToken(index, found.items);
+    } catch (error) {
+      if (!stale()) failed(this.tokenPlace, error, () => this.loadToken(index, this.turn));
+    }
+  }
+
+  drawToken(index, items) {
+    const now = this.answer.objective.name;
+    const counts = this.answer.weights[index] > 0;
+    const clipped = this.answer.clipped.includes(index);
+    const rows = items.map((item) => h(
+      "tr", { "data-objective": item.objective, class: item.objective === now ? "ll-now" : "", title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)) },
+      h("th", { scope: "row", title: NAMES[item.objective], text: NAMES[item.objective] }),
+      item.reason ? h("td", { class: "r muted", text: "not in this record" }) : valueCell(item.low ?? Infinity, item.high),
+      h("td", { class: "unit", text: item.reason ? "" : item.exact ? "exact" : item.high === null ? "at least" : "bounds" }),
+    ));
+    const state = counts ? (clipped ? ", clipped" : "") : ", does not count";
+    this.tokenPlace.dataset.index = index;
+    fill(
+      this.tokenPlace,
+      h("table", { class: "ll-table" }, h("caption", { text: `Token at position ${integer(index)}${state}, nats` }), h("tbody", {}, rows)),
+    );
+  }
+
+  async refreshRun() {
+    if (!this.run.open || !this.rollout) return;
+    const { run_id: run } = this.rollout.meta;
+    const params = this.form.params();
+    const asked = `${run} ${JSON.stringify(params)}`;
+    if (this.asked === asked) return;
+    this.asked = asked;
+    if (!this.chart.drawn) loading(this.runPlace, "all stored steps");
+    try {
+      const found = await get(`runs/${run}/lab`, params);
+      if (this.asked === asked) this.drawRun(found);
+    } catch (error) {
+      if (this.asked !== asked) return;
+      this.asked = "";
+      this.chart.element.hidden = true;
+      failed(this.runPlace, error, () => this.refreshRun());
+    }
+  }
+
+  drawRun(found) {
+    const { items } = found;
+    this.chart.element.hidden = !items.length;
+    if (!items.length) {
+      empty(this.runPlace, "No stored steps", "This run kept no training rollouts with their tokens (records.rollouts_per_step).");
+      return;
+    }
+    const x = items.map((item) => item.step);
+    const line = (name, of, more) => ({ name, x, y: items.map(of), ...more });
+    const traces = [
+      line("as trained", (item) => item.logged ?? item.trained?.low ?? null),
+      line(found.exact ? "in the lab" : "in the lab, at least", (item) => item.loss?.low ?? null),
+    ];
+    if (!found.exact) traces.push(line("at most", (item) => item.loss?.high ?? null, { fill: "tonexty", mode: "lines", line: { width: 0.5 }, showlegend: false }));
+    this.chart.draw(traces);
+    const kept = items.reduce((total, item) => total + item.kept, 0);
+    const tokens = items.reduce((total, item) => total + item.tokens, 0);
+    const skipped = found.every > 1 ? ` Every ${found.every}. stored step was read.` : "";
+    const open = items.some((item) => item.loss && item.loss.high === null) ? " There is no upper bound where the band is missing." : "";
+    fill(this.runPlace, h("p", { class: "muted ll-note", text: `${integer(items.length)} steps, ${integer(kept)} of ${integer(tokens)} stored tokens count.${open}${skipped}` }));
+  }
+
+  openStep(step) {
+    location.href = page("rollouts", { run: this.rollout.meta.run_id, step: Math.round(step) });
+  }
+}
+
+function certainty(found) {
+  if (found.exact) return "exact";
+  const known = found.top_k ? `bounded by the stored top-${found.top_k}` : "bounded by what is stored";
+  return found.high.includes(null) ? `at least (${known})` : `from a lower bound (tinted) to an upper one (${known})`;
+}
+
+function boundsText(low, high) {
+  return high === null ? `at least ${number(low, 6)}; the record allows no upper bound` : `from ${number(low, 6)} to ${number(high, 6)}`;
+}
+
+/** One number where both ends print the same, else both, or the lower alone. */
+export function valueText(low, high) {
+  if (high === null) return `≥ ${fixed(low, 4)}`;
+  const [a, b] = [fixed(low, 4), fixed(high, 4)];
+  return a === b ? a : `${a} … ${b}`;
+}
+
+function valueCell(low, high) {
+  return h("td", { class: "num r", text: valueText(low, high), title: low === high ? "exact" : boundsText(low, high) });
+}

@@ -1,0 +1,34 @@
+// From a metric's value to a level of the palette: (value / maximum) ^ gamma.
+import { LEVELS } from "../../lib/palette.js";
+import { extremeOf, valuesOf } from "./metrics.js";
+
+export const GAMMA = 0.6;
+
+/** The largest value on the scale: typed, or this rollout's, or the run's. */
+export function maximumOf(metric, rollout, choice) {
+  if (metric.flag) return 1;
+  if (choice.max > 0) return choice.max;
+  const own = () => extremeOf(valuesOf(metric, rollout)) || 1;
+  if (choice.own) return own();
+  const scale = rollout.meta.scales ?? {};
+  return scale[metric.run] > 0 ? scale[metric.run] : own();
+}
+
+/** → {levels: Uint8Array, signs: Int8Array, values}; signs are 0 for sequential metrics. */
+export function paint(metric, rollout, choice) {
+  const values = valuesOf(metric, rollout);
+  const top = maximumOf(metric, rollout, choice);
+  const levels = new Uint8Array(values.length);
+  const signs = new Int8Array(values.length);
+  for (let i = 0; i < values.length; i++) {
+    levels[i] = levelOf(Math.abs(values[i]), top, choice.gamma, metric.log);
+    if (metric.signed) signs[i] = Math.sign(values[i]) * metric.warm;
+  }
+  return { levels, signs, values, top, metric };
+}
+
+export function levelOf(size, top, gamma, logarithmic) {
+  if (!(size > 0)) return 0;
+  const share = logarithmic ? Math.log1p(size) / Math.log1p(top) : size / top;
+  return Math.min(LEVELS, Math.round(Math.min(1, share) ** gamma * LEVELS));
+}

@@ -1,0 +1,81 @@
+// A few tokens as running text, tinted by reverse KL; one tab stop, arrow keys move, pointing shows.
+import { h } from "../../lib/dom.js";
+import { fixed, probability } from "../../lib/format.js";
+import { word } from "./glyphs.js";
+import { classOf } from "../../lib/palette.js";
+import { GAMMA, levelOf } from "./scale.js";
+
+export class Tinted {
+  /** `told(index)` is called with the token looked at, −1 for none. */
+  constructor(label, told) {
+    this.told = told;
+    this.at = -1;
+    this.spans = [];
+    this.cells = [];
+    this.element = h("div", {
+      class: "tinted mono", tabindex: "0", role: "group", "aria-label": `${label}; arrow keys go from token to token`,
+      onkeydown: (e) => this.key(e),
+      onpointerover: (e) => this.point(e.target), onpointerleave: () => this.point(null),
+      onclick: (e) => this.look(indexOf(e.target)),
+      onblur: () => this.look(-1),
+    });
+  }
+
+  /** Draws cells from `first` on, by their values in nats on a scale up to `top`. */
+  draw(cells, values, top, first = 0) {
+    const changed = (i) => this.cells[i]?.raw !== cells[i].raw || this.cells[i]?.kind !== cells[i].kind;
+    let same = 0;
+    while (same < Math.min(this.cells.length, cells.length) && !changed(same)) same++;
+    if (this.first !== first) same = 0;
+    for (const span of this.spans.splice(same)) span.remove();
+    for (let i = same; i < cells.length; i++) {
+      const span = h("span", { class: "tinted-token", "data-kind": cells[i].kind || null, "data-at": i });
+      span.textContent = cells[i].lines.join("");
+      this.spans.push(span);
+      this.element.append(span);
+    }
+    this.first = first;
+    this.cells = cells.slice();
+    this.spans.forEach((span, i) => {
+      const value = values?.[i];
+      const level = typeof value === "number" && i >= first ? levelOf(value, top, GAMMA, false) : 0;
+      span.className = ["tinted-token", i < first ? "before" : "", classOf(level, 0), i === this.at ? "at" : ""].filter(Boolean).join(" ");
+    });
+  }
+
+  key(event) {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const to = step ? this.at + step : { Home: 0, End: this.spans.length - 1, Escape: -1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.look(event.key === "Escape" ? -1 : Math.max(0, Math.min(this.spans.length - 1, to)));
+  }
+
+  look(index) {
+    this.spans[this.at]?.classList.remove("at");
+    this.at = index;
+    this.spans[index]?.classList.add("at");
+    this.told(index);
+  }
+
+  point(target) {
+    const index = target === null ? -1 : indexOf(target);
+    this.told(index < 0 ? this.at : index);
+  }
+}
+
+function indexOf(target) {
+  const at = target?.dataset?.at;
+  return at === undefined ? -1 : Number(at);
+}
+
+/** Figures of one token in a sentence; `best` is {text, p, q} of the coach's first choice. */
+export function sentenceOf(raw, { p, q, kl, best, author }) {
+  const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
+  const wroteThis = { teacher: "; the coach itself wrote this", student: "; the student wrote this" }[author] ?? "";
+  const wrote = `“${word(raw)}”: student ${says(p)}, coach ${says(q)}, reverse KL ${fixed(kl)} nats.`;
+  if (!best) return wrote;
+  if (best.same) return `${wrote} It is the coach’s first choice.`;
+  return `${wrote} Coach wanted “${word(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
+}

@@ -1,0 +1,111 @@
+// The one row of controls above the token view, and the legend under it.
+import { button, debounce, fill, h, select } from "../../lib/dom.js";
+import { number } from "../../lib/format.js";
+import { METRICS, reasonAgainst, unitOf } from "./metrics.js";
+import { LEVELS, PALETTES, colourOf } from "../../lib/palette.js";
+import { levelOf } from "./scale.js";
+
+export class Toolbar {
+  /** `on`: {metric, scale, palette, underline, search, next, help}; `state` is what it shows first. */
+  constructor(state, on) {
+    this.on = on;
+    this.state = state;
+    this.metric = select([], "", on.metric, { id: "metric", "aria-label": "Metric" });
+    this.max = h("input", {
+      class: "field num", id: "scale-max", type: "number", min: "0", step: "any",
+      value: state.max || "", "aria-label": "Maximum of the scale",
+      oninput: debounce(150, () => this.scaled({ max: Number(this.max.value) || 0 })),
+    });
+    this.unit = h("span", { class: "muted" });
+    this.gamma = h("input", {
+      id: "scale-gamma", type: "range", min: "0.2", max: "2", step: "0.05", value: state.gamma,
+      "aria-label": "Gamma of the scale",
+      oninput: () => this.scaled({ gamma: Number(this.gamma.value) }),
+    });
+    this.gammaText = h("span", { class: "num muted gamma", text: number(state.gamma, 2) });
+    this.own = check("This rollout’s scale", state.own, (own) => this.scaled({ own }));
+    this.search = h("input", {
+      class: "field", id: "token-search", type: "search", placeholder: "Search", "aria-label": "Search in the completion",
+      oninput: debounce(80, () => on.search(this.search.value)),
+      onkeydown: (e) => {
+        if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
+      },
+    });
+    this.count = h("span", { class: "num muted count", role: "status" });
+    this.element = h(
+      "div", { class: "rt-bar", role: "toolbar", "aria-label": "View" },
+      label("Metric", this.metric),
+      label("Max", this.max, this.unit),
+      label("Gamma", this.gamma, this.gammaText),
+      this.own,
+      select(PALETTES, state.palette, on.palette, { id: "palette", "aria-label": "Palette" }),
+      check("Underline", state.underline, on.underline),
+      h("span", { class: "spacer" }),
+      this.search, this.count,
+      button("?", on.help, { class: "btn small", title: "Keys", "aria-label": "Keys" }),
+    );
+  }
+
+  scaled(change) {
+    Object.assign(this.state, change);
+    this.gammaText.textContent = number(this.state.gamma, 2);
+    this.on.scale();
+  }
+
+  /** Lists the metrics of a rollout; one that cannot be shown is disabled, with the reason. */
+  offer(rollout, metric) {
+    fill(this.metric, METRICS.map((m) => {
+      const reason = reasonAgainst(m, rollout);
+      const text = reason ? `${m.label} – ${reason}` : m.label;
+      return h("option", { value: m.key, disabled: Boolean(reason), title: reason || m.means }, text);
+    }));
+    if (metric.lab) this.metric.append(h("option", { value: metric.key }, metric.label));
+    this.metric.value = metric.base?.key ?? metric.key;
+    this.metric.title = metric.means;
+    this.unit.textContent = unitOf(metric);
+  }
+
+  showTop(top) {
+    this.max.placeholder = number(top);
+  }
+
+  showCount(text) {
+    this.count.textContent = text;
+  }
+}
+
+function label(text, ...controls) {
+  return h("label", { class: "control" }, h("span", { class: "muted", text }), controls);
+}
+
+function check(text, checked, onchange) {
+  const box = h("input", { type: "checkbox", checked, onchange: () => onchange(box.checked) });
+  return h("label", { class: "control" }, box, h("span", { text }));
+}
+
+/** The scale in nats, and what the number is. */
+export function legend(element, tints, choice, temperature) {
+  const { metric, top } = tints;
+  const steps = metric.signed ? [-1, 1] : [0];
+  const swatches = steps.flatMap((sign) => {
+    const cells = Array.from({ length: 24 }, (_, k) => {
+      const level = levelOf(((k + 0.5) / 24) * top, top, choice.gamma, false);
+      return h("span", { class: "lg-cell", style: { background: colourOf(level, sign) } });
+    });
+    return sign < 0 ? cells.reverse() : cells;
+  });
+  const unit = unitOf(metric);
+  const end = (value) => h("span", { class: "num", text: `${value}${unit ? ` ${unit}` : ""}` });
+  const warm = metric.warm ?? 1;
+  const low = metric.signed ? (warm > 0 ? `−${number(top)}` : number(top)) : "0";
+  const high = metric.signed && warm < 0 ? `−${number(top)}` : number(top);
+  fill(
+    element,
+    h("span", { class: "lg-text muted", text: `${metric.means}, temperature ${number(temperature, 2)}` }),
+    h("span", { class: "spacer" }),
+    metric.log ? h("span", { class: "muted", text: "logarithmic" }) : null,
+    h("span", { class: "num", text: low }),
+    h("span", { class: "lg-ramp", role: "img", "aria-label": `Scale from ${low} to ${high} ${unit}, ${LEVELS} levels` }, swatches),
+    end(high),
+  );
+}

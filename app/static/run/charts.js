@@ -1,0 +1,145 @@
+// Which charts a run has, and how they are made of its steps and evaluations.
+import { get, page } from "../lib/api.js";
+import { Chart } from "../lib/charts.js";
+import { h } from "../lib/dom.js";
+import { duration, nats, number, percent, short } from "../lib/format.js";
+
+const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
+const PHASE_NAMES = { teacher: "coach" };
+const CHARTS = [
+  { title: "Reverse KL", unit: "nats a token", lines: [["reverse_kl", "reverse KL"]] },
+  { title: "Score", unit: "share right, ± standard error", score: true },
+  { title: "Completion length", unit: "tokens, mean", lines: [["completion_tokens", "length"]] },
+  { title: "Entropy", unit: "nats a token", lines: [["student_entropy", "student"], ["teacher_entropy", "coach"]] },
+  { title: "Finished and agreed", unit: "share", share: true, lines: [["finished", "finished"], ["same_top", "same first choice"]] },
+  { title: "Time by phase", unit: "seconds a step", phases: true },
+];
+const KNOWN = new Set([
+  "step", "attempt", "created_at", "tokens", "flops",
+  ...CHARTS.flatMap((c) => (c.lines ?? []).map(([name]) => name)), ...PHASES.map((p) => `seconds_${p}`),
+]);
+
+export class RunCharts {
+  constructor(run) {
+    this.run = run;
+    this.columns = { step: [] };
+    this.last = -1;
+    this.scores = [];
+    this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
+    this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
+    this.more = h("div", { class: "chart-grid" });
+    this.moreBox = h("details", { class: "more more-charts", hidden: true, ontoggle: () => this.drawMore() }, h("summary", { text: "More metrics" }), this.more);
+    this.extra = new Map();
+    this.element = h(
+      "div", {}, h("div", { class: "chart-grid" }, this.charts.map((c) => c.chart.element)), this.moreBox,
+    );
+  }
+
+  /** Fetches the steps that are new; true where there were any. */
+  async refresh() {
+    const [steps, evaluations] = await Promise.all([
+      get(`runs/${this.run}/steps`, { after: this.last }), get(`runs/${this.run}/evaluations`),
+    ]);
+    const fresh = steps.columns.step ?? [];
+    const print = JSON.stringify(evaluations);
+    if (!fresh.length && print === this.print) return false;
+    this.print = print;
+    this.scores = evaluations.items;
+    this.append(steps.columns, fresh.length);
+    if (fresh.length) this.last = fresh.at(-1);
+    this.draw();
+    return true;
+  }
+
+  /** Forgets everything: a resumed run begins again at an earlier step. */
+  reset() {
+    this.columns = { step: [] };
+    this.last = -1;
+    this.print = "";
+  }
+
+  append(columns, count) {
+    const before = this.columns.step.length;
+    for (const name of new Set([...Object.keys(this.columns), ...Object.keys(columns)])) {
+      const old = this.columns[name] ?? new Array(before).fill(null);
+      this.columns[name] = old.concat(columns[name] ?? new Array(count).fill(null));
+    }
+  }
+
+  draw() {
+    const { step } = this.columns;
+    for (const { spec, chart } of this.charts) {
+      if (spec.score) this.drawScore(chart);
+      else if (spec.phases) this.drawPhases(chart);
+      else {
+        chart.draw(spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })), spec.share ? SHARE : {});
+        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec)).filter(Boolean).join("  ·  ");
+      }
+    }
+    const names = Object.keys(this.columns).filter((n) => !KNOWN.has(n) && !n.startsWith("seconds_"));
+    this.names = names;
+    this.moreBox.hidden = names.length === 0;
+    this.drawMore();
+  }
+
+  drawMore() {
+    if (!this.moreBox.open) return;
+    for (const name of this.names) {
+      if (!this.extra.has(name)) {
+        const chart = new Chart(name.replaceAll("_", " "), "", this.open);
+        this.extra.set(name, chart);
+        this.more.append(chart.element);
+      }
+      const chart = this.extra.get(name);
+      chart.draw([{ name: name.replaceAll("_", " "), x: this.columns.step, y: this.columns[name] }], { yaxis: { rangemode: "normal" } });
+      chart.now.textContent = lastOf(this.columns[name]);
+    }
+  }
+
+  drawScore(chart) {
+    const suites = new Map();
+    for (const item of this.scores.filter((s) => s.metric === "pass@1")) {
+      if (!suites.has(item.suite)) suites.set(item.suite, { name: item.suite, x: [], y: [], error_y: [] });
+      const line = suites.get(item.suite);
+      line.x.push(item.step);
+      line.y.push(item.value);
+      line.error_y.push(item.standard_error);
+    }
+    const lines = [...suites.values()];
+    chart.draw(lines, SHARE);
+    chart.now.textContent = lines.map((l) => percent(l.y.at(-1))).join("  ·  ");
+  }
+
+  drawPhases(chart) {
+    const lines = PHASES.filter((p) => this.columns[`seconds_${p}`]).map((p) => ({
+      name: PHASE_NAMES[p] ?? p, x: this.columns.step, y: this.columns[`seconds_${p}`], stackgroup: "time",
+    }));
+    chart.draw(lines);
+    const total = lines.reduce((sum, l) => sum + (l.y.at(-1) ?? 0), 0);
+    chart.now.textContent = lines.length ? duration(total) : "";
+  }
+
+  /** Mean seconds of the newest steps, for the time that is left. */
+  secondsPerStep() {
+    const lists = PHASES.map((p) => this.columns[`seconds_${p}`] ?? []);
+    const count = Math.min(10, this.columns.step.length);
+    if (!count) return null;
+    const recent = lists.map((l) => l.slice(-count).reduce((sum, v) => sum + (v ?? 0), 0));
+    return recent.reduce((a, b) => a + b, 0) / count;
+  }
+
+  tokensPerSecond() {
+    const each = this.secondsPerStep();
+    const tokens = (this.columns.tokens ?? []).slice(-10);
+    return each ? `${short(tokens.reduce((a, b) => a + b, 0) / tokens.length / each)}/s` : "";
+  }
+}
+
+const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
+
+function lastOf(values, { share, unit } = {}) {
+  const value = (values ?? []).findLast((v) => v !== null && v !== undefined);
+  if (value === undefined) return "";
+  if (share) return percent(value);
+  return unit?.startsWith("nats") ? nats(value) : number(value);
+}

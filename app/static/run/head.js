@@ -1,0 +1,140 @@
+// The head of a run's page: name, state, progress, figures, what went wrong, what can be done.
+import { page } from "../lib/api.js";
+import { button, fill, h, link } from "../lib/dom.js";
+import { ago, bytes, coach, duration, exact, integer, nats, percent, plain, short, withUnit } from "../lib/format.js";
+import { Part } from "../lib/refill.js";
+import { diskTitle, elapsed, models } from "../runs/row.js";
+
+const RESUMABLE = ["interrupted", "failed", "cancelled"];
+
+export class RunHead {
+  constructor(on) {
+    this.on = on;
+    this.name = h("h1");
+    this.status = h("span");
+    this.tags = new Part(h("span", { class: "run-part" }));
+    this.worst = h("span", { class: "run-part" });
+    this.rollouts = link("Rollouts", "./", { class: "btn" });
+    this.clone = link("Clone with changes", "./", { class: "btn" });
+    this.acts = h("span", { class: "run-part" });
+    this.line = h(
+      "div", { class: "page-bar" },
+      h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.name),
+      this.status, this.tags.element, h("span", { class: "spacer" }), this.worst, this.rollouts, this.clone, this.acts,
+    );
+    this.bar = h("div", { class: "run-progress" });
+    this.facts = h("dl", { class: "figures run-facts" });
+    this.problem = h("div");
+    this.trained = h("p", { class: "muted run-trained", id: "trained" });
+    this.element = h("header", { class: "run-head" }, this.line, h("div", { class: "run-state" }, this.bar), this.facts, this.trained, this.problem);
+  }
+
+  /** The rollout with the worst token, once there is one. */
+  offer(rollout, total) {
+    this.total = total;
+    if (!rollout) return fill(this.worst);
+    const href = page("rollout", { id: rollout.id, sort: "-kl_max", at: 0 });
+    if (this.worst.firstChild) this.worst.firstChild.setAttribute("href", href);
+    else fill(this.worst, link("Open the worst rollout", href, { class: "btn strong", id: "open-worst" }));
+  }
+
+  show(run, charts) {
+    this.showLine(run);
+    this.showProgress(run, charts);
+    this.showFacts(run, charts);
+    this.showProblem(run);
+  }
+
+  /** Changes the texts of the line; its links and buttons stay, and so does the focus on them. */
+  showLine(run) {
+    this.name.textContent = plain(run.name || run.id, 80);
+    this.status.className = `status ${run.status}`;
+    this.status.textContent = run.cancel_mode && run.status === "running" ? "stopping" : run.status;
+    this.tags.show(run.tags ?? [], () => (run.tags ?? []).map(tagOf));
+    this.rollouts.textContent = `Rollouts${this.total ? ` ${integer(this.total)}` : ""}`;
+    this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
+    this.clone.setAttribute("href", page("new", { from: run.id }));
+    if (this.actsFor === run.status) return;
+    this.actsFor = run.status;
+    const focused = this.acts.contains(document.activeElement);
+    fill(this.acts, this.actions(run));
+    if (focused) this.rollouts.focus(); // what had the focus is gone
+  }
+
+  actions(run) {
+    if (run.status === "queued") return button("Cancel", () => this.on.cancel("discard"), { class: "btn danger" });
+    if (RESUMABLE.includes(run.status)) return button("Resume", () => this.on.resume(), { class: "btn", id: "resume" });
+    if (run.status !== "running") return null;
+    const opener = h("summary", { class: "btn danger" }, "Stop");
+    const stop = (mode) => {
+      menu.open = false;
+      opener.focus();
+      this.on.cancel(mode);
+    };
+    const items = [
+      button("Stop and save", () => stop("save"), { class: "btn quiet", title: "Ends after a checkpoint; can be resumed from it" }),
+      button("Stop and discard", () => stop("discard"), { class: "btn quiet", title: "Ends at once, without a checkpoint" }),
+    ];
+    const menu = h("details", { class: "menu", id: "stop" }, opener, h("div", { class: "popup menu-items" }, items));
+    return menu;
+  }
+
+  showProgress(run, charts) {
+    const share = run.steps ? Math.min(1, run.step / run.steps) : 0;
+    const each = charts.secondsPerStep();
+    const left = run.status === "running" && each ? (run.steps - run.step) * each : null;
+    fill(
+      this.bar,
+      h("span", { class: "progress", role: "progressbar", "aria-valuenow": run.step, "aria-valuemax": run.steps, "aria-label": "Steps" }, h("span", { style: { width: `${share * 100}%` } })),
+      h("span", { class: "num", text: `step ${integer(run.step)} of ${integer(run.steps)}` }),
+      run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
+      left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
+      run.phase && ["running", "queued"].includes(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
+    );
+  }
+
+  showFacts(run, charts) {
+    const kl = charts.columns.reverse_kl ?? [];
+    const first = kl.find((v) => v !== null && v !== undefined);
+    const speed = charts.tokensPerSecond();
+    const rows = [
+      ["Student ← coach", models(run)],
+      ["KL, nats a token", first === undefined ? nats(run.kl) : [h("span", { class: "muted", text: `${nats(first)} → ` }), nats(run.kl)]],
+      ["Score", run.score === null ? "–" : [run.score_start === null ? "" : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)]],
+      ["Tokens", [short(run.tokens), h("span", { class: "muted", text: speed && ` · ${speed}` })]],
+      ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
+      ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
+      ["Objective", h("span", { title: coach(plain(run.trained ?? "", 600)), text: plain(run.objective ?? "–", 40) })],
+      [run.started_at ? "Started" : "Created", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
+    ];
+    fill(this.facts, rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))));
+    const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
+    this.facts.firstChild.title = title;
+    this.trained.textContent = run.trained ? `Trained: ${coach(plain(run.trained, 600))}.` : "";
+  }
+
+  showProblem(run) {
+    const bad = run.error_kind || run.error_text;
+    const print = bad ? [run.error_kind, run.error_text, run.hint].join("\n") : "";
+    if (print === this.problemPrint) return;
+    this.problemPrint = print;
+    fill(
+      this.problem,
+      bad && h(
+        "section", { class: "panel problem", role: "alert" },
+        h("h2", { text: plain(run.error_kind || "It ended with an error", 120) }),
+        h("pre", { class: "wrap", text: visible(run.error_text ?? "") }),
+        run.hint && h("p", {}, h("strong", { text: "What to change: " }), plain(run.hint, 600)),
+      ),
+    );
+  }
+}
+
+function visible(text) {
+  return text.split("\n").map((line) => plain(line, 2000)).join("\n");
+}
+
+/** A tag; that of an experiment leads back to it. */
+function tagOf(tag) {
+  return /^exp-[a-z0-9]{1,28}$/.test(tag) ? link(tag, page("experiment", { id: tag }), { class: "tag" }) : h("span", { class: "tag", text: plain(tag, 24) });
+}

@@ -1,0 +1,97 @@
+// One run while it goes and after: state, charts, worst tokens, log.
+import { get, send } from "../lib/api.js";
+import { Diagnosis } from "./diagnosis.js";
+import { fill, h, poll, toast } from "../lib/dom.js";
+import { errorBox, failed, loading } from "../lib/faces.js";
+import { plain } from "../lib/format.js";
+import { Insights } from "../insights/insights.js";
+import { LogTail } from "./log.js";
+import { Notify } from "../lib/notify.js";
+import { RunCharts } from "./charts.js";
+import { RunHead } from "./head.js";
+import { WorstTokens } from "../rollouts/worst.js";
+
+const LIVE = 1500; // ms
+const WORST_EVERY = 4; // ticks
+
+export function mount(root, params) {
+  new RunPage(root, params.get("id")).start();
+}
+
+class RunPage {
+  constructor(root, id) {
+    this.root = root;
+    this.id = id;
+    this.tick = 0;
+  }
+
+  async start() {
+    if (!this.id) {
+      const error = { message: "No run is named in the address", hint: "Open one from the list of runs." };
+      return fill(this.root, errorBox(error));
+    }
+    loading(this.root, "the run");
+    try {
+      this.run = await get(`runs/${this.id}`);
+    } catch (error) {
+      return failed(this.root, error, () => this.start());
+    }
+    this.build();
+    await this.refresh();
+    poll(LIVE, () => this.refresh());
+  }
+
+  build() {
+    document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
+    this.head = new RunHead({ cancel: (mode) => this.act("cancel", { mode }), resume: () => this.act("resume") });
+    this.head.showLine(this.run); // its links lead somewhere from the start
+    this.charts = new RunCharts(this.id);
+    this.worst = new WorstTokens(this.id);
+    this.log = new LogTail(this.id);
+    this.diagnosis = new Diagnosis(this.id);
+    this.insights = new Insights(this.id);
+    this.notify = new Notify();
+    this.told = h("div");
+    fill(
+      this.root, this.head.element, this.told, this.diagnosis.element, this.charts.element,
+      h("div", { class: "run-columns" }, this.worst.element, this.log.element), this.insights.element,
+    );
+    this.head.bar.after(this.notify.element);
+  }
+
+  async refresh() {
+    const before = this.run;
+    try {
+      this.run = await get(`runs/${this.id}`);
+      if (this.run.attempt !== before.attempt) this.charts.reset();
+      const live = ["running", "queued"].includes(this.run.status);
+      const changed = live || this.tick === 0 || before.status !== this.run.status;
+      const fresh = changed ? await this.charts.refresh() : false;
+      if (changed) await this.log.refresh();
+      if (fresh && this.tick % WORST_EVERY === 0) await this.followRollouts();
+      else if (this.tick === 0 || before.status !== this.run.status) await this.followRollouts();
+      if (changed) this.tick++;
+      fill(this.told);
+    } catch (error) {
+      fill(this.told, errorBox(error));
+    }
+    this.head.show(this.run, this.charts);
+    this.notify.told(this.run);
+  }
+
+  async followRollouts() {
+    await Promise.all([this.worst.refresh(), this.diagnosis.refresh(), this.insights.refresh()]);
+    const { items, total } = await get(`runs/${this.id}/rollouts`, { sort: "-kl_max", limit: 1 });
+    this.head.offer(items[0] ?? null, total);
+  }
+
+  async act(action, body) {
+    try {
+      await send("POST", `runs/${this.id}/${action}`, body);
+    } catch (error) {
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+    await this.refresh();
+  }
+}
+

@@ -1,0 +1,212 @@
+// All runs: search, filter, live state, names, tags, notes, delete with undo.
+import { address, get, newKey, page, send } from "../lib/api.js";
+import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom.js";
+import { empty, failed, loading } from "../lib/faces.js";
+import { integer } from "../lib/format.js";
+import { MOST } from "../compare/controls.js";
+import { Notify } from "../lib/notify.js";
+import { COLUMNS, runRow } from "./row.js";
+
+const PAGE = 100;
+const LIVE = 2000; // ms
+const STATUSES = ["running", "queued", "finished", "failed", "interrupted", "cancelled"];
+
+export function mount(root, params) {
+  document.title = "Runs · OPD Studio";
+  new RunsPage(root, params).start();
+}
+
+class RunsPage {
+  constructor(root, params) {
+    this.root = root;
+    this.state = {
+      search: params.get("search") ?? "",
+      status: params.get("status") ?? "",
+      tag: params.get("tag") ?? "",
+      offset: Math.max(0, Number(params.get("offset")) || 0),
+    };
+    this.rows = new Map(); // run id → {print, element, open}
+    this.key = newKey();
+    this.chosen = new Set();
+    this.notify = new Notify("one");
+  }
+
+  start() {
+    const search = h("input", {
+      class: "field search", type: "search", placeholder: "Search name, recipe, notes", "aria-label": "Search runs",
+      value: this.state.search, oninput: debounce(200, () => this.filter({ search: search.value })),
+    });
+    const options = [["", "Any status"], ...STATUSES.map((s) => [s, s])];
+    this.status = select(options, this.state.status, (status) => this.filter({ status }), { "aria-label": "Status" });
+    this.tag = h("span");
+    this.count = h("span", { class: "muted num" });
+    this.now = h("span", { class: "now" });
+    this.compare = link("Compare", "compare", { class: "btn", id: "compare", hidden: true });
+    const bar = h(
+      "div", { class: "page-bar" },
+      h("h1", { text: "Runs" }), this.count, this.now, h("span", { class: "spacer" }), this.notify.element, this.tag, search, this.status, this.compare,
+      link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
+      link("New run", "new", { class: "btn strong" }),
+    );
+    this.panel = h("section", { class: "panel scroll-x", "aria-label": "Runs" });
+    fill(this.root, bar, this.panel);
+    loading(this.panel, "runs");
+    this.refresh();
+    poll(LIVE, () => this.refresh());
+  }
+
+  filter(change) {
+    Object.assign(this.state, { offset: 0 }, change);
+    history.replaceState(null, "", page("", this.state.offset ? this.state : { ...this.state, offset: "" }));
+    this.refresh();
+  }
+
+  async refresh() {
+    const asked = JSON.stringify(this.state);
+    let answer;
+    try {
+      answer = await get("runs", { ...this.state, limit: PAGE });
+    } catch (error) {
+      if (!this.body?.isConnected) failed(this.panel, error, () => this.refresh());
+      else this.count.textContent = error.message;
+      return;
+    }
+    if (asked === JSON.stringify(this.state)) this.draw(answer);
+  }
+
+  draw({ items, total }) {
+    this.count.textContent = total ? integer(total) : "";
+    fill(this.tag, this.state.tag && button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }));
+    this.showNow(items);
+    for (const item of items) this.notify.told(item);
+    if (!items.length) return this.drawEmpty();
+    if (!this.body?.isConnected) this.drawFrame();
+    this.sync(items);
+    this.drawPager(total);
+  }
+
+  showNow(items) {
+    const count = (status) => items.filter((i) => i.status === status).length;
+    const parts = [[count("running"), "running"], [count("queued"), "queued"]].filter(([n]) => n);
+    fill(this.now, parts.map(([n, word]) => h("span", { class: `status ${word}`, text: `${n} ${word}` })));
+  }
+
+  drawFrame() {
+    this.body = h("tbody");
+    const heads = COLUMNS.map(([label, kind]) => h("th", { class: kind, scope: "col" }, label));
+    this.pager = h("div", { class: "pager" });
+    this.rows.clear();
+    fill(this.panel, h("table", { class: "table runs" }, h("thead", {}, h("tr", {}, heads)), this.body), this.pager);
+  }
+
+  /** Replaces only the rows that changed; one that is being edited stays. */
+  sync(items) {
+    const present = new Set(items.map((i) => i.id));
+    for (const [id, row] of this.rows) {
+      if (present.has(id)) continue;
+      row.element.remove();
+      row.editor?.remove();
+      this.rows.delete(id);
+    }
+    let before = null;
+    for (const item of items) {
+      const print = JSON.stringify(item);
+      let row = this.rows.get(item.id);
+      if (!row || row.print !== print || row.minute !== minute()) {
+        const element = runRow(item, this);
+        if (row) row.element.replaceWith(element);
+        row = { ...row, print, element, minute: minute() };
+        this.rows.set(item.id, row);
+      }
+      const wanted = before ? before.nextSibling : this.body.firstChild;
+      if (wanted !== row.element) this.body.insertBefore(row.element, wanted);
+      before = row.editor?.isConnected ? row.editor : row.element;
+    }
+  }
+
+  drawPager(total) {
+    const { offset } = this.state;
+    this.pager.hidden = total <= PAGE;
+    fill(
+      this.pager,
+      h("span", { class: "muted num", text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}` }),
+      h("span", { class: "spacer" }),
+      button("Newer", () => this.filter({ offset: Math.max(0, offset - PAGE) }), { disabled: offset === 0, class: "btn small" }),
+      button("Older", () => this.filter({ offset: offset + PAGE }), { disabled: offset + PAGE >= total, class: "btn small" }),
+    );
+  }
+
+  drawEmpty() {
+    const { search, status, tag } = this.state;
+    if (search || status || tag) {
+      const clear = button("Show all runs", () => {
+        this.status.value = "";
+        this.root.querySelector(".search").value = "";
+        this.filter({ search: "", status: "", tag: "" });
+      });
+      empty(this.panel, "No run matches", "Nothing has this text, status or tag.", clear);
+      return;
+    }
+    if (this.panel.querySelector("[data-start-demo]")) return;
+    const start = button("Start the demo run", () => this.startDemo(start), { class: "btn strong", "data-start-demo": true });
+    empty(
+      this.panel, "No runs yet",
+      "The demo distils a bundled student by its bundled coach: about a minute on two processor cores, no network, no GPU. Its tokens can be read while it runs.",
+      h("div", { class: "row" }, start, " ", link("Set up another run", "new", { class: "btn quiet" })),
+    );
+  }
+
+  async startDemo(start) {
+    start.disabled = true;
+    try {
+      const { id } = await send("POST", "runs", { recipe: "demo", request_key: this.key });
+      location.href = page("run", { id });
+    } catch (error) {
+      start.disabled = false;
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+  }
+
+  /** Which runs "Compare" opens; kept over filters and pages. */
+  choose(id, on) {
+    if (on) this.chosen.add(id);
+    else this.chosen.delete(id);
+    const count = this.chosen.size;
+    const many = count > MOST;
+    this.compare.hidden = count === 0;
+    this.compare.textContent = many ? `${count} chosen: ${MOST} at most` : `Compare ${count}`;
+    this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll("%2C", ",");
+  }
+
+  edit(item, form) {
+    const row = this.rows.get(item.id);
+    row.editor?.remove();
+    row.editor = form;
+    row.element.after(form);
+    form.querySelector("input").focus();
+  }
+
+  async save(item, change) {
+    await send("PATCH", `runs/${item.id}`, change);
+    this.rows.get(item.id).editor?.remove();
+    this.refresh();
+  }
+
+  async remove(item) {
+    try {
+      await send("DELETE", `runs/${item.id}`);
+    } catch (error) {
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+      return;
+    }
+    toast(`Deleted ${item.name || item.id}`, "Undo", async () => {
+      await send("POST", `runs/${item.id}/restore`);
+      this.refresh();
+    });
+    this.refresh();
+  }
+}
+
+function minute() {
+  return Math.floor(Date.now() / 60_000);
+}

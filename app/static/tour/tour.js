@@ -1,0 +1,142 @@
+// Five steps that tell the story on a run of the bundled pair: mistakes, judgement, training,
+// the same prompt afterwards, what it cost. Reads only.
+import { get, newKey, page, send } from "../lib/api.js";
+import { button, fill, h, link, poll, toast } from "../lib/dom.js";
+import { empty, errorBox, failed, loading } from "../lib/faces.js";
+import { plain } from "../lib/format.js";
+import { usePalette } from "../lib/palette.js";
+import { isDemo, readStory } from "./data.js";
+import { STEPS } from "./steps.js";
+import { onTheme } from "../lib/theme.js";
+
+const LIVE = 2000; // ms
+
+export function mount(root, params) {
+  document.title = "Tour · OPD Studio";
+  new Tour(root, params).start();
+}
+
+class Tour {
+  constructor(root, params) {
+    this.root = root;
+    this.id = params.get("run") ?? "";
+    this.step = stepOf(params);
+    this.key = newKey();
+  }
+
+  async start() {
+    usePalette("oranges");
+    onTheme(() => usePalette("oranges"));
+    loading(this.root, "the tour");
+    try {
+      await this.choose();
+    } catch (error) {
+      return failed(this.root, error, () => this.start());
+    }
+    if (this.run) this.open();
+  }
+
+  /** The run that is told of: the one named, else the newest that trained the bundled pair. */
+  async choose() {
+    if (this.id) this.run = await get(`runs/${this.id}`);
+    else {
+      const { items } = await get("runs", { limit: 200 });
+      const demos = items.filter(isDemo);
+      this.run = demos.find((run) => ["finished", "running"].includes(run.status)) ?? demos.find((run) => run.status === "queued");
+      if (!this.run) return this.drawEmpty(demos[0]);
+      this.id = this.run.id;
+    }
+  }
+
+  async drawEmpty(other) {
+    const { access } = await get("health");
+    const start = access === "full" && button("Start the demo run", () => this.startDemo(start), { class: "btn strong", "data-start-demo": true });
+    const why = other
+      ? `The demo run there was is ${other.status}. `
+      : "The tour is told with the numbers of a run of the bundled student and coach. ";
+    const next = access === "full"
+      ? "It takes about a minute on two processor cores, with no network and no GPU, and the tour begins while it runs."
+      : "This access is for looking only: whoever holds the full link can start one.";
+    empty(this.root, "No demo run yet", why + next, start ? h("div", { class: "row" }, start) : null);
+  }
+
+  async startDemo(start) {
+    start.disabled = true;
+    try {
+      const { id } = await send("POST", "runs", { recipe: "demo", request_key: this.key });
+      location.href = page("tour", { run: id });
+    } catch (error) {
+      start.disabled = false;
+      toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+  }
+
+  open() {
+    this.build();
+    this.go(this.step, true);
+    this.refresh();
+    poll(LIVE, () => this.isLive() && this.refresh());
+    addEventListener("popstate", () => this.go(stepOf(new URLSearchParams(location.search)), true));
+    document.addEventListener("keydown", (event) => this.keys(event));
+  }
+
+  isLive() {
+    return !this.story || ["running", "queued"].includes(this.story.run.status);
+  }
+
+  build() {
+    this.pieces = STEPS.map((Step) => new Step());
+    this.back = button("Back", () => this.go(this.step - 1), { class: "btn tour-btn", id: "tour-back", "aria-keyshortcuts": "ArrowLeft" });
+    this.next = button("Next", () => this.go(this.step + 1), { class: "btn strong tour-btn", id: "tour-next", "aria-keyshortcuts": "ArrowRight" });
+    this.marks = this.pieces.map((piece, number) => button(piece.short, () => this.go(number + 1), { class: "tour-mark", "data-step": number + 1 }));
+    this.told = h("div");
+    this.stage = h("section", { class: "tour-stage", "aria-live": "polite" });
+    this.of = h("span", { class: "muted" });
+    const nav = h("nav", { class: "tour-nav", "aria-label": "Steps of the tour" }, this.back, h("span", { class: "tour-marks" }, this.marks), h("span", { class: "muted tour-keys" }, h("kbd", { text: "←" }), h("kbd", { text: "→" })), this.next);
+    fill(this.root, h("div", { class: "tour-of" }, this.of), this.told, this.stage, nav);
+  }
+
+  go(step, still = false) {
+    if (step < 1 || step > STEPS.length) return;
+    this.step = step;
+    const query = page("tour", { run: this.id, step });
+    if (still) history.replaceState(null, "", query);
+    else history.pushState(null, "", query);
+    this.back.disabled = step === 1;
+    this.next.disabled = step === STEPS.length;
+    this.marks.forEach((mark, number) => (number + 1 === step ? mark.setAttribute("aria-current", "step") : mark.removeAttribute("aria-current")));
+    fill(this.stage, this.pieces[step - 1].element);
+    this.stage.dataset.step = step;
+    this.draw();
+  }
+
+  async refresh() {
+    try {
+      this.story = await readStory(this.id, this.story);
+      fill(this.told);
+    } catch (error) {
+      fill(this.told, errorBox(error, () => this.refresh()));
+    }
+    this.draw();
+  }
+
+  draw() {
+    if (!this.story) return;
+    const { run } = this.story;
+    fill(this.of, "Told with ", link(plain(run.name || run.id, 60), page("run", { id: run.id })), `, ${run.status}${run.status === "running" ? `, step ${run.step} of ${run.steps}` : ""}`);
+    this.pieces[this.step - 1].show(this.story);
+  }
+
+  keys(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
+    if (event.key === "ArrowRight") this.go(this.step + 1);
+    else if (event.key === "ArrowLeft") this.go(this.step - 1);
+    else return;
+    event.preventDefault();
+  }
+}
+
+function stepOf(params) {
+  const step = Math.round(Number(params.get("step")));
+  return step >= 1 && step <= STEPS.length ? step : 1;
+}

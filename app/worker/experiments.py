@@ -1,0 +1,68 @@
+"""Takes an experiment one run further: by the supervisor, or by a command line that owns it."""
+
+import logging
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from app.worker import process
+from app.worker.job import discard_checkpoints
+from opd.errors import UserError
+from opd.experiments.plan import Plan
+from storage.queue import experiments
+from storage.queue.jobs import Owner, owner_of
+
+log = logging.getLogger(__name__)
+
+
+def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = None) -> str | None:
+    """The run that the experiment waits for, made where there is none; None where it has ended, or
+    belongs to somebody else by now."""
+    row = experiments.experiment_row(engine, name)
+    if row["status"] != "running" or owner_of(row) != owner:
+        return None
+    waiting = experiments.open_runs(engine, name)
+    if waiting:
+        return waiting[0]
+    plan = experiments.plan_of(engine, row)
+    if plan.problem is not None:
+        status, text = plan.problem
+        experiments.end_experiment(engine, name, status, text)
+    elif plan.done:
+        _forget_tuning(engine, data_dir, plan)
+        experiments.end_experiment(engine, name, "finished")
+    elif plan.wanted is None:  # a run of it has been taken up since
+        return advance(engine, data_dir, name, owner)
+    else:
+        return experiments.add_run(engine, name, plan.wanted.key, plan.wanted.config, owner)
+    log.info("%s has ended", name)
+    return None
+
+
+def advance_all(engine: Engine, data_dir: Path) -> None:
+    """Every running experiment that no command line owns; ends those whose owner has died."""
+    end_orphaned(engine)
+    for name, owner in experiments.running_experiments(engine):
+        if owner is not None:
+            continue
+        try:
+            advance(engine, data_dir, name)
+        except UserError as error:  # its definition is of another version
+            log.error("%s: %s", name, error)
+            experiments.end_experiment(engine, name, "failed", str(error)[:1000])
+
+
+def end_orphaned(engine: Engine) -> None:
+    """Marks the experiments whose command line is gone, so that they can be resumed."""
+    for name, owner in experiments.running_experiments(engine):
+        if owner is not None and not process.alive(owner):
+            experiments.cancel_waiting(engine, name)
+            text = "the command that ran it is gone"
+            experiments.end_experiment(engine, name, "stopped", text)
+
+
+def _forget_tuning(engine: Engine, data_dir: Path, plan: Plan) -> None:
+    """Weights of runs that only served to choose a value; their figures and records stay."""
+    for key, known in plan.known.items():
+        if key.stage == "tune":
+            discard_checkpoints(engine, data_dir, known.run_id)

@@ -1,0 +1,379 @@
+"""The job: one attempt at one run, from claim to recorded end.
+
+    python -m app.worker.job RUN_ID --data-dir DIR --slot cpu
+
+The supervisor starts it in a process group of its own; `opd train` runs the same code in place.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.worker import notification, process
+from app.worker.errors import Failure, describe
+from app.worker.lease import Lease, Reason
+from app.worker.logs import line_of, start_log
+from app.worker.references import resolved
+from app.worker.signals import listening
+from opd.config.run import RunConfig, parse
+from opd.errors import UserError
+from opd.training.manifest import checkpoints_of, folder_of, verify
+from opd.types import (
+    CheckpointEvent,
+    EvaluationEvent,
+    Event,
+    ModelsEvent,
+    PhaseEvent,
+    RunStatus,
+    StepEvent,
+)
+from storage.engine import DiskFullError, open_database
+from storage.queue import jobs
+from storage.read import runs
+from storage.write.records import RunWriter, forget_checkpoints
+
+log = logging.getLogger(__name__)
+EXIT_FAILED = 1
+EXIT_NOT_CLAIMED = 3
+EXIT_UNRECORDED = 4  # ended, but the disk had no room to say so
+RESERVE_BYTES = 1_000_000
+DATABASE_VARIABLE = "OPD_DATABASE_URL"
+
+
+class TrainingLike(Protocol):
+    def events(self) -> Iterator[Event]: ...
+    def save_checkpoint(self) -> CheckpointEvent | None: ...
+    def vocabulary(self, ids: Sequence[int], /) -> dict[int, tuple[bytes, bool]]: ...
+
+
+class TrainingFactory(Protocol):
+    def __call__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        stop: Callable[[], bool],
+        resume_from: Path | None,
+        say: Callable[[str], None],
+    ) -> TrainingLike: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed run and where its things are."""
+
+    engine: Engine
+    data_dir: Path
+    run_id: str
+    attempt: int
+    slot: str
+    in_foreground: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.data_dir / "runs" / self.run_id
+
+    @property
+    def checkpoints(self) -> Path:
+        return checkpoints_of(self.data_dir, self.run_id)
+
+    @property
+    def reserve(self) -> Path:
+        return self.folder / ".reserve"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the attempt ended; `lost` when the run belongs to another process by now."""
+
+    status: RunStatus | None
+    failure: Failure | None = None
+    recorded: bool = True
+
+
+def claim(engine: Engine, data_dir: Path, run_id: str, slot: str) -> Job | None:
+    """Makes this process the run's owner; None where it cannot be had now."""
+    attempt = jobs.claim(engine, run_id, slot, process.this_process())
+    if attempt is None:
+        return None
+    os.environ[process.MARK] = f"{run_id}:{attempt}"  # whatever this job starts inherits it
+    return Job(engine, data_dir, run_id, attempt, slot)
+
+
+def run(
+    job: Job,
+    training: TrainingFactory | None = None,
+    watch: Callable[[Event], None] = lambda _: None,
+) -> Outcome:
+    """Trains, stores what happens, and records how it ended. To be called on the main thread."""
+    lease = Lease(job.engine, job.run_id, job.attempt, lambda why: _give_up(job, why))
+    with lease, listening((signal.SIGTERM, signal.SIGINT), lambda n: _on_signal(job, lease, n)):
+        try:
+            _set_aside(job.reserve)
+            outcome = _ended(job, lease, _work(job, lease, training, watch))
+        except jobs.LeaseLost:
+            outcome = Outcome(None)
+        except Exception as error:
+            failure = describe(error)
+            log.exception("%s: %s", failure.kind, failure.text)
+            outcome = Outcome("failed", failure)
+        if lease.reason == "lost":
+            outcome = Outcome(None)
+        if outcome.status is not None:
+            with suppress(UserError, SQLAlchemyError):  # tidiness must not hide the outcome
+                sweep(job.engine, job.data_dir, job.run_id, job.attempt)
+        recorded = outcome.status is None or _record(job, outcome)
+    log.info("%s", f"run {outcome.status}" if outcome.status else "the run was taken over")
+    return Outcome(outcome.status, outcome.failure, recorded)
+
+
+@dataclass
+class _Progress:
+    training: TrainingLike
+    writer: RunWriter
+    stepped: int = -1
+    saved: int = -1
+
+
+def _work(
+    job: Job,
+    lease: Lease,
+    training: TrainingFactory | None,
+    watch: Callable[[Event], None],
+) -> _Progress:
+    info = runs.run(job.engine, job.run_id)
+    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id)
+    writer = RunWriter(job.engine, job.run_id, job.attempt)
+    step, resume_from = start_of(job, info)
+    if job.attempt > 1:
+        writer.truncate_after(step)
+        sweep(job.engine, job.data_dir, job.run_id, job.attempt)
+        log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
+    session = (training or _trainer())(
+        _on_slot(config, job.slot),
+        job.checkpoints,
+        stop=lease.stop,
+        resume_from=resume_from,
+        say=lambda text: _say(job, text, watch),
+    )
+    progress = _Progress(session, writer)
+    with closing(session.events()) as events:  # type: ignore[type-var]
+        for event in events:
+            _store(job, progress, event)
+            log.info("%s", line_of(event, config.steps))
+            watch(event)
+            if lease.stop():
+                break
+    return progress
+
+
+def _say(job: Job, text: str, watch: Callable[[Event], None]) -> None:
+    jobs.set_phase(job.engine, job.run_id, job.attempt, text)
+    watch(PhaseEvent(text))
+
+
+def _trainer() -> TrainingFactory:
+    # Read when torch loads: threads that wait for each other sleep early instead of spinning, which
+    # on a machine with a browser open too makes small models several times faster.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # With more than one thread, MKL else splits a product as memory happens to lie, and two equal
+    # runs part in the last bit of a loss.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars would fill the log
+    from opd.training.trainer import Training  # noqa: PLC0415 - loads torch, after the claim
+
+    return Training
+
+
+def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
+    """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none.
+
+    Looked for where the data directory is now, which may have been moved since.
+    """
+    for saved in reversed(info["checkpoints"]):
+        folder = folder_of(job.checkpoints, saved["step"])
+        try:
+            verify(folder, saved["manifest"])
+        except UserError as error:
+            log.warning("%s; taking the one before", error)
+            continue
+        return int(saved["step"]), folder
+    return -1, None
+
+
+def sweep(engine: Engine, data_dir: Path, run_id: str, attempt: int) -> None:
+    """Removes checkpoint folders that no record names: half-written, or older than those kept.
+
+    Only by this attempt or when it is dead; nothing where a later one has begun.
+    """
+    info = runs.run(engine, run_id)
+    if info["attempt"] != attempt:
+        return
+    known = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
+    for folder in checkpoints_of(data_dir, run_id).glob("*"):
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _on_slot(config: RunConfig, slot: str) -> RunConfig:
+    """Points the trainer at the slot's device; `auto` may still fall back to the processor."""
+    if config.device == "auto" and slot.startswith("cuda:"):
+        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
+        number = int(slot.removeprefix("cuda:"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+        return config
+    return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
+
+
+def _store(job: Job, progress: _Progress, event: Event) -> None:
+    writer = progress.writer
+
+    def vocabulary(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
+        return progress.training.vocabulary(sorted(ids))
+
+    match event:
+        case PhaseEvent(text):
+            jobs.set_phase(job.engine, job.run_id, job.attempt, text)
+        case ModelsEvent():
+            writer.models(event, versions())
+        case StepEvent():
+            writer.step(event, vocabulary)
+            progress.stepped = event.step
+        case EvaluationEvent():
+            writer.evaluation(event, vocabulary)
+        case CheckpointEvent():
+            writer.checkpoint(event)
+            progress.saved = event.step
+
+
+def _ended(job: Job, lease: Lease, progress: _Progress) -> Outcome:
+    """The outcome of a training that raised nothing, with the checkpoint that was asked for."""
+    reason = lease.reason
+    if reason is None:
+        return Outcome("finished")
+    if reason == "discard":
+        discard_checkpoints(job.engine, job.data_dir, job.run_id)
+    elif reason != "lost" and progress.stepped > progress.saved:
+        log.info("saving a checkpoint before stopping")
+        event = progress.training.save_checkpoint()
+        if event is not None:
+            progress.writer.checkpoint(event)
+    return _stopped(reason)
+
+
+def _stopped(reason: Reason) -> Outcome:
+    match reason:
+        case "save" | "discard":
+            return Outcome("cancelled")
+        case "terminated":
+            text = "terminated: the process was asked to end (SIGTERM)"
+            return Outcome("interrupted", Failure("terminated", text, "Resume the run.", False))
+        case "interrupt":
+            text = "stopped with Ctrl-C"
+            return Outcome("interrupted", Failure("interrupted", text, "Resume the run.", False))
+        case "lost":
+            return Outcome(None)
+
+
+def discard_checkpoints(engine: Engine, data_dir: Path, run_id: str) -> None:
+    forget_checkpoints(engine, run_id)
+    shutil.rmtree(checkpoints_of(data_dir, run_id), ignore_errors=True)
+
+
+def _on_signal(job: Job, lease: Lease, number: signal.Signals) -> None:
+    if number == signal.SIGTERM:
+        lease.ask("terminated")
+    elif lease.reason == "interrupt":
+        _give_up(job, "interrupt")
+    else:
+        lease.ask("interrupt")
+
+
+def _give_up(job: Job, reason: Reason) -> None:
+    """Ends the process where the training does not end by itself; what is stored is whole."""
+    outcome = _stopped(reason)
+    log.warning("did not stop in time (%s); ending the process", reason)
+    if reason == "discard":
+        discard_checkpoints(job.engine, job.data_dir, job.run_id)
+    recorded = outcome.status is None or _record(job, outcome)
+    logging.shutdown()
+    os._exit(EXIT_FAILED if recorded else EXIT_UNRECORDED)
+
+
+def _record(job: Job, outcome: Outcome) -> bool:
+    """Writes the end of the attempt; gives up the reserve where the disk is full."""
+    failure = outcome.failure or Failure("", "", "", False)
+    assert outcome.status is not None
+    for pause in (0.0, 0.2, 0.5):
+        time.sleep(pause)
+        try:
+            ended = jobs.finish(
+                job.engine,
+                job.run_id,
+                job.attempt,
+                outcome.status,
+                error_kind=failure.kind,
+                error_text=failure.text,
+                hint=failure.hint,
+            )
+        except DiskFullError:
+            job.reserve.unlink(missing_ok=True)
+            continue
+        job.reserve.unlink(missing_ok=True)
+        if ended:
+            notification.tell(job.engine, job.data_dir, job.run_id)
+        return True
+    return False
+
+
+def _set_aside(path: Path) -> None:
+    """Keeps some disk space, so that a full disk can still be recorded as the cause."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\1" * RESERVE_BYTES)
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "peft", "opd-studio"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main(arguments: list[str] | None = None, training: TrainingFactory | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="app.worker.job")
+    parser.add_argument("run_id")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--slot", default="cpu")
+    options = parser.parse_args(arguments)
+    start_log()
+    engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
+    job = claim(engine, options.data_dir, options.run_id, options.slot)
+    if job is None:
+        log.info("%s is not to be had now", options.run_id)
+        return EXIT_NOT_CLAIMED
+    outcome = run(job, training)
+    if not outcome.recorded:
+        return EXIT_UNRECORDED
+    return EXIT_FAILED if outcome.status == "failed" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Answers of kind "chat" and "keep": replies that are scored as they come, and one that is kept."""
+
+import time
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+
+from app.worker.models.loaded import Subject, subject_of
+from app.worker.models.request import Asked, Progress, Telling
+from opd.data.prompts import Prompt, chat_text
+from opd.errors import UserError
+from opd.interactive.scored_chat import Duet, Told
+from opd.interactive.what_if import AUTHORS, judged, unhinted, writer_of
+from opd.sampling.sample import Stopped
+from opd.types import Author, Rollout
+from storage.text import text_entry
+from storage.write.branches import keep as store
+from storage.write.branches import reply_id
+
+GROUP = -1  # of a rollout whose prompt is not one of the run's
+
+
+def chat(asked: Asked, progress: Progress) -> dict[str, Any]:
+    """The payload is that of POST /api/v1/chat; every speaker has a conversation of its own.
+
+    Returns {"replies": [columns a token, "prompt", "prompt_ids", "text"], "texts": {id: …},
+    "chat": whether a chat template was used, "models", "seconds"}; while it runs, as much as there
+    is. Raises UserError.
+    """
+    telling = Telling(progress)
+    try:
+        return _Chat(asked, telling).run()
+    except Stopped:
+        return {}
+
+
+class _Chat:
+    def __init__(self, asked: Asked, telling: Telling) -> None:
+        self._payload, self._telling = asked.payload, telling
+        self._subject = subject_of(asked, telling)
+        if telling.stop():
+            raise Stopped
+        self._began = time.monotonic()
+        self._tokenizer = self._subject.models.pair.tokenizer
+        self._chat = getattr(self._tokenizer, "chat_template", None) is not None
+        self._duets: list[tuple[Duet, str]] = []
+        self._texts: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> dict[str, Any]:
+        with ExitStack() as stack:
+            for author in AUTHORS:
+                messages = self._payload["conversations"].get(author)
+                if messages:
+                    duet, text = self._duet(author, messages)
+                    self._duets.append((stack.enter_context(closing(duet)), text))
+            self._telling.partial = self.found
+            going = [duet for duet, _ in self._duets]
+            while going:
+                going = [duet for duet in going if duet.turn()]
+                self._telling.phase = f"writing: {self._longest()} tokens"
+                if self._telling.stop():
+                    raise Stopped
+        return self.found()
+
+    def found(self) -> dict[str, Any]:
+        replies = []
+        for duet, text in self._duets:
+            reply = duet.reply
+            self._learn([*reply.ids, *(w[0] for w in reply.wanted if w)])
+            written = self._tokenizer.decode(reply.ids, skip_special_tokens=True)
+            more = {"prompt": text, "prompt_ids": reply.prompt_ids, "text": written}
+            replies.append(reply.as_dict() | more)
+        return {
+            "replies": replies,
+            "texts": self._texts,
+            "chat": self._chat,
+            "models": self._subject.about,
+            "seconds": time.monotonic() - self._began,
+            "most": self._payload["max_new_tokens"],
+        }
+
+    def _longest(self) -> int:
+        return max(len(duet.reply.ids) for duet, _ in self._duets)
+
+    def _duet(self, author: Author, messages: list[dict[str, str]]) -> tuple[Duet, str]:
+        subject, payload = self._subject, self._payload
+        writer_of(subject.models, author, None)
+        if self._chat:
+            text = chat_text(self._tokenizer, messages, subject.config.prompts)
+        else:
+            text = messages[-1]["content"]
+        ids = tuple(self._tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
+        if not ids:
+            raise UserError("the message has no tokens", where="conversations")
+        vocab = subject.models.pair.vocab
+        if max(ids) >= vocab:
+            raise UserError(
+                f"the message has id {max(ids)}, outside the models' {vocab} shared ids",
+                where="conversations",
+            )
+        told = Told(payload["temperature"], payload["max_new_tokens"], payload["seed"])
+        return Duet(subject.models, author, ids, told), text
+
+    def _learn(self, ids: list[int]) -> None:
+        """Notes the text of tokens, in the form in which pages read it."""
+        new = {i for i in ids if str(i) not in self._texts}
+        found = self._subject.vocabulary(new)
+        self._texts |= {str(i): text_entry(stored) for i, stored in found.items()}
+
+
+def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
+    """Stores a reply of a chat as a rollout of its run, with a whole record by both models.
+
+    The payload is that of the chat with "reply", one of its answer's. Returns {"rollout": id}.
+    """
+    telling = Telling(progress)
+    subject = subject_of(asked, telling)
+    if subject.run_id is None:
+        raise UserError("this chat belongs to no run", where="reply")
+    telling.say("both score it")
+    rollout = _rollout(subject, asked.payload)
+    question = {
+        "prompt": [int(i) for i in rollout.prompt_ids],
+        "ids": asked.payload["reply"]["ids"],
+        "step": subject.step,
+        "author": rollout.author,
+        "temperature": rollout.temperature,
+    }
+    name = reply_id(subject.run_id, question)
+    store(asked.engine, subject.run_id, {name: rollout}, subject.tokenizer, subject.vocabulary)
+    return {"rollout": name, "models": subject.about}
+
+
+def _rollout(subject: Subject, payload: dict[str, Any]) -> Rollout:
+    reply, temperature = payload["reply"], payload["temperature"]
+    prompt = Prompt(GROUP, reply["prompt"], tuple(reply["prompt_ids"]), None)
+    ids = np.asarray(reply["ids"], np.int64)
+    models = unhinted(subject.models)
+    (record,) = judged(models, models.panel.config, prompt, [ids], temperature)
+    return Rollout(
+        step=subject.step,
+        kind="branch",
+        group=GROUP,
+        sample=0,
+        prompt=prompt.text,
+        prompt_ids=np.asarray(prompt.ids, np.int64),
+        completion=reply["text"],
+        finish_reason=reply["finish_reason"],
+        temperature=temperature or 1.0,
+        record=record,
+        author=reply["author"],
+    )

@@ -1,0 +1,102 @@
+"""The models that a question is about: of a run's checkpoint, of its start, or of a recipe."""
+
+import gc
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.worker.models.request import Asked, Telling
+from app.worker.references import resolved
+from opd.config.recipes import recipe
+from opd.config.run import RunConfig, parse
+from opd.errors import UserError
+from opd.models.load import fingerprint
+from opd.models.token_text import TokenText
+from opd.training.checkpoint import OPTIMIZER
+from opd.training.loading import Models, Outside, load_models
+from opd.training.manifest import checkpoints_of, folder_of, verify
+from storage.read import runs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Loaded models with the run, if any, and the step of the student's checkpoint (0: start)."""
+
+    models: Models
+    config: RunConfig
+    run_id: str | None
+    step: int
+    about: dict[str, Any]
+
+    @property
+    def tokenizer(self) -> str:
+        return fingerprint(self.models.pair.tokenizer)
+
+    @cached_property
+    def vocabulary(self) -> TokenText:
+        return TokenText(self.models.pair.tokenizer)
+
+
+def subject_of(asked: Asked, telling: Telling) -> Subject:
+    """Loads what the question names, unless it is in memory already.
+
+    The payload's "run" or else "recipe" says which models; "checkpoint" at which step, None: as
+    they start. Raises UserError for a checkpoint that is not whole and for what cannot be loaded.
+    """
+    run_id = asked.payload.get("run")
+    step = asked.payload.get("checkpoint")
+    config, folder = _of_run(asked, run_id, step) if run_id else (_of_recipe(asked), None)
+    about = {
+        "run": run_id,
+        "recipe": None if run_id else asked.payload.get("recipe"),
+        "step": step or 0,
+        "student": config.student.model,
+        "teacher": config.teacher.model if config.teacher.kind == "model" else config.teacher.kind,
+    }
+    key = json.dumps([_models_part(config), str(folder), _age(folder)], sort_keys=True)
+    at = "as it starts" if not step else f"checkpoint {step}"
+
+    def load() -> Models:
+        telling.say(f"loading student ({at}) and coach")
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        return load_models(config, folder, Outside(telling.say, telling.stop))
+
+    return Subject(asked.held.get(key, about, load), config, run_id, step or 0, about)
+
+
+def _of_recipe(asked: Asked) -> RunConfig:
+    config = parse(recipe(asked.payload["recipe"]).config)
+    return resolved(asked.engine, asked.data_dir, config)
+
+
+def _of_run(asked: Asked, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
+    info = runs.run(asked.engine, run_id)
+    own = run_id if info["attempt"] else None  # then the references have been settled
+    config = resolved(asked.engine, asked.data_dir, parse(info["config"]), own)
+    if step is None:
+        return config, None
+    saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}
+    if step not in saved:
+        raise UserError(f"{run_id} has no checkpoint of step {step} any more", where="checkpoint")
+    folder = folder_of(checkpoints_of(asked.data_dir, run_id), step)
+    verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
+    return config, folder
+
+
+def _models_part(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide what is loaded."""
+    whole = config.model_dump(mode="json")
+    return {name: whole[name] for name in ("student", "teacher", "sampling", "seed", "device")}
+
+
+def _age(folder: Path | None) -> float:
+    """When a checkpoint was written: a resumed run may write the same step anew."""
+    return folder.stat().st_mtime if folder else 0.0

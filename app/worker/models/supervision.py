@@ -1,0 +1,85 @@
+"""The supervisor's side of the model process: starts it when asked, and says when it has died."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from app.worker import process
+from app.worker.logs import last_line
+from app.worker.models.process import LOG
+from storage.locks import held
+from storage.queue import requests
+from storage.queue.model_state import LOCK
+
+log = logging.getLogger(__name__)
+ANSWERER = (sys.executable, "-m", "app.worker.models.process")
+AGAIN_AFTER = 2.0  # seconds between two starts
+EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
+
+
+class Answering:
+    """`turn()` is called again and again; it keeps nothing that another one could not find."""
+
+    def __init__(self, engine: Engine, data_dir: Path, command: Sequence[str] = ANSWERER) -> None:
+        self._engine = engine
+        self._data_dir = data_dir
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+        self._started = -AGAIN_AFTER
+
+    def turn(self) -> None:
+        gone = requests.abandoned(self._engine, process.alive)
+        if gone and self._child is not None:  # its exit, which tells more, may be a moment away
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(EXIT_SECONDS)
+        self._reap()
+        for name in set(gone) & set(requests.abandoned(self._engine, process.alive)):
+            self._end(name, "the model process is gone")
+        waiting = requests.waiting(self._engine)
+        rested = time.monotonic() - self._started > AGAIN_AFTER
+        if waiting and self._child is None and rested and not self._served():
+            self._start()
+
+    def _reap(self) -> None:
+        """A child that ended badly takes its question with it, or the one it never came to."""
+        if self._child is None or (code := self._child.poll()) is None:
+            return
+        pid, self._child = self._child.pid, None
+        if code == 0:
+            return
+        cause = process.cause_of_exit(code).replace("the job's process", "the model process")
+        theirs = requests.abandoned(self._engine, process.alive)
+        for name in theirs or requests.waiting(self._engine)[:1]:
+            self._end(name, cause)
+        log.warning("model process %d: %s", pid, cause)
+
+    def _end(self, name: str, cause: str) -> None:
+        tail = last_line(self._data_dir / LOG)
+        text = f"{cause}; its last line: {tail}" if tail else cause
+        killed = "SIGKILL" in cause
+        hint = "Lower what it has to load, or close what else takes memory." if killed else ""
+        requests.fail(self._engine, name, text, kind="killed" if killed else "error", hint=hint)
+
+    def _served(self) -> bool:
+        """Whether a model process of another supervisor holds the lock."""
+        return held(self._data_dir / LOCK)
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        with (self._data_dir / LOG).open("wb") as output:
+            self._child = subprocess.Popen(
+                [*self._command, "--data-dir", str(self._data_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
+            )
+        log.info("model process %d", self._child.pid)

@@ -1,0 +1,106 @@
+"""Has a web address told that an attempt at a run has ended, where $OPD_WEBHOOK names one.
+
+Whoever records an end starts a process for it (see webhook.py) and does not wait: neither a slow
+nor a dead receiver delays a job, and the message survives the job's own exit.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.worker import process
+from app.worker.logs import log_path
+from opd.errors import UserError
+from storage.read import runs
+
+log = logging.getLogger(__name__)
+VARIABLE = "OPD_WEBHOOK"
+SENDER = (sys.executable, "-m", "app.worker.webhook")
+MAX_URL = 2_000
+_FIELDS = ("name", "status", "attempt", "step", "steps", "score", "kl", "error_kind", "error_text")
+_senders: list["subprocess.Popen[bytes]"] = []  # to be reaped when the next one is started
+
+
+def checked_url(text: str) -> str:
+    """The address of a receiver. Raises UserError unless it is http:// or https:// with a host."""
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise UserError("is no web address", where="webhook") from None
+    plain = text.isascii() and text.isprintable() and " " not in text
+    if parts.scheme not in ("http", "https") or not named or not plain or len(text) > MAX_URL:
+        scheme = parts.scheme[:20] or "none"
+        raise UserError(
+            "must begin with http:// or https:// and name a host, in ASCII without blanks, at "
+            f"most {MAX_URL} characters (got scheme {scheme}, {len(text)} characters)",
+            where="webhook",
+        )
+    return text
+
+
+def check_setting() -> None:
+    """Raises UserError where $OPD_WEBHOOK holds something that no message can be sent to."""
+    if text := os.environ.get(VARIABLE):
+        checked_url(text)
+
+
+def tell(engine: Engine, data_dir: Path, run_id: str) -> None:
+    """Sends word of the run's end, where a receiver is set. To be called once an end, by whoever
+    recorded it; returns at once and raises nothing that could spoil a job."""
+    if not os.environ.get(VARIABLE):
+        return
+    try:
+        check_setting()
+        message = json.dumps(_message(engine, data_dir, run_id)).encode()
+        _start(data_dir, run_id, message)
+    except (UserError, SQLAlchemyError, OSError, ValueError) as error:
+        log.error("the webhook was not told of the end: %s", error)
+
+
+def _message(engine: Engine, data_dir: Path, run_id: str) -> dict[str, Any]:
+    run = runs.run(engine, run_id)
+    message = {
+        "run_id": run_id,
+        **{n: run[n] for n in _FIELDS},
+        "seconds": round(run["seconds"], 3),
+    }
+    link = _link(data_dir, run_id)
+    return message | ({"link": link} if link else {})
+
+
+def _link(data_dir: Path, run_id: str) -> str:
+    """The run's page, without a token, where a server shows this data directory."""
+    try:
+        note = json.loads((data_dir / "server.json").read_text(encoding="utf-8"))
+        return f"{note['address']}run?id={run_id}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _start(data_dir: Path, run_id: str, message: bytes) -> None:
+    """A process in a session of its own, without the mark by which a job's processes are ended."""
+    path = log_path(data_dir, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k != process.MARK}
+    with path.open("ab") as output:
+        sender = subprocess.Popen(
+            SENDER,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+    _senders[:] = [earlier for earlier in _senders if earlier.poll() is None] + [sender]
+    assert sender.stdin is not None
+    with sender.stdin as pipe:  # shorter than a pipe holds: writing does not wait
+        pipe.write(message)

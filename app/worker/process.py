@@ -1,0 +1,127 @@
+"""Who owns a run: a process named by its id, its start and the boot it lives in."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from storage.queue.jobs import Owner
+
+MARK = "OPD_JOB"  # "run-id:attempt" in the environment of a job and of all it starts
+_GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
+
+
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{psutil.boot_time():.0f}"
+
+
+def owner_of(pid: int) -> Owner | None:
+    """The identity of a living process; None for one that is gone or a zombie."""
+    if sys.platform == "linux":
+        stat = _linux_stat(pid)
+        if stat is None or stat[0] in b"ZX":
+            return None
+        return Owner(pid, stat[1], boot_id())
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return Owner(pid, process.create_time(), boot_id())
+    except _GONE:
+        return None
+
+
+def this_process() -> Owner:
+    owner = owner_of(os.getpid())
+    assert owner is not None
+    return owner
+
+
+def alive(owner: Owner) -> bool:
+    """Whether that very process still runs: a process id is given out again, its start is not."""
+    now = owner_of(owner.pid)
+    return now is not None and now.boot == owner.boot and abs(now.started - owner.started) < 0.5
+
+
+def stopped(pid: int) -> bool:
+    """Whether somebody holds the process still (Ctrl-Z), which is not the same as hanging."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except _GONE:
+        return False
+
+
+def leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False
+
+
+def family(owner: Owner, mark: str) -> list[int]:
+    """Every process of a job: the owner, those of its own session, those that carry its mark.
+
+    The session of a foreground run belongs to the caller's shell, so it counts only where the
+    owner made it; children that left the session are still known by their environment.
+    """
+    if owner.boot != boot_id():
+        return []
+    reused = not alive(owner) and owner_of(owner.pid) is not None
+    found = []
+    for pid in psutil.pids():
+        if pid == os.getpid():
+            continue
+        same = not reused and (pid == owner.pid or _session(pid) == owner.pid)
+        if (same or _carries(pid, mark)) and owner_of(pid) is not None:
+            found.append(pid)
+    return found
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def cause_of_exit(code: int) -> str:
+    """An exit code as subprocess reports it (−n: signal n), in words."""
+    if code >= 0:
+        return f"the job's process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"killed by signal {-code}"
+    text = f"killed by signal {-code} ({name})"
+    return f"{text}: the system may have run out of memory" if name == "SIGKILL" else text
+
+
+def _linux_stat(pid: int) -> tuple[bytes, float] | None:
+    """State and start in seconds after boot, which no change of the clock moves."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
+def _carries(pid: int, mark: str) -> bool:
+    try:
+        return psutil.Process(pid).environ().get(MARK) == mark
+    except (*_GONE, psutil.ZombieProcess, OSError):
+        return False

@@ -1,0 +1,111 @@
+"""Models that are other runs: `run-…` and `run-…@STEP` become that run's checkpoint folder."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine
+
+from opd.config.folders import RUN_REFERENCE
+from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
+from opd.config.run import RunConfig
+from opd.errors import UserError
+from opd.training.manifest import checkpoints_of, folder_of, verify
+from storage.read import runs
+
+T = TypeVar("T", StudentConfig, TeacherConfig, RouteConfig)
+REMEMBERED = "references.json"  # in the run's folder: reference → step
+
+
+def resolved(
+    engine: Engine, data_dir: Path, config: RunConfig, run_id: str | None = None
+) -> RunConfig:
+    """The configuration with folders in place of references.
+
+    With run `run_id`, which step "the newest" was is remembered, so that a resumed run goes on with
+    the same models though the other run may have trained on. Raises UserError for a run that is
+    not there, has no such checkpoint, or one that was damaged.
+    """
+    memory = None if run_id is None else data_dir / "runs" / run_id / REMEMBERED
+    finder = _Finder(engine, data_dir, memory)
+    student = finder.placed(config.student, "student.model")
+    teacher = config.teacher
+    if teacher.kind == "model":
+        teacher = finder.placed(teacher, "teacher.model")
+    routes = {
+        name: finder.placed(route, f"teacher.routes.{name}.model")
+        if route.kind == "model"
+        else route
+        for name, route in teacher.routes.items()
+    }
+    teacher = teacher.model_copy(update={"routes": routes})
+    finder.remember()
+    return config.model_copy(update={"student": student, "teacher": teacher})
+
+
+def names_runs(config: RunConfig) -> bool:
+    """Whether a model of the configuration is another run."""
+    models = [config.student.model]
+    models += [t.model for t in config.teachers.values() if t.kind == "model"]
+    return any(_named(m) is not None for m in models)
+
+
+def _named(reference: str) -> re.Match[str] | None:
+    return None if Path(reference).exists() else RUN_REFERENCE.fullmatch(reference)
+
+
+class _Finder:
+    def __init__(self, engine: Engine, data_dir: Path, memory: Path | None) -> None:
+        self._engine, self._data_dir, self._memory = engine, data_dir, memory
+        self._known: dict[str, int] = {}
+        if memory is not None and memory.is_file():
+            self._known = json.loads(memory.read_text(encoding="utf-8"))
+        self._steps = dict(self._known)
+
+    def placed(self, section: T, where: str) -> T:
+        """The section with its model's folder; as it is where it names no run."""
+        reference = section.model
+        named = _named(reference)
+        if named is None:
+            return section
+        run_id, asked = named.groups()
+        step = int(asked) if asked is not None else self._steps.get(reference)
+        folder, self._steps[reference] = self._folder(run_id, step, where)
+        return section.model_copy(update={"model": str(folder)})
+
+    def remember(self) -> None:
+        if self._memory is None or self._steps == self._known:
+            return
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._memory.with_suffix(".partial")
+        aside.write_text(json.dumps(self._steps), encoding="utf-8")
+        os.replace(aside, self._memory)
+
+    def _folder(self, run_id: str, step: int | None, where: str) -> tuple[Path, int]:
+        saved = {c["step"]: c["manifest"] for c in self._checkpoints(run_id, where)}
+        if not saved:
+            raise _missing(f"{run_id} has no checkpoint yet", where)
+        if step is None:
+            step = max(saved)
+        if step not in saved:
+            there = ", ".join(f"{run_id}@{s}" for s in saved)
+            raise _missing(f"{run_id} has no checkpoint of step {step}; it has {there}", where)
+        folder = folder_of(checkpoints_of(self._data_dir, run_id), step)
+        try:
+            verify(folder, saved[step])
+        except UserError as error:
+            raise UserError(error.message, where=where, kind=error.kind) from None
+        return folder, step
+
+    def _checkpoints(self, run_id: str, where: str) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = runs.run(self._engine, run_id)["checkpoints"]
+        except UserError:
+            raise _missing(f"there is no run {run_id}; opd runs lists them", where) from None
+        return found
+
+
+def _missing(message: str, where: str) -> UserError:
+    return UserError(message, where=where, kind="missing model")

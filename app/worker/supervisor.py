@@ -1,0 +1,214 @@
+"""The supervisor: starts queued runs, one per device slot, and notices how they end; starts the
+model process when something is asked of it.
+
+    python -m app.worker.supervisor --data-dir DIR [--parent PID]
+
+One per data directory. It never loads torch, keeps nothing that a new one could not find again,
+and leaves running jobs alone when it ends.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.worker import process, slots
+from app.worker.cancellation import Pressure
+from app.worker.errors import HINTS, Failure
+from app.worker.experiments import advance_all
+from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
+from app.worker.logs import log_path, start_log
+from app.worker.models.supervision import Answering
+from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
+from opd.errors import UserError
+from storage.engine import open_database
+from storage.queue import jobs
+
+log = logging.getLogger(__name__)
+JOB = (sys.executable, "-m", "app.worker.job")
+TURN = 0.25  # seconds between two looks
+HUNG_AFTER = 60.0
+SLEPT = 10.0
+
+
+@dataclass(frozen=True)
+class Child:
+    process: subprocess.Popen[bytes]
+    slot: str
+
+
+class Supervisor:
+    """`turn()` looks once at everything; time is measured by a clock that no one sets."""
+
+    def __init__(self, engine: Engine, data_dir: Path, job: Sequence[str] = JOB) -> None:
+        self._engine = engine
+        self._data_dir = data_dir
+        self._job = job
+        self._children: dict[str, Child] = {}
+        self._beats: dict[tuple[str, int], tuple[object, float]] = {}
+        self._pressure = Pressure(engine, data_dir)
+        self._answering = Answering(engine, data_dir)
+        self._looked = time.monotonic()
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked > SLEPT:  # the whole machine did: jobs get their time afresh
+            self._beats.clear()
+        self._looked = now
+        self._bury_children()
+        found = running(self._engine)
+        children = {child.process.pid for child in self._children.values()}
+        for run in found:
+            if run.owner.pid in children or process.alive(run.owner):
+                self._look_at(run)
+            else:
+                bury(self._engine, self._data_dir, run)
+        live = {run.key for run in found}
+        self._beats = {key: beat for key, beat in self._beats.items() if key in live}
+        self._start_queued()
+        self._answering.turn()
+        advance_all(self._engine, self._data_dir)
+
+    def _bury_children(self) -> None:
+        """Reaps children that have ended, and records it where they could not do so themselves."""
+        ended = {i: c for i, c in self._children.items() if c.process.poll() is not None}
+        if not ended:
+            return
+        owned = {(run.id, run.owner.pid): run for run in running(self._engine)}
+        for run_id, child in ended.items():
+            code = child.process.returncode
+            run = owned.get((run_id, child.process.pid))
+            if run is not None:
+                bury(self._engine, self._data_dir, run, code)
+            elif code not in (0, EXIT_NOT_CLAIMED):
+                self._never_claimed(run_id, child, code)
+            del self._children[run_id]
+
+    def _never_claimed(self, run_id: str, child: Child, code: int) -> None:
+        """A job that could not even start must not be started again and again."""
+        if run_id not in {row["id"] for row in jobs.next_queued(self._engine)}:
+            return
+        attempt = jobs.claim(self._engine, run_id, child.slot, process.this_process())
+        if attempt is None:
+            return
+        text = did_not_start(self._data_dir, run_id, code)
+        me = process.this_process()
+        run = Running(run_id, attempt, child.slot, me, None, None, None)
+        failure = Failure("error", text, HINTS["error"], False)
+        finish(self._engine, self._data_dir, run, "failed", failure)
+
+    def _look_at(self, run: Running) -> None:
+        now = time.monotonic()
+        if run.cancel_mode:
+            self._pressure.press(run)
+            return
+        beat, seen = self._beats.get(run.key, (None, now))
+        if beat != run.heartbeat_at:
+            seen = now
+        self._beats[run.key] = (run.heartbeat_at, seen)
+        held_by_user = process.stopped(run.owner.pid) and not process.leads_session(run.owner.pid)
+        if now - seen > HUNG_AFTER and not held_by_user:
+            bury_hung(self._engine, self._data_dir, run, now - seen)
+
+    def _start_queued(self) -> None:
+        queued = [row for row in jobs.next_queued(self._engine) if not self._waited_for(row)]
+        if not queued:
+            return
+        taken = {run.slot for run in running(self._engine)}
+        taken |= {child.slot for child in self._children.values()}
+        gpus = slots.gpu_count()
+        for row in queued:
+            slot = slots.choose(row["device"], taken, gpus)
+            if slot is not None and row["id"] not in self._children:
+                self._children[row["id"]] = self._start(row["id"], slot)
+                taken.add(slot)
+
+    def _waited_for(self, row: dict[str, Any]) -> bool:
+        """Whether a command line will run it itself; one that has died wants it no more."""
+        waiter = row["waiter"]
+        if waiter is None:
+            return False
+        if not process.alive(waiter):
+            jobs.request_cancel(self._engine, row["id"], "save")
+        return True
+
+    def _start(self, run_id: str, slot: str) -> Child:
+        """A process in a session of its own, which claims the run itself."""
+        path = log_path(self._data_dir, run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as output:
+            started = subprocess.Popen(
+                [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
+            )
+        log.info("%s: process %d on %s", run_id, started.pid, slot)
+        return Child(started, slot)
+
+
+def lock(data_dir: Path, parent: int | None) -> IO[bytes] | None:
+    """Holds the data directory's supervisor lock; waits for it; None when the parent goes first."""
+    file = (data_dir / "supervisor.lock").open("ab")
+    told = False
+    while not orphaned(parent):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if not told:
+                log.info("another supervisor serves %s: waiting", data_dir)
+            told = True
+            time.sleep(TURN)
+    return None
+
+
+def orphaned(parent: int | None) -> bool:
+    return parent is not None and os.getppid() != parent
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
+    parser = argparse.ArgumentParser(prog="app.worker.supervisor")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--parent", type=int, default=None, help="ends when this process does")
+    options = parser.parse_args(arguments)
+    options.data_dir.mkdir(parents=True, exist_ok=True)
+    start_log(options.data_dir / "supervisor.log")
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    held = lock(options.data_dir, options.parent)
+    if held is None:
+        return 0
+    engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
+    supervisor = Supervisor(engine, options.data_dir, job)
+    while not orphaned(options.parent):
+        try:
+            supervisor.turn()
+        except (UserError, SQLAlchemyError) as error:
+            log.error("%s", error)
+            time.sleep(1)
+        time.sleep(TURN)
+    log.info("the server is gone; running jobs go on")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

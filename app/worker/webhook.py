@@ -1,0 +1,85 @@
+"""Posts one message to a receiver, and logs how that went.
+
+    OPD_WEBHOOK=URL python -m app.worker.webhook < MESSAGE
+
+Addresses of receivers often hold a secret: the log names the host alone.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+import httpx
+
+from app.worker.logs import start_log
+from app.worker.notification import VARIABLE, checked_url
+
+log = logging.getLogger(__name__)
+TIMEOUT = 5.0  # seconds, of each wait for the receiver
+PAUSE = 1.0  # seconds before the second try
+
+
+def send(url: str, message: bytes, pause: float = PAUSE) -> str:
+    """Posts the message; "" when it was taken, else the reason why not.
+
+    A second try follows where the first surely did not take effect: no connection, or an answer
+    of 429 or 5xx. Redirects are not followed."""
+    reason = _try(url, message)
+    if reason.startswith(("no connection", "answered 429", "answered 5")):
+        time.sleep(pause)
+        reason = _try(url, message)
+    return reason
+
+
+def _try(url: str, message: bytes) -> str:
+    run = json.loads(message)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "opd-studio",
+        "Idempotency-Key": f"{run['run_id']}-{run['attempt']}",
+    }
+    try:
+        with (
+            httpx.Client(timeout=TIMEOUT, follow_redirects=False) as client,
+            client.stream("POST", url, content=message, headers=headers) as answer,
+        ):
+            code = answer.status_code
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        return f"no connection ({type(error).__name__})"
+    except httpx.TimeoutException:
+        return f"no answer within {TIMEOUT:.0f} s"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"the request failed ({type(error).__name__})"
+    if answer.is_redirect:
+        return f"answered {code}: redirects are not followed"
+    return "" if answer.is_success else f"answered {code}"
+
+
+def _late(_number: int, _frame: FrameType | None) -> None:
+    """An answer that trickles in passes every pause between two bytes, but not this."""
+    raise httpx.ReadTimeout("took too long")
+
+
+def main() -> int:
+    start_log()
+    signal.signal(signal.SIGALRM, _late)
+    url = checked_url(os.environ[VARIABLE])
+    host = httpx.URL(url).host
+    signal.setitimer(signal.ITIMER_REAL, 2 * TIMEOUT + PAUSE + 1)
+    try:
+        reason = send(url, sys.stdin.buffer.read())
+    except httpx.ReadTimeout:
+        reason = f"no answer within {TIMEOUT:.0f} s"
+    if reason:
+        log.error("webhook: %s was not told that the run has ended: %s", host, reason)
+        return 1
+    log.info("webhook: %s was told that the run has ended", host)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What can be said of a run's inputs by looking at the disk alone. Free of torch.
+
+Asked before a run is made, so that a missing folder stands beside its field and leaves no failed
+run behind, and again when the models are loaded.
+"""
+
+import json
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from opd.bundled import office
+from opd.errors import UserError
+
+BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
+RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BUNDLED_DATA = ("bundled", *office.SOURCES)
+DATA_ENDINGS = (".jsonl", ".json", ".parquet")
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def local_folder(reference: str, *, where: str) -> Path | None:
+    """The checked folder of a bundled or local model; None for a hub id and another run.
+
+    Raises UserError for a folder that is not there or holds no usable model.
+    """
+    if reference in BUNDLED:
+        return Path(str(resources.files("opd") / reference))
+    folder = Path(reference).expanduser()
+    if RUN_REFERENCE.fullmatch(reference) and not folder.exists():
+        return None
+    if folder.is_dir():
+        check_folder(folder, where=where)
+        return folder.resolve()
+    looks_local = reference.startswith((".", "/", "~")) or reference.count("/") != 1
+    if looks_local or folder.exists():
+        raise UserError(
+            f"no such model folder: {reference}; give a folder with config.json and safetensors "
+            f"weights, a hub id, or one of {', '.join(BUNDLED)}",
+            where=where,
+            kind="missing model",
+        )
+    return None
+
+
+def check_folder(folder: Path, *, where: str) -> None:
+    """Refuses a folder that is no model, that brings code, or that has pickled weights only.
+
+    An adapter alone is one, too: it names the model that it belongs to.
+    """
+    config, adapter = folder / "config.json", folder / ADAPTER
+    if not config.is_file() and not adapter.is_file():
+        raise UserError(
+            f"{folder} has no config.json and no {ADAPTER}", where=where, kind="missing model"
+        )
+    if adapter.is_file():
+        _check_adapter(adapter, where=where)
+    for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
+        if path.is_file() and "auto_map" in _read_json(path, where=where):
+            raise UserError(
+                f"{path} asks for code of its own (auto_map), which is never run; use a model "
+                "that transformers knows",
+                where=where,
+                kind="refused model",
+            )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise UserError(
+            f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
+            where=where,
+            kind="missing model",
+        )
+
+
+def _check_adapter(path: Path, *, where: str) -> None:
+    if _read_json(path, where=where).get("megatron_config") is not None:
+        raise UserError(
+            f"{path} names a library to import (megatron_config), which is never done",
+            where=where,
+            kind="refused model",
+        )
+    if not (path.parent / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            f"{path.parent} has no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained",
+            where=where,
+            kind="missing model",
+        )
+
+
+def _read_json(path: Path, *, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", where=where, kind="missing model"
+        ) from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a JSON object", where=where, kind="missing model")
+    return data
+
+
+def is_local(reference: str) -> bool:
+    """Whether a data source is meant as a path on this disk; if not, it is a hub id."""
+    return (
+        reference.startswith((".", "/", "~"))
+        or reference.endswith(DATA_ENDINGS)
+        or reference.count("/") > 1
+        or os.path.exists(reference)
+    )
+
+
+def readable_data(reference: str, *, where: str) -> None:
+    """Raises UserError for a local file or folder that cannot be read; a hub id passes."""
+    if reference in BUNDLED_DATA or not is_local(reference):
+        return
+    path = Path(reference).expanduser()
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            return
+        with path.open("rb"):
+            return
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{reference} cannot be read: {reason}", where=where, kind="bad data"
+        ) from None

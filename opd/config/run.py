@@ -1,0 +1,322 @@
+"""The configuration of a run: one pydantic model behind the YAML, the form and the command line."""
+
+import copy
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from opd.config.data import PromptsConfig, Section
+from opd.config.folders import local_folder, readable_data
+from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
+from opd.config.sections import (
+    OBJECTIVE_NEEDS,
+    CheckpointsConfig,
+    EvaluationConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    RecordsConfig,
+    SamplingConfig,
+)
+from opd.errors import ConfigError, UserError
+
+MAX_YAML_BYTES = 64_000
+MAX_YAML_DEPTH = 20
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class RunConfig(Section):
+    """Everything that decides a run."""
+
+    name: str = Field("", max_length=200, description="What the run is called; free text.")
+    student: StudentConfig = Field(default_factory=StudentConfig)  # type: ignore[arg-type]
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)  # type: ignore[arg-type]
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)  # type: ignore[arg-type]
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)  # type: ignore[arg-type]
+    steps: int = Field(20, ge=1, le=1_000_000, description="Optimizer updates.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$",
+        description="auto takes the first free GPU, or the processor where there is none.",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Decides prompts and samples.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)  # type: ignore[arg-type]
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)  # type: ignore[arg-type]
+    records: RecordsConfig = Field(default_factory=RecordsConfig)  # type: ignore[arg-type]
+    checkpoints: CheckpointsConfig = Field(
+        default_factory=CheckpointsConfig  # type: ignore[arg-type]
+    )
+    threads: int = Field(0, ge=0, le=1024, description="Processor threads; 0: all cores.")
+
+    @field_validator("student", "teacher", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        """`teacher: some/model` is short for `teacher: {model: some/model}`."""
+        return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _source_by_name(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _objective_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "RunConfig":
+        for check in (_objective_fits, _samples_fit, _teachers_fit):
+            check(self)
+        return self
+
+    @property
+    def author(self) -> str:
+        """Who writes the completions: "student", "teacher" or "given"."""
+        if self.sampling.source != "auto":
+            return self.sampling.source
+        return "teacher" if self.objective.name == "sft" else "student"
+
+    @property
+    def teacher_writes(self) -> bool:
+        """Whether any completion is written by a teacher."""
+        return self.author == "teacher" or self.sampling.teacher_share > 0
+
+    @property
+    def needs(self) -> str:
+        """What the objective needs to know of the teacher: see OBJECTIVE_NEEDS."""
+        return OBJECTIVE_NEEDS[self.objective.name]
+
+    @property
+    def teachers(self) -> dict[str, RouteConfig]:
+        """Every teacher by its field's path."""
+        routes = {f"teacher.routes.{k}": v for k, v in self.teacher.routes.items()}
+        return {"teacher": self.teacher, **routes}
+
+
+def _objective_fits(config: RunConfig) -> None:
+    objective, name = config.objective, config.objective.name
+    if objective.clip is not None and name not in ("policy_gradient", "grpo"):
+        raise ValueError(
+            "objective.clip: only policy_gradient and grpo have an importance ratio to clip"
+        )
+    if objective.gamma and name != "policy_gradient":
+        raise ValueError(f"objective.gamma: only policy_gradient has advantages over time ({name})")
+    if objective.reference_kl and name != "grpo":
+        raise ValueError(f"objective.reference_kl: only grpo takes it ({name})")
+    if objective.reward_weight and name in ("sft", "grpo"):
+        raise ValueError(f"objective.reward_weight: is for distillation objectives ({name})")
+    if name == "grpo" or objective.reward_weight:
+        if config.prompts.grader == "none":
+            raise ValueError("prompts.grader: a reward needs a grader (got none)")
+        if config.sampling.group_size < 2:
+            raise ValueError(
+                "sampling.group_size: rewards are relative to the group, which needs at least 2 "
+                f"completions (got {config.sampling.group_size})"
+            )
+
+
+def _samples_fit(config: RunConfig) -> None:
+    name, sampling = config.objective.name, config.sampling
+    own_needed = name in ("policy_gradient", "grpo") or config.objective.reward_weight
+    if own_needed and (config.author != "student" or sampling.teacher_share):
+        raise ValueError(
+            f"sampling.source: {name} with an importance ratio needs the student's own samples"
+        )
+    if sampling.teacher_share and config.author != "student":
+        raise ValueError(
+            "sampling.teacher_share: mixes teacher samples into the student's own "
+            f"(sampling.source is {config.author})"
+        )
+    if config.teacher_writes and any(
+        t.kind in ("remote", "none") for t in config.teachers.values()
+    ):
+        raise ValueError("sampling.source: only a teacher on this machine can write completions")
+
+
+def _teachers_fit(config: RunConfig) -> None:
+    for field, teacher in config.teachers.items():
+        if teacher.kind == "none" and config.needs != "nothing":
+            raise ValueError(f"{field}.kind: {config.objective.name} needs a teacher")
+        if teacher.kind == "remote":
+            _remote_fits(config, field, teacher)
+
+
+def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
+    possible = [k for k, v in OBJECTIVE_NEEDS.items() if v != "vocabulary"]
+    if config.needs == "vocabulary":
+        raise ValueError(
+            "objective.name: a remote teacher gives no whole distributions, which "
+            f"{config.objective.name} needs (possible: {', '.join(possible)})"
+        )
+    if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
+        raise ValueError(
+            f"objective.top_k: at most {field}.top_k, {teacher.top_k}, which the server is asked "
+            f"for (got {config.objective.top_k})"
+        )
+    if config.sampling.temperature != 1:
+        raise ValueError(
+            "sampling.temperature: a remote teacher judges at temperature 1 alone "
+            f"(got {config.sampling.temperature})"
+        )
+
+
+VISIBLE_FIELDS = (
+    "student.model",
+    "teacher.model",
+    "prompts.source",
+    "objective.name",
+    "steps",
+    "device",
+)
+
+
+def parse(data: Any) -> RunConfig:
+    """Validates plain data (from YAML, JSON or the form). Raises ConfigError, one entry a field."""
+    try:
+        return RunConfig.model_validate({} if data is None else data)
+    except ValidationError as error:
+        raise ConfigError([_problem(e) for e in error.errors(include_url=False)]) from None
+
+
+def check_inputs(config: RunConfig) -> RunConfig:
+    """The configuration, once its local folders and files were looked at. Raises ConfigError."""
+    prompts = config.prompts
+    checks: list[tuple[Callable[..., object], str | None, str]] = [
+        (local_folder, config.student.model, "student.model"),
+        *(
+            (local_folder, teacher.model, f"{field}.model")
+            for field, teacher in config.teachers.items()
+            if teacher.kind == "model"
+        ),
+        (readable_data, prompts.source, "prompts.source"),
+        (readable_data, prompts.eval_source, "prompts.eval_source"),
+        *(
+            (readable_data, suite.source, f"evaluation.suites.{name}.source")
+            for name, suite in config.evaluation.suites.items()
+        ),
+    ]
+    problems = []
+    for check, value, field in checks:
+        try:
+            if value is not None:
+                check(value, where=field)
+        except UserError as error:
+            problems.append({"field": field, "message": error.message})
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def load_yaml(text: str, *, where: str = "configuration") -> dict[str, Any]:
+    """Parses YAML text into a mapping. Raises UserError for bad YAML or too much of it."""
+    if len(text.encode()) > MAX_YAML_BYTES:
+        raise UserError(f"over the limit of {MAX_YAML_BYTES} bytes", where=where)
+    try:
+        _check_shape(text, where)
+        data = yaml.load(text, Loader=SafeLoader)  # the safe loader, in C where it is built
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError("must be a mapping of fields to values", where=where)
+    return data
+
+
+def _check_shape(text: str, where: str) -> None:
+    """Refuses aliases (a few lines of them expand to gigabytes) and deep nesting, while parsing."""
+    depth = 0
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("YAML aliases (*name) are not taken; write the value out", where=where)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise UserError(f"nested deeper than the limit of {MAX_YAML_DEPTH}", where=where)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise UserError("is not UTF-8 text", where=str(path)) from None
+
+
+def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Applies `a.b=value` assignments; a value is read as YAML, so 1e-4, null and [1, 0] work."""
+    result: dict[str, Any] = copy.deepcopy(data)
+    for assignment in assignments:
+        path, separator, raw = assignment.partition("=")
+        if not separator or not path.strip():
+            raise UserError("must look like field=value", where=f"--set {assignment}")
+        *parents, leaf = path.strip().split(".")
+        node = result
+        for parent in parents:
+            child = node.get(parent)
+            if isinstance(child, str) and parent in ("student", "teacher"):
+                child = {"model": child}
+            elif isinstance(child, str) and parent in ("prompts", "objective"):
+                child = {"source" if parent == "prompts" else "name": child}
+            node[parent] = child if isinstance(child, dict) else {}
+            node = node[parent]
+        node[leaf] = _scalar(raw, where=f"--set {path}")
+    return result
+
+
+def to_yaml(config: RunConfig, *, only_set: bool = True) -> str:
+    """The configuration as YAML, without what equals the defaults unless asked."""
+    data = config.model_dump(mode="json", exclude_defaults=only_set)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else "{}\n"
+
+
+def _scalar(raw: str, *, where: str) -> Any:
+    try:
+        _check_shape(raw, where)
+        value = yaml.load(raw, Loader=SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: 2001-99-99 is no date
+        raise UserError(f"{raw[:80]!r} cannot be read as a value", where=where) from None
+    if isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _problem(error: Any) -> dict[str, str]:
+    field = ".".join(str(part) for part in error["loc"])
+    value = error.get("input")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return {"field": field, "message": _unknown(field)}
+    if error["type"] == "value_error" and ": " in message:  # a check over fields names its own
+        inner, _, message = message.partition(": ")
+        return {"field": f"{field}.{inner}" if field else inner, "message": message}
+    if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
+        message = "must be a whole number"
+    if error["type"] == "string_pattern_mismatch" and field == "device":
+        message = "must be auto, cpu, cuda or cuda:N"
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        message += f" (got {value!r:.80})"
+    return {"field": field, "message": message}
+
+
+def _unknown(field: str) -> str:
+    *parents, leaf = field.split(".")
+    node: Any = RunConfig
+    for parent in parents:
+        node = node.model_fields[parent].annotation if parent in node.model_fields else node
+        node = next(
+            (a for a in getattr(node, "__args__", (node,)) if hasattr(a, "model_fields")), node
+        )
+    known = list(getattr(node, "model_fields", {}))
+    close = difflib.get_close_matches(leaf, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+    return f"unknown field; {hint}"

@@ -1,0 +1,74 @@
+"""Templates over a row's fields: `{name}` stands for a field, `{{` and `}}` for braces.
+
+Names only: no attributes, indices, formats or conversions, so that a template shows data and never
+reaches into it. Free of torch.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from opd.errors import UserError
+
+PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+NAME = re.compile(r"[^\W\d][\w-]*")
+WHOLE_BELOW = 10**15  # floats up to here are exact whole numbers, and are written as such
+
+
+def fields_of(template: str) -> tuple[str, ...]:
+    """The fields named in a template, each once, in order. Raises ValueError for bad syntax."""
+    return tuple(dict.fromkeys(text for text, is_field in _parts(template) if is_field))
+
+
+def render(template: str, row: Mapping[str, Any], *, where: str = "template") -> str:
+    """The template with the row's values in it.
+
+    Raises UserError, at `where`, for a field that the row does not have or has no value for.
+    """
+    return "".join(
+        _value(text, row, where) if is_field else text for text, is_field in _parts(template)
+    )
+
+
+def as_text(value: Any) -> str | None:
+    """Text as it is, whole numbers without a fraction (4.0 is "4"); None for all else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE_BELOW:
+        return str(int(value))
+    return str(value)
+
+
+def _parts(template: str) -> Iterator[tuple[str, bool]]:
+    """(text, False) and (field's name, True), in order."""
+    for part in PART.finditer(template):
+        whole, name = part[0], part[1]
+        if name is not None:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{whole[:60]} is no field; write a plain name such as {{prompt}}, and "
+                    "{{ or }} for a brace"
+                )
+            yield name, True
+        elif whole in ("{", "}"):
+            raise ValueError(
+                f"a single {whole} at character {part.start() + 1}; write {whole * 2} for a brace"
+            )
+        else:
+            yield whole[:1] if whole in ("{{", "}}") else whole, False
+
+
+def _value(name: str, row: Mapping[str, Any], where: str) -> str:
+    if name not in row:
+        raise UserError(f"no field {name!r}; the row has {', '.join(row)}"[:1000], where=where)
+    value = row[name]
+    if value is None:
+        raise UserError(f"the row has no value for {name!r}", where=where)
+    text = as_text(value)
+    return text if text is not None else json.dumps(value, ensure_ascii=False, default=str)

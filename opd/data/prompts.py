@@ -1,0 +1,393 @@
+"""Prompts: drawn from any source, split, rendered and tokenized, and taken by step from a seed."""
+
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from opd.bundled import facts, office
+from opd.bundled.problems import Split, problems
+from opd.config.data import PROBES, DataConfig, PromptsConfig
+from opd.config.folders import BUNDLED_DATA, is_local
+from opd.config.run import RunConfig
+from opd.config.templates import render
+from opd.data.mapping import Draft, Mapper, Message, bad_data
+from opd.data.sources import Row, Table, Wanted, has_splits, open_rows
+from opd.errors import UserError
+from opd.models.progress import Say
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt; `number` is its place in the run's prompt set and seeds its rollouts.
+
+    `text` is as rendered, by the chat template too; `row` has the data's own columns and, as the
+    configuration maps them, `prompt` and `answer` (`full_answer` where answer_in_data cut it out).
+    """
+
+    number: int
+    text: str
+    ids: tuple[int, ...]
+    answer: str | None
+    row: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Message, ...] | None = None
+    completion: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Prompts of one name that the student is evaluated on, and how they are graded."""
+
+    name: str
+    prompts: Sequence[Prompt]
+    data: DataConfig
+    at_ends: bool = False  # asked at the first and the last evaluation alone
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    train: Sequence[Prompt]
+    held_out: Sequence[Prompt]
+    probe: Sequence[Prompt] = ()
+    suites: Mapping[str, Suite] = field(default_factory=dict)
+
+    def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
+        """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
+
+        Depends on (seed, step, count) alone, so that a resumed run draws what it would have drawn.
+        """
+        first = (step - 1) * count
+        passes: dict[int, list[int]] = {}
+        chosen = []
+        for position in range(first, first + count):
+            turn, place = divmod(position, len(self.train))
+            if turn not in passes:
+                passes[turn] = random.Random(f"{seed}/{turn}").sample(
+                    range(len(self.train)), len(self.train)
+                )
+            chosen.append(self.train[passes[turn][place]])
+        return chosen
+
+
+def load_prompts(
+    config: RunConfig, tokenizer: Any, context: int, say: Say = lambda _: None
+) -> PromptSet:
+    """The run's prompts. Raises UserError naming field, or file and line, of what cannot be used.
+
+    `context` is the model's, in tokens; `say` is told what is being loaded and what is left out.
+    """
+    room = context - config.sampling.max_new_tokens
+    if room < 1:
+        raise UserError(
+            f"{config.sampling.max_new_tokens} leaves no room for a prompt in the model's context "
+            f"of {context} tokens",
+            where="sampling.max_new_tokens",
+        )
+    train, held_out, probe = _drawn(config, say)
+    if config.author == "given":
+        _check_given(train, config.prompts)
+    if config.objective.name == "grpo" or config.objective.reward_weight:
+        _check_answers(train, config.prompts)
+    first = 0
+    sets = []
+    for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
+        maker = _Maker(config.prompts, tokenizer, room, f"{name} prompts", "prompts", say)
+        sets.append(maker.prompts(drafts, first))
+        first += len(drafts)
+    suites = {}
+    for name, suite in config.evaluation.suites.items():
+        path = f"evaluation.suites.{name}"
+        maker = _Maker(suite, tokenizer, room, f"prompts of {name}", path, say)
+        if suite.source in BUNDLED_DATA:
+            steps = suite.problem_steps or config.prompts.problem_steps
+            draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
+            drafts = _bundled(suite, suite.source, draw, path)
+        else:
+            table = open_rows(
+                suite, suite.source, Wanted(suite.split, suite.count, f"{path}.source", say)
+            )
+            drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
+        suites[name] = Suite(name, maker.prompts(drafts, first), suite, suite.when == "ends")
+        first += len(drafts)
+    return PromptSet(sets[0], sets[1], sets[2], suites)
+
+
+def rendered(
+    prompt: Prompt, data: DataConfig, tokenizer: Any, *, template: str | None, system: str | None
+) -> tuple[str, tuple[int, ...]]:
+    """The prompt as a teacher reads it: text and ids, the student's own without either template.
+
+    `template`, over the prompt's row, replaces a plain prompt's text or the content of a chat's
+    last user message; `system` replaces a chat's system message, or becomes it. Raises UserError
+    for unknown fields and for a system message of a plain prompt.
+    """
+    if template is None and system is None:
+        return prompt.text, prompt.ids
+    if prompt.messages is None:
+        if system is not None:
+            raise UserError(
+                "only chat prompts have a system message; set prompts.chat",
+                where="teacher.system",
+            )
+        text = render(template or "", prompt.row, where="teacher.prompt")
+        return text, _ids(tokenizer, [text], chat=False)[0]
+    messages = list(prompt.messages)
+    if template is not None:
+        last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
+        if last is None:
+            raise UserError("the chat has no user message to replace", where="teacher.prompt")
+        content = render(template, prompt.row, where="teacher.prompt")
+        messages[last] = {**messages[last], "content": content}
+    if system is not None:
+        content = render(system, prompt.row, where="teacher.system")
+        messages = _with_system(messages, content, replacing=True)
+    text = _chat(tokenizer, messages, data, "teacher.prompt")
+    return text, _ids(tokenizer, [text], chat=True)[0]
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> str:
+    """A conversation as the student reads it before its next reply. Raises UserError where the
+    chat template refuses the messages.
+    """
+    if data.system is not None:
+        messages = _with_system(messages, data.system, replacing=False)
+    return _chat(tokenizer, messages, data, "conversations")
+
+
+def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
+    """Train, held-out and probe rows. A source without an own one for evaluation is shuffled by
+    the seed, and its first rows are held out.
+    """
+    data, held = config.prompts, config.evaluation.prompts
+    probe = _wished(data)
+    apart = data.eval_source is not None or data.eval_split is not None
+    if data.source in BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
+        raise UserError("the bundled problems have no splits", where="prompts.eval_split")
+    if data.source in BUNDLED_DATA:
+        draw = _Draw(data.count, "train", data.problem_steps, data.problem_seed)
+        train = _bundled(data, data.source, draw)
+        if not apart:
+            kept = replace(draw, count=held + probe, split="eval")
+            others = _bundled(data, data.source, kept)
+            return train, others[:held], others[held:]
+    else:
+        enough = data.count if apart else data.count + held + probe
+        everything = not apart and is_local(data.source)
+        wanted = Wanted(data.split, sys.maxsize if everything else enough, "prompts.source", say)
+        table = open_rows(data, data.source, wanted)
+        mapped = Mapper(data, table, "prompts")
+        if not apart:
+            return _shared(config, table, mapped)
+        train = mapped(range(min(data.count, table.count)))
+    others = _apart(data, held + probe, say)
+    probe = _probes(len(others), data)
+    return train, others[probe : probe + held], others[:probe]
+
+
+def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
+    """The first rows of the source that is for evaluation alone."""
+    source, name = data.eval_source or data.source, "prompts.eval_source"
+    if source in BUNDLED_DATA:
+        return _bundled(data, source, _Draw(count, "eval", data.problem_steps, data.problem_seed))
+    if data.eval_source is None:
+        name = "prompts.eval_split"
+        if not has_splits(source):
+            raise UserError(f"{source} has no splits; give prompts.eval_source", where=name)
+    table = open_rows(data, source, Wanted(data.eval_split or data.split, count, name, say))
+    return Mapper(data, table, "prompts")(range(min(count, table.count)))
+
+
+def _shared(
+    config: RunConfig, table: Table, mapped: Mapper
+) -> tuple[list[Draft], list[Draft], list[Draft]]:
+    data, held = config.prompts, config.evaluation.prompts
+    if table.count < 2:
+        raise UserError(
+            f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
+            "(or give prompts.eval_source)",
+            where="prompts.source",
+            kind="bad data",
+        )
+    order = list(range(table.count))
+    random.Random(f"split/{config.seed}").shuffle(order)
+    most = held + _wished(data)
+    share = max(1, min(most, round(table.count * data.eval_share)))
+    probe = _probes(share, data)
+    share = min(share, held + probe)
+    chosen = order[: share + data.count]
+    drafts = mapped(chosen)
+    return drafts[share:], drafts[probe:share], drafts[:probe]
+
+
+def _wished(data: PromptsConfig) -> int:
+    """How many probes are asked for, or taken by default where there is enough."""
+    return PROBES if data.probe is None else data.probe
+
+
+def _probes(held_out: int, data: PromptsConfig) -> int:
+    """How many of the held-out prompts become probes. Raises UserError where none would be left."""
+    if data.probe is None:
+        return min(PROBES, held_out // 4)
+    if held_out <= data.probe:
+        raise UserError(
+            f"{data.probe} leaves none of the {held_out} held-out prompts to evaluate on; ask for "
+            "fewer or hold out more (prompts.eval_share, prompts.eval_source)",
+            where="prompts.probe",
+        )
+    return data.probe
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Which bundled rows: how many of which split, by a seed that is no run's own, so that runs
+    differ in their samples alone."""
+
+    count: int
+    split: Split
+    steps: int  # of a word problem
+    seed: int
+
+
+def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") -> list[Draft]:
+    try:
+        rows = _bundled_rows(source, draw)
+    except ValueError as error:
+        raise UserError(str(error), where=path) from None
+    named = [Row(row, f"{source}, {draw.split} row {i}") for i, row in enumerate(rows)]
+    columns = tuple(named[0].fields) if named else ()
+    table = Table(source, columns, len(named), lambda indices: [named[i] for i in indices])
+    return Mapper(data, table, path)(range(len(named)))
+
+
+def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
+    if source == "bundled":
+        made = problems(draw.count, seed=draw.seed, split=draw.split, steps=draw.steps)
+        return [{"prompt": p.prompt, "answer": p.answer, "completion": p.solution} for p in made]
+    split: facts.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
+    return office.rows(source, split, draw.count, draw.seed)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Renders and tokenizes drafts; `what` and `path` name the set and its section."""
+
+    data: DataConfig
+    tokenizer: Any
+    room: int  # tokens that the context leaves for a prompt
+    what: str
+    path: str
+    say: Say
+
+    def prompts(self, drafts: Sequence[Draft], first: int) -> list[Prompt]:
+        """Prompts numbered from `first`; a dropped one's number is left out.
+
+        What the tokenizer puts first by itself (a BOS) belongs to a plain prompt; a chat template
+        writes it on its own.
+        """
+        made = [self._rendered(draft, first + i) for i, draft in enumerate(drafts)]
+        kept = []
+        for chat in (False, True):
+            group = [p for p in made if (p.messages is not None) is chat]
+            texts = [p.text for p in group]
+            for prompt, ids in zip(group, _ids(self.tokenizer, texts, chat=chat), strict=True):
+                if self._fits(ids, drafts[prompt.number - first].where):
+                    kept.append(replace(prompt, ids=ids))
+        self._tell_dropped(len(made), len(made) - len(kept))
+        return sorted(kept, key=lambda p: p.number)
+
+    def _rendered(self, draft: Draft, number: int) -> Prompt:
+        messages, text = draft.messages, draft.text
+        if text is not None and self.data.chat:
+            messages = ({"role": "user", "content": text},)
+        if messages is not None:
+            if getattr(self.tokenizer, "chat_template", None) is None:
+                raise UserError(
+                    "the student's tokenizer has no chat template; use plain prompts, or the model "
+                    "that was tuned for chats",
+                    where=f"{self.path}.chat",
+                )
+            if self.data.system is not None:
+                messages = tuple(_with_system(messages, self.data.system, replacing=False))
+            text = _chat(self.tokenizer, messages, self.data, draft.where)
+        for part in (text, draft.completion):
+            if part is not None and SURROGATE.search(part):
+                raise bad_data(draft.where, "the prompt holds half a character (a lone surrogate)")
+        return Prompt(number, text or "", (), draft.answer, draft.row, messages, draft.completion)
+
+    def _fits(self, ids: Sequence[int], where: str) -> bool:
+        if not ids:
+            raise bad_data(where, "the prompt has no tokens")
+        limit = min(self.room, self.data.max_prompt_tokens or self.room)
+        if len(ids) <= limit:
+            return True
+        if self.data.overlong == "drop":
+            return False
+        reason = (
+            f"the model's context leaves room for {limit} beside sampling.max_new_tokens"
+            if limit == self.room
+            else f"{self.path}.max_prompt_tokens is {limit}"
+        )
+        raise bad_data(
+            where,
+            f"the prompt has {len(ids)} tokens; {reason} ({self.path}.overlong: drop leaves such "
+            "prompts out)",
+        )
+
+    def _tell_dropped(self, count: int, dropped: int) -> None:
+        if count and dropped == count:
+            raise bad_data(f"{self.path}.overlong", f"all {count} {self.what} are too long")
+        if dropped:
+            self.say(f"{dropped} of {count} {self.what} are too long and were left out")
+
+
+def _ids(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
+    if not texts:
+        return []
+    return [tuple(i) for i in tokenizer(list(texts), add_special_tokens=not chat)["input_ids"]]
+
+
+def _chat(tokenizer: Any, messages: Sequence[Message], data: DataConfig, where: str) -> str:
+    from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
+
+    switch = {} if data.thinking is None else {"enable_thinking": data.thinking}
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **switch
+            )
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        raise bad_data(where, f"the chat template refuses the messages: {error}") from None
+
+
+def _with_system(messages: Sequence[Message], text: str, *, replacing: bool) -> list[Message]:
+    """The chat with this system message: first where it has none, in place of its first one."""
+    place = next((i for i, m in enumerate(messages) if m["role"] == "system"), None)
+    system = {"role": "system", "content": text}
+    if place is None:
+        return [system, *messages]
+    if not replacing:
+        return list(messages)
+    return [*messages[:place], system, *messages[place + 1 :]]
+
+
+def _check_given(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if not draft.completion:
+            raise bad_data(
+                draft.where,
+                f"no completion in {data.columns.completion}; sampling.source given needs one of "
+                "every training prompt",
+            )
+
+
+def _check_answers(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if draft.answer is None and data.grader != "json":
+            raise bad_data(
+                draft.where, f"no answer in {data.columns.answer}; the objective needs a reward"
+            )

@@ -1,0 +1,259 @@
+"""How much memory a run needs, part by part, before anything is loaded. Free of torch.
+
+An estimate: allocators keep more than is asked for, and a GPU's context takes about half a
+gigabyte besides. Parts that never exist together are counted by phase, and the largest phase
+decides.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from opd.config.models import RouteConfig
+from opd.config.run import RunConfig
+from opd.models.architecture import Shape, shape_of
+
+Where = Literal["device", "host"]
+Phase = Literal["always", "sampling", "writing", "reading", "update"]  # writing: by a teacher
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
+QUANTIZED_EXTRA = {"none": 0.0, "int8": 0.0, "int4": 4 / 64}  # a scale for each 64
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0 + 2 * 4 / 256}  # and two scales a block of 256
+CHUNK_VALUES = 2**24  # as in opd.models.forward, which loads torch; a test compares them
+CHUNK_COPIES = 6  # logits, log-probabilities, their gradients, the teacher's of both
+ASSUMED_PROMPT = 256  # tokens, where nothing says how long prompts are
+# Bytes that a token's backward pass keeps in a layer, for each unit of (feed-forward width, width
+# of queries and of keys with values, hidden width), by what computes and whether an adapter alone
+# is trained. Measured with saved-tensor hooks on Qwen3; a test measures again.
+KEPT = {
+    ("float32", False): (16.0, 16.0, 24.0),
+    ("float32", True): (16.0, 12.0, 16.0),
+    ("bfloat16", False): (8.0, 10.0, 26.0),
+    ("bfloat16", True): (8.0, 10.0, 18.0),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    bytes: float
+    formula: str
+    phase: Phase = "always"
+    where: Where = "device"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`unknown` names the fields whose models could not be measured; their parts are missing."""
+
+    parts: list[Part] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def lasting(self) -> float:
+        """Bytes on the device from loading to the end."""
+        return self._sum("device", "always")
+
+    @property
+    def device(self) -> float:
+        """What lasts and the largest phase."""
+        phases: tuple[Phase, ...] = ("sampling", "writing", "reading", "update")
+        return self.lasting + max(self._sum("device", p) for p in phases)
+
+    @property
+    def host(self) -> float:
+        return sum(p.bytes for p in self.parts if p.where == "host")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "parts": [
+                {
+                    "name": p.name,
+                    "bytes": round(p.bytes),
+                    "phase": p.phase,
+                    "where": p.where,
+                    "formula": p.formula,
+                }
+                for p in self.parts
+            ],
+            "device": round(self.device),
+            "host": round(self.host),
+            "unknown": self.unknown,
+        }
+
+    def _sum(self, where: Where, phase: Phase) -> float:
+        return sum(p.bytes for p in self.parts if (p.where, p.phase) == (where, phase))
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many tokens are in hand at once. `row`: the longest prompt and completion."""
+
+    row: int
+    micro_batch: int  # max(row, min(micro_batch_tokens, all rows of a step))
+    decoded: int  # rows decoded together
+    step: int  # all tokens of a step
+
+    @classmethod
+    def of(cls, config: RunConfig, prompt: int | None) -> "Load":
+        sampling = config.sampling
+        longest = prompt or config.prompts.max_prompt_tokens or ASSUMED_PROMPT
+        row = longest + sampling.max_new_tokens
+        rows = sampling.prompts_per_step * sampling.group_size
+        micro = max(row, min(config.optimizer.micro_batch_tokens, rows * row))
+        return cls(row, micro, min(sampling.batch_size, rows), rows * row)
+
+
+def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate:
+    """Adds up the parts of a run; `prompt_tokens` is the longest prompt where it is known."""
+    load = Load.of(config, prompt_tokens)
+    student = shape_of(config.student.model, where="student.model")
+    parts: list[Part] = []
+    unknown = []
+    if student is None:
+        unknown.append("student.model")
+    else:
+        parts += _student(config, student, load)
+    seen: set[tuple[str, str, str]] = set()
+    for name, teacher in config.teachers.items():
+        key = (teacher.model, teacher.dtype, teacher.quantize)
+        if teacher.kind != "model":
+            parts += [] if student is None else _of_student(config, name, teacher.kind, student)
+        elif key not in seen:
+            seen.add(key)
+            shape = shape_of(teacher.model, where=f"{name}.model")
+            if shape is None:
+                unknown.append(f"{name}.model")
+            else:
+                parts += _teacher(name, teacher, shape, load, writes=config.teacher_writes)
+    if student is not None and config.objective.reference_kl:
+        parts += _of_student(config, "reference", "self", student)
+    return Estimate(parts, unknown)
+
+
+def trained_parameters(config: RunConfig, student: Shape) -> int:
+    lora = config.student.lora
+    return student.parameters if lora is None else student.adapter(lora.rank, lora.targets)
+
+
+def _student(config: RunConfig, shape: Shape, load: Load) -> list[Part]:
+    """Weights: parameters × 4 B (with an adapter: of its dtype); adapter, gradient and moments:
+    trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
+    settings = config.student
+    adapter, trained = settings.lora is not None, trained_parameters(config, shape)
+    held = BYTES[settings.dtype] if adapter else 4.0
+    parts = [
+        Part("student's weights", shape.parameters * held, f"{_m(shape.parameters)} × {held:g} B")
+    ]
+    if adapter:
+        parts.append(Part("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
+    moments = MOMENTS[config.optimizer.name]
+    parts += [
+        Part("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
+        Part("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update"),
+    ]
+    if settings.dtype == "bfloat16" and not adapter:
+        copies = shape.in_linears * 2.0
+        parts.append(
+            Part("bfloat16 copies", copies, f"{_m(shape.in_linears)} in layers × 2 B", "update")
+        )
+    return [
+        *parts,
+        _activations(config, shape, load),
+        _chunk(shape, load),
+        _cache("keys and values of sampling", settings.dtype, shape, load, "sampling"),
+    ]
+
+
+def _activations(config: RunConfig, shape: Shape, load: Load) -> Part:
+    """tokens × layers × (a · feed-forward + b · heads + c · hidden), a, b, c of KEPT; with
+    gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter, and
+    one layer)."""
+    adapter = config.student.lora is not None
+    a, b, c = KEPT[config.student.dtype, adapter]
+    width = (shape.heads + shape.kv_heads) * shape.head_dim
+    layer = a * shape.intermediate + b * width + c * shape.hidden
+    if not config.student.gradient_checkpointing:
+        formula = f"{load.micro_batch} tokens × {shape.layers} layers × {layer / 1e3:.1f} kB"
+        return Part("activations", load.micro_batch * shape.layers * layer, formula, "update")
+    stream = 2.0 if adapter and config.student.dtype == "bfloat16" else 4.0
+    kept = shape.layers * shape.hidden * stream
+    formula = (
+        f"{load.micro_batch} tokens × ({kept / 1e3:.1f} kB between layers + {layer / 1e3:.1f} kB)"
+    )
+    return Part("activations, recomputed", load.micro_batch * (kept + layer), formula, "update")
+
+
+def _chunk(shape: Shape, load: Load) -> Part:
+    """min(CHUNK_VALUES, tokens × vocabulary) × 4 B × CHUNK_COPIES."""
+    values = min(CHUNK_VALUES, load.micro_batch * shape.vocab)
+    formula = f"{_m(values)} values × 4 B × {CHUNK_COPIES}"
+    return Part("piece of the vocabulary's loss", values * 4.0 * CHUNK_COPIES, formula, "update")
+
+
+def _cache(name: str, dtype: str, shape: Shape, load: Load, phase: Phase) -> Part:
+    """rows × longest × layers × 2 × key heads × head size × bytes, and logits of each row."""
+    value = BYTES[dtype]
+    token = shape.layers * 2 * shape.kv_heads * shape.head_dim * value
+    logits = load.decoded * shape.vocab * 4.0 * 3
+    formula = f"{load.decoded} rows × {load.row} tokens × {token / 1e3:.1f} kB, and logits"
+    return Part(name, load.decoded * load.row * token + logits, formula, phase)
+
+
+def _teacher(
+    name: str, teacher: RouteConfig, shape: Shape, load: Load, *, writes: bool
+) -> list[Part]:
+    """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
+
+    An offloaded one keeps its head on the device, the rest on the host while it is not needed.
+    One that `writes` completions holds a cache as the student does that samples.
+    """
+    value = BYTES[teacher.dtype]
+    inner = value
+    if teacher.quantize != "none":
+        inner = BYTES[teacher.quantize] + QUANTIZED_EXTRA[teacher.quantize]
+    others = shape.parameters - shape.in_linears
+    weights = shape.in_linears * inner + others * value
+    formula = f"{_m(shape.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
+    reading = load.micro_batch * value * (6 * shape.hidden + 3 * shape.intermediate)
+    work = Part(
+        f"{name}: reading",
+        reading,
+        f"{load.micro_batch} tokens × {reading / load.micro_batch / 1e3:.1f} kB",
+        "reading",
+    )
+    phases: list[Phase] = ["reading"]
+    cache = []
+    if writes:
+        phases.append("writing")
+        cache = [_cache(f"{name}: keys and values", teacher.dtype, shape, load, "writing")]
+    if not teacher.offload:
+        return [Part(f"{name}: weights", weights, formula), work, *cache]
+    head = shape.embedding * value
+    states = load.step * shape.hidden * value
+    return [
+        Part(f"{name}: head", head, f"{_m(shape.embedding)} × {value:g} B"),
+        *(Part(f"{name}: weights, while {p}", weights - head, formula, p) for p in phases),
+        *(work, *cache),
+        Part(f"{name}: weights put aside", weights - head, formula, where="host"),
+        Part(
+            f"{name}: hidden states",
+            states,
+            f"{load.step} tokens × {shape.hidden} × {value:g} B",
+            where="host",
+        ),
+    ]
+
+
+def _of_student(config: RunConfig, name: str, kind: str, shape: Shape) -> list[Part]:
+    """The start: nothing with an adapter, which is switched off, else a copy of 4 B a parameter.
+    The moving average: 4 B a trained parameter."""
+    if kind == "self" and config.student.lora is None:
+        copy = shape.parameters * 4.0
+        return [Part(f"{name}: the student's start", copy, f"{_m(shape.parameters)} × 4 B")]
+    if kind == "ema":
+        trained = trained_parameters(config, shape)
+        return [Part(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]
+    return []
+
+
+def _m(count: float) -> str:
+    return f"{count / 1e6:.1f} M"

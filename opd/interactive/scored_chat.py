@@ -1,0 +1,158 @@
+"""A reply that is scored while it is written: after every token both models have read it.
+
+Both keep their own cache. The figures are those of the models' decoders, which agree with one
+forward pass over the whole reply up to rounding; `opd.interactive.what_if.judged` makes the
+record itself.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opd.interactive.what_if import AUTHORS, SEED, check_room, writer_of
+from opd.loss import divergences
+from opd.models.load import Pair
+from opd.sampling.decoder import Decoder
+from opd.sampling.fast_decoder import decoder_for
+from opd.sampling.sample import chosen, log_probs_at, uniforms
+from opd.teachers.local import LocalTeacher
+from opd.training.loading import Models
+from opd.types import Author, FinishReason
+
+State = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """How replies are written; temperature 0 is greedy, scored at 1."""
+
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass
+class Reply:
+    """What one author has written by now, with a figure a token (nats); None: nobody judges."""
+
+    author: Author
+    prompt_ids: tuple[int, ...]
+    ids: list[int] = field(default_factory=list)
+    student: list[float] = field(default_factory=list)
+    teacher: list[float | None] = field(default_factory=list)
+    reverse_kl: list[float | None] = field(default_factory=list)
+    wanted: list[tuple[int, float, float] | None] = field(default_factory=list)
+    finish_reason: FinishReason | None = None  # None: it goes on
+
+    def as_dict(self) -> dict[str, Any]:
+        """Columns by name; `wanted` is the coach's first choice with both log-probabilities."""
+        return {
+            "author": self.author,
+            "ids": self.ids,
+            "student_logprobs": self.student,
+            "teacher_logprobs": self.teacher,
+            "reverse_kl": self.reverse_kl,
+            "wanted": self.wanted,
+            "finish_reason": self.finish_reason,
+        }
+
+
+class _Voice:
+    """One model that reads along: its log-probabilities of the next token."""
+
+    def __init__(self, pair: Pair, model: Any, state: State, temperature: float) -> None:
+        self._state, self._temperature, self._pair = state, temperature, pair
+        with state():
+            self._decoder: Decoder = decoder_for(
+                model, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device
+            )
+
+    def start(self, prompt_ids: tuple[int, ...]) -> Tensor:
+        """(1, V) after the prompt."""
+        with self._state():
+            rows = torch.zeros(1, dtype=torch.long, device=self._pair.device)
+            return log_probs_at(self._decoder.prefill([prompt_ids], rows), self._temperature)
+
+    def read(self, token: int, position: int) -> Tensor:
+        device = self._pair.device
+        with self._state():
+            found = self._decoder.step(
+                torch.tensor([token], device=device), torch.tensor([position], device=device), None
+            )
+            return log_probs_at(found, self._temperature)
+
+
+class Duet:
+    """Writes one reply, a token a turn; to be closed."""
+
+    def __init__(
+        self, models: Models, author: Author, prompt_ids: tuple[int, ...], told: Told
+    ) -> None:
+        """Raises UserError where the author cannot write, or the context is too small."""
+        self.reply = Reply(author, prompt_ids)
+        self._told = told
+        pair, _ = writer_of(models, author, None)
+        self._eos = pair.eos_ids
+        check_room(pair, len(prompt_ids), told.max_new_tokens)
+        judge = next(iter(models.panel.teachers.values()), None)
+        self._stack = ExitStack()
+        own = models.pair
+        self._student = _Voice(own, own.student, own.computing, told.temperature)
+        self._teacher = None
+        if isinstance(judge, LocalTeacher):
+            self._stack.enter_context(judge.present())
+            self._teacher = _Voice(models.pair, judge.model, judge.state, told.temperature)
+        key = (told.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
+        self._draws = torch.from_numpy(uniforms(key, told.max_new_tokens)).to(pair.device)
+        self._p: Tensor | None = None
+        self._q: Tensor | None = None
+
+    def close(self) -> None:
+        self._stack.close()
+
+    @torch.inference_mode()
+    def turn(self) -> bool:
+        """Writes the next token; False once the reply has ended."""
+        reply, told = self.reply, self._told
+        if reply.finish_reason is not None:
+            return False
+        self._listen()
+        assert self._p is not None
+        source = self._p if reply.author == "student" else self._q
+        assert source is not None
+        draw = self._draws[len(reply.ids)].unsqueeze(0)
+        token = chosen(source, draw, greedy=told.temperature == 0)
+        self._note(token)
+        if int(token) in self._eos:
+            reply.finish_reason = "stop"
+        elif len(reply.ids) == told.max_new_tokens:
+            reply.finish_reason = "length"
+        return reply.finish_reason is None
+
+    def _listen(self) -> None:
+        """Both models read what was written last."""
+        ids, prompt = self.reply.ids, self.reply.prompt_ids
+        for voice, name in ((self._student, "_p"), (self._teacher, "_q")):
+            if voice is None:
+                continue
+            at = len(prompt) + len(ids) - 1
+            found = voice.read(ids[-1], at) if ids else voice.start(prompt)
+            setattr(self, name, found)
+
+    def _note(self, token: Tensor) -> None:
+        reply, p, q = self.reply, self._p, self._q
+        assert p is not None
+        reply.ids.append(int(token))
+        reply.student.append(float(divergences.at(p, token)))
+        if q is None:
+            for column in (reply.teacher, reply.reverse_kl, reply.wanted):
+                column.append(None)
+            return
+        best = int(q.argmax(-1))
+        reply.teacher.append(float(divergences.at(q, token)))
+        reply.reverse_kl.append(float(divergences.reverse_kl(p, q)))
+        reply.wanted.append((best, float(p[0, best]), float(q[0, best])))

@@ -1,0 +1,344 @@
+"""Rollouts as JSON lines: reading with checks that name line, field, value and limit; writing.
+
+Checked are types, lengths and finiteness, not whether the figures fit each other.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import orjson
+
+from opd.errors import UserError
+from opd.types import Floats, Ints, Rollout, TokenRecord, TopK
+
+MAX_LINE_BYTES = 256_000_000
+MAX_ID = 2**31 - 1
+OWN_IDS = 10_000_000  # the ids that tokens given as texts alone get; above every vocabulary
+NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
+MAX_FLOAT = float(np.finfo(np.float32).max)
+FINISH_REASONS = ("stop", "length")
+AUTHORS = ("student", "teacher", "given")
+KINDS = ("train", "eval", "probe", "branch", "import")
+FLOAT_COLUMNS = (
+    "sampler_logprobs",
+    "student_logprobs",
+    "teacher_logprobs",
+    "reverse_kl",
+    "student_entropy",
+    "teacher_entropy",
+    "advantages",
+)
+
+
+def rollouts_of(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    path: str,
+    unit: str = "line",
+    texts: dict[int, str] | None = None,
+) -> Iterator[Rollout]:
+    """Every record, in order; `rows` are numbered from 1 as errors name them.
+
+    Raises UserError at the first that cannot be taken, and where there is none. A sample number
+    used twice in one place (step, kind, group) is changed, so that several runs joined in one
+    file stay apart. Tokens given as texts alone get ids of our own, from OWN_IDS on, which no
+    model's tokenizer has. `texts` grows by the texts of alternatives that the rows tell.
+    """
+    numbering: dict[str, int] = {}
+    taken: dict[tuple[int, str, int], set[int]] = {}
+    count = 0
+    for number, data in rows:
+        record = _Record(data, f"{path}, {unit} {number}", numbering)
+        rollout = record.rollout(group=number - 1)
+        told = record.token_texts()
+        if texts is not None:
+            texts.update(told)
+        used = taken.setdefault((rollout.step, rollout.kind, rollout.group), set())
+        sample = rollout.sample if rollout.sample not in used else max(used) + 1
+        used.add(sample)
+        count += 1
+        yield replace(rollout, sample=sample)
+    if not count:
+        raise UserError("has no records", where=path, kind="bad data")
+
+
+def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
+    """The JSON-lines form of a rollout; a quantity that was not computed is null."""
+    record = rollout.record
+    row: dict[str, Any] = {
+        "run_id": run_id,
+        "step": rollout.step,
+        "kind": rollout.kind,
+        "group": rollout.group,
+        "sample": rollout.sample,
+        "prompt": rollout.prompt,
+        "completion": rollout.completion,
+        "prompt_token_ids": rollout.prompt_ids.tolist(),
+        "completion_token_ids": record.completion_ids.tolist(),
+        "finish_reason": rollout.finish_reason,
+        "reward": rollout.reward,
+    }
+    for name in (*FLOAT_COLUMNS[:6], "teacher_rank", "advantages", "mask"):
+        values = getattr(record, name)
+        row[name] = None if values is None else values.tolist()
+    for name in ("student_topk", "teacher_topk"):
+        row[name] = _pairs(getattr(record, name))
+    author = {} if rollout.author == "student" else {"author": rollout.author}
+    return row | {"temperature": rollout.temperature} | author
+
+
+def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
+    file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines with their line numbers. Raises UserError."""
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(
+                        f"longer than the limit of {MAX_LINE_BYTES} bytes",
+                        where=f"{path}, line {number}",
+                    )
+                if line.strip():
+                    yield number, _object(line, f"{path}, line {number}")
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        data = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        _fail_at_number(error, where)
+        raise UserError(f"not valid JSON: {error}", where=where) from None
+    if not isinstance(data, dict):
+        raise UserError(f"must be a JSON object, one a line (got {shown(data)})", where=where)
+    return data
+
+
+def _fail_at_number(error: orjson.JSONDecodeError, where: str) -> None:
+    """Names the field where the fault is a NaN or an infinity, which many programs write."""
+    sign = max(0, error.pos - 1)  # the fault of -Infinity is found behind its sign
+    found = NO_NUMBER.match(error.doc, sign) or NO_NUMBER.match(error.doc, error.pos)
+    if found:
+        field = re.findall(r'"(\w+)"\s*:', error.doc[: error.pos])[-1:]
+        raise UserError(
+            f"must be a finite number (got {found.group()})",
+            where=", ".join([where, *field]),
+            kind="bad data",
+        )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One line's fields, each read with its check."""
+
+    data: dict[str, Any]
+    where: str
+    numbering: dict[str, int]
+
+    def rollout(self, *, group: int) -> Rollout:
+        """The whole record; `group` is taken where the line names none."""
+        prompt_ids, prompt, prompt_tokens = self._side("prompt")
+        ids, completion, completion_tokens = self._side("completion")
+        if not len(ids) and not completion:
+            self._fail("completion_token_ids", "is missing or empty, and so is completion")
+        return Rollout(
+            step=self._whole("step", 0),
+            kind=self._choice("kind", KINDS, "import"),  # type: ignore[arg-type]
+            group=self._whole("group", group),
+            sample=self._whole("sample", 0),
+            prompt=prompt,
+            prompt_ids=prompt_ids,
+            completion=completion,
+            finish_reason=self._choice("finish_reason", FINISH_REASONS, "stop"),  # type: ignore[arg-type]
+            temperature=self._number("temperature", 1.0) or 0.0,
+            record=self._tokens(ids),
+            reward=self._number("reward", None),
+            answer=self._text("answer"),
+            author=self._choice("author", AUTHORS, "student"),  # type: ignore[arg-type]
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
+
+    def token_texts(self) -> dict[int, str]:
+        """Texts of ids, as `token_texts` tells them: [[id, text] …]."""
+        pairs = self._list("token_texts", None) or []
+        for i, pair in enumerate(pairs):
+            if not (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and type(pair[0]) is int
+                and 0 <= pair[0] <= MAX_ID
+                and isinstance(pair[1], str)
+            ):
+                self._fail(f"token_texts[{i}]", f"must be [id, text] (got {shown(pair)})")
+        return dict(pairs)
+
+    def _tokens(self, ids: Ints) -> TokenRecord:
+        columns = {name: self._floats(name, len(ids)) for name in FLOAT_COLUMNS}
+        tops = self._topk("student_topk", len(ids)), self._topk("teacher_topk", len(ids))
+        return TokenRecord(
+            completion_ids=ids,
+            **columns,
+            teacher_rank=self._ids("teacher_rank", len(ids)),
+            mask=self._floats("mask", len(ids), flags=True),
+            student_topk=_joined(tops[0], tops[1]),
+            teacher_topk=_joined(tops[1], tops[0]),
+        )
+
+    def _side(self, side: str) -> tuple[Ints, str, list[str] | None]:
+        """Ids, text and token texts of the prompt or the completion, as far as they are there."""
+        ids = self._ids(f"{side}_token_ids", None)
+        tokens = self._strings(f"{side}_tokens", None if ids is None else len(ids))
+        text = self._text(side)
+        if tokens is None:
+            return (np.zeros(0, np.int64) if ids is None else ids), text or "", None
+        if ids is None:
+            own = [self.numbering.setdefault(t, OWN_IDS + len(self.numbering)) for t in tokens]
+            ids = np.array(own, np.int64)
+        return ids, "".join(tokens) if text is None else text, tokens
+
+    def _list(self, name: str, length: int | None) -> list[Any] | None:
+        values = self.data.get(name)
+        if values is None:
+            return None
+        if not isinstance(values, list):
+            self._fail(name, f"must be a list (got {shown(values)})")
+        if length is not None and len(values) != length:
+            other = "prompt_token_ids" if name == "prompt_tokens" else "completion_token_ids"
+            self._fail(name, f"has {len(values)} entries where {other} has {length}")
+        return values
+
+    def _ids(self, name: str, length: int | None) -> Ints | None:
+        values = self._list(name, length)
+        if values is None:
+            return None
+        for i, value in enumerate(values):
+            if type(value) is not int or not 0 <= value <= MAX_ID:
+                self._fail(
+                    f"{name}[{i}]",
+                    f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})",
+                )
+        return np.array(values, np.int64)
+
+    def _floats(self, name: str, length: int, *, flags: bool = False) -> Floats | None:
+        values = self._list(name, length)
+        if values is None:
+            return None
+        for i, value in enumerate(values):
+            if not finite(value) and not (flags and isinstance(value, bool)):
+                self._fail(f"{name}[{i}]", f"must be a finite number (got {shown(value)})")
+        return np.array(values, np.float32)
+
+    def _strings(self, name: str, length: int | None) -> list[str] | None:
+        values = self._list(name, length)
+        for i, value in enumerate(values or ()):
+            if not isinstance(value, str):
+                self._fail(f"{name}[{i}]", f"must be text (got {shown(value)})")
+        return values
+
+    def _topk(self, name: str, length: int) -> tuple[Ints, Floats] | None:
+        """Ids and log-probs (T, k) of `[[id, logprob], …]` per token."""
+        rows = self._list(name, length)
+        if not rows:
+            return None
+        for i, row in enumerate(rows):
+            if not isinstance(row, list):
+                self._fail(f"{name}[{i}]", f"must be a list of pairs (got {shown(row)})")
+            if len(row) != len(rows[0]):
+                self._fail(f"{name}[{i}]", f"must be a list of {len(rows[0])} pairs like the first")
+            for pair in row:
+                if not _is_pair(pair):
+                    self._fail(f"{name}[{i}]", f"must hold [id, logprob] (got {shown(pair)})")
+        if not rows[0]:
+            return None
+        return (
+            np.array([[pair[0] for pair in row] for row in rows], np.int64),
+            np.array([[pair[1] for pair in row] for row in rows], np.float32),
+        )
+
+    def _whole(self, name: str, default: int) -> int:
+        value = self.data.get(name)
+        if value is None:
+            return default
+        if type(value) is not int or not 0 <= value <= MAX_ID:
+            self._fail(name, f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})")
+        return value
+
+    def _number(self, name: str, default: float | None) -> float | None:
+        value = self.data.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) and name == "reward":
+            return float(value)
+        if not finite(value) or (name == "temperature" and value < 0):
+            limit = " ≥ 0" if name == "temperature" else ""
+            self._fail(name, f"must be a finite number{limit} (got {shown(value)})")
+        return float(value)
+
+    def _text(self, name: str) -> str | None:
+        value = self.data.get(name)
+        if value is not None and not isinstance(value, str):
+            self._fail(name, f"must be text (got {shown(value)})")
+        return value
+
+    def _choice(self, name: str, known: tuple[str, ...], default: str) -> str:
+        value = self.data.get(name, default)
+        if value not in known:
+            self._fail(name, f"must be one of {', '.join(known)} (got {shown(value)})")
+        return str(value)
+
+    def _fail(self, name: str, message: str) -> NoReturn:
+        raise UserError(message, where=f"{self.where}, {name}", kind="bad data")
+
+
+def finite(value: Any) -> bool:
+    """Whether a value read from JSON is a number that float32 holds."""
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MAX_FLOAT
+
+
+def _is_pair(pair: Any) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and type(pair[0]) is int
+        and 0 <= pair[0] <= MAX_ID
+        and finite(pair[1])
+    )
+
+
+def _joined(own: tuple[Ints, Floats] | None, other: tuple[Ints, Floats] | None) -> TopK | None:
+    """A TopK; the other model's log-prob is known only where it lists the same id, else NaN."""
+    if own is None:
+        return None
+    ids, logprobs = own
+    opinion = np.full(logprobs.shape, np.nan, np.float32)
+    if other is not None:
+        same = ids[:, :, None] == other[0][:, None, :]  # (T, k, k')
+        opinion = np.where(same.any(-1), (same * other[1][:, None, :]).sum(-1), np.nan)
+    tail = np.clip(1 - np.exp(np.minimum(logprobs, 0).astype(np.float64)).sum(-1), 0, 1)
+    return TopK(ids, logprobs, opinion.astype(np.float32), tail.astype(np.float32))
+
+
+def _pairs(top: TopK | None) -> list[list[list[float]]] | None:
+    if top is None:
+        return None
+    return [
+        [[i, p] for i, p in zip(ids, logprobs, strict=True)]
+        for ids, logprobs in zip(top.ids.tolist(), top.logprobs.tolist(), strict=True)
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value as errors quote it: short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

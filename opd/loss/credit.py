@@ -1,0 +1,68 @@
+"""Credit of tokens and completions before the loss is formed: weights, discounts, group rewards."""
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from opd.config.sections import WeightingConfig
+from opd.errors import UserError
+from opd.types import Floats, Ints
+
+
+def token_weights(ids: Ints, special: Collection[int], config: WeightingConfig) -> Floats:
+    """How much each token of one completion (T,) counts in the loss: 1 or 0.
+
+    prefix_share keeps the first ⌈share · T⌉ tokens; skip_special leaves out special ids.
+    """
+    weights = np.ones(len(ids), np.float32)
+    weights[math.ceil(config.prefix_share * len(ids) - 1e-9) :] = 0
+    if config.skip_special:
+        weights[np.isin(ids, list(special))] = 0
+    return weights
+
+
+def check_weights(weights: Sequence[Floats]) -> None:
+    """Raises UserError when no token of the whole step counts."""
+    if not any(w.any() for w in weights):
+        raise UserError(
+            "no token of the step's completions counts; they hold nothing but special tokens: "
+            "turn skip_special off",
+            where="objective.weighting",
+            kind="bad data",
+        )
+
+
+def discounted(log_ratios: Floats, gamma: float) -> Floats:
+    """Σ_{k ≥ 0} γ^k d_{t+k} of one completion, (T,) → (T,); its own d_t where γ is 0."""
+    if gamma == 0:
+        return log_ratios
+    found = np.empty_like(log_ratios, dtype=np.float64)
+    later = 0.0
+    for t in range(len(log_ratios) - 1, -1, -1):
+        later = float(log_ratios[t]) + gamma * later
+        found[t] = later
+    return found.astype(log_ratios.dtype)
+
+
+def group_advantages(
+    rewards: Sequence[float | None], groups: Sequence[int], *, normalize: bool
+) -> list[float]:
+    """Each completion's reward less its group's mean, divided by its group's standard deviation.
+
+    0 for completions without a reward and for groups of equal rewards. The standard deviation is
+    that of the sample (n − 1), with 1e-4 added. Source: Shao et al., arXiv 2402.03300.
+    """
+    members: dict[int, list[float]] = {}
+    for reward, group in zip(rewards, groups, strict=True):
+        if reward is not None:
+            members.setdefault(group, []).append(reward)
+    found = []
+    for reward, group in zip(rewards, groups, strict=True):
+        others = members.get(group, [])
+        if reward is None or len(others) < 2:
+            found.append(0.0)
+            continue
+        centred = reward - float(np.mean(others))
+        found.append(centred / (float(np.std(others, ddof=1)) + 1e-4) if normalize else centred)
+    return found

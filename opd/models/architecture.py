@@ -1,0 +1,187 @@
+"""The shape of a model, out of its config.json, and how many parameters follow from it.
+
+Free of torch: a model is measured before anything of it is loaded, and where it is not on this
+disk, by its published shape.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from opd.config.folders import RUN_REFERENCE, local_folder
+from opd.errors import UserError
+
+MAX_HEADER_BYTES = 100_000_000
+WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
+WITH_BIAS = ("qwen2",)  # of queries, keys and values
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of `layers` layers; `stored` is the exact count where the weights are at hand."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    context: int | None = None
+    kind: str = "qwen3"
+    stored: int | None = None
+
+    @property
+    def embedding(self) -> int:
+        """V · D: the embedding, and as much again for a head of its own."""
+        return self.vocab * self.hidden
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of the linear modules of one layer, by name."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def in_linears(self) -> int:
+        """layers · Σ inputs · outputs over the linear modules of a layer."""
+        return self.layers * sum(a * b for a, b in self.linears.values())
+
+    @property
+    def parameters(self) -> int:
+        """Embedding (twice with a head of its own) + linear modules + norms (2D a layer, D at the
+        end, 2 · head size a layer where heads are normalised) + biases."""
+        if self.stored is not None:
+            return self.stored
+        norms = self.layers * 2 * self.hidden + self.hidden
+        if self.kind in WITH_HEAD_NORMS:
+            norms += self.layers * 2 * self.head_dim
+        biases = 0
+        if self.kind in WITH_BIAS:
+            biases = self.layers * (self.heads + 2 * self.kv_heads) * self.head_dim
+        return self.embedding * (1 if self.tied else 2) + self.in_linears + norms + biases
+
+    @property
+    def matrices(self) -> int:
+        """Parameters that a token meets in a product: linear modules and the head."""
+        return self.in_linears + self.embedding
+
+    def adapter(self, rank: int, targets: str | list[str] = "all-linear") -> int:
+        """layers · Σ rank · (inputs + outputs) over the modules that get an adapter."""
+        chosen = self.linears if isinstance(targets, str) else set(targets)
+        return self.layers * sum(rank * sum(self.linears.get(n, (0, 0))) for n in chosen)
+
+
+def _qwen3(size: tuple[int, int, int, int], *, tied: bool = True, context: int = 40_960) -> Shape:
+    hidden, layers, heads, intermediate = size
+    return Shape(hidden, layers, heads, 8, 128, intermediate, 151_936, tied, context)
+
+
+_SMALL = _qwen3((1024, 28, 16, 3072))
+PUBLISHED = {
+    "Qwen/Qwen3-0.6B": _SMALL,
+    "Qwen/Qwen3-0.6B-Base": replace(_SMALL, context=32_768),
+    "Qwen/Qwen3-1.7B": _qwen3((2048, 28, 16, 6144)),
+    "Qwen/Qwen3-4B": _qwen3((2560, 36, 32, 9728)),
+    "Qwen/Qwen3-8B": _qwen3((4096, 36, 32, 12_288), tied=False),
+}
+
+
+def folder_at_hand(reference: str, *, where: str) -> Path | None:
+    """The model's folder where it is on this disk: bundled, local, or in the hub's cache.
+
+    None for what has to be fetched first, and for another run. Raises UserError as `local_folder`.
+    """
+    folder = local_folder(reference, where=where)
+    if folder is not None or RUN_REFERENCE.fullmatch(reference):
+        return folder
+    try:
+        cached = try_to_load_from_cache(reference, "config.json")
+    except HFValidationError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def shape_of(reference: str, *, where: str) -> Shape | None:
+    """The model's shape; None where neither its config.json nor a published shape is at hand."""
+    folder = folder_at_hand(reference, where=where)
+    if folder is None:
+        return PUBLISHED.get(reference)
+    base = _json(folder / "adapter_config.json")
+    if base is not None and isinstance(base.get("base_model_name_or_path"), str):
+        return shape_of(base["base_model_name_or_path"], where=where)
+    config = _json(folder / "config.json")
+    return None if config is None else from_config(config, stored=stored_parameters(folder))
+
+
+def from_config(config: dict[str, Any], *, stored: int | None = None) -> Shape | None:
+    """The shape that a config.json describes; None where it names none of what is needed."""
+    text = config.get("text_config")
+    whole = {**config, **text} if isinstance(text, dict) else config
+
+    def number(*names: str) -> int | None:
+        found = (whole.get(n) for n in names)
+        return next((v for v in found if isinstance(v, int) and v > 0), None)
+
+    hidden, layers = number("hidden_size", "n_embd"), number("num_hidden_layers", "n_layer")
+    heads, vocab = number("num_attention_heads", "n_head"), number("vocab_size")
+    if hidden is None or layers is None or heads is None or vocab is None:
+        return None
+    return Shape(
+        hidden,
+        layers,
+        heads,
+        kv_heads=number("num_key_value_heads") or heads,
+        head_dim=number("head_dim") or hidden // heads,
+        intermediate=number("intermediate_size", "n_inner") or 4 * hidden,
+        vocab=vocab,
+        tied=bool(whole.get("tie_word_embeddings", config.get("model_type") == "gpt2")),
+        context=number("max_position_embeddings", "n_positions"),
+        kind=str(config.get("model_type", "")),
+        stored=stored,
+    )
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """How many numbers the folder's safetensors files hold, by their headers alone."""
+    files = sorted(folder.glob("*.safetensors"))
+    counts = [_numbers(path) for path in files]
+    known = [c for c in counts if c is not None]
+    return sum(known) if files and len(known) == len(counts) else None
+
+
+def _numbers(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > MAX_HEADER_BYTES:
+                return None
+            header = json.loads(file.read(size))
+        return sum(int(math.prod(e["shape"])) for n, e in header.items() if n != "__metadata__")
+    except (OSError, ValueError, struct.error, KeyError, TypeError):
+        return None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path), kind="missing model") from None
+    return data if isinstance(data, dict) else None

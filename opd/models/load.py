@@ -1,0 +1,349 @@
+"""Models and tokenizers: finding, refusing, loading, and what student and teacher share.
+
+Only safetensors weights and transformers' own code are ever loaded: no pickle, no
+`trust_remote_code`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+from transformers.utils import logging as transformers_logging
+
+from opd.config.folders import check_folder, local_folder
+from opd.errors import UserError
+from opd.models.forward import pairs_per_token
+from opd.models.progress import download_bar
+
+ADAPTER = "adapter_config.json"
+TEACHER = "teacher.model"
+PROCESSOR_TOKENS = 2048
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody waits for."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Student and teacher over their shared ids, and the student's ways to stop."""
+
+    student: Any
+    teacher: Any  # None where the teacher is no model of its own
+    tokenizer: Any
+    vocab: int  # ids 0 … vocab − 1 are shared and mean the same
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    folders: dict[str, str]
+    device: torch.device
+    dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
+    pairs_per_token: float = 0.0  # of the student: see `opd.models.batches.packs`
+
+    def at_once(self, limit: int) -> int:
+        """Tokens of one pass: on a processor, more than some only leave its caches and pad."""
+        return min(limit, PROCESSOR_TOKENS) if self.device.type == "cpu" else limit
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Inside, the student computes in its dtype."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def resolve(reference: str, *, where: str, say: Callable[[str], None] = _silent) -> Path:
+    """The local folder of a model: bundled, given, or downloaded from the hub, with progress said.
+
+    Raises UserError that says what is missing and what to do.
+    """
+    folder = local_folder(reference, where=where)
+    if folder is None:
+        folder = _download(reference, where=where, say=say)
+        check_folder(folder, where=where)
+    return folder
+
+
+def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path:
+    try:
+        bar = download_bar(f"downloading {reference}", say)
+        return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        gated = isinstance(error, RepositoryNotFoundError)  # of which a gated one is a kind
+        advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
+        raise UserError(
+            f"{reference!r} is no local folder and could not be fetched from the hub: "
+            f"{reason}{advice}",
+            where=where,
+            kind="missing model",
+        ) from None
+
+
+def load_tokenizer(folder: Path, *, where: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} has no usable tokenizer: {_short(error)}", where=where, kind="missing model"
+        ) from None
+
+
+def quiet() -> None:
+    """No bars while weights load, no advice in the log that does not concern users."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def load_model(
+    folder: Path,
+    *,
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    quantize: str = "none",
+) -> Any:
+    """A causal LM in evaluation mode, dropout off, from safetensors only.
+
+    A folder with an adapter alone is its base model with the adapter merged in. Quantized weights
+    are made on the device where they stay.
+    """
+    quiet()
+    if (folder / ADAPTER).is_file():
+        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+
+        base = resolve(adapters.base_of(folder, where=where), where=where)
+        if quantize != "none":
+            raise UserError(
+                f"{folder} is an adapter, which is merged into whole weights: save it merged "
+                "(opd save --merge), or take quantize none",
+                where=f"{where.removesuffix('.model')}.quantize",
+            )
+        if base == folder:
+            raise UserError(
+                f"{folder} names itself as its base model", where=where, kind="missing model"
+            )
+        model = adapters.merged(load_model(base, where=where, dtype=dtype), folder)
+        return model if device is None else model.to(device)
+    extra: dict[str, Any] = {}
+    if quantize != "none":
+        extra["quantization_config"] = quantization(quantize, where=where)
+        extra["device_map"] = {"": device or torch.device("cpu")}
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **extra,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if "memory" in str(error):
+            raise
+        raise UserError(
+            f"{folder} cannot be loaded as a causal language model: {_short(error)}",
+            where=where,
+            kind="missing model",
+        ) from None
+    if device is not None and quantize == "none":
+        model.to(device)
+    return model.eval()
+
+
+def load_pair(
+    student: str, teacher: str, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Pair:
+    """Loads both models and checks that they can be compared token by token."""
+    pair = load_student(student, device=device, dtype=dtype)
+    return with_teacher(pair, *load_teacher(teacher, pair, where="teacher.model", dtype=dtype))
+
+
+def load_student(
+    reference: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    weights: Path | None = None,
+    say: Callable[[str], None] = _silent,
+) -> Pair:
+    """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`.
+
+    `weights` is a checkpoint of it to load in its place.
+    """
+    folder = resolve(reference, where="student.model", say=say)
+    tokenizer = load_tokenizer(folder, where="student.model")
+    model = load_model(weights or folder, where="student.model", dtype=dtype, device=device)
+    eos_ids = stop_ids(model, tokenizer)
+    return Pair(
+        student=model,
+        teacher=None,
+        tokenizer=tokenizer,
+        vocab=logit_count(model),
+        eos_ids=eos_ids,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
+        folders={"student": str(folder)},
+        device=device,
+        pairs_per_token=pairs_per_token(model),
+    )
+
+
+def load_teacher(
+    reference: str,
+    pair: Pair,
+    *,
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: str = "none",
+    say: Callable[[str], None] = _silent,
+) -> tuple[Any, Path, int]:
+    """A frozen model to judge the student, its folder, and how many ids both share.
+
+    Raises UserError when an id means something else to it.
+    """
+    folder = resolve(reference, where=where, say=say)
+    tokenizer = load_tokenizer(folder, where=where)
+    model = load_model(folder, where=where, dtype=dtype, device=pair.device, quantize=quantize)
+    model.requires_grad_(False)
+    vocab = shared_vocabulary(
+        pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
+    )
+    return model, folder, vocab
+
+
+def with_teacher(pair: Pair, model: Any, folder: Path, vocab: int) -> Pair:
+    """The pair with this teacher, cut to the ids that both have."""
+    return replace(
+        pair,
+        teacher=model,
+        vocab=min(pair.vocab, vocab),
+        folders=pair.folders | {"teacher": str(folder)},
+    )
+
+
+def quantization(bits: str, *, where: str) -> Any:
+    """transformers' configuration of frozen weights in 8 bits or 4 (NF4), computed in bfloat16.
+
+    Raises UserError without bitsandbytes.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"{bits} needs bitsandbytes: pip install 'opd-studio[quantized]'",
+            where=f"{where.removesuffix('.model')}.quantize",
+            kind="missing extra",
+        )
+    if bits == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def logit_count(model: Any) -> int:
+    """How many logits the model's head gives."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def shared_vocabulary(
+    student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
+) -> int:
+    """How many leading ids both models can produce. Raises UserError when an id's text differs.
+
+    Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
+    the distributions renormalised over what is shared.
+    """
+    shared = min(student_logits, teacher_logits)
+    different = differing_ids(student, teacher, shared)
+    if different:
+        i, (ours, theirs) = next(iter(different.items()))
+        raise UserError(
+            f"student and teacher have different tokenizers: {len(different)} of {shared} ids "
+            f"differ, first id {i}: {ours!r} and {theirs!r}; token-level "
+            "distillation needs a teacher with the student's tokenizer",
+            where=where,
+            kind="tokenizer mismatch",
+        )
+    return shared
+
+
+def differing_ids(
+    student: Any, teacher: Any, shared: int
+) -> dict[int, tuple[str | None, str | None]]:
+    """The ids below `shared` whose text differs between two tokenizers, lowest first, with both."""
+    ours, theirs = (
+        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
+        for tokenizer in (student, teacher)
+    )
+    return {
+        i: (ours.get(i), theirs.get(i))
+        for i in sorted(ours.keys() | theirs.keys())
+        if ours.get(i) != theirs.get(i)
+    }
+
+
+def declared_stops(model: Any) -> list[int]:
+    """The ids that end an answer by the model's generation settings."""
+    ids = model.generation_config.eos_token_id
+    return list(ids) if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends the model's answer, from its generation settings and its tokenizer."""
+    own = tokenizer.eos_token_id
+    found = [*declared_stops(model), *([] if own is None else [own])]
+    if not found:
+        raise UserError(
+            "names no end-of-sequence token, so no answer could ever end",
+            where="student.model",
+            kind="bad data",
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Names a vocabulary: SHA-256 over its ids and strings, 16 hex digits."""
+    pairs = sorted((i, t) for t, i in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()[:16]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the processor where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(
+            f"{name} asked for, but this machine has {count} CUDA devices; use auto or cpu",
+            where="device",
+        )
+    return device
+
+
+def context_of(model: Any) -> int:
+    """How many tokens the model reads at most; very many where it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,128 @@
+"""The generic decoder: a transformers causal LM, its own forward pass, a cache in place."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from opd.models.forward import Hidden, causal, logits_of
+
+
+class Decoder(Protocol):
+    """Reads prompts, then one token a row at a time. Caches hold prompts at their right end."""
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+        """Reads each prompt once; row i of the batch continues prompts[rows[i]]. Logits (B, V)."""
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        """Reads one token a row, (B,) at positions (B,); `seen` (B, length) is False on padding.
+
+        Returns the logits (B, V) of what comes next.
+        """
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows alone."""
+
+
+class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """One layer's keys and values in a buffer that grows by half, written in place.
+
+    transformers' own layer copies everything for every token.
+    """
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.hold(key_states[:, :, :0], value_states[:, :, :0], key_states.shape[2])
+
+    def hold(self, keys: Tensor, values: Tensor, room: int = 0) -> None:
+        """Takes these (B, heads, length, size) as the contents, with room for more."""
+        self.length = keys.shape[2]
+        capacity = self.length + max(room, self.length // 2 + 64)
+        self._buffers = []
+        for held in (keys, values):
+            buffer = held.new_empty((*held.shape[:2], capacity, held.shape[3]))
+            buffer[:, :, : self.length] = held
+            self._buffers.append(buffer)
+        self._show()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[2]
+        if end > self._buffers[0].shape[2]:
+            self.hold(self.keys, self.values, key_states.shape[2])
+        self._buffers[0][:, :, self.length : end] = key_states
+        self._buffers[1][:, :, self.length : end] = value_states
+        self.length = end
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.hold(self.keys[indices], self.values[indices])
+
+    def _show(self) -> None:
+        self.keys, self.values = (b[:, :, : self.length] for b in self._buffers)
+
+
+def pad_right(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """ids (n, longest) padded on the right, and lengths (n,)."""
+    lengths = torch.tensor([len(p) for p in prompts])
+    ids = torch.full((len(prompts), int(lengths.max())), pad_id, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.as_tensor(prompt)
+    return ids, lengths
+
+
+def to_the_right(lengths: Tensor) -> Tensor:
+    """(n, longest): the slot whose content moves to each slot, so that every prompt ends last.
+
+    Prompts are read padded on the right, where nothing sees the padding, and moved afterwards: read
+    padded on the left, some attention kernels meet rows that see nothing, which gives NaN.
+    """
+    longest = int(lengths.max())
+    shift = torch.arange(longest, device=lengths.device) - (longest - lengths).unsqueeze(1)
+    return shift.clamp(min=0)
+
+
+class ModelDecoder:
+    """Decodes with the model's own forward pass."""
+
+    def __init__(self, model: Any, *, vocab: int, pad_id: int, device: torch.device) -> None:
+        self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
+        self._cache = Cache(layer_class_to_replicate=Slots)  # full length, in sliding layers too
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+        ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
+        longest = ids.shape[1]
+        ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
+        output = causal(self._model).get_decoder()(
+            input_ids=ids,
+            cache=self._cache,
+            use_cache=True,
+            position_ids=torch.arange(longest, device=self._device).expand_as(ids),
+        )
+        states = output.last_hidden_state
+        last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
+        source = to_the_right(lengths)
+        for layer in self._cache.layers:
+            index = source[:, None, :, None].expand_as(layer.keys)
+            layer.hold(layer.keys.gather(2, index)[rows], layer.values.gather(2, index)[rows])
+        return logits_of(self._model, last, vocab=self._vocab)[rows]
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        logits: Tensor = self._model(
+            input_ids=tokens.unsqueeze(1),
+            position_ids=positions.unsqueeze(1),
+            attention_mask=None if seen is None else seen.long(),
+            cache=self._cache,
+            use_cache=True,
+        ).logits[:, -1, : self._vocab]
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)

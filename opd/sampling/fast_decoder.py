@@ -1,0 +1,208 @@
+"""A decoder for small Llama-shaped models on the processor, where the cost is overhead.
+
+A model of a million parameters spends most of a token in the many small operations around its
+matrix products. Here they are fused: one product for queries, keys and values, one for gate and up,
+normalisation by torch's own kernel, residuals added by the product. Which models it takes is
+checked against their configuration, and its logits against their own forward pass.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from opd.sampling.decoder import Decoder, ModelDecoder, Slots, pad_right, to_the_right
+
+log = logging.getLogger(__name__)
+MODEL_TYPES = ("llama", "qwen3")
+MAX_PARAMETERS = 50_000_000  # above, the products dominate and the copies of weights cost memory
+MANY_ROWS = 64  # from which on a second thread pays
+TOLERANCE = 1e-3  # of the largest logit
+
+
+@dataclass(frozen=True)
+class _Layer:
+    norm: Tensor
+    qkv: Tensor  # (hidden, (heads + 2 kv_heads) · size), transposed
+    head_norm: Tensor | None  # (heads + kv_heads, size)
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) -> Decoder:
+    """The lean decoder where it knows the model and agrees with it, else the model's own."""
+    if _knows(model, device):
+        lean = LeanDecoder(model, vocab=vocab, pad_id=pad_id)
+        if lean.agrees():
+            return lean
+        log.warning("decoding with the model's own forward pass: the lean one differs from it")
+    return ModelDecoder(model, vocab=vocab, pad_id=pad_id, device=device)
+
+
+def _knows(model: Any, device: torch.device) -> bool:
+    config = model.config
+    return bool(
+        device.type == "cpu"
+        and type(model).__module__.startswith("transformers.")  # no adapter around it
+        and config.model_type in MODEL_TYPES
+        and config.hidden_act == "silu"
+        and not getattr(config, "attention_bias", False)
+        and not getattr(config, "mlp_bias", False)
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and model.dtype == torch.float32
+        and not torch.is_autocast_enabled(device.type)
+        and model.num_parameters() <= MAX_PARAMETERS
+    )
+
+
+class LeanDecoder:
+    def __init__(self, model: Any, *, vocab: int, pad_id: int) -> None:
+        config = model.config
+        self._model, self._vocab, self._pad_id = model, vocab, pad_id
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._size = model.model.layers[0].self_attn.head_dim
+        self._eps = config.rms_norm_eps
+        self._layers = [self._layer(layer) for layer in model.model.layers]
+        self._head = model.lm_head.weight.detach()[:vocab].T
+        self._caches = [Slots() for _ in self._layers]
+
+    def agrees(self) -> bool:
+        """Do the logits of a few tokens equal the model's own?"""
+        ids = torch.arange(min(8, self._vocab)).unsqueeze(0)
+        own = self._model(ids, use_cache=False).logits[0, :, : self._vocab]
+        rope = self._rope(torch.arange(ids.shape[1]))
+        ours = self._logits(self._read(ids, rope))
+        self._caches = [Slots() for _ in self._layers]
+        return bool((own - ours).abs().max() <= TOLERANCE * own.abs().max())
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+        ids, lengths = pad_right(prompts, self._pad_id)
+        hidden = self._read(ids, self._rope(torch.arange(ids.shape[1])))
+        source = to_the_right(lengths)
+        for cache in self._caches:
+            index = source[:, None, :, None].expand_as(cache.keys)
+            cache.hold(cache.keys.gather(2, index)[rows], cache.values.gather(2, index)[rows])
+        ends = hidden[torch.arange(len(ids)), lengths - 1]
+        return self._logits(ends)[rows]
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        with _one_thread() if len(tokens) < MANY_ROWS else nullcontext():
+            return self._step(tokens, positions, seen)
+
+    def _step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        hidden: Tensor = self._model.model.embed_tokens.weight[tokens]
+        cos, sin = self._rope(positions)  # (B, size)
+        bias = None
+        if seen is not None:
+            bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).unsqueeze(1)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qk, v = self._qkv(hidden, layer)
+            qk = _rotated(qk, cos.unsqueeze(1), sin.unsqueeze(1))
+            keys, values = cache.update(qk[:, self._heads :].unsqueeze(2), v.unsqueeze(2))
+            mixed = self._attend(qk[:, : self._heads], keys, values, bias)
+            hidden = self._rest(hidden, mixed, layer)
+        return self._logits(hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        for cache in self._caches:
+            cache.batch_select_indices(rows)
+
+    def _layer(self, layer: Any) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        norms = None
+        if hasattr(attention, "q_norm"):
+            norms = torch.cat(
+                [
+                    attention.q_norm.weight.expand(self._heads, -1),
+                    attention.k_norm.weight.expand(self._kv_heads, -1),
+                ]
+            )
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        return _Layer(
+            norm=layer.input_layernorm.weight,
+            qkv=torch.cat([p.weight for p in projections]).T.contiguous(),
+            head_norm=norms,
+            out=attention.o_proj.weight.T.contiguous(),
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).T.contiguous(),
+            down=mlp.down_proj.weight.T.contiguous(),
+        )
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        weight: Tensor = self._model.model.norm.weight
+        logits: Tensor = self._norm(hidden, weight) @ self._head
+        return logits
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin (n, size) of the positions (n,), sin with the sign of the half it meets."""
+        cos, sin = self._model.model.rotary_emb(self._head, positions.unsqueeze(0))
+        half = self._size // 2
+        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+
+    def _qkv(self, hidden: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
+        """Queries with keys (…, heads + kv_heads, size), values (…, kv_heads, size)."""
+        both = self._heads + self._kv_heads
+        found = self._norm(hidden, layer.norm) @ layer.qkv
+        found = found.view(*hidden.shape[:-1], both + self._kv_heads, self._size)
+        qk, v = found[..., :both, :], found[..., both:, :]
+        if layer.head_norm is not None:
+            qk = functional.rms_norm(qk, (self._size,), None, self._eps) * layer.head_norm
+        return qk, v
+
+    def _rest(self, hidden: Tensor, mixed: Tensor, layer: _Layer) -> Tensor:
+        """Output projection and feed-forward, each with its residual; rows are (n, hidden)."""
+        hidden = torch.addmm(hidden, mixed, layer.out)
+        gate, up = (self._norm(hidden, layer.mlp_norm) @ layer.gate_up).chunk(2, dim=-1)
+        return torch.addmm(hidden, functional.silu(gate) * up, layer.down)
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """One query a row over its cache: (B, heads, size), (B, kv_heads, L, size) → (B, ·)."""
+        rows, length = q.shape[0], keys.shape[2]
+        grouped = (q * self._size**-0.5).reshape(rows * self._kv_heads, -1, self._size)
+        scores = torch.bmm(grouped, keys.flatten(0, 1).transpose(1, 2)).view(rows, -1, length)
+        if bias is not None:
+            scores += bias
+        weights = scores.softmax(-1).view(rows * self._kv_heads, -1, length)
+        return torch.bmm(weights, values.flatten(0, 1)).view(rows, -1)
+
+    def _read(self, ids: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Whole sequences (n, T), causally; fills the caches; hidden states (n, T, hidden)."""
+        n, length = ids.shape
+        hidden: Tensor = self._model.model.embed_tokens.weight[ids].view(n * length, -1)
+        cos, sin = (x.unsqueeze(1) for x in rope)  # (T, 1, size)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qk, v = self._qkv(hidden.view(n, length, -1), layer)
+            qk = _rotated(qk, cos, sin).transpose(1, 2)
+            keys, values = cache.update(qk[:, self._heads :], v.transpose(1, 2))
+            mixed = functional.scaled_dot_product_attention(
+                qk[:, : self._heads], keys, values, is_causal=True, enable_gqa=True
+            )
+            mixed = mixed.transpose(1, 2).reshape(n * length, -1)
+            hidden = self._rest(hidden, mixed, layer)
+        return hidden.view(n, length, -1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of few rows gain nothing from a second thread, and wait for it when it is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions; rolling by half and a signed sin equal transformers' rotate_half."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

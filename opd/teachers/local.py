@@ -1,0 +1,176 @@
+"""Who judges the student's tokens: a model, its own start, a moving average, a server.
+
+A teacher reads sequences of its own prompts and the student's completions, and says for any piece
+of their tokens what it thinks of them. What it cannot say is None, and only objectives that do
+without are offered for it (see `opd.config.run`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from opd.loss import divergences
+from opd.models.batches import ScoreBatch, Sequences, score_batch
+from opd.models.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
+
+
+@dataclass(frozen=True)
+class View:
+    """What a teacher says of N tokens, frozen; `at` (N,) in nats, ranks from 0."""
+
+    at: Tensor
+    rank: Tensor
+    full: Tensor | None = None  # (N, V) log-probabilities
+    top_ids: Tensor | None = None  # (N, k), likeliest first
+    top: Tensor | None = None  # (N, k) their log-probabilities
+
+
+class Reading(Protocol):
+    """A teacher's opinion of the N completion tokens of one batch."""
+
+    def view(self, span: slice, targets: Tensor) -> View:
+        """Of the tokens in `span`, whose ids are `targets`."""
+
+
+class Teacher(Protocol):
+    """`model` is None where it is not on this machine."""
+
+    model: Any
+
+    def read(self, batches: Sequence[Sequences], temperature: float) -> Iterator[Reading]:
+        """One reading a batch, in order; each is to be used before the next is asked for."""
+
+    def close(self) -> None:
+        """Lets go of what is not memory."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reading needs beside a model: the shared ids, padding, and where it computes."""
+
+    vocab: int
+    pad_id: int
+    device: torch.device
+
+    def batch(self, sequences: Sequences, pairs: float) -> ScoreBatch:
+        return score_batch(sequences, pad_id=self.pad_id, device=self.device, pairs_per_token=pairs)
+
+
+class LocalTeacher:
+    """A causal LM on this machine, or the student itself in another state.
+
+    `state()` is a context in which `model` is the teacher: with its adapter switched off, or with
+    the moving average in place of its weights.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reader: Reader,
+        *,
+        state: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        offload: bool = False,
+    ) -> None:
+        self.model, self.reader, self.state = model, reader, state
+        with state():
+            self.pairs_per_token = pairs_per_token(model)
+        self._offload = offload and reader.device.type != "cpu"
+        self.put_aside()
+
+    def read(self, batches: Sequence[Sequences], temperature: float) -> Iterator[Reading]:
+        if not self._offload:
+            for batch in batches:
+                yield self._read(batch, temperature)
+            return
+        with self.present():
+            found = [self._read(batch, temperature, aside=True) for batch in batches]
+        yield from found
+
+    def close(self) -> None:
+        """Holds nothing but memory."""
+
+    def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
+        with torch.no_grad(), self.state():
+            rows = self.reader.batch(batch, self.pairs_per_token)
+            hidden = completion_hidden(self.model, rows)
+        if aside:
+            hidden = Hidden(hidden.states.cpu(), hidden.form)
+        return LocalReading(self, hidden, temperature)
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """Inside, an offloaded teacher is on the device; its head always is."""
+        if not self._offload:
+            yield
+            return
+        self.model.to(self.reader.device)
+        try:
+            yield
+        finally:
+            self.put_aside()
+
+    def put_aside(self) -> None:
+        """Moves all but the head, which judges piece by piece, into host memory."""
+        if self._offload:
+            self.model.to("cpu")
+            self.model.get_output_embeddings().to(self.reader.device)
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class LocalReading:
+    teacher: LocalTeacher
+    hidden: Hidden
+    temperature: float
+
+    @torch.no_grad()
+    def view(self, span: slice, targets: Tensor) -> View:
+        piece = self.hidden.piece(span)
+        with self.teacher.state():
+            logits = logits_of(
+                self.teacher.model,
+                replace(piece, states=piece.states.to(targets.device)),
+                vocab=self.teacher.reader.vocab,
+            )
+        full = divergences.log_probs(logits, self.temperature)
+        return View(divergences.at(full, targets), divergences.rank(full, targets), full)
+
+
+class MovingAverage:
+    """The student's weights averaged over its steps: w ← decay · w + (1 − decay) · student."""
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self._decay = decay
+        self._live = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.weights = {n: p.detach().clone() for n, p in self._live.items()}
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        for name, parameter in self._live.items():
+            self.weights[name].lerp_(parameter.detach(), 1 - self._decay)
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        for name, held in self.weights.items():
+            held.copy_(weights[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model's weights are the average; outside it trains on as before."""
+        own = {n: p.data for n, p in self._live.items()}
+        try:
+            for name, parameter in self._live.items():
+                parameter.data = self.weights[name]
+            yield
+        finally:
+            for name, parameter in self._live.items():
+                parameter.data = own[name]
+
+
+def sampled_log_probs(reading: Reading, targets: Tensor, vocab: int) -> Tensor:
+    """The teacher's log-probabilities (N,) of the tokens written, piece by piece."""
+    cuts = spans(len(targets), vocab=vocab)
+    return torch.cat([reading.view(cut, targets[cut]).at for cut in cuts])

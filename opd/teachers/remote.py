@@ -1,0 +1,79 @@
+"""A teacher behind a server; `opd.teachers.vllm_client` has the protocol."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opd.errors import UserError
+from opd.models.batches import Sequences
+from opd.sampling.sample import Stopped
+from opd.teachers.local import Reader, Reading, View
+from opd.teachers.vllm_client import RemoteOpinion, RemoteTeacher
+
+
+class ServerTeacher:
+    """Asks for a whole step at once, several requests in flight, before the student reads."""
+
+    model: Any = None
+
+    def __init__(self, remote: RemoteTeacher, reader: Reader, stop: Callable[[], bool]) -> None:
+        self._remote, self._reader, self._stop = remote, reader, stop
+
+    def read(self, batches: Sequence[Sequences], temperature: float) -> Iterator[Reading]:
+        """Raises UserError for a temperature other than 1, at which servers do not judge."""
+        if temperature != 1:
+            raise UserError(
+                f"a remote teacher judges at temperature 1 alone (got {temperature})",
+                where="sampling.temperature",
+            )
+        opinions = iter(
+            self._remote.read(
+                [p for b in batches for p in b.prompts],
+                [c for b in batches for c in b.completions],
+                self._pause_point,
+            )
+        )
+        for batch in batches:
+            yield ServerReading(list(islice(opinions, len(batch))), self._reader)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._remote.close()
+
+    def _pause_point(self) -> None:
+        if self._stop():
+            raise Stopped
+
+
+@dataclass(frozen=True)
+class ServerReading:
+    opinions: Sequence[RemoteOpinion]
+    reader: Reader
+
+    def view(self, span: slice, targets: Tensor) -> View:
+        at, ranks = (
+            np.concatenate([getattr(o, name) for o in self.opinions])[span]
+            for name in ("logprobs", "ranks")
+        )
+        ids, top = None, None
+        if all(o.top_ids is not None for o in self.opinions):
+            ids, top = (
+                self._tensor(np.concatenate([getattr(o, name) for o in self.opinions])[span])
+                for name in ("top_ids", "top_logprobs")
+            )
+            if int(ids.max()) >= self.reader.vocab:
+                raise UserError(
+                    f"among the teacher's likeliest tokens is id {int(ids.max())}; the student "
+                    f"has {self.reader.vocab} ids: its tokenizer is not the student's",
+                    where="teacher.model",
+                    kind="tokenizer mismatch",
+                )
+        return View(self._tensor(at), self._tensor(ranks), None, ids, top)
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.from_numpy(values).to(self.reader.device)

@@ -1,0 +1,400 @@
+"""A teacher behind a server: it scores given tokens and sends back log-probabilities.
+
+The server speaks the OpenAI completions API with vLLM's `prompt_logprobs`: for each token of the
+prompt, but the first, its log-probability, its rank and the k likeliest tokens. A rollout is sent
+as the prompt, as token ids and not as text, so that teacher and student read the same tokens. One
+token more is generated (servers refuse to generate none) and thrown away: the server's context
+must be one token longer than the longest rollout. Free of torch.
+
+Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+from opd.config.models import RouteConfig
+from opd.errors import UserError
+from opd.types import Floats, Ints
+
+REQUESTS_AT_ONCE = 4
+SEQUENCES_PER_REQUEST = 64
+ENTRIES_PER_REQUEST = 200_000  # tokens · (k + 1); an entry is about 80 bytes of the answer
+BYTES_PER_ENTRY, SPARE_BYTES = 512, 1_000_000  # beyond which no answer is read
+MESSAGE_CHARS = 300
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds before a further try; doubles each time
+LONGEST_RETRY_AFTER = 300.0
+POLL_SECONDS = 0.2
+LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
+ROUNDING = 1e-3  # by which a log-probability may exceed 0
+LARGEST = 2**31  # of ids and ranks
+# An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
+# model's generation_config.json. All are set to change nothing.
+NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+@dataclass(frozen=True)
+class RemoteOpinion:
+    """What the teacher thinks of the T completion tokens of one rollout, at temperature 1.
+
+    All log-probabilities are in nats and within [LOWEST, 0]: a token of probability 0 has LOWEST
+    and not −inf, so that it does not turn a whole step's sums to NaN. Ids may lie beyond the
+    student's vocabulary, where the teacher's is larger.
+    """
+
+    logprobs: Floats  # (T,) log q(x_t)
+    ranks: Ints  # (T,) as the server counts ties; 0 = likeliest
+    top_ids: Ints | None  # (T, k), likeliest first; None where k = 0
+    top_logprobs: Floats | None  # (T, k)
+
+
+# Log-probability and rank from 0 (LARGEST: the server gave none) by token id, at one position
+_Entry = dict[int, tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class _Server:
+    """Where the teacher is, and how errors speak of it."""
+
+    url: str
+    where: str
+    key: str | None = field(repr=False)
+
+    def error(self, message: str, setting: str = "url") -> UserError:
+        return UserError(message, where=f"{self.where}.{setting}", kind="teacher server")
+
+    def quote(self, text: str) -> str:
+        """The server's own words, short and without the key."""
+        if self.key:
+            text = text.replace(self.key, "…")
+        return " ".join(text.split())[:MESSAGE_CHARS]
+
+
+class RemoteTeacher:
+    """Reads rollouts through a server. Every failure is a UserError that says what to change.
+
+    `where` is the field of the configuration that errors name; `sleep` waits between tries, by
+    default until the caller of `read` is stopped.
+    """
+
+    def __init__(
+        self,
+        config: RouteConfig,
+        *,
+        where: str = "teacher",
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self._config = config
+        self._server = _Server(_base_url(config, where), where, _key(config, where))
+        self._sleep = sleep
+        key = self._server.key
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=config.timeout,
+            follow_redirects=False,
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def check(self) -> None:
+        """Is the server there, does it serve the model, and does it give k alternatives?"""
+        going = threading.Event()
+        served = _model_names(self._ask("/models", None, SPARE_BYTES, going))
+        if self._config.model not in served:
+            names = self._server.quote(", ".join(served)) or "nothing"
+            raise self._server.error(
+                f"{self._server.url}/models lists {names}, and not {self._config.model}", "model"
+            )
+        self._read_batch([([0], [0])], going)
+
+    def read(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int] | Ints],
+        pause_point: Callable[[], None] = lambda: None,
+    ) -> list[RemoteOpinion]:
+        """The teacher's opinions of the completions, in their order.
+
+        `pause_point` is called in this thread several times a second. What it raises ends the
+        reading: requests not yet sent are dropped, those under way are not waited for.
+        """
+        pairs = [
+            ([int(token) for token in prompt], [int(token) for token in completion])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        for i, (prompt, completion) in enumerate(pairs):
+            if not prompt or not completion:
+                raise ValueError(f"sequence {i}: the prompt or the completion is empty")
+        pause_point()
+        abandoned = threading.Event()
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="remote-teacher")
+        try:
+            futures = [  # in the order of the sequences
+                pool.submit(self._read_batch, [pairs[i] for i in rows], abandoned)
+                for rows in batches([len(p) + len(c) for p, c in pairs], self._config.top_k)
+            ]
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()  # raises here what the first to fail raised
+                pause_point()
+        finally:
+            abandoned.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        return [opinion for future in futures for opinion in future.result()]
+
+    def _read_batch(
+        self, pairs: list[tuple[list[int], list[int]]], abandoned: threading.Event
+    ) -> list[RemoteOpinion]:
+        k, sequences = self._config.top_k, [prompt + completion for prompt, completion in pairs]
+        body = NEUTRAL | {
+            "model": self._config.model,
+            "prompt": sequences,
+            "max_tokens": 1,
+            "prompt_logprobs": max(k, 1),  # some versions take 0 for "none at all"
+            "stream": False,
+        }
+        entries = sum(map(len, sequences)) * (k + 2)
+        most = SPARE_BYTES + entries * BYTES_PER_ENTRY
+        reader = _Reader(self._server, k)
+        answer = self._ask("/completions", body, most, abandoned)
+        choices = reader.choices(answer, len(sequences))
+        return [reader.opinion(*pair, c) for pair, c in zip(pairs, choices, strict=True)]
+
+    def _ask(
+        self, path: str, body: Mapping[str, Any] | None, max_bytes: int, abandoned: threading.Event
+    ) -> Any:
+        """The answer's JSON (None: it has none), after as many tries as are allowed."""
+        server, tries = self._server, self._config.retries + 1
+        problem = ""
+        for attempt in range(tries):
+            delay = min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)
+            try:
+                response, content = self._send(path, body, max_bytes)
+            except httpx.TimeoutException:
+                problem = f"no answer within {self._config.timeout:g} s ({server.where}.timeout)"
+            except httpx.RequestError as error:
+                problem = server.quote(str(error)) or type(error).__name__
+            else:
+                if response.status_code == 200:
+                    return _json(content)
+                problem = f"HTTP {response.status_code}: {server.quote(_message(content))}"
+                if response.status_code != 429 and response.status_code < 500:
+                    raise self._refused(path, response.status_code, problem)
+                delay = _retry_after(response.headers.get("retry-after")) or delay
+            if attempt + 1 < tries:
+                (self._sleep or abandoned.wait)(delay)
+            if abandoned.is_set():
+                break  # nobody waits for this any more, nor hears what is raised
+        times = "once" if tries == 1 else f"{tries} times"
+        raise server.error(
+            f"{server.url}{path} failed {times} ({server.where}.retries), at last with: "
+            f"{problem}. Is the server up, and is this its address?"
+        )
+
+    def _send(
+        self, path: str, body: Mapping[str, Any] | None, max_bytes: int
+    ) -> tuple[httpx.Response, bytes]:
+        """One try. `timeout` bounds the whole answer, not only the wait for its next bytes."""
+        url, started = self._server.url + path, time.monotonic()
+        content = bytearray()
+        with self._client.stream("POST" if body else "GET", url, json=body) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise self._server.error(f"{url} answered with more than {max_bytes} bytes")
+                if time.monotonic() - started > self._config.timeout:
+                    raise httpx.ReadTimeout("the answer took too long")
+            return response, bytes(content)
+
+    def _refused(self, path: str, status: int, problem: str) -> UserError:
+        """The error for an answer that a further try would only meet again."""
+        model, k = self._config.model, max(self._config.top_k, 1)
+        setting, advice = "url", f"Does the API begin there, most often in /v1, and serve {model}?"
+        if status in (401, 403):
+            setting, advice = "key_variable", "It must name the variable of the server's key"
+        elif status != 404 and "logprobs" in problem:
+            setting, advice = "top_k", f"Lower it, or start the server with --max-logprobs {k}"
+        elif status >= 400 and status != 404:
+            advice = "Its context (--max-model-len) must hold prompt, completion and one token more"
+        return self._server.error(f"{self._server.url}{path} answered {problem}. {advice}", setting)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Makes opinions of a server's answers and refuses what cannot be true."""
+
+    server: _Server
+    k: int
+
+    def choices(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
+        """The answer's choices in the order of the request's sequences."""
+        found = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(found, list) or not all(isinstance(c, dict) for c in found):
+            raise self._error("did not answer with choices; is it an OpenAI-compatible server?")
+        if len(found) != count:
+            raise self._error(f"answered with {len(found)} choices for {count} sequences")
+        numbers = [choice.get("index", i) for i, choice in enumerate(found)]
+        if any(type(n) is not int for n in numbers) or sorted(numbers) != list(range(count)):
+            raise self._error(f"did not number its choices 0 to {count - 1}")
+        return [found[numbers.index(i)] for i in range(count)]
+
+    def opinion(
+        self, prompt: list[int], completion: list[int], choice: Mapping[str, Any]
+    ) -> RemoteOpinion:
+        entries, asked = choice.get("prompt_logprobs"), len(prompt) + len(completion)
+        if not isinstance(entries, list):
+            raise self._error(
+                "gave no prompt_logprobs; a remote teacher must be vLLM, or return them as it does"
+            )
+        if len(entries) != asked:
+            raise self._error(
+                f"scored {len(entries)} tokens and was sent {asked}; it must score every one"
+            )
+        found = [self._entry(entries[i], i) for i in range(len(prompt), asked)]
+        own = [self._own(*pair) for pair in zip(found, completion, strict=True)]
+        logprobs = np.array([logprob for logprob, _ in own], np.float32)
+        ranks = np.array([rank for _, rank in own], np.int64)
+        if not self.k:
+            return RemoteOpinion(logprobs, ranks, None, None)
+        top = [self._likeliest(*pair) for pair in zip(found, completion, strict=True)]
+        ids, values = ([[pair[j] for pair in row] for row in top] for j in (0, 1))
+        return RemoteOpinion(logprobs, ranks, np.array(ids, np.int64), np.array(values, np.float32))
+
+    def _entry(self, entry: Any, position: int) -> _Entry:
+        if not isinstance(entry, dict) or not entry:
+            raise self._error(
+                f"gave nothing for token {position} of a sequence; if it caches prefixes, start it "
+                "with --no-enable-prefix-caching"
+            )
+        found: _Entry = {}
+        for key, value in entry.items():
+            if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < LARGEST):
+                raise self._error(f"named a token {self.server.quote(key)!r}, not by its id")
+            logprob = value.get("logprob") if isinstance(value, dict) else None
+            if not isinstance(logprob, float | int) or not logprob <= ROUNDING:
+                shown = logprob if isinstance(logprob, float) else type(logprob).__name__
+                raise self._error(
+                    f"gave {shown} as log-probability of token {key}; it must be a number of at "
+                    "most 0 (--logprobs-mode raw_logprobs)"
+                )
+            rank = value.get("rank")
+            known = isinstance(rank, int) and 1 <= rank <= LARGEST
+            found[int(key)] = (min(max(logprob, LOWEST), 0.0), rank - 1 if known else LARGEST)
+        return found
+
+    def _own(self, entry: _Entry, token: int) -> tuple[float, int]:
+        """Log-probability and rank of the token that was sent."""
+        logprob, rank = entry.get(token, (0.0, LARGEST))
+        if rank == LARGEST:
+            missing = "rank" if token in entry else "log-probability"
+            raise self._error(f"gave no {missing} of token {token}, which it was sent")
+        return logprob, rank
+
+    def _likeliest(self, entry: _Entry, token: int) -> list[tuple[int, float]]:
+        """The k likeliest; the sent token is there beside them where it is none of them."""
+        found = [i for i in entry if i != token or entry[i][1] < self.k]
+        if len(found) < self.k:
+            raise self._error(
+                f"gave {len(found)} alternatives where {self.k} were asked for: set top_k to at "
+                f"most {len(found)}, or start the server with --max-logprobs {self.k}; only "
+                "policy_gradient needs none (top_k 0)",
+                "top_k",
+            )
+        found.sort(key=lambda i: (-entry[i][0], entry[i][1]))
+        return [(i, entry[i][0]) for i in found[: self.k]]
+
+    def _error(self, message: str, setting: str = "url") -> UserError:
+        return self.server.error(f"{self.server.url}/completions {message}", setting)
+
+
+def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:
+    """Row numbers in order, cut into requests of bounded answers (one row may be larger)."""
+    rows: list[int] = []
+    entries = 0
+    for row, length in enumerate(lengths):
+        more = length * (k + 1)
+        if rows and (entries + more > ENTRIES_PER_REQUEST or len(rows) == SEQUENCES_PER_REQUEST):
+            yield rows
+            rows, entries = [], 0
+        rows.append(row)
+        entries += more
+    if rows:
+        yield rows
+
+
+def _base_url(config: RouteConfig, where: str) -> str:
+    """The address without a closing slash. One with a password is refused unread."""
+    try:
+        url = httpx.URL(config.url or "")
+        url.host.encode("idna")  # as connecting will
+        more = url.userinfo or url.query or url.fragment
+        if url.host and (url.port or 80) < 65536 and not more:
+            return str(url).rstrip("/")
+    except (httpx.InvalidURL, UnicodeError):
+        pass
+    raise UserError(
+        "must be the address of a server, such as http://localhost:8000/v1, without password, "
+        "query or fragment; its key comes from key_variable",
+        where=f"{where}.url",
+        kind="teacher server",
+    )
+
+
+def _key(config: RouteConfig, where: str) -> str | None:
+    """The key from the environment; a key unfit for a header would be shown in its error."""
+    if config.key_variable is None:
+        return None
+    key = os.environ.get(config.key_variable, "").strip()
+    if key and key.isascii() and key.isprintable() and " " not in key:
+        return key
+    problem = "holds characters that no key has" if key else "is not set"
+    raise UserError(
+        f"the environment variable {config.key_variable} {problem}; it must hold the server's API "
+        "key, where the training runs",
+        where=f"{where}.key_variable",
+        kind="teacher server",
+    )
+
+
+def _model_names(answer: Any) -> list[str]:
+    data = answer.get("data") if isinstance(answer, dict) else None
+    models = [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
+    return [str(model.get("id")) for model in models]
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _message(content: bytes) -> str:
+    """What the server says went wrong, from the forms that such servers use."""
+    node = _json(content)
+    for name in ("error", "message", "detail"):
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+    return node if isinstance(node, str) else content.decode("utf-8", "replace")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After header; None where there is none, or a date."""
+    try:
+        seconds = float(value or 0)
+    except ValueError:
+        return None
+    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None

@@ -1,0 +1,149 @@
+"""Checkpoints: everything a run needs to go on, complete or not there at all.
+
+A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256 (see
+`opd.training.manifest`). Sampling and prompts follow from (seed, step), so weights, optimizer
+moments, the moving average where there is one, the first answers to the probe prompts, and the
+step are all the state.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from opd.teachers.local import MovingAverage
+from opd.training import manifest, probes
+from opd.types import CheckpointEvent
+
+OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
+STATE = "trainer.json"
+NUMBER = ":int"  # ends the name of a plain number among tensors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is saved beside the models.
+
+    `score` is the held-out one at this step, if any; `owes` that the evaluation which is due after
+    it was cut off; `answers` are those to the probe prompts, by the student as it started.
+    """
+
+    step: int
+    score: float | None = None
+    owes: bool = False
+    answers: tuple[probes.Answer, ...] = ()
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    models: tuple[Any, Any],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> CheckpointEvent:
+    """Writes `folder/step-…` as one whole; an interrupted earlier try is swept away.
+
+    `models` are the student and its tokenizer.
+    """
+    final = manifest.folder_of(folder, progress.step)
+    aside = folder / f".{final.name}.partial"
+    for leftover in (aside, final):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    student, tokenizer = models
+    with warnings.catch_warnings():
+        # The base of an adapter upon an adapter: its folder has none, and none is needed.
+        warnings.filterwarnings("ignore", "Could not find a config file")
+        student.save_pretrained(aside, safe_serialization=True)
+    tokenizer.save_pretrained(aside)
+    save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
+    if average is not None:
+        save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
+    state = asdict(progress)
+    (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
+    digests = manifest.make(aside)
+    aside.rename(final)
+    manifest.sync(folder)
+    return CheckpointEvent(progress.step, str(final), digests)
+
+
+def restore(
+    path: Path, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
+) -> int:
+    """Puts moments and average back; returns the step that the checkpoint was taken after."""
+    state = _nested(load_file(path / OPTIMIZER))
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if average is not None:
+        restore_average(path, average)
+    return progress_of(path).step
+
+
+def restore_average(path: Path, average: MovingAverage) -> None:
+    average.restore(load_file(path / AVERAGE))
+
+
+def progress_of(path: Path) -> Progress:
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    answers = probes.stored(state.get("answers", ()))
+    return Progress(int(state["step"]), state.get("score"), bool(state.get("owes")), answers)
+
+
+def saved(folder: Path, *, up_to: int) -> list[Progress]:
+    """The checkpoints in a folder, oldest first; a damaged one counts, without a score."""
+    steps = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))
+    return [_listed(manifest.folder_of(folder, step), step) for step in steps if step <= up_to]
+
+
+def _listed(path: Path, step: int) -> Progress:
+    try:
+        found = progress_of(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Progress(step)
+    return found if found.step == step else Progress(step)
+
+
+def expendable(found: list[Progress], *, keep: int, best: bool) -> list[Progress]:
+    """Those to remove: all but the newest `keep` and, with `best`, the one of the best score."""
+    kept = found[-keep:]
+    scored = [p for p in found if p.score is not None]
+    if best and scored:
+        kept = [*kept, max(scored, key=lambda p: (p.score or 0.0, p.step))]
+    return [p for p in found if p not in kept]
+
+
+def remove(folder: Path, step: int) -> None:
+    shutil.rmtree(manifest.folder_of(folder, step), ignore_errors=True)
+
+
+def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Nested states as tensors by path; a plain number is a tensor whose name ends in `:int`."""
+    found: dict[str, torch.Tensor] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, int):
+            found[f"{prefix}{key}{NUMBER}"] = torch.tensor(value)
+        else:
+            found[f"{prefix}{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
+    return found
+
+
+def _nested(flat: Mapping[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
+    """The inverse of `_flat`, by parameter."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, tensor in flat.items():
+        number, *keys, last = name.split("/")
+        node = found.setdefault(int(number), {})
+        for key in keys:
+            node = node.setdefault(key, {})
+        plain = last.removesuffix(NUMBER)
+        node[plain] = tensor if plain == last else int(tensor)
+    return found

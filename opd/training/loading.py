@@ -1,0 +1,227 @@
+"""Everything a run trains with, loaded: student, teachers, optimizer, and where it goes on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opd.config.run import RunConfig
+from opd.errors import UserError
+from opd.models.forward import causal
+from opd.models.load import (
+    Pair,
+    load_model,
+    load_student,
+    load_teacher,
+    pick_device,
+    with_teacher,
+)
+from opd.sampling.sample import NEVER
+from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
+from opd.teachers.remote import ServerTeacher
+from opd.teachers.routing import Panel
+from opd.teachers.vllm_client import RemoteTeacher
+from opd.training import checkpoint
+from opd.training.scoring import reader_of
+from opd.training.update import Learner, make_optimizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What loading and training may call: `say` tells people who wait, `stop` asks whether to."""
+
+    say: Callable[[str], None] = lambda _: None
+    stop: Callable[[], bool] = NEVER
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run ready to go on after `step`. `panel` judges; the learner asks it where it must."""
+
+    learner: Learner
+    panel: Panel
+    average: MovingAverage | None
+    step: int
+
+    @property
+    def pair(self) -> Pair:
+        return self.learner.pair
+
+    def close(self) -> None:
+        for teacher in self.panel.teachers.values():
+            teacher.close()
+
+
+@dataclass(frozen=True)
+class Models:
+    """Student and teachers, to write and to judge; nothing here is for training alone."""
+
+    pair: Pair
+    panel: Panel
+    average: MovingAverage | None
+    faculty: "_Faculty"
+
+    def close(self) -> None:
+        for teacher in self.panel.teachers.values():
+            teacher.close()
+
+
+def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
+    """Loads what the configuration names; `source` is a checkpoint to go on from."""
+    models = _models(config, source, outside)
+    pair, panel = models.pair, models.panel
+    reference = None
+    if config.objective.reference_kl:
+        reference = models.faculty.start()
+    optimizer = make_optimizer(pair.student, config)
+    step = checkpoint.restore(source, optimizer, models.average) if source else 0
+    asked = panel if config.needs != "nothing" else None
+    return Loaded(Learner(pair, optimizer, config, asked, reference), panel, models.average, step)
+
+
+def load_models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
+    """Student and teachers as they are after a checkpoint, or as they start without one."""
+    models = _models(config, source, outside)
+    models.pair.student.requires_grad_(False)
+    if source is not None and models.average is not None:
+        checkpoint.restore_average(source, models.average)
+    return models
+
+
+def _models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
+    pair = _student(config, source, outside)
+    models = _teacher_models(config, pair, outside)
+    for model, folder, vocab in models.values():
+        pair = with_teacher(pair, model, folder, vocab)
+    pair = _with_stops(config, pair)
+    own = models.get("teacher")
+    pair = replace(pair, teacher=own[0] if own else None)
+    average = None
+    if config.teacher.kind == "ema":
+        average = MovingAverage(pair.student, config.teacher.ema_decay)
+    faculty = _Faculty(config, pair, average, outside)
+    teachers = {
+        field.removeprefix("teacher").removeprefix(".routes."): teacher
+        for field in config.teachers
+        if (teacher := faculty.teacher(field, models.get(field))) is not None
+    }
+    return Models(pair, Panel(teachers, config, pair.tokenizer), average, faculty)
+
+
+def _with_stops(config: RunConfig, pair: Pair) -> Pair:
+    """Adds the configured stop ids. Raises UserError for one that the models do not share."""
+    ids = config.sampling.stop_ids
+    if any(i >= pair.vocab for i in ids):
+        raise UserError(
+            f"id {max(ids)} is outside the models' {pair.vocab} shared ids",
+            where="sampling.stop_ids",
+        )
+    return replace(pair, eos_ids=tuple(dict.fromkeys([*pair.eos_ids, *ids])))
+
+
+def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
+    """The student on its device, with its adapter or from its checkpoint."""
+    settings = config.student
+    computes = DTYPES[settings.dtype]
+    held = computes if settings.lora is not None else torch.float32
+    pair = load_student(
+        settings.model,
+        device=pick_device(config.device),
+        dtype=held,
+        weights=source if settings.lora is None else None,
+        say=outside.say,
+    )
+    student: Any = pair.student
+    if settings.lora is not None:
+        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+
+        student = (
+            adapters.load_adapter(student, source)
+            if source
+            else adapters.with_adapter(student, settings.lora, seed=config.seed)
+        )
+    student.to(pair.device)
+    if settings.gradient_checkpointing:
+        causal(student).activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
+    return replace(pair, student=student, dtype=computes)
+
+
+def _teacher_models(
+    config: RunConfig, pair: Pair, outside: Outside
+) -> dict[str, tuple[Any, Path, int]]:
+    """The models of the teachers that have their own, by field; one model is loaded once."""
+    loaded: dict[tuple[str, str, str], tuple[Any, Path, int]] = {}
+    found = {}
+    for field, settings in config.teachers.items():
+        if settings.kind != "model":
+            continue
+        key = (settings.model, settings.dtype, settings.quantize)
+        if key not in loaded:
+            outside.say(f"loading {settings.model}")
+            loaded[key] = load_teacher(
+                settings.model,
+                pair,
+                where=f"{field}.model",
+                dtype=DTYPES[settings.dtype],
+                quantize=settings.quantize,
+                say=outside.say,
+            )
+        found[field] = loaded[key]
+    return found
+
+
+@dataclass(frozen=True)
+class _Faculty:
+    """Makes teachers out of what is loaded."""
+
+    config: RunConfig
+    pair: Pair
+    average: MovingAverage | None
+    outside: Outside
+
+    def teacher(self, field: str, model: tuple[Any, Path, int] | None) -> Teacher | None:
+        settings = self.config.teachers[field]
+        match settings.kind:
+            case "model":
+                assert model is not None
+                return LocalTeacher(model[0], reader_of(self.pair), offload=settings.offload)
+            case "self":
+                return self.start()
+            case "ema":
+                assert self.average is not None
+                return self._student_as(self.average.in_place)
+            case "remote":
+                self.outside.say(f"asking {settings.url} for its model")
+                remote = RemoteTeacher(settings, where=field)
+                try:
+                    remote.check()
+                except UserError:
+                    remote.close()
+                    raise
+                return ServerTeacher(remote, reader_of(self.pair), self.outside.stop)
+            case "none":
+                return None
+
+    def start(self) -> LocalTeacher:
+        """The student as it started: its adapter switched off, else a second, frozen copy."""
+        if self.config.student.lora is not None:
+            return self._student_as(self.pair.student.disable_adapter)
+        folder = Path(self.pair.folders["student"])
+        model = load_model(folder, where="student.model").to(self.pair.device)
+        model.requires_grad_(False)
+        return LocalTeacher(model, reader_of(self.pair), state=self.pair.computing)
+
+    def _student_as(self, state: Callable[[], AbstractContextManager[Any]]) -> LocalTeacher:
+        @contextmanager
+        def both() -> Iterator[None]:
+            with self.pair.computing(), state():
+                yield
+
+        return LocalTeacher(self.pair.student, reader_of(self.pair), state=both)

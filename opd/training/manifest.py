@@ -1,0 +1,59 @@
+"""A folder's files by their SHA-256: made when it is written, checked before it is read again.
+
+Free of torch, so that a resume knows in a moment from which checkpoint it goes on.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from opd.errors import UserError
+
+
+def checkpoints_of(data_dir: Path, run_id: str) -> Path:
+    """Where the run's checkpoints lie in this data directory, which may have been moved."""
+    return data_dir / "runs" / run_id / "checkpoints"
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """The checkpoint's folder of that step."""
+    return folder / f"step-{step:06d}"
+
+
+def make(folder: Path) -> dict[str, str]:
+    """{file name: SHA-256} of a folder whose files are now on the disk for good."""
+    digests = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digests[str(path.relative_to(folder))] = _sha256(path)
+        sync(path)
+    sync(folder)
+    return digests
+
+
+def verify(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises UserError naming the file that is missing or differs from the manifest."""
+    for name, digest in digests.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{file} is missing", where="checkpoint", kind="damaged checkpoint")
+        if _sha256(file) != digest:
+            raise UserError(
+                f"{file} was changed since it was saved",
+                where="checkpoint",
+                kind="damaged checkpoint",
+            )
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

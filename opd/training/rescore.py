@@ -1,0 +1,118 @@
+"""Scoring completions that somebody else wrote: token records without training."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from opd.errors import UserError
+from opd.interchange.formats import Chat, Message
+from opd.interchange.jsonl import OWN_IDS
+from opd.models.batches import Sequences
+from opd.models.load import Pair, context_of
+from opd.training.scoring import Scoring, score
+from opd.types import Ints, Rollout, TokenRecord
+
+CHUNK = 256  # rollouts in memory at once
+
+
+def score_rollouts(
+    pair: Pair, rollouts: Iterable[Rollout], *, temperature: float | None, top_k: int
+) -> Iterator[Rollout]:
+    """Each rollout with its record as both models find it; its mask, and what the sampler said,
+    are kept.
+
+    A rollout without token ids of a tokenizer is tokenized, and ends with the student's EOS where
+    its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError
+    for ids outside the shared vocabulary and for sequences longer than a model's context.
+    """
+    context = min(context_of(pair.student), context_of(pair.teacher))
+    source = enumerate(rollouts, 1)
+    while chunk := list(islice(source, CHUNK)):
+        ready = [_ready(pair, r, temperature, number, context) for number, r in chunk]
+        for t in sorted({r.temperature for r in ready}):
+            rows = [i for i, r in enumerate(ready) if r.temperature == t]
+            whole = Sequences(
+                [ready[i].prompt_ids.tolist() for i in rows],
+                [ready[i].record.completion_ids for i in rows],
+            )
+            for i, record in zip(rows, score(pair, whole, Scoring(t, top_k)), strict=True):
+                given = ready[i].record
+                mask = record.mask if given.mask is None else given.mask
+                kept = replace(record, sampler_logprobs=given.sampler_logprobs, mask=mask)
+                ready[i] = replace(ready[i], record=kept)
+        yield from ready
+
+
+def _ready(
+    pair: Pair, rollout: Rollout, temperature: float | None, number: int, context: int
+) -> Rollout:
+    where = f"rollout {number} (group {rollout.group}, sample {rollout.sample})"
+    prompt = _known(rollout.prompt_ids) or pair.tokenizer(rollout.prompt)["input_ids"]
+    ids = _known(rollout.record.completion_ids)
+    record = rollout.record
+    if not ids:
+        ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
+        if rollout.finish_reason == "stop":
+            ids = [*ids, pair.eos_ids[0]]
+        record = TokenRecord(np.asarray(ids, np.int64))  # what was said of other tokens is not kept
+    if not prompt or not ids:
+        raise UserError(
+            f"the {'prompt' if not prompt else 'completion'} has no tokens",
+            where=where,
+            kind="bad data",
+        )
+    largest = max(*prompt, *ids)
+    if largest >= pair.vocab:
+        raise UserError(
+            f"token id {largest} is outside the models' {pair.vocab} shared ids",
+            where=where,
+            kind="bad data",
+        )
+    if len(prompt) + len(ids) > context:
+        raise UserError(
+            f"has {len(prompt) + len(ids)} tokens; the models' context is {context}",
+            where=where,
+            kind="bad data",
+        )
+    chosen = temperature if temperature is not None else rollout.temperature or 1.0
+    decoded = pair.tokenizer.decode
+    return replace(
+        rollout,
+        record=record,
+        temperature=chosen,
+        prompt_ids=np.asarray(prompt, np.int64),
+        prompt=rollout.prompt or decoded(prompt),
+        completion=rollout.completion or decoded(ids, skip_special_tokens=True),
+    )
+
+
+def chat_of(tokenizer: Any) -> Chat:
+    """Renders the messages of a prompt by the tokenizer's chat template, up to the answer."""
+
+    def render(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
+        from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
+
+        try:
+            text = str(
+                tokenizer.apply_chat_template(
+                    [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the student's chat template refuses the prompt's messages: {reason}",
+                where="--student",
+                kind="bad data",
+            ) from None
+        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return render
+
+
+def _known(ids: Ints) -> list[int]:
+    """The ids, none where they are not a tokenizer's but stand for texts."""
+    return [] if (ids >= OWN_IDS).any() else [int(i) for i in ids]

@@ -1,0 +1,118 @@
+"""The trained student as a folder that transformers or peft loads, with a card that says how."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opd.config.run import RunConfig, to_yaml
+from opd.config.wording import teacher_name, trained
+from opd.errors import UserError
+from opd.models.adapters import merged
+from opd.models.load import ADAPTER, load_model, load_tokenizer, resolve
+from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
+from opd.types import Score
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a model card says about the run."""
+
+    run_id: str
+    config: RunConfig
+    step: int
+    versions: Mapping[str, str]
+    before: Sequence[Score]
+    after: Sequence[Score]
+
+
+def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "") -> None:
+    """Writes the checkpoint's student to `out`, all of it or nothing.
+
+    A low-rank adapter is written as such, or merged into the model named; all weights are written
+    as they are. Raises UserError when `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            "exists and is not an empty folder; nothing was written", where=f"--out {out}"
+        )
+    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror}); name a folder where you may write",
+            where=f"--out {out}",
+        ) from None
+    try:
+        adapter = (checkpoint / ADAPTER).is_file()
+        if adapter and merge_into:
+            _merge(checkpoint, aside, merge_into)
+        else:
+            left_out = shutil.ignore_patterns(OPTIMIZER, AVERAGE, STATE, "README.md")
+            shutil.copytree(checkpoint, aside, ignore=left_out, dirs_exist_ok=True)
+        card = model_card(made, adapter=adapter and not merge_into)
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _merge(checkpoint: Path, folder: Path, reference: str) -> None:
+    base = resolve(reference, where="student.model")
+    model = merged(load_model(base, where="student.model"), checkpoint)
+    model.save_pretrained(folder)
+    load_tokenizer(base, where="student.model").save_pretrained(folder)
+
+
+def model_card(made: Provenance, *, adapter: bool) -> str:
+    """Markdown with the front matter that hubs read."""
+    config = made.config
+    front = [
+        "---",
+        f"base_model: {config.student.model!r}",
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "tags: [on-policy-distillation]",
+        "---",
+        "",
+    ]
+    body = [
+        f"# {config.student.model.rsplit('/', 1)[-1]}, distilled on-policy",
+        "",
+        f"Made by OPD Studio in run `{made.run_id}`: {made.step} steps from "
+        f"`{config.student.model}` with `{teacher_name(config.teacher)}` as the teacher, prompts "
+        f"from `{config.prompts.source}`. Trained: {trained(config)}.",
+        "",
+        "| held-out score | before | after |",
+        "|---|---|---|",
+        *_score_rows(made),
+        "",
+        "± is one standard error.",
+        "",
+        "## Configuration",
+        "",
+        "```yaml",
+        to_yaml(config, only_set=False).rstrip(),
+        "```",
+        "",
+        "Versions: " + ", ".join(f"{k} {v}" for k, v in made.versions.items()) + ".",
+        "",
+    ]
+    return "\n".join(front + body)
+
+
+def _score_rows(made: Provenance) -> list[str]:
+    before = {(s.suite, s.metric): s for s in made.before}
+    return [
+        f"| {s.suite}, {s.metric} | {_figure(before.get((s.suite, s.metric)))} | {_figure(s)} |"
+        for s in made.after
+    ]
+
+
+def _figure(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    return f"{score.value:.3f} ± {score.standard_error:.3f} (n = {score.n})"

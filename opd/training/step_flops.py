@@ -1,0 +1,89 @@
+"""What a step of this run executes in FLOPs, by the formula of `opd.models.cost`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from opd.models import cost
+from opd.models.batches import pack_length, packs
+from opd.teachers.local import LocalTeacher
+from opd.training.loading import Loaded
+from opd.training.rollouts import Written, sequences
+
+
+class Meter:
+    """Counts sampling by whoever writes, the teachers' and the reference's reading, training.
+
+    What a server executes is not counted: nobody here knows its model.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        config = loaded.learner.config
+        self._loaded = loaded
+        self._student = cost.model_cost(loaded.pair.student)
+        self._adapter = config.student.lora is not None
+        self._recomputed = config.student.gradient_checkpointing
+        self._costs: dict[int, cost.ModelCost] = {}
+
+    def step(self, written: Sequence[Written]) -> float:
+        reading = self._reading(self._student, written, self._loaded.pair.pairs_per_token)
+        times = 2.0 if self._adapter else 3.0  # forward and backward
+        times += self._recomputed + (self._loaded.learner.reference is not None)
+        return times * reading + self._sampling(written) + self._judging(written)
+
+    def parts(self, written: Sequence[Written]) -> dict[str, float]:
+        """What of a step's FLOPs is left out where a teacher's completions are already there."""
+        by_teacher = [w for w in written if w.author == "teacher"]
+        return {"teacher_sampling_flops": self._sampling(by_teacher)} if by_teacher else {}
+
+    def _reading(
+        self, model: cost.ModelCost, written: Sequence[Written], pairs_per_token: float
+    ) -> float:
+        """One forward pass; a row of several completions counts all pairs of its positions."""
+        whole, total = sequences(written), 0.0
+        for rows in packs(whole, pairs_per_token=pairs_per_token):
+            length = pack_length(whole, rows)
+            pairs = length**2 if len(rows) > 1 else cost.causal_pairs(0, length)
+            total += model.forward(length, pairs)
+        return total
+
+    def _sampling(self, written: Sequence[Written]) -> float:
+        """Prompts are read once a group, by the model that wrote it."""
+        groups: dict[tuple[int, str], list[Written]] = {}
+        for w in written:
+            if w.author != "given":
+                groups.setdefault((w.prompt.number, w.author), []).append(w)
+        total = 0.0
+        for (_, author), members in groups.items():
+            prompt = members[0].prompt
+            lengths = [len(w.sample.completion_ids) for w in members]
+            if author == "student":
+                total += cost.sampling_flops(self._student, [(len(prompt.ids), lengths)])
+                continue
+            panel = self._loaded.panel
+            model = self._cost(panel.teachers[panel.route(prompt)].model)
+            total += cost.sampling_flops(model, [(len(panel.prompt_ids(prompt)), lengths)])
+        return total
+
+    def _judging(self, written: Sequence[Written]) -> float:
+        panel = self._loaded.learner.teachers
+        if panel is None:
+            return 0.0
+        by_route: dict[str, list[Written]] = {}
+        for w in written:
+            by_route.setdefault(panel.route(w.prompt), []).append(w)
+        total = 0.0
+        for route, members in by_route.items():
+            teacher = panel.teachers[route]
+            if isinstance(teacher, LocalTeacher):
+                theirs = [
+                    replace(w, prompt=replace(w.prompt, ids=panel.prompt_ids(w.prompt)))
+                    for w in members
+                ]
+                total += self._reading(self._cost(teacher.model), theirs, teacher.pairs_per_token)
+        return total
+
+    def _cost(self, model: Any) -> cost.ModelCost:
+        if id(model) not in self._costs:
+            self._costs[id(model)] = cost.model_cost(model)
+        return self._costs[id(model)]

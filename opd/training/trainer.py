@@ -1,0 +1,311 @@
+"""A run: load, then sample → score → update → evaluate, told as a stream of events.
+
+The trainer knows nothing of databases or processes; whoever consumes `Training.events()` stores
+what it is given and decides, through `stop`, when to end.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opd.config.run import RunConfig
+from opd.data.prompts import Prompt, PromptSet, load_prompts
+from opd.models.load import Pair, context_of, fingerprint
+from opd.models.token_text import TokenText
+from opd.sampling.sample import NEVER, Stopped
+from opd.teachers.routing import read
+from opd.training import checkpoint, probes
+from opd.training.evaluation import SUITE, evaluate
+from opd.training.loading import Loaded, Outside, load
+from opd.training.records import as_rollouts, kept
+from opd.training.rollouts import Writer, Written, sequences, write, write_evaluation
+from opd.training.scoring import Scoring, scored
+from opd.training.step_flops import Meter
+from opd.training.update import Clock, Update, learning_rate, update
+from opd.types import (
+    CheckpointEvent,
+    EvaluationEvent,
+    Event,
+    Kind,
+    ModelsEvent,
+    PhaseEvent,
+    Rollout,
+    Score,
+    StepEvent,
+)
+
+
+class Training:
+    """One attempt at a run.
+
+    `folder` receives the checkpoints; `resume_from` is a checkpoint folder to go on from; `stop` is
+    polled within long phases and ends the stream early, without an event for what was unfinished;
+    `say` is told how loading gets on.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        stop: Callable[[], bool] = NEVER,
+        resume_from: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self._outside = Outside(say, stop)
+        self._resume_from = resume_from
+        self._step = 0
+        self._score: float | None = None  # held-out, after this very step
+        self._owes = False  # the evaluation that is due after this very step
+        self._answers: tuple[probes.Answer, ...] = ()  # to the probe prompts, by the first student
+        self._saved: list[checkpoint.Progress] = []
+        self._tokens: TokenText | None = None
+        self._loaded: Loaded | None = None
+
+    def events(self) -> Iterator[Event]:
+        """Everything that happens, in order. Raises UserError for what a user can mend."""
+        try:
+            yield from self._run()
+        except Stopped:
+            return
+        finally:
+            if self._loaded is not None:
+                self._loaded.close()
+
+    def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
+        """id → (bytes, special?) of the run's tokenizer; only once the models are loaded."""
+        if self._tokens is None:
+            raise RuntimeError("no tokenizer is loaded yet")
+        return self._tokens(ids)
+
+    def save_checkpoint(self) -> CheckpointEvent | None:
+        """Saves the student after the last finished step; None when nothing is loaded yet.
+
+        The event names the earlier checkpoints that stay; the others go when the stream goes on.
+        """
+        if self._loaded is None:
+            return None
+        pair = self._loaded.pair
+        progress = checkpoint.Progress(self._step, self._score, self._owes, self._answers)
+        event = checkpoint.save(
+            self.folder,
+            progress,
+            (pair.student, pair.tokenizer),
+            self._loaded.learner.optimizer,
+            self._loaded.average,
+        )
+        self._saved = [*(p for p in self._saved if p.step != self._step), progress]
+        gone = {p.step for p in self._expendable()}
+        return CheckpointEvent(
+            event.step,
+            event.path,
+            event.manifest,
+            keeps=tuple(p.step for p in self._saved[:-1] if p.step not in gone),
+        )
+
+    def _expendable(self) -> list[checkpoint.Progress]:
+        settings = self.config.checkpoints
+        return checkpoint.expendable(self._saved, keep=settings.keep, best=settings.best)
+
+    def _run(self) -> Iterator[Event]:
+        config = self.config
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        yield PhaseEvent("loading models")
+        loaded = self._load()
+        pair = loaded.pair
+        parameters = {"student": pair.student.num_parameters()}
+        if pair.teacher is not None:
+            parameters["teacher"] = pair.teacher.num_parameters()
+        yield ModelsEvent(pair.folders, fingerprint(pair.tokenizer), str(pair.device), parameters)
+        yield PhaseEvent("loading prompts")
+        prompts = load_prompts(config, pair.tokenizer, context_of(pair.student), self._outside.say)
+        writer = Writer(pair, config, loaded.panel)
+        if self._step == 0:
+            yield from self._first_look(writer, prompts)
+            yield from self._evaluation(writer, prompts)
+        elif self._owes:
+            yield from self._after_step(writer, prompts)
+        meter = Meter(loaded)
+        while self._step < config.steps:
+            yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
+            yield self._one_step(writer, prompts, meter)
+            yield from self._after_step(writer, prompts)
+
+    def _after_step(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+        """What is due after a step; made up for by the next attempt where a stop cut it off."""
+        if self._owes:
+            yield from self._evaluation(writer, prompts)
+            self._owes = False
+        if _due(self._step, self.config.checkpoints.every, self.config.steps):
+            yield from self._checkpoint()
+
+    def _load(self) -> Loaded:
+        self._loaded = load(self.config, self._resume_from, self._outside)
+        self._tokens = TokenText(self._loaded.pair.tokenizer)
+        self._step = self._loaded.step
+        if self._resume_from is not None:
+            self._saved = checkpoint.saved(self.folder, up_to=self._step)
+            progress = checkpoint.progress_of(self._resume_from)
+            self._owes, self._answers = progress.owes, progress.answers
+        return self._loaded
+
+    def _one_step(self, writer: Writer, prompts: PromptSet, meter: Meter) -> StepEvent:
+        assert self._loaded is not None
+        config, step, clock = self.config, self._step + 1, Clock()
+        chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
+        with clock.phase("sample"):
+            written = write(writer, chosen, step=step, stop=self._outside.stop)
+        learner = self._loaded.learner
+        rate = learning_rate(config, step)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rate
+        done = update(learner, written, clock, self._outside.stop)
+        if self._loaded.average is not None:
+            self._loaded.average.advance()
+        self._step, self._score = step, None
+        self._owes = _due(step, config.evaluation.every, config.steps)
+        rollouts = as_rollouts(
+            written, done.records, step=step, kind="train", temperature=config.sampling.temperature
+        )
+        return StepEvent(
+            step=step,
+            seconds={"teacher": 0.0} | clock.seconds,
+            tokens=sum(len(r) for r in done.records),
+            flops=meter.step(written),
+            metrics=_metrics(written, done, rate) | meter.parts(written),
+            rollouts=kept(rollouts, step, config),
+        )
+
+    def _first_look(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+        """The first rollouts for people who wait; the evaluation that follows replaces them."""
+        settings = self.config.evaluation
+        glance = prompts.held_out[: settings.keep]
+        if glance:
+            written = write_evaluation(
+                writer, glance, temperature=settings.temperatures[0], stop=self._outside.stop
+            )
+            yield EvaluationEvent(self._step, [], self._scored(written[: settings.keep], "eval"))
+
+    def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+        yield PhaseEvent(f"evaluating after step {self._step}")
+        ends = self._step in (0, self.config.steps)
+        scores, written, fresh = evaluate(writer, prompts, self._outside.stop, ends=ends)
+        if ends:
+            scores += self._harness(writer.pair)
+        self._score = _headline(scores)
+        shown = self._scored(written[: self.config.evaluation.keep], "eval")
+        if prompts.probe:
+            shown += self._probed(writer, prompts.probe, fresh)
+        yield EvaluationEvent(self._step, scores, shown)
+
+    def _probed(
+        self, writer: Writer, prompts: Sequence[Prompt], fresh: Sequence[Written]
+    ) -> list[Rollout]:
+        """The first answers to the probe prompts scored again, and the new answers."""
+        if len(self._answers) != len(prompts):
+            self._answers = probes.first_answers(fresh)
+        fixed = probes.rewritten(writer, prompts, self._answers)
+        return [*self._scored(fixed, "probe"), *self._scored(fresh, "eval")]
+
+    def _harness(self, pair: Pair) -> list[Score]:
+        settings = self.config.evaluation
+        if not settings.lm_eval:
+            return []
+        from opd.training.lm_eval_tasks import harness_scores  # noqa: PLC0415 - an optional extra, slow to import
+
+        return harness_scores(
+            pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._outside.say
+        )
+
+    def _scored(self, written: Sequence[Written], kind: Kind) -> list[Rollout]:
+        """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
+        assert self._loaded is not None
+        if not written:
+            return []
+        first = self.config.evaluation.temperatures[0]
+        temperature = first or 1.0
+        settings, whole = Scoring.of(self.config, temperature), sequences(written)
+        readings = read(
+            self._loaded.panel,
+            [w.prompt for w in written],
+            whole,
+            temperature=temperature,
+            max_tokens=settings.micro_batch_tokens,
+            pairs_per_token=self._loaded.pair.pairs_per_token,
+        )
+        found = scored(
+            self._loaded.pair,
+            whole,
+            settings,
+            readings,
+            sampler=[w.sample.sampler_logprobs for w in written] if first else None,
+        )
+        return as_rollouts(written, found, step=self._step, kind=kind, temperature=temperature)
+
+    def _checkpoint(self) -> Iterator[Event]:
+        event = self.save_checkpoint()
+        if event is not None:
+            yield event  # recorded by the consumer before anything older is removed
+            for progress in self._expendable():
+                checkpoint.remove(self.folder, progress.step)
+                self._saved.remove(progress)
+
+
+def _headline(scores: Sequence[Score]) -> float | None:
+    """The held-out pass@1 at the training temperature, else the first one."""
+    found = [s for s in scores if s.metric == "pass@1"]
+    found.sort(key=lambda s: s.suite != SUITE)
+    return found[0].value if found else None
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)
+
+
+def _metrics(written: Sequence[Written], done: Update, rate: float) -> dict[str, float]:
+    """The step's figures; per-token ones are means over all completion tokens, in nats."""
+
+    def all_of(name: str) -> np.ndarray | None:
+        columns = [getattr(r, name) for r in done.records]
+        known = [c for c in columns if c is not None]
+        return np.concatenate(known) if len(known) == len(columns) else None
+
+    student, teacher = all_of("student_logprobs"), all_of("teacher_logprobs")
+    assert student is not None
+    metrics = {
+        "loss": done.loss,
+        "grad_norm": done.grad_norm,
+        "learning_rate": rate,
+        "completion_tokens": float(np.mean([len(r) for r in done.records])),
+        "finished": float(np.mean([w.sample.finish_reason == "stop" for w in written])),
+    }
+    for name in ("reverse_kl", "student_entropy", "teacher_entropy"):
+        values = all_of(name)
+        if values is not None:
+            metrics[name] = float(values.mean())
+    if teacher is not None:
+        metrics["log_ratio"] = float((student - teacher).mean())
+    if done.same_top is not None:
+        metrics["same_top"] = done.same_top
+    gaps = [
+        r.student_logprobs - r.sampler_logprobs
+        for w, r in zip(written, done.records, strict=True)
+        if w.author == "student"
+        and r.student_logprobs is not None
+        and r.sampler_logprobs is not None
+    ]
+    if gaps:
+        gap = np.concatenate(gaps)
+        metrics["sampler_gap"] = float(np.abs(gap).max())
+        metrics["importance_ratio"] = float(np.exp(gap).mean())
+    rewards = [w.reward for w in written if w.reward is not None]
+    if rewards:
+        metrics["reward"] = float(np.mean(rewards))
+    if any(w.author != "student" for w in written):
+        metrics["by_teacher"] = float(np.mean([w.author == "teacher" for w in written]))
+    return metrics

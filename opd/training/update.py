@@ -1,0 +1,313 @@
+"""One optimizer update: teacher and student read the rollouts, the loss is formed, Adam steps.
+
+Departs from the published algorithm in one default: the loss is the exact reverse KL over the
+vocabulary where the teacher is at hand, which has the same expected gradient as the sampled-token
+policy gradient and far less variance. See `opd.loss.objectives`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from opd.config.run import RunConfig
+from opd.errors import UserError
+from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
+from opd.loss.objectives import LossInputs, TokenLoss, row_scales, token_losses
+from opd.models.forward import Hidden, completion_hidden, recomputing
+from opd.models.load import Pair
+from opd.sampling.sample import Stopped
+from opd.teachers.local import Reading, Teacher, sampled_log_probs
+from opd.teachers.routing import Panel, read
+from opd.training.rollouts import Written, sequences
+from opd.training.scoring import Measures, batch_of, joined, measure, records, student_pieces
+from opd.types import Floats, TokenRecord
+
+T = TypeVar("T")
+
+
+@dataclass
+class Clock:
+    """Seconds by phase of one step; a phase within a phase is taken from the outer one."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _inner: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            own = spent - self._inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + own
+            if self._inner:
+                self._inner[-1] += spent
+
+    def each(self, name: str, items: Iterator[T]) -> Iterator[T]:
+        """The items, the time that each takes to come counted under the name."""
+        end = object()
+        while True:
+            with self.phase(name):
+                item: Any = next(items, end)
+            if item is end:
+                return
+            yield item
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Who learns, from whom: `reference` is the student as it started, where grpo asks for it."""
+
+    pair: Pair
+    optimizer: torch.optim.Optimizer
+    config: RunConfig
+    teachers: Panel | None  # None where the objective asks no teacher
+    reference: Teacher | None = None
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.pair.student.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did: one token record a rollout, and the figures of the step."""
+
+    records: list[TokenRecord]
+    same_top: float | None  # share of tokens where both models' likeliest token is the same
+    loss: float
+    grad_norm: float  # before clipping
+
+
+@dataclass(frozen=True)
+class _Credit:
+    """What is known of a completion before its tokens are read."""
+
+    weights: Floats  # (T,) of its tokens
+    scale: float  # of its losses, by the reduction
+    reward: float | None  # relative to its group; None where nobody asks
+
+
+def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trained. Raises UserError for 8 bits without bitsandbytes."""
+    settings = config.optimizer
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.beta1, settings.beta2),
+        "weight_decay": settings.weight_decay,
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(trained, **options)
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "adamw_8bit needs bitsandbytes: pip install 'opd-studio[quantized]'",
+            where="optimizer.name",
+            kind="missing extra",
+        )
+    from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415 - an optional extra
+
+    optimizer: torch.optim.Optimizer = AdamW8bit(trained, **options)
+    return optimizer
+
+
+def learning_rate(config: RunConfig, step: int) -> float:
+    """The step's rate; steps count from 1. Linear warm-up over `warmup_steps`, then by `decay`.
+
+    With s of the S steps after the warm-up done before: 1, 1 − s/S, or (1 + cos(π s/S)) / 2 of it.
+    """
+    settings = config.optimizer
+    warm = min(1.0, step / max(1, settings.warmup_steps))
+    done = max(0, step - 1 - settings.warmup_steps)
+    left = 1 - min(1.0, done / max(1, config.steps - settings.warmup_steps))
+    shares = {"none": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
+    return settings.learning_rate * warm * shares[settings.decay]
+
+
+def update(
+    learner: Learner, written: Sequence[Written], clock: Clock, stop: Callable[[], bool]
+) -> Update:
+    """Accumulates the gradient over micro-batches, which add up to the whole batch, and steps.
+
+    Raises UserError (kind "nan loss") before the weights are touched when the loss or its gradient
+    is not finite, Stopped when asked to stop between micro-batches.
+    """
+    config = learner.config
+    credit = _credit(written, config, learner.pair.tokenizer.all_special_ids)
+    found: dict[int, TokenRecord] = {}
+    same: list[Any] = []
+    total = 0.0
+    learner.optimizer.zero_grad(set_to_none=True)
+    readings = read(
+        learner.teachers,
+        [w.prompt for w in written],
+        sequences(written),
+        temperature=config.sampling.temperature,
+        max_tokens=learner.pair.at_once(config.optimizer.micro_batch_tokens),
+        pairs_per_token=learner.pair.pairs_per_token,
+    )
+    for rows, reading in clock.each("teacher", readings):
+        if stop():
+            raise Stopped
+        with clock.phase("student"):
+            part = _Part(learner, [written[i] for i in rows], [credit[i] for i in rows], reading)
+            loss, measures, losses = part.forward_backward(clock)
+            total += loss
+            if measures.same_top is not None:
+                same.append(measures.same_top)
+            found |= zip(rows, part.records(measures, losses), strict=True)
+    with clock.phase("optimizer"):
+        norm = _step(learner, total)
+    agreed = float(np.concatenate(same).mean()) if same else None
+    return Update([found[i] for i in range(len(written))], agreed, total, norm)
+
+
+def _credit(
+    written: Sequence[Written], config: RunConfig, special_ids: Sequence[int]
+) -> list[_Credit]:
+    objective = config.objective
+    weights = [
+        token_weights(w.sample.completion_ids, special_ids, objective.weighting) for w in written
+    ]
+    check_weights(weights)
+    scales = row_scales([float(w.sum()) for w in weights], objective.reduction)
+    rewards: list[float] | list[None] = [None] * len(written)
+    if objective.name == "grpo" or objective.reward_weight:
+        rewards = group_advantages(
+            [w.reward for w in written],
+            [w.prompt.number for w in written],
+            normalize=objective.normalize_reward,
+        )
+    return [_Credit(*parts) for parts in zip(weights, scales, rewards, strict=True)]
+
+
+class _Part:
+    """One micro-batch of an update: its tokens as tensors, and what it leaves behind."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        written: Sequence[Written],
+        credit: Sequence[_Credit],
+        reading: Reading | None,
+    ) -> None:
+        self.learner, self.written, self.credit, self.reading = learner, written, credit, reading
+        self.batch = batch_of(learner.pair, sequences(written))
+        self.weights = np.concatenate([c.weights for c in credit])
+
+    def forward_backward(self, clock: Clock) -> tuple[float, Measures, TokenLoss]:
+        """Adds this part's gradient; its reduced loss, what was measured, and the token losses.
+
+        The vocabulary is met a piece of the tokens at a time, loss and gradient together, so that
+        tokens × vocabulary is never held whole.
+        """
+        pair, config = self.learner.pair, self.learner.config
+        with clock.phase("teacher"):
+            known = self._known()
+        scale = self._per_token([c.scale for c in self.credit])  # in float64: sums of many tokens
+        with pair.computing(), recomputing(pair.student):
+            hidden = completion_hidden(pair.student, self.batch)
+        leaf = hidden.states.detach().requires_grad_()
+        total, measured, losses = 0.0, [], []
+        whole = Hidden(leaf, hidden.form)
+        for cut, student in student_pieces(pair, whole, config.sampling.temperature):
+            targets = self.batch.targets[cut]
+            with clock.phase("teacher"):
+                view = self.reading.view(cut, targets) if self.reading else None
+            inputs = LossInputs(
+                student=student,
+                targets=targets,
+                teacher=view.full if view else None,
+                teacher_at=view.at if view else None,
+                teacher_ids=view.top_ids if view else None,
+                teacher_top=view.top if view else None,
+                **{name: values[cut] for name, values in known.items()},
+            )
+            token_loss = token_losses(inputs, config.objective)
+            loss = (token_loss.loss * scale[cut]).sum()
+            if loss.requires_grad:  # no token of this piece may count
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            losses.append(TokenLoss(token_loss.loss.detach(), token_loss.advantages))
+            measured.append(measure(student, targets, view, config.records.top_k))
+        if leaf.grad is not None:
+            torch.autograd.backward(hidden.states, leaf.grad)
+        return total, joined(measured), _joined(losses)
+
+    def records(self, measures: Measures, losses: TokenLoss) -> list[TokenRecord]:
+        advantages = losses.advantages
+        return records(
+            measures,
+            [w.sample.completion_ids for w in self.written],
+            sampler=[w.sample.sampler_logprobs for w in self.written],
+            advantages=None if advantages is None else advantages.float().cpu().numpy(),
+            mask=self.weights,
+        )
+
+    def _known(self) -> dict[str, Tensor]:
+        """What the loss needs beside both models' distributions, (N,) each."""
+        config, targets = self.learner.config, self.batch.targets
+        sampler = np.concatenate(
+            [
+                np.zeros(len(w.sample.completion_ids), np.float32) if s is None else s
+                for w in self.written
+                for s in (w.sample.sampler_logprobs,)
+            ]
+        )
+        known = {"sampler": self._tensor(sampler), "mask": self._tensor(self.weights)}
+        if config.objective.gamma and self.reading is not None:
+            teacher = sampled_log_probs(self.reading, targets, self.learner.pair.vocab)
+            ratios = np.split(sampler - teacher.cpu().numpy(), np.cumsum(self.batch.lengths)[:-1])
+            known["log_ratio"] = self._tensor(
+                np.concatenate([discounted(r, config.objective.gamma) for r in ratios])
+            )
+        rewards = [c.reward for c in self.credit if c.reward is not None]
+        if rewards:
+            known["reward_advantage"] = self._per_token(rewards).float()
+        if self.learner.reference is not None:
+            (reading,) = self.learner.reference.read(
+                [sequences(self.written)], config.sampling.temperature
+            )
+            known["reference_at"] = sampled_log_probs(reading, targets, self.learner.pair.vocab)
+        return known
+
+    def _per_token(self, values: Sequence[float]) -> Tensor:
+        """One value a completion, repeated for each of its tokens."""
+        return self._tensor(np.repeat(np.asarray(values), self.batch.lengths))
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.learner.pair.device)
+
+
+def _joined(losses: Sequence[TokenLoss]) -> TokenLoss:
+    advantages = [x.advantages for x in losses if x.advantages is not None]
+    return TokenLoss(
+        torch.cat([x.loss for x in losses]), torch.cat(advantages) if advantages else None
+    )
+
+
+def _step(learner: Learner, loss: float) -> float:
+    limit = learner.config.optimizer.max_grad_norm
+    norm = float(torch.nn.utils.clip_grad_norm_(learner.trained, limit))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(
+            f"the loss is {loss} and its gradient's norm {norm}: lower "
+            "optimizer.learning_rate, or look at the last step's worst tokens for an id that the "
+            "teacher rules out",
+            where="optimizer",
+            kind="nan loss",
+        )
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)
+    return norm

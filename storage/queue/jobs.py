@@ -1,0 +1,394 @@
+"""The queue of runs. Every change of state is one guarded UPDATE in one short transaction.
+
+A run that is `running` belongs to one attempt; whoever holds an older attempt is told LeaseLost.
+"""
+
+import secrets
+import string
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from opd.config.run import RunConfig
+from opd.config.wording import teacher_name
+from opd.errors import UserError
+from opd.types import CancelMode, RunStatus
+from storage.engine import begin, read
+from storage.lookups import not_found, run_row
+from storage.schema import run, run_tag
+from storage.text import clean
+
+RESUMABLE = ("interrupted", "failed", "cancelled")
+CLAIMABLE = ("queued", "interrupted")
+MAX_NAME, MAX_TAG, MAX_TAGS, MAX_NOTES, MAX_KEY = 200, 100, 50, 20_000, 200
+SILENT_SECONDS = 60  # a heartbeat older than this marks the end of an attempt that just vanished
+
+
+class LeaseLost(UserError):
+    """The run is no longer this attempt's; whoever gets this must stop writing to it."""
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        super().__init__(
+            f"attempt {attempt} no longer owns this run", where=run_id, kind="lease lost"
+        )
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from a later one with the same pid."""
+
+    pid: int
+    started: float  # psutil's create_time
+    boot: str  # the machine's boot id
+
+
+def create_run(
+    engine: Engine,
+    config: RunConfig,
+    *,
+    recipe: str = "",
+    parent: str | None = None,
+    request_key: str | None = None,
+    tags: Sequence[str] = (),
+    source: Literal["train", "import"] = "train",
+    waiter: Owner | None = None,
+) -> str:
+    """Queues a run and returns its id. The same request_key always gives the same run.
+
+    `waiter` is a process that will claim the run itself, once its device is free.
+
+    An import is not queued: it stays hidden until `records.import_rollouts` has it whole.
+    """
+    labels = _checked_tags(tags)
+    key = None if request_key is None else _checked_text(request_key, MAX_KEY, "request_key")
+    row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
+    try:
+        with begin(engine) as connection:
+            known = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
+            if known:
+                return str(known)
+            if parent is not None:
+                run_row(connection, parent)
+            connection.execute(insert(run).values(**row, parent=parent, request_key=key))
+            _write_tags(connection, row["id"], labels)
+    except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
+        with read(engine) as connection:
+            known = connection.scalar(select(run.c.id).where(run.c.request_key == key))
+        if not known:
+            raise
+        return str(known)
+    return str(row["id"])
+
+
+def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
+    """Makes a queued or interrupted run running in `slot` and returns the attempt's number.
+
+    None: the slot is taken, or the run cannot be claimed now.
+    """
+    now = time.time()
+    with begin(engine) as connection:
+        if _holder(connection, slot) is not None:
+            return None
+        claimed = connection.execute(
+            update(run)
+            .where(run.c.id == run_id, run.c.status.in_(CLAIMABLE), run.c.deleted_at.is_(None))
+            .values(
+                status="running",
+                attempt=run.c.attempt + 1,
+                slot=slot,
+                heartbeat_at=now,
+                started_at=func.coalesce(run.c.started_at, now),
+                attempt_at=now,
+                finished_at=None,
+                phase="starting",
+                **_CLEARED,
+                **owner_values(owner),
+            )
+        )
+        if claimed.rowcount != 1:
+            return None
+        return int(connection.execute(select(run.c.attempt).where(run.c.id == run_id)).scalar_one())
+
+
+def next_queued(engine: Engine) -> list[dict[str, Any]]:
+    """Queued runs, oldest first: id, device, waiter (an Owner that will claim it, or None)."""
+    with read(engine) as connection:
+        rows = connection.execute(
+            select(run)
+            .where(run.c.status == "queued", run.c.deleted_at.is_(None))
+            .order_by(run.c.queued_at, run.c.id)
+        ).mappings()
+        return [{"id": r["id"], "device": r["device"], "waiter": owner_of(r)} for r in rows]
+
+
+def holder(engine: Engine, slot: str) -> dict[str, Any] | None:
+    """The running run that has the slot: as in `running`."""
+    with read(engine) as connection:
+        row = _holder(connection, slot)
+        return None if row is None else _running_item(row)
+
+
+def running(engine: Engine) -> list[dict[str, Any]]:
+    """Runs that are running: id, name, attempt, owner, heartbeat_at, cancel_mode, cancel_at, slot.
+
+    `owner` is an Owner."""
+    with read(engine) as connection:
+        rows = connection.execute(
+            select(run).where(run.c.status == "running").order_by(run.c.attempt_at)
+        ).mappings()
+        return [_running_item(row) for row in rows]
+
+
+def heartbeat(engine: Engine, run_id: str, attempt: int) -> str | None:
+    """Says that the attempt is alive; returns the way of cancelling asked for, or None.
+
+    Raises LeaseLost."""
+    with begin(engine) as connection:
+        hold(connection, run_id, attempt)
+        mode: str | None = connection.scalar(select(run.c.cancel_mode).where(run.c.id == run_id))
+        return mode
+
+
+def set_phase(engine: Engine, run_id: str, attempt: int, text: str) -> None:
+    """What the run is doing now, for people who wait. Raises LeaseLost."""
+    _update_attempt(engine, run_id, attempt, {"phase": clean(text)[:200]})
+
+
+def hold(connection: Connection, run_id: str, attempt: int) -> None:
+    """Stamps the attempt's heartbeat inside the caller's transaction. Raises LeaseLost."""
+    held = connection.execute(
+        update(run).where(*_held(run_id, attempt)).values(heartbeat_at=time.time())
+    )
+    if held.rowcount != 1:
+        raise LeaseLost(run_id, attempt)
+
+
+def finish(
+    engine: Engine,
+    run_id: str,
+    attempt: int,
+    status: RunStatus,
+    *,
+    error_kind: str = "",
+    error_text: str = "",
+    hint: str = "",
+) -> bool:
+    """Ends a running attempt. False: it was no longer the run's, and nothing was changed."""
+    now = time.time()
+    with begin(engine) as connection:
+        row = connection.execute(select(run).where(*_held(run_id, attempt))).mappings().first()
+        if row is None:
+            return False
+        last = row["heartbeat_at"]
+        end = last if now - last > SILENT_SECONDS else now
+        connection.execute(
+            update(run)
+            .where(*_held(run_id, attempt))
+            .values(
+                status=status,
+                finished_at=end,
+                seconds=run.c.seconds + max(0.0, end - row["attempt_at"]),
+                phase="",
+                error_kind=clean(error_kind),
+                error_text=clean(error_text),
+                hint=clean(hint),
+            )
+        )
+        return True
+
+
+def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
+    """Asks a running run to stop, and cancels one that waits at once; returns the new status."""
+    if mode not in ("save", "discard"):
+        raise UserError("must be save or discard", where="mode")
+    now = time.time()
+    with begin(engine) as connection:
+        row = run_row(connection, run_id)
+        status = str(row["status"])
+        if status in CLAIMABLE:
+            status = "cancelled"
+            values: dict[str, Any] = {"status": status, "finished_at": now, "phase": ""}
+        elif status != "running":
+            raise UserError(f"has ended already ({status})", where=run_id, kind="not running")
+        else:
+            again = row["cancel_mode"] == mode
+            values = {"cancel_mode": mode, "cancel_at": row["cancel_at"] if again else now}
+        connection.execute(update(run).where(run.c.id == run_id).values(**values))
+        return status
+
+
+def requeue(engine: Engine, run_id: str, waiter: Owner | None = None) -> None:
+    """Queues an interrupted, failed or cancelled run again; it goes on from its checkpoint.
+
+    `waiter` as in `create_run`."""
+    with begin(engine) as connection:
+        requeue_within(connection, run_id, waiter)
+
+
+def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = None) -> None:
+    """`requeue` inside the caller's transaction."""
+    status = run_row(connection, run_id)["status"]
+    if status not in RESUMABLE:
+        raise UserError(f"cannot be resumed: it is {status}", where=run_id, kind="not resumable")
+    queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
+    values = queued | _CLEARED | owner_values(waiter)
+    connection.execute(update(run).where(run.c.id == run_id).values(values))
+
+
+def rename(engine: Engine, run_id: str, name: str) -> None:
+    _update(engine, run_id, {"name": _checked_text(name, MAX_NAME, "name")})
+
+
+def set_notes(engine: Engine, run_id: str, notes: str) -> None:
+    if len(notes) > MAX_NOTES:
+        raise UserError(f"at most {MAX_NOTES} characters (got {len(notes)})", where="notes")
+    _update(engine, run_id, {"notes": clean(notes)})
+
+
+def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
+    labels = _checked_tags(tags)
+    with begin(engine) as connection:
+        run_row(connection, run_id)
+        _write_tags(connection, run_id, labels)
+
+
+def delete_run(engine: Engine, run_id: str) -> None:
+    """Hides a run that is not running; `restore_run` brings it back, `purge` makes it final."""
+    with begin(engine) as connection:
+        if run_row(connection, run_id)["status"] == "running":
+            raise UserError("is running: cancel it first", where=run_id, kind="running")
+        connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=time.time()))
+
+
+def restore_run(engine: Engine, run_id: str) -> None:
+    with begin(engine) as connection:
+        restored = connection.execute(
+            update(run).where(run.c.id == run_id, ~run.c.hidden).values(deleted_at=None)
+        )
+        if restored.rowcount != 1:
+            raise not_found(run_id)
+
+
+def purge(engine: Engine, deleted_before: float) -> list[str]:
+    """Removes runs deleted before a time, and imports that died before it; returns their ids."""
+    with begin(engine) as connection:
+        abandoned = run.c.hidden & (run.c.created_at < deleted_before)
+        ids = list(
+            connection.scalars(
+                select(run.c.id).where((run.c.deleted_at < deleted_before) | abandoned)
+            )
+        )
+        for run_id in ids:
+            remove(connection, run_id)
+    return ids
+
+
+def remove(connection: Connection, run_id: str) -> None:
+    """Deletes a run with all its records inside the caller's transaction."""
+    connection.execute(delete(run).where(run.c.id == run_id))
+
+
+_CLEARED: dict[str, Any] = {
+    "cancel_mode": None,
+    "cancel_at": None,
+    "error_kind": "",
+    "error_text": "",
+    "hint": "",
+}
+
+
+def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
+    now = time.time()
+    imported = source == "import"
+    return {
+        "id": new_id("run"),
+        "name": clean(config.name).strip() or recipe or "run",
+        "status": "finished" if imported else "queued",
+        "source": source,
+        "hidden": imported,
+        "recipe": recipe,
+        "student": clean(config.student.model),
+        "teacher": clean(teacher_name(config.teacher)),
+        "objective": config.objective.name,
+        "seed": config.seed,
+        "steps": config.steps,
+        "device": config.device,
+        "config": config.model_dump(mode="json"),
+        **{name: {} for name in ("resolved", "versions", "parameters", "scales")},
+        **dict.fromkeys(
+            ("notes", "loaded_device", "tokenizer", "phase", "error_kind", "error_text", "hint"), ""
+        ),
+        **dict.fromkeys(("attempt", "seconds", "step", "tokens", "flops", "bytes"), 0),
+        "created_at": now,
+        "queued_at": now,
+        "finished_at": now if imported else None,
+    }
+
+
+def new_id(prefix: str) -> str:
+    """`run-…`, `exp-…`: eight letters and digits at random."""
+    letters = string.ascii_lowercase + string.digits
+    return f"{prefix}-" + "".join(secrets.choice(letters) for _ in range(8))
+
+
+def owner_values(owner: Owner | None) -> dict[str, Any]:
+    """The columns that hold a process."""
+    names = ("pid", "started", "boot")
+    return {f"owner_{name}": getattr(owner, name, None) for name in names}
+
+
+def owner_of(row: RowMapping) -> Owner | None:
+    if row["owner_pid"] is None:
+        return None
+    return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
+
+
+def _held(run_id: str, attempt: int) -> tuple[Any, ...]:
+    return (run.c.id == run_id, run.c.attempt == attempt, run.c.status == "running")
+
+
+def _holder(connection: Connection, slot: str) -> RowMapping | None:
+    held = select(run).where(run.c.slot == slot, run.c.status == "running")
+    return connection.execute(held).mappings().first()
+
+
+def _running_item(row: RowMapping) -> dict[str, Any]:
+    names = ("id", "name", "attempt", "heartbeat_at", "cancel_mode", "cancel_at", "slot")
+    return {**{name: row[name] for name in names}, "owner": owner_of(row)}
+
+
+def _update(engine: Engine, run_id: str, values: dict[str, Any]) -> None:
+    with begin(engine) as connection:
+        run_row(connection, run_id)
+        connection.execute(update(run).where(run.c.id == run_id).values(**values))
+
+
+def _update_attempt(engine: Engine, run_id: str, attempt: int, values: dict[str, Any]) -> None:
+    with begin(engine) as connection:
+        changed = connection.execute(update(run).where(*_held(run_id, attempt)).values(**values))
+        if changed.rowcount != 1:
+            raise LeaseLost(run_id, attempt)
+
+
+def _write_tags(connection: Connection, run_id: str, tags: list[str]) -> None:
+    connection.execute(delete(run_tag).where(run_tag.c.run_id == run_id))
+    if tags:
+        connection.execute(insert(run_tag), [{"run_id": run_id, "tag": tag} for tag in tags])
+
+
+def _checked_text(text: str, limit: int, field: str) -> str:
+    text = clean(text).strip()
+    if not 1 <= len(text) <= limit:
+        raise UserError(f"must have 1 to {limit} characters (got {len(text)})", where=field)
+    return text
+
+
+def _checked_tags(tags: Sequence[str]) -> list[str]:
+    labels = sorted({_checked_text(tag, MAX_TAG, "tags") for tag in tags})
+    if len(labels) > MAX_TAGS:
+        raise UserError(f"at most {MAX_TAGS} tags (got {len(labels)})", where="tags")
+    return labels

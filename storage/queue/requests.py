@@ -1,0 +1,177 @@
+"""Questions that only a model can answer: asked by the server, answered by the model process.
+
+A question that is running belongs to one process; when that has died, somebody else says so.
+"""
+
+import secrets
+import string
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from sqlalchemy import Engine, RowMapping, delete, func, insert, select, update
+
+from opd.errors import UserError
+from storage.engine import begin, read
+from storage.queue.jobs import Owner
+from storage.schema import question
+from storage.text import clean
+
+State = Literal["queued", "running", "done", "failed"]
+MAX_WAITING = 20
+KEPT_SECONDS = 86_400.0
+SHOWN = ("id", "kind", "state", "phase", "answer", "error_kind", "error_text", "hint")
+TIMES = ("created_at", "started_at", "finished_at")
+
+
+def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
+    """Queues a question and returns its id; answers older than a day are removed.
+
+    Raises UserError of kind "busy" where too many wait already.
+    """
+    now = time.time()
+    letters = string.ascii_lowercase + string.digits
+    name = "ask-" + "".join(secrets.choice(letters) for _ in range(12))
+    with begin(engine) as connection:
+        ended = question.c.state.in_(("done", "failed"))
+        connection.execute(
+            delete(question).where(ended, question.c.created_at < now - KEPT_SECONDS)
+        )
+        waiting = connection.scalar(
+            select(func.count()).select_from(question).where(question.c.state == "queued")
+        )
+        if (waiting or 0) >= MAX_WAITING:
+            raise UserError(
+                f"{waiting} questions wait already (at most {MAX_WAITING})",
+                where="question",
+                kind="busy",
+            )
+        connection.execute(
+            insert(question).values(
+                id=name,
+                kind=kind,
+                payload=payload,
+                state="queued",
+                created_at=now,
+                **dict.fromkeys(("phase", "error_kind", "error_text", "hint"), ""),
+            )
+        )
+    return name
+
+
+def question_of(engine: Engine, name: str) -> dict[str, Any]:
+    """The question with its answer, without payload and owner. Raises UserError "not found"."""
+    row = _row(engine, name)
+    return {key: row[key] for key in (*SHOWN, *TIMES)}
+
+
+def asked(engine: Engine, name: str) -> dict[str, Any]:
+    """What was asked and what was answered: kind, payload, state, answer. Raises "not found"."""
+    row = _row(engine, name)
+    return {key: row[key] for key in ("kind", "payload", "state", "answer")}
+
+
+def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
+    """Gives the oldest queued question to a process: id, kind, payload. None: nothing waits."""
+    with begin(engine) as connection:
+        row = (
+            connection.execute(
+                select(question)
+                .where(question.c.state == "queued")
+                .order_by(question.c.created_at, question.c.id)
+            )
+            .mappings()
+            .first()
+        )
+        if row is None:
+            return None
+        connection.execute(
+            update(question)
+            .where(question.c.id == row["id"], question.c.state == "queued")
+            .values(
+                state="running",
+                phase="starting",
+                started_at=time.time(),
+                owner_pid=owner.pid,
+                owner_started=owner.started,
+                owner_boot=owner.boot,
+            )
+        )
+        return {name: row[name] for name in ("id", "kind", "payload")}
+
+
+def progress(
+    engine: Engine, name: str, *, phase: str, answer: dict[str, Any] | None = None
+) -> bool:
+    """What is being done, and as much of the answer as there is. False: it is no longer asked."""
+    values: dict[str, Any] = {"phase": clean(phase)[:200]}
+    if answer is not None:
+        values["answer"] = answer
+    return _change(engine, name, values)
+
+
+def answer(engine: Engine, name: str, found: dict[str, Any]) -> bool:
+    values = {"state": "done", "phase": "", "answer": found, "finished_at": time.time()}
+    return _change(engine, name, values)
+
+
+def fail(engine: Engine, name: str, text: str, *, kind: str = "error", hint: str = "") -> bool:
+    """Ends a question, queued or running, that gets no answer. False: it had ended already."""
+    return _change(
+        engine,
+        name,
+        {
+            "state": "failed",
+            "phase": "",
+            "error_kind": clean(kind),
+            "error_text": clean(text)[:2000],
+            "hint": clean(hint),
+            "finished_at": time.time(),
+        },
+        states=("queued", "running"),
+    )
+
+
+def waiting(engine: Engine) -> list[str]:
+    """Ids of queued questions, oldest first."""
+    with read(engine) as connection:
+        return list(
+            connection.scalars(
+                select(question.c.id)
+                .where(question.c.state == "queued")
+                .order_by(question.c.created_at, question.c.id)
+            )
+        )
+
+
+def abandoned(engine: Engine, alive: Callable[[Owner], bool]) -> list[str]:
+    """Ids of running questions whose process is no more."""
+    with read(engine) as connection:
+        rows = connection.execute(select(question).where(question.c.state == "running")).mappings()
+        return [row["id"] for row in rows if not alive(_owner(row))]
+
+
+def _row(engine: Engine, name: str) -> RowMapping:
+    with read(engine) as connection:
+        row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
+    if row is None:
+        raise UserError(
+            "no such question; answers are kept for a day", where=name, kind="not found"
+        )
+    return row
+
+
+def _owner(row: RowMapping) -> Owner:
+    return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
+
+
+def _change(
+    engine: Engine, name: str, values: dict[str, Any], states: tuple[str, ...] = ("running",)
+) -> bool:
+    with begin(engine) as connection:
+        changed = connection.execute(
+            update(question)
+            .where(question.c.id == name, question.c.state.in_(states))
+            .values(**values)
+        )
+        return changed.rowcount == 1

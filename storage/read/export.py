@@ -1,0 +1,122 @@
+"""Rollouts with their token records as JSON-able rows, in the form that `opd import` reads."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine, select
+
+from storage import packing
+from storage.engine import read
+from storage.lookups import run_fingerprint, run_row
+from storage.read.rollouts import record_row
+from storage.schema import prompt, rollout
+from storage.text import joined_texts, token_text
+from storage.vocabulary import Texts, read_texts
+
+PER_TOKEN = (*packing.FLOATS[:6], "teacher_rank", "advantages", "mask")
+CHUNK = 32  # rollouts a look at the database
+_PLAIN = (
+    *("run_id", "step", "kind", "group", "sample", "prompt", "completion", "finish_reason"),
+    *("reward", "temperature"),
+)
+
+
+def export_rows(
+    engine: Engine,
+    run_id: str,
+    on_damaged: Callable[[packing.DamagedRecord], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Every rollout of a run, by step, kind, group and sample.
+
+    A damaged record goes to `on_damaged` and is left out; without it, DamagedRecord is raised.
+    """
+    table = rollout.c
+    order = (table.step, table.kind, table.group, table.sample, table.id)
+    with read(engine) as connection:
+        name = run_fingerprint(run_row(connection, run_id))
+        ids = list(
+            connection.scalars(select(table.id).where(table.run_id == run_id).order_by(*order))
+        )
+    texts: Texts = {}
+    for start in range(0, len(ids), CHUNK):
+        for row, record in _chunk(engine, ids[start : start + CHUNK]):
+            try:
+                arrays = packing.unpack(row["id"], record)
+            except packing.DamagedRecord as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(error)
+                continue
+            yield _exported(engine, name, {**row, "arrays": arrays}, texts)
+
+
+def _chunk(engine: Engine, ids: list[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    query = (
+        select(rollout, prompt.c.text.label("prompt"), prompt.c.ids)
+        .join(prompt, prompt.c.id == rollout.c.prompt_id)
+        .where(rollout.c.id.in_(ids))
+    )
+    with read(engine) as connection:
+        rows = {row["id"]: dict(row) for row in connection.execute(query).mappings()}
+        return [(rows[name], record_row(connection, name)) for name in ids if name in rows]
+
+
+def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> dict[str, Any]:
+    arrays = row["arrays"]
+    prompt_ids = np.frombuffer(row["ids"], "<u4").tolist()
+    completion_ids = arrays["completion_ids"].tolist()
+    listed = {int(i) for side in ("student", "teacher") for i in _listed_ids(arrays, side)}
+    new = {*prompt_ids, *completion_ids, *listed} - texts.keys()
+    if new:
+        with read(engine) as connection:
+            texts.update(read_texts(connection, name, new))
+    own = row["texts"] or {}
+    return {
+        **{field: row[field] for field in _PLAIN},
+        **({} if row["author"] == "student" else {"author": row["author"]}),
+        "prompt_token_ids": prompt_ids,
+        "completion_token_ids": completion_ids,
+        **{field: _listed(arrays, field) for field in PER_TOKEN},
+        "student_topk": _pairs(arrays, "student"),
+        "teacher_topk": _pairs(arrays, "teacher"),
+        **_own_texts("prompt_tokens", own.get("prompt"), prompt_ids, texts),
+        **_own_texts("completion_tokens", own.get("completion"), completion_ids, texts),
+        **_other_texts(listed - {*prompt_ids, *completion_ids}, texts),
+    }
+
+
+def _listed(arrays: dict[str, Any], field: str) -> list[Any] | None:
+    return arrays[field].tolist() if field in arrays else None
+
+
+def _pairs(arrays: dict[str, Any], side: str) -> list[Any] | None:
+    """[[id, log-probability] …] for every token."""
+    if f"{side}_topk_ids" not in arrays:
+        return None
+    ids, logprobs = arrays[f"{side}_topk_ids"].tolist(), arrays[f"{side}_topk_logprobs"].tolist()
+    return [
+        [list(pair) for pair in zip(*token, strict=True)]
+        for token in zip(ids, logprobs, strict=True)
+    ]
+
+
+def _listed_ids(arrays: dict[str, Any], side: str) -> Any:
+    return np.unique(arrays.get(f"{side}_topk_ids", np.zeros(0, np.int64)))
+
+
+def _other_texts(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
+    """[[id, text] …] of alternatives that stand nowhere in the rollout itself."""
+    known = [[i, token_text(texts[i][0])] for i in sorted(ids) if i in texts]
+    return {"token_texts": known} if known else {}
+
+
+def _own_texts(
+    field: str, own: list[str] | None, ids: list[int], texts: Texts
+) -> dict[str, list[str]]:
+    """Each token's text, when all are known."""
+    if own is not None:
+        return {field: own}
+    if not all(i in texts for i in ids):
+        return {}
+    return {field: joined_texts(texts[i][0] for i in ids)}

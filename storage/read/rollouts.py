@@ -1,0 +1,215 @@
+"""Rollouts as lists, and one with all that its page says about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
+
+from opd.errors import UserError
+from storage import packing
+from storage.engine import read
+from storage.lookups import page_limit, page_offset, rollout_row, run_row
+from storage.schema import prompt, token_record
+from storage.schema import rollout as table
+
+CUT = 400  # characters of a text in a list
+CHECKED_BYTES = 16 * 2**20  # a page checks its records up to here; beyond it, opening one does
+RIGHT = 0.5  # a reward above it counts as right
+SORTABLE = (
+    *("kl_sum", "kl_mean", "kl_max", "log_ratio_sum"),
+    *("tokens", "reward", "step"),
+)
+_FIELDS = (
+    *("id", "run_id", "step", "kind", "group", "sample", "tokens", "kl_sum", "kl_mean", "kl_max"),
+    *("log_ratio_sum", "student_logprob_sum", "reward", "finish_reason", "temperature", "bytes"),
+    "author",
+)
+ABSENT = {
+    "student_topk": "No alternatives of the student were stored (records.top_k is 0).",
+    "teacher_topk": "No alternatives of the coach were stored (records.top_k is 0).",
+    "advantages": "This objective has no advantage: it differentiates the divergence itself.",
+    "teacher_logprobs": "No coach read these tokens: the objective asks none while it trains, or "
+    "they were imported; `opd score` can add it.",
+    "reverse_kl": "Needs the coach's whole distribution, which was not there; `opd score` can add "
+    "it.",
+    "sampler_logprobs": "The log-probabilities as sampled were not stored.",
+    "mask": "No loss mask was stored; every token counts.",
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rollouts of a run are wanted; None or empty: all."""
+
+    step: int | None = None
+    min_step: int | None = None
+    max_step: int | None = None
+    kind: str | None = None
+    finish_reason: str | None = None
+    correct: bool | None = None
+    min_kl: float | None = None  # of kl_mean
+    min_kl_max: float | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    text: str = ""
+
+    def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = [table.c.run_id == run_id]
+        for name in ("step", "kind"):
+            if (value := getattr(self, name)) is not None:
+                found.append(table.c[name] == value)
+        found += outcome(self.finish_reason, self.correct)
+        lower = {
+            **{"step": self.min_step, "tokens": self.min_tokens},
+            **{"kl_mean": self.min_kl, "kl_max": self.min_kl_max},
+        }
+        found += [table.c[name] >= value for name, value in lower.items() if value is not None]
+        for name, most in (("step", self.max_step), ("tokens", self.max_tokens)):
+            if most is not None:
+                found.append(table.c[name] <= most)
+        if self.text:
+            asked = select(prompt.c.id).where(
+                prompt.c.run_id == run_id, prompt.c.text.icontains(self.text, autoescape=True)
+            )
+            said = table.c.completion.icontains(self.text, autoescape=True)
+            found.append(or_(said, table.c.prompt_id.in_(asked)))
+        return found
+
+
+def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnElement[bool]]:
+    """How a rollout ended, and whether it was right; None: either way."""
+    found: list[ColumnElement[bool]] = []
+    if finish_reason is not None:
+        found.append(table.c.finish_reason == finish_reason)
+    if correct is not None:
+        found.append(table.c.reward > RIGHT if correct else table.c.reward <= RIGHT)
+    return found
+
+
+def rollouts(
+    engine: Engine,
+    run_id: str,
+    *,
+    sort: str = "-kl_sum",
+    offset: int = 0,
+    limit: int = 50,
+    **wanted: Any,
+) -> dict[str, Any]:
+    """A page of a run's rollouts; `wanted` are the fields of Filter.
+
+    `sort` is one of SORTABLE, descending with "-" before it; what lacks the value comes last.
+    `damaged` is None where the page was too large to check.
+    """
+    where = Filter(**wanted).conditions(run_id)
+    page = (
+        select(*(table.c[name] for name in _FIELDS), table.c.completion, prompt.c.text)
+        .join(prompt, prompt.c.id == table.c.prompt_id)
+        .where(*where)
+        .order_by(_order(sort), table.c.id)
+        .limit(page_limit(limit))
+        .offset(page_offset(offset))
+    )
+    with read(engine) as connection:
+        run_row(connection, run_id)
+        total = connection.scalar(select(func.count()).select_from(table).where(*where))
+        rows = connection.execute(page).mappings().all()
+        damaged = _damaged(connection, {row["id"]: row["bytes"] for row in rows})
+    items = [
+        {
+            **{name: row[name] for name in _FIELDS},
+            "prompt": row["text"][:CUT],
+            "completion": row["completion"][:CUT],
+            "damaged": damaged[row["id"]],
+        }
+        for row in rows
+    ]
+    return {"items": items, "total": total or 0}
+
+
+def rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
+    """All about one rollout but its tokens: texts, sums, run, and which columns it has."""
+    with read(engine) as connection:
+        row = rollout_row(connection, rollout_id)
+        record = record_row(connection, rollout_id)
+    problem = ""
+    arrays: dict[str, Any] = {}
+    try:
+        arrays = packing.unpack(rollout_id, record)
+    except packing.DamagedRecord as error:
+        problem = error.message
+    alternatives = arrays.get("teacher_topk_ids", arrays.get("student_topk_ids"))
+    columns = _column_names(arrays)
+    return {
+        **{name: row[name] for name in _FIELDS},
+        **{name: row[name] for name in ("prompt", "completion", "answer", "run_name")},
+        "prompt_tokens": len(row["prompt_ids"]) // packing.PROMPT_ID_BYTES,
+        "objective": row["run_config"]["objective"]["name"],
+        "top_k": 0 if alternatives is None else alternatives.shape[1],
+        "columns": columns,
+        "absent": {} if problem else _absent(columns),
+        "scales": row["run_scales"],
+        "damaged": bool(problem),
+        "damage": problem,
+    }
+
+
+def record_row(
+    connection: Connection, rollout_id: str, columns: tuple[str, ...] = packing.COLUMNS
+) -> dict[str, Any]:
+    """Version, layout and those columns of a rollout's token record, still packed."""
+    row = connection.execute(_records(columns).where(token_record.c.rollout_id == rollout_id))
+    found = row.mappings().first()
+    return dict(found) if found else {"version": None}
+
+
+def _records(columns: tuple[str, ...]) -> Select[Any]:
+    names = ("rollout_id", "version", "layout", *columns)
+    return select(*(token_record.c[name] for name in names))
+
+
+def _order(sort: str) -> ColumnElement[Any]:
+    name = sort.removeprefix("-")
+    if name not in SORTABLE:
+        raise UserError(
+            f"cannot sort by {name!r:.80}; known: {', '.join(SORTABLE)}, each also with -",
+            where="sort",
+        )
+    column = table.c[name]
+    return (column.desc() if sort.startswith("-") else column.asc()).nulls_last()
+
+
+def _damaged(connection: Connection, sizes: dict[str, int]) -> dict[str, bool | None]:
+    """Whether each record reads back whole; None for those beyond CHECKED_BYTES."""
+    found: dict[str, bool | None] = dict.fromkeys(sizes)
+    total = 0
+    for rollout_id, size in sizes.items():
+        total += size
+        if total > CHECKED_BYTES:
+            break
+        found[rollout_id] = True
+    checked = [rollout_id for rollout_id, state in found.items() if state is not None]
+    rows = connection.execute(
+        _records(packing.COLUMNS).where(token_record.c.rollout_id.in_(checked))
+    )
+    for row in rows.mappings():
+        try:
+            packing.unpack(row["rollout_id"], dict(row))
+        except packing.DamagedRecord:
+            continue
+        found[row["rollout_id"]] = False
+    return found
+
+
+def _column_names(arrays: dict[str, Any]) -> list[str]:
+    """The present columns; the four arrays of one model's top-k count as one."""
+    names = [name for name in arrays if "_topk_" not in name]
+    return names + [f"{s}_topk" for s in ("student", "teacher") if f"{s}_topk_ids" in arrays]
+
+
+def _absent(columns: list[str]) -> dict[str, str]:
+    single = tuple(name for name in packing.COLUMNS if "_topk_" not in name)
+    return {
+        name: ABSENT.get(name, "Not computed; `opd score` can add it.")
+        for name in (*single, "student_topk", "teacher_topk")
+        if name not in columns
+    }

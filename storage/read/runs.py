@@ -1,0 +1,169 @@
+"""The read side: plain dicts for pages, routes and the command line.
+
+Every function takes one short look at the database. Lists are {"items": […], "total": n}.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
+
+from opd.config.run import parse
+from opd.config.wording import trained
+from opd.errors import UserError
+from storage.engine import read
+from storage.lookups import page_limit, page_offset, run_row, shown
+from storage.schema import checkpoint, evaluation, run_tag, step
+from storage.schema import run as run_table
+
+RUN_FIELDS = (
+    *("id", "name", "status", "source", "recipe", "student", "teacher", "steps", "step", "phase"),
+    *("kl", "score", "score_start", "score_suite", "created_at", "started_at", "finished_at"),
+    *("error_kind", "error_text", "hint", "notes", "parent", "seed", "objective", "attempt"),
+    *("slot", "device", "cancel_mode", "cancel_at", "heartbeat_at", "bytes", "tokens", "flops"),
+)
+_SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
+
+
+def runs(
+    engine: Engine,
+    *,
+    search: str = "",
+    status: str = "",
+    tag: str = "",
+    limit: int = 100,
+    offset: int = 0,
+) -> dict[str, Any]:
+    """Runs, newest first. `search` looks into id, name, notes, recipe and models."""
+    where = shown()
+    if search:
+        where.append(
+            or_(*(run_table.c[name].icontains(search, autoescape=True) for name in _SEARCHED))
+        )
+    if status:
+        where.append(run_table.c.status == status)
+    if tag:
+        where.append(run_table.c.id.in_(select(run_tag.c.run_id).where(run_tag.c.tag == tag)))
+    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
+    page = (
+        select(*fields)
+        .where(*where)
+        .order_by(run_table.c.created_at.desc(), run_table.c.id)
+        .limit(page_limit(limit))
+        .offset(page_offset(offset))
+    )
+    with read(engine) as connection:
+        rows = connection.execute(page).mappings().all()
+        total = connection.scalar(select(func.count()).select_from(run_table).where(*where))
+        tags = _tags(connection, [row["id"] for row in rows])
+    return {"items": [_run_item(row, tags) for row in rows], "total": total or 0}
+
+
+def run(engine: Engine, run_id: str) -> dict[str, Any]:
+    """One run with its config, what was loaded, and its checkpoints (oldest first)."""
+    with read(engine) as connection:
+        row = run_row(connection, run_id)
+        tags = _tags(connection, [run_id])
+        checkpoints = connection.execute(
+            select(checkpoint).where(checkpoint.c.run_id == run_id).order_by(checkpoint.c.step)
+        ).mappings()
+        saved = [
+            {name: c[name] for name in ("step", "path", "manifest", "created_at")}
+            for c in checkpoints
+        ]
+    details = ("config", "resolved", "versions", "parameters", "loaded_device", "tokenizer")
+    return {
+        **_run_item(row, tags),
+        **{name: row[name] for name in details},
+        "trained": _trained(row),
+        "checkpoints": saved,
+        "scales": row["scales"],
+    }
+
+
+def _trained(row: Any) -> str:
+    """Which quantity was trained and how it was reduced; empty for an import."""
+    try:
+        return "" if row["source"] == "import" else trained(parse(row["config"]))
+    except UserError:  # a configuration of another version
+        return ""
+
+
+def scales(engine: Engine, run_id: str) -> dict[str, float]:
+    """The largest value of each metric over the run's stored tokens, for a fixed colour scale.
+
+    reverse_kl, log_ratio and advantages (magnitude), student_surprise, teacher_surprise,
+    student_entropy, teacher_entropy, teacher_rank; those that were never stored are missing."""
+    with read(engine) as connection:
+        return dict(run_row(connection, run_id)["scales"])
+
+
+def steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
+    """The steps later than `after`, as columns; None where a step lacks a value.
+
+    step, attempt, created_at, tokens, flops, seconds_PHASE, and every metric by its name."""
+    with read(engine) as connection:
+        last = run_row(connection, run_id)["step"]
+        rows = connection.execute(
+            select(step).where(step.c.run_id == run_id, step.c.step > after).order_by(step.c.step)
+        ).all()
+    plain = ("step", "attempt", "created_at", "tokens", "flops")
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in plain}
+    for field, prefix in (("seconds", "seconds_"), ("metrics", "")):
+        for name in dict.fromkeys(name for row in rows for name in getattr(row, field)):
+            values = [getattr(row, field).get(name) for row in rows]
+            columns.setdefault(prefix + name, values)
+    return {"columns": columns, "last": columns["step"][-1] if rows else max(after, last)}
+
+
+def evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
+    """All figures of all evaluations, by step, in the order in which they were reported."""
+    fields = ("step", "suite", "metric", "value", "n", "standard_error")
+    with read(engine) as connection:
+        run_row(connection, run_id)
+        rows = connection.execute(
+            select(*(evaluation.c[name] for name in fields))
+            .where(evaluation.c.run_id == run_id)
+            .order_by(evaluation.c.step, evaluation.c.number)
+        ).mappings()
+        items = [dict(row) for row in rows]
+    return {"items": items, "total": len(items)}
+
+
+def tags(engine: Engine) -> dict[str, Any]:
+    """Every tag in use with its number of runs, the most used first."""
+    number = func.count().label("runs")
+    with read(engine) as connection:
+        rows = connection.execute(
+            select(run_tag.c.tag, number)
+            .join(run_table, run_table.c.id == run_tag.c.run_id)
+            .where(*shown())
+            .group_by(run_tag.c.tag)
+            .order_by(number.desc(), run_tag.c.tag)
+        ).mappings()
+        items = [dict(row) for row in rows]
+    return {"items": items, "total": len(items)}
+
+
+def _tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
+    if found:
+        rows = connection.execute(
+            select(run_tag).where(run_tag.c.run_id.in_(run_ids)).order_by(run_tag.c.tag)
+        )
+        for row in rows:
+            found[row.run_id].append(row.tag)
+    return found
+
+
+def _run_item(row: RowMapping, tags: Mapping[str, list[str]]) -> dict[str, Any]:
+    seconds = row["seconds"]
+    if row["status"] == "running":
+        seconds += max(0.0, time.time() - row["attempt_at"])
+    return {
+        **{name: row[name] for name in RUN_FIELDS},
+        "progress": min(1.0, row["step"] / row["steps"]) if row["steps"] else 1.0,
+        "seconds": seconds,
+        "tags": tags[row["id"]],
+    }

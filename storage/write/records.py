@@ -1,0 +1,289 @@
+"""The write side of telemetry: one transaction a training step, one writer a run."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+
+from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, Rollout, StepEvent
+from storage import schema
+from storage.engine import begin, read
+from storage.lookups import not_found
+from storage.queue.jobs import hold
+from storage.text import clean
+from storage.vocabulary import Vocabulary
+from storage.write.insert import insert_rows
+from storage.write.rows import (
+    RowMaker,
+    Rows,
+    distinct_ids,
+    finite,
+    finite_values,
+    raise_scales,
+)
+
+VocabularySource = Callable[[Collection[int]], dict[int, tuple[bytes, bool]]]
+STEP_KINDS = ("train",)
+EVALUATION_KINDS = ("eval", "probe")
+MAIN_METRIC = "pass@1"
+
+
+class RunWriter:
+    """Stores what one attempt at a run reports; raises LeaseLost once it is no longer the run's.
+
+    `vocabulary` is asked for the bytes of those token ids that the database does not know yet.
+    """
+
+    def __init__(self, engine: Engine, run_id: str, attempt: int) -> None:
+        self._engine = engine
+        self._run_id = run_id
+        self._attempt = attempt
+        self._truncate_after: int | None = None
+        self._commit_seconds = 0.0
+        with read(engine) as connection:
+            row = connection.execute(select(schema.run).where(schema.run.c.id == run_id)).mappings()
+            found = row.first()
+        if found is None:
+            raise not_found(run_id)
+        self._config: dict[str, Any] = found["config"]
+        self._scales: dict[str, float] = dict(found["scales"])
+        self._vocabulary = Vocabulary(engine, found["tokenizer"] or run_id)
+        self._share = _share(self._config)
+
+    def models(self, event: ModelsEvent, versions: Mapping[str, str]) -> None:
+        """What was loaded, and with which versions of the libraries."""
+        with begin(self._engine) as connection:
+            hold(connection, self._run_id, self._attempt)
+            self._update_run(
+                connection,
+                resolved=dict(event.resolved),
+                tokenizer=event.tokenizer,
+                loaded_device=event.device,
+                parameters=dict(event.parameters),
+                versions=dict(versions),
+            )
+        self._vocabulary = Vocabulary(self._engine, event.tokenizer or self._run_id)
+
+    def truncate_after(self, step: int) -> None:
+        """For resuming: records of later steps go in the transaction of the first new ones."""
+        self._truncate_after = step
+
+    def step(self, event: StepEvent, vocabulary: VocabularySource) -> float:
+        """Stores a step with its rollouts, in place of an earlier record of the same step.
+
+        Returns the seconds it took. The step's own "store" seconds are those of packing and
+        inserting it and of the commit before, because its own commit is not over yet.
+        """
+        start = time.perf_counter()
+        rows = self._rows(event.rollouts)
+        texts = self._vocabulary.missing(distinct_ids(event.rollouts), vocabulary)
+        with self._transaction() as connection:
+            if _exists(connection, schema.step, self._run_id, event.step):
+                self._drop_step(connection, event.step)
+            insert_rows(connection, rows, self._vocabulary.rows(connection, texts))
+            elapsed = time.perf_counter() - start
+            self._insert_step(connection, event, elapsed + self._commit_seconds)
+            run = schema.run.c
+            self._update_run(
+                connection,
+                step=event.step,
+                kl=finite(event.metrics.get("reverse_kl")),
+                tokens=run.tokens + event.tokens,
+                flops=run.flops + event.flops,
+                bytes=run.bytes + rows.bytes,
+                scales=self._raised(rows),
+            )
+            commit_start = time.perf_counter()
+        end = time.perf_counter()
+        self._vocabulary.learnt(texts)
+        self._commit_seconds = end - commit_start
+        return end - start
+
+    def evaluation(self, event: EvaluationEvent, vocabulary: VocabularySource) -> None:
+        """Stores an evaluation, in place of an earlier one after the same step."""
+        rows = self._rows(event.rollouts)
+        texts = self._vocabulary.missing(distinct_ids(event.rollouts), vocabulary)
+        with self._transaction() as connection:
+            self._drop_evaluation(connection, event.step)
+            insert_rows(connection, rows, self._vocabulary.rows(connection, texts))
+            if event.scores:
+                connection.execute(insert(schema.evaluation), self._scores(event))
+            self._update_run(
+                connection,
+                bytes=schema.run.c.bytes + rows.bytes,
+                scales=self._raised(rows),
+                **_score(connection, self._run_id),
+            )
+        self._vocabulary.learnt(texts)
+
+    def checkpoint(self, event: CheckpointEvent) -> None:
+        """Stores where a checkpoint lies, and forgets those that do not stay beside it."""
+        table = schema.checkpoint
+        key = {"run_id": self._run_id, "step": event.step}
+        with self._transaction() as connection:
+            stay = [s for s in event.keeps if s != event.step]
+            connection.execute(
+                delete(table).where(table.c.run_id == self._run_id, table.c.step.not_in(stay))
+            )
+            values = {"path": event.path, "manifest": dict(event.manifest)}
+            connection.execute(insert(table).values(**key, **values, created_at=time.time()))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with begin(self._engine) as connection:
+            hold(connection, self._run_id, self._attempt)
+            if self._truncate_after is not None:
+                self._truncate(connection, self._truncate_after)
+            yield connection
+        self._truncate_after = None
+
+    def _rows(self, rollouts: Collection[Rollout]) -> Rows:
+        # A maker of its own for every event: ids depend on nothing that came before.
+        maker = RowMaker(self._run_id, self._config["records"]["hot_tokens"])
+        return maker.rows(rollouts, self._share)
+
+    def _raised(self, rows: Rows) -> dict[str, float]:
+        raise_scales(self._scales, rows.scales)
+        return dict(sorted(self._scales.items()))
+
+    def _insert_step(self, connection: Connection, event: StepEvent, store: float) -> None:
+        connection.execute(
+            insert(schema.step).values(
+                run_id=self._run_id,
+                step=event.step,
+                attempt=self._attempt,
+                created_at=time.time(),
+                tokens=event.tokens,
+                flops=event.flops,
+                seconds={**finite_values(event.seconds), "store": store},
+                metrics=finite_values(event.metrics),
+            )
+        )
+
+    def _scores(self, event: EvaluationEvent) -> list[dict[str, Any]]:
+        return [
+            {
+                "run_id": self._run_id,
+                "step": event.step,
+                "number": number,
+                "suite": clean(score.suite),
+                "metric": clean(score.metric),
+                "value": finite(score.value),
+                "n": score.n,
+                "standard_error": finite(score.standard_error),
+            }
+            for number, score in enumerate(event.scores)
+        ]
+
+    def _update_run(self, connection: Connection, **values: Any) -> None:
+        connection.execute(
+            update(schema.run).where(schema.run.c.id == self._run_id).values(**values)
+        )
+
+    def _drop_step(self, connection: Connection, step: int) -> None:
+        rollout, steps = schema.rollout.c, schema.step.c
+        connection.execute(
+            delete(schema.rollout).where(
+                rollout.run_id == self._run_id, rollout.step == step, rollout.kind.in_(STEP_KINDS)
+            )
+        )
+        connection.execute(
+            delete(schema.step).where(steps.run_id == self._run_id, steps.step == step)
+        )
+        self._update_run(connection, **_sums(connection, self._run_id))
+
+    def _drop_evaluation(self, connection: Connection, step: int) -> None:
+        rollout, evaluation = schema.rollout.c, schema.evaluation.c
+        dropped = connection.execute(
+            delete(schema.rollout).where(
+                rollout.run_id == self._run_id,
+                rollout.step == step,
+                rollout.kind.in_(EVALUATION_KINDS),
+            )
+        ).rowcount
+        connection.execute(
+            delete(schema.evaluation).where(
+                evaluation.run_id == self._run_id, evaluation.step == step
+            )
+        )
+        if dropped:
+            self._update_run(connection, **_sums(connection, self._run_id))
+
+    def _truncate(self, connection: Connection, step: int) -> None:
+        rollout = schema.rollout.c
+        connection.execute(
+            delete(schema.rollout).where(
+                rollout.run_id == self._run_id,
+                rollout.step > step,
+                rollout.kind.in_((*STEP_KINDS, *EVALUATION_KINDS)),
+            )
+        )
+        for table in (schema.step, schema.evaluation, schema.checkpoint):
+            connection.execute(
+                delete(table).where(table.c.run_id == self._run_id, table.c.step > step)
+            )
+        self._update_run(
+            connection, **_sums(connection, self._run_id), **_score(connection, self._run_id)
+        )
+
+
+def forget_checkpoints(engine: Engine, run_id: str) -> None:
+    """For a run whose checkpoints are about to be removed."""
+    with begin(engine) as connection:
+        connection.execute(delete(schema.checkpoint).where(schema.checkpoint.c.run_id == run_id))
+
+
+def _share(config: Mapping[str, Any]) -> float:
+    """Bytes that each recorded step and evaluation may keep of the run's budget.
+
+    Every one has the same share, so that a resumed run keeps what an uninterrupted one does."""
+    every = config["evaluation"]["every"]
+    evaluations = 2 + (config["steps"] // every if every else 0)
+    recorded = math.ceil(config["steps"] / config["records"]["every"])
+    return float(config["records"]["budget_mb"] * 1e6 / (recorded + evaluations))
+
+
+def _exists(connection: Connection, table: Any, run_id: str, step: int) -> bool:
+    found = select(table.c.step).where(table.c.run_id == run_id, table.c.step == step).limit(1)
+    return connection.execute(found).first() is not None
+
+
+def _sums(connection: Connection, run_id: str) -> dict[str, Any]:
+    """The run's summary over the steps that are left."""
+    step, rollout = schema.step.c, schema.rollout.c
+    tokens, flops = connection.execute(
+        select(func.sum(step.tokens), func.sum(step.flops)).where(step.run_id == run_id)
+    ).one()
+    kept = connection.scalar(select(func.sum(rollout.bytes)).where(rollout.run_id == run_id))
+    last = connection.execute(
+        select(step.step, step.metrics)
+        .where(step.run_id == run_id)
+        .order_by(step.step.desc())
+        .limit(1)
+    ).first()
+    return {
+        "tokens": tokens or 0,
+        "flops": flops or 0.0,
+        "bytes": kept or 0,
+        "step": last.step if last else 0,
+        "kl": last.metrics.get("reverse_kl") if last else None,
+    }
+
+
+def _score(connection: Connection, run_id: str) -> dict[str, Any]:
+    """First and last pass@1 of the suite that the evaluations name first."""
+    table = schema.evaluation.c
+    rows = connection.execute(
+        select(table.suite, table.value)
+        .where(table.run_id == run_id, table.metric == MAIN_METRIC)
+        .order_by(table.step, table.number)
+    ).all()
+    values = [row.value for row in rows if row.suite == rows[0].suite]
+    return {
+        "score_suite": rows[0].suite if rows else None,
+        "score_start": values[0] if rows else None,
+        "score": values[-1] if rows else None,
+    }

@@ -1,0 +1,182 @@
+"""Rollouts as rows of the tables. No database here."""
+
+import hashlib
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opd.types import Rollout, TokenRecord
+from storage import packing
+from storage.schema import BESIDE
+from storage.text import clean
+from storage.write.statistics import Statistics
+
+MAX_FLAGGED_ID = 2**24  # above it, a table of flags would cost more memory than sorting
+Values = NDArray[Any]
+
+
+@dataclass
+class Rows:
+    """What a batch of rollouts adds to each table."""
+
+    prompts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    hot_tokens: list[dict[str, Any]] = field(default_factory=list)
+    bytes: int = 0
+    # Of all but what is BESIDE the run
+    scales: dict[str, float] = field(default_factory=dict)  # largest value of each metric
+    kl: tuple[float, int] = (0.0, 0)  # sum of the reverse KL, and over how many tokens
+
+
+class RowMaker:
+    """Turns the rollouts of one run into rows; numbers those that would have the same id."""
+
+    def __init__(self, run_id: str, hot_tokens: int) -> None:
+        self._run_id = run_id
+        self._hot_tokens = hot_tokens
+        self._taken: dict[str, int] = {}
+
+    def rows(self, rollouts: Iterable[Rollout], budget: float = math.inf) -> Rows:
+        """The rows of as many rollouts, from the first on, as fit into `budget` bytes."""
+        rows = Rows()
+        kept: list[Rollout] = []
+        for rollout in rollouts:
+            packed = packing.pack(rollout.record)
+            size = packing.size(packed)
+            if rows.bytes + size > budget:
+                break
+            kept.append(rollout)
+            rows.bytes += size
+            name = self._id(rollout)
+            prompt = _prompt(self._run_id, rollout)
+            rows.prompts[prompt["id"]] = prompt
+            rows.records.append({"rollout_id": name, **packed})
+            rows.rollouts.append(
+                {**_plain(rollout), "id": name, "prompt_id": prompt["id"], "bytes": size}
+            )
+        self._summarize(rows, kept)
+        return rows
+
+    def _summarize(self, rows: Rows, kept: Sequence[Rollout]) -> None:
+        statistics = Statistics([rollout.record for rollout in kept])
+        records = [rollout.record for rollout in kept if rollout.kind != BESIDE]
+        own = statistics if len(records) == len(kept) else Statistics(records)
+        rows.scales, rows.kl = own.maxima(), own.kl()
+        sums = statistics.sums()
+        for number, (row, rollout) in enumerate(zip(rows.rollouts, kept, strict=True)):
+            row["run_id"] = self._run_id
+            row.update({name: values[number] for name, values in sums.items()})
+            same = {name: row[name] for name in ("run_id", "step", "kind")} | {
+                "rollout_id": row["id"]
+            }
+            count = 0 if rollout.kind == BESIDE else self._hot_tokens
+            for position, heat in statistics.hottest(number, count):
+                hot = _hot_token(rollout.record, position)
+                rows.hot_tokens.append({**same, "position": position, "heat": heat, **hot})
+
+    def _id(self, rollout: Rollout) -> str:
+        run = self._run_id.removeprefix("run-")
+        place = f"{rollout.step}-{rollout.kind[0]}-{rollout.group}-{rollout.sample}"
+        name = f"roll-{run}-{place}"
+        times = self._taken.get(name, 0)  # the same prompt evaluated at several temperatures
+        self._taken[name] = times + 1
+        return f"{name}-{times}" if times else name
+
+
+def raise_scales(scales: dict[str, float], maxima: Mapping[str, float]) -> None:
+    """Raises each running maximum to the new one."""
+    for name, value in maxima.items():
+        scales[name] = max(value, scales.get(name, value))
+
+
+def distinct_ids(rollouts: Sequence[Rollout]) -> NDArray[np.int64]:
+    """Every token id in the rollouts: prompts, completions and alternatives."""
+    arrays: list[Values] = []
+    for rollout in rollouts:
+        arrays += [np.asarray(rollout.prompt_ids), np.asarray(rollout.record.completion_ids)]
+        for topk in (rollout.record.student_topk, rollout.record.teacher_topk):
+            if topk is not None:
+                arrays.append(topk.ids)
+    arrays = [array for array in arrays if array.size]
+    highest = max((int(array.max()) for array in arrays), default=-1)
+    if highest > MAX_FLAGGED_ID:
+        return np.unique(np.concatenate([array.ravel() for array in arrays])).astype(np.int64)
+    flags = np.zeros(highest + 1, bool)
+    for array in arrays:
+        flags[array.ravel()] = True
+    return np.flatnonzero(flags)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None for one that is not a number or infinite."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {clean(name): finite(value) for name, value in values.items()}
+
+
+def in_chunks(values: Collection[Any], size: int = 500) -> Iterable[list[Any]]:
+    """Pieces that fit into one statement's parameters."""
+    listed = list(values)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
+
+
+def prompt_id(run_id: str, text: str, answer: str | None, ids: bytes) -> str:
+    """The id of a prompt within a run; `ids` as they are stored."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in (run_id.encode(), text.encode(), repr(answer).encode(), ids):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return f"prompt-{digest.hexdigest()}"
+
+
+def _prompt(run_id: str, rollout: Rollout) -> dict[str, Any]:
+    text = clean(rollout.prompt)
+    answer = None if rollout.answer is None else clean(rollout.answer)
+    ids = packing.wide_unsigned(rollout.prompt_ids)
+    return {
+        "id": prompt_id(run_id, text, answer, ids),
+        "run_id": run_id,
+        "text": text,
+        "ids": ids,
+        "answer": answer,
+    }
+
+
+def _plain(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "step": rollout.step,
+        "kind": rollout.kind,
+        "group": rollout.group,
+        "sample": rollout.sample,
+        "completion": clean(rollout.completion),
+        "texts": None,
+        "finish_reason": rollout.finish_reason,
+        "author": rollout.author,
+        "temperature": rollout.temperature,
+        "reward": finite(rollout.reward),
+        "tokens": len(rollout.record),
+    }
+
+
+def _hot_token(record: TokenRecord, t: int) -> dict[str, Any]:
+    wanted = record.teacher_topk
+    if wanted is not None and not wanted.ids.shape[1]:
+        wanted = None
+    return {
+        "token_id": int(record.completion_ids[t]),
+        "reverse_kl": _at(record.reverse_kl, t),
+        "student_logprob": _at(record.student_logprobs, t),
+        "teacher_logprob": _at(record.teacher_logprobs, t),
+        "wanted_id": None if wanted is None else int(wanted.ids[t, 0]),
+        "wanted_logprob": None if wanted is None else finite(float(wanted.logprobs[t, 0])),
+    }
+
+
+def _at(values: Values | None, t: int) -> float | None:
+    return None if values is None else finite(float(values[t]))

@@ -1,0 +1,71 @@
+"""The doctor's routes: a question is queued, and its answer is read while it grows."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from app.worker.process import this_process
+from opd.config.run import parse
+from storage.queue import requests
+from tests.support.api_client import Api
+
+
+def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -> None:
+    asked = api("POST", "/doctor", {"recipe": "demo", "set": ["steps=3"], "models": False})
+    assert asked.status_code == 201
+    name = asked.json()["id"]
+    found = api.get(f"/doctor/{name}")
+    assert (found["state"], found["findings"], found["memory"]) == ("queued", [], None)
+    claimed = requests.claim(engine, this_process())
+    assert claimed is not None and claimed["kind"] == "doctor"
+    assert claimed["payload"]["models"] is False
+    assert parse(claimed["payload"]["config"]).steps == 3
+    requests.progress(engine, name, phase="reading prompts", answer={"findings": [{"code": "a"}]})
+    found = api.get(f"/doctor/{name}")
+    assert (found["state"], found["phase"]) == ("running", "reading prompts")
+    assert found["findings"] == [{"code": "a"}]
+    requests.answer(engine, name, {"ok": True, "findings": [], "memory": {"device": 1}})
+    found = api.get(f"/doctor/{name}")
+    assert (found["state"], found["ok"], found["memory"]) == ("done", True, {"device": 1})
+
+
+def test_models_are_loaded_unless_told_otherwise(api: Api, engine: Engine) -> None:
+    api("POST", "/doctor", {"config": {}})
+    claimed = requests.claim(engine, this_process())
+    assert claimed is not None and claimed["payload"]["models"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"config": {"steps": 0}}, "steps"),
+        ({"config": {"student": "/no/such/folder"}}, "student.model"),
+        ({"config": {"sampling": {"group": 2}}}, "sampling.group"),
+        ({"yaml": "a: [1", "models": True}, "configuration"),
+        ({}, ""),
+        ({"config": {}, "models": "perhaps"}, "models"),
+    ],
+)
+def test_a_bad_configuration_is_named_by_field(api: Api, body: Any, field: str) -> None:
+    response = api("POST", "/doctor", body)
+    assert response.status_code == 422
+    problems = response.json().get("problems") or [{"field": response.json()["where"]}]
+    assert field in [p["field"] for p in problems]
+
+
+def test_unknown_questions_and_a_full_queue(api: Api) -> None:
+    assert api("GET", "/doctor/ask-abcdefgh1234").status_code == 404
+    assert api("GET", "/doctor/run-abcdefgh").status_code == 422
+    for _ in range(requests.MAX_WAITING):
+        assert api("POST", "/doctor", {"config": {}}).status_code == 201
+    refused = api("POST", "/doctor", {"config": {}})
+    assert refused.status_code == 429 and refused.json()["kind"] == "busy"
+
+
+def test_a_failure_is_told_with_its_cause(api: Api, engine: Engine) -> None:
+    name = api("POST", "/doctor", {"config": {}}).json()["id"]
+    requests.fail(engine, name, "killed by signal 9", kind="killed", hint="Lower it.")
+    found = api.get(f"/doctor/{name}")
+    assert (found["state"], found["error_kind"]) == ("failed", "killed")
+    assert (found["error_text"], found["hint"]) == ("killed by signal 9", "Lower it.")

@@ -1,0 +1,227 @@
+"""The routes of what-if and chat: bounds, who may ask, and what is queued."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import Engine
+
+from app.security import SecurityLayer
+from app.server import ServerOptions, policy, rest_app
+from app.worker.models import process
+from app.worker.models.request import Held
+from app.worker.process import this_process
+from opd.config.run import parse
+from opd.types import CheckpointEvent
+from storage.engine import begin
+from storage.queue import jobs, model_state, requests
+from storage.schema import checkpoint, run
+from storage.write.records import RunWriter
+from tests.support.api_client import TOKENS, Api, first_rollout, stored_run
+
+
+def with_checkpoints(engine: Engine, run_id: str, *steps: int) -> None:
+    with begin(engine) as connection:
+        for step in steps:
+            values = {"path": f"/{step}", "manifest": {}, "created_at": 1.0}
+            connection.execute(checkpoint.insert().values(run_id=run_id, step=step, **values))
+
+
+def asked_about(api: Api, engine: Engine) -> dict[str, Any]:
+    run_id = stored_run(engine)
+    with_checkpoints(engine, run_id, 1, 2)
+    return {"rollout": first_rollout(api, run_id), "position": 2, "token": 3}
+
+
+def payload_of(engine: Engine, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = requests.asked(engine, name)["payload"]
+    return found
+
+
+def chat_of(text: str = "hello") -> dict[str, Any]:
+    return {"conversations": {"student": [{"role": "user", "content": text}]}}
+
+
+def test_a_what_if_is_queued_with_the_checkpoint_of_now(api: Api, engine: Engine) -> None:
+    body = asked_about(api, engine)
+    for wanted, step in (("newest", 2), ("start", None), (1, 1)):
+        reply = api("POST", "/what-if", body | {"checkpoint": wanted})
+        assert reply.status_code == 201, reply.text
+        payload = payload_of(engine, reply.json()["id"])
+        assert payload["checkpoint"] == step and payload["run"].startswith("run-")
+        assert payload["authors"] == ["student", "teacher"]
+    found = api.get(f"/questions/{reply.json()['id']}")
+    assert (found["state"], found["kind"], found["answer"]) == ("queued", "what-if", None)
+    ended = api("DELETE", f"/questions/{reply.json()['id']}").json()
+    assert (ended["state"], ended["error_kind"]) == ("failed", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "limit"),
+    [
+        ({"position": TOKENS}, "position", str(TOKENS - 1)),
+        ({"position": -1}, "position", "0"),
+        ({"token": -1}, "token", "0"),
+        ({"samples": 9}, "samples", "8"),
+        ({"samples": 0}, "samples", "1"),
+        ({"max_new_tokens": 2049}, "max_new_tokens", "2048"),
+        ({"temperature": 10.1}, "temperature", "10"),
+        ({"temperature": -0.1}, "temperature", "0"),
+        ({"temperature": "NaN"}, "temperature", "finite"),
+        ({"token": None, "text": "x" * 20_001}, "text", "20000"),
+        ({"token": None, "text": ""}, "text", "1"),
+        ({"token": None, "text": "\0"}, "text", "NUL"),
+        ({"text": "both"}, "", "one of them"),
+        ({"token": None}, "", "one of them"),
+        ({"authors": []}, "authors", "1"),
+        ({"authors": ["judge"]}, "authors", "student"),
+        ({"checkpoint": 7}, "checkpoint", "1, 2"),
+        ({"seed": 2**31}, "seed", "2147483647"),
+        ({"unknown": 1}, "unknown", "not permitted"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_with_field_and_limit(
+    api: Api, engine: Engine, change: dict[str, Any], field: str, limit: str
+) -> None:
+    reply = api("POST", "/what-if", asked_about(api, engine) | change)
+    assert reply.status_code == 422, reply.text
+    told = reply.json()
+    problems = told.get("problems") or [{"field": told["where"], "message": told["error"]}]
+    assert any(field in p["field"] and limit in p["message"] for p in problems), told
+    assert requests.waiting(engine) == []
+
+
+def test_a_run_without_checkpoints_says_what_can_be_done(api: Api, engine: Engine) -> None:
+    body = {"rollout": first_rollout(api, stored_run(engine)), "position": 0, "token": 1}
+    reply = api("POST", "/what-if", body)
+    assert reply.status_code == 422
+    assert '"start" takes the models that it started from' in reply.json()["error"]
+    assert api("POST", "/what-if", body | {"checkpoint": "start"}).status_code == 201
+
+
+def test_what_is_not_there_is_not_found(api: Api, engine: Engine) -> None:
+    body = {"rollout": "roll-none", "position": 0, "token": 1}
+    assert api("POST", "/what-if", body).status_code == 404
+    assert api("POST", "/chat", chat_of() | {"run": "run-none"}).status_code == 404
+    for method, path in (
+        ("GET", "/questions/ask-none"),
+        ("DELETE", "/questions/ask-none"),
+        ("POST", "/chat/ask-none/keep"),
+        ("GET", "/rollouts/roll-none/branches"),
+    ):
+        body = {} if method == "POST" else None
+        assert api(method, path, body).status_code == 404, path
+
+
+def test_a_chat_is_about_a_run_or_a_recipe(api: Api, engine: Engine) -> None:
+    name = api("POST", "/chat", chat_of()).json()["id"]
+    assert (payload_of(engine, name)["run"], payload_of(engine, name)["recipe"]) == (None, "demo")
+    reply = api("POST", "/chat", chat_of() | {"recipe": "nothing"})
+    assert reply.status_code == 422 and "known: " in reply.json()["error"]
+    run_id = stored_run(engine)
+    with_checkpoints(engine, run_id, 5)
+    name = api("POST", "/chat", chat_of() | {"run": run_id}).json()["id"]
+    assert (payload_of(engine, name)["run"], payload_of(engine, name)["checkpoint"]) == (run_id, 5)
+
+
+@pytest.mark.parametrize(
+    ("conversations", "words"),
+    [
+        ({}, "at least one"),
+        ({"student": []}, "at least 1"),
+        ({"judge": [{"role": "user", "content": "x"}]}, "student"),
+        ({"student": [{"role": "assistant", "content": "x"}]}, "must be the user's"),
+        ({"student": [{"role": "user", "content": ""}]}, "must be the user's"),
+        ({"student": [{"role": "user", "content": "x" * 20_001}]}, "20000"),
+        ({"teacher": [{"role": "user", "content": "x" * 11_000}] * 2}, "at most 20000"),
+        ({"student": [{"role": "user", "content": "x"}] * 101}, "100"),
+    ],
+)
+def test_conversations_are_bounded(api: Api, conversations: Any, words: str) -> None:
+    reply = api("POST", "/chat", {"conversations": conversations})
+    assert reply.status_code == 422 and words in reply.text, reply.text
+
+
+def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> None:
+    name = api("POST", "/chat", chat_of()).json()["id"]
+    assert "answered" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
+    requests.claim(engine, this_process())
+    requests.answer(engine, name, {"replies": [{"ids": [1]}]})
+    assert "choose a run" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
+    assert api("POST", f"/chat/{name}/keep", {"reply": 1}).status_code == 422
+    run_id = stored_run(engine)
+    body = chat_of() | {"run": run_id, "checkpoint": "start"}
+    name = api("POST", "/chat", body).json()["id"]
+    requests.claim(engine, this_process())
+    requests.answer(engine, name, {"replies": [{"ids": [1, 2]}]})
+    kept = api("POST", f"/chat/{name}/keep", {"reply": 0})
+    assert kept.status_code == 201
+    payload = payload_of(engine, kept.json()["id"])
+    assert payload["reply"] == {"ids": [1, 2]} and payload["run"] == run_id
+
+
+def test_viewers_may_look_and_not_ask(engine: Engine, tmp_path: Path) -> None:
+    options = ServerOptions(data_dir=tmp_path, token="full-token", view_token="view-token")
+    layer = SecurityLayer(rest_app(engine, options), policy(options))
+
+    async def send(method: str, path: str, token: str) -> int:
+        base = f"http://127.0.0.1:{options.port}"
+        async with AsyncClient(transport=ASGITransport(layer), base_url=base) as client:
+            headers = {"authorization": f"Bearer {token}"}
+            body = chat_of() if method == "POST" else None
+            reply = await client.request(method, f"/api/v1{path}", json=body, headers=headers)
+            return reply.status_code
+
+    def status(method: str, path: str, token: str) -> int:
+        return asyncio.run(send(method, path, token))
+
+    assert status("POST", "/chat", "full-token") == 201
+    (name,) = requests.waiting(engine)
+    assert status("POST", "/chat", "view-token") == 403
+    assert status("DELETE", f"/questions/{name}", "view-token") == 403
+    assert status("GET", "/models/state", "view-token") == 200
+    assert requests.waiting(engine) == [name]
+
+
+def test_an_import_names_no_models(api: Api, engine: Engine) -> None:
+    run_id = jobs.create_run(engine, parse({}))
+    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    assert attempt is not None
+    RunWriter(engine, run_id, attempt).checkpoint(CheckpointEvent(1, "/x", {}))
+    with begin(engine) as connection:
+        connection.execute(run.update().where(run.c.id == run_id).values(source="import"))
+    reply = api("POST", "/chat", chat_of() | {"run": run_id})
+    assert reply.status_code == 422 and "imported run names no models" in reply.json()["error"]
+
+
+def test_the_models_sleep_where_no_process_runs(api: Api) -> None:
+    assert api.get("/models/state") == {"state": "asleep", "models": None}
+
+
+def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None:
+    class Models:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    held, made = Held(tmp_path), []
+
+    def load() -> Models:
+        assert all(m.closed for m in made), "the earlier ones go first"
+        made.append(Models())
+        return made[-1]
+
+    first = held.get("a", {"step": 1}, load)
+    assert held.get("a", {"step": 1}, load) is first and len(made) == 1
+    held.get("b", {"step": 2}, load)
+    assert first.closed and len(made) == 2
+    lock = process.lock(tmp_path)
+    assert model_state.model_state(tmp_path) == {"state": "ready", "models": {"step": 2}}
+    held.release()
+    assert model_state.model_state(tmp_path)["state"] == "awake"
+    assert lock is not None
+    lock.close()
+    assert model_state.model_state(tmp_path)["state"] == "asleep"

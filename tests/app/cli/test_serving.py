@@ -1,0 +1,103 @@
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from app.cli.serving import bind
+from opd.errors import UserError
+from tests.support.studio import Studio
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    made = Studio(tmp_path / "data")
+    yield made
+    made.close()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_serve(studio: Studio) -> None:
+    """One server's life: link, supervisor, a crash of that, a job that outlives it all."""
+    server = studio.start("cli", "serve", "--port", "0", "--token", "secret")
+    assert server.stdout is not None
+    link = server.stdout.readline().strip()
+    port = int(link.split(":")[2].partition("/")[0])
+    assert link == f"http://127.0.0.1:{port}/?token=secret"
+    assert not accepts(port)
+    run_id = studio.queue("slow", steps=5000)
+    studio.wait(lambda: accepts(port), 60)
+    studio.wait(lambda: studio.status(run_id) == "running", 30)
+    health = httpx.get(f"http://127.0.0.1:{port}/api/v1/health", timeout=30)
+    assert health.status_code == 200
+    note = json.loads((studio.data_dir / "server.json").read_text())
+    address = f"http://127.0.0.1:{port}/"
+    assert note == {"port": port, "pid": server.pid, "address": address}
+    assert not any("torch" in m.path for m in psutil.Process(server.pid).memory_maps())
+
+    [first] = supervisors(server.pid)
+    first.kill()
+    studio.wait(lambda: [p.pid for p in supervisors(server.pid)] not in ([], [first.pid]))
+    server.terminate()
+    out, err = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert f"keeps running on cpu; to stop it: opd cancel {run_id}" in out
+    assert "Traceback" not in err
+    assert not (studio.data_dir / "server.json").exists()
+    assert psutil.pid_exists(studio.pid(run_id))
+    assert [p for p in studio.descendants() if "supervisor" in command(p)] == []
+
+
+def supervisors(parent: int) -> list[psutil.Process]:
+    return [p for p in psutil.Process(parent).children() if "supervisor" in command(p.pid)]
+
+
+def command(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def test_demo_prints_the_runs_address_and_takes_another_port(studio: Studio) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if other.connect_ex(("127.0.0.1", 7860)) != 0:
+            other.close()
+            other = bind("127.0.0.1", 7860)
+            other.listen()
+        demo = studio.start("cli", "demo", CUDA_VISIBLE_DEVICES="")
+        assert demo.stdout is not None
+        assert "port 7860 is in use; taking 78" in demo.stdout.readline()
+        line = demo.stdout.readline()
+        other.close()
+    token = (studio.data_dir / "token").read_text().strip()
+    run_id = line.split()[1]
+    assert studio.run(run_id)["recipe"] == "demo"
+    assert line.rstrip().endswith(f"/run?id={run_id}&token={token}")
+    assert len(token) == 43
+    assert stat.S_IMODE(os.stat(studio.data_dir / "token").st_mode) == 0o600
+    demo.kill()  # nothing is told: the supervisor sees for itself that its server is gone
+    demo.wait()
+    studio.wait(lambda: not any("supervisor" in command(p) for p in studio.descendants()), 10)
+
+
+def test_a_bound_port_does_not_accept_and_is_taken() -> None:
+    with bind("127.0.0.1", 0) as bound:
+        port = bound.getsockname()[1]
+        assert not accepts(port)
+        bound.listen()
+        time.sleep(0.01)
+        assert accepts(port)
+        with pytest.raises(UserError, match=f"port {port} is in use on 127.0.0.1"):
+            bind("127.0.0.1", port)

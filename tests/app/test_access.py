@@ -1,0 +1,79 @@
+"""Tokens, host names, and the options that decide what they guard."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.access import Tokens, new_token, stored_token
+from app.origins import Origins, origins_of, split_authority
+from app.server import ServerOptions, policy
+from opd.errors import UserError
+
+TOKEN = "full-" + "t" * 38
+VIEW = "view-" + "v" * 38
+
+
+def test_tokens_are_long_and_stored_for_their_owner(tmp_path: Path) -> None:
+    assert len(new_token()) == 43 and new_token() != new_token()
+    folder = tmp_path / "new"
+    token = stored_token(folder)
+    assert stored_token(folder) == token
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert [f.name for f in folder.iterdir()] == ["token"]
+    (folder / "token").write_text("")
+    with pytest.raises(UserError, match="empty"):
+        stored_token(folder)
+
+
+def test_the_token_is_made_once_by_many_at_a_time(tmp_path: Path) -> None:
+    found: set[str] = set()
+    threads = [
+        threading.Thread(target=lambda: found.add(stored_token(tmp_path))) for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 1
+
+
+def test_odd_tokens_open_nothing() -> None:
+    tokens = Tokens(TOKEN, VIEW, "name")
+    for given in ("", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü", "\ud800", "\0"):
+        assert tokens.access(given) == "none"
+    assert Tokens("", None, "name").access("") == "none"
+    assert tokens.of_cookies([f'a=b; name="{TOKEN}"']) == "full"
+    assert tokens.of_cookies([f"name={VIEW}; name=x", "name="]) == "view"
+
+
+@pytest.mark.parametrize("text", ["", ":80", "a b", "[::1", "::1", "a:99999999", "a:1:2", "ä"])
+def test_malformed_authorities(text: str) -> None:
+    assert split_authority(text) is None
+    assert not Origins(frozenset({text}), frozenset(), False, False).knows(text)
+
+
+def test_bound_to_all_addresses_it_answers_to_the_one_asked() -> None:
+    everywhere = origins_of("0.0.0.0", [], "")
+    assert everywhere.knows("192.168.1.5:7860", ("192.168.1.5", 7860))
+    assert not everywhere.knows("192.168.1.6:7860", ("192.168.1.5", 7860))
+    assert not everywhere.knows("evil.example", ("evil.example", 80))
+    assert not origins_of("127.0.0.1", [], "").knows("192.168.1.5", ("192.168.1.5", 7860))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"host": "0.0.0.0", "token": None},
+        {"host": "192.168.1.5", "token": ""},
+        {"view_token": TOKEN},
+        {"allow_hosts": ["http://studio.example"]},
+        {"allow_hosts": ["*"]},
+        {"root_path": "studio/"},
+        {"root_path": "/a/../b\r\n"},
+    ],
+)
+def test_unsafe_options_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        policy(ServerOptions(**{"data_dir": Path("/nonexistent"), "token": TOKEN} | changes))

@@ -1,0 +1,248 @@
+"""Questions to the model process: the queue, the process itself, and how its death is told."""
+
+import hashlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import Engine, update
+
+from app.worker.models import process
+from app.worker.models.supervision import Answering
+from app.worker.process import alive, this_process
+from opd.config.run import parse
+from opd.errors import UserError
+from opd.training.manifest import checkpoints_of, folder_of
+from opd.types import CheckpointEvent
+from storage import schema
+from storage.engine import begin
+from storage.queue import jobs, requests
+from storage.queue.jobs import Owner
+from storage.write.records import RunWriter
+from tests.support.studio import Studio
+
+DEAD = Owner(2**22 + 1, 1.0, "boot")
+
+
+Start = Callable[..., Answering]
+
+
+@pytest.fixture
+def supervise(tmp_path: Path, engine: Engine) -> Iterator[Start]:
+    """Makes the supervisor's side with a command in the model process's place; ends its child."""
+    made: list[Answering] = []
+
+    def start(command: tuple[str, ...]) -> Answering:
+        made.append(Answering(engine, tmp_path, command))
+        return made[-1]
+
+    yield start
+    for found in made:
+        if found._child is not None:
+            found._child.kill()
+            found._child.wait()
+
+
+def fake(body: str) -> tuple[str, ...]:
+    """A command in the model process's place; it is given --data-dir DIR and has no torch."""
+    return (sys.executable, "-c", f"import os, sys, time\nfolder = sys.argv[2]\n{body}")
+
+
+def real(answers: str) -> tuple[str, ...]:
+    """The model process itself with answers of its own."""
+    return fake(
+        f"from app.worker.models import process\n{answers}\n"
+        "sys.exit(process.main(['--data-dir', folder, '--idle', '0.5'], ANSWERS))"
+    )
+
+
+def turn_until(found: Answering, condition: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        found.turn()
+        time.sleep(0.02)
+
+
+def state(engine: Engine, name: str) -> dict[str, Any]:
+    return requests.question_of(engine, name)
+
+
+def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
+    first, second = (requests.ask(engine, "doctor", {"n": n}) for n in (1, 2))
+    assert requests.waiting(engine) == [first, second]
+    assert first.startswith("ask-")
+    asked = requests.claim(engine, this_process())
+    assert asked == {"id": first, "kind": "doctor", "payload": {"n": 1}}
+    assert requests.progress(engine, first, phase="reading", answer={"a": 1})
+    assert state(engine, first)["phase"] == "reading" and state(engine, first)["answer"] == {"a": 1}
+    assert requests.answer(engine, first, {"ok": True})
+    found = state(engine, first)
+    assert (found["state"], found["answer"], found["phase"]) == ("done", {"ok": True}, "")
+    assert found["finished_at"] >= found["started_at"] >= found["created_at"]
+    assert not requests.progress(engine, first, phase="late")
+    assert not requests.fail(engine, first, "late")
+    assert requests.fail(engine, second, "not asked any more")
+    assert state(engine, second)["error_text"] == "not asked any more"
+    assert requests.claim(engine, this_process()) is None
+
+
+def test_old_answers_go_and_too_many_questions_are_refused(engine: Engine) -> None:
+    old = requests.ask(engine, "doctor", {})
+    requests.fail(engine, old, "x")
+    with begin(engine) as connection:
+        connection.execute(update(schema.question).values(created_at=time.time() - 90_000))
+    for _ in range(requests.MAX_WAITING):
+        requests.ask(engine, "doctor", {})
+    with pytest.raises(UserError, match="kept for a day"):
+        state(engine, old)
+    with pytest.raises(UserError, match="20 questions wait") as error:
+        requests.ask(engine, "doctor", {})
+    assert error.value.kind == "busy"
+
+
+def test_questions_of_the_dead_are_found(engine: Engine) -> None:
+    mine, theirs = (requests.ask(engine, "doctor", {}) for _ in range(2))
+    requests.claim(engine, this_process())
+    requests.claim(engine, DEAD)
+    assert requests.abandoned(engine, alive) == [theirs]
+    assert state(engine, mine)["state"] == "running"
+
+
+def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engine: Engine) -> None:
+    good, bad = (requests.ask(engine, kind, {"n": 2}) for kind in ("double", "refuse"))
+    phases = []
+
+    def double(asked: process.Asked, progress: process.Progress) -> Any:
+        assert progress("thinking", {"a": 1})
+        phases.append(state(engine, good)["phase"])
+        return {"twice": asked.payload["n"] * 2}
+
+    def refuse(asked: process.Asked, progress: process.Progress) -> Any:
+        raise UserError("no such folder", where="student.model", kind="missing model")
+
+    process.serve(engine, tmp_path, 0.3, {"double": double, "refuse": refuse})
+    assert state(engine, good)["answer"] == {"twice": 4} and phases == ["thinking"]
+    failed = state(engine, bad)
+    assert failed["error_kind"] == "missing model" and "no such folder" in failed["error_text"]
+    assert "safetensors" in failed["hint"]
+
+
+def test_one_process_serves_a_data_directory(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    held = process.lock(tmp_path)
+    assert held is not None
+    assert process.lock(tmp_path) is None
+    requests.ask(engine, "doctor", {})
+    supervised = supervise(fake("open(folder + '/started', 'w')"))
+    supervised.turn()
+    assert not (tmp_path / "started").exists(), "somebody else serves already"
+    held.close()
+    turn_until(supervised, lambda: (tmp_path / "started").exists())
+
+
+def test_it_is_started_when_asked_and_ends_by_itself(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    supervised = supervise(real("ANSWERS = {'pid': lambda asked, progress: {'pid': os.getpid()}}"))
+    supervised.turn()
+    assert not (tmp_path / process.LOG).exists(), "nothing was asked"
+    names = [requests.ask(engine, "pid", {}) for _ in range(2)]
+    turn_until(supervised, lambda: all(state(engine, n)["state"] == "done" for n in names))
+    pids = {state(engine, n)["answer"]["pid"] for n in names}
+    assert len(pids) == 1
+    turn_until(supervised, lambda: not psutil.pid_exists(next(iter(pids))))
+    again = requests.ask(engine, "pid", {})
+    turn_until(supervised, lambda: state(engine, again)["state"] == "done")
+    assert state(engine, again)["answer"]["pid"] not in pids
+
+
+def test_a_killed_process_fails_its_question_with_the_cause(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    supervised = supervise(real("ANSWERS = {'wait': lambda asked, progress: time.sleep(600)}"))
+    name = requests.ask(engine, "wait", {})
+    turn_until(supervised, lambda: state(engine, name)["state"] == "running")
+    with engine.connect() as connection:
+        [pid] = (connection.execute(schema.question.select()).mappings().one()["owner_pid"],)
+    psutil.Process(pid).kill()
+    turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
+    found = state(engine, name)
+    assert found["error_kind"] == "killed"
+    assert "SIGKILL" in found["error_text"] and "memory" in found["hint"]
+
+
+def test_an_unexpected_error_is_told_with_its_last_line(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    supervised = supervise(real("ANSWERS = {'bug': lambda asked, progress: {}['nothing']}"))
+    name = requests.ask(engine, "bug", {})
+    turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
+    assert "exit code 1" in state(engine, name)["error_text"]
+    assert "KeyError: 'nothing'" in state(engine, name)["error_text"]
+
+
+def test_one_that_cannot_start_fails_the_question_and_is_not_started_for_ever(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    supervised = supervise(fake("sys.exit('no such library')"))
+    name = requests.ask(engine, "doctor", {})
+    turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
+    assert "no such library" in state(engine, name)["error_text"]
+    assert requests.waiting(engine) == []
+
+
+def test_a_new_supervisor_buries_what_the_old_one_left(
+    tmp_path: Path, engine: Engine, supervise: Start
+) -> None:
+    name = requests.ask(engine, "doctor", {})
+    requests.claim(engine, DEAD)
+    supervise(fake("")).turn()
+    assert "the model process is gone" in state(engine, name)["error_text"]
+
+
+def test_the_doctor_is_asked_through_the_supervisor(tmp_path: Path) -> None:
+    studio = Studio(tmp_path)
+    try:
+        studio.supervisor()
+        payload = {"config": {"sampling": {"max_new_tokens": 8}}, "models": False}
+        name = requests.ask(studio.engine, "doctor", payload)
+        studio.wait(lambda: state(studio.engine, name)["state"] in ("done", "failed"), 60)
+        found = state(studio.engine, name)
+        assert found["state"] == "done", found
+        assert found["answer"]["ok"] and found["answer"]["memory"]["device"] > 0
+        assert "tokenizer-same" in {f["code"] for f in found["answer"]["findings"]}
+    finally:
+        studio.close()
+
+
+def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) -> None:
+    """Its newest checkpoint is examined; one that is not there is told, and nothing remembered."""
+    run_id = jobs.create_run(engine, parse({"steps": 1}))
+    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    assert attempt is not None
+    folder = folder_of(checkpoints_of(tmp_path, run_id), 1)
+    shutil.copytree(str(resources.files("opd") / "bundled" / "student"), folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    manifest = {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+    writer = RunWriter(engine, run_id, attempt)
+    writer.checkpoint(CheckpointEvent(1, str(folder), manifest))
+    known, unknown = (
+        requests.ask(engine, "doctor", {"config": {"student": s}, "models": False})
+        for s in (run_id, "run-nothing")
+    )
+    process.serve(engine, tmp_path, 0.1)
+    assert state(engine, known)["state"] == "done", state(engine, known)
+    codes = {f["code"] for f in state(engine, known)["answer"]["findings"]}
+    assert "tokenizer-same" in codes and "model-of-a-run" not in codes
+    assert "there is no run run-nothing" in state(engine, unknown)["error_text"]
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [run_id]

@@ -1,0 +1,130 @@
+import dataclasses
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from app.worker import process, slots
+from app.worker.errors import HINTS, describe, redact
+from app.worker.signals import listening
+from opd.errors import UserError
+
+
+def test_a_process_is_known_by_pid_start_and_boot() -> None:
+    me = process.this_process()
+    assert me.pid == os.getpid()
+    assert process.alive(me)
+    assert not process.alive(dataclasses.replace(me, started=me.started - 1))
+    assert not process.alive(dataclasses.replace(me, boot="another"))
+
+
+def test_a_zombie_is_dead() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = process.owner_of(child.pid)
+    assert owner is not None and process.alive(owner)
+    child.kill()
+    deadline = time.monotonic() + 5
+    while process.alive(owner):  # it is never waited for in here
+        assert time.monotonic() < deadline
+    assert os.path.exists(f"/proc/{child.pid}")
+    child.communicate()
+    assert process.owner_of(child.pid) is None
+
+
+def test_a_family_is_the_session_and_whatever_carries_the_mark() -> None:
+    forks = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']); input()"
+    options = {"stdin": subprocess.PIPE, "env": os.environ | {process.MARK: ""}}
+    leader = subprocess.Popen([sys.executable, "-c", forks], start_new_session=True, **options)
+    options["env"] = os.environ | {process.MARK: "run-1:2"}
+    marked = subprocess.Popen([sys.executable, "-c", "input()"], start_new_session=True, **options)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        owner = process.owner_of(leader.pid)
+        assert owner is not None
+        deadline = time.monotonic() + 10
+        while len(found := process.family(owner, "run-1:2")) < 3:
+            assert time.monotonic() < deadline
+        assert {leader.pid, marked.pid} < set(found)
+        assert not {other.pid, os.getpid()} & set(found)
+        assert process.family(dataclasses.replace(owner, boot="another"), "run-1:2") == []
+        reused = dataclasses.replace(owner, started=owner.started - 5)
+        assert process.family(reused, "run-1:3") == []  # the pid is somebody else's by now
+        process.send(found, signal.SIGKILL)
+        assert leader.wait(5) == marked.wait(5) == -signal.SIGKILL
+    finally:
+        for child in (leader, marked, other):
+            child.kill()
+            child.communicate()
+
+
+def test_the_session_of_a_shell_is_no_jobs_family() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        owner = process.owner_of(child.pid)
+        assert owner is not None
+        assert process.family(owner, "run-1:1") == [child.pid]
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_causes_in_words() -> None:
+    assert process.cause_of_exit(-9) == (
+        "killed by signal 9 (SIGKILL): the system may have run out of memory"
+    )
+    assert process.cause_of_exit(-11) == "killed by signal 11 (SIGSEGV)"
+    assert process.cause_of_exit(3) == "the job's process ended with exit code 3"
+
+
+def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slots.choose("auto", set(), 0) == "cpu"
+    assert slots.choose("auto", {"cpu"}, 0) is None
+    assert slots.choose("auto", {"cuda:0"}, 2) == "cuda:1"
+    assert slots.choose("cuda", {"cuda:0", "cuda:1"}, 2) is None
+    assert slots.choose("cuda:1", {"cuda:0"}, 1) == "cuda:1"
+    assert slots.choose("cpu", {"cuda:0"}, 1) == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert slots.gpu_count() == 0
+
+
+def test_a_signal_is_heard_while_the_main_thread_computes() -> None:
+    heard = threading.Event()
+    before = signal.getsignal(signal.SIGUSR1)
+    with listening((signal.SIGUSR1,), lambda _: heard.set()):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard.wait(5)
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "by_input"),
+    [
+        (MemoryError(), "out of memory", False),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory", False),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk full", False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory", False),
+        (
+            UserError("no such folder", where="student.model", kind="missing model"),
+            "missing model",
+            True,
+        ),
+        (UserError("not finite", kind="nan loss"), "nan loss", False),
+        (ValueError("x"), "error", False),
+    ],
+)
+def test_errors_are_named(error: Exception, kind: str, by_input: bool) -> None:
+    failure = describe(error)
+    assert (failure.kind, failure.by_input) == (kind, by_input)
+    assert failure.hint == HINTS[kind]
+
+
+def test_secrets_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    monkeypatch.setenv("PLAIN", "something else")
+    assert redact("no hf_0123456789, something else") == "no <HF_TOKEN>, something else"

@@ -1,0 +1,67 @@
+"""No page has a serious finding of axe-core, light or dark; contrast is among what it looks at."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from storage.read import rollouts, runs
+from tests.conftest import TOKEN, Site
+
+pytestmark = pytest.mark.browser
+SERIOUS = ("serious", "critical")
+OPTIONS = {"resultTypes": ["violations"]}
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def themed(request: Any, chromium: Any, site: Site) -> Iterator[Any]:
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 800}, color_scheme=request.param
+    )
+    context.request.get(site.link(f"/?token={TOKEN}"))
+    yield context
+    context.close()
+
+
+def worst(site: Site) -> str:
+    found = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    return str(found["items"][0]["id"])
+
+
+PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
+    "runs": (lambda site: "/", ".table.runs tbody tr"),
+    "new": (lambda site: "/new", ".form .form-row"),
+    "run": (lambda site: f"/run?id={site.run_id}", ".run-facts dd"),
+    "rollouts": (lambda site: f"/rollouts?run={site.run_id}", ".table.rollouts tbody tr"),
+    "token": (lambda site: f"/rollout?id={worst(site)}&pos=3", ".alt-row.sampled"),
+    "what if": (lambda site: f"/rollout?id={worst(site)}&pos=3&tab=what-if", ".tv-tok.pinned"),
+    "over time": (lambda site: f"/rollout?id={worst(site)}&tab=over-time", ".tv-tok"),
+    "loss lab": (lambda site: f"/rollout?id={worst(site)}&pos=3&tab=loss-lab", ".tv-tok.pinned"),
+    "compare": (lambda site: f"/compare?runs={','.join(two_runs(site))}", ".opd h1"),
+    "experiments": (lambda site: "/experiments", ".opd h2"),
+    "playground": (lambda site: "/playground", ".opd h1"),
+    "tour": (lambda site: "/tour", ".opd h1"),
+    "unknown rollout": (lambda site: "/rollout?id=roll-none", ".face.bad"),
+}
+
+
+def two_runs(site: Site) -> list[str]:
+    return [str(r["id"]) for r in runs.runs(site.engine, limit=2)["items"]]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_has_a_serious_finding(name: str, themed: Any, site: Site) -> None:
+    path, ready = PAGES[name]
+    page = themed.new_page()
+    page.goto(site.link(path(site)))
+    page.wait_for_selector(ready)
+    page.wait_for_timeout(700)
+    found = Axe().run(page, options=OPTIONS).response["violations"]
+    page.close()
+    assert [said(v) for v in found if v["impact"] in SERIOUS] == []
+
+
+def said(violation: dict[str, Any]) -> str:
+    places = [f"{n['target']} {n['html'][:160]}" for n in violation["nodes"][:4]]
+    return f"{violation['id']}: {violation['help']}; {len(violation['nodes'])} of {places}"

@@ -1,0 +1,354 @@
+"""Killed and resumed: the same run as one left alone, from whichever checkpoint is whole."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from app.worker.supervisor import Supervisor
+from bench import kills
+from bench.support import saves
+from opd.models.adapters import load_adapter
+from opd.models.load import load_model
+from opd.types import CheckpointEvent, StepEvent
+from storage.engine import open_database
+from storage.queue import jobs
+from storage.read import export, runs
+from tests.support.in_process_runs import Desk, dying, models
+
+LORA = {"rank": 4, "alpha": 8}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def desk(place, tmp_path):
+    made = Desk(tmp_path / "data", place)
+    yield made
+    made.engine.dispose()
+
+
+def after(kind, step):
+    return dying(lambda event: isinstance(event, kind) and event.step == step)
+
+
+def state(desk, run_id):
+    """All that must not depend on how the run came about."""
+    desk.at_rest(run_id)
+    return kills.rows(desk.engine) | kills.files(desk.data_dir, run_id)
+
+
+def twins(desk, tmp_path, **changes):
+    """Two data directories with the same queued run."""
+    run_id = desk.queue(**changes)
+    desk.engine.dispose()
+    shutil.copytree(desk.data_dir, tmp_path / "twin")
+    return run_id, Desk(tmp_path / "twin", desk.place)
+
+
+def change_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_three_kills_leave_no_trace(tmp_path):
+    """A short form of `python -m bench.kills`, all of them of one run."""
+    reference = kills.Reference.of(tmp_path, kills.CASES["average"], warm=True)
+    trial = kills.copied(reference.template, tmp_path / "killed")
+    chance = random.Random(0)
+    for said in (b"step 2/6", b"step 4/6", b"step 5/6"):
+        assert not trial.attempt(chance.uniform(0, 0.1), said)[0]
+    assert trial.attempt()[0]
+    assert kills.differences(reference.state, trial.state()) == []
+    assert reference.state["status"] == "finished"
+    assert reference.state["rows = folders"] == "True"
+    assert any(name.endswith("average.safetensors") for name in reference.state)
+
+
+def test_the_comparison_can_fail(tmp_path):
+    """Without the optimizer's moments, a resumed run is another."""
+    reference = kills.Reference.of(tmp_path, kills.CASES["full"], warm=True)
+    trial = kills.copied(reference.template, tmp_path / "killed")
+    assert not trial.attempt(0, b"step 3/6")[0]
+    assert replace(trial, broken="moments").attempt()[0]
+    found = kills.differences(reference.state, trial.state())
+    assert any(name.endswith("model.safetensors") for name in found)
+    assert any(name.startswith("token_record/") for name in found)
+
+
+def test_twenty_kills_within_saving(tmp_path, capsys):
+    assert saves.main(20, 1, "", tmp_path / "whole") == 0
+    assert "20 of 20 kills left a latest checkpoint that loads" in capsys.readouterr().out
+    assert saves.main(3, 1, "order", tmp_path / "broken") == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer.json"])
+def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(desk, tmp_path, name):
+    run_id, twin = twins(desk, tmp_path)
+    assert desk.attempt(run_id)["status"] == "finished"
+    assert twin.attempt(run_id, after(CheckpointEvent, 3))["status"] == "failed"
+    assert twin.at_rest(run_id) == [2, 3]
+    change_a_byte(twin.folder(run_id) / "step-000003" / name)
+    assert twin.attempt(run_id)["status"] == "finished"
+    log = twin.log(run_id)
+    assert f"step-000003/{name} was changed since it was saved; taking the one before" in log
+    assert "attempt 2, from step 2" in log
+    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+
+
+def test_with_no_checkpoint_whole_a_run_begins_again(desk, tmp_path):
+    run_id, twin = twins(desk, tmp_path)
+    desk.attempt(run_id)
+    twin.attempt(run_id, after(StepEvent, 3))
+    for folder in twin.folder(run_id).glob("step-*"):
+        change_a_byte(folder / "model.safetensors")
+    assert twin.attempt(run_id)["status"] == "finished"
+    assert "attempt 2, from the start" in twin.log(run_id)
+    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+
+
+def test_an_older_damaged_checkpoint_does_not_keep_a_run_from_going_on(desk, tmp_path):
+    run_id, twin = twins(desk, tmp_path)
+    desk.attempt(run_id)
+    twin.attempt(run_id, after(CheckpointEvent, 3))
+    (twin.folder(run_id) / "step-000002" / "trainer.json").write_text("{")
+    assert twin.attempt(run_id)["status"] == "finished"
+    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+
+
+@pytest.mark.parametrize("event", [CheckpointEvent, StepEvent])
+def test_the_newest_and_the_best_stay_after_a_resume(desk, monkeypatch, event):
+    run_id = desk.queue(
+        steps=5, checkpoints={"every": 1, "keep": 1}, evaluation={"prompts": 2, "every": 1}
+    )
+    scores = iter([0.0, 0.9, 0.5, 0.5, 0.5, 0.5, 0.5])  # of steps 0, 1, 2, …
+    monkeypatch.setattr("opd.training.trainer._headline", lambda _: next(scores))
+    assert desk.attempt(run_id, after(event, 3))["status"] == "failed"
+    assert desk.at_rest(run_id) == ([1, 3] if event is CheckpointEvent else [1, 2])
+    assert desk.attempt(run_id)["status"] == "finished"
+    assert desk.at_rest(run_id) == [1, 5]
+
+
+@pytest.mark.parametrize(("mode", "left"), [("save", [1, 2]), ("discard", [])])
+def test_a_cancelled_runs_checkpoints_are_those_on_record(desk, monkeypatch, mode, left):
+    run_id = desk.queue(checkpoints={"every": 0, "keep": 2})
+    desk.attempt(run_id, after(StepEvent, 1))
+    assert desk.at_rest(run_id) == []
+    run_id = desk.queue(checkpoints={"every": 1, "keep": 2}, steps=400)
+    lease = []
+
+    class Heard(after(StepEvent, 10_000)):
+        def events(self):
+            for event in super().events():
+                yield event
+                if isinstance(event, StepEvent) and event.step == 2 and not lease:
+                    lease.append(jobs.request_cancel(desk.engine, run_id, mode))
+                    while not self._outside.stop():
+                        time.sleep(0.05)
+
+    assert desk.attempt(run_id, Heard)["status"] == "cancelled"
+    assert desk.at_rest(run_id) == left
+
+
+def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(desk, tmp_path):
+    run_id, twin = twins(desk, tmp_path, checkpoints={"every": 0}, steps=2)
+    desk.attempt(run_id)
+
+    class Stopping(after(StepEvent, 10_000)):
+        def events(self):
+            for event in super().events():
+                yield event
+                if isinstance(event, StepEvent) and event.step == 2:
+                    signal.raise_signal(signal.SIGTERM)
+                    while not self._outside.stop():
+                        time.sleep(0.05)
+
+    assert twin.attempt(run_id, Stopping)["status"] == "interrupted"
+    assert twin.at_rest(run_id) == [2]
+    assert twin.attempt(run_id)["status"] == "finished"
+    steps = [e["step"] for e in runs.evaluations(twin.engine, run_id)["items"]]
+    assert set(steps) == {0, 2}
+
+
+def test_killed_moved_and_resumed_by_command_and_by_button(place, tmp_path):
+    """The whole way of a user: `opd train`, SIGKILL, another folder, `opd resume`, `opd save`."""
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(
+        f"student: {place}/student\nteacher: {place}/teacher\nprompts: {place}/prompts.jsonl\n"
+        "steps: 300\ndevice: cpu\nthreads: 1\ncheckpoints: {every: 1}\n"
+        "sampling: {prompts_per_step: 2, group_size: 2, max_new_tokens: 6}\n"
+        "evaluation: {prompts: 2}\nrecords: {rollouts_per_step: 1}\n"
+    )
+    first = tmp_path / "first"
+    command = [sys.executable, "-m", "app.cli.main"]
+    train = subprocess.Popen([*command, "train", str(recipe), "--data-dir", str(first)])
+    engine = open_database(first)
+    run_id = _killed_at(engine, 2, train)
+    engine.dispose()
+    moved = tmp_path / "moved"
+    first.rename(moved)
+    engine = open_database(moved)
+    resume = subprocess.Popen([*command, "resume", run_id, "--data-dir", str(moved)])
+    step = runs.run(engine, run_id)["step"]
+    _killed_at(engine, step + 2, resume)
+    assert runs.run(engine, run_id)["attempt"] == 2
+    supervisor = Supervisor(engine, moved)  # as behind the page's button
+    supervisor.turn()
+    assert runs.run(engine, run_id)["status"] == "interrupted"
+    jobs.requeue(engine, run_id)
+    step = runs.run(engine, run_id)["step"]
+    end = time.monotonic() + 120
+    while runs.run(engine, run_id)["step"] < step + 2 and time.monotonic() < end:
+        supervisor.turn()
+        time.sleep(0.1)
+    jobs.request_cancel(engine, run_id, "save")
+    while supervisor._children and time.monotonic() < end:
+        supervisor.turn()
+        time.sleep(0.1)
+    run = runs.run(engine, run_id)
+    assert (run["status"], run["attempt"]) == ("cancelled", 3)
+    assert runs.steps(engine, run_id)["columns"]["step"] == list(range(1, run["step"] + 1))
+    engine.dispose()
+    done = CliRunner().invoke(
+        app, ["save", run_id, "--out", str(tmp_path / "out"), "--data-dir", str(moved)]
+    )
+    assert done.exit_code == 0, done.output
+    newest = moved / "runs" / run_id / "checkpoints" / f"step-{run['checkpoints'][-1]['step']:06d}"
+    saved, kept = (load_file(d / "model.safetensors") for d in (tmp_path / "out", newest))
+    assert all(torch.equal(saved[name], kept[name]) for name in kept)
+
+
+def _killed_at(engine, step, started):
+    """Waits for the run's step, kills its process, and returns the run's id."""
+    end = time.monotonic() + 120
+    while True:
+        assert started.poll() is None and time.monotonic() < end
+        found = runs.runs(engine)["items"]
+        if found and found[0]["status"] == "running" and found[0]["step"] >= step:
+            break
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    return found[0]["id"]
+
+
+def test_another_runs_checkpoint_is_the_teacher(desk):
+    other = desk.queue(steps=3, checkpoints={"every": 1, "keep": 2})
+    desk.attempt(other)
+    newest = desk.queue(teacher=other, steps=1)
+    run = desk.attempt(newest)
+    assert run["status"] == "finished"
+    assert run["config"]["teacher"]["model"] == other
+    assert run["resolved"]["teacher"] == str(desk.folder(other) / "step-000003")
+    older = desk.queue(teacher=f"{other}@2", steps=1)
+    assert desk.attempt(older)["resolved"]["teacher"] == str(desk.folder(other) / "step-000002")
+    routed = desk.queue(
+        teacher={
+            "model": str(desk.place / "teacher"),
+            "route_by": "answer",
+            "routes": {"3": f"{other}@2"},
+        },
+        steps=1,
+    )
+    assert desk.attempt(routed)["status"] == "finished"
+    exported = {
+        run_id: next(export.export_rows(desk.engine, run_id, print)) for run_id in (older, routed)
+    }
+    assert exported[older]["teacher_logprobs"] == exported[routed]["teacher_logprobs"]
+
+
+def test_a_resumed_run_keeps_the_model_that_it_began_with(desk):
+    other = desk.queue(steps=2, checkpoints={"every": 1, "keep": 9})
+    desk.attempt(other, after(CheckpointEvent, 1))
+    run_id = desk.queue(student={"model": other}, teacher=other, steps=2)
+    desk.attempt(run_id, after(StepEvent, 1))
+    began = desk.run(run_id)["resolved"]
+    assert desk.attempt(other)["status"] == "finished"
+    assert desk.attempt(run_id)["resolved"] == began
+    assert desk.run(run_id)["status"] == "finished"
+    assert began["student"] == began["teacher"] == str(desk.folder(other) / "step-000001")
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("run-nowhere", "there is no run run-nowhere"),
+        ("{bare}", "{bare} has no checkpoint yet"),
+        ("{other}@7", "{other} has no checkpoint of step 7; it has {other}@1, {other}@2"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_named(desk, reference, text):
+    other, bare = desk.queue(steps=2), desk.queue()
+    desk.attempt(other)
+    names = {"other": other, "bare": bare}
+    run = desk.attempt(desk.queue(teacher=reference.format(**names)))
+    assert (run["status"], run["error_kind"]) == ("failed", "missing model")
+    assert text.format(**names) in run["error_text"]
+    assert run["error_text"].startswith("teacher.model: ")
+
+
+def test_a_damaged_reference_is_refused(desk):
+    other = desk.queue(steps=1)
+    desk.attempt(other)
+    change_a_byte(desk.folder(other) / "step-000001" / "model.safetensors")
+    run = desk.attempt(desk.queue(student={"model": other}))
+    assert (run["status"], run["error_kind"]) == ("failed", "damaged checkpoint")
+    assert "model.safetensors was changed since it was saved" in run["error_text"]
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(2, 40)[None]).logits
+
+
+def test_an_adapters_checkpoint_is_its_model_with_the_adapter(desk, tmp_path):
+    base = desk.place / "student"
+    other = desk.queue(student={"lora": LORA}, steps=2)
+    assert desk.attempt(other)["status"] == "finished"
+    folder = desk.folder(other) / "step-000002"
+    targets = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)  # whatever the process's order of sets
+    adapted = logits(load_adapter(load_model(base, where="x"), folder))
+    assert (adapted - logits(load_model(base, where="x"))).abs().max() > 0.1
+    np.testing.assert_allclose(logits(load_model(folder, where="x")), adapted, atol=1e-4)
+    # One adapter upon the other, resumed; then as a teacher, and merged by `opd save`
+    second = desk.queue(student={"model": other, "lora": LORA}, steps=2)
+    desk.attempt(second, after(CheckpointEvent, 1))
+    assert desk.attempt(second)["status"] == "finished"
+    both = logits(load_model(desk.folder(second) / "step-000002", where="x"))
+    assert (both - adapted).abs().max() > 0.1
+    assert desk.attempt(desk.queue(teacher=second, steps=1))["status"] == "finished"
+    arguments = ["save", second, "--merge", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*arguments, "--data-dir", str(desk.data_dir)])
+    assert done.exit_code == 0, done.output
+    np.testing.assert_allclose(logits(load_model(tmp_path / "out", where="x")), both, atol=1e-4)
+
+
+def test_all_weights_are_trained_on_from_an_adapters_checkpoint(desk, tmp_path):
+    other = desk.queue(student={"lora": LORA}, steps=1)
+    desk.attempt(other)
+    run_id, twin = twins(desk, tmp_path, student={"model": other}, steps=2)
+    assert desk.attempt(run_id)["status"] == "finished"
+    assert twin.attempt(run_id, after(CheckpointEvent, 1))["status"] == "failed"
+    assert twin.attempt(run_id)["status"] == "finished"
+    weights = [
+        load_file(d.folder(run_id) / "step-000002" / "model.safetensors") for d in (desk, twin)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

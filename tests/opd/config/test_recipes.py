@@ -1,0 +1,73 @@
+"""The recipes: each is valid, says what it takes, passes the doctor, and the bundled ones learn."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opd.config.recipes import Recipe, recipe, recipes
+from opd.config.run import check_inputs, parse
+from opd.doctor.examine import static
+from opd.doctor.findings import Finding, healthy
+from opd.doctor.memory import estimate
+from opd.training.trainer import Training
+from opd.types import EvaluationEvent
+
+ALL = [pytest.param(r, id=r.name) for r in recipes()]
+BUNDLED = [p for p in ALL if p.values[0].name.startswith("demo-")]
+STATED = re.compile(r"[Tt]akes about ([\d.]+) GB of")
+
+
+@pytest.mark.parametrize("found", ALL)
+def test_it_is_valid_and_described(found: Recipe) -> None:
+    config = check_inputs(parse(found.config))
+    assert config.name == found.name
+    assert 5 < len(found.title) < 70 and not found.title.endswith(".")
+    assert found.description.endswith(".")
+
+
+@pytest.mark.parametrize("found", [p for p in ALL if p.values[0].name != "demo"])
+def test_it_says_how_much_memory_it_takes(found: Recipe) -> None:
+    stated = STATED.search(found.description)
+    assert stated is not None, "Takes about N GB of memory"
+    memory = estimate(parse(found.config))
+    assert memory.unknown == []
+    assert float(stated[1]) == round(memory.device / 1e9, 1)
+
+
+def test_the_one_for_24_gb_leaves_room() -> None:
+    found = estimate(parse(recipe("qwen3-8b-coach-24gb").config))
+    assert found.device * 1.15 < 24e9
+
+
+@pytest.mark.parametrize("found", ALL)
+def test_the_doctor_finds_nothing_wrong_without_a_network(
+    found: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the static part used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    findings = list(static(parse(found.config), lambda _: None))
+    assert healthy(findings)
+    assert [f.code for f in findings if f.severity == "warning" and not _of_machine(f)] == []
+
+
+def _of_machine(finding: Finding) -> bool:
+    return finding.code.startswith("memory")
+
+
+@pytest.mark.parametrize("found", BUNDLED)
+def test_a_bundled_one_learns(found: Recipe, tmp_path: Path) -> None:
+    """The first steps of it, with fewer prompts to evaluate."""
+    changes = {"steps": 6, "evaluation": {"prompts": 64, "temperatures": [1.0]}}
+    config = parse({**found.config, **changes, "threads": 1})
+    scores = [
+        event.scores[0].value
+        for event in Training(config, tmp_path).events()
+        if isinstance(event, EvaluationEvent) and event.scores
+    ]
+    assert scores[-1] > scores[0] + 0.1

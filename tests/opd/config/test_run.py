@@ -1,0 +1,171 @@
+"""One model behind YAML, form and command line: bounds, unknown keys, overrides, round trips."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opd.config.recipes import recipe, recipes
+from opd.config.run import (
+    MAX_YAML_BYTES,
+    VISIBLE_FIELDS,
+    RunConfig,
+    check_inputs,
+    load_yaml,
+    parse,
+    read_file,
+    to_yaml,
+    with_overrides,
+)
+from opd.errors import ConfigError, UserError
+
+
+def problems(data):
+    with pytest.raises(ConfigError) as caught:
+        parse(data)
+    return {p["field"]: p["message"] for p in caught.value.problems}
+
+
+def test_misspelt_key_is_named_with_what_was_meant():
+    assert "did you mean steps?" in problems({"stepps": 3})["stepps"]
+    assert "learning_rate" in problems({"optimizer": {"learning_rat": 1}})["optimizer.learning_rat"]
+
+
+def test_bad_values_name_field_value_and_limit():
+    message = problems({"steps": -5})["steps"]
+    assert "-5" in message
+    assert "1" in message
+    assert "nan" in problems({"sampling": {"temperature": math.nan}})["sampling.temperature"]
+    assert problems({"device": "tpu"}).keys() == {"device"}
+    assert problems({"objective": {"clip": 0.2}}).keys() == {"objective.clip"}
+    assert problems([1]) and problems("text")
+    assert problems({"optimizer": {"learning_rate": 1e308}}).keys() == {"optimizer.learning_rate"}
+
+
+def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "config.json").write_text("{}")
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    config = parse(
+        {
+            "student": "/no/such/folder",
+            "teacher": str(tmp_path / "pickled"),
+            "prompts": {"source": f"{tmp_path}/no.jsonl", "eval_source": "none.jsonl"},
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(config)
+    found = {p["field"]: p["message"] for p in caught.value.problems}
+    assert "/no/such/folder" in found["student.model"]
+    assert "pytorch_model.bin" in found["teacher.model"]
+    assert "no.jsonl" in found["prompts.source"]
+    assert "none.jsonl" in found["prompts.eval_source"]
+    check_inputs(parse({"student": "some/hub-id"}))
+    check_inputs(parse({}))
+
+
+def test_messages_speak_plainly():
+    assert problems({"device": "tpu"})["device"] == "must be auto, cpu, cuda or cuda:N (got 'tpu')"
+    assert problems({"steps": 1e99})["steps"].startswith("must be a whole number")
+
+
+def test_short_forms():
+    config = parse(
+        {"student": "a/b", "teacher": "c", "prompts": "p.jsonl", "objective": "policy_gradient"}
+    )
+    assert (config.student.model, config.teacher.model) == ("a/b", "c")
+    assert (config.prompts.source, config.objective.name) == ("p.jsonl", "policy_gradient")
+
+
+def test_overrides():
+    data = with_overrides(
+        {"student": "a/b", "steps": 3},
+        [
+            "steps=7",
+            "student.lora.rank=8",
+            "optimizer.learning_rate=1e-4",
+            "evaluation.temperatures=[0.5]",
+            "name=run 3",
+        ],
+    )
+    config = parse(data)
+    assert config.steps == 7
+    assert config.student.model == "a/b"
+    assert config.student.lora.rank == 8
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.evaluation.temperatures == [0.5]
+    assert config.name == "run 3"
+    for bad in ("steps", "=3", "a=[1"):
+        with pytest.raises(UserError, match="--set"):
+            with_overrides({}, [bad])
+
+
+def test_overrides_leave_the_original_alone():
+    data = {"optimizer": {"learning_rate": 1.0}}
+    with_overrides(data, ["optimizer.learning_rate=0.5"])
+    assert data == {"optimizer": {"learning_rate": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "- 1",
+        "just text",
+        "a: &x [1]\nb: *x",
+        "\x00",
+        "!!python/object/apply:os.system ['id']",
+        "[" * 5000,
+        "a: 1\n" * MAX_YAML_BYTES,
+    ],
+)
+def test_bad_yaml_is_refused_in_words(text):
+    with pytest.raises(UserError):
+        load_yaml(text)
+
+
+def test_unreadable_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_file(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UserError, match="UTF-8"):
+        read_file(tmp_path / "bytes.yaml")
+
+
+@given(
+    steps=st.integers(1, 10**6),
+    rate=st.floats(1e-9, 1, exclude_min=True),
+    name=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=200),
+)
+def test_yaml_round_trip(steps, rate, name):
+    config = parse({"steps": steps, "name": name, "optimizer": {"learning_rate": rate}})
+    assert parse(load_yaml(to_yaml(config))) == config
+    assert parse(load_yaml(to_yaml(config, only_set=False))) == config
+
+
+def test_every_recipe_is_valid_and_described():
+    names = [r.name for r in recipes()]
+    assert names == ["demo", *sorted(n for n in names if n != "demo")]
+    for found in recipes():
+        parse(found.config)
+        assert found.title
+        assert found.description
+    with pytest.raises(UserError, match="demo"):
+        recipe("no-such-recipe")
+
+
+def test_every_field_has_help():
+    def check(model, path=""):
+        for name, field in model.model_fields.items():
+            nested = [
+                a
+                for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if hasattr(a, "model_fields")
+            ]
+            assert field.description or nested, path + name
+            for inner in nested:
+                check(inner, f"{path}{name}.")
+
+    check(RunConfig)
+    assert len(VISIBLE_FIELDS) <= 6

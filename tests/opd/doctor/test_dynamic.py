@@ -1,0 +1,271 @@
+"""The doctor's dynamic part: every finding is provoked on models that are really loaded."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from opd.config.run import RunConfig, parse
+from opd.data.prompts import load_prompts
+from opd.doctor import dynamic as dynamic_checks
+from opd.doctor.agreement import check_rehearsal
+from opd.doctor.dynamic import dynamic
+from opd.doctor.findings import Finding
+from opd.doctor.rehearsal import Rehearsal, rehearse, stop_probabilities
+from opd.errors import UserError
+from opd.models.load import context_of
+from opd.training.loading import Loaded, Outside, load
+from tests.support.logprobs_server import LogprobsServer
+from tests.support.tiny_models import save_model
+
+torch.set_num_threads(1)
+EOS, UNK = 1, 2
+Change = Callable[[Loaded], Any]
+
+
+def rehearsal_of(config: RunConfig, change: Change = lambda _: None) -> Rehearsal:
+    loaded = load(config, None, Outside())
+    change(loaded)
+    prompts = load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
+    return rehearse(config, loaded, prompts.train[:6], Outside())
+
+
+def codes(findings: Sequence[Finding]) -> dict[str, Finding]:
+    return {f.code: f for f in findings}
+
+
+def rehearsed(change: Change = lambda _: None, **settings: Any) -> dict[str, Finding]:
+    rehearsal = rehearsal_of(parse(settings), change)
+    found = codes(list(check_rehearsal(rehearsal)))
+    rehearsal.loaded.close()
+    return found
+
+
+def whole(config: RunConfig, outside: Outside | None = None) -> dict[str, Finding]:
+    return codes(list(dynamic(config, outside or Outside())))
+
+
+def bundled_with(folder: Path, name: str, *, eos: int, swap: bool = False) -> str:
+    """A copy of a bundled model that names another end; `swap` makes it give that one as well."""
+    shutil.copytree(str(resources.files("opd") / "bundled" / name), folder)
+    for file in ("generation_config.json", "config.json"):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": eos}))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<unk>"}))
+    if swap:
+        weights = load_file(folder / "model.safetensors")
+        table = weights["model.embed_tokens.weight"]
+        table[[EOS, eos]] = table[[eos, EOS]].clone()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)
+
+
+def test_the_bundled_pair_is_in_order_and_timed() -> None:
+    told: list[str] = []
+    found = whole(parse({}), Outside(told.append))
+    assert {c for c, f in found.items() if f.severity != "ok"} == {"reward", "time"}
+    assert {"zero-kl", "sampler-gap", "cut-off", "stop-agrees", "first-token", "agreement"} < set(
+        found
+    )
+    assert found["zero-kl"].evidence["largest"] < 1e-4
+    assert found["time"].evidence["flops_per_step"] > 1e9
+    [stop] = found["stop-agrees"].evidence["ids"]
+    assert stop["id"] == "1 (<eos>)" and stop["student"] > 0.9 and stop["teacher"] > 0.9
+    assert "the student answers 8 prompts" in told
+    json.dumps([f.as_dict() for f in found.values()])
+
+
+def test_what_is_measured_are_the_models_own_probabilities() -> None:
+    rehearsal = rehearsal_of(parse({}))
+    stops = stop_probabilities(rehearsal)
+    assert stops is not None and stops.ids == (EOS,)
+    for span, record in zip(stops.spans, rehearsal.records, strict=True):
+        assert record.completion_ids[-1] == EOS
+        assert record.student_logprobs is not None and record.teacher_logprobs is not None
+        for mine, logprobs in (
+            (stops.student, record.student_logprobs),
+            (stops.teacher, record.teacher_logprobs),
+        ):
+            assert mine[span.stop - 1, 0] == pytest.approx(np.exp(logprobs[-1]), abs=1e-5)
+
+
+def test_a_teacher_that_ends_with_another_id(tmp_path: Path) -> None:
+    teacher = bundled_with(tmp_path / "t", "teacher", eos=UNK, swap=True)
+    found = rehearsed(teacher=teacher)["stop-disagrees"]
+    assert found.severity == "warning"
+    assert "1 (<eos>)" in found.text and "2 (<unk>)" in found.text
+    assert "2 (<unk>)" in found.advice
+    by_id = {e["id"]: e for e in found.evidence["ids"]}
+    assert by_id["1 (<eos>)"]["teacher"] < 1e-3 and by_id["1 (<eos>)"]["student"] > 0.5
+    assert by_id["2 (<unk>)"]["teacher"] > 0.5
+
+
+def test_a_student_that_cannot_stop_where_the_teacher_would(tmp_path: Path) -> None:
+    """It writes the teacher's end and goes on: the answers run to the limit."""
+    student = bundled_with(tmp_path / "s", "student", eos=UNK)
+    found = rehearsed(student=student)
+    assert found["stop-missing"].severity == "warning"
+    assert "1 (<eos>)" in found["stop-missing"].advice
+    assert found["cut-off"].severity == "warning"
+
+
+def test_answers_that_are_cut_off() -> None:
+    found = rehearsed(sampling={"max_new_tokens": 4})
+    assert found["cut-off"].severity == "warning" and found["cut-off"].evidence["share"] == 1
+    assert found["stop-agrees"].severity == "info"
+
+
+def test_a_long_limit_is_cut_here_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opd.doctor.rehearsal.LONGEST", 5)
+    found = rehearsed()["cut-off"]
+    assert found.severity == "info" and "the run allows 64" in found.text
+
+
+def test_a_model_that_draws_random_numbers_disagrees_with_itself() -> None:
+    def noisy(loaded: Loaded) -> None:
+        def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            return output + 0.1 * torch.randn_like(output)
+
+        loaded.pair.student.get_decoder().norm.register_forward_hook(hook)
+
+    found = rehearsed(noisy)
+    assert found["zero-kl"].severity == "error"
+    assert found["zero-kl"].evidence["largest"] > 1e-3
+    assert found["sampler-gap"].severity == "warning"
+
+
+def test_a_gap_between_sampler_and_trainer() -> None:
+    rehearsal = rehearsal_of(parse({}))
+    shifted = [
+        replace(w, sample=replace(w.sample, sampler_logprobs=w.sample.sampler_logprobs - 1))
+        for w in rehearsal.written
+    ]
+    found = codes(list(check_rehearsal(replace(rehearsal, written=shifted))))["sampler-gap"]
+    assert found.severity == "warning"
+    assert found.evidence["mean"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("objective", "severity"), [("reverse_kl", "info"), ("grpo", "warning")])
+def test_a_grader_that_finds_nothing_right(objective: str, severity: str) -> None:
+    prompts = {"grader": "regex", "answer_pattern": "never"}
+    found = rehearsed(prompts=prompts, objective=objective)["reward"]
+    assert found.severity == severity and found.evidence["score"] == 0
+    assert len(found.evidence["examples"]) == 2
+
+
+def test_a_first_token_of_another_format() -> None:
+    rehearsal = rehearsal_of(parse({}))
+    records = []
+    for record in rehearsal.records:
+        assert record.reverse_kl is not None
+        kl = record.reverse_kl.copy()
+        kl[0] = 9
+        records.append(replace(record, reverse_kl=kl))
+    found = codes(list(check_rehearsal(replace(rehearsal, records=records))))["first-token"]
+    assert found.severity == "warning" and found.evidence["mean"] == 9
+    assert "chat templates" in found.advice
+
+
+def test_a_privileged_teacher_may_begin_otherwise() -> None:
+    found = rehearsed(teacher={"kind": "self", "prompt": "{prompt} 1 2 3"})
+    assert found["first-token"].severity in ("ok", "info")
+
+
+def test_models_that_are_far_apart(tmp_path: Path) -> None:
+    folders = [save_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    found = rehearsed(
+        student=folders[0],
+        teacher=folders[1],
+        sampling={"max_new_tokens": 12},
+    )["agreement"]
+    assert found.severity == "warning"
+    assert found.evidence["overlap"] < 0.25 or found.evidence["ruled_out_share"] > 0.2
+
+
+def test_a_model_is_its_own_best_teacher() -> None:
+    found = rehearsed(teacher="bundled/student")["agreement"].evidence
+    assert found["overlap"] == 1
+    assert found["teacher_on_student_tokens"] > 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_with_its_own_start(dtype: str) -> None:
+    student = {"model": "bundled/student", "dtype": dtype, "lora": {"rank": 2}}
+    found = rehearsed(student=student, teacher={"kind": "self"})
+    assert found["zero-kl"].severity == "ok"
+    assert found["sampler-gap"].severity == "ok"
+    assert found["agreement"].evidence["overlap"] > 0.99
+
+
+def test_routes_each_have_their_teacher(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    lines = [{"prompt": f"Ann has {n} 1", "topic": "ab"[n % 2]} for n in range(8)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    teacher = {"route_by": "topic", "routes": {"a": {"kind": "self"}}}
+    found = rehearsed(teacher=teacher, prompts=str(path), sampling={"max_new_tokens": 16})
+    assert found["zero-kl"].severity == "ok"
+    assert {"agreement", "first-token"} < set(found)
+
+
+def test_without_a_teacher_there_is_nothing_to_compare() -> None:
+    found = rehearsed(objective="grpo", teacher={"kind": "none"})
+    assert set(found) == {"zero-kl", "sampler-gap", "cut-off", "reward"}
+
+
+def test_what_loading_refuses_is_a_finding(tmp_path: Path) -> None:
+    unreachable = {"kind": "remote", "url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}
+    found = whole(parse({"teacher": unreachable, "objective": "policy_gradient"}))
+    assert list(found) == ["models-refused"]
+    assert found["models-refused"].severity == "error"
+
+
+def test_a_server_is_compared_by_what_it_gives(tmp_path: Path) -> None:
+    folders = [save_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    with LogprobsServer(Path(folders[1])) as server:
+        teacher = {"kind": "remote", "url": server.url, "model": server.name, "top_k": 8}
+        found = rehearsed(
+            student=folders[0],
+            teacher=teacher,
+            objective="policy_gradient",
+            sampling={"max_new_tokens": 8},
+        )
+    assert found["agreement"].evidence["tokens"] > 0
+    assert "first-token" not in found, "it gives no whole distribution"
+
+
+@pytest.mark.parametrize("where", ["load", "rehearse"])
+def test_a_lack_of_memory_is_a_finding(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dynamic_checks, where, fail)
+    found = whole(parse({}))
+    assert found["out-of-memory"].severity == "error"
+
+
+def test_an_error_on_the_way_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise UserError("has no field 'x'", where="teacher.prompt")
+
+    monkeypatch.setattr(dynamic_checks, "rehearse", fail)
+    assert whole(parse({}))["rehearsal-refused"].text == "teacher.prompt: has no field 'x'"
+
+
+def test_it_stops_when_nobody_asks_any_more() -> None:
+    assert whole(parse({}), Outside(stop=lambda: True)) == {}
+
+
+def test_a_graphics_card_is_measured_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dynamic_checks, "_free", lambda config: (1e6, 24e9))
+    assert whole(parse({}))["memory-device"].severity == "error"

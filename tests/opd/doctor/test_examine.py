@@ -1,0 +1,312 @@
+"""The doctor's static part: every finding is provoked on tiny models, without a network."""
+
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opd.config.run import parse
+from opd.doctor import machine
+from opd.doctor import settings as settings_checks
+from opd.doctor.examine import examine, report, static
+from opd.doctor.findings import Finding, healthy, quoted, size, worst_first
+from opd.doctor.machine import check_device
+from opd.doctor.memory import Estimate, Part
+from opd.training.loading import Outside
+from tests.support.tiny_models import save_model, tokenizer
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<no-think>{% endif %}<assistant>"
+)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks for the network fails the test."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the static part used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def look(**settings: Any) -> dict[str, Finding]:
+    """The static findings by code; the worst where there are several of one code."""
+    found = worst_first(static(parse(settings), lambda _: None))
+    return {f.code: f for f in reversed(found)}
+
+
+def chat_folder(folder: Path, template: str | None = TEMPLATE, **options: Any) -> str:
+    name = save_model(folder, **options)
+    made = tokenizer()
+    made.chat_template = template
+    made.save_pretrained(folder)
+    return name
+
+
+def rows(path: Path, *items: dict[str, Any]) -> str:
+    path.write_text("\n".join(json.dumps(item) for item in items))
+    return str(path)
+
+
+def test_the_bundled_pair_is_in_order() -> None:
+    found = look()
+    assert set(found) == {"tokenizer-same", "stops-same", "prompts-fit", "memory"}
+    assert {f.severity for f in found.values()} == {"ok"}
+    assert found["prompts-fit"].evidence["longest"] < 64
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "settings"),
+    [
+        ("learning-rate", "warning", {"optimizer": {"learning_rate": 0.1}}),
+        (
+            "learning-rate",
+            "warning",
+            {"student": {"lora": {}}, "optimizer": {"learning_rate": 0.01}},
+        ),
+        (
+            "learning-rate",
+            "warning",
+            {"student": {"lora": {}}, "optimizer": {"learning_rate": 1e-7}},
+        ),
+        ("learning-rate", "warning", {"student": "Qwen/Qwen3-8B", "teacher": "Qwen/Qwen3-8B"}),
+        ("warmup", "warning", {"steps": 5, "optimizer": {"warmup_steps": 5}}),
+        ("temperature", "warning", {"sampling": {"temperature": 0.1}}),
+        ("group-size", "warning", {"objective": "grpo", "sampling": {"group_size": 2}}),
+        ("sft-on-own-samples", "warning", {"objective": "sft", "sampling": {"source": "student"}}),
+        ("nothing-to-learn", "warning", {"teacher": {"kind": "self"}}),
+        ("nothing-to-learn", "warning", {"student": "bundled/teacher"}),
+        ("few-evaluation-prompts", "info", {"evaluation": {"prompts": 10}}),
+        ("not-downloaded", "info", {"teacher": "nobody/has-this"}),
+        ("memory-unknown", "info", {"teacher": "nobody/has-this"}),
+        ("model-of-a-run", "info", {"student": "run-abcdefgh"}),
+        ("data-not-read", "info", {"prompts": "openai/gsm8k"}),
+        ("model-refused", "error", {"teacher": "/no/such/folder"}),
+        ("memory-refused", "error", {"teacher": "/no/such/folder"}),
+        ("prompts-refused", "error", {"sampling": {"max_new_tokens": 510}}),
+        ("prompts-refused", "error", {"prompts": "/no/such/file.jsonl"}),
+        (
+            "memory",
+            "error",
+            {
+                "device": "cpu",
+                "sampling": {"batch_size": 4096, "max_new_tokens": 400, "prompts_per_step": 4096},
+                "student": "Qwen/Qwen3-8B",
+            },
+        ),
+    ],
+)
+def test_what_seldom_does_what_is_wanted(
+    code: str, severity: str, settings: dict[str, Any]
+) -> None:
+    found = look(**settings)[code]
+    assert found.severity == severity
+    assert found.title and found.text
+    assert found.advice or severity == "info" or "refused" in code
+    json.dumps(found.as_dict())
+
+
+def test_a_privileged_self_teacher_has_something_to_teach() -> None:
+    found = look(teacher={"kind": "self", "prompt": "{prompt} ( {answer} )"})
+    assert "nothing-to-learn" not in found
+    assert found["teacher-prompt"].severity == "ok"
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"),
+    [
+        ("bitsandbytes", {"teacher": {"quantize": "int4"}}),
+        ("bitsandbytes", {"optimizer": {"name": "adamw_8bit"}}),
+        ("lm_eval", {"evaluation": {"lm_eval": ["gsm8k"]}}),
+        ("math_verify", {"prompts": {"grader": "math"}}),
+    ],
+)
+def test_missing_extras_are_named_with_the_command(
+    module: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "missing-extra" not in look(**settings)
+    monkeypatch.setattr(settings_checks, "find_spec", lambda name: None)
+    found = look(**settings)["missing-extra"]
+    assert found.severity == "error" and "pip install" in found.advice
+    assert found.evidence["module"] == module
+
+
+def test_swapped_strings_of_two_ids_are_an_error(tmp_path: Path) -> None:
+    student, teacher = save_model(tmp_path / "s"), save_model(tmp_path / "t")
+    path = Path(teacher) / "tokenizer.json"
+    data = json.loads(path.read_text())
+    vocabulary = data["model"]["vocab"]
+    a, b = (next(t for t, i in vocabulary.items() if i == n) for n in (40, 41))
+    vocabulary[a], vocabulary[b] = 41, 40
+    path.write_text(json.dumps(data))
+    found = look(student=student, teacher=teacher)["tokenizer-differs"]
+    assert found.severity == "error"
+    assert found.evidence["different"] == 2
+    assert found.evidence["examples"][0] == {"id": 40, "student": a, "teacher": b}
+
+
+def test_padded_vocabularies_are_cut(tmp_path: Path) -> None:
+    student = save_model(tmp_path / "s", vocab=310)
+    teacher = save_model(tmp_path / "t", vocab=330)
+    found = look(student=student, teacher=teacher)["vocabulary-sliced"]
+    assert found.evidence == {"student": 310, "teacher": 330, "shared": 310}
+
+
+@pytest.mark.parametrize(("theirs", "severity"), [([5], "info"), ([0, 5], "info"), ([0], "ok")])
+def test_stop_ids_of_both_are_compared(tmp_path: Path, theirs: list[int], severity: str) -> None:
+    student = save_model(tmp_path / "s", eos=[0])
+    teacher = save_model(tmp_path / "t", eos=theirs)
+    found = look(student=student, teacher=teacher)
+    code = "stops-same" if severity == "ok" else "stops-differ"
+    assert found[code].severity == severity
+    assert found[code].evidence["student"] == ["0 (<eos>)"]
+
+
+def test_a_teacher_with_another_end_is_a_warning(tmp_path: Path) -> None:
+    """As a base student and a chat teacher: neither's generation settings name the other's id."""
+    student, teacher = save_model(tmp_path / "s", eos=[0]), save_model(tmp_path / "t", eos=[1])
+    path = Path(teacher) / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<pad>"}))
+    found = look(student=student, teacher=teacher)["stops-differ"]
+    assert found.severity == "warning"
+    assert found.evidence == {"student": ["0 (<eos>)"], "teacher": ["1 (<pad>)"]}
+    assert "1 (<pad>)" in found.text and "sampling.stop_ids" in found.advice
+
+
+def test_a_student_without_any_end_is_an_error(tmp_path: Path) -> None:
+    student = save_model(tmp_path / "s")
+    for name in ("generation_config.json", "config.json", "tokenizer_config.json"):
+        path = Path(student) / name
+        data = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in data.items() if "eos" not in k}))
+    assert look(student=student, teacher=student)["no-stop"].severity == "error"
+
+
+def test_chat_templates_are_rendered_and_compared(tmp_path: Path) -> None:
+    student = chat_folder(tmp_path / "s")
+    same, other = chat_folder(tmp_path / "t"), chat_folder(tmp_path / "o", "{{ messages }}:")
+    prompts = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"{n}?"} for n in range(4)])}
+    chat = {**prompts, "chat": True, "system": "Be brief."}
+    found = look(student=student, teacher=same, prompts=chat)
+    assert found["chat-template-same"].evidence["text"].startswith("<system>Be brief.<user>")
+    found = look(student=student, teacher=other, prompts=chat)
+    assert found["chat-template-differs"].severity == "warning"
+    assert found["chat-template-differs"].evidence["teacher"].endswith(":")
+    bare = save_model(tmp_path / "b")
+    assert look(student=student, teacher=bare, prompts=chat)["no-chat-template"].severity == (
+        "warning"
+    )
+    assert look(student=bare, teacher=same, prompts=chat)["no-chat-template"].severity == "error"
+    assert look(student=student, teacher=same, prompts=prompts)["plain-prompts"].severity == "info"
+
+
+def test_the_thinking_switch(tmp_path: Path) -> None:
+    student = chat_folder(tmp_path / "s")
+    source = rows(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "b"})
+
+    def thinking(switch: bool | None, template: str = TEMPLATE) -> dict[str, Finding]:
+        folder = chat_folder(tmp_path / "t", template)
+        prompts = {"source": source, "chat": True, "thinking": switch}
+        return look(student=folder, teacher=student, prompts=prompts)
+
+    assert thinking(None)["thinking-room"].severity == "warning"
+    assert "thinking-room" in thinking(True)
+    assert "thinking-room" not in thinking(False)
+    assert thinking(True, "{{ messages }}")["thinking-ignored"].severity == "warning"
+
+
+def test_prompts_longer_than_the_context(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "s", "gpt2")
+    source = rows(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "many words " * 200})
+    found = look(student=folder, teacher=folder, prompts=source)["prompts-refused"]
+    assert "context leaves room for 192" in found.text
+
+
+def test_what_teachers_are_shown(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "s", "gpt2")
+    source = rows(tmp_path / "p.jsonl", *[{"prompt": "a", "hint": "b " * n} for n in (1, 200)])
+
+    def shown(template: str) -> dict[str, Finding]:
+        teacher = {"kind": "self", "prompt": template}
+        return look(
+            student=folder,
+            teacher=teacher,
+            prompts={"source": source, "count": 9},
+            evaluation={"prompts": 1},
+        )
+
+    assert shown("{prompt}: {hnt}")["teacher-prompt-refused"].severity == "error"
+    assert "hnt" in shown("{prompt}: {hnt}")["teacher-prompt-refused"].text
+    assert shown("{prompt}?")["teacher-prompt"].evidence["example"] == "'a?'"
+    long = shown("{prompt} {hint} {hint} {hint}" + " more" * 100)
+    assert long["teacher-prompt-long"].severity == "error"
+
+
+def test_routes_are_compared_with_the_rows(tmp_path: Path) -> None:
+    source = rows(
+        tmp_path / "p.jsonl", *[{"prompt": "Ann", "topic": t} for t in ("a", "a", "b", "c")]
+    )
+
+    def routed(by: str, names: str) -> dict[str, Finding]:
+        routes = dict.fromkeys(names, "bundled/teacher")
+        return look(teacher={"route_by": by, "routes": routes}, prompts=source)
+
+    assert routed("topic", "a")["routes"].severity == "ok"
+    assert routed("topic", "az")["route-unused"].title == "No prompt goes to z"
+    assert routed("subject", "a")["route-field"].severity == "error"
+
+
+def test_the_gpu_is_compared_with_the_estimate() -> None:
+    estimate = Estimate([Part("weights", 10e9, ""), Part("activations", 5e9, "", "update")])
+    assert check_device(estimate, 80e9, 80e9).severity == "ok"
+    assert check_device(estimate, 16e9, 24e9).severity == "warning"
+    assert check_device(estimate, 8e9, 24e9).severity == "error"
+
+
+def test_a_run_for_a_gpu_is_measured_when_its_models_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "_gpus", lambda: True)
+    found = look()
+    assert found["memory-device"].severity == "info" and "memory" not in found
+    offloaded = look(teacher={"model": "Qwen/Qwen3-8B", "offload": True})
+    assert "of the host's memory" in offloaded["memory-device"].text
+
+
+def test_too_little_memory_is_a_warning_before_it_is_hopeless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    little = SimpleNamespace(available=10e6, total=24e9)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: little)
+    found = look()["memory"]
+    assert found.severity == "warning" and "student.lora" in found.advice
+
+
+def test_an_error_ends_the_examination_before_models_are_loaded() -> None:
+    told: list[str] = []
+    config = parse({"teacher": "/no/such/folder"})
+    found = list(examine(config, models=True, outside=Outside(told.append)))
+    assert not healthy(found)
+    assert not any(text.startswith("loading") for text in told)
+
+
+def test_the_report_is_plain_and_worst_first() -> None:
+    config = parse({"optimizer": {"learning_rate": 0.5}})
+    found = report(config, list(static(config, lambda _: None)))
+    assert json.loads(json.dumps(found)) == found
+    assert found["ok"] is True
+    assert [f["severity"] for f in found["findings"]][:2] == ["warning", "ok"]
+    assert found["memory"]["device"] > 0
+    broken = parse({"teacher": "/no/such/folder"})
+    assert report(broken, [])["memory"] is None
+
+
+def test_figures_and_texts_in_words() -> None:
+    assert [size(n) for n in (2.5e10, 3.4e6, 900)] == ["25.0 GB", "3.4 MB", "0.9 kB"]
+    assert quoted("a\n" * 200).endswith("…'") and "\n" not in quoted("a\nb")

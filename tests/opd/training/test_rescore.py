@@ -1,0 +1,60 @@
+"""Scoring completions that somebody else wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from opd.errors import UserError
+from opd.models.load import Pair, load_pair
+from opd.training.rescore import CHUNK, score_rollouts
+from opd.types import Rollout
+from tests.opd.interchange.test_jsonl import read_rollouts, written
+from tests.support.tiny_models import save_model
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("models")
+    student = save_model(folder / "student", seed=1)
+    teacher = save_model(folder / "teacher", seed=2)
+    return load_pair(student, teacher, device=torch.device("cpu"))
+
+
+def scored(pair: Pair, path: Path, *lines: Any) -> list[Rollout]:
+    source = read_rollouts(written(path / "in.jsonl", *lines))
+    return list(score_rollouts(pair, source, temperature=None, top_k=2))
+
+
+def test_tokens_given_as_texts_are_scored_as_the_text_they_join_to(
+    pair: Pair, tmp_path: Path
+) -> None:
+    tokens = {"prompt_tokens": ["The te", "acher"], "completion_tokens": [" reads", " it"]}
+    own, text = scored(
+        pair,
+        tmp_path,
+        {**tokens, "sampler_logprobs": [-1, -2], "mask": [0, 1]},
+        {"prompt": "The teacher", "completion": " reads it"},
+    )
+    assert own.prompt_ids.tolist() == text.prompt_ids.tolist()
+    assert own.record.completion_ids.tolist() == text.record.completion_ids.tolist()
+    np.testing.assert_array_equal(own.record.student_logprobs, text.record.student_logprobs)
+    assert own.record.sampler_logprobs is None  # it was about other tokens
+    assert own.record.mask is not None and own.record.mask.all()
+
+
+def test_mask_and_sampler_are_kept(pair: Pair, tmp_path: Path) -> None:
+    ids = {"prompt_token_ids": [5, 6], "completion_token_ids": [7, 8]}
+    [found] = scored(pair, tmp_path, {**ids, "mask": [0, 1], "sampler_logprobs": [-1, -2]})
+    assert found.record.mask is not None and found.record.mask.tolist() == [0, 1]
+    assert found.record.sampler_logprobs is not None
+    assert found.record.sampler_logprobs.tolist() == [-1, -2]
+
+
+def test_a_bad_rollout_is_named_by_its_number_in_the_file(pair: Pair, tmp_path: Path) -> None:
+    good = {"prompt_token_ids": [5], "completion_token_ids": [7]}
+    bad = {"prompt_token_ids": [5], "completion_token_ids": [999]}
+    with pytest.raises(UserError, match=rf"rollout {CHUNK + 2} .*token id 999 is outside"):
+        scored(pair, tmp_path, *[good] * (CHUNK + 1), bad)

@@ -1,0 +1,222 @@
+"""One update against plain autograd in float64: pieces, micro-batches, padding and masks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from opd.config.run import parse
+from opd.data.prompts import Prompt
+from opd.models.forward import spans
+from opd.models.load import load_pair
+from opd.sampling.sample import NEVER, Sample
+from opd.teachers.local import LocalTeacher
+from opd.teachers.routing import Panel
+from opd.training.rollouts import Written
+from opd.training.scoring import reader_of
+from opd.training.update import Clock, Learner, learning_rate, update
+from tests.support import tiny_models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=tiny_models.KINDS)
+def folders(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    return [
+        tiny_models.save_model(root / name, request.param, seed=seed, vocab=vocab)
+        for name, seed, vocab in (("student", 0, 310), ("teacher", 1, 320))
+    ]
+
+
+def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective):
+    """Plain gradient descent with rate 1: the weights' change is the gradient."""
+    config = parse(
+        {
+            "objective": objective,
+            "sampling": {"group_size": 2, "temperature": 0.7},
+            "optimizer": {"max_grad_norm": 1e6, "micro_batch_tokens": micro_batch_tokens},
+        }
+    )
+    pair = load_pair(*folders, device=CPU)
+    if pair.pairs_per_token:  # prompts are shared wherever they can be
+        pair = replace(pair, pairs_per_token=1e9)
+    pair.student.double()
+    pair.teacher.double()
+    teacher = LocalTeacher(pair.teacher, reader_of(pair))
+    return Learner(
+        pair,
+        torch.optim.SGD(pair.student.parameters(), lr=1.0),
+        config,
+        Panel({"": teacher}, config, pair.tokenizer) if config.needs != "nothing" else None,
+        teacher if reference else None,
+    )
+
+
+def rollouts(n=7, vocab=300):
+    """Completions of different lengths with made-up sampler log-probabilities and rewards."""
+    rng = np.random.default_rng(1)
+    written = []
+    prompts = [tuple(rng.integers(2, vocab, rng.integers(1, 9)).tolist()) for _ in range(n)]
+    for i in range(n):
+        prompt = prompts[i // 2]
+        ids = np.append(rng.integers(2, vocab, rng.integers(0, 9)), tiny_models.EOS)
+        sample = Sample(ids, -rng.random(len(ids)).astype(np.float32) * 3, "stop")
+        written.append(Written(Prompt(i // 2, "", prompt, None), i % 2, sample, "", float(i % 3)))
+    return written
+
+
+def gradient(student, written):
+    """{name: gradient} of an update, from the change of the weights; and what it reports."""
+    before = {n: p.detach().clone() for n, p in student.pair.student.named_parameters()}
+    done = update(student, written, Clock(), NEVER)
+    after = student.pair.student.named_parameters()
+    return {n: before[n] - p.detach() for n, p in after}, done
+
+
+def naive(student, written, loss_of):
+    """The same by plain autograd: one unpadded sequence at a time, all logits at once."""
+    pair = student.pair
+    pair.student.zero_grad()
+    losses, weights = [], []
+    for w in written:
+        ids = torch.tensor([[*w.prompt.ids, *w.sample.completion_ids]])
+        span = slice(len(w.prompt.ids) - 1, -1)
+        p, q = (
+            torch.log_softmax(m(ids).logits[0, span, : pair.vocab] / 0.7, -1)
+            for m in (pair.student, pair.teacher)
+        )
+        targets = torch.tensor(w.sample.completion_ids)
+        losses.append(loss_of(p, q.detach(), targets, w))
+        weights.append(len(targets))
+    (torch.cat(losses).sum() / sum(weights)).backward()
+    return {n: p.grad.clone() for n, p in pair.student.named_parameters()}
+
+
+def close(found, expected, kind):
+    """To 1e-9 in GPT-2; the others normalise and rotate in float32, whatever their weights are."""
+    tolerance = {"gpt2": 1e-9, "gemma2": 1e-4}.get(kind, 1e-5)
+    scale = max(float(g.abs().max()) for g in expected.values())
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=tolerance, atol=tolerance * scale / 100, msg=name
+        )
+
+
+def kind_of(student):
+    return student.pair.student.config.model_type
+
+
+def at(logp, ids):
+    return logp.gather(-1, ids[:, None])[:, 0]
+
+
+def reverse_kl(p, q, targets, w):
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def jsd(p, q, targets, w):
+    m = torch.log(0.7 * p.exp() + 0.3 * q.exp())
+    return 0.3 * (q.exp() * (q - m)).sum(-1) + 0.7 * (p.exp() * (p - m)).sum(-1)
+
+
+def policy_gradient(p, q, targets, w):
+    sampler = torch.from_numpy(w.sample.sampler_logprobs)
+    advantage = -(sampler - at(q, targets)).detach()
+    return -torch.exp(at(p, targets) - sampler) * advantage
+
+
+def sft(p, q, targets, w):
+    return -at(p, targets)
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss_of"),
+    [
+        ({"name": "reverse_kl"}, reverse_kl),
+        ({"name": "jsd", "beta": 0.3}, jsd),
+        ({"name": "policy_gradient"}, policy_gradient),
+        ({"name": "sft"}, sft),
+    ],
+    ids=lambda v: v["name"] if isinstance(v, dict) else "",
+)
+def test_the_gradient_is_that_of_plain_autograd(folders, objective, loss_of, monkeypatch):
+    """In micro-batches, right-padded, a few tokens of the vocabulary at a time."""
+    monkeypatch.setattr(
+        "opd.training.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab)
+    )
+    student = learner(folders, micro_batch_tokens=64, **objective)
+    expected = naive(student, rollouts(), loss_of)
+    found, _ = gradient(student, rollouts())
+    close(found, expected, kind_of(student))
+
+
+@pytest.mark.parametrize("name", ["reverse_kl", "policy_gradient", "grpo", "student_top_k"])
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "sum"])
+def test_micro_batches_and_pieces_add_up_to_the_whole(folders, name, reduction, monkeypatch):
+    objective = {"name": name, "reduction": reduction}
+    if name == "grpo":
+        objective |= {"reference_kl": 0.1}
+    at_once = learner(folders, reference=name == "grpo", **objective)
+    whole, report = gradient(at_once, rollouts())
+    monkeypatch.setattr(
+        "opd.training.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=2 * vocab)
+    )
+    parts, other = gradient(
+        learner(folders, reference=name == "grpo", micro_batch_tokens=64, **objective), rollouts()
+    )
+    kind = kind_of(at_once)
+    assert report.loss == pytest.approx(other.loss, rel=1e-9 if kind == "gpt2" else 1e-6)
+    close(parts, whole, kind)
+    for a, b in zip(report.records, other.records, strict=True):
+        np.testing.assert_allclose(a.student_logprobs, b.student_logprobs, atol=1e-5)
+
+
+def test_weights_leave_tokens_out_of_loss_gradient_and_count(folders):
+    """skip_special: the EOS of every completion adds nothing, and is not counted either."""
+    objective = {"name": "reverse_kl", "weighting": {"skip_special": True}}
+    student = learner(folders, **objective)
+    written = [w for w in rollouts() if len(w.sample.completion_ids) > 1]
+    n = sum(len(w.sample.completion_ids) for w in written)
+
+    def without_the_end(p, q, targets, w):
+        counted = (targets != tiny_models.EOS).double()
+        return counted * reverse_kl(p, q, targets, w) * n / (n - len(written))
+
+    expected = naive(student, written, without_the_end)
+    found, done = gradient(student, written)
+    close(found, expected, kind_of(student))
+    for record in done.records:
+        assert record.mask.tolist() == [1] * (len(record) - 1) + [0]
+
+
+def test_a_phase_within_a_phase_is_counted_once():
+    clock = Clock()
+    with clock.phase("student"):
+        with clock.phase("teacher"):
+            sum(range(200_000))
+        sum(range(10))
+    assert clock.seconds["teacher"] > 0.5 * sum(clock.seconds.values())
+    assert list(clock.each("sample", iter([1, 2]))) == [1, 2]
+    assert clock.seconds["sample"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("decay", "rates"),
+    [
+        ("none", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4]),
+    ],
+)
+def test_the_learning_rate_warms_up_and_falls(decay, rates):
+    # 2 steps of warm-up, of which the last is at the full rate; the 4 others fall from it towards 0
+    optimizer = {"learning_rate": 1, "warmup_steps": 2, "decay": decay}
+    config = parse({"steps": 6, "optimizer": optimizer})
+    assert [learning_rate(config, step) for step in range(1, 7)] == pytest.approx(rates)
+
+
+def test_a_rate_that_falls_ends_above_0_even_where_all_is_warm_up():
+    config = parse({"steps": 3, "optimizer": {"warmup_steps": 9, "decay": "linear"}})
+    assert all(learning_rate(config, step) > 0 for step in range(1, 4))

@@ -1,0 +1,39 @@
+"""The documents name objectives, teachers and tests that exist, and all of them."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from opd.config.models import RouteConfig
+from opd.config.sections import ObjectiveConfig
+
+ROOT = Path(__file__).parents[2]
+METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+NAMED = re.findall(r"(tests/\w+\.py)::(\w+)", METHOD)
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED, ids=lambda v: v)
+def test_every_named_test_is_there(file, name):
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert name in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+
+
+def test_every_trap_has_a_test():
+    traps = {int(n) for n in re.findall(r"^\| (\d+) .*tests/", METHOD, re.MULTILINE)}
+    assert traps == set(range(1, 13))
+
+
+def test_every_objective_and_teacher_is_described():
+    for model, field in ((ObjectiveConfig, "name"), (RouteConfig, "kind")):
+        for value in model.model_fields[field].annotation.__args__:
+            assert f"| `{value}`" in METHOD, value
+
+
+def test_every_choice_of_the_form_has_its_help():
+    for model, field in ((ObjectiveConfig, "name"), (ObjectiveConfig, "reduction")):
+        info = model.model_fields[field]
+        assert set(info.json_schema_extra["choices"]) == set(info.annotation.__args__)
+    kinds = RouteConfig.model_fields["kind"]
+    assert set(kinds.json_schema_extra["choices"]) == set(kinds.annotation.__args__)

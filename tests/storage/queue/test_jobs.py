@@ -1,0 +1,229 @@
+"""The queue: one run in a slot, one attempt at a run, whoever asks and however often."""
+
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, update
+from sqlalchemy.exc import IntegrityError
+
+from opd.config.run import parse
+from opd.errors import UserError
+from storage import schema
+from storage.engine import begin, open_database
+from storage.queue import jobs
+from storage.read import runs
+from tests.support.stored_runs import OWNER
+
+CONFIG = parse({})
+
+
+def claimed(engine: Engine, slot: str = "cpu") -> tuple[str, int]:
+    run_id = jobs.create_run(engine, CONFIG)
+    attempt = jobs.claim(engine, run_id, slot, OWNER)
+    assert attempt is not None
+    return run_id, attempt
+
+
+def status(engine: Engine, run_id: str) -> str:
+    return str(runs.run(engine, run_id)["status"])
+
+
+def test_a_run_starts_queued_under_its_name(engine: Engine) -> None:
+    named = jobs.create_run(engine, parse({"name": "mine"}), recipe="demo", tags=["b", "a", "a"])
+    recipe = jobs.create_run(engine, CONFIG, recipe="demo", parent=named)
+    bare = jobs.create_run(engine, CONFIG)
+    names = {run_id: runs.run(engine, run_id)["name"] for run_id in (named, recipe, bare)}
+    assert names == {named: "mine", recipe: "demo", bare: "run"}
+    assert runs.run(engine, named)["tags"] == ["a", "b"]
+    assert runs.run(engine, recipe)["parent"] == named
+    assert named.startswith("run-") and len(named) == 12
+    assert [item["id"] for item in jobs.next_queued(engine)] == [named, recipe, bare]
+
+
+def test_fifty_identical_starts_are_one_run(engine: Engine) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        starts = [
+            pool.submit(jobs.create_run, engine, CONFIG, request_key="once") for _ in range(50)
+        ]
+        ids = {start.result() for start in starts}
+    assert len(ids) == 1
+    assert runs.runs(engine)["total"] == 1
+    assert jobs.create_run(engine, CONFIG, request_key="twice") not in ids
+
+
+def test_one_slot_has_one_run(engine: Engine) -> None:
+    run_id, attempt = claimed(engine)
+    other = jobs.create_run(engine, CONFIG)
+    assert attempt == 1
+    assert jobs.claim(engine, run_id, "cuda:0", OWNER) is None
+    assert jobs.claim(engine, other, "cpu", OWNER) is None
+    holder = jobs.holder(engine, "cpu")
+    assert holder is not None and holder["id"] == run_id and holder["owner"] == OWNER
+    assert jobs.holder(engine, "cuda:0") is None
+    assert jobs.claim(engine, other, "cuda:0", OWNER) == 1
+    assert {item["slot"] for item in jobs.running(engine)} == {"cpu", "cuda:0"}
+
+
+def test_the_database_itself_refuses_a_second_run_in_a_slot(engine: Engine) -> None:
+    claimed(engine)
+    other, _ = claimed(engine, "cuda:0")
+    with pytest.raises(IntegrityError), begin(engine) as connection:
+        connection.execute(update(schema.run).where(schema.run.c.id == other).values(slot="cpu"))
+
+
+def test_processes_and_threads_that_claim_at_once_get_one_each(tmp_path: Path) -> None:
+    engine = open_database(tmp_path)
+    ids = [jobs.create_run(engine, CONFIG) for _ in range(4)]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        found = pool.starmap(_claim_all, [(tmp_path, ids)] * 3)
+    won = [claim for claims in found for claim in claims]
+    assert sorted(won) == sorted((run_id, f"slot {n}") for n, run_id in enumerate(ids))
+    assert len(jobs.running(engine)) == 4
+    engine.dispose()
+
+
+def _claim_all(folder: Path, ids: list[str]) -> list[tuple[str, str]]:
+    engine = open_database(folder)
+
+    def claim(n: int) -> list[tuple[str, str]]:
+        slot = f"slot {n % len(ids)}"
+        run_id = ids[n % len(ids)]
+        return [(run_id, slot)] if jobs.claim(engine, run_id, slot, OWNER) else []
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [pair for pairs in pool.map(claim, range(32)) for pair in pairs]
+    engine.dispose()
+    return won
+
+
+def test_an_old_attempt_has_lost_its_lease(engine: Engine) -> None:
+    run_id, first = claimed(engine)
+    assert jobs.heartbeat(engine, run_id, first) is None
+    assert jobs.finish(engine, run_id, first, "interrupted", error_kind="killed")
+    second = jobs.claim(engine, run_id, "cpu", OWNER)
+    assert second == 2
+    assert runs.run(engine, run_id)["error_kind"] == ""
+    late = (
+        lambda: jobs.heartbeat(engine, run_id, first),
+        lambda: jobs.set_phase(engine, run_id, first, "late"),
+    )
+    for call in late:
+        with pytest.raises(jobs.LeaseLost):
+            call()
+    assert not jobs.finish(engine, run_id, first, "failed")
+    assert status(engine, run_id) == "running"
+    assert jobs.finish(engine, run_id, 2, "finished")
+    assert not jobs.finish(engine, run_id, 2, "failed")
+    with pytest.raises(jobs.LeaseLost):
+        jobs.heartbeat(engine, run_id, 2)
+
+
+def test_owner_phase_and_error_are_kept(engine: Engine) -> None:
+    run_id, attempt = claimed(engine)
+    jobs.set_phase(engine, run_id, attempt, "sampling")
+    assert jobs.running(engine)[0]["owner"] == OWNER
+    assert runs.run(engine, run_id)["phase"] == "sampling"
+    jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss", error_text="x", hint="y")
+    run = runs.run(engine, run_id)
+    assert (run["error_kind"], run["error_text"], run["hint"]) == ("nan loss", "x", "y")
+    assert run["phase"] == "" and run["finished_at"] >= run["started_at"]
+
+
+def test_a_cancelled_run(engine: Engine) -> None:
+    queued = jobs.create_run(engine, CONFIG)
+    assert jobs.request_cancel(engine, queued, "save") == "cancelled"
+    run_id, attempt = claimed(engine)
+    assert jobs.request_cancel(engine, run_id, "save") == "running"
+    asked = jobs.running(engine)[0]["cancel_at"]
+    assert jobs.request_cancel(engine, run_id, "save") == "running"
+    assert jobs.running(engine)[0]["cancel_at"] == asked
+    assert jobs.heartbeat(engine, run_id, attempt) == "save"
+    jobs.request_cancel(engine, run_id, "discard")
+    assert jobs.heartbeat(engine, run_id, attempt) == "discard"
+    assert jobs.finish(engine, run_id, attempt, "cancelled")
+    with pytest.raises(UserError, match="ended already"):
+        jobs.request_cancel(engine, run_id, "save")
+    mode: Any = "gently"
+    with pytest.raises(UserError, match="mode"):
+        jobs.request_cancel(engine, run_id, mode)
+
+
+def test_only_what_broke_off_is_queued_again(engine: Engine) -> None:
+    run_id, attempt = claimed(engine)
+    with pytest.raises(UserError, match="running"):
+        jobs.requeue(engine, run_id)
+    jobs.request_cancel(engine, run_id, "save")
+    jobs.finish(engine, run_id, attempt, "cancelled", error_kind="k")
+    jobs.requeue(engine, run_id)
+    run = runs.run(engine, run_id)
+    assert (run["status"], run["cancel_mode"], run["error_kind"]) == ("queued", None, "")
+    assert jobs.claim(engine, run_id, "cpu", OWNER) == 2
+    jobs.finish(engine, run_id, 2, "finished")
+    with pytest.raises(UserError, match="finished"):
+        jobs.requeue(engine, run_id)
+
+
+def test_an_attempt_that_vanished_ended_with_its_last_heartbeat(engine: Engine) -> None:
+    run_id, attempt = claimed(engine)
+    long_ago = time.time() - 10_000
+    with begin(engine) as connection:
+        connection.execute(
+            update(schema.run).values(attempt_at=long_ago - 50, heartbeat_at=long_ago)
+        )
+    jobs.finish(engine, run_id, attempt, "interrupted")
+    run = runs.run(engine, run_id)
+    assert run["finished_at"] == long_ago
+    assert run["seconds"] == pytest.approx(50)
+
+
+def test_delete_can_be_undone_until_it_is_purged(engine: Engine) -> None:
+    run_id, attempt = claimed(engine)
+    with pytest.raises(UserError, match="cancel it first"):
+        jobs.delete_run(engine, run_id)
+    jobs.finish(engine, run_id, attempt, "finished")
+    jobs.delete_run(engine, run_id)
+    assert runs.runs(engine)["total"] == 0
+    with pytest.raises(UserError, match="no such") as caught:
+        runs.run(engine, run_id)
+    assert caught.value.kind == "not found"
+    assert jobs.purge(engine, time.time() - 60) == []
+    jobs.restore_run(engine, run_id)
+    assert status(engine, run_id) == "finished"
+    jobs.delete_run(engine, run_id)
+    assert jobs.purge(engine, time.time() + 1) == [run_id]
+    with pytest.raises(UserError):
+        jobs.restore_run(engine, run_id)
+
+
+def test_a_deleted_run_is_not_started(engine: Engine) -> None:
+    run_id = jobs.create_run(engine, CONFIG)
+    jobs.delete_run(engine, run_id)
+    assert jobs.next_queued(engine) == []
+    assert jobs.claim(engine, run_id, "cpu", OWNER) is None
+
+
+def test_labels_are_checked_and_stored(engine: Engine) -> None:
+    run_id = jobs.create_run(engine, CONFIG)
+    jobs.rename(engine, run_id, "  <b>'; DROP TABLE run; --\ud800 ")
+    jobs.set_tags(engine, run_id, ["x", "y"])
+    jobs.set_notes(engine, run_id, "noted")
+    run = runs.run(engine, run_id)
+    assert run["name"] == "<b>'; DROP TABLE run; --?"
+    assert (run["tags"], run["notes"]) == (["x", "y"], "noted")
+    for call in (
+        lambda: jobs.rename(engine, run_id, "  "),
+        lambda: jobs.rename(engine, run_id, "n" * 201),
+        lambda: jobs.set_tags(engine, run_id, [""]),
+        lambda: jobs.set_tags(engine, run_id, [str(n) for n in range(51)]),
+        lambda: jobs.set_notes(engine, run_id, "n" * 20_001),
+    ):
+        with pytest.raises(UserError):
+            call()
+    with pytest.raises(UserError, match="run-none"):
+        jobs.rename(engine, "run-none", "x")
+    assert runs.run(engine, run_id)["tags"] == ["x", "y"]

@@ -1,0 +1,278 @@
+"""Opening, migrating and losing the database."""
+
+import contextlib
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, event, inspect, select, text
+
+from opd.errors import UserError
+from opd.types import StepEvent
+from storage import engine as storage_engine
+from storage import schema
+from storage.engine import DiskFullError, begin, open_database, read
+from storage.insights import hot_tokens
+from storage.read import rollouts, runs
+from storage.write.records import RunWriter
+from tests.support import stored_runs
+
+
+def integrity(engine: Engine) -> str:
+    with read(engine) as connection:
+        return str(connection.scalar(text("PRAGMA integrity_check")))
+
+
+def test_the_migrations_build_the_schema(engine: Engine) -> None:
+    with read(engine) as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, schema.metadata) == []
+        # What the comparison does not look at: conditions of indexes, actions of foreign keys
+        index = "SELECT sql FROM sqlite_master WHERE name = 'uq_run_slot_while_running'"
+        assert "WHERE status = 'running'" in str(connection.scalar(text(index)))
+        found = inspect(connection)
+        for table in schema.metadata.sorted_tables:
+            actions = {
+                (key["name"], key["options"].get("ondelete"))
+                for key in found.get_foreign_keys(table.name)
+            }
+            assert actions == {(key.name, key.ondelete) for key in table.foreign_key_constraints}
+
+
+def test_a_connection_is_safe_and_waits(engine: Engine) -> None:
+    with read(engine) as connection:
+        values = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+        }
+    expected = {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2, "busy_timeout": 30_000}
+    assert values == expected
+
+
+def test_a_write_takes_its_turn_at_the_start(engine: Engine) -> None:
+    """A deferred transaction would read first and fail when it comes to write."""
+    order: list[str] = []
+
+    def second() -> None:
+        with begin(engine) as connection:
+            order.append("second")
+            connection.execute(select(schema.run)).all()
+
+    with begin(engine) as connection:
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        connection.execute(select(schema.run)).all()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_an_error_rolls_back(engine: Engine) -> None:
+    with pytest.raises(RuntimeError), begin(engine) as connection:
+        connection.execute(schema.vocabulary.insert().values(_word(1)))
+        raise RuntimeError
+    with read(engine) as connection:
+        assert connection.execute(select(schema.vocabulary)).all() == []
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    engine = open_database(tmp_path)
+    with begin(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+    engine.dispose()
+    before = (tmp_path / "studio.db").read_bytes()
+    with pytest.raises(UserError, match=r"studio\.db: has schema 0999.*up to 0\d\d\d") as caught:
+        open_database(tmp_path)
+    assert caught.value.kind == "newer schema"
+    assert (tmp_path / "studio.db").read_bytes() == before
+
+
+def test_what_is_not_our_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "studio.db").write_text("not a database at all" * 100)
+    with pytest.raises(UserError, match=r"studio\.db"):
+        open_database(tmp_path / "text")
+    other = open_database(tmp_path / "other")
+    with begin(other) as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+    other.dispose()
+    with pytest.raises(UserError, match="another program"):
+        open_database(tmp_path / "other")
+
+
+def test_a_url_opens_too_and_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/by-url.db")
+    engine.dispose()
+    assert (tmp_path / "by-url.db").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be created"):
+        open_database(tmp_path / "file" / "data")
+
+
+def test_many_open_a_new_database_at_once(tmp_path: Path) -> None:
+    started = [_start(_open_by_threads, tmp_path) for _ in range(3)]
+    for child, reports in started:
+        assert _reports(child, reports) == []
+        assert child.exitcode == 0
+
+
+def _open_by_threads(_: Connection, folder: Path) -> None:
+    def opened(_: int) -> str:
+        engine = open_database(folder)
+        with read(engine) as connection:
+            version = str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+        engine.dispose()
+        return version
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(opened, range(8)))) == 1
+
+
+def test_a_migration_killed_anywhere_leaves_a_database_that_opens(tmp_path: Path) -> None:
+    steps = len(_reports(*_start(_migrate_slowly, tmp_path / "whole")))
+    assert steps > 20
+    for kill_at in (2, steps // 3, steps // 2, steps - 3, steps - 1):
+        folder = tmp_path / str(kill_at)
+        child, reports = _start(_migrate_slowly, folder)
+        for _ in range(kill_at):
+            reports.recv()
+        child.kill()
+        assert len(_reports(child, reports)) < steps - kill_at
+        engine = open_database(folder)
+        assert integrity(engine) == "ok"
+        assert runs.runs(engine) == {"items": [], "total": 0}
+        engine.dispose()
+
+
+def _migrate_slowly(reports: Connection, folder: Path) -> None:
+    def slowly(*_: object) -> None:
+        reports.send("statement")
+        time.sleep(0.01)
+
+    event.listen(Engine, "after_cursor_execute", slowly)
+    open_database(folder).dispose()
+
+
+def test_no_acknowledged_rollout_is_lost_to_sigkill(tmp_path: Path) -> None:
+    engine = open_database(tmp_path)
+    run_id, _ = stored_runs.started(engine, steps=100_000)
+    random.seed(1)
+    steps: list[int] = [0]
+    for _ in range(15):
+        child, reports = _start(_write_on, tmp_path, run_id, steps[-1] + 1)
+        acknowledged = [reports.recv()]
+        time.sleep(random.uniform(0, 0.15))
+        child.kill()
+        acknowledged += _reports(child, reports)
+        before, steps = steps, runs.steps(engine, run_id)["columns"]["step"]
+        assert {*before[1:], *acknowledged} <= set(steps)
+        # Nothing half-written: each step has all of its rollouts, and all can be read.
+        found = rollouts.rollouts(engine, run_id, limit=10_000)
+        assert found["total"] == 3 * len(steps)
+        assert not any(item["damaged"] for item in found["items"])
+    assert integrity(engine) == "ok"
+    engine.dispose()
+
+
+def _write_on(reports: Connection, folder: Path, run_id: str, first: int) -> None:
+    writer = RunWriter(open_database(folder), run_id, 1)
+    for step in range(first, 100_000):
+        writer.step(stored_runs.step_event(step, 3), stored_runs.texts)
+        reports.send(step)
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(engine: Engine) -> None:
+    run_id, _ = stored_runs.started(engine)
+    with read(engine) as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    engine.dispose()
+    event.listen(
+        engine,
+        "connect",
+        lambda raw, _: raw.execute(f"PRAGMA max_page_count={pages + 60}").close(),
+    )
+    writer = RunWriter(engine, run_id, 1)
+    done = 0
+    with pytest.raises(DiskFullError, match=r"studio\.db: the disk is full") as caught:
+        for step in range(1, 1000):
+            writer.step(stored_runs.step_event(step), stored_runs.texts)
+            done = step
+    assert caught.value.kind == "disk full"
+    assert done >= 1
+    assert runs.steps(engine, run_id)["last"] == done
+    assert rollouts.rollouts(engine, run_id)["total"] == 4 * done
+    assert integrity(engine) == "ok"
+
+
+def test_readers_and_a_writer_never_meet_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight readers, of which one is always in the log: it must be emptied all the same."""
+    limit = 8 * 2**20
+    monkeypatch.setattr(storage_engine, "WAL_LIMIT", limit)
+    engine = open_database(tmp_path)
+    run_id, writer = stored_runs.started(engine, steps=50, records={"budget_mb": 1000})
+    log = tmp_path / "studio.db-wal"
+    big = [
+        stored_runs.rollout(1, n, record=stored_runs.record(1000, k=16, seed=n)) for n in range(4)
+    ]
+    largest, over = 0, threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        readers = [pool.submit(_read_on, engine, run_id, over) for _ in range(8)]
+        for step in range(1, 51):
+            kept = [replace(rollout, step=step) for rollout in big]
+            writer.step(StepEvent(step, {}, 1, 0.0, {}, kept), stored_runs.texts)
+            largest = max(largest, log.stat().st_size)
+        over.set()
+        assert all(reader.result() > 0 for reader in readers)
+    assert runs.run(engine, run_id)["bytes"] > 5 * limit
+    assert limit / 2 < largest < 3 * limit
+    engine.dispose()
+
+
+def _read_on(engine: Engine, run_id: str, over: threading.Event) -> int:
+    reads = 0
+    while not over.is_set():
+        with read(engine) as connection:
+            reads += connection.execute(select(schema.run.c.id)).one().id == run_id
+            time.sleep(random.uniform(0.02, 0.05))
+        hot_tokens.hot_tokens(engine, run_id, limit=10)
+    return reads
+
+
+def _word(number: int) -> dict[str, object]:
+    return {"fingerprint": "f", "id": number, "bytes": b"w", "special": False}
+
+
+def _start(task: Callable[..., None], *arguments: object) -> tuple[Any, Connection]:
+    """A process that runs `task`, and what it reports; forked from a server that has no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    reports, ours = context.Pipe(duplex=False)
+    child = context.Process(target=task, args=(ours, *arguments))
+    child.start()
+    ours.close()
+    return child, reports
+
+
+def _reports(child: Any, reports: Connection) -> list[Any]:
+    """What is left of a process's reports, up to its end."""
+    found = []
+    with contextlib.suppress(EOFError):
+        while True:
+            found.append(reports.recv())
+    reports.close()
+    child.join()
+    return found

@@ -1,0 +1,104 @@
+"""Runs on tiny models through the real job, in the test's own process."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.worker import job, process
+from app.worker.logs import log_path, start_log
+from opd.config.run import parse
+from opd.training.manifest import checkpoints_of
+from opd.training.trainer import Training
+from opd.types import Event
+from storage.engine import open_database
+from storage.queue import jobs
+from storage.read import runs
+from tests.support import tiny_models
+
+
+class Died(Exception):
+    """Stands for whatever ends a job."""
+
+
+def models(root: Path) -> Path:
+    """Two tiny models and prompts."""
+    for seed, name in enumerate(("student", "teacher")):
+        tiny_models.save_model(root / name, seed=seed, scale=3.0)
+    write_rows(
+        root / "prompts.jsonl",
+        [{"prompt": f"question {i}", "answer": "3", "completion": f"so {i}"} for i in range(20)],
+    )
+    return root
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+class Desk:
+    """A data directory, and jobs that run in this process one attempt at a time."""
+
+    def __init__(self, data_dir: Path, place: Path) -> None:
+        self.data_dir, self.place = data_dir, place
+        self.engine = open_database(data_dir)
+
+    def queue(self, **changes: Any) -> str:
+        student = {"model": str(self.place / "student")} | changes.pop("student", {})
+        config = {
+            "student": student,
+            "teacher": str(self.place / "teacher"),
+            "prompts": str(self.place / "prompts.jsonl"),
+            "steps": 4,
+            "device": "cpu",
+            "threads": 1,
+            "sampling": {"prompts_per_step": 2, "group_size": 2, "max_new_tokens": 6},
+            "evaluation": {"prompts": 2, "keep": 1},
+            "checkpoints": {"every": 1},
+            "optimizer": {"learning_rate": 1e-2, "micro_batch_tokens": 256},
+            **changes,
+        }
+        return jobs.create_run(self.engine, parse(config))
+
+    def attempt(self, run_id: str, training: Any = None) -> dict[str, Any]:
+        """Runs the next attempt to its end; the run's row."""
+        if self.run(run_id)["status"] in jobs.RESUMABLE:
+            jobs.requeue(self.engine, run_id)
+        start_log(log_path(self.data_dir, run_id))
+        claimed = job.claim(self.engine, self.data_dir, run_id, "cpu")
+        assert claimed is not None
+        os.environ.pop(process.MARK)
+        job.run(claimed, training)
+        return self.run(run_id)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return runs.run(self.engine, run_id)
+
+    def log(self, run_id: str) -> str:
+        return log_path(self.data_dir, run_id).read_text()
+
+    def folder(self, run_id: str) -> Path:
+        return checkpoints_of(self.data_dir, run_id)
+
+    def at_rest(self, run_id: str) -> list[int]:
+        """The steps of the checkpoints on record, which must be those on the disk."""
+        known = [c["step"] for c in self.run(run_id)["checkpoints"]]
+        assert sorted(p.name for p in self.folder(run_id).glob("*")) == [
+            f"step-{step:06d}" for step in known
+        ]
+        return known
+
+
+def dying(when: Callable[[Event], bool]) -> type[Training]:
+    """A training that dies right after an event was stored."""
+
+    class Dying(Training):
+        def events(self):
+            for event in super().events():
+                yield event
+                if when(event):
+                    raise Died
+
+    return Dying

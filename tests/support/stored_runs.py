@@ -1,0 +1,90 @@
+"""Rollouts and runs made up for tests of the store."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine
+
+from opd.config.run import parse
+from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent, TokenRecord, TopK
+from storage.queue import jobs
+from storage.write.records import RunWriter
+
+VOCABULARY = 300
+OWNER = jobs.Owner(4711, 12.5, "boot")
+
+
+def texts(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
+    """Id 0 is special; the ids around 200 are the single bytes of characters; others are words."""
+    return {i: (bytes([i]) if 195 <= i < 256 else f" w{i}".encode(), i == 0) for i in ids}
+
+
+def record(tokens: int = 20, k: int = 4, seed: int = 0) -> TokenRecord:
+    random = np.random.default_rng(seed)
+
+    def nats(*shape: int) -> Any:
+        return -np.abs(random.normal(0, 2, shape)).astype(np.float32)
+
+    def topk() -> TopK:
+        ids = random.integers(0, VOCABULARY, (tokens, k))
+        return TopK(ids, nats(tokens, k), nats(tokens, k), np.exp(nats(tokens)))
+
+    return TokenRecord(
+        completion_ids=random.integers(0, VOCABULARY, tokens),
+        sampler_logprobs=nats(tokens),
+        student_logprobs=nats(tokens),
+        teacher_logprobs=nats(tokens),
+        reverse_kl=-nats(tokens),
+        student_entropy=-nats(tokens),
+        teacher_entropy=-nats(tokens),
+        teacher_rank=random.integers(0, VOCABULARY, tokens),
+        mask=np.ones(tokens, np.float32),
+        student_topk=topk() if k else None,
+        teacher_topk=topk() if k else None,
+    )
+
+
+def rollout(step: int = 1, group: int = 0, sample: int = 0, **changes: Any) -> Rollout:
+    seed = hash((step, group, sample)) % 2**32
+    made = Rollout(
+        step=step,
+        kind="train",
+        group=group,
+        sample=sample,
+        prompt=f"What is {group}?",
+        prompt_ids=np.array([1, 2, 3 + group % 100]),
+        completion=f"It is {seed}.",
+        finish_reason="stop",
+        temperature=1.0,
+        record=record(seed=seed),
+        reward=float(seed % 2),
+        answer=str(group),
+    )
+    return replace(made, **changes)
+
+
+def step_event(step: int, rollouts: int = 4, **metrics: float) -> StepEvent:
+    kept = [rollout(step, group) for group in range(rollouts)]
+    values = {"reverse_kl": 1 / step, **metrics}
+    return StepEvent(step, {"sample": 0.5, "teacher": 0.25}, 100, 1e9, values, kept)
+
+
+def evaluation_event(step: int, value: float) -> EvaluationEvent:
+    scores = [
+        Score("held-out", "pass@1", value, 50, 0.05),
+        Score("held-out greedy", "pass@1", value / 2, 50, 0.04),
+    ]
+    both = [rollout(step, 7, 0, kind="eval", temperature=t) for t in (1.0, 0.0)]
+    return EvaluationEvent(step, scores, both)
+
+
+def started(engine: Engine, slot: str = "cpu", **config: Any) -> tuple[str, RunWriter]:
+    """A running run in its first attempt, and its writer."""
+    run_id = jobs.create_run(engine, parse(config))
+    attempt = jobs.claim(engine, run_id, slot, OWNER)
+    assert attempt == 1
+    writer = RunWriter(engine, run_id, attempt)
+    writer.models(ModelsEvent({"student": "/s", "teacher": "/t"}, "words", "cpu"), {"torch": "2"})
+    return run_id, writer

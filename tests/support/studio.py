@@ -1,0 +1,103 @@
+"""A data directory with real processes around it, for tests."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import Engine
+
+from opd.config.run import parse
+from storage.engine import open_database
+from storage.queue import jobs
+from storage.read import runs
+from tests.support.fake_training import SCRIPT
+
+FULL = bool(os.environ.get("OPD_FULL"))
+
+
+class Studio:
+    """Starts supervisors, jobs and commands on one data directory, and ends them all."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.engine: Engine = open_database(data_dir)
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, part: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), part, *arguments, "--data-dir", str(self.data_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment() | environment,
+            start_new_session=part == "job",
+        )
+        self.started.append(process)
+        return process
+
+    def supervisor(self, **environment: str) -> "subprocess.Popen[str]":
+        return self.start("supervisor", **environment)
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}
+
+    def queue(
+        self, name: str = "fast", *, steps: int = 6, device: str = "cpu", **options: Any
+    ) -> str:
+        config = parse(
+            {"name": name, "steps": steps, "device": device, "checkpoints": {"every": 2}}
+        )
+        return jobs.create_run(self.engine, config, **options)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return runs.run(self.engine, run_id)
+
+    def status(self, run_id: str) -> str:
+        return str(self.run(run_id)["status"])
+
+    def pid(self, run_id: str) -> int:
+        """The process that runs it now."""
+        return next(r["owner"].pid for r in jobs.running(self.engine) if r["id"] == run_id)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 40) -> float:
+        """Waits until the condition holds; returns how long that took."""
+        start = time.monotonic()
+        while not condition():
+            assert time.monotonic() - start < seconds, f"not within {seconds} s"
+            time.sleep(0.02)
+        return time.monotonic() - start
+
+    def wait_status(self, run_id: str, status: str, seconds: float = 40) -> float:
+        return self.wait(lambda: self.status(run_id) == status, seconds)
+
+    def wait_step(self, run_id: str, step: int = 1) -> None:
+        self.wait(lambda: self.run(run_id)["step"] >= step)
+
+    def descendants(self) -> list[int]:
+        """Every process, of whichever parent, that names this data directory or a run of it."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "environ", "status"]):
+            line = " ".join(process.info["cmdline"] or ())
+            mark = (process.info["environ"] or {}).get("OPD_JOB", "")
+            mine = str(self.data_dir) in line or (mark and self._is_mine(mark))
+            if mine and process.pid != os.getpid() and process.info["status"] != "zombie":
+                found.append(process.pid)
+        return found
+
+    def _is_mine(self, mark: str) -> bool:
+        ids = {r["id"] for r in runs.runs(self.engine, limit=1000)["items"]}
+        return mark.partition(":")[0] in ids
+
+    def close(self) -> None:
+        for pid in self.descendants():
+            psutil.Process(pid).kill()
+        for process in self.started:
+            process.kill()
+            process.communicate()
+        self.engine.dispose()
