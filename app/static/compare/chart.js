@@ -27,7 +27,12 @@ export function lineOf(place) {
 
 /** The line with the run's letter. */
 export function swatch(place) {
-  return h("span", { class: "cmp-swatch" }, lineOf(place), h("span", { class: "num", text: letterOf(place) }));
+  return h(
+    "span",
+    { class: "cmp-swatch" },
+    lineOf(place),
+    h("span", { class: "num", text: letterOf(place) }),
+  );
 }
 
 /** A name for the chart library, which reads a few tags and fields in it: without their signs. */
@@ -66,13 +71,20 @@ export class CompareCharts {
     const [title, unit] = labelOf(one.metric).split(", ");
     chart.element.dataset.chart = one.metric;
     chart.element.querySelector("h2").textContent = title;
-    chart.element.querySelector("figcaption .muted").textContent = [unit, `over ${AXES.find(([key]) => key === found.x)[1].toLowerCase()}`].filter(Boolean).join(" · ");
-    const traces = state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
+    chart.element.querySelector("figcaption .muted").textContent = [
+      unit,
+      `over ${AXES.find(([key]) => key === found.x)[1].toLowerCase()}`,
+    ]
+      .filter(Boolean)
+      .join(" · ");
+    const traces =
+      state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
     const type = (on) => (on === "1" ? "log" : "linear");
     const share = isShare(one.metric) && state.logy !== "1";
     const target = one.metric === found.reach.metric ? found.reach.target : null;
     chart.draw(traces, {
-      height: HEIGHT, uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),
+      height: HEIGHT,
+      uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),
       xaxis: { type: type(state.logx), tickformat: found.x === "step" ? "d" : "~s", dtick: null },
       yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? ".0%" : "~g" },
       shapes: target === null ? [] : [threshold(target, share ? percent(target, 1) : number(target))],
@@ -82,7 +94,16 @@ export class CompareCharts {
 
 export function threshold(y, text) {
   const color = isDark() ? "#a0a5ad" : "#5d6066";
-  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color, width: 1, dash: "dot" }, label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } } };
+  return {
+    type: "line",
+    xref: "paper",
+    x0: 0,
+    x1: 1,
+    y0: y,
+    y1: y,
+    line: { color, width: 1, dash: "dot" },
+    label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } },
+  };
 }
 
 function runTraces(one, found, smooth) {
@@ -91,8 +112,23 @@ function runTraces(one, found, smooth) {
     const { color, dash, symbol } = lookOf(place);
     const name = labelFor(place, found.runs[place].name || curve.run);
     const few = curve.x.length <= 60;
-    const common = { x: curve.x, line: { color, dash, width: 1.6 }, mode: few ? "lines+markers" : "lines", marker: { color, symbol, size: 6 }, connectgaps: true, showlegend: false };
-    if (smooth) shown.push({ ...common, name: `${name} raw`, y: curve.y, opacity: 0.3, mode: "lines", hoverinfo: "skip" });
+    const common = {
+      x: curve.x,
+      line: { color, dash, width: 1.6 },
+      mode: few ? "lines+markers" : "lines",
+      marker: { color, symbol, size: 6 },
+      connectgaps: true,
+      showlegend: false,
+    };
+    if (smooth)
+      shown.push({
+        ...common,
+        name: `${name} raw`,
+        y: curve.y,
+        opacity: 0.3,
+        mode: "lines",
+        hoverinfo: "skip",
+      });
     const y = smooth ? curve.smooth : curve.y;
     const hovertemplate = `%{y:.4~g}${smooth ? " (as measured %{customdata:.4~g})" : ""}<extra>${name}</extra>`;
     shown.push({ ...common, name, y, customdata: curve.y, hovertemplate, meta: { run: curve.run } });
@@ -105,13 +141,30 @@ function groupTraces(one, found) {
     const place = found.runs.findIndex((run) => run.id === group.runs[0]);
     const { color, dash, symbol } = lookOf(place);
     const name = labelFor(place, found.runs[place].name || group.runs[0]);
-    const edge = { x: group.x, mode: "lines", line: { width: 0, color }, hoverinfo: "skip", showlegend: false };
-    const band = group.runs.length > 1
-      ? [{ ...edge, name: `${name} low`, y: group.low }, { ...edge, name: `${name} high`, y: group.high, fill: "tonexty", fillcolor: `${color}33` }]
-      : [];
+    const edge = {
+      x: group.x,
+      mode: "lines",
+      line: { width: 0, color },
+      hoverinfo: "skip",
+      showlegend: false,
+    };
+    const band =
+      group.runs.length > 1
+        ? [
+            { ...edge, name: `${name} low`, y: group.low },
+            { ...edge, name: `${name} high`, y: group.high, fill: "tonexty", fillcolor: `${color}33` },
+          ]
+        : [];
     const mean = {
-      x: group.x, y: group.y, name, customdata: group.n, showlegend: false, mode: group.x.length <= 60 ? "lines+markers" : "lines",
-      line: { color, dash, width: 1.6 }, marker: { color, symbol, size: 6 }, meta: { run: group.runs[0] },
+      x: group.x,
+      y: group.y,
+      name,
+      customdata: group.n,
+      showlegend: false,
+      mode: group.x.length <= 60 ? "lines+markers" : "lines",
+      line: { color, dash, width: 1.6 },
+      marker: { color, symbol, size: 6 },
+      meta: { run: group.runs[0] },
       hovertemplate: `%{y:.4~g} mean of %{customdata}<extra>${name}</extra>`,
     };
     return [...band, mean];

@@ -28,14 +28,25 @@ class ComparePage {
 
   start() {
     this.controls = new Controls(this.state, (change) => this.change(change));
-    this.picker = new Picker((id) => this.choose([...this.runs, id]), () => this.runs);
+    this.picker = new Picker(
+      (id) => this.choose([...this.runs, id]),
+      () => this.runs,
+    );
     this.charts = new CompareCharts();
     this.prompts = new Prompts();
     this.count = h("span", { class: "muted num" });
     this.csv = link("CSV", "", { class: "btn", download: "compare.csv", id: "compare-csv" });
     this.told = h("div");
     this.body = h("div", { class: "cmp-body" });
-    const bar = h("div", { class: "page-bar" }, h("h1", { text: "Compare" }), this.count, h("span", { class: "spacer" }), this.picker.element, this.csv);
+    const bar = h(
+      "div",
+      { class: "page-bar" },
+      h("h1", { text: "Compare" }),
+      this.count,
+      h("span", { class: "spacer" }),
+      this.picker.element,
+      this.csv,
+    );
     fill(this.root, bar, this.told, this.body);
     this.choose(this.runs);
     poll(LIVE, () => this.live && this.refresh());
@@ -74,8 +85,16 @@ class ComparePage {
   asked() {
     const s = this.state;
     return {
-      runs: this.runs.join(","), x: s.x, metric: s.y, second: s.second === "none" ? "" : s.second, smoothing: s.smooth,
-      target: s.target, direction: s.direction, baseline: s.baseline, band: s.band, interpolate: s.interpolate === "1" ? "true" : "",
+      runs: this.runs.join(","),
+      x: s.x,
+      metric: s.y,
+      second: s.second === "none" ? "" : s.second,
+      smoothing: s.smooth,
+      target: s.target,
+      direction: s.direction,
+      baseline: s.baseline,
+      band: s.band,
+      interpolate: s.interpolate === "1" ? "true" : "",
     };
   }
 
@@ -101,7 +120,17 @@ class ComparePage {
   fail(error) {
     const gone = this.runs.includes(error.where);
     if (gone) error.hint = "It may have been deleted; take it out of the comparison.";
-    const drop = gone && h("button", { type: "button", class: "btn", onclick: () => this.choose(this.runs.filter((id) => id !== error.where)) }, `Compare without ${error.where}`);
+    const drop =
+      gone &&
+      h(
+        "button",
+        {
+          type: "button",
+          class: "btn",
+          onclick: () => this.choose(this.runs.filter((id) => id !== error.where)),
+        },
+        `Compare without ${error.where}`,
+      );
     fill(this.told, errorBox(error, gone ? null : () => this.refresh()), drop);
     if (!this.built) fill(this.body);
   }
@@ -109,9 +138,15 @@ class ComparePage {
   draw(found) {
     this.controls.offer(found);
     if (!this.built) this.build();
-    fill(this.table, runTable(found, (id) => this.choose(this.runs.filter((other) => other !== id))));
+    fill(
+      this.table,
+      runTable(found, (id) => this.choose(this.runs.filter((other) => other !== id))),
+    );
     this.charts.draw(found, this.state);
-    fill(this.reach, reachTable(found, this.state, (baseline) => this.change({ baseline })));
+    fill(
+      this.reach,
+      reachTable(found, this.state, (baseline) => this.change({ baseline })),
+    );
     fill(this.differences, differenceTable(found));
   }
 
@@ -122,9 +157,16 @@ class ComparePage {
     this.reach = h("div", { class: "scroll-x" });
     this.differences = h("div", { class: "scroll-x" });
     fill(
-      this.body, panel("Runs", this.table), this.controls.element, this.charts.element,
+      this.body,
+      panel("Runs", this.table),
+      this.controls.element,
+      this.charts.element,
       panel("Steps to reach", this.controls.threshold, this.reach),
-      panel("Differences", h("header", {}, h("h2", { text: "Configuration, where it differs" })), this.differences),
+      panel(
+        "Differences",
+        h("header", {}, h("h2", { text: "Configuration, where it differs" })),
+        this.differences,
+      ),
       this.prompts.element,
     );
   }
@@ -135,7 +177,8 @@ class ComparePage {
     this.turn++;
     fill(this.told);
     empty(
-      this.body, "No runs chosen",
+      this.body,
+      "No runs chosen",
       `Choose up to ${MOST}: here by name, or on the page of runs by their boxes and “Compare”.`,
       h("div", { class: "row" }, link("Choose on the page of runs", "./", { class: "btn" })),
     );

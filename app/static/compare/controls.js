@@ -3,17 +3,43 @@ import { debounce, h, select } from "../lib/dom.js";
 
 export const MOST = 12; // runs at a time
 export const DEFAULTS = {
-  x: "step", y: "score", second: "reverse_kl", smooth: "0", logx: "", logy: "", group: "", band: "range",
-  target: "", direction: "auto", baseline: "", interpolate: "",
+  x: "step",
+  y: "score",
+  second: "reverse_kl",
+  smooth: "0",
+  logx: "",
+  logy: "",
+  group: "",
+  band: "range",
+  target: "",
+  direction: "auto",
+  baseline: "",
+  interpolate: "",
 };
-export const AXES = [["step", "Steps"], ["tokens", "Student tokens"], ["flops", "FLOPs"], ["seconds", "Training time"]];
-const BANDS = [["range", "lowest–highest"], ["standard_error", "± 1 standard error"]];
-const DIRECTIONS = [["auto", "by the metric"], ["at_least", "≥ at least"], ["at_most", "≤ at most"]];
+export const AXES = [
+  ["step", "Steps"],
+  ["tokens", "Student tokens"],
+  ["flops", "FLOPs"],
+  ["seconds", "Training time"],
+];
+const BANDS = [
+  ["range", "lowest–highest"],
+  ["standard_error", "± 1 standard error"],
+];
+const DIRECTIONS = [
+  ["auto", "by the metric"],
+  ["at_least", "≥ at least"],
+  ["at_most", "≤ at most"],
+];
 
 export class Controls {
   constructor(state, change) {
     this.change = change;
-    const known = (name, options, label) => select(options, state[name], (value) => change({ [name]: value }), { "aria-label": label, id: `cmp-${name}` });
+    const known = (name, options, label) =>
+      select(options, state[name], (value) => change({ [name]: value }), {
+        "aria-label": label,
+        id: `cmp-${name}`,
+      });
     // What was typed is kept as it was then: another choice may redraw the field before the wait is over
     const smoothen = debounce(120, (smooth) => change({ smooth }));
     const aim = debounce(250, (target) => change({ target }));
@@ -23,13 +49,26 @@ export class Controls {
     this.band = known("band", BANDS, "Band");
     this.direction = known("direction", DIRECTIONS, "Direction");
     this.smooth = h("input", {
-      type: "range", min: "0", max: "0.99", step: "0.01", value: state.smooth, id: "cmp-smooth", "aria-label": "Smoothing",
+      type: "range",
+      min: "0",
+      max: "0.99",
+      step: "0.01",
+      value: state.smooth,
+      id: "cmp-smooth",
+      "aria-label": "Smoothing",
       oninput: () => smoothen(this.smooth.value),
     });
     this.smoothed = h("span", { class: "num cmp-weight" });
-    this.boxes = Object.fromEntries(["logx", "logy", "group", "interpolate"].map((name) => [name, this.box(name)]));
+    this.boxes = Object.fromEntries(
+      ["logx", "logy", "group", "interpolate"].map((name) => [name, this.box(name)]),
+    );
     this.target = h("input", {
-      class: "field narrow", id: "cmp-target", type: "number", step: "any", placeholder: "common best", "aria-label": "Threshold",
+      class: "field narrow",
+      id: "cmp-target",
+      type: "number",
+      step: "any",
+      placeholder: "common best",
+      "aria-label": "Threshold",
       oninput: () => this.target.validity.valid && aim(this.target.value),
     });
     this.element = this.bar();
@@ -38,27 +77,51 @@ export class Controls {
   }
 
   box(name) {
-    return h("input", { type: "checkbox", id: `cmp-${name}`, onchange: (e) => this.change({ [name]: e.target.checked ? "1" : "" }) });
+    return h("input", {
+      type: "checkbox",
+      id: `cmp-${name}`,
+      onchange: (e) => this.change({ [name]: e.target.checked ? "1" : "" }),
+    });
   }
 
   bar() {
-    const labelled = (text, ...inside) => h("label", { class: "control" }, h("span", { class: "muted", text }), inside);
+    const labelled = (text, ...inside) =>
+      h("label", { class: "control" }, h("span", { class: "muted", text }), inside);
     const ticked = (name, text, title) => h("label", { class: "control", title }, this.boxes[name], text);
     this.bandLabel = labelled("Band", this.band);
     return h(
-      "div", { class: "cmp-controls", role: "group", "aria-label": "What is drawn" },
-      labelled("Over", this.x), labelled("Metric", this.y), labelled("and", this.second),
-      h("label", { class: "control", title: "Moving average; the line as measured stays, faint" }, h("span", { class: "muted", text: "Smoothing" }), this.smooth, this.smoothed),
-      ticked("logx", "log x", "Points at 0 have no place on it"), ticked("logy", "log y", "Values of 0 have no place on it"),
-      ticked("group", "Groups of seeds", "Runs that differ in nothing but seed and name, as their mean"), this.bandLabel,
+      "div",
+      { class: "cmp-controls", role: "group", "aria-label": "What is drawn" },
+      labelled("Over", this.x),
+      labelled("Metric", this.y),
+      labelled("and", this.second),
+      h(
+        "label",
+        { class: "control", title: "Moving average; the line as measured stays, faint" },
+        h("span", { class: "muted", text: "Smoothing" }),
+        this.smooth,
+        this.smoothed,
+      ),
+      ticked("logx", "log x", "Points at 0 have no place on it"),
+      ticked("logy", "log y", "Values of 0 have no place on it"),
+      ticked("group", "Groups of seeds", "Runs that differ in nothing but seed and name, as their mean"),
+      this.bandLabel,
     );
   }
 
   thresholdBar() {
     return h(
-      "header", { class: "cmp-threshold" },
-      h("h2", { text: "To reach" }), this.direction, this.target,
-      h("label", { class: "control", title: "Off: the first measured point that reaches it counts" }, this.boxes.interpolate, "interpolate between points"),
+      "header",
+      { class: "cmp-threshold" },
+      h("h2", { text: "To reach" }),
+      this.direction,
+      this.target,
+      h(
+        "label",
+        { class: "control", title: "Off: the first measured point that reaches it counts" },
+        this.boxes.interpolate,
+        "interpolate between points",
+      ),
     );
   }
 
@@ -83,7 +146,10 @@ export class Controls {
       element.replaceChildren(...options.map(([key, label]) => h("option", { value: key, text: label })));
       element.value = value;
     };
-    const options = [...new Set([...names, this.state.y])].map((name) => [name, labelOf(name).split(", ")[0]]);
+    const options = [...new Set([...names, this.state.y])].map((name) => [
+      name,
+      labelOf(name).split(", ")[0],
+    ]);
     fillIn(this.y, options, this.state.y);
     fillIn(this.second, [["none", "nothing else"], ...options], this.state.second);
   }
@@ -93,5 +159,9 @@ export function labelOf(metric) {
   if (metric === "score") return "Score, pass@1 of the main suite";
   if (metric === "reverse_kl") return "Reverse KL, nats a token";
   if (metric === "none") return "nothing else";
-  return metric.replace(/^eval\//, "").replaceAll("/", " ").replaceAll("teacher_", "coach_").replaceAll("_", " ");
+  return metric
+    .replace(/^eval\//, "")
+    .replaceAll("/", " ")
+    .replaceAll("teacher_", "coach_")
+    .replaceAll("_", " ");
 }

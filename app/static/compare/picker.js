@@ -11,8 +11,14 @@ export class Picker {
     this.add = add;
     this.chosen = chosen;
     this.field = h("input", {
-      class: "field search", type: "search", placeholder: "Add a run by name", "aria-label": "Add a run", id: "add-run", autocomplete: "off",
-      oninput: debounce(150, () => this.look()), onfocus: () => this.look(),
+      class: "field search",
+      type: "search",
+      placeholder: "Add a run by name",
+      "aria-label": "Add a run",
+      id: "add-run",
+      autocomplete: "off",
+      oninput: debounce(150, () => this.look()),
+      onfocus: () => this.look(),
       onkeydown: (e) => this.keys(e),
     });
     this.list = h("div", { class: "popup cmp-found", hidden: true });
@@ -28,7 +34,14 @@ export class Picker {
   async look() {
     const items = await this.found(this.field.value.trim());
     this.list.hidden = false;
-    fill(this.list, items instanceof Error ? h("p", { class: "bad-text", text: items.message }) : items.length ? items.map((run) => this.offer(run)) : h("p", { class: "muted", text: "No other run matches." }));
+    fill(
+      this.list,
+      items instanceof Error
+        ? h("p", { class: "bad-text", text: items.message })
+        : items.length
+          ? items.map((run) => this.offer(run))
+          : h("p", { class: "muted", text: "No other run matches." }),
+    );
   }
 
   async found(search) {
@@ -41,9 +54,19 @@ export class Picker {
   }
 
   offer(run) {
-    const told = [run.status, run.score === null ? "" : percent(run.score), run.kl === null ? "" : `KL ${nats(run.kl)}`, ago(run.created_at)];
+    const told = [
+      run.status,
+      run.score === null ? "" : percent(run.score),
+      run.kl === null ? "" : `KL ${nats(run.kl)}`,
+      ago(run.created_at),
+    ];
     return button("", () => this.take(run.id), { class: "cmp-offer", "data-offer": run.id }).appendChild(
-      h("span", {}, h("span", { text: plain(run.name || run.id, 60) }), h("span", { class: "muted", text: ` ${told.filter(Boolean).join(" · ")}` })),
+      h(
+        "span",
+        {},
+        h("span", { text: plain(run.name || run.id, 60) }),
+        h("span", { class: "muted", text: ` ${told.filter(Boolean).join(" · ")}` }),
+      ),
     ).parentElement;
   }
 
@@ -69,6 +92,13 @@ export class Picker {
   async suggest(body) {
     const items = await this.found("");
     if (this.chosen().length || items instanceof Error || !items.length) return;
-    body.append(h("section", { class: "panel cmp-newest", "aria-label": "Newest runs" }, h("header", {}, h("h2", { text: "Newest runs" })), items.map((run) => this.offer(run))));
+    body.append(
+      h(
+        "section",
+        { class: "panel cmp-newest", "aria-label": "Newest runs" },
+        h("header", {}, h("h2", { text: "Newest runs" })),
+        items.map((run) => this.offer(run)),
+      ),
+    );
   }
 }

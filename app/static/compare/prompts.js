@@ -13,7 +13,13 @@ export class Prompts {
     this.count = h("span", { class: "muted num" });
     this.body = h("div", { class: "scroll-x" });
     this.pager = h("div", { class: "pager", hidden: true });
-    this.element = h("section", { class: "panel", "aria-label": "Shared prompts" }, h("header", {}, h("h2", { text: "The same prompt, side by side" }), this.count), this.body, this.pager);
+    this.element = h(
+      "section",
+      { class: "panel", "aria-label": "Shared prompts" },
+      h("header", {}, h("h2", { text: "The same prompt, side by side" }), this.count),
+      this.body,
+      this.pager,
+    );
   }
 
   show(runs) {
@@ -37,14 +43,44 @@ export class Prompts {
     this.count.textContent = total ? `${integer(total)} shared` : "";
     this.pager.hidden = total <= PAGE;
     if (!total) {
-      return empty(this.body, "No prompt in common", "The runs have kept no rollout of the same prompt. Runs on the same data with the same evaluation have.");
+      return empty(
+        this.body,
+        "No prompt in common",
+        "The runs have kept no rollout of the same prompt. Runs on the same data with the same evaluation have.",
+      );
     }
-    const heads = [h("th", { scope: "col", text: "Prompt" }), ...this.runs.map((_, place) => h("th", { scope: "col" }, swatch(place)))];
-    fill(this.body, h("table", { class: "table cmp-prompts", "aria-label": "Shared prompts" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, items.map((item) => this.row(item)))));
+    const heads = [
+      h("th", { scope: "col", text: "Prompt" }),
+      ...this.runs.map((_, place) => h("th", { scope: "col" }, swatch(place))),
+    ];
     fill(
-      this.pager, h("span", { class: "muted num", text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}` }), h("span", { class: "spacer" }),
-      button("Earlier", () => this.load(Math.max(0, offset - PAGE)), { class: "btn small", disabled: offset === 0 }),
-      button("Later", () => this.load(offset + PAGE), { class: "btn small", disabled: offset + PAGE >= total }),
+      this.body,
+      h(
+        "table",
+        { class: "table cmp-prompts", "aria-label": "Shared prompts" },
+        h("thead", {}, h("tr", {}, heads)),
+        h(
+          "tbody",
+          {},
+          items.map((item) => this.row(item)),
+        ),
+      ),
+    );
+    fill(
+      this.pager,
+      h("span", {
+        class: "muted num",
+        text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}`,
+      }),
+      h("span", { class: "spacer" }),
+      button("Earlier", () => this.load(Math.max(0, offset - PAGE)), {
+        class: "btn small",
+        disabled: offset === 0,
+      }),
+      button("Later", () => this.load(offset + PAGE), {
+        class: "btn small",
+        disabled: offset + PAGE >= total,
+      }),
     );
   }
 
@@ -53,11 +89,24 @@ export class Prompts {
     const cells = this.runs.map((run, place) => {
       const own = item.rollouts[run];
       if (!own) return h("td", { class: "muted", text: "–" });
-      const told = [own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong", own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`, `step ${integer(own.step)}`];
+      const told = [
+        own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong",
+        own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`,
+        `step ${integer(own.step)}`,
+      ];
       const beside = place > 0 && first ? { id: first.id, with: own.id } : { id: own.id };
       const title = place > 0 && first ? `Beside ${letterOf(0)}, token by token` : "Token by token";
-      return h("td", { "data-beside": own.id }, link(told.filter(Boolean).join(" · "), page("rollout", beside), { title }));
+      return h(
+        "td",
+        { "data-beside": own.id },
+        link(told.filter(Boolean).join(" · "), page("rollout", beside), { title }),
+      );
     });
-    return h("tr", {}, h("td", { class: "cmp-prompt", title: plain(item.prompt), text: glyphs(plain(item.prompt, 160)) }), cells);
+    return h(
+      "tr",
+      {},
+      h("td", { class: "cmp-prompt", title: plain(item.prompt), text: glyphs(plain(item.prompt, 160)) }),
+      cells,
+    );
   }
 }

@@ -5,33 +5,76 @@ import { swatch } from "./chart.js";
 import { button, h, link } from "../lib/dom.js";
 import { bytes, duration, integer, number, percent, plain, short, withUnit } from "../lib/format.js";
 
-const SHOWN = { step: (v) => (Number.isInteger(v) ? integer(v) : number(v, 4)), tokens: short, flops: (v) => withUnit(v, "FLOP"), seconds: duration };
-const AXIS_HEADS = [["step", "Steps"], ["tokens", "Tokens"], ["flops", "Compute"], ["seconds", "Time"]];
-const EXCLUDED = "Training time: sampling, coach, student, optimizer and storing. Waiting, loading and evaluating are not in it.";
+const SHOWN = {
+  step: (v) => (Number.isInteger(v) ? integer(v) : number(v, 4)),
+  tokens: short,
+  flops: (v) => withUnit(v, "FLOP"),
+  seconds: duration,
+};
+const AXIS_HEADS = [
+  ["step", "Steps"],
+  ["tokens", "Tokens"],
+  ["flops", "Compute"],
+  ["seconds", "Time"],
+];
+const EXCLUDED =
+  "Training time: sampling, coach, student, optimizer and storing. Waiting, loading and evaluating are not in it.";
 
 function table(label, heads, rows) {
   const cells = heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text));
-  return h("table", { class: "table", "aria-label": label }, h("thead", {}, h("tr", {}, cells)), h("tbody", {}, rows));
+  return h(
+    "table",
+    { class: "table", "aria-label": label },
+    h("thead", {}, h("tr", {}, cells)),
+    h("tbody", {}, rows),
+  );
 }
 
 function nameCell(run, place) {
-  return h("td", { class: "cmp-name" }, swatch(place), link(plain(run.name || run.id, 60), page("run", { id: run.id })));
+  return h(
+    "td",
+    { class: "cmp-name" },
+    swatch(place),
+    link(plain(run.name || run.id, 60), page("run", { id: run.id })),
+  );
 }
 
 export function runTable(found, remove) {
   const heads = [
-    ["Run"], ["Status"], ["Objective"], ["Seed", "r"], ["Steps", "r"], ["Tokens", "r"], ["Compute", "r"],
-    ["Training time", "r", EXCLUDED], ["Records", "r", "Rollouts and tokens in the database"], ["Disk", "r", "Files in the run's folder: checkpoints, log"], [""],
+    ["Run"],
+    ["Status"],
+    ["Objective"],
+    ["Seed", "r"],
+    ["Steps", "r"],
+    ["Tokens", "r"],
+    ["Compute", "r"],
+    ["Training time", "r", EXCLUDED],
+    ["Records", "r", "Rollouts and tokens in the database"],
+    ["Disk", "r", "Files in the run's folder: checkpoints, log"],
+    [""],
   ];
   const rows = found.runs.map((run, place) =>
     h(
-      "tr", { "data-compared": run.id }, nameCell(run, place),
+      "tr",
+      { "data-compared": run.id },
+      nameCell(run, place),
       h("td", {}, h("span", { class: `status ${run.status}`, text: run.status })),
-      h("td", { class: "muted", text: plain(run.objective, 40) }), h("td", { class: "r", text: String(run.seed) }),
-      h("td", { class: "r", text: `${integer(run.step)} / ${integer(run.steps)}` }), h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
-      h("td", { class: "r", text: withUnit(run.flops, "FLOP") }), h("td", { class: "r", text: duration(run.training_seconds) }),
-      h("td", { class: "r", text: bytes(run.bytes) }), h("td", { class: "r", title: diskTitle(run.disk), text: bytes(run.disk.files) }),
-      h("td", { class: "r" }, button("Remove", () => remove(run.id), { class: "btn small quiet", "aria-label": `Remove ${plain(run.name || run.id, 60)}` })),
+      h("td", { class: "muted", text: plain(run.objective, 40) }),
+      h("td", { class: "r", text: String(run.seed) }),
+      h("td", { class: "r", text: `${integer(run.step)} / ${integer(run.steps)}` }),
+      h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
+      h("td", { class: "r", text: withUnit(run.flops, "FLOP") }),
+      h("td", { class: "r", text: duration(run.training_seconds) }),
+      h("td", { class: "r", text: bytes(run.bytes) }),
+      h("td", { class: "r", title: diskTitle(run.disk), text: bytes(run.disk.files) }),
+      h(
+        "td",
+        { class: "r" },
+        button("Remove", () => remove(run.id), {
+          class: "btn small quiet",
+          "aria-label": `Remove ${plain(run.name || run.id, 60)}`,
+        }),
+      ),
     ),
   );
   return table("Runs compared", heads, rows);
@@ -43,10 +86,23 @@ export function diskTitle(disk) {
 
 export function reachTable(found, state, choose) {
   const { reach } = found;
-  if (reach.target === null) return h("div", { class: "face" }, h("strong", { text: "Nothing to reach" }), h("p", { text: `No run has measured ${labelOf(reach.metric)} yet.` }));
+  if (reach.target === null)
+    return h(
+      "div",
+      { class: "face" },
+      h("strong", { text: "Nothing to reach" }),
+      h("p", { text: `No run has measured ${labelOf(reach.metric)} yet.` }),
+    );
   const heads = [
-    ["Run"], ["Best", "r"], ...AXIS_HEADS.map(([key, text]) => [text, "r", key === "seconds" ? EXCLUDED : undefined]),
-    ...AXIS_HEADS.map(([, text]) => [`× ${text.toLowerCase()}`, "r", "The run's ÷ the baseline's; below 1 is cheaper"]), ["Baseline"],
+    ["Run"],
+    ["Best", "r"],
+    ...AXIS_HEADS.map(([key, text]) => [text, "r", key === "seconds" ? EXCLUDED : undefined]),
+    ...AXIS_HEADS.map(([, text]) => [
+      `× ${text.toLowerCase()}`,
+      "r",
+      "The run's ÷ the baseline's; below 1 is cheaper",
+    ]),
+    ["Baseline"],
   ];
   const value = formatOf(reach.metric);
   const rows = reach.items.map((item, place) => reachRow(item, { found, place, value, choose }));
@@ -60,31 +116,67 @@ export function reachTable(found, state, choose) {
 function reachRow(item, { found, place, value, choose }) {
   const run = found.runs[place];
   const baseline = found.reach.baseline === item.run;
-  const radio = h("input", { type: "radio", name: "baseline", "aria-label": `${plain(run.name || run.id, 60)} is the baseline`, onchange: () => choose(item.run) });
+  const radio = h("input", {
+    type: "radio",
+    name: "baseline",
+    "aria-label": `${plain(run.name || run.id, 60)} is the baseline`,
+    onchange: () => choose(item.run),
+  });
   radio.checked = baseline;
   const costs = item.reached
-    ? AXIS_HEADS.map(([axis]) => h("td", { class: "r", "data-axis": axis, title: String(item.costs[axis]), text: SHOWN[axis](item.costs[axis]) }))
+    ? AXIS_HEADS.map(([axis]) =>
+        h("td", {
+          class: "r",
+          "data-axis": axis,
+          title: String(item.costs[axis]),
+          text: SHOWN[axis](item.costs[axis]),
+        }),
+      )
     : h("td", { colspan: "4", class: "muted cmp-never", text: "not reached" });
   return h(
-    "tr", { "data-reach": item.run }, nameCell(run, place), h("td", { class: "r", text: value(item.best) }), costs,
-    AXIS_HEADS.map(([axis]) => h("td", { class: "r", "data-ratio": axis, text: item.ratio[axis] === null ? "–" : `${number(item.ratio[axis])}×` })),
+    "tr",
+    { "data-reach": item.run },
+    nameCell(run, place),
+    h("td", { class: "r", text: value(item.best) }),
+    costs,
+    AXIS_HEADS.map(([axis]) =>
+      h("td", {
+        class: "r",
+        "data-ratio": axis,
+        text: item.ratio[axis] === null ? "–" : `${number(item.ratio[axis])}×`,
+      }),
+    ),
     h("td", {}, radio),
   );
 }
 
 function groupRow(group, found) {
-  const letters = group.runs.map((id) => String.fromCharCode(65 + found.runs.findIndex((run) => run.id === id))).join(", ");
+  const letters = group.runs
+    .map((id) => String.fromCharCode(65 + found.runs.findIndex((run) => run.id === id)))
+    .join(", ");
   const costs = group.costs
     ? AXIS_HEADS.map(([axis]) => h("td", { class: "r", text: SHOWN[axis](group.costs[axis]) }))
     : h("td", { colspan: "4", class: "muted cmp-never", text: "not reached" });
-  return h("tr", { class: "cmp-group" }, h("td", { text: `Mean of ${letters}: ${group.reached} of ${group.n} reach it` }), h("td"), costs, h("td", { colspan: "5" }));
+  return h(
+    "tr",
+    { class: "cmp-group" },
+    h("td", { text: `Mean of ${letters}: ${group.reached} of ${group.n} reach it` }),
+    h("td"),
+    costs,
+    h("td", { colspan: "5" }),
+  );
 }
 
 function said(reach, value) {
   const sign = reach.direction === "at_least" ? "≥" : "≤";
-  const worst = reach.direction === "at_least" ? "the lowest of the runs’ best values" : "the highest of the runs’ lowest values";
+  const worst =
+    reach.direction === "at_least"
+      ? "the lowest of the runs’ best values"
+      : "the highest of the runs’ lowest values";
   const chosen = reach.chosen === "common" ? `, ${worst}` : "";
-  const point = reach.interpolated ? "interpolated in a straight line between measured points" : "at the first measured point that reaches it, not smoothed";
+  const point = reach.interpolated
+    ? "interpolated in a straight line between measured points"
+    : "at the first measured point that reaches it, not smoothed";
   return `${labelOf(reach.metric)} ${sign} ${value(reach.target)}${chosen}; ${point}. × is the run’s cost ÷ the baseline’s.`;
 }
 
@@ -95,10 +187,24 @@ function formatOf(metric) {
 export function differenceTable(found) {
   const { fields, equal } = found.differences;
   const rest = `${integer(equal)} equal ${equal === 1 ? "field" : "fields"}`;
-  if (!fields.length) return h("div", { class: "face" }, h("strong", { text: found.runs.length > 1 ? "Nothing differs" : "One run alone" }), h("p", { text: `${rest}.` }));
-  const heads = [["Field"], ...found.runs.map((run, place) => [[swatch(place), plain(run.name || run.id, 32)]])];
+  if (!fields.length)
+    return h(
+      "div",
+      { class: "face" },
+      h("strong", { text: found.runs.length > 1 ? "Nothing differs" : "One run alone" }),
+      h("p", { text: `${rest}.` }),
+    );
+  const heads = [
+    ["Field"],
+    ...found.runs.map((run, place) => [[swatch(place), plain(run.name || run.id, 32)]]),
+  ];
   const rows = fields.map(({ field, values }) =>
-    h("tr", { "data-field": field }, h("td", { class: "mono", text: plain(field, 120) }), found.runs.map((run) => h("td", { class: "cmp-value", text: valueText(values[run.id]) }))),
+    h(
+      "tr",
+      { "data-field": field },
+      h("td", { class: "mono", text: plain(field, 120) }),
+      found.runs.map((run) => h("td", { class: "cmp-value", text: valueText(values[run.id]) })),
+    ),
   );
   return [table("Differences", heads, rows), h("p", { class: "caption", text: `Not shown: ${rest}.` })];
 }

@@ -24,7 +24,9 @@ export class ExperimentChart {
     };
     this.axis = select(AXES, this.x, pick, { id: "exp-x", "aria-label": "Over" });
     this.legend = h("ul", { class: "exp-legend", "aria-label": "Arms" });
-    this.element.querySelector("figcaption").append(h("label", { class: "control" }, h("span", { class: "muted", text: "Over" }), this.axis));
+    this.element
+      .querySelector("figcaption")
+      .append(h("label", { class: "control" }, h("span", { class: "muted", text: "Over" }), this.axis));
     this.chart.plot.before(this.legend);
     onTheme(() => this.draw());
   }
@@ -34,7 +36,10 @@ export class ExperimentChart {
     if (print === this.print) return;
     this.print = print;
     this.found = found;
-    fill(this.legend, found.arms.map((arm, place) => h("li", {}, lineOf(place), nameOf(arm))));
+    fill(
+      this.legend,
+      found.arms.map((arm, place) => h("li", {}, lineOf(place), nameOf(arm))),
+    );
     this.draw();
   }
 
@@ -48,8 +53,13 @@ export class ExperimentChart {
     const traces = this.found.arms.flatMap((arm, place) => tracesOf(arm, place, this.x, metric));
     const fallback = [{ name: "", x: [], y: [] }];
     this.chart.draw(traces.length ? traces : fallback, {
-      height: HEIGHT, uirevision: this.x,
-      xaxis: { tickformat: this.x === "step" ? "d" : "~s", dtick: null, hoverformat: this.x === "step" ? ".1~f" : ".3~s" },
+      height: HEIGHT,
+      uirevision: this.x,
+      xaxis: {
+        tickformat: this.x === "step" ? "d" : "~s",
+        dtick: null,
+        hoverformat: this.x === "step" ? ".1~f" : ".3~s",
+      },
       yaxis: { rangemode: "normal", tickformat: share ? ".0%" : "~g" },
       shapes: targetShapes(this.found.target, metric),
     });
@@ -66,11 +76,26 @@ function tracesOf(arm, place, x, metric) {
   const edge = { ...common, mode: "lines", line: { width: 0, color }, hoverinfo: "skip" };
   const wide = curve.n.some((n) => n > 1);
   const band = wide
-    ? [{ ...edge, name: `${name} low`, y: curve.low }, { ...edge, name: `${name} high`, y: curve.high, fill: "tonexty", fillcolor: `${color}2b` }]
+    ? [
+        { ...edge, name: `${name} low`, y: curve.low },
+        { ...edge, name: `${name} high`, y: curve.high, fill: "tonexty", fillcolor: `${color}2b` },
+      ]
     : [];
-  const told = curve.y.map((_, i) => (curve.n[i] > 1 ? ` (${bare(curve.low[i], metric)}–${bare(curve.high[i], metric)}, ${curve.n[i]} seeds)` : wide ? " (1 seed)" : ""));
+  const told = curve.y.map((_, i) =>
+    curve.n[i] > 1
+      ? ` (${bare(curve.low[i], metric)}–${bare(curve.high[i], metric)}, ${curve.n[i]} seeds)`
+      : wide
+        ? " (1 seed)"
+        : "",
+  );
   const mean = {
-    ...common, name, y: curve.y, customdata: told, mode: at.length <= 60 ? "lines+markers" : "lines", marker: { color, symbol, size: 6 }, meta: { arm: arm.name },
+    ...common,
+    name,
+    y: curve.y,
+    customdata: told,
+    mode: at.length <= 60 ? "lines+markers" : "lines",
+    marker: { color, symbol, size: 6 },
+    meta: { arm: arm.name },
     hovertemplate: `%{y:${isShare(metric) ? ".1%" : ".4~g"}}%{customdata}<extra>${name}</extra>`,
   };
   return [...band, mean];
@@ -85,5 +110,18 @@ function targetShapes(target, metric) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (high === low) return [line];
   const fillcolor = isDark() ? "rgba(160, 165, 173, 0.14)" : "rgba(93, 96, 102, 0.1)";
-  return [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: low, y1: high, line: { width: 0 }, fillcolor, layer: "below" }, line];
+  return [
+    {
+      type: "rect",
+      xref: "paper",
+      x0: 0,
+      x1: 1,
+      y0: low,
+      y1: high,
+      line: { width: 0 },
+      fillcolor,
+      layer: "below",
+    },
+    line,
+  ];
 }

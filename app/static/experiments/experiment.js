@@ -29,7 +29,10 @@ class ExperimentPage {
   async start() {
     document.title = "Experiment · OPD Studio";
     if (!this.id) {
-      const error = { message: "No experiment is named in the address", hint: "Open one from the list of experiments." };
+      const error = {
+        message: "No experiment is named in the address",
+        hint: "Open one from the list of experiments.",
+      };
       return fill(this.root, errorBox(error));
     }
     loading(this.root, "the experiment");
@@ -49,7 +52,13 @@ class ExperimentPage {
   }
 
   build() {
-    const panel = (label, part) => h("section", { class: "panel", "aria-label": label }, h("header", {}, h("h2", { text: label })), part.element);
+    const panel = (label, part) =>
+      h(
+        "section",
+        { class: "panel", "aria-label": label },
+        h("header", {}, h("h2", { text: label })),
+        part.element,
+      );
     const part = (...more) => new Part(h("div", ...more));
     this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
     this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
@@ -59,17 +68,25 @@ class ExperimentPage {
     this.told = part();
     new ResizeObserver(() => this.reachable()).observe(this.result.element);
     fill(
-      this.root, this.head.element, this.told.element,
-      h("div", { class: "exp-body" },
+      this.root,
+      this.head.element,
+      this.told.element,
+      h(
+        "div",
+        { class: "exp-body" },
         h("section", { class: "panel", "aria-label": "Result" }, this.result.element),
-        h("div", { class: "exp-columns" }, this.chart.element, this.texts.element), panel("Runs", this.runs), this.tuningPanel),
+        h("div", { class: "exp-columns" }, this.chart.element, this.texts.element),
+        panel("Runs", this.runs),
+        this.tuningPanel,
+      ),
     );
   }
 
   /** A table wider than the page is a stop, so that the keys can move it. */
   reachable() {
     const { element } = this.result;
-    if (element.scrollWidth > element.clientWidth) Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, wider than the page" });
+    if (element.scrollWidth > element.clientWidth)
+      Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, wider than the page" });
     else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
   }
 

@@ -32,9 +32,21 @@ class ExperimentsPage {
     this.pager = h("div", { class: "pager", hidden: true });
     const head = (text, ...more) => h("header", {}, h("h2", { text }), more);
     fill(
-      this.root, h("div", { class: "page-bar" }, h("h1", { text: "Experiments" }), h("span", { class: "muted", text: "Claims, each tested by runs of several arms and seeds" })),
+      this.root,
+      h(
+        "div",
+        { class: "page-bar" },
+        h("h1", { text: "Experiments" }),
+        h("span", { class: "muted", text: "Claims, each tested by runs of several arms and seeds" }),
+      ),
       h("section", { class: "panel exp-panel", "aria-label": "To run" }, head("To run"), this.offers.element),
-      h("section", { class: "panel exp-panel", "aria-label": "Run so far" }, head("Run so far", this.count, this.told), this.past.element, this.pager),
+      h(
+        "section",
+        { class: "panel exp-panel", "aria-label": "Run so far" },
+        head("Run so far", this.count, this.told),
+        this.past.element,
+        this.pager,
+      ),
     );
     loading(this.offers.element, "the experiments");
     loading(this.past.element, "what was run");
@@ -72,7 +84,11 @@ class ExperimentsPage {
     const kind = `${item.name} ${quick}`;
     if (!this.keys.has(kind)) this.keys.set(kind, newKey());
     try {
-      const { id } = await send("POST", "experiments", { name: item.name, quick, request_key: this.keys.get(kind) });
+      const { id } = await send("POST", "experiments", {
+        name: item.name,
+        quick,
+        request_key: this.keys.get(kind),
+      });
       location.href = page("experiment", { id });
     } catch (error) {
       toast([error.message, error.hint].filter(Boolean).join(". "));
@@ -132,17 +148,28 @@ class ExperimentsPage {
       this.keep({ offset: this.offset || "" });
       this.refresh();
     };
-    const [first, last] = [this.offset + 1, this.offset + PAGE].map((place) => integer(Math.min(total, place)));
+    const [first, last] = [this.offset + 1, this.offset + PAGE].map((place) =>
+      integer(Math.min(total, place)),
+    );
     fill(
-      this.pager, h("span", { class: "muted num", text: `${first}–${last} of ${integer(total)}` }), h("span", { class: "spacer" }),
+      this.pager,
+      h("span", { class: "muted num", text: `${first}–${last} of ${integer(total)}` }),
+      h("span", { class: "spacer" }),
       button("Newer", () => go(this.offset - PAGE), { disabled: this.offset === 0, class: "btn small" }),
-      button("Older", () => go(this.offset + PAGE), { disabled: this.offset + PAGE >= total, class: "btn small" }),
+      button("Older", () => go(this.offset + PAGE), {
+        disabled: this.offset + PAGE >= total,
+        class: "btn small",
+      }),
     );
   }
 }
 
 function none() {
   const place = h("div");
-  empty(place, "None yet", "A quick look takes a few minutes on two processor cores. Everything that it runs stays in the list of runs, with its tokens.");
+  empty(
+    place,
+    "None yet",
+    "A quick look takes a few minutes on two processor cores. Everything that it runs stays in the list of runs, with its tokens.",
+  );
   return place;
 }

@@ -49,13 +49,20 @@ function count(value) {
 
 /** {"optimizer.learning_rate": 0.001} → "learning rate 0.001". */
 export function settings(choice) {
-  const parts = Object.entries(choice ?? {}).map(([name, value]) => `${name.split(".").pop().replaceAll("_", " ")} ${valueOf(value)}`);
+  const parts = Object.entries(choice ?? {}).map(
+    ([name, value]) => `${name.split(".").pop().replaceAll("_", " ")} ${valueOf(value)}`,
+  );
   return plain(parts.join(", ") || "as it stands", 120);
 }
 
 /** The same as the command line takes it. */
 export function assignments(choice) {
-  return plain(Object.entries(choice ?? {}).map(([name, value]) => `${name}=${valueOf(value)}`).join(" "), 400);
+  return plain(
+    Object.entries(choice ?? {})
+      .map(([name, value]) => `${name}=${valueOf(value)}`)
+      .join(" "),
+    400,
+  );
 }
 
 function valueOf(value) {

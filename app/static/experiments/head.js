@@ -25,15 +25,35 @@ export class ExperimentHead {
     this.problem = new Part(h("div"));
     this.command = h("code", { id: "exp-command" });
     this.element = h(
-      "header", { class: "exp-head" },
+      "header",
+      { class: "exp-head" },
       h(
-        "div", { class: "page-bar" }, h("nav", { class: "crumbs", "aria-label": "Place" }, link("Experiments", "experiments"), this.name),
-        this.status, this.kind, h("span", { class: "spacer" }), this.csv, this.acts,
+        "div",
+        { class: "page-bar" },
+        h("nav", { class: "crumbs", "aria-label": "Place" }, link("Experiments", "experiments"), this.name),
+        this.status,
+        this.kind,
+        h("span", { class: "spacer" }),
+        this.csv,
+        this.acts,
       ),
-      this.question, this.description,
+      this.question,
+      this.description,
       h(
-        "div", { class: "exp-state" }, this.bar, this.count, this.time, this.now.element, h("span", { class: "spacer" }),
-        h("span", { class: "exp-command" }, h("span", { class: "muted", text: "To repeat it" }), this.command, copyButton("Copy", () => this.command.textContent)),
+        "div",
+        { class: "exp-state" },
+        this.bar,
+        this.count,
+        this.time,
+        this.now.element,
+        h("span", { class: "spacer" }),
+        h(
+          "span",
+          { class: "exp-command" },
+          h("span", { class: "muted", text: "To repeat it" }),
+          this.command,
+          copyButton("Copy", () => this.command.textContent),
+        ),
       ),
       this.problem.element,
     );
@@ -66,7 +86,9 @@ export class ExperimentHead {
     const running = busy ? runsOf(found).filter((run) => run.status === "running") : [];
     this.now.show([busy && found.phase, running.map((run) => run.id)], () => [
       busy && found.phase && h("span", { text: plain(found.phase, 160) }),
-      running.map((run) => link(`Watch the run${running.length > 1 ? ` of seed ${run.seed}` : ""}`, page("run", { id: run.id }))),
+      running.map((run) =>
+        link(`Watch the run${running.length > 1 ? ` of seed ${run.seed}` : ""}`, page("run", { id: run.id })),
+      ),
     ]);
   }
 
@@ -92,8 +114,18 @@ function set(element, text) {
 }
 
 function actionOf({ status }, on) {
-  if (status === "running") return button("Cancel", () => on.cancel(), { class: "btn danger", id: "exp-cancel", title: "Stops its runs; it can be resumed" });
-  if (RESUMABLE.includes(status)) return button("Resume", () => on.resume(), { class: "btn strong", id: "exp-resume", title: "Runs that ended are kept; the others go on" });
+  if (status === "running")
+    return button("Cancel", () => on.cancel(), {
+      class: "btn danger",
+      id: "exp-cancel",
+      title: "Stops its runs; it can be resumed",
+    });
+  if (RESUMABLE.includes(status))
+    return button("Resume", () => on.resume(), {
+      class: "btn strong",
+      id: "exp-resume",
+      title: "Runs that ended are kept; the others go on",
+    });
   return null;
 }
 
@@ -104,6 +136,14 @@ export function runsOf(found) {
 
 function problemOf(found) {
   if (!found.error_text) return [];
-  const text = found.error_text.split("\n").map((line) => plain(line, 2000)).join("\n");
-  return h("section", { class: "panel problem", role: "alert" }, h("h2", { text: found.status === "failed" ? "It failed" : "It stopped" }), h("pre", { class: "wrap", text }));
+  const text = found.error_text
+    .split("\n")
+    .map((line) => plain(line, 2000))
+    .join("\n");
+  return h(
+    "section",
+    { class: "panel problem", role: "alert" },
+    h("h2", { text: found.status === "failed" ? "It failed" : "It stopped" }),
+    h("pre", { class: "wrap", text }),
+  );
 }

@@ -10,28 +10,62 @@ const COLUMNS = 3;
 export function offerTable(items, opened, on) {
   const heads = [["Experiment"], ["Quick look", "exp-go"], ["Full", "exp-go"]];
   return h(
-    "table", { class: "table exp-offers", "aria-label": "Experiments that can be run" },
-    h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text })))),
+    "table",
+    { class: "table exp-offers", "aria-label": "Experiments that can be run" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        heads.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text })),
+      ),
+    ),
     items.map((item) => offer(item, item.name === opened, on)),
   );
 }
 
 function offer(item, open, on) {
   const more = `exp-more-${item.name}`;
-  const opener = h("button", {
-    type: "button", class: "exp-title", id: `exp-open-${item.name}`, "aria-expanded": String(open), "aria-controls": more,
-    onclick: () => on.toggle(item.name),
-  }, titleOf(item));
+  const opener = h(
+    "button",
+    {
+      type: "button",
+      class: "exp-title",
+      id: `exp-open-${item.name}`,
+      "aria-expanded": String(open),
+      "aria-controls": more,
+      onclick: () => on.toggle(item.name),
+    },
+    titleOf(item),
+  );
   const arms = item.arms.map(nameOf).join(" · ");
-  const own = h("span", { class: "tag exp-own", title: "Not on the bundled models: it reads its own from the disk or the hub", text: "other models" });
+  const own = h("span", {
+    class: "tag exp-own",
+    title: "Not on the bundled models: it reads its own from the disk or the hub",
+    text: "other models",
+  });
   const what = h(
-    "td", { class: "exp-what" },
-    h("p", {}, opener, !item.bundled && own, h("span", { class: "muted exp-arms", title: `Arms: ${arms}`, text: arms })),
+    "td",
+    { class: "exp-what" },
+    h(
+      "p",
+      {},
+      opener,
+      !item.bundled && own,
+      h("span", { class: "muted exp-arms", title: `Arms: ${arms}`, text: arms }),
+    ),
     h("p", { class: "muted exp-asks", title: plain(item.question, 1000), text: plain(item.question, 300) }),
   );
   return h(
-    "tbody", { "data-definition": item.name }, h("tr", {}, what, starter(item, true, on), starter(item, false, on)),
-    h("tr", { id: more, class: "exp-more", hidden: !open }, h("td", { colspan: COLUMNS }, open && about(item))),
+    "tbody",
+    { "data-definition": item.name },
+    h("tr", {}, what, starter(item, true, on), starter(item, false, on)),
+    h(
+      "tr",
+      { id: more, class: "exp-more", hidden: !open },
+      h("td", { colspan: COLUMNS }, open && about(item)),
+    ),
   );
 }
 
@@ -41,16 +75,36 @@ function titleOf(item) {
 
 function starter(item, quick, on) {
   const label = quick ? "Quick look" : "Full";
-  const start = h("button", {
-    type: "button", class: "btn small", "data-start": quick ? "quick" : "full", "aria-label": `${label}: ${titleOf(item)}`,
-    onclick: () => on.start(item, quick),
-  }, label);
+  const start = h(
+    "button",
+    {
+      type: "button",
+      class: "btn small",
+      "data-start": quick ? "quick" : "full",
+      "aria-label": `${label}: ${titleOf(item)}`,
+      onclick: () => on.start(item, quick),
+    },
+    label,
+  );
   const time = minutes(quick ? item.minutes.quick : item.minutes.full);
   const count = h("span", { text: seeds(quick ? item.quick_seeds : item.seeds) });
-  return h("td", { class: "exp-go" }, h("div", {}, h("span", { class: "muted num" }, time !== "–" && h("span", { text: time }), count), start));
+  return h(
+    "td",
+    { class: "exp-go" },
+    h("div", {}, h("span", { class: "muted num" }, time !== "–" && h("span", { text: time }), count), start),
+  );
 }
 
 function about(item) {
-  const arms = h("section", {}, h("h3", { text: "Arms" }), h("ul", {}, item.arms.map((arm) => h("li", { text: nameOf(arm) }))));
+  const arms = h(
+    "section",
+    {},
+    h("h3", { text: "Arms" }),
+    h(
+      "ul",
+      {},
+      item.arms.map((arm) => h("li", { text: nameOf(arm) })),
+    ),
+  );
   return h("div", { class: "exp-about" }, texts(item, "h3", [["What is done", item.description]]), arms);
 }

@@ -4,27 +4,60 @@ import { h, link } from "../lib/dom.js";
 import { figure, missing, nameOf, ratio } from "./figures.js";
 import { ago, exact, integer, plain } from "../lib/format.js";
 
-const HEADS = [["Experiment"], ["Status"], ["Runs", "r"], ["", ""], ["Kind"], ["Seeds", "r"], ["Result"], ["Started", "r"]];
+const HEADS = [
+  ["Experiment"],
+  ["Status"],
+  ["Runs", "r"],
+  ["", ""],
+  ["Kind"],
+  ["Seeds", "r"],
+  ["Result"],
+  ["Started", "r"],
+];
 
 /** `outcomes`: id → what came out, of those that have finished and were read. */
 export function pastTable(items, outcomes) {
   return h(
-    "table", { class: "table exp-past", "aria-label": "Experiments run" },
-    h("thead", {}, h("tr", {}, HEADS.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text })))),
-    h("tbody", {}, items.map((item) => pastRow(item, outcomes.get(item.id)))),
+    "table",
+    { class: "table exp-past", "aria-label": "Experiments run" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        HEADS.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text })),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      items.map((item) => pastRow(item, outcomes.get(item.id))),
+    ),
   );
 }
 
 function pastRow(item, outcome) {
   const share = item.total ? Math.min(1, item.done / item.total) : 0;
-  const name = link(plain(item.title || item.name, 100), page("experiment", { id: item.id }), { title: item.id });
-  const [result, title, kind] = item.error_text ? [plain(item.error_text, 200), plain(item.error_text, 600), "bad-text"] : [outcome ?? "–", outcome ?? "", ""];
+  const name = link(plain(item.title || item.name, 100), page("experiment", { id: item.id }), {
+    title: item.id,
+  });
+  const [result, title, kind] = item.error_text
+    ? [plain(item.error_text, 200), plain(item.error_text, 600), "bad-text"]
+    : [outcome ?? "–", outcome ?? "", ""];
   return h(
-    "tr", { "data-experiment": item.id }, h("td", { class: "clip exp-name" }, name),
+    "tr",
+    { "data-experiment": item.id },
+    h("td", { class: "clip exp-name" }, name),
     h("td", {}, h("span", { class: `status ${item.status}`, text: item.status })),
     h("td", { class: "r", text: `${integer(item.done)} / ${integer(item.total)}` }),
-    h("td", { class: "run-bar" }, h("span", { class: "progress" }, h("span", { style: { width: `${share * 100}%` } }))),
-    h("td", { class: "muted", text: item.quick ? "quick look" : "full" }), h("td", { class: "r", text: integer(item.seeds) }),
+    h(
+      "td",
+      { class: "run-bar" },
+      h("span", { class: "progress" }, h("span", { style: { width: `${share * 100}%` } })),
+    ),
+    h("td", { class: "muted", text: item.quick ? "quick look" : "full" }),
+    h("td", { class: "r", text: integer(item.seeds) }),
     h("td", { class: "clip exp-outcome", title }, h("span", { class: kind, text: result })),
     h("td", { class: "r", title: exact(item.created_at), text: ago(item.created_at) }),
   );
@@ -33,10 +66,12 @@ function pastRow(item, outcome) {
 /** The ratio of the first comparison, or the scores where no target is waited for. */
 export function outcomeOf(found) {
   const [first] = found.comparisons;
-  if (!first || !found.target) return `${whatOf(found)}: ${found.arms.map((arm) => `${nameOf(arm)} ${figure(arm.score, found.metric)}`).join(" · ")}`;
+  if (!first || !found.target)
+    return `${whatOf(found)}: ${found.arms.map((arm) => `${nameOf(arm)} ${figure(arm.score, found.metric)}`).join(" · ")}`;
   const { steps, flops } = first.ratios;
   const label = plain(first.label, 120);
-  if (missing(steps.value)) return `target ${first.reached ? "reached before the first step" : "not reached by every seed"}, ${label}`;
+  if (missing(steps.value))
+    return `target ${first.reached ? "reached before the first step" : "not reached by every seed"}, ${label}`;
   return `${ratio(steps)} the steps, ${ratio(flops)} the compute, ${label}`;
 }
 

@@ -15,19 +15,39 @@ export function hasTuning(found) {
 }
 
 export function tuningTable(found) {
-  const rows = found.arms.map((arm, place) => h("tbody", {}, arm.choices.map((choice, at) => choiceRow(arm, place, choice, at, found))));
+  const rows = found.arms.map((arm, place) =>
+    h(
+      "tbody",
+      {},
+      arm.choices.map((choice, at) => choiceRow(arm, place, choice, at, found)),
+    ),
+  );
   const heads = [["Arm"], ["Setting"], ["Criterion", "r"], ["", "exp-mark"], ["Runs"], ["", "r"]];
-  return table("Tuning", heads, rows.filter((body) => body.firstChild));
+  return table(
+    "Tuning",
+    heads,
+    rows.filter((body) => body.firstChild),
+  );
 }
 
 function choiceRow(arm, place, choice, at, found) {
-  const first = at === 0 && h("th", { class: "exp-arm", scope: "rowgroup", rowspan: arm.choices.length }, lineOf(place), h("span", { text: nameOf(arm) }));
+  const first =
+    at === 0 &&
+    h(
+      "th",
+      { class: "exp-arm", scope: "rowgroup", rowspan: arm.choices.length },
+      lineOf(place),
+      h("span", { text: nameOf(arm) }),
+    );
   return h(
-    "tr", { "data-choice": `${arm.name}/${at}`, class: choice.chosen ? "exp-chosen" : "" }, first,
+    "tr",
+    { "data-choice": `${arm.name}/${at}`, class: choice.chosen ? "exp-chosen" : "" },
+    first,
     h("td", { title: assignments(choice.choice), text: settings(choice.choice) }),
     h("td", { class: "r", text: figure(choice.criterion, found.metric) }),
     h("td", { class: "exp-mark" }, choice.chosen && h("span", { class: "tag good", text: "chosen" })),
-    h("td", { class: "exp-runs" }, runLinks(choice.runs, found)), h("td", { class: "r" }, compareLink(choice.runs, `${nameOf(arm)}, ${settings(choice.choice)}`)),
+    h("td", { class: "exp-runs" }, runLinks(choice.runs, found)),
+    h("td", { class: "r" }, compareLink(choice.runs, `${nameOf(arm)}, ${settings(choice.choice)}`)),
   );
 }
 
@@ -38,27 +58,58 @@ export function shownOfRuns(found) {
 export function runTable(found) {
   const rows = found.arms.map((arm, place) =>
     h(
-      "tr", { "data-runs": arm.name }, h("td", { class: "exp-arm" }, lineOf(place), h("span", { text: nameOf(arm) })),
-      h("td", { title: assignments(arm.chosen), text: arm.chosen && Object.keys(arm.chosen).length ? settings(arm.chosen) : "–" }),
-      h("td", { class: "exp-runs" }, arm.runs.length ? runLinks(arm.runs, found) : h("span", { class: "muted", text: "none yet" })),
+      "tr",
+      { "data-runs": arm.name },
+      h("td", { class: "exp-arm" }, lineOf(place), h("span", { text: nameOf(arm) })),
+      h("td", {
+        title: assignments(arm.chosen),
+        text: arm.chosen && Object.keys(arm.chosen).length ? settings(arm.chosen) : "–",
+      }),
+      h(
+        "td",
+        { class: "exp-runs" },
+        arm.runs.length ? runLinks(arm.runs, found) : h("span", { class: "muted", text: "none yet" }),
+      ),
       h("td", { class: "r" }, compareLink(arm.runs, nameOf(arm))),
     ),
   );
-  return table("Runs", [["Arm"], ["Setting"], ["Seed, score after its last step"], ["", "r"]], h("tbody", {}, rows));
+  return table(
+    "Runs",
+    [["Arm"], ["Setting"], ["Seed, score after its last step"], ["", "r"]],
+    h("tbody", {}, rows),
+  );
 }
 
 function table(label, heads, rows) {
   const cells = heads.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text }));
-  return h("table", { class: "table exp-detail", "aria-label": label }, h("thead", {}, h("tr", {}, cells)), rows);
+  return h(
+    "table",
+    { class: "table exp-detail", "aria-label": label },
+    h("thead", {}, h("tr", {}, cells)),
+    rows,
+  );
 }
 
 function runLinks(runs, found) {
   const { metric } = found;
-  return h("ul", { class: "exp-links" }, runs.map((run) =>
-    h("li", { class: run.status === "finished" ? "" : `status ${run.status}` },
-      link(`seed ${run.seed}`, page("run", { id: run.id }), { title: runTitle(run, metric), "data-run": run.id }),
-      h("span", { class: "num muted", text: run.status === "finished" ? ` ${figure(run.score, metric)}` : ` ${told(run)}` })),
-  ));
+  return h(
+    "ul",
+    { class: "exp-links" },
+    runs.map((run) =>
+      h(
+        "li",
+        { class: run.status === "finished" ? "" : `status ${run.status}` },
+        link(`seed ${run.seed}`, page("run", { id: run.id }), {
+          title: runTitle(run, metric),
+          "data-run": run.id,
+        }),
+        h("span", {
+          class: "num muted",
+          text: run.status === "finished" ? ` ${figure(run.score, metric)}` : ` ${told(run)}`,
+        }),
+      ),
+    ),
+  );
 }
 
 function told(run) {
@@ -67,14 +118,24 @@ function told(run) {
 
 function runTitle(run, metric) {
   const lines = [`${run.status}, step ${integer(run.step)} of ${integer(run.steps)}`];
-  if (!missing(run.score)) lines.push(`${missing(run.start) ? "" : `${figure(run.start, metric)} → `}${figure(run.score, metric)}`);
-  if (run.costs) lines.push(`target after ${COSTS.map(([axis, label, show]) => `${label.toLowerCase()} ${show(run.costs[axis === "steps" ? "step" : axis])}`).join(", ")}`);
+  if (!missing(run.score))
+    lines.push(`${missing(run.start) ? "" : `${figure(run.start, metric)} → `}${figure(run.score, metric)}`);
+  if (run.costs)
+    lines.push(
+      `target after ${COSTS.map(([axis, label, show]) => `${label.toLowerCase()} ${show(run.costs[axis === "steps" ? "step" : axis])}`).join(", ")}`,
+    );
   return lines.join("\n");
 }
 
 function compareLink(runs, label) {
   if (runs.length < 2) return null;
-  const first = runs.slice(0, MOST).map((run) => run.id).join(",");
+  const first = runs
+    .slice(0, MOST)
+    .map((run) => run.id)
+    .join(",");
   const title = runs.length > MOST ? `The first ${MOST}` : "";
-  return link("compare", page("compare", { runs: first }).replaceAll("%2C", ","), { title, "aria-label": `compare the runs of ${label}` });
+  return link("compare", page("compare", { runs: first }).replaceAll("%2C", ","), {
+    title,
+    "aria-label": `compare the runs of ${label}`,
+  });
 }

@@ -6,8 +6,19 @@ import { integer, plain } from "../lib/format.js";
 
 /** Everything that the table shows, for telling whether it has changed: no step of a run is. */
 export function shownInTable(found) {
-  const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [rest, runs.map((run) => [run.seed, run.status, run.costs])]);
-  return [found.status === "finished", found.target, found.columns, found.comparisons, found.seeds, found.table, arms];
+  const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [
+    rest,
+    runs.map((run) => [run.seed, run.status, run.costs]),
+  ]);
+  return [
+    found.status === "finished",
+    found.target,
+    found.columns,
+    found.comparisons,
+    found.seeds,
+    found.table,
+    arms,
+  ];
 }
 
 export function resultTable(found) {
@@ -15,17 +26,33 @@ export function resultTable(found) {
   const columns = main ? found.columns : [{ metric: "", label: "Score" }, ...found.columns];
   const priced = Boolean(found.target);
   const heads = [
-    ["Arm"], ["Seeds", "r", "Seeds that have ended"], ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, found)]),
+    ["Arm"],
+    ["Seeds", "r", "Seeds that have ended"],
+    ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, found)]),
     ...(priced ? COSTS.map(([, label]) => [label, "r", "To the target: mean over seeds"]) : []),
   ];
   const start = found.table.find((row) => row.arm === "start");
-  const rows = [start && startRow(start, columns, found), found.arms.map((arm, place) => armRow(arm, place, columns, found))];
+  const rows = [
+    start && startRow(start, columns, found),
+    found.arms.map((arm, place) => armRow(arm, place, columns, found)),
+  ];
   const ratios = priced ? found.comparisons.map((one) => ratioRow(one, columns.length, found)) : [];
   return [
     h(
-      "table", { class: "table exp-results", "aria-label": "Result" },
-      h("thead", {}, priced && groupHeads(columns.length), h("tr", {}, heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text)))),
-      h("tbody", {}, rows), ratios.length > 0 && h("tbody", { class: "exp-ratios" }, ratios),
+      "table",
+      { class: "table exp-results", "aria-label": "Result" },
+      h(
+        "thead",
+        {},
+        priced && groupHeads(columns.length),
+        h(
+          "tr",
+          {},
+          heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text)),
+        ),
+      ),
+      h("tbody", {}, rows),
+      ratios.length > 0 && h("tbody", { class: "exp-ratios" }, ratios),
     ),
     h("p", { class: "caption", id: "exp-said", text: said(found) }),
   ];
@@ -33,8 +60,15 @@ export function resultTable(found) {
 
 function groupHeads(columns) {
   return h(
-    "tr", { class: "exp-groups" }, h("td", { colspan: 2 }), h("th", { class: "r", scope: "colgroup", colspan: columns }, h("span", { text: "After the last step" })),
-    h("th", { class: "r", scope: "colgroup", colspan: COSTS.length }, h("span", { text: "To reach the target" })),
+    "tr",
+    { class: "exp-groups" },
+    h("td", { colspan: 2 }),
+    h("th", { class: "r", scope: "colgroup", colspan: columns }, h("span", { text: "After the last step" })),
+    h(
+      "th",
+      { class: "r", scope: "colgroup", colspan: COSTS.length },
+      h("span", { text: "To reach the target" }),
+    ),
   );
 }
 
@@ -43,10 +77,19 @@ function columnTitle(column, found) {
 }
 
 function armRow(arm, place, columns, found) {
-  const label = h("td", { class: "exp-arm", title: plain(arm.note ?? "", 400) }, lineOf(place), h("span", { text: nameOf(arm) }));
+  const label = h(
+    "td",
+    { class: "exp-arm", title: plain(arm.note ?? "", 400) },
+    lineOf(place),
+    h("span", { text: nameOf(arm) }),
+  );
   const cells = columns.map(({ metric }) => scoreCell(arm, metric, found));
   return h(
-    "tr", { "data-arm": arm.name }, label, h("td", { class: "r", text: `${integer(arm.n)} / ${integer(found.seeds)}` }), cells,
+    "tr",
+    { "data-arm": arm.name },
+    label,
+    h("td", { class: "r", text: `${integer(arm.n)} / ${integer(found.seeds)}` }),
+    cells,
     found.target && costCells(arm, found),
   );
 }
@@ -62,11 +105,20 @@ function scoreCell(arm, metric, found) {
 /** What every arm's training started from, where the experiment measures more than one thing. */
 function startRow(start, columns, found) {
   const value = (metric) => (metric ? start.cells[metric]?.value : start.score);
-  const cells = columns.map(({ metric }) => h("td", { class: "r", "data-cell": metric || "score", text: figure(value(metric), metric || found.metric) }));
+  const cells = columns.map(({ metric }) =>
+    h("td", {
+      class: "r",
+      "data-cell": metric || "score",
+      text: figure(value(metric), metric || found.metric),
+    }),
+  );
   return h(
-    "tr", { "data-arm": "start", class: "exp-from" },
+    "tr",
+    { "data-arm": "start", class: "exp-from" },
     h("td", { class: "exp-arm" }, h("span", { class: "exp-gap" }), h("span", { text: nameOf(start) })),
-    h("td"), cells, found.target && h("td", { colspan: COSTS.length }),
+    h("td"),
+    cells,
+    found.target && h("td", { colspan: COSTS.length }),
   );
 }
 
@@ -80,7 +132,12 @@ function costCells(arm, found) {
   if (!missing(arm.steps_to_target)) {
     return COSTS.map(([axis, , show]) => {
       const value = arm[`${axis}_to_target`];
-      return h("td", { class: "r", "data-cost": axis, title: missing(value) ? "" : String(value), text: show(value) });
+      return h("td", {
+        class: "r",
+        "data-cost": axis,
+        title: missing(value) ? "" : String(value),
+        text: show(value),
+      });
     });
   }
   const { missed, judged } = misses(arm, found);
@@ -100,11 +157,17 @@ function ratioRow(one, columns, found) {
   const none = found.status === "finished" && missing(one.ratios.steps?.value);
   const note = plain(one.note ?? "", 400);
   const label = h(
-    "td", { class: "exp-ratio", colspan: 2 + columns },
-    h("span", { text: plain(one.label, 210) }), note && h("span", { class: "muted exp-note", text: note }),
+    "td",
+    { class: "exp-ratio", colspan: 2 + columns },
+    h("span", { text: plain(one.label, 210) }),
+    note && h("span", { class: "muted exp-note", text: note }),
   );
   const cells = none
-    ? h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text: `no ratio: ${one.reached ? "reached before the first step" : "not reached by every seed of both"}` })
+    ? h("td", {
+        class: "cmp-never exp-never",
+        colspan: COSTS.length,
+        text: `no ratio: ${one.reached ? "reached before the first step" : "not reached by every seed of both"}`,
+      })
     : COSTS.map(([axis]) => ratioCell(axis, one));
   return h("tr", { "data-comparison": `${one.over}/${one.under}` }, label, cells);
 }
@@ -119,8 +182,10 @@ function ratioCell(axis, { reached, ratios }) {
 function said(found) {
   const parts = [];
   if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
-  if (found.arms.some((arm) => !missing(arm.low))) parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
-  if (found.target && found.comparisons.length) parts.push("×: how many times as much the first takes as the second.");
+  if (found.arms.some((arm) => !missing(arm.low)))
+    parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
+  if (found.target && found.comparisons.length)
+    parts.push("×: how many times as much the first takes as the second.");
   return parts.join(" ");
 }
 

@@ -28,11 +28,26 @@ export class CellGrid {
     this.brush = brush;
     this.level = (value) => (log ? levelOf(value, top, 1, true) : levelOf(value, top, GAMMA));
     this.buttons = cells.map((line, r) => line.map((cell, c) => this.cell(cell, r, c)));
-    const lines = this.buttons.map((line, r) => [h("span", { class: "cg-row", "aria-hidden": "true" }, h("span", { text: rows[r] })), line]);
-    const foot = columns.map((text) => h("span", { class: "cg-column", "aria-hidden": "true" }, h("span", { text })));
+    const lines = this.buttons.map((line, r) => [
+      h("span", { class: "cg-row", "aria-hidden": "true" }, h("span", { text: rows[r] })),
+      line,
+    ]);
+    const foot = columns.map((text) =>
+      h("span", { class: "cg-column", "aria-hidden": "true" }, h("span", { text })),
+    );
     this.element = h(
-      "div", { class: "cell-grid", role: "group", "aria-label": label, style: { "--columns": columns.length, "--rows": rows.length } },
-      h("span", { class: "cg-down", "aria-hidden": "true", text: down }), lines, h("span", { class: "cg-corner" }), foot, h("span", { class: "cg-across", "aria-hidden": "true", text: across }),
+      "div",
+      {
+        class: "cell-grid",
+        role: "group",
+        "aria-label": label,
+        style: { "--columns": columns.length, "--rows": rows.length },
+      },
+      h("span", { class: "cg-down", "aria-hidden": "true", text: down }),
+      lines,
+      h("span", { class: "cg-corner" }),
+      foot,
+      h("span", { class: "cg-across", "aria-hidden": "true", text: across }),
     );
     this.listen();
     this.focusable(this.first());
@@ -41,23 +56,36 @@ export class CellGrid {
   cell(cell, r, c) {
     const place = { "data-r": r, "data-c": c };
     if (!cell) return h("span", { class: "cg-cell none", ...place });
-    const props = { class: `cg-cell ${classOf(this.level(cell.value), 0)}`, title: cell.label, "aria-label": cell.label, tabindex: "-1", ...place };
+    const props = {
+      class: `cg-cell ${classOf(this.level(cell.value), 0)}`,
+      title: cell.label,
+      "aria-label": cell.label,
+      tabindex: "-1",
+      ...place,
+    };
     return this.brush ? h("div", { role: "button", ...props }) : h("a", { href: cell.href, ...props });
   }
 
   listen() {
     this.element.addEventListener("keydown", (event) => this.key(event));
-    this.element.addEventListener("focusin", (event) => event.target.dataset.r && this.focusable(event.target));
+    this.element.addEventListener(
+      "focusin",
+      (event) => event.target.dataset.r && this.focusable(event.target),
+    );
     if (!this.brush) return;
     let from = null;
     this.element.addEventListener("pointerdown", (event) => {
       from = placeOf(event.target);
       if (!from) return;
       this.mark(from, from);
-      addEventListener("pointerup", () => {
-        from = null;
-        this.choose();
-      }, { once: true });
+      addEventListener(
+        "pointerup",
+        () => {
+          from = null;
+          this.choose();
+        },
+        { once: true },
+      );
     });
     this.element.addEventListener("pointerover", (event) => {
       const to = from && event.buttons && placeOf(event.target);
@@ -109,7 +137,8 @@ export class CellGrid {
     const [c0, c1] = [from[1], to[1]].sort((a, b) => a - b);
     this.region = [r0, c0, r1, c1];
     for (const [r, line] of this.buttons.entries()) {
-      for (const [c, button] of line.entries()) button.classList.toggle("chosen", r >= r0 && r <= r1 && c >= c0 && c <= c1);
+      for (const [c, button] of line.entries())
+        button.classList.toggle("chosen", r >= r0 && r <= r1 && c >= c0 && c <= c1);
     }
   }
 
@@ -129,6 +158,14 @@ function placeOf(element) {
 
 /** A strip of the tints from none to the most. */
 export function scaleStrip(most) {
-  const steps = Array.from({ length: 9 }, (_, i) => h("span", { class: classOf(Math.round((i / 8) * LEVELS), 0) }));
-  return h("span", { class: "scale-strip" }, "0", h("span", { class: "scale-steps", "aria-hidden": "true" }, steps), most);
+  const steps = Array.from({ length: 9 }, (_, i) =>
+    h("span", { class: classOf(Math.round((i / 8) * LEVELS), 0) }),
+  );
+  return h(
+    "span",
+    { class: "scale-strip" },
+    "0",
+    h("span", { class: "scale-steps", "aria-hidden": "true" }, steps),
+    most,
+  );
 }

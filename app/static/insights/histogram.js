@@ -5,7 +5,8 @@ import { Panel, asTable } from "./panel.js";
 
 const MEANS = {
   advantages: "As trained, in the objective’s unit. Above 0 the token was pushed up, below 0 down.",
-  log_ratio: "No advantage is stored: −(log p(student) − log p(coach)) of the sampled token, nats. Below 0 the coach likes it less.",
+  log_ratio:
+    "No advantage is stored: −(log p(student) − log p(coach)) of the sampled token, nats. Below 0 the coach likes it less.",
   mixed: "As trained; where none is stored, −(log p(student) − log p(coach)) of the sampled token, nats.",
   none: "",
 };
@@ -16,30 +17,60 @@ export class Histogram extends Panel {
   }
 
   draw({ edges, counts, advantage_quantity: quantity, measured, mean, top }) {
-    if (!counts.length) return this.none("No advantages", "Neither advantages nor both log-probabilities are stored for these tokens.");
-    this.unit.textContent = quantity === "log_ratio" ? "coach − student log-probability, tokens (log scale)" : "tokens (log scale)";
+    if (!counts.length)
+      return this.none(
+        "No advantages",
+        "Neither advantages nor both log-probabilities are stored for these tokens.",
+      );
+    this.unit.textContent =
+      quantity === "log_ratio" ? "coach − student log-probability, tokens (log scale)" : "tokens (log scale)";
     const most = Math.max(...counts);
-    const bars = counts.map((count, i) => bar(count, most, {
-      href: this.tokens({ min_advantage: edges[i], max_advantage: edges[i + 1] }),
-      label: `${range(edges, i)}: ${integer(count)} tokens`, sign: edges[i + 1] !== null && edges[i + 1] <= 0 ? "minus" : "plus", place: i,
-    }));
+    const bars = counts.map((count, i) =>
+      bar(count, most, {
+        href: this.tokens({ min_advantage: edges[i], max_advantage: edges[i + 1] }),
+        label: `${range(edges, i)}: ${integer(count)} tokens`,
+        sign: edges[i + 1] !== null && edges[i + 1] <= 0 ? "minus" : "plus",
+        place: i,
+      }),
+    );
     const plot = h("div", { class: "bars", role: "group", "aria-label": "Histogram of advantages" }, bars);
     rove(plot);
-    const rows = () => counts.map((count, i) => count > 0 && [link(range(edges, i), bars[i].href), integer(count)]).filter(Boolean);
+    const rows = () =>
+      counts
+        .map((count, i) => count > 0 && [link(range(edges, i), bars[i].href), integer(count)])
+        .filter(Boolean);
     this.show(
-      MEANS[quantity], plot,
-      h("div", { class: "bars-axis num muted" }, h("span", { text: number(edges[1]) }), h("span", { text: "0" }), h("span", { text: number(edges.at(-2)) })),
+      MEANS[quantity],
+      plot,
+      h(
+        "div",
+        { class: "bars-axis num muted" },
+        h("span", { text: number(edges[1]) }),
+        h("span", { text: "0" }),
+        h("span", { text: number(edges.at(-2)) }),
+      ),
       this.facts({ measured, mean, top }),
-      asTable("Histogram of advantages", [["Advantage", ""], ["Tokens", "r"]], rows),
+      asTable(
+        "Histogram of advantages",
+        [
+          ["Advantage", ""],
+          ["Tokens", "r"],
+        ],
+        rows,
+      ),
     );
   }
 
   facts({ measured, mean, top }) {
-    const fact = (name, value) => h("div", {}, h("dt", { text: name }), h("dd", { class: "num", text: value }));
+    const fact = (name, value) =>
+      h("div", {}, h("dt", { text: name }), h("dd", { class: "num", text: value }));
     return h(
-      "dl", { class: "figures insight-facts" },
-      fact("Tokens", integer(measured)), fact("Mean", number(mean)),
-      fact(`Top ${percent(top.share)}: of Σ|advantage|`, percent(top.advantage, 1)), fact(`Top ${percent(top.share)}: of the KL`, percent(top.kl, 1)),
+      "dl",
+      { class: "figures insight-facts" },
+      fact("Tokens", integer(measured)),
+      fact("Mean", number(mean)),
+      fact(`Top ${percent(top.share)}: of Σ|advantage|`, percent(top.advantage, 1)),
+      fact(`Top ${percent(top.share)}: of the KL`, percent(top.kl, 1)),
     );
   }
 }
@@ -48,7 +79,11 @@ function bar(count, most, { href, label, sign, place }) {
   const height = count ? `${Math.max(2, (Math.log1p(count) / Math.log1p(most)) * 100)}%` : "0";
   const fillBar = h("span", { class: `bar-fill ${sign}`, style: { height } });
   if (!count) return h("span", { class: "bar" });
-  return h("a", { class: "bar", href, title: label, "aria-label": label, tabindex: "-1", "data-bin": place }, fillBar);
+  return h(
+    "a",
+    { class: "bar", href, title: label, "aria-label": label, tabindex: "-1", "data-bin": place },
+    fillBar,
+  );
 }
 
 /** One tab stop; the arrow keys move among the bars. */

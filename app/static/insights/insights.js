@@ -7,25 +7,38 @@ import { COLUMNS } from "./panels.js";
 
 const LEAST_WAIT = 15; // seconds between two looks while a run trains
 const PATIENCE = 30; // and at least so many times what the server took
-const KINDS = { train: "training", eval: "evaluation", probe: "probe", branch: "what-if", import: "imported" };
+const KINDS = {
+  train: "training",
+  eval: "evaluation",
+  probe: "probe",
+  branch: "what-if",
+  import: "imported",
+};
 
 export class Insights {
   constructor(run) {
     this.run = run;
     const params = new URLSearchParams(location.search);
-    this.part = { kind: params.get("kind"), min_step: params.get("min_step") ?? "", max_step: params.get("max_step") ?? "" };
+    this.part = {
+      kind: params.get("kind"),
+      min_step: params.get("min_step") ?? "",
+      max_step: params.get("max_step") ?? "",
+    };
     this.wait = LEAST_WAIT;
     this.last = 0;
     this.bar = h("div", { class: "row insight-bar" });
     this.told = h("p", { class: "muted insight-told", role: "status" });
     this.body = h("div", { class: "insight-grid" });
     this.element = h(
-      "section", { class: "insights", "aria-label": "Disagreement" },
+      "section",
+      { class: "insights", "aria-label": "Disagreement" },
       h("header", { class: "page-bar" }, h("h2", { text: "Disagreement" }), this.told, this.bar),
       this.body,
     );
     loading(this.body, "the figures");
-    new IntersectionObserver((seen) => this.watch(seen.at(-1).isIntersecting), { rootMargin: "200px" }).observe(this.element);
+    new IntersectionObserver((seen) => this.watch(seen.at(-1).isIntersecting), {
+      rootMargin: "200px",
+    }).observe(this.element);
   }
 
   watch(visible) {
@@ -51,7 +64,12 @@ export class Insights {
       const overview = await get(`runs/${this.run}/insights`);
       if (turn !== this.turn) return;
       if (overview.kinds.length) await this.show(overview, turn);
-      else empty(this.body, "No tokens yet", "The figures appear with the first step that keeps its rollouts (records.every, records.rollouts_per_step).");
+      else
+        empty(
+          this.body,
+          "No tokens yet",
+          "The figures appear with the first step that keeps its rollouts (records.every, records.rollouts_per_step).",
+        );
     } catch (error) {
       this.drawn = null;
       failed(this.body, error, () => this.load());
@@ -65,12 +83,22 @@ export class Insights {
 
   async show({ kinds }, turn) {
     const known = kinds.map((k) => k.kind);
-    if (this.part.kind === null || (this.part.kind && !known.includes(this.part.kind))) this.part.kind = known.includes("train") ? "train" : known[0];
+    if (this.part.kind === null || (this.part.kind && !known.includes(this.part.kind)))
+      this.part.kind = known.includes("train") ? "train" : known[0];
     this.controls(kinds);
     if (!this.drawn) {
       const columns = COLUMNS.map((list) => list.map((Panel) => new Panel(this)));
       this.drawn = columns.flat();
-      fill(this.body, columns.map((list) => h("div", { class: "insight-column" }, list.map((panel) => panel.element))));
+      fill(
+        this.body,
+        columns.map((list) =>
+          h(
+            "div",
+            { class: "insight-column" },
+            list.map((panel) => panel.element),
+          ),
+        ),
+      );
     }
     let seconds = 0;
     for (const panel of this.drawn) {
@@ -96,7 +124,13 @@ export class Insights {
     const last = Math.max(...kinds.map((k) => k.max_step));
     const step = (name, label) => {
       const input = h("input", {
-        class: "field num small-field", type: "number", min: "0", max: last, value: this.part[name], "aria-label": label, placeholder: label,
+        class: "field num small-field",
+        type: "number",
+        min: "0",
+        max: last,
+        value: this.part[name],
+        "aria-label": label,
+        placeholder: label,
         oninput: debounce(400, () => input.validity.valid && this.choose({ [name]: input.value.trim() })),
       });
       return input;
@@ -104,11 +138,16 @@ export class Insights {
     fill(
       this.bar,
       select(all, this.part.kind, (kind) => this.choose({ kind }), { "aria-label": "Kind of rollouts" }),
-      step("min_step", "Step from"), step("max_step", "to step"),
-      this.all = button("All steps", () => {
-        for (const input of this.bar.querySelectorAll("input")) input.value = "";
-        this.choose({ min_step: "", max_step: "" });
-      }, { class: "btn quiet" }),
+      step("min_step", "Step from"),
+      step("max_step", "to step"),
+      (this.all = button(
+        "All steps",
+        () => {
+          for (const input of this.bar.querySelectorAll("input")) input.value = "";
+          this.choose({ min_step: "", max_step: "" });
+        },
+        { class: "btn quiet" },
+      )),
     );
     this.offerAll();
   }
@@ -132,9 +171,12 @@ export class Insights {
   tell({ counted, rollouts, read, stored, capped, cap, damaged, quantity }) {
     const words = [
       `${integer(counted)} tokens of ${integer(rollouts)} rollouts that count in the loss and were scored.`,
-      quantity === "log_ratio" && "No reverse KL is stored: KL stands for |log p(student) − log p(coach)| of the sampled token.",
-      quantity === "mixed" && "Where no reverse KL is stored, KL stands for |log p(student) − log p(coach)| of the sampled token.",
-      capped && `An even share of the run: ${integer(read)} of ${integer(stored)} tokens were read, at most ${integer(cap)} are. Choose fewer steps to see all of theirs.`,
+      quantity === "log_ratio" &&
+        "No reverse KL is stored: KL stands for |log p(student) − log p(coach)| of the sampled token.",
+      quantity === "mixed" &&
+        "Where no reverse KL is stored, KL stands for |log p(student) − log p(coach)| of the sampled token.",
+      capped &&
+        `An even share of the run: ${integer(read)} of ${integer(stored)} tokens were read, at most ${integer(cap)} are. Choose fewer steps to see all of theirs.`,
       damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} left out.`,
     ];
     this.told.textContent = words.filter(Boolean).join(" ");

@@ -6,7 +6,11 @@ import { visible } from "../rollout/text/glyphs.js";
 import { Panel, asTable } from "./panel.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
-const PLACES = [["end", "last token"], ["before", "the token before it"], ["cut", "last token of cut-off ones"]];
+const PLACES = [
+  ["end", "last token"],
+  ["before", "the token before it"],
+  ["cut", "last token of cut-off ones"],
+];
 
 /** A chart without a panel of its own; the step of a clicked point goes to `open`. */
 function chartIn(title, open) {
@@ -28,16 +32,43 @@ export class Overlap extends Panel {
 
   draw(answer) {
     const { step, k, tokens, capped, stored, cap } = answer;
-    if (!step.length) return this.none("No alternatives", "No record of this choice holds the top-k of both models (records.top_k).");
-    const rows = () => step.map((s, i) => [
-      link(s, this.at(s)), integer(tokens[i]), percent(answer.overlap[i], 1), percent(answer.student_mass[i], 1), percent(answer.teacher_mass[i], 1),
-    ]);
+    if (!step.length)
+      return this.none(
+        "No alternatives",
+        "No record of this choice holds the top-k of both models (records.top_k).",
+      );
+    const rows = () =>
+      step.map((s, i) => [
+        link(s, this.at(s)),
+        integer(tokens[i]),
+        percent(answer.overlap[i], 1),
+        percent(answer.student_mass[i], 1),
+        percent(answer.teacher_mass[i], 1),
+      ]);
     this.show(
       `Mean |S∩T|/k of the student’s and the coach’s ${k.join(" or ")} likeliest tokens, and the probability that each gives to the common ones.${read({ capped, stored, cap })}`,
-      this.plot, asTable("Overlap of the top-k sets", [["Step", ""], ["Tokens", "r"], ["Overlap", "r"], ["Student’s mass", "r"], ["Coach’s mass", "r"]], rows),
+      this.plot,
+      asTable(
+        "Overlap of the top-k sets",
+        [
+          ["Step", ""],
+          ["Tokens", "r"],
+          ["Overlap", "r"],
+          ["Student’s mass", "r"],
+          ["Coach’s mass", "r"],
+        ],
+        rows,
+      ),
     );
     const line = (name, label) => ({ name: label, x: step, y: answer[name] });
-    this.chart.draw([line("overlap", "overlap"), line("student_mass", "student’s mass on it"), line("teacher_mass", "coach’s mass on it")], SHARE);
+    this.chart.draw(
+      [
+        line("overlap", "overlap"),
+        line("student_mass", "student’s mass on it"),
+        line("teacher_mass", "coach’s mass on it"),
+      ],
+      SHARE,
+    );
   }
 }
 
@@ -53,12 +84,17 @@ export class Stops extends Panel {
 
   at(step) {
     const where = { min_step: null, max_step: null, step };
-    return this.tokens(this.place === "end" ? { ...where, token_id: this.answer.stops[this.chosen].token_id } : { ...where, finish_reason: this.place === "cut" ? "length" : "stop" });
+    return this.tokens(
+      this.place === "end"
+        ? { ...where, token_id: this.answer.stops[this.chosen].token_id }
+        : { ...where, finish_reason: this.place === "cut" ? "length" : "stop" },
+    );
   }
 
   draw(answer) {
     const { stops } = answer;
-    if (!stops.length) return this.none("No stop token", "No rollout of this choice ended with a stop token.");
+    if (!stops.length)
+      return this.none("No stop token", "No rollout of this choice ended with a stop token.");
     this.chosen = Math.min(this.chosen, stops.length - 1);
     const stop = stops[this.chosen];
     const found = stop.places[this.place];
@@ -68,20 +104,65 @@ export class Stops extends Panel {
     };
     const ids = stops.map((s, i) => [String(i), `${visible(s.text)} (id ${s.token_id})`]);
     const bounded = Math.max(0, ...found.student_bounded, ...found.teacher_bounded);
-    const text = (side, i) => (found[side][i] < found[`${side}_most`][i] ? `${probability(found[side][i])}–${probability(found[`${side}_most`][i])}` : probability(found[side][i]));
-    const rows = () => found.step.map((s, i) => [link(s, this.at(s)), integer(found.rollouts[i]), text("student", i), text("teacher", i)]);
+    const text = (side, i) =>
+      found[side][i] < found[`${side}_most`][i]
+        ? `${probability(found[side][i])}–${probability(found[`${side}_most`][i])}`
+        : probability(found[side][i]);
+    const rows = () =>
+      found.step.map((s, i) => [
+        link(s, this.at(s)),
+        integer(found.rollouts[i]),
+        text("student", i),
+        text("teacher", i),
+      ]);
     this.show(
       `Mean probability that each gives to this stop token, over rollouts that ${this.place === "cut" ? "were cut off" : "stopped"}; ${integer(stop.endings)} ended with it.${bounded ? ` In up to ${percent(bounded)} of a step’s rollouts it is not among the stored alternatives: the line then counts it as 0, the table gives the most it can be.` : ""}${read(answer)}`,
-      h("div", { class: "row insight-choice" },
-        select(ids, String(this.chosen), pick((value) => ({ chosen: Number(value) })), { "aria-label": "Stop token" }),
-        select(PLACES, this.place, pick((place) => ({ place })), { "aria-label": "Place" })),
-      found.step.length ? this.plot : h("p", { class: "muted pad", text: "No rollout of this choice has such a token with a known probability." }),
-      asTable("Probability of stopping", [["Step", ""], ["Rollouts", "r"], ["Student", "r"], ["Coach", "r"]], rows),
+      h(
+        "div",
+        { class: "row insight-choice" },
+        select(
+          ids,
+          String(this.chosen),
+          pick((value) => ({ chosen: Number(value) })),
+          { "aria-label": "Stop token" },
+        ),
+        select(
+          PLACES,
+          this.place,
+          pick((place) => ({ place })),
+          { "aria-label": "Place" },
+        ),
+      ),
+      found.step.length
+        ? this.plot
+        : h("p", {
+            class: "muted pad",
+            text: "No rollout of this choice has such a token with a known probability.",
+          }),
+      asTable(
+        "Probability of stopping",
+        [
+          ["Step", ""],
+          ["Rollouts", "r"],
+          ["Student", "r"],
+          ["Coach", "r"],
+        ],
+        rows,
+      ),
     );
-    if (found.step.length) this.chart.draw([{ name: "student", x: found.step, y: found.student }, { name: "coach", x: found.step, y: found.teacher }], SHARE);
+    if (found.step.length)
+      this.chart.draw(
+        [
+          { name: "student", x: found.step, y: found.student },
+          { name: "coach", x: found.step, y: found.teacher },
+        ],
+        SHARE,
+      );
   }
 }
 
 function read({ capped, stored, cap }) {
-  return capped ? ` Alternatives of an even share of the rollouts: at most ${integer(cap)} of ${integer(stored)} tokens are read.` : "";
+  return capped
+    ? ` Alternatives of an even share of the rollouts: at most ${integer(cap)} of ${integer(stored)} tokens are read.`
+    : "";
 }

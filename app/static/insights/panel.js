@@ -13,8 +13,11 @@ export class Panel {
     this.body = h("div", { class: "insight-body" });
     this.unit = h("span", { class: "muted", text: unit });
     this.element = h(
-      "section", { class: "panel insight", "data-insight": name, "aria-label": title },
-      h("header", {}, h("h3", { text: title }), this.unit), this.body, this.caption,
+      "section",
+      { class: "panel insight", "data-insight": name, "aria-label": title },
+      h("header", {}, h("h3", { text: title }), this.unit),
+      this.body,
+      this.caption,
     );
     loading(this.body, title.toLowerCase());
   }
@@ -60,17 +63,43 @@ export class Panel {
 
 /** The same figures as a table, built when it is opened; a cell may be a node. */
 export function asTable(label, head, rowsOf) {
-  const place = h("div", { class: "scroll-x insight-table", tabindex: "0", role: "region", "aria-label": label });
-  const details = h("details", { class: "as-table", ontoggle: () => details.open && !place.firstChild && place.append(table(label, head, rowsOf())) }, h("summary", { text: "As a table" }), place);
+  const place = h("div", {
+    class: "scroll-x insight-table",
+    tabindex: "0",
+    role: "region",
+    "aria-label": label,
+  });
+  const details = h(
+    "details",
+    {
+      class: "as-table",
+      ontoggle: () => details.open && !place.firstChild && place.append(table(label, head, rowsOf())),
+    },
+    h("summary", { text: "As a table" }),
+    place,
+  );
   return details;
 }
 
 export function table(label, head, rows) {
   const cells = (row) => row.map((cell, i) => h("td", { class: head[i][1] }, cell));
   return h(
-    "table", { class: "table", "aria-label": label },
-    h("thead", {}, h("tr", {}, head.map(([text, kind]) => h("th", { scope: "col", class: kind, text })))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
+    "table",
+    { class: "table", "aria-label": label },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        head.map(([text, kind]) => h("th", { scope: "col", class: kind, text })),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((row) => h("tr", {}, cells(row))),
+    ),
   );
 }
 

@@ -5,4 +5,7 @@ import { Quadrants } from "./quadrants.js";
 import { Positions } from "./positions.js";
 import { Classes, Correctness, Strings } from "./shares.js";
 
-export const COLUMNS = [[Positions, Classes, Histogram, Overlap, Stops], [Quadrants, Strings, Correctness]];
+export const COLUMNS = [
+  [Positions, Classes, Histogram, Overlap, Stops],
+  [Quadrants, Strings, Correctness],
+];

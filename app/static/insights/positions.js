@@ -12,24 +12,51 @@ export class Positions extends Panel {
   }
 
   draw({ steps, positions, tokens, kl }) {
-    if (!positions.length) return this.none("No scored token", "No token of this choice counts in the loss and was read by the coach.");
+    if (!positions.length)
+      return this.none(
+        "No scored token",
+        "No token of this choice counts in the loss and was read by the coach.",
+      );
     const top = Math.max(...kl.flat().filter((v) => v !== null)) || 1;
-    const cell = (r, c) => tokens[r][c] && {
-      value: kl[r][c], href: this.tokens(cellOf(steps[c], positions[r])),
-      label: `Steps ${span(steps[c])}, positions ${span(positions[r])}: ${number(kl[r][c])} nats over ${integer(tokens[r][c])} tokens`,
-    };
+    const cell = (r, c) =>
+      tokens[r][c] && {
+        value: kl[r][c],
+        href: this.tokens(cellOf(steps[c], positions[r])),
+        label: `Steps ${span(steps[c])}, positions ${span(positions[r])}: ${number(kl[r][c])} nats over ${integer(tokens[r][c])} tokens`,
+      };
     const cells = positions.map((_, r) => steps.map((_, c) => cell(r, c) || null));
     const grid = new CellGrid({
-      label: "Mean KL by position and step", cells, top, down: "position in the completion", across: "step",
-      rows: sparse(positions.map((p) => p[0])), columns: sparse(steps.map((s) => s[0])),
+      label: "Mean KL by position and step",
+      cells,
+      top,
+      down: "position in the completion",
+      across: "step",
+      rows: sparse(positions.map((p) => p[0])),
+      columns: sparse(steps.map((s) => s[0])),
     });
-    const rows = () => cells.flatMap((line, r) => line.map((c, k) => c && [
-      link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), nats(kl[r][k]),
-    ]).filter(Boolean));
+    const rows = () =>
+      cells.flatMap((line, r) =>
+        line
+          .map(
+            (c, k) =>
+              c && [link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), nats(kl[r][k])],
+          )
+          .filter(Boolean),
+      );
     this.show(
       "",
-      grid.element, h("div", { class: "row insight-legend" }, scaleStrip(`${number(top)} nats`)),
-      asTable("Mean KL by position and step", [["Steps", ""], ["Positions", ""], ["Tokens", "r"], ["Mean KL, nats", "r"]], rows),
+      grid.element,
+      h("div", { class: "row insight-legend" }, scaleStrip(`${number(top)} nats`)),
+      asTable(
+        "Mean KL by position and step",
+        [
+          ["Steps", ""],
+          ["Positions", ""],
+          ["Tokens", "r"],
+          ["Mean KL, nats", "r"],
+        ],
+        rows,
+      ),
     );
   }
 }

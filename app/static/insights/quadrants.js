@@ -9,7 +9,10 @@ import { sparse } from "./positions.js";
 import { asRequest, tokenRow } from "../rollouts/worst.js";
 
 const LISTED = 6;
-const NAMES = [["sure, in agreement", "confidently wrong"], ["unsure, in agreement", "unsure"]];
+const NAMES = [
+  ["sure, in agreement", "confidently wrong"],
+  ["unsure, in agreement", "unsure"],
+];
 
 export class Quadrants extends Panel {
   constructor(insights) {
@@ -25,43 +28,94 @@ export class Quadrants extends Panel {
 
   draw(answer) {
     const { grid, without } = answer;
-    if (!grid.flat().some(Boolean)) return this.none("No entropies", "No record of this choice holds the student’s entropy.");
+    if (!grid.flat().some(Boolean))
+      return this.none("No entropies", "No record of this choice holds the student’s entropy.");
     const top = Math.max(...grid.flat());
     this.show(
       without ? `${integer(without)} tokens without an entropy are left out.` : "",
-      this.table(answer), this.grid(answer, top),
+      this.table(answer),
+      this.grid(answer, top),
       h("div", { class: "row insight-legend" }, scaleStrip(`${integer(top)} tokens, log scale`)),
-      this.bounds(), this.list,
+      this.bounds(),
+      this.list,
     );
     if (Object.keys(this.region).length) this.listRegion();
-    else fill(this.list, h("p", { class: "caption", text: "Drag over a region, or Shift and the arrow keys, to list its tokens." }));
+    else
+      fill(
+        this.list,
+        h("p", {
+          class: "caption",
+          text: "Drag over a region, or Shift and the arrow keys, to list its tokens.",
+        }),
+      );
   }
 
   table({ quadrants }) {
-    const rows = [...quadrants].reverse().map((q) => [
-      link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), { "data-quadrant": `${q.unsure}-${q.disagree}` }),
-      integer(q.tokens), percent(q.token_share, 1), nats(q.kl_mean), percent(q.kl_share, 1),
-    ]);
-    return table("Quadrants", [["Quadrant", ""], ["Tokens", "r"], ["of all", "r"], ["Mean KL", "r"], ["KL share", "r"]], rows);
+    const rows = [...quadrants]
+      .reverse()
+      .map((q) => [
+        link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), {
+          "data-quadrant": `${q.unsure}-${q.disagree}`,
+        }),
+        integer(q.tokens),
+        percent(q.token_share, 1),
+        nats(q.kl_mean),
+        percent(q.kl_share, 1),
+      ]);
+    return table(
+      "Quadrants",
+      [
+        ["Quadrant", ""],
+        ["Tokens", "r"],
+        ["of all", "r"],
+        ["Mean KL", "r"],
+        ["KL share", "r"],
+      ],
+      rows,
+    );
   }
 
   grid({ grid, kl, entropy_edges: x, heat_edges: y }, top) {
     const size = grid.length;
-    const label = (i, j) => `Entropy ${range(x, i)}, KL ${range(y, j)} nats: ${integer(grid[i][j])} tokens, ${number(kl[i][j])} nats in all`;
-    const cells = Array.from({ length: size }, (_, row) => Array.from({ length: size }, (_, i) => {
-      const j = size - 1 - row;
-      return grid[i][j] ? { value: grid[i][j], label: label(i, j) } : null;
-    }));
+    const label = (i, j) =>
+      `Entropy ${range(x, i)}, KL ${range(y, j)} nats: ${integer(grid[i][j])} tokens, ${number(kl[i][j])} nats in all`;
+    const cells = Array.from({ length: size }, (_, row) =>
+      Array.from({ length: size }, (_, i) => {
+        const j = size - 1 - row;
+        return grid[i][j] ? { value: grid[i][j], label: label(i, j) } : null;
+      }),
+    );
     const brush = (r0, c0, r1, c1) => {
-      this.choose({ min_entropy: x[c0], max_entropy: x[c1 + 1], min_heat: y[size - 1 - r1], max_heat: y[size - r0] });
+      this.choose({
+        min_entropy: x[c0],
+        max_entropy: x[c1 + 1],
+        min_heat: y[size - 1 - r1],
+        max_heat: y[size - r0],
+      });
     };
     const rows = sparse(y.slice(0, size), (v) => number(Math.max(0, v), 2), 6).reverse();
-    return new CellGrid({ label: "Tokens by entropy and KL", down: "KL, nats", across: "student’s entropy, nats", cells, top, rows, log: true, columns: sparse(x.slice(0, size), (v) => number(Math.max(0, v), 2), 6), brush }).element;
+    return new CellGrid({
+      label: "Tokens by entropy and KL",
+      down: "KL, nats",
+      across: "student’s entropy, nats",
+      cells,
+      top,
+      rows,
+      log: true,
+      columns: sparse(x.slice(0, size), (v) => number(Math.max(0, v), 2), 6),
+      brush,
+    }).element;
   }
 
   threshold(name, label, shown) {
     const input = h("input", {
-      class: "field num narrow", type: "number", min: "0.001", max: "1000", step: "any", value: this.answer.thresholds[name], "aria-label": `${label}, nats`,
+      class: "field num narrow",
+      type: "number",
+      min: "0.001",
+      max: "1000",
+      step: "any",
+      value: this.answer.thresholds[name],
+      "aria-label": `${label}, nats`,
       oninput: debounce(500, () => {
         if (!input.value || !input.validity.valid) return;
         this.thresholds = { ...this.thresholds, [name]: input.value };
@@ -75,19 +129,44 @@ export class Quadrants extends Panel {
   bounds() {
     this.inputs = {};
     const field = (name, label) => {
-      const input = h("input", { class: "field num small-field", type: "number", step: "any", "aria-label": label, placeholder: label, value: this.region[name] ?? "", oninput: debounce(400, () => this.choose({ ...this.region, [name]: input.value }, false)) });
+      const input = h("input", {
+        class: "field num small-field",
+        type: "number",
+        step: "any",
+        "aria-label": label,
+        placeholder: label,
+        value: this.region[name] ?? "",
+        oninput: debounce(400, () => this.choose({ ...this.region, [name]: input.value }, false)),
+      });
       return (this.inputs[name] = input);
     };
     return h(
-      "div", { class: "insight-bounds" },
-      h("span", { class: "muted", text: "Quadrants, nats" }), h("div", { class: "row" }, this.threshold("entropy", "Unsure from", "entropy from"), this.threshold("heat", "Disagreement from", "KL from")),
-      h("span", { class: "muted", text: "Region, nats" }), h("div", { class: "row" }, field("min_entropy", "Entropy ≥"), field("max_entropy", "Entropy <"), field("min_heat", "KL ≥"), field("max_heat", "KL <")),
+      "div",
+      { class: "insight-bounds" },
+      h("span", { class: "muted", text: "Quadrants, nats" }),
+      h(
+        "div",
+        { class: "row" },
+        this.threshold("entropy", "Unsure from", "entropy from"),
+        this.threshold("heat", "Disagreement from", "KL from"),
+      ),
+      h("span", { class: "muted", text: "Region, nats" }),
+      h(
+        "div",
+        { class: "row" },
+        field("min_entropy", "Entropy ≥"),
+        field("max_entropy", "Entropy <"),
+        field("min_heat", "KL ≥"),
+        field("max_heat", "KL <"),
+      ),
     );
   }
 
   choose(region, write = true) {
     this.region = Object.fromEntries(Object.entries(region).filter(([, v]) => v !== null && v !== ""));
-    if (write) for (const [name, input] of Object.entries(this.inputs)) input.value = this.region[name] === undefined ? "" : Number(this.region[name].toPrecision(6));
+    if (write)
+      for (const [name, input] of Object.entries(this.inputs))
+        input.value = this.region[name] === undefined ? "" : Number(this.region[name].toPrecision(6));
     return this.listRegion();
   }
 
@@ -95,12 +174,21 @@ export class Quadrants extends Panel {
     const turn = (this.listing = {});
     const filter = { ...this.insights.where, ...this.region };
     try {
-      const { items, total } = await get(`runs/${this.insights.run}/hot-tokens`, { ...asRequest(filter), limit: LISTED });
+      const { items, total } = await get(`runs/${this.insights.run}/hot-tokens`, {
+        ...asRequest(filter),
+        limit: LISTED,
+      });
       if (turn !== this.listing) return;
       const top = Math.max(...items.map((i) => i.heat));
       fill(
         this.list,
-        h("p", { class: "row" }, h("span", { class: "num", "data-total": total, text: `${integer(total)} tokens in the region` }), h("span", { class: "spacer" }), total > 0 && link("Open the list", this.tokens(this.region))),
+        h(
+          "p",
+          { class: "row" },
+          h("span", { class: "num", "data-total": total, text: `${integer(total)} tokens in the region` }),
+          h("span", { class: "spacer" }),
+          total > 0 && link("Open the list", this.tokens(this.region)),
+        ),
         items.map((item) => tokenRow(item, top)),
       );
     } catch (error) {

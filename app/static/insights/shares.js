@@ -6,18 +6,35 @@ import { visible } from "../rollout/text/glyphs.js";
 import { Panel, table } from "./panel.js";
 
 const CLASSES = {
-  word: "words", number: "numbers", operator: "operators, punctuation", whitespace: "whitespace", special: "special tokens",
-  thinking: "thinking tags", other: "other: emoji, parts of characters",
+  word: "words",
+  number: "numbers",
+  operator: "operators, punctuation",
+  whitespace: "whitespace",
+  special: "special tokens",
+  thinking: "thinking tags",
+  other: "other: emoji, parts of characters",
 };
 const GRADES = { right: "right", wrong: "wrong", ungraded: "not graded" };
-const SHARES = [["Tokens", "r"], ["of all", "r"], ["Mean KL", "r"], ["KL share", "r share"]];
+const SHARES = [
+  ["Tokens", "r"],
+  ["of all", "r"],
+  ["Mean KL", "r"],
+  ["KL share", "r share"],
+];
 
 /** The cells of SHARES. */
 function shares(item) {
   const width = `${(item.kl_share ?? 0) * 100}%`;
   return [
-    integer(item.tokens), percent(item.token_share, 1), nats(item.kl_mean),
-    h("span", { class: "bar-cell" }, h("span", { style: { width } }), h("span", { text: percent(item.kl_share, 1) })),
+    integer(item.tokens),
+    percent(item.token_share, 1),
+    nats(item.kl_mean),
+    h(
+      "span",
+      { class: "bar-cell" },
+      h("span", { style: { width } }),
+      h("span", { text: percent(item.kl_share, 1) }),
+    ),
   ];
 }
 
@@ -28,14 +45,18 @@ export class Classes extends Panel {
   }
 
   draw({ classes }) {
-    const rows = classes.filter((c) => c.tokens).map((c) => [
-      link(CLASSES[c.class], this.tokens({ class: c.class }), { "data-class": c.class }), ...shares(c),
-    ]);
-    if (!rows.length) return this.none("No scored token", "No token of this choice counts in the loss and was read by the coach.");
-    this.show(
-      "",
-      table("KL by class of token", [["Class", ""], ...SHARES], rows),
-    );
+    const rows = classes
+      .filter((c) => c.tokens)
+      .map((c) => [
+        link(CLASSES[c.class], this.tokens({ class: c.class }), { "data-class": c.class }),
+        ...shares(c),
+      ]);
+    if (!rows.length)
+      return this.none(
+        "No scored token",
+        "No token of this choice counts in the loss and was read by the coach.",
+      );
+    this.show("", table("KL by class of token", [["Class", ""], ...SHARES], rows));
   }
 }
 
@@ -47,9 +68,17 @@ export class Strings extends Panel {
 
   draw({ strings, distinct }) {
     if (!strings.length) return this.none("No disagreement", "No token of this choice has a KL above 0.");
-    this.unit.textContent = strings.length < distinct ? `nats a token; the ${strings.length} of ${integer(distinct)} with most of the KL` : "nats a token";
+    this.unit.textContent =
+      strings.length < distinct
+        ? `nats a token; the ${strings.length} of ${integer(distinct)} with most of the KL`
+        : "nats a token";
     const rows = strings.map((s) => [
-      link(visible(s.text).replace(/^ | $/g, "·"), this.tokens({ token_id: s.token_id }), { class: "mono token-link", "data-token": s.token_id, title: `${CLASSES[s.class]}, id ${s.token_id}` }), ...shares(s),
+      link(visible(s.text).replace(/^ | $/g, "·"), this.tokens({ token_id: s.token_id }), {
+        class: "mono token-link",
+        "data-token": s.token_id,
+        title: `${CLASSES[s.class]}, id ${s.token_id}`,
+      }),
+      ...shares(s),
     ]);
     this.show(
       "",
@@ -65,29 +94,54 @@ export class Correctness extends Panel {
 
   draw({ groups, penalised, endorsed }) {
     const present = groups.filter((g) => g.rollouts);
-    if (!present.length) return this.none("No scored rollout", "No rollout of this choice was read by the coach.");
+    if (!present.length)
+      return this.none("No scored rollout", "No rollout of this choice was read by the coach.");
     const rows = present.map((g) => [
-      g.grade === "ungraded" ? GRADES[g.grade] : link(GRADES[g.grade], this.rollouts({ correct: String(g.grade === "right") }), { "data-grade": g.grade }),
-      integer(g.rollouts), ...shares(g),
+      g.grade === "ungraded"
+        ? GRADES[g.grade]
+        : link(GRADES[g.grade], this.rollouts({ correct: String(g.grade === "right") }), {
+            "data-grade": g.grade,
+          }),
+      integer(g.rollouts),
+      ...shares(g),
     ]);
     this.show(
       "",
       table("KL of right and wrong answers", [["Answer", ""], ["Rollouts", "r"], ...SHARES], rows),
-      present.length === 1 && present[0].grade === "ungraded" ? null : [
-        this.list("Penalised but right", "right answers of the highest mean KL", penalised),
-        this.list("Endorsed but wrong", "wrong answers of the lowest mean KL", endorsed),
-      ],
+      present.length === 1 && present[0].grade === "ungraded"
+        ? null
+        : [
+            this.list("Penalised but right", "right answers of the highest mean KL", penalised),
+            this.list("Endorsed but wrong", "wrong answers of the lowest mean KL", endorsed),
+          ],
     );
   }
 
   list(title, what, items) {
-    const rows = items.slice(0, 5).map((item) => [
-      link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), { "data-rollout": item.id }),
-      integer(item.tokens), nats(item.kl_mean),
-    ]);
+    const rows = items
+      .slice(0, 5)
+      .map((item) => [
+        link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), {
+          "data-rollout": item.id,
+        }),
+        integer(item.tokens),
+        nats(item.kl_mean),
+      ]);
     return h(
-      "div", { class: "insight-part" }, h("h4", {}, title, h("span", { class: "muted", text: ` ${what}` })),
-      rows.length ? table(title, [["Rollout", ""], ["Tokens", "r"], ["Mean KL", "r"]], rows) : h("p", { class: "muted", text: "There is none." }),
+      "div",
+      { class: "insight-part" },
+      h("h4", {}, title, h("span", { class: "muted", text: ` ${what}` })),
+      rows.length
+        ? table(
+            title,
+            [
+              ["Rollout", ""],
+              ["Tokens", "r"],
+              ["Mean KL", "r"],
+            ],
+            rows,
+          )
+        : h("p", { class: "muted", text: "There is none." }),
     );
   }
 

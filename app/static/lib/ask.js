@@ -42,7 +42,8 @@ export class Asking {
     }
     if (id !== this.id) return;
     if (found.state === "done") this.end(() => this.on.done(found.answer, id));
-    else if (found.state === "failed") this.end(() => this.on.failed({ message: found.error_text, hint: found.hint }));
+    else if (found.state === "failed")
+      this.end(() => this.on.failed({ message: found.error_text, hint: found.hint }));
     else this.on.change(found);
   }
 
@@ -63,7 +64,11 @@ export class Asking {
 
   leave() {
     if (!this.id) return;
-    fetch(`api/v1/questions/${this.id}`, { method: "DELETE", keepalive: true, credentials: "same-origin" }).catch(() => {});
+    fetch(`api/v1/questions/${this.id}`, {
+      method: "DELETE",
+      keepalive: true,
+      credentials: "same-origin",
+    }).catch(() => {});
   }
 }
 
@@ -79,25 +84,49 @@ export function phaseOf(found) {
 /** "" where this visitor may ask, else why not. */
 export async function reasonNotToAsk() {
   const health = await get("health");
-  if (health.access === "view") return "This link is for viewing only; asking the models needs the full link of whoever runs the server.";
-  if (health.access !== "full") return "Open the link that the server printed when it started; it holds the access token.";
-  if (!health.supervisor) return "No supervisor runs beside this server, so nobody would answer. Start both with: opd serve";
+  if (health.access === "view")
+    return "This link is for viewing only; asking the models needs the full link of whoever runs the server.";
+  if (health.access !== "full")
+    return "Open the link that the server printed when it started; it holds the access token.";
+  if (!health.supervisor)
+    return "No supervisor runs beside this server, so nobody would answer. Start both with: opd serve";
   return "";
 }
 
 /** What the model process has in memory, as a status line. */
 export async function modelsLine() {
   const { state, models } = await get("models/state");
-  const named = models ? `${models.run ?? models.recipe}, ${models.step ? `checkpoint ${models.step}` : "start"}` : "";
+  const named = models
+    ? `${models.run ?? models.recipe}, ${models.step ? `checkpoint ${models.step}` : "start"}`
+    : "";
   const words = {
-    ready: `Models ready: ${named}`, loading: `Loading models: ${named}`,
-    awake: "Model process ready, no models loaded", asleep: "Models asleep: the first answer waits until they are loaded",
+    ready: `Models ready: ${named}`,
+    loading: `Loading models: ${named}`,
+    awake: "Model process ready, no models loaded",
+    asleep: "Models asleep: the first answer waits until they are loaded",
   };
   return h("span", { class: "muted ask-state", "data-state": state, text: words[state] ?? state });
 }
 
 /** A labelled number field within limits. */
 export function numberField(id, label, value, { min, max, step = 1, title = "" }) {
-  const input = h("input", { class: "field num", type: "number", id, min, max, step, value: String(value), inputmode: "decimal" });
-  return { input, element: h("label", { class: "ask-field", for: id, title }, h("span", { class: "muted", text: label }), input) };
+  const input = h("input", {
+    class: "field num",
+    type: "number",
+    id,
+    min,
+    max,
+    step,
+    value: String(value),
+    inputmode: "decimal",
+  });
+  return {
+    input,
+    element: h(
+      "label",
+      { class: "ask-field", for: id, title },
+      h("span", { class: "muted", text: label }),
+      input,
+    ),
+  };
 }

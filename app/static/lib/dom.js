@@ -63,9 +63,7 @@ export function link(label, href, props = {}) {
 }
 
 export function select(options, value, onchange, props = {}) {
-  const items = options.map(([key, label, more]) =>
-    h("option", { value: key, ...more }, label),
-  );
+  const items = options.map(([key, label, more]) => h("option", { value: key, ...more }, label));
   const element = h("select", { class: "field", ...props }, items);
   element.value = value;
   element.addEventListener("change", () => onchange(element.value));

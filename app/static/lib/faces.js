@@ -6,10 +6,7 @@ export function loading(element, what) {
 }
 
 export function empty(element, title, why, action) {
-  fill(
-    element,
-    h("div", { class: "face" }, h("strong", { text: title }), h("p", { text: why }), action),
-  );
+  fill(element, h("div", { class: "face" }, h("strong", { text: title }), h("p", { text: why }), action));
 }
 
 export function failed(element, error, retry) {

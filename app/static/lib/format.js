@@ -113,7 +113,10 @@ export function minus(text) {
 
 /** "Coach" is the word for the teacher on pages; names of fields, models and paths stay. */
 export function coach(text) {
-  return text.replace(/(?<![\w/.-])([tT])eacher(s?)(?![\w/-]|\.\w)/g, (_, first, many) => `${first === "T" ? "C" : "c"}oach${many && "es"}`);
+  return text.replace(
+    /(?<![\w/.-])([tT])eacher(s?)(?![\w/-]|\.\w)/g,
+    (_, first, many) => `${first === "T" ? "C" : "c"}oach${many && "es"}`,
+  );
 }
 
 /** Text for one line of a list: invisible and direction-changing characters become visible. */

@@ -48,7 +48,9 @@ export class Notify {
     this.control.textContent = `${this.wanted ? "Notifying" : "Notify me"} when ${this.what} ends`;
     this.control.setAttribute("aria-pressed", String(this.wanted));
     const blocked = this.wanted && permission() !== "granted";
-    this.state.textContent = blocked ? "This browser blocks notifications: the page’s title gets a mark instead." : "";
+    this.state.textContent = blocked
+      ? "This browser blocks notifications: the page’s title gets a mark instead."
+      : "";
   }
 
   tell(run) {
@@ -85,5 +87,7 @@ function permission() {
 function bodyOf(run) {
   const score = run.score === null || run.score === undefined ? "" : `score ${percent(run.score)}`;
   const kl = run.kl === null || run.kl === undefined ? "" : `KL ${number(run.kl)}`;
-  return [`step ${run.step} of ${run.steps}`, score, kl, plain(run.error_kind ?? "", 60)].filter(Boolean).join(" · ");
+  return [`step ${run.step} of ${run.steps}`, score, kl, plain(run.error_kind ?? "", 60)]
+    .filter(Boolean)
+    .join(" · ");
 }

@@ -2,15 +2,49 @@
 import { isDark } from "./theme.js";
 
 export const LEVELS = 64;
-const ORANGES = ["#fff5eb", "#fee6ce", "#fdd0a2", "#fdae6b", "#fd8d3c", "#f16913", "#d94801", "#a63603", "#7f2704"];
-const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
-const LIGHT_CIVIDIS = ["#f7f1cf", "#e8dc98", "#cdbf74", "#a59c74", "#83817a", "#5f6370", "#3b496c", "#123570", "#00224e"];
+const ORANGES = [
+  "#fff5eb",
+  "#fee6ce",
+  "#fdd0a2",
+  "#fdae6b",
+  "#fd8d3c",
+  "#f16913",
+  "#d94801",
+  "#a63603",
+  "#7f2704",
+];
+const CIVIDIS = [
+  "#00224e",
+  "#123570",
+  "#3b496c",
+  "#575d6d",
+  "#707173",
+  "#8a8678",
+  "#a59c74",
+  "#c3b369",
+  "#e1cc55",
+  "#fee838",
+];
+const LIGHT_CIVIDIS = [
+  "#f7f1cf",
+  "#e8dc98",
+  "#cdbf74",
+  "#a59c74",
+  "#83817a",
+  "#5f6370",
+  "#3b496c",
+  "#123570",
+  "#00224e",
+];
 const COLD = ["#d8e6f3", "#b1d0e9", "#7fb3dc", "#4a90c8", "#2166ac", "#0b3d78"];
 const WARM = ["#fee0b6", "#fdc98a", "#f9a552", "#e08214", "#b35806", "#7f3b08"];
 const DARK_ORANGES = ["#3a2413", "#5e3110", "#86430c", "#b2580c", "#dd7318", "#f9923c", "#fdb06a", "#fed0a0"];
 const DARK_COLD = ["#15293f", "#1c3f65", "#245a91", "#3a7cbd", "#6ba5dc", "#a9ccf0"];
 const DARK_WARM = ["#3a2413", "#6a370f", "#9c4e0b", "#cf6b15", "#f49645", "#fecb95"];
-export const PALETTES = [["oranges", "Oranges"], ["cividis", "Cividis"]];
+export const PALETTES = [
+  ["oranges", "Oranges"],
+  ["cividis", "Cividis"],
+];
 
 const sheet = new CSSStyleSheet();
 let colours = null;
@@ -27,7 +61,11 @@ export function usePalette(name) {
   };
   const ink = dark ? "#e7e8ea" : "#1b1c1f"; // --ink of base.css
   const rules = [];
-  for (const [letter, list] of [["q", colours.up], ["c", colours.cold], ["w", colours.warm]]) {
+  for (const [letter, list] of [
+    ["q", colours.up],
+    ["c", colours.cold],
+    ["w", colours.warm],
+  ]) {
     for (let level = 1; level <= LEVELS; level++) {
       rules.push(`.${letter}${level}{background-color:${list[level]};color:${inkOn(list[level], ink)}}`);
     }

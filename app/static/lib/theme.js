@@ -7,7 +7,11 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 export function startTheme() {
   apply(read());
   const show = () => `Theme: ${read()}`;
-  const element = h("button", { type: "button", class: "theme-switch", title: "Light, dark or as the system" }, show());
+  const element = h(
+    "button",
+    { type: "button", class: "theme-switch", title: "Light, dark or as the system" },
+    show(),
+  );
   element.addEventListener("click", () => {
     remember("theme", NEXT[read()]);
     apply(read());

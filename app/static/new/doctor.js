@@ -5,10 +5,19 @@ import { errorBox } from "../lib/faces.js";
 import { coach, withUnit } from "../lib/format.js";
 
 const SEVERITIES = [
-  ["error", "✕", "Error"], ["warning", "!", "Warning"], ["info", "i", "Good to know"], ["ok", "✓", "In order"],
+  ["error", "✕", "Error"],
+  ["warning", "!", "Warning"],
+  ["info", "i", "Good to know"],
+  ["ok", "✓", "In order"],
 ];
 const LOOK_EVERY = 700; // ms
-const PHASES = { always: "always", sampling: "sampling", writing: "coach writes", reading: "coach reads", update: "update" };
+const PHASES = {
+  always: "always",
+  sampling: "sampling",
+  writing: "coach writes",
+  reading: "coach reads",
+  update: "update",
+};
 
 export class Doctor {
   /** `configOf` gives the form's configuration; `onProblems` shows those of its fields. */
@@ -18,13 +27,24 @@ export class Doctor {
     this.stopLooking = () => {};
     this.button = button("Check before running", () => this.ask(), { id: "run-doctor" });
     this.models = h("input", { type: "checkbox", id: "doctor-models", checked: true });
-    this.state = h("p", { class: "pad muted doctor-state", role: "status", text: "Compares tokenizers, prompts and memory, and lets the student answer a few prompts." });
+    this.state = h("p", {
+      class: "pad muted doctor-state",
+      role: "status",
+      text: "Compares tokenizers, prompts and memory, and lets the student answer a few prompts.",
+    });
     this.body = h("div", { class: "doctor-body", id: "doctor-findings" });
-    const choice = h("label", { class: "control muted", for: "doctor-models" }, this.models, "load the models");
+    const choice = h(
+      "label",
+      { class: "control muted", for: "doctor-models" },
+      this.models,
+      "load the models",
+    );
     this.element = h(
-      "section", { class: "panel doctor", "aria-label": "Doctor" },
+      "section",
+      { class: "panel doctor", "aria-label": "Doctor" },
       h("header", {}, h("h2", { text: "Doctor" }), h("span", { class: "spacer" }), choice, this.button),
-      this.state, this.body,
+      this.state,
+      this.body,
     );
   }
 
@@ -60,7 +80,10 @@ export class Doctor {
     }
     this.show(found);
     if (found.state === "failed") {
-      this.end(...this.parts(found), errorBox({ message: found.error_text, hint: found.hint }, () => this.ask()));
+      this.end(
+        ...this.parts(found),
+        errorBox({ message: found.error_text, hint: found.hint }, () => this.ask()),
+      );
     } else if (found.state === "done") {
       this.end(...this.parts(found));
       this.say(summary(found.findings));
@@ -80,7 +103,14 @@ export class Doctor {
     const quiet = items.filter((f) => f.severity === "ok");
     return [
       loud.map(card),
-      quiet.length ? h("details", { class: "doctor-ok" }, h("summary", {}, mark("ok"), `${quiet.length} check${quiet.length > 1 ? "s" : ""}`), quiet.map(card)) : null,
+      quiet.length
+        ? h(
+            "details",
+            { class: "doctor-ok" },
+            h("summary", {}, mark("ok"), `${quiet.length} check${quiet.length > 1 ? "s" : ""}`),
+            quiet.map(card),
+          )
+        : null,
       found.memory ? memoryTable(found.memory) : null,
     ];
   }
@@ -102,45 +132,94 @@ function summary(findings) {
   const count = (severity) => findings.filter((f) => f.severity === severity).length;
   const [errors, warnings] = [count("error"), count("warning")];
   if (!errors && !warnings) return "Nothing speaks against this run.";
-  const words = [[errors, "error"], [warnings, "warning"]].filter(([n]) => n);
+  const words = [
+    [errors, "error"],
+    [warnings, "warning"],
+  ].filter(([n]) => n);
   return words.map(([n, word]) => `${n} ${word}${n > 1 ? "s" : ""}`).join(", ");
 }
 
 function mark(severity) {
   const [, icon, word] = SEVERITIES.find(([key]) => key === severity) ?? SEVERITIES[2];
-  return h("span", { class: `severity ${severity}` }, h("span", { class: "severity-icon", "aria-hidden": "true", text: icon }), word);
+  return h(
+    "span",
+    { class: `severity ${severity}` },
+    h("span", { class: "severity-icon", "aria-hidden": "true", text: icon }),
+    word,
+  );
 }
 
 function card(finding) {
   const evidence = Object.keys(finding.evidence ?? {}).length
-    ? h("details", { class: "doctor-evidence" }, h("summary", { text: "Evidence" }), h("pre", { class: "code wrap", text: JSON.stringify(finding.evidence, null, 1) }))
+    ? h(
+        "details",
+        { class: "doctor-evidence" },
+        h("summary", { text: "Evidence" }),
+        h("pre", { class: "code wrap", text: JSON.stringify(finding.evidence, null, 1) }),
+      )
     : null;
   return h(
-    "article", { class: "doctor-finding", "data-code": finding.code, "data-severity": finding.severity },
+    "article",
+    { class: "doctor-finding", "data-code": finding.code, "data-severity": finding.severity },
     h("h3", {}, mark(finding.severity), h("span", { text: coach(finding.title) })),
     h("p", { text: coach(finding.text) }),
-    finding.advice ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), coach(finding.advice)) : null,
+    finding.advice
+      ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), coach(finding.advice))
+      : null,
     evidence,
   );
 }
 
 function memoryTable(memory) {
   const size = (bytes) => withUnit(bytes, "B");
-  const rows = memory.parts.map((p) => h(
-    "tr", {},
-    h("td", {}, coach(p.name), h("div", { class: "muted doctor-formula", text: p.formula })),
-    h("td", { text: p.where === "host" ? "on the host" : (PHASES[p.phase] ?? p.phase) }),
-    h("td", { class: "r num", text: size(p.bytes) }),
-  ));
-  const total = (label, bytes) => h("tr", { class: "doctor-total" }, h("td", { text: label }), h("td", {}), h("td", { class: "r num", text: size(bytes) }));
+  const rows = memory.parts.map((p) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, coach(p.name), h("div", { class: "muted doctor-formula", text: p.formula })),
+      h("td", { text: p.where === "host" ? "on the host" : (PHASES[p.phase] ?? p.phase) }),
+      h("td", { class: "r num", text: size(p.bytes) }),
+    ),
+  );
+  const total = (label, bytes) =>
+    h(
+      "tr",
+      { class: "doctor-total" },
+      h("td", { text: label }),
+      h("td", {}),
+      h("td", { class: "r num", text: size(bytes) }),
+    );
   return h(
-    "details", { class: "doctor-memory", open: true },
+    "details",
+    { class: "doctor-memory", open: true },
     h("summary", {}, "Memory: about ", h("strong", { class: "num", text: size(memory.device) })),
     h(
-      "table", { class: "table", id: "doctor-memory" },
-      h("thead", {}, h("tr", {}, h("th", { text: "part" }), h("th", { text: "when" }), h("th", { class: "r", text: "size" }))),
-      h("tbody", {}, rows, total("At the worst moment", memory.device), memory.host ? total("On the host", memory.host) : null),
+      "table",
+      { class: "table", id: "doctor-memory" },
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { text: "part" }),
+          h("th", { text: "when" }),
+          h("th", { class: "r", text: "size" }),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows,
+        total("At the worst moment", memory.device),
+        memory.host ? total("On the host", memory.host) : null,
+      ),
     ),
-    memory.unknown.length ? h("p", { class: "pad muted", text: `Not counted, because their size is not known here: ${memory.unknown.join(", ")}.` }) : null,
+    memory.unknown.length
+      ? h("p", {
+          class: "pad muted",
+          text: `Not counted, because their size is not known here: ${memory.unknown.join(", ")}.`,
+        })
+      : null,
   );
 }

@@ -32,7 +32,11 @@ function settle(root, raw) {
 }
 
 function follow(root, schema) {
-  if (schema.$ref) return schema.$ref.split("/").slice(1).reduce((at, key) => at[key], root);
+  if (schema.$ref)
+    return schema.$ref
+      .split("/")
+      .slice(1)
+      .reduce((at, key) => at[key], root);
   if (schema.allOf?.length === 1) return follow(root, schema.allOf[0]);
   return schema;
 }
@@ -43,16 +47,31 @@ function defaultsOf(schema) {
 
 function fieldOf(path, raw, schema, nullable, standard) {
   return {
-    path, group: groupOf(path), title: titleOf(path), help: raw.description ?? schema.description ?? "",
-    kind: kindOf(schema), options: schema.enum ?? null, nullable, schema, standard: standard ?? null,
-    choices: raw.choices ?? null, onlyFor: raw.only_for ?? null,
+    path,
+    group: groupOf(path),
+    title: titleOf(path),
+    help: raw.description ?? schema.description ?? "",
+    kind: kindOf(schema),
+    options: schema.enum ?? null,
+    nullable,
+    schema,
+    standard: standard ?? null,
+    choices: raw.choices ?? null,
+    onlyFor: raw.only_for ?? null,
   };
 }
 
 function switchOf(path, raw, schema) {
   return {
-    path, group: groupOf(`${path}.x`), title: titleOf(path), help: raw.description ?? "", kind: "switch",
-    options: null, nullable: true, schema, standard: null,
+    path,
+    group: groupOf(`${path}.x`),
+    title: titleOf(path),
+    help: raw.description ?? "",
+    kind: "switch",
+    options: null,
+    nullable: true,
+    schema,
+    standard: null,
   };
 }
 
@@ -71,15 +90,32 @@ function groupOf(path) {
   return parts.length === 1 ? "general" : parts[0];
 }
 
-const WORDS = { dtype: "data type", ids: "IDs", json: "JSON", kl: "KL", lm: "LM", mb: "MB", teacher: "coach", url: "URL" };
+const WORDS = {
+  dtype: "data type",
+  ids: "IDs",
+  json: "JSON",
+  kl: "KL",
+  lm: "LM",
+  mb: "MB",
+  teacher: "coach",
+  url: "URL",
+};
 const TITLES = {
-  "student.model": "Student", "teacher.model": "Coach", "prompts.source": "Prompts", "objective.name": "Objective",
+  "student.model": "Student",
+  "teacher.model": "Coach",
+  "prompts.source": "Prompts",
+  "objective.name": "Objective",
   "student.lora": "Train a LoRA adapter",
 };
 
 export function titleOf(path) {
   if (TITLES[path]) return TITLES[path];
-  const words = path.split(".").at(-1).split("_").map((word) => WORDS[word] ?? word).join(" ");
+  const words = path
+    .split(".")
+    .at(-1)
+    .split("_")
+    .map((word) => WORDS[word] ?? word)
+    .join(" ");
   return words[0].toUpperCase() + words.slice(1);
 }
 
@@ -108,7 +144,10 @@ function jsonOr(text) {
 }
 
 function splitWords(text) {
-  return text.split(",").map((t) => t.trim()).filter(Boolean);
+  return text
+    .split(",")
+    .map((t) => t.trim())
+    .filter(Boolean);
 }
 
 export function showValue(value) {
@@ -122,7 +161,8 @@ export function flatten(config, prefix = "") {
   const flat = {};
   for (const [name, value] of Object.entries(config ?? {})) {
     const path = prefix + name;
-    if (value !== null && typeof value === "object" && !Array.isArray(value)) Object.assign(flat, { [path]: true }, flatten(value, `${path}.`));
+    if (value !== null && typeof value === "object" && !Array.isArray(value))
+      Object.assign(flat, { [path]: true }, flatten(value, `${path}.`));
     else flat[path] = value;
   }
   return flat;
@@ -140,5 +180,7 @@ export function assign(config, path, value) {
 }
 
 export function valueAt(config, path) {
-  return path.split(".").reduce((node, part) => (node === null || node === undefined ? node : node[part]), config);
+  return path
+    .split(".")
+    .reduce((node, part) => (node === null || node === undefined ? node : node[part]), config);
 }

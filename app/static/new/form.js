@@ -4,7 +4,9 @@ import { readValue, showValue } from "./fields.js";
 import { coach } from "../lib/format.js";
 
 const SUGGESTIONS = {
-  "student.model": ["bundled/student"], "teacher.model": ["bundled/teacher"], "prompts.source": ["bundled"],
+  "student.model": ["bundled/student"],
+  "teacher.model": ["bundled/teacher"],
+  "prompts.source": ["bundled"],
   device: ["auto", "cpu", "cuda", "cuda:0"],
 };
 
@@ -15,7 +17,8 @@ export function control(field, value, changed) {
   input.setAttribute("aria-describedby", `${id}-problem ${id}-help`);
   const help = h("p", { class: "help-text muted", id: `${id}-help`, text: helpOf(field, value) });
   const element = h(
-    "div", { class: "form-row", "data-field": field.path },
+    "div",
+    { class: "form-row", "data-field": field.path },
     h("label", { for: id, text: field.title }),
     h("div", { class: "form-control" }, input, listOf(field, id), problem, help),
   );
@@ -24,27 +27,59 @@ export function control(field, value, changed) {
 
 function inputOf(field, id, value, changed) {
   if (field.kind === "choice") {
-    return select(field.options.map((o) => [o, o]), value ?? field.options[0], changed, { id });
+    return select(
+      field.options.map((o) => [o, o]),
+      value ?? field.options[0],
+      changed,
+      { id },
+    );
   }
   if (field.kind === "boolean" && field.nullable) {
-    return select([["", "not set"], ["true", "on"], ["false", "off"]], String(value ?? ""), (v) => changed(v ? v === "true" : null), { id });
+    return select(
+      [
+        ["", "not set"],
+        ["true", "on"],
+        ["false", "off"],
+      ],
+      String(value ?? ""),
+      (v) => changed(v ? v === "true" : null),
+      { id },
+    );
   }
   if (field.kind === "switch" || field.kind === "boolean") {
-    const box = h("input", { id, type: "checkbox", checked: Boolean(value), onchange: () => changed(box.checked) });
+    const box = h("input", {
+      id,
+      type: "checkbox",
+      checked: Boolean(value),
+      onchange: () => changed(box.checked),
+    });
     return box;
   }
   const numeric = field.kind === "integer" || field.kind === "number";
   const input = h("input", {
-    id, class: numeric ? "field num" : "field wide", value: showValue(value), inputmode: numeric ? "decimal" : null,
-    list: SUGGESTIONS[field.path] ? `${id}-list` : null, spellcheck: "false", autocomplete: "off",
-    placeholder: field.nullable ? "none" : null, oninput: () => changed(readValue(field, input.value)),
+    id,
+    class: numeric ? "field num" : "field wide",
+    value: showValue(value),
+    inputmode: numeric ? "decimal" : null,
+    list: SUGGESTIONS[field.path] ? `${id}-list` : null,
+    spellcheck: "false",
+    autocomplete: "off",
+    placeholder: field.nullable ? "none" : null,
+    oninput: () => changed(readValue(field, input.value)),
   });
   return input;
 }
 
 function listOf(field, id) {
   const words = SUGGESTIONS[field.path];
-  return words && h("datalist", { id: `${id}-list` }, words.map((value) => h("option", { value })));
+  return (
+    words &&
+    h(
+      "datalist",
+      { id: `${id}-list` },
+      words.map((value) => h("option", { value })),
+    )
+  );
 }
 
 function helpOf(field, value) {

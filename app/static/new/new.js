@@ -8,8 +8,15 @@ import { control, setControl, showProblem } from "./form.js";
 import { plain } from "../lib/format.js";
 
 const GROUPS = [
-  ["general", "General"], ["student", "Student"], ["teacher", "Coach"], ["prompts", "Prompts"], ["objective", "Objective"],
-  ["sampling", "Sampling"], ["optimizer", "Optimizer"], ["evaluation", "Evaluation"], ["records", "Token records"],
+  ["general", "General"],
+  ["student", "Student"],
+  ["teacher", "Coach"],
+  ["prompts", "Prompts"],
+  ["objective", "Objective"],
+  ["sampling", "Sampling"],
+  ["optimizer", "Optimizer"],
+  ["evaluation", "Evaluation"],
+  ["records", "Token records"],
   ["checkpoints", "Checkpoints"],
 ];
 
@@ -35,7 +42,10 @@ class NewPage {
   async start() {
     loading(this.root, "the form");
     try {
-      const [form, source] = await Promise.all([get("config/schema"), this.from ? get(`runs/${this.from}`) : null]);
+      const [form, source] = await Promise.all([
+        get("config/schema"),
+        this.from ? get(`runs/${this.from}`) : null,
+      ]);
       this.form = form;
       this.source = source;
     } catch (error) {
@@ -50,7 +60,8 @@ class NewPage {
 
   recipeConfig(name) {
     const recipes = this.form.recipes ?? [];
-    const found = recipes.find((r) => r.name === name) ?? recipes.find((r) => r.name === "demo") ?? recipes[0];
+    const found =
+      recipes.find((r) => r.name === name) ?? recipes.find((r) => r.name === "demo") ?? recipes[0];
     this.recipe = found?.name ?? "";
     return found?.config ?? this.form.defaults;
   }
@@ -61,31 +72,53 @@ class NewPage {
   }
 
   build() {
-    this.controls = new Map(this.fields.map((f) => [f.path, control(f, valueAt(this.config, f.path), (v) => this.changed(f.path, v))]));
+    this.controls = new Map(
+      this.fields.map((f) => [
+        f.path,
+        control(f, valueAt(this.config, f.path), (v) => this.changed(f.path, v)),
+      ]),
+    );
     this.general = h("p", { class: "bad-text", role: "alert" });
     this.yaml = h("pre", { class: "code", tabindex: "0", "aria-label": "YAML" });
     this.command = h("pre", { class: "code wrap", tabindex: "0", "aria-label": "Command" });
     this.difference = h("div", { class: "difference" });
     this.startButton = button("Start run", () => this.launch(), { class: "btn strong", id: "start-run" });
-    this.doctor = new Doctor(() => this.config, (problems) => this.showProblems(problems));
+    this.doctor = new Doctor(
+      () => this.config,
+      (problems) => this.showProblems(problems),
+    );
     const visible = this.form.visible;
     const picked = (path) => this.controls.get(path)?.element;
     const form = h(
-      "section", { class: "panel form", "aria-label": "Settings" },
+      "section",
+      { class: "panel form", "aria-label": "Settings" },
       this.source ? this.cloneHead() : this.recipePicker(),
       h("div", { class: "fields" }, picked("name"), visible.map(picked)),
       this.more(visible),
       h("div", { class: "form-foot" }, this.startButton, this.general),
     );
     const side = h(
-      "div", { class: "new-side" },
+      "div",
+      { class: "new-side" },
       this.difference,
       this.doctor.element,
-      codePanel("Command", this.command, copyButton("Copy", () => this.command.textContent)),
-      codePanel("YAML", this.yaml, copyButton("Copy", () => this.yaml.textContent)),
+      codePanel(
+        "Command",
+        this.command,
+        copyButton("Copy", () => this.command.textContent),
+      ),
+      codePanel(
+        "YAML",
+        this.yaml,
+        copyButton("Copy", () => this.yaml.textContent),
+      ),
     );
     const title = this.source ? `New run from ${plain(this.source.name || this.source.id, 60)}` : "New run";
-    fill(this.root, h("div", { class: "page-bar" }, h("h1", { text: title })), h("div", { class: "new-columns" }, form, side));
+    fill(
+      this.root,
+      h("div", { class: "page-bar" }, h("h1", { text: title })),
+      h("div", { class: "new-columns" }, form, side),
+    );
     this.showSwitches();
   }
 
@@ -94,24 +127,49 @@ class NewPage {
     const current = () => recipes.find((r) => r.name === this.recipe);
     const about = h("p", { class: "muted", text: current()?.description ?? "" });
     const options = recipes.map((r) => [r.name, r.title || r.name]);
-    const picker = select(options, this.recipe, (name) => {
-      this.useBase(this.recipeConfig(name));
-      about.textContent = current()?.description ?? "";
-      for (const [path, c] of this.controls) setControl(c, valueAt(this.config, path));
-      this.showSwitches();
-      this.again();
-    }, { id: "recipe", class: "field" });
+    const picker = select(
+      options,
+      this.recipe,
+      (name) => {
+        this.useBase(this.recipeConfig(name));
+        about.textContent = current()?.description ?? "";
+        for (const [path, c] of this.controls) setControl(c, valueAt(this.config, path));
+        this.showSwitches();
+        this.again();
+      },
+      { id: "recipe", class: "field" },
+    );
     return h("div", { class: "recipe" }, h("label", { for: "recipe", text: "Recipe" }), picker, about);
   }
 
   cloneHead() {
-    return h("div", { class: "recipe" }, h("p", { class: "muted", text: "Every setting starts as it was in that run; what differs stands beside." }));
+    return h(
+      "div",
+      { class: "recipe" },
+      h("p", {
+        class: "muted",
+        text: "Every setting starts as it was in that run; what differs stands beside.",
+      }),
+    );
   }
 
   more(visible) {
     const groups = GROUPS.map(([key, label]) => {
-      const rest = this.fields.filter((f) => f.group === key && f.path !== "name" && !visible.includes(f.path));
-      return rest.length ? h("fieldset", {}, h("legend", { text: label }), h("div", { class: "fields" }, rest.map((f) => this.controls.get(f.path).element))) : null;
+      const rest = this.fields.filter(
+        (f) => f.group === key && f.path !== "name" && !visible.includes(f.path),
+      );
+      return rest.length
+        ? h(
+            "fieldset",
+            {},
+            h("legend", { text: label }),
+            h(
+              "div",
+              { class: "fields" },
+              rest.map((f) => this.controls.get(f.path).element),
+            ),
+          )
+        : null;
     });
     this.moreBox = h("details", { class: "more" }, h("summary", { text: "More settings" }), groups);
     return this.moreBox;
@@ -120,9 +178,14 @@ class NewPage {
   changed(path, value) {
     const field = this.fields.find((f) => f.path === path);
     if (field.kind === "switch") {
-      const filled = Object.fromEntries(this.fields.filter((f) => f.path.startsWith(`${path}.`)).map((f) => [f.path.split(".").at(-1), f.standard]));
+      const filled = Object.fromEntries(
+        this.fields
+          .filter((f) => f.path.startsWith(`${path}.`))
+          .map((f) => [f.path.split(".").at(-1), f.standard]),
+      );
       assign(this.config, path, value ? filled : null);
-      for (const [p, c] of this.controls) if (p.startsWith(`${path}.`)) setControl(c, valueAt(this.config, p));
+      for (const [p, c] of this.controls)
+        if (p.startsWith(`${path}.`)) setControl(c, valueAt(this.config, p));
       this.showSwitches();
     } else {
       assign(this.config, path, value);
@@ -136,10 +199,13 @@ class NewPage {
 
   /** Fields inside a switched-off section, and those of another choice, are hidden. */
   showSwitches() {
-    const off = this.fields.filter((f) => f.kind === "switch" && !valueAt(this.config, f.path)).map((f) => `${f.path}.`);
+    const off = this.fields
+      .filter((f) => f.kind === "switch" && !valueAt(this.config, f.path))
+      .map((f) => `${f.path}.`);
     for (const [path, c] of this.controls) {
       const chosen = c.field.onlyFor && valueAt(this.config, CHOOSERS[c.field.group]);
-      c.element.hidden = off.some((p) => path.startsWith(p)) || Boolean(chosen && !c.field.onlyFor.includes(chosen));
+      c.element.hidden =
+        off.some((p) => path.startsWith(p)) || Boolean(chosen && !c.field.onlyFor.includes(chosen));
     }
   }
 
@@ -155,9 +221,16 @@ class NewPage {
     const turn = ++this.turn;
     let answer;
     try {
-      answer = await send("POST", "config/check", this.recipe ? { config: this.config, recipe: this.recipe } : { config: this.config });
+      answer = await send(
+        "POST",
+        "config/check",
+        this.recipe ? { config: this.config, recipe: this.recipe } : { config: this.config },
+      );
     } catch (error) {
-      answer = { ok: false, problems: error.problems?.length ? error.problems : [{ field: "", message: error.message }] };
+      answer = {
+        ok: false,
+        problems: error.problems?.length ? error.problems : [{ field: "", message: error.message }],
+      };
     }
     if (turn === this.turn) this.show(answer);
   }
@@ -199,15 +272,36 @@ class NewPage {
     const before = flatten(this.base);
     const after = flatten(this.config);
     const paths = [...new Set([...Object.keys(before), ...Object.keys(after)])];
-    const changed = paths.filter((p) => JSON.stringify(before[p]) !== JSON.stringify(after[p]) && typeof after[p] !== "boolean");
+    const changed = paths.filter(
+      (p) => JSON.stringify(before[p]) !== JSON.stringify(after[p]) && typeof after[p] !== "boolean",
+    );
     if (!this.source && !changed.length) return fill(this.difference);
-    const text = (value) => plain(value === undefined || value === null ? "none" : Array.isArray(value) ? value.join(", ") : String(value), 60);
-    const rows = changed.map((p) => h(
-      "tr", {}, h("td", { class: "mono", text: p }), h("td", { class: "r muted", text: text(before[p]) }), h("td", { class: "r", text: text(after[p]) }),
-    ));
+    const text = (value) =>
+      plain(
+        value === undefined || value === null
+          ? "none"
+          : Array.isArray(value)
+            ? value.join(", ")
+            : String(value),
+        60,
+      );
+    const rows = changed.map((p) =>
+      h(
+        "tr",
+        {},
+        h("td", { class: "mono", text: p }),
+        h("td", { class: "r muted", text: text(before[p]) }),
+        h("td", { class: "r", text: text(after[p]) }),
+      ),
+    );
     const origin = this.source ? "the run" : "the recipe";
-    const body = rows.length ? h("table", { class: "table" }, h("tbody", {}, rows)) : h("p", { class: "pad muted", text: "Nothing yet: the same run again." });
-    fill(this.difference, h("section", { class: "panel" }, h("header", {}, h("h2", { text: `Differs from ${origin}` })), body));
+    const body = rows.length
+      ? h("table", { class: "table" }, h("tbody", {}, rows))
+      : h("p", { class: "pad muted", text: "Nothing yet: the same run again." });
+    fill(
+      this.difference,
+      h("section", { class: "panel" }, h("header", {}, h("h2", { text: `Differs from ${origin}` })), body),
+    );
   }
 
   async launch() {
@@ -229,5 +323,10 @@ class NewPage {
 }
 
 function codePanel(title, code, copy) {
-  return h("section", { class: "panel" }, h("header", {}, h("h2", { text: title }), h("span", { class: "spacer" }), copy), code);
+  return h(
+    "section",
+    { class: "panel" },
+    h("header", {}, h("h2", { text: title }), h("span", { class: "spacer" }), copy),
+    code,
+  );
 }

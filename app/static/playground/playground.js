@@ -9,11 +9,16 @@ import { usePalette } from "../lib/palette.js";
 import { onTheme, recall } from "../lib/theme.js";
 import { Tinted, sentenceOf } from "../rollout/text/tinted.js";
 
-const SPEAKERS = [["both", "both, side by side"], ["student", "student"], ["teacher", "coach"]];
+const SPEAKERS = [
+  ["both", "both, side by side"],
+  ["student", "student"],
+  ["teacher", "coach"],
+];
 const WORDS = { student: "Student", teacher: "Coach" };
 const SCALE = 4; // nats at the deepest tint, where a run has no scale of its own
 const SHORT = 1500; // characters of a history that goes into the address
-const BUNDLED = "Ada has 12 apples. Ada buys 9 more. Ada loses 4. Ada doubles the apples. How many apples does Ada have?";
+const BUNDLED =
+  "Ada has 12 apples. Ada buys 9 more. Ada loses 4. Ada doubles the apples. How many apples does Ada have?";
 
 export function mount(root, params) {
   new Playground(root, params).start();
@@ -30,7 +35,11 @@ class Playground {
   async start() {
     loading(this.root, "runs");
     try {
-      const [runs, recipes, reason] = await Promise.all([get("runs", { limit: 200 }), get("recipes"), reasonNotToAsk()]);
+      const [runs, recipes, reason] = await Promise.all([
+        get("runs", { limit: 200 }),
+        get("recipes"),
+        reasonNotToAsk(),
+      ]);
       this.runs = runs.items.filter((r) => r.source !== "import");
       this.recipes = recipes.items;
       this.reason = reason;
@@ -48,20 +57,43 @@ class Playground {
   }
 
   build() {
-    const wanted = this.params.get("run") ? `run:${this.params.get("run")}` : `recipe:${this.params.get("recipe") ?? "demo"}`;
+    const wanted = this.params.get("run")
+      ? `run:${this.params.get("run")}`
+      : `recipe:${this.params.get("recipe") ?? "demo"}`;
     const options = [
       ...this.recipes.map((r) => [`recipe:${r.name}`, `Recipe: ${plain(r.title ?? r.name, 60)}`]),
       ...this.runs.map((r) => [`run:${r.id}`, `Run: ${plain(r.name || r.id, 60)}`]),
     ];
     if (!options.some(([key]) => key === wanted)) options.push([wanted, wanted.replace(/^\w+:/, "")]);
-    this.source = select(options, wanted, (key) => (this.stop(), this.useSource(key, "newest")), { id: "pg-source" });
+    this.source = select(options, wanted, (key) => (this.stop(), this.useSource(key, "newest")), {
+      id: "pg-source",
+    });
     this.checkpoint = select([["start", "start"]], "start", () => this.remember(), { id: "pg-step" });
-    this.speakers = select(SPEAKERS, this.params.get("who") ?? "both", () => this.remember(), { id: "pg-who" });
-    this.temperature = numberField("pg-temperature", "Temperature", this.params.get("temperature") ?? 1, { min: 0, max: 10, step: "any", title: "0 takes the likeliest token, scored at 1" });
-    this.limit = numberField("pg-limit", "New tokens", this.params.get("limit") ?? 128, { min: 1, max: 2048, title: "at most, a reply" });
+    this.speakers = select(SPEAKERS, this.params.get("who") ?? "both", () => this.remember(), {
+      id: "pg-who",
+    });
+    this.temperature = numberField("pg-temperature", "Temperature", this.params.get("temperature") ?? 1, {
+      min: 0,
+      max: 10,
+      step: "any",
+      title: "0 takes the likeliest token, scored at 1",
+    });
+    this.limit = numberField("pg-limit", "New tokens", this.params.get("limit") ?? 128, {
+      min: 1,
+      max: 2048,
+      title: "at most, a reply",
+    });
     this.seed = numberField("pg-seed", "Seed", this.params.get("seed") ?? 0, { min: 0, max: 2147483647 });
     this.talk = h("div", { class: "pg-talk", id: "pg-talk" });
-    this.message = h("textarea", { class: "field", id: "pg-message", rows: "3", maxlength: "20000", "aria-label": "Message", placeholder: "Ask both models something", onkeydown: (e) => this.key(e) });
+    this.message = h("textarea", {
+      class: "field",
+      id: "pg-message",
+      rows: "3",
+      maxlength: "20000",
+      "aria-label": "Message",
+      placeholder: "Ask both models something",
+      onkeydown: (e) => this.key(e),
+    });
     this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
     this.stopButton = button("Stop", () => this.stop(), { id: "pg-stop", hidden: true });
     this.clearButton = button("New chat", () => this.clear(), { id: "pg-clear", class: "btn quiet" });
@@ -69,19 +101,39 @@ class Playground {
     this.state = h("span", { class: "pg-models" });
     this.examples = h("div", { class: "pg-examples" });
     this.legend = h("span", { class: "muted pg-legend" });
-    const labelled = (label, element) => h("label", { class: "ask-field", for: element.id }, h("span", { class: "muted", text: label }), element);
+    const labelled = (label, element) =>
+      h(
+        "label",
+        { class: "ask-field", for: element.id },
+        h("span", { class: "muted", text: label }),
+        element,
+      );
     const settings = h(
-      "div", { class: "pg-settings" },
-      labelled("Models", this.source), labelled("Student from", this.checkpoint), labelled("Who answers", this.speakers),
-      this.temperature.element, this.limit.element, this.seed.element,
+      "div",
+      { class: "pg-settings" },
+      labelled("Models", this.source),
+      labelled("Student from", this.checkpoint),
+      labelled("Who answers", this.speakers),
+      this.temperature.element,
+      this.limit.element,
+      this.seed.element,
     );
     const form = h(
-      "form", { class: "pg-form", onsubmit: (e) => (e.preventDefault(), this.go()) },
-      this.message, h("div", { class: "pg-buttons" }, this.sendButton, this.stopButton, this.clearButton, this.status),
+      "form",
+      { class: "pg-form", onsubmit: (e) => (e.preventDefault(), this.go()) },
+      this.message,
+      h("div", { class: "pg-buttons" }, this.sendButton, this.stopButton, this.clearButton, this.status),
     );
     fill(
       this.root,
-      h("div", { class: "pg-head" }, h("h1", { text: "Playground" }), this.legend, h("span", { class: "spacer" }), this.state),
+      h(
+        "div",
+        { class: "pg-head" },
+        h("h1", { text: "Playground" }),
+        this.legend,
+        h("span", { class: "spacer" }),
+        this.state,
+      ),
       settings,
       h("section", { class: "panel pg-panel", "aria-label": "Chat" }, this.talk, this.examples, form),
     );
@@ -106,7 +158,10 @@ class Playground {
     let prompts = this.recipe === "demo" ? [BUNDLED] : [];
     try {
       if (this.run) {
-        const [run, rollouts] = await Promise.all([get(`runs/${this.run}`), get(`runs/${this.run}/rollouts`, { sort: "-kl_max", limit: 40 })]);
+        const [run, rollouts] = await Promise.all([
+          get(`runs/${this.run}`),
+          get(`runs/${this.run}/rollouts`, { sort: "-kl_max", limit: 40 }),
+        ]);
         steps = run.checkpoints.map((c) => c.step).reverse();
         this.top = run.scales?.reverse_kl > 0 ? run.scales.reverse_kl : SCALE;
         prompts = [...new Set(rollouts.items.map((r) => r.prompt))].filter((p) => p.length < 400).slice(0, 3);
@@ -120,9 +175,18 @@ class Playground {
     }
     this.unusable = false;
     this.legend.textContent = `Tint: exact reverse KL, 0 to ${fixed(this.top, 1)} nats`;
-    const options = [...steps.map((s, i) => [String(s), i ? `checkpoint ${s}` : `checkpoint ${s} (newest)`]), ["start", "start"]];
-    fill(this.checkpoint, options.map(([value, text]) => h("option", { value, text })));
-    this.checkpoint.value = steps.map(String).includes(String(step)) || step === "start" ? String(step) : String(steps[0] ?? "start");
+    const options = [
+      ...steps.map((s, i) => [String(s), i ? `checkpoint ${s}` : `checkpoint ${s} (newest)`]),
+      ["start", "start"],
+    ];
+    fill(
+      this.checkpoint,
+      options.map(([value, text]) => h("option", { value, text })),
+    );
+    this.checkpoint.value =
+      steps.map(String).includes(String(step)) || step === "start"
+        ? String(step)
+        : String(steps[0] ?? "start");
     this.prompts = prompts;
     this.draw();
     this.offer();
@@ -138,7 +202,12 @@ class Playground {
     fill(
       this.examples,
       items.length ? h("span", { class: "muted", text: "Try one:" }) : null,
-      items.map((text) => button(plain(text, 140), () => this.take(text), { class: "btn small quiet pg-example", title: plain(text) })),
+      items.map((text) =>
+        button(plain(text, 140), () => this.take(text), {
+          class: "btn small quiet pg-example",
+          title: plain(text),
+        }),
+      ),
     );
   }
 
@@ -173,7 +242,9 @@ class Playground {
     fill(this.status, "Asking …");
     this.offer();
     this.asking.ask("chat", {
-      ...(this.run ? { run: this.run, checkpoint: at === "start" ? at : Number(at) } : { recipe: this.recipe, checkpoint: "start" }),
+      ...(this.run
+        ? { run: this.run, checkpoint: at === "start" ? at : Number(at) }
+        : { recipe: this.recipe, checkpoint: "start" }),
       conversations,
       temperature: Number(this.temperature.input.value),
       max_new_tokens: Number(this.limit.input.value),
@@ -200,7 +271,14 @@ class Playground {
     const turn = this.turns.at(-1);
     if (!turn) return;
     answer.replies.forEach((reply, index) => {
-      turn.replies[reply.author] = { ...reply, texts: answer.texts, chat: answer.chat, asked: id, index, models: answer.models };
+      turn.replies[reply.author] = {
+        ...reply,
+        texts: answer.texts,
+        chat: answer.chat,
+        asked: id,
+        index,
+        models: answer.models,
+      };
     });
     this.drawTurn(this.turns.length - 1);
   }
@@ -209,7 +287,10 @@ class Playground {
     this.takeIn(answer, id);
     this.idle();
     const count = answer.replies.reduce((n, r) => n + r.ids.length, 0);
-    fill(this.status, `${count} tokens in ${fixed(answer.seconds, 1)} s.${answer.chat ? "" : " The student’s tokenizer has no chat template: each message is a prompt of its own."}`);
+    fill(
+      this.status,
+      `${count} tokens in ${fixed(answer.seconds, 1)} s.${answer.chat ? "" : " The student’s tokenizer has no chat template: each message is a prompt of its own."}`,
+    );
     this.save();
     this.modelsState();
     this.message.focus();
@@ -249,10 +330,21 @@ class Playground {
     this.drawn = [];
     fill(this.talk);
     if (!this.turns.length) {
-      fill(this.talk, h("div", { class: "face" }, h("strong", { text: "Nothing said yet" }), h("p", { text: "Replies appear token by token: the deeper the tint, the more the coach disagrees with the student there." })));
+      fill(
+        this.talk,
+        h(
+          "div",
+          { class: "face" },
+          h("strong", { text: "Nothing said yet" }),
+          h("p", {
+            text: "Replies appear token by token: the deeper the tint, the more the coach disagrees with the student there.",
+          }),
+        ),
+      );
     }
     this.turns.forEach((_, i) => this.drawTurn(i));
-    if (this.failure) this.talk.append(errorBox(this.failure, () => (this.failure = null, this.draw(), this.ask())));
+    if (this.failure)
+      this.talk.append(errorBox(this.failure, () => ((this.failure = null), this.draw(), this.ask())));
   }
 
   drawTurn(i) {
@@ -266,7 +358,19 @@ class Playground {
 
   place(turn) {
     const replies = h("div", { class: "pg-replies" });
-    this.talk.append(h("article", { class: "pg-turn" }, h("p", { class: "pg-user" }, h("span", { class: "offscreen", text: "You: " }), plain(turn.user, 20_000)), replies));
+    this.talk.append(
+      h(
+        "article",
+        { class: "pg-turn" },
+        h(
+          "p",
+          { class: "pg-user" },
+          h("span", { class: "offscreen", text: "You: " }),
+          plain(turn.user, 20_000),
+        ),
+        replies,
+      ),
+    );
     return { replies };
   }
 
@@ -274,12 +378,25 @@ class Playground {
     let reply = first;
     const detail = h("p", { class: "muted pg-detail" });
     const figures = h("p", { class: "muted num pg-figures" });
-    const keep = button("Keep", () => this.keep(reply, keep), { class: "btn small", hidden: true, title: "Stores the reply as a rollout of the run" });
+    const keep = button("Keep", () => this.keep(reply, keep), {
+      class: "btn small",
+      hidden: true,
+      title: "Stores the reply as a rollout of the run",
+    });
     const cells = () => cellsOf(reply.ids, reply.texts);
     const tinted = new Tinted(`${WORDS[author]}’s reply`, (at) => {
       detail.textContent = at < 0 || at >= reply.ids.length ? "" : this.sentence(reply, cells()[at], at);
     });
-    parent.append(h("section", { class: "pg-reply", "data-author": author, "aria-label": WORDS[author] }, h("header", {}, h("strong", { text: WORDS[author] }), h("span", { class: "spacer" }), keep), tinted.element, detail, figures));
+    parent.append(
+      h(
+        "section",
+        { class: "pg-reply", "data-author": author, "aria-label": WORDS[author] },
+        h("header", {}, h("strong", { text: WORDS[author] }), h("span", { class: "spacer" }), keep),
+        tinted.element,
+        detail,
+        figures,
+      ),
+    );
     const update = (next) => {
       reply = next;
       tinted.draw(cells(), reply.reverse_kl, this.top);
@@ -292,8 +409,19 @@ class Playground {
 
   sentence(reply, cell, at) {
     const wanted = reply.wanted[at];
-    const best = wanted && { text: reply.texts[wanted[0]]?.t ?? `⟨${wanted[0]}⟩`, p: wanted[1], q: wanted[2], same: wanted[0] === reply.ids[at] };
-    return sentenceOf(cell.raw, { p: reply.student_logprobs[at], q: reply.teacher_logprobs[at], kl: reply.reverse_kl[at], best, author: reply.author });
+    const best = wanted && {
+      text: reply.texts[wanted[0]]?.t ?? `⟨${wanted[0]}⟩`,
+      p: wanted[1],
+      q: wanted[2],
+      same: wanted[0] === reply.ids[at],
+    };
+    return sentenceOf(cell.raw, {
+      p: reply.student_logprobs[at],
+      q: reply.teacher_logprobs[at],
+      kl: reply.reverse_kl[at],
+      best,
+      author: reply.author,
+    });
   }
 
   async keep(reply, element) {
@@ -313,15 +441,22 @@ class Playground {
 
   /** The settings go into the address, and a short history too; a longer one into the session. */
   remember() {
-    const said = JSON.stringify(this.turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]));
+    const said = JSON.stringify(
+      this.turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]),
+    );
     const short = this.turns.length && said.length <= SHORT;
-    history.replaceState(null, "", page("playground", {
-      run: this.run, recipe: this.recipe === "demo" ? null : this.recipe,
-      step: this.run ? this.checkpoint.value : null,
-      who: this.speakers.value === "both" ? null : this.speakers.value,
-      temperature: this.temperature.input.value === "1" ? null : this.temperature.input.value,
-      said: short ? said : null,
-    }));
+    history.replaceState(
+      null,
+      "",
+      page("playground", {
+        run: this.run,
+        recipe: this.recipe === "demo" ? null : this.recipe,
+        step: this.run ? this.checkpoint.value : null,
+        who: this.speakers.value === "both" ? null : this.speakers.value,
+        temperature: this.temperature.input.value === "1" ? null : this.temperature.input.value,
+        said: short ? said : null,
+      }),
+    );
   }
 
   save() {
@@ -338,15 +473,30 @@ class Playground {
     const kept = read(sessionStorage.getItem("opd-chat"));
     const said = asked ? read(asked) : null;
     const same = kept?.source === this.source.value ? kept.turns : null;
-    const texts = (turns) => JSON.stringify(turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]));
+    const texts = (turns) =>
+      JSON.stringify(
+        turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]),
+      );
     if (Array.isArray(same) && (!asked || texts(same) === asked)) this.turns = same;
-    else if (Array.isArray(said)) this.turns = said.filter((t) => Array.isArray(t) && typeof t[0] === "string").map(fromAddress);
+    else if (Array.isArray(said))
+      this.turns = said.filter((t) => Array.isArray(t) && typeof t[0] === "string").map(fromAddress);
   }
 }
 
 /** A turn whose tokens are not known any more: its texts, untinted. */
 function fromAddress([user, student, teacher]) {
-  const bare = (author, text) => ({ author, text, ids: [0], texts: { 0: { t: text } }, student_logprobs: [null], teacher_logprobs: [null], reverse_kl: [null], wanted: [null], finish_reason: "stop", bare: true });
+  const bare = (author, text) => ({
+    author,
+    text,
+    ids: [0],
+    texts: { 0: { t: text } },
+    student_logprobs: [null],
+    teacher_logprobs: [null],
+    reverse_kl: [null],
+    wanted: [null],
+    finish_reason: "stop",
+    bare: true,
+  });
   const replies = {};
   if (typeof student === "string") replies.student = bare("student", student);
   if (typeof teacher === "string") replies.teacher = bare("teacher", teacher);
@@ -365,7 +515,9 @@ function summary(reply) {
   if (reply.bare) return "From the address; its scores are not kept there.";
   const known = reply.reverse_kl.filter((v) => typeof v === "number");
   const total = known.reduce((a, b) => a + b, 0);
-  const kl = known.length ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} a token` : ", not scored: nobody judges here";
+  const kl = known.length
+    ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} a token`
+    : ", not scored: nobody judges here";
   const end = { stop: "stopped", length: "cut at the limit" }[reply.finish_reason] ?? "writing";
   return `${reply.ids.length} tokens, ${end}${kl}`;
 }

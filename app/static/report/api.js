@@ -40,7 +40,8 @@ export async function get(path, params) {
   const [kind, id, what] = path.split("/");
   const data = await reportData();
   if (kind === "rollouts" && !what) return rolloutOf(data, id);
-  if (kind === "rollouts" && what === "topk") return topk(id, Number(params.position), Number(params.count ?? 1));
+  if (kind === "rollouts" && what === "topk")
+    return topk(id, Number(params.position), Number(params.count ?? 1));
   if (kind === "runs" && what === "rollouts") return part(data.rollouts, params);
   if (kind === "runs" && what === "hot-tokens") return part(data.hot, params);
   if (kind === "runs" && what === "diagnosis" && data.diagnosis) return data.diagnosis;
@@ -96,8 +97,16 @@ async function topk(id, position, count) {
   const view = await views.get(id);
   const items = [];
   for (let at = position; at < Math.min(view.n, position + count); at++) {
-    const tails = { student_tail: view.columns.student_topk_tail?.[at], teacher_tail: view.columns.teacher_topk_tail?.[at] };
-    items.push({ position: at, student: listed(view, "student", "teacher", at), teacher: listed(view, "teacher", "student", at), ...tails });
+    const tails = {
+      student_tail: view.columns.student_topk_tail?.[at],
+      teacher_tail: view.columns.teacher_topk_tail?.[at],
+    };
+    items.push({
+      position: at,
+      student: listed(view, "student", "teacher", at),
+      teacher: listed(view, "teacher", "student", at),
+      ...tails,
+    });
   }
   return { items, total: items.length };
 }
@@ -111,8 +120,11 @@ function listed(view, side, other, at) {
     const i = at * k + rank;
     const { t, s } = view.texts[ids[i]] ?? {};
     return {
-      id: ids[i], text: t ?? `⟨${ids[i]}⟩`, special: Boolean(s),
-      [`${side}_logprob`]: known(own[i]), [`${other}_logprob`]: others ? known(others[i]) : null,
+      id: ids[i],
+      text: t ?? `⟨${ids[i]}⟩`,
+      special: Boolean(s),
+      [`${side}_logprob`]: known(own[i]),
+      [`${other}_logprob`]: others ? known(others[i]) : null,
     };
   });
 }

@@ -18,16 +18,42 @@ export function lineChart(title, unit, lines, show) {
   const filled = lines.map(present).filter((line) => line.points.length);
   const last = filled.length === 1 ? show(filled[0].points.at(-1)[1]) : "";
   return h(
-    "figure", { class: "panel chart", "data-chart": title },
-    h("figcaption", {}, h("h2", { text: title }), h("span", { class: "muted", text: unit }), h("span", { class: "spacer" }), h("span", { class: "num", text: last })),
+    "figure",
+    { class: "panel chart", "data-chart": title },
+    h(
+      "figcaption",
+      {},
+      h("h2", { text: title }),
+      h("span", { class: "muted", text: unit }),
+      h("span", { class: "spacer" }),
+      h("span", { class: "num", text: last }),
+    ),
     filled.length ? drawing(title, filled, show) : h("div", { class: "face", text: "No value is stored." }),
-    filled.length > 1 && h("ul", { class: "report-legend" }, filled.map((line, i) => h("li", { class: `series${i % SERIES}` }, sample(), line.name, " ", h("span", { class: "num", text: show(line.points.at(-1)[1]) })))),
+    filled.length > 1 &&
+      h(
+        "ul",
+        { class: "report-legend" },
+        filled.map((line, i) =>
+          h(
+            "li",
+            { class: `series${i % SERIES}` },
+            sample(),
+            line.name,
+            " ",
+            h("span", { class: "num", text: show(line.points.at(-1)[1]) }),
+          ),
+        ),
+      ),
   );
 }
 
 /** The line style of a series, so that it is told apart without colour. */
 function sample() {
-  return s("svg", { class: "report-plot", viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" }, s("path", { d: "M0 4L28 4" }));
+  return s(
+    "svg",
+    { class: "report-plot", viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" },
+    s("path", { d: "M0 4L28 4" }),
+  );
 }
 
 function present({ name, x, y }) {
@@ -49,17 +75,36 @@ function drawing(title, lines, show) {
   ]);
   const middle = Math.round((first + end) / 2);
   const marks = [...new Set([first, middle, end])].map((x) =>
-    s("text", { x: px(x), y: HEIGHT - 6, "text-anchor": x === first ? "start" : x === end ? "end" : "middle" }, integer(x)),
+    s(
+      "text",
+      { x: px(x), y: HEIGHT - 6, "text-anchor": x === first ? "start" : x === end ? "end" : "middle" },
+      integer(x),
+    ),
   );
   const drawn = lines.map((line, i) => {
-    const path = line.points.map(([x, y], k) => `${k ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
-    const dots = line.points.length > 60 ? [] : line.points.map(([x, y]) => dot(px(x), py(y), `step ${integer(x)}: ${line.name} ${show(y)}`));
+    const path = line.points
+      .map(([x, y], k) => `${k ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`)
+      .join("");
+    const dots =
+      line.points.length > 60
+        ? []
+        : line.points.map(([x, y]) => dot(px(x), py(y), `step ${integer(x)}: ${line.name} ${show(y)}`));
     return s("g", { class: `series${i % SERIES}` }, s("path", { d: path }), ...dots);
   });
-  const words = lines.map((line) => `${line.name} from ${show(line.points[0][1])} to ${show(line.points.at(-1)[1])}`).join("; ");
+  const words = lines
+    .map((line) => `${line.name} from ${show(line.points[0][1])} to ${show(line.points.at(-1)[1])}`)
+    .join("; ");
   return s(
-    "svg", { class: "report-plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title} by step: ${words}` },
-    ...grid.flat(), ...marks, ...drawn,
+    "svg",
+    {
+      class: "report-plot",
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      role: "img",
+      "aria-label": `${title} by step: ${words}`,
+    },
+    ...grid.flat(),
+    ...marks,
+    ...drawn,
   );
 }
 

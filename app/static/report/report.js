@@ -25,7 +25,8 @@ async function start() {
 function bar({ run, made, temperature }) {
   const figures = `nats, temperature ${number(temperature, 2)}`;
   return h(
-    "header", { class: "opd report-bar" },
+    "header",
+    { class: "opd report-bar" },
     h("strong", { text: "OPD Studio report" }),
     h("a", { class: "report-run-link", href: "#run", text: plain(run.name || run.id, 60) }),
     h("span", { class: "muted num", text: run.id }),
@@ -44,7 +45,11 @@ class Report {
     this.data = data;
     this.rollout = null; // its page, once it has been opened
     addEventListener("popstate", (event) => this.moved(event));
-    document.addEventListener("keydown", (event) => this.shown === "run" && event.stopImmediatePropagation(), true);
+    document.addEventListener(
+      "keydown",
+      (event) => this.shown === "run" && event.stopImmediatePropagation(),
+      true,
+    );
   }
 
   /** The token view follows the address by itself, once it is mounted and as long as it is meant. */
@@ -56,7 +61,8 @@ class Report {
 
   show() {
     const named = query().get("id");
-    const wanted = location.hash.startsWith("#rollout") && named ? named : location.hash ? "" : this.data.opens;
+    const wanted =
+      location.hash.startsWith("#rollout") && named ? named : location.hash ? "" : this.data.opens;
     this.shown = wanted ? "rollout" : "run";
     if (!wanted) {
       this.run ??= h("main", { class: "opd page-run report-run" }, runPage(this.data));

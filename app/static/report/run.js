@@ -2,7 +2,20 @@
 import { page } from "../lib/api.js";
 import { Diagnosis } from "../run/diagnosis.js";
 import { h } from "../lib/dom.js";
-import { coach, duration, exact, fixed, integer, nats, number, percent, plain, short, sum, withUnit } from "../lib/format.js";
+import {
+  coach,
+  duration,
+  exact,
+  fixed,
+  integer,
+  nats,
+  number,
+  percent,
+  plain,
+  short,
+  sum,
+  withUnit,
+} from "../lib/format.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { lineChart } from "./chart.js";
 import { verdict } from "../rollout/head.js";
@@ -12,7 +25,13 @@ import { WorstTokens } from "../rollouts/worst.js";
 export function runPage(data) {
   const worst = new WorstTokens(data.run.id);
   worst.refresh();
-  return [head(data), data.diagnosis && diagnosis(data), charts(data), h("div", { class: "run-columns" }, rollouts(data), worst.element), details(data)];
+  return [
+    head(data),
+    data.diagnosis && diagnosis(data),
+    charts(data),
+    h("div", { class: "run-columns" }, rollouts(data), worst.element),
+    details(data),
+  ];
 }
 
 function head({ run, steps }) {
@@ -21,7 +40,12 @@ function head({ run, steps }) {
   const facts = [
     ["Student ← coach", models(run)],
     ["KL, nats a token", kl.length ? [before(nats(kl[0])), nats(kl.at(-1))] : nats(run.kl)],
-    ["Score", run.score === null ? "–" : [run.score_start !== null && before(percent(run.score_start)), percent(run.score)]],
+    [
+      "Score",
+      run.score === null
+        ? "–"
+        : [run.score_start !== null && before(percent(run.score_start)), percent(run.score)],
+    ],
     ["Steps", `${integer(run.step)} of ${integer(run.steps)}`],
     ["Tokens", short(run.tokens)],
     ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
@@ -29,10 +53,21 @@ function head({ run, steps }) {
     ["Objective", plain(run.objective ?? "–", 40)],
   ];
   return h(
-    "header", { class: "run-head" },
-    h("div", { class: "page-bar" }, h("h1", { text: plain(run.name || run.id, 80) }), h("span", { class: `status ${run.status}`, text: run.status })),
-    h("dl", { class: "figures run-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value)))),
-    run.trained && h("p", { class: "muted run-trained", text: `Trained: ${coach(plain(run.trained, 600))}.` }),
+    "header",
+    { class: "run-head" },
+    h(
+      "div",
+      { class: "page-bar" },
+      h("h1", { text: plain(run.name || run.id, 80) }),
+      h("span", { class: `status ${run.status}`, text: run.status }),
+    ),
+    h(
+      "dl",
+      { class: "figures run-facts" },
+      facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))),
+    ),
+    run.trained &&
+      h("p", { class: "muted run-trained", text: `Trained: ${coach(plain(run.trained, 600))}.` }),
     run.notes && h("p", { class: "run-trained", text: plain(run.notes, 2000) }),
   );
 }
@@ -53,22 +88,49 @@ function charts({ steps, evaluations }) {
     scores.get(name).y.push(e.value);
   }
   const kl = [{ name: "reverse KL", x: steps.step ?? [], y: steps.reverse_kl ?? [] }];
-  const figures = [lineChart("Reverse KL", "nats a token", kl, number), lineChart("Score", "share right", [...scores.values()], percent)];
+  const figures = [
+    lineChart("Reverse KL", "nats a token", kl, number),
+    lineChart("Score", "share right", [...scores.values()], percent),
+  ];
   return h("div", { class: "report-charts" }, figures);
 }
 
 function rollouts({ rollouts: items, total, opens }) {
   const note = `${integer(items.length)} of ${integer(total)}${opens ? "" : ", worst by KL sum"}`;
-  const heads = [["Step", "r"], ["KL sum", "r"], ["max", "r"], ["Tokens", "r"], ["", ""], ["Prompt and completion", ""]];
+  const heads = [
+    ["Step", "r"],
+    ["KL sum", "r"],
+    ["max", "r"],
+    ["Tokens", "r"],
+    ["", ""],
+    ["Prompt and completion", ""],
+  ];
   return h(
-    "section", { class: "panel", id: "report-rollouts", "aria-label": "Rollouts" },
-    h("header", {}, h("h2", { text: "Rollouts" }), h("span", { class: "spacer" }), h("span", { class: "muted num", text: note })),
-    items.length === 0 && h("div", { class: "face", text: "This run has kept no rollouts." }),
-    items.length > 0 && h(
-      "table", { class: "table rollouts" },
-      h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { class: kind, scope: "col", text })))),
-      h("tbody", {}, items.map(row)),
+    "section",
+    { class: "panel", id: "report-rollouts", "aria-label": "Rollouts" },
+    h(
+      "header",
+      {},
+      h("h2", { text: "Rollouts" }),
+      h("span", { class: "spacer" }),
+      h("span", { class: "muted num", text: note }),
     ),
+    items.length === 0 && h("div", { class: "face", text: "This run has kept no rollouts." }),
+    items.length > 0 &&
+      h(
+        "table",
+        { class: "table rollouts" },
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            heads.map(([text, kind]) => h("th", { class: kind, scope: "col", text })),
+          ),
+        ),
+        h("tbody", {}, items.map(row)),
+      ),
   );
 }
 
@@ -76,7 +138,8 @@ function row(item, at) {
   const text = `${glyphs(item.prompt.slice(0, 200))}  ${glyphs(item.completion.slice(0, 300))}`;
   const href = page("rollout", { id: item.id, at });
   return h(
-    "tr", { "data-rollout": item.id },
+    "tr",
+    { "data-rollout": item.id },
     h("td", { class: "r", text: integer(item.step) }),
     h("td", { class: "r", text: sum(item.kl_sum) }),
     h("td", { class: "r", text: fixed(item.kl_max, 2) }),
@@ -87,23 +150,72 @@ function row(item, at) {
 }
 
 function details({ yaml, evaluations, run }) {
-  const versions = Object.entries(run.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
+  const versions = Object.entries(run.versions ?? {})
+    .map(([name, version]) => `${name} ${version}`)
+    .join(", ");
   return h(
-    "div", { class: "report-details" },
+    "div",
+    { class: "report-details" },
     evaluations.length > 0 && h("details", {}, h("summary", { text: "Evaluations" }), table(evaluations)),
-    yaml && h("details", {}, h("summary", { text: "Configuration" }), h("pre", { class: "code", text: yaml.split("\n").map((l) => plain(l, 2000)).join("\n") })),
-    h("p", { class: "muted", text: `Started ${exact(run.started_at ?? run.created_at)}. ${plain(versions, 600)}` }),
+    yaml &&
+      h(
+        "details",
+        {},
+        h("summary", { text: "Configuration" }),
+        h("pre", {
+          class: "code",
+          text: yaml
+            .split("\n")
+            .map((l) => plain(l, 2000))
+            .join("\n"),
+        }),
+      ),
+    h("p", {
+      class: "muted",
+      text: `Started ${exact(run.started_at ?? run.created_at)}. ${plain(versions, 600)}`,
+    }),
   );
 }
 
 function table(evaluations) {
-  const heads = [["Step", "r"], ["Suite", ""], ["Metric", ""], ["Value", "r"], ["± standard error", "r"], ["n", "r"]];
+  const heads = [
+    ["Step", "r"],
+    ["Suite", ""],
+    ["Metric", ""],
+    ["Value", "r"],
+    ["± standard error", "r"],
+    ["n", "r"],
+  ];
   const rows = evaluations.map((e) => [
-    integer(e.step), plain(e.suite, 60), plain(e.metric, 40), number(e.value), number(e.standard_error), integer(e.n),
+    integer(e.step),
+    plain(e.suite, 60),
+    plain(e.metric, 40),
+    number(e.value),
+    number(e.standard_error),
+    integer(e.n),
   ]);
   return h(
-    "table", { class: "table" },
-    h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { class: kind, scope: "col", text })))),
-    h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((text, i) => h("td", { class: heads[i][1], text }))))),
+    "table",
+    { class: "table" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        heads.map(([text, kind]) => h("th", { class: kind, scope: "col", text })),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((cells) =>
+        h(
+          "tr",
+          {},
+          cells.map((text, i) => h("td", { class: heads[i][1], text })),
+        ),
+      ),
+    ),
   );
 }

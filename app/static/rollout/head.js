@@ -4,7 +4,12 @@ import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, number, plain, sum } from "../lib/format.js";
 
 const SORTS = {
-  kl_sum: "KL sum", kl_mean: "KL mean", kl_max: "KL max", tokens: "length", step: "step", reward: "reward",
+  kl_sum: "KL sum",
+  kl_mean: "KL mean",
+  kl_max: "KL max",
+  tokens: "length",
+  step: "step",
+  reward: "reward",
 };
 
 export class RolloutHead {
@@ -19,7 +24,16 @@ export class RolloutHead {
     this.share.classList.add("small");
     this.share.title = "The address shows others what you see: rollout, token, metric, tab";
     this.element = h(
-      "header", { class: "rt-head" }, this.path, this.facts, h("span", { class: "spacer" }), this.ofRun, this.where, this.before, this.after, this.share,
+      "header",
+      { class: "rt-head" },
+      this.path,
+      this.facts,
+      h("span", { class: "spacer" }),
+      this.ofRun,
+      this.where,
+      this.before,
+      this.after,
+      this.share,
     );
   }
 
@@ -39,13 +53,19 @@ export class RolloutHead {
     fill(
       this.facts,
       verdict(meta.reward),
-      meta.finish_reason && h("span", { class: meta.finish_reason === "length" ? "tag warn" : "tag", text: meta.finish_reason === "length" ? "cut off" : "stopped" }),
+      meta.finish_reason &&
+        h("span", {
+          class: meta.finish_reason === "length" ? "tag warn" : "tag",
+          text: meta.finish_reason === "length" ? "cut off" : "stopped",
+        }),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
       fact("tokens", integer(n)),
       columns.reverse_kl && fact("KL", `${sum(total)} nats`),
       columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
-      meta.answer !== null && meta.answer !== undefined && fact("answer", plain(String(meta.answer), 24), "fact extra"),
+      meta.answer !== null &&
+        meta.answer !== undefined &&
+        fact("answer", plain(String(meta.answer), 24), "fact extra"),
     );
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
@@ -69,7 +89,12 @@ export class RolloutHead {
 const AUTHORS = { teacher: "written by the coach", given: "given by the data" };
 
 function fact(name, value, kind = "fact") {
-  return h("span", { class: kind }, h("span", { class: "muted", text: name }), h("span", { class: "num", text: value }));
+  return h(
+    "span",
+    { class: kind },
+    h("span", { class: "muted", text: name }),
+    h("span", { class: "num", text: value }),
+  );
 }
 
 export function verdict(reward) {

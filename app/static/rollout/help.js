@@ -17,10 +17,26 @@ const KEYS = [
 
 export function showHelp() {
   const dialog = h(
-    "dialog", { class: "help", "aria-label": "Keys" },
+    "dialog",
+    { class: "help", "aria-label": "Keys" },
     h("h2", { text: "Keys" }),
-    h("dl", {}, KEYS.map(([keys, does]) => [h("dt", {}, keys.split(" ").map((k) => h("kbd", { text: k }))), h("dd", { text: does })])),
-    h("form", { method: "dialog" }, button("Close", () => dialog.close(), { class: "btn strong" })),
+    h(
+      "dl",
+      {},
+      KEYS.map(([keys, does]) => [
+        h(
+          "dt",
+          {},
+          keys.split(" ").map((k) => h("kbd", { text: k })),
+        ),
+        h("dd", { text: does }),
+      ]),
+    ),
+    h(
+      "form",
+      { method: "dialog" },
+      button("Close", () => dialog.close(), { class: "btn strong" }),
+    ),
   );
   dialog.addEventListener("close", () => dialog.remove());
   document.querySelector(".opd").append(dialog);

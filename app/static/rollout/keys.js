@@ -5,7 +5,8 @@ export function listenKeys(view) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !view.rollout) return;
     if (event.target.closest("input, select, textarea, dialog")) {
-      if (event.key === "Escape" && !event.target.closest("dialog")) view.text.element.focus({ preventScroll: true });
+      if (event.key === "Escape" && !event.target.closest("dialog"))
+        view.text.element.focus({ preventScroll: true });
       return;
     }
     const action = ACTIONS[event.key];

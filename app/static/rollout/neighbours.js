@@ -24,7 +24,8 @@ export class Neighbours {
 
   /** → [place, total] of a rollout in its list, nulls where it is not found. */
   async locate({ meta }) {
-    if (this.siblings?.run !== meta.run_id) this.siblings = new Siblings(meta.run_id, this.filters, this.start);
+    if (this.siblings?.run !== meta.run_id)
+      this.siblings = new Siblings(meta.run_id, this.filters, this.start);
     const { siblings } = this;
     const place = await siblings.locate(meta.id);
     return [place, siblings.total];

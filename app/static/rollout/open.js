@@ -27,7 +27,11 @@ async function load(id) {
   const own = header.own_texts ?? {};
   const cells = own.completion ? cellsOfTexts(own.completion) : cellsOf(columns.completion_ids, texts);
   const bare = n === 0 && prompt.length === 0; // text without tokens: it is only shown
-  const promptCells = bare ? cellsOfTexts([meta.prompt, "\n", meta.completion]) : own.prompt ? cellsOfTexts(own.prompt) : cellsOf(prompt, texts);
+  const promptCells = bare
+    ? cellsOfTexts([meta.prompt, "\n", meta.completion])
+    : own.prompt
+      ? cellsOfTexts(own.prompt)
+      : cellsOf(prompt, texts);
   const timings = { fetch: fetched - start, decode: performance.now() - fetched, bytes: buffer.byteLength };
   return { meta, n, columns, cells, promptCells, promptIds: prompt, header, timings };
 }
@@ -39,7 +43,10 @@ export async function addColumns(rollout, names) {
   const wanted = [...names].sort().join(",");
   if (!rollout.adding.has(wanted)) {
     const asked = getBytes(`rollouts/${rollout.meta.id}/tokens`, { columns: wanted });
-    rollout.adding.set(wanted, asked.then((buffer) => Object.assign(rollout.columns, decode(buffer).columns)));
+    rollout.adding.set(
+      wanted,
+      asked.then((buffer) => Object.assign(rollout.columns, decode(buffer).columns)),
+    );
     rollout.adding.get(wanted).catch(() => rollout.adding.delete(wanted));
   }
   await rollout.adding.get(wanted);

@@ -86,23 +86,38 @@ class RolloutPage {
     this.side = this.panels();
     this.legend = h("div", { class: "legend" });
     this.view = h(
-      "section", { id: "token-view", class: "tv", "data-ready": "false" }, this.text.element, this.minimap.element,
+      "section",
+      { id: "token-view", class: "tv", "data-ready": "false" },
+      this.text.element,
+      this.minimap.element,
     );
     this.body = h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element);
     this.foot = h("div", { class: "rt-foot" }, this.legend, this.profile.element);
     const keys = h("p", {
-      id: "tv-help", class: "offscreen",
+      id: "tv-help",
+      class: "offscreen",
       text: "Arrow keys move by token, n and p go through the worst tokens, question mark lists all keys.",
     });
     const toText = (event) => (event.preventDefault(), this.text.element.focus({ preventScroll: true }));
     const skip = link("To the text", "#token-view", { class: "btn skip", onclick: toText });
-    fill(this.root, skip, this.head.element, this.toolbar.element, this.comparison.bar, this.body, this.foot, keys);
+    fill(
+      this.root,
+      skip,
+      this.head.element,
+      this.toolbar.element,
+      this.comparison.bar,
+      this.body,
+      this.foot,
+      keys,
+    );
   }
 
   panels() {
     const tabs = [
-      ["token", "Token", this.detail], ["what-if", "What if", new WhatIf(this)],
-      ["over-time", "Over time", new OverTime(this)], ["loss-lab", "Loss lab", new LossLab(this)],
+      ["token", "Token", this.detail],
+      ["what-if", "What if", new WhatIf(this)],
+      ["over-time", "Over time", new OverTime(this)],
+      ["loss-lab", "Loss lab", new LossLab(this)],
     ];
     return new Side(tabs, this.state.tab, (key) => {
       this.state.tab = key;
@@ -119,7 +134,11 @@ class RolloutPage {
     const turn = ++this.turn;
     const start = performance.now();
     this.view.dataset.ready = "false";
-    if (!id) return this.fail({ message: "No rollout is named in the address", hint: "Open one from a run’s list of rollouts." });
+    if (!id)
+      return this.fail({
+        message: "No rollout is named in the address",
+        hint: "Open one from a run’s list of rollouts.",
+      });
     let rollout;
     try {
       rollout = await openRollout(id);
@@ -189,7 +208,9 @@ class RolloutPage {
         this.view.dataset.rollout = rollout.meta.id;
         this.view.dataset.ready = "true";
         const total = performance.now() - start;
-        window.__opd = { open: { id: rollout.meta.id, tokens: rollout.n, total, layout: layoutMs, ...rollout.timings } };
+        window.__opd = {
+          open: { id: rollout.meta.id, tokens: rollout.n, total, layout: layoutMs, ...rollout.timings },
+        };
         setTimeout(() => this.afterwards(rollout), 30);
       };
       channel.port2.postMessage(0);
@@ -203,7 +224,10 @@ class RolloutPage {
     this.draw(paint(metric, rollout, state), state.underline);
     this.toolbar.showTop(this.tints.top);
     legend(this.legend, this.tints, state, rollout.meta.temperature);
-    this.comparison.tint((shown, other) => paint(shown, other, { ...state, max: this.tints.top }), state.underline);
+    this.comparison.tint(
+      (shown, other) => paint(shown, other, { ...state, max: this.tints.top }),
+      state.underline,
+    );
     this.minimap.markPin(this.pinned < 0 ? null : this.text.lineOf(this.pinned));
     this.profile.markPin(this.pinned);
     this.saveScale();
@@ -212,10 +236,18 @@ class RolloutPage {
   /** A rollout with no scores at all is shown as bare text. */
   untinted() {
     const n = this.rollout.n;
-    const metric = { ...this.metric, of: () => new Float32Array(n), key: "none", means: "no scores are stored for this rollout" };
+    const metric = {
+      ...this.metric,
+      of: () => new Float32Array(n),
+      key: "none",
+      means: "no scores are stored for this rollout",
+    };
     this.metric = metric;
     this.draw(paint(metric, this.rollout, { ...this.state, max: 1 }), false);
-    fill(this.legend, h("span", { class: "muted", text: "This rollout has no scores yet: opd score adds them." }));
+    fill(
+      this.legend,
+      h("span", { class: "muted", text: "This rollout has no scores yet: opd score adds them." }),
+    );
   }
 
   draw(tints, underline) {
@@ -260,7 +292,8 @@ class RolloutPage {
   worst(step) {
     if (!this.rollout.n) return;
     const order = worstFirst(this.metric, this.rollout);
-    const place = this.pinned < 0 ? (step > 0 ? -1 : 1) : placesOf(this.metric, this.rollout)[this.pinned] - 1;
+    const place =
+      this.pinned < 0 ? (step > 0 ? -1 : 1) : placesOf(this.metric, this.rollout)[this.pinned] - 1;
     this.pin(order[Math.max(0, Math.min(order.length - 1, place + step))]);
   }
 
@@ -336,7 +369,10 @@ class RolloutPage {
     const list = this.worstList();
     try {
       const next = await list.go(step, id, this.pinned);
-      if (!next) return toast(step > 0 ? "These were the worst tokens of the run" : "This is the worst token of the run");
+      if (!next)
+        return toast(
+          step > 0 ? "These were the worst tokens of the run" : "This is the worst token of the run",
+        );
       if (next.rollout_id === id) this.pin(next.position);
       else await this.open(next.rollout_id, { pos: next.position });
       this.head.worst(next.place, next.total);
@@ -365,7 +401,10 @@ class RolloutPage {
     this.detail.again();
     placesOf(this.metric, rollout); // so that the first n need not sort
     await this.neighbours.prefetch(rollout);
-    if (rollout === this.rollout) await this.worstList().item(0).catch(() => {}); // told when asked for
+    if (rollout === this.rollout)
+      await this.worstList()
+        .item(0)
+        .catch(() => {}); // told when asked for
   }
 
   fromAddress() {

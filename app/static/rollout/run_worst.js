@@ -19,7 +19,8 @@ export class RunWorst {
   /** → {rollout_id, position, place, total} `step` places on; null at either end. */
   async go(step, rollout, position) {
     const here = this.items[this.place];
-    if (here?.rollout_id !== rollout || here?.position !== position) this.place = this.find(rollout, position);
+    if (here?.rollout_id !== rollout || here?.position !== position)
+      this.place = this.find(rollout, position);
     const next = this.place + step;
     const item = await this.item(next);
     if (!item) return null;

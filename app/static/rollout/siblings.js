@@ -3,7 +3,20 @@ import { get } from "../lib/api.js";
 
 const WINDOW = 50;
 const DEEPEST = 1000;
-const FILTERS = ["sort", "step", "min_step", "max_step", "kind", "finish_reason", "correct", "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
+const FILTERS = [
+  "sort",
+  "step",
+  "min_step",
+  "max_step",
+  "kind",
+  "finish_reason",
+  "correct",
+  "min_kl",
+  "min_kl_max",
+  "min_tokens",
+  "max_tokens",
+  "text",
+];
 
 /** The list's filters out of an address, its place in the list left out. */
 export function filtersOf(params) {

@@ -11,8 +11,16 @@ const PAGE = 50;
 const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"]; // of rollouts and of their tokens
 const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
 const COLUMNS = [
-  ["step", "Step", "r"], ["", "Kind", ""], ["", "Prompt", "r"], ["reward", "", ""], ["", "End", ""], ["tokens", "Tokens", "r"],
-  ["kl_sum", "KL sum, nats", "r"], ["kl_mean", "mean", "r"], ["kl_max", "max", "r"], ["", "Completion", "wide"],
+  ["step", "Step", "r"],
+  ["", "Kind", ""],
+  ["", "Prompt", "r"],
+  ["reward", "", ""],
+  ["", "End", ""],
+  ["tokens", "Tokens", "r"],
+  ["kl_sum", "KL sum, nats", "r"],
+  ["kl_mean", "mean", "r"],
+  ["kl_max", "max", "r"],
+  ["", "Completion", "wide"],
 ];
 
 export function mount(root, params) {
@@ -33,20 +41,45 @@ class RolloutsPage {
 
   async start() {
     document.title = "Rollouts · OPD Studio";
-    if (!this.run) return failed(this.root, { message: "No run is named in the address", hint: "Open one from the list of runs." });
+    if (!this.run)
+      return failed(this.root, {
+        message: "No run is named in the address",
+        hint: "Open one from the list of runs.",
+      });
     this.name = h("span");
     this.count = h("span", { class: "muted num" });
     this.panel = h("section", { class: "panel scroll-x", "aria-label": "Rollouts" });
     this.worstFilters = new WorstFilters(this.tokenState, (change) => this.changeTokens(change));
     this.worst = new WorstTokens(this.run, {
-      filters: this.worstFilters.element, clear: () => this.clear(), turn: (offset) => this.changeTokens({}, offset),
+      filters: this.worstFilters.element,
+      clear: () => this.clear(),
+      turn: (offset) => this.changeTokens({}, offset),
     });
-    this.columns = h("div", { class: "rollout-columns", "data-view": this.view }, this.panel, this.worst.element);
+    this.columns = h(
+      "div",
+      { class: "rollout-columns", "data-view": this.view },
+      this.panel,
+      this.worst.element,
+    );
     this.nameLink = link(this.run, page("run", { id: this.run }));
     fill(
       this.root,
-      h("div", { class: "page-bar" }, h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.nameLink, h("h1", { text: "Rollouts" })), this.count, h("span", { class: "spacer" }), this.tabs()),
-      this.filters(), this.columns,
+      h(
+        "div",
+        { class: "page-bar" },
+        h(
+          "nav",
+          { class: "crumbs", "aria-label": "Place" },
+          link("Runs", "./"),
+          this.nameLink,
+          h("h1", { text: "Rollouts" }),
+        ),
+        this.count,
+        h("span", { class: "spacer" }),
+        this.tabs(),
+      ),
+      this.filters(),
+      this.columns,
     );
     loading(this.panel, "rollouts");
     document.addEventListener("keydown", (event) => this.key(event));
@@ -60,27 +93,49 @@ class RolloutsPage {
 
   /** Where there is no room for both, one of them is shown. */
   tabs() {
-    const tab = (view, label) => button(label, () => {
-      this.view = view;
-      this.columns.dataset.view = view;
-      for (const element of list.children) element.setAttribute("aria-pressed", element.dataset.view === view ? "true" : "false");
-      this.writeAddress();
-    }, { class: "btn", "data-view": view, "aria-pressed": this.view === view ? "true" : "false" });
+    const tab = (view, label) =>
+      button(
+        label,
+        () => {
+          this.view = view;
+          this.columns.dataset.view = view;
+          for (const element of list.children)
+            element.setAttribute("aria-pressed", element.dataset.view === view ? "true" : "false");
+          this.writeAddress();
+        },
+        { class: "btn", "data-view": view, "aria-pressed": this.view === view ? "true" : "false" },
+      );
     const list = h("div", { class: "segments" }, tab("list", "Rollouts"), tab("worst", "Worst tokens"));
     return list;
   }
 
   writeAddress() {
     const view = this.view === "list" ? null : this.view;
-    history.replaceState(null, "", page("rollouts", {
-      run: this.run, ...this.state, offset: this.offset || null, view, ...this.tokenState, token_offset: this.tokenOffset || null,
-    }));
+    history.replaceState(
+      null,
+      "",
+      page("rollouts", {
+        run: this.run,
+        ...this.state,
+        offset: this.offset || null,
+        view,
+        ...this.tokenState,
+        token_offset: this.tokenOffset || null,
+      }),
+    );
   }
 
   /** n and p: the next and the previous entry of the list in use, the worst tokens where both are. */
   key(event) {
     const step = { n: 1, p: -1 }[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+    if (
+      !step ||
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.target.closest("input, select, textarea, dialog")
+    )
+      return;
     event.preventDefault();
     const inTable = this.panel.contains(document.activeElement) || this.worst.element.offsetParent === null;
     if (inTable) this.stepRow(step);
@@ -96,21 +151,67 @@ class RolloutsPage {
   filters() {
     const set = (key) => (value) => this.change({ [key]: value });
     const typed = (key, label, props) => {
-      const input = h("input", { class: "field", value: this.state[key], "aria-label": label, placeholder: label, ...props, oninput: debounce(250, () => set(key)(input.value.trim())) });
+      const input = h("input", {
+        class: "field",
+        value: this.state[key],
+        "aria-label": label,
+        placeholder: label,
+        ...props,
+        oninput: debounce(250, () => set(key)(input.value.trim())),
+      });
       return input;
     };
     return h(
-      "div", { class: "page-bar filters" },
+      "div",
+      { class: "page-bar filters" },
       typed("step", "Step", { type: "number", min: "0", class: "field num narrow" }),
-      this.steps = h("span", { class: "row" }),
-      select([["", "Any kind"], ["train", "train"], ["eval", "eval"], ["probe", "probe"], ["import", "import"]], this.state.kind, set("kind"), { "aria-label": "Kind" }),
-      select([["", "Any end"], ["stop", "stopped"], ["length", "cut off"]], this.state.finish_reason, set("finish_reason"), { "aria-label": "End" }),
-      select([["", "Right or wrong"], ["true", "right"], ["false", "wrong"]], this.state.correct, set("correct"), { "aria-label": "Right or wrong" }),
+      (this.steps = h("span", { class: "row" })),
+      select(
+        [
+          ["", "Any kind"],
+          ["train", "train"],
+          ["eval", "eval"],
+          ["probe", "probe"],
+          ["import", "import"],
+        ],
+        this.state.kind,
+        set("kind"),
+        { "aria-label": "Kind" },
+      ),
+      select(
+        [
+          ["", "Any end"],
+          ["stop", "stopped"],
+          ["length", "cut off"],
+        ],
+        this.state.finish_reason,
+        set("finish_reason"),
+        { "aria-label": "End" },
+      ),
+      select(
+        [
+          ["", "Right or wrong"],
+          ["true", "right"],
+          ["false", "wrong"],
+        ],
+        this.state.correct,
+        set("correct"),
+        { "aria-label": "Right or wrong" },
+      ),
       typed("min_kl", "Mean KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
-      typed("min_kl_max", "Max KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
+      typed("min_kl_max", "Max KL ≥", {
+        type: "number",
+        min: "0",
+        step: "any",
+        class: "field num small-field",
+      }),
       typed("min_tokens", "Tokens ≥", { type: "number", min: "0", class: "field num small-field" }),
       typed("max_tokens", "Tokens ≤", { type: "number", min: "0", class: "field num small-field" }),
-      typed("text", "Text in prompt or completion", { type: "search", class: "field search", placeholder: "Search the text" }),
+      typed("text", "Text in prompt or completion", {
+        type: "search",
+        class: "field search",
+        placeholder: "Search the text",
+      }),
       h("span", { class: "spacer" }),
       button("Clear", () => this.clear(), { class: "btn quiet" }),
     );
@@ -134,7 +235,11 @@ class RolloutsPage {
     this.refreshTokens();
     this.showSteps();
     try {
-      const answer = await get(`runs/${this.run}/rollouts`, { ...this.state, offset: this.offset, limit: PAGE });
+      const answer = await get(`runs/${this.run}/rollouts`, {
+        ...this.state,
+        offset: this.offset,
+        limit: PAGE,
+      });
       if (asked === JSON.stringify([this.state, this.offset])) this.draw(answer);
     } catch (error) {
       failed(this.panel, error, () => this.refresh());
@@ -166,13 +271,29 @@ class RolloutsPage {
     this.count.textContent = integer(total);
     if (!items.length) {
       const filtered = KEYS.some((k) => k !== "sort" && this.state[k]);
-      if (filtered) empty(this.panel, "No rollout matches", "No rollout of this run passes these filters.", button("Clear the filters", () => this.clear()));
-      else empty(this.panel, "No rollouts yet", "The first step that ends brings them. Rollouts are kept as records.every and records.rollouts_per_step say.", link("Back to the run", page("run", { id: this.run }), { class: "btn" }));
+      if (filtered)
+        empty(
+          this.panel,
+          "No rollout matches",
+          "No rollout of this run passes these filters.",
+          button("Clear the filters", () => this.clear()),
+        );
+      else
+        empty(
+          this.panel,
+          "No rollouts yet",
+          "The first step that ends brings them. Rollouts are kept as records.every and records.rollouts_per_step say.",
+          link("Back to the run", page("run", { id: this.run }), { class: "btn" }),
+        );
       return;
     }
     const top = Math.max(...items.map((i) => i.kl_sum ?? 0));
     const rows = items.map((item, k) => this.row(item, this.offset + k, top));
-    fill(this.panel, h("table", { class: "table rollouts" }, this.head(), h("tbody", {}, rows)), this.pager(total));
+    fill(
+      this.panel,
+      h("table", { class: "table rollouts" }, this.head(), h("tbody", {}, rows)),
+      this.pager(total),
+    );
   }
 
   head() {
@@ -183,7 +304,11 @@ class RolloutsPage {
       const here = key === current;
       const sort = here && down ? key : `-${key}`;
       const text = `${label || "Result"}${here ? (down ? " ↓" : " ↑") : ""}`;
-      return h("th", { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null }, h("button", { type: "button", onclick: () => this.change({ sort }) }, text));
+      return h(
+        "th",
+        { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null },
+        h("button", { type: "button", onclick: () => this.change({ sort }) }, text),
+      );
     });
     return h("thead", {}, h("tr", {}, cells));
   }
@@ -192,28 +317,55 @@ class RolloutsPage {
     const href = page("rollout", { id: item.id, ...this.state, at });
     const prompt = plain(item.prompt ?? "", 300);
     return h(
-      "tr", { "data-rollout": item.id, onclick: (e) => e.target.closest("a") || (location.href = href) },
+      "tr",
+      { "data-rollout": item.id, onclick: (e) => e.target.closest("a") || (location.href = href) },
       h("td", { class: "r", text: item.step }),
       h("td", { class: "muted", text: item.kind }),
       h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
       h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdict(item.reward)),
-      h("td", { class: item.finish_reason === "length" ? "bad-text" : "muted", text: item.finish_reason === "length" ? "cut off" : "stopped" }),
+      h("td", {
+        class: item.finish_reason === "length" ? "bad-text" : "muted",
+        text: item.finish_reason === "length" ? "cut off" : "stopped",
+      }),
       h("td", { class: "r", text: integer(item.tokens) }),
-      h("td", { class: "r heat" }, h("span", { class: "bar-cell" }, h("span", { style: { width: `${((item.kl_sum ?? 0) / (top || 1)) * 100}%` } }), h("span", { text: sum(item.kl_sum) }))),
+      h(
+        "td",
+        { class: "r heat" },
+        h(
+          "span",
+          { class: "bar-cell" },
+          h("span", { style: { width: `${((item.kl_sum ?? 0) / (top || 1)) * 100}%` } }),
+          h("span", { text: sum(item.kl_sum) }),
+        ),
+      ),
       h("td", { class: "r", text: nats(item.kl_mean) }),
       h("td", { class: "r", text: fixed(item.kl_max, 2) }),
-      h("td", { class: "clip wide mono", title: prompt }, link(plain(item.completion ?? "", 240) || "∅", href, { class: "text-link" })),
+      h(
+        "td",
+        { class: "clip wide mono", title: prompt },
+        link(plain(item.completion ?? "", 240) || "∅", href, { class: "text-link" }),
+      ),
     );
   }
 
   pager(total) {
     const last = Math.min(total, this.offset + PAGE);
     return h(
-      "div", { class: "pager" },
-      h("span", { class: "muted num", text: `${integer(this.offset + 1)}–${integer(last)} of ${integer(total)}` }),
+      "div",
+      { class: "pager" },
+      h("span", {
+        class: "muted num",
+        text: `${integer(this.offset + 1)}–${integer(last)} of ${integer(total)}`,
+      }),
       h("span", { class: "spacer" }),
-      button("Previous", () => this.change({ offset: Math.max(0, this.offset - PAGE) }), { class: "btn small", disabled: this.offset === 0 }),
-      button("Next", () => this.change({ offset: this.offset + PAGE }), { class: "btn small", disabled: last >= total }),
+      button("Previous", () => this.change({ offset: Math.max(0, this.offset - PAGE) }), {
+        class: "btn small",
+        disabled: this.offset === 0,
+      }),
+      button("Next", () => this.change({ offset: this.offset + PAGE }), {
+        class: "btn small",
+        disabled: last >= total,
+      }),
     );
   }
 }

@@ -9,9 +9,17 @@ const STEP = 25;
 const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
 /** A filter's name in the page's address → its name in the request. */
 export const TOKEN_FILTERS = {
-  class: "class", token_text: "text", token_id: "token_id", min_position: "min_position", max_position: "max_position",
-  min_entropy: "min_entropy", max_entropy: "max_entropy", min_heat: "min_heat", max_heat: "max_heat",
-  min_advantage: "min_advantage", max_advantage: "max_advantage",
+  class: "class",
+  token_text: "text",
+  token_id: "token_id",
+  min_position: "min_position",
+  max_position: "max_position",
+  min_entropy: "min_entropy",
+  max_entropy: "max_entropy",
+  min_heat: "min_heat",
+  max_heat: "max_heat",
+  min_advantage: "min_advantage",
+  max_advantage: "max_advantage",
 };
 
 /** Where the tokens that a filter (by its names in the address) finds are listed. */
@@ -39,9 +47,19 @@ export class WorstTokens {
     this.unit = h("span", { class: "muted", text: "exact reverse KL, nats" });
     this.source = h("p", { class: "worst-source caption", hidden: true });
     this.element = h(
-      "section", { class: "panel worst", "aria-label": "Worst tokens" },
-      h("header", {}, h("h2", { text: "Worst tokens" }), this.unit, h("span", { class: "spacer" }), this.count),
-      filters, this.source, this.list,
+      "section",
+      { class: "panel worst", "aria-label": "Worst tokens" },
+      h(
+        "header",
+        {},
+        h("h2", { text: "Worst tokens" }),
+        this.unit,
+        h("span", { class: "spacer" }),
+        this.count,
+      ),
+      filters,
+      this.source,
+      this.list,
     );
     loading(this.list, "the worst tokens");
   }
@@ -53,7 +71,11 @@ export class WorstTokens {
     const turn = (this.asked = {});
     let answer;
     try {
-      answer = await get(`runs/${this.run}/hot-tokens`, { ...asRequest(filter), limit: this.limit, offset: offset || null });
+      answer = await get(`runs/${this.run}/hot-tokens`, {
+        ...asRequest(filter),
+        limit: this.limit,
+        offset: offset || null,
+      });
     } catch (error) {
       if (turn !== this.asked) return;
       this.print = "";
@@ -73,41 +95,72 @@ export class WorstTokens {
     this.describe(answer);
     if (!items.length) return this.none(total);
     const top = Math.max(...items.map((i) => i.heat));
-    fill(this.list, head(), items.map((item) => tokenRow(item, top)), this.turn ? this.pager(items.length) : this.more(items.length));
+    fill(
+      this.list,
+      head(),
+      items.map((item) => tokenRow(item, top)),
+      this.turn ? this.pager(items.length) : this.more(items.length),
+    );
     this.list.scrollTop = 0;
   }
 
   none(total) {
     const filtered = this.turn && Object.values(this.filter).some((v) => v);
-    if (total) empty(this.list, "The list ends before this page", `It has ${integer(total)} tokens.`, button("To its start", () => this.turn?.(0)));
-    else if (filtered) empty(this.list, "No token matches", "No token of this run passes these filters.", this.clear && button("Clear the filters", this.clear));
+    if (total)
+      empty(
+        this.list,
+        "The list ends before this page",
+        `It has ${integer(total)} tokens.`,
+        button("To its start", () => this.turn?.(0)),
+      );
+    else if (filtered)
+      empty(
+        this.list,
+        "No token matches",
+        "No token of this run passes these filters.",
+        this.clear && button("Clear the filters", this.clear),
+      );
     else empty(this.list, "No tokens yet", "They appear with the first step that keeps its rollouts.");
   }
 
   describe({ items, total, source, kept, read, rollouts, stored, capped, cap, damaged }) {
     const first = this.offset ?? 0;
-    const shown = this.turn ? `${integer(first + 1)}–${integer(first + items.length)}` : integer(items.length);
+    const shown = this.turn
+      ? `${integer(first + 1)}–${integer(first + items.length)}`
+      : integer(items.length);
     this.count.textContent = items.length ? `${shown} of ${integer(total)}` : "";
     this.count.dataset.total = total;
     const exact = items.every((i) => i.reverse_kl !== null);
-    this.unit.textContent = exact ? "exact reverse KL, nats" : "|log-ratio| where no reverse KL is stored, nats";
-    const words = source === "index"
-      ? [`At most the ${kept ?? "few"} worst tokens of each rollout; with a filter by token, every token is looked at.`]
-      : [
-        `Out of all ${integer(read)} tokens of ${integer(rollouts)} rollouts.`,
-        capped && `An even share of ${integer(stored)}: at most ${integer(cap)} are read; choose fewer steps for all of them.`,
-        damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} left out.`,
-      ];
+    this.unit.textContent = exact
+      ? "exact reverse KL, nats"
+      : "|log-ratio| where no reverse KL is stored, nats";
+    const words =
+      source === "index"
+        ? [
+            `At most the ${kept ?? "few"} worst tokens of each rollout; with a filter by token, every token is looked at.`,
+          ]
+        : [
+            `Out of all ${integer(read)} tokens of ${integer(rollouts)} rollouts.`,
+            capped &&
+              `An even share of ${integer(stored)}: at most ${integer(cap)} are read; choose fewer steps for all of them.`,
+            damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} left out.`,
+          ];
     this.source.textContent = words.filter(Boolean).join(" ");
     this.source.hidden = !this.turn;
   }
 
   more(shown) {
     const all = link("All, with filters", tokensPage(this.run, this.filter), { class: "btn small quiet" });
-    const more = this.total > shown && button("Show more", () => {
-      this.limit += STEP;
-      this.refresh(this.filter);
-    }, { class: "btn small quiet" });
+    const more =
+      this.total > shown &&
+      button(
+        "Show more",
+        () => {
+          this.limit += STEP;
+          this.refresh(this.filter);
+        },
+        { class: "btn small quiet" },
+      );
     return h("div", { class: "pager" }, more, all);
   }
 
@@ -115,8 +168,16 @@ export class WorstTokens {
     const { offset } = this;
     const go = (to) => this.turn(Math.max(0, to));
     return h(
-      "div", { class: "pager" },
-      h("span", { class: "muted" }, h("kbd", { text: "n" }), " ", h("kbd", { text: "p" }), " next, previous; Enter opens"),
+      "div",
+      { class: "pager" },
+      h(
+        "span",
+        { class: "muted" },
+        h("kbd", { text: "n" }),
+        " ",
+        h("kbd", { text: "p" }),
+        " next, previous; Enter opens",
+      ),
       h("span", { class: "spacer" }),
       button("Previous", () => go(offset - STEP), { class: "btn small", disabled: offset === 0 }),
       button("Next", () => go(offset + STEP), { class: "btn small", disabled: offset + shown >= this.total }),
@@ -140,16 +201,22 @@ export class WorstTokens {
 export function tokenRow(item, top) {
   const value = item.heat;
   return h(
-    "a", {
-      class: "worst-row", href: page("rollout", { id: item.rollout_id, pos: item.position }),
-      title: `step ${item.step}, position ${item.position}`, "data-token": item.token_id,
+    "a",
+    {
+      class: "worst-row",
+      href: page("rollout", { id: item.rollout_id, pos: item.position }),
+      title: `step ${item.step}, position ${item.position}`,
+      "data-token": item.token_id,
     },
     h(
-      "span", { class: "worst-value num" },
-      h("span", { class: "worst-bar", style: { width: `${(value / (top || 1)) * 100}%` } }), h("span", { text: fixed(value, 2) }),
+      "span",
+      { class: "worst-value num" },
+      h("span", { class: "worst-bar", style: { width: `${(value / (top || 1)) * 100}%` } }),
+      h("span", { text: fixed(value, 2) }),
     ),
     h(
-      "span", { class: "worst-text mono" },
+      "span",
+      { class: "worst-text mono" },
       h("span", { class: "worst-before" }, h("bdi", { text: glyphs(item.before ?? "") })),
       h("mark", { text: visible(item.text ?? "") }),
       h("span", { class: "worst-after" }, h("bdi", { text: glyphs(item.after ?? "") })),
@@ -157,8 +224,12 @@ export function tokenRow(item, top) {
     chance(item.student_logprob, "p(student) of the token"),
     chance(item.teacher_logprob, "p(coach) of the token"),
     h(
-      "span", { class: "worst-wanted" },
-      item.wanted && [h("span", { class: "muted worst-narrow", text: "coach " }), h("span", { class: "mono", text: word(item.wanted) })],
+      "span",
+      { class: "worst-wanted" },
+      item.wanted && [
+        h("span", { class: "muted worst-narrow", text: "coach " }),
+        h("span", { class: "mono", text: word(item.wanted) }),
+      ],
     ),
     chance(item.wanted_logprob, "p(coach) of what it wanted"),
     h("span", { class: "muted num r", text: `step ${item.step}` }),
@@ -167,10 +238,26 @@ export function tokenRow(item, top) {
 
 /** Shown where the list is wide enough. */
 function chance(logprob, title) {
-  return h("span", { class: "num r worst-wide", title, text: probability(logprob === null || logprob === undefined ? null : Math.exp(logprob)) });
+  return h("span", {
+    class: "num r worst-wide",
+    title,
+    text: probability(logprob === null || logprob === undefined ? null : Math.exp(logprob)),
+  });
 }
 
 function head() {
-  const names = [["KL", "r"], ["The token where it stands", ""], ["p(student)", "r"], ["p(coach)", "r"], ["Coach wanted", ""], ["p(coach)", "r"], ["Step", "r"]];
-  return h("div", { class: "worst-head muted worst-wide", "aria-hidden": "true" }, names.map(([text, kind]) => h("span", { class: kind, text })));
+  const names = [
+    ["KL", "r"],
+    ["The token where it stands", ""],
+    ["p(student)", "r"],
+    ["p(coach)", "r"],
+    ["Coach wanted", ""],
+    ["p(coach)", "r"],
+    ["Step", "r"],
+  ];
+  return h(
+    "div",
+    { class: "worst-head muted worst-wide", "aria-hidden": "true" },
+    names.map(([text, kind]) => h("span", { class: kind, text })),
+  );
 }

@@ -3,10 +3,20 @@ import { button, debounce, fill, h, select } from "../lib/dom.js";
 import { number } from "../lib/format.js";
 
 const CLASSES = [
-  ["", "Any class"], ["word", "words"], ["number", "numbers"], ["operator", "operators, punctuation"], ["whitespace", "whitespace"],
-  ["special", "special tokens"], ["thinking", "thinking tags"], ["other", "other"],
+  ["", "Any class"],
+  ["word", "words"],
+  ["number", "numbers"],
+  ["operator", "operators, punctuation"],
+  ["whitespace", "whitespace"],
+  ["special", "special tokens"],
+  ["thinking", "thinking tags"],
+  ["other", "other"],
 ];
-const RANGES = [["entropy", "student’s entropy"], ["heat", "KL"], ["advantage", "advantage"]];
+const RANGES = [
+  ["entropy", "student’s entropy"],
+  ["heat", "KL"],
+  ["advantage", "advantage"],
+];
 
 export class WorstFilters {
   /** `state` by the names in the address; `change` is called with what a user changes. */
@@ -15,7 +25,8 @@ export class WorstFilters {
     this.change = change;
     this.chips = h("span", { class: "row" });
     this.element = h(
-      "div", { class: "worst-filters" },
+      "div",
+      { class: "worst-filters" },
       select(CLASSES, state.class, (value) => change({ class: value }), { "aria-label": "Class of token" }),
       this.typed("token_text", "Token’s text", { type: "search", placeholder: "Token" }),
       this.typed("min_position", "Position ≥", { type: "number", min: "0", class: "field num small-field" }),
@@ -26,19 +37,29 @@ export class WorstFilters {
 
   typed(key, label, props) {
     const input = h("input", {
-      class: "field", value: this.state[key], "aria-label": label, placeholder: label, ...props,
-      oninput: debounce(250, () => this.change({ [key]: key === "token_text" ? input.value : input.value.trim() })),
+      class: "field",
+      value: this.state[key],
+      "aria-label": label,
+      placeholder: label,
+      ...props,
+      oninput: debounce(250, () =>
+        this.change({ [key]: key === "token_text" ? input.value : input.value.trim() }),
+      ),
     });
     return input;
   }
 
   show() {
     const { state } = this;
-    const chips = RANGES.filter(([name]) => state[`min_${name}`] || state[`max_${name}`]).map(([name, label]) => {
-      const [low, high] = [state[`min_${name}`], state[`max_${name}`]];
-      const words = [low && `from ${number(Number(low))}`, high && `below ${number(Number(high))}`].filter(Boolean).join(" ");
-      return chip(`${label} ${words}`, () => this.change({ [`min_${name}`]: "", [`max_${name}`]: "" }));
-    });
+    const chips = RANGES.filter(([name]) => state[`min_${name}`] || state[`max_${name}`]).map(
+      ([name, label]) => {
+        const [low, high] = [state[`min_${name}`], state[`max_${name}`]];
+        const words = [low && `from ${number(Number(low))}`, high && `below ${number(Number(high))}`]
+          .filter(Boolean)
+          .join(" ");
+        return chip(`${label} ${words}`, () => this.change({ [`min_${name}`]: "", [`max_${name}`]: "" }));
+      },
+    );
     if (state.token_id) chips.push(chip(`token id ${state.token_id}`, () => this.change({ token_id: "" })));
     fill(this.chips, chips);
     this.chips.hidden = !chips.length;
@@ -47,5 +68,10 @@ export class WorstFilters {
 
 /** A filter in words, with a button that takes it off. */
 export function chip(text, remove) {
-  return h("span", { class: "chip" }, text, button("×", remove, { class: "btn", "aria-label": `Remove: ${text}` }));
+  return h(
+    "span",
+    { class: "chip" },
+    text,
+    button("×", remove, { class: "btn", "aria-label": `Remove: ${text}` }),
+  );
 }

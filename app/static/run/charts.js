@@ -10,13 +10,33 @@ const CHARTS = [
   { title: "Reverse KL", unit: "nats a token", lines: [["reverse_kl", "reverse KL"]] },
   { title: "Score", unit: "share right, ± standard error", score: true },
   { title: "Completion length", unit: "tokens, mean", lines: [["completion_tokens", "length"]] },
-  { title: "Entropy", unit: "nats a token", lines: [["student_entropy", "student"], ["teacher_entropy", "coach"]] },
-  { title: "Finished and agreed", unit: "share", share: true, lines: [["finished", "finished"], ["same_top", "same first choice"]] },
+  {
+    title: "Entropy",
+    unit: "nats a token",
+    lines: [
+      ["student_entropy", "student"],
+      ["teacher_entropy", "coach"],
+    ],
+  },
+  {
+    title: "Finished and agreed",
+    unit: "share",
+    share: true,
+    lines: [
+      ["finished", "finished"],
+      ["same_top", "same first choice"],
+    ],
+  },
   { title: "Time by phase", unit: "seconds a step", phases: true },
 ];
 const KNOWN = new Set([
-  "step", "attempt", "created_at", "tokens", "flops",
-  ...CHARTS.flatMap((c) => (c.lines ?? []).map(([name]) => name)), ...PHASES.map((p) => `seconds_${p}`),
+  "step",
+  "attempt",
+  "created_at",
+  "tokens",
+  "flops",
+  ...CHARTS.flatMap((c) => (c.lines ?? []).map(([name]) => name)),
+  ...PHASES.map((p) => `seconds_${p}`),
 ]);
 
 export class RunCharts {
@@ -28,17 +48,30 @@ export class RunCharts {
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
     this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
     this.more = h("div", { class: "chart-grid" });
-    this.moreBox = h("details", { class: "more more-charts", hidden: true, ontoggle: () => this.drawMore() }, h("summary", { text: "More metrics" }), this.more);
+    this.moreBox = h(
+      "details",
+      { class: "more more-charts", hidden: true, ontoggle: () => this.drawMore() },
+      h("summary", { text: "More metrics" }),
+      this.more,
+    );
     this.extra = new Map();
     this.element = h(
-      "div", {}, h("div", { class: "chart-grid" }, this.charts.map((c) => c.chart.element)), this.moreBox,
+      "div",
+      {},
+      h(
+        "div",
+        { class: "chart-grid" },
+        this.charts.map((c) => c.chart.element),
+      ),
+      this.moreBox,
     );
   }
 
   /** Fetches the steps that are new; true where there were any. */
   async refresh() {
     const [steps, evaluations] = await Promise.all([
-      get(`runs/${this.run}/steps`, { after: this.last }), get(`runs/${this.run}/evaluations`),
+      get(`runs/${this.run}/steps`, { after: this.last }),
+      get(`runs/${this.run}/evaluations`),
     ]);
     const fresh = steps.columns.step ?? [];
     const print = JSON.stringify(evaluations);
@@ -72,8 +105,14 @@ export class RunCharts {
       if (spec.score) this.drawScore(chart);
       else if (spec.phases) this.drawPhases(chart);
       else {
-        chart.draw(spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })), spec.share ? SHARE : {});
-        chart.now.textContent = spec.lines.map(([name]) => lastOf(this.columns[name], spec)).filter(Boolean).join("  ·  ");
+        chart.draw(
+          spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })),
+          spec.share ? SHARE : {},
+        );
+        chart.now.textContent = spec.lines
+          .map(([name]) => lastOf(this.columns[name], spec))
+          .filter(Boolean)
+          .join("  ·  ");
       }
     }
     const names = Object.keys(this.columns).filter((n) => !KNOWN.has(n) && !n.startsWith("seconds_"));
@@ -91,7 +130,9 @@ export class RunCharts {
         this.more.append(chart.element);
       }
       const chart = this.extra.get(name);
-      chart.draw([{ name: name.replaceAll("_", " "), x: this.columns.step, y: this.columns[name] }], { yaxis: { rangemode: "normal" } });
+      chart.draw([{ name: name.replaceAll("_", " "), x: this.columns.step, y: this.columns[name] }], {
+        yaxis: { rangemode: "normal" },
+      });
       chart.now.textContent = lastOf(this.columns[name]);
     }
   }
@@ -112,7 +153,10 @@ export class RunCharts {
 
   drawPhases(chart) {
     const lines = PHASES.filter((p) => this.columns[`seconds_${p}`]).map((p) => ({
-      name: PHASE_NAMES[p] ?? p, x: this.columns.step, y: this.columns[`seconds_${p}`], stackgroup: "time",
+      name: PHASE_NAMES[p] ?? p,
+      x: this.columns.step,
+      y: this.columns[`seconds_${p}`],
+      stackgroup: "time",
     }));
     chart.draw(lines);
     const total = lines.reduce((sum, l) => sum + (l.y.at(-1) ?? 0), 0);

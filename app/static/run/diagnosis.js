@@ -16,7 +16,12 @@ export class Diagnosis {
     this.count = h("span", { class: "muted num" });
     this.body = h("div", { class: "diagnosis-body", "aria-live": "polite" });
     this.head = h("header", {}, h("h2", { text: "Diagnosis" }), h("span", { class: "spacer" }), this.count);
-    this.element = h("section", { class: "panel diagnosis", "aria-label": "Diagnosis" }, this.head, this.body);
+    this.element = h(
+      "section",
+      { class: "panel diagnosis", "aria-label": "Diagnosis" },
+      this.head,
+      this.body,
+    );
     loading(this.body, "the diagnosis");
     document.addEventListener("visibilitychange", () => this.owed && this.refresh());
   }
@@ -54,14 +59,25 @@ export class Diagnosis {
     const { items, looked_at: seen } = answer;
     const focused = document.activeElement?.closest?.("[data-code]")?.dataset.code;
     this.element.dataset.findings = items.length;
-    this.count.textContent = items.length ? `${items.length} ${items.length === 1 ? "finding" : "findings"} in ${amount(seen)}` : "";
+    this.count.textContent = items.length
+      ? `${items.length} ${items.length === 1 ? "finding" : "findings"} in ${amount(seen)}`
+      : "";
     this.head.hidden = !items.length; // without findings it is one line
-    fill(this.body, items.map((item) => this.finding(item)), this.rest(answer));
+    fill(
+      this.body,
+      items.map((item) => this.finding(item)),
+      this.rest(answer),
+    );
     if (focused) this.body.querySelector(`[data-code="${focused}"] > summary`)?.focus();
   }
 
   foldable(code, summary, ...parts) {
-    const element = h("details", { class: "diagnosis-item", data: { code }, open: this.open.has(code) }, h("summary", {}, summary), ...parts);
+    const element = h(
+      "details",
+      { class: "diagnosis-item", data: { code }, open: this.open.has(code) },
+      h("summary", {}, summary),
+      ...parts,
+    );
     element.addEventListener("toggle", () => (element.open ? this.open.add(code) : this.open.delete(code)));
     return element;
   }
@@ -69,14 +85,32 @@ export class Diagnosis {
   finding(item) {
     const word = WORDS[item.severity] ?? item.severity;
     const title = [
-      h("span", { class: `severity ${item.severity}` }, h("span", { class: "severity-icon", "aria-hidden": "true", text: "!" }), h("span", { text: word })),
+      h(
+        "span",
+        { class: `severity ${item.severity}` },
+        h("span", { class: "severity-icon", "aria-hidden": "true", text: "!" }),
+        h("span", { text: word }),
+      ),
       h("strong", { text: item.title }),
     ];
     return this.foldable(
-      item.code, title,
+      item.code,
+      title,
       h(
-        "div", { class: "diagnosis-more" },
-        h("div", {}, h("p", { text: glyphs(item.text) }), h("p", { class: "diagnosis-advice" }, h("strong", { text: "What to change: " }), glyphs(item.advice)), this.links(item)),
+        "div",
+        { class: "diagnosis-more" },
+        h(
+          "div",
+          {},
+          h("p", { text: glyphs(item.text) }),
+          h(
+            "p",
+            { class: "diagnosis-advice" },
+            h("strong", { text: "What to change: " }),
+            glyphs(item.advice),
+          ),
+          this.links(item),
+        ),
         table(item.evidence),
       ),
     );
@@ -84,7 +118,15 @@ export class Diagnosis {
 
   links(item) {
     const rows = item.rollouts.map((r) =>
-      h("li", {}, link(`step ${r.step}${r.position === null ? "" : `, position ${r.position}`}`, page("rollout", { id: r.id, pos: r.position })), ` ${glyphs(r.why)}`),
+      h(
+        "li",
+        {},
+        link(
+          `step ${r.step}${r.position === null ? "" : `, position ${r.position}`}`,
+          page("rollout", { id: r.id, pos: r.position }),
+        ),
+        ` ${glyphs(r.why)}`,
+      ),
     );
     const all = link("All such rollouts", page("rollouts", { run: this.run, ...item.filter }));
     return h("ul", { class: "diagnosis-links", "aria-label": "Where to see it" }, rows, h("li", {}, all));
@@ -93,12 +135,27 @@ export class Diagnosis {
   /** What was looked at without a finding, folded. */
   rest({ items, silent, looked_at: seen }) {
     const enough = seen.enough;
-    let says = items.length ? `${silent.filter((s) => s.judged).length} other checks found nothing` : `No fault found in ${amount(seen)}`;
+    let says = items.length
+      ? `${silent.filter((s) => s.judged).length} other checks found nothing`
+      : `No fault found in ${amount(seen)}`;
     const open = silent.filter((s) => !s.judged).length;
     if (open) says += ` · ${open} of ${silent.length + items.length} checks could not be judged`;
-    if (!items.length && !enough) says = seen.rollouts ? `Too little to judge yet: ${amount(seen)}` : "Nothing to judge yet: no rollouts are stored";
-    const why = !enough && !items.length && h("p", { class: "muted", text: "The checks need some hundred tokens and eight steps; they look again as steps come in. Rollouts are kept as records.every and records.rollouts_per_step say." });
-    return this.foldable("", [!items.length && h("h2", { text: "Diagnosis" }), h("span", { class: "muted", text: says })], h("div", { class: "diagnosis-more wide" }, why, checks(silent), note(seen)));
+    if (!items.length && !enough)
+      says = seen.rollouts
+        ? `Too little to judge yet: ${amount(seen)}`
+        : "Nothing to judge yet: no rollouts are stored";
+    const why =
+      !enough &&
+      !items.length &&
+      h("p", {
+        class: "muted",
+        text: "The checks need some hundred tokens and eight steps; they look again as steps come in. Rollouts are kept as records.every and records.rollouts_per_step say.",
+      });
+    return this.foldable(
+      "",
+      [!items.length && h("h2", { text: "Diagnosis" }), h("span", { class: "muted", text: says })],
+      h("div", { class: "diagnosis-more wide" }, why, checks(silent), note(seen)),
+    );
   }
 }
 
@@ -108,18 +165,36 @@ function amount(seen) {
 
 function note(seen) {
   const parts = [`${integer(seen.steps)} steps`];
-  if (seen.skipped) parts.push(`${integer(seen.skipped)} further rollouts were left out, evenly over the run`);
+  if (seen.skipped)
+    parts.push(`${integer(seen.skipped)} further rollouts were left out, evenly over the run`);
   if (seen.damaged) parts.push(`${integer(seen.damaged)} damaged records could not be read`);
   return h("p", { class: "muted", text: `Looked at ${amount(seen)}: ${parts.join("; ")}.` });
 }
 
 function table(evidence) {
   const rows = evidence.map((e) =>
-    h("tr", {}, h("th", { scope: "row", text: e.label }), h("td", { class: "r num", text: amountOf(e.value, e.unit) }), h("td", { class: "r num muted", text: limit(e) })),
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row", text: e.label }),
+      h("td", { class: "r num", text: amountOf(e.value, e.unit) }),
+      h("td", { class: "r num muted", text: limit(e) }),
+    ),
   );
   return h(
-    "table", { class: "diagnosis-evidence" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Evidence" }), h("th", { class: "r", scope: "col", text: "found" }), h("th", { class: "r", scope: "col", text: "fault if" }))),
+    "table",
+    { class: "diagnosis-evidence" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { scope: "col", text: "Evidence" }),
+        h("th", { class: "r", scope: "col", text: "found" }),
+        h("th", { class: "r", scope: "col", text: "fault if" }),
+      ),
+    ),
     h("tbody", {}, rows),
   );
 }
@@ -127,12 +202,30 @@ function table(evidence) {
 function checks(silent) {
   const rows = silent.map((s) => {
     const e = s.evidence[0];
-    const told = e ? [h("td", { text: e.label }), h("td", { class: "r num", text: amountOf(e.value, e.unit) }), h("td", { class: "r num muted", text: limit(e) })] : [h("td", { class: "muted", colspan: "3", text: `Not judged: ${s.why}` })];
+    const told = e
+      ? [
+          h("td", { text: e.label }),
+          h("td", { class: "r num", text: amountOf(e.value, e.unit) }),
+          h("td", { class: "r num muted", text: limit(e) }),
+        ]
+      : [h("td", { class: "muted", colspan: "3", text: `Not judged: ${s.why}` })];
     return h("tr", { data: { check: s.code } }, h("th", { scope: "row", text: s.title }), told);
   });
   return h(
-    "table", { class: "diagnosis-evidence" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Looked for" }), h("th", { scope: "col", text: "by" }), h("th", { class: "r", scope: "col", text: "found" }), h("th", { class: "r", scope: "col", text: "fault if" }))),
+    "table",
+    { class: "diagnosis-evidence" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { scope: "col", text: "Looked for" }),
+        h("th", { scope: "col", text: "by" }),
+        h("th", { class: "r", scope: "col", text: "found" }),
+        h("th", { class: "r", scope: "col", text: "fault if" }),
+      ),
+    ),
     h("tbody", {}, rows),
   );
 }

@@ -1,7 +1,19 @@
 // The head of a run's page: name, state, progress, figures, what went wrong, what can be done.
 import { page } from "../lib/api.js";
 import { button, fill, h, link } from "../lib/dom.js";
-import { ago, bytes, coach, duration, exact, integer, nats, percent, plain, short, withUnit } from "../lib/format.js";
+import {
+  ago,
+  bytes,
+  coach,
+  duration,
+  exact,
+  integer,
+  nats,
+  percent,
+  plain,
+  short,
+  withUnit,
+} from "../lib/format.js";
 import { Part } from "../lib/refill.js";
 import { diskTitle, elapsed, models } from "../runs/row.js";
 
@@ -18,15 +30,30 @@ export class RunHead {
     this.clone = link("Clone with changes", "./", { class: "btn" });
     this.acts = h("span", { class: "run-part" });
     this.line = h(
-      "div", { class: "page-bar" },
+      "div",
+      { class: "page-bar" },
       h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.name),
-      this.status, this.tags.element, h("span", { class: "spacer" }), this.worst, this.rollouts, this.clone, this.acts,
+      this.status,
+      this.tags.element,
+      h("span", { class: "spacer" }),
+      this.worst,
+      this.rollouts,
+      this.clone,
+      this.acts,
     );
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
-    this.element = h("header", { class: "run-head" }, this.line, h("div", { class: "run-state" }, this.bar), this.facts, this.trained, this.problem);
+    this.element = h(
+      "header",
+      { class: "run-head" },
+      this.line,
+      h("div", { class: "run-state" }, this.bar),
+      this.facts,
+      this.trained,
+      this.problem,
+    );
   }
 
   /** The rollout with the worst token, once there is one. */
@@ -62,8 +89,10 @@ export class RunHead {
   }
 
   actions(run) {
-    if (run.status === "queued") return button("Cancel", () => this.on.cancel("discard"), { class: "btn danger" });
-    if (RESUMABLE.includes(run.status)) return button("Resume", () => this.on.resume(), { class: "btn", id: "resume" });
+    if (run.status === "queued")
+      return button("Cancel", () => this.on.cancel("discard"), { class: "btn danger" });
+    if (RESUMABLE.includes(run.status))
+      return button("Resume", () => this.on.resume(), { class: "btn", id: "resume" });
     if (run.status !== "running") return null;
     const opener = h("summary", { class: "btn danger" }, "Stop");
     const stop = (mode) => {
@@ -72,10 +101,21 @@ export class RunHead {
       this.on.cancel(mode);
     };
     const items = [
-      button("Stop and save", () => stop("save"), { class: "btn quiet", title: "Ends after a checkpoint; can be resumed from it" }),
-      button("Stop and discard", () => stop("discard"), { class: "btn quiet", title: "Ends at once, without a checkpoint" }),
+      button("Stop and save", () => stop("save"), {
+        class: "btn quiet",
+        title: "Ends after a checkpoint; can be resumed from it",
+      }),
+      button("Stop and discard", () => stop("discard"), {
+        class: "btn quiet",
+        title: "Ends at once, without a checkpoint",
+      }),
     ];
-    const menu = h("details", { class: "menu", id: "stop" }, opener, h("div", { class: "popup menu-items" }, items));
+    const menu = h(
+      "details",
+      { class: "menu", id: "stop" },
+      opener,
+      h("div", { class: "popup menu-items" }, items),
+    );
     return menu;
   }
 
@@ -85,11 +125,23 @@ export class RunHead {
     const left = run.status === "running" && each ? (run.steps - run.step) * each : null;
     fill(
       this.bar,
-      h("span", { class: "progress", role: "progressbar", "aria-valuenow": run.step, "aria-valuemax": run.steps, "aria-label": "Steps" }, h("span", { style: { width: `${share * 100}%` } })),
+      h(
+        "span",
+        {
+          class: "progress",
+          role: "progressbar",
+          "aria-valuenow": run.step,
+          "aria-valuemax": run.steps,
+          "aria-label": "Steps",
+        },
+        h("span", { style: { width: `${share * 100}%` } }),
+      ),
       h("span", { class: "num", text: `step ${integer(run.step)} of ${integer(run.steps)}` }),
       run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
       left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
-      run.phase && ["running", "queued"].includes(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
+      run.phase &&
+        ["running", "queued"].includes(run.status) &&
+        h("span", { class: "muted", text: plain(run.phase, 120) }),
     );
   }
 
@@ -99,15 +151,42 @@ export class RunHead {
     const speed = charts.tokensPerSecond();
     const rows = [
       ["Student ← coach", models(run)],
-      ["KL, nats a token", first === undefined ? nats(run.kl) : [h("span", { class: "muted", text: `${nats(first)} → ` }), nats(run.kl)]],
-      ["Score", run.score === null ? "–" : [run.score_start === null ? "" : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)]],
+      [
+        "KL, nats a token",
+        first === undefined
+          ? nats(run.kl)
+          : [h("span", { class: "muted", text: `${nats(first)} → ` }), nats(run.kl)],
+      ],
+      [
+        "Score",
+        run.score === null
+          ? "–"
+          : [
+              run.score_start === null
+                ? ""
+                : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }),
+              percent(run.score),
+            ],
+      ],
       ["Tokens", [short(run.tokens), h("span", { class: "muted", text: speed && ` · ${speed}` })]],
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
       ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
-      ["Objective", h("span", { title: coach(plain(run.trained ?? "", 600)), text: plain(run.objective ?? "–", 40) })],
-      [run.started_at ? "Started" : "Created", h("span", { title: exact(run.started_at ?? run.created_at), text: ago(run.started_at ?? run.created_at) })],
+      [
+        "Objective",
+        h("span", { title: coach(plain(run.trained ?? "", 600)), text: plain(run.objective ?? "–", 40) }),
+      ],
+      [
+        run.started_at ? "Started" : "Created",
+        h("span", {
+          title: exact(run.started_at ?? run.created_at),
+          text: ago(run.started_at ?? run.created_at),
+        }),
+      ],
     ];
-    fill(this.facts, rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))));
+    fill(
+      this.facts,
+      rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))),
+    );
     const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
     this.facts.firstChild.title = title;
     this.trained.textContent = run.trained ? `Trained: ${coach(plain(run.trained, 600))}.` : "";
@@ -120,21 +199,28 @@ export class RunHead {
     this.problemPrint = print;
     fill(
       this.problem,
-      bad && h(
-        "section", { class: "panel problem", role: "alert" },
-        h("h2", { text: plain(run.error_kind || "It ended with an error", 120) }),
-        h("pre", { class: "wrap", text: visible(run.error_text ?? "") }),
-        run.hint && h("p", {}, h("strong", { text: "What to change: " }), plain(run.hint, 600)),
-      ),
+      bad &&
+        h(
+          "section",
+          { class: "panel problem", role: "alert" },
+          h("h2", { text: plain(run.error_kind || "It ended with an error", 120) }),
+          h("pre", { class: "wrap", text: visible(run.error_text ?? "") }),
+          run.hint && h("p", {}, h("strong", { text: "What to change: " }), plain(run.hint, 600)),
+        ),
     );
   }
 }
 
 function visible(text) {
-  return text.split("\n").map((line) => plain(line, 2000)).join("\n");
+  return text
+    .split("\n")
+    .map((line) => plain(line, 2000))
+    .join("\n");
 }
 
 /** A tag; that of an experiment leads back to it. */
 function tagOf(tag) {
-  return /^exp-[a-z0-9]{1,28}$/.test(tag) ? link(tag, page("experiment", { id: tag }), { class: "tag" }) : h("span", { class: "tag", text: plain(tag, 24) });
+  return /^exp-[a-z0-9]{1,28}$/.test(tag)
+    ? link(tag, page("experiment", { id: tag }), { class: "tag" })
+    : h("span", { class: "tag", text: plain(tag, 24) });
 }

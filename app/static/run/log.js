@@ -14,7 +14,12 @@ export class LogTail {
     this.pre = h("pre", { class: "code log", tabindex: "0", "aria-label": "Log" });
     this.body = h("div", {});
     this.size = h("span", { class: "muted num" });
-    this.element = h("section", { class: "panel", "aria-label": "Log" }, h("header", {}, h("h2", { text: "Log" }), h("span", { class: "spacer" }), this.size), this.body);
+    this.element = h(
+      "section",
+      { class: "panel", "aria-label": "Log" },
+      h("header", {}, h("h2", { text: "Log" }), h("span", { class: "spacer" }), this.size),
+      this.body,
+    );
     empty(this.body, "Nothing printed yet", "The job’s output appears here as soon as it starts.");
   }
 
@@ -35,7 +40,10 @@ export class LogTail {
   append(text) {
     const low = this.pre.scrollHeight - this.pre.scrollTop - this.pre.clientHeight < 40;
     this.text = (this.text + text).slice(-MOST);
-    this.pre.textContent = this.text.split("\n").map((line) => plain(line, 4000)).join("\n");
+    this.pre.textContent = this.text
+      .split("\n")
+      .map((line) => plain(line, 4000))
+      .join("\n");
     if (!this.pre.isConnected) fill(this.body, this.pre);
     if (low) this.pre.scrollTop = this.pre.scrollHeight;
   }

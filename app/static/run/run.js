@@ -43,7 +43,10 @@ class RunPage {
 
   build() {
     document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
-    this.head = new RunHead({ cancel: (mode) => this.act("cancel", { mode }), resume: () => this.act("resume") });
+    this.head = new RunHead({
+      cancel: (mode) => this.act("cancel", { mode }),
+      resume: () => this.act("resume"),
+    });
     this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
     this.worst = new WorstTokens(this.id);
@@ -53,8 +56,13 @@ class RunPage {
     this.notify = new Notify();
     this.told = h("div");
     fill(
-      this.root, this.head.element, this.told, this.diagnosis.element, this.charts.element,
-      h("div", { class: "run-columns" }, this.worst.element, this.log.element), this.insights.element,
+      this.root,
+      this.head.element,
+      this.told,
+      this.diagnosis.element,
+      this.charts.element,
+      h("div", { class: "run-columns" }, this.worst.element, this.log.element),
+      this.insights.element,
     );
     this.head.bar.after(this.notify.element);
   }
@@ -94,4 +102,3 @@ class RunPage {
     await this.refresh();
   }
 }
-

@@ -4,22 +4,54 @@ import { button, h, link } from "../lib/dom.js";
 import { ago, bytes, date, duration, exact, integer, nats, percent, plain, short } from "../lib/format.js";
 
 export const COLUMNS = [
-  ["", "choose"], ["Status", ""], ["Name", ""], ["Recipe", ""], ["Student ← coach", ""], ["Step", "r"], ["", ""],
-  ["KL, nats a token", "r"], ["Score", "r"], ["Tokens", "r"], ["Time", "r"], ["Disk", "r"], ["Created", "r"], ["", ""],
+  ["", "choose"],
+  ["Status", ""],
+  ["Name", ""],
+  ["Recipe", ""],
+  ["Student ← coach", ""],
+  ["Step", "r"],
+  ["", ""],
+  ["KL, nats a token", "r"],
+  ["Score", "r"],
+  ["Tokens", "r"],
+  ["Time", "r"],
+  ["Disk", "r"],
+  ["Created", "r"],
+  ["", ""],
 ];
 
 export function runRow(run, on) {
   const share = run.steps ? Math.min(1, (run.step ?? 0) / run.steps) : 0;
   const busy = run.status === "running" || run.status === "queued";
   return h(
-    "tr", { "data-run": run.id },
+    "tr",
+    { "data-run": run.id },
     h("td", { class: "choose" }, chooser(run, on)),
     h("td", {}, h("span", { class: `status ${run.status}`, title: why(run), text: run.status })),
-    h("td", { class: "clip name" }, nameOf(run), run.error_kind && h("span", { class: "note bad-text", text: plain(run.error_kind, 40) }), tagsOf(run, on), run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) })),
+    h(
+      "td",
+      { class: "clip name" },
+      nameOf(run),
+      run.error_kind && h("span", { class: "note bad-text", text: plain(run.error_kind, 40) }),
+      tagsOf(run, on),
+      run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) }),
+    ),
     h("td", { class: "muted", text: plain(run.recipe || "–", 24) }),
-    h("td", { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` }, models(run)),
+    h(
+      "td",
+      { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` },
+      models(run),
+    ),
     h("td", { class: "r", text: `${integer(run.step ?? 0)} / ${integer(run.steps)}` }),
-    h("td", { class: "run-bar" }, h("span", { class: "progress", title: percent(share) }, h("span", { style: { width: `${share * 100}%` } }))),
+    h(
+      "td",
+      { class: "run-bar" },
+      h(
+        "span",
+        { class: "progress", title: percent(share) },
+        h("span", { style: { width: `${share * 100}%` } }),
+      ),
+    ),
     h("td", { class: "r", text: nats(run.kl) }),
     h("td", { class: "r", title: "before the first step → now" }, score(run)),
     h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
@@ -27,16 +59,29 @@ export function runRow(run, on) {
     h("td", { class: "r", title: diskTitle(run), text: bytes(diskOf(run)) }),
     h("td", { class: "r", title: exact(run.created_at), text: ago(run.created_at) }),
     h(
-      "td", { class: "r actions" }, h("div", {},
-      button("Edit", () => on.edit(run, editor(run, on)), { class: "btn small quiet" }),
-      link("Clone", page("new", { from: run.id }), { class: "btn small quiet" }),
-      button("Delete", () => on.remove(run), { class: "btn small quiet", disabled: busy, title: busy ? "Stop it first" : "" })),
+      "td",
+      { class: "r actions" },
+      h(
+        "div",
+        {},
+        button("Edit", () => on.edit(run, editor(run, on)), { class: "btn small quiet" }),
+        link("Clone", page("new", { from: run.id }), { class: "btn small quiet" }),
+        button("Delete", () => on.remove(run), {
+          class: "btn small quiet",
+          disabled: busy,
+          title: busy ? "Stop it first" : "",
+        }),
+      ),
     ),
   );
 }
 
 function chooser(run, on) {
-  const box = h("input", { type: "checkbox", "aria-label": `Compare ${plain(run.name || run.id, 60)}`, onchange: () => on.choose(run.id, box.checked) });
+  const box = h("input", {
+    type: "checkbox",
+    "aria-label": `Compare ${plain(run.name || run.id, 60)}`,
+    onchange: () => on.choose(run.id, box.checked),
+  });
   box.checked = on.chosen.has(run.id);
   return box;
 }
@@ -56,12 +101,18 @@ function why(run) {
 }
 
 function nameOf(run) {
-  return link(plain(run.name || run.id, 80), page("run", { id: run.id }), { class: "run-name", title: run.id });
+  return link(plain(run.name || run.id, 80), page("run", { id: run.id }), {
+    class: "run-name",
+    title: run.id,
+  });
 }
 
 function tagsOf(run, on) {
   return (run.tags ?? []).map((tag) =>
-    button(plain(tag, 24), () => on.filter({ tag }), { class: "tag tag-button", title: "Show only runs with this tag" }),
+    button(plain(tag, 24), () => on.filter({ tag }), {
+      class: "tag tag-button",
+      title: "Show only runs with this tag",
+    }),
   );
 }
 
@@ -79,11 +130,25 @@ function score(run) {
 
 function editor(run, on) {
   const name = h("input", { class: "field", value: run.name ?? "", maxlength: "200", "aria-label": "Name" });
-  const tags = h("input", { class: "field", value: (run.tags ?? []).join(", "), placeholder: "tags, with commas", "aria-label": "Tags" });
-  const notes = h("input", { class: "field wide", value: run.notes ?? "", placeholder: "notes", maxlength: "20000", "aria-label": "Notes" });
+  const tags = h("input", {
+    class: "field",
+    value: (run.tags ?? []).join(", "),
+    placeholder: "tags, with commas",
+    "aria-label": "Tags",
+  });
+  const notes = h("input", {
+    class: "field wide",
+    value: run.notes ?? "",
+    placeholder: "notes",
+    maxlength: "20000",
+    "aria-label": "Notes",
+  });
   const told = h("span", { class: "bad-text", role: "alert" });
   const save = async () => {
-    const list = tags.value.split(",").map((t) => t.trim()).filter(Boolean);
+    const list = tags.value
+      .split(",")
+      .map((t) => t.trim())
+      .filter(Boolean);
     const change = { tags: list, notes: notes.value };
     if (name.value.trim()) change.name = name.value.trim();
     try {
@@ -97,9 +162,22 @@ function editor(run, on) {
     if (e.key === "Escape") form.remove();
   };
   const form = h(
-    "tr", { class: "editor", onkeydown: keys },
-    h("td", { colspan: COLUMNS.length },
-      h("div", { class: "row" }, name, tags, notes, button("Save", save, { class: "btn strong" }), button("Cancel", () => form.remove(), { class: "btn quiet" }), told)),
+    "tr",
+    { class: "editor", onkeydown: keys },
+    h(
+      "td",
+      { colspan: COLUMNS.length },
+      h(
+        "div",
+        { class: "row" },
+        name,
+        tags,
+        notes,
+        button("Save", save, { class: "btn strong" }),
+        button("Cancel", () => form.remove(), { class: "btn quiet" }),
+        told,
+      ),
+    ),
   );
   return form;
 }

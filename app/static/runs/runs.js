@@ -33,18 +33,33 @@ class RunsPage {
 
   start() {
     const search = h("input", {
-      class: "field search", type: "search", placeholder: "Search name, recipe, notes", "aria-label": "Search runs",
-      value: this.state.search, oninput: debounce(200, () => this.filter({ search: search.value })),
+      class: "field search",
+      type: "search",
+      placeholder: "Search name, recipe, notes",
+      "aria-label": "Search runs",
+      value: this.state.search,
+      oninput: debounce(200, () => this.filter({ search: search.value })),
     });
     const options = [["", "Any status"], ...STATUSES.map((s) => [s, s])];
-    this.status = select(options, this.state.status, (status) => this.filter({ status }), { "aria-label": "Status" });
+    this.status = select(options, this.state.status, (status) => this.filter({ status }), {
+      "aria-label": "Status",
+    });
     this.tag = h("span");
     this.count = h("span", { class: "muted num" });
     this.now = h("span", { class: "now" });
     this.compare = link("Compare", "compare", { class: "btn", id: "compare", hidden: true });
     const bar = h(
-      "div", { class: "page-bar" },
-      h("h1", { text: "Runs" }), this.count, this.now, h("span", { class: "spacer" }), this.notify.element, this.tag, search, this.status, this.compare,
+      "div",
+      { class: "page-bar" },
+      h("h1", { text: "Runs" }),
+      this.count,
+      this.now,
+      h("span", { class: "spacer" }),
+      this.notify.element,
+      this.tag,
+      search,
+      this.status,
+      this.compare,
       link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
       link("New run", "new", { class: "btn strong" }),
     );
@@ -76,7 +91,11 @@ class RunsPage {
 
   draw({ items, total }) {
     this.count.textContent = total ? integer(total) : "";
-    fill(this.tag, this.state.tag && button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }));
+    fill(
+      this.tag,
+      this.state.tag &&
+        button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }),
+    );
     this.showNow(items);
     for (const item of items) this.notify.told(item);
     if (!items.length) return this.drawEmpty();
@@ -87,8 +106,14 @@ class RunsPage {
 
   showNow(items) {
     const count = (status) => items.filter((i) => i.status === status).length;
-    const parts = [[count("running"), "running"], [count("queued"), "queued"]].filter(([n]) => n);
-    fill(this.now, parts.map(([n, word]) => h("span", { class: `status ${word}`, text: `${n} ${word}` })));
+    const parts = [
+      [count("running"), "running"],
+      [count("queued"), "queued"],
+    ].filter(([n]) => n);
+    fill(
+      this.now,
+      parts.map(([n, word]) => h("span", { class: `status ${word}`, text: `${n} ${word}` })),
+    );
   }
 
   drawFrame() {
@@ -96,7 +121,11 @@ class RunsPage {
     const heads = COLUMNS.map(([label, kind]) => h("th", { class: kind, scope: "col" }, label));
     this.pager = h("div", { class: "pager" });
     this.rows.clear();
-    fill(this.panel, h("table", { class: "table runs" }, h("thead", {}, h("tr", {}, heads)), this.body), this.pager);
+    fill(
+      this.panel,
+      h("table", { class: "table runs" }, h("thead", {}, h("tr", {}, heads)), this.body),
+      this.pager,
+    );
   }
 
   /** Replaces only the rows that changed; one that is being edited stays. */
@@ -129,10 +158,19 @@ class RunsPage {
     this.pager.hidden = total <= PAGE;
     fill(
       this.pager,
-      h("span", { class: "muted num", text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}` }),
+      h("span", {
+        class: "muted num",
+        text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}`,
+      }),
       h("span", { class: "spacer" }),
-      button("Newer", () => this.filter({ offset: Math.max(0, offset - PAGE) }), { disabled: offset === 0, class: "btn small" }),
-      button("Older", () => this.filter({ offset: offset + PAGE }), { disabled: offset + PAGE >= total, class: "btn small" }),
+      button("Newer", () => this.filter({ offset: Math.max(0, offset - PAGE) }), {
+        disabled: offset === 0,
+        class: "btn small",
+      }),
+      button("Older", () => this.filter({ offset: offset + PAGE }), {
+        disabled: offset + PAGE >= total,
+        class: "btn small",
+      }),
     );
   }
 
@@ -148,9 +186,13 @@ class RunsPage {
       return;
     }
     if (this.panel.querySelector("[data-start-demo]")) return;
-    const start = button("Start the demo run", () => this.startDemo(start), { class: "btn strong", "data-start-demo": true });
+    const start = button("Start the demo run", () => this.startDemo(start), {
+      class: "btn strong",
+      "data-start-demo": true,
+    });
     empty(
-      this.panel, "No runs yet",
+      this.panel,
+      "No runs yet",
       "The demo distils a bundled student by its bundled coach: about a minute on two processor cores, no network, no GPU. Its tokens can be read while it runs.",
       h("div", { class: "row" }, start, " ", link("Set up another run", "new", { class: "btn quiet" })),
     );
@@ -175,7 +217,10 @@ class RunsPage {
     const many = count > MOST;
     this.compare.hidden = count === 0;
     this.compare.textContent = many ? `${count} chosen: ${MOST} at most` : `Compare ${count}`;
-    this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll("%2C", ",");
+    this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll(
+      "%2C",
+      ",",
+    );
   }
 
   edit(item, form) {

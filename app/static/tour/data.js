@@ -14,13 +14,31 @@ export function isDemo(run) {
 
 /** → {run, steps, scores, wrong, after, token}; what is not there yet is null. */
 export async function readStory(id, before) {
-  const [run, steps, evaluations] = await Promise.all([get(`runs/${id}`), get(`runs/${id}/steps`), get(`runs/${id}/evaluations`)]);
-  const scores = evaluations.items.filter((item) => item.metric === "pass@1" && item.suite === run.score_suite);
+  const [run, steps, evaluations] = await Promise.all([
+    get(`runs/${id}`),
+    get(`runs/${id}/steps`),
+    get(`runs/${id}/evaluations`),
+  ]);
+  const scores = evaluations.items.filter(
+    (item) => item.metric === "pass@1" && item.suite === run.score_suite,
+  );
   const pair = before?.after && before.run.attempt === run.attempt ? before : await findPair(run);
   const same = before?.token && before.wrong?.id === pair.wrong?.id;
   const token = same ? before.token : pair.wrong && (await reddest(pair.wrong.id));
-  const rest = await Promise.all([pair.wrong && openRollout(pair.wrong.id), pair.after && openRollout(pair.after.id)]);
-  return { run, steps: steps.columns, scores, wrong: pair.wrong, after: pair.after, token, wrongTokens: rest[0], afterTokens: rest[1] };
+  const rest = await Promise.all([
+    pair.wrong && openRollout(pair.wrong.id),
+    pair.after && openRollout(pair.after.id),
+  ]);
+  return {
+    run,
+    steps: steps.columns,
+    scores,
+    wrong: pair.wrong,
+    after: pair.after,
+    token,
+    wrongTokens: rest[0],
+    afterTokens: rest[1],
+  };
 }
 
 /** The earliest wrong rollout with the worst token whose prompt is answered rightly later. */
@@ -30,7 +48,10 @@ async function findPair(run) {
   const first = own.filter((item) => item.step === own[0]?.step).sort((a, b) => b.kl_max - a.kl_max);
   for (const wrong of first.slice(0, LOOKED_THROUGH)) {
     const found = await get(`rollouts/${wrong.id}/related`);
-    const later = found.items.filter((item) => item.reward > 0.5 && item.step > wrong.step && OWN.includes(item.kind) && item.author === "student");
+    const later = found.items.filter(
+      (item) =>
+        item.reward > 0.5 && item.step > wrong.step && OWN.includes(item.kind) && item.author === "student",
+    );
     const after = later.sort((a, b) => b.step - a.step || (a.id < b.id ? -1 : 1))[0];
     if (after) return { wrong, after };
   }
@@ -45,7 +66,12 @@ async function reddest(id) {
   const position = kl.reduce((best, value, at) => (value > kl[best] ? at : best), 0);
   const found = rollout.meta.top_k ? await alternativesAt(rollout, position) : null;
   return {
-    position, kl: kl[position], wrote: rollout.cells[position].raw, wanted: found && firstChoice(found), id: rollout.columns.completion_ids[position],
-    student: Math.exp(rollout.columns.student_logprobs[position]), teacher: Math.exp(rollout.columns.teacher_logprobs[position]),
+    position,
+    kl: kl[position],
+    wrote: rollout.cells[position].raw,
+    wanted: found && firstChoice(found),
+    id: rollout.columns.completion_ids[position],
+    student: Math.exp(rollout.columns.student_logprobs[position]),
+    teacher: Math.exp(rollout.columns.teacher_logprobs[position]),
   };
 }

@@ -2,7 +2,17 @@
 import { page } from "../lib/api.js";
 import { Chart } from "../lib/charts.js";
 import { copyButton, fill, h, link } from "../lib/dom.js";
-import { bytes, duration, integer, number, percent, plain, probability, short, withUnit } from "../lib/format.js";
+import {
+  bytes,
+  duration,
+  integer,
+  number,
+  percent,
+  plain,
+  probability,
+  short,
+  withUnit,
+} from "../lib/format.js";
 import { glyphs, word } from "../rollout/text/glyphs.js";
 import { LEVELS, classOf } from "../lib/palette.js";
 
@@ -30,8 +40,18 @@ class Step {
 
   notYet(what, run) {
     const ended = !["running", "queued"].includes(run.status);
-    const when = ended ? `This run is ${run.status} without it; another demo run will have it.` : `${run.phase ? `Now: ${plain(run.phase, 100)}. ` : ""}It appears here by itself.`;
-    this.put(what + when, h("div", { class: "face", role: "status" }, h("strong", { text: `${what} is not there yet` }), h("p", { text: when })));
+    const when = ended
+      ? `This run is ${run.status} without it; another demo run will have it.`
+      : `${run.phase ? `Now: ${plain(run.phase, 100)}. ` : ""}It appears here by itself.`;
+    this.put(
+      what + when,
+      h(
+        "div",
+        { class: "face", role: "status" },
+        h("strong", { text: `${what} is not there yet` }),
+        h("p", { text: when }),
+      ),
+    );
   }
 }
 
@@ -42,7 +62,11 @@ class Mistakes extends Step {
 
   show({ run, scores, wrong, wrongTokens }) {
     const first = scores[0];
-    this.say("Before training, the student solves ", first ? figure("start", percent(first.value)) : "some", ` of ${first ? integer(first.n) : "the"} held-out problems. It skips steps, forgets to carry, and guesses.`);
+    this.say(
+      "Before training, the student solves ",
+      first ? figure("start", percent(first.value)) : "some",
+      ` of ${first ? integer(first.n) : "the"} held-out problems. It skips steps, forgets to carry, and guesses.`,
+    );
     if (!wrong) return this.notYet("The first wrong answer", run);
     this.put(wrong.id, answer(wrong, wrongTokens, { tinted: false }));
   }
@@ -54,13 +78,21 @@ class Judgement extends Step {
   }
 
   show({ run, wrong, wrongTokens, token }) {
-    this.say("The coach reads what the student wrote and says at each token what it would have written. The stronger the colour, the more it disagrees: no reward for the whole answer, but one judgement a token.");
+    this.say(
+      "The coach reads what the student wrote and says at each token what it would have written. The stronger the colour, the more it disagrees: no reward for the whole answer, but one judgement a token.",
+    );
     if (!wrong || !token) return this.notYet("A judged answer", run);
     const open = page("rollout", { id: wrong.id, pos: token.position });
     this.put(
-      `${wrong.id} ${token.position}`, answer(wrong, wrongTokens, { tinted: true, mark: token.position }),
+      `${wrong.id} ${token.position}`,
+      answer(wrong, wrongTokens, { tinted: true, mark: token.position }),
       h("p", { class: "tour-say", id: "tour-say", text: sentence(token) }),
-      h("p", {}, link("Open this token", open, { class: "btn tour-btn", id: "tour-token" }), h("span", { class: "muted", text: ` reverse KL ${number(token.kl)} nats` })),
+      h(
+        "p",
+        {},
+        link("Open this token", open, { class: "btn tour-btn", id: "tour-token" }),
+        h("span", { class: "muted", text: ` reverse KL ${number(token.kl)} nats` }),
+      ),
     );
   }
 }
@@ -76,18 +108,31 @@ class Training extends Step {
   show({ run, steps, scores }) {
     const kl = (steps.reverse_kl ?? []).filter((value) => value !== null);
     if (!kl.length) {
-      this.say("Each step, the student answers anew, the coach judges every token, and the student moves towards it.");
+      this.say(
+        "Each step, the student answers anew, the coach judges every token, and the student moves towards it.",
+      );
       return this.notYet("The first step", run);
     }
     this.say(
       "Each step, the student answers anew, the coach judges, and the student moves towards it. KL: ",
-      figure("kl-start", number(kl[0])), " → ", figure("kl", number(kl.at(-1))), " nats a token; score: ",
-      figure("score-start", percent(run.score_start)), " → ", figure("score", percent(run.score)), ".",
+      figure("kl-start", number(kl[0])),
+      " → ",
+      figure("kl", number(kl.at(-1))),
+      " nats a token; score: ",
+      figure("score-start", percent(run.score_start)),
+      " → ",
+      figure("score", percent(run.score)),
+      ".",
     );
     this.put("charts", this.charts);
     const large = { height: 300, ticks: 16 };
     this.kl.draw([{ name: "reverse KL", x: steps.step, y: steps.reverse_kl }], large);
-    const line = { name: "score", x: scores.map((s) => s.step), y: scores.map((s) => s.value), error_y: scores.map((s) => s.standard_error) };
+    const line = {
+      name: "score",
+      x: scores.map((s) => s.step),
+      y: scores.map((s) => s.value),
+      error_y: scores.map((s) => s.standard_error),
+    };
     this.score.draw([line], { ...large, yaxis: { range: [0, 1.02], tickformat: ".0%" } });
   }
 }
@@ -98,16 +143,29 @@ class Afterwards extends Step {
   }
 
   show({ run, wrong, after, wrongTokens, afterTokens }) {
-    this.say("Nobody told the student the right answer. It learned from the coach’s judgement of its own words.");
+    this.say(
+      "Nobody told the student the right answer. It learned from the coach’s judgement of its own words.",
+    );
     if (!wrong) return this.notYet("The first wrong answer", run);
     if (!after) {
       this.notYet("A right answer to the same problem", run);
       return;
     }
     this.put(
-      `${wrong.id} ${after.id}`, h("p", { class: "tour-prompt", text: glyphs(plain(wrongTokens.meta.prompt, 600)) }),
+      `${wrong.id} ${after.id}`,
+      h("p", { class: "tour-prompt", text: glyphs(plain(wrongTokens.meta.prompt, 600)) }),
       h("div", { class: "tour-pair" }, side("Before", wrong, wrongTokens), side("After", after, afterTokens)),
-      h("p", {}, link("Both, token by token", page("rollout", { id: wrong.id, with: after.id }), { class: "btn tour-btn" }), h("span", { class: "muted", text: wrongTokens.meta.answer ? ` Right is ${plain(wrongTokens.meta.answer, 40)}.` : "" })),
+      h(
+        "p",
+        {},
+        link("Both, token by token", page("rollout", { id: wrong.id, with: after.id }), {
+          class: "btn tour-btn",
+        }),
+        h("span", {
+          class: "muted",
+          text: wrongTokens.meta.answer ? ` Right is ${plain(wrongTokens.meta.answer, 40)}.` : "",
+        }),
+      ),
     );
   }
 }
@@ -118,16 +176,41 @@ class Cost extends Step {
   }
 
   show({ run }) {
-    this.say(`${run.status === "finished" ? "The whole run" : "So far the run"} took `, figure("seconds", duration(run.seconds)), " on this machine. The same works with your own models and prompts.");
+    this.say(
+      `${run.status === "finished" ? "The whole run" : "So far the run"} took `,
+      figure("seconds", duration(run.seconds)),
+      " on this machine. The same works with your own models and prompts.",
+    );
     const facts = [
-      ["Steps", "steps", `${integer(run.step)} of ${integer(run.steps)}`], ["Tokens the student wrote", "tokens", short(run.tokens)],
-      ["Compute", "flops", withUnit(run.flops, "FLOP")], ["On the disk", "disk", bytes((run.bytes ?? 0) + (run.disk?.files ?? 0))],
+      ["Steps", "steps", `${integer(run.step)} of ${integer(run.steps)}`],
+      ["Tokens the student wrote", "tokens", short(run.tokens)],
+      ["Compute", "flops", withUnit(run.flops, "FLOP")],
+      ["On the disk", "disk", bytes((run.bytes ?? 0) + (run.disk?.files ?? 0))],
     ];
     const commands = ["opd train my.yaml", `opd save ${run.id} --out my-student`];
     this.put(
-      JSON.stringify(facts), h("dl", { class: "tour-facts" }, facts.map(([name, key, value]) => h("div", {}, h("dt", { text: name }), h("dd", { class: "num", "data-figure": key, text: value })))),
-      h("div", { class: "tour-next" }, link("Set up a run of your own", "new", { class: "btn strong tour-btn" }), link("Look at all rollouts", page("rollouts", { run: run.id }), { class: "btn tour-btn" })),
-      commands.map((text) => h("p", { class: "tour-command" }, h("code", { text }), copyButton("Copy", () => text))),
+      JSON.stringify(facts),
+      h(
+        "dl",
+        { class: "tour-facts" },
+        facts.map(([name, key, value]) =>
+          h("div", {}, h("dt", { text: name }), h("dd", { class: "num", "data-figure": key, text: value })),
+        ),
+      ),
+      h(
+        "div",
+        { class: "tour-next" },
+        link("Set up a run of your own", "new", { class: "btn strong tour-btn" }),
+        link("Look at all rollouts", page("rollouts", { run: run.id }), { class: "btn tour-btn" }),
+      ),
+      commands.map((text) =>
+        h(
+          "p",
+          { class: "tour-command" },
+          h("code", { text }),
+          copyButton("Copy", () => text),
+        ),
+      ),
     );
   }
 }
@@ -141,16 +224,29 @@ function figure(name, text) {
 /** A problem and the student's answer. */
 function answer(rollout, tokens, options) {
   return h(
-    "div", { class: "tour-answer", "data-rollout": rollout.id }, h("p", { class: "tour-prompt", text: glyphs(plain(tokens.meta.prompt, 600)) }),
+    "div",
+    { class: "tour-answer", "data-rollout": rollout.id },
+    h("p", { class: "tour-prompt", text: glyphs(plain(tokens.meta.prompt, 600)) }),
     completion(tokens, options),
-    h("p", { class: "muted", text: `${verdict(rollout)}${tokens.meta.answer ? `: right is ${plain(tokens.meta.answer, 40)}` : ""} · step ${integer(rollout.step)}` }),
+    h("p", {
+      class: "muted",
+      text: `${verdict(rollout)}${tokens.meta.answer ? `: right is ${plain(tokens.meta.answer, 40)}` : ""} · step ${integer(rollout.step)}`,
+    }),
   );
 }
 
 function side(title, rollout, tokens) {
   return h(
-    "section", { class: "panel", "data-rollout": rollout.id }, h("header", {}, h("h2", { text: `${title}, step ${integer(rollout.step)}` }), h("span", { class: `tag ${rollout.reward > 0.5 ? "good" : "bad"}`, text: verdict(rollout) })),
-    completion(tokens, { tinted: true }), h("p", { class: "muted tour-sum", text: `KL ${number(rollout.kl_mean)} nats a token` }),
+    "section",
+    { class: "panel", "data-rollout": rollout.id },
+    h(
+      "header",
+      {},
+      h("h2", { text: `${title}, step ${integer(rollout.step)}` }),
+      h("span", { class: `tag ${rollout.reward > 0.5 ? "good" : "bad"}`, text: verdict(rollout) }),
+    ),
+    completion(tokens, { tinted: true }),
+    h("p", { class: "muted tour-sum", text: `KL ${number(rollout.kl_mean)} nats a token` }),
   );
 }
 
@@ -166,14 +262,21 @@ function completion(tokens, { tinted, mark = -1 }) {
     const share = tinted && kl ? Math.sqrt(Math.min(1, Math.max(0, kl[at]) / GREATEST)) : 0;
     const tint = classOf(Math.round(share * LEVELS), 0);
     const title = tinted && kl ? `reverse KL ${number(kl[at])} nats` : null;
-    return h("span", { class: [tint, at === mark ? "tour-worst" : ""].filter(Boolean).join(" "), title, text: cell.kind.startsWith("space") ? cell.lines.join("\n").replaceAll("·", " ") : cell.lines.join("\n") });
+    return h("span", {
+      class: [tint, at === mark ? "tour-worst" : ""].filter(Boolean).join(" "),
+      title,
+      text: cell.kind.startsWith("space")
+        ? cell.lines.join("\n").replaceAll("·", " ")
+        : cell.lines.join("\n"),
+    });
   });
   return h("p", { class: "tour-tokens mono" }, cells, tokens.cells.length > most ? " …" : "");
 }
 
 function sentence(token) {
   const wrote = quote(token.wrote);
-  if (!token.wanted || token.wanted.id === token.id) return `The student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
+  if (!token.wanted || token.wanted.id === token.id)
+    return `The student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
   return `Coach wanted ${quote(token.wanted.text)} (${probability(Math.exp(token.wanted.teacher_logprob))}); the student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
 }
 

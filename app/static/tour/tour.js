@@ -42,7 +42,9 @@ class Tour {
     else {
       const { items } = await get("runs", { limit: 200 });
       const demos = items.filter(isDemo);
-      this.run = demos.find((run) => ["finished", "running"].includes(run.status)) ?? demos.find((run) => run.status === "queued");
+      this.run =
+        demos.find((run) => ["finished", "running"].includes(run.status)) ??
+        demos.find((run) => run.status === "queued");
       if (!this.run) return this.drawEmpty(demos[0]);
       this.id = this.run.id;
     }
@@ -50,13 +52,19 @@ class Tour {
 
   async drawEmpty(other) {
     const { access } = await get("health");
-    const start = access === "full" && button("Start the demo run", () => this.startDemo(start), { class: "btn strong", "data-start-demo": true });
+    const start =
+      access === "full" &&
+      button("Start the demo run", () => this.startDemo(start), {
+        class: "btn strong",
+        "data-start-demo": true,
+      });
     const why = other
       ? `The demo run there was is ${other.status}. `
       : "The tour is told with the numbers of a run of the bundled student and coach. ";
-    const next = access === "full"
-      ? "It takes about a minute on two processor cores, with no network and no GPU, and the tour begins while it runs."
-      : "This access is for looking only: whoever holds the full link can start one.";
+    const next =
+      access === "full"
+        ? "It takes about a minute on two processor cores, with no network and no GPU, and the tour begins while it runs."
+        : "This access is for looking only: whoever holds the full link can start one.";
     empty(this.root, "No demo run yet", why + next, start ? h("div", { class: "row" }, start) : null);
   }
 
@@ -86,13 +94,30 @@ class Tour {
 
   build() {
     this.pieces = STEPS.map((Step) => new Step());
-    this.back = button("Back", () => this.go(this.step - 1), { class: "btn tour-btn", id: "tour-back", "aria-keyshortcuts": "ArrowLeft" });
-    this.next = button("Next", () => this.go(this.step + 1), { class: "btn strong tour-btn", id: "tour-next", "aria-keyshortcuts": "ArrowRight" });
-    this.marks = this.pieces.map((piece, number) => button(piece.short, () => this.go(number + 1), { class: "tour-mark", "data-step": number + 1 }));
+    this.back = button("Back", () => this.go(this.step - 1), {
+      class: "btn tour-btn",
+      id: "tour-back",
+      "aria-keyshortcuts": "ArrowLeft",
+    });
+    this.next = button("Next", () => this.go(this.step + 1), {
+      class: "btn strong tour-btn",
+      id: "tour-next",
+      "aria-keyshortcuts": "ArrowRight",
+    });
+    this.marks = this.pieces.map((piece, number) =>
+      button(piece.short, () => this.go(number + 1), { class: "tour-mark", "data-step": number + 1 }),
+    );
     this.told = h("div");
     this.stage = h("section", { class: "tour-stage", "aria-live": "polite" });
     this.of = h("span", { class: "muted" });
-    const nav = h("nav", { class: "tour-nav", "aria-label": "Steps of the tour" }, this.back, h("span", { class: "tour-marks" }, this.marks), h("span", { class: "muted tour-keys" }, h("kbd", { text: "←" }), h("kbd", { text: "→" })), this.next);
+    const nav = h(
+      "nav",
+      { class: "tour-nav", "aria-label": "Steps of the tour" },
+      this.back,
+      h("span", { class: "tour-marks" }, this.marks),
+      h("span", { class: "muted tour-keys" }, h("kbd", { text: "←" }), h("kbd", { text: "→" })),
+      this.next,
+    );
     fill(this.root, h("div", { class: "tour-of" }, this.of), this.told, this.stage, nav);
   }
 
@@ -104,7 +129,9 @@ class Tour {
     else history.pushState(null, "", query);
     this.back.disabled = step === 1;
     this.next.disabled = step === STEPS.length;
-    this.marks.forEach((mark, number) => (number + 1 === step ? mark.setAttribute("aria-current", "step") : mark.removeAttribute("aria-current")));
+    this.marks.forEach((mark, number) =>
+      number + 1 === step ? mark.setAttribute("aria-current", "step") : mark.removeAttribute("aria-current"),
+    );
     fill(this.stage, this.pieces[step - 1].element);
     this.stage.dataset.step = step;
     this.draw();
@@ -115,7 +142,10 @@ class Tour {
       this.story = await readStory(this.id, this.story);
       fill(this.told);
     } catch (error) {
-      fill(this.told, errorBox(error, () => this.refresh()));
+      fill(
+        this.told,
+        errorBox(error, () => this.refresh()),
+      );
     }
     this.draw();
   }
@@ -123,12 +153,18 @@ class Tour {
   draw() {
     if (!this.story) return;
     const { run } = this.story;
-    fill(this.of, "Told with ", link(plain(run.name || run.id, 60), page("run", { id: run.id })), `, ${run.status}${run.status === "running" ? `, step ${run.step} of ${run.steps}` : ""}`);
+    fill(
+      this.of,
+      "Told with ",
+      link(plain(run.name || run.id, 60), page("run", { id: run.id })),
+      `, ${run.status}${run.status === "running" ? `, step ${run.step} of ${run.steps}` : ""}`,
+    );
     this.pieces[this.step - 1].show(this.story);
   }
 
   keys(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea"))
+      return;
     if (event.key === "ArrowRight") this.go(this.step + 1);
     else if (event.key === "ArrowLeft") this.go(this.step - 1);
     else return;

@@ -15,15 +15,32 @@ export class Comparison {
     this.common = 0; // tokens from the start that both completions share
     this.turn = 0;
     this.told = h("span", { class: "cmp-text" });
-    this.swap = button("Swap", () => this.swapped(), { class: "btn small", title: "Read the other one’s tokens" });
-    this.end = button("Plain view", () => view.compare(null), { class: "btn small", title: "Stop comparing" });
+    this.swap = button("Swap", () => this.swapped(), {
+      class: "btn small",
+      title: "Read the other one’s tokens",
+    });
+    this.end = button("Plain view", () => view.compare(null), {
+      class: "btn small",
+      title: "Stop comparing",
+    });
     this.bar = h(
-      "div", { class: "cmp-bar", role: "status", hidden: true }, this.told, h("span", { class: "spacer" }), this.swap, this.end,
+      "div",
+      { class: "cmp-bar", role: "status", hidden: true },
+      this.told,
+      h("span", { class: "spacer" }),
+      this.swap,
+      this.end,
     );
     this.text = new TokenText(
-      { hover: () => {}, pick: (index) => this.picked(index), view: () => {} }, "The other completion, token by token",
+      { hover: () => {}, pick: (index) => this.picked(index), view: () => {} },
+      "The other completion, token by token",
     );
-    this.element = h("section", { id: "token-other", class: "tv-other", hidden: true, "aria-label": "The other completion" });
+    this.element = h("section", {
+      id: "token-other",
+      class: "tv-other",
+      hidden: true,
+      "aria-label": "The other completion",
+    });
     const { element: left } = view.text;
     const right = this.text.element;
     left.addEventListener("scroll", () => this.follow(left, right), { passive: true });
@@ -95,7 +112,8 @@ export class Comparison {
     const rollout = this.shown;
     this.base = metric;
     if (!other) return metric;
-    const reason = reasonAgainst(metric, other) || (toFetch(metric, other).length ? "its values are not here yet" : "");
+    const reason =
+      reasonAgainst(metric, other) || (toFetch(metric, other).length ? "its values are not here yet" : "");
     if (reason) {
       this.say(`${this.names()} The other one cannot show this metric: ${reason}`, true);
       return metric;
@@ -109,7 +127,8 @@ export class Comparison {
     const { other } = this;
     if (!other || this.same) return;
     const own = this.base && !reasonAgainst(this.base, other) && !toFetch(this.base, other).length;
-    if (!own) return this.text.tint({ levels: new Uint8Array(other.n), signs: new Int8Array(other.n) }, false);
+    if (!own)
+      return this.text.tint({ levels: new Uint8Array(other.n), signs: new Int8Array(other.n) }, false);
     this.text.tint(paint(mirrored(this.base, other, this.shown, this.common), other), underline);
   }
 
@@ -193,7 +212,12 @@ function mirrored(metric, other, shown, common) {
 function made(metric, key, whole, of) {
   const rest = whole ? "" : "; after the shared tokens the metric itself";
   return {
-    ...metric, key, base: metric, of, signed: true, warm: metric.warm ?? 1,
+    ...metric,
+    key,
+    base: metric,
+    of,
+    signed: true,
+    warm: metric.warm ?? 1,
     label: `Difference, ${metric.label}`,
     means: `${metric.label}, this rollout minus the other; orange: ${(metric.warm ?? 1) > 0 ? "more" : "less"} here${rest}`,
   };

@@ -35,7 +35,8 @@ export class Detail {
     fill(
       this.element,
       h(
-        "div", { class: "face" },
+        "div",
+        { class: "face" },
         h("strong", { text: "No token chosen" }),
         h("p", { text: "Point at a token to read it, click to pin it." }),
         h("p", {}, h("kbd", { text: "n" }), " the worst token, ", h("kbd", { text: "?" }), " all keys"),
@@ -70,15 +71,24 @@ export class Detail {
     const id = this.rollout.columns.completion_ids[index];
     const places = placesOf(this.view.metric, this.rollout);
     const parts = cell.number
-      ? h("span", { class: "muted", text: `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}` })
+      ? h("span", {
+          class: "muted",
+          text: `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}`,
+        })
       : null;
     fill(
       this.head,
-      h("div", { class: "dt-token mono", "data-kind": cell.kind, text: cell.number ? glyphs(cell.whole) : cell.lines.join("") }),
+      h("div", {
+        class: "dt-token mono",
+        "data-kind": cell.kind,
+        text: cell.number ? glyphs(cell.whole) : cell.lines.join(""),
+      }),
       h(
-        "div", { class: "dt-place muted" },
+        "div",
+        { class: "dt-place muted" },
         `position ${integer(index)} · id ${id} · ${ordinal(places[index])} of ${integer(places.length)}`,
-        cell.kind === "special" ? " · special" : "", parts && [" · ", parts],
+        cell.kind === "special" ? " · special" : "",
+        parts && [" · ", parts],
       ),
       h("span", { class: "dt-pin", text: this.pinned ? "pinned" : "" }),
     );
@@ -89,26 +99,71 @@ export class Detail {
     const at = (name) => c[name]?.[index];
     const [p, q] = [at("student_logprobs"), at("teacher_logprobs")];
     const pairs = [
-      ["probability", p === undefined ? p : probability(Math.exp(p)), q === undefined ? q : probability(Math.exp(q)), ""],
+      [
+        "probability",
+        p === undefined ? p : probability(Math.exp(p)),
+        q === undefined ? q : probability(Math.exp(q)),
+        "",
+      ],
       ["log-probability", fixedOr(p), fixedOr(q), "nats"],
       ["entropy", natsOr(at("student_entropy")), natsOr(at("teacher_entropy")), "nats"],
     ].filter(([, left, right]) => left !== undefined || right !== undefined);
     const single = [
       ["reverse KL", natsOr(at("reverse_kl")), "nats", "exact, over the whole vocabulary"],
       ["log-ratio", p === undefined || q === undefined ? undefined : fixed(p - q), "nats", "student − coach"],
-      ["coach’s rank", at("teacher_rank") === undefined ? undefined : integer(at("teacher_rank")), "", "0 is its first choice"],
+      [
+        "coach’s rank",
+        at("teacher_rank") === undefined ? undefined : integer(at("teacher_rank")),
+        "",
+        "0 is its first choice",
+      ],
       ["advantage", fixedOr(at("advantages")), "", "as trained"],
-      ["weight", at("mask") === undefined || at("mask") === 1 ? undefined : fixed(at("mask"), 2), "", "in the loss; 0: masked out"],
+      [
+        "weight",
+        at("mask") === undefined || at("mask") === 1 ? undefined : fixed(at("mask"), 2),
+        "",
+        "in the loss; 0: masked out",
+      ],
     ].filter(([, value]) => value !== undefined);
     const cell = (text, more) => h("td", { class: "num r", ...more }, text ?? "–");
     const unitCell = (unit) => h("td", { class: "unit", text: unit });
     fill(
       this.figures,
       h(
-        "table", { class: "dt-pairs" },
-        h("thead", {}, h("tr", {}, h("td", {}), h("th", { class: "r", scope: "col", text: "student" }), h("th", { class: "r", scope: "col", text: "coach" }), h("td", {}))),
-        h("tbody", {}, pairs.map(([name, left, right, unit]) => h("tr", {}, h("th", { scope: "row", text: name }), cell(left), cell(right), unitCell(unit)))),
-        h("tbody", {}, single.map(([name, value, unit, means]) => h("tr", { title: means }, h("th", { scope: "row", text: name }), cell(value, { colspan: "2" }), unitCell(unit)))),
+        "table",
+        { class: "dt-pairs" },
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("td", {}),
+            h("th", { class: "r", scope: "col", text: "student" }),
+            h("th", { class: "r", scope: "col", text: "coach" }),
+            h("td", {}),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          pairs.map(([name, left, right, unit]) =>
+            h("tr", {}, h("th", { scope: "row", text: name }), cell(left), cell(right), unitCell(unit)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          single.map(([name, value, unit, means]) =>
+            h(
+              "tr",
+              { title: means },
+              h("th", { scope: "row", text: name }),
+              cell(value, { colspan: "2" }),
+              unitCell(unit),
+            ),
+          ),
+        ),
       ),
     );
   }
@@ -117,7 +172,10 @@ export class Detail {
     clearTimeout(this.timer);
     const { top_k: k, absent } = this.rollout.meta;
     if (!k) {
-      fill(this.table, h("div", { class: "face small" }, absent?.teacher_topk ?? "No alternatives are stored."));
+      fill(
+        this.table,
+        h("div", { class: "face small" }, absent?.teacher_topk ?? "No alternatives are stored."),
+      );
       return;
     }
     const load = async () => {
@@ -140,18 +198,25 @@ export class Detail {
     const kl = c.reverse_kl ? c.reverse_kl[index] : 0;
     const { list, rest } = tableOf(found, c.completion_ids[index], kl);
     const rows = list.slice(0, MOST_ROWS).map((row) => this.row(row));
-    if (list.length > MOST_ROWS) rows.push(h("div", { class: "alt-more muted" }, `${list.length - MOST_ROWS} more, not drawn`));
+    if (list.length > MOST_ROWS)
+      rows.push(h("div", { class: "alt-more muted" }, `${list.length - MOST_ROWS} more, not drawn`));
     fill(
       this.table,
       h(
-        "div", { class: "alt-row alt-head" },
-        h("span", { class: "r", text: "student" }), h("span", { text: "token" }),
-        h("span", { text: "coach" }), h("span", { class: "r", text: "of KL" }),
+        "div",
+        { class: "alt-row alt-head" },
+        h("span", { class: "r", text: "student" }),
+        h("span", { text: "token" }),
+        h("span", { text: "coach" }),
+        h("span", { class: "r", text: "of KL" }),
       ),
       rows,
       h(
-        "div", { class: "alt-row alt-rest" },
-        bar("s", rest.p), h("span", { class: "alt-token", text: "not listed" }), bar("t", rest.q),
+        "div",
+        { class: "alt-row alt-rest" },
+        bar("s", rest.p),
+        h("span", { class: "alt-token", text: "not listed" }),
+        bar("t", rest.q),
         h("span", { class: "r num", text: share(rest.share) }),
       ),
     );
@@ -159,10 +224,17 @@ export class Detail {
   }
 
   row(row) {
-    const token = h("span", { class: "alt-token mono", text: glyphs(row.text === " " ? "·" : row.text) || "∅", title: `id ${row.id}` });
+    const token = h("span", {
+      class: "alt-token mono",
+      text: glyphs(row.text === " " ? "·" : row.text) || "∅",
+      title: `id ${row.id}`,
+    });
     return h(
-      "div", { class: row.sampled ? "alt-row sampled" : "alt-row" },
-      bar("s", row.p), token, bar("t", row.q),
+      "div",
+      { class: row.sampled ? "alt-row sampled" : "alt-row" },
+      bar("s", row.p),
+      token,
+      bar("t", row.q),
       h("span", { class: "r num", text: row.share === null ? "–" : share(row.share) }),
     );
   }
@@ -209,8 +281,12 @@ function quote(text) {
 function bar(side, value) {
   const known = typeof value === "number" && !Number.isNaN(value);
   return h(
-    "span", { class: `alt-bar ${side}` },
-    h("span", { class: "alt-fill", style: { width: `${known ? Math.max(value > 0 ? 1 : 0, value * 100) : 0}%` } }),
+    "span",
+    { class: `alt-bar ${side}` },
+    h("span", {
+      class: "alt-fill",
+      style: { width: `${known ? Math.max(value > 0 ? 1 : 0, value * 100) : 0}%` },
+    }),
     h("span", { class: "num", text: known ? probability(value) : "–" }),
   );
 }

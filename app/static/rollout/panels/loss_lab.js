@@ -21,11 +21,21 @@ export class LossLab {
     this.chart = new Chart("Loss by step", "", (step) => this.openStep(step));
     this.runPlace = h("div", { class: "ll-run-face" });
     this.run = h(
-      "details", { class: "ll-run", ontoggle: () => this.refreshRun() },
-      h("summary", { text: "Whole run" }), this.runPlace, this.chart.element,
+      "details",
+      { class: "ll-run", ontoggle: () => this.refreshRun() },
+      h("summary", { text: "Whole run" }),
+      this.runPlace,
+      this.chart.element,
     );
     this.chart.element.hidden = true;
-    this.element = h("section", { class: "loss-lab", "aria-label": "Loss lab" }, this.form.element, this.result, this.tokenPlace, this.run);
+    this.element = h(
+      "section",
+      { class: "loss-lab", "aria-label": "Loss lab" },
+      this.form.element,
+      this.result,
+      this.tokenPlace,
+      this.run,
+    );
   }
 
   show(rollout) {
@@ -69,7 +79,12 @@ export class LossLab {
     fill(this.tokenPlace);
     if (this.view.metric?.lab) this.view.tintBy(null);
     if (error.where === "objective" || error.where === "mask") {
-      empty(this.result, "This record does not say", error.message, h("p", { text: "Choose another objective or mask; opd score adds what a coach can still tell." }));
+      empty(
+        this.result,
+        "This record does not say",
+        error.message,
+        h("p", { text: "Choose another objective or mask; opd score adds what a coach can still tell." }),
+      );
       return;
     }
     failed(this.result, error, () => this.refresh());
@@ -92,9 +107,15 @@ export class LossLab {
     const values = Float32Array.from(found.low, (v, i) => (found.weights[i] > 0 ? (v ?? Infinity) : NaN));
     const { name } = found.objective;
     return {
-      key: `lab:${JSON.stringify(this.form.params())}`, lab: true, label: `Loss lab: ${NAMES[name]}`,
+      key: `lab:${JSON.stringify(this.form.params())}`,
+      lab: true,
+      label: `Loss lab: ${NAMES[name]}`,
       means: `loss lab: ${NAMES[name]} of a token, ${certainty(found)}; what does not count is struck out`,
-      of: () => values, needs: [], signed: SIGNED.has(name), warm: 1, weights: found.weights,
+      of: () => values,
+      needs: [],
+      signed: SIGNED.has(name),
+      warm: 1,
+      weights: found.weights,
     };
   }
 
@@ -103,21 +124,45 @@ export class LossLab {
     const rows = [
       ["as trained", trained?.objective, trained],
       ["in the lab", found.objective, found],
-    ].map(([label, objective, sums]) => h(
-      "tr", { "data-loss": label },
-      h("th", { scope: "row", text: label }),
-      h("td", { text: objective ? NAMES[objective.name] : "" }),
-      sums?.loss ? valueCell(sums.loss.low, sums.loss.high) : h("td", { class: "r", text: "–" }),
-    ));
+    ].map(([label, objective, sums]) =>
+      h(
+        "tr",
+        { "data-loss": label },
+        h("th", { scope: "row", text: label }),
+        h("td", { text: objective ? NAMES[objective.name] : "" }),
+        sums?.loss ? valueCell(sums.loss.low, sums.loss.high) : h("td", { class: "r", text: "–" }),
+      ),
+    );
     const figures = [
       ["tokens that count", `${integer(found.kept)} of ${integer(found.tokens)}`],
-      ["clipped", found.maybe_clipped_kept ? `${integer(found.clipped_kept)} to ${integer(found.clipped_kept + found.maybe_clipped_kept)}` : integer(found.clipped_kept)],
+      [
+        "clipped",
+        found.maybe_clipped_kept
+          ? `${integer(found.clipped_kept)} to ${integer(found.clipped_kept + found.maybe_clipped_kept)}`
+          : integer(found.clipped_kept),
+      ],
       ["of the reverse KL kept", found.kl_share === null ? "–" : percent(found.kl_share, 1)],
     ];
     fill(
       this.result,
-      h("table", { class: "ll-table" }, h("caption", { text: `Loss of this rollout, nats; in the lab ${certainty(found)}` }), h("tbody", {}, rows)),
-      h("dl", { class: "ll-figures" }, figures.map(([name, value]) => h("div", { class: "ll-row" }, h("dt", { class: "muted", text: name }), h("dd", { class: "num r", "data-figure": name, text: value })))),
+      h(
+        "table",
+        { class: "ll-table" },
+        h("caption", { text: `Loss of this rollout, nats; in the lab ${certainty(found)}` }),
+        h("tbody", {}, rows),
+      ),
+      h(
+        "dl",
+        { class: "ll-figures" },
+        figures.map(([name, value]) =>
+          h(
+            "div",
+            { class: "ll-row" },
+            h("dt", { class: "muted", text: name }),
+            h("dd", { class: "num r", "data-figure": name, text: value }),
+          ),
+        ),
+      ),
       found.notes.map((note) => h("p", { class: "muted ll-note", text: note })),
     );
   }
@@ -128,7 +173,13 @@ export class LossLab {
     clearTimeout(this.timer);
     if (!this.answer) return;
     if (index < 0) {
-      fill(this.tokenPlace, h("p", { class: "muted ll-note", text: "Point at a token to see it under every objective; click to pin it." }));
+      fill(
+        this.tokenPlace,
+        h("p", {
+          class: "muted ll-note",
+          text: "Point at a token to see it under every objective; click to pin it.",
+        }),
+      );
       delete this.tokenPlace.dataset.index;
       return;
     }
@@ -150,17 +201,34 @@ export class LossLab {
     const now = this.answer.objective.name;
     const counts = this.answer.weights[index] > 0;
     const clipped = this.answer.clipped.includes(index);
-    const rows = items.map((item) => h(
-      "tr", { "data-objective": item.objective, class: item.objective === now ? "ll-now" : "", title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)) },
-      h("th", { scope: "row", title: NAMES[item.objective], text: NAMES[item.objective] }),
-      item.reason ? h("td", { class: "r muted", text: "not in this record" }) : valueCell(item.low ?? Infinity, item.high),
-      h("td", { class: "unit", text: item.reason ? "" : item.exact ? "exact" : item.high === null ? "at least" : "bounds" }),
-    ));
+    const rows = items.map((item) =>
+      h(
+        "tr",
+        {
+          "data-objective": item.objective,
+          class: item.objective === now ? "ll-now" : "",
+          title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)),
+        },
+        h("th", { scope: "row", title: NAMES[item.objective], text: NAMES[item.objective] }),
+        item.reason
+          ? h("td", { class: "r muted", text: "not in this record" })
+          : valueCell(item.low ?? Infinity, item.high),
+        h("td", {
+          class: "unit",
+          text: item.reason ? "" : item.exact ? "exact" : item.high === null ? "at least" : "bounds",
+        }),
+      ),
+    );
     const state = counts ? (clipped ? ", clipped" : "") : ", does not count";
     this.tokenPlace.dataset.index = index;
     fill(
       this.tokenPlace,
-      h("table", { class: "ll-table" }, h("caption", { text: `Token at position ${integer(index)}${state}, nats` }), h("tbody", {}, rows)),
+      h(
+        "table",
+        { class: "ll-table" },
+        h("caption", { text: `Token at position ${integer(index)}${state}, nats` }),
+        h("tbody", {}, rows),
+      ),
     );
   }
 
@@ -187,7 +255,11 @@ export class LossLab {
     const { items } = found;
     this.chart.element.hidden = !items.length;
     if (!items.length) {
-      empty(this.runPlace, "No stored steps", "This run kept no training rollouts with their tokens (records.rollouts_per_step).");
+      empty(
+        this.runPlace,
+        "No stored steps",
+        "This run kept no training rollouts with their tokens (records.rollouts_per_step).",
+      );
       return;
     }
     const x = items.map((item) => item.step);
@@ -196,13 +268,29 @@ export class LossLab {
       line("as trained", (item) => item.logged ?? item.trained?.low ?? null),
       line(found.exact ? "in the lab" : "in the lab, at least", (item) => item.loss?.low ?? null),
     ];
-    if (!found.exact) traces.push(line("at most", (item) => item.loss?.high ?? null, { fill: "tonexty", mode: "lines", line: { width: 0.5 }, showlegend: false }));
+    if (!found.exact)
+      traces.push(
+        line("at most", (item) => item.loss?.high ?? null, {
+          fill: "tonexty",
+          mode: "lines",
+          line: { width: 0.5 },
+          showlegend: false,
+        }),
+      );
     this.chart.draw(traces);
     const kept = items.reduce((total, item) => total + item.kept, 0);
     const tokens = items.reduce((total, item) => total + item.tokens, 0);
     const skipped = found.every > 1 ? ` Every ${found.every}. stored step was read.` : "";
-    const open = items.some((item) => item.loss && item.loss.high === null) ? " There is no upper bound where the band is missing." : "";
-    fill(this.runPlace, h("p", { class: "muted ll-note", text: `${integer(items.length)} steps, ${integer(kept)} of ${integer(tokens)} stored tokens count.${open}${skipped}` }));
+    const open = items.some((item) => item.loss && item.loss.high === null)
+      ? " There is no upper bound where the band is missing."
+      : "";
+    fill(
+      this.runPlace,
+      h("p", {
+        class: "muted ll-note",
+        text: `${integer(items.length)} steps, ${integer(kept)} of ${integer(tokens)} stored tokens count.${open}${skipped}`,
+      }),
+    );
   }
 
   openStep(step) {
@@ -213,11 +301,15 @@ export class LossLab {
 function certainty(found) {
   if (found.exact) return "exact";
   const known = found.top_k ? `bounded by the stored top-${found.top_k}` : "bounded by what is stored";
-  return found.high.includes(null) ? `at least (${known})` : `from a lower bound (tinted) to an upper one (${known})`;
+  return found.high.includes(null)
+    ? `at least (${known})`
+    : `from a lower bound (tinted) to an upper one (${known})`;
 }
 
 function boundsText(low, high) {
-  return high === null ? `at least ${number(low, 6)}; the record allows no upper bound` : `from ${number(low, 6)} to ${number(high, 6)}`;
+  return high === null
+    ? `at least ${number(low, 6)}; the record allows no upper bound`
+    : `from ${number(low, 6)} to ${number(high, 6)}`;
 }
 
 /** One number where both ends print the same, else both, or the lower alone. */
@@ -228,5 +320,9 @@ export function valueText(low, high) {
 }
 
 function valueCell(low, high) {
-  return h("td", { class: "num r", text: valueText(low, high), title: low === high ? "exact" : boundsText(low, high) });
+  return h("td", {
+    class: "num r",
+    text: valueText(low, high),
+    title: low === high ? "exact" : boundsText(low, high),
+  });
 }

@@ -3,26 +3,46 @@ import { debounce, fill, h, select } from "../../lib/dom.js";
 import { number } from "../../lib/format.js";
 
 export const NAMES = {
-  reverse_kl: "Reverse KL", forward_kl: "Forward KL", jsd: "Jensen–Shannon", skewed_kl: "Skewed KL",
-  entropy_aware: "Entropy-aware KL", student_top_k: "Student’s top k + rest",
-  teacher_top_k: "Coach’s top k + rest", policy_gradient: "Policy gradient", sft: "Likelihood (SFT)",
-  grpo: "Reward (GRPO)", cross_entropy: "Cross-entropy",
+  reverse_kl: "Reverse KL",
+  forward_kl: "Forward KL",
+  jsd: "Jensen–Shannon",
+  skewed_kl: "Skewed KL",
+  entropy_aware: "Entropy-aware KL",
+  student_top_k: "Student’s top k + rest",
+  teacher_top_k: "Coach’s top k + rest",
+  policy_gradient: "Policy gradient",
+  sft: "Likelihood (SFT)",
+  grpo: "Reward (GRPO)",
+  cross_entropy: "Cross-entropy",
 };
 const FORMULAS = {
-  reverse_kl: "KL(student‖coach)", forward_kl: "KL(coach‖student)", jsd: "between both KLs, by β",
-  skewed_kl: "KL(student‖mixture of both)", entropy_aware: "reverse where the coach is sure, else forward",
+  reverse_kl: "KL(student‖coach)",
+  forward_kl: "KL(coach‖student)",
+  jsd: "between both KLs, by β",
+  skewed_kl: "KL(student‖mixture of both)",
+  entropy_aware: "reverse where the coach is sure, else forward",
   student_top_k: "reverse KL over its likeliest tokens and one bucket",
   teacher_top_k: "reverse KL over its likeliest tokens and one bucket",
-  policy_gradient: "importance ratio × log-ratio of the sampled token", sft: "−log p(student) of the sampled token",
-  grpo: "importance ratio × reward relative to the group", cross_entropy: "−Σ p(student) log p(coach)",
+  policy_gradient: "importance ratio × log-ratio of the sampled token",
+  sft: "−log p(student) of the sampled token",
+  grpo: "importance ratio × reward relative to the group",
+  cross_entropy: "−Σ p(student) log p(coach)",
 };
 const MASKS = [
-  ["trained", "As trained"], ["all", "All tokens"], ["no_special", "Without special tokens"],
-  ["top_entropy", "Highest student entropy"], ["top_kl", "Highest reverse KL"],
-  ["sure_coach", "Coach is sure"], ["thinking", "Thinking only"], ["answer", "Answer only"],
+  ["trained", "As trained"],
+  ["all", "All tokens"],
+  ["no_special", "Without special tokens"],
+  ["top_entropy", "Highest student entropy"],
+  ["top_kl", "Highest reverse KL"],
+  ["sure_coach", "Coach is sure"],
+  ["thinking", "Thinking only"],
+  ["answer", "Answer only"],
 ];
 const REDUCTIONS = [
-  ["", "As trained"], ["token_mean", "Mean over tokens"], ["sequence_mean", "Mean over completions"], ["sum", "Sum"],
+  ["", "As trained"],
+  ["token_mean", "Mean over tokens"],
+  ["sequence_mean", "Mean over completions"],
+  ["sum", "Sum"],
 ];
 // [parameter, label, unit, of which objectives or masks, input attributes]
 const FIELDS = [
@@ -34,8 +54,20 @@ const FIELDS = [
   ["gamma", "Discount γ", "", ["policy_gradient"], { min: 0, max: 1, step: 0.05 }],
   ["clip", "Clip", "nats", null, { min: 0, max: 1000, step: "any" }],
   ["ratio_clip", "Ratio clip, 1 ±", "", ["policy_gradient", "grpo"], { min: 0, max: 10, step: 0.05 }],
-  ["share", "Share kept", "", ["top_entropy", "top_kl"], { min: 0.01, max: 1, step: 0.05, placeholder: "0.2" }],
-  ["sure_below", "Entropy below", "nats", ["sure_coach"], { min: 0, max: 100, step: 0.1, placeholder: "0.8" }],
+  [
+    "share",
+    "Share kept",
+    "",
+    ["top_entropy", "top_kl"],
+    { min: 0.01, max: 1, step: 0.05, placeholder: "0.2" },
+  ],
+  [
+    "sure_below",
+    "Entropy below",
+    "nats",
+    ["sure_coach"],
+    { min: 0, max: 100, step: 0.1, placeholder: "0.8" },
+  ],
   ["start", "From position", "", null, { min: 0, max: 10_000_000, step: 1, placeholder: "0" }],
   ["prefix", "Up to position", "", null, { min: 0, max: 10_000_000, step: 1, placeholder: "the end" }],
 ];
@@ -47,18 +79,31 @@ export class LabForm {
     this.values = { mask: "trained" };
     this.own = "reverse_kl";
     this.changed = debounce(180, changed);
-    this.objective = select([["", "As trained"]], "", (v) => this.set("objective", v), { id: "lab-objective" });
+    this.objective = select([["", "As trained"]], "", (v) => this.set("objective", v), {
+      id: "lab-objective",
+    });
     this.formula = h("p", { class: "muted ll-formula" });
     this.mask = select(MASKS, "trained", (v) => this.set("mask", v), { id: "lab-mask" });
     this.reduction = select(REDUCTIONS, "", (v) => this.set("reduction", v), { id: "lab-reduction" });
     this.rows = new Map(FIELDS.map((field) => [field[0], this.row(field)]));
-    const fields = (ofTokens) => FIELDS.filter(([name]) => OF_TOKENS.has(name) === ofTokens).map(([name]) => this.rows.get(name).element);
-    this.reset = h("button", { type: "button", class: "btn small quiet", onclick: () => this.clear() }, "Back to as trained");
+    const fields = (ofTokens) =>
+      FIELDS.filter(([name]) => OF_TOKENS.has(name) === ofTokens).map(
+        ([name]) => this.rows.get(name).element,
+      );
+    this.reset = h(
+      "button",
+      { type: "button", class: "btn small quiet", onclick: () => this.clear() },
+      "Back to as trained",
+    );
     this.temperature = h("span", { class: "num r" });
     this.element = h(
-      "div", { class: "ll-form", role: "group", "aria-label": "Settings of the loss lab" },
-      labelled("Objective", this.objective), this.formula, fields(false),
-      labelled("Tokens", this.mask), fields(true),
+      "div",
+      { class: "ll-form", role: "group", "aria-label": "Settings of the loss lab" },
+      labelled("Objective", this.objective),
+      this.formula,
+      fields(false),
+      labelled("Tokens", this.mask),
+      fields(true),
       labelled("Reduction", this.reduction),
       h("div", { class: "ll-row" }, h("span", { class: "muted", text: "Temperature" }), this.temperature),
       this.reset,
@@ -68,16 +113,26 @@ export class LabForm {
 
   row([name, label, unit, of, limits]) {
     const input = h("input", {
-      class: "field num", type: "number", id: `lab-${name}`, ...limits, autocomplete: "off",
+      class: "field num",
+      type: "number",
+      id: `lab-${name}`,
+      ...limits,
+      autocomplete: "off",
       oninput: () => this.typed(name, input, label),
     });
-    const element = h("label", { class: "ll-row" }, h("span", { class: "muted", text: unit ? `${label} (${unit})` : label }), input);
+    const element = h(
+      "label",
+      { class: "ll-row" },
+      h("span", { class: "muted", text: unit ? `${label} (${unit})` : label }),
+      input,
+    );
     return { element, input, of };
   }
 
   typed(name, input, label) {
     const { start, prefix } = { ...this.values, [name]: input.value };
-    const crossed = (name === "start" || name === "prefix") && Number(prefix) > 0 && Number(prefix) <= Number(start ?? 0);
+    const crossed =
+      (name === "start" || name === "prefix") && Number(prefix) > 0 && Number(prefix) <= Number(start ?? 0);
     input.setCustomValidity(crossed ? "“up to” must be above “from”" : "");
     const wrong = !input.validity.valid;
     input.setAttribute("aria-invalid", String(wrong));
@@ -96,7 +151,8 @@ export class LabForm {
     this.values = { mask: "trained" };
     this.objective.value = this.reduction.value = "";
     this.mask.value = "trained";
-    for (const { input } of this.rows.values()) (input.value = ""), input.setAttribute("aria-invalid", "false");
+    for (const { input } of this.rows.values())
+      (input.value = ""), input.setAttribute("aria-invalid", "false");
     this.arrange();
     this.changed();
   }
@@ -114,7 +170,8 @@ export class LabForm {
   /** Shows the fields of this objective and mask alone. */
   arrange() {
     const shown = new Set([this.name, this.values.mask]);
-    for (const { element, of } of this.rows.values()) element.hidden = of !== null && !of.some((name) => shown.has(name));
+    for (const { element, of } of this.rows.values())
+      element.hidden = of !== null && !of.some((name) => shown.has(name));
     this.formula.textContent = FORMULAS[this.name] ?? "";
     this.reset.hidden = Object.keys(this.values).length === 1 && this.values.mask === "trained";
   }
@@ -123,8 +180,17 @@ export class LabForm {
   offer(unavailable, own) {
     if (own) this.own = own;
     const none = own === null ? "Reverse KL" : `As trained: ${NAMES[this.own]}`;
-    fill(this.objective, h("option", { value: "" }, none), Object.entries(NAMES).map(([key, text]) =>
-      h("option", { value: key, disabled: key in unavailable, title: unavailable[key] }, key in unavailable ? `${text} – not in this record` : text)));
+    fill(
+      this.objective,
+      h("option", { value: "" }, none),
+      Object.entries(NAMES).map(([key, text]) =>
+        h(
+          "option",
+          { value: key, disabled: key in unavailable, title: unavailable[key] },
+          key in unavailable ? `${text} – not in this record` : text,
+        ),
+      ),
+    );
     this.objective.value = this.values.objective ?? "";
     this.arrange();
   }

@@ -21,10 +21,16 @@ export class OverTime {
     this.turn = 0;
     this.index = -1;
     this.slider = h("input", {
-      type: "range", min: "0", step: "1", class: "ot-slider", "aria-label": "Step",
+      type: "range",
+      min: "0",
+      step: "1",
+      class: "ot-slider",
+      "aria-label": "Step",
       oninput: () => (this.stop(), this.go(Number(this.slider.value))),
     });
-    this.play = button("Play", () => (this.timer ? this.stop() : this.start()), { class: "btn small ot-play" });
+    this.play = button("Play", () => (this.timer ? this.stop() : this.start()), {
+      class: "btn small ot-play",
+    });
     this.now = h("output", { class: "ot-now num" });
     this.settled = debounce(250, () => view.writeAddress("replace"));
   }
@@ -78,7 +84,8 @@ export class OverTime {
     const { series, fresh, others, probes } = this;
     if (series.length < 2 && fresh.length + others.items.length + probes.length < 2) {
       empty(
-        this.element, "This prompt was answered once",
+        this.element,
+        "This prompt was answered once",
         "The setting prompts.probe names held-out prompts that are scored again, and answered anew, at every evaluation; other runs of the same prompts show up here too.",
       );
       return;
@@ -98,7 +105,8 @@ export class OverTime {
   seriesPart() {
     this.slider.max = this.series.length - 1;
     return h(
-      "section", { class: "ot-part" },
+      "section",
+      { class: "ot-part" },
       h("h2", { text: "The same tokens at every evaluation" }),
       h("div", { class: "ot-control" }, this.play, this.slider, this.now),
       this.steps,
@@ -110,10 +118,19 @@ export class OverTime {
     const [first] = this.probes;
     if (!first) return null;
     return h(
-      "section", { class: "ot-part" },
+      "section",
+      { class: "ot-part" },
       h("h2", { text: "The same tokens at every evaluation" }),
-      h("p", { class: "muted" }, "The first student’s answer to this prompt is scored again at every evaluation: "),
-      h("p", {}, button("Open it", () => this.open(first.id), { class: "btn small" })),
+      h(
+        "p",
+        { class: "muted" },
+        "The first student’s answer to this prompt is scored again at every evaluation: ",
+      ),
+      h(
+        "p",
+        {},
+        button("Open it", () => this.open(first.id), { class: "btn small" }),
+      ),
     );
   }
 
@@ -127,7 +144,12 @@ export class OverTime {
       this.now.textContent = `step ${integer(this.series[at].step)}`;
     }
     this.drawSteps();
-    this.drawList(this.freshBody, this.fresh, false, this.total - this.fresh.length - this.probes.length - (at >= 0 ? 1 : 0));
+    this.drawList(
+      this.freshBody,
+      this.fresh,
+      false,
+      this.total - this.fresh.length - this.probes.length - (at >= 0 ? 1 : 0),
+    );
     this.drawList(this.othersBody, this.others.items, true, this.others.total - this.others.items.length);
   }
 
@@ -138,13 +160,23 @@ export class OverTime {
     const withToken = index >= 0 && this.rollout.cells[index] && metric;
     const unit = withToken && unitOf(metric);
     const heads = [["step"], ["KL mean"], ["KL sum"]];
-    if (withToken) heads.push([`“${short(this.rollout.cells[index].raw)}”`, `${metric.label}${unit ? `, ${unit}` : ""}, of the chosen token`]);
+    if (withToken)
+      heads.push([
+        `“${short(this.rollout.cells[index].raw)}”`,
+        `${metric.label}${unit ? `, ${unit}` : ""}, of the chosen token`,
+      ]);
     const rows = this.series.map((item, at) => {
       const here = item.id === this.rollout.meta.id;
-      const jump = button(integer(item.step), () => (this.stop(), this.go(at)), { class: "ot-step num", "aria-current": here ? "step" : null });
+      const jump = button(integer(item.step), () => (this.stop(), this.go(at)), {
+        class: "ot-step num",
+        "aria-current": here ? "step" : null,
+      });
       return h(
-        "tr", { class: here ? "here" : "", "data-step": item.step },
-        h("td", { class: "r" }, jump), value(fixed(item.kl_mean)), value(sum(item.kl_sum)),
+        "tr",
+        { class: here ? "here" : "", "data-step": item.step },
+        h("td", { class: "r" }, jump),
+        value(fixed(item.kl_mean)),
+        value(sum(item.kl_sum)),
         withToken && value(this.valueAt(item.id, metric, index)),
         h("td", {}, here ? null : this.compareButton(item)),
       );
@@ -160,30 +192,56 @@ export class OverTime {
 
   drawList(place, items, across, more) {
     if (!items.length) {
-      fill(place, h("p", { class: "muted", text: across ? "No other run has this prompt, among the newest 200." : "This prompt was not answered anew." }));
+      fill(
+        place,
+        h("p", {
+          class: "muted",
+          text: across
+            ? "No other run has this prompt, among the newest 200."
+            : "This prompt was not answered anew.",
+        }),
+      );
       return;
     }
     const rows = items.map((item) => this.listRow(item, across));
-    const heads = across ? [["run"], ["step"], ["KL mean"], [""]] : [["step"], ["kind"], ["KL mean"], ["right?"], [""]];
+    const heads = across
+      ? [["run"], ["step"], ["KL mean"], [""]]
+      : [["step"], ["kind"], ["KL mean"], ["right?"], [""]];
     fill(
-      place, table(heads, rows, across ? "Rollouts of other runs" : "New answers"),
+      place,
+      table(heads, rows, across ? "Rollouts of other runs" : "New answers"),
       more > 0 ? h("p", { class: "muted", text: `${integer(more)} more are not listed here.` }) : null,
     );
   }
 
   listRow(item, across) {
     const here = item.id === this.rollout.meta.id;
-    const open = (text, title) => link(text, page("rollout", { id: item.id, tab: "over-time" }), { title, onclick: (e) => this.clicked(e, item.id) });
+    const open = (text, title) =>
+      link(text, page("rollout", { id: item.id, tab: "over-time" }), {
+        title,
+        onclick: (e) => this.clicked(e, item.id),
+      });
     const kind = item.kind === "eval" ? `eval ${item.sample}` : `${item.kind} ${item.sample}`;
     const same = h("td", {}, here ? h("span", { class: "muted", text: "this" }) : this.compareButton(item));
     if (across) {
       const name = plain(item.run_name || item.run_id, 40);
-      return h("tr", { "data-related": item.id }, h("td", { class: "clip" }, open(name, name)), value(integer(item.step)), value(fixed(item.kl_mean)), same);
+      return h(
+        "tr",
+        { "data-related": item.id },
+        h("td", { class: "clip" }, open(name, name)),
+        value(integer(item.step)),
+        value(fixed(item.kl_mean)),
+        same,
+      );
     }
     return h(
-      "tr", { class: here ? "here" : "", "data-related": item.id },
-      h("td", { class: "r" }, open(integer(item.step), `step ${item.step}, sample ${item.sample}`)), h("td", { text: kind }),
-      value(fixed(item.kl_mean)), h("td", { text: right(item.reward) }), same,
+      "tr",
+      { class: here ? "here" : "", "data-related": item.id },
+      h("td", { class: "r" }, open(integer(item.step), `step ${item.step}, sample ${item.sample}`)),
+      h("td", { text: kind }),
+      value(fixed(item.kl_mean)),
+      h("td", { text: right(item.reward) }),
+      same,
     );
   }
 
@@ -191,7 +249,10 @@ export class OverTime {
     const with_ = this.view.comparison.wanted === item.id;
     const does = item.same_completion ? "difference, token by token" : "side by side";
     return button(with_ ? "Stop" : "Compare", () => this.view.compare(with_ ? null : item.id), {
-      class: "btn small quiet", title: `${does}`, "aria-label": `${with_ ? "Stop comparing" : "Compare"} with step ${item.step}, ${item.kind}, sample ${item.sample}`, "aria-pressed": String(with_),
+      class: "btn small quiet",
+      title: `${does}`,
+      "aria-label": `${with_ ? "Stop comparing" : "Compare"} with step ${item.step}, ${item.kind}, sample ${item.sample}`,
+      "aria-pressed": String(with_),
     });
   }
 
@@ -245,7 +306,8 @@ export class OverTime {
       const rollout = await openRollout(item.id).catch(() => null);
       if (!rollout) continue;
       const metric = this.view.base;
-      if (metric && !reasonAgainst(metric, rollout)) await addColumns(rollout, toFetch(metric, rollout)).catch(() => {});
+      if (metric && !reasonAgainst(metric, rollout))
+        await addColumns(rollout, toFetch(metric, rollout)).catch(() => {});
       this.loaded.set(item.id, rollout);
     }
     if (turn === this.turn && this.index >= 0) this.drawSteps();
@@ -257,8 +319,19 @@ function part(title, body) {
 }
 
 function table(heads, rows, label) {
-  const head = heads.map(([text, title], i) => h("th", { scope: "col", class: i && /KL|“|step/.test(text) ? "r" : text === "step" ? "r" : "", title }, text));
-  return h("table", { class: "ot-table", "aria-label": label }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
+  const head = heads.map(([text, title], i) =>
+    h(
+      "th",
+      { scope: "col", class: i && /KL|“|step/.test(text) ? "r" : text === "step" ? "r" : "", title },
+      text,
+    ),
+  );
+  return h(
+    "table",
+    { class: "ot-table", "aria-label": label },
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, rows),
+  );
 }
 
 function value(text) {

@@ -12,14 +12,21 @@ export class Side {
     this.key = tabs.some(([key]) => key === state) ? state : tabs[0][0];
     this.buttons = tabs.map(([key, label]) =>
       h("button", {
-        type: "button", role: "tab", id: `tab-${key}`, "aria-controls": `panel-${key}`, text: label,
-        onclick: () => this.open(key), onkeydown: (e) => this.move(e),
+        type: "button",
+        role: "tab",
+        id: `tab-${key}`,
+        "aria-controls": `panel-${key}`,
+        text: label,
+        onclick: () => this.open(key),
+        onkeydown: (e) => this.move(e),
       }),
     );
     this.place = h("div", { class: "side-panel", role: "tabpanel", tabindex: "0" });
     this.element = h(
-      "aside", { class: "side", "aria-label": "Inspector" },
-      h("div", { class: "side-tabs", role: "tablist" }, this.buttons), this.place,
+      "aside",
+      { class: "side", "aria-label": "Inspector" },
+      h("div", { class: "side-tabs", role: "tablist" }, this.buttons),
+      this.place,
     );
     this.shown = { rollout: null, index: -1, pinned: false };
     this.draw();

@@ -15,8 +15,15 @@ export class Minimap {
     this.pin = h("div", { class: "mm-pin", hidden: true });
     this.element = h(
       "div",
-      { class: "minimap", id: "minimap", "aria-hidden": "true", title: "The metric along the rollout; click to jump" },
-      this.canvas, this.view, this.pin,
+      {
+        class: "minimap",
+        id: "minimap",
+        "aria-hidden": "true",
+        title: "The metric along the rollout; click to jump",
+      },
+      this.canvas,
+      this.view,
+      this.pin,
     );
     const go = onFrame((e) => this.jumpTo(e));
     this.element.addEventListener("pointerdown", (e) => {

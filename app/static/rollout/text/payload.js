@@ -11,8 +11,15 @@ const TYPES = {
   i4: [Int32Array, 4],
 };
 const NAMES = {
-  float32: "f4", float64: "f8", uint8: "u1", uint16: "u2", uint32: "u4",
-  int8: "i1", int16: "i2", int32: "i4", bool: "u1",
+  float32: "f4",
+  float64: "f8",
+  uint8: "u1",
+  uint16: "u2",
+  uint32: "u4",
+  int8: "i1",
+  int16: "i2",
+  int32: "i4",
+  bool: "u1",
 };
 
 /** → {n, columns: {name: typed array}, texts: {id: {t, s, b}}, header}; offsets count from the end of the header. */

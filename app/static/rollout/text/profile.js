@@ -15,10 +15,19 @@ export class Profile {
     this.start = h("span", { class: "pf-start", text: "0" });
     this.end = h("span", { class: "pf-end" });
     this.element = h(
-      "div", { class: "profile", id: "profile", "aria-hidden": "true" },
-      this.canvas, this.view, this.cursor, this.top, this.start, this.end,
+      "div",
+      { class: "profile", id: "profile", "aria-hidden": "true" },
+      this.canvas,
+      this.view,
+      this.cursor,
+      this.top,
+      this.start,
+      this.end,
     );
-    this.element.addEventListener("click", onFrame((e) => jump(this.nearest(e))));
+    this.element.addEventListener(
+      "click",
+      onFrame((e) => jump(this.nearest(e))),
+    );
   }
 
   nearest(event) {
@@ -63,7 +72,12 @@ export class Profile {
       const sign = signed ? Math.sign(value) * this.tints.metric.warm : 0;
       pen.fillStyle = colourOf(Math.max(20, bins.level[x]), sign);
       const size = Math.max(1, tall(value));
-      pen.fillRect(x * step, value < 0 ? zero + 1 : zero - size, Math.max(1, step - (step > 3 ? 1 : 0)), size);
+      pen.fillRect(
+        x * step,
+        value < 0 ? zero + 1 : zero - size,
+        Math.max(1, step - (step > 3 ? 1 : 0)),
+        size,
+      );
     }
   }
 

@@ -13,9 +13,13 @@ export class Tinted {
     this.spans = [];
     this.cells = [];
     this.element = h("div", {
-      class: "tinted mono", tabindex: "0", role: "group", "aria-label": `${label}; arrow keys go from token to token`,
+      class: "tinted mono",
+      tabindex: "0",
+      role: "group",
+      "aria-label": `${label}; arrow keys go from token to token`,
       onkeydown: (e) => this.key(e),
-      onpointerover: (e) => this.point(e.target), onpointerleave: () => this.point(null),
+      onpointerover: (e) => this.point(e.target),
+      onpointerleave: () => this.point(null),
       onclick: (e) => this.look(indexOf(e.target)),
       onblur: () => this.look(-1),
     });
@@ -39,7 +43,14 @@ export class Tinted {
     this.spans.forEach((span, i) => {
       const value = values?.[i];
       const level = typeof value === "number" && i >= first ? levelOf(value, top, GAMMA, false) : 0;
-      span.className = ["tinted-token", i < first ? "before" : "", classOf(level, 0), i === this.at ? "at" : ""].filter(Boolean).join(" ");
+      span.className = [
+        "tinted-token",
+        i < first ? "before" : "",
+        classOf(level, 0),
+        i === this.at ? "at" : "",
+      ]
+        .filter(Boolean)
+        .join(" ");
     });
   }
 
@@ -73,7 +84,8 @@ function indexOf(target) {
 /** Figures of one token in a sentence; `best` is {text, p, q} of the coach's first choice. */
 export function sentenceOf(raw, { p, q, kl, best, author }) {
   const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
-  const wroteThis = { teacher: "; the coach itself wrote this", student: "; the student wrote this" }[author] ?? "";
+  const wroteThis =
+    { teacher: "; the coach itself wrote this", student: "; the student wrote this" }[author] ?? "";
   const wrote = `“${word(raw)}”: student ${says(p)}, coach ${says(q)}, reverse KL ${fixed(kl)} nats.`;
   if (!best) return wrote;
   if (best.same) return `${wrote} It is the coach’s first choice.`;

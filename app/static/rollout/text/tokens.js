@@ -28,7 +28,10 @@ export class TokenText {
     this.element = h(
       "div",
       {
-        class: "tv-scroll", tabindex: "0", role: "listbox", "aria-label": label,
+        class: "tv-scroll",
+        tabindex: "0",
+        role: "listbox",
+        "aria-label": label,
         "aria-describedby": "tv-help",
       },
       this.sizer,

@@ -12,20 +12,34 @@ export class Toolbar {
     this.state = state;
     this.metric = select([], "", on.metric, { id: "metric", "aria-label": "Metric" });
     this.max = h("input", {
-      class: "field num", id: "scale-max", type: "number", min: "0", step: "any",
-      value: state.max || "", "aria-label": "Maximum of the scale",
+      class: "field num",
+      id: "scale-max",
+      type: "number",
+      min: "0",
+      step: "any",
+      value: state.max || "",
+      "aria-label": "Maximum of the scale",
       oninput: debounce(150, () => this.scaled({ max: Number(this.max.value) || 0 })),
     });
     this.unit = h("span", { class: "muted" });
     this.gamma = h("input", {
-      id: "scale-gamma", type: "range", min: "0.2", max: "2", step: "0.05", value: state.gamma,
+      id: "scale-gamma",
+      type: "range",
+      min: "0.2",
+      max: "2",
+      step: "0.05",
+      value: state.gamma,
       "aria-label": "Gamma of the scale",
       oninput: () => this.scaled({ gamma: Number(this.gamma.value) }),
     });
     this.gammaText = h("span", { class: "num muted gamma", text: number(state.gamma, 2) });
     this.own = check("This rollout’s scale", state.own, (own) => this.scaled({ own }));
     this.search = h("input", {
-      class: "field", id: "token-search", type: "search", placeholder: "Search", "aria-label": "Search in the completion",
+      class: "field",
+      id: "token-search",
+      type: "search",
+      placeholder: "Search",
+      "aria-label": "Search in the completion",
       oninput: debounce(80, () => on.search(this.search.value)),
       onkeydown: (e) => {
         if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
@@ -33,7 +47,8 @@ export class Toolbar {
     });
     this.count = h("span", { class: "num muted count", role: "status" });
     this.element = h(
-      "div", { class: "rt-bar", role: "toolbar", "aria-label": "View" },
+      "div",
+      { class: "rt-bar", role: "toolbar", "aria-label": "View" },
       label("Metric", this.metric),
       label("Max", this.max, this.unit),
       label("Gamma", this.gamma, this.gammaText),
@@ -41,7 +56,8 @@ export class Toolbar {
       select(PALETTES, state.palette, on.palette, { id: "palette", "aria-label": "Palette" }),
       check("Underline", state.underline, on.underline),
       h("span", { class: "spacer" }),
-      this.search, this.count,
+      this.search,
+      this.count,
       button("?", on.help, { class: "btn small", title: "Keys", "aria-label": "Keys" }),
     );
   }
@@ -54,11 +70,14 @@ export class Toolbar {
 
   /** Lists the metrics of a rollout; one that cannot be shown is disabled, with the reason. */
   offer(rollout, metric) {
-    fill(this.metric, METRICS.map((m) => {
-      const reason = reasonAgainst(m, rollout);
-      const text = reason ? `${m.label} – ${reason}` : m.label;
-      return h("option", { value: m.key, disabled: Boolean(reason), title: reason || m.means }, text);
-    }));
+    fill(
+      this.metric,
+      METRICS.map((m) => {
+        const reason = reasonAgainst(m, rollout);
+        const text = reason ? `${m.label} – ${reason}` : m.label;
+        return h("option", { value: m.key, disabled: Boolean(reason), title: reason || m.means }, text);
+      }),
+    );
     if (metric.lab) this.metric.append(h("option", { value: metric.key }, metric.label));
     this.metric.value = metric.base?.key ?? metric.key;
     this.metric.title = metric.means;
@@ -105,7 +124,15 @@ export function legend(element, tints, choice, temperature) {
     h("span", { class: "spacer" }),
     metric.log ? h("span", { class: "muted", text: "logarithmic" }) : null,
     h("span", { class: "num", text: low }),
-    h("span", { class: "lg-ramp", role: "img", "aria-label": `Scale from ${low} to ${high} ${unit}, ${LEVELS} levels` }, swatches),
+    h(
+      "span",
+      {
+        class: "lg-ramp",
+        role: "img",
+        "aria-label": `Scale from ${low} to ${high} ${unit}, ${LEVELS} levels`,
+      },
+      swatches,
+    ),
     end(high),
   );
 }

@@ -13,15 +13,23 @@ const OPENERS = new Map([
   ["<|header_start|>", (rest) => rest.split("<|header_end|>", 1)[0]],
   ["<start_of_turn>", (rest) => rest.split(/[\n<]/, 1)[0]],
   ["<|start_of_role|>", (rest) => rest.split("<|end_of_role|>", 1)[0]],
-  ["<|system|>", () => "system"], ["<|user|>", () => "user"], ["<|assistant|>", () => "assistant"],
-  ["<|User|>", () => "user"], ["<|Assistant|>", () => "assistant"],
-  ["<｜User｜>", () => "user"], ["<｜Assistant｜>", () => "assistant"],
-  ["[INST]", () => "user"], ["[/INST]", () => "assistant"],
+  ["<|system|>", () => "system"],
+  ["<|user|>", () => "user"],
+  ["<|assistant|>", () => "assistant"],
+  ["<|User|>", () => "user"],
+  ["<|Assistant|>", () => "assistant"],
+  ["<｜User｜>", () => "user"],
+  ["<｜Assistant｜>", () => "assistant"],
+  ["[INST]", () => "user"],
+  ["[/INST]", () => "assistant"],
 ]);
 // Blocks may be spelt by several tokens.
-const OPENING = /<(think|thinking|reasoning|tool_call|tool_calls|tool_response|function_call|function=[^<>\n]{0,60})>|\[(?:TOOL_CALLS|THINK)\]|<\|python_tag\|>/g;
+const OPENING =
+  /<(think|thinking|reasoning|tool_call|tool_calls|tool_response|function_call|function=[^<>\n]{0,60})>|\[(?:TOOL_CALLS|THINK)\]|<\|python_tag\|>/g;
 const ENDS = [
-  [/^<function=/, "</function>"], [/^\[TOOL_CALLS\]|^<\|python_tag\|>/, null], [/^\[THINK\]/, "[/THINK]"],
+  [/^<function=/, "</function>"],
+  [/^\[TOOL_CALLS\]|^<\|python_tag\|>/, null],
+  [/^\[THINK\]/, "[/THINK]"],
 ];
 
 /**
@@ -31,7 +39,12 @@ const ENDS = [
 export function turnsOf(promptCells, completionCells) {
   const cells = [promptCells, completionCells];
   const count = promptCells.length + completionCells.length;
-  const found = { starts: new Map(), blocks: [], kinds: new Uint8Array(count), breaks: new Uint8Array(count) };
+  const found = {
+    starts: new Map(),
+    blocks: [],
+    kinds: new Uint8Array(count),
+    breaks: new Uint8Array(count),
+  };
   let offset = 0;
   for (const part of cells) {
     findTurns(part, offset, found);
@@ -46,7 +59,10 @@ function findTurns(cells, offset, found) {
   cells.forEach((cell, i) => {
     const role = OPENERS.get(cell.raw);
     if (!role) return;
-    const rest = cells.slice(i + 1, i + 10).map((c) => c.raw).join("");
+    const rest = cells
+      .slice(i + 1, i + 10)
+      .map((c) => c.raw)
+      .join("");
     found.starts.set(offset + i, glyphs(role(rest).trim().slice(0, LONGEST_ROLE)) || "turn");
   });
 }
