@@ -227,7 +227,7 @@ def test_memory_that_runs_out_amid_a_step(desk, error):
 
 @pytest.mark.parametrize("field", ["teacher", "optimizer"])
 def test_an_extra_that_is_not_installed(desk, monkeypatch, field):
-    for module in ("models", "update"):
+    for module in ("models.load", "training.update"):
         monkeypatch.setattr(f"opd.{module}.find_spec", lambda _: None)
     changes = {
         "teacher": {"model": str(desk.place / "teacher"), "quantize": "int4"},
@@ -251,7 +251,7 @@ def test_a_failed_run_is_told_within_a_heartbeat(desk):
 
 def kinds():
     """Every `kind` of a UserError in the source, where it is a literal."""
-    for package in ("opd", "storage"):
+    for package in ("app", "opd", "storage"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and _raises(node):

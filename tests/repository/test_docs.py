@@ -11,7 +11,7 @@ from opd.config.sections import ObjectiveConfig
 
 ROOT = Path(__file__).parents[2]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-NAMED = re.findall(r"(tests/\w+\.py)::(\w+)", METHOD)
+NAMED = re.findall(r"(tests/[\w/]+\.py)::(\w+)", METHOD)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=lambda v: v)

@@ -36,6 +36,7 @@ from opd.types import (
 )
 
 SCRIPT = Path(__file__).resolve()
+ROOT = SCRIPT.parents[2]
 TOKENS = 20
 
 

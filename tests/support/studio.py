@@ -15,7 +15,7 @@ from opd.config.run import parse
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import runs
-from tests.support.fake_training import SCRIPT
+from tests.support.fake_training import ROOT, SCRIPT
 
 FULL = bool(os.environ.get("OPD_FULL"))
 
@@ -45,7 +45,7 @@ class Studio:
         return self.start("supervisor", **environment)
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}
+        return os.environ | {"PYTHONPATH": str(ROOT)}
 
     def queue(
         self, name: str = "fast", *, steps: int = 6, device: str = "cpu", **options: Any

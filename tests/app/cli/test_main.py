@@ -17,7 +17,7 @@ from app.cli import main as cli
 from opd.config.run import parse
 from storage.queue import jobs
 from tests.opd.interchange.test_jsonl import LINE, written
-from tests.support.fake_training import SCRIPT
+from tests.support.fake_training import ROOT
 from tests.support.studio import Studio
 
 Run = Callable[..., tuple[int, str, str]]
@@ -93,7 +93,7 @@ def test_no_argument_shows_the_commands(opd: Run) -> None:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    page = (SCRIPT.parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert len(commands) >= 12
     for name, command in commands.items():
@@ -223,14 +223,14 @@ def test_the_command_starts_fast_and_light() -> None:
         "import sys, app.cli.main as m;"
         "assert not {'torch', 'gradio', 'sqlalchemy', 'pydantic'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=SCRIPT.parent.parent)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_environment_names_the_data_directory(studio: Studio) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "app.cli.main", "runs", "--json"],
         env=os.environ | {"OPD_DATA_DIR": str(studio.data_dir)},
-        cwd=SCRIPT.parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
