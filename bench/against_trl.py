@@ -33,7 +33,6 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
-from trl import DistillationConfig, DistillationTrainer
 
 from opd.config.run import RunConfig, parse
 from opd.data.prompts import PromptSet, load_prompts
@@ -47,6 +46,11 @@ from opd.types import ModelsEvent, StepEvent
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.write.records import RunWriter
+
+try:
+    from trl import DistillationConfig, DistillationTrainer
+except ModuleNotFoundError as missing:
+    raise SystemExit("bench.against_trl needs TRL: pip install -e '.[bench]'") from missing
 
 NEW_TOKENS = 40
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says
@@ -160,7 +164,7 @@ def larger(folder: Path) -> tuple[str, str]:
 class Recorder(torch.optim.SGD):
     """Keeps the gradients instead of stepping."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.found = [p.grad.clone() for group in self.param_groups for p in group["params"]]
 
 
@@ -275,7 +279,7 @@ def compare(case: Case, pairs: int) -> None:
     )
 
 
-class _InTurn(TrainerCallback):
+class _InTurn(TrainerCallback):  # type: ignore[misc]
     """After each of their steps, one of ours. The first of both warms up."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """Decoding: our loop against transformers' `generate`, same model, prompts and lengths.
 
-    python bench/decode.py [--pairs 5]
+    python -m bench.decode [--pairs 5]
 
 Interleaved A B A B; prints the median ratio and its spread. 64 rows, 40 new tokens each, no early
 stop, temperature 1, full softmax.
@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from opd.bundled.problems import problems
-from opd.models.load import load_pair
+from opd.models.load import Pair, load_pair
 from opd.sampling.sample import Limits, Request, sample
 
 ROWS, NEW_TOKENS = 64, 40
@@ -39,7 +39,7 @@ def main() -> None:
         )
 
 
-def compare(pair, texts: list[str], pairs: int) -> tuple[list[float], list[float]]:
+def compare(pair: Pair, texts: list[str], pairs: int) -> tuple[list[float], list[float]]:
     encoded = pair.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
     requests = [
         Request(ids, (0, 0, i, 0)) for i, ids in enumerate(pair.tokenizer(texts)["input_ids"])

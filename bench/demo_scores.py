@@ -1,6 +1,6 @@
 """The demo recipe over several seeds: scores before and after, steps and seconds to a target.
 
-    python bench/demo_scores.py [--seeds 3] [--target 0.8] [--prompts 500]
+    python -m bench.demo_scores [--seeds 3] [--target 0.8] [--prompts 500]
 
 Every seed is an ordinary run in a fresh data directory, evaluated after every step. Seconds are
 those of the steps themselves, evaluation left out.
@@ -13,6 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from typing import Any
+
+from sqlalchemy import Engine
 
 from storage.engine import open_database
 from storage.read import runs
@@ -54,11 +57,13 @@ def train(data: str, seed: int, options: argparse.Namespace) -> str:
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    return json.loads(done.stdout.splitlines()[-1])["run_id"]
+    return str(json.loads(done.stdout.splitlines()[-1])["run_id"])
 
 
-def report(engine, run_id: str, seed: int, target: float, ends: dict[str, list[float]]) -> None:
-    scores: dict[str, list[dict]] = {}
+def report(
+    engine: Engine, run_id: str, seed: int, target: float, ends: dict[str, list[float]]
+) -> None:
+    scores: dict[str, list[dict[str, Any]]] = {}
     for item in runs.evaluations(engine, run_id)["items"]:
         if item["metric"] == "pass@1":
             scores.setdefault(item["suite"], []).append(item)
@@ -87,7 +92,7 @@ def report(engine, run_id: str, seed: int, target: float, ends: dict[str, list[f
     )
 
 
-def shown(item: dict) -> str:
+def shown(item: dict[str, Any]) -> str:
     return f"{item['value']:.3f} ± {item['standard_error']:.3f}"
 
 

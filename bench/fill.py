@@ -15,14 +15,22 @@ from sqlalchemy import Engine
 
 from bench.support.synthetic import HOSTILE, Writer
 from opd.config.run import RunConfig, parse
-from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent
+from opd.types import EvaluationEvent, ModelsEvent, Rollout, RunStatus, Score, StepEvent
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.write.records import RunWriter
 
 STEPS = 20
 SLOT = "fill"
-ENDINGS = ("finished", "finished", "failed", "finished", "interrupted", "cancelled", "finished")
+ENDINGS: tuple[RunStatus, ...] = (
+    "finished",
+    "finished",
+    "failed",
+    "finished",
+    "interrupted",
+    "cancelled",
+    "finished",
+)
 
 
 def fill(engine: Engine, runs: int = 10, tokens: int = 1_000_000, long: Sequence[int] = ()) -> str:
@@ -136,7 +144,7 @@ def _evaluation(writer: Writer, step: int) -> EvaluationEvent:
     return EvaluationEvent(step, scores)
 
 
-def _finish(engine: Engine, run_id: str, attempt: int, status: str) -> None:
+def _finish(engine: Engine, run_id: str, attempt: int, status: RunStatus) -> None:
     errors = {
         "error_kind": "out of memory",
         "error_text": f"the processor's memory ran out at step 20 {HOSTILE[4]} {HOSTILE[0]}",

@@ -1,6 +1,6 @@
 """From the command to the first heatmap, and to the end of the run, in a real browser.
 
-    python bench/first_heatmap.py [--screenshots DIR]
+    python -m bench.first_heatmap [--screenshots DIR]
 
 Starts `opd demo` in a fresh data directory, opens the printed link in Chromium, waits until the
 run's page offers a rollout, opens it, and waits until its tokens are painted.
@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -57,19 +59,20 @@ def measure(page: Page, link: str, start: float, screenshots: Path | None) -> No
     def passed(what: str) -> None:
         print(f"{time.perf_counter() - start:6.1f} s  {what}", flush=True)
 
-    address, run_id = link.split("/run?")[0], re.search(r"id=([\w-]+)", link)[1]
+    address, query = link.split("/run?")
+    run_id = parse_qs(query)["id"][0]
     api = f"{address}/api/v1/runs/{run_id}"
     open_when_up(page, link, start)
     passed("the run's page is open")
-    rollout = wait(page, start, f"{api}/rollouts?limit=1", lambda r: r["total"])["items"][0]["id"]
+    stored = wait(page, start, f"{api}/rollouts?limit=1", lambda answer: answer["total"] > 0)
     passed("a rollout is stored")
-    page.goto(f"{address}/rollout?id={rollout}")
+    page.goto(f"{address}/rollout?id={stored['items'][0]['id']}")
     page.wait_for_selector("#token-view[data-ready='true']", timeout=60_000)
     passed("its heatmap is painted")
     if screenshots:
         page.screenshot(path=screenshots / "first_heatmap.png")
     page.goto(f"{address}/run?id={run_id}")
-    run = wait(page, start, api, lambda r: r["status"] not in ("queued", "running"))
+    run = wait(page, start, api, lambda answer: answer["status"] not in ("queued", "running"))
     passed(f"the run has {run['status']}: score {run['score_start']} -> {run['score']}")
     if screenshots:
         page.wait_for_timeout(3000)
@@ -87,9 +90,9 @@ def open_when_up(page: Page, link: str, start: float) -> None:
     page.goto(link)
 
 
-def wait(page: Page, start: float, url: str, done) -> dict:
+def wait(page: Page, start: float, url: str, done: Callable[[Any], bool]) -> dict[str, Any]:
     while time.perf_counter() - start < LIMIT:
-        answer = json.loads(page.request.get(url).text())
+        answer: dict[str, Any] = json.loads(page.request.get(url).text())
         if done(answer):
             return answer
         time.sleep(0.2)

@@ -28,7 +28,7 @@ from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import rollouts as stored_rollouts
 from storage.read import runs
-from tests.conftest import CHROMIUM, FLAGS, TOKEN, _serving
+from tests.conftest import CHROMIUM, FLAGS, TOKEN, serving
 
 LONG = (1_000, 10_000, 32_000)
 PAINT_LIMITS = {1_000: 150, 10_000: 250, 32_000: 500}  # ms, p95
@@ -120,7 +120,7 @@ def rollouts(browser: Browser, folder: Path, opens: int, table: Table) -> None:
     run_id = fill(engine, 10, 1_000_000, LONG)
     longest = stored_rollouts.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
     engine.dispose()
-    with _serving(folder) as site:
+    with serving(folder) as site:
         for _ in range(opens):
             with visitor(browser, site) as page:
                 open_rollouts(page, site, longest, table)
@@ -217,7 +217,7 @@ def many_runs(browser: Browser, folder: Path, opens: int, table: Table) -> None:
     for number in range(1000):
         jobs.create_run(engine, parse({"name": f"sweep {number}", "seed": number}))
     engine.dispose()
-    with _serving(folder) as site, visitor(browser, site) as page:
+    with serving(folder) as site, visitor(browser, site) as page:
         opened(page, f"{site}/", ".table.runs tbody tr")
         for _ in range(opens):
             ms = opened(page, f"{site}/", ".table.runs tbody tr")
@@ -227,7 +227,7 @@ def many_runs(browser: Browser, folder: Path, opens: int, table: Table) -> None:
 def training(browser: Browser, folder: Path, watched: bool, table: Table) -> None:
     """One run of the demo recipe, its page open or not; the seconds of its steps."""
     engine = open_database(folder)
-    with _serving(folder) as site:
+    with serving(folder) as site:
         command = [sys.executable, "-m", "app.cli.main", "train", "demo", "--json"]
         job = subprocess.Popen(
             [*command, "--data-dir", str(folder), "--set", "evaluation.every=100"],

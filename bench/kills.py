@@ -332,7 +332,7 @@ def job_of(broken: str, arguments: list[str]) -> int:
         checkpoint.restore = lambda source, *_: checkpoint.progress_of(source).step
     elif broken == "seeds":  # samples depend on what this process sampled before
         random_state = np.random.default_rng(0)
-        sample.uniforms = lambda _key, count: random_state.random(count)
+        sample.uniforms = lambda key, count: random_state.random(count)
     elif broken:
         raise ValueError(broken)
     return job.main(arguments)

@@ -31,9 +31,9 @@ from opd.models.forward import spans
 TOKENS, HIDDEN = 2048, 64
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says
 OBJECTIVES = {
-    "reverse_kl": ObjectiveConfig(name="reverse_kl"),
-    "forward_kl": ObjectiveConfig(name="forward_kl"),
-    "jsd": ObjectiveConfig(name="jsd", beta=0.5),
+    "reverse_kl": ObjectiveConfig.model_validate({"name": "reverse_kl"}),
+    "forward_kl": ObjectiveConfig.model_validate({"name": "forward_kl"}),
+    "jsd": ObjectiveConfig.model_validate({"name": "jsd", "beta": 0.5}),
 }
 
 
@@ -144,7 +144,7 @@ def in_pieces(load: Load, name: str) -> None:
             mask=ones[cut],
             teacher=teacher,
         )
-        (token_losses(inputs, config).loss.sum() / TOKENS).backward()
+        (token_losses(inputs, config).loss.sum() / TOKENS).backward()  # type: ignore[no-untyped-call]
 
 
 def naive(load: Load, name: str) -> None:
@@ -162,7 +162,7 @@ def naive(load: Load, name: str) -> None:
     else:
         mixture = torch.logsumexp(torch.stack([student, teacher]), dim=0) - torch.tensor(2.0).log()
         total = 0.5 * kl(teacher, mixture) + 0.5 * kl(student, mixture)
-    (total / TOKENS).backward()
+    (total / TOKENS).backward()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

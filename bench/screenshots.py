@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 CHROMIUM = os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium")
 SIZES = {1280: 800, 1920: 1080}
@@ -102,7 +102,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for width in map(int, chosen.widths.split(",")):
             for scheme in ("light", "dark"):
-                size = {"width": width, "height": SIZES[width]}
+                size = ViewportSize(width=width, height=SIZES[width])
                 context = browser.new_context(viewport=size, color_scheme=scheme)
                 page = context.new_page()
                 page.goto(chosen.link)

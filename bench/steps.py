@@ -16,7 +16,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,9 +183,10 @@ def head(model: torch.nn.Module) -> int:
 
 def shares(config: RunConfig) -> None:
     """Of the time of whole steps, nothing stored; the first one warms up."""
-    spent, totals = list[dict[str, float]](), list[float]()
+    spent, totals = list[Mapping[str, float]](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         events = Training(config.model_copy(update={"steps": 10_000}), Path(folder)).events()
+        assert isinstance(events, Generator)
         for _ in range(config.steps + 1):
             seconds, event = next_step(events)
             totals.append(seconds)
@@ -240,7 +241,7 @@ def own_shapes(config: object) -> float:
     times = (3, 1, 2, 1)
     flops = [2.0 * TOKENS * a * b * n for (a, b), n in zip(shapes, times, strict=True)]
     seconds = [f / product(TOKENS, a, b) for f, (a, b) in zip(flops, shapes, strict=True)]
-    return sum(flops) / sum(seconds)
+    return float(sum(flops) / sum(seconds))
 
 
 def product(n: int, inner: int, outer: int) -> float:

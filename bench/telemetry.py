@@ -1,4 +1,4 @@
-"""Tokens a second into the database and bytes a token: `python bench/telemetry.py`.
+"""Tokens a second into the database and bytes a token: `python -m bench.telemetry`.
 
 Everything is kept; ids come from a vocabulary of 151,936, few of them often, and ranks are mostly
 small, as in real records. "record" counts the packed arrays with their layout, "file" the database

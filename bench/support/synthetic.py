@@ -177,7 +177,8 @@ def _single(values: np.ndarray) -> np.ndarray:
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     top = logits.max(1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
+    normalised: np.ndarray = logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
+    return normalised
 
 
 def _top(choices: np.ndarray, own: np.ndarray, other: np.ndarray) -> TopK:
