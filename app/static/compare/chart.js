@@ -1,9 +1,9 @@
 // The two charts: a line a run, or a mean with its band a group of seeds.
 import { Chart } from "../lib/charts.js";
-import { AXES, labelOf } from "./controls.js";
 import { h } from "../lib/dom.js";
 import { isShare, number, percent, plain } from "../lib/format.js";
 import { isDark, onTheme } from "../lib/theme.js";
+import { AXES, labelOf } from "./controls.js";
 
 // Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
 const LIGHT = ["#d4570a", "#1f5c9e", "#5d6066", "#8a6d00", "#5b4b9a", "#2b7a6b"];

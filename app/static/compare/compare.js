@@ -1,13 +1,13 @@
 // Runs side by side: curves over what they cost, the price of a threshold, what differs.
 import { address, get, page } from "../lib/api.js";
-import { CompareCharts } from "./chart.js";
-import { Picker } from "./picker.js";
-import { Prompts } from "./prompts.js";
-import { differenceTable, reachTable, runTable } from "./tables.js";
-import { Controls, DEFAULTS, MOST } from "./controls.js";
 import { fill, h, link, poll } from "../lib/dom.js";
 import { empty, errorBox, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
+import { CompareCharts } from "./chart.js";
+import { Controls, DEFAULTS, MOST } from "./controls.js";
+import { Picker } from "./picker.js";
+import { Prompts } from "./prompts.js";
+import { differenceTable, reachTable, runTable } from "./tables.js";
 
 const LIVE = 2000; // ms
 

@@ -1,10 +1,10 @@
 // Prompts that all runs compared have, each with every run's newest rollout.
 import { get, page } from "../lib/api.js";
-import { letterOf, swatch } from "./chart.js";
 import { button, fill, h, link } from "../lib/dom.js";
 import { empty, failed, loading } from "../lib/faces.js";
 import { integer, nats, plain } from "../lib/format.js";
 import { glyphs } from "../rollout/text/glyphs.js";
+import { letterOf, swatch } from "./chart.js";
 
 const PAGE = 10;
 

@@ -1,9 +1,9 @@
 // The tables of a comparison: the runs, what a threshold costs them, what differs.
 import { page } from "../lib/api.js";
-import { labelOf } from "./controls.js";
-import { swatch } from "./chart.js";
 import { button, h, link } from "../lib/dom.js";
 import { bytes, duration, integer, number, percent, plain, short, withUnit } from "../lib/format.js";
+import { swatch } from "./chart.js";
+import { labelOf } from "./controls.js";
 
 const SHOWN = {
   step: (v) => (Number.isInteger(v) ? integer(v) : number(v, 4)),

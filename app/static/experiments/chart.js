@@ -1,11 +1,12 @@
 // The mean curve of every arm over what it cost, with a band over its seeds and the target.
-import { Chart } from "../lib/charts.js";
+
 import { lineOf, lookOf, threshold } from "../compare/chart.js";
 import { AXES } from "../compare/controls.js";
+import { Chart } from "../lib/charts.js";
 import { fill, h, select } from "../lib/dom.js";
-import { bare, figure, missing, nameOf } from "./figures.js";
 import { isShare, plain } from "../lib/format.js";
 import { isDark, onTheme } from "../lib/theme.js";
+import { bare, figure, missing, nameOf } from "./figures.js";
 
 const HEIGHT = 340;
 

@@ -1,14 +1,14 @@
 // One experiment: its question, its result, curves, tuning and runs, while it goes and after.
 import { get, page, query, send } from "../lib/api.js";
 import { fill, h, poll, toast } from "../lib/dom.js";
+import { errorBox, failed, loading } from "../lib/faces.js";
+import { plain } from "../lib/format.js";
+import { Part } from "../lib/refill.js";
 import { ExperimentChart } from "./chart.js";
 import { ExperimentHead, runsOf } from "./head.js";
 import { hasTuning, runTable, shownOfRuns, shownOfTuning, tuningTable } from "./runs.js";
 import { resultTable, shownInTable } from "./table.js";
 import { texts } from "./texts.js";
-import { errorBox, failed, loading } from "../lib/faces.js";
-import { plain } from "../lib/format.js";
-import { Part } from "../lib/refill.js";
 
 const LIVE = 3000; // ms
 const OPEN = ["queued", "running"];

@@ -1,11 +1,11 @@
 // Experiments: what can be run, and what was run or is running.
 import { get, newKey, page, query, send } from "../lib/api.js";
 import { button, fill, h, poll, toast } from "../lib/dom.js";
-import { offerTable } from "./offers.js";
-import { outcomeOf, pastTable } from "./past.js";
 import { empty, failed, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
 import { Part } from "../lib/refill.js";
+import { offerTable } from "./offers.js";
+import { outcomeOf, pastTable } from "./past.js";
 
 const PAGE = 20;
 const LIVE = 2000; // ms

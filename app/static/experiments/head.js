@@ -1,9 +1,9 @@
 // The head of an experiment's page: its question, state, progress, what can be done, the command.
 import { address, page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
-import { seeds } from "./figures.js";
 import { ago, date, duration, exact, integer, plain } from "../lib/format.js";
 import { Part } from "../lib/refill.js";
+import { seeds } from "./figures.js";
 
 const RESUMABLE = ["stopped", "cancelled", "failed"];
 

@@ -1,8 +1,8 @@
 // The experiments that can be run: the question, the arms, how long they take, and the buttons.
 import { h } from "../lib/dom.js";
+import { plain } from "../lib/format.js";
 import { minutes, nameOf, seeds } from "./figures.js";
 import { texts } from "./texts.js";
-import { plain } from "../lib/format.js";
 
 const COLUMNS = 3;
 

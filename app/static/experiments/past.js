@@ -1,8 +1,8 @@
 // The experiments that were run or are running, a line each.
 import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
-import { figure, missing, nameOf, ratio } from "./figures.js";
 import { ago, exact, integer, plain } from "../lib/format.js";
+import { figure, missing, nameOf, ratio } from "./figures.js";
 
 const HEADS = [
   ["Experiment"],

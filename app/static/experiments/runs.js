@@ -1,10 +1,11 @@
 // What was tried while tuning, and every run of an experiment, each with the way to it.
-import { page } from "../lib/api.js";
+
 import { lineOf } from "../compare/chart.js";
 import { MOST } from "../compare/controls.js";
+import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
-import { COSTS, assignments, figure, missing, nameOf, settings } from "./figures.js";
 import { integer } from "../lib/format.js";
+import { assignments, COSTS, figure, missing, nameOf, settings } from "./figures.js";
 
 export function shownOfTuning(found) {
   return found.arms.map((arm) => [arm.label, arm.choices, arm.chosen]);

@@ -1,8 +1,8 @@
 // The result of an experiment: a row an arm, and below it the ratios between arms.
 import { lineOf } from "../compare/chart.js";
-import { COSTS, bare, figure, figureBetween, missing, nameOf, ratio, seeds } from "./figures.js";
 import { h } from "../lib/dom.js";
 import { integer, plain } from "../lib/format.js";
+import { bare, COSTS, figure, figureBetween, missing, nameOf, ratio, seeds } from "./figures.js";
 
 /** Everything that the table shows, for telling whether it has changed: no step of a run is. */
 export function shownInTable(found) {

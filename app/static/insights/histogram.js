@@ -1,7 +1,7 @@
 // How the advantages are spread; each bar leads to its tokens.
 import { h, link } from "../lib/dom.js";
 import { integer, number, percent } from "../lib/format.js";
-import { Panel, asTable } from "./panel.js";
+import { asTable, Panel } from "./panel.js";
 
 const MEANS = {
   advantages: "As trained, in the objective’s unit. Above 0 the token was pushed up, below 0 down.",

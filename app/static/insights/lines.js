@@ -3,7 +3,7 @@ import { Chart } from "../lib/charts.js";
 import { h, link, select } from "../lib/dom.js";
 import { integer, percent, probability } from "../lib/format.js";
 import { visible } from "../rollout/text/glyphs.js";
-import { Panel, asTable } from "./panel.js";
+import { asTable, Panel } from "./panel.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
 const PLACES = [

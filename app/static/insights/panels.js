@@ -1,8 +1,8 @@
 // The panels of the run's aggregates, by column, in their order.
 import { Histogram } from "./histogram.js";
 import { Overlap, Stops } from "./lines.js";
-import { Quadrants } from "./quadrants.js";
 import { Positions } from "./positions.js";
+import { Quadrants } from "./quadrants.js";
 import { Classes, Correctness, Strings } from "./shares.js";
 
 export const COLUMNS = [

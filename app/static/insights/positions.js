@@ -2,7 +2,7 @@
 import { h, link } from "../lib/dom.js";
 import { integer, nats, number } from "../lib/format.js";
 import { CellGrid, scaleStrip } from "./grid.js";
-import { Panel, asTable, span } from "./panel.js";
+import { asTable, Panel, span } from "./panel.js";
 
 const LABELS = 8;
 

@@ -3,10 +3,10 @@ import { get } from "../lib/api.js";
 import { debounce, fill, h, link } from "../lib/dom.js";
 import { failed } from "../lib/faces.js";
 import { integer, nats, number, percent } from "../lib/format.js";
+import { asRequest, tokenRow } from "../rollouts/worst.js";
 import { CellGrid, scaleStrip } from "./grid.js";
 import { Panel, table } from "./panel.js";
 import { sparse } from "./positions.js";
-import { asRequest, tokenRow } from "../rollouts/worst.js";
 
 const LISTED = 6;
 const NAMES = [
@@ -51,17 +51,15 @@ export class Quadrants extends Panel {
   }
 
   table({ quadrants }) {
-    const rows = [...quadrants]
-      .reverse()
-      .map((q) => [
-        link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), {
-          "data-quadrant": `${q.unsure}-${q.disagree}`,
-        }),
-        integer(q.tokens),
-        percent(q.token_share, 1),
-        nats(q.kl_mean),
-        percent(q.kl_share, 1),
-      ]);
+    const rows = [...quadrants].reverse().map((q) => [
+      link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), {
+        "data-quadrant": `${q.unsure}-${q.disagree}`,
+      }),
+      integer(q.tokens),
+      percent(q.token_share, 1),
+      nats(q.kl_mean),
+      percent(q.kl_share, 1),
+    ]);
     return table(
       "Quadrants",
       [

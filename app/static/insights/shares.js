@@ -118,15 +118,13 @@ export class Correctness extends Panel {
   }
 
   list(title, what, items) {
-    const rows = items
-      .slice(0, 5)
-      .map((item) => [
-        link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), {
-          "data-rollout": item.id,
-        }),
-        integer(item.tokens),
-        nats(item.kl_mean),
-      ]);
+    const rows = items.slice(0, 5).map((item) => [
+      link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), {
+        "data-rollout": item.id,
+      }),
+      integer(item.tokens),
+      nats(item.kl_mean),
+    ]);
     return h(
       "div",
       { class: "insight-part" },

@@ -1,7 +1,7 @@
 // One field of a form: its label, control, help, and the problem beside it.
 import { h, select } from "../lib/dom.js";
-import { readValue, showValue } from "./fields.js";
 import { coach } from "../lib/format.js";
+import { readValue, showValue } from "./fields.js";
 
 const SUGGESTIONS = {
   "student.model": ["bundled/student"],

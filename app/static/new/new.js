@@ -1,11 +1,11 @@
 // Sets up a run: recipe, six fields, the rest under "More settings"; YAML and command beside them.
 import { get, newKey, page, send } from "../lib/api.js";
 import { button, copyButton, debounce, fill, h, select, toast } from "../lib/dom.js";
-import { Doctor } from "./doctor.js";
 import { failed, loading } from "../lib/faces.js";
+import { plain } from "../lib/format.js";
+import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, flatten, valueAt } from "./fields.js";
 import { control, setControl, showProblem } from "./form.js";
-import { plain } from "../lib/format.js";
 
 const GROUPS = [
   ["general", "General"],

@@ -4,10 +4,10 @@ import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "../lib
 import { button, fill, h, link, poll, select } from "../lib/dom.js";
 import { errorBox, failed, loading } from "../lib/faces.js";
 import { fixed, plain, sum } from "../lib/format.js";
-import { cellsOf } from "../rollout/text/glyphs.js";
 import { usePalette } from "../lib/palette.js";
 import { onTheme, recall } from "../lib/theme.js";
-import { Tinted, sentenceOf } from "../rollout/text/tinted.js";
+import { cellsOf } from "../rollout/text/glyphs.js";
+import { sentenceOf, Tinted } from "../rollout/text/tinted.js";
 
 const SPEAKERS = [
   ["both", "both, side by side"],

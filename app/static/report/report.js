@@ -3,9 +3,9 @@ import { query, reportData } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { errorBox } from "../lib/faces.js";
 import { exact, number, plain } from "../lib/format.js";
-import { runPage } from "./run.js";
-import { mount } from "../rollout/rollout.js";
 import { startTheme } from "../lib/theme.js";
+import { mount } from "../rollout/rollout.js";
+import { runPage } from "./run.js";
 
 startTheme();
 start();

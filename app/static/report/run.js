@@ -1,6 +1,5 @@
 // The first page of a run's report: what was trained, how it went, and its worst rollouts.
 import { page } from "../lib/api.js";
-import { Diagnosis } from "../run/diagnosis.js";
 import { h } from "../lib/dom.js";
 import {
   coach,
@@ -16,11 +15,12 @@ import {
   sum,
   withUnit,
 } from "../lib/format.js";
-import { glyphs } from "../rollout/text/glyphs.js";
-import { lineChart } from "./chart.js";
 import { verdict } from "../rollout/head.js";
-import { models } from "../runs/row.js";
+import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
+import { Diagnosis } from "../run/diagnosis.js";
+import { models } from "../runs/row.js";
+import { lineChart } from "./chart.js";
 
 export function runPage(data) {
   const worst = new WorstTokens(data.run.id);

@@ -1,30 +1,30 @@
 // One rollout, token by token: puts text, strip, profile, panel and keys together.
 import { query } from "../lib/api.js";
-import { Comparison } from "./panels/comparison.js";
-import { Detail } from "./panels/detail.js";
 import { debounce, fill, h, link, onFrame, toast } from "../lib/dom.js";
 import { failed } from "../lib/faces.js";
-import { Finder } from "./text/finder.js";
-import { RunWorst } from "./run_worst.js";
-import { showHelp } from "./help.js";
-import { LossLab } from "./panels/loss_lab.js";
-import { METRICS, metricOf, placesOf, reasonAgainst, toFetch, worstFirst } from "./text/metrics.js";
-import { Minimap } from "./text/minimap.js";
-import { Neighbours } from "./neighbours.js";
-import { addColumns, openRollout } from "./open.js";
-import { OverTime } from "./panels/over_time.js";
 import { usePalette } from "../lib/palette.js";
-import { Profile } from "./text/profile.js";
+import { onTheme, remember } from "../lib/theme.js";
 import { placeOf, stateOf, writeAddress } from "./address.js";
 import { RolloutHead } from "./head.js";
+import { showHelp } from "./help.js";
 import { listenKeys } from "./keys.js";
-import { paint } from "./text/scale.js";
-import { filtersOf } from "./siblings.js";
+import { Neighbours } from "./neighbours.js";
+import { addColumns, openRollout } from "./open.js";
+import { Comparison } from "./panels/comparison.js";
+import { Detail } from "./panels/detail.js";
+import { LossLab } from "./panels/loss_lab.js";
+import { OverTime } from "./panels/over_time.js";
 import { Side } from "./panels/side.js";
-import { onTheme, remember } from "../lib/theme.js";
-import { TokenText } from "./text/tokens.js";
-import { Toolbar, legend } from "./text/toolbar.js";
 import { WhatIf } from "./panels/what_if.js";
+import { RunWorst } from "./run_worst.js";
+import { filtersOf } from "./siblings.js";
+import { Finder } from "./text/finder.js";
+import { METRICS, metricOf, placesOf, reasonAgainst, toFetch, worstFirst } from "./text/metrics.js";
+import { Minimap } from "./text/minimap.js";
+import { Profile } from "./text/profile.js";
+import { paint } from "./text/scale.js";
+import { TokenText } from "./text/tokens.js";
+import { legend, Toolbar } from "./text/toolbar.js";
 
 const EXTRA = ["student_entropy", "teacher_entropy", "advantages"];
 

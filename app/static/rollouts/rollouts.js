@@ -5,7 +5,7 @@ import { empty, failed, loading } from "../lib/faces.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { verdict } from "../rollout/head.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
-import { WorstFilters, chip } from "./worst_filters.js";
+import { chip, WorstFilters } from "./worst_filters.js";
 
 const PAGE = 50;
 const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"]; // of rollouts and of their tokens

@@ -1,15 +1,16 @@
 // One run while it goes and after: state, charts, worst tokens, log.
+
+import { Insights } from "../insights/insights.js";
 import { get, send } from "../lib/api.js";
-import { Diagnosis } from "./diagnosis.js";
 import { fill, h, poll, toast } from "../lib/dom.js";
 import { errorBox, failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
-import { Insights } from "../insights/insights.js";
-import { LogTail } from "./log.js";
 import { Notify } from "../lib/notify.js";
-import { RunCharts } from "./charts.js";
-import { RunHead } from "./head.js";
 import { WorstTokens } from "../rollouts/worst.js";
+import { RunCharts } from "./charts.js";
+import { Diagnosis } from "./diagnosis.js";
+import { RunHead } from "./head.js";
+import { LogTail } from "./log.js";
 
 const LIVE = 1500; // ms
 const WORST_EVERY = 4; // ticks

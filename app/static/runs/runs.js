@@ -1,9 +1,10 @@
 // All runs: search, filter, live state, names, tags, notes, delete with undo.
+
+import { MOST } from "../compare/controls.js";
 import { address, get, newKey, page, send } from "../lib/api.js";
 import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom.js";
 import { empty, failed, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
-import { MOST } from "../compare/controls.js";
 import { Notify } from "../lib/notify.js";
 import { COLUMNS, runRow } from "./row.js";
 

@@ -1,7 +1,8 @@
 // What the tour tells with: figures of one run, a wrong rollout of its start, the same prompt later.
-import { alternativesAt, firstChoice } from "../rollout/panels/alternatives.js";
+
 import { get } from "../lib/api.js";
 import { openRollout } from "../rollout/open.js";
+import { alternativesAt, firstChoice } from "../rollout/panels/alternatives.js";
 
 const LOOKED_THROUGH = 8; // wrong rollouts whose prompts are looked up later in the run
 const OWN = ["eval", "probe", "train"];

@@ -13,8 +13,8 @@ import {
   short,
   withUnit,
 } from "../lib/format.js";
+import { classOf, LEVELS } from "../lib/palette.js";
 import { glyphs, word } from "../rollout/text/glyphs.js";
-import { LEVELS, classOf } from "../lib/palette.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
 

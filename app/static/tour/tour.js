@@ -5,9 +5,9 @@ import { button, fill, h, link, poll, toast } from "../lib/dom.js";
 import { empty, errorBox, failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
 import { usePalette } from "../lib/palette.js";
+import { onTheme } from "../lib/theme.js";
 import { isDemo, readStory } from "./data.js";
 import { STEPS } from "./steps.js";
-import { onTheme } from "../lib/theme.js";
 
 const LIVE = 2000; // ms
 

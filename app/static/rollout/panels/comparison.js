@@ -1,8 +1,8 @@
 // Two rollouts of one prompt: the difference token by token, and two texts where they part.
 import { button, fill, h } from "../../lib/dom.js";
 import { integer, plain } from "../../lib/format.js";
-import { reasonAgainst, toFetch, valuesOf } from "../text/metrics.js";
 import { addColumns, openRollout } from "../open.js";
+import { reasonAgainst, toFetch, valuesOf } from "../text/metrics.js";
 import { TokenText } from "../text/tokens.js";
 
 export class Comparison {

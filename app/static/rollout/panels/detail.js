@@ -1,9 +1,10 @@
 // The panel of one token: its figures, both models' alternatives, and one plain sentence.
-import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
+
 import { fill, h } from "../../lib/dom.js";
 import { fixed, integer, nats, percent, probability } from "../../lib/format.js";
 import { glyphs, word } from "../text/glyphs.js";
 import { placesOf } from "../text/metrics.js";
+import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
 
 const MOST_ROWS = 12;
 const MOST_QUOTED = 12; // characters of a token in the sentence, which has two lines

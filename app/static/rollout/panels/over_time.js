@@ -3,9 +3,9 @@ import { get, page } from "../../lib/api.js";
 import { button, debounce, fill, h, link } from "../../lib/dom.js";
 import { empty, failed, loading } from "../../lib/faces.js";
 import { fixed, integer, number, plain, sum } from "../../lib/format.js";
+import { addColumns, openRollout } from "../open.js";
 import { word } from "../text/glyphs.js";
 import { reasonAgainst, toFetch, unitOf, valuesOf } from "../text/metrics.js";
-import { addColumns, openRollout } from "../open.js";
 
 const MOST = 300; // rollouts of a list
 const FRAME = 900; // ms a step is shown while it plays

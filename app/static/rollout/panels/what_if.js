@@ -1,13 +1,14 @@
 // Another choice at a token, and how student or coach go on from there.
-import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
+
 import { get, page } from "../../lib/api.js";
 import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "../../lib/ask.js";
 import { button, fill, h, link, select } from "../../lib/dom.js";
 import { errorBox } from "../../lib/faces.js";
 import { fixed, integer, probability, sum } from "../../lib/format.js";
-import { visible } from "../text/glyphs.js";
 import { openRollout } from "../open.js";
-import { Tinted, sentenceOf } from "../text/tinted.js";
+import { visible } from "../text/glyphs.js";
+import { sentenceOf, Tinted } from "../text/tinted.js";
+import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
 
 const MOST_CHOICES = 12;
 const FETCH_AFTER = 60; // ms that the pointer rests on a token

@@ -1,6 +1,6 @@
 // The whole rollout as a strip beside the text: each line's highest value, the view marked.
 import { h, onFrame } from "../../lib/dom.js";
-import { LEVELS, colourOf } from "../../lib/palette.js";
+import { colourOf, LEVELS } from "../../lib/palette.js";
 import { LINE } from "./tokens.js";
 
 const WIDTH = 48;

@@ -1,8 +1,8 @@
 // A few tokens as running text, tinted by reverse KL; one tab stop, arrow keys move, pointing shows.
 import { h } from "../../lib/dom.js";
 import { fixed, probability } from "../../lib/format.js";
-import { word } from "./glyphs.js";
 import { classOf } from "../../lib/palette.js";
+import { word } from "./glyphs.js";
 import { GAMMA, levelOf } from "./scale.js";
 
 export class Tinted {

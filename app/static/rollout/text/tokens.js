@@ -1,7 +1,7 @@
 // The rollout as running text: lines of fixed height, of which only those in view are drawn.
 import { h, onFrame } from "../../lib/dom.js";
-import { layOut } from "./layout.js";
 import { classOf } from "../../lib/palette.js";
+import { layOut } from "./layout.js";
 import { THINKING, turnsOf } from "./turns.js";
 
 export const LINE = 24; // px, as .tv-line in tokens.css

@@ -1,8 +1,8 @@
 // The one row of controls above the token view, and the legend under it.
 import { button, debounce, fill, h, select } from "../../lib/dom.js";
 import { number } from "../../lib/format.js";
+import { colourOf, LEVELS, PALETTES } from "../../lib/palette.js";
 import { METRICS, reasonAgainst, unitOf } from "./metrics.js";
-import { LEVELS, PALETTES, colourOf } from "../../lib/palette.js";
 import { levelOf } from "./scale.js";
 
 export class Toolbar {

@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  ago,
+  duration,
+  fixed,
+  nats,
+  number,
+  percent,
+  plain,
+  probability,
+  short,
+} from "../../app/static/lib/format.js";
+
+const SECOND = 1000;
+
+test("numbers keep three digits, and what is absent is a dash", () => {
+  assert.deepEqual(
+    [0, 1.2345, 123.4, -0.5, null, Number.NaN].map((v) => number(v)),
+    ["0", "1.23", "123", "−0.500", "–", "–"],
+  );
+  assert.equal(number(Number.NEGATIVE_INFINITY), "−∞");
+  assert.equal(number(0.0001), "1.0e−4");
+});
+
+test("a value that is not 0 never reads as 0, nor a probability below 1 as 1", () => {
+  assert.equal(nats(0.0001), "<0.001");
+  assert.equal(nats(0), "0.000");
+  assert.deepEqual([0, 0.0001, 0.5, 0.9996, 0.998, 1].map(probability), [
+    "0.000",
+    "<0.001",
+    "0.50",
+    ">0.999",
+    "0.998",
+    "1.00",
+  ]);
+});
+
+test("a percentage has no negative zero", () => {
+  assert.equal(percent(-0.001), "0%");
+  assert.equal(percent(-0.5), "−50%");
+  assert.equal(fixed(-1.5, 1), "−1.5");
+});
+
+test("large numbers take a prefix", () => {
+  assert.deepEqual([9999, 12_345, 2_270_000, 999e9].map(short), ["9,999", "12.3k", "2.27M", "999G"]);
+});
+
+test("times are in the largest sensible unit", () => {
+  assert.deepEqual([0.25, 5, 59, 61, 7260, 200_000].map(duration), [
+    "250 ms",
+    "5.0 s",
+    "59 s",
+    "1 min 1 s",
+    "2 h 1 min",
+    "2 d 7 h",
+  ]);
+  const now = Date.UTC(2026, 0, 2);
+  assert.equal(ago(now / SECOND - 5, now), "just now");
+  assert.equal(ago("2026-01-01T23:00:00", now), "1 h ago"); // text without a zone is UTC
+});
+
+test("one line of a list shows what is invisible and is cut at its limit", () => {
+  assert.equal(plain("a\nb\u202e"), "a ⏎ b⟨202E⟩");
+  assert.equal(plain("abcdef", 3), "abc…");
+});
