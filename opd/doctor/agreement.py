@@ -6,6 +6,7 @@ import numpy as np
 
 from opd.doctor.findings import Finding
 from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
+from opd.grading.outcome import is_right
 
 # Nats a token. The same weights read the same tokens by the same code: only rounding may differ.
 ZERO_KL = 1e-4
@@ -128,7 +129,7 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
     yield Finding(
         "reward",
         "warning" if wanted and extreme else "info",
-        f"{sum(r > 0 for r in rewards)} of {len(rewards)} answers are right",
+        f"{sum(map(is_right, rewards))} of {len(rewards)} answers are right",
         (
             f"With {word} right, the rewards of a group are all alike, and groups of one reward "
             "teach nothing."

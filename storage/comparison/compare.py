@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from opd.errors import UserError
+from opd.grading.outcome import is_right
 from storage import schema
 from storage.comparison import curves
 from storage.comparison.curves import AXES, Axis, Band, Curve, Direction
@@ -154,7 +155,9 @@ def _newest(connection: Connection, prompts: Sequence[str]) -> list[dict[str, An
         .subquery()
     )
     rows = connection.execute(select(ranked).where(ranked.c.place == 1)).mappings()
-    return [{name: row[name] for name in _ROLLOUT} for row in rows]
+    return [
+        {**{name: row[name] for name in _ROLLOUT}, "right": is_right(row["reward"])} for row in rows
+    ]
 
 
 @dataclass(frozen=True)

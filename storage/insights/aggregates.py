@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opd.grading.outcome import is_right
 from storage.insights.selection import Selection
 from storage.insights.token_classes import CLASSES, codes_of
-from storage.read.rollouts import CUT, RIGHT
+from storage.read.rollouts import CUT
 from storage.vocabulary import text_of
 
 MAX_STEP_BINS = 40
@@ -23,6 +24,7 @@ TOP_ROLLOUTS = 10
 GRID = 24  # bins a side of the entropy–KL grid
 HISTOGRAM = 41
 TOP_SHARE = 0.01
+GRADES = {True: "right", False: "wrong", None: "ungraded"}
 Array = NDArray[Any]
 
 
@@ -158,10 +160,10 @@ def correctness(chosen: Selection) -> dict[str, Any]:
     owner = chosen.owner[chosen.counts]
     tokens, total = _sums(owner, chosen.heat[chosen.counts], number)
     mean = _means(total, tokens)
-    grade = np.array([_grade(row["reward"]) for row in chosen.rollouts], dtype=object)
+    grade = np.array([GRADES[is_right(row["reward"])] for row in chosen.rollouts], dtype=object)
     whole = (int(tokens.sum()), float(total.sum()))
     groups = []
-    for name in ("right", "wrong", "ungraded"):
+    for name in GRADES.values():
         inside = grade == name
         shares = _shares(tokens[inside].sum(), total[inside].sum(), whole)
         groups.append({"grade": name, "rollouts": int(inside.sum()), **shares})
@@ -182,14 +184,11 @@ def _listed(row: dict[str, Any], mean: float, tokens: int) -> dict[str, Any]:
     answer = None if row["answer"] is None else row["answer"][:CUT]
     return {
         **{name: row[name] for name in names},
+        "right": is_right(row["reward"]),
         "answer": answer,
         "tokens": int(tokens),
         "kl_mean": float(mean),
     }
-
-
-def _grade(reward: float | None) -> str:
-    return "ungraded" if reward is None else "right" if reward > RIGHT else "wrong"
 
 
 def _step_bins(steps: Array) -> list[list[int]]:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from opd.errors import UserError
+from opd.grading.outcome import is_right
 from storage import packing
 from storage.engine import read
 from storage.insights.selection import Selection, Where, selection
 from storage.insights.token_classes import CLASSES, codes_of
 from storage.lookups import page_limit, page_offset, run_fingerprint, run_row
-from storage.read.rollouts import RIGHT, outcome
+from storage.read.rollouts import outcome
 from storage.schema import hot_token, rollout, token_record
 from storage.vocabulary import Texts, read_texts, text_of
 from storage.write.rows import finite
@@ -126,9 +127,7 @@ def _between(values: Array, low: Any, high: Any, *, inclusive: bool) -> NDArray[
 def _fits(row: Mapping[str, Any], asked: TokenFilter) -> bool:
     if asked.finish_reason is not None and row["finish_reason"] != asked.finish_reason:
         return False
-    if asked.correct is None:
-        return True
-    return row["reward"] is not None and (row["reward"] > RIGHT) == asked.correct
+    return asked.correct is None or is_right(row["reward"]) == asked.correct
 
 
 def _wanted_ids(chosen: Selection, asked: TokenFilter) -> NDArray[np.bool_]:
@@ -150,8 +149,8 @@ def _from_index(
     joined = hot_token.join(rollout, rollout.c.id == hot_token.c.rollout_id)
     order = (hot_token.c.heat.desc(), hot_token.c.rollout_id, hot_token.c.position)
     query = (
-        select(hot_token, rollout.c.group, rollout.c.texts, token_record.c.version)
-        .add_columns(token_record.c.layout, token_record.c.completion_ids)
+        select(hot_token, rollout.c.group, rollout.c.reward, rollout.c.texts)
+        .add_columns(token_record.c.version, token_record.c.layout, token_record.c.completion_ids)
         .select_from(joined)
         .join(token_record, token_record.c.rollout_id == hot_token.c.rollout_id)
         .where(*where)
@@ -210,7 +209,7 @@ def _rows(connection: Connection, chosen: Selection, tokens: Array) -> list[dict
         values = {name: finite(array[token]) for name, array in chosen.columns.items()}
         rows.append(
             {
-                **{name: about[name] for name in ("step", "kind", "group")},
+                **{name: about[name] for name in ("step", "kind", "group", "reward")},
                 **{name: record.get(name) for name in ("version", "layout", "completion_ids")},
                 "texts": record.get("texts"),
                 "rollout_id": about["id"],
@@ -281,6 +280,7 @@ class _Window:
         numbers = ("reverse_kl", "student_logprob", "teacher_logprob", "wanted_logprob")
         return {
             **{name: row[name] for name in (*names, *numbers, "wanted_id")},
+            "right": is_right(row["reward"]),
             "text": self._joined(texts, before, before + 1),
             "before": self._joined(texts, 0, before),
             "after": self._joined(texts, before + 1, len(self.ids)),

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, case, func, literal, select
 
+from opd.grading.outcome import is_right
 from storage.engine import read
 from storage.lookups import page_limit, rollout_row, shown
 from storage.packing import COLUMNS
@@ -86,7 +87,14 @@ def _page(
         .order_by(*order, rollout.c.id)
         .limit(limit)
     ).mappings()
-    items = [{**row, "same_completion": bool(row["same_completion"])} for row in rows]
+    items = [
+        {
+            **row,
+            "right": is_right(row["reward"]),
+            "same_completion": bool(row["same_completion"]),
+        }
+        for row in rows
+    ]
     if len(items) < limit:
         return {"items": items, "total": len(items)}
     total = connection.scalar(select(func.count()).select_from(joined).where(*where))

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
 
 from opd.errors import UserError
+from opd.grading.outcome import RIGHT_ABOVE, is_right
 from storage import packing
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, rollout_row, run_row
@@ -14,7 +15,6 @@ from storage.schema import rollout as table
 
 CUT = 400  # characters of a text in a list
 CHECKED_BYTES = 16 * 2**20  # a page checks its records up to here; beyond it, opening one does
-RIGHT = 0.5  # a reward above it counts as right
 SORTABLE = (
     *("kl_sum", "kl_mean", "kl_max", "log_ratio_sum"),
     *("tokens", "reward", "step"),
@@ -82,7 +82,7 @@ def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnEleme
     if finish_reason is not None:
         found.append(table.c.finish_reason == finish_reason)
     if correct is not None:
-        found.append(table.c.reward > RIGHT if correct else table.c.reward <= RIGHT)
+        found.append(table.c.reward > RIGHT_ABOVE if correct else table.c.reward <= RIGHT_ABOVE)
     return found
 
 
@@ -117,6 +117,7 @@ def rollouts(
     items = [
         {
             **{name: row[name] for name in _FIELDS},
+            "right": is_right(row["reward"]),
             "prompt": row["text"][:CUT],
             "completion": row["completion"][:CUT],
             "damaged": damaged[row["id"]],
@@ -141,6 +142,7 @@ def rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
     columns = _column_names(arrays)
     return {
         **{name: row[name] for name in _FIELDS},
+        "right": is_right(row["reward"]),
         **{name: row[name] for name in ("prompt", "completion", "answer", "run_name")},
         "prompt_tokens": len(row["prompt_ids"]) // packing.PROMPT_ID_BYTES,
         "objective": row["run_config"]["objective"]["name"],

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, delete, select, update
 
 from opd.errors import UserError
+from opd.grading.outcome import is_right
 from opd.types import Rollout
 from storage import schema
 from storage.engine import begin, read
@@ -120,7 +121,12 @@ def branches(engine: Engine, rollout_id: str) -> dict[str, Any]:
             )
         ).mappings()
         items = [
-            {**row, "completion": row["completion"][:CUT], "position": place[1]}
+            {
+                **row,
+                "right": is_right(row["reward"]),
+                "completion": row["completion"][:CUT],
+                "position": place[1],
+            }
             for row in rows
             if (place := parent_of(row["id"])) and place[0] == rollout_id
         ]

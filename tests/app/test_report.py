@@ -89,6 +89,7 @@ def test_a_run_report_holds_its_worst_rollouts_with_their_stored_numbers(engine:
     sums = [r["kl_sum"] for r in data["rollouts"]]
     assert sums == sorted(sums, reverse=True)
     assert (data["total"], data["run"]["id"], data["made"]["version"]) == (24, run_id, "1.2.3")
+    assert [r["right"] for r in data["rollouts"]] == [r["reward"] > 0.5 for r in data["rollouts"]]
     assert data["steps"]["reverse_kl"] == [0.5]
     assert data["evaluations"][0]["value"] == 0.5
     for one in data["rollouts"]:

@@ -2,7 +2,7 @@
 import { get, page } from "../lib/api.js";
 import { button, fill, h, link } from "../lib/dom.js";
 import { empty, failed, loading } from "../lib/faces.js";
-import { integer, nats, plain } from "../lib/format.js";
+import { integer, nats, plain, verdict } from "../lib/format.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { letterOf, swatch } from "./chart.js";
 
@@ -90,7 +90,7 @@ export class Prompts {
       const own = item.rollouts[run];
       if (!own) return h("td", { class: "muted", text: "–" });
       const told = [
-        own.reward === null ? "" : own.reward > 0.5 ? "right" : "wrong",
+        verdict(own),
         own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`,
         `step ${integer(own.step)}`,
       ];

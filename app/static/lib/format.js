@@ -49,6 +49,13 @@ export function isShare(metric) {
   return /^score$|pass@|finished|same_top|reward/.test(metric);
 }
 
+/** "right" or "wrong", or the reward where it says more than these; "" of an ungraded rollout. */
+export function verdict({ right, reward }) {
+  if (right === null || right === undefined) return "";
+  if (reward !== Number(right)) return `reward ${number(reward)}`;
+  return right ? "right" : "wrong";
+}
+
 export function integer(value) {
   if (value === null || value === undefined) return NONE;
   return Math.round(value).toLocaleString("en-US");

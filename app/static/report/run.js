@@ -15,7 +15,7 @@ import {
   sum,
   withUnit,
 } from "../lib/format.js";
-import { verdict } from "../rollout/head.js";
+import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
 import { Diagnosis } from "../run/diagnosis.js";
@@ -144,7 +144,7 @@ function row(item, at) {
     h("td", { class: "r", text: sum(item.kl_sum) }),
     h("td", { class: "r", text: fixed(item.kl_max, 2) }),
     h("td", { class: "r", text: integer(item.tokens) }),
-    h("td", {}, verdict(item.reward)),
+    h("td", {}, verdictTag(item)),
     h("td", { class: "clip wide" }, h("a", { class: "text-link mono", href, text })),
   );
 }

@@ -1,7 +1,7 @@
 // The line above the token view: where this rollout belongs, its sums, and its neighbours.
 import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
-import { integer, nats, number, plain, sum } from "../lib/format.js";
+import { integer, nats, plain, sum, verdict } from "../lib/format.js";
 
 const SORTS = {
   kl_sum: "KL sum",
@@ -52,7 +52,7 @@ export class RolloutHead {
     const total = meta.kl_sum ?? null;
     fill(
       this.facts,
-      verdict(meta.reward),
+      verdictTag(meta),
       meta.finish_reason &&
         h("span", {
           class: meta.finish_reason === "length" ? "tag warn" : "tag",
@@ -97,9 +97,7 @@ function fact(name, value, kind = "fact") {
   );
 }
 
-export function verdict(reward) {
-  if (reward === null || reward === undefined) return null;
-  if (reward === 1) return h("span", { class: "tag good", text: "right" });
-  if (reward === 0) return h("span", { class: "tag bad", text: "wrong" });
-  return h("span", { class: "tag", text: `reward ${number(reward)}` });
+export function verdictTag(rollout) {
+  const text = verdict(rollout);
+  return text ? h("span", { class: `tag ${{ right: "good", wrong: "bad" }[text] ?? ""}`, text }) : null;
 }

@@ -3,7 +3,7 @@ import { get, page } from "../lib/api.js";
 import { button, debounce, fill, h, link, select } from "../lib/dom.js";
 import { empty, failed, loading } from "../lib/faces.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
-import { verdict } from "../rollout/head.js";
+import { verdictTag } from "../rollout/head.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
 import { chip, WorstFilters } from "./worst_filters.js";
 
@@ -322,7 +322,7 @@ class RolloutsPage {
       h("td", { class: "r", text: item.step }),
       h("td", { class: "muted", text: item.kind }),
       h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
-      h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdict(item.reward)),
+      h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdictTag(item)),
       h("td", {
         class: item.finish_reason === "length" ? "bad-text" : "muted",
         text: item.finish_reason === "length" ? "cut off" : "stopped",

@@ -51,7 +51,7 @@ async function findPair(run) {
     const found = await get(`rollouts/${wrong.id}/related`);
     const later = found.items.filter(
       (item) =>
-        item.reward > 0.5 && item.step > wrong.step && OWN.includes(item.kind) && item.author === "student",
+        item.right && item.step > wrong.step && OWN.includes(item.kind) && item.author === "student",
     );
     const after = later.sort((a, b) => b.step - a.step || (a.id < b.id ? -1 : 1))[0];
     if (after) return { wrong, after };

@@ -11,6 +11,7 @@ import {
   plain,
   probability,
   short,
+  verdict,
   withUnit,
 } from "../lib/format.js";
 import { classOf, LEVELS } from "../lib/palette.js";
@@ -243,15 +244,11 @@ function side(title, rollout, tokens) {
       "header",
       {},
       h("h2", { text: `${title}, step ${integer(rollout.step)}` }),
-      h("span", { class: `tag ${rollout.reward > 0.5 ? "good" : "bad"}`, text: verdict(rollout) }),
+      h("span", { class: `tag ${rollout.right ? "good" : "bad"}`, text: verdict(rollout) }),
     ),
     completion(tokens, { tinted: true }),
     h("p", { class: "muted tour-sum", text: `KL ${number(rollout.kl_mean)} nats a token` }),
   );
-}
-
-function verdict(rollout) {
-  return rollout.reward > 0.5 ? "right" : "wrong";
 }
 
 /** The completion's tokens, tinted by their reverse KL: the square root, so that mild ones show. */

@@ -2,7 +2,7 @@
 import { get, page } from "../../lib/api.js";
 import { button, debounce, fill, h, link } from "../../lib/dom.js";
 import { empty, failed, loading } from "../../lib/faces.js";
-import { fixed, integer, number, plain, sum } from "../../lib/format.js";
+import { fixed, integer, plain, sum, verdict } from "../../lib/format.js";
 import { addColumns, openRollout } from "../open.js";
 import { word } from "../text/glyphs.js";
 import { reasonAgainst, toFetch, unitOf, valuesOf } from "../text/metrics.js";
@@ -240,7 +240,7 @@ export class OverTime {
       h("td", { class: "r" }, open(integer(item.step), `step ${item.step}, sample ${item.sample}`)),
       h("td", { text: kind }),
       value(fixed(item.kl_mean)),
-      h("td", { text: right(item.reward) }),
+      h("td", { text: verdict(item) || "–" }),
       same,
     );
   }
@@ -336,11 +336,6 @@ function table(heads, rows, label) {
 
 function value(text) {
   return h("td", { class: "r num", text });
-}
-
-function right(reward) {
-  if (reward === null || reward === undefined) return "–";
-  return reward === 1 ? "right" : reward === 0 ? "wrong" : number(reward);
 }
 
 function short(text) {

@@ -4,7 +4,7 @@ import { get, page } from "../../lib/api.js";
 import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "../../lib/ask.js";
 import { button, fill, h, link, select } from "../../lib/dom.js";
 import { errorBox } from "../../lib/faces.js";
-import { fixed, integer, probability, sum } from "../../lib/format.js";
+import { fixed, integer, probability, sum, verdict } from "../../lib/format.js";
 import { openRollout } from "../open.js";
 import { visible } from "../text/glyphs.js";
 import { sentenceOf, Tinted } from "../text/tinted.js";
@@ -338,7 +338,7 @@ export class WhatIf {
       { class: "muted wi-original" },
       "As written, from here on: KL ",
       h("span", { class: "num", text: `${sum(total)} nats, ${fixed(total / rest.length)} a token` }),
-      rewardOf(this.rollout.meta),
+      outcome(this.rollout.meta),
     );
   }
 
@@ -423,13 +423,13 @@ function figures(meta, first) {
     "p",
     { class: "muted num wi-figures" },
     `${end}, KL ${sum(meta.kl_sum)} nats, ${fixed(meta.kl_mean)} a token${after}, step ${meta.step}`,
-    rewardOf(meta),
+    outcome(meta),
   );
 }
 
-function rewardOf(meta) {
-  if (meta.reward === null || meta.reward === undefined) return null;
-  return `, ${meta.reward > 0.5 ? "right" : "wrong"}`;
+function outcome(meta) {
+  const text = verdict(meta);
+  return text ? `, ${text}` : null;
 }
 
 function table(items) {
@@ -441,7 +441,7 @@ function table(items) {
       h("td", { text: WORDS[b.author] ?? b.author }),
       h("td", { class: "r num", text: b.step }),
       h("td", { class: "r num", text: sum(b.kl_sum) }),
-      h("td", { text: b.reward === null ? "–" : b.reward > 0.5 ? "right" : "wrong" }),
+      h("td", { text: verdict(b) || "–" }),
       h(
         "td",
         {},
