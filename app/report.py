@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from app.api.http.payload import encode
 from app.scripts import STATIC, renamed, sources, style_sheets
 from opd.config.run import parse, to_yaml
-from opd.errors import ConfigError, UserError
+from opd.errors import ConfigError, ErrorKind, UserError
 from storage.diagnosis import diagnose
 from storage.insights import hot_tokens
 from storage.read import reports, runs, tokens
@@ -91,7 +91,7 @@ def modules(entry: str = ENTRY) -> dict[str, str]:
 def _one(engine: Engine, rollout_id: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     meta = stored_rollouts.rollout(engine, rollout_id)
     if meta["damaged"]:
-        raise UserError(meta["damage"], where=rollout_id, kind="damaged record")
+        raise UserError(meta["damage"], where=rollout_id, kind=ErrorKind.DAMAGED_RECORD)
     return [meta], _blocks(engine, rollout_id)
 
 

@@ -1,10 +1,151 @@
-"""What a user can mend, as exceptions."""
+"""What can go wrong, by name, and what a user can fix, as exceptions."""
+
+from enum import StrEnum
+
+RESUME = "Resume the run: it continues from its last checkpoint."
+
+
+class ErrorKind(StrEnum):
+    """A kind of error with what follows from it: the one table of all of them.
+
+    Values are stored and sent; stored strings of other versions are shown as they are.
+
+    hint: what to do about it. by_input: whether the user's own input is the cause.
+    status: of a REST reply. exit_code: of a command.
+    """
+
+    hint: str
+    by_input: bool
+    status: int
+
+    def __new__(
+        cls, value: str, hint: str, status: int = 422, by_input: bool = True
+    ) -> "ErrorKind":
+        kind = str.__new__(cls, value)
+        kind._value_ = value
+        kind.hint, kind.status, kind.by_input = hint, status, by_input
+        return kind
+
+    @property
+    def exit_code(self) -> int:
+        return 2 if self.by_input else 1
+
+    BAD_INPUT = "bad input", "Correct the field named above."
+    BAD_CONFIGURATION = "bad configuration", "Correct the field named above."
+    BAD_DATA = (
+        "bad data",
+        "Fix the line, column or field named above; each line of a file is one JSON object.",
+    )
+    MISSING_DATA = (
+        "missing data",
+        "Give a file that exists, or a data set that this machine can reach.",
+    )
+    REFUSED_DATA = "refused data", "Use data without code of its own: JSON lines or Parquet."
+    MISSING_MODEL = (
+        "missing model",
+        "Give a folder with config.json and safetensors weights, a hub id, bundled/student, "
+        "bundled/teacher, or a run that has a checkpoint (run-…, run-…@STEP).",
+    )
+    REFUSED_MODEL = (
+        "refused model",
+        "Use a model that transformers knows without code of its own, saved with save_pretrained.",
+    )
+    MISSING_EXTRA = (
+        "missing extra",
+        "Install the extra named above where the jobs run; then resume the run.",
+    )
+    NO_TEACHER = (
+        "no teacher",
+        "Let the student continue, or choose a run whose teacher is a separate model.",
+    )
+    TOKENIZER_MISMATCH = (
+        "tokenizer mismatch",
+        "Use a teacher of the student's family: both must share the same token ids.",
+    )
+    TEACHER_SERVER = (
+        "teacher server",
+        "Check that the teacher's server is running, answers at teacher.url and serves "
+        "teacher.model; then resume the run.",
+    )
+    GRADER_FAILED = (
+        "grader failed",
+        "Correct the grader's settings (prompts.grader and those beside it), or remove the row; "
+        "then resume the run.",
+    )
+    NOT_FOUND = "not found", "List the runs with opd runs.", 404
+    RUNNING = "running", "Cancel the run first.", 409
+    NOT_RUNNING = "not running", "Resume the run, or start another.", 409
+    NOT_RESUMABLE = (
+        "not resumable",
+        "Only an interrupted, failed or cancelled run can be resumed.",
+        409,
+    )
+    DAMAGED_RECORD = (
+        "damaged record",
+        "The rest of the run can be read; this rollout cannot be restored.",
+        409,
+    )
+    BUSY = "busy", "Wait until the earlier requests have finished.", 429
+    CANCELLED = "cancelled", "Send the request again."
+    NOT_OUR_DATABASE = (
+        "not our database",
+        "Give another data directory (--data-dir) or database (--database-url).",
+    )
+    NEWER_SCHEMA = "newer schema", "Update OPD Studio to the version that wrote the database."
+
+    # Not the user's fault
+    KILLED = "killed", RESUME, 500, False
+    TERMINATED = "terminated", RESUME, 500, False
+    INTERRUPTED = "interrupted", RESUME, 500, False
+    HUNG = "hung", RESUME, 500, False
+    OUT_OF_MEMORY = (
+        "out of memory",
+        "Lower optimizer.micro_batch_tokens or sampling.batch_size, shorten "
+        "sampling.max_new_tokens, train an adapter (student.lora), or use smaller models.",
+        500,
+        False,
+    )
+    DISK_FULL = (
+        "disk full",
+        "Free space on the disk that holds the data directory, or keep less "
+        "(records.budget_mb, records.top_k, checkpoints.keep); then resume the run.",
+        507,
+        False,
+    )
+    NAN_LOSS = (
+        "nan loss",
+        "Lower optimizer.learning_rate or optimizer.max_grad_norm, add optimizer.warmup_steps, "
+        "and resume from the last checkpoint.",
+        500,
+        False,
+    )
+    DAMAGED_CHECKPOINT = (
+        "damaged checkpoint",
+        "Resume the run: it continues from the checkpoint before, or starts again.",
+        422,
+        False,
+    )
+    LEASE_LOST = "lease lost", "Nothing to do: another process has taken over this run.", 409, False
+    LOCKED = (
+        "locked",
+        "Stop the other program that holds the database; then resume the run.",
+        503,
+        False,
+    )
+    ERROR = (
+        "error",
+        "The log holds the traceback; the run can be resumed from its last checkpoint.",
+        500,
+        False,
+    )
 
 
 class UserError(Exception):
-    """Something a user can mend: `where` names the field or file, the text says what to do."""
+    """Something a user can fix: `where` names the field or file, the text says what to do."""
 
-    def __init__(self, message: str, *, where: str = "", kind: str = "bad input") -> None:
+    def __init__(
+        self, message: str, *, where: str = "", kind: ErrorKind = ErrorKind.BAD_INPUT
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
@@ -22,4 +163,4 @@ class ConfigError(UserError):
         text = "; ".join(
             f"{p['field']}: {p['message']}" if p["field"] else p["message"] for p in problems
         )
-        super().__init__(text, kind="bad configuration")
+        super().__init__(text, kind=ErrorKind.BAD_CONFIGURATION)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage import migrate
 
 try:
@@ -38,7 +38,9 @@ class DiskFullError(UserError):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            "the disk is full: free some space, then resume the run", where=where, kind="disk full"
+            "the disk is full: free some space, then resume the run",
+            where=where,
+            kind=ErrorKind.DISK_FULL,
         )
 
 
@@ -154,7 +156,9 @@ def _use_wal(engine: Engine) -> None:
     while not _try_wal(engine):
         # Changing the mode needs the file for itself and does not wait for it.
         if time.monotonic() > deadline:
-            raise UserError("is locked by another program", where=where(engine), kind="locked")
+            raise UserError(
+                "is locked by another program", where=where(engine), kind=ErrorKind.LOCKED
+            )
         time.sleep(0.02)
 
 

@@ -4,14 +4,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage.schema import prompt, rollout, run
 
 MAX_LIMIT = 10_000
 
 
 def not_found(name: str) -> UserError:
-    return UserError("no such run or rollout", where=name, kind="not found")
+    return UserError("no such run or rollout", where=name, kind=ErrorKind.NOT_FOUND)
 
 
 def shown() -> list[ColumnElement[bool]]:

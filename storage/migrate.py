@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 FOLDER = Path(__file__).parent / "migrations"
 _one_at_a_time = threading.Lock()  # alembic's `op` is one object for the whole process
@@ -44,14 +44,14 @@ def _check(connection: Connection, scripts: ScriptDirectory) -> bool:
         raise UserError(
             "holds tables of another program; choose another data directory",
             where=_name(connection),
-            kind="not our database",
+            kind=ErrorKind.NOT_OUR_DATABASE,
         )
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise UserError(
             f"has schema {found}, and this version of OPD Studio knows schemas up to {head}: "
             "use the newer version that wrote it, or another data directory. Nothing was changed",
             where=_name(connection),
-            kind="newer schema",
+            kind=ErrorKind.NEWER_SCHEMA,
         )
     return found == head
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import TokenRecord, TopK
 
 VERSION = 1
@@ -49,7 +49,7 @@ class DamagedRecord(UserError):
         super().__init__(
             f"the token record is damaged ({column}: {why})",
             where=rollout_id,
-            kind="damaged record",
+            kind=ErrorKind.DAMAGED_RECORD,
         )
         self.rollout_id = rollout_id
         self.column = column

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.api.http.inputs import Body, Database, Limit, Offset, Text
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Experiment, experiments, merged
 from storage.comparison import experiment_results
 from storage.queue import experiments as store
@@ -57,7 +57,7 @@ def start_experiment(engine: Database, body: StartExperiment) -> Response:
     known = definitions()
     if body.name not in known:
         message = f"no such experiment: {body.name}; there are {', '.join(known) or 'none'}"
-        raise UserError(message, where="name", kind="not found")
+        raise UserError(message, where="name", kind=ErrorKind.NOT_FOUND)
     started = store.create_experiment(
         engine,
         known[body.name],

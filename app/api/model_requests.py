@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.api.http.inputs import AskId, Body, Database, RolloutId, RolloutName, RunName, Text
 from app.api.http.replies import Json
 from opd.config.recipes import recipe
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage.queue import model_state, requests
 from storage.read import rollouts, runs
 from storage.write import branches
@@ -134,7 +134,7 @@ def get_question(engine: Database, ask_id: AskId) -> Response:
 @router.delete("/questions/{ask_id}")
 def cancel_question(engine: Database, ask_id: AskId) -> Response:
     """Ends a question that nobody waits for any more; one that has ended stays as it is."""
-    requests.fail(engine, ask_id, "stopped by whoever asked", kind="cancelled")
+    requests.fail(engine, ask_id, "stopped by whoever asked", kind=ErrorKind.CANCELLED)
     return Json(requests.question_of(engine, ask_id))
 
 

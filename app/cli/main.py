@@ -18,10 +18,11 @@ from app.cli import (
 )
 from app.cli.data_dir import placed
 from app.cli.output import plain, say
+from app.worker.errors import describe, redact
+from opd.errors import ErrorKind, UserError
 
 # The parents of all errors of usage, whichever package typer takes them from.
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
-NOT_BY_INPUT = ("disk full", "lease lost")
 
 
 class Commands(typer.Typer):
@@ -41,8 +42,7 @@ class Commands(typer.Typer):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except _expected() as error:
-            by_input = getattr(error, "kind", "") not in NOT_BY_INPUT
-            _leave(_message(error), 2 if by_input else 1)
+            _leave(_message(error), _kind(error).exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -61,20 +61,22 @@ def _expected() -> tuple[type[BaseException], ...]:
     """Errors with a cause outside the program; evaluated only when one is on its way."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from opd.errors import UserError
-
     torch = sys.modules.get("torch")
     memory = (torch.OutOfMemoryError,) if torch is not None else ()
     return UserError, OSError, MemoryError, SQLAlchemyError, *memory
 
 
-def _message(error: BaseException) -> str:
-    from app.worker.errors import redact
+def _kind(error: BaseException) -> ErrorKind:
+    if isinstance(error, (UserError, MemoryError)):
+        return describe(error).kind
+    return ErrorKind.BAD_INPUT  # of files and databases that the user named
 
+
+def _message(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'system'}: {error.strerror or error}"
     if isinstance(error, MemoryError):
-        return "out of memory"
+        return str(ErrorKind.OUT_OF_MEMORY)
     original = getattr(error, "orig", None)
     return redact(_one_line(f"database: {original}" if original is not None else str(error)))
 

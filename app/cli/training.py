@@ -103,13 +103,14 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
     if outcome.status is None:
         say(f"{run_id} was taken over by another process")
     if failure is not None:
-        advice = "" if failure.by_input else failure.hint  # such a text says itself what to do
+        # Of bad input the text itself says what to do.
+        advice = "" if failure.kind.by_input else failure.kind.hint
         parts = (failure.text.rstrip("."), advice)
         say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
     if outcome.status == "interrupted":
         say(f"to go on: opd resume {run_id}")
-    if failure is not None and failure.by_input:
-        return 2
+    if failure is not None and outcome.status == "failed":
+        return failure.kind.exit_code
     return EXIT_CODES[outcome.status]
 
 

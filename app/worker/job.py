@@ -30,7 +30,7 @@ from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
 from app.worker.signals import listening
 from opd.config.run import RunConfig, parse
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.training.manifest import checkpoints_of, folder_of, verify
 from opd.types import (
     CheckpointEvent,
@@ -281,10 +281,10 @@ def _stopped(reason: Reason) -> Outcome:
             return Outcome("cancelled")
         case "terminated":
             text = "terminated: the process was asked to end (SIGTERM)"
-            return Outcome("interrupted", Failure("terminated", text, "Resume the run.", False))
+            return Outcome("interrupted", Failure(ErrorKind.TERMINATED, text))
         case "interrupt":
             text = "stopped with Ctrl-C"
-            return Outcome("interrupted", Failure("interrupted", text, "Resume the run.", False))
+            return Outcome("interrupted", Failure(ErrorKind.INTERRUPTED, text))
         case "lost":
             return Outcome(None)
 
@@ -316,7 +316,7 @@ def _give_up(job: Job, reason: Reason) -> None:
 
 def _record(job: Job, outcome: Outcome) -> bool:
     """Writes the end of the attempt; gives up the reserve where the disk is full."""
-    failure = outcome.failure or Failure("", "", "", False)
+    failure = outcome.failure
     assert outcome.status is not None
     for pause in (0.0, 0.2, 0.5):
         time.sleep(pause)
@@ -326,9 +326,9 @@ def _record(job: Job, outcome: Outcome) -> bool:
                 job.run_id,
                 job.attempt,
                 outcome.status,
-                error_kind=failure.kind,
-                error_text=failure.text,
-                hint=failure.hint,
+                error_kind=failure.kind if failure else "",
+                error_text=failure.text if failure else "",
+                hint=failure.kind.hint if failure else "",
             )
         except DiskFullError:
             job.reserve.unlink(missing_ok=True)

@@ -10,14 +10,15 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker import notification, process
-from app.worker.errors import HINTS, Failure, redact
+from app.worker.errors import Failure, redact
 from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from app.worker.logs import last_line, log_path
+from opd.errors import ErrorKind
+from opd.types import RunStatus
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 
 log = logging.getLogger(__name__)
-RESUME = "Resume the run: it goes on from its last checkpoint."
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,13 @@ def bury(engine: Engine, data_dir: Path, run: Running, exit_code: int | None = N
     sweep(engine, data_dir, run.id, run.attempt)
     text = "the job's process is gone" if exit_code is None else process.cause_of_exit(exit_code)
     by_itself = exit_code is not None and exit_code >= 0
-    kind = "disk full" if exit_code == EXIT_UNRECORDED else "error" if by_itself else "killed"
-    hint = HINTS.get(kind, RESUME)
+    kind = ErrorKind.ERROR if by_itself else ErrorKind.KILLED
+    if exit_code == EXIT_UNRECORDED:
+        kind = ErrorKind.DISK_FULL
     tail = last_line(log_path(data_dir, run.id))
     text = redact(f"{text}; last line of the log: {tail}" if tail else text)
-    status = "failed" if by_itself else "interrupted"
-    finish(engine, data_dir, run, status, Failure(kind, text, hint, False))
+    status: RunStatus = "failed" if by_itself else "interrupted"
+    finish(engine, data_dir, run, status, Failure(kind, text))
 
 
 def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> None:
@@ -74,7 +76,7 @@ def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> N
         return
     sweep(engine, data_dir, run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
-    finish(engine, data_dir, run, "interrupted", Failure("hung", text, RESUME, False))
+    finish(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
 
 
 def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
@@ -83,7 +85,7 @@ def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
         discard_checkpoints(engine, data_dir, run.id)
     else:
         sweep(engine, data_dir, run.id, run.attempt)
-    finish(engine, data_dir, run, "cancelled", Failure("", "", "", False))
+    finish(engine, data_dir, run, "cancelled", None)
 
 
 def did_not_start(data_dir: Path, run_id: str, exit_code: int) -> str:
@@ -92,20 +94,23 @@ def did_not_start(data_dir: Path, run_id: str, exit_code: int) -> str:
     return redact(f"the job did not start: {process.cause_of_exit(exit_code)}; {tail}")
 
 
-def finish(engine: Engine, data_dir: Path, run: Running, status: str, failure: Failure) -> None:
+def finish(
+    engine: Engine, data_dir: Path, run: Running, status: RunStatus, failure: Failure | None
+) -> None:
     """Records the end and tells of it, unless the attempt has ended otherwise meanwhile."""
     done = jobs.finish(
         engine,
         run.id,
         run.attempt,
-        status,  # type: ignore[arg-type]
-        error_kind=failure.kind,
-        error_text=failure.text,
-        hint=failure.hint,
+        status,
+        error_kind=failure.kind if failure else "",
+        error_text=failure.text if failure else "",
+        hint=failure.kind.hint if failure else "",
     )
     if done:
         notification.tell(engine, data_dir, run.id)
-        log.info("%s, attempt %d: %s. %s", run.id, run.attempt, status, failure.text)
+        text = f"{status}. {failure.text}" if failure else status
+        log.info("%s, attempt %d: %s", run.id, run.attempt, text)
 
 
 def end_family(run: Running, patience: float = 2.0) -> None:

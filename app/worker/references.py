@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from opd.config.folders import RUN_REFERENCE
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.run import RunConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.training.manifest import checkpoints_of, folder_of, verify
 from storage.read import runs
 
@@ -108,4 +108,4 @@ class _Finder:
 
 
 def _missing(message: str, where: str) -> UserError:
-    return UserError(message, where=where, kind="missing model")
+    return UserError(message, where=where, kind=ErrorKind.MISSING_MODEL)

@@ -26,13 +26,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process, slots
 from app.worker.cancellation import Pressure
-from app.worker.errors import HINTS, Failure
+from app.worker.errors import Failure
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import log_path, start_log
 from app.worker.models.supervision import Answering
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage.engine import open_database
 from storage.queue import jobs
 
@@ -106,7 +106,7 @@ class Supervisor:
         text = did_not_start(self._data_dir, run_id, code)
         me = process.this_process()
         run = Running(run_id, attempt, child.slot, me, None, None, None)
-        failure = Failure("error", text, HINTS["error"], False)
+        failure = Failure(ErrorKind.ERROR, text)
         finish(self._engine, self._data_dir, run, "failed", failure)
 
     def _look_at(self, run: Running) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.bundled import office
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
@@ -41,7 +41,7 @@ def local_folder(reference: str, *, where: str) -> Path | None:
             f"no such model folder: {reference}; give a folder with config.json and safetensors "
             f"weights, a hub id, or one of {', '.join(BUNDLED)}",
             where=where,
-            kind="missing model",
+            kind=ErrorKind.MISSING_MODEL,
         )
     return None
 
@@ -54,7 +54,9 @@ def check_folder(folder: Path, *, where: str) -> None:
     config, adapter = folder / "config.json", folder / ADAPTER
     if not config.is_file() and not adapter.is_file():
         raise UserError(
-            f"{folder} has no config.json and no {ADAPTER}", where=where, kind="missing model"
+            f"{folder} has no config.json and no {ADAPTER}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
         )
     if adapter.is_file():
         _check_adapter(adapter, where=where)
@@ -64,7 +66,7 @@ def check_folder(folder: Path, *, where: str) -> None:
                 f"{path} asks for code of its own (auto_map), which is never run; use a model "
                 "that transformers knows",
                 where=where,
-                kind="refused model",
+                kind=ErrorKind.REFUSED_MODEL,
             )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
@@ -72,7 +74,7 @@ def check_folder(folder: Path, *, where: str) -> None:
         raise UserError(
             f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
             where=where,
-            kind="missing model",
+            kind=ErrorKind.MISSING_MODEL,
         )
 
 
@@ -81,13 +83,13 @@ def _check_adapter(path: Path, *, where: str) -> None:
         raise UserError(
             f"{path} names a library to import (megatron_config), which is never done",
             where=where,
-            kind="refused model",
+            kind=ErrorKind.REFUSED_MODEL,
         )
     if not (path.parent / ADAPTER_WEIGHTS).is_file():
         raise UserError(
             f"{path.parent} has no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained",
             where=where,
-            kind="missing model",
+            kind=ErrorKind.MISSING_MODEL,
         )
 
 
@@ -96,10 +98,10 @@ def _read_json(path: Path, *, where: str) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", where=where, kind="missing model"
+            f"{path} cannot be read: {error}", where=where, kind=ErrorKind.MISSING_MODEL
         ) from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} is not a JSON object", where=where, kind="missing model")
+        raise UserError(f"{path} is not a JSON object", where=where, kind=ErrorKind.MISSING_MODEL)
     return data
 
 
@@ -127,5 +129,5 @@ def readable_data(reference: str, *, where: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"{reference} cannot be read: {reason}", where=where, kind="bad data"
+            f"{reference} cannot be read: {reason}", where=where, kind=ErrorKind.BAD_DATA
         ) from None

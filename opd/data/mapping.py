@@ -8,7 +8,7 @@ from typing import Any
 from opd.config.data import DataConfig
 from opd.config.templates import as_text, fields_of, render
 from opd.data.sources import Row, Table
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.grading.graders import find, problem_of
 
 Message = Mapping[str, Any]
@@ -58,7 +58,7 @@ class Mapper:
                 raise UserError(
                     f"{self.table.name} has no column {column!r}; it has {', '.join(has)}"[:1000],
                     where=f"{self.path}.{name}",
-                    kind="bad data",
+                    kind=ErrorKind.BAD_DATA,
                 )
 
     def _draft(self, row: Row) -> Draft:
@@ -168,4 +168,4 @@ def _completion(value: Any, where: str) -> str | None:
 
 
 def bad_data(where: str, message: str) -> UserError:
-    return UserError(message, where=where, kind="bad data")
+    return UserError(message, where=where, kind=ErrorKind.BAD_DATA)

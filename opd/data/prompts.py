@@ -15,7 +15,7 @@ from opd.config.run import RunConfig
 from opd.config.templates import render
 from opd.data.mapping import Draft, Mapper, Message, bad_data
 from opd.data.sources import Row, Table, Wanted, has_splits, open_rows
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.progress import Say
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -210,7 +210,7 @@ def _shared(
             f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
             "(or give prompts.eval_source)",
             where="prompts.source",
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     order = list(range(table.count))
     random.Random(f"split/{config.seed}").shuffle(order)

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from opd.config.data import DataConfig
 from opd.config.folders import is_local
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.progress import Say, download_bar
 
 MAX_LINE_BYTES = 4_000_000
@@ -168,7 +168,7 @@ def _from_hub(data: DataConfig, source: str, wanted: Wanted) -> Table:
             f"{_short(error)} Check the name; for a gated or private data set, ask for access on "
             "its page and set HF_TOKEN",
             where=wanted.field,
-            kind="missing data",
+            kind=ErrorKind.MISSING_DATA,
         ) from None
 
 
@@ -185,14 +185,16 @@ def _from_data_files(data: DataConfig, source: str, wanted: Wanted) -> Table:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
         raise UserError(
-            f"{source} cannot be loaded: {_short(error)}", where=wanted.field, kind="missing data"
+            f"{source} cannot be loaded: {_short(error)}",
+            where=wanted.field,
+            kind=ErrorKind.MISSING_DATA,
         ) from None
     form = type(builder).__module__.rpartition(".")[2]
     if form not in FORMATS:
         raise UserError(
             f"{source} is made of {form} files; only Parquet, JSON and Arrow files are read",
             where=wanted.field,
-            kind="refused data",
+            kind=ErrorKind.REFUSED_DATA,
         )
     splits = builder.config.data_files or {}
     if wanted.split not in splits:
@@ -229,7 +231,7 @@ def _fetched(file: str, label: str, wanted: Wanted) -> Path:
         raise UserError(
             f"{file} lies outside the hub and is not fetched",
             where=wanted.field,
-            kind="refused data",
+            kind=ErrorKind.REFUSED_DATA,
         )
     repository, revision, path = place.groups()
     wanted.say(label)
@@ -245,7 +247,9 @@ def _fetched(file: str, label: str, wanted: Wanted) -> Path:
         )
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         raise UserError(
-            f"{file} could not be fetched: {_short(error)}", where=wanted.field, kind="missing data"
+            f"{file} could not be fetched: {_short(error)}",
+            where=wanted.field,
+            kind=ErrorKind.MISSING_DATA,
         ) from None
 
 
@@ -277,12 +281,12 @@ def _no_split(source: str, wanted: Wanted, splits: Mapping[str, Any]) -> UserErr
     return UserError(
         f"{source} has no split {wanted.split!r}; it has {', '.join(map(str, splits)) or 'none'}",
         where=wanted.field,
-        kind="missing data",
+        kind=ErrorKind.MISSING_DATA,
     )
 
 
 def _bad(where: str, message: str) -> UserError:
-    return UserError(message, where=where, kind="bad data")
+    return UserError(message, where=where, kind=ErrorKind.BAD_DATA)
 
 
 def _short(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from opd.config.json_schema import children
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.grading.math_process import as_latex, judge
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _failed(grader: str, completion: str, error: Exception) -> UserError:
         f"the grader {grader} failed ({type(error).__name__}: {str(error)[:200]}) on the "
         f"completion {completion[:100]!r}",
         where="prompts.grader",
-        kind="grader failed",
+        kind=ErrorKind.GRADER_FAILED,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, load_prompts
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
 from opd.models.load import Pair, context_of, declared_stops
@@ -101,7 +101,7 @@ def prompt_of(models: Models, config: RunConfig, stored: Prompt) -> Prompt:
     raise UserError(
         "the coach reads this prompt with fields of its row, and the data no longer has that row",
         where="prompts.source",
-        kind="bad data",
+        kind=ErrorKind.BAD_DATA,
     )
 
 
@@ -131,7 +131,7 @@ def writer_of(models: Models, author: Author, prompt: Prompt | None) -> tuple[Pa
             else "the coach is behind a server that judges and does not write; let the student go "
             "on",
             where="authors",
-            kind="no teacher",
+            kind=ErrorKind.NO_TEACHER,
         )
     stops = dict.fromkeys([*models.pair.eos_ids, *declared_stops(teacher.model)])
     return replace(models.pair, student=teacher.model, eos_ids=tuple(stops)), teacher

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import orjson
 import pyarrow as pa
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.interchange import parquet
 from opd.interchange.jsonl import MAX_LINE_BYTES, finite, json_lines, rollouts_of, shown
 from opd.interchange.vllm import Answers, is_answer
@@ -214,4 +214,4 @@ def _message(item: Any, where: str) -> Message:
 
 
 def _bad(where: str, message: str) -> NoReturn:
-    raise UserError(message, where=where, kind="bad data")
+    raise UserError(message, where=where, kind=ErrorKind.BAD_DATA)

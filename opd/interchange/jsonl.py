@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import orjson
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import Floats, Ints, Rollout, TokenRecord, TopK
 
 MAX_LINE_BYTES = 256_000_000
@@ -63,7 +63,7 @@ def rollouts_of(
         count += 1
         yield replace(rollout, sample=sample)
     if not count:
-        raise UserError("has no records", where=path, kind="bad data")
+        raise UserError("has no records", where=path, kind=ErrorKind.BAD_DATA)
 
 
 def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _fail_at_number(error: orjson.JSONDecodeError, where: str) -> None:
         raise UserError(
             f"must be a finite number (got {found.group()})",
             where=", ".join([where, *field]),
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
 
 
@@ -298,7 +298,7 @@ class _Record:
         return str(value)
 
     def _fail(self, name: str, message: str) -> NoReturn:
-        raise UserError(message, where=f"{self.where}, {name}", kind="bad data")
+        raise UserError(message, where=f"{self.where}, {name}", kind=ErrorKind.BAD_DATA)
 
 
 def finite(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 GROUP_ROWS = 256
 TOPK = ("student_topk", "teacher_topk")
@@ -103,7 +103,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (OSError, OverflowError, UnicodeDecodeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"is no whole Parquet file: {reason}", where=str(path), kind="bad data"
+            f"is no whole Parquet file: {reason}", where=str(path), kind=ErrorKind.BAD_DATA
         ) from None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, finite, shown
 
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
@@ -257,7 +257,7 @@ class _Line:
         return values
 
     def _fail(self, name: str, message: str) -> NoReturn:
-        raise UserError(message, where=f"{self.where}, {name}", kind="bad data")
+        raise UserError(message, where=f"{self.where}, {name}", kind=ErrorKind.BAD_DATA)
 
 
 def _likeliest(read: list[dict[int, _Entry]], ids: list[int]) -> list[list[Pair]] | None:

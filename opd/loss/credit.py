@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from opd.config.sections import WeightingConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import Floats, Ints
 
 
@@ -29,7 +29,7 @@ def check_weights(weights: Sequence[Floats]) -> None:
             "no token of the step's completions counts; they hold nothing but special tokens: "
             "turn skip_special off",
             where="objective.weighting",
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
 
 

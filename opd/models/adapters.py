@@ -9,7 +9,7 @@ from peft import LoraConfig as PeftLora
 from peft import PeftModel, get_peft_model
 
 from opd.config.models import LoraConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 
 def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
@@ -60,5 +60,5 @@ def base_of(folder: Path, *, where: str) -> str:
         return str(name["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} names no base model: {error}", where=where, kind="missing model"
+            f"{folder} names no base model: {error}", where=where, kind=ErrorKind.MISSING_MODEL
         ) from None

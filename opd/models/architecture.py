@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from opd.config.folders import RUN_REFERENCE, local_folder
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 MAX_HEADER_BYTES = 100_000_000
 WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
@@ -183,5 +183,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path), kind="missing model") from None
+        raise UserError(
+            f"cannot be read: {error}", where=str(path), kind=ErrorKind.MISSING_MODEL
+        ) from None
     return data if isinstance(data, dict) else None

@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from opd.config.folders import check_folder, local_folder
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.forward import pairs_per_token
 from opd.models.progress import download_bar
 
@@ -95,7 +95,7 @@ def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path
             f"{reference!r} is no local folder and could not be fetched from the hub: "
             f"{reason}{advice}",
             where=where,
-            kind="missing model",
+            kind=ErrorKind.MISSING_MODEL,
         ) from None
 
 
@@ -104,7 +104,9 @@ def load_tokenizer(folder: Path, *, where: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} has no usable tokenizer: {_short(error)}", where=where, kind="missing model"
+            f"{folder} has no usable tokenizer: {_short(error)}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
         ) from None
 
 
@@ -140,7 +142,9 @@ def load_model(
             )
         if base == folder:
             raise UserError(
-                f"{folder} names itself as its base model", where=where, kind="missing model"
+                f"{folder} names itself as its base model",
+                where=where,
+                kind=ErrorKind.MISSING_MODEL,
             )
         model = adapters.merged(load_model(base, where=where, dtype=dtype), folder)
         return model if device is None else model.to(device)
@@ -164,7 +168,7 @@ def load_model(
         raise UserError(
             f"{folder} cannot be loaded as a causal language model: {_short(error)}",
             where=where,
-            kind="missing model",
+            kind=ErrorKind.MISSING_MODEL,
         ) from None
     if device is not None and quantize == "none":
         model.to(device)
@@ -250,7 +254,7 @@ def quantization(bits: str, *, where: str) -> Any:
         raise UserError(
             f"{bits} needs bitsandbytes: pip install 'opd-studio[quantized]'",
             where=f"{where.removesuffix('.model')}.quantize",
-            kind="missing extra",
+            kind=ErrorKind.MISSING_EXTRA,
         )
     if bits == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -281,7 +285,7 @@ def shared_vocabulary(
             f"differ, first id {i}: {ours!r} and {theirs!r}; token-level "
             "distillation needs a teacher with the student's tokenizer",
             where=where,
-            kind="tokenizer mismatch",
+            kind=ErrorKind.TOKENIZER_MISMATCH,
         )
     return shared
 
@@ -315,7 +319,7 @@ def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         raise UserError(
             "names no end-of-sequence token, so no answer could ever end",
             where="student.model",
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     return tuple(dict.fromkeys(found))
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences
 from opd.sampling.sample import Stopped
 from opd.teachers.local import Reader, Reading, View
@@ -71,7 +71,7 @@ class ServerReading:
                     f"among the teacher's likeliest tokens is id {int(ids.max())}; the student "
                     f"has {self.reader.vocab} ids: its tokenizer is not the student's",
                     where="teacher.model",
-                    kind="tokenizer mismatch",
+                    kind=ErrorKind.TOKENIZER_MISMATCH,
                 )
         return View(self._tensor(at), self._tensor(ranks), None, ids, top)
 

@@ -11,7 +11,7 @@ from typing import Any
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, rendered
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences, micro_batches, units
 from opd.models.load import context_of
 from opd.teachers.local import Reading, Teacher
@@ -35,7 +35,7 @@ class Panel:
                 f"prompt {prompt.number} has no field {settings.route_by!r}; it has "
                 f"{', '.join(map(repr, prompt.row))}",
                 where="teacher.route_by",
-                kind="bad data",
+                kind=ErrorKind.BAD_DATA,
             )
         value = str(prompt.row[settings.route_by])
         return value if value in settings.routes else ""
@@ -63,7 +63,7 @@ class Panel:
                 f"the teacher's prompt {prompt.number} has {len(ids)} tokens; its context leaves "
                 f"room for {room} beside sampling.max_new_tokens",
                 where="teacher.prompt",
-                kind="bad data",
+                kind=ErrorKind.BAD_DATA,
             )
         return ids
 

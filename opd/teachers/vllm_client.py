@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 
 from opd.config.models import RouteConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import Floats, Ints
 
 REQUESTS_AT_ONCE = 4
@@ -69,7 +69,7 @@ class _Server:
     key: str | None = field(repr=False)
 
     def error(self, message: str, setting: str = "url") -> UserError:
-        return UserError(message, where=f"{self.where}.{setting}", kind="teacher server")
+        return UserError(message, where=f"{self.where}.{setting}", kind=ErrorKind.TEACHER_SERVER)
 
     def quote(self, text: str) -> str:
         """The server's own words, short and without the key."""
@@ -349,7 +349,7 @@ def _base_url(config: RouteConfig, where: str) -> str:
         "must be the address of a server, such as http://localhost:8000/v1, without password, "
         "query or fragment; its key comes from key_variable",
         where=f"{where}.url",
-        kind="teacher server",
+        kind=ErrorKind.TEACHER_SERVER,
     )
 
 
@@ -365,7 +365,7 @@ def _key(config: RouteConfig, where: str) -> str | None:
         f"the environment variable {config.key_variable} {problem}; it must hold the server's API "
         "key, where the training runs",
         where=f"{where}.key_variable",
-        kind="teacher server",
+        kind=ErrorKind.TEACHER_SERVER,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.load import Pair
 from opd.types import Score
 
@@ -29,7 +29,9 @@ def harness_scores(
     """
     if find_spec("lm_eval") is None:
         raise UserError(
-            "needs lm-eval: pip install 'opd-studio[lm-eval]'", where=FIELD, kind="missing extra"
+            "needs lm-eval: pip install 'opd-studio[lm-eval]'",
+            where=FIELD,
+            kind=ErrorKind.MISSING_EXTRA,
         )
     from lm_eval import simple_evaluate  # noqa: PLC0415 - an optional extra
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - an optional extra
@@ -58,7 +60,7 @@ def harness_scores(
         raise UserError(
             f"lm-eval could not run: {' '.join(str(error).split())[:300]}",
             where=FIELD,
-            kind="missing data",
+            kind=ErrorKind.MISSING_DATA,
         ) from None
     return [score for name, figures in found["results"].items() for score in _scores(name, figures)]
 

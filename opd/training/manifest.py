@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 
 def checkpoints_of(data_dir: Path, run_id: str) -> Path:
@@ -36,12 +36,14 @@ def verify(folder: Path, digests: Mapping[str, str]) -> None:
     for name, digest in digests.items():
         file = folder / name
         if not file.is_file():
-            raise UserError(f"{file} is missing", where="checkpoint", kind="damaged checkpoint")
+            raise UserError(
+                f"{file} is missing", where="checkpoint", kind=ErrorKind.DAMAGED_CHECKPOINT
+            )
         if _sha256(file) != digest:
             raise UserError(
                 f"{file} was changed since it was saved",
                 where="checkpoint",
-                kind="damaged checkpoint",
+                kind=ErrorKind.DAMAGED_CHECKPOINT,
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.interchange.formats import Chat, Message
 from opd.interchange.jsonl import OWN_IDS
 from opd.models.batches import Sequences
@@ -62,20 +62,20 @@ def _ready(
         raise UserError(
             f"the {'prompt' if not prompt else 'completion'} has no tokens",
             where=where,
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     largest = max(*prompt, *ids)
     if largest >= pair.vocab:
         raise UserError(
             f"token id {largest} is outside the models' {pair.vocab} shared ids",
             where=where,
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     if len(prompt) + len(ids) > context:
         raise UserError(
             f"has {len(prompt) + len(ids)} tokens; the models' context is {context}",
             where=where,
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     chosen = temperature if temperature is not None else rollout.temperature or 1.0
     decoded = pair.tokenizer.decode
@@ -106,7 +106,7 @@ def chat_of(tokenizer: Any) -> Chat:
             raise UserError(
                 f"the student's chat template refuses the prompt's messages: {reason}",
                 where="--student",
-                kind="bad data",
+                kind=ErrorKind.BAD_DATA,
             ) from None
         return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -9,7 +9,7 @@ import numpy as np
 from opd.config.data import DataConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
 from opd.models.load import Pair, declared_stops
@@ -170,7 +170,7 @@ def _given(writer: Writer, prompt: Prompt) -> Written:
         raise UserError(
             f"prompt {prompt.number} has an empty completion; leave such rows out",
             where="prompts.columns.completion",
-            kind="bad data",
+            kind=ErrorKind.BAD_DATA,
         )
     whole = [*ids, writer.pair.eos_ids[0]]
     given = Sample(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opd.config.run import RunConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
 from opd.loss.objectives import LossInputs, TokenLoss, row_scales, token_losses
 from opd.models.forward import Hidden, completion_hidden, recomputing
@@ -114,7 +114,7 @@ def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Opt
         raise UserError(
             "adamw_8bit needs bitsandbytes: pip install 'opd-studio[quantized]'",
             where="optimizer.name",
-            kind="missing extra",
+            kind=ErrorKind.MISSING_EXTRA,
         )
     from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415 - an optional extra
 
@@ -306,7 +306,7 @@ def _step(learner: Learner, loss: float) -> float:
             "optimizer.learning_rate, or look at the last step's worst tokens for an id that the "
             "teacher rules out",
             where="optimizer",
-            kind="nan loss",
+            kind=ErrorKind.NAN_LOSS,
         )
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)

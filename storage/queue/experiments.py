@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from opd.config.run import RunConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Arm, Experiment, first_problem
 from opd.experiments.plan import Key, Known, Plan, Planner
 from opd.types import ExperimentStatus
@@ -135,7 +135,7 @@ def cancel_experiment(engine: Engine, name: str) -> str:
     """Makes no more runs, and cancels those that wait or run. Raises UserError."""
     experiment_row(engine, name)
     if not end_experiment(engine, name, "cancelled"):
-        raise UserError("is not running", where=name, kind="not running")
+        raise UserError("is not running", where=name, kind=ErrorKind.NOT_RUNNING)
     for run_id in open_runs(engine, name):
         _cancel(engine, run_id)
     return "cancelled"
@@ -150,11 +150,13 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
     row = experiment_row(engine, name)
     status = row["status"]
     if status in ("running", "finished"):
-        raise UserError(f"cannot be resumed: it is {status}", where=name, kind="not resumable")
+        raise UserError(
+            f"cannot be resumed: it is {status}", where=name, kind=ErrorKind.NOT_RESUMABLE
+        )
     for run_id, state in _runs(engine, name):
         if state in OPEN:
             text = f"its run {run_id} is {state}: it may be stopping; else cancel it, or let it end"
-            raise UserError(text, where=name, kind="not resumable")
+            raise UserError(text, where=name, kind=ErrorKind.NOT_RESUMABLE)
     plan = plan_of(engine, row)
     with begin(engine) as connection:
         resumed = connection.execute(
@@ -163,7 +165,9 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
             .values(status="running", error_text="", finished_at=None, **jobs.owner_values(owner))
         )
         if resumed.rowcount != 1:
-            raise UserError("was resumed by somebody else", where=name, kind="not resumable")
+            raise UserError(
+                "was resumed by somebody else", where=name, kind=ErrorKind.NOT_RESUMABLE
+            )
         for key, known in plan.known.items():
             lost = known.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
             if known.status in jobs.RESUMABLE and not known.deleted and not lost:
@@ -176,7 +180,7 @@ def experiment_row(engine: Engine, name: str) -> RowMapping:
     with read(engine) as connection:
         row = connection.execute(select(table).where(table.c.id == name)).mappings().first()
     if row is None:
-        raise UserError("no such experiment", where=name, kind="not found")
+        raise UserError("no such experiment", where=name, kind=ErrorKind.NOT_FOUND)
     return row
 
 

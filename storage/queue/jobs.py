@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import CancelMode, RunStatus
 from storage.engine import begin, read
 from storage.lookups import not_found, run_row
@@ -33,7 +33,7 @@ class LeaseLost(UserError):
 
     def __init__(self, run_id: str, attempt: int) -> None:
         super().__init__(
-            f"attempt {attempt} no longer owns this run", where=run_id, kind="lease lost"
+            f"attempt {attempt} no longer owns this run", where=run_id, kind=ErrorKind.LEASE_LOST
         )
 
 
@@ -213,7 +213,9 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
             status = "cancelled"
             values: dict[str, Any] = {"status": status, "finished_at": now, "phase": ""}
         elif status != "running":
-            raise UserError(f"has ended already ({status})", where=run_id, kind="not running")
+            raise UserError(
+                f"has ended already ({status})", where=run_id, kind=ErrorKind.NOT_RUNNING
+            )
         else:
             again = row["cancel_mode"] == mode
             values = {"cancel_mode": mode, "cancel_at": row["cancel_at"] if again else now}
@@ -233,7 +235,9 @@ def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = N
     """`requeue` inside the caller's transaction."""
     status = run_row(connection, run_id)["status"]
     if status not in RESUMABLE:
-        raise UserError(f"cannot be resumed: it is {status}", where=run_id, kind="not resumable")
+        raise UserError(
+            f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
+        )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
     values = queued | _CLEARED | owner_values(waiter)
     connection.execute(update(run).where(run.c.id == run_id).values(values))
@@ -260,7 +264,7 @@ def delete_run(engine: Engine, run_id: str) -> None:
     """Hides a run that is not running; `restore_run` brings it back, `purge` makes it final."""
     with begin(engine) as connection:
         if run_row(connection, run_id)["status"] == "running":
-            raise UserError("is running: cancel it first", where=run_id, kind="running")
+            raise UserError("is running: cancel it first", where=run_id, kind=ErrorKind.RUNNING)
         connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=time.time()))
 
 

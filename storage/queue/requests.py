@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Engine, RowMapping, delete, func, insert, select, update
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage.engine import begin, read
 from storage.queue.jobs import Owner
 from storage.schema import question
@@ -44,7 +44,7 @@ def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
             raise UserError(
                 f"{waiting} questions wait already (at most {MAX_WAITING})",
                 where="question",
-                kind="busy",
+                kind=ErrorKind.BUSY,
             )
         connection.execute(
             insert(question).values(
@@ -115,7 +115,9 @@ def answer(engine: Engine, name: str, found: dict[str, Any]) -> bool:
     return _change(engine, name, values)
 
 
-def fail(engine: Engine, name: str, text: str, *, kind: str = "error", hint: str = "") -> bool:
+def fail(
+    engine: Engine, name: str, text: str, *, kind: ErrorKind = ErrorKind.ERROR, hint: str = ""
+) -> bool:
     """Ends a question, queued or running, that gets no answer. False: it had ended already."""
     return _change(
         engine,
@@ -156,7 +158,7 @@ def _row(engine: Engine, name: str) -> RowMapping:
         row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
     if row is None:
         raise UserError(
-            "no such question; answers are kept for a day", where=name, kind="not found"
+            "no such question; answers are kept for a day", where=name, kind=ErrorKind.NOT_FOUND
         )
     return row
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, select, update
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.grading.outcome import is_right
 from opd.types import Rollout
 from storage import schema
@@ -75,7 +75,7 @@ def keep(
             "the models' tokenizer is not the one that the run was stored with; its tokens would "
             "be read wrongly",
             where="student.model",
-            kind="tokenizer mismatch",
+            kind=ErrorKind.TOKENIZER_MISMATCH,
         )
     words = Vocabulary(engine, tokenizer)
     texts = words.missing(distinct_ids(listed), vocabulary)
@@ -111,7 +111,7 @@ def branches(engine: Engine, rollout_id: str) -> dict[str, Any]:
     with read(engine) as connection:
         run = connection.scalar(select(table.c.run_id).where(table.c.id == rollout_id))
         if run is None:
-            raise UserError("no such run or rollout", where=rollout_id, kind="not found")
+            raise UserError("no such run or rollout", where=rollout_id, kind=ErrorKind.NOT_FOUND)
         run_row(connection, run)
         rows = connection.execute(
             select(*(table.c[name] for name in _FIELDS)).where(

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event
 from app.cli import main as cli
 from app.worker import job, supervisor
 from opd.config.run import RunConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
@@ -99,9 +99,11 @@ class Training:
         if name == "torch memory":
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory")
         if name == "nan":
-            raise UserError("the loss is not finite at step 3", kind="nan loss")
+            raise UserError("the loss is not finite at step 3", kind=ErrorKind.NAN_LOSS)
         if name == "no model":
-            raise UserError("no such model folder: /x", where="student.model", kind="missing model")
+            raise UserError(
+                "no such model folder: /x", where="student.model", kind=ErrorKind.MISSING_MODEL
+            )
         if name == "bug":
             raise KeyError("secret " + os.environ.get("HF_TOKEN", ""))
         if name == "exits":

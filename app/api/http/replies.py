@@ -11,16 +11,6 @@ from starlette.responses import Response
 
 from opd.errors import ConfigError, UserError
 
-STATUS_OF_KIND = {
-    "not found": 404,
-    "running": 409,
-    "not running": 409,
-    "not resumable": 409,
-    "damaged record": 409,
-    "busy": 429,
-    "locked": 503,
-    "disk full": 507,
-}
 MAX_PROBLEMS = 50
 MAX_MESSAGE = 1_000
 
@@ -85,7 +75,7 @@ async def _config_error(request: Request, error: Exception) -> Response:
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     content = {"error": _clean(error.message), "where": _clean(error.where), "kind": error.kind}
-    return Json(content, STATUS_OF_KIND.get(error.kind, 422))
+    return Json(content, error.kind.status)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -122,7 +122,7 @@ def _answer(name: str, answer: Answer, asked: Asked) -> None:
             asked.held.release()
         failure = describe(error)
         log.warning("%s: %s", name, failure.text)
-        requests.fail(asked.engine, name, failure.text, kind=failure.kind, hint=failure.hint)
+        requests.fail(asked.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
         return
     requests.answer(asked.engine, name, found)
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from app.worker import process
 from app.worker.logs import last_line
 from app.worker.models.process import LOG
+from opd.errors import ErrorKind
 from storage.locks import held
 from storage.queue import requests
 from storage.queue.model_state import LOCK
@@ -64,8 +65,9 @@ class Answering:
         tail = last_line(self._data_dir / LOG)
         text = f"{cause}; its last line: {tail}" if tail else cause
         killed = "SIGKILL" in cause
-        hint = "Lower what it has to load, or close what else takes memory." if killed else ""
-        requests.fail(self._engine, name, text, kind="killed" if killed else "error", hint=hint)
+        kind = ErrorKind.KILLED if killed else ErrorKind.ERROR
+        hint = "Load smaller models, or close other programs that use memory." if killed else ""
+        requests.fail(self._engine, name, text, kind=kind, hint=hint)
 
     def _served(self) -> bool:
         """Whether a model process of another supervisor holds the lock."""

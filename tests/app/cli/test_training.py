@@ -12,6 +12,7 @@ from app.cli import training
 from app.worker.errors import Failure
 from app.worker.job import Outcome
 from app.worker.process import this_process
+from opd.errors import ErrorKind
 from storage.queue import jobs
 from storage.read import runs
 from tests.support.studio import Studio
@@ -154,13 +155,17 @@ def test_exit_codes_tell_whose_fault_it_was(
 
 
 @pytest.mark.parametrize(
-    ("by_input", "code", "line"), [(True, 2, "Error: no ../x"), (False, 1, "Error: no ../x. Do.")]
+    ("kind", "code", "line"),
+    [
+        (ErrorKind.MISSING_MODEL, 2, "Error: no ../x"),
+        (ErrorKind.DISK_FULL, 1, f"Error: no ../x. {ErrorKind.DISK_FULL.hint}"),
+    ],
 )
 def test_a_failure_is_told_as_it_is(
-    capsys: pytest.CaptureFixture[str], by_input: bool, code: int, line: str
+    capsys: pytest.CaptureFixture[str], kind: ErrorKind, code: int, line: str
 ) -> None:
     """What the user's input caused says itself what to do; advice is added to the rest."""
-    outcome = Outcome("failed", Failure("missing model", "no ../x.", "Do.", by_input=by_input))
+    outcome = Outcome("failed", Failure(kind, "no ../x."))
     assert training._exit_code(outcome, "run-1") == code
     assert capsys.readouterr().err == f"{line}\n"
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from app.worker import process, slots
-from app.worker.errors import HINTS, describe, redact
+from app.worker.errors import describe, redact
 from app.worker.signals import listening
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 
 def test_a_process_is_known_by_pid_start_and_boot() -> None:
@@ -110,18 +110,17 @@ def test_a_signal_is_heard_while_the_main_thread_computes() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), "disk full", False),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory", False),
         (
-            UserError("no such folder", where="student.model", kind="missing model"),
+            UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL),
             "missing model",
             True,
         ),
-        (UserError("not finite", kind="nan loss"), "nan loss", False),
+        (UserError("not finite", kind=ErrorKind.NAN_LOSS), "nan loss", False),
         (ValueError("x"), "error", False),
     ],
 )
 def test_errors_are_named(error: Exception, kind: str, by_input: bool) -> None:
     failure = describe(error)
-    assert (failure.kind, failure.by_input) == (kind, by_input)
-    assert failure.hint == HINTS[kind]
+    assert (failure.kind, failure.kind.by_input) == (kind, by_input)
 
 
 def test_secrets_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:

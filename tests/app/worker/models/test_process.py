@@ -17,7 +17,7 @@ from app.worker.models import process
 from app.worker.models.supervision import Answering
 from app.worker.process import alive, this_process
 from opd.config.run import parse
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.training.manifest import checkpoints_of, folder_of
 from opd.types import CheckpointEvent
 from storage import schema
@@ -125,7 +125,7 @@ def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engi
         return {"twice": asked.payload["n"] * 2}
 
     def refuse(asked: process.Asked, progress: process.Progress) -> Any:
-        raise UserError("no such folder", where="student.model", kind="missing model")
+        raise UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL)
 
     process.serve(engine, tmp_path, 0.3, {"double": double, "refuse": refuse})
     assert state(engine, good)["answer"] == {"twice": 4} and phases == ["thinking"]
