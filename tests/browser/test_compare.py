@@ -146,7 +146,7 @@ def test_zoom_stays_over_a_live_update(open_page: Visit, site: Any) -> None:
 
 def test_what_is_missing_says_so(open_page: Visit, visitor: Any, site: Any) -> None:
     page = open_page("/compare")
-    page.wait_for_selector("text=No runs chosen")
+    page.wait_for_selector("text=No runs selected")
     page.locator("[data-offer]").first.click()
     page.wait_for_selector("tr[data-compared]")
     [known] = ids(site, 1)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
 Made = Callable[..., str]
 AGAIN = """async (run) => {
-    const { Diagnosis } = await import("./static/diagnosis.js");
+    const { Diagnosis } = await import("./static/run/diagnosis.js");
     window.__again ??= new Diagnosis(run);
     await window.__again.refresh();
 }"""
@@ -92,9 +92,9 @@ def test_all_such_rollouts_are_a_filter_away(open_page: Visit, made: Made) -> No
     page = opened(open_page, made(other_end))
     page.locator('[data-code="stop-mismatch"] > summary').click()
     with page.expect_navigation():
-        page.click("text=All such rollouts")
+        page.click("text=All matching rollouts")
     page.wait_for_selector(".table.rollouts")
-    assert page.get_by_label("End").input_value() == "stop"
+    assert page.get_by_label("Finish reason").input_value() == "stop"
 
 
 def test_a_healthy_run_says_so_and_what_was_looked_at(
@@ -103,8 +103,8 @@ def test_a_healthy_run_says_so_and_what_was_looked_at(
     run_id = made()
     page = opened(open_page, run_id)
     panel = page.locator(".diagnosis")
-    assert "No fault found in 64 rollouts, 1,280 tokens" in panel.inner_text()
-    assert "1 of 9 checks could not be judged" in panel.inner_text()
+    assert "No problems found in 64 rollouts, 1,280 tokens" in panel.inner_text()
+    assert "1 of 9 checks had too little data" in panel.inner_text()
     panel.locator("summary").click()
     checks = panel.locator("[data-check]")
     silent = diagnose.diagnose(site.engine, run_id)["silent"]
@@ -119,7 +119,7 @@ def test_a_healthy_run_says_so_and_what_was_looked_at(
 
 def test_too_little_and_nothing_are_told_apart(open_page: Visit, made: Made) -> None:
     page = opened(open_page, made(steps=1))
-    assert "Too little to judge yet: 8 rollouts" in page.locator(".diagnosis").inner_text()
+    assert "Too little data yet: 8 rollouts" in page.locator(".diagnosis").inner_text()
     page = opened(open_page, made(steps=0))
     assert "Nothing to judge yet" in page.locator(".diagnosis").inner_text()
 

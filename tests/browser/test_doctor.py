@@ -77,9 +77,9 @@ def test_findings_appear_as_they_are_made(
     assert HOSTILE in cards.first.locator("pre").inner_text()
     assert page.evaluate("window.__canary") is None
     table = page.locator("#doctor-memory").inner_text()
-    assert "student's weights" in table and "At the worst moment" in table
+    assert "student's weights" in table and "Peak" in table
     page.fill("#field-steps", "7")
-    page.wait_for_selector("text=The settings have changed since.")
+    page.wait_for_selector("text=The settings have changed since this check.")
 
 
 def test_a_failure_is_told_and_can_be_tried_again(
@@ -115,7 +115,7 @@ def test_words_are_readable_in_both_themes(
 
 
 CONTRASTS = """async () => {
-    const { contrast } = await import("./static/palette.js");
+    const { contrast } = await import("./static/lib/palette.js");
     const byte = (v) => Math.round(Number(v)).toString(16).padStart(2, "0");
     const hex = (text) => "#" + text.match(/[0-9.]+/g).slice(0, 3).map(byte).join("");
     const opaque = (text) => !/, 0\\)$|transparent/.test(text);

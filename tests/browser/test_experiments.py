@@ -117,7 +117,7 @@ def test_what_an_experiment_is_about_folds_out_and_stays_so(visit: Visit) -> Non
     expect(opener).to_have_attribute("aria-expanded", "true")
     expect(opener).to_be_focused()
     page.reload()
-    expect(page.locator(f"#exp-more-{item.name}")).to_contain_text("What it does not show")
+    expect(page.locator(f"#exp-more-{item.name}")).to_contain_text("Limitations")
     opener.click()
     expect(page.locator(f"#exp-more-{item.name}")).to_be_hidden()
     assert "open" not in page.url

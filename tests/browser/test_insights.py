@@ -159,16 +159,16 @@ def test_filters_of_the_worst_tokens_live_in_the_address(open_page: Visit, site:
     page = open_page(f"/rollouts?run={site.run_id}&view=worst")
     page.locator(".worst-row").first.wait_for(timeout=SLOW)
     assert "worst tokens of each rollout" in page.locator(".worst-source").inner_text()
-    page.get_by_label("Class of token").select_option("number")
+    page.get_by_label("Token class").select_option("number")
     page.get_by_label("Position ≥").fill("10")
-    page.get_by_label("Token’s text").fill("3")
+    page.get_by_label("Token text").fill("3")
     page.get_by_label("Right or wrong").select_option("false")
     expected = hot_tokens.hot_tokens(
         site.engine, site.run_id, token_class="number", min_position=10, text="3", correct=False
     )
     count = page.locator(".worst [data-total]").first
     expect(count).to_have_attribute("data-total", str(expected["total"]), timeout=SLOW)
-    assert "Out of all" in page.locator(".worst-source").inner_text()
+    assert "From all" in page.locator(".worst-source").inner_text()
     page.reload()
     expect(count).to_have_attribute("data-total", str(expected["total"]), timeout=SLOW)
     hrefs = [row.get_attribute("href") for row in page.locator(".worst-row").all()]
@@ -199,4 +199,4 @@ def test_n_and_p_go_through_the_worst_tokens_of_the_run(open_page: Visit, site: 
 
 def test_a_filter_that_nothing_passes_says_so(open_page: Visit, site: Any) -> None:
     bare = open_page(f"/rollouts?run={site.run_id}&view=worst&token_text=nowhere-to-be-found")
-    expect(bare.get_by_text("No token matches")).to_be_visible(timeout=SLOW)
+    expect(bare.get_by_text("No tokens match")).to_be_visible(timeout=SLOW)

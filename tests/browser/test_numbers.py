@@ -64,7 +64,7 @@ def test_the_worst_tokens(open_page: Visit, site: Any) -> None:
     rows = page.locator(".worst-row")
     assert rows.count() == 25
     said = page.locator(".worst-source").inner_text()
-    kept = int(number(said.removeprefix("At most the ")))
+    kept = int(number(said.removeprefix("The ")))
     kl_of = [np.sort(c["reverse_kl"])[::-1][:kept] for c in stored.values()]
     heats = np.sort(np.concatenate(kl_of))[::-1]
     for place, row in enumerate(rows.all()):
@@ -92,7 +92,7 @@ def test_the_facts_of_a_run(open_page: Visit, site: Any) -> None:
             strict=True,
         )
     )
-    first, last = facts["KL, nats a token"].split("→")
+    first, last = facts["KL, nats per token"].split("→")
     assert number(first) == pytest.approx(steps["reverse_kl"][0], abs=6e-4)
     assert number(last) == pytest.approx(steps["reverse_kl"][-1], abs=6e-4)
     start, end = facts["Score"].split("→")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
 CANARY = "window.__canary"
 LEAST_CONTRAST = """async () => {
-    const { contrast } = await import("./static/palette.js");
+    const { contrast } = await import("./static/lib/palette.js");
     const byte = (v) => Number(v).toString(16).padStart(2, "0");
     const hex = (text) => "#" + text.match(/\\d+/g).map(byte).join("");
     const rules = document.adoptedStyleSheets.flatMap((sheet) => [...sheet.cssRules]);
@@ -216,7 +216,7 @@ def test_runs_can_be_found_renamed_and_brought_back(open_page: Visit, site: Any)
     page.wait_for_selector("text=<b>bold</b>")
     row.hover()
     row.get_by_role("button", name="Delete").click()
-    page.wait_for_selector("text=No run matches")
+    page.wait_for_selector("text=No runs match")
     page.get_by_role("button", name="Undo").click()
     page.wait_for_selector("tr[data-run]")
     assert runs.runs(site.engine, search="word problems 1")["items"][0]["tags"] == [

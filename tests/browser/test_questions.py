@@ -126,7 +126,7 @@ def test_2_whether_the_coach_punishes_right_answers(
         assert number_of(cells.nth(4)) == pytest.approx(kl.mean(), abs=6e-4)
     means = {i["id"]: counted(inspected, [i], "reverse_kl").mean() for i in groups[1.0]}
     most = max(means, key=lambda name: means[name])
-    walk.click(page.locator('[aria-label="Penalised but right"] a').first)
+    walk.click(page.locator('[aria-label="Right, high KL"] a').first)
     page.wait_for_selector(READY)
     walk.key("n")
     walk.done()

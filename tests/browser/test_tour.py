@@ -31,7 +31,7 @@ PATIENCE = 20_000  # ms, for a busy machine
 TOKEN, VIEW = "browser-tests", "only-looking"
 HEADLINES = (
     *("The student makes mistakes", "The coach judges every token", "Training closes the gap"),
-    *("The same problem, afterwards", "What it cost, and what comes next"),
+    *("The same problem, after training", "What it cost, and what comes next"),
 )
 
 
@@ -201,17 +201,17 @@ def test_keys_address_and_going_back(open_page: Visit, site: Any) -> None:
 def test_a_run_that_goes_on_fills_the_tour(open_page: Visit, site: Any) -> None:
     demo = Demo(site.engine)
     page = open_page(f"/tour?run={demo.run_id}")
-    told(page, "first wrong answer is not there yet")
+    told(page, "first wrong answer is not available yet")
     demo.evaluation(0, 0.35, right=False)
     page.wait_for_selector(".tour-answer")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#tour-say")
     page.keyboard.press("ArrowRight")
-    told(page, "first step is not there yet")
+    told(page, "first step is not available yet")
     demo.step(1, 0.5)
     page.wait_for_selector('[data-figure="kl"]')
     page.keyboard.press("ArrowRight")
-    told(page, "is not there yet")
+    told(page, "is not available yet")
     demo.step(2, 0.25)
     demo.evaluation(2, 0.9, right=True)
     page.wait_for_selector(".tour-pair")

@@ -1,8 +1,8 @@
-// Runs side by side: curves over what they cost, the price of a threshold, what differs.
+// Runs side by side: curves over cost, cost to reach a threshold, differences of configuration.
 import { address, get, page } from "../lib/api.js";
 import { fill, h, link, poll } from "../lib/dom.js";
-import { empty, errorBox, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
+import { empty, errorBox, loading } from "../lib/panel_states.js";
 import { CompareCharts } from "./chart.js";
 import { Controls, DEFAULTS, MOST } from "./controls.js";
 import { Picker } from "./picker.js";
@@ -36,7 +36,7 @@ class ComparePage {
     this.prompts = new Prompts();
     this.count = h("span", { class: "muted num" });
     this.csv = link("CSV", "", { class: "btn", download: "compare.csv", id: "compare-csv" });
-    this.told = h("div");
+    this.notice = h("div");
     this.body = h("div", { class: "cmp-body" });
     const bar = h(
       "div",
@@ -47,7 +47,7 @@ class ComparePage {
       this.picker.element,
       this.csv,
     );
-    fill(this.root, bar, this.told, this.body);
+    fill(this.root, bar, this.notice, this.body);
     this.choose(this.runs);
     poll(LIVE, () => this.live && this.refresh());
   }
@@ -79,10 +79,10 @@ class ComparePage {
     const chosen = Object.entries(this.state).filter(([name, value]) => value !== DEFAULTS[name]);
     const query = page("compare", { runs: this.runs.join(","), ...Object.fromEntries(chosen) });
     history.replaceState(null, "", query.replaceAll("%2C", ","));
-    this.csv.href = address("compare.csv", this.asked());
+    this.csv.href = address("compare.csv", this.request());
   }
 
-  asked() {
+  request() {
     const s = this.state;
     return {
       runs: this.runs.join(","),
@@ -102,13 +102,13 @@ class ComparePage {
     const turn = ++this.turn;
     let found;
     try {
-      found = await get("compare", this.asked());
+      found = await get("compare", this.request());
     } catch (error) {
       if (turn === this.turn) this.fail(error);
       return;
     }
     if (turn !== this.turn || !this.runs.length) return;
-    fill(this.told);
+    fill(this.notice);
     this.live = found.runs.some((run) => ["running", "queued"].includes(run.status));
     const print = JSON.stringify(found) + JSON.stringify(this.state);
     if (print === this.print && this.built) return;
@@ -119,7 +119,7 @@ class ComparePage {
   /** What was drawn before stays; a run that is gone, or a value that is refused, can be mended. */
   fail(error) {
     const gone = this.runs.includes(error.where);
-    if (gone) error.hint = "It may have been deleted; take it out of the comparison.";
+    if (gone) error.hint = "It may have been deleted; remove it from the comparison.";
     const drop =
       gone &&
       h(
@@ -131,7 +131,7 @@ class ComparePage {
         },
         `Compare without ${error.where}`,
       );
-    fill(this.told, errorBox(error, gone ? null : () => this.refresh()), drop);
+    fill(this.notice, errorBox(error, gone ? null : () => this.refresh()), drop);
     if (!this.built) fill(this.body);
   }
 
@@ -162,11 +162,7 @@ class ComparePage {
       this.controls.element,
       this.charts.element,
       panel("Steps to reach", this.controls.threshold, this.reach),
-      panel(
-        "Differences",
-        h("header", {}, h("h2", { text: "Configuration, where it differs" })),
-        this.differences,
-      ),
+      panel("Differences", h("header", {}, h("h2", { text: "Configuration differences" })), this.differences),
       this.prompts.element,
     );
   }
@@ -175,12 +171,12 @@ class ComparePage {
     this.built = false;
     this.live = false;
     this.turn++;
-    fill(this.told);
+    fill(this.notice);
     empty(
       this.body,
-      "No runs chosen",
-      `Choose up to ${MOST}: here by name, or on the page of runs by their boxes and “Compare”.`,
-      h("div", { class: "row" }, link("Choose on the page of runs", "./", { class: "btn" })),
+      "No runs selected",
+      `Select up to ${MOST}: here by name, or with the checkboxes on the Runs page.`,
+      h("div", { class: "row" }, link("Go to Runs", "./", { class: "btn" })),
     );
     this.picker.suggest(this.body);
   }

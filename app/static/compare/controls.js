@@ -27,7 +27,7 @@ const BANDS = [
   ["standard_error", "± 1 standard error"],
 ];
 const DIRECTIONS = [
-  ["auto", "by the metric"],
+  ["auto", "auto"],
   ["at_least", "≥ at least"],
   ["at_most", "≤ at most"],
 ];
@@ -91,20 +91,20 @@ export class Controls {
     this.bandLabel = labelled("Band", this.band);
     return h(
       "div",
-      { class: "cmp-controls", role: "group", "aria-label": "What is drawn" },
+      { class: "cmp-controls", role: "group", "aria-label": "Chart settings" },
       labelled("Over", this.x),
       labelled("Metric", this.y),
       labelled("and", this.second),
       h(
         "label",
-        { class: "control", title: "Moving average; the line as measured stays, faint" },
+        { class: "control", title: "Moving average; the raw curve stays visible, faint" },
         h("span", { class: "muted", text: "Smoothing" }),
         this.smooth,
         this.smoothed,
       ),
-      ticked("logx", "log x", "Points at 0 have no place on it"),
-      ticked("logy", "log y", "Values of 0 have no place on it"),
-      ticked("group", "Groups of seeds", "Runs that differ in nothing but seed and name, as their mean"),
+      ticked("logx", "log x", "Points at 0 are not drawn"),
+      ticked("logy", "log y", "Values of 0 are not drawn"),
+      ticked("group", "Group seeds", "Runs that differ only in seed and name, as their mean"),
       this.bandLabel,
     );
   }
@@ -118,7 +118,7 @@ export class Controls {
       this.target,
       h(
         "label",
-        { class: "control", title: "Off: the first measured point that reaches it counts" },
+        { class: "control", title: "Off: uses the first measured point that reaches it" },
         this.boxes.interpolate,
         "interpolate between points",
       ),
@@ -151,17 +151,16 @@ export class Controls {
       labelOf(name).split(", ")[0],
     ]);
     fillIn(this.y, options, this.state.y);
-    fillIn(this.second, [["none", "nothing else"], ...options], this.state.second);
+    fillIn(this.second, [["none", "none"], ...options], this.state.second);
   }
 }
 
 export function labelOf(metric) {
   if (metric === "score") return "Score, pass@1 of the main suite";
-  if (metric === "reverse_kl") return "Reverse KL, nats a token";
-  if (metric === "none") return "nothing else";
+  if (metric === "reverse_kl") return "Reverse KL, nats per token";
+  if (metric === "none") return "none";
   return metric
     .replace(/^eval\//, "")
     .replaceAll("/", " ")
-    .replaceAll("teacher_", "coach_")
     .replaceAll("_", " ");
 }

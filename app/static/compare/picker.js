@@ -28,7 +28,7 @@ export class Picker {
 
   changed() {
     this.field.disabled = this.chosen().length >= MOST;
-    this.field.placeholder = this.field.disabled ? `${MOST} runs are the most` : "Add a run by name";
+    this.field.placeholder = this.field.disabled ? `${MOST} runs at most` : "Add a run by name";
   }
 
   async look() {
@@ -40,7 +40,7 @@ export class Picker {
         ? h("p", { class: "bad-text", text: items.message })
         : items.length
           ? items.map((run) => this.offer(run))
-          : h("p", { class: "muted", text: "No other run matches." }),
+          : h("p", { class: "muted", text: "No other runs match." }),
     );
   }
 
@@ -54,7 +54,7 @@ export class Picker {
   }
 
   offer(run) {
-    const told = [
+    const facts = [
       run.status,
       run.score === null ? "" : percent(run.score),
       run.kl === null ? "" : `KL ${nats(run.kl)}`,
@@ -65,7 +65,7 @@ export class Picker {
         "span",
         {},
         h("span", { text: plain(run.name || run.id, 60) }),
-        h("span", { class: "muted", text: ` ${told.filter(Boolean).join(" · ")}` }),
+        h("span", { class: "muted", text: ` ${facts.filter(Boolean).join(" · ")}` }),
       ),
     ).parentElement;
   }

@@ -1,8 +1,8 @@
-// Prompts that all runs compared have, each with every run's newest rollout.
+// Prompts that all compared runs share, each with every run's newest rollout.
 import { get, page } from "../lib/api.js";
 import { button, fill, h, link } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { integer, nats, plain, verdict } from "../lib/format.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { letterOf, swatch } from "./chart.js";
 
@@ -45,8 +45,8 @@ export class Prompts {
     if (!total) {
       return empty(
         this.body,
-        "No prompt in common",
-        "The runs have kept no rollout of the same prompt. Runs on the same data with the same evaluation have.",
+        "No prompts in common",
+        "These runs stored no rollouts of the same prompt. Runs on the same data with the same evaluation do.",
       );
     }
     const heads = [
@@ -73,11 +73,11 @@ export class Prompts {
         text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}`,
       }),
       h("span", { class: "spacer" }),
-      button("Earlier", () => this.load(Math.max(0, offset - PAGE)), {
+      button("Previous", () => this.load(Math.max(0, offset - PAGE)), {
         class: "btn small",
         disabled: offset === 0,
       }),
-      button("Later", () => this.load(offset + PAGE), {
+      button("Next", () => this.load(offset + PAGE), {
         class: "btn small",
         disabled: offset + PAGE >= total,
       }),
@@ -89,7 +89,7 @@ export class Prompts {
     const cells = this.runs.map((run, place) => {
       const own = item.rollouts[run];
       if (!own) return h("td", { class: "muted", text: "–" });
-      const told = [
+      const facts = [
         verdict(own),
         own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`,
         `step ${integer(own.step)}`,
@@ -99,7 +99,7 @@ export class Prompts {
       return h(
         "td",
         { "data-beside": own.id },
-        link(told.filter(Boolean).join(" · "), page("rollout", beside), { title }),
+        link(facts.filter(Boolean).join(" · "), page("rollout", beside), { title }),
       );
     });
     return h(

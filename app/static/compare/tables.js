@@ -18,7 +18,7 @@ const AXIS_HEADS = [
   ["seconds", "Time"],
 ];
 const EXCLUDED =
-  "Training time: sampling, coach, student, optimizer and storing. Waiting, loading and evaluating are not in it.";
+  "Training time: sampling, teacher, student, optimizer and storage. Excludes waiting, loading and evaluation.";
 
 function table(label, heads, rows) {
   const cells = heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text));
@@ -50,7 +50,7 @@ export function runTable(found, remove) {
     ["Compute", "r"],
     ["Training time", "r", EXCLUDED],
     ["Records", "r", "Rollouts and tokens in the database"],
-    ["Disk", "r", "Files in the run's folder: checkpoints, log"],
+    ["Disk", "r", "Files in the run’s folder: checkpoints, log"],
     [""],
   ];
   const rows = found.runs.map((run, place) =>
@@ -81,7 +81,7 @@ export function runTable(found, remove) {
 }
 
 export function diskTitle(disk) {
-  return disk ? `checkpoints ${bytes(disk.checkpoints)}, log and others ${bytes(disk.other)}` : "";
+  return disk ? `checkpoints ${bytes(disk.checkpoints)}, log and other files ${bytes(disk.other)}` : "";
 }
 
 export function reachTable(found, state, choose) {
@@ -90,7 +90,7 @@ export function reachTable(found, state, choose) {
     return h(
       "div",
       { class: "face" },
-      h("strong", { text: "Nothing to reach" }),
+      h("strong", { text: "No threshold" }),
       h("p", { text: `No run has measured ${labelOf(reach.metric)} yet.` }),
     );
   const heads = [
@@ -100,7 +100,7 @@ export function reachTable(found, state, choose) {
     ...AXIS_HEADS.map(([, text]) => [
       `× ${text.toLowerCase()}`,
       "r",
-      "The run's ÷ the baseline's; below 1 is cheaper",
+      "Cost relative to the baseline; below 1 is cheaper",
     ]),
     ["Baseline"],
   ];
@@ -119,7 +119,7 @@ function reachRow(item, { found, place, value, choose }) {
   const radio = h("input", {
     type: "radio",
     name: "baseline",
-    "aria-label": `${plain(run.name || run.id, 60)} is the baseline`,
+    "aria-label": `Use ${plain(run.name || run.id, 60)} as baseline`,
     onchange: () => choose(item.run),
   });
   radio.checked = baseline;
@@ -175,9 +175,9 @@ function said(reach, value) {
       : "the highest of the runs’ lowest values";
   const chosen = reach.chosen === "common" ? `, ${worst}` : "";
   const point = reach.interpolated
-    ? "interpolated in a straight line between measured points"
-    : "at the first measured point that reaches it, not smoothed";
-  return `${labelOf(reach.metric)} ${sign} ${value(reach.target)}${chosen}; ${point}. × is the run’s cost ÷ the baseline’s.`;
+    ? "linearly interpolated between measured points"
+    : "at the first measured point that reaches it, unsmoothed";
+  return `${labelOf(reach.metric)} ${sign} ${value(reach.target)}${chosen}; ${point}. × is cost relative to the baseline.`;
 }
 
 function formatOf(metric) {
@@ -191,7 +191,7 @@ export function differenceTable(found) {
     return h(
       "div",
       { class: "face" },
-      h("strong", { text: found.runs.length > 1 ? "Nothing differs" : "One run alone" }),
+      h("strong", { text: found.runs.length > 1 ? "No differences" : "Only one run" }),
       h("p", { text: `${rest}.` }),
     );
   const heads = [

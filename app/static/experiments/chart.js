@@ -49,7 +49,7 @@ export class ExperimentChart {
     const { metric } = this.found;
     const share = isShare(metric);
     const most = Math.max(0, ...this.found.arms.flatMap((arm) => arm.curve?.n ?? []));
-    const band = most > 1 ? ", band from lowest to highest" : "";
+    const band = most > 1 ? ", band: lowest to highest seed" : "";
     this.element.querySelector("figcaption .muted").textContent = `${plain(metric, 60)}${band}`;
     const traces = this.found.arms.flatMap((arm, place) => tracesOf(arm, place, this.x, metric));
     const fallback = [{ name: "", x: [], y: [] }];
@@ -82,7 +82,7 @@ function tracesOf(arm, place, x, metric) {
         { ...edge, name: `${name} high`, y: curve.high, fill: "tonexty", fillcolor: `${color}2b` },
       ]
     : [];
-  const told = curve.y.map((_, i) =>
+  const ranges = curve.y.map((_, i) =>
     curve.n[i] > 1
       ? ` (${bare(curve.low[i], metric)}–${bare(curve.high[i], metric)}, ${curve.n[i]} seeds)`
       : wide
@@ -93,7 +93,7 @@ function tracesOf(arm, place, x, metric) {
     ...common,
     name,
     y: curve.y,
-    customdata: told,
+    customdata: ranges,
     mode: at.length <= 60 ? "lines+markers" : "lines",
     marker: { color, symbol, size: 6 },
     meta: { arm: arm.name },

@@ -1,9 +1,9 @@
-// One experiment: its question, its result, curves, tuning and runs, while it goes and after.
+// One experiment: its question, result, curves, tuning and runs, live and afterwards.
 import { get, page, query, send } from "../lib/api.js";
 import { fill, h, poll, toast } from "../lib/dom.js";
-import { errorBox, failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
-import { Part } from "../lib/refill.js";
+import { MemoView } from "../lib/memo_view.js";
+import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { ExperimentChart } from "./chart.js";
 import { ExperimentHead, runsOf } from "./head.js";
 import { hasTuning, runTable, shownOfRuns, shownOfTuning, tuningTable } from "./runs.js";
@@ -30,7 +30,7 @@ class ExperimentPage {
     document.title = "Experiment · OPD Studio";
     if (!this.id) {
       const error = {
-        message: "No experiment is named in the address",
+        message: "The address names no experiment",
         hint: "Open one from the list of experiments.",
       };
       return fill(this.root, errorBox(error));
@@ -59,18 +59,18 @@ class ExperimentPage {
         h("header", {}, h("h2", { text: label })),
         part.element,
       );
-    const part = (...more) => new Part(h("div", ...more));
+    const part = (...more) => new MemoView(h("div", ...more));
     this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
     this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
     [this.result, this.tuning, this.runs] = [1, 2, 3].map(() => part({ class: "scroll-x" }));
     this.texts = part({ class: "panel exp-texts" });
     this.tuningPanel = panel("Tuning", this.tuning);
-    this.told = part();
+    this.notice = part();
     new ResizeObserver(() => this.reachable()).observe(this.result.element);
     fill(
       this.root,
       this.head.element,
-      this.told.element,
+      this.notice.element,
       h(
         "div",
         { class: "exp-body" },
@@ -102,11 +102,11 @@ class ExperimentPage {
     try {
       found = await this.read();
     } catch (error) {
-      if (turn === this.turn) this.told.show(error.message, () => errorBox(error));
+      if (turn === this.turn) this.notice.show(error.message, () => errorBox(error));
       return;
     }
     if (turn !== this.turn) return; // asked again since: this may be from before a resume
-    this.told.show("", () => []);
+    this.notice.show("", () => []);
     this.show(found);
   }
 

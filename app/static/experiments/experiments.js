@@ -1,9 +1,9 @@
 // Experiments: what can be run, and what was run or is running.
 import { get, newKey, page, query, send } from "../lib/api.js";
 import { button, fill, h, poll, toast } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
-import { Part } from "../lib/refill.js";
+import { MemoView } from "../lib/memo_view.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { offerTable } from "./offers.js";
 import { outcomeOf, pastTable } from "./past.js";
 
@@ -25,10 +25,10 @@ class ExperimentsPage {
   }
 
   start() {
-    this.offers = new Part(h("div", { class: "scroll-x" }));
-    this.past = new Part(h("div", { class: "scroll-x" }));
+    this.offers = new MemoView(h("div", { class: "scroll-x" }));
+    this.past = new MemoView(h("div", { class: "scroll-x" }));
     this.count = h("span", { class: "muted num" });
-    this.told = h("span", { class: "bad-text", role: "status" });
+    this.problem = h("span", { class: "bad-text", role: "status" });
     this.pager = h("div", { class: "pager", hidden: true });
     const head = (text, ...more) => h("header", {}, h("h2", { text }), more);
     fill(
@@ -37,19 +37,24 @@ class ExperimentsPage {
         "div",
         { class: "page-bar" },
         h("h1", { text: "Experiments" }),
-        h("span", { class: "muted", text: "Claims, each tested by runs of several arms and seeds" }),
+        h("span", { class: "muted", text: "Published claims, each tested with several arms and seeds" }),
       ),
-      h("section", { class: "panel exp-panel", "aria-label": "To run" }, head("To run"), this.offers.element),
       h(
         "section",
-        { class: "panel exp-panel", "aria-label": "Run so far" },
-        head("Run so far", this.count, this.told),
+        { class: "panel exp-panel", "aria-label": "Available experiments" },
+        head("Available experiments"),
+        this.offers.element,
+      ),
+      h(
+        "section",
+        { class: "panel exp-panel", "aria-label": "Past runs" },
+        head("Past runs", this.count, this.problem),
         this.past.element,
         this.pager,
       ),
     );
     loading(this.offers.element, "the experiments");
-    loading(this.past.element, "what was run");
+    loading(this.past.element, "past runs");
     addEventListener("pageshow", (event) => event.persisted && this.keys.clear()); // come back to: a click starts another
     this.readOffers();
     this.refresh();
@@ -102,11 +107,11 @@ class ExperimentsPage {
       found = await get("experiments", { limit: PAGE, offset });
     } catch (error) {
       if (this.past.print === null) failed(this.past.element, error, () => this.refresh());
-      else this.told.textContent = error.message;
+      else this.problem.textContent = error.message;
       return;
     }
     if (offset !== this.offset) return;
-    this.told.textContent = "";
+    this.problem.textContent = "";
     this.count.textContent = found.total ? integer(found.total) : "";
     this.drawPast(found.items);
     this.drawPager(found.total);
@@ -165,11 +170,11 @@ class ExperimentsPage {
 }
 
 function none() {
-  const place = h("div");
+  const element = h("div");
   empty(
-    place,
-    "None yet",
-    "A quick look takes a few minutes on two processor cores. Everything that it runs stays in the list of runs, with its tokens.",
+    element,
+    "No past runs",
+    "A quick look takes a few minutes on two CPU cores. All of its runs stay in the list of runs, with their tokens.",
   );
-  return place;
+  return element;
 }

@@ -9,7 +9,7 @@ export const COSTS = [
   ["seconds", "Time", duration],
 ];
 
-/** "83.1%", or "0.412" where the metric is no share. */
+/** "83.1%", or "0.412" where the metric is not a fraction. */
 export function figure(value, metric) {
   return isShare(metric) ? percent(value, 1) : number(value);
 }
@@ -50,22 +50,22 @@ function count(value) {
 /** {"optimizer.learning_rate": 0.001} → "learning rate 0.001". */
 export function settings(choice) {
   const parts = Object.entries(choice ?? {}).map(
-    ([name, value]) => `${name.split(".").pop().replaceAll("_", " ")} ${valueOf(value)}`,
+    ([name, value]) => `${name.split(".").pop().replaceAll("_", " ")} ${settingText(value)}`,
   );
-  return plain(parts.join(", ") || "as it stands", 120);
+  return plain(parts.join(", ") || "default settings", 120);
 }
 
 /** The same as the command line takes it. */
 export function assignments(choice) {
   return plain(
     Object.entries(choice ?? {})
-      .map(([name, value]) => `${name}=${valueOf(value)}`)
+      .map(([name, value]) => `${name}=${settingText(value)}`)
       .join(" "),
     400,
   );
 }
 
-function valueOf(value) {
+function settingText(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 

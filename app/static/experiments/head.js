@@ -2,7 +2,7 @@
 import { address, page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { ago, date, duration, exact, integer, plain } from "../lib/format.js";
-import { Part } from "../lib/refill.js";
+import { MemoView } from "../lib/memo_view.js";
 import { seeds } from "./figures.js";
 
 const RESUMABLE = ["stopped", "cancelled", "failed"];
@@ -19,10 +19,14 @@ export class ExperimentHead {
     this.description = h("p", { class: "muted exp-text" });
     this.count = h("span", { class: "num" });
     this.filled = h("span");
-    this.bar = h("span", { class: "progress", role: "progressbar", "aria-label": "Runs ended" }, this.filled);
+    this.bar = h(
+      "span",
+      { class: "progress", role: "progressbar", "aria-label": "Finished runs" },
+      this.filled,
+    );
     this.time = h("span", { class: "num muted" });
-    this.now = new Part(h("span", { class: "exp-now" }));
-    this.problem = new Part(h("div"));
+    this.now = new MemoView(h("span", { class: "exp-now" }));
+    this.problem = new MemoView(h("div"));
     this.command = h("code", { id: "exp-command" });
     this.element = h(
       "header",
@@ -30,7 +34,12 @@ export class ExperimentHead {
       h(
         "div",
         { class: "page-bar" },
-        h("nav", { class: "crumbs", "aria-label": "Place" }, link("Experiments", "experiments"), this.name),
+        h(
+          "nav",
+          { class: "crumbs", "aria-label": "Breadcrumb" },
+          link("Experiments", "experiments"),
+          this.name,
+        ),
         this.status,
         this.kind,
         h("span", { class: "spacer" }),
@@ -50,7 +59,7 @@ export class ExperimentHead {
         h(
           "span",
           { class: "exp-command" },
-          h("span", { class: "muted", text: "To repeat it" }),
+          h("span", { class: "muted", text: "To reproduce" }),
           this.command,
           copyButton("Copy", () => this.command.textContent),
         ),
@@ -95,7 +104,7 @@ export class ExperimentHead {
   showTime() {
     const { created_at: start, finished_at: end } = this.found;
     const took = duration(((date(end)?.getTime() ?? Date.now()) - date(start).getTime()) / 1000);
-    set(this.time, end ? `${took} from start to end, ${ago(end)}` : `for ${took}`);
+    set(this.time, end ? `took ${took}, finished ${ago(end)}` : `running for ${took}`);
     this.time.title = exact(end ?? start);
   }
 
@@ -118,13 +127,13 @@ function actionOf({ status }, on) {
     return button("Cancel", () => on.cancel(), {
       class: "btn danger",
       id: "exp-cancel",
-      title: "Stops its runs; it can be resumed",
+      title: "Stops its runs; the experiment can be resumed",
     });
   if (RESUMABLE.includes(status))
     return button("Resume", () => on.resume(), {
       class: "btn strong",
       id: "exp-resume",
-      title: "Runs that ended are kept; the others go on",
+      title: "Keeps finished runs and continues the others",
     });
   return null;
 }
@@ -143,7 +152,7 @@ function problemOf(found) {
   return h(
     "section",
     { class: "panel problem", role: "alert" },
-    h("h2", { text: found.status === "failed" ? "It failed" : "It stopped" }),
+    h("h2", { text: found.status === "failed" ? "The experiment failed" : "The experiment stopped" }),
     h("pre", { class: "wrap", text }),
   );
 }

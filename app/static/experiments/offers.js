@@ -1,4 +1,4 @@
-// The experiments that can be run: the question, the arms, how long they take, and the buttons.
+// The available experiments: the question, the arms, how long they take, and the buttons.
 import { h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { minutes, nameOf, seeds } from "./figures.js";
@@ -11,7 +11,7 @@ export function offerTable(items, opened, on) {
   const heads = [["Experiment"], ["Quick look", "exp-go"], ["Full", "exp-go"]];
   return h(
     "table",
-    { class: "table exp-offers", "aria-label": "Experiments that can be run" },
+    { class: "table exp-offers", "aria-label": "Available experiments" },
     h(
       "thead",
       {},
@@ -42,7 +42,7 @@ function offer(item, open, on) {
   const arms = item.arms.map(nameOf).join(" · ");
   const own = h("span", {
     class: "tag exp-own",
-    title: "Not on the bundled models: it reads its own from the disk or the hub",
+    title: "Does not use the bundled models: loads others from disk or the Hub",
     text: "other models",
   });
   const what = h(
@@ -106,5 +106,5 @@ function about(item) {
       item.arms.map((arm) => h("li", { text: nameOf(arm) })),
     ),
   );
-  return h("div", { class: "exp-about" }, texts(item, "h3", [["What is done", item.description]]), arms);
+  return h("div", { class: "exp-about" }, texts(item, "h3", [["Method", item.description]]), arms);
 }

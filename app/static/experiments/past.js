@@ -1,4 +1,4 @@
-// The experiments that were run or are running, a line each.
+// The experiments that have run or are running, one per row.
 import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
 import { ago, exact, integer, plain } from "../lib/format.js";
@@ -19,7 +19,7 @@ const HEADS = [
 export function pastTable(items, outcomes) {
   return h(
     "table",
-    { class: "table exp-past", "aria-label": "Experiments run" },
+    { class: "table exp-past", "aria-label": "Past runs" },
     h(
       "thead",
       {},

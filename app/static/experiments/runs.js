@@ -1,4 +1,4 @@
-// What was tried while tuning, and every run of an experiment, each with the way to it.
+// The settings tried while tuning, and every run of an experiment with its link.
 
 import { lineOf } from "../compare/chart.js";
 import { MOST } from "../compare/controls.js";
@@ -74,11 +74,7 @@ export function runTable(found) {
       h("td", { class: "r" }, compareLink(arm.runs, nameOf(arm))),
     ),
   );
-  return table(
-    "Runs",
-    [["Arm"], ["Setting"], ["Seed, score after its last step"], ["", "r"]],
-    h("tbody", {}, rows),
-  );
+  return table("Runs", [["Arm"], ["Setting"], ["Seed and final score"], ["", "r"]], h("tbody", {}, rows));
 }
 
 function table(label, heads, rows) {
@@ -106,14 +102,14 @@ function runLinks(runs, found) {
         }),
         h("span", {
           class: "num muted",
-          text: run.status === "finished" ? ` ${figure(run.score, metric)}` : ` ${told(run)}`,
+          text: run.status === "finished" ? ` ${figure(run.score, metric)}` : ` ${progressOf(run)}`,
         }),
       ),
     ),
   );
 }
 
-function told(run) {
+function progressOf(run) {
   return run.status === "running" ? `${integer(run.step)} / ${integer(run.steps)}` : run.status;
 }
 
@@ -134,7 +130,7 @@ function compareLink(runs, label) {
     .slice(0, MOST)
     .map((run) => run.id)
     .join(",");
-  const title = runs.length > MOST ? `The first ${MOST}` : "";
+  const title = runs.length > MOST ? `Only the first ${MOST}` : "";
   return link("compare", page("compare", { runs: first }).replaceAll("%2C", ","), {
     title,
     "aria-label": `compare the runs of ${label}`,

@@ -27,9 +27,9 @@ export function resultTable(found) {
   const priced = Boolean(found.target);
   const heads = [
     ["Arm"],
-    ["Seeds", "r", "Seeds that have ended"],
+    ["Seeds", "r", "Finished seeds"],
     ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, found)]),
-    ...(priced ? COSTS.map(([, label]) => [label, "r", "To the target: mean over seeds"]) : []),
+    ...(priced ? COSTS.map(([, label]) => [label, "r", "Cost to reach the target: mean over seeds"]) : []),
   ];
   const start = found.table.find((row) => row.arm === "start");
   const rows = [
@@ -98,7 +98,7 @@ function scoreCell(arm, metric, found) {
   const cell = metric ? arm.cells[metric] : { value: arm.score, low: arm.low, high: arm.high };
   if (!cell || missing(cell.value)) return h("td", { class: "r muted", text: "–" });
   const shown = metric || found.metric;
-  const title = missing(cell.start) ? "" : `before its first step: ${figure(cell.start, shown)}`;
+  const title = missing(cell.start) ? "" : `before training: ${figure(cell.start, shown)}`;
   return h("td", { class: "r", "data-cell": metric || "score", title }, spread(figureBetween(cell, shown)));
 }
 
@@ -166,7 +166,7 @@ function ratioRow(one, columns, found) {
     ? h("td", {
         class: "cmp-never exp-never",
         colspan: COSTS.length,
-        text: `no ratio: ${one.reached ? "reached before the first step" : "not reached by every seed of both"}`,
+        text: `no ratio: ${one.reached ? "target reached before the first step" : "target not reached by every seed of both arms"}`,
       })
     : COSTS.map(([axis]) => ratioCell(axis, one));
   return h("tr", { "data-comparison": `${one.over}/${one.under}` }, label, cells);
@@ -174,7 +174,7 @@ function ratioRow(one, columns, found) {
 
 function ratioCell(axis, { reached, ratios }) {
   const value = ratios[axis];
-  const why = reached ? "Not known apart from the rest" : "There is a ratio once both reach the target";
+  const why = reached ? "Not measured separately" : "Available once both arms reach the target";
   if (missing(value?.value)) return h("td", { class: "r", "data-ratio": axis, title: why, text: "–" });
   return h("td", { class: "r exp-strong", "data-ratio": axis }, spread(ratio(value)));
 }
@@ -183,9 +183,9 @@ function said(found) {
   const parts = [];
   if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
   if (found.arms.some((arm) => !missing(arm.low)))
-    parts.push("In brackets: 95% interval of the mean over seeds, by bootstrap.");
+    parts.push("In parentheses: 95% bootstrap interval of the mean over seeds.");
   if (found.target && found.comparisons.length)
-    parts.push("×: how many times as much the first takes as the second.");
+    parts.push("×: cost of the first arm relative to the second.");
   return parts.join(" ");
 }
 

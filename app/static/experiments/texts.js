@@ -1,17 +1,17 @@
-// What an experiment says of itself, under the same headings wherever it is told.
+// An experiment's own texts, under the same headings on every page.
 import { h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 
 /** `heading` is the tag of the headings; what is empty has none. */
 export function texts(item, heading, more = []) {
-  const told = [
-    ["What is claimed", item.claim],
-    ["What was published", item.published],
+  const sections = [
+    ["Claim", item.claim],
+    ["Published result", item.published],
     ...more,
     ["What it shows", item.shows],
-    ["What it does not show", item.limits],
+    ["Limitations", item.limits],
   ];
-  return told
+  return sections
     .filter(([, text]) => text)
     .map(([title, text]) =>
       h("section", { "aria-label": title }, h(heading, { text: title }), paragraphs(text)),

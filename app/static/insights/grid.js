@@ -1,8 +1,8 @@
 // A grid of tinted cells with one tab stop: arrow keys move, Enter or a click leads to the tokens.
 import { h } from "../lib/dom.js";
-import { classOf, LEVELS, usePalette } from "../lib/palette.js";
+import { classOf, GAMMA, LEVELS, levelOf } from "../lib/palette.js";
 import { isDark, onTheme, recall } from "../lib/theme.js";
-import { GAMMA, levelOf } from "../rollout/text/scale.js";
+import { usePalette } from "../lib/tints.js";
 
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 let shownDark = null;

@@ -1,13 +1,14 @@
-// How the advantages are spread; each bar leads to its tokens.
+// Distribution of the advantages; each bar leads to its tokens.
 import { h, link } from "../lib/dom.js";
 import { integer, number, percent } from "../lib/format.js";
 import { asTable, Panel } from "./panel.js";
 
 const MEANS = {
-  advantages: "As trained, in the objective’s unit. Above 0 the token was pushed up, below 0 down.",
+  advantages:
+    "As trained, in the objective’s unit. Above 0 the token’s probability was pushed up, below 0 down.",
   log_ratio:
-    "No advantage is stored: −(log p(student) − log p(coach)) of the sampled token, nats. Below 0 the coach likes it less.",
-  mixed: "As trained; where none is stored, −(log p(student) − log p(coach)) of the sampled token, nats.",
+    "No advantages are stored; shown is −(log p(student) − log p(teacher)) of the sampled token, nats. Below 0 the teacher gives it less probability.",
+  mixed: "As trained; where none is stored, −(log p(student) − log p(teacher)) of the sampled token, nats.",
   none: "",
 };
 
@@ -23,7 +24,9 @@ export class Histogram extends Panel {
         "Neither advantages nor both log-probabilities are stored for these tokens.",
       );
     this.unit.textContent =
-      quantity === "log_ratio" ? "coach − student log-probability, tokens (log scale)" : "tokens (log scale)";
+      quantity === "log_ratio"
+        ? "teacher − student log-probability, tokens (log scale)"
+        : "tokens (log scale)";
     const most = Math.max(...counts);
     const bars = counts.map((count, i) =>
       bar(count, most, {
@@ -69,8 +72,8 @@ export class Histogram extends Panel {
       { class: "figures insight-facts" },
       fact("Tokens", integer(measured)),
       fact("Mean", number(mean)),
-      fact(`Top ${percent(top.share)}: of Σ|advantage|`, percent(top.advantage, 1)),
-      fact(`Top ${percent(top.share)}: of the KL`, percent(top.kl, 1)),
+      fact(`Top ${percent(top.share)}: share of Σ|advantage|`, percent(top.advantage, 1)),
+      fact(`Top ${percent(top.share)}: share of the KL`, percent(top.kl, 1)),
     );
   }
 }

@@ -1,8 +1,8 @@
-// Where coach and student disagree over the whole run: each point leads to its tokens.
+// Where teacher and student disagree over the whole run: each point leads to its tokens.
 import { get } from "../lib/api.js";
 import { button, debounce, fill, h, select } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { COLUMNS } from "./panels.js";
 
 const LEAST_WAIT = 15; // seconds between two looks while a run trains
@@ -27,12 +27,12 @@ export class Insights {
     this.wait = LEAST_WAIT;
     this.last = 0;
     this.bar = h("div", { class: "row insight-bar" });
-    this.told = h("p", { class: "muted insight-told", role: "status" });
+    this.summary = h("p", { class: "muted insight-told", role: "status" });
     this.body = h("div", { class: "insight-grid" });
     this.element = h(
       "section",
       { class: "insights", "aria-label": "Disagreement" },
-      h("header", { class: "page-bar" }, h("h2", { text: "Disagreement" }), this.told, this.bar),
+      h("header", { class: "page-bar" }, h("h2", { text: "Disagreement" }), this.summary, this.bar),
       this.body,
     );
     loading(this.body, "the figures");
@@ -59,7 +59,8 @@ export class Insights {
   async load() {
     this.busy = true;
     this.waiting = false;
-    const turn = (this.turn = {});
+    const turn = {};
+    this.turn = turn;
     try {
       const overview = await get(`runs/${this.run}/insights`);
       if (turn !== this.turn) return;
@@ -68,7 +69,7 @@ export class Insights {
         empty(
           this.body,
           "No tokens yet",
-          "The figures appear with the first step that keeps its rollouts (records.every, records.rollouts_per_step).",
+          "They appear when the first step with stored rollouts finishes (records.every, records.rollouts_per_step).",
         );
     } catch (error) {
       this.drawn = null;
@@ -135,19 +136,17 @@ export class Insights {
       });
       return input;
     };
+    const everything = () => {
+      for (const input of this.bar.querySelectorAll("input")) input.value = "";
+      this.choose({ min_step: "", max_step: "" });
+    };
+    this.all = button("All steps", everything, { class: "btn quiet" });
     fill(
       this.bar,
       select(all, this.part.kind, (kind) => this.choose({ kind }), { "aria-label": "Kind of rollouts" }),
       step("min_step", "Step from"),
       step("max_step", "to step"),
-      (this.all = button(
-        "All steps",
-        () => {
-          for (const input of this.bar.querySelectorAll("input")) input.value = "";
-          this.choose({ min_step: "", max_step: "" });
-        },
-        { class: "btn quiet" },
-      )),
+      this.all,
     );
     this.offerAll();
   }
@@ -170,15 +169,15 @@ export class Insights {
 
   tell({ counted, rollouts, read, stored, capped, cap, damaged, quantity }) {
     const words = [
-      `${integer(counted)} tokens of ${integer(rollouts)} rollouts that count in the loss and were scored.`,
+      `${integer(counted)} tokens of ${integer(rollouts)} rollouts that count in the loss and were scored by the teacher.`,
       quantity === "log_ratio" &&
-        "No reverse KL is stored: KL stands for |log p(student) − log p(coach)| of the sampled token.",
+        "No reverse KL is stored; KL here means |log p(student) − log p(teacher)| of the sampled token.",
       quantity === "mixed" &&
-        "Where no reverse KL is stored, KL stands for |log p(student) − log p(coach)| of the sampled token.",
+        "Where no reverse KL is stored, KL means |log p(student) − log p(teacher)| of the sampled token.",
       capped &&
-        `An even share of the run: ${integer(read)} of ${integer(stored)} tokens were read, at most ${integer(cap)} are. Choose fewer steps to see all of theirs.`,
-      damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} left out.`,
+        `An even sample of the run: ${integer(read)} of ${integer(stored)} tokens were read (limit ${integer(cap)}). Choose fewer steps to read all of theirs.`,
+      damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} skipped.`,
     ];
-    this.told.textContent = words.filter(Boolean).join(" ");
+    this.summary.textContent = words.filter(Boolean).join(" ");
   }
 }

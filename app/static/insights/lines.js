@@ -1,4 +1,4 @@
-// By step: how far the top-k sets of both overlap, and what both give to stopping.
+// By step: overlap of the two top-k sets, and the probability of stopping.
 import { Chart } from "../lib/charts.js";
 import { h, link, select } from "../lib/dom.js";
 import { integer, percent, probability } from "../lib/format.js";
@@ -6,10 +6,10 @@ import { visible } from "../rollout/text/glyphs.js";
 import { asTable, Panel } from "./panel.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
-const PLACES = [
+const POSITIONS = [
   ["end", "last token"],
-  ["before", "the token before it"],
-  ["cut", "last token of cut-off ones"],
+  ["before", "token before it"],
+  ["cut", "last token, truncated"],
 ];
 
 /** A chart without a panel of its own; the step of a clicked point goes to `open`. */
@@ -20,7 +20,7 @@ function chartIn(title, open) {
 
 export class Overlap extends Panel {
   constructor(insights) {
-    super(insights, "overlap", "Overlap of the top-k sets", "share, by step");
+    super(insights, "overlap", "Overlap of the top-k sets", "fraction, by step");
     const made = chartIn("Overlap", (step) => (location.href = this.at(step)));
     this.chart = made.chart;
     this.plot = made.element;
@@ -35,7 +35,7 @@ export class Overlap extends Panel {
     if (!step.length)
       return this.none(
         "No alternatives",
-        "No record of this choice holds the top-k of both models (records.top_k).",
+        "No selected record holds the top-k of both models (records.top_k).",
       );
     const rows = () =>
       step.map((s, i) => [
@@ -46,7 +46,7 @@ export class Overlap extends Panel {
         percent(answer.teacher_mass[i], 1),
       ]);
     this.show(
-      `Mean |S∩T|/k of the student’s and the coach’s ${k.join(" or ")} likeliest tokens, and the probability that each gives to the common ones.${read({ capped, stored, cap })}`,
+      `Mean |S∩T|/k of the student’s and the teacher’s top ${k.join(" or ")} tokens, and the probability mass that each puts on the shared ones.${read({ capped, stored, cap })}`,
       this.plot,
       asTable(
         "Overlap of the top-k sets",
@@ -55,7 +55,7 @@ export class Overlap extends Panel {
           ["Tokens", "r"],
           ["Overlap", "r"],
           ["Student’s mass", "r"],
-          ["Coach’s mass", "r"],
+          ["Teacher’s mass", "r"],
         ],
         rows,
       ),
@@ -65,7 +65,7 @@ export class Overlap extends Panel {
       [
         line("overlap", "overlap"),
         line("student_mass", "student’s mass on it"),
-        line("teacher_mass", "coach’s mass on it"),
+        line("teacher_mass", "teacher’s mass on it"),
       ],
       SHARE,
     );
@@ -79,25 +79,24 @@ export class Stops extends Panel {
     this.chart = made.chart;
     this.plot = made.element;
     this.chosen = 0;
-    this.place = "end";
+    this.position = "end";
   }
 
   at(step) {
     const where = { min_step: null, max_step: null, step };
     return this.tokens(
-      this.place === "end"
+      this.position === "end"
         ? { ...where, token_id: this.answer.stops[this.chosen].token_id }
-        : { ...where, finish_reason: this.place === "cut" ? "length" : "stop" },
+        : { ...where, finish_reason: this.position === "cut" ? "length" : "stop" },
     );
   }
 
   draw(answer) {
     const { stops } = answer;
-    if (!stops.length)
-      return this.none("No stop token", "No rollout of this choice ended with a stop token.");
+    if (!stops.length) return this.none("No stop token", "No selected rollout ended with a stop token.");
     this.chosen = Math.min(this.chosen, stops.length - 1);
     const stop = stops[this.chosen];
-    const found = stop.places[this.place];
+    const found = stop.places[this.position];
     const pick = (change) => (value) => {
       Object.assign(this, change(value));
       this.draw(answer);
@@ -116,7 +115,7 @@ export class Stops extends Panel {
         text("teacher", i),
       ]);
     this.show(
-      `Mean probability that each gives to this stop token, over rollouts that ${this.place === "cut" ? "were cut off" : "stopped"}; ${integer(stop.endings)} ended with it.${bounded ? ` In up to ${percent(bounded)} of a step’s rollouts it is not among the stored alternatives: the line then counts it as 0, the table gives the most it can be.` : ""}${read(answer)}`,
+      `Mean probability that each gives to this stop token, over ${this.position === "cut" ? "truncated (length)" : "finished (EOS)"} rollouts; ${integer(stop.endings)} ended with it.${bounded ? ` In up to ${percent(bounded)} of a step’s rollouts it is not among the stored top-k: the chart then counts it as 0, the table gives its upper bound.` : ""}${read(answer)}`,
       h(
         "div",
         { class: "row insight-choice" },
@@ -127,17 +126,17 @@ export class Stops extends Panel {
           { "aria-label": "Stop token" },
         ),
         select(
-          PLACES,
-          this.place,
-          pick((place) => ({ place })),
-          { "aria-label": "Place" },
+          POSITIONS,
+          this.position,
+          pick((position) => ({ position })),
+          { "aria-label": "Position" },
         ),
       ),
       found.step.length
         ? this.plot
         : h("p", {
             class: "muted pad",
-            text: "No rollout of this choice has such a token with a known probability.",
+            text: "No selected rollout has such a token with a known probability.",
           }),
       asTable(
         "Probability of stopping",
@@ -145,7 +144,7 @@ export class Stops extends Panel {
           ["Step", ""],
           ["Rollouts", "r"],
           ["Student", "r"],
-          ["Coach", "r"],
+          ["Teacher", "r"],
         ],
         rows,
       ),
@@ -154,7 +153,7 @@ export class Stops extends Panel {
       this.chart.draw(
         [
           { name: "student", x: found.step, y: found.student },
-          { name: "coach", x: found.step, y: found.teacher },
+          { name: "teacher", x: found.step, y: found.teacher },
         ],
         SHARE,
       );
@@ -163,6 +162,6 @@ export class Stops extends Panel {
 
 function read({ capped, stored, cap }) {
   return capped
-    ? ` Alternatives of an even share of the rollouts: at most ${integer(cap)} of ${integer(stored)} tokens are read.`
+    ? ` From an even sample of the rollouts: at most ${integer(cap)} of ${integer(stored)} tokens are read.`
     : "";
 }

@@ -1,7 +1,7 @@
 // What the panels of the run's aggregates share: a title, a caption, three faces, and a table.
 import { get } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { tokensPage } from "../rollouts/worst.js";
 
 export class Panel {

@@ -8,14 +8,14 @@ const LABELS = 8;
 
 export class Positions extends Panel {
   constructor(insights) {
-    super(insights, "positions", "KL by position and step", "mean, nats a token");
+    super(insights, "positions", "KL by position and step", "mean, nats per token");
   }
 
   draw({ steps, positions, tokens, kl }) {
     if (!positions.length)
       return this.none(
-        "No scored token",
-        "No token of this choice counts in the loss and was read by the coach.",
+        "No scored tokens",
+        "No selected token counts in the loss and was scored by the teacher.",
       );
     const top = Math.max(...kl.flat().filter((v) => v !== null)) || 1;
     const cell = (r, c) =>

@@ -1,8 +1,8 @@
-// The student's entropy against the KL: where it was unsure, and where it was confidently wrong.
+// The student's entropy against the KL: where it was unsure, and where it was confident and wrong.
 import { get } from "../lib/api.js";
 import { debounce, fill, h, link } from "../lib/dom.js";
-import { failed } from "../lib/faces.js";
 import { integer, nats, number, percent } from "../lib/format.js";
+import { failed } from "../lib/panel_states.js";
 import { asRequest, tokenRow } from "../rollouts/worst.js";
 import { CellGrid, scaleStrip } from "./grid.js";
 import { Panel, table } from "./panel.js";
@@ -29,10 +29,10 @@ export class Quadrants extends Panel {
   draw(answer) {
     const { grid, without } = answer;
     if (!grid.flat().some(Boolean))
-      return this.none("No entropies", "No record of this choice holds the student’s entropy.");
+      return this.none("No entropies", "No selected record holds the student’s entropy.");
     const top = Math.max(...grid.flat());
     this.show(
-      without ? `${integer(without)} tokens without an entropy are left out.` : "",
+      without ? `${integer(without)} tokens without an entropy are skipped.` : "",
       this.table(answer),
       this.grid(answer, top),
       h("div", { class: "row insight-legend" }, scaleStrip(`${integer(top)} tokens, log scale`)),
@@ -45,7 +45,7 @@ export class Quadrants extends Panel {
         this.list,
         h("p", {
           class: "caption",
-          text: "Drag over a region, or Shift and the arrow keys, to list its tokens.",
+          text: "Drag over a region, or use Shift and the arrow keys, to list its tokens.",
         }),
       );
   }
@@ -65,7 +65,7 @@ export class Quadrants extends Panel {
       [
         ["Quadrant", ""],
         ["Tokens", "r"],
-        ["of all", "r"],
+        ["Share", "r"],
         ["Mean KL", "r"],
         ["KL share", "r"],
       ],
@@ -76,7 +76,7 @@ export class Quadrants extends Panel {
   grid({ grid, kl, entropy_edges: x, heat_edges: y }, top) {
     const size = grid.length;
     const label = (i, j) =>
-      `Entropy ${range(x, i)}, KL ${range(y, j)} nats: ${integer(grid[i][j])} tokens, ${number(kl[i][j])} nats in all`;
+      `Entropy ${range(x, i)}, KL ${range(y, j)} nats: ${integer(grid[i][j])} tokens, ${number(kl[i][j])} nats in total`;
     const cells = Array.from({ length: size }, (_, row) =>
       Array.from({ length: size }, (_, i) => {
         const j = size - 1 - row;
@@ -136,7 +136,8 @@ export class Quadrants extends Panel {
         value: this.region[name] ?? "",
         oninput: debounce(400, () => this.choose({ ...this.region, [name]: input.value }, false)),
       });
-      return (this.inputs[name] = input);
+      this.inputs[name] = input;
+      return input;
     };
     return h(
       "div",
@@ -169,7 +170,8 @@ export class Quadrants extends Panel {
   }
 
   async listRegion() {
-    const turn = (this.listing = {});
+    const turn = {};
+    this.listing = turn;
     const filter = { ...this.insights.where, ...this.region };
     try {
       const { items, total } = await get(`runs/${this.insights.run}/hot-tokens`, {

@@ -1,4 +1,4 @@
-// Whose the KL is: by class of token, by token, and by right and wrong answers.
+// Where the KL is: by token class, by token, and by right and wrong answers.
 import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
 import { integer, nats, percent } from "../lib/format.js";
@@ -17,7 +17,7 @@ const CLASSES = {
 const GRADES = { right: "right", wrong: "wrong", ungraded: "not graded" };
 const SHARES = [
   ["Tokens", "r"],
-  ["of all", "r"],
+  ["Share", "r"],
   ["Mean KL", "r"],
   ["KL share", "r share"],
 ];
@@ -40,7 +40,7 @@ function shares(item) {
 
 export class Classes extends Panel {
   constructor(insights) {
-    super(insights, "tokens", "KL by class of token", "nats a token");
+    super(insights, "tokens", "KL by token class", "nats per token");
     this.element.dataset.part = "classes";
   }
 
@@ -53,25 +53,25 @@ export class Classes extends Panel {
       ]);
     if (!rows.length)
       return this.none(
-        "No scored token",
-        "No token of this choice counts in the loss and was read by the coach.",
+        "No scored tokens",
+        "No selected token counts in the loss and was scored by the teacher.",
       );
-    this.show("", table("KL by class of token", [["Class", ""], ...SHARES], rows));
+    this.show("", table("KL by token class", [["Class", ""], ...SHARES], rows));
   }
 }
 
 export class Strings extends Panel {
   constructor(insights) {
-    super(insights, "tokens", "KL by token", "nats a token");
+    super(insights, "tokens", "KL by token", "nats per token");
     this.element.dataset.part = "strings";
   }
 
   draw({ strings, distinct }) {
-    if (!strings.length) return this.none("No disagreement", "No token of this choice has a KL above 0.");
+    if (!strings.length) return this.none("No disagreement", "No selected token has a KL above 0.");
     this.unit.textContent =
       strings.length < distinct
-        ? `nats a token; the ${strings.length} of ${integer(distinct)} with most of the KL`
-        : "nats a token";
+        ? `nats per token; the ${strings.length} of ${integer(distinct)} with the most KL`
+        : "nats per token";
     const rows = strings.map((s) => [
       link(visible(s.text).replace(/^ | $/g, "·"), this.tokens({ token_id: s.token_id }), {
         class: "mono token-link",
@@ -89,13 +89,13 @@ export class Strings extends Panel {
 
 export class Correctness extends Panel {
   constructor(insights) {
-    super(insights, "correctness", "Right and wrong answers", "nats a token");
+    super(insights, "correctness", "Right and wrong answers", "nats per token");
   }
 
   draw({ groups, penalised, endorsed }) {
     const present = groups.filter((g) => g.rollouts);
     if (!present.length)
-      return this.none("No scored rollout", "No rollout of this choice was read by the coach.");
+      return this.none("No scored rollouts", "No selected rollout was scored by the teacher.");
     const rows = present.map((g) => [
       g.grade === "ungraded"
         ? GRADES[g.grade]
@@ -111,8 +111,8 @@ export class Correctness extends Panel {
       present.length === 1 && present[0].grade === "ungraded"
         ? null
         : [
-            this.list("Penalised but right", "right answers of the highest mean KL", penalised),
-            this.list("Endorsed but wrong", "wrong answers of the lowest mean KL", endorsed),
+            this.list("Right, high KL", "right answers with the highest mean KL", penalised),
+            this.list("Wrong, low KL", "wrong answers with the lowest mean KL", endorsed),
           ],
     );
   }
@@ -139,7 +139,7 @@ export class Correctness extends Panel {
             ],
             rows,
           )
-        : h("p", { class: "muted", text: "There is none." }),
+        : h("p", { class: "muted", text: "None." }),
     );
   }
 

@@ -4,22 +4,22 @@ const BASE = "api/v1/";
 
 export class ApiError extends Error {
   constructor(status, body) {
-    const told = body && typeof body === "object" ? (body.error ?? body.detail ?? body) : null;
-    super(messageOf(status, told, body));
+    const detail = body && typeof body === "object" ? (body.error ?? body.detail ?? body) : null;
+    super(messageOf(status, detail, body));
     this.status = status;
-    this.problems = told?.problems ?? body?.problems ?? [];
+    this.problems = detail?.problems ?? body?.problems ?? [];
     this.hint = body?.hint ?? hintOf(status);
     this.where = body?.where ?? "";
   }
 }
 
-function messageOf(status, told, body) {
-  if (typeof told === "string" && told) return told;
-  if (typeof told?.message === "string") return told.message;
-  const problem = (told?.problems ?? body?.problems ?? [])[0];
+function messageOf(status, detail, body) {
+  if (typeof detail === "string" && detail) return detail;
+  if (typeof detail?.message === "string") return detail.message;
+  const problem = (detail?.problems ?? body?.problems ?? [])[0];
   if (problem) return problem.field ? `${problem.field}: ${problem.message}` : problem.message;
-  if (Array.isArray(told) && told[0]?.msg) return told.map((t) => t.msg).join("; ");
-  return status === 0 ? "The server does not answer" : `The server answered ${status}`;
+  if (Array.isArray(detail) && detail[0]?.msg) return detail.map((t) => t.msg).join("; ");
+  return status === 0 ? "The server does not respond" : `The server responded with status ${status}`;
 }
 
 function hintOf(status) {
@@ -27,7 +27,7 @@ function hintOf(status) {
   if (status === 401 || status === 403) {
     return "Open the link that the server printed when it started; it holds the access token.";
   }
-  if (status === 404) return "It may have been deleted; the list of runs has what there is.";
+  if (status === 404) return "It may have been deleted; see the list of runs.";
   return "";
 }
 

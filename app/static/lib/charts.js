@@ -37,7 +37,7 @@ export class Chart {
   constructor(title, unit, click) {
     this.click = click;
     this.plot = h("div", { class: "plot" });
-    this.empty = h("div", { class: "plot-empty muted", text: "No value yet" });
+    this.empty = h("div", { class: "plot-empty muted", text: "No data yet" });
     this.now = h("span", { class: "num plot-now" });
     this.reset = button("Reset zoom", () => this.unzoom(), { class: "btn small plot-reset", hidden: true });
     this.element = h(
@@ -65,8 +65,8 @@ export class Chart {
     const filled = traces.some((t) => t.y.some((v) => v !== null));
     this.empty.hidden = filled;
     this.empty.textContent = traces.some((t) => t.x.length)
-      ? "Not measured: the objective asks no coach"
-      : "No value yet";
+      ? "Not measured: this objective uses no teacher"
+      : "No data yet";
     if (!filled) return;
     const library = await load();
     if (this.traces !== traces) return; // newer data came while the library loaded
@@ -91,7 +91,7 @@ export class Chart {
     new ResizeObserver(() => this.plot.isConnected && library.Plots.resize(this.plot)).observe(this.plot);
   }
 
-  /** The buttons over a chart are for the pointer: as tab stops they would be dozens a page. */
+  /** The buttons over a chart are for the pointer: as tab stops there would be dozens per page. */
   calm() {
     for (const item of this.plot.querySelectorAll(".modebar-btn")) item.tabIndex = -1;
   }

@@ -70,6 +70,29 @@ export function select(options, value, onchange, props = {}) {
   return element;
 }
 
+/** A labelled number field within limits. */
+export function numberField(id, label, value, { min, max, step = 1, title = "" }) {
+  const input = h("input", {
+    class: "field num",
+    type: "number",
+    id,
+    min,
+    max,
+    step,
+    value: String(value),
+    inputmode: "decimal",
+  });
+  return {
+    input,
+    element: h(
+      "label",
+      { class: "ask-field", for: id, title },
+      h("span", { class: "muted", text: label }),
+      input,
+    ),
+  };
+}
+
 /** Runs `action` every `wait` ms while the page can be seen, never twice at once. */
 export function poll(wait, action) {
   let stopped = false;
@@ -92,8 +115,10 @@ export function poll(wait, action) {
 
 export function copyButton(label, textOf) {
   const element = button(label, async () => {
-    element.textContent = (await copy(textOf())) ? "Copied" : "Select and copy by hand";
-    setTimeout(() => (element.textContent = label), 1600);
+    element.textContent = (await copy(textOf())) ? "Copied" : "Select and copy manually";
+    setTimeout(() => {
+      element.textContent = label;
+    }, 1600);
   });
   return element;
 }
@@ -119,9 +144,11 @@ export function toast(message, actionLabel, action, seconds = 8) {
   document.querySelector(".toast")?.remove();
   const close = () => element.remove();
   const element = h("div", { class: "toast", role: "status" }, h("span", { text: message }));
-  if (actionLabel) {
-    element.append(button(actionLabel, () => (close(), action()), { class: "btn strong" }));
-  }
+  const act = () => {
+    close();
+    action();
+  };
+  if (actionLabel) element.append(button(actionLabel, act, { class: "btn strong" }));
   document.body.append(element);
   setTimeout(close, seconds * 1000);
 }

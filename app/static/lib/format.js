@@ -44,7 +44,7 @@ export function percent(value, places = 0) {
   return `${minus(Number(text) === 0 ? text.replace("-", "") : text)}%`;
 }
 
-/** Whether a metric is a share of 1, which is told as a percentage. */
+/** Whether a metric is a fraction of 1, shown as a percentage. */
 export function isShare(metric) {
   return /^score$|pass@|finished|same_top|reward/.test(metric);
 }
@@ -116,14 +116,6 @@ export function exact(value) {
 
 export function minus(text) {
   return text.replace("-", "−");
-}
-
-/** "Coach" is the word for the teacher on pages; names of fields, models and paths stay. */
-export function coach(text) {
-  return text.replace(
-    /(?<![\w/.-])([tT])eacher(s?)(?![\w/-]|\.\w)/g,
-    (_, first, many) => `${first === "T" ? "C" : "c"}oach${many && "es"}`,
-  );
 }
 
 /** Text for one line of a list: invisible and direction-changing characters become visible. */

@@ -1,7 +1,7 @@
-// Tints: 65 levels of a sequential palette, 65 of a diverging one, as rules of one style sheet.
-import { isDark } from "./theme.js";
+// Colours of a tint: 65 levels of a sequential palette, 65 of a diverging one, and which level a value has.
 
 export const LEVELS = 64;
+export const GAMMA = 0.6; // exponent of the scale where none is chosen
 const ORANGES = [
   "#fff5eb",
   "#fee6ce",
@@ -46,32 +46,22 @@ export const PALETTES = [
   ["cividis", "Cividis"],
 ];
 
-const sheet = new CSSStyleSheet();
-let colours = null;
-
-/** Sets the tints for a palette name and the present theme. */
-export function usePalette(name) {
-  const dark = isDark();
+/** Hexadecimal colours by level, 0 to LEVELS: sequential (`up`), and both arms of a diverging palette. */
+export function tintsOf(name, dark) {
   const base = dark ? "#1a1c1f" : "#ffffff"; // --surface of base.css
   const up = name === "cividis" ? cividis(dark) : dark ? DARK_ORANGES : ORANGES.slice(1);
-  colours = {
+  return {
     up: ramp([base, ...up]),
     cold: ramp([base, ...(dark ? DARK_COLD : COLD)]),
     warm: ramp([base, ...(dark ? DARK_WARM : WARM)]),
   };
-  const ink = dark ? "#e7e8ea" : "#1b1c1f"; // --ink of base.css
-  const rules = [];
-  for (const [letter, list] of [
-    ["q", colours.up],
-    ["c", colours.cold],
-    ["w", colours.warm],
-  ]) {
-    for (let level = 1; level <= LEVELS; level++) {
-      rules.push(`.${letter}${level}{background-color:${list[level]};color:${inkOn(list[level], ink)}}`);
-    }
-  }
-  sheet.replaceSync(rules.join("\n"));
-  if (!document.adoptedStyleSheets.includes(sheet)) document.adoptedStyleSheets.push(sheet);
+}
+
+/** Level of a size ≥ 0 on a scale that ends at `top`: (size / top) ^ gamma, of the logarithms if so. */
+export function levelOf(size, top, gamma, logarithmic = false) {
+  if (!(size > 0)) return 0;
+  const share = logarithmic ? Math.log1p(size) / Math.log1p(top) : size / top;
+  return Math.min(LEVELS, Math.round(Math.min(1, share) ** gamma * LEVELS));
 }
 
 function cividis(dark) {
@@ -82,10 +72,6 @@ function cividis(dark) {
 export function classOf(level, sign) {
   if (level === 0) return "";
   return (sign === 0 ? "q" : sign < 0 ? "c" : "w") + level;
-}
-
-export function colourOf(level, sign) {
-  return (sign === 0 ? colours.up : sign < 0 ? colours.cold : colours.warm)[level];
 }
 
 function ramp(stops) {

@@ -1,21 +1,21 @@
 // Checks a run before it is started: asks the doctor, and shows its findings and the memory table.
 import { get, send } from "../lib/api.js";
 import { button, fill, h, poll } from "../lib/dom.js";
-import { errorBox } from "../lib/faces.js";
-import { coach, withUnit } from "../lib/format.js";
+import { withUnit } from "../lib/format.js";
+import { errorBox } from "../lib/panel_states.js";
 
 const SEVERITIES = [
   ["error", "✕", "Error"],
   ["warning", "!", "Warning"],
-  ["info", "i", "Good to know"],
-  ["ok", "✓", "In order"],
+  ["info", "i", "Note"],
+  ["ok", "✓", "OK"],
 ];
 const LOOK_EVERY = 700; // ms
 const PHASES = {
   always: "always",
   sampling: "sampling",
-  writing: "coach writes",
-  reading: "coach reads",
+  writing: "teacher sampling",
+  reading: "teacher scoring",
   update: "update",
 };
 
@@ -30,7 +30,7 @@ export class Doctor {
     this.state = h("p", {
       class: "pad muted doctor-state",
       role: "status",
-      text: "Compares tokenizers, prompts and memory, and lets the student answer a few prompts.",
+      text: "Checks tokenizers, prompts and memory, and samples a few completions from the student.",
     });
     this.body = h("div", { class: "doctor-body", id: "doctor-findings" });
     const choice = h(
@@ -48,11 +48,11 @@ export class Doctor {
     );
   }
 
-  /** What was found is of other settings than those in the form now. */
+  /** The findings are of other settings than those in the form now. */
   stale() {
     if (!this.body.childElementCount || this.button.disabled) return;
     this.body.classList.add("stale");
-    this.say("The settings have changed since.");
+    this.say("The settings have changed since this check.");
   }
 
   async ask() {
@@ -60,7 +60,7 @@ export class Doctor {
     this.button.disabled = true;
     this.body.classList.remove("stale");
     fill(this.body);
-    this.say("Asking …");
+    this.say("Starting …");
     try {
       const { id } = await send("POST", "doctor", { config: this.configOf(), models: this.models.checked });
       this.stopLooking = poll(LOOK_EVERY, () => this.look(id));
@@ -131,7 +131,7 @@ export class Doctor {
 function summary(findings) {
   const count = (severity) => findings.filter((f) => f.severity === severity).length;
   const [errors, warnings] = [count("error"), count("warning")];
-  if (!errors && !warnings) return "Nothing speaks against this run.";
+  if (!errors && !warnings) return "No problems found.";
   const words = [
     [errors, "error"],
     [warnings, "warning"],
@@ -161,10 +161,10 @@ function card(finding) {
   return h(
     "article",
     { class: "doctor-finding", "data-code": finding.code, "data-severity": finding.severity },
-    h("h3", {}, mark(finding.severity), h("span", { text: coach(finding.title) })),
-    h("p", { text: coach(finding.text) }),
+    h("h3", {}, mark(finding.severity), h("span", { text: finding.title })),
+    h("p", { text: finding.text }),
     finding.advice
-      ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), coach(finding.advice))
+      ? h("p", { class: "doctor-advice" }, h("strong", { text: "What to change: " }), finding.advice)
       : null,
     evidence,
   );
@@ -176,8 +176,8 @@ function memoryTable(memory) {
     h(
       "tr",
       {},
-      h("td", {}, coach(p.name), h("div", { class: "muted doctor-formula", text: p.formula })),
-      h("td", { text: p.where === "host" ? "on the host" : (PHASES[p.phase] ?? p.phase) }),
+      h("td", {}, p.name, h("div", { class: "muted doctor-formula", text: p.formula })),
+      h("td", { text: p.where === "host" ? "host" : (PHASES[p.phase] ?? p.phase) }),
       h("td", { class: "r num", text: size(p.bytes) }),
     ),
   );
@@ -211,14 +211,14 @@ function memoryTable(memory) {
         "tbody",
         {},
         rows,
-        total("At the worst moment", memory.device),
-        memory.host ? total("On the host", memory.host) : null,
+        total("Peak", memory.device),
+        memory.host ? total("Host memory", memory.host) : null,
       ),
     ),
     memory.unknown.length
       ? h("p", {
           class: "pad muted",
-          text: `Not counted, because their size is not known here: ${memory.unknown.join(", ")}.`,
+          text: `Not counted, size unknown: ${memory.unknown.join(", ")}.`,
         })
       : null,
   );

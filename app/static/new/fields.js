@@ -97,12 +97,11 @@ const WORDS = {
   kl: "KL",
   lm: "LM",
   mb: "MB",
-  teacher: "coach",
   url: "URL",
 };
 const TITLES = {
   "student.model": "Student",
-  "teacher.model": "Coach",
+  "teacher.model": "Teacher",
   "prompts.source": "Prompts",
   "objective.name": "Objective",
   "student.lora": "Train a LoRA adapter",

@@ -1,6 +1,5 @@
 // One field of a form: its label, control, help, and the problem beside it.
 import { h, select } from "../lib/dom.js";
-import { coach } from "../lib/format.js";
 import { readValue, showValue } from "./fields.js";
 
 const SUGGESTIONS = {
@@ -83,10 +82,6 @@ function listOf(field, id) {
 }
 
 function helpOf(field, value) {
-  return coach(helpText(field, value));
-}
-
-function helpText(field, value) {
   if (field.choices) return `${field.help} ${field.choices[value ?? field.options[0]] ?? ""}`;
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;

@@ -1,8 +1,8 @@
 // Sets up a run: recipe, six fields, the rest under "More settings"; YAML and command beside them.
 import { get, newKey, page, send } from "../lib/api.js";
 import { button, copyButton, debounce, fill, h, select, toast } from "../lib/dom.js";
-import { failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
+import { failed, loading } from "../lib/panel_states.js";
 import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, flatten, valueAt } from "./fields.js";
 import { control, setControl, showProblem } from "./form.js";
@@ -10,7 +10,7 @@ import { control, setControl, showProblem } from "./form.js";
 const GROUPS = [
   ["general", "General"],
   ["student", "Student"],
-  ["teacher", "Coach"],
+  ["teacher", "Teacher"],
   ["prompts", "Prompts"],
   ["objective", "Objective"],
   ["sampling", "Sampling"],
@@ -148,7 +148,7 @@ class NewPage {
       { class: "recipe" },
       h("p", {
         class: "muted",
-        text: "Every setting starts as it was in that run; what differs stands beside.",
+        text: "All settings start as in that run; changes are listed beside the form.",
       }),
     );
   }
@@ -297,10 +297,10 @@ class NewPage {
     const origin = this.source ? "the run" : "the recipe";
     const body = rows.length
       ? h("table", { class: "table" }, h("tbody", {}, rows))
-      : h("p", { class: "pad muted", text: "Nothing yet: the same run again." });
+      : h("p", { class: "pad muted", text: "No changes: the same run again." });
     fill(
       this.difference,
-      h("section", { class: "panel" }, h("header", {}, h("h2", { text: `Differs from ${origin}` })), body),
+      h("section", { class: "panel" }, h("header", {}, h("h2", { text: `Changes from ${origin}` })), body),
     );
   }
 

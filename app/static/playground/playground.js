@@ -1,20 +1,20 @@
-// A chat with student and coach: every reply is scored while it is written.
+// A chat with student and teacher: every reply is scored while it is generated.
 import { get, page, query } from "../lib/api.js";
-import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "../lib/ask.js";
-import { button, fill, h, link, poll, select } from "../lib/dom.js";
-import { errorBox, failed, loading } from "../lib/faces.js";
+import { button, fill, h, link, numberField, poll, select } from "../lib/dom.js";
 import { fixed, plain, sum } from "../lib/format.js";
-import { usePalette } from "../lib/palette.js";
+import { ModelRequest, modelsLine, progressText, reasonAgainstRequests } from "../lib/model_request.js";
+import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme, recall } from "../lib/theme.js";
+import { usePalette } from "../lib/tints.js";
 import { cellsOf } from "../rollout/text/glyphs.js";
 import { sentenceOf, Tinted } from "../rollout/text/tinted.js";
 
 const SPEAKERS = [
   ["both", "both, side by side"],
   ["student", "student"],
-  ["teacher", "coach"],
+  ["teacher", "teacher"],
 ];
-const WORDS = { student: "Student", teacher: "Coach" };
+const WORDS = { student: "Student", teacher: "Teacher" };
 const SCALE = 4; // nats at the deepest tint, where a run has no scale of its own
 const SHORT = 1500; // characters of a history that goes into the address
 const BUNDLED =
@@ -38,7 +38,7 @@ class Playground {
       const [runs, recipes, reason] = await Promise.all([
         get("runs", { limit: 200 }),
         get("recipes"),
-        reasonNotToAsk(),
+        reasonAgainstRequests(),
       ]);
       this.runs = runs.items.filter((r) => r.source !== "import");
       this.recipes = recipes.items;
@@ -76,12 +76,12 @@ class Playground {
       min: 0,
       max: 10,
       step: "any",
-      title: "0 takes the likeliest token, scored at 1",
+      title: "0 decodes greedily; scored at temperature 1",
     });
     this.limit = numberField("pg-limit", "New tokens", this.params.get("limit") ?? 128, {
       min: 1,
       max: 2048,
-      title: "at most, a reply",
+      title: "maximum per reply",
     });
     this.seed = numberField("pg-seed", "Seed", this.params.get("seed") ?? 0, { min: 0, max: 2147483647 });
     this.talk = h("div", { class: "pg-talk", id: "pg-talk" });
@@ -91,7 +91,7 @@ class Playground {
       rows: "3",
       maxlength: "20000",
       "aria-label": "Message",
-      placeholder: "Ask both models something",
+      placeholder: "Message both models",
       onkeydown: (e) => this.key(e),
     });
     this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
@@ -112,8 +112,8 @@ class Playground {
       "div",
       { class: "pg-settings" },
       labelled("Models", this.source),
-      labelled("Student from", this.checkpoint),
-      labelled("Who answers", this.speakers),
+      labelled("Student checkpoint", this.checkpoint),
+      labelled("Reply from", this.speakers),
       this.temperature.element,
       this.limit.element,
       this.seed.element,
@@ -137,7 +137,7 @@ class Playground {
       settings,
       h("section", { class: "panel pg-panel", "aria-label": "Chat" }, this.talk, this.examples, form),
     );
-    this.asking = new Asking({
+    this.asking = new ModelRequest({
       change: (found) => this.change(found),
       done: (answer, id) => this.done(answer, id),
       failed: (error) => this.fail(error),
@@ -201,7 +201,7 @@ class Playground {
     const items = this.turns.length || blocked ? [] : (this.prompts ?? []);
     fill(
       this.examples,
-      items.length ? h("span", { class: "muted", text: "Try one:" }) : null,
+      items.length ? h("span", { class: "muted", text: "Examples:" }) : null,
       items.map((text) =>
         button(plain(text, 140), () => this.take(text), {
           class: "btn small quiet pg-example",
@@ -239,7 +239,7 @@ class Playground {
     this.sendButton.disabled = true;
     this.stopButton.hidden = false;
     this.failure = null;
-    fill(this.status, "Asking …");
+    fill(this.status, "Sending …");
     this.offer();
     this.asking.ask("chat", {
       ...(this.run
@@ -263,7 +263,7 @@ class Playground {
   }
 
   change(found) {
-    fill(this.status, phaseOf(found));
+    fill(this.status, progressText(found));
     if (found.answer?.replies) this.takeIn(found.answer, null);
   }
 
@@ -289,7 +289,7 @@ class Playground {
     const count = answer.replies.reduce((n, r) => n + r.ids.length, 0);
     fill(
       this.status,
-      `${count} tokens in ${fixed(answer.seconds, 1)} s.${answer.chat ? "" : " The student’s tokenizer has no chat template: each message is a prompt of its own."}`,
+      `${count} tokens in ${fixed(answer.seconds, 1)} s.${answer.chat ? "" : " The student’s tokenizer has no chat template, so each message is sent as its own prompt."}`,
     );
     this.save();
     this.modelsState();
@@ -335,9 +335,9 @@ class Playground {
         h(
           "div",
           { class: "face" },
-          h("strong", { text: "Nothing said yet" }),
+          h("strong", { text: "No messages yet" }),
           h("p", {
-            text: "Replies appear token by token: the deeper the tint, the more the coach disagrees with the student there.",
+            text: "Replies appear token by token; the deeper the tint, the more student and teacher disagree there.",
           }),
         ),
       );
@@ -378,10 +378,10 @@ class Playground {
     let reply = first;
     const detail = h("p", { class: "muted pg-detail" });
     const figures = h("p", { class: "muted num pg-figures" });
-    const keep = button("Keep", () => this.keep(reply, keep), {
+    const keep = button("Save", () => this.keep(reply, keep), {
       class: "btn small",
       hidden: true,
-      title: "Stores the reply as a rollout of the run",
+      title: "Saves the reply as a rollout of the run",
     });
     const cells = () => cellsOf(reply.ids, reply.texts);
     const tinted = new Tinted(`${WORDS[author]}’s reply`, (at) => {
@@ -426,14 +426,14 @@ class Playground {
 
   async keep(reply, element) {
     element.disabled = true;
-    element.textContent = "Keeping …";
-    const told = new Asking({
+    element.textContent = "Saving …";
+    const told = new ModelRequest({
       change: () => {},
-      done: (answer) => element.replaceWith(link("Kept: open", page("rollout", { id: answer.rollout }))),
+      done: (answer) => element.replaceWith(link("Saved: open", page("rollout", { id: answer.rollout }))),
       failed: (error) => {
         element.disabled = false;
-        element.textContent = "Keep";
-        fill(this.status, `Not kept: ${error.message}`);
+        element.textContent = "Save";
+        fill(this.status, `Not saved: ${error.message}`);
       },
     });
     told.ask(`chat/${reply.asked}/keep`, { reply: reply.index });
@@ -512,12 +512,12 @@ function read(text) {
 }
 
 function summary(reply) {
-  if (reply.bare) return "From the address; its scores are not kept there.";
+  if (reply.bare) return "Restored from the address, which holds no scores.";
   const known = reply.reverse_kl.filter((v) => typeof v === "number");
   const total = known.reduce((a, b) => a + b, 0);
   const kl = known.length
-    ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} a token`
-    : ", not scored: nobody judges here";
-  const end = { stop: "stopped", length: "cut at the limit" }[reply.finish_reason] ?? "writing";
+    ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} per token`
+    : ", not scored: no teacher";
+  const end = { stop: "finished", length: "truncated" }[reply.finish_reason] ?? "generating";
   return `${reply.ids.length} tokens, ${end}${kl}`;
 }

@@ -113,7 +113,9 @@ async function topk(id, position, count) {
 
 /** One model's alternatives at a token, likeliest first; null where none are stored. */
 function listed(view, side, other, at) {
-  const [ids, own, others] = ["ids", "logprobs", "other"].map((part) => view.columns[`${side}_topk_${part}`]);
+  const [ids, logprobs, otherLogprobs] = ["ids", "logprobs", "other"].map(
+    (part) => view.columns[`${side}_topk_${part}`],
+  );
   if (!ids) return null;
   const k = ids.length / view.n;
   return Array.from({ length: k }, (_, rank) => {
@@ -123,12 +125,12 @@ function listed(view, side, other, at) {
       id: ids[i],
       text: t ?? `⟨${ids[i]}⟩`,
       special: Boolean(s),
-      [`${side}_logprob`]: known(own[i]),
-      [`${other}_logprob`]: others ? known(others[i]) : null,
+      [`${side}_logprob`]: finiteOrNull(logprobs[i]),
+      [`${other}_logprob`]: otherLogprobs ? finiteOrNull(otherLogprobs[i]) : null,
     };
   });
 }
 
-function known(value) {
+function finiteOrNull(value) {
   return Number.isFinite(value) ? value : null;
 }

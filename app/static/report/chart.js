@@ -28,7 +28,7 @@ export function lineChart(title, unit, lines, show) {
       h("span", { class: "spacer" }),
       h("span", { class: "num", text: last }),
     ),
-    filled.length ? drawing(title, filled, show) : h("div", { class: "face", text: "No value is stored." }),
+    filled.length ? drawing(title, filled, show) : h("div", { class: "face", text: "No data stored." }),
     filled.length > 1 &&
       h(
         "ul",

@@ -1,8 +1,8 @@
 // A report: the run's page and the token view in one file, with the place in the address's fragment.
 import { query, reportData } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { errorBox } from "../lib/faces.js";
 import { exact, number, plain } from "../lib/format.js";
+import { errorBox } from "../lib/panel_states.js";
 import { startTheme } from "../lib/theme.js";
 import { mount } from "../rollout/rollout.js";
 import { runPage } from "./run.js";

@@ -2,7 +2,6 @@
 import { page } from "../lib/api.js";
 import { h } from "../lib/dom.js";
 import {
-  coach,
   duration,
   exact,
   fixed,
@@ -38,8 +37,8 @@ function head({ run, steps }) {
   const kl = (steps.reverse_kl ?? []).filter((v) => v !== null);
   const before = (value) => h("span", { class: "muted", text: `${value} → ` });
   const facts = [
-    ["Student ← coach", models(run)],
-    ["KL, nats a token", kl.length ? [before(nats(kl[0])), nats(kl.at(-1))] : nats(run.kl)],
+    ["Student ← teacher", models(run)],
+    ["KL, nats per token", kl.length ? [before(nats(kl[0])), nats(kl.at(-1))] : nats(run.kl)],
     [
       "Score",
       run.score === null
@@ -66,8 +65,7 @@ function head({ run, steps }) {
       { class: "figures run-facts" },
       facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))),
     ),
-    run.trained &&
-      h("p", { class: "muted run-trained", text: `Trained: ${coach(plain(run.trained, 600))}.` }),
+    run.trained && h("p", { class: "muted run-trained", text: `Trained: ${plain(run.trained, 600)}.` }),
     run.notes && h("p", { class: "run-trained", text: plain(run.notes, 2000) }),
   );
 }
@@ -89,8 +87,8 @@ function charts({ steps, evaluations }) {
   }
   const kl = [{ name: "reverse KL", x: steps.step ?? [], y: steps.reverse_kl ?? [] }];
   const figures = [
-    lineChart("Reverse KL", "nats a token", kl, number),
-    lineChart("Score", "share right", [...scores.values()], percent),
+    lineChart("Reverse KL", "nats per token", kl, number),
+    lineChart("Score", "pass@1", [...scores.values()], percent),
   ];
   return h("div", { class: "report-charts" }, figures);
 }
@@ -115,7 +113,7 @@ function rollouts({ rollouts: items, total, opens }) {
       h("span", { class: "spacer" }),
       h("span", { class: "muted num", text: note }),
     ),
-    items.length === 0 && h("div", { class: "face", text: "This run has kept no rollouts." }),
+    items.length === 0 && h("div", { class: "face", text: "This run stored no rollouts." }),
     items.length > 0 &&
       h(
         "table",

@@ -1,7 +1,7 @@
 // What the address of the token view says, and how the view is written into it.
 import { page, query } from "../lib/api.js";
+import { GAMMA } from "../lib/palette.js";
 import { recall } from "../lib/theme.js";
-import { GAMMA } from "./text/scale.js";
 
 /** What is shown first: from the address, and this browser's own choices. */
 export function stateOf(params) {

@@ -1,9 +1,9 @@
 // One rollout, token by token: puts text, strip, profile, panel and keys together.
 import { query } from "../lib/api.js";
 import { debounce, fill, h, link, onFrame, toast } from "../lib/dom.js";
-import { failed } from "../lib/faces.js";
-import { usePalette } from "../lib/palette.js";
+import { failed } from "../lib/panel_states.js";
 import { onTheme, remember } from "../lib/theme.js";
+import { usePalette } from "../lib/tints.js";
 import { placeOf, stateOf, writeAddress } from "./address.js";
 import { RolloutHead } from "./head.js";
 import { showHelp } from "./help.js";

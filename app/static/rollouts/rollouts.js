@@ -1,8 +1,8 @@
 // The rollouts of a run: sorted and filtered by the server, page by page; the worst tokens beside.
 import { get, page } from "../lib/api.js";
 import { button, debounce, fill, h, link, select } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { verdictTag } from "../rollout/head.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
 import { chip, WorstFilters } from "./worst_filters.js";
@@ -15,7 +15,7 @@ const COLUMNS = [
   ["", "Kind", ""],
   ["", "Prompt", "r"],
   ["reward", "", ""],
-  ["", "End", ""],
+  ["", "Finish", ""],
   ["tokens", "Tokens", "r"],
   ["kl_sum", "KL sum, nats", "r"],
   ["kl_mean", "mean", "r"],
@@ -33,9 +33,9 @@ class RolloutsPage {
     this.run = params.get("run") ?? "";
     this.state = Object.fromEntries(KEYS.map((k) => [k, params.get(k) ?? ""]));
     this.state.sort ||= "-kl_sum";
-    this.offset = placeIn(params, "offset");
+    this.offset = offsetIn(params, "offset");
     this.tokenState = Object.fromEntries(Object.keys(TOKEN_FILTERS).map((k) => [k, params.get(k) ?? ""]));
-    this.tokenOffset = placeIn(params, "token_offset");
+    this.tokenOffset = offsetIn(params, "token_offset");
     this.view = params.get("view") === "worst" ? "worst" : "list";
   }
 
@@ -43,7 +43,7 @@ class RolloutsPage {
     document.title = "Rollouts · OPD Studio";
     if (!this.run)
       return failed(this.root, {
-        message: "No run is named in the address",
+        message: "The address names no run",
         hint: "Open one from the list of runs.",
       });
     this.name = h("span");
@@ -69,7 +69,7 @@ class RolloutsPage {
         { class: "page-bar" },
         h(
           "nav",
-          { class: "crumbs", "aria-label": "Place" },
+          { class: "crumbs", "aria-label": "Breadcrumb" },
           link("Runs", "./"),
           this.nameLink,
           h("h1", { text: "Rollouts" }),
@@ -87,7 +87,7 @@ class RolloutsPage {
   }
 
   async nameRun() {
-    const run = await get(`runs/${this.run}`).catch(() => null); // the list itself tells what is wrong
+    const run = await get(`runs/${this.run}`).catch(() => null); // the list shows the error
     if (run) this.nameLink.textContent = plain(run.name || run.id, 60);
   }
 
@@ -161,11 +161,12 @@ class RolloutsPage {
       });
       return input;
     };
+    this.steps = h("span", { class: "row" });
     return h(
       "div",
       { class: "page-bar filters" },
       typed("step", "Step", { type: "number", min: "0", class: "field num narrow" }),
-      (this.steps = h("span", { class: "row" })),
+      this.steps,
       select(
         [
           ["", "Any kind"],
@@ -180,13 +181,13 @@ class RolloutsPage {
       ),
       select(
         [
-          ["", "Any end"],
-          ["stop", "stopped"],
-          ["length", "cut off"],
+          ["", "Any finish"],
+          ["stop", "finished (EOS)"],
+          ["length", "truncated (length)"],
         ],
         this.state.finish_reason,
         set("finish_reason"),
-        { "aria-label": "End" },
+        { "aria-label": "Finish reason" },
       ),
       select(
         [
@@ -274,15 +275,15 @@ class RolloutsPage {
       if (filtered)
         empty(
           this.panel,
-          "No rollout matches",
-          "No rollout of this run passes these filters.",
-          button("Clear the filters", () => this.clear()),
+          "No rollouts match",
+          "No rollout of this run matches these filters.",
+          button("Clear filters", () => this.clear()),
         );
       else
         empty(
           this.panel,
           "No rollouts yet",
-          "The first step that ends brings them. Rollouts are kept as records.every and records.rollouts_per_step say.",
+          "They appear when the first step finishes. records.every and records.rollouts_per_step set which rollouts are stored.",
           link("Back to the run", page("run", { id: this.run }), { class: "btn" }),
         );
       return;
@@ -303,7 +304,7 @@ class RolloutsPage {
       if (!key) return h("th", { class: kind, scope: "col", text: label });
       const here = key === current;
       const sort = here && down ? key : `-${key}`;
-      const text = `${label || "Result"}${here ? (down ? " ↓" : " ↑") : ""}`;
+      const text = `${label || "Grade"}${here ? (down ? " ↓" : " ↑") : ""}`;
       return h(
         "th",
         { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null },
@@ -316,16 +317,19 @@ class RolloutsPage {
   row(item, at, top) {
     const href = page("rollout", { id: item.id, ...this.state, at });
     const prompt = plain(item.prompt ?? "", 300);
+    const open = (event) => {
+      if (!event.target.closest("a")) location.href = href;
+    };
     return h(
       "tr",
-      { "data-rollout": item.id, onclick: (e) => e.target.closest("a") || (location.href = href) },
+      { "data-rollout": item.id, onclick: open },
       h("td", { class: "r", text: item.step }),
       h("td", { class: "muted", text: item.kind }),
       h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
       h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdictTag(item)),
       h("td", {
         class: item.finish_reason === "length" ? "bad-text" : "muted",
-        text: item.finish_reason === "length" ? "cut off" : "stopped",
+        text: item.finish_reason === "length" ? "truncated" : "finished",
       }),
       h("td", { class: "r", text: integer(item.tokens) }),
       h(
@@ -370,6 +374,6 @@ class RolloutsPage {
   }
 }
 
-function placeIn(params, name) {
+function offsetIn(params, name) {
   return Math.max(0, Math.floor(Number(params.get(name)) || 0));
 }

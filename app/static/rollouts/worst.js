@@ -1,8 +1,8 @@
-// The tokens of a run on which coach and student differ most, each with the text around it.
+// The tokens of a run on which teacher and student differ most, each with the text around it.
 import { get, page } from "../lib/api.js";
 import { button, fill, h, link } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { fixed, integer, probability } from "../lib/format.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
 import { glyphs, visible, word } from "../rollout/text/glyphs.js";
 
 const STEP = 25;
@@ -29,10 +29,10 @@ export function tokensPage(run, filter) {
 
 /** A filter by its names in the address as the request for the tokens has it. */
 export function asRequest(filter) {
-  const asked = {};
-  for (const name of ABOUT_ROLLOUTS) asked[name] = filter[name];
-  for (const [name, field] of Object.entries(TOKEN_FILTERS)) asked[field] = filter[name];
-  return asked;
+  const request = {};
+  for (const name of ABOUT_ROLLOUTS) request[name] = filter[name];
+  for (const [name, field] of Object.entries(TOKEN_FILTERS)) request[field] = filter[name];
+  return request;
 }
 
 export class WorstTokens {
@@ -68,7 +68,8 @@ export class WorstTokens {
   async refresh(filter = {}, offset = 0) {
     this.filter = filter;
     this.offset = offset;
-    const turn = (this.asked = {});
+    const turn = {};
+    this.latest = turn;
     let answer;
     try {
       answer = await get(`runs/${this.run}/hot-tokens`, {
@@ -77,12 +78,12 @@ export class WorstTokens {
         offset: offset || null,
       });
     } catch (error) {
-      if (turn !== this.asked) return;
+      if (turn !== this.latest) return;
       this.print = "";
       failed(this.list, error, () => this.refresh(filter, offset));
       return;
     }
-    if (turn !== this.asked) return;
+    if (turn !== this.latest) return;
     const print = JSON.stringify([answer, offset]);
     if (print === this.print) return;
     this.print = print;
@@ -109,18 +110,18 @@ export class WorstTokens {
     if (total)
       empty(
         this.list,
-        "The list ends before this page",
-        `It has ${integer(total)} tokens.`,
-        button("To its start", () => this.turn?.(0)),
+        "This page is past the end of the list",
+        `The list has ${integer(total)} tokens.`,
+        button("Back to the start", () => this.turn?.(0)),
       );
     else if (filtered)
       empty(
         this.list,
-        "No token matches",
-        "No token of this run passes these filters.",
-        this.clear && button("Clear the filters", this.clear),
+        "No tokens match",
+        "No token of this run matches these filters.",
+        this.clear && button("Clear filters", this.clear),
       );
-    else empty(this.list, "No tokens yet", "They appear with the first step that keeps its rollouts.");
+    else empty(this.list, "No tokens yet", "They appear when the first step with stored rollouts finishes.");
   }
 
   describe({ items, total, source, kept, read, rollouts, stored, capped, cap, damaged }) {
@@ -136,21 +137,21 @@ export class WorstTokens {
       : "|log-ratio| where no reverse KL is stored, nats";
     const words =
       source === "index"
-        ? [
-            `At most the ${kept ?? "few"} worst tokens of each rollout; with a filter by token, every token is looked at.`,
-          ]
+        ? [`The ${kept ?? "few"} worst tokens of each rollout; filtering by token searches all tokens.`]
         : [
-            `Out of all ${integer(read)} tokens of ${integer(rollouts)} rollouts.`,
+            `From all ${integer(read)} tokens of ${integer(rollouts)} rollouts.`,
             capped &&
-              `An even share of ${integer(stored)}: at most ${integer(cap)} are read; choose fewer steps for all of them.`,
-            damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} left out.`,
+              `An even sample of ${integer(stored)} tokens: at most ${integer(cap)} are read. Choose fewer steps to read all of them.`,
+            damaged && `${integer(damaged)} damaged ${damaged === 1 ? "record is" : "records are"} skipped.`,
           ];
     this.source.textContent = words.filter(Boolean).join(" ");
     this.source.hidden = !this.turn;
   }
 
   more(shown) {
-    const all = link("All, with filters", tokensPage(this.run, this.filter), { class: "btn small quiet" });
+    const all = link("All tokens, with filters", tokensPage(this.run, this.filter), {
+      class: "btn small quiet",
+    });
     const more =
       this.total > shown &&
       button(
@@ -222,16 +223,16 @@ export function tokenRow(item, top) {
       h("span", { class: "worst-after" }, h("bdi", { text: glyphs(item.after ?? "") })),
     ),
     chance(item.student_logprob, "p(student) of the token"),
-    chance(item.teacher_logprob, "p(coach) of the token"),
+    chance(item.teacher_logprob, "p(teacher) of the token"),
     h(
       "span",
       { class: "worst-wanted" },
       item.wanted && [
-        h("span", { class: "muted worst-narrow", text: "coach " }),
+        h("span", { class: "muted worst-narrow", text: "teacher " }),
         h("span", { class: "mono", text: word(item.wanted) }),
       ],
     ),
-    chance(item.wanted_logprob, "p(coach) of what it wanted"),
+    chance(item.wanted_logprob, "p(teacher) of its top choice"),
     h("span", { class: "muted num r", text: `step ${item.step}` }),
   );
 }
@@ -248,11 +249,11 @@ function chance(logprob, title) {
 function head() {
   const names = [
     ["KL", "r"],
-    ["The token where it stands", ""],
+    ["Token in context", ""],
     ["p(student)", "r"],
-    ["p(coach)", "r"],
-    ["Coach wanted", ""],
-    ["p(coach)", "r"],
+    ["p(teacher)", "r"],
+    ["Teacher’s top choice", ""],
+    ["p(teacher)", "r"],
     ["Step", "r"],
   ];
   return h(

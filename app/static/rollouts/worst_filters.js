@@ -1,4 +1,4 @@
-// The filters of the worst tokens: class, text, position; what a link has brought besides as chips.
+// The filters of the worst tokens: class, text, position; other filters of a link as chips.
 import { button, debounce, fill, h, select } from "../lib/dom.js";
 import { number } from "../lib/format.js";
 
@@ -27,8 +27,8 @@ export class WorstFilters {
     this.element = h(
       "div",
       { class: "worst-filters" },
-      select(CLASSES, state.class, (value) => change({ class: value }), { "aria-label": "Class of token" }),
-      this.typed("token_text", "Token’s text", { type: "search", placeholder: "Token" }),
+      select(CLASSES, state.class, (value) => change({ class: value }), { "aria-label": "Token class" }),
+      this.typed("token_text", "Token text", { type: "search", placeholder: "Token" }),
       this.typed("min_position", "Position ≥", { type: "number", min: "0", class: "field num small-field" }),
       this.typed("max_position", "Position ≤", { type: "number", min: "0", class: "field num small-field" }),
       this.chips,

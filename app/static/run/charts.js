@@ -5,29 +5,28 @@ import { h } from "../lib/dom.js";
 import { duration, nats, number, percent, short } from "../lib/format.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
-const PHASE_NAMES = { teacher: "coach" };
 const CHARTS = [
-  { title: "Reverse KL", unit: "nats a token", lines: [["reverse_kl", "reverse KL"]] },
-  { title: "Score", unit: "share right, ± standard error", score: true },
-  { title: "Completion length", unit: "tokens, mean", lines: [["completion_tokens", "length"]] },
+  { title: "Reverse KL", unit: "nats per token", lines: [["reverse_kl", "reverse KL"]] },
+  { title: "Score", unit: "pass@1, ± standard error", score: true },
+  { title: "Completion length", unit: "mean tokens", lines: [["completion_tokens", "length"]] },
   {
     title: "Entropy",
-    unit: "nats a token",
+    unit: "nats per token",
     lines: [
       ["student_entropy", "student"],
-      ["teacher_entropy", "coach"],
+      ["teacher_entropy", "teacher"],
     ],
   },
   {
-    title: "Finished and agreed",
-    unit: "share",
+    title: "Finished and top-1 agreement",
+    unit: "fraction",
     share: true,
     lines: [
-      ["finished", "finished"],
-      ["same_top", "same first choice"],
+      ["finished", "finished (EOS)"],
+      ["same_top", "top-1 agreement"],
     ],
   },
-  { title: "Time by phase", unit: "seconds a step", phases: true },
+  { title: "Time by phase", unit: "seconds per step", phases: true },
 ];
 const KNOWN = new Set([
   "step",
@@ -153,7 +152,7 @@ export class RunCharts {
 
   drawPhases(chart) {
     const lines = PHASES.filter((p) => this.columns[`seconds_${p}`]).map((p) => ({
-      name: PHASE_NAMES[p] ?? p,
+      name: p,
       x: this.columns.step,
       y: this.columns[`seconds_${p}`],
       stackgroup: "time",

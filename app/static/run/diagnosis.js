@@ -1,8 +1,8 @@
-// What looks wrong with a run: findings with their evidence, the tokens that show it, what to change.
+// Automatic checks of a run: findings with evidence, the tokens that show them, what to change.
 import { get, page } from "../lib/api.js";
 import { fill, h, link } from "../lib/dom.js";
-import { failed, loading } from "../lib/faces.js";
 import { integer, number, percent } from "../lib/format.js";
+import { failed, loading } from "../lib/panel_states.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 
 const EVERY = 15_000; // ms between two looks, at least
@@ -128,7 +128,7 @@ export class Diagnosis {
         ` ${glyphs(r.why)}`,
       ),
     );
-    const all = link("All such rollouts", page("rollouts", { run: this.run, ...item.filter }));
+    const all = link("All matching rollouts", page("rollouts", { run: this.run, ...item.filter }));
     return h("ul", { class: "diagnosis-links", "aria-label": "Where to see it" }, rows, h("li", {}, all));
   }
 
@@ -136,20 +136,18 @@ export class Diagnosis {
   rest({ items, silent, looked_at: seen }) {
     const enough = seen.enough;
     let says = items.length
-      ? `${silent.filter((s) => s.judged).length} other checks found nothing`
-      : `No fault found in ${amount(seen)}`;
+      ? `${silent.filter((s) => s.judged).length} other checks passed`
+      : `No problems found in ${amount(seen)}`;
     const open = silent.filter((s) => !s.judged).length;
-    if (open) says += ` · ${open} of ${silent.length + items.length} checks could not be judged`;
+    if (open) says += ` · ${open} of ${silent.length + items.length} checks had too little data`;
     if (!items.length && !enough)
-      says = seen.rollouts
-        ? `Too little to judge yet: ${amount(seen)}`
-        : "Nothing to judge yet: no rollouts are stored";
+      says = seen.rollouts ? `Too little data yet: ${amount(seen)}` : "No data yet: no rollouts are stored";
     const why =
       !enough &&
       !items.length &&
       h("p", {
         class: "muted",
-        text: "The checks need some hundred tokens and eight steps; they look again as steps come in. Rollouts are kept as records.every and records.rollouts_per_step say.",
+        text: "The checks need a few hundred tokens and eight steps, and run again as steps finish. records.every and records.rollouts_per_step set which rollouts are stored.",
       });
     return this.foldable(
       "",
@@ -165,10 +163,9 @@ function amount(seen) {
 
 function note(seen) {
   const parts = [`${integer(seen.steps)} steps`];
-  if (seen.skipped)
-    parts.push(`${integer(seen.skipped)} further rollouts were left out, evenly over the run`);
+  if (seen.skipped) parts.push(`${integer(seen.skipped)} more rollouts were skipped, evenly over the run`);
   if (seen.damaged) parts.push(`${integer(seen.damaged)} damaged records could not be read`);
-  return h("p", { class: "muted", text: `Looked at ${amount(seen)}: ${parts.join("; ")}.` });
+  return h("p", { class: "muted", text: `Checked ${amount(seen)}: ${parts.join("; ")}.` });
 }
 
 function table(evidence) {
@@ -191,7 +188,7 @@ function table(evidence) {
         "tr",
         {},
         h("th", { scope: "col", text: "Evidence" }),
-        h("th", { class: "r", scope: "col", text: "found" }),
+        h("th", { class: "r", scope: "col", text: "measured" }),
         h("th", { class: "r", scope: "col", text: "fault if" }),
       ),
     ),
@@ -202,14 +199,14 @@ function table(evidence) {
 function checks(silent) {
   const rows = silent.map((s) => {
     const e = s.evidence[0];
-    const told = e
+    const cells = e
       ? [
           h("td", { text: e.label }),
           h("td", { class: "r num", text: amountOf(e.value, e.unit) }),
           h("td", { class: "r num muted", text: limit(e) }),
         ]
-      : [h("td", { class: "muted", colspan: "3", text: `Not judged: ${s.why}` })];
-    return h("tr", { data: { check: s.code } }, h("th", { scope: "row", text: s.title }), told);
+      : [h("td", { class: "muted", colspan: "3", text: `Not checked: ${s.why}` })];
+    return h("tr", { data: { check: s.code } }, h("th", { scope: "row", text: s.title }), cells);
   });
   return h(
     "table",
@@ -220,9 +217,9 @@ function checks(silent) {
       h(
         "tr",
         {},
-        h("th", { scope: "col", text: "Looked for" }),
-        h("th", { scope: "col", text: "by" }),
-        h("th", { class: "r", scope: "col", text: "found" }),
+        h("th", { scope: "col", text: "Check" }),
+        h("th", { scope: "col", text: "Evidence" }),
+        h("th", { class: "r", scope: "col", text: "measured" }),
         h("th", { class: "r", scope: "col", text: "fault if" }),
       ),
     ),

@@ -4,7 +4,6 @@ import { button, fill, h, link } from "../lib/dom.js";
 import {
   ago,
   bytes,
-  coach,
   duration,
   exact,
   integer,
@@ -14,7 +13,7 @@ import {
   short,
   withUnit,
 } from "../lib/format.js";
-import { Part } from "../lib/refill.js";
+import { MemoView } from "../lib/memo_view.js";
 import { diskTitle, elapsed, models } from "../runs/row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
@@ -24,7 +23,7 @@ export class RunHead {
     this.on = on;
     this.name = h("h1");
     this.status = h("span");
-    this.tags = new Part(h("span", { class: "run-part" }));
+    this.tags = new MemoView(h("span", { class: "run-part" }));
     this.worst = h("span", { class: "run-part" });
     this.rollouts = link("Rollouts", "./", { class: "btn" });
     this.clone = link("Clone with changes", "./", { class: "btn" });
@@ -32,7 +31,7 @@ export class RunHead {
     this.line = h(
       "div",
       { class: "page-bar" },
-      h("nav", { class: "crumbs", "aria-label": "Place" }, link("Runs", "./"), this.name),
+      h("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, link("Runs", "./"), this.name),
       this.status,
       this.tags.element,
       h("span", { class: "spacer" }),
@@ -103,11 +102,11 @@ export class RunHead {
     const items = [
       button("Stop and save", () => stop("save"), {
         class: "btn quiet",
-        title: "Ends after a checkpoint; can be resumed from it",
+        title: "Saves a checkpoint first; the run can be resumed from it",
       }),
       button("Stop and discard", () => stop("discard"), {
         class: "btn quiet",
-        title: "Ends at once, without a checkpoint",
+        title: "Stops at once, without saving a checkpoint",
       }),
     ];
     const menu = h(
@@ -150,9 +149,9 @@ export class RunHead {
     const first = kl.find((v) => v !== null && v !== undefined);
     const speed = charts.tokensPerSecond();
     const rows = [
-      ["Student ← coach", models(run)],
+      ["Student ← teacher", models(run)],
       [
-        "KL, nats a token",
+        "KL, nats per token",
         first === undefined
           ? nats(run.kl)
           : [h("span", { class: "muted", text: `${nats(first)} → ` }), nats(run.kl)],
@@ -173,7 +172,7 @@ export class RunHead {
       ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
       [
         "Objective",
-        h("span", { title: coach(plain(run.trained ?? "", 600)), text: plain(run.objective ?? "–", 40) }),
+        h("span", { title: plain(run.trained ?? "", 600), text: plain(run.objective ?? "–", 40) }),
       ],
       [
         run.started_at ? "Started" : "Created",
@@ -189,7 +188,7 @@ export class RunHead {
     );
     const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
     this.facts.firstChild.title = title;
-    this.trained.textContent = run.trained ? `Trained: ${coach(plain(run.trained, 600))}.` : "";
+    this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
   }
 
   showProblem(run) {
@@ -203,7 +202,7 @@ export class RunHead {
         h(
           "section",
           { class: "panel problem", role: "alert" },
-          h("h2", { text: plain(run.error_kind || "It ended with an error", 120) }),
+          h("h2", { text: plain(run.error_kind || "The run failed", 120) }),
           h("pre", { class: "wrap", text: visible(run.error_text ?? "") }),
           run.hint && h("p", {}, h("strong", { text: "What to change: " }), plain(run.hint, 600)),
         ),

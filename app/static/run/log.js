@@ -1,8 +1,8 @@
 // The end of a job's output, followed while it grows.
 import { get } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { empty, errorBox } from "../lib/faces.js";
 import { bytes, plain } from "../lib/format.js";
+import { empty, errorBox } from "../lib/panel_states.js";
 
 const MOST = 200_000; // characters kept on the page
 

@@ -3,9 +3,9 @@
 import { Insights } from "../insights/insights.js";
 import { get, send } from "../lib/api.js";
 import { fill, h, poll, toast } from "../lib/dom.js";
-import { errorBox, failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
-import { Notify } from "../lib/notify.js";
+import { errorBox, failed, loading } from "../lib/panel_states.js";
+import { RunNotifier } from "../lib/run_notifier.js";
 import { WorstTokens } from "../rollouts/worst.js";
 import { RunCharts } from "./charts.js";
 import { Diagnosis } from "./diagnosis.js";
@@ -28,7 +28,7 @@ class RunPage {
 
   async start() {
     if (!this.id) {
-      const error = { message: "No run is named in the address", hint: "Open one from the list of runs." };
+      const error = { message: "The address names no run", hint: "Open one from the list of runs." };
       return fill(this.root, errorBox(error));
     }
     loading(this.root, "the run");
@@ -54,12 +54,12 @@ class RunPage {
     this.log = new LogTail(this.id);
     this.diagnosis = new Diagnosis(this.id);
     this.insights = new Insights(this.id);
-    this.notify = new Notify();
-    this.told = h("div");
+    this.notify = new RunNotifier();
+    this.notice = h("div");
     fill(
       this.root,
       this.head.element,
-      this.told,
+      this.notice,
       this.diagnosis.element,
       this.charts.element,
       h("div", { class: "run-columns" }, this.worst.element, this.log.element),
@@ -80,12 +80,12 @@ class RunPage {
       if (fresh && this.tick % WORST_EVERY === 0) await this.followRollouts();
       else if (this.tick === 0 || before.status !== this.run.status) await this.followRollouts();
       if (changed) this.tick++;
-      fill(this.told);
+      fill(this.notice);
     } catch (error) {
-      fill(this.told, errorBox(error));
+      fill(this.notice, errorBox(error));
     }
     this.head.show(this.run, this.charts);
-    this.notify.told(this.run);
+    this.notify.update(this.run);
   }
 
   async followRollouts() {

@@ -8,10 +8,10 @@ export const COLUMNS = [
   ["Status", ""],
   ["Name", ""],
   ["Recipe", ""],
-  ["Student ← coach", ""],
+  ["Student ← teacher", ""],
   ["Step", "r"],
   ["", ""],
-  ["KL, nats a token", "r"],
+  ["KL, nats per token", "r"],
   ["Score", "r"],
   ["Tokens", "r"],
   ["Time", "r"],
@@ -53,7 +53,7 @@ export function runRow(run, on) {
       ),
     ),
     h("td", { class: "r", text: nats(run.kl) }),
-    h("td", { class: "r", title: "before the first step → now" }, score(run)),
+    h("td", { class: "r", title: "before training → latest evaluation" }, score(run)),
     h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
     h("td", { class: "r", text: duration(run.seconds) }),
     h("td", { class: "r", title: diskTitle(run), text: bytes(diskOf(run)) }),
@@ -69,7 +69,7 @@ export function runRow(run, on) {
         button("Delete", () => on.remove(run), {
           class: "btn small quiet",
           disabled: busy,
-          title: busy ? "Stop it first" : "",
+          title: busy ? "Stop the run first" : "",
         }),
       ),
     ),
@@ -92,7 +92,7 @@ function diskOf(run) {
 
 export function diskTitle(run) {
   const { checkpoints = 0, other = 0 } = run.disk ?? {};
-  return `records ${bytes(run.bytes)}, checkpoints ${bytes(checkpoints)}, log and others ${bytes(other)}`;
+  return `records ${bytes(run.bytes)}, checkpoints ${bytes(checkpoints)}, log and other files ${bytes(other)}`;
 }
 
 function why(run) {
@@ -118,7 +118,7 @@ function tagsOf(run, on) {
 
 export function models(run) {
   const last = (text) => plain((text ?? "–").split("/").slice(-1)[0], 32);
-  if (run.teacher === "none") return [last(run.student), h("span", { class: "muted", text: " no coach" })];
+  if (run.teacher === "none") return [last(run.student), h("span", { class: "muted", text: " no teacher" })];
   return [last(run.student), h("span", { class: "muted", text: " ← " }), last(run.teacher)];
 }
 
@@ -133,7 +133,7 @@ function editor(run, on) {
   const tags = h("input", {
     class: "field",
     value: (run.tags ?? []).join(", "),
-    placeholder: "tags, with commas",
+    placeholder: "tags, comma-separated",
     "aria-label": "Tags",
   });
   const notes = h("input", {
@@ -143,7 +143,7 @@ function editor(run, on) {
     maxlength: "20000",
     "aria-label": "Notes",
   });
-  const told = h("span", { class: "bad-text", role: "alert" });
+  const problem = h("span", { class: "bad-text", role: "alert" });
   const save = async () => {
     const list = tags.value
       .split(",")
@@ -154,7 +154,7 @@ function editor(run, on) {
     try {
       await on.save(run, change);
     } catch (error) {
-      told.textContent = error.message;
+      problem.textContent = error.message;
     }
   };
   const keys = (e) => {
@@ -175,7 +175,7 @@ function editor(run, on) {
         notes,
         button("Save", save, { class: "btn strong" }),
         button("Cancel", () => form.remove(), { class: "btn quiet" }),
-        told,
+        problem,
       ),
     ),
   );

@@ -3,9 +3,9 @@
 import { MOST } from "../compare/controls.js";
 import { address, get, newKey, page, send } from "../lib/api.js";
 import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom.js";
-import { empty, failed, loading } from "../lib/faces.js";
 import { integer } from "../lib/format.js";
-import { Notify } from "../lib/notify.js";
+import { empty, failed, loading } from "../lib/panel_states.js";
+import { RunNotifier } from "../lib/run_notifier.js";
 import { COLUMNS, runRow } from "./row.js";
 
 const PAGE = 100;
@@ -29,7 +29,7 @@ class RunsPage {
     this.rows = new Map(); // run id → {print, element, open}
     this.key = newKey();
     this.chosen = new Set();
-    this.notify = new Notify("one");
+    this.notify = new RunNotifier("one");
   }
 
   start() {
@@ -98,7 +98,7 @@ class RunsPage {
         button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }),
     );
     this.showNow(items);
-    for (const item of items) this.notify.told(item);
+    for (const item of items) this.notify.update(item);
     if (!items.length) return this.drawEmpty();
     if (!this.body?.isConnected) this.drawFrame();
     this.sync(items);
@@ -183,7 +183,7 @@ class RunsPage {
         this.root.querySelector(".search").value = "";
         this.filter({ search: "", status: "", tag: "" });
       });
-      empty(this.panel, "No run matches", "Nothing has this text, status or tag.", clear);
+      empty(this.panel, "No runs match", "No run has this text, status or tag.", clear);
       return;
     }
     if (this.panel.querySelector("[data-start-demo]")) return;
@@ -194,7 +194,7 @@ class RunsPage {
     empty(
       this.panel,
       "No runs yet",
-      "The demo distils a bundled student by its bundled coach: about a minute on two processor cores, no network, no GPU. Its tokens can be read while it runs.",
+      "The demo distils the bundled teacher into the bundled student: about a minute on two CPU cores, no network, no GPU. Open any token while it runs and see where the coach disagrees.",
       h("div", { class: "row" }, start, " ", link("Set up another run", "new", { class: "btn quiet" })),
     );
   }
@@ -217,7 +217,9 @@ class RunsPage {
     const count = this.chosen.size;
     const many = count > MOST;
     this.compare.hidden = count === 0;
-    this.compare.textContent = many ? `${count} chosen: ${MOST} at most` : `Compare ${count}`;
+    this.compare.textContent = many
+      ? `${count} selected, at most ${MOST} can be compared`
+      : `Compare ${count}`;
     this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll(
       "%2C",
       ",",

@@ -4,8 +4,8 @@ import { get } from "../lib/api.js";
 import { openRollout } from "../rollout/open.js";
 import { alternativesAt, firstChoice } from "../rollout/panels/alternatives.js";
 
-const LOOKED_THROUGH = 8; // wrong rollouts whose prompts are looked up later in the run
-const OWN = ["eval", "probe", "train"];
+const CANDIDATES = 8; // wrong rollouts whose prompts are looked up later in the run
+const OWN_KINDS = ["eval", "probe", "train"];
 
 /** A run of the bundled student that has its coach. */
 export function isDemo(run) {
@@ -45,13 +45,13 @@ export async function readStory(id, before) {
 /** The earliest wrong rollout with the worst token whose prompt is answered rightly later. */
 async function findPair(run) {
   const { items } = await get(`runs/${run.id}/rollouts`, { correct: "false", sort: "step", limit: 50 });
-  const own = items.filter((item) => OWN.includes(item.kind) && !item.damaged && item.kl_max !== null);
+  const own = items.filter((item) => OWN_KINDS.includes(item.kind) && !item.damaged && item.kl_max !== null);
   const first = own.filter((item) => item.step === own[0]?.step).sort((a, b) => b.kl_max - a.kl_max);
-  for (const wrong of first.slice(0, LOOKED_THROUGH)) {
+  for (const wrong of first.slice(0, CANDIDATES)) {
     const found = await get(`rollouts/${wrong.id}/related`);
     const later = found.items.filter(
       (item) =>
-        item.right && item.step > wrong.step && OWN.includes(item.kind) && item.author === "student",
+        item.right && item.step > wrong.step && OWN_KINDS.includes(item.kind) && item.author === "student",
     );
     const after = later.sort((a, b) => b.step - a.step || (a.id < b.id ? -1 : 1))[0];
     if (after) return { wrong, after };

@@ -1,4 +1,4 @@
-// The five steps: a headline, a sentence or two, and a live piece of the product.
+// The tour's five steps: a headline, a sentence or two, and a live part of the product.
 import { page } from "../lib/api.js";
 import { Chart } from "../lib/charts.js";
 import { copyButton, fill, h, link } from "../lib/dom.js";
@@ -42,14 +42,14 @@ class Step {
   notYet(what, run) {
     const ended = !["running", "queued"].includes(run.status);
     const when = ended
-      ? `This run is ${run.status} without it; another demo run will have it.`
-      : `${run.phase ? `Now: ${plain(run.phase, 100)}. ` : ""}It appears here by itself.`;
+      ? `This run is ${run.status} without one; start another demo run to see it.`
+      : `${run.phase ? `Now: ${plain(run.phase, 100)}. ` : ""}It appears here automatically.`;
     this.put(
       what + when,
       h(
         "div",
         { class: "face", role: "status" },
-        h("strong", { text: `${what} is not there yet` }),
+        h("strong", { text: `${what} is not available yet` }),
         h("p", { text: when }),
       ),
     );
@@ -80,7 +80,7 @@ class Judgement extends Step {
 
   show({ run, wrong, wrongTokens, token }) {
     this.say(
-      "The coach reads what the student wrote and says at each token what it would have written. The stronger the colour, the more it disagrees: no reward for the whole answer, but one judgement a token.",
+      "The coach reads what the student wrote and says at each token what it would have written. The stronger the colour, the more it disagrees: no reward for the whole answer, but one judgement per token.",
     );
     if (!wrong || !token) return this.notYet("A judged answer", run);
     const open = page("rollout", { id: wrong.id, pos: token.position });
@@ -101,8 +101,8 @@ class Judgement extends Step {
 class Training extends Step {
   constructor() {
     super("Training", "Training closes the gap");
-    this.kl = new Chart("Reverse KL", "nats a token");
-    this.score = new Chart("Score", "share right, ± standard error");
+    this.kl = new Chart("Reverse KL", "nats per token");
+    this.score = new Chart("Score", "pass@1, ± standard error");
     this.charts = h("div", { class: "tour-charts" }, this.kl.element, this.score.element);
   }
 
@@ -119,7 +119,7 @@ class Training extends Step {
       figure("kl-start", number(kl[0])),
       " → ",
       figure("kl", number(kl.at(-1))),
-      " nats a token; score: ",
+      " nats per token; score: ",
       figure("score-start", percent(run.score_start)),
       " → ",
       figure("score", percent(run.score)),
@@ -140,7 +140,7 @@ class Training extends Step {
 
 class Afterwards extends Step {
   constructor() {
-    super("Afterwards", "The same problem, afterwards");
+    super("After training", "The same problem, after training");
   }
 
   show({ run, wrong, after, wrongTokens, afterTokens }) {
@@ -164,7 +164,7 @@ class Afterwards extends Step {
         }),
         h("span", {
           class: "muted",
-          text: wrongTokens.meta.answer ? ` Right is ${plain(wrongTokens.meta.answer, 40)}.` : "",
+          text: wrongTokens.meta.answer ? ` Correct answer: ${plain(wrongTokens.meta.answer, 40)}.` : "",
         }),
       ),
     );
@@ -184,9 +184,9 @@ class Cost extends Step {
     );
     const facts = [
       ["Steps", "steps", `${integer(run.step)} of ${integer(run.steps)}`],
-      ["Tokens the student wrote", "tokens", short(run.tokens)],
+      ["Tokens generated", "tokens", short(run.tokens)],
       ["Compute", "flops", withUnit(run.flops, "FLOP")],
-      ["On the disk", "disk", bytes((run.bytes ?? 0) + (run.disk?.files ?? 0))],
+      ["Disk space", "disk", bytes((run.bytes ?? 0) + (run.disk?.files ?? 0))],
     ];
     const commands = ["opd train my.yaml", `opd save ${run.id} --out my-student`];
     this.put(
@@ -201,8 +201,8 @@ class Cost extends Step {
       h(
         "div",
         { class: "tour-next" },
-        link("Set up a run of your own", "new", { class: "btn strong tour-btn" }),
-        link("Look at all rollouts", page("rollouts", { run: run.id }), { class: "btn tour-btn" }),
+        link("Set up your own run", "new", { class: "btn strong tour-btn" }),
+        link("Browse all rollouts", page("rollouts", { run: run.id }), { class: "btn tour-btn" }),
       ),
       commands.map((text) =>
         h(
@@ -231,7 +231,7 @@ function answer(rollout, tokens, options) {
     completion(tokens, options),
     h("p", {
       class: "muted",
-      text: `${verdict(rollout)}${tokens.meta.answer ? `: right is ${plain(tokens.meta.answer, 40)}` : ""} · step ${integer(rollout.step)}`,
+      text: `${verdict(rollout)}${tokens.meta.answer ? `, correct answer ${plain(tokens.meta.answer, 40)}` : ""} · step ${integer(rollout.step)}`,
     }),
   );
 }
@@ -247,7 +247,7 @@ function side(title, rollout, tokens) {
       h("span", { class: `tag ${rollout.right ? "good" : "bad"}`, text: verdict(rollout) }),
     ),
     completion(tokens, { tinted: true }),
-    h("p", { class: "muted tour-sum", text: `KL ${number(rollout.kl_mean)} nats a token` }),
+    h("p", { class: "muted tour-sum", text: `KL ${number(rollout.kl_mean)} nats per token` }),
   );
 }
 

@@ -2,10 +2,10 @@
 // the same prompt afterwards, what it cost. Reads only.
 import { get, newKey, page, send } from "../lib/api.js";
 import { button, fill, h, link, poll, toast } from "../lib/dom.js";
-import { empty, errorBox, failed, loading } from "../lib/faces.js";
 import { plain } from "../lib/format.js";
-import { usePalette } from "../lib/palette.js";
+import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme } from "../lib/theme.js";
+import { usePalette } from "../lib/tints.js";
 import { isDemo, readStory } from "./data.js";
 import { STEPS } from "./steps.js";
 
@@ -59,12 +59,12 @@ class Tour {
         "data-start-demo": true,
       });
     const why = other
-      ? `The demo run there was is ${other.status}. `
-      : "The tour is told with the numbers of a run of the bundled student and coach. ";
+      ? `The last demo run is ${other.status}. `
+      : "The tour uses the numbers of a run of the bundled student and coach. ";
     const next =
       access === "full"
-        ? "It takes about a minute on two processor cores, with no network and no GPU, and the tour begins while it runs."
-        : "This access is for looking only: whoever holds the full link can start one.";
+        ? "It takes about a minute on two CPU cores, with no network and no GPU, and the tour begins while it runs."
+        : "This link is read-only; the full link is needed to start one.";
     empty(this.root, "No demo run yet", why + next, start ? h("div", { class: "row" }, start) : null);
   }
 
@@ -107,7 +107,7 @@ class Tour {
     this.marks = this.pieces.map((piece, number) =>
       button(piece.short, () => this.go(number + 1), { class: "tour-mark", "data-step": number + 1 }),
     );
-    this.told = h("div");
+    this.notice = h("div");
     this.stage = h("section", { class: "tour-stage", "aria-live": "polite" });
     this.of = h("span", { class: "muted" });
     const nav = h(
@@ -118,7 +118,7 @@ class Tour {
       h("span", { class: "muted tour-keys" }, h("kbd", { text: "←" }), h("kbd", { text: "→" })),
       this.next,
     );
-    fill(this.root, h("div", { class: "tour-of" }, this.of), this.told, this.stage, nav);
+    fill(this.root, h("div", { class: "tour-of" }, this.of), this.notice, this.stage, nav);
   }
 
   go(step, still = false) {
@@ -129,9 +129,10 @@ class Tour {
     else history.pushState(null, "", query);
     this.back.disabled = step === 1;
     this.next.disabled = step === STEPS.length;
-    this.marks.forEach((mark, number) =>
-      number + 1 === step ? mark.setAttribute("aria-current", "step") : mark.removeAttribute("aria-current"),
-    );
+    for (const [number, mark] of this.marks.entries()) {
+      if (number + 1 === step) mark.setAttribute("aria-current", "step");
+      else mark.removeAttribute("aria-current");
+    }
     fill(this.stage, this.pieces[step - 1].element);
     this.stage.dataset.step = step;
     this.draw();
@@ -140,10 +141,10 @@ class Tour {
   async refresh() {
     try {
       this.story = await readStory(this.id, this.story);
-      fill(this.told);
+      fill(this.notice);
     } catch (error) {
       fill(
-        this.told,
+        this.notice,
         errorBox(error, () => this.refresh()),
       );
     }
@@ -155,7 +156,7 @@ class Tour {
     const { run } = this.story;
     fill(
       this.of,
-      "Told with ",
+      "Shown with ",
       link(plain(run.name || run.id, 60), page("run", { id: run.id })),
       `, ${run.status}${run.status === "running" ? `, step ${run.step} of ${run.steps}` : ""}`,
     );

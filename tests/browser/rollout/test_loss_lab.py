@@ -12,7 +12,7 @@ from storage.read import rollouts
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
-GAMMA, LEVELS = 0.6, 64  # of scale.js and palette.js
+GAMMA, LEVELS = 0.6, 64  # of palette.js
 READY = '.loss-lab[data-ready="true"]'
 METRIC = "document.querySelector('#metric').selectedOptions[0].textContent"
 

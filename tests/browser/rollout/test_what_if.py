@@ -136,7 +136,7 @@ def test_both_reply_and_a_reply_is_kept(studio: Studio) -> None:
             kind = part.locator(".tinted-token").nth(at).get_attribute("class")
             assert re.search(r"\bq\d+\b", kind), "it is tinted"
     page.locator(".pg-reply[data-author=student]").get_by_role("button", name="Keep").click()
-    page.get_by_role("link", name="Kept: open").click()
+    page.get_by_role("link", name="Saved: open").click()
     page.wait_for_selector('#token-view[data-ready="true"]')
     name = page.locator("#token-view").get_attribute("data-rollout")
     kept = studio.get(f"rollouts/{name}")

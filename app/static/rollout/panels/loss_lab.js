@@ -2,8 +2,8 @@
 import { get, page } from "../../lib/api.js";
 import { Chart } from "../../lib/charts.js";
 import { fill, h } from "../../lib/dom.js";
-import { empty, failed, loading } from "../../lib/faces.js";
 import { fixed, integer, number, percent } from "../../lib/format.js";
+import { empty, failed, loading } from "../../lib/panel_states.js";
 import { LabForm, NAMES } from "./loss_lab_form.js";
 
 const SIGNED = new Set(["policy_gradient", "grpo"]);

@@ -1,8 +1,8 @@
 // The same prompt at other steps and in other runs: a slider over the probe's steps, and lists.
 import { get, page } from "../../lib/api.js";
 import { button, debounce, fill, h, link } from "../../lib/dom.js";
-import { empty, failed, loading } from "../../lib/faces.js";
 import { fixed, integer, plain, sum, verdict } from "../../lib/format.js";
+import { empty, failed, loading } from "../../lib/panel_states.js";
 import { addColumns, openRollout } from "../open.js";
 import { word } from "../text/glyphs.js";
 import { reasonAgainst, toFetch, unitOf, valuesOf } from "../text/metrics.js";

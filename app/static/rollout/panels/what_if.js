@@ -1,10 +1,10 @@
 // Another choice at a token, and how student or coach go on from there.
 
 import { get, page } from "../../lib/api.js";
-import { Asking, modelsLine, numberField, phaseOf, reasonNotToAsk } from "../../lib/ask.js";
-import { button, fill, h, link, select } from "../../lib/dom.js";
-import { errorBox } from "../../lib/faces.js";
+import { button, fill, h, link, numberField, select } from "../../lib/dom.js";
 import { fixed, integer, probability, sum, verdict } from "../../lib/format.js";
+import { ModelRequest, modelsLine, progressText, reasonAgainstRequests } from "../../lib/model_request.js";
+import { errorBox } from "../../lib/panel_states.js";
 import { openRollout } from "../open.js";
 import { visible } from "../text/glyphs.js";
 import { sentenceOf, Tinted } from "../text/tinted.js";
@@ -34,8 +34,8 @@ export class WhatIf {
     this.results = h("div", { class: "wi-results", id: "what-if-results" });
     this.earlier = h("div", { class: "wi-earlier", id: "what-if-earlier" });
     this.element = h("section", { class: "what-if", id: "what-if", "aria-label": "What if" });
-    this.asking = new Asking({
-      change: (found) => this.say(phaseOf(found)),
+    this.asking = new ModelRequest({
+      change: (found) => this.say(progressText(found)),
       done: (answer) => this.done(answer),
       failed: (error) => this.failed(error),
     });
@@ -122,7 +122,7 @@ export class WhatIf {
     try {
       const [run, reason, state] = await Promise.all([
         get(`runs/${rollout.meta.run_id}`),
-        reasonNotToAsk(),
+        reasonAgainstRequests(),
         modelsLine(),
       ]);
       if (rollout !== this.rollout) return;
@@ -265,7 +265,7 @@ export class WhatIf {
     this.submit.disabled = true;
     this.stop.hidden = false;
     fill(this.results);
-    this.say("Asking …");
+    this.say("ModelRequest …");
     this.asking.ask("what-if", {
       rollout: this.rollout.meta.id,
       position: this.position,

@@ -1,6 +1,7 @@
 // The whole rollout as a strip beside the text: each line's highest value, the view marked.
 import { h, onFrame } from "../../lib/dom.js";
-import { colourOf, LEVELS } from "../../lib/palette.js";
+import { LEVELS } from "../../lib/palette.js";
+import { colourOf } from "../../lib/tints.js";
 import { LINE } from "./tokens.js";
 
 const WIDTH = 48;

@@ -1,7 +1,7 @@
 // The metric along the rollout, under the text: highest and mean value of each pixel column.
 import { h, onFrame } from "../../lib/dom.js";
 import { integer, number } from "../../lib/format.js";
-import { colourOf } from "../../lib/palette.js";
+import { colourOf } from "../../lib/tints.js";
 
 const HEIGHT = 64;
 

@@ -1,8 +1,6 @@
 // From a metric's value to a level of the palette: (value / maximum) ^ gamma.
-import { LEVELS } from "../../lib/palette.js";
+import { levelOf } from "../../lib/palette.js";
 import { extremeOf, valuesOf } from "./metrics.js";
-
-export const GAMMA = 0.6;
 
 /** The largest value on the scale: typed, or this rollout's, or the run's. */
 export function maximumOf(metric, rollout, choice) {
@@ -25,10 +23,4 @@ export function paint(metric, rollout, choice) {
     if (metric.signed) signs[i] = Math.sign(values[i]) * metric.warm;
   }
   return { levels, signs, values, top, metric };
-}
-
-export function levelOf(size, top, gamma, logarithmic) {
-  if (!(size > 0)) return 0;
-  const share = logarithmic ? Math.log1p(size) / Math.log1p(top) : size / top;
-  return Math.min(LEVELS, Math.round(Math.min(1, share) ** gamma * LEVELS));
 }

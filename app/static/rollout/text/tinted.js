@@ -1,9 +1,8 @@
 // A few tokens as running text, tinted by reverse KL; one tab stop, arrow keys move, pointing shows.
 import { h } from "../../lib/dom.js";
 import { fixed, probability } from "../../lib/format.js";
-import { classOf } from "../../lib/palette.js";
+import { classOf, GAMMA, levelOf } from "../../lib/palette.js";
 import { word } from "./glyphs.js";
-import { GAMMA, levelOf } from "./scale.js";
 
 export class Tinted {
   /** `told(index)` is called with the token looked at, −1 for none. */

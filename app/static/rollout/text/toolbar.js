@@ -1,9 +1,9 @@
 // The one row of controls above the token view, and the legend under it.
 import { button, debounce, fill, h, select } from "../../lib/dom.js";
 import { number } from "../../lib/format.js";
-import { colourOf, LEVELS, PALETTES } from "../../lib/palette.js";
+import { LEVELS, levelOf, PALETTES } from "../../lib/palette.js";
+import { colourOf } from "../../lib/tints.js";
 import { METRICS, reasonAgainst, unitOf } from "./metrics.js";
-import { levelOf } from "./scale.js";
 
 export class Toolbar {
   /** `on`: {metric, scale, palette, underline, search, next, help}; `state` is what it shows first. */

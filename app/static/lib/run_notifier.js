@@ -1,4 +1,4 @@
-// Tells that a run has ended, by a notification of the browser, where it was asked for.
+// Browser notifications when a run ends, for visitors who switched them on.
 import { page } from "./api.js";
 import { button, h } from "./dom.js";
 import { number, percent, plain } from "./format.js";
@@ -7,11 +7,11 @@ import { recall, remember } from "./theme.js";
 const GOING = ["queued", "running"];
 const MARK = "● ";
 
-export class Notify {
+export class RunNotifier {
   /** `what` ends: "it" on a run's page, "one" where there are many. */
   constructor(what = "it") {
     this.what = what;
-    this.seen = new Map(); // run id → its status when last told
+    this.seen = new Map(); // run id → its last status
     this.control = button("", () => this.toggle(), { class: "btn small quiet", id: "notify" });
     this.state = h("span", { class: "muted notify-told", role: "status" });
     this.element = h("span", { class: "notify" }, this.control, this.state);
@@ -23,33 +23,33 @@ export class Notify {
   }
 
   /** To be called with every state of a run, or of each run of a list. */
-  told(run) {
+  update(run) {
     const before = this.seen.get(run.id);
     this.seen.set(run.id, run.status);
     if (this.what === "it") this.element.hidden = !GOING.includes(run.status);
-    if (!GOING.includes(before) || GOING.includes(run.status) || !this.wanted) return;
+    if (!GOING.includes(before) || GOING.includes(run.status) || !this.enabled) return;
     this.tell(run);
   }
 
-  get wanted() {
+  get enabled() {
     return recall("notify", "off") === "on";
   }
 
   async toggle() {
-    remember("notify", this.wanted ? "off" : "on");
+    remember("notify", this.enabled ? "off" : "on");
     this.show();
-    if (this.wanted && permission() === "default") {
+    if (this.enabled && permission() === "default") {
       await Notification.requestPermission();
       this.show();
     }
   }
 
   show() {
-    this.control.textContent = `${this.wanted ? "Notifying" : "Notify me"} when ${this.what} ends`;
-    this.control.setAttribute("aria-pressed", String(this.wanted));
-    const blocked = this.wanted && permission() !== "granted";
+    this.control.textContent = `${this.enabled ? "Notifying" : "Notify me"} when ${this.what} ends`;
+    this.control.setAttribute("aria-pressed", String(this.enabled));
+    const blocked = this.enabled && permission() !== "granted";
     this.state.textContent = blocked
-      ? "This browser blocks notifications: the page’s title gets a mark instead."
+      ? "This browser blocks notifications; the page title is marked instead."
       : "";
   }
 

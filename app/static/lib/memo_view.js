@@ -1,7 +1,7 @@
 // Redraws a part of a page where what it shows has changed, and only there.
 import { fill } from "./dom.js";
 
-export class Part {
+export class MemoView {
   constructor(element) {
     this.element = element;
     this.print = null;

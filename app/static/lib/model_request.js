@@ -5,7 +5,7 @@ import { duration } from "./format.js";
 
 const LOOK_EVERY = 250; // ms
 
-export class Asking {
+export class ModelRequest {
   /** `on`: change(found) while it is answered, done(answer), failed({message, hint}). */
   constructor(on) {
     this.on = on;
@@ -20,7 +20,8 @@ export class Asking {
 
   async ask(path, body) {
     this.cancel();
-    const turn = (this.turn = {});
+    const turn = {};
+    this.turn = turn;
     this.id = "";
     try {
       const { id } = await send("POST", path, body);
@@ -73,7 +74,7 @@ export class Asking {
 }
 
 /** What is being done, in words, with the time left where it is known. */
-export function phaseOf(found) {
+export function progressText(found) {
   if (found.state === "queued") return "Waiting for the model process …";
   const text = found.phase || "starting";
   const left = found.answer?.progress?.left;
@@ -82,7 +83,7 @@ export function phaseOf(found) {
 }
 
 /** "" where this visitor may ask, else why not. */
-export async function reasonNotToAsk() {
+export async function reasonAgainstRequests() {
   const health = await get("health");
   if (health.access === "view")
     return "This link is for viewing only; asking the models needs the full link of whoever runs the server.";
@@ -106,27 +107,4 @@ export async function modelsLine() {
     asleep: "Models asleep: the first answer waits until they are loaded",
   };
   return h("span", { class: "muted ask-state", "data-state": state, text: words[state] ?? state });
-}
-
-/** A labelled number field within limits. */
-export function numberField(id, label, value, { min, max, step = 1, title = "" }) {
-  const input = h("input", {
-    class: "field num",
-    type: "number",
-    id,
-    min,
-    max,
-    step,
-    value: String(value),
-    inputmode: "decimal",
-  });
-  return {
-    input,
-    element: h(
-      "label",
-      { class: "ask-field", for: id, title },
-      h("span", { class: "muted", text: label }),
-      input,
-    ),
-  };
 }
