@@ -1,0 +1,448 @@
+// JSON of the REST routes, as far as the pages read it. Times are seconds since 1970, rates are nats
+// per token, shares are fractions of 1. Global, so that the scripts name these types in JSDoc.
+
+type RunStatus = "queued" | "running" | "finished" | "failed" | "interrupted" | "cancelled";
+
+interface Page<T> {
+  items: T[];
+  total: number;
+}
+
+interface FieldProblem {
+  field: string;
+  message: string;
+}
+
+/** What an error box shows. */
+interface ShownError {
+  message: string;
+  hint?: string;
+  where?: string;
+}
+
+interface Checkpoint {
+  step: number;
+  path: string;
+  created_at: number;
+}
+
+interface Disk {
+  files: number;
+  checkpoints: number;
+  other: number;
+}
+
+interface Run {
+  id: string;
+  name: string;
+  status: RunStatus;
+  source: string;
+  recipe: string;
+  student: string;
+  teacher: string;
+  objective: string;
+  seed: number;
+  steps: number;
+  step: number;
+  attempt: number;
+  phase: string;
+  kl: number | null;
+  score: number | null;
+  score_start: number | null;
+  score_suite: string | null;
+  created_at: number;
+  started_at: number | null;
+  finished_at: number | null;
+  seconds: number;
+  tokens: number;
+  flops: number;
+  bytes: number;
+  disk?: Disk;
+  error_kind: string;
+  error_text: string;
+  hint: string;
+  notes: string;
+  tags: string[];
+  cancel_mode: string | null;
+  /** Of one run only, not in a list. */
+  config?: any;
+  trained?: string;
+  checkpoints?: Checkpoint[];
+  scales?: Record<string, number>;
+  versions?: Record<string, string>;
+}
+
+/** Columns over the steps of a run, all of one length; null where a step has no value. */
+type StepColumns = Record<string, (number | null)[]>;
+
+interface Evaluation {
+  step: number;
+  suite: string;
+  metric: string;
+  value: number;
+  n: number;
+  standard_error: number | null;
+}
+
+/** A rollout in a list. */
+interface RolloutItem {
+  id: string;
+  run_id: string;
+  step: number;
+  kind: "train" | "eval" | "probe" | "branch" | "import";
+  group: number;
+  sample: number;
+  author: "student" | "teacher" | "given";
+  tokens: number;
+  finish_reason: "stop" | "length" | null;
+  reward: number | null;
+  right?: boolean | null;
+  kl_sum: number | null;
+  kl_mean: number | null;
+  kl_max: number | null;
+  prompt: string;
+  completion: string;
+  damaged: boolean | null;
+}
+
+/** All about one rollout but its tokens. */
+interface RolloutMeta extends RolloutItem {
+  run_name: string;
+  answer: string | null;
+  objective: string;
+  prompt_tokens: number;
+  temperature: number | null;
+  top_k: number;
+  /** Names of the columns that are stored, and why others are not. */
+  columns: string[];
+  absent: Record<string, string>;
+  /** Largest value of each metric over the run. */
+  scales: Record<string, number>;
+  damage?: string;
+}
+
+/** One of the worst tokens of a run, with the text around it. */
+interface HotToken {
+  rollout_id: string;
+  step: number;
+  position: number;
+  token_id: number;
+  heat: number;
+  reverse_kl: number | null;
+  student_logprob: number | null;
+  teacher_logprob: number | null;
+  text: string;
+  before: string;
+  after: string;
+  /** The teacher's top choice. */
+  wanted: string | null;
+  wanted_logprob: number | null;
+}
+
+interface HotTokens extends Page<HotToken> {
+  source: "index" | "records";
+  kept?: number;
+  read?: number;
+  rollouts?: number;
+  stored?: number;
+  capped?: boolean;
+  cap?: number;
+  damaged?: number;
+}
+
+interface Evidence {
+  label: string;
+  value: number | null;
+  unit: string;
+  fires: "above" | "below" | null;
+  threshold: number | null;
+}
+
+interface DiagnosisFinding {
+  code: string;
+  severity: "error" | "warning" | "info";
+  title: string;
+  text: string;
+  advice: string;
+  evidence: Evidence[];
+  rollouts: { id: string; step: number; position: number | null; why: string }[];
+  filter: Record<string, string | number>;
+}
+
+interface DiagnosisCheck {
+  code: string;
+  title: string;
+  judged: boolean;
+  why: string;
+  evidence: Evidence[];
+}
+
+interface DiagnosisSample {
+  rollouts: number;
+  tokens: number;
+  steps: number;
+  skipped: number;
+  damaged: number;
+  enough: boolean;
+}
+
+interface DiagnosisReport {
+  items: DiagnosisFinding[];
+  silent: DiagnosisCheck[];
+  looked_at: DiagnosisSample;
+}
+
+/** A request to the model process while it is answered. */
+interface ModelRequestState {
+  id: string;
+  state: "queued" | "running" | "done" | "failed";
+  phase?: string;
+  answer?: any;
+  error_text?: string;
+  hint?: string;
+}
+
+interface DoctorFinding {
+  code: string;
+  severity: "error" | "warning" | "info" | "ok";
+  title: string;
+  text: string;
+  advice?: string;
+  evidence?: Record<string, unknown>;
+}
+
+interface MemoryEstimate {
+  device: number;
+  host: number;
+  unknown: string[];
+  parts: { name: string; formula: string; where: string; phase: string; bytes: number }[];
+}
+
+interface DoctorState extends ModelRequestState {
+  phase: string;
+  findings: DoctorFinding[];
+  memory: MemoryEstimate | null;
+}
+
+/** A JSON schema node of the configuration, with our own keywords. */
+interface SchemaNode {
+  type?: string;
+  $ref?: string;
+  properties?: Record<string, SchemaNode>;
+  anyOf?: SchemaNode[];
+  allOf?: SchemaNode[];
+  enum?: string[];
+  default?: unknown;
+  description?: string;
+  minimum?: number;
+  maximum?: number;
+  exclusiveMinimum?: number;
+  exclusiveMaximum?: number;
+  choices?: Record<string, string>;
+  only_for?: string[];
+}
+
+interface Recipe {
+  name: string;
+  title: string;
+  description: string;
+  config: any;
+}
+
+interface ConfigForm {
+  schema: SchemaNode;
+  defaults: any;
+  visible: string[];
+  recipes: Recipe[];
+}
+
+interface ConfigCheck {
+  ok: boolean;
+  problems: FieldProblem[];
+  yaml: string;
+  command: string;
+}
+
+/** A value with its interval over seeds; null where there is none. */
+interface Interval {
+  value: number | null;
+  low?: number | null;
+  high?: number | null;
+  start?: number | null;
+}
+
+interface ExperimentRun {
+  id: string;
+  seed: number;
+  status: RunStatus;
+  step: number;
+  steps: number;
+  score: number | null;
+  start: number | null;
+  costs: Record<string, number> | null;
+}
+
+type Settings = Record<string, unknown>;
+
+interface TuningChoice {
+  choice: Settings;
+  criterion: number | null;
+  chosen: boolean;
+  runs: ExperimentRun[];
+}
+
+/** Mean of an arm over its seeds; x axes by name. */
+interface ArmCurve {
+  y: number[];
+  low: number[];
+  high: number[];
+  n: number[];
+  [axis: string]: number[];
+}
+
+interface Arm {
+  name: string;
+  label: string;
+  note: string | null;
+  n: number;
+  score: number | null;
+  low: number | null;
+  high: number | null;
+  cells: Record<string, Interval>;
+  curve: ArmCurve | null;
+  choices: TuningChoice[];
+  chosen: Settings | null;
+  runs: ExperimentRun[];
+  [cost: `${string}_to_target`]: number | null;
+}
+
+interface ExperimentTarget {
+  text: string;
+  metric: string;
+  values: { seed: number; value: number | null }[];
+}
+
+interface ArmComparison {
+  over: string;
+  under: string;
+  label: string;
+  note: string | null;
+  reached: boolean;
+  ratios: Record<string, Interval>;
+}
+
+/** An experiment in a list. */
+interface ExperimentItem {
+  id: string;
+  name: string;
+  title: string;
+  status: string;
+  quick: boolean;
+  seeds: number;
+  done: number;
+  total: number;
+  created_at: number;
+  finished_at: number | null;
+  error_text: string;
+}
+
+interface StartRow {
+  arm: string;
+  label: string;
+  score: number | null;
+  cells: Record<string, Interval>;
+}
+
+interface Experiment extends ExperimentItem, ExperimentTexts {
+  question: string;
+  description: string;
+  command: string;
+  phase: string;
+  metric: string;
+  arms: Arm[];
+  columns: { metric: string; label: string }[];
+  table: StartRow[];
+  target: ExperimentTarget | null;
+  comparisons: ArmComparison[];
+}
+
+interface ExperimentTexts {
+  claim?: string;
+  published?: string;
+  shows?: string;
+  limits?: string;
+}
+
+interface ExperimentDefinition extends ExperimentTexts {
+  name: string;
+  title: string;
+  question: string;
+  description: string;
+  bundled: boolean;
+  arms: { name: string; label: string }[];
+  seeds: number;
+  quick_seeds: number;
+  minutes: { quick: number | null; full: number | null };
+}
+
+interface ComparedCurve {
+  run: string;
+  x: number[];
+  y: number[];
+  smooth: number[];
+}
+
+interface ComparedGroup {
+  runs: string[];
+  x: number[];
+  y: number[];
+  low: number[];
+  high: number[];
+  n: number[];
+}
+
+interface ComparedChart {
+  metric: string;
+  curves: ComparedCurve[];
+  groups: ComparedGroup[];
+}
+
+interface ReachItem {
+  run: string;
+  best: number | null;
+  reached: boolean;
+  costs: Record<string, number>;
+  ratio: Record<string, number | null>;
+}
+
+interface ReachGroup {
+  runs: string[];
+  n: number;
+  reached: number;
+  costs: Record<string, number> | null;
+}
+
+interface Reach {
+  metric: string;
+  target: number | null;
+  direction: "at_least" | "at_most";
+  baseline: string;
+  chosen: string;
+  interpolated: boolean;
+  items: ReachItem[];
+  groups: ReachGroup[];
+}
+
+interface ComparedRun extends Run {
+  training_seconds: number;
+  disk: Disk;
+}
+
+interface Comparison {
+  runs: ComparedRun[];
+  x: string;
+  metrics: string[];
+  charts: ComparedChart[];
+  reach: Reach;
+  differences: { fields: { field: string; values: Record<string, unknown> }[]; equal: number };
+}
