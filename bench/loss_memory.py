@@ -25,7 +25,8 @@ from torch.nn.functional import kl_div, linear, log_softmax
 
 from opd.config.sections import ObjectiveConfig
 from opd.loss import divergences
-from opd.loss.objectives import LossInputs, token_losses
+from opd.loss.objective import LossInputs
+from opd.loss.token_losses import token_losses
 from opd.models.forward import spans
 
 TOKENS, HIDDEN = 2048, 64

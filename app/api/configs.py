@@ -12,6 +12,7 @@ from app.api.http.replies import Json, shown_problems
 from opd.config.recipes import recipe, recipes
 from opd.config.run import VISIBLE_FIELDS, RunConfig, parse, to_yaml, with_overrides
 from opd.errors import UserError
+from opd.loss.objective_table import described
 
 router = APIRouter(prefix="/api/v1", tags=["configurations"])
 BASE_RECIPE = "demo"
@@ -26,13 +27,14 @@ def list_recipes() -> Response:
 
 @router.get("/config/schema")
 def config_schema() -> Response:
-    """Everything that a form needs: JSON schema, fields shown first, defaults, recipes."""
+    """What forms need: JSON schema, fields shown first, defaults, recipes, objectives in words."""
     return Json(
         {
             "schema": RunConfig.model_json_schema(),
             "visible": VISIBLE_FIELDS,
             "defaults": parse({}).model_dump(mode="json"),
             "recipes": _recipes(),
+            **described(),
         }
     )
 

@@ -13,7 +13,6 @@ from opd.config.data import PromptsConfig, Section
 from opd.config.folders import local_folder, readable_data
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.sections import (
-    OBJECTIVE_NEEDS,
     CheckpointsConfig,
     EvaluationConfig,
     ObjectiveConfig,
@@ -22,6 +21,8 @@ from opd.config.sections import (
     SamplingConfig,
 )
 from opd.errors import ConfigError, UserError
+from opd.loss.objective import Need, Objective
+from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, refusal
 
 MAX_YAML_BYTES = 64_000
 MAX_YAML_DEPTH = 20
@@ -35,7 +36,7 @@ class RunConfig(Section):
     student: StudentConfig = Field(default_factory=StudentConfig)  # type: ignore[arg-type]
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)  # type: ignore[arg-type]
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)  # type: ignore[arg-type]
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)  # type: ignore[arg-type]
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     steps: int = Field(20, ge=1, le=1_000_000, description="Optimizer updates.")
     device: str = Field(
         "auto",
@@ -79,7 +80,7 @@ class RunConfig(Section):
         """Who writes the completions: "student", "teacher" or "given"."""
         if self.sampling.source != "auto":
             return self.sampling.source
-        return "teacher" if self.objective.name == "sft" else "student"
+        return self.objective_entry.author
 
     @property
     def teacher_writes(self) -> bool:
@@ -87,9 +88,14 @@ class RunConfig(Section):
         return self.author == "teacher" or self.sampling.teacher_share > 0
 
     @property
-    def needs(self) -> str:
-        """What the objective needs to know of the teacher: see OBJECTIVE_NEEDS."""
-        return OBJECTIVE_NEEDS[self.objective.name]
+    def objective_entry(self) -> Objective:
+        """The objective's entry in the table."""
+        return OBJECTIVES[self.objective.name]
+
+    @property
+    def needs(self) -> Need:
+        """What the objective needs to know of the teacher."""
+        return self.objective_entry.needs
 
     @property
     def teachers(self) -> dict[str, RouteConfig]:
@@ -100,17 +106,13 @@ class RunConfig(Section):
 
 def _objective_fits(config: RunConfig) -> None:
     objective, name = config.objective, config.objective.name
-    if objective.clip is not None and name not in ("policy_gradient", "grpo"):
-        raise ValueError(
-            "objective.clip: only policy_gradient and grpo have an importance ratio to clip"
-        )
-    if objective.gamma and name != "policy_gradient":
-        raise ValueError(f"objective.gamma: only policy_gradient has advantages over time ({name})")
-    if objective.reference_kl and name != "grpo":
-        raise ValueError(f"objective.reference_kl: only grpo takes it ({name})")
-    if objective.reward_weight and name in ("sft", "grpo"):
+    for parameter in PARAMETERS.values():
+        reason = refusal(parameter, name)
+        if reason and getattr(objective, parameter.name) != parameter.default:
+            raise ValueError(f"objective.{parameter.name}: {reason}")
+    if objective.reward_weight and not config.objective_entry.takes_reward_weight:
         raise ValueError(f"objective.reward_weight: is for distillation objectives ({name})")
-    if name == "grpo" or objective.reward_weight:
+    if objective.uses_rewards:
         if config.prompts.grader == "none":
             raise ValueError("prompts.grader: a reward needs a grader (got none)")
         if config.sampling.group_size < 2:
@@ -122,7 +124,7 @@ def _objective_fits(config: RunConfig) -> None:
 
 def _samples_fit(config: RunConfig) -> None:
     name, sampling = config.objective.name, config.sampling
-    own_needed = name in ("policy_gradient", "grpo") or config.objective.reward_weight
+    own_needed = config.objective_entry.importance_ratio or config.objective.reward_weight
     if own_needed and (config.author != "student" or sampling.teacher_share):
         raise ValueError(
             f"sampling.source: {name} with an importance ratio needs the student's own samples"
@@ -147,7 +149,7 @@ def _teachers_fit(config: RunConfig) -> None:
 
 
 def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
-    possible = [k for k, v in OBJECTIVE_NEEDS.items() if v != "vocabulary"]
+    possible = [name for name in TRAINABLE if OBJECTIVES[name].needs != "vocabulary"]
     if config.needs == "vocabulary":
         raise ValueError(
             "objective.name: a remote teacher gives no whole distributions, which "

@@ -1,28 +1,15 @@
 """The sections of a run's configuration, each field with its bounds and help. Free of torch."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from opd.config.data import Section, SuiteConfig, choices, only_for
+from opd.loss.objective import Parameter
+from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, owners
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Need = Literal["vocabulary", "top_k", "sampled", "nothing"]
-
-# What each objective needs to know of the teacher at a token: all of its distribution, its
-# likeliest tokens, its opinion of the sampled token, or nothing.
-OBJECTIVE_NEEDS: dict[str, Need] = {
-    "reverse_kl": "vocabulary",
-    "forward_kl": "vocabulary",
-    "jsd": "vocabulary",
-    "skewed_kl": "vocabulary",
-    "entropy_aware": "vocabulary",
-    "student_top_k": "vocabulary",
-    "teacher_top_k": "top_k",
-    "policy_gradient": "sampled",
-    "sft": "nothing",
-    "grpo": "nothing",
-}
+Reduction = Literal["token_mean", "sequence_mean", "sum"]
 
 
 class WeightingConfig(Section):
@@ -37,94 +24,55 @@ class WeightingConfig(Section):
     )
 
 
-class ObjectiveConfig(Section):
-    name: Literal[
+class _Choice(Section):
+    """What every objective has; its name is one of the table's."""
+
+    name: str = Field(
         "reverse_kl",
-        "forward_kl",
-        "jsd",
-        "skewed_kl",
-        "entropy_aware",
-        "student_top_k",
-        "teacher_top_k",
-        "policy_gradient",
-        "sft",
-        "grpo",
-    ] = Field(
-        "reverse_kl",
-        description="The loss of a token.",
-        json_schema_extra=choices(
-            reverse_kl="KL(student‖teacher), exact, over the whole vocabulary.",
-            forward_kl="KL(teacher‖student), exact, over the whole vocabulary.",
-            jsd="Between both KLs, by beta, over the whole vocabulary.",
-            skewed_kl="KL(student‖mixture of both), which stays bounded.",
-            entropy_aware="Reverse KL where the teacher is sure, forward KL where it is not.",
-            student_top_k="Reverse KL over the student's likeliest tokens and one bucket.",
-            teacher_top_k="Reverse KL over the teacher's likeliest tokens and one bucket; enough "
-            "for a teacher behind a server.",
-            policy_gradient="The sampled token's log-ratio as advantage, importance sampled.",
-            sft="The likelihood of completions that the teacher or the data wrote.",
-            grpo="Reward alone, relative to the group; the teacher is not asked.",
-        ),
+        description="Loss of a token.",
+        json_schema_extra=choices(**{name: OBJECTIVES[name].help for name in TRAINABLE}),
     )
-    reduction: Literal["token_mean", "sequence_mean", "sum"] = Field(
+    reduction: Reduction = Field(
         "token_mean",
-        description="How tokens become one number.",
+        description="How token losses are reduced to one number.",
         json_schema_extra=choices(
             token_mean="Mean over the step's tokens that count.",
             sequence_mean="Mean over each completion, then over completions.",
-            sum="Sum; the learning rate then depends on the batch.",
+            sum="Sum; the effective learning rate then depends on the batch.",
         ),
     )
-    coefficient: float = Field(
-        1.0,
-        gt=0,
-        le=1000,
-        description="Weight of the advantage (policy_gradient).",
-        json_schema_extra=only_for("policy_gradient"),
+
+
+def _field_of(parameter: Parameter) -> Any:
+    names = [name for name in owners(parameter) if name in TRAINABLE]
+    return Field(
+        parameter.default,
+        description=f"{parameter.help} ({', '.join(names)}).",
+        json_schema_extra=only_for(*names),
+        **parameter.limits,
     )
-    clip: float | None = Field(
-        None,
-        gt=0,
-        le=10,
-        description="Clip of the importance ratio to 1 ± this (policy_gradient, grpo).",
-        json_schema_extra=only_for("policy_gradient", "grpo"),
+
+
+if TYPE_CHECKING:
+    _WithParameters = _Choice
+else:
+    _WithParameters = create_model(
+        "_WithParameters",
+        __base__=_Choice,
+        name=(Literal[TRAINABLE], _Choice.model_fields["name"]),
+        **{
+            name: (
+                parameter.kind if parameter.default is not None else parameter.kind | None,
+                _field_of(parameter),
+            )
+            for name, parameter in PARAMETERS.items()
+        },
     )
-    gamma: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Discount of later tokens' log-ratios (policy_gradient).",
-        json_schema_extra=only_for("policy_gradient"),
-    )
-    beta: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Of jsd: 0 is the forward KL, 1 the reverse KL, between them the mixture "
-        "(1 − β) student + β teacher.",
-        json_schema_extra=only_for("jsd"),
-    )
-    skew: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Share of the student in the teacher's mixture (skewed_kl).",
-        json_schema_extra=only_for("skewed_kl"),
-    )
-    top_k: int = Field(
-        32,
-        ge=1,
-        le=4096,
-        description="Tokens besides the bucket (student_top_k, teacher_top_k).",
-        json_schema_extra=only_for("student_top_k", "teacher_top_k"),
-    )
-    entropy_threshold: float = Field(
-        0.8,
-        ge=0,
-        le=100,
-        description="Teacher's entropy, in nats, from which on it is not sure.",
-        json_schema_extra=only_for("entropy_aware"),
-    )
+
+
+class ObjectiveConfig(_WithParameters):
+    """What is trained. The parameters of single objectives come from the table."""
+
     reward_weight: float = Field(
         0.0,
         ge=0,
@@ -133,16 +81,18 @@ class ObjectiveConfig(Section):
         "objective.",
     )
     normalize_reward: bool = Field(
-        True, description="Divides the group's rewards by their standard deviation."
-    )
-    reference_kl: float = Field(
-        0.0,
-        ge=0,
-        le=1000,
-        description="Weight of the KL to the student's start (grpo).",
-        json_schema_extra=only_for("grpo"),
+        True, description="Divide the group's rewards by their standard deviation."
     )
     weighting: WeightingConfig = Field(default_factory=WeightingConfig)  # type: ignore[arg-type]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def uses_rewards(self) -> bool:
+        return OBJECTIVES[self.name].rewards or self.reward_weight > 0
 
 
 class SamplingConfig(Section):

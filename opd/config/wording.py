@@ -16,7 +16,7 @@ REDUCTIONS = {
 def trained(config: "RunConfig") -> str:
     """One sentence: the loss of a token, what changes its weight, and the reduction."""
     objective = config.objective
-    parts = [_quantity(config)]
+    parts = [config.objective_entry.trained(objective)]
     if objective.reward_weight:
         parts.append(f"+ {objective.reward_weight:g} × policy gradient on the group's rewards")
     if objective.reference_kl:
@@ -29,34 +29,6 @@ def trained(config: "RunConfig") -> str:
     if weighting.skip_special:
         parts.append("without special tokens")
     return "; ".join([*parts, _samples(config), REDUCTIONS[objective.reduction]])
-
-
-def _quantity(config: "RunConfig") -> str:
-    objective = config.objective
-    clip = "" if objective.clip is None else f", ratio clipped to 1 ± {objective.clip:g}"
-    gamma = f", discount {objective.gamma:g}" if objective.gamma else ""
-    return {
-        "reverse_kl": "reverse KL(student‖teacher), exact over the vocabulary",
-        "forward_kl": "forward KL(teacher‖student), exact over the vocabulary",
-        "jsd": _jsd(objective.beta),
-        "skewed_kl": "KL(student‖mixture), the mixture with "
-        f"{objective.skew:.0%} of the student, exact over the vocabulary",
-        "entropy_aware": "reverse KL where the teacher's entropy is below "
-        f"{objective.entropy_threshold:g} nats, else forward KL",
-        "student_top_k": f"reverse KL over the student's top {objective.top_k} and one bucket",
-        "teacher_top_k": f"reverse KL over the teacher's top {objective.top_k} and one bucket",
-        "policy_gradient": "policy gradient with advantage "
-        f"−{objective.coefficient:g} × (log p sampled − log q){gamma}{clip}",
-        "sft": "−log p of the completion's tokens",
-        "grpo": f"policy gradient on rewards relative to the group{clip}",
-    }[objective.name]
-
-
-def _jsd(beta: float) -> str:
-    if beta in (0, 1):
-        name = "reverse KL(student‖teacher)" if beta else "forward KL(teacher‖student)"
-        return f"{name}, as JSD with β = {beta:g} is defined"
-    return f"JSD with β = {beta:g}, exact over the vocabulary"
 
 
 def _samples(config: "RunConfig") -> str:

@@ -90,7 +90,7 @@ def load_prompts(
     train, held_out, probe = _drawn(config, say)
     if config.author == "given":
         _check_given(train, config.prompts)
-    if config.objective.name == "grpo" or config.objective.reward_weight:
+    if config.objective.uses_rewards:
         _check_answers(train, config.prompts)
     first = 0
     sets = []

@@ -123,7 +123,7 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
         return
     score = float(np.mean(rewards))
     objective = rehearsal.config.objective
-    wanted = objective.name == "grpo" or objective.reward_weight > 0
+    wanted = objective.uses_rewards
     extreme = not EDGES[0] <= score <= EDGES[1]
     word = "none" if score < 0.5 else "all"
     yield Finding(

@@ -91,7 +91,7 @@ def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float
     """FLOPs of a step's update, as `opd.training.step_flops` counts them."""
     model, lengths = _cost(student), [load.row] * rows
     adapter = config.student.lora is not None
-    again = config.student.gradient_checkpointing + (config.objective.reference_kl > 0)
+    again = config.student.gradient_checkpointing + bool(config.objective.reference_kl)
     return cost.training_flops(model, lengths, adapter=adapter) + again * cost.scoring_flops(
         model, lengths
     )

@@ -99,8 +99,7 @@ def _temperature(config: RunConfig) -> Iterator[Finding]:
 
 
 def _group(config: RunConfig) -> Iterator[Finding]:
-    rewarded = config.objective.name == "grpo" or config.objective.reward_weight
-    if rewarded and config.sampling.group_size < SMALL_GROUP:
+    if config.objective.uses_rewards and config.sampling.group_size < SMALL_GROUP:
         yield Finding(
             "group-size",
             "warning",
@@ -112,7 +111,7 @@ def _group(config: RunConfig) -> Iterator[Finding]:
 
 
 def _own_samples(config: RunConfig) -> Iterator[Finding]:
-    if config.objective.name == "sft" and config.author == "student":
+    if config.objective_entry.author == "teacher" and config.author == "student":
         yield Finding(
             "sft-on-own-samples",
             "warning",

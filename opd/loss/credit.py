@@ -5,19 +5,19 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from opd.config.sections import WeightingConfig
 from opd.errors import ErrorKind, UserError
+from opd.loss.objective import Weighting
 from opd.types import Floats, Ints
 
 
-def token_weights(ids: Ints, special: Collection[int], config: WeightingConfig) -> Floats:
+def token_weights(ids: Ints, special: Collection[int], weighting: Weighting) -> Floats:
     """How much each token of one completion (T,) counts in the loss: 1 or 0.
 
     prefix_share keeps the first ⌈share · T⌉ tokens; skip_special leaves out special ids.
     """
     weights = np.ones(len(ids), np.float32)
-    weights[math.ceil(config.prefix_share * len(ids) - 1e-9) :] = 0
-    if config.skip_special:
+    weights[math.ceil(weighting.prefix_share * len(ids) - 1e-9) :] = 0
+    if weighting.skip_special:
         weights[np.isin(ids, list(special))] = 0
     return weights
 

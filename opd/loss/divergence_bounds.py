@@ -29,8 +29,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opd.config.sections import ObjectiveConfig
-
 ROUNDING = 1e-6
 LEAST_TAIL = 1e-12  # as opd.loss.divergences.bucketed_reverse_kl
 STEEP = 60.0  # nats from which on W has reached its limit
@@ -192,22 +190,6 @@ def top_k(listed: Listed, side: str, k: int) -> Interval:
     whole = reverse_kl(listed)
     low = np.where(listed.complete, whole.low, np.minimum(found, whole.high))
     return Interval(low, whole.high)
-
-
-def divergence(listed: Listed, config: ObjectiveConfig) -> Interval:
-    """The configured divergence of every token, before any clip."""
-    name = config.name
-    if name == "reverse_kl":
-        return reverse_kl(listed)
-    if name == "forward_kl":
-        return forward_kl(listed)
-    if name == "jsd":
-        return jsd(listed, config.beta)
-    if name == "skewed_kl":
-        return skewed_kl(listed, config.skew)
-    if name == "entropy_aware":
-        return entropy_aware(listed, config.entropy_threshold)
-    return top_k(listed, name.removesuffix("_top_k"), config.top_k)
 
 
 def _sum(terms: Array) -> Array:

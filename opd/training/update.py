@@ -21,7 +21,8 @@ from torch import Tensor
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
-from opd.loss.objectives import LossInputs, TokenLoss, row_scales, token_losses
+from opd.loss.objective import LossInputs, TokenLoss
+from opd.loss.token_losses import row_scales, token_losses
 from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.sampling.sample import Stopped
@@ -183,7 +184,7 @@ def _credit(
     check_weights(weights)
     scales = row_scales([float(w.sum()) for w in weights], objective.reduction)
     rewards: list[float] | list[None] = [None] * len(written)
-    if objective.name == "grpo" or objective.reward_weight:
+    if objective.uses_rewards:
         rewards = group_advantages(
             [w.reward for w in written],
             [w.prompt.number for w in written],

@@ -11,20 +11,19 @@ from opd.config.run import parse
 from opd.config.sections import ObjectiveConfig
 from opd.errors import UserError
 from opd.loss.counterfactual import (
-    OBJECTIVES,
-    UNTOLD,
+    UNKNOWN,
     LabSettings,
-    Losses,
-    Tokens,
     as_trained,
     kl_share,
     losses,
     reason_against,
     reduced,
     thinking,
-    untold,
+    trained_loss_unknown,
     weights,
 )
+from opd.loss.objective import StoredLosses, StoredTokens
+from opd.loss.objective_table import LAB_PARAMETERS, OBJECTIVES
 from storage import packing
 from storage.engine import read
 from storage.lookups import fingerprint, rollout_row, run_fingerprint, run_row
@@ -37,7 +36,6 @@ RUN_TOKENS = 400_000  # of a whole-run answer; of more, every n-th step is read
 STEP_TOKENS = 100_000  # of one step; of more, a fair share of its rollouts
 KINDS = ("train", "import")
 _OF_TEXT = {"no_special": "special", "thinking": "thinking", "answer": "thinking"}
-_SETTINGS = ("beta", "skew", "top_k", "entropy_threshold", "coefficient", "gamma", "reduction")
 Array = NDArray[Any]
 
 
@@ -49,7 +47,7 @@ def lab_rollout(engine: Engine, rollout_id: str, settings: LabSettings) -> dict[
     """
     tokens, row = _read(engine, rollout_id, settings)
     own = _objective(row["run_config"])
-    config = settings.over(own or UNTOLD)
+    config = settings.over(own or UNKNOWN)
     found = losses(tokens, config)
     weight = weights(tokens, settings)
     exact = bool(found.value.exact.all())
@@ -79,16 +77,16 @@ def lab_token(
     tokens, row = _read(engine, rollout_id, settings)
     if not 0 <= position < len(tokens):
         raise UserError(f"must be 0 to {len(tokens) - 1} (got {position})", where="position")
-    own = _objective(row["run_config"]) or UNTOLD
-    settings = settings.model_copy(update={"ratio_clip": None})
+    own = _objective(row["run_config"]) or UNKNOWN
+    settings = settings.of_any_objective()
     at = slice(position, position + 1)
     items = []
-    for name in OBJECTIVES:
+    for name, entry in OBJECTIVES.items():
         item: dict[str, Any] = {"objective": name, "low": None, "high": None, "exact": None}
         item["reason"] = reason_against(name, tokens.columns)
         if not item["reason"]:
             config = settings.model_copy(update={"objective": name}).over(own)
-            few = tokens if config.gamma and name == "policy_gradient" else _only(tokens, at)
+            few = tokens if entry.looks_ahead(config) else _only(tokens, at)
             found = losses(few, config)
             place = position if few is tokens else 0
             item["low"] = float(found.value.low[place])
@@ -121,7 +119,7 @@ def lab_run(
             where.append(rollout.c.step <= last)
         steps, every = _steps(connection, where)
         own = _objective(run["config"])
-        config = settings.over(own or UNTOLD)
+        config = settings.over(own or UNKNOWN)
         logged = _logged(connection, run_id)
         name = run_fingerprint(run)
         items, damaged = [], 0
@@ -143,7 +141,10 @@ def lab_run(
 
 
 def _step_item(
-    tokens: Tokens, settings: LabSettings, config: ObjectiveConfig, own: ObjectiveConfig | None
+    tokens: StoredTokens,
+    settings: LabSettings,
+    config: ObjectiveConfig,
+    own: ObjectiveConfig | None,
 ) -> dict[str, Any]:
     weight = weights(tokens, settings)
     trained = _trained(tokens, own)
@@ -154,7 +155,9 @@ def _step_item(
     }
 
 
-def _sums(tokens: Tokens, found: Losses, weight: Array, reduction: str) -> dict[str, Any]:
+def _sums(
+    tokens: StoredTokens, found: StoredLosses, weight: Array, reduction: str
+) -> dict[str, Any]:
     loss = reduced(found.value, weight, tokens.owner, reduction)
     counts = weight > 0
     return {
@@ -167,9 +170,9 @@ def _sums(tokens: Tokens, found: Losses, weight: Array, reduction: str) -> dict[
     }
 
 
-def _trained(tokens: Tokens, own: ObjectiveConfig | None) -> dict[str, Any] | None:
+def _trained(tokens: StoredTokens, own: ObjectiveConfig | None) -> dict[str, Any] | None:
     """The loss as trained, over these tokens; None for an import, or where nothing is known."""
-    if own is None or untold(own, tokens.columns):
+    if own is None or trained_loss_unknown(own, tokens.columns):
         return None
     weight = tokens.stored_mask()
     sums = _sums(tokens, as_trained(tokens, own), weight, own.reduction)
@@ -187,31 +190,31 @@ def _objective(config: Mapping[str, Any]) -> ObjectiveConfig | None:
 def _shown(config: ObjectiveConfig) -> dict[str, Any]:
     return {
         "name": config.name,
-        **{name: getattr(config, name) for name in _SETTINGS},
+        **{name: getattr(config, p.name) for name, p in LAB_PARAMETERS.items()},
+        "reduction": config.reduction,
         "clip": config.weighting.kl_clip,
-        "ratio_clip": config.clip,
     }
 
 
-def _notes(own: ObjectiveConfig | None, tokens: Tokens) -> list[str]:
+def _notes(own: ObjectiveConfig | None, tokens: StoredTokens) -> list[str]:
     found = []
     if own is None:
         found.append("Nothing was trained on these tokens here, so there is no loss as trained.")
-    elif own.reward_weight and own.name != "grpo":
+    elif own.reward_weight:
         found.append("The reward’s part is in the loss as trained, not in the other one.")
-    if own is not None and own.name == "grpo" and own.reference_kl:
+    if own is not None and own.reference_kl:
         found.append("The KL to the student’s start is not stored: the loss was at least this.")
     if not tokens.stored_mask().all():
         found.append("Some tokens did not count in training (the stored mask).")
     return found
 
 
-def _unavailable(tokens: Tokens) -> dict[str, str]:
+def _unavailable(tokens: StoredTokens) -> dict[str, str]:
     reasons = {name: reason_against(name, tokens.columns) for name in OBJECTIVES}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _stored_k(tokens: Tokens) -> int:
+def _stored_k(tokens: StoredTokens) -> int:
     ids = tokens.columns.get("student_topk_ids", tokens.columns.get("teacher_topk_ids"))
     return 0 if ids is None else int(ids.shape[1])
 
@@ -220,11 +223,11 @@ def _floats(values: Array) -> Array:
     return np.asarray(values, np.float32)
 
 
-def _only(tokens: Tokens, at: slice) -> Tokens:
-    return Tokens({name: array[at] for name, array in tokens.columns.items()}, [1])
+def _only(tokens: StoredTokens, at: slice) -> StoredTokens:
+    return StoredTokens({name: array[at] for name, array in tokens.columns.items()}, [1])
 
 
-def _read(engine: Engine, rollout_id: str, settings: LabSettings) -> tuple[Tokens, Any]:
+def _read(engine: Engine, rollout_id: str, settings: LabSettings) -> tuple[StoredTokens, Any]:
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)
         columns = packing.unpack(rollout_id, record_row(connection, rollout_id))
@@ -233,7 +236,7 @@ def _read(engine: Engine, rollout_id: str, settings: LabSettings) -> tuple[Token
         columns |= _text_columns(
             settings, columns["completion_ids"], lengths, own, _texts(connection, fingerprint(row))
         )
-    return Tokens(columns, lengths), row
+    return StoredTokens(columns, lengths), row
 
 
 def _texts(connection: Connection, name: str) -> Callable[[list[int]], Texts]:
@@ -287,14 +290,14 @@ def _step(
     where: Sequence[ColumnElement[bool]],
     name: str,
     settings: LabSettings,
-) -> tuple[Tokens, int]:
+) -> tuple[StoredTokens, int]:
     share = fair_share(connection, where, STEP_TOKENS)
     found = run_tokens(connection, packing.COLUMNS, share.ids)
     columns = dict(found.columns)
     if not found.rollouts:
-        return Tokens({"completion_ids": np.zeros(0, np.int64)}, []), found.damaged
+        return StoredTokens({"completion_ids": np.zeros(0, np.int64)}, []), found.damaged
     lengths = found.lengths.tolist()
     columns |= _text_columns(
         settings, columns["completion_ids"], lengths, None, _texts(connection, name)
     )
-    return Tokens(columns, lengths), found.damaged
+    return StoredTokens(columns, lengths), found.damaged

@@ -107,6 +107,9 @@ def test_the_schema_and_the_recipes(api: Api) -> None:
     assert schema["schema"]["properties"]["steps"]["minimum"] == 1
     assert schema["visible"][0] == "student.model" and schema["defaults"]["steps"] == 20
     assert "demo" in [r["name"] for r in schema["recipes"]]
+    reverse = next(o for o in schema["objectives"] if o["name"] == "reverse_kl")
+    assert reverse["formula"] == "KL(student‖teacher)" and reverse["trainable"]
+    assert [p["objectives"] for p in schema["parameters"] if p["name"] == "beta"] == [["jsd"]]
     assert api.get("/recipes")["total"] == len(schema["recipes"])
 
 

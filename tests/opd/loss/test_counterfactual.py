@@ -15,8 +15,11 @@ from opd.config.sections import ObjectiveConfig
 from opd.errors import UserError
 from opd.loss import counterfactual, divergence_bounds
 from opd.loss import divergences as d
-from opd.loss.counterfactual import LabSettings, Tokens
-from opd.loss.objectives import LossInputs, row_scales, token_losses
+from opd.loss import stored as stored_losses
+from opd.loss.counterfactual import LabSettings
+from opd.loss.objective import LossInputs, StoredTokens
+from opd.loss.objective_table import OBJECTIVES
+from opd.loss.token_losses import row_scales, token_losses
 from opd.training.trainer import Training
 from opd.types import ModelsEvent, StepEvent
 from storage.engine import open_database
@@ -32,7 +35,7 @@ from tests.support.stored_runs import rollout, started, step_event, texts
 
 GRPO = "objective=grpo"
 NEAR = 3e-6  # nats: float32 numbers of up to some tens of nats
-ALL = [n for n in counterfactual.OBJECTIVES if n not in ("cross_entropy", "grpo")]
+ALL = [n for n in OBJECTIVES if n not in ("cross_entropy", "grpo")]
 FORMS = [
     *({"name": "jsd", "beta": b} for b in (0.0, 0.1, 0.5, 0.9, 1.0)),
     *({"name": "skewed_kl", "skew": a} for a in (0.0, 0.1, 0.5, 0.95)),
@@ -92,6 +95,12 @@ def config(**changes):
     return ObjectiveConfig.model_validate(changes)
 
 
+def bounds(columns, settings):
+    """What the record says of the objective, before any clip."""
+    tokens = StoredTokens(columns, [len(columns["completion_ids"])])
+    return OBJECTIVES[settings.name].stored(tokens, settings).value
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     vocab=st.integers(2, 40),
@@ -104,9 +113,8 @@ def test_every_value_lies_within_its_bounds(vocab, k, scales, closeness, seed):
     k = min(k, vocab)
     student, teacher = distributions(6, vocab, scales, closeness, seed)
     columns, inputs = record(student, teacher, k)
-    listed = divergence_bounds.Listed(columns)
     for form in FORMS:
-        found = divergence_bounds.divergence(listed, config(**form))
+        found = bounds(columns, config(**form))
         true = token_losses(inputs, config(**form)).loss.numpy()
         assert (found.low <= true + NEAR * (1 + true)).all(), form
         assert (found.high >= true - NEAR * (1 + true)).all(), form
@@ -122,9 +130,7 @@ def test_bounds_shrink_with_k_to_a_point_at_the_whole_vocabulary(form):
     true = token_losses(record(student, teacher, 1)[1], config(**form)).loss.numpy()
     widths = []
     for k in (1, 4, 12, 24):
-        found = divergence_bounds.divergence(
-            divergence_bounds.Listed(record(student, teacher, k)[0]), config(**form)
-        )
+        found = bounds(record(student, teacher, k)[0], config(**form))
         widths.append(np.where(np.isfinite(found.high), found.high - found.low, 100).mean())
     assert all(b <= a + NEAR for a, b in pairwise(widths)), widths
     assert widths[-1] == 0
@@ -134,9 +140,9 @@ def test_bounds_shrink_with_k_to_a_point_at_the_whole_vocabulary(form):
 def test_bounds_are_of_use_at_eight_of_many():
     """Where the lists hold nearly all mass, the two-sided bounds are a small share of the value."""
     student, teacher = distributions(200, 400, (5, 5), 0.8, 1)
-    listed = divergence_bounds.Listed(record(student, teacher, 8)[0])
+    columns, _ = record(student, teacher, 8)
     for form in ({"name": "jsd"}, {"name": "skewed_kl"}):
-        found = divergence_bounds.divergence(listed, config(**form))
+        found = bounds(columns, config(**form))
         assert np.median((found.high - found.low) / found.high) < 0.15, form
 
 
@@ -145,7 +151,7 @@ def test_a_rest_that_the_teacher_rules_out_has_no_upper_bound_for_the_forward_kl
     found = divergence_bounds.forward_kl(divergence_bounds.Listed(record(student, teacher, 4)[0]))
     assert np.isinf(found.high).all() and (found.low > 0).all()
     limited = counterfactual.losses(
-        Tokens(record(student, teacher, 4)[0], [5]),
+        StoredTokens(record(student, teacher, 4)[0], [5]),
         LabSettings(objective="forward_kl", clip=0.2).over(config()),
     )
     assert (limited.value.high <= 0.2).all()
@@ -159,12 +165,11 @@ def test_without_a_teachers_whole_distribution_the_lists_still_bound():
     columns, inputs = record(student, teacher, 6)
     for name in ("reverse_kl", "teacher_entropy", "student_topk_other"):
         del columns[name]
-    listed = divergence_bounds.Listed(columns)
     for form in ({"name": "reverse_kl"}, {"name": "forward_kl"}, {"name": "jsd"}):
         true = token_losses(inputs, config(**form)).loss.numpy()
-        found = divergence_bounds.divergence(listed, config(**form))
+        found = bounds(columns, config(**form))
         assert (found.low <= true + NEAR).all() and (found.high >= true - NEAR).all(), form
-    exact = divergence_bounds.divergence(listed, config(name="teacher_top_k", top_k=6))
+    exact = bounds(columns, config(name="teacher_top_k", top_k=6))
     true = token_losses(inputs, config(name="teacher_top_k", top_k=6)).loss.numpy()
     np.testing.assert_allclose(exact.low, true, rtol=1e-5, atol=NEAR)
     assert counterfactual.reason_against(
@@ -188,7 +193,7 @@ def test_losses_and_clips_are_the_trainers(changes):
     student, teacher = distributions(60, 20, (2, 2), 0.3, 4)
     columns, inputs = record(student, teacher, 4, shift=0.4)
     objective = config(**changes)
-    found = counterfactual.losses(Tokens(columns, [60]), objective)
+    found = counterfactual.losses(StoredTokens(columns, [60]), objective)
     true = token_losses(inputs, objective).loss.numpy()
     np.testing.assert_allclose(found.value.low, true, rtol=1e-5, atol=NEAR)
     free = objective.model_copy(
@@ -203,7 +208,7 @@ def test_a_discount_runs_within_each_completion():
     student, teacher = distributions(9, 20, (2, 2), 0.3, 4)
     columns, _ = record(student, teacher, 4)
     objective = config(name="policy_gradient", gamma=0.5)
-    found = counterfactual.losses(Tokens(columns, [4, 5]), objective).value.low
+    found = counterfactual.losses(StoredTokens(columns, [4, 5]), objective).value.low
     ratio = columns["sampler_logprobs"].astype(float) - columns["teacher_logprobs"]
     for start, end in ((0, 4), (4, 9)):
         for t in range(start, end):
@@ -238,7 +243,7 @@ def test_masks_against_plain_loops():
         "special": random.random(40) > 0.8,
         "thinking": np.arange(40) % 20 < 8,
     }
-    tokens = Tokens(columns, [20, 20])
+    tokens = StoredTokens(columns, [20, 20])
     place = [i % 20 for i in range(40)]
     inside = [3 <= p < 15 for p in place]
 
@@ -260,7 +265,7 @@ def test_masks_against_plain_loops():
     assert kept("no_special") == expected(lambda i: not columns["special"][i])
     assert kept("thinking") == expected(lambda i: place[i] < 8)
     assert kept("answer") == expected(lambda i: place[i] >= 8)
-    assert kept("sure_coach", sure_below=1.0) == expected(
+    assert kept("sure_teacher", sure_below=1.0) == expected(
         lambda i: columns["teacher_entropy"][i] < 1
     )
     assert kept("top_entropy", share=0.3) == top(columns["student_entropy"], 0.3)
@@ -361,7 +366,7 @@ def test_a_trainers_loss_lies_within_what_a_few_alternatives_tell(place, tmp_pat
     for event in steps:
         columns = [unpack("", pack(r.record)) for r in event.rollouts]
         joined = {n: np.concatenate([c[n] for c in columns]) for n in columns[0]}
-        tokens = Tokens(joined, [len(r.record) for r in event.rollouts])
+        tokens = StoredTokens(joined, [len(r.record) for r in event.rollouts])
         value = counterfactual.losses(tokens, config(name="jsd")).value
         low, high = counterfactual.reduced(value, tokens.stored_mask(), tokens.owner, "token_mean")
         assert low < event.metrics["loss"] < high < 1
@@ -406,7 +411,7 @@ def test_one_token_under_every_objective_is_what_the_whole_rollout_says(engine, 
     api = Api(engine, tmp_path)
     for more in ({}, {"gamma": 0.5}, {"clip": 0.3, "beta": 0.2}):
         items = api.get(f"/rollouts/{rollout_id}/lab/7", **more)["items"]
-        assert [item["objective"] for item in items] == list(counterfactual.OBJECTIVES)
+        assert [item["objective"] for item in items] == list(OBJECTIVES)
         for item in items:
             if item["reason"]:
                 assert item["objective"] == "grpo" and item["low"] is None
@@ -442,7 +447,7 @@ def test_a_large_step_is_read_by_a_share_and_bounded_piece_by_piece(engine, tmp_
     run_id, _ = stored(engine, steps=2)
     api = Api(engine, tmp_path)
     whole = api.get(f"/runs/{run_id}/lab", objective="jsd")
-    monkeypatch.setattr(counterfactual, "CHUNK", 7)
+    monkeypatch.setattr(stored_losses, "CHUNK", 7)
     assert api.get(f"/runs/{run_id}/lab", objective="jsd") == whole
     monkeypatch.setattr(stored_lab, "STEP_TOKENS", 40)
     few = api.get(f"/runs/{run_id}/lab", objective="jsd")
@@ -553,7 +558,7 @@ def test_records_without_a_coach_say_what_they_can(engine, tmp_path):
     api = Api(engine, tmp_path)
     rollout_id = rollouts.rollouts(engine, run_id)["items"][0]["id"]
     found = api.get(f"/rollouts/{rollout_id}/lab")
-    assert found["exact"] and set(found["unavailable"]) == set(counterfactual.OBJECTIVES) - {"sft"}
+    assert found["exact"] and set(found["unavailable"]) == set(OBJECTIVES) - {"sft"}
     columns = stored_tokens.tokens(engine, rollout_id).columns
     np.testing.assert_allclose(found["low"], -columns["student_logprobs"], rtol=1e-6)
     refused = api("GET", f"/rollouts/{rollout_id}/lab?mask=top_kl")
