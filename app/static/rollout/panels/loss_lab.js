@@ -4,9 +4,8 @@ import { Chart } from "../../lib/charts.js";
 import { fill, h } from "../../lib/dom.js";
 import { fixed, integer, number, percent } from "../../lib/format.js";
 import { empty, failed, loading } from "../../lib/panel_states.js";
-import { LabForm, NAMES } from "./loss_lab_form.js";
+import { LabForm } from "./loss_lab_form.js";
 
-const SIGNED = new Set(["policy_gradient", "grpo"]);
 const REST = 60; // ms that the pointer rests on a token
 
 export class LossLab {
@@ -65,12 +64,25 @@ export class LossLab {
     const turn = ++this.turn;
     if (!this.answer) loading(this.result, "the loss");
     try {
+      await this.describe();
       const found = await get(`rollouts/${rollout.meta.id}/lab`, this.form.params());
       if (turn !== this.turn || rollout !== this.view.rollout) return;
       this.draw(found);
     } catch (error) {
       if (turn === this.turn) this.fail(error);
     }
+  }
+
+  /** Objectives and their parameters are the server's to name; asked for once. */
+  describe() {
+    this.described ??= get("config/schema").then(
+      (schema) => this.form.describe(schema),
+      (error) => {
+        this.described = null;
+        throw error;
+      },
+    );
+    return this.described;
   }
 
   fail(error) {
@@ -83,7 +95,7 @@ export class LossLab {
         this.result,
         "This record does not say",
         error.message,
-        h("p", { text: "Choose another objective or mask; opd score adds what a coach can still tell." }),
+        h("p", { text: "Choose another objective or mask; opd score adds what a teacher can still tell." }),
       );
       return;
     }
@@ -109,11 +121,11 @@ export class LossLab {
     return {
       key: `lab:${JSON.stringify(this.form.params())}`,
       lab: true,
-      label: `Loss lab: ${NAMES[name]}`,
-      means: `loss lab: ${NAMES[name]} of a token, ${certainty(found)}; what does not count is struck out`,
+      label: `Loss lab: ${this.form.label(name)}`,
+      means: `loss lab: ${this.form.label(name)} of a token, ${certainty(found)}; what does not count is struck out`,
       of: () => values,
       needs: [],
-      signed: SIGNED.has(name),
+      signed: this.form.signed(name),
       warm: 1,
       weights: found.weights,
     };
@@ -129,7 +141,7 @@ export class LossLab {
         "tr",
         { "data-loss": label },
         h("th", { scope: "row", text: label }),
-        h("td", { text: objective ? NAMES[objective.name] : "" }),
+        h("td", { text: objective ? this.form.label(objective.name) : "" }),
         sums?.loss ? valueCell(sums.loss.low, sums.loss.high) : h("td", { class: "r", text: "–" }),
       ),
     );
@@ -209,7 +221,11 @@ export class LossLab {
           class: item.objective === now ? "ll-now" : "",
           title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)),
         },
-        h("th", { scope: "row", title: NAMES[item.objective], text: NAMES[item.objective] }),
+        h("th", {
+          scope: "row",
+          title: this.form.label(item.objective),
+          text: this.form.label(item.objective),
+        }),
         item.reason
           ? h("td", { class: "r muted", text: "not in this record" })
           : valueCell(item.low ?? Infinity, item.high),

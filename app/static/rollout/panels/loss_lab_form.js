@@ -2,39 +2,13 @@
 import { debounce, fill, h, select } from "../../lib/dom.js";
 import { number } from "../../lib/format.js";
 
-export const NAMES = {
-  reverse_kl: "Reverse KL",
-  forward_kl: "Forward KL",
-  jsd: "Jensen–Shannon",
-  skewed_kl: "Skewed KL",
-  entropy_aware: "Entropy-aware KL",
-  student_top_k: "Student’s top k + rest",
-  teacher_top_k: "Coach’s top k + rest",
-  policy_gradient: "Policy gradient",
-  sft: "Likelihood (SFT)",
-  grpo: "Reward (GRPO)",
-  cross_entropy: "Cross-entropy",
-};
-const FORMULAS = {
-  reverse_kl: "KL(student‖coach)",
-  forward_kl: "KL(coach‖student)",
-  jsd: "between both KLs, by β",
-  skewed_kl: "KL(student‖mixture of both)",
-  entropy_aware: "reverse where the coach is sure, else forward",
-  student_top_k: "reverse KL over its likeliest tokens and one bucket",
-  teacher_top_k: "reverse KL over its likeliest tokens and one bucket",
-  policy_gradient: "importance ratio × log-ratio of the sampled token",
-  sft: "−log p(student) of the sampled token",
-  grpo: "importance ratio × reward relative to the group",
-  cross_entropy: "−Σ p(student) log p(coach)",
-};
 const MASKS = [
   ["trained", "As trained"],
   ["all", "All tokens"],
   ["no_special", "Without special tokens"],
   ["top_entropy", "Highest student entropy"],
   ["top_kl", "Highest reverse KL"],
-  ["sure_coach", "Coach is sure"],
+  ["sure_teacher", "Teacher is sure"],
   ["thinking", "Thinking only"],
   ["answer", "Answer only"],
 ];
@@ -44,16 +18,10 @@ const REDUCTIONS = [
   ["sequence_mean", "Mean over completions"],
   ["sum", "Sum"],
 ];
-// [parameter, label, unit, of which objectives or masks, input attributes]
+// [parameter, label, unit, of which objectives or masks, input attributes]; an objective's own
+// parameters come with the schema
 const FIELDS = [
-  ["beta", "β", "", ["jsd"], { min: 0, max: 1, step: 0.05 }],
-  ["skew", "Student’s share", "", ["skewed_kl"], { min: 0, max: 0.99, step: 0.05 }],
-  ["top_k", "k", "tokens", ["student_top_k", "teacher_top_k"], { min: 1, max: 4096, step: 1 }],
-  ["entropy_threshold", "Coach unsure from", "nats", ["entropy_aware"], { min: 0, max: 100, step: 0.1 }],
-  ["coefficient", "Coefficient", "", ["policy_gradient"], { min: 0.01, max: 1000, step: "any" }],
-  ["gamma", "Discount γ", "", ["policy_gradient"], { min: 0, max: 1, step: 0.05 }],
   ["clip", "Clip", "nats", null, { min: 0, max: 1000, step: "any" }],
-  ["ratio_clip", "Ratio clip, 1 ±", "", ["policy_gradient", "grpo"], { min: 0, max: 10, step: 0.05 }],
   [
     "share",
     "Share kept",
@@ -65,7 +33,7 @@ const FIELDS = [
     "sure_below",
     "Entropy below",
     "nats",
-    ["sure_coach"],
+    ["sure_teacher"],
     { min: 0, max: 100, step: 0.1, placeholder: "0.8" },
   ],
   ["start", "From position", "", null, { min: 0, max: 10_000_000, step: 1, placeholder: "0" }],
@@ -78,6 +46,8 @@ export class LabForm {
   constructor(changed) {
     this.values = { mask: "trained" };
     this.own = "reverse_kl";
+    /** @type {Map<string, any>} every objective by name, once described */
+    this.objectives = new Map();
     this.changed = debounce(180, changed);
     this.objective = select([["", "As trained"]], "", (v) => this.set("objective", v), {
       id: "lab-objective",
@@ -86,6 +56,7 @@ export class LabForm {
     this.mask = select(MASKS, "trained", (v) => this.set("mask", v), { id: "lab-mask" });
     this.reduction = select(REDUCTIONS, "", (v) => this.set("reduction", v), { id: "lab-reduction" });
     this.rows = new Map(FIELDS.map((field) => [field[0], this.row(field)]));
+    this.parameters = h("div", { class: "ll-parameters" });
     const fields = (ofTokens) =>
       FIELDS.filter(([name]) => OF_TOKENS.has(name) === ofTokens).map(
         ([name]) => this.rows.get(name).element,
@@ -101,6 +72,7 @@ export class LabForm {
       { class: "ll-form", role: "group", "aria-label": "Settings of the loss lab" },
       labelled("Objective", this.objective),
       this.formula,
+      this.parameters,
       fields(false),
       labelled("Tokens", this.mask),
       fields(true),
@@ -108,7 +80,31 @@ export class LabForm {
       h("div", { class: "ll-row" }, h("span", { class: "muted", text: "Temperature" }), this.temperature),
       this.reset,
     );
+    this.arrange();
+  }
+
+  /** What the server's table says of objectives and their parameters. */
+  describe({ objectives, parameters }) {
+    this.objectives = new Map(objectives.map((o) => [o.name, o]));
+    const rows = parameters.map(({ name, label, unit, objectives: of, min, max, step }) => [
+      name,
+      this.row([name, label, unit, of, { min, max, step }]),
+    ]);
+    this.rows = new Map([...rows, ...this.rows]);
+    fill(
+      this.parameters,
+      rows.map(([, row]) => row.element),
+    );
     this.offer({}, null);
+  }
+
+  label(name) {
+    return this.objectives.get(name)?.label ?? name;
+  }
+
+  /** Whether a token's loss may be negative. */
+  signed(name) {
+    return Boolean(this.objectives.get(name)?.signed);
   }
 
   row([name, label, unit, of, limits]) {
@@ -172,18 +168,18 @@ export class LabForm {
     const shown = new Set([this.name, this.values.mask]);
     for (const { element, of } of this.rows.values())
       element.hidden = of !== null && !of.some((name) => shown.has(name));
-    this.formula.textContent = FORMULAS[this.name] ?? "";
+    this.formula.textContent = this.objectives.get(this.name)?.formula ?? "";
     this.reset.hidden = Object.keys(this.values).length === 1 && this.values.mask === "trained";
   }
 
   /** Lists the objectives, those that the record says nothing of with the reason. */
   offer(unavailable, own) {
     if (own) this.own = own;
-    const none = own === null ? "Reverse KL" : `As trained: ${NAMES[this.own]}`;
+    const none = own === null ? this.label(this.own) : `As trained: ${this.label(this.own)}`;
     fill(
       this.objective,
       h("option", { value: "" }, none),
-      Object.entries(NAMES).map(([key, text]) =>
+      [...this.objectives.values()].map(({ name: key, label: text }) =>
         h(
           "option",
           { value: key, disabled: key in unavailable, title: unavailable[key] },
