@@ -67,8 +67,11 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or STUDY:
         with tempfile.TemporaryDirectory() as data:
-            command = [*STUDY[name].command, "--json", "--data-dir", data]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            command = [*STUDY[name].command[1:], "--json", "--data-dir", data]
+            program = [sys.executable, "-m", "app.cli.main"]
+            done = subprocess.run(
+                [*program, *command], stdout=subprocess.PIPE, text=True, check=True
+            )
         found = json.loads(done.stdout.splitlines()[-1])
         text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")

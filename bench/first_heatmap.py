@@ -1,9 +1,10 @@
 """From the command to the first heatmap, and to the end of the run, in a real browser.
 
-    python -m bench.first_heatmap [--screenshots DIR]
+    python -m bench.first_heatmap [--screenshots DIR] [--quick]
 
 Starts `opd demo` in a fresh data directory, opens the printed link in Chromium, waits until the
-run's page offers a rollout, opens it, and waits until its tokens are painted.
+run's page offers a rollout, opens it, and waits until its tokens are painted. --quick cancels the
+run then.
 """
 
 import argparse
@@ -36,6 +37,7 @@ LIMIT = 300.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--screenshots", type=Path)
+    parser.add_argument("--quick", action="store_true", help="cancel the run after the heatmap")
     options = parser.parse_args()
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as data:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -49,13 +51,13 @@ def main() -> None:
             assert server.stdout is not None
             link = re.search(r"http://\S+", server.stdout.readline())
             assert link is not None
-            measure(browser.new_page(), link[0], start, options.screenshots)
+            measure(browser.new_page(), link[0], start, options)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(timeout=30)
 
 
-def measure(page: Page, link: str, start: float, screenshots: Path | None) -> None:
+def measure(page: Page, link: str, start: float, options: argparse.Namespace) -> None:
     def passed(what: str) -> None:
         print(f"{time.perf_counter() - start:6.1f} s  {what}", flush=True)
 
@@ -69,14 +71,16 @@ def measure(page: Page, link: str, start: float, screenshots: Path | None) -> No
     page.goto(f"{address}/rollout?id={stored['items'][0]['id']}")
     page.wait_for_selector("#token-view[data-ready='true']", timeout=60_000)
     passed("its heatmap is painted")
-    if screenshots:
-        page.screenshot(path=screenshots / "first_heatmap.png")
+    if options.screenshots:
+        page.screenshot(path=options.screenshots / "first_heatmap.png")
+    if options.quick:
+        page.request.post(f"{api}/cancel", data={"mode": "discard"}, headers={"Origin": address})
     page.goto(f"{address}/run?id={run_id}")
     run = wait(page, start, api, lambda answer: answer["status"] not in ("queued", "running"))
-    passed(f"the run has {run['status']}: score {run['score_start']} -> {run['score']}")
-    if screenshots:
+    passed(f"the run is {run['status']}: accuracy {run['score_start']} -> {run['score']}")
+    if options.screenshots:
         page.wait_for_timeout(3000)
-        page.screenshot(path=screenshots / "run.png", full_page=True)
+        page.screenshot(path=options.screenshots / "run.png", full_page=True)
 
 
 def open_when_up(page: Page, link: str, start: float) -> None:

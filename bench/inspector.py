@@ -1,11 +1,11 @@
 """How fast the pages are, in headless Chromium: every figure beside its limit, p50 and p95.
 
-    python -m bench.inspector [--opens 10] [--training 3]
+    python -m bench.inspector [--opens 10] [--training 3] [--quick]
 
 Fills one database with 10 runs and 1M tokens, with rollouts of 1,000, 10,000 and 32,000 tokens,
 and another with 1,000 runs. "In the page" is by the key k, neighbours not yet fetched; the empty
 shell is the page of runs, warm. With --training N, the demo recipe is trained N times with its
-page open and N times without, in turn.
+page open and N times without, in turn. --quick opens small databases once, to see that it works.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from storage.read import rollouts as stored_rollouts
 from storage.read import runs
 from tests.conftest import CHROMIUM, FLAGS, TOKEN, serving
 
-LONG = (1_000, 10_000, 32_000)
 PAINT_LIMITS = {1_000: 150, 10_000: 250, 32_000: 500}  # ms, p95
 SERVER_SHARE = 30  # percent of a paint
 READY = '#token-view[data-ready="true"]'
@@ -71,7 +71,21 @@ PRESS_AND_WAIT = """() => new Promise((done) => {
     requestAnimationFrame(look);
 })"""
 SINCE_START = "performance.now()"
-OPENS_FOR_MEMORY = 200
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is stored, and how often the page is opened for the growth of its memory."""
+
+    runs: int
+    tokens: int
+    long: tuple[int, int, int]  # rollouts of so many tokens
+    listed_runs: int
+    memory_opens: int
+
+
+FULL = Sizes(10, 1_000_000, (1_000, 10_000, 32_000), 1_000, 200)
+QUICK = Sizes(2, 4_000, (1_500, 1_600, 1_700), 20, 2)
 
 
 class Table:
@@ -89,35 +103,37 @@ class Table:
         print(f"{'':48} {'p50':>9} {'p95':>9} {'limit':>7}")
         for name, values in self.values.items():
             limit, worst = self.limits[name], percentile(values)
-            told = "" if limit is None else f"{limit:7.0f}  {'ok' if worst <= limit else 'OVER'}"
-            print(f"{name:48} {statistics.median(values):9.1f} {worst:9.1f} {told}")
+            verdict = "" if limit is None else f"{limit:7.0f}  {'ok' if worst <= limit else 'OVER'}"
+            print(f"{name:48} {statistics.median(values):9.1f} {worst:9.1f} {verdict}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--opens", type=int, default=10)
     parser.add_argument("--training", type=int, default=0)
-    chosen = parser.parse_args()
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    sizes, opens = (QUICK, 1) if options.quick else (FULL, options.opens)
     table = Table()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=[*FLAGS, "--enable-precise-memory-info"]
         )
-        rollouts(browser, Path(folder) / "tokens", chosen.opens, table)
-        many_runs(browser, Path(folder) / "runs", chosen.opens, table)
-        for number in range(2 * chosen.training):
+        rollouts(browser, Path(folder) / "tokens", sizes, opens, table)
+        many_runs(browser, Path(folder) / "runs", sizes, opens, table)
+        for number in range(2 * options.training):
             training(browser, Path(folder) / f"train{number}", number % 2 == 1, table)
         browser.close()
     table.show()
-    slowed = [table.values.get(f"a step of training, page {s}, ms") for s in ("open", "closed")]
+    slowed = [table.values.get(f"training step, page {s}, ms") for s in ("open", "closed")]
     if slowed[0] and slowed[1]:
         ratio = statistics.median(slowed[0]) / statistics.median(slowed[1])
         print(f"training with the page open ÷ without, medians: {ratio:.3f} (limit 1.02)")
 
 
-def rollouts(browser: Browser, folder: Path, opens: int, table: Table) -> None:
+def rollouts(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Table) -> None:
     engine = open_database(folder)
-    run_id = fill(engine, 10, 1_000_000, LONG)
+    run_id = fill(engine, sizes.runs, sizes.tokens, sizes.long)
     longest = stored_rollouts.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
     engine.dispose()
     with serving(folder) as site:
@@ -125,7 +141,7 @@ def rollouts(browser: Browser, folder: Path, opens: int, table: Table) -> None:
             with visitor(browser, site) as page:
                 open_rollouts(page, site, longest, table)
         with visitor(browser, site) as page:
-            memory(page, site, run_id, table)
+            memory(page, site, run_id, sizes.memory_opens, table)
         with visitor(browser, site) as page:
             lists(page, site, run_id, opens, table)
 
@@ -140,21 +156,21 @@ def open_rollouts(page: Page, site: str, longest: list[dict[str, Any]], table: T
         item = longest[at]
         page.keyboard.press("k")
         page.wait_for_selector(f'{READY}[data-rollout="{item["id"]}"]')
-        found = page.evaluate("window.__opd.open")
-        limit = PAINT_LIMITS[item["tokens"]]
-        table.note(f"{item['tokens']} tokens in the page, ms", found["total"], limit)
-        share = 100 * server_ms(page, item["id"]) / found["total"]
+        times = page.evaluate("window.__opd.open")
+        limit = PAINT_LIMITS.get(item["tokens"])
+        table.note(f"{item['tokens']} tokens in the page, ms", times["total"], limit)
+        share = 100 * server_ms(page, item["id"]) / times["total"]
         table.note(f"{item['tokens']} tokens, server's share, %", share, SERVER_SHARE)
         for ms in page.evaluate(KEY_TIMES, ["n", 5]):
             table.note(f"{item['tokens']} tokens, next worst token, ms", ms, 100)
     for ms in page.evaluate(SCROLL):
-        table.note("frame while scrolling 32,000, ms", ms, 33)
+        table.note("frame while scrolling the longest, ms", ms, 33)
     for item in longest[2::-1]:
         address = f"{site}/rollout?id={item['id']}"
         more = opened(page, address, READY) - shell
-        table.note(f"{item['tokens']} tokens by address, more than the shell, ms", more, 600)
+        table.note(f"{item['tokens']} tokens by address, above the shell, ms", more, 600)
     size = len(page.request.get(f"{site}/api/v1/rollouts/{longest[0]['id']}/tokens").body())
-    table.note("payload of 32,000, bytes a token", size / longest[0]["tokens"], 24)
+    table.note("payload of the longest, bytes per token", size / longest[0]["tokens"], 24)
 
 
 def server_ms(page: Page, rollout_id: str) -> float:
@@ -169,20 +185,20 @@ def server_ms(page: Page, rollout_id: str) -> float:
     )
 
 
-def memory(page: Page, site: str, run_id: str, table: Table) -> None:
-    """Growth of the heap, garbage collected, over 200 opens with the key j after the first 20."""
+def memory(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
+    """Growth of the heap, garbage collected, over opens with the key j after a tenth as many."""
     page.goto(f"{site}/rollout?id={first_id(page, site, run_id)}&sort=tokens&at=0")
     page.wait_for_selector(READY)
     session = page.context.new_cdp_session(page)
     used = []
-    for count in (20, OPENS_FOR_MEMORY):
+    for count in (max(1, opens // 10), opens):
         for _ in range(count):
             before = page.get_attribute("#token-view", "data-rollout")
             page.keyboard.press("j")
             page.wait_for_selector(f'{READY}:not([data-rollout="{before}"])')
         session.send("HeapProfiler.collectGarbage")
         used.append(session.send("Runtime.getHeapUsage")["usedSize"])
-    table.note("memory after 200 opens, growth, MB", (used[1] - used[0]) / 1e6, 20)
+    table.note(f"memory after {opens} opens, growth, MB", (used[1] - used[0]) / 1e6, 20)
 
 
 def lists(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
@@ -195,7 +211,7 @@ def lists(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
                 f"{site}/api/v1/runs/{run_id}/hot-tokens?limit=50{query}",
             )
             table.note(
-                f"worst tokens of a run{name}, answered, ms",
+                f"worst tokens of a run{name}, ms",
                 float(page.evaluate(SINCE_START)) - start,
                 200,
             )
@@ -212,16 +228,16 @@ def first_id(page: Page, site: str, run_id: str) -> str:
     return str(page.request.get(address).json()["items"][0]["id"])
 
 
-def many_runs(browser: Browser, folder: Path, opens: int, table: Table) -> None:
+def many_runs(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Table) -> None:
     engine = open_database(folder)
-    for number in range(1000):
+    for number in range(sizes.listed_runs):
         jobs.create_run(engine, parse({"name": f"sweep {number}", "seed": number}))
     engine.dispose()
     with serving(folder) as site, visitor(browser, site) as page:
         opened(page, f"{site}/", ".table.runs tbody tr")
         for _ in range(opens):
             ms = opened(page, f"{site}/", ".table.runs tbody tr")
-            table.note("page of 1,000 runs, by address, ms", ms, 1000)
+            table.note(f"page of {sizes.listed_runs:,} runs, by address, ms", ms, 1000)
 
 
 def training(browser: Browser, folder: Path, watched: bool, table: Table) -> None:
@@ -248,7 +264,7 @@ def training(browser: Browser, folder: Path, watched: bool, table: Table) -> Non
     seconds = [columns[name] for name in columns if name.startswith("seconds_")]
     state = "open" if watched else "closed"
     for step in list(zip(*seconds, strict=True))[2:]:  # the first ones warm up
-        table.note(f"a step of training, page {state}, ms", 1000 * sum(step))
+        table.note(f"training step, page {state}, ms", 1000 * sum(step))
 
 
 def started(page: Page, site: str) -> str:

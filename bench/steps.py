@@ -1,9 +1,9 @@
 """Where a step's time and FLOPs go: shares of the processor's peak, executed FLOPs over the floor.
 
-    python -m bench.steps [--steps 7]
+    python -m bench.steps [--steps 7] [--quick]
 
-The floor is 8 Ns + 2 Nt a completion token (Ns, Nt: matrix parameters of student and teacher;
-sampling, teacher, student forward and backward), the same for a prompt's tokens once a group but
+The floor is 8 Ns + 2 Nt per completion token (Ns, Nt: matrix parameters of student and teacher;
+sampling, teacher, student forward and backward), the same for a prompt's tokens once per group but
 without the head, whose logits nobody needs there, and causal attention. Executed FLOPs are what
 torch's FlopCounterMode sees, and attention, whose kernel for the processor it does not know: all
 pairs of a row with a mask of its own, half of them without; backward five products where forward
@@ -89,10 +89,11 @@ class Flops:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=7)
-    steps = parser.parse_args().steps
+    parser.add_argument("--quick", action="store_true", help="one small size, one step")
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    for size in SIZES:
-        report(size, steps)
+    for size in ((2, 2),) if options.quick else SIZES:
+        report(size, 1 if options.quick else options.steps)
 
 
 def config_of(size: tuple[int, int], steps: int) -> RunConfig:

@@ -1,10 +1,13 @@
-"""Tokens a second into the database and bytes a token: `python -m bench.telemetry`.
+"""Tokens per second into the database, and bytes per token.
+
+    python -m bench.telemetry [--quick]
 
 Everything is kept; ids come from a vocabulary of 151,936, few of them often, and ranks are mostly
 small, as in real records. "record" counts the packed arrays with their layout, "file" the database
 file with texts, prompts, sums and indexes.
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,12 +47,16 @@ LOADS = (
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a 32nd of the rollouts")
+    scale = 32 if parser.parse_args().quick else 1
     print(
         f"{'step':24} {'tokens/s':>12} {'record B/token':>15} {'file B/token':>13} {'open ms':>8}"
     )
     for load in LOADS:
         with tempfile.TemporaryDirectory() as folder:
-            print(_measure(load, Path(folder)))
+            small = replace(load, rollouts=max(1, load.rollouts // scale))
+            print(_measure(small, Path(folder)))
 
 
 def _measure(load: Load, folder: Path) -> str:

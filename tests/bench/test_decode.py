@@ -1,0 +1,8 @@
+import re
+
+
+def test_it_prints_our_rate_and_the_ratio_to_generate(bench):
+    out = bench("decode", "--pairs", "1", "--rows", "4", "--tokens", "4")
+    assert "4 rows x 4 new tokens" in out
+    ratios = re.findall(r"ours +\d+ tokens/s   generate / ours [\d.]+ \([\d.]+ to [\d.]+\)", out)
+    assert len(ratios) == 2
