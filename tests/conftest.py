@@ -1,5 +1,7 @@
-"""What the browser tests share: one Chromium and one server a session, a clean page a test."""
+"""How the suite is shared out between workers, and what tests share: databases, the command line,
+one Chromium and one server a session, a clean page a test."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -27,12 +29,47 @@ FLAGS = [
     "--disable-sync",
 ]
 TOKEN = "browser-tests"
-START_SECONDS = 60
+START_SECONDS = 300  # a busy machine takes long for everything
+PATIENCE = 120_000  # ms, likewise
+
+
+# Each is done by one worker, in this order: the longest first, and what shares a server together.
+# Every other file is a piece of its own.
+PIECES = ("tests/browser/", "tests/flows/test_resume.py", "tests/flows/", "tests/app/worker/")
+
+
+def piece(nodeid: str) -> str:
+    """The part of the suite, by path, that goes to one worker."""
+    return next((p for p in PIECES if nodeid.startswith(p)), nodeid.partition("::")[0])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright keeps an event loop running in the thread of the tests."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    order = {p: place for place, p in enumerate(PIECES)}
+    items.sort(key=lambda item: order.get(piece(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - it need not be installed
+
+    class ByPiece(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return piece(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByPiece(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_of_the_browser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Playwright keeps an event loop running in the thread of the tests; others need their own."""
+    loop = None if request.node.get_closest_marker("browser") else asyncio._get_running_loop()
+    if loop is None:
+        yield
+        return
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(loop)
 
 
 @dataclass(frozen=True)
@@ -98,10 +135,21 @@ def chromium() -> Iterator[Any]:
         warnings.filterwarnings("default", message="NO BROWSER TESTS")
         warnings.warn(f"NO BROWSER TESTS: there is no {CHROMIUM}", stacklevel=1)
         pytest.skip(f"NO BROWSER TESTS: there is no {CHROMIUM}; set OPD_CHROMIUM")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+    from playwright.sync_api import expect, sync_playwright  # noqa: PLC0415 - not needed elsewhere
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=FLAGS, timeout=PATIENCE
+        )
+        expect.set_options(timeout=PATIENCE)
+        plain = browser.new_context
+
+        def patient(**options: Any) -> Any:
+            context = plain(**options)
+            context.set_default_timeout(PATIENCE)
+            return context
+
+        browser.new_context = patient  # type: ignore[method-assign]
         yield browser
         browser.close()
 
@@ -167,7 +215,8 @@ def opening(context: Any, address: str) -> Iterator[Callable[[str], Any]]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, *view_token: str) -> Iterator[str]:
+    """The address of a server of that folder, and of no supervisor."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -177,6 +226,7 @@ def serving(folder: Path) -> Iterator[str]:
             str(ROOT / "tests" / "support" / "browser_server.py"),
             str(folder),
             str(port),
+            *view_token,
         ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -14,7 +14,7 @@ from storage.read import rollouts
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
-SLOW = 30_000  # ms
+SLOW = 120_000  # ms
 NAMES = ("positions", "tokens", "quadrants", "advantages", "correctness", "overlap", "stops")
 
 

@@ -1,12 +1,5 @@
 """The tour in a real Chromium: its numbers are the run's, and looking is all it needs."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +16,12 @@ from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import rollouts, runs, tokens
 from storage.write.records import RunWriter
+from tests.conftest import serving
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20_000  # ms, for a busy machine
+PATIENCE = 120_000  # ms, for a busy machine
 TOKEN, VIEW = "browser-tests", "only-looking"
 HEADLINES = (
     *("The student makes mistakes", "The coach judges every token", "Training closes the gap"),
@@ -85,39 +79,10 @@ class Bare:
 @pytest.fixture
 def bare(chromium: Any, tmp_path: Path) -> Iterator[Bare]:
     open_database(tmp_path).dispose()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "tests" / "support" / "browser_server.py"),
-            str(tmp_path),
-            str(port),
-            VIEW,
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    made = Bare(tmp_path, f"http://127.0.0.1:{port}")
-    try:
-        _wait(f"{made.address}/api/v1/health")
+    with serving(tmp_path, VIEW) as address:
+        made = Bare(tmp_path, address)
         yield made
-    finally:
         made.engine.dispose()
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait(address: str) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    raise RuntimeError("the server did not start")
 
 
 def told(page: Any, text: str) -> None:

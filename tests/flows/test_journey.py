@@ -46,7 +46,6 @@ def opened(page: Any, link: str) -> str:
 def test_launch_watch_and_find_the_worst_token(chromium: Any, studio: str) -> None:
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(60_000)
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))

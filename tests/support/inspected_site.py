@@ -22,7 +22,6 @@ from storage.read import rollouts as stored_rollouts
 from storage.read import tokens
 from tests.support import records_with_fault, stored_runs
 
-PATIENCE = 120_000  # ms: a busy machine takes long to load torch
 VIEW = "view"
 SMALL = {
     "name": "small",
@@ -126,7 +125,6 @@ def visiting(chromium: Any, link: str) -> Iterator[Any]:
     """A page that holds the link's cookie; at the end nothing may be on its console."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
