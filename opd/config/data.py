@@ -5,15 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from opd.config.field_errors import FieldError
 from opd.config.json_schema import check_schema
 from opd.config.templates import fields_of
 
 
 def _readable(template: str) -> str:
-    try:
-        fields_of(template)
-    except ValueError as error:
-        raise ValueError(_one_part(error)) from None
+    fields_of(template)
     return template
 
 
@@ -21,21 +19,13 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is no regular expression ({_one_part(error)})") from None
+        raise ValueError(f"is not a valid regular expression ({str(error)[:300]})") from None
     return pattern
 
 
 def _is_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        check_schema(schema)
-    except ValueError as error:
-        raise ValueError(_one_part(error)) from None
+    check_schema(schema)
     return schema
-
-
-def _one_part(error: Exception) -> str:
-    """The text without ": ", which would end the name of a field."""
-    return str(error).replace(": ", " ")[:300]
 
 
 PROBES = 4  # where no number of them is given
@@ -134,7 +124,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _grader_has_what_it_needs(self) -> "DataConfig":
         if self.grader == "regex" and self.answer_pattern is None:
-            raise ValueError("answer_pattern: the grader regex needs the pattern of an answer")
+            raise FieldError("answer_pattern", "the grader regex needs the pattern of an answer")
         return self
 
 

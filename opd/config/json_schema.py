@@ -4,7 +4,7 @@ from typing import Any
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raises ValueError for what is no JSON schema, or refers to one that is not in it."""
+    """Raises ValueError for what is not a JSON schema, or refers to one outside of it."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - only where a schema is given
     from jsonschema.exceptions import SchemaError  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
@@ -14,7 +14,7 @@ def check_schema(schema: dict[str, Any]) -> None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ValueError(f"is no JSON schema ({error.message[:200]})") from None
+        raise ValueError(f"is not a valid JSON schema ({error.message[:200]})") from None
     registry: Any = Registry()
     resolver = registry.resolver_with_root(DRAFT202012.create_resource(schema))
     for reference in _references(schema):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from opd.config.data import Column, Reference, Section, Template, choices, only_for
+from opd.config.field_errors import FieldError
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -118,13 +119,13 @@ class RouteConfig(Section):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "RouteConfig":
         if self.kind == "remote" and self.url is None:
-            raise ValueError("url: a remote teacher needs its server's address")
+            raise FieldError("url", "a remote teacher needs its server's address")
         if self.kind != "remote" and self.url is not None:
-            raise ValueError(f"url: only a remote teacher has one (kind is {self.kind})")
+            raise FieldError("url", f"only a remote teacher has one (kind is {self.kind})")
         if self.kind != "model" and self.quantize != "none":
-            raise ValueError(f"quantize: only kind model is loaded (kind is {self.kind})")
+            raise FieldError("quantize", f"only kind model is loaded (kind is {self.kind})")
         if self.kind != "model" and self.offload:
-            raise ValueError(f"offload: only kind model is loaded (kind is {self.kind})")
+            raise FieldError("offload", f"only kind model is loaded (kind is {self.kind})")
         return self
 
 
@@ -148,7 +149,7 @@ class TeacherConfig(RouteConfig):
     @model_validator(mode="after")
     def _routes_need_a_field(self) -> "TeacherConfig":
         if self.routes and self.route_by is None:
-            raise ValueError("route_by: routes need the name of the field that decides")
+            raise FieldError("route_by", "routes need the name of the field that decides")
         if self.routes and any(t.kind in ("none", "ema") for t in (self, *self.routes.values())):
-            raise ValueError("routes: each teacher must be of kind model, self or remote")
+            raise FieldError("routes", "each teacher must be of kind model, self or remote")
         return self

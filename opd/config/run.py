@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from opd.config.data import PromptsConfig, Section
+from opd.config.field_errors import FieldError, located, names_a_field
 from opd.config.folders import local_folder, readable_data
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.sections import (
@@ -109,16 +110,17 @@ def _objective_fits(config: RunConfig) -> None:
     for parameter in PARAMETERS.values():
         reason = refusal(parameter, name)
         if reason and getattr(objective, parameter.name) != parameter.default:
-            raise ValueError(f"objective.{parameter.name}: {reason}")
+            raise FieldError(f"objective.{parameter.name}", reason)
     if objective.reward_weight and not config.objective_entry.takes_reward_weight:
-        raise ValueError(f"objective.reward_weight: is for distillation objectives ({name})")
+        raise FieldError("objective.reward_weight", f"is for distillation objectives ({name})")
     if objective.uses_rewards:
         if config.prompts.grader == "none":
-            raise ValueError("prompts.grader: a reward needs a grader (got none)")
+            raise FieldError("prompts.grader", "a reward needs a grader (got none)")
         if config.sampling.group_size < 2:
-            raise ValueError(
-                "sampling.group_size: rewards are relative to the group, which needs at least 2 "
-                f"completions (got {config.sampling.group_size})"
+            raise FieldError(
+                "sampling.group_size",
+                "rewards are relative to the group, which needs at least 2 "
+                f"completions (got {config.sampling.group_size})",
             )
 
 
@@ -126,24 +128,24 @@ def _samples_fit(config: RunConfig) -> None:
     name, sampling = config.objective.name, config.sampling
     own_needed = config.objective_entry.importance_ratio or config.objective.reward_weight
     if own_needed and (config.author != "student" or sampling.teacher_share):
-        raise ValueError(
-            f"sampling.source: {name} with an importance ratio needs the student's own samples"
+        raise FieldError(
+            "sampling.source", f"{name} with an importance ratio needs the student's own samples"
         )
     if sampling.teacher_share and config.author != "student":
-        raise ValueError(
-            "sampling.teacher_share: mixes teacher samples into the student's own "
-            f"(sampling.source is {config.author})"
+        raise FieldError(
+            "sampling.teacher_share",
+            f"mixes teacher samples into the student's own (sampling.source is {config.author})",
         )
     if config.teacher_writes and any(
         t.kind in ("remote", "none") for t in config.teachers.values()
     ):
-        raise ValueError("sampling.source: only a teacher on this machine can write completions")
+        raise FieldError("sampling.source", "only a teacher on this machine can write completions")
 
 
 def _teachers_fit(config: RunConfig) -> None:
     for field, teacher in config.teachers.items():
         if teacher.kind == "none" and config.needs != "nothing":
-            raise ValueError(f"{field}.kind: {config.objective.name} needs a teacher")
+            raise FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
         if teacher.kind == "remote":
             _remote_fits(config, field, teacher)
 
@@ -151,19 +153,21 @@ def _teachers_fit(config: RunConfig) -> None:
 def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
     possible = [name for name in TRAINABLE if OBJECTIVES[name].needs != "vocabulary"]
     if config.needs == "vocabulary":
-        raise ValueError(
-            "objective.name: a remote teacher gives no whole distributions, which "
-            f"{config.objective.name} needs (possible: {', '.join(possible)})"
+        raise FieldError(
+            "objective.name",
+            "a remote teacher gives no whole distributions, which "
+            f"{config.objective.name} needs (possible: {', '.join(possible)})",
         )
     if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
-        raise ValueError(
-            f"objective.top_k: at most {field}.top_k, {teacher.top_k}, which the server is asked "
-            f"for (got {config.objective.top_k})"
+        raise FieldError(
+            "objective.top_k",
+            f"at most {field}.top_k, {teacher.top_k}, which the server is asked "
+            f"for (got {config.objective.top_k})",
         )
     if config.sampling.temperature != 1:
-        raise ValueError(
-            "sampling.temperature: a remote teacher judges at temperature 1 alone "
-            f"(got {config.sampling.temperature})"
+        raise FieldError(
+            "sampling.temperature",
+            f"a remote teacher judges at temperature 1 alone (got {config.sampling.temperature})",
         )
 
 
@@ -293,14 +297,12 @@ def _scalar(raw: str, *, where: str) -> Any:
 
 
 def _problem(error: Any) -> dict[str, str]:
-    field = ".".join(str(part) for part in error["loc"])
+    field, message = located(error)
     value = error.get("input")
-    message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return {"field": field, "message": _unknown(field)}
-    if error["type"] == "value_error" and ": " in message:  # a check over fields names its own
-        inner, _, message = message.partition(": ")
-        return {"field": f"{field}.{inner}" if field else inner, "message": message}
+    if names_a_field(error):
+        return {"field": field, "message": message}
     if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
         message = "must be a whole number"
     if error["type"] == "string_pattern_mismatch" and field == "device":

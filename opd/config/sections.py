@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, create_model, field_validator, model_validator
 
 from opd.config.data import Section, SuiteConfig, choices, only_for
+from opd.config.field_errors import FieldError
 from opd.loss.objective import Parameter
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, owners
 
@@ -179,9 +180,9 @@ class EvaluationConfig(Section):
     @model_validator(mode="after")
     def _enough_samples(self) -> "EvaluationConfig":
         if max(self.pass_at) > self.samples:
-            raise ValueError(
-                f"pass_at: pass@{max(self.pass_at)} needs that many samples (samples is "
-                f"{self.samples})"
+            raise FieldError(
+                "pass_at",
+                f"pass@{max(self.pass_at)} needs that many samples (samples is {self.samples})",
             )
         return self
 

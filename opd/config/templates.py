@@ -52,7 +52,7 @@ def _parts(template: str) -> Iterator[tuple[str, bool]]:
         if name is not None:
             if not NAME.fullmatch(name):
                 raise ValueError(
-                    f"{whole[:60]} is no field; write a plain name such as {{prompt}}, and "
+                    f"{whole[:60]} is not a field; write a plain name such as {{prompt}}, and "
                     "{{ or }} for a brace"
                 )
             yield name, True

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from opd.config.data import Section
+from opd.config.field_errors import FieldError, located
 from opd.config.run import RunConfig, load_yaml, parse, read_file, with_overrides
 from opd.errors import UserError
 
@@ -59,13 +60,13 @@ class Arm(Section):
     @model_validator(mode="after")
     def _best_is_of_the_sweep(self) -> "Arm":
         if len(self.choices()) > MAX_CHOICES:
-            raise ValueError(
-                f"sweep: at most {MAX_CHOICES} combinations (got {len(self.choices())})"
+            raise FieldError(
+                "sweep", f"at most {MAX_CHOICES} combinations (got {len(self.choices())})"
             )
         if self.best and not self.sweep:
-            raise ValueError("best: is for an arm with a sweep; put fixed values into config")
+            raise FieldError("best", "is for an arm with a sweep; put fixed values into config")
         if self.sweep and self.best not in self.choices():
-            raise ValueError("best: must be one of the sweep's combinations")
+            raise FieldError("best", "must be one of the sweep's combinations")
         return self
 
 
@@ -80,7 +81,7 @@ class Target(Section):
     @model_validator(mode="after")
     def _one_of_both(self) -> "Target":
         if (self.value is None) == (self.arm is None):
-            raise ValueError("value: give either a value or an arm")
+            raise FieldError("value", "give either a value or an arm")
         return self
 
 
@@ -136,19 +137,19 @@ class Experiment(Section):
             named += [(f"pairs.{i}.over", pair.over), (f"pairs.{i}.under", pair.under)]
         for field, arm in named:
             if arm not in self.arms:
-                raise ValueError(f"{field}: no arm {arm!r}; there are {', '.join(self.arms)}")
+                raise FieldError(field, f"no arm {arm!r}; there are {', '.join(self.arms)}")
         if START in self.arms:
-            raise ValueError(f"arms: {START!r} is the name of the table's first row")
+            raise FieldError("arms", f"{START!r} is the name of the table's first row")
         earlier: set[str] = set()
         for name in self.arms:
             for needed in sorted(self.needed(name) - earlier):
-                raise ValueError(f"arms.{name}.config: arm:{needed} must stand before {name}")
+                raise FieldError(f"arms.{name}.config", f"arm:{needed} must stand before {name}")
             earlier.add(name)
         if self.pairs and self.target is None:
-            raise ValueError("pairs: costs are those to a target, which is missing")
+            raise FieldError("pairs", "costs are those to a target, which is missing")
         for name, config in self._configs().items():
             if "seed" in config:
-                raise ValueError(f"{name}.seed: every run has a seed of its own; see seeds")
+                raise FieldError(f"{name}.seed", "every run has a seed of its own; see seeds")
         return self
 
     def _configs(self) -> dict[str, Fields]:
@@ -292,9 +293,7 @@ def parse_experiment(data: Any, text: str = "", *, where: str = "experiment") ->
 
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong with a definition, after its field."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
+    field, message = located(error.errors(include_url=False)[0])
     return f"{field}: {message}" if field else message
 
 
@@ -331,7 +330,7 @@ def _is_measured(metric: str, config: RunConfig) -> bool:
 
 def with_settings(experiment: Experiment, assignments: list[str]) -> Experiment:
     """The experiment with a field changed in every arm, such as `steps=10`, or a part of its own,
-    such as `arms.opd.config.run.steps=10`. Raises UserError."""
+    such as `arms.opd.config.steps=10`. Raises UserError."""
     data = experiment.model_dump(mode="json")
     top = set(Experiment.model_fields) - set(RunConfig.model_fields)
     for assignment in assignments:

@@ -70,6 +70,19 @@ def test_messages_speak_plainly():
     assert problems({"steps": 1e99})["steps"].startswith("must be a whole number")
 
 
+def test_a_check_over_fields_names_its_field_and_keeps_its_colons():
+    assert problems({"teacher": {"kind": "remote"}}) == {
+        "teacher.url": "a remote teacher needs its server's address"
+    }
+    suite = {"source": "x.jsonl", "grader": "regex"}
+    assert problems({"evaluation": {"suites": {"more": suite}}}) == {
+        "evaluation.suites.more.answer_pattern": "the grader regex needs the pattern of an answer"
+    }
+    schema = {"$ref": "other: schema"}
+    found = problems({"prompts": {"grader": "json", "json_schema": schema}})
+    assert "'other: schema' is not within the schema" in found["prompts.json_schema"]
+
+
 def test_short_forms():
     config = parse(
         {"student": "a/b", "teacher": "c", "prompts": "p.jsonl", "objective": "policy_gradient"}

@@ -26,7 +26,7 @@ def arms(**changes: dict[str, Any]) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"target": {"arm": "sft"}}, "target.arm: no arm 'sft'; there are rl, opd"),
-        ({"target": {}}, "target: value: give either a value or an arm"),
+        ({"target": {}}, "target.value: give either a value or an arm"),
         ({"target": {"arm": "rl", "value": 0.5}}, "give either a value or an arm"),
         ({"pairs": [{"over": "rl", "under": "x"}]}, "pairs.0.under: no arm 'x'"),
         ({"arms": arms(rl={"config": {"teacher": "arm:opd"}})}, "arm:opd must stand before rl"),
@@ -119,10 +119,7 @@ def test_settings_change_every_arm_or_a_named_part() -> None:
     assert changed.quick.config["evaluation"]["prompts"] == 50
     assert changed.target is not None and changed.target.margin == 0
     assert changed.settings == ["steps=9", "evaluation.prompts=50", "target.margin=0"]
-    assert (
-        with_settings(definition(), ["arms.opd.config.run.steps=8"]).arms["opd"].config["steps"]
-        == 8
-    )
+    assert with_settings(definition(), ["arms.opd.config.steps=8"]).arms["opd"].config["steps"] == 8
     teacher = with_settings(definition(), ["teacher.kind=self"]).arms["opd"].config["teacher"]
     assert teacher["kind"] == "self"  # laid over the arm's `teacher: arm:rl`
     with pytest.raises(UserError, match=r"--set: .*seeds: Input should be"):

@@ -198,10 +198,10 @@ def test_tool_calls():
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
-        ({"answer_pattern": "("}, "answer_pattern", "no regular expression"),
+        ({"answer_pattern": "("}, "answer_pattern", "not a valid regular expression"),
         ({"answer_in_data": "a" * 1001}, "answer_in_data", "1000"),
         ({"grader": "regex"}, "answer_pattern", "needs the pattern"),
-        ({"json_schema": {"type": "strin"}}, "json_schema", "no JSON schema"),
+        ({"json_schema": {"type": "strin"}}, "json_schema", "not a valid JSON schema"),
         ({"json_schema": {"$ref": "http://x.y/z"}}, "json_schema", "not fetched"),
         ({"json_schema": {"items": {"$ref": "#/$defs/q"}}}, "json_schema", "#/$defs/q"),
     ],
