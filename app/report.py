@@ -20,7 +20,7 @@ from app.api.http.payload import encode
 from app.scripts import STATIC, renamed, sources, style_sheets
 from opd.config.run import parse, to_yaml
 from opd.errors import ConfigError, ErrorKind, UserError
-from storage.diagnosis import diagnose
+from storage.diagnosis.diagnose import diagnose
 from storage.insights import hot_tokens
 from storage.read import reports, runs, tokens
 from storage.read import rollouts as stored_rollouts
@@ -58,7 +58,7 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
         raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
     one = name.startswith("roll-")
     run = runs.run(engine, stored_rollouts.rollout(engine, name)["run_id"] if one else name)
-    found = None if one else diagnose.diagnose(engine, run["id"])
+    found = None if one else diagnose(engine, run["id"])
     items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(found))
     data = {
         "opens": name if one else "",

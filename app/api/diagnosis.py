@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import Database, RunId
 from app.api.http.replies import Json
-from storage.diagnosis import diagnose
+from storage.diagnosis.diagnose import diagnose
 
 router = APIRouter(prefix="/api/v1", tags=["diagnosis"])
 
@@ -13,4 +13,4 @@ router = APIRouter(prefix="/api/v1", tags=["diagnosis"])
 @router.get("/runs/{run_id}/diagnosis")
 def get_diagnosis(engine: Database, run_id: RunId) -> Response:
     """The run's findings with their evidence, and what was looked at without finding anything."""
-    return Json(diagnose.diagnose(engine, run_id))
+    return Json(diagnose(engine, run_id))

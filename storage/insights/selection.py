@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Engine, Table
 
+from opd.diagnosis.run_tokens import positions
 from storage.engine import read
 from storage.lookups import run_fingerprint, run_row, version_of
-from storage.read.run_tokens import fair_share, places, read_records
+from storage.read.run_tokens import fair_share, read_records
 from storage.schema import BESIDE, rollout
 from storage.vocabulary import Texts, read_texts
 
@@ -82,8 +83,8 @@ class Selection:
 
     @property
     def position(self) -> Array:
-        """(N,): place in its completion, from 0."""
-        return np.asarray(places(self.lengths), np.int32)
+        """(N,): index in its completion."""
+        return np.asarray(positions(self.lengths), np.int32)
 
     @property
     def steps(self) -> Array:

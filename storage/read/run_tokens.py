@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, select
 
+from opd.diagnosis.run_tokens import RunTokens
 from storage import packing
 from storage.schema import prompt, rollout, token_record
 
@@ -16,33 +17,6 @@ CHUNK = 128  # rollouts a query
 LEAST = 5  # tokens that a rollout counts as in a share
 ORDER = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class RunTokens:
-    """N tokens of R rollouts. Damaged records are left out and counted."""
-
-    rollouts: list[dict[str, Any]]  # R rows: ABOUT, answer
-    # (N,) or (N, k); only those that every one of the R has, and a mask where any of them has one
-    columns: dict[str, Array]
-    lengths: NDArray[np.int64]  # (R,)
-    damaged: int
-
-    @property
-    def owner(self) -> NDArray[np.int64]:
-        """(N,): which of the R rollouts a token belongs to."""
-        return np.repeat(np.arange(len(self.lengths)), self.lengths)
-
-    @property
-    def position(self) -> NDArray[np.int64]:
-        """(N,): place in its completion, from 0."""
-        return places(self.lengths)
-
-
-def places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each token's place in its completion, from 0, for completions of those lengths."""
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
 
 
 def run_tokens(connection: Connection, columns: Collection[str], ids: Sequence[str]) -> RunTokens:

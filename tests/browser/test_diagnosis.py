@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from opd.types import StepEvent
-from storage.diagnosis import diagnose
+from storage.diagnosis.diagnose import diagnose
 from storage.queue import jobs
 from storage.read import runs
 from storage.write.records import RunWriter
@@ -60,7 +60,7 @@ def test_a_finding_shows_its_evidence_and_leads_to_its_token(
 ) -> None:
     run_id = made(other_end)
     page = opened(open_page, run_id)
-    (card,) = diagnose.diagnose(site.engine, run_id)["items"]
+    (card,) = diagnose(site.engine, run_id)["items"]
     finding = page.locator('[data-code="stop-mismatch"]')
     summary = finding.locator("summary")
     assert card["title"] in summary.inner_text()
@@ -107,7 +107,7 @@ def test_a_healthy_run_says_so_and_what_was_looked_at(
     assert "1 of 9 checks had too little data" in panel.inner_text()
     panel.locator("summary").click()
     checks = panel.locator("[data-check]")
-    silent = diagnose.diagnose(site.engine, run_id)["silent"]
+    silent = diagnose(site.engine, run_id)["silent"]
     assert [checks.nth(i).get_attribute("data-check") for i in range(checks.count())] == [
         s["code"] for s in silent
     ]

@@ -62,11 +62,11 @@ def test_other_objectives_have_none_either(place: Place, objective: str) -> None
     assert codes(place.diagnosed(objective, objective={"name": objective})) == []
 
 
-def test_a_baseline_without_a_coach_is_not_judged_by_it(place: Place) -> None:
+def test_a_baseline_without_a_teacher_is_not_judged_by_it(place: Place) -> None:
     found = place.diagnosed("grpo", teacher={"kind": "none"}, objective={"name": "grpo"})
     assert codes(found) == []
     why = {s["code"]: s["why"] for s in found["silent"]}
-    assert "no coach" in why["template-mismatch"] and "no coach" in why["stop-mismatch"]
+    assert "no teacher" in why["template-mismatch"] and "no teacher" in why["stop-mismatch"]
 
 
 def test_a_teacher_with_another_end(place: Place) -> None:
@@ -76,8 +76,8 @@ def test_a_teacher_with_another_end(place: Place) -> None:
     card = found["items"][0]
     assert "<eos>" in card["text"] and "<unk>" in card["text"] and "<unk>" in card["advice"]
     seen = evidence(found, "stop-mismatch")
-    assert seen["coach's p(end) at the student's ends"] < 1e-4
-    assert seen["ends at which it wants another"] > 0.95
+    assert seen["teacher's p(end) at the student's ends"] < 1e-4
+    assert seen["ends where it prefers another"] > 0.95
     for link in card["rollouts"]:
         assert link["position"] == rollout(place.engine, link["id"])["tokens"] - 1
 
@@ -88,7 +88,7 @@ def test_a_student_that_writes_on_after_the_teachers_end(place: Place) -> None:
     assert codes(found)[0] == "stop-mismatch"
     assert set(codes(found)) <= {"stop-mismatch", "length-drift", "endorsed-repetition"}
     card = found["items"][0]
-    assert "goes on" in card["title"] and "sampling.stop_ids" in card["advice"]
+    assert "continues" in card["title"] and "sampling.stop_ids" in card["advice"]
     assert "<eos>" in card["advice"]
 
 
@@ -96,9 +96,9 @@ def test_a_repeating_student_that_is_its_own_teacher(place: Place) -> None:
     student = runs_with_fault.repeating_student(place.folder / "loops")
     found = place.diagnosed("loops", student=student, teacher={"kind": "self"})
     assert codes(found) == ["endorsed-repetition"]
-    assert evidence(found, "endorsed-repetition")["coach's p of the repeated tokens"] > 0.8
+    assert evidence(found, "endorsed-repetition")["teacher's p of the repeated tokens"] > 0.8
     taught = place.diagnosed("taught", student=student)
-    assert "endorsed-repetition" not in codes(taught), "this coach does not, and it is unlearnt"
+    assert "endorsed-repetition" not in codes(taught), "this teacher does not, and it is unlearnt"
 
 
 def test_a_teacher_of_another_task(place: Place) -> None:

@@ -23,7 +23,7 @@ DOOR = "opd"
 FREE_OF_MODELS = (
     *("storage", "app"),
     *("opd.types", "opd.errors", "opd.config", "opd.experiments", "opd.interchange"),
-    "opd.grading",
+    *("opd.grading", "opd.diagnosis"),
     *("opd.loss.counterfactual", "opd.loss.credit", "opd.loss.divergence_bounds"),
     "opd.models.architecture",
     *("opd.doctor.findings", "opd.doctor.machine", "opd.doctor.memory", "opd.doctor.settings"),

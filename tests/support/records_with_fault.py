@@ -1,4 +1,4 @@
-"""Runs made up of agreement, into which a test puts one fault of known size."""
+"""Runs made up of agreement, with one fault of known size put in; in memory or stored."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
+from opd.config.run import parse
+from opd.diagnosis.run_records import RunRecords
+from opd.diagnosis.run_tokens import RunTokens
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent, TokenRecord, TopK
 from tests.support import stored_runs
 
@@ -13,6 +16,14 @@ EOS, OTHER_END, FIRST_WORD = 0, 1, 3
 STEPS, ROLLOUTS, TOKENS = 8, 8, 20
 Columns = dict[str, Any]
 Fault = Callable[[Columns, int], None]  # of the columns of a rollout, and its number in the run
+COLUMNS = {  # as `columns` names them, as they are stored
+    **{name: name for name in ("completion_ids", "reverse_kl", "mask")},
+    **{f"{name}_logprobs": f"{name}_logprobs" for name in ("sampler", "student", "teacher")},
+    **{f"{name}_entropy": f"{name}_entropy" for name in ("student", "teacher")},
+    "top": "teacher_topk_ids",
+    "top_logprobs": "teacher_topk_logprobs",
+    "top_other": "teacher_topk_other",
+}
 HEALTHY = {
     "reverse_kl": 0.1,
     "student_entropy": 0.5,
@@ -78,9 +89,60 @@ def rollout(step: int, number: int, parts: Columns) -> Rollout:
     )
 
 
+def no_fault(columns: Columns, number: int) -> None:
+    """Leaves the columns as they are."""
+
+
+def another_end(p: float, share: float = 1.0, elsewhere: float = 0.9) -> Fault:
+    """The teacher gives the end p, and prefers another special token at a share of the ends."""
+
+    def fault(c: Columns, number: int) -> None:
+        c["teacher_logprobs"][:-1] = np.log(elsewhere)
+        c["teacher_logprobs"][-1] = np.log(p)
+        special = number < share * STEPS * ROLLOUTS
+        c["top"][-1] = [OTHER_END if special else 7, EOS]
+
+    return fault
+
+
+def records(
+    fault: Fault = no_fault,
+    *,
+    metrics: Callable[[int], dict[str, float]] = lambda step: {},
+    scores: Sequence[float] = (),
+    tokens: int = TOKENS,
+    steps: int = STEPS,
+    **config: Any,
+) -> RunRecords:
+    """What the checks are given of such a run; the arguments are those of `run`."""
+    parts = [columns(tokens, number) for number in range(steps * ROLLOUTS)]
+    for number, part in enumerate(parts):
+        fault(part, number)
+    rows = [
+        {
+            **{name: part[name] for name in ("finish_reason", "author")},
+            **{"id": f"roll-{number}", "step": number // ROLLOUTS + 1, "kind": "train"},
+        }
+        for number, part in enumerate(parts)
+    ]
+    by_step = [HEALTHY | metrics(step) for step in range(1, steps + 1)]
+    return RunRecords(
+        config=parse(config).model_dump(mode="json"),
+        tokens=RunTokens(
+            rows,
+            {COLUMNS[key]: np.concatenate([part[key] for part in parts]) for key in COLUMNS},
+            np.full(len(rows), tokens),
+            damaged=0,
+        ),
+        texts=texts(range(FIRST_WORD + tokens + 1)),
+        steps={name: np.array([values[name] for values in by_step]) for name in by_step[0]},
+        scores=[(value, 0.0) for value in scores],
+    )
+
+
 def run(
     engine: Engine,
-    fault: Fault = lambda columns, number: None,
+    fault: Fault = no_fault,
     *,
     metrics: Callable[[int], dict[str, float]] = lambda step: {},
     scores: Sequence[float] = (),

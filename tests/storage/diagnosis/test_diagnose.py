@@ -1,381 +1,57 @@
-"""Each signal on records with known numbers, just under and just over its thresholds."""
+"""The diagnosis of stored runs: what is read of them, and that its links and filters lead there."""
 
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import Engine, update
 
+from opd.diagnosis.checks import CHECKS, run_checks
 from opd.types import StepEvent
 from storage import schema
-from storage.diagnosis import look, signals_models, signals_tokens
-from storage.diagnosis.cards import CODES
+from storage.diagnosis import records
 from storage.diagnosis.diagnose import diagnose
-from storage.diagnosis.look import Look
-from storage.diagnosis.signals_tokens import looping
 from storage.engine import begin, read
 from storage.lookups import run_row
 from storage.read.rollouts import rollouts
-from storage.read.run_tokens import RunTokens
 from storage.write.records import RunWriter
 from tests.support import records_with_fault, stored_runs
 from tests.support.api_client import Api
-from tests.support.records_with_fault import (
-    EOS,
-    OTHER_END,
-    ROLLOUTS,
-    STEPS,
-    TOKENS,
-    Columns,
-    Fault,
-)
-
-ROOT = Path(__file__).parents[3]
-LAST_STEPS = 2  # a quarter of STEPS
+from tests.support.records_with_fault import ROLLOUTS, STEPS, TOKENS, another_end
 
 
 def codes(found: dict[str, Any]) -> list[str]:
     return [card["code"] for card in found["items"]]
 
 
-def values(found: dict[str, Any], code: str) -> dict[str, float]:
-    """What was found of a signal, fired or not, by label."""
-    (item,) = [i for i in (*found["items"], *found["silent"]) if i["code"] == code]
-    return {e["label"]: e["value"] for e in item["evidence"]}
+def test_stored_and_in_memory_it_is_one_diagnosis(engine: Engine) -> None:
+    fault = another_end(1e-6)
+    found = diagnose(engine, records_with_fault.run(engine, fault))
+    in_memory = run_checks(records_with_fault.records(fault))
+    assert codes(found) == ["stop-mismatch"]
+    assert found["looked_at"] == in_memory["looked_at"]
+    assert found["silent"] == in_memory["silent"]
+    (card,), (same,) = found["items"], in_memory["items"]
+    assert card["evidence"] == same["evidence"] and card["text"] == same["text"]
 
 
-def silence(found: dict[str, Any], code: str) -> dict[str, Any]:
-    (item,) = [s for s in found["silent"] if s["code"] == code]
-    return item
-
-
-def test_agreement_has_no_card(engine: Engine) -> None:
-    found = diagnose(engine, records_with_fault.run(engine, tokens=130))
-    assert found["items"] == [] and found["total"] == 0
-    assert [s["code"] for s in found["silent"]] == list(CODES)
-    assert all(s["judged"] for s in found["silent"])
-    seen = found["looked_at"]
-    assert seen["rollouts"] == STEPS * ROLLOUTS and seen["steps"] == STEPS
-    assert seen["tokens"] == STEPS * ROLLOUTS * 130
-    assert seen["damaged"] == 0 and seen["enough"] and seen["kind"] == "train"
-
-
-def sampler(x: float) -> Fault:
-    def fault(c: Columns, number: int) -> None:
-        c["sampler_logprobs"] = c["student_logprobs"] - np.float32(x)
-
-    return fault
-
-
-def first_token(x: float, rest: float = 0.1) -> Fault:
-    def fault(c: Columns, number: int) -> None:
-        c["reverse_kl"][:] = rest
-        c["reverse_kl"][0] = x
-
-    return fault
-
-
-def another_end(p: float, share: float = 1.0, elsewhere: float = 0.9) -> Fault:
-    """The coach gives the end p, and likes another special token best at a share of the ends."""
-
-    def fault(c: Columns, number: int) -> None:
-        c["teacher_logprobs"][:-1] = np.log(elsewhere)
-        c["teacher_logprobs"][-1] = np.log(p)
-        special = number < share * STEPS * ROLLOUTS
-        c["top"][-1] = [OTHER_END if special else 7, EOS]
-
-    return fault
-
-
-def goes_on(p: float, share: float) -> Fault:
-    def fault(c: Columns, number: int) -> None:
-        c["finish_reason"] = "length" if number % 2 else "stop"
-        if number % 2 and number < 2 * share * STEPS * ROLLOUTS:
-            c["finish_reason"] = "length"
-            c["top"][10, 0] = OTHER_END
-            c["top_logprobs"][10, 0] = np.log(p)
-
-    return fault
-
-
-def loop(p: float, share: float, repeats: int = 4) -> Fault:
-    """Spans of 4 words that go round, which the coach gives p from the second time on."""
-
-    def fault(c: Columns, number: int) -> None:
-        if number % 100 < 100 * share or share == 1:
-            ids = c["completion_ids"]
-            for time in range(1, repeats):
-                ids[2 + 4 * time : 6 + 4 * time] = ids[2:6]
-                c["teacher_logprobs"][2 + 4 * time : 6 + 4 * time] = np.log(p)
-
-    return fault
-
-
-def off_support(mass: float, student: float = 1e-5, kl: float = 10.0) -> Fault:
-    def fault(c: Columns, number: int) -> None:
-        c["top_logprobs"][10] = np.log([mass, 1 - mass])
-        c["top_other"][10] = np.log([student, 0.9])
-        c["reverse_kl"][10] = kl
-
-    return fault
-
-
-def unsure(last: float, first: float) -> Fault:
-    def fault(c: Columns, number: int) -> None:
-        quarter = len(c["mask"]) // 4
-        c["teacher_entropy"][:quarter] = first
-        c["teacher_entropy"][-quarter:] = last
-
-    return fault
-
-
-def trend(name: str, first: float, last: float, **others: float) -> dict[str, Any]:
-    """A metric over the first and the last quarter of the steps, between them the mean."""
-
-    def metrics(step: int) -> dict[str, float]:
-        middle = (first + last) / 2
-        here = first if step <= LAST_STEPS else last if step > STEPS - LAST_STEPS else middle
-        return {**others, name: here}
-
-    return {"metrics": metrics}
-
-
-TOP = {"reverse_kl": 0.6}
-LONG: dict[str, Any] = {"tokens": 128}
-# code; what does not fire; what does; each a fault or the arguments of the run
-CASES: list[tuple[str, Any, Any]] = [
-    ("sampler-mismatch", sampler(0.0098), sampler(0.0102)),
-    (
-        "sampler-mismatch",
-        {"fault": sampler(0.049), "student": {"dtype": "bfloat16"}},
-        {"fault": sampler(0.051), "student": {"dtype": "bfloat16"}},
-    ),
-    ("template-mismatch", first_token(1.98), first_token(2.02)),
-    ("template-mismatch", first_token(3.9, rest=1.0), first_token(4.1, rest=1.0)),
-    (
-        "template-mismatch",
-        {"fault": first_token(2.1, rest=0.15), "tokens": 128},
-        {"fault": first_token(2.1, rest=0.14), "tokens": 128},
-    ),
-    ("stop-mismatch", another_end(0.0102), another_end(0.0098)),
-    (
-        "stop-mismatch",
-        another_end(0.001, share=0.48, elsewhere=0.2),
-        another_end(0.001, share=0.5, elsewhere=0.2),
-    ),
-    (
-        "stop-mismatch",
-        another_end(0.001, share=0, elsewhere=0.24),
-        another_end(0.001, share=0, elsewhere=0.26),
-    ),
-    ("stop-mismatch", goes_on(0.49, 0.3), goes_on(0.51, 0.3)),
-    ("stop-mismatch", goes_on(0.9, 0.24), goes_on(0.9, 0.25)),
-    ("endorsed-repetition", loop(0.49, 1), loop(0.51, 1)),
-    ("endorsed-repetition", loop(0.9, 1, repeats=3), loop(0.9, 1, repeats=4)),
-    ("overlap-flat", trend("same_top", 0.81, 0.81, **TOP), trend("same_top", 0.79, 0.79, **TOP)),
-    ("overlap-flat", trend("same_top", 0.5, 0.58, **TOP), trend("same_top", 0.5, 0.57, **TOP)),
-    (
-        "overlap-flat",
-        trend("same_top", 0.5, 0.5, reverse_kl=0.49),
-        trend("same_top", 0.5, 0.5, reverse_kl=0.51),
-    ),
-    (
-        "overlap-flat",
-        trend("same_top", 0.5, 0.5, **TOP) | {"scores": [0.3, 0.33]},
-        trend("same_top", 0.5, 0.5, **TOP) | {"scores": [0.3, 0.31]},
-    ),
-    ("off-support", off_support(0.89), off_support(0.91)),  # at one of 18 inner tokens
-    ("off-support", off_support(0.95, student=1.1e-4), off_support(0.95, student=0.9e-4)),
-    ("off-support", off_support(0.95, kl=1.1), off_support(0.95, kl=1.3)),
-    (
-        "entropy-collapse",
-        trend("student_entropy", 0.4, 0.102),
-        trend("student_entropy", 0.4, 0.098),
-    ),
-    (
-        "entropy-collapse",
-        trend("student_entropy", 0.4, 0.05, teacher_entropy=0.15),
-        trend("student_entropy", 0.4, 0.05, teacher_entropy=0.153),
-    ),
-    (
-        "entropy-collapse",
-        trend("student_entropy", 0.4, 0.05) | {"scores": [0.3, 0.5]},
-        trend("student_entropy", 0.4, 0.05) | {"scores": [0.3, 0.25]},
-    ),
-    ("length-drift", trend("finished", 1.0, 0.51), trend("finished", 1.0, 0.49)),
-    (
-        "length-drift",
-        trend("completion_tokens", 20, 29.8, finished=0.6),
-        {
-            "metrics": lambda step: {
-                "completion_tokens": 20.0 if step <= LAST_STEPS else 30.2,
-                "finished": 1.0 if step <= LAST_STEPS else 0.7,
-            }
-        },
-    ),
-    (
-        "length-drift",
-        {
-            "metrics": lambda step: {
-                "completion_tokens": 20.0 if step <= LAST_STEPS else 40.0,
-                "finished": 0.79 if step <= LAST_STEPS else 0.7,
-            }
-        },
-        {
-            "metrics": lambda step: {
-                "completion_tokens": 20.0 if step <= LAST_STEPS else 40.0,
-                "finished": 0.81 if step <= LAST_STEPS else 0.7,
-            }
-        },
-    ),
-    ("unsure-late", {"fault": unsure(0.98, 0.1), **LONG}, {"fault": unsure(1.02, 0.1), **LONG}),
-    ("unsure-late", {"fault": unsure(1.5, 0.76), **LONG}, {"fault": unsure(1.5, 0.74), **LONG}),
-    (
-        "unsure-late",
-        {"fault": unsure(1.5, 0.1), "tokens": 127},
-        {"fault": unsure(1.5, 0.1), **LONG},
-    ),
-]
-
-
-@pytest.mark.parametrize(("code", "under", "over"), CASES)
-def test_a_card_comes_at_its_threshold(engine: Engine, code: str, under: Any, over: Any) -> None:
-    quiet, loud = (
-        diagnose(
-            engine, records_with_fault.run(engine, **(c if isinstance(c, dict) else {"fault": c}))
-        )
-        for c in (under, over)
-    )
-    assert codes(quiet) == []
-    assert codes(loud) == [code]
-    card = loud["items"][0]
-    assert card["title"] and card["text"].endswith(".") and card["advice"]
-    assert card["severity"] in ("error", "warning")
-    for item in card["evidence"]:
-        if item["fires"]:
-            above = item["value"] >= item["threshold"]
-            assert above == (item["fires"] == "above")
-
-
-def test_the_evidence_is_what_was_planted(engine: Engine) -> None:
-    found = diagnose(engine, records_with_fault.run(engine, first_token(5.0, rest=0.5)))
-    seen = values(found, "template-mismatch")
-    assert seen["KL at template tokens"] == pytest.approx(5)
-    assert seen["times that of other tokens"] == pytest.approx(10)
-    assert seen["their share of the KL"] == pytest.approx(5 / (5 + 19 * 0.5))
-    assert seen["their share of the tokens"] == pytest.approx(1 / TOKENS)
-    found = diagnose(engine, records_with_fault.run(engine, off_support(0.96)))
-    seen = values(found, "off-support")
-    assert seen["coach's mass on tokens the student never tries"] == pytest.approx(0.96 / 18)
-    assert seen["the same, weighted by the KL"] == pytest.approx(0.96 * 10 / (10 + 17 * 0.1))
-    found = diagnose(engine, records_with_fault.run(engine, sampler(0.5)))
-    seen = values(found, "sampler-mismatch")
-    assert seen["mean difference"] == pytest.approx(0.5, abs=1e-6)
-    assert seen["mean importance ratio"] == pytest.approx(np.exp(0.5), abs=1e-5)
-    found = diagnose(engine, records_with_fault.run(engine, loop(0.8, 1)))
-    seen = values(found, "endorsed-repetition")
-    assert seen["answers that go round in circles"] == 1
-    assert seen["coach's p of the repeated tokens"] == pytest.approx(0.8)
-
-
-def test_links_lead_to_the_clearest_tokens(engine: Engine) -> None:
-    def fault(c: Columns, number: int) -> None:
-        first_token(5.0 + number / 10)(c, number)
-
-    run_id = records_with_fault.run(engine, fault)
-    card = diagnose(engine, run_id)["items"][0]
-    last = rollouts(engine, run_id, sort="-kl_max", limit=5)["items"]
-    assert [r["id"] for r in card["rollouts"]] == [r["id"] for r in last]
-    assert {r["position"] for r in card["rollouts"]} == {0}
-    assert card["rollouts"][0]["step"] == STEPS
-    assert re.search(r"wrote ' w\d+' \(id \d+\)", card["rollouts"][0]["why"])
-    loops = diagnose(engine, records_with_fault.run(engine, loop(0.8, 1)))["items"][0]["rollouts"]
-    assert {r["position"] for r in loops} == {6}, "where the span begins for the second time"
-    for found in (
-        card,
-        *diagnose(engine, records_with_fault.run(engine, goes_on(0.9, 0.5)))["items"],
-    ):
-        rollouts(engine, run_id, **{k: v for k, v in found["filter"].items() if k != "kind"})
-
-
-def test_masked_tokens_do_not_speak(engine: Engine) -> None:
-    def masked(c: Columns, number: int) -> None:
-        first_token(9.0)(c, number)
-        another_end(1e-6)(c, number)
-        c["mask"][[0, -1]] = 0
-
-    found = diagnose(engine, records_with_fault.run(engine, masked))
-    assert codes(found) == []
-    assert "finished answers" in silence(found, "stop-mismatch")["why"]
-
-
-def test_what_a_teacher_wrote_does_not_speak(engine: Engine) -> None:
-    def by_teacher(c: Columns, number: int) -> None:
-        another_end(1e-6)(c, number)
-        loop(0.9, 1)(c, number)
-        sampler(1.0)(c, number)
-        c["author"] = "teacher"
-
-    found = diagnose(engine, records_with_fault.run(engine, by_teacher))
-    assert codes(found) == []
-    assert silence(found, "sampler-mismatch")["why"].startswith("too little to judge: 0 tokens")
-
-
-def test_a_cause_stands_before_what_follows_from_it(engine: Engine) -> None:
-    run_id = records_with_fault.run(engine, another_end(1e-6), **trend("finished", 1.0, 0.1))
-    assert codes(diagnose(engine, run_id)) == ["stop-mismatch", "length-drift"]
-
-
-def test_a_share_of_looping_answers_is_needed(engine: Engine) -> None:
-    def one_in(n: int) -> Fault:
-        return lambda c, number: loop(0.9, 1)(c, number) if number % n == 0 else None
-
-    assert codes(diagnose(engine, records_with_fault.run(engine, one_in(8)))) == [
-        "endorsed-repetition"
-    ]
-    assert codes(diagnose(engine, records_with_fault.run(engine, one_in(12)))) == []
-
-
-def test_a_table_in_a_long_answer_is_no_loop(engine: Engine) -> None:
-    """16 of 20 tokens repeat a span, but only 16 of 128."""
-    assert codes(diagnose(engine, records_with_fault.run(engine, loop(0.9, 1), tokens=128))) == []
-
-
-def test_a_teacher_that_finds_every_token_unlikely_says_nothing_of_ends(engine: Engine) -> None:
-    fault = another_end(1e-6, share=0, elsewhere=0.01)
-    assert codes(diagnose(engine, records_with_fault.run(engine, fault))) == []
-
-
-def test_falling_entropy_down_to_the_teachers_is_healthy(engine: Engine) -> None:
-    run_id = records_with_fault.run(
-        engine, **trend("student_entropy", 0.5, 0.01, teacher_entropy=0.01)
-    )
-    assert codes(diagnose(engine, run_id)) == []
-
-
-def test_too_little_is_said(engine: Engine) -> None:
-    found = diagnose(engine, records_with_fault.run(engine, another_end(1e-6), steps=2))
-    assert codes(found) == [] and not found["looked_at"]["enough"]
-    assert not any(s["judged"] for s in found["silent"] if s["code"] != "endorsed-repetition")
-    assert "320 tokens of at least 500" in silence(found, "stop-mismatch")["why"]
-    assert "2 steps of at least 8" in silence(found, "length-drift")["why"]
-    nothing = diagnose(engine, records_with_fault.run(engine, steps=1, tokens=2))
-    assert nothing["items"] == []
+def test_links_and_the_filter_lead_to_stored_rollouts(engine: Engine) -> None:
+    run_id = records_with_fault.run(engine, another_end(1e-6))
+    (card,) = diagnose(engine, run_id)["items"]
+    listed = rollouts(engine, run_id, limit=100, **card["filter"])["items"]
+    assert {link["id"] for link in card["rollouts"]} <= {item["id"] for item in listed}
+    assert {link["position"] for link in card["rollouts"]} == {TOKENS - 1}
 
 
 def test_an_empty_run_is_no_error(engine: Engine) -> None:
-    run_id, _ = records_with_fault.stored.started(engine)
+    run_id, _ = stored_runs.started(engine)
     found = diagnose(engine, run_id)
     assert found["items"] == [] and found["looked_at"]["rollouts"] == 0
-    assert len(found["silent"]) == len(CODES) and not any(s["judged"] for s in found["silent"])
+    assert len(found["silent"]) == len(CHECKS) and not any(s["judged"] for s in found["silent"])
 
 
 def test_records_without_most_columns_are_no_error(engine: Engine) -> None:
-    run_id, writer = records_with_fault.stored.started(engine)
+    run_id, writer = stored_runs.started(engine)
     made = []
     for number in range(40):
         whole = records_with_fault.rollout(1, number, records_with_fault.columns(TOKENS, number))
@@ -401,7 +77,7 @@ def test_damaged_records_are_left_out_and_counted(engine: Engine) -> None:
 
 
 def test_a_large_run_is_looked_at_in_part(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "MAX_TOKENS", STEPS * ROLLOUTS * TOKENS // 2)
+    monkeypatch.setattr(records, "MAX_TOKENS", STEPS * ROLLOUTS * TOKENS // 2)
     found = diagnose(engine, records_with_fault.run(engine, another_end(1e-6)))
     seen = found["looked_at"]
     assert seen["rollouts"] == seen["skipped"] == STEPS * ROLLOUTS // 2
@@ -411,13 +87,13 @@ def test_a_large_run_is_looked_at_in_part(engine: Engine, monkeypatch: pytest.Mo
 def test_a_share_is_of_every_step_and_no_one_sample(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look, "MAX_TOKENS", 160)
+    monkeypatch.setattr(records, "MAX_TOKENS", 160)
     run_id, writer = stored_runs.started(engine)
     for step in range(1, 9):
         kept = [stored_runs.rollout(step, 0, sample) for sample in range(4)]
         writer.step(StepEvent(step, {}, 80, 0.0, {}, kept), stored_runs.texts)
     with read(engine) as connection:
-        found = look.look(connection, run_row(connection, run_id))
+        found = records.read_run_records(connection, run_row(connection, run_id))
     assert len(found.ids) <= 160 and found.skipped == 24
     assert len({r["step"] for r in found.tokens.rollouts}) == 8
     assert len({r["sample"] for r in found.tokens.rollouts}) > 1
@@ -448,42 +124,3 @@ def test_over_rest(engine: Engine, tmp_path: Path) -> None:
     assert answer == diagnose(engine, run_id)
     assert api("GET", "/runs/run-nothere/diagnosis").status_code == 404
     assert api("GET", "/runs/RUN'--/diagnosis").status_code == 422
-
-
-def look_at(*completions: list[int]) -> Look:
-    rows = [{"step": 1, "author": "student", "finish_reason": "stop"} for _ in completions]
-    ids = np.array([i for c in completions for i in c], np.int64)
-    lengths = np.array([len(c) for c in completions], np.int64)
-    return Look({}, RunTokens(rows, {"completion_ids": ids}, lengths, 0), {}, {}, ())
-
-
-def looped(ids: list[int]) -> list[bool]:
-    """By the definition: a stretch of period p that is at least 4 p and 12 tokens long."""
-    found = [False] * len(ids)
-    for p in range(1, len(ids)):
-        start = 0
-        while start < len(ids):
-            end = start + p
-            while end < len(ids) and ids[end] == ids[end - p]:
-                end += 1
-            if end - start >= max(4 * p, 12) and end <= len(ids):
-                found[start + p : end] = [True] * (end - start - p)
-            start += 1
-    return found
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=3))
-def test_loops_are_found_within_a_rollout_alone(completions: list[list[int]]) -> None:
-    found = looping(look_at(*completions)).tolist()
-    assert found == [mark for c in completions for mark in looped(c)]
-
-
-def test_the_page_on_the_cards_names_each_and_its_thresholds() -> None:
-    text = (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
-    for code in CODES:
-        assert f"`{code}`" in text
-    for module in (signals_tokens, signals_models):
-        for name, value in vars(module).items():
-            if name.isupper() and isinstance(value, int | float) and name != "MAX_LINKS":
-                shown = {f"{value:g}", f"{100 * value:g}%"}
-                assert any(s in text for s in shown), f"{name} = {value:g}"

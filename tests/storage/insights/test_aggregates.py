@@ -16,7 +16,7 @@ from bench.fill import fill_run
 from opd.errors import UserError
 from opd.types import StepEvent, TopK
 from storage import schema
-from storage.diagnosis import diagnose
+from storage.diagnosis.diagnose import diagnose
 from storage.engine import begin
 from storage.insights import hot_tokens, insights, selection
 from storage.insights.insights import Thresholds
@@ -446,12 +446,12 @@ def test_branches_count_only_where_they_are_asked_for(engine: Engine) -> None:
     writer.step(stored_runs.step_event(1), stored_runs.texts)
     before = (
         insights.insight(engine, run_id, "tokens")["classes"],
-        diagnose.diagnose(engine, run_id),
+        diagnose(engine, run_id),
     )
     record = replace(stored_runs.record(seed=9), reverse_kl=np.full(20, 50, np.float32))
     branch = replace(stored_runs.rollout(2, 9), kind="branch", record=record)
     writer.step(StepEvent(2, {}, 20, 0.0, {}, [branch]), stored_runs.texts)
-    after = insights.insight(engine, run_id, "tokens")["classes"], diagnose.diagnose(engine, run_id)
+    after = insights.insight(engine, run_id, "tokens")["classes"], diagnose(engine, run_id)
     assert after == before
     assert insights.insight(engine, run_id, "overlap")["step"] == [1]
     assert hot_tokens.hot_tokens(engine, run_id, min_position=0)["total"] == 80
