@@ -114,14 +114,14 @@ def test_a_healthy_run_says_so_and_what_was_looked_at(
     template = panel.locator('[data-check="template-mismatch"]').inner_text()
     assert "0.100 nats" in template and "≥ 2 nats" in template
     late = panel.locator('[data-check="unsure-late"]').inner_text()
-    assert "Not judged" in late and "128" in late
+    assert "Not checked" in late and "128" in late
 
 
 def test_too_little_and_nothing_are_told_apart(open_page: Visit, made: Made) -> None:
     page = opened(open_page, made(steps=1))
     assert "Too little data yet: 8 rollouts" in page.locator(".diagnosis").inner_text()
     page = opened(open_page, made(steps=0))
-    assert "Nothing to judge yet" in page.locator(".diagnosis").inner_text()
+    assert "No data yet" in page.locator(".diagnosis").inner_text()
 
 
 def test_the_last_steps_are_looked_at_too_and_a_finding_stays_open(

@@ -84,8 +84,14 @@ interface Evaluation {
   standard_error: number | null;
 }
 
+/** Whether a completion is right, and its reward; null where it is not graded. */
+interface Graded {
+  right: boolean | null;
+  reward: number | null;
+}
+
 /** A rollout in a list. */
-interface RolloutItem {
+interface RolloutItem extends Graded {
   id: string;
   run_id: string;
   step: number;
@@ -95,8 +101,6 @@ interface RolloutItem {
   author: "student" | "teacher" | "given";
   tokens: number;
   finish_reason: "stop" | "length" | null;
-  reward: number | null;
-  right?: boolean | null;
   kl_sum: number | null;
   kl_mean: number | null;
   kl_max: number | null;
@@ -445,4 +449,126 @@ interface Comparison {
   charts: ComparedChart[];
   reach: Reach;
   differences: { fields: { field: string; values: Record<string, unknown> }[]; equal: number };
+}
+
+/** First and last of a bin, both inclusive. */
+type Bin = [first: number, last: number];
+
+/** What every answer of /insights/ says of where it comes from. */
+interface InsightFacts {
+  counted: number;
+  rollouts: number;
+  read: number;
+  stored: number;
+  capped: boolean;
+  cap: number;
+  damaged: number;
+  quantity: "reverse_kl" | "log_ratio" | "mixed";
+  seconds: number;
+}
+
+interface InsightKind {
+  kind: string;
+  max_step: number;
+}
+
+interface PositionsInsight extends InsightFacts {
+  steps: Bin[];
+  positions: Bin[];
+  tokens: number[][];
+  kl: number[][];
+}
+
+/** A group of tokens: how many, and what part of the KL. */
+interface KlShare {
+  tokens: number;
+  token_share: number | null;
+  kl_mean: number | null;
+  kl_share: number | null;
+}
+
+interface TokensInsight extends InsightFacts {
+  classes: (KlShare & { class: string })[];
+  strings: (KlShare & { class: string; token_id: number; text: string })[];
+  distinct: number;
+}
+
+interface Bounds {
+  min_entropy?: number | null;
+  max_entropy?: number | null;
+  min_heat?: number | null;
+  max_heat?: number | null;
+}
+
+interface QuadrantsInsight extends InsightFacts {
+  thresholds: Record<string, number>;
+  quadrants: (KlShare & Bounds & { unsure: boolean; disagree: boolean })[];
+  /** The last edge is null: without end. */
+  entropy_edges: (number | null)[];
+  heat_edges: (number | null)[];
+  grid: number[][];
+  kl: number[][];
+  without: number;
+}
+
+interface AdvantagesInsight extends InsightFacts {
+  edges: (number | null)[];
+  counts: number[];
+  advantage_quantity: string;
+  measured: number;
+  mean: number | null;
+  top: { share: number; advantage: number | null; kl: number | null };
+}
+
+interface CorrectnessInsight extends InsightFacts {
+  groups: (KlShare & { grade: string; rollouts: number })[];
+  penalised: RolloutItem[];
+  endorsed: RolloutItem[];
+}
+
+interface OverlapInsight extends InsightFacts {
+  step: number[];
+  k: number[];
+  tokens: number[];
+  overlap: number[];
+  student_mass: number[];
+  teacher_mass: number[];
+}
+
+interface StopSeries {
+  step: number[];
+  rollouts: number[];
+  student: number[];
+  teacher: number[];
+  student_most: number[];
+  teacher_most: number[];
+  student_bounded: number[];
+  teacher_bounded: number[];
+}
+
+interface StopsInsight extends InsightFacts {
+  stops: { token_id: number; text: string; endings: number; places: Record<string, StopSeries> }[];
+}
+
+/** A prompt that several runs have, with each run's newest rollout. */
+interface SharedPrompt {
+  prompt: string;
+  answer: string | null;
+  rollouts: Record<string, RolloutItem>;
+}
+
+/** What a report's file holds beside the tokens. */
+interface ReportData {
+  run: Run;
+  steps: StepColumns;
+  evaluations: Evaluation[];
+  rollouts: RolloutMeta[];
+  total: number;
+  hot: HotToken[];
+  diagnosis: DiagnosisReport | null;
+  yaml: string;
+  temperature: number;
+  made: { at: string; version: string };
+  /** Rollout that is shown first, or "". */
+  opens: string;
 }

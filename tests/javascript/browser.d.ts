@@ -24,3 +24,15 @@ interface ChartLayout {
   yaxis?: Record<string, unknown>;
   shapes?: Record<string, unknown>[];
 }
+
+/** Attributes, properties and listeners of an element; see `h` in lib/dom.js. */
+type Props = Record<string, any>;
+
+/** What an element may hold: text, an element, nothing, or lists of these. */
+type Child = Node | string | number | false | null | undefined | Child[];
+
+/** Parameters of an address; empty values are left out. */
+type Query = Record<string, string | number | boolean | null | undefined>;
+
+/** [value, label, attributes?] */
+type Option = readonly [value: string, label: string, attributes?: Props];

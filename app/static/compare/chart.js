@@ -3,7 +3,7 @@ import { Chart } from "../lib/charts.js";
 import { h } from "../lib/dom.js";
 import { isShare, number, percent, plain } from "../lib/format.js";
 import { isDark, onTheme } from "../lib/theme.js";
-import { AXES, labelOf } from "./controls.js";
+import { axisLabel, labelOf } from "./controls.js";
 
 // Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
 const LIGHT = ["#d4570a", "#1f5c9e", "#5d6066", "#8a6d00", "#5b4b9a", "#2b7a6b"];
@@ -11,21 +11,23 @@ const DARK = ["#f9923c", "#82b5f0", "#a0a5ad", "#d8bd55", "#b3a5ea", "#6cc3b2"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const HEIGHT = 340;
 
+/** @param {number} place */
 export function lookOf(place) {
   const colours = isDark() ? DARK : LIGHT;
   return { color: colours[place % 6], dash: place < 6 ? "solid" : "dash", symbol: SYMBOLS[place % 6] };
 }
 
+/** @param {number} place */
 export function letterOf(place) {
   return String.fromCharCode(65 + place);
 }
 
-/** A short line in the colour and dash of a place, as it is drawn. */
+/** A short line in the colour and dash of a place, as it is drawn. @param {number} place */
 export function lineOf(place) {
   return h("span", { class: "cmp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
 }
 
-/** The line with the run's letter. */
+/** The line with the run's letter. @param {number} place */
 export function swatch(place) {
   return h(
     "span",
@@ -35,30 +37,34 @@ export function swatch(place) {
   );
 }
 
-/** A name for the chart library, which reads a few tags and fields in it: without their signs. */
+/**
+ * A name for the chart library, which reads a few tags and fields in it: without their signs.
+ * @param {number} place @param {string} name
+ */
 function labelFor(place, name) {
   return `${letterOf(place)} ${plain(name, 28).replace(/[<>&%{}$]/g, "·")}`;
 }
 
 export class CompareCharts {
+  /** @type {[Comparison, CompareState] | undefined} */
+  last;
+
   constructor() {
+    /** @type {Map<string, Chart>} */
     this.charts = new Map();
     this.element = h("div", { class: "cmp-charts" });
     onTheme(() => this.last && this.draw(...this.last));
   }
 
+  /** @param {Comparison} found @param {CompareState} state */
   draw(found, state) {
     this.last = [found, state];
     const kept = new Set();
     found.charts.forEach((one, number) => {
       const key = String(number);
       kept.add(key);
-      if (!this.charts.has(key)) {
-        const chart = new Chart("", "");
-        this.charts.set(key, chart);
-        this.element.append(chart.element);
-      }
-      this.drawOne(this.charts.get(key), one, found, state);
+      const chart = this.charts.get(key) ?? this.add(key);
+      this.drawOne(chart, one, found, state);
     });
     for (const [key, chart] of this.charts) {
       if (kept.has(key)) continue;
@@ -67,18 +73,22 @@ export class CompareCharts {
     }
   }
 
+  /** @param {string} key */
+  add(key) {
+    const chart = new Chart("", "");
+    this.charts.set(key, chart);
+    this.element.append(chart.element);
+    return chart;
+  }
+
+  /** @param {Chart} chart @param {ComparedChart} one @param {Comparison} found @param {CompareState} state */
   drawOne(chart, one, found, state) {
     const [title, unit] = labelOf(one.metric).split(", ");
     chart.element.dataset.chart = one.metric;
-    chart.element.querySelector("h2").textContent = title;
-    chart.element.querySelector("figcaption .muted").textContent = [
-      unit,
-      `over ${AXES.find(([key]) => key === found.x)[1].toLowerCase()}`,
-    ]
-      .filter(Boolean)
-      .join(" · ");
+    chart.name(title, [unit, `over ${axisLabel(found.x).toLowerCase()}`].filter(Boolean).join(" · "));
     const traces =
       state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
+    /** @param {string} on */
     const type = (on) => (on === "1" ? "log" : "linear");
     const share = isShare(one.metric) && state.logy !== "1";
     const target = one.metric === found.reach.metric ? found.reach.target : null;
@@ -92,6 +102,7 @@ export class CompareCharts {
   }
 }
 
+/** @param {number} y @param {string} text */
 export function threshold(y, text) {
   const color = isDark() ? "#a0a5ad" : "#5d6066";
   return {
@@ -106,7 +117,9 @@ export function threshold(y, text) {
   };
 }
 
+/** @param {ComparedChart} one @param {Comparison} found @param {boolean} smooth */
 function runTraces(one, found, smooth) {
+  /** @type {Trace[]} */
   const shown = [];
   one.curves.forEach((curve, place) => {
     const { color, dash, symbol } = lookOf(place);
@@ -136,6 +149,7 @@ function runTraces(one, found, smooth) {
   return shown;
 }
 
+/** @param {ComparedChart} one @param {Comparison} found */
 function groupTraces(one, found) {
   return one.groups.flatMap((group) => {
     const place = found.runs.findIndex((run) => run.id === group.runs[0]);

@@ -4,25 +4,57 @@ import { fill, h, link, poll } from "../lib/dom.js";
 import { integer } from "../lib/format.js";
 import { empty, errorBox, loading } from "../lib/panel_states.js";
 import { CompareCharts } from "./chart.js";
-import { Controls, DEFAULTS, MOST } from "./controls.js";
+import { Controls, DEFAULTS, MOST, NAMES } from "./controls.js";
 import { Picker } from "./picker.js";
 import { Prompts } from "./prompts.js";
 import { differenceTable, reachTable, runTable } from "./tables.js";
 
 const LIVE = 2000; // ms
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   document.title = "Compare · OPD Studio";
   new ComparePage(root, params).start();
 }
 
 class ComparePage {
+  /** @type {Controls} */
+  controls;
+  /** @type {Picker} */
+  picker;
+  /** @type {CompareCharts} */
+  charts;
+  /** @type {Prompts} */
+  prompts;
+  /** @type {HTMLElement} */
+  count;
+  /** @type {HTMLAnchorElement} */
+  csv;
+  /** @type {HTMLElement} */
+  notice;
+  /** @type {HTMLElement} */
+  body;
+  /** @type {HTMLElement} */
+  table;
+  /** @type {HTMLElement} */
+  reach;
+  /** @type {HTMLElement} */
+  differences;
+  /** @type {string} */
+  print;
+  /** @type {boolean} */
+  built;
+  /** @type {boolean} */
+  live;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     const runs = (params.get("runs") ?? "").split(",").filter(Boolean);
     this.runs = [...new Set(runs)].slice(0, MOST);
+    /** @type {CompareState} */
     this.state = { ...DEFAULTS };
-    for (const name of Object.keys(DEFAULTS)) if (params.has(name)) this.state[name] = params.get(name);
+    for (const name of NAMES) this.state[name] = params.get(name) ?? DEFAULTS[name];
     this.turn = 0;
   }
 
@@ -52,10 +84,10 @@ class ComparePage {
     poll(LIVE, () => this.live && this.refresh());
   }
 
+  /** @param {string[]} runs */
   choose(runs) {
     this.runs = runs.slice(0, MOST);
     if (!this.runs.includes(this.state.baseline)) this.state.baseline = "";
-    this.found = null;
     this.controls.show(this.state);
     this.csv.hidden = this.runs.length === 0;
     this.count.textContent = this.runs.length ? `${integer(this.runs.length)} of at most ${MOST}` : "";
@@ -67,6 +99,7 @@ class ComparePage {
     this.refresh();
   }
 
+  /** @param {Partial<CompareState>} change */
   change(change) {
     Object.assign(this.state, change);
     this.controls.show(this.state);
@@ -76,8 +109,9 @@ class ComparePage {
 
   /** The address holds everything that was chosen; what is as by default is left out. */
   keep() {
-    const chosen = Object.entries(this.state).filter(([name, value]) => value !== DEFAULTS[name]);
-    const query = page("compare", { runs: this.runs.join(","), ...Object.fromEntries(chosen) });
+    const chosen = NAMES.filter((name) => this.state[name] !== DEFAULTS[name]);
+    const settings = Object.fromEntries(chosen.map((name) => [name, this.state[name]]));
+    const query = page("compare", { runs: this.runs.join(","), ...settings });
     history.replaceState(null, "", query.replaceAll("%2C", ","));
     this.csv.href = address("compare.csv", this.request());
   }
@@ -100,6 +134,7 @@ class ComparePage {
 
   async refresh() {
     const turn = ++this.turn;
+    /** @type {Comparison} */
     let found;
     try {
       found = await get("compare", this.request());
@@ -116,9 +151,12 @@ class ComparePage {
     this.draw(found);
   }
 
-  /** What was drawn before stays; a run that is gone, or a value that is refused, can be mended. */
+  /**
+   * What was drawn before stays; a run that is gone, or a value that is refused, can be mended.
+   * @param {ShownError} error
+   */
   fail(error) {
-    const gone = this.runs.includes(error.where);
+    const gone = this.runs.includes(error.where ?? "");
     if (gone) error.hint = "It may have been deleted; remove it from the comparison.";
     const drop =
       gone &&
@@ -135,6 +173,7 @@ class ComparePage {
     if (!this.built) fill(this.body);
   }
 
+  /** @param {Comparison} found */
   draw(found) {
     this.controls.offer(found);
     if (!this.built) this.build();
@@ -152,6 +191,7 @@ class ComparePage {
 
   build() {
     this.built = true;
+    /** @param {string} label @param {...Child} inside */
     const panel = (label, ...inside) => h("section", { class: "panel", "aria-label": label }, inside);
     this.table = h("div", { class: "scroll-x" });
     this.reach = h("div", { class: "scroll-x" });

@@ -2,6 +2,7 @@
 import { debounce, h, select } from "../lib/dom.js";
 
 export const MOST = 12; // runs at a time
+/** @type {CompareState} */
 export const DEFAULTS = {
   x: "step",
   y: "score",
@@ -16,16 +17,21 @@ export const DEFAULTS = {
   baseline: "",
   interpolate: "",
 };
+export const NAMES = /** @type {(keyof CompareState)[]} */ (Object.keys(DEFAULTS));
+
+/** @type {Option[]} */
 export const AXES = [
   ["step", "Steps"],
   ["tokens", "Student tokens"],
   ["flops", "FLOPs"],
   ["seconds", "Training time"],
 ];
+/** @type {Option[]} */
 const BANDS = [
   ["range", "lowest–highest"],
   ["standard_error", "± 1 standard error"],
 ];
+/** @type {Option[]} */
 const DIRECTIONS = [
   ["auto", "auto"],
   ["at_least", "≥ at least"],
@@ -33,16 +39,25 @@ const DIRECTIONS = [
 ];
 
 export class Controls {
+  /** @type {CompareState} */
+  state;
+  /** @type {HTMLElement} */
+  bandLabel;
+  /** @type {string} */
+  print;
+
+  /** @param {CompareState} state @param {(change: Partial<CompareState>) => unknown} change */
   constructor(state, change) {
     this.change = change;
+    /** @param {ControlName} name @param {Option[]} options @param {string} label */
     const known = (name, options, label) =>
       select(options, state[name], (value) => change({ [name]: value }), {
         "aria-label": label,
         id: `cmp-${name}`,
       });
     // What was typed is kept as it was then: another choice may redraw the field before the wait is over
-    const smoothen = debounce(120, (smooth) => change({ smooth }));
-    const aim = debounce(250, (target) => change({ target }));
+    const smoothen = debounce(120, (/** @type {string} */ smooth) => change({ smooth }));
+    const aim = debounce(250, (/** @type {string} */ target) => change({ target }));
     this.x = known("x", AXES, "Over");
     this.y = known("y", [[state.y, labelOf(state.y)]], "Metric");
     this.second = known("second", [[state.second, labelOf(state.second)]], "Second metric");
@@ -59,9 +74,12 @@ export class Controls {
       oninput: () => smoothen(this.smooth.value),
     });
     this.smoothed = h("span", { class: "num cmp-weight" });
-    this.boxes = Object.fromEntries(
-      ["logx", "logy", "group", "interpolate"].map((name) => [name, this.box(name)]),
-    );
+    this.boxes = {
+      logx: this.box("logx"),
+      logy: this.box("logy"),
+      group: this.box("group"),
+      interpolate: this.box("interpolate"),
+    };
     this.target = h("input", {
       class: "field narrow",
       id: "cmp-target",
@@ -76,17 +94,18 @@ export class Controls {
     this.show(state);
   }
 
+  /** @param {BoxName} name */
   box(name) {
-    return h("input", {
-      type: "checkbox",
-      id: `cmp-${name}`,
-      onchange: (e) => this.change({ [name]: e.target.checked ? "1" : "" }),
-    });
+    const onchange = () => this.change({ [name]: box.checked ? "1" : "" });
+    const box = h("input", { type: "checkbox", id: `cmp-${name}`, onchange });
+    return box;
   }
 
   bar() {
+    /** @param {string} text @param {...Child} inside */
     const labelled = (text, ...inside) =>
       h("label", { class: "control" }, h("span", { class: "muted", text }), inside);
+    /** @param {BoxName} name @param {string} text @param {string} title */
     const ticked = (name, text, title) => h("label", { class: "control", title }, this.boxes[name], text);
     this.bandLabel = labelled("Band", this.band);
     return h(
@@ -125,27 +144,31 @@ export class Controls {
     );
   }
 
-  /** Shows a state that was changed elsewhere; what is being typed stays. */
+  /** Shows a state that was changed elsewhere; what is being typed stays. @param {CompareState} state */
   show(state) {
     this.state = state;
-    for (const name of ["x", "y", "second", "band", "direction", "smooth", "target"]) {
-      if (this[name] !== document.activeElement) this[name].value = state[name];
+    const { x, y, second, band, direction, smooth, target } = this;
+    for (const [name, field] of Object.entries({ x, y, second, band, direction, smooth, target })) {
+      if (field !== document.activeElement) field.value = state[/** @type {keyof CompareState} */ (name)];
     }
-    for (const [name, box] of Object.entries(this.boxes)) box.checked = state[name] === "1";
+    for (const [name, box] of Object.entries(this.boxes))
+      box.checked = state[/** @type {BoxName} */ (name)] === "1";
     this.smoothed.textContent = Number(state.smooth) ? Number(state.smooth).toFixed(2) : "off";
     this.bandLabel.hidden = state.group !== "1";
   }
 
-  /** The metrics that the runs have. */
+  /** The metrics that the runs have. @param {Comparison} found */
   offer(found) {
     const names = ["score", "reverse_kl", ...found.metrics.filter((m) => m !== "reverse_kl")];
     const print = names.join("\n");
     if (print === this.print) return;
     this.print = print;
+    /** @param {HTMLSelectElement} element @param {Option[]} options @param {string} value */
     const fillIn = (element, options, value) => {
       element.replaceChildren(...options.map(([key, label]) => h("option", { value: key, text: label })));
       element.value = value;
     };
+    /** @type {Option[]} */
     const options = [...new Set([...names, this.state.y])].map((name) => [
       name,
       labelOf(name).split(", ")[0],
@@ -155,6 +178,12 @@ export class Controls {
   }
 }
 
+/** @param {string} axis */
+export function axisLabel(axis) {
+  return AXES.find(([key]) => key === axis)?.[1] ?? axis;
+}
+
+/** @param {string} metric */
 export function labelOf(metric) {
   if (metric === "score") return "Score, pass@1 of the main suite";
   if (metric === "reverse_kl") return "Reverse KL, nats per token";

@@ -7,6 +7,7 @@ import { MOST } from "./controls.js";
 const OFFERED = 8;
 
 export class Picker {
+  /** @param {(id: string) => unknown} add @param {() => string[]} chosen */
   constructor(add, chosen) {
     this.add = add;
     this.chosen = chosen;
@@ -19,11 +20,14 @@ export class Picker {
       autocomplete: "off",
       oninput: debounce(150, () => this.look()),
       onfocus: () => this.look(),
-      onkeydown: (e) => this.keys(e),
+      onkeydown: (/** @type {KeyboardEvent} */ e) => this.keys(e),
     });
     this.list = h("div", { class: "popup cmp-found", hidden: true });
     this.element = h("div", { class: "cmp-picker" }, this.field, this.list);
-    this.element.addEventListener("focusout", (e) => !this.element.contains(e.relatedTarget) && this.close());
+    this.element.addEventListener(
+      "focusout",
+      (e) => !this.element.contains(/** @type {Node | null} */ (e.relatedTarget)) && this.close(),
+    );
   }
 
   changed() {
@@ -32,7 +36,7 @@ export class Picker {
   }
 
   async look() {
-    const items = await this.found(this.field.value.trim());
+    const items = await this.matching(this.field.value.trim());
     this.list.hidden = false;
     fill(
       this.list,
@@ -44,8 +48,10 @@ export class Picker {
     );
   }
 
-  async found(search) {
+  /** Runs that match and are not compared yet. @param {string} search @returns {Promise<Run[] | Error>} */
+  async matching(search) {
     try {
+      /** @type {Page<Run>} */
       const { items } = await get("runs", { search, limit: OFFERED + MOST });
       return items.filter((run) => !this.chosen().includes(run.id)).slice(0, OFFERED);
     } catch (error) {
@@ -53,6 +59,7 @@ export class Picker {
     }
   }
 
+  /** @param {Run} run */
   offer(run) {
     const facts = [
       run.status,
@@ -60,16 +67,16 @@ export class Picker {
       run.kl === null ? "" : `KL ${nats(run.kl)}`,
       ago(run.created_at),
     ];
-    return button("", () => this.take(run.id), { class: "cmp-offer", "data-offer": run.id }).appendChild(
-      h(
-        "span",
-        {},
-        h("span", { text: plain(run.name || run.id, 60) }),
-        h("span", { class: "muted", text: ` ${facts.filter(Boolean).join(" · ")}` }),
-      ),
-    ).parentElement;
+    const label = h(
+      "span",
+      {},
+      h("span", { text: plain(run.name || run.id, 60) }),
+      h("span", { class: "muted", text: ` ${facts.filter(Boolean).join(" · ")}` }),
+    );
+    return button(label, () => this.take(run.id), { class: "cmp-offer", "data-offer": run.id });
   }
 
+  /** @param {string} id */
   take(id) {
     this.field.value = "";
     this.close();
@@ -82,15 +89,16 @@ export class Picker {
     this.list.hidden = true;
   }
 
+  /** @param {KeyboardEvent} event */
   keys(event) {
     if (event.key === "Escape") this.close();
     if (event.key === "ArrowDown") this.list.querySelector("button")?.focus();
     if (event.key === "Enter") this.list.querySelector("button")?.click();
   }
 
-  /** The newest runs, where none is chosen yet. */
+  /** The newest runs, where none is chosen yet. @param {HTMLElement} body */
   async suggest(body) {
-    const items = await this.found("");
+    const items = await this.matching("");
     if (this.chosen().length || items instanceof Error || !items.length) return;
     body.append(
       h(

@@ -9,6 +9,9 @@ import { letterOf, swatch } from "./chart.js";
 const PAGE = 10;
 
 export class Prompts {
+  /** @type {string[]} */
+  runs;
+
   constructor() {
     this.count = h("span", { class: "muted num" });
     this.body = h("div", { class: "scroll-x" });
@@ -22,12 +25,14 @@ export class Prompts {
     );
   }
 
+  /** @param {string[]} runs */
   show(runs) {
     if (runs.join() === this.runs?.join()) return;
     this.runs = runs;
     this.load(0);
   }
 
+  /** @param {number} offset */
   async load(offset) {
     const runs = this.runs;
     loading(this.body, "the prompts");
@@ -39,6 +44,7 @@ export class Prompts {
     }
   }
 
+  /** @param {Page<SharedPrompt>} page @param {number} offset */
   draw({ items, total }, offset) {
     this.count.textContent = total ? `${integer(total)} shared` : "";
     this.pager.hidden = total <= PAGE;
@@ -84,6 +90,7 @@ export class Prompts {
     );
   }
 
+  /** @param {SharedPrompt} item */
   row(item) {
     const first = item.rollouts[this.runs[0]];
     const cells = this.runs.map((run, place) => {

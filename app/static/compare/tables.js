@@ -5,21 +5,25 @@ import { bytes, duration, integer, number, percent, plain, short, withUnit } fro
 import { swatch } from "./chart.js";
 import { labelOf } from "./controls.js";
 
+/** @type {Record<string, (value: number) => string>} */
 const SHOWN = {
   step: (v) => (Number.isInteger(v) ? integer(v) : number(v, 4)),
   tokens: short,
   flops: (v) => withUnit(v, "FLOP"),
   seconds: duration,
 };
+/** @type {[string, string][]} */
 const AXIS_HEADS = [
   ["step", "Steps"],
   ["tokens", "Tokens"],
   ["flops", "Compute"],
   ["seconds", "Time"],
 ];
+const CHEAPER = "Cost relative to the baseline; below 1 is cheaper";
 const EXCLUDED =
   "Training time: sampling, teacher, student, optimizer and storage. Excludes waiting, loading and evaluation.";
 
+/** @param {string} label @param {Head[]} heads @param {Child} rows */
 function table(label, heads, rows) {
   const cells = heads.map(([text, kind, title]) => h("th", { class: kind ?? "", scope: "col", title }, text));
   return h(
@@ -30,6 +34,7 @@ function table(label, heads, rows) {
   );
 }
 
+/** @param {Run} run @param {number} place */
 function nameCell(run, place) {
   return h(
     "td",
@@ -39,7 +44,9 @@ function nameCell(run, place) {
   );
 }
 
+/** @param {Comparison} found @param {(id: string) => unknown} remove */
 export function runTable(found, remove) {
+  /** @type {Head[]} */
   const heads = [
     ["Run"],
     ["Status"],
@@ -80,10 +87,12 @@ export function runTable(found, remove) {
   return table("Runs compared", heads, rows);
 }
 
+/** @param {Disk} disk */
 export function diskTitle(disk) {
   return disk ? `checkpoints ${bytes(disk.checkpoints)}, log and other files ${bytes(disk.other)}` : "";
 }
 
+/** @param {Comparison} found @param {CompareState} state @param {(id: string) => unknown} choose */
 export function reachTable(found, state, choose) {
   const { reach } = found;
   if (reach.target === null)
@@ -93,15 +102,14 @@ export function reachTable(found, state, choose) {
       h("strong", { text: "No threshold" }),
       h("p", { text: `No run has measured ${labelOf(reach.metric)} yet.` }),
     );
+  /** @type {Head[]} */
   const heads = [
     ["Run"],
     ["Best", "r"],
-    ...AXIS_HEADS.map(([key, text]) => [text, "r", key === "seconds" ? EXCLUDED : undefined]),
-    ...AXIS_HEADS.map(([, text]) => [
-      `× ${text.toLowerCase()}`,
-      "r",
-      "Cost relative to the baseline; below 1 is cheaper",
-    ]),
+    ...AXIS_HEADS.map(
+      ([key, text]) => /** @type {Head} */ ([text, "r", key === "seconds" ? EXCLUDED : undefined]),
+    ),
+    ...AXIS_HEADS.map(([, text]) => /** @type {Head} */ ([`× ${text.toLowerCase()}`, "r", CHEAPER])),
     ["Baseline"],
   ];
   const value = formatOf(reach.metric);
@@ -113,6 +121,10 @@ export function reachTable(found, state, choose) {
   ];
 }
 
+/**
+ * @param {ReachItem} item
+ * @param {{found: Comparison, place: number, value: (value: Value) => string, choose: (id: string) => unknown}} options
+ */
 function reachRow(item, { found, place, value, choose }) {
   const run = found.runs[place];
   const baseline = found.reach.baseline === item.run;
@@ -150,12 +162,14 @@ function reachRow(item, { found, place, value, choose }) {
   );
 }
 
+/** @param {ReachGroup} group @param {Comparison} found */
 function groupRow(group, found) {
   const letters = group.runs
     .map((id) => String.fromCharCode(65 + found.runs.findIndex((run) => run.id === id)))
     .join(", ");
-  const costs = group.costs
-    ? AXIS_HEADS.map(([axis]) => h("td", { class: "r", text: SHOWN[axis](group.costs[axis]) }))
+  const { costs: mean } = group;
+  const costs = mean
+    ? AXIS_HEADS.map(([axis]) => h("td", { class: "r", text: SHOWN[axis](mean[axis]) }))
     : h("td", { colspan: "4", class: "muted cmp-never", text: "not reached" });
   return h(
     "tr",
@@ -167,6 +181,7 @@ function groupRow(group, found) {
   );
 }
 
+/** @param {Reach} reach @param {(value: Value) => string} value */
 function said(reach, value) {
   const sign = reach.direction === "at_least" ? "≥" : "≤";
   const worst =
@@ -180,10 +195,12 @@ function said(reach, value) {
   return `${labelOf(reach.metric)} ${sign} ${value(reach.target)}${chosen}; ${point}. × is cost relative to the baseline.`;
 }
 
+/** @param {string} metric @returns {(value: Value) => string} */
 function formatOf(metric) {
   return /^score$|pass@/.test(metric) ? (v) => percent(v, 1) : (v) => number(v, 4);
 }
 
+/** @param {Comparison} found */
 export function differenceTable(found) {
   const { fields, equal } = found.differences;
   const rest = `${integer(equal)} equal ${equal === 1 ? "field" : "fields"}`;
@@ -194,9 +211,10 @@ export function differenceTable(found) {
       h("strong", { text: found.runs.length > 1 ? "No differences" : "Only one run" }),
       h("p", { text: `${rest}.` }),
     );
+  /** @type {Head[]} */
   const heads = [
     ["Field"],
-    ...found.runs.map((run, place) => [[swatch(place), plain(run.name || run.id, 32)]]),
+    ...found.runs.map((run, place) => /** @type {Head} */ ([[swatch(place), plain(run.name || run.id, 32)]])),
   ];
   const rows = fields.map(({ field, values }) =>
     h(
@@ -209,6 +227,7 @@ export function differenceTable(found) {
   return [table("Differences", heads, rows), h("p", { class: "caption", text: `Not shown: ${rest}.` })];
 }
 
+/** @param {unknown} value */
 function valueText(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "number") return plain(String(Number(value.toPrecision(6))));

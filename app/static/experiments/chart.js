@@ -6,18 +6,27 @@ import { Chart } from "../lib/charts.js";
 import { fill, h, select } from "../lib/dom.js";
 import { isShare, plain } from "../lib/format.js";
 import { isDark, onTheme } from "../lib/theme.js";
-import { bare, figure, missing, nameOf } from "./figures.js";
+import { bare, figure, nameOf } from "./figures.js";
 
 const HEIGHT = 340;
 
 export class ExperimentChart {
-  /** `x` is the axis at first; `choose(x)` is called with another one. */
+  /** @type {Experiment | undefined} */
+  experiment;
+  /** @type {string} */
+  print;
+
+  /**
+   * `x` is the axis at first; `choose(x)` is called with another one.
+   * @param {string} x @param {(x: string) => unknown} choose
+   */
   constructor(x, choose) {
     this.x = AXES.some(([name]) => name === x) ? x : "step";
     this.chart = new Chart("Mean over seeds", "");
     this.element = this.chart.element;
     this.element.classList.add("exp-chart");
     this.element.dataset.chart = "experiment";
+    /** @param {string} chosen */
     const pick = (chosen) => {
       this.x = chosen;
       choose(chosen);
@@ -25,18 +34,19 @@ export class ExperimentChart {
     };
     this.axis = select(AXES, this.x, pick, { id: "exp-x", "aria-label": "Over" });
     this.legend = h("ul", { class: "exp-legend", "aria-label": "Arms" });
-    this.element
-      .querySelector("figcaption")
-      .append(h("label", { class: "control" }, h("span", { class: "muted", text: "Over" }), this.axis));
+    this.chart.caption.append(
+      h("label", { class: "control" }, h("span", { class: "muted", text: "Over" }), this.axis),
+    );
     this.chart.plot.before(this.legend);
     onTheme(() => this.draw());
   }
 
+  /** @param {Experiment} found */
   show(found) {
     const print = JSON.stringify([found.target, found.arms.map((arm) => [arm.label, arm.curve])]);
     if (print === this.print) return;
     this.print = print;
-    this.found = found;
+    this.experiment = found;
     fill(
       this.legend,
       found.arms.map((arm, place) => h("li", {}, lineOf(place), nameOf(arm))),
@@ -45,13 +55,13 @@ export class ExperimentChart {
   }
 
   draw() {
-    if (!this.found) return;
-    const { metric } = this.found;
+    if (!this.experiment) return;
+    const { metric } = this.experiment;
     const share = isShare(metric);
-    const most = Math.max(0, ...this.found.arms.flatMap((arm) => arm.curve?.n ?? []));
+    const most = Math.max(0, ...this.experiment.arms.flatMap((arm) => arm.curve?.n ?? []));
     const band = most > 1 ? ", band: lowest to highest seed" : "";
-    this.element.querySelector("figcaption .muted").textContent = `${plain(metric, 60)}${band}`;
-    const traces = this.found.arms.flatMap((arm, place) => tracesOf(arm, place, this.x, metric));
+    this.chart.unit.textContent = `${plain(metric, 60)}${band}`;
+    const traces = this.experiment.arms.flatMap((arm, place) => tracesOf(arm, place, this.x, metric));
     const fallback = [{ name: "", x: [], y: [] }];
     this.chart.draw(traces.length ? traces : fallback, {
       height: HEIGHT,
@@ -62,11 +72,12 @@ export class ExperimentChart {
         hoverformat: this.x === "step" ? ".1~f" : ".3~s",
       },
       yaxis: { rangemode: "normal", tickformat: share ? ".0%" : "~g" },
-      shapes: targetShapes(this.found.target, metric),
+      shapes: targetShapes(this.experiment.target, metric),
     });
   }
 }
 
+/** @param {Arm} arm @param {number} place @param {string} x @param {string} metric */
 function tracesOf(arm, place, x, metric) {
   const curve = arm.curve;
   if (!curve?.y?.length) return [];
@@ -102,9 +113,12 @@ function tracesOf(arm, place, x, metric) {
   return [...band, mean];
 }
 
-/** The mean of the seeds' targets as a line; where they differ, from the lowest to the highest as a strip. */
+/**
+ * The mean of the seeds' targets as a line; where they differ, from the lowest to the highest as a strip.
+ * @param {ExperimentTarget | null} target @param {string} metric
+ */
 function targetShapes(target, metric) {
-  const values = (target?.values ?? []).map((one) => one.value).filter((value) => !missing(value));
+  const values = (target?.values ?? []).map((one) => one.value).filter((value) => value !== null);
   if (!values.length) return [];
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const line = threshold(mean, `target ${figure(mean, metric)}`);

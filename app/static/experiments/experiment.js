@@ -13,19 +13,43 @@ import { texts } from "./texts.js";
 const LIVE = 3000; // ms
 const OPEN = ["queued", "running"];
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   new ExperimentPage(root, params).start();
 }
 
 class ExperimentPage {
+  /** @type {ExperimentHead} */
+  head;
+  /** @type {ExperimentChart} */
+  chart;
+  /** @type {MemoView} */
+  result;
+  /** @type {MemoView} */
+  tuning;
+  /** @type {MemoView} */
+  runs;
+  /** @type {MemoView} */
+  texts;
+  /** @type {MemoView} */
+  notice;
+  /** @type {HTMLElement} */
+  tuningPanel;
+  /** @type {boolean} */
+  live;
+  /** @type {boolean} */
+  acting;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
-    this.id = params.get("id");
+    this.id = params.get("id") ?? "";
     this.path = `experiments/${encodeURIComponent(this.id)}`;
     this.x = params.get("x") ?? "";
     this.turn = 0;
   }
 
+  /** @returns {Promise<unknown>} */
   async start() {
     document.title = "Experiment · OPD Studio";
     if (!this.id) {
@@ -47,11 +71,13 @@ class ExperimentPage {
     poll(LIVE, () => (this.live ? this.refresh() : this.head.showTime()));
   }
 
+  /** @returns {Promise<Experiment>} */
   read() {
     return get(this.path);
   }
 
   build() {
+    /** @param {string} label @param {MemoView} part */
     const panel = (label, part) =>
       h(
         "section",
@@ -59,13 +85,16 @@ class ExperimentPage {
         h("header", {}, h("h2", { text: label })),
         part.element,
       );
-    const part = (...more) => new MemoView(h("div", ...more));
+    /** @param {string} kind */
+    const part = (kind) => new MemoView(h("div", { class: kind }));
     this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
     this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
-    [this.result, this.tuning, this.runs] = [1, 2, 3].map(() => part({ class: "scroll-x" }));
-    this.texts = part({ class: "panel exp-texts" });
+    this.result = part("scroll-x");
+    this.tuning = part("scroll-x");
+    this.runs = part("scroll-x");
+    this.texts = part("panel exp-texts");
     this.tuningPanel = panel("Tuning", this.tuning);
-    this.notice = part();
+    this.notice = part("notice");
     new ResizeObserver(() => this.reachable()).observe(this.result.element);
     fill(
       this.root,
@@ -90,7 +119,7 @@ class ExperimentPage {
     else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
   }
 
-  /** The axis belongs to the address; the usual one is left out. */
+  /** The axis belongs to the address; the usual one is left out. @param {string} x */
   keep(x) {
     const kept = Object.fromEntries(query());
     history.replaceState(null, "", page("experiment", { ...kept, x: x === "step" ? "" : x }));
@@ -110,6 +139,7 @@ class ExperimentPage {
     this.show(found);
   }
 
+  /** @param {Experiment} found */
   show(found) {
     this.live = [found, ...runsOf(found)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
     document.title = `${plain(found.title || found.name, 60)} · OPD Studio`;
@@ -123,6 +153,7 @@ class ExperimentPage {
     this.runs.show(shownOfRuns(found), () => runTable(found));
   }
 
+  /** @param {string} action */
   async act(action) {
     if (this.acting) return; // the button was clicked twice
     this.acting = true;

@@ -10,17 +10,36 @@ import { outcomeOf, pastTable } from "./past.js";
 const PAGE = 20;
 const LIVE = 2000; // ms
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   document.title = "Experiments · OPD Studio";
   new ExperimentsPage(root, params).start();
 }
 
 class ExperimentsPage {
+  /** @type {MemoView} */
+  offers;
+  /** @type {MemoView} */
+  past;
+  /** @type {HTMLElement} */
+  count;
+  /** @type {HTMLElement} */
+  problem;
+  /** @type {HTMLElement} */
+  pager;
+  /** @type {ExperimentDefinition[]} */
+  items;
+  /** @type {boolean} */
+  reading;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.opened = params.get("open") ?? "";
     this.offset = Math.max(0, Number(params.get("offset")) || 0);
+    /** @type {Map<string, string>} */
     this.outcomes = new Map(); // id of a finished one → what came out
+    /** @type {Map<string, string>} */
     this.keys = new Map(); // what is started → its key, so that a second click starts no second one
   }
 
@@ -30,6 +49,7 @@ class ExperimentsPage {
     this.count = h("span", { class: "muted num" });
     this.problem = h("span", { class: "bad-text", role: "status" });
     this.pager = h("div", { class: "pager", hidden: true });
+    /** @param {string} text @param {...Child} more */
     const head = (text, ...more) => h("header", {}, h("h2", { text }), more);
     fill(
       this.root,
@@ -61,6 +81,7 @@ class ExperimentsPage {
     poll(LIVE, () => this.refresh());
   }
 
+  /** @returns {Promise<unknown>} */
   async readOffers() {
     try {
       this.items = (await get("experiment-definitions")).items;
@@ -71,20 +92,24 @@ class ExperimentsPage {
   }
 
   drawOffers() {
+    /** @type {OfferActions} */
     const on = { start: (item, quick) => this.begin(item, quick), toggle: (name) => this.toggle(name) };
     this.offers.show([this.items, this.opened], () => offerTable(this.items, this.opened, on));
   }
 
+  /** @param {string} name */
   toggle(name) {
     this.opened = this.opened === name ? "" : name;
     this.keep({ open: this.opened });
     this.drawOffers();
   }
 
+  /** @param {Query} change */
   keep(change) {
     history.replaceState(null, "", page("experiments", { ...Object.fromEntries(query()), ...change }));
   }
 
+  /** @param {ExperimentDefinition} item @param {boolean} quick */
   async begin(item, quick) {
     const kind = `${item.name} ${quick}`;
     if (!this.keys.has(kind)) this.keys.set(kind, newKey());
@@ -102,6 +127,7 @@ class ExperimentsPage {
 
   async refresh() {
     const { offset } = this;
+    /** @type {Page<ExperimentItem>} */
     let found;
     try {
       found = await get("experiments", { limit: PAGE, offset });
@@ -118,12 +144,16 @@ class ExperimentsPage {
     await this.readOutcomes(found.items);
   }
 
+  /** @param {ExperimentItem[]} items */
   drawPast(items) {
     const shown = [items, Math.floor(Date.now() / 60_000), [...this.outcomes]];
     this.past.show(shown, () => (items.length ? pastTable(items, this.outcomes) : none()));
   }
 
-  /** Results take longer to read than the list; they do not change once it has finished. */
+  /**
+   * Results take longer to read than the list; they do not change once it has finished.
+   * @param {ExperimentItem[]} items
+   */
   async readOutcomes(items) {
     if (this.reading) return; // another refresh is at it
     this.reading = true;
@@ -131,6 +161,7 @@ class ExperimentsPage {
     this.reading = false;
   }
 
+  /** @param {ExperimentItem[]} items @param {number} offset */
   async readEach(items, offset) {
     for (const { id, status } of items) {
       if (status !== "finished" || this.outcomes.has(id)) continue;
@@ -144,10 +175,12 @@ class ExperimentsPage {
     }
   }
 
+  /** @param {number} total */
   drawPager(total) {
     this.pager.hidden = total <= PAGE && this.offset === 0;
     if (this.pager.hidden || this.pager.dataset.shown === `${this.offset}/${total}`) return;
     this.pager.dataset.shown = `${this.offset}/${total}`;
+    /** @param {number} offset */
     const go = (offset) => {
       this.offset = Math.max(0, offset);
       this.keep({ offset: this.offset || "" });

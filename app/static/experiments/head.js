@@ -1,13 +1,19 @@
 // The head of an experiment's page: its question, state, progress, what can be done, the command.
 import { address, page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
-import { ago, date, duration, exact, integer, plain } from "../lib/format.js";
+import { ago, duration, exact, integer, plain } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { seeds } from "./figures.js";
 
 const RESUMABLE = ["stopped", "cancelled", "failed"];
 
 export class ExperimentHead {
+  /** @type {Experiment} */
+  experiment;
+  /** @type {string} */
+  actsFor;
+
+  /** @param {ExperimentActions} on */
   constructor(on) {
     this.on = on;
     this.name = h("h1");
@@ -68,8 +74,9 @@ export class ExperimentHead {
     );
   }
 
+  /** @param {Experiment} found */
   show(found) {
-    this.found = found;
+    this.experiment = found;
     set(this.name, plain(found.title || found.name, 80));
     this.status.className = `status ${found.status}`;
     set(this.status, found.status);
@@ -84,9 +91,10 @@ export class ExperimentHead {
     this.problem.show(found.error_text, () => problemOf(found));
   }
 
+  /** @param {Experiment} found */
   showProgress(found) {
-    this.bar.setAttribute("aria-valuenow", found.done);
-    this.bar.setAttribute("aria-valuemax", found.total);
+    this.bar.setAttribute("aria-valuenow", String(found.done));
+    this.bar.setAttribute("aria-valuemax", String(found.total));
     this.filled.style.width = `${found.total ? Math.min(100, (found.done / found.total) * 100) : 0}%`;
     this.bar.hidden = found.status === "finished";
     set(this.count, `${integer(found.done)} of ${integer(found.total)} runs`);
@@ -102,26 +110,29 @@ export class ExperimentHead {
   }
 
   showTime() {
-    const { created_at: start, finished_at: end } = this.found;
-    const took = duration(((date(end)?.getTime() ?? Date.now()) - date(start).getTime()) / 1000);
+    const { created_at: start, finished_at: end } = this.experiment;
+    const took = duration((end ?? Date.now() / 1000) - start);
     set(this.time, end ? `took ${took}, finished ${ago(end)}` : `running for ${took}`);
     this.time.title = exact(end ?? start);
   }
 
-  /** The button changes only with the status; what had the focus hands it on. */
+  /** The button changes only with the status; what had the focus hands it on. @param {Experiment} found */
   showActions(found) {
     if (this.actsFor === found.status) return;
     this.actsFor = found.status;
     const focused = this.acts.contains(document.activeElement);
-    fill(this.acts, actionOf(found, this.on));
-    if (focused) (this.acts.firstChild ?? this.csv).focus();
+    const action = actionOf(found, this.on);
+    fill(this.acts, action);
+    if (focused) (action ?? this.csv).focus();
   }
 }
 
+/** @param {Element} element @param {string} text */
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** @param {Experiment} experiment @param {ExperimentActions} on */
 function actionOf({ status }, on) {
   if (status === "running")
     return button("Cancel", () => on.cancel(), {
@@ -138,11 +149,12 @@ function actionOf({ status }, on) {
   return null;
 }
 
-/** Every run of an experiment: those of the tuning, then those that count. */
+/** Every run of an experiment: those of the tuning, then those that count. @param {Experiment} found */
 export function runsOf(found) {
   return found.arms.flatMap((arm) => [...arm.choices.flatMap((choice) => choice.runs), ...arm.runs]);
 }
 
+/** @param {Experiment} found */
 function problemOf(found) {
   if (!found.error_text) return [];
   const text = found.error_text

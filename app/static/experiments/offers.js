@@ -6,7 +6,10 @@ import { texts } from "./texts.js";
 
 const COLUMNS = 3;
 
-/** `on.start(definition, quick)` starts one, `on.toggle(name)` folds one out or in. */
+/**
+ * `on.start(definition, quick)` starts one, `on.toggle(name)` folds one out or in.
+ * @param {ExperimentDefinition[]} items @param {string} opened @param {OfferActions} on
+ */
 export function offerTable(items, opened, on) {
   const heads = [["Experiment"], ["Quick look", "exp-go"], ["Full", "exp-go"]];
   return h(
@@ -25,6 +28,7 @@ export function offerTable(items, opened, on) {
   );
 }
 
+/** @param {ExperimentDefinition} item @param {boolean} open @param {OfferActions} on */
 function offer(item, open, on) {
   const more = `exp-more-${item.name}`;
   const opener = h(
@@ -69,10 +73,12 @@ function offer(item, open, on) {
   );
 }
 
+/** @param {ExperimentDefinition} item */
 function titleOf(item) {
   return plain(item.title || item.name, 120);
 }
 
+/** @param {ExperimentDefinition} item @param {boolean} quick @param {OfferActions} on */
 function starter(item, quick, on) {
   const label = quick ? "Quick look" : "Full";
   const start = h(
@@ -95,6 +101,7 @@ function starter(item, quick, on) {
   );
 }
 
+/** @param {ExperimentDefinition} item */
 function about(item) {
   const arms = h(
     "section",

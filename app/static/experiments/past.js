@@ -15,7 +15,10 @@ const HEADS = [
   ["Started", "r"],
 ];
 
-/** `outcomes`: id → what came out, of those that have finished and were read. */
+/**
+ * `outcomes`: id → what came out, of those that have finished and were read.
+ * @param {ExperimentItem[]} items @param {Map<string, string>} outcomes
+ */
 export function pastTable(items, outcomes) {
   return h(
     "table",
@@ -37,6 +40,7 @@ export function pastTable(items, outcomes) {
   );
 }
 
+/** @param {ExperimentItem} item @param {string | undefined} outcome */
 function pastRow(item, outcome) {
   const share = item.total ? Math.min(1, item.done / item.total) : 0;
   const name = link(plain(item.title || item.name, 100), page("experiment", { id: item.id }), {
@@ -63,7 +67,10 @@ function pastRow(item, outcome) {
   );
 }
 
-/** The ratio of the first comparison, or the scores where no target is waited for. */
+/**
+ * The ratio of the first comparison, or the scores where no target is waited for.
+ * @param {Experiment} found
+ */
 export function outcomeOf(found) {
   const [first] = found.comparisons;
   if (!first || !found.target)
@@ -75,7 +82,7 @@ export function outcomeOf(found) {
   return `${ratio(steps)} the steps, ${ratio(flops)} the compute, ${label}`;
 }
 
-/** What the scores are of, as the table's column has it. */
+/** What the scores are of, as the table's column has it. @param {Experiment} experiment */
 function whatOf({ columns, metric }) {
   return plain(columns.find((column) => column.metric === metric)?.label ?? metric, 60);
 }

@@ -7,14 +7,17 @@ import { h, link } from "../lib/dom.js";
 import { integer } from "../lib/format.js";
 import { assignments, COSTS, figure, missing, nameOf, settings } from "./figures.js";
 
+/** @param {Experiment} found */
 export function shownOfTuning(found) {
   return found.arms.map((arm) => [arm.label, arm.choices, arm.chosen]);
 }
 
+/** @param {Experiment} found */
 export function hasTuning(found) {
   return found.arms.some((arm) => arm.choices.length);
 }
 
+/** @param {Experiment} found */
 export function tuningTable(found) {
   const rows = found.arms.map((arm, place) =>
     h(
@@ -23,6 +26,7 @@ export function tuningTable(found) {
       arm.choices.map((choice, at) => choiceRow(arm, place, choice, at, found)),
     ),
   );
+  /** @type {[string, string?][]} */
   const heads = [["Arm"], ["Setting"], ["Criterion", "r"], ["", "exp-mark"], ["Runs"], ["", "r"]];
   return table(
     "Tuning",
@@ -31,6 +35,13 @@ export function tuningTable(found) {
   );
 }
 
+/**
+ * @param {Arm} arm
+ * @param {number} place
+ * @param {TuningChoice} choice
+ * @param {number} at
+ * @param {Experiment} found
+ */
 function choiceRow(arm, place, choice, at, found) {
   const first =
     at === 0 &&
@@ -52,10 +63,12 @@ function choiceRow(arm, place, choice, at, found) {
   );
 }
 
+/** @param {Experiment} found */
 export function shownOfRuns(found) {
   return found.arms.map((arm) => [arm.label, arm.chosen, arm.runs]);
 }
 
+/** @param {Experiment} found */
 export function runTable(found) {
   const rows = found.arms.map((arm, place) =>
     h(
@@ -77,6 +90,7 @@ export function runTable(found) {
   return table("Runs", [["Arm"], ["Setting"], ["Seed and final score"], ["", "r"]], h("tbody", {}, rows));
 }
 
+/** @param {string} label @param {[string, string?][]} heads @param {Child} rows */
 function table(label, heads, rows) {
   const cells = heads.map(([text, kind]) => h("th", { class: kind ?? "", scope: "col", text }));
   return h(
@@ -87,6 +101,7 @@ function table(label, heads, rows) {
   );
 }
 
+/** @param {ExperimentRun[]} runs @param {Experiment} found */
 function runLinks(runs, found) {
   const { metric } = found;
   return h(
@@ -109,21 +124,27 @@ function runLinks(runs, found) {
   );
 }
 
+/** @param {ExperimentRun} run */
 function progressOf(run) {
   return run.status === "running" ? `${integer(run.step)} / ${integer(run.steps)}` : run.status;
 }
 
+/** @param {ExperimentRun} run @param {string} metric */
 function runTitle(run, metric) {
   const lines = [`${run.status}, step ${integer(run.step)} of ${integer(run.steps)}`];
   if (!missing(run.score))
     lines.push(`${missing(run.start) ? "" : `${figure(run.start, metric)} → `}${figure(run.score, metric)}`);
-  if (run.costs)
-    lines.push(
-      `target after ${COSTS.map(([axis, label, show]) => `${label.toLowerCase()} ${show(run.costs[axis === "steps" ? "step" : axis])}`).join(", ")}`,
+  const { costs } = run;
+  if (costs) {
+    const parts = COSTS.map(
+      ([axis, label, show]) => `${label.toLowerCase()} ${show(costs[axis === "steps" ? "step" : axis])}`,
     );
+    lines.push(`target after ${parts.join(", ")}`);
+  }
   return lines.join("\n");
 }
 
+/** @param {ExperimentRun[]} runs @param {string} label */
 function compareLink(runs, label) {
   if (runs.length < 2) return null;
   const first = runs

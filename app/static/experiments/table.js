@@ -4,7 +4,10 @@ import { h } from "../lib/dom.js";
 import { integer, plain } from "../lib/format.js";
 import { bare, COSTS, figure, figureBetween, missing, nameOf, ratio, seeds } from "./figures.js";
 
-/** Everything that the table shows, for telling whether it has changed: no step of a run is. */
+/**
+ * Everything that the table shows, for telling whether it has changed: no step of a run is.
+ * @param {Experiment} found
+ */
 export function shownInTable(found) {
   const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [
     rest,
@@ -21,6 +24,7 @@ export function shownInTable(found) {
   ];
 }
 
+/** @param {Experiment} found */
 export function resultTable(found) {
   const main = found.columns.some((column) => column.metric === found.metric);
   const columns = main ? found.columns : [{ metric: "", label: "Score" }, ...found.columns];
@@ -58,6 +62,7 @@ export function resultTable(found) {
   ];
 }
 
+/** @param {number} columns */
 function groupHeads(columns) {
   return h(
     "tr",
@@ -72,10 +77,12 @@ function groupHeads(columns) {
   );
 }
 
+/** @param {ResultColumn} column @param {Experiment} found */
 function columnTitle(column, found) {
   return `${plain(column.metric || found.metric, 200)}, mean over seeds (95% interval)`;
 }
 
+/** @param {Arm} arm @param {number} place @param {ResultColumn[]} columns @param {Experiment} found */
 function armRow(arm, place, columns, found) {
   const label = h(
     "td",
@@ -94,6 +101,7 @@ function armRow(arm, place, columns, found) {
   );
 }
 
+/** @param {Arm} arm @param {string} metric @param {Experiment} found */
 function scoreCell(arm, metric, found) {
   const cell = metric ? arm.cells[metric] : { value: arm.score, low: arm.low, high: arm.high };
   if (!cell || missing(cell.value)) return h("td", { class: "r muted", text: "–" });
@@ -102,8 +110,12 @@ function scoreCell(arm, metric, found) {
   return h("td", { class: "r", "data-cell": metric || "score", title }, spread(figureBetween(cell, shown)));
 }
 
-/** What every arm's training started from, where the experiment measures more than one thing. */
+/**
+ * What every arm's training started from, where the experiment measures more than one thing.
+ * @param {StartRow} start @param {ResultColumn[]} columns @param {Experiment} found
+ */
 function startRow(start, columns, found) {
+  /** @param {string} metric */
   const value = (metric) => (metric ? start.cells[metric]?.value : start.score);
   const cells = columns.map(({ metric }) =>
     h("td", {
@@ -122,12 +134,13 @@ function startRow(start, columns, found) {
   );
 }
 
-/** The interval is fainter than its figure. */
+/** The interval is fainter than its figure. @param {string} text */
 function spread(text) {
   const [value, interval] = text.split(" (");
   return interval ? [value, h("span", { class: "muted exp-interval", text: ` (${interval}` })] : value;
 }
 
+/** @param {Arm} arm @param {Experiment} found */
 function costCells(arm, found) {
   if (!missing(arm.steps_to_target)) {
     return COSTS.map(([axis, , show]) => {
@@ -146,13 +159,17 @@ function costCells(arm, found) {
   return h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text });
 }
 
-/** Of the runs that ended and whose target is known: how many there are, and how many missed it. */
+/**
+ * Of the runs that ended and whose target is known: how many there are, and how many missed it.
+ * @param {Arm} arm @param {Experiment} experiment
+ */
 function misses(arm, { target }) {
-  const known = new Set(target.values.map((one) => one.seed));
+  const known = new Set(target?.values.map((one) => one.seed));
   const judged = arm.runs.filter((run) => run.status === "finished" && known.has(run.seed));
   return { judged: judged.length, missed: judged.filter((run) => !run.costs).length };
 }
 
+/** @param {ArmComparison} one @param {number} columns @param {Experiment} found */
 function ratioRow(one, columns, found) {
   const none = found.status === "finished" && missing(one.ratios.steps?.value);
   const note = plain(one.note ?? "", 400);
@@ -172,6 +189,7 @@ function ratioRow(one, columns, found) {
   return h("tr", { "data-comparison": `${one.over}/${one.under}` }, label, cells);
 }
 
+/** @param {string} axis @param {ArmComparison} armComparison */
 function ratioCell(axis, { reached, ratios }) {
   const value = ratios[axis];
   const why = reached ? "Not measured separately" : "Available once both arms reach the target";
@@ -179,6 +197,7 @@ function ratioCell(axis, { reached, ratios }) {
   return h("td", { class: "r exp-strong", "data-ratio": axis }, spread(ratio(value)));
 }
 
+/** @param {Experiment} found */
 function said(found) {
   const parts = [];
   if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
@@ -189,10 +208,11 @@ function said(found) {
   return parts.join(" ");
 }
 
+/** @param {Experiment} experiment */
 function targetValue({ target }) {
-  const values = target.values.map((one) => one.value).filter((value) => !missing(value));
+  const values = (target?.values ?? []).map((one) => one.value).filter((value) => value !== null);
   if (!values.length) return "";
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const most = figure(high, target.metric);
-  return low === high ? ` (${most})` : ` (${bare(low, target.metric)}–${most} by seed)`;
+  const most = figure(high, target?.metric ?? "");
+  return low === high ? ` (${most})` : ` (${bare(low, target?.metric ?? "")}–${most} by seed)`;
 }

@@ -4,28 +4,39 @@ import { classOf, GAMMA, LEVELS, levelOf } from "../lib/palette.js";
 import { isDark, onTheme, recall } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
 
+/** @type {Record<string, Spot>} */
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-let shownDark = null;
+/** @type {boolean | undefined} */
+let shownDark;
 
 /** The palette's tints, made anew when the theme has changed. */
 function tints() {
   if (shownDark === isDark()) return;
-  if (shownDark === null) onTheme(tints);
+  if (shownDark === undefined) onTheme(tints);
   shownDark = isDark();
   usePalette(recall("palette", "oranges"));
 }
 
 export class CellGrid {
+  /** @type {HTMLElement | null} */
+  current;
+  /** @type {[number, number, number, number] | null} */
+  region;
+  /** @type {Spot | null} */
+  anchor;
+
   /**
    * `cells[row][column]`: {value, label, href?} or null; `rows` and `columns` are the labels of
    * their ends, "" for none. With `brush(row0, column0, row1, column1)` a region can be chosen, by
    * dragging or with Shift and the arrow keys; without it a cell is a link. `log`: tinted by log(1 + value).
    * `down` and `across` name the axes.
+   * @param {GridOptions} gridOptions
    */
   constructor({ label, rows, columns, cells, top, down, across, brush = null, log = false }) {
     tints();
     this.cells = cells;
     this.brush = brush;
+    /** @param {number} value */
     this.level = (value) => (log ? levelOf(value, top, 1, true) : levelOf(value, top, GAMMA));
     this.buttons = cells.map((line, r) => line.map((cell, c) => this.cell(cell, r, c)));
     const lines = this.buttons.map((line, r) => [
@@ -53,15 +64,16 @@ export class CellGrid {
     this.focusable(this.first());
   }
 
+  /** @param {GridCell | null} cell @param {number} r @param {number} c */
   cell(cell, r, c) {
-    const place = { "data-r": r, "data-c": c };
-    if (!cell) return h("span", { class: "cg-cell none", ...place });
+    const spot = { "data-r": r, "data-c": c };
+    if (!cell) return h("span", { class: "cg-cell none", ...spot });
     const props = {
       class: `cg-cell ${classOf(this.level(cell.value), 0)}`,
       title: cell.label,
       "aria-label": cell.label,
       tabindex: "-1",
-      ...place,
+      ...spot,
     };
     return this.brush ? h("div", { role: "button", ...props }) : h("a", { href: cell.href, ...props });
   }
@@ -70,12 +82,13 @@ export class CellGrid {
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.element.addEventListener(
       "focusin",
-      (event) => event.target.dataset.r && this.focusable(event.target),
+      (event) => spotOf(event.target) && this.focusable(/** @type {HTMLElement} */ (event.target)),
     );
     if (!this.brush) return;
+    /** @type {Spot | null} */
     let from = null;
     this.element.addEventListener("pointerdown", (event) => {
-      from = placeOf(event.target);
+      from = spotOf(event.target);
       if (!from) return;
       this.mark(from, from);
       addEventListener(
@@ -88,13 +101,14 @@ export class CellGrid {
       );
     });
     this.element.addEventListener("pointerover", (event) => {
-      const to = from && event.buttons && placeOf(event.target);
-      if (to) this.mark(from, to);
+      const to = from && event.buttons && spotOf(event.target);
+      if (from && to) this.mark(from, to);
     });
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
-    const at = placeOf(event.target);
+    const at = spotOf(event.target);
     if (!at) return;
     if ((event.key === "Enter" || event.key === " ") && this.brush) {
       event.preventDefault();
@@ -107,13 +121,13 @@ export class CellGrid {
     event.preventDefault();
     const next = this.next(at, move);
     if (!next) return;
-    const to = placeOf(next);
-    if (this.brush && event.shiftKey) this.mark(this.anchor ?? at, to);
+    const to = spotOf(next);
+    if (this.brush && event.shiftKey && to) this.mark(this.anchor ?? at, to);
     else this.unmark();
     next.focus();
   }
 
-  /** The nearest cell with tokens that way. */
+  /** The nearest cell with tokens that way. @param {Spot} spot @param {Spot} move */
   next([r, c], [down, right]) {
     for (let i = r + down, j = c + right; this.buttons[i]?.[j]; i += down, j += right) {
       if (this.cells[i][j]) return this.buttons[i][j];
@@ -125,12 +139,14 @@ export class CellGrid {
     return this.buttons.flat().find((b) => b.hasAttribute("tabindex")) ?? null;
   }
 
+  /** @param {HTMLElement | null} button */
   focusable(button) {
     this.current?.setAttribute("tabindex", "-1");
     button?.setAttribute("tabindex", "0");
     this.current = button;
   }
 
+  /** @param {Spot} from @param {Spot} to */
   mark(from, to) {
     this.anchor = from;
     const [r0, r1] = [from[0], to[0]].sort((a, b) => a - b);
@@ -148,15 +164,17 @@ export class CellGrid {
   }
 
   choose() {
-    if (this.region) this.brush(...this.region);
+    if (this.region) this.brush?.(...this.region);
   }
 }
 
-function placeOf(element) {
-  return element.dataset?.r ? [Number(element.dataset.r), Number(element.dataset.c)] : null;
+/** @param {EventTarget | null} element @returns {Spot | null} */
+function spotOf(element) {
+  if (!(element instanceof HTMLElement) || !element.dataset.r) return null;
+  return [Number(element.dataset.r), Number(element.dataset.c)];
 }
 
-/** A strip of the tints from none to the most. */
+/** A strip of the tints from none to the most. @param {string} most */
 export function scaleStrip(most) {
   const steps = Array.from({ length: 9 }, (_, i) =>
     h("span", { class: classOf(Math.round((i / 8) * LEVELS), 0) }),

@@ -3,6 +3,7 @@ import { h, link } from "../lib/dom.js";
 import { integer, number, percent } from "../lib/format.js";
 import { asTable, Panel } from "./panel.js";
 
+/** @type {Record<string, string>} */
 const MEANS = {
   advantages:
     "As trained, in the objective’s unit. Above 0 the token’s probability was pushed up, below 0 down.",
@@ -13,10 +14,12 @@ const MEANS = {
 };
 
 export class Histogram extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "advantages", "Advantages", "tokens");
   }
 
+  /** @param {AdvantagesInsight} advantagesInsight */
   draw({ edges, counts, advantage_quantity: quantity, measured, mean, top }) {
     if (!counts.length)
       return this.none(
@@ -28,11 +31,13 @@ export class Histogram extends Panel {
         ? "teacher − student log-probability, tokens (log scale)"
         : "tokens (log scale)";
     const most = Math.max(...counts);
+    /** @param {number} i */
+    const hrefOf = (i) => this.tokens({ min_advantage: edges[i], max_advantage: edges[i + 1] });
     const bars = counts.map((count, i) =>
       bar(count, most, {
-        href: this.tokens({ min_advantage: edges[i], max_advantage: edges[i + 1] }),
+        href: hrefOf(i),
         label: `${range(edges, i)}: ${integer(count)} tokens`,
-        sign: edges[i + 1] !== null && edges[i + 1] <= 0 ? "minus" : "plus",
+        sign: (edges[i + 1] ?? 1) <= 0 ? "minus" : "plus",
         place: i,
       }),
     );
@@ -40,8 +45,8 @@ export class Histogram extends Panel {
     rove(plot);
     const rows = () =>
       counts
-        .map((count, i) => count > 0 && [link(range(edges, i), bars[i].href), integer(count)])
-        .filter(Boolean);
+        .map((count, i) => [link(range(edges, i), hrefOf(i)), integer(count)])
+        .filter((_, i) => counts[i] > 0);
     this.show(
       MEANS[quantity],
       plot,
@@ -64,7 +69,9 @@ export class Histogram extends Panel {
     );
   }
 
+  /** @param {Pick<AdvantagesInsight, "measured" | "mean" | "top">} figures */
   facts({ measured, mean, top }) {
+    /** @param {string} name @param {string} value */
     const fact = (name, value) =>
       h("div", {}, h("dt", { text: name }), h("dd", { class: "num", text: value }));
     return h(
@@ -78,6 +85,11 @@ export class Histogram extends Panel {
   }
 }
 
+/**
+ * @param {number} count
+ * @param {number} most
+ * @param {{href: string, label: string, sign: string, place: number}} options
+ */
 function bar(count, most, { href, label, sign, place }) {
   const height = count ? `${Math.max(2, (Math.log1p(count) / Math.log1p(most)) * 100)}%` : "0";
   const fillBar = h("span", { class: `bar-fill ${sign}`, style: { height } });
@@ -89,13 +101,13 @@ function bar(count, most, { href, label, sign, place }) {
   );
 }
 
-/** One tab stop; the arrow keys move among the bars. */
+/** One tab stop; the arrow keys move among the bars. @param {HTMLElement} plot */
 function rove(plot) {
   const links = [...plot.querySelectorAll("a")];
   links[0]?.setAttribute("tabindex", "0");
   plot.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const next = step && links[links.indexOf(event.target) + step];
+    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+    const next = step && links[links.indexOf(/** @type {HTMLAnchorElement} */ (event.target)) + step];
     if (!next) return;
     event.preventDefault();
     for (const other of links) other.setAttribute("tabindex", other === next ? "0" : "-1");
@@ -103,6 +115,7 @@ function rove(plot) {
   });
 }
 
+/** @param {(number | null)[]} edges @param {number} i */
 function range(edges, i) {
   if (edges[i] === null && edges[i + 1] === null) return "all";
   if (edges[i] === null) return `below ${number(edges[i + 1])}`;

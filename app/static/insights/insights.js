@@ -7,6 +7,7 @@ import { COLUMNS } from "./panels.js";
 
 const LEAST_WAIT = 15; // seconds between two looks while a run trains
 const PATIENCE = 30; // and at least so many times what the server took
+/** @type {Record<string, string>} */
 const KINDS = {
   train: "training",
   eval: "evaluation",
@@ -16,9 +17,28 @@ const KINDS = {
 };
 
 export class Insights {
+  /** @type {boolean} */
+  visible;
+  /** @type {boolean} */
+  waiting;
+  /** @type {boolean} */
+  busy;
+  /** @type {object} */
+  turn;
+  /** @type {number} */
+  timer;
+  /** @type {string} */
+  print;
+  /** @type {InsightPanel[] | null} */
+  drawn;
+  /** @type {HTMLElement} */
+  all;
+
+  /** @param {string} run */
   constructor(run) {
     this.run = run;
     const params = new URLSearchParams(location.search);
+    /** @type {{kind: string | null, min_step: string, max_step: string}} */
     this.part = {
       kind: params.get("kind"),
       min_step: params.get("min_step") ?? "",
@@ -36,11 +56,12 @@ export class Insights {
       this.body,
     );
     loading(this.body, "the figures");
-    new IntersectionObserver((seen) => this.watch(seen.at(-1).isIntersecting), {
+    new IntersectionObserver((seen) => this.watch(seen[seen.length - 1].isIntersecting), {
       rootMargin: "200px",
     }).observe(this.element);
   }
 
+  /** @param {boolean} visible */
   watch(visible) {
     this.visible = visible;
     if (visible && (!this.last || this.waiting)) this.refresh();
@@ -82,6 +103,7 @@ export class Insights {
     }
   }
 
+  /** @param {{kinds: InsightKind[]}} options @param {object} turn */
   async show({ kinds }, turn) {
     const known = kinds.map((k) => k.kind);
     if (this.part.kind === null || (this.part.kind && !known.includes(this.part.kind)))
@@ -117,12 +139,18 @@ export class Insights {
     return { kind: kind || null, min_step: min_step || null, max_step: max_step || null };
   }
 
+  /** @param {InsightKind[]} kinds */
   controls(kinds) {
     const print = JSON.stringify(kinds);
     if (print === this.print) return;
     this.print = print;
-    const all = [["", "Any kind"], ...kinds.map((k) => [k.kind, KINDS[k.kind] ?? k.kind])];
+    /** @type {Option[]} */
+    const all = [
+      ["", "Any kind"],
+      ...kinds.map((k) => /** @type {Option} */ ([k.kind, KINDS[k.kind] ?? k.kind])),
+    ];
     const last = Math.max(...kinds.map((k) => k.max_step));
+    /** @param {"min_step" | "max_step"} name @param {string} label */
     const step = (name, label) => {
       const input = h("input", {
         class: "field num small-field",
@@ -132,8 +160,9 @@ export class Insights {
         value: this.part[name],
         "aria-label": label,
         placeholder: label,
-        oninput: debounce(400, () => input.validity.valid && this.choose({ [name]: input.value.trim() })),
       });
+      const changed = () => input.validity.valid && this.choose({ [name]: input.value.trim() });
+      input.addEventListener("input", debounce(400, changed));
       return input;
     };
     const everything = () => {
@@ -143,7 +172,9 @@ export class Insights {
     this.all = button("All steps", everything, { class: "btn quiet" });
     fill(
       this.bar,
-      select(all, this.part.kind, (kind) => this.choose({ kind }), { "aria-label": "Kind of rollouts" }),
+      select(all, this.part.kind ?? "", (kind) => this.choose({ kind }), {
+        "aria-label": "Kind of rollouts",
+      }),
       step("min_step", "Step from"),
       step("max_step", "to step"),
       this.all,
@@ -151,11 +182,12 @@ export class Insights {
     this.offerAll();
   }
 
+  /** @param {Query} change */
   choose(change) {
     Object.assign(this.part, change);
     const params = new URLSearchParams(location.search);
     for (const [name, value] of Object.entries(this.part)) {
-      if (value || name === "kind") params.set(name, value);
+      if (value || name === "kind") params.set(name, value ?? "");
       else params.delete(name);
     }
     history.replaceState(null, "", `${location.pathname}?${params}`);
@@ -167,6 +199,7 @@ export class Insights {
     this.all.hidden = !this.part.min_step && !this.part.max_step;
   }
 
+  /** @param {InsightFacts} insightFacts */
   tell({ counted, rollouts, read, stored, capped, cap, damaged, quantity }) {
     const words = [
       `${integer(counted)} tokens of ${integer(rollouts)} rollouts that count in the loss and were scored by the teacher.`,

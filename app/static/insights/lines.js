@@ -6,19 +6,24 @@ import { visible } from "../rollout/text/glyphs.js";
 import { asTable, Panel } from "./panel.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
+/** @type {Option[]} */
 const POSITIONS = [
   ["end", "last token"],
   ["before", "token before it"],
   ["cut", "last token, truncated"],
 ];
 
-/** A chart without a panel of its own; the step of a clicked point goes to `open`. */
+/**
+ * A chart without a panel of its own; the step of a clicked point goes to `open`.
+ * @param {string} title @param {(step: number) => unknown} open
+ */
 function chartIn(title, open) {
   const chart = new Chart(title, "", open);
   return { chart, element: h("div", { class: "chart insight-chart" }, chart.plot, chart.empty) };
 }
 
 export class Overlap extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "overlap", "Overlap of the top-k sets", "fraction, by step");
     const made = chartIn("Overlap", (step) => (location.href = this.at(step)));
@@ -26,10 +31,12 @@ export class Overlap extends Panel {
     this.plot = made.element;
   }
 
+  /** @param {number} step */
   at(step) {
     return this.tokens({ min_step: null, max_step: null, step });
   }
 
+  /** @param {OverlapInsight} answer */
   draw(answer) {
     const { step, k, tokens, capped, stored, cap } = answer;
     if (!step.length)
@@ -60,6 +67,7 @@ export class Overlap extends Panel {
         rows,
       ),
     );
+    /** @param {"overlap" | "student_mass" | "teacher_mass"} name @param {string} label */
     const line = (name, label) => ({ name: label, x: step, y: answer[name] });
     this.chart.draw(
       [
@@ -73,6 +81,7 @@ export class Overlap extends Panel {
 }
 
 export class Stops extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "stops", "Probability of stopping", "mean, by step");
     const made = chartIn("Stopping", (step) => (location.href = this.at(step)));
@@ -82,6 +91,7 @@ export class Stops extends Panel {
     this.position = "end";
   }
 
+  /** @param {number} step */
   at(step) {
     const where = { min_step: null, max_step: null, step };
     return this.tokens(
@@ -91,18 +101,22 @@ export class Stops extends Panel {
     );
   }
 
+  /** @param {StopsInsight} answer */
   draw(answer) {
     const { stops } = answer;
     if (!stops.length) return this.none("No stop token", "No selected rollout ended with a stop token.");
     this.chosen = Math.min(this.chosen, stops.length - 1);
     const stop = stops[this.chosen];
     const found = stop.places[this.position];
-    const pick = (change) => (value) => {
+    /** @param {(value: string) => object} change */
+    const pick = (change) => (/** @type {string} */ value) => {
       Object.assign(this, change(value));
       this.draw(answer);
     };
+    /** @type {Option[]} */
     const ids = stops.map((s, i) => [String(i), `${visible(s.text)} (id ${s.token_id})`]);
     const bounded = Math.max(0, ...found.student_bounded, ...found.teacher_bounded);
+    /** @param {"student" | "teacher"} side @param {number} i */
     const text = (side, i) =>
       found[side][i] < found[`${side}_most`][i]
         ? `${probability(found[side][i])}–${probability(found[`${side}_most`][i])}`
@@ -160,6 +174,7 @@ export class Stops extends Panel {
   }
 }
 
+/** @param {Pick<InsightFacts, "capped" | "stored" | "cap">} facts */
 function read({ capped, stored, cap }) {
   return capped
     ? ` From an even sample of the rollouts: at most ${integer(cap)} of ${integer(stored)} tokens are read.`

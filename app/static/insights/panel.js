@@ -5,7 +5,15 @@ import { empty, failed, loading } from "../lib/panel_states.js";
 import { tokensPage } from "../rollouts/worst.js";
 
 export class Panel {
-  /** `name` is the aggregate's name in its address. */
+  /** @type {string} */
+  print;
+  /** @type {any} */
+  answer;
+
+  /**
+   * `name` is the aggregate's name in its address.
+   * @param {Insights} insights @param {string} name @param {string} title @param {string} unit
+   */
   constructor(insights, name, title, unit) {
     this.insights = insights;
     this.name = name;
@@ -22,6 +30,10 @@ export class Panel {
     loading(this.body, title.toLowerCase());
   }
 
+  /** Draws an answer of the route. @param {any} _answer */
+  draw(_answer) {}
+
+  /** Parameters of the request beside the selection. @returns {Query} */
   get more() {
     return {};
   }
@@ -45,23 +57,28 @@ export class Panel {
     }
   }
 
-  /** The page that lists the tokens of a cell. */
+  /** The page that lists the tokens of a cell. @param {Query} filter */
   tokens(filter) {
     return tokensPage(this.insights.run, { ...this.insights.where, ...filter });
   }
 
+  /** @param {string} title @param {string} why */
   none(title, why) {
     empty(this.body, title, why);
     this.caption.textContent = "";
   }
 
+  /** @param {string} caption @param {...Child} children */
   show(caption, ...children) {
     fill(this.body, children);
     this.caption.textContent = caption;
   }
 }
 
-/** The same figures as a table, built when it is opened; a cell may be a node. */
+/**
+ * The same figures as a table, built when it is opened; a cell may be a node.
+ * @param {string} label @param {InsightColumn[]} head @param {() => Child[][]} rowsOf
+ */
 export function asTable(label, head, rowsOf) {
   const place = h("div", {
     class: "scroll-x insight-table",
@@ -81,7 +98,9 @@ export function asTable(label, head, rowsOf) {
   return details;
 }
 
+/** @param {string} label @param {InsightColumn[]} head @param {Child[][]} rows */
 export function table(label, head, rows) {
+  /** @param {Child[]} row */
   const cells = (row) => row.map((cell, i) => h("td", { class: head[i][1] }, cell));
   return h(
     "table",
@@ -103,7 +122,7 @@ export function table(label, head, rows) {
   );
 }
 
-/** "3" or "3–5". */
+/** "3" or "3–5". @param {Bin} bin */
 export function span([first, last]) {
   return first === last ? `${first}` : `${first}–${last}`;
 }

@@ -7,10 +7,12 @@ import { asTable, Panel, span } from "./panel.js";
 const LABELS = 8;
 
 export class Positions extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "positions", "KL by position and step", "mean, nats per token");
   }
 
+  /** @param {PositionsInsight} positionsInsight */
   draw({ steps, positions, tokens, kl }) {
     if (!positions.length)
       return this.none(
@@ -18,6 +20,7 @@ export class Positions extends Panel {
         "No selected token counts in the loss and was scored by the teacher.",
       );
     const top = Math.max(...kl.flat().filter((v) => v !== null)) || 1;
+    /** @param {number} r @param {number} c */
     const cell = (r, c) =>
       tokens[r][c] && {
         value: kl[r][c],
@@ -36,12 +39,11 @@ export class Positions extends Panel {
     });
     const rows = () =>
       cells.flatMap((line, r) =>
-        line
-          .map(
-            (c, k) =>
-              c && [link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), nats(kl[r][k])],
-          )
-          .filter(Boolean),
+        line.flatMap((c, k) =>
+          c
+            ? [[link(span(steps[k]), c.href), span(positions[r]), integer(tokens[r][k]), nats(kl[r][k])]]
+            : [],
+        ),
       );
     this.show(
       "",
@@ -61,11 +63,15 @@ export class Positions extends Panel {
   }
 }
 
+/** @param {Bin} bin @param {Bin} bin2 */
 function cellOf([min_step, max_step], [min_position, max_position]) {
   return { min_step, max_step, min_position, max_position };
 }
 
-/** Labels for some of the bins, "" for the rest. */
+/**
+ * Labels for some of the bins, "" for the rest.
+ * @template V @param {V[]} values @param {(value: V) => string} [format]
+ */
 export function sparse(values, format = String, labels = LABELS) {
   const every = Math.max(1, Math.ceil(values.length / labels));
   return values.map((value, i) => (i % every ? "" : format(value)));

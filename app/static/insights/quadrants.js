@@ -15,10 +15,18 @@ const NAMES = [
 ];
 
 export class Quadrants extends Panel {
+  /** @type {Partial<Record<keyof Bounds, HTMLInputElement>>} */
+  inputs;
+  /** @type {object} */
+  listing;
+
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "quadrants", "Unsure or confidently wrong", "student’s entropy × KL, nats");
+    /** @type {Query} */
     this.thresholds = {};
     this.list = h("div", { class: "brush-list", "aria-live": "polite" });
+    /** @type {Query} */
     this.region = {};
   }
 
@@ -26,6 +34,7 @@ export class Quadrants extends Panel {
     return this.thresholds;
   }
 
+  /** @param {QuadrantsInsight} answer */
   draw(answer) {
     const { grid, without } = answer;
     if (!grid.flat().some(Boolean))
@@ -50,6 +59,7 @@ export class Quadrants extends Panel {
       );
   }
 
+  /** @param {QuadrantsInsight} quadrantsInsight */
   table({ quadrants }) {
     const rows = [...quadrants].reverse().map((q) => [
       link(NAMES[Number(q.unsure)][Number(q.disagree)], this.tokens(boundsOf(q)), {
@@ -73,8 +83,10 @@ export class Quadrants extends Panel {
     );
   }
 
+  /** @param {QuadrantsInsight} quadrantsInsight @param {number} top */
   grid({ grid, kl, entropy_edges: x, heat_edges: y }, top) {
     const size = grid.length;
+    /** @param {number} i @param {number} j */
     const label = (i, j) =>
       `Entropy ${range(x, i)}, KL ${range(y, j)} nats: ${integer(grid[i][j])} tokens, ${number(kl[i][j])} nats in total`;
     const cells = Array.from({ length: size }, (_, row) =>
@@ -83,6 +95,7 @@ export class Quadrants extends Panel {
         return grid[i][j] ? { value: grid[i][j], label: label(i, j) } : null;
       }),
     );
+    /** @param {number} r0 @param {number} c0 @param {number} r1 @param {number} c1 */
     const brush = (r0, c0, r1, c1) => {
       this.choose({
         min_entropy: x[c0],
@@ -91,7 +104,9 @@ export class Quadrants extends Panel {
         max_heat: y[size - r0],
       });
     };
-    const rows = sparse(y.slice(0, size), (v) => number(Math.max(0, v), 2), 6).reverse();
+    /** @param {(number | null)[]} edges */
+    const ends = (edges) => sparse(edges.slice(0, size), (v) => number(Math.max(0, v ?? 0), 2), 6);
+    const rows = ends(y).reverse();
     return new CellGrid({
       label: "Tokens by entropy and KL",
       down: "KL, nats",
@@ -100,11 +115,12 @@ export class Quadrants extends Panel {
       top,
       rows,
       log: true,
-      columns: sparse(x.slice(0, size), (v) => number(Math.max(0, v), 2), 6),
+      columns: ends(x),
       brush,
     }).element;
   }
 
+  /** @param {string} name @param {string} label @param {string} shown */
   threshold(name, label, shown) {
     const input = h("input", {
       class: "field num narrow",
@@ -126,6 +142,7 @@ export class Quadrants extends Panel {
   /** The region by numbers: the brush for those who do not drag. */
   bounds() {
     this.inputs = {};
+    /** @param {keyof Bounds} name @param {string} label */
     const field = (name, label) => {
       const input = h("input", {
         class: "field num small-field",
@@ -134,8 +151,9 @@ export class Quadrants extends Panel {
         "aria-label": label,
         placeholder: label,
         value: this.region[name] ?? "",
-        oninput: debounce(400, () => this.choose({ ...this.region, [name]: input.value }, false)),
       });
+      const changed = () => this.choose({ ...this.region, [name]: input.value }, false);
+      input.addEventListener("input", debounce(400, changed));
       this.inputs[name] = input;
       return input;
     };
@@ -161,11 +179,13 @@ export class Quadrants extends Panel {
     );
   }
 
+  /** @param {Query} region */
   choose(region, write = true) {
     this.region = Object.fromEntries(Object.entries(region).filter(([, v]) => v !== null && v !== ""));
     if (write)
       for (const [name, input] of Object.entries(this.inputs))
-        input.value = this.region[name] === undefined ? "" : Number(this.region[name].toPrecision(6));
+        input.value =
+          this.region[name] === undefined ? "" : String(Number(Number(this.region[name]).toPrecision(6)));
     return this.listRegion();
   }
 
@@ -174,6 +194,7 @@ export class Quadrants extends Panel {
     this.listing = turn;
     const filter = { ...this.insights.where, ...this.region };
     try {
+      /** @type {HotTokens} */
       const { items, total } = await get(`runs/${this.insights.run}/hot-tokens`, {
         ...asRequest(filter),
         limit: LISTED,
@@ -197,11 +218,13 @@ export class Quadrants extends Panel {
   }
 }
 
+/** @param {Bounds} bounds */
 function boundsOf({ min_entropy, max_entropy, min_heat, max_heat }) {
   return { min_entropy, max_entropy, min_heat, max_heat };
 }
 
+/** @param {(number | null)[]} edges @param {number} i */
 function range(edges, i) {
-  const low = Math.max(0, edges[i]);
+  const low = Math.max(0, edges[i] ?? 0);
   return edges[i + 1] === null ? `from ${number(low)}` : `${number(low)}–${number(edges[i + 1])}`;
 }

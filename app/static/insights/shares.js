@@ -5,6 +5,7 @@ import { integer, nats, percent } from "../lib/format.js";
 import { visible } from "../rollout/text/glyphs.js";
 import { Panel, table } from "./panel.js";
 
+/** @type {Record<string, string>} */
 const CLASSES = {
   word: "words",
   number: "numbers",
@@ -14,7 +15,9 @@ const CLASSES = {
   thinking: "thinking tags",
   other: "other: emoji, parts of characters",
 };
+/** @type {Record<string, string>} */
 const GRADES = { right: "right", wrong: "wrong", ungraded: "not graded" };
+/** @type {InsightColumn[]} */
 const SHARES = [
   ["Tokens", "r"],
   ["Share", "r"],
@@ -22,7 +25,7 @@ const SHARES = [
   ["KL share", "r share"],
 ];
 
-/** The cells of SHARES. */
+/** The cells of SHARES. @param {KlShare} item */
 function shares(item) {
   const width = `${(item.kl_share ?? 0) * 100}%`;
   return [
@@ -39,11 +42,13 @@ function shares(item) {
 }
 
 export class Classes extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "tokens", "KL by token class", "nats per token");
     this.element.dataset.part = "classes";
   }
 
+  /** @param {TokensInsight} tokensInsight */
   draw({ classes }) {
     const rows = classes
       .filter((c) => c.tokens)
@@ -61,11 +66,13 @@ export class Classes extends Panel {
 }
 
 export class Strings extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "tokens", "KL by token", "nats per token");
     this.element.dataset.part = "strings";
   }
 
+  /** @param {TokensInsight} tokensInsight */
   draw({ strings, distinct }) {
     if (!strings.length) return this.none("No disagreement", "No selected token has a KL above 0.");
     this.unit.textContent =
@@ -88,10 +95,12 @@ export class Strings extends Panel {
 }
 
 export class Correctness extends Panel {
+  /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "correctness", "Right and wrong answers", "nats per token");
   }
 
+  /** @param {CorrectnessInsight} correctnessInsight */
   draw({ groups, penalised, endorsed }) {
     const present = groups.filter((g) => g.rollouts);
     if (!present.length)
@@ -117,6 +126,7 @@ export class Correctness extends Panel {
     );
   }
 
+  /** @param {string} title @param {string} what @param {RolloutItem[]} items */
   list(title, what, items) {
     const rows = items.slice(0, 5).map((item) => [
       link(`step ${item.step} · prompt ${item.group}.${item.sample}`, page("rollout", { id: item.id }), {
@@ -143,6 +153,7 @@ export class Correctness extends Panel {
     );
   }
 
+  /** @param {Query} filter */
   rollouts(filter) {
     const { where, run } = this.insights;
     return page("rollouts", { run, sort: "-kl_mean", ...where, ...filter });

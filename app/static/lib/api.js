@@ -2,26 +2,31 @@
 
 const BASE = "api/v1/";
 
+/** An answer that is not a success (`status` 0: no answer), in words that a page can show. */
 export class ApiError extends Error {
+  /** @param {number} status @param {any} body JSON of the answer, or null */
   constructor(status, body) {
     const detail = body && typeof body === "object" ? (body.error ?? body.detail ?? body) : null;
     super(messageOf(status, detail, body));
     this.status = status;
+    /** @type {FieldProblem[]} */
     this.problems = detail?.problems ?? body?.problems ?? [];
     this.hint = body?.hint ?? hintOf(status);
     this.where = body?.where ?? "";
   }
 }
 
+/** @param {number} status @param {any} detail @param {any} body */
 function messageOf(status, detail, body) {
   if (typeof detail === "string" && detail) return detail;
   if (typeof detail?.message === "string") return detail.message;
   const problem = (detail?.problems ?? body?.problems ?? [])[0];
   if (problem) return problem.field ? `${problem.field}: ${problem.message}` : problem.message;
-  if (Array.isArray(detail) && detail[0]?.msg) return detail.map((t) => t.msg).join("; ");
+  if (Array.isArray(detail) && detail[0]?.msg) return detail.map((one) => one.msg).join("; ");
   return status === 0 ? "The server does not respond" : `The server responded with status ${status}`;
 }
 
+/** @param {number} status */
 function hintOf(status) {
   if (status === 0) return "Is it running? Start it with: opd serve";
   if (status === 401 || status === 403) {
@@ -31,15 +36,22 @@ function hintOf(status) {
   return "";
 }
 
+/** A route's address with its query. @param {string} path @param {Query} [params] */
 export function address(path, params) {
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(params ?? {})) {
-    if (value !== "" && value !== null && value !== undefined) query.set(name, value);
-  }
-  const text = query.toString();
-  return BASE + path + (text ? `?${text}` : "");
+  return BASE + path + queryText(params);
 }
 
+/** "?a=1&b=2", or ""; empty values are left out. @param {Query} [params] */
+function queryText(params) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params ?? {})) {
+    if (value !== "" && value !== null && value !== undefined) query.set(name, String(value));
+  }
+  const text = query.toString();
+  return text ? `?${text}` : "";
+}
+
+/** @param {string} url @param {RequestInit} [options] */
 async function request(url, options) {
   let response;
   try {
@@ -53,14 +65,25 @@ async function request(url, options) {
   throw new ApiError(response.status, type.includes("json") ? await response.json() : null);
 }
 
+/**
+ * The JSON of a route. Raises ApiError.
+ * @param {string} path @param {Query} [params] @param {RequestInit} [options]
+ * @returns {Promise<any>}
+ */
 export async function get(path, params, options) {
   return (await request(address(path, params), options)).json();
 }
 
+/** @param {string} path @param {Query} [params] @param {RequestInit} [options] */
 export async function getBytes(path, params, options) {
   return (await request(address(path, params), options)).arrayBuffer();
 }
 
+/**
+ * Sends JSON; → JSON of the answer, null where it has none. Raises ApiError.
+ * @param {string} method @param {string} path @param {unknown} [body]
+ * @returns {Promise<any>}
+ */
 export async function send(method, path, body) {
   const response = await request(address(path), {
     method,
@@ -70,21 +93,17 @@ export async function send(method, path, body) {
   return response.status === 204 ? null : response.json();
 }
 
-/** A page's address with its query; empty values are left out. */
+/** A page's address with its query; empty values are left out. @param {string} name @param {Query} [params] */
 export function page(name, params) {
-  const query = new URLSearchParams();
-  for (const [key, value] of Object.entries(params ?? {})) {
-    if (value !== "" && value !== null && value !== undefined) query.set(key, value);
-  }
-  const text = query.toString();
-  return (name || "./") + (text ? `?${text}` : "");
+  return (name || "./") + queryText(params);
 }
 
-/** What the address asks for. */
+/** The query of the page's address. */
 export function query() {
   return new URLSearchParams(location.search);
 }
 
+/** A random key: a request that is sent twice with the same key has one effect. */
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");

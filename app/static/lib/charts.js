@@ -2,7 +2,8 @@
 import { button, h } from "./dom.js";
 import { isDark, onTheme } from "./theme.js";
 
-let plotly = null;
+/** @type {Promise<any> | undefined} */
+let plotly;
 
 /** plotly.js, loaded with the first chart. */
 function load() {
@@ -33,32 +34,50 @@ const DARK = {
 };
 
 export class Chart {
-  /** `click(step)` is called with the step of a clicked point. */
+  /**
+   * `click(step)` is called with the step of a clicked point.
+   * @param {string} title @param {string} unit @param {(step: number) => unknown} [click]
+   */
   constructor(title, unit, click) {
     this.click = click;
+    /** @type {any} an element that plotly.js extends */
     this.plot = h("div", { class: "plot" });
+    this.drawn = false;
+    /** @type {Trace[]} */
+    this.traces = [];
+    /** @type {ChartLayout} */
+    this.layout = {};
     this.empty = h("div", { class: "plot-empty muted", text: "No data yet" });
     this.now = h("span", { class: "num plot-now" });
+    this.heading = h("h2", { text: title });
+    this.unit = h("span", { class: "muted", text: unit });
     this.reset = button("Reset zoom", () => this.unzoom(), { class: "btn small plot-reset", hidden: true });
+    this.caption = h(
+      "figcaption",
+      {},
+      this.heading,
+      this.unit,
+      h("span", { class: "spacer" }),
+      this.reset,
+      this.now,
+    );
     this.element = h(
       "figure",
       { class: "panel chart", "data-chart": title },
-      h(
-        "figcaption",
-        {},
-        h("h2", { text: title }),
-        h("span", { class: "muted", text: unit }),
-        h("span", { class: "spacer" }),
-        this.reset,
-        this.now,
-      ),
+      this.caption,
       this.plot,
       this.empty,
     );
     onTheme(() => this.drawn && this.draw(this.traces, this.layout));
   }
 
-  /** `traces` as plotly's, without colours: {name, x, y, error_y?, stackgroup?}. */
+  /** @param {string} title @param {string} unit */
+  name(title, unit) {
+    this.heading.textContent = title;
+    this.unit.textContent = unit;
+  }
+
+  /** @param {Trace[]} traces @param {ChartLayout} [layout] */
   async draw(traces, layout = {}) {
     this.traces = traces;
     this.layout = layout;
@@ -85,9 +104,9 @@ export class Chart {
     this.calm();
     if (this.drawn) return;
     this.drawn = true;
-    this.plot.on("plotly_click", (event) => this.click?.(event.points[0].x));
+    this.plot.on("plotly_click", (/** @type {any} */ event) => this.click?.(event.points[0].x));
     this.plot.on("plotly_afterplot", () => this.calm());
-    this.plot.on("plotly_relayout", (change) => this.zoomed(Object.keys(change)));
+    this.plot.on("plotly_relayout", (/** @type {object} */ change) => this.zoomed(Object.keys(change)));
     new ResizeObserver(() => this.plot.isConnected && library.Plots.resize(this.plot)).observe(this.plot);
   }
 
@@ -96,6 +115,7 @@ export class Chart {
     for (const item of this.plot.querySelectorAll(".modebar-btn")) item.tabIndex = -1;
   }
 
+  /** @param {string[]} changed */
   zoomed(changed) {
     if (changed.some((key) => key.endsWith(".autorange"))) this.reset.hidden = true;
     else if (changed.some((key) => key.includes(".range"))) this.reset.hidden = false;
@@ -117,7 +137,9 @@ const CONFIG = {
   displayModeBar: "hover",
 };
 
+/** @param {Trace} trace @param {string} colour @param {number} points */
 function style(trace, colour, points) {
+  /** @type {Record<string, unknown>} */
   const rest = { ...trace };
   const common = {
     type: "scatter",
@@ -133,6 +155,7 @@ function style(trace, colour, points) {
   return { ...common, ...rest };
 }
 
+/** @param {typeof LIGHT} look @param {boolean} many @param {ChartLayout} layout */
 function frame(look, many, layout) {
   const axis = {
     gridcolor: look.line,

@@ -2,6 +2,7 @@
 
 const NONE = "–";
 
+/** @param {number | null | undefined} value */
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return NONE;
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
@@ -12,24 +13,25 @@ export function number(value, digits = 3) {
   return minus(value.toFixed(Math.min(places, digits)));
 }
 
+/** @param {number | null | undefined} value */
 export function fixed(value, places = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return number(value);
   return minus(value.toFixed(places));
 }
 
-/** Nats in a table: thousandths, so that the points stand below one another, and no false 0. */
+/** Nats in a table: thousandths, so that the points align, and no false 0. @param {number | null | undefined} value */
 export function nats(value) {
-  if (value > 0 && value < 0.0005) return "<0.001";
+  if (value && value > 0 && value < 0.0005) return "<0.001";
   return fixed(value, 3);
 }
 
-/** A sum of nats: hundredths, or whole ones with thousands. */
+/** A sum of nats: hundredths, or whole ones with thousands. @param {number | null | undefined} value */
 export function sum(value) {
   if (value === null || value === undefined || Math.abs(value) < 1000) return fixed(value, 2);
   return minus(integer(value));
 }
 
-/** A probability: two digits, and no false 0 or 1. */
+/** A probability: two digits, and no false 0 or 1. @param {number | null | undefined} value */
 export function probability(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return NONE;
   if (value > 0 && value < 0.0005) return "<0.001";
@@ -38,29 +40,32 @@ export function probability(value) {
   return value.toFixed(2);
 }
 
+/** @param {number | null | undefined} value */
 export function percent(value, places = 0) {
   if (value === null || value === undefined || Number.isNaN(value)) return NONE;
   const text = (value * 100).toFixed(places);
   return `${minus(Number(text) === 0 ? text.replace("-", "") : text)}%`;
 }
 
-/** Whether a metric is a fraction of 1, shown as a percentage. */
+/** Whether a metric is a fraction of 1, shown as a percentage. @param {string} metric */
 export function isShare(metric) {
   return /^score$|pass@|finished|same_top|reward/.test(metric);
 }
 
-/** "right" or "wrong", or the reward where it says more than these; "" of an ungraded rollout. */
+/** "right" or "wrong", or the reward where it says more than these; "" of an ungraded rollout. @param {Graded} rollout */
 export function verdict({ right, reward }) {
   if (right === null || right === undefined) return "";
   if (reward !== Number(right)) return `reward ${number(reward)}`;
   return right ? "right" : "wrong";
 }
 
+/** @param {number | null | undefined} value */
 export function integer(value) {
   if (value === null || value === undefined) return NONE;
   return Math.round(value).toLocaleString("en-US");
 }
 
+/** @param {number | null | undefined} value */
 export function short(value) {
   if (value === null || value === undefined) return NONE;
   if (Math.abs(value) < 10_000) return integer(value);
@@ -70,16 +75,18 @@ export function short(value) {
   return `${scaled < 100 ? scaled.toPrecision(3) : scaled.toFixed(0)}${units[power]}`;
 }
 
-/** "227 TFLOP": the prefix stands with the unit. */
+/** "227 TFLOP": the prefix stands with the unit. @param {number | null | undefined} value @param {string} unit */
 export function withUnit(value, unit) {
   if (value === null || value === undefined) return NONE;
   return short(value).replace(/([a-zA-Z]?)$/, ` $1${unit}`);
 }
 
+/** @param {number | null | undefined} value */
 export function bytes(value) {
   return value ? withUnit(value, "B") : NONE;
 }
 
+/** @param {number | null | undefined} seconds */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return NONE;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
@@ -91,13 +98,14 @@ export function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** Times come as seconds since 1970 or as ISO text. */
+/** Times come as seconds since 1970 or as ISO text. @param {number | string | null | undefined} value */
 export function date(value) {
   if (value === null || value === undefined || value === "") return null;
   if (typeof value === "number") return new Date(value * 1000);
   return new Date(/[zZ]|[+-]\d\d:?\d\d$/.test(value) ? value : `${value}Z`);
 }
 
+/** @param {number | string | null | undefined} value */
 export function ago(value, now = Date.now()) {
   const when = date(value);
   if (!when) return NONE;
@@ -109,21 +117,24 @@ export function ago(value, now = Date.now()) {
   return `${Math.floor(seconds / 86_400)} d ago`;
 }
 
+/** @param {number | string | null | undefined} value */
 export function exact(value) {
   const when = date(value);
   return when ? when.toLocaleString("sv-SE", { timeZoneName: "short" }) : "";
 }
 
+/** With a true minus sign. @param {string} text */
 export function minus(text) {
   return text.replace("-", "−");
 }
 
-/** Text for one line of a list: invisible and direction-changing characters become visible. */
+/** Text for one line of a list: invisible and direction-changing characters become visible. @param {string} text */
 export function plain(text, limit = 400) {
   const cut = text.length > limit ? `${text.slice(0, limit)}…` : text;
   return cut.replace(/\r?\n/g, " ⏎ ").replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, code);
 }
 
+/** @param {string} character */
 export function code(character) {
-  return `⟨${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+  return `⟨${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
 }

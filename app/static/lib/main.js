@@ -1,4 +1,4 @@
-// Starts the page that the address names, as soon as Gradio has put its place on the screen.
+// Starts the page that the address names, as soon as Gradio has put its element on the page.
 import { startTheme } from "./theme.js";
 
 const SCRIPTS = JSON.parse(document.getElementById("opd-scripts")?.textContent ?? "{}"); // page → its own, then what that reaches
@@ -7,17 +7,21 @@ startTheme();
 const name = location.pathname.split("/").pop() || "runs";
 if (Object.hasOwn(SCRIPTS, name)) start(name, SCRIPTS[name]);
 
+/** @param {string} name @param {string[]} scripts */
 async function start(name, scripts) {
   fetchScripts(scripts);
   const params = new URLSearchParams(location.search);
   const module = await import(`../${scripts[0]}`);
   module.preload?.(params);
-  const place = await placeOf(name);
-  place.classList.add(`page-${name}`);
-  module.mount(place, params);
+  const root = await rootOf(name);
+  root.classList.add(`page-${name}`);
+  module.mount(root, params);
 }
 
-/** Asks for all modules of a page at once; by itself the browser finds them import by import. */
+/**
+ * Fetches all modules of a page at once; by itself the browser finds them import by import.
+ * @param {string[]} scripts
+ */
 function fetchScripts(scripts) {
   for (const file of scripts) {
     const hint = document.createElement("link");
@@ -26,14 +30,17 @@ function fetchScripts(scripts) {
   }
 }
 
-function placeOf(name) {
-  const find = () => document.querySelector(`[data-opd-page="${name}"]`);
+/** @param {string} name @returns {Promise<HTMLElement>} */
+function rootOf(name) {
+  const find = () => /** @type {HTMLElement | null} */ (document.querySelector(`[data-opd-page="${name}"]`));
   return new Promise((resolve) => {
-    if (find()) return resolve(find());
+    const present = find();
+    if (present) return resolve(present);
     const observer = new MutationObserver(() => {
-      if (!find()) return;
+      const added = find();
+      if (!added) return;
       observer.disconnect();
-      resolve(find());
+      resolve(added);
     });
     observer.observe(document.documentElement, { childList: true, subtree: true });
   });

@@ -6,7 +6,13 @@ import { duration } from "./format.js";
 const LOOK_EVERY = 250; // ms
 
 export class ModelRequest {
-  /** `on`: change(found) while it is answered, done(answer), failed({message, hint}). */
+  /** @type {object | null} */
+  turn;
+
+  /**
+   * `on`: change(found) while it is answered, done(answer), failed({message, hint}).
+   * @param {{change: (state: ModelRequestState) => unknown, done: (answer: any, id: string) => unknown, failed: (error: ShownError) => unknown}} on
+   */
   constructor(on) {
     this.on = on;
     this.id = null;
@@ -18,6 +24,7 @@ export class ModelRequest {
     return this.id !== null;
   }
 
+  /** @param {string} path @param {object} body */
   async ask(path, body) {
     this.cancel();
     const turn = {};
@@ -33,6 +40,7 @@ export class ModelRequest {
     }
   }
 
+  /** @param {string} id */
   async look(id) {
     let found;
     try {
@@ -48,6 +56,7 @@ export class ModelRequest {
     else this.on.change(found);
   }
 
+  /** @param {() => unknown} tell */
   end(tell) {
     this.stopLooking();
     this.id = null;
@@ -73,7 +82,7 @@ export class ModelRequest {
   }
 }
 
-/** What is being done, in words, with the time left where it is known. */
+/** What is being done, in words, with the time left where it is known. @param {ModelRequestState} found */
 export function progressText(found) {
   if (found.state === "queued") return "Waiting for the model process …";
   const text = found.phase || "starting";
@@ -100,6 +109,7 @@ export async function modelsLine() {
   const named = models
     ? `${models.run ?? models.recipe}, ${models.step ? `checkpoint ${models.step}` : "start"}`
     : "";
+  /** @type {Record<string, string>} */
   const words = {
     ready: `Models ready: ${named}`,
     loading: `Loading models: ${named}`,

@@ -11,6 +11,7 @@ export class RunNotifier {
   /** `what` ends: "it" on a run's page, "one" where there are many. */
   constructor(what = "it") {
     this.what = what;
+    /** @type {Map<string, RunStatus>} */
     this.seen = new Map(); // run id → its last status
     this.control = button("", () => this.toggle(), { class: "btn small quiet", id: "notify" });
     this.state = h("span", { class: "muted notify-told", role: "status" });
@@ -22,12 +23,12 @@ export class RunNotifier {
     this.show();
   }
 
-  /** To be called with every state of a run, or of each run of a list. */
+  /** To be called with every state of a run, or of each run of a list. @param {Run} run */
   update(run) {
     const before = this.seen.get(run.id);
     this.seen.set(run.id, run.status);
     if (this.what === "it") this.element.hidden = !GOING.includes(run.status);
-    if (!GOING.includes(before) || GOING.includes(run.status) || !this.enabled) return;
+    if (!before || !GOING.includes(before) || GOING.includes(run.status) || !this.enabled) return;
     this.tell(run);
   }
 
@@ -53,6 +54,7 @@ export class RunNotifier {
       : "";
   }
 
+  /** @param {Run} run */
   tell(run) {
     const title = `${plain(run.name || run.id, 60)}: ${run.status}`;
     if (permission() !== "granted") return this.mark(run);
@@ -67,6 +69,7 @@ export class RunNotifier {
     }
   }
 
+  /** @param {Run} run */
   mark(run) {
     this.unmark();
     this.title = document.title;
@@ -84,6 +87,7 @@ function permission() {
   return "Notification" in window && window.isSecureContext ? Notification.permission : "denied";
 }
 
+/** @param {Run} run */
 function bodyOf(run) {
   const score = run.score === null || run.score === undefined ? "" : `score ${percent(run.score)}`;
   const kl = run.kl === null || run.kl === undefined ? "" : `KL ${number(run.kl)}`;

@@ -1,6 +1,7 @@
 // Light, dark or the system's choice, kept in this browser.
 import { h } from "./dom.js";
 
+/** @type {Record<string, string>} */
 const NEXT = { system: "light", light: "dark", dark: "system" };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -26,10 +27,12 @@ export function isDark() {
   return chosen === "system" ? dark.matches : chosen === "dark";
 }
 
+/** @param {() => unknown} action */
 export function onTheme(action) {
   document.addEventListener("opd-theme", action);
 }
 
+/** @param {string} chosen */
 function apply(chosen) {
   if (chosen === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = chosen;
@@ -41,7 +44,10 @@ function read() {
   return stored in NEXT ? stored : "system";
 }
 
-/** Choices of this browser that do not belong to what a shared link shows. */
+/**
+ * Choices of this browser that do not belong to what a shared link shows.
+ * @param {string} name @param {string} otherwise
+ */
 export function recall(name, otherwise) {
   try {
     return localStorage.getItem(`opd-${name}`) ?? otherwise;
@@ -50,6 +56,7 @@ export function recall(name, otherwise) {
   }
 }
 
+/** @param {string} name @param {string} value */
 export function remember(name, value) {
   try {
     localStorage.setItem(`opd-${name}`, value);

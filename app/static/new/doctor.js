@@ -11,6 +11,7 @@ const SEVERITIES = [
   ["ok", "✓", "OK"],
 ];
 const LOOK_EVERY = 700; // ms
+/** @type {Record<string, string>} */
 const PHASES = {
   always: "always",
   sampling: "sampling",
@@ -20,7 +21,10 @@ const PHASES = {
 };
 
 export class Doctor {
-  /** `configOf` gives the form's configuration; `onProblems` shows those of its fields. */
+  /**
+   * `configOf` gives the form's configuration; `onProblems` shows those of its fields.
+   * @param {() => object} configOf @param {(problems: FieldProblem[]) => unknown} onProblems
+   */
   constructor(configOf, onProblems) {
     this.configOf = configOf;
     this.onProblems = onProblems;
@@ -70,6 +74,7 @@ export class Doctor {
     }
   }
 
+  /** @param {string} id */
   async look(id) {
     let found;
     try {
@@ -90,6 +95,7 @@ export class Doctor {
     }
   }
 
+  /** @param {DoctorState} found */
   show(found) {
     if (found.state === "queued") this.say("Waiting for the model process …");
     if (found.state !== "running") return;
@@ -97,6 +103,7 @@ export class Doctor {
     fill(this.body, this.parts(found));
   }
 
+  /** @param {DoctorState} found */
   parts(found) {
     const items = SEVERITIES.flatMap(([severity]) => found.findings.filter((f) => f.severity === severity));
     const loud = items.filter((f) => f.severity !== "ok");
@@ -115,6 +122,7 @@ export class Doctor {
     ];
   }
 
+  /** @param {...Child} parts */
   end(...parts) {
     this.stopLooking();
     this.button.disabled = false;
@@ -122,23 +130,25 @@ export class Doctor {
     fill(this.body, parts);
   }
 
+  /** @param {string} text */
   say(text) {
     this.state.textContent = text;
     this.state.hidden = !text;
   }
 }
 
+/** @param {DoctorFinding[]} findings */
 function summary(findings) {
+  /** @param {string} severity */
   const count = (severity) => findings.filter((f) => f.severity === severity).length;
   const [errors, warnings] = [count("error"), count("warning")];
   if (!errors && !warnings) return "No problems found.";
-  const words = [
-    [errors, "error"],
-    [warnings, "warning"],
-  ].filter(([n]) => n);
-  return words.map(([n, word]) => `${n} ${word}${n > 1 ? "s" : ""}`).join(", ");
+  /** @param {number} n @param {string} word */
+  const counted = (n, word) => (n ? `${n} ${word}${n > 1 ? "s" : ""}` : "");
+  return [counted(errors, "error"), counted(warnings, "warning")].filter(Boolean).join(", ");
 }
 
+/** @param {string} severity */
 function mark(severity) {
   const [, icon, word] = SEVERITIES.find(([key]) => key === severity) ?? SEVERITIES[2];
   return h(
@@ -149,6 +159,7 @@ function mark(severity) {
   );
 }
 
+/** @param {DoctorFinding} finding */
 function card(finding) {
   const evidence = Object.keys(finding.evidence ?? {}).length
     ? h(
@@ -170,7 +181,9 @@ function card(finding) {
   );
 }
 
+/** @param {MemoryEstimate} memory */
 function memoryTable(memory) {
+  /** @param {number} bytes */
   const size = (bytes) => withUnit(bytes, "B");
   const rows = memory.parts.map((p) =>
     h(
@@ -181,6 +194,7 @@ function memoryTable(memory) {
       h("td", { class: "r num", text: size(p.bytes) }),
     ),
   );
+  /** @param {string} label @param {number} bytes */
   const total = (label, bytes) =>
     h(
       "tr",

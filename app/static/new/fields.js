@@ -1,50 +1,72 @@
 // The fields of a configuration, out of its JSON schema: what each is, how it is typed and read.
 
-/** → [{path, group, title, help, kind, options, nullable, schema, standard}] in the schema's order. */
+/**
+ * → [{path, group, title, help, kind, options, nullable, schema, standard}] in the schema's order.
+ * @param {SchemaNode} schema @param {any} defaults
+ */
 export function fieldsOf(schema, defaults) {
-  const found = [];
-  walk(schema, schema, defaults, "", found);
-  return found;
+  /** @type {Field[]} */
+  const fields = [];
+  walk(schema, schema, defaults, "", fields);
+  return fields;
 }
 
-function walk(root, node, defaults, prefix, found) {
+/**
+ * @param {SchemaNode} root
+ * @param {SchemaNode} node
+ * @param {any} defaults
+ * @param {string} prefix
+ * @param {Field[]} fields
+ */
+function walk(root, node, defaults, prefix, fields) {
   for (const [name, raw] of Object.entries(node.properties ?? {})) {
     const path = prefix + name;
     const { schema, nullable } = settle(root, raw);
     if (schema.properties) {
-      if (nullable) found.push(switchOf(path, raw, schema));
-      walk(root, schema, defaults?.[name] ?? defaultsOf(schema), `${path}.`, found);
+      if (nullable) fields.push(switchOf(path, raw, schema));
+      walk(root, schema, defaults?.[name] ?? defaultsOf(schema), `${path}.`, fields);
     } else {
-      found.push(fieldOf(path, raw, schema, nullable, defaults?.[name]));
+      fields.push(fieldOf(path, raw, schema, nullable, defaults?.[name]));
     }
   }
 }
 
+/** @param {SchemaNode} root @param {SchemaNode} raw */
 function settle(root, raw) {
   let schema = follow(root, raw);
   let nullable = false;
   if (schema.anyOf) {
-    nullable = schema.anyOf.some((s) => s.type === "null");
-    const rest = schema.anyOf.filter((s) => s.type !== "null").map((s) => follow(root, s));
+    const { anyOf } = schema;
+    nullable = anyOf.some((one) => one.type === "null");
+    const rest = anyOf.filter((one) => one.type !== "null").map((one) => follow(root, one));
     schema = rest.length === 1 ? rest[0] : { ...schema, anyOf: rest };
   }
   return { schema, nullable };
 }
 
+/** The schema that a reference means. @param {SchemaNode} root @param {SchemaNode} schema @returns {SchemaNode} */
 function follow(root, schema) {
   if (schema.$ref)
     return schema.$ref
       .split("/")
       .slice(1)
-      .reduce((at, key) => at[key], root);
+      .reduce((/** @type {any} */ node, key) => node[key], root);
   if (schema.allOf?.length === 1) return follow(root, schema.allOf[0]);
   return schema;
 }
 
+/** @param {SchemaNode} schema */
 function defaultsOf(schema) {
-  return Object.fromEntries(Object.entries(schema.properties).map(([k, s]) => [k, s.default ?? null]));
+  return Object.fromEntries(Object.entries(schema.properties ?? {}).map(([k, s]) => [k, s.default ?? null]));
 }
 
+/**
+ * @param {string} path
+ * @param {SchemaNode} raw
+ * @param {SchemaNode} schema
+ * @param {boolean} nullable
+ * @param {unknown} standard
+ */
 function fieldOf(path, raw, schema, nullable, standard) {
   return {
     path,
@@ -61,6 +83,7 @@ function fieldOf(path, raw, schema, nullable, standard) {
   };
 }
 
+/** @param {string} path @param {SchemaNode} raw @param {SchemaNode} schema */
 function switchOf(path, raw, schema) {
   return {
     path,
@@ -75,6 +98,7 @@ function switchOf(path, raw, schema) {
   };
 }
 
+/** @param {SchemaNode} schema */
 function kindOf(schema) {
   if (schema.enum) return "choice";
   if (schema.type === "boolean") return "boolean";
@@ -85,11 +109,13 @@ function kindOf(schema) {
   return "text";
 }
 
+/** @param {string} path */
 function groupOf(path) {
   const parts = path.split(".");
   return parts.length === 1 ? "general" : parts[0];
 }
 
+/** @type {Record<string, string>} */
 const WORDS = {
   dtype: "data type",
   ids: "IDs",
@@ -99,6 +125,7 @@ const WORDS = {
   mb: "MB",
   url: "URL",
 };
+/** @type {Record<string, string>} */
 const TITLES = {
   "student.model": "Student",
   "teacher.model": "Teacher",
@@ -107,18 +134,22 @@ const TITLES = {
   "student.lora": "Train a LoRA adapter",
 };
 
+/** @param {string} path */
 export function titleOf(path) {
   if (TITLES[path]) return TITLES[path];
   const words = path
     .split(".")
-    .at(-1)
+    .slice(-1)[0]
     .split("_")
     .map((word) => WORDS[word] ?? word)
     .join(" ");
   return words[0].toUpperCase() + words.slice(1);
 }
 
-/** The text in a field as a value; text that is no number stays text, so that the check names it. */
+/**
+ * The text in a field as a value; text that is no number stays text, so that the check names it.
+ * @param {Field} field @param {string} text
+ */
 export function readValue(field, text) {
   const trimmed = text.trim();
   if (trimmed === "" && field.nullable) return null;
@@ -129,10 +160,12 @@ export function readValue(field, text) {
   return field.kind === "choice" ? text : trimmed;
 }
 
+/** @param {string} text */
 function numberOr(text) {
   return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 }
 
+/** @param {string} text */
 function jsonOr(text) {
   if (text === "") return {};
   try {
@@ -142,6 +175,7 @@ function jsonOr(text) {
   }
 }
 
+/** @param {string} text */
 function splitWords(text) {
   return text
     .split(",")
@@ -149,6 +183,7 @@ function splitWords(text) {
     .filter(Boolean);
 }
 
+/** @param {unknown} value */
 export function showValue(value) {
   if (value === null || value === undefined) return "";
   if (Array.isArray(value)) return value.join(", ");
@@ -156,7 +191,9 @@ export function showValue(value) {
   return String(value);
 }
 
+/** @param {Config} config */
 export function flatten(config, prefix = "") {
+  /** @type {Config} */
   const flat = {};
   for (const [name, value] of Object.entries(config ?? {})) {
     const path = prefix + name;
@@ -167,7 +204,10 @@ export function flatten(config, prefix = "") {
   return flat;
 }
 
-/** Sets a value at a dotted path, making the objects on the way. */
+/**
+ * Sets a value at a dotted path, making the objects on the way.
+ * @param {Config} config @param {string} path @param {unknown} value
+ */
 export function assign(config, path, value) {
   const parts = path.split(".");
   let node = config;
@@ -175,9 +215,10 @@ export function assign(config, path, value) {
     if (node[part] === null || typeof node[part] !== "object") node[part] = {};
     node = node[part];
   }
-  node[parts.at(-1)] = value;
+  node[parts[parts.length - 1]] = value;
 }
 
+/** @param {Config} config @param {string} path */
 export function valueAt(config, path) {
   return path
     .split(".")

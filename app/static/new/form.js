@@ -2,6 +2,7 @@
 import { h, select } from "../lib/dom.js";
 import { readValue, showValue } from "./fields.js";
 
+/** @type {Record<string, string[]>} */
 const SUGGESTIONS = {
   "student.model": ["bundled/student"],
   "teacher.model": ["bundled/teacher"],
@@ -9,6 +10,7 @@ const SUGGESTIONS = {
   device: ["auto", "cpu", "cuda", "cuda:0"],
 };
 
+/** @param {Field} field @param {unknown} value @param {(value: unknown) => unknown} changed */
 export function control(field, value, changed) {
   const id = `field-${field.path.replaceAll(".", "-")}`;
   const input = inputOf(field, id, value, changed);
@@ -24,10 +26,11 @@ export function control(field, value, changed) {
   return { field, input, element, problem, help };
 }
 
+/** @param {Field} field @param {string} id @param {any} value @param {(value: unknown) => unknown} changed */
 function inputOf(field, id, value, changed) {
-  if (field.kind === "choice") {
+  if (field.options) {
     return select(
-      field.options.map((o) => [o, o]),
+      field.options.map((option) => [option, option]),
       value ?? field.options[0],
       changed,
       { id },
@@ -69,6 +72,7 @@ function inputOf(field, id, value, changed) {
   return input;
 }
 
+/** @param {Field} field @param {string} id */
 function listOf(field, id) {
   const words = SUGGESTIONS[field.path];
   return (
@@ -81,8 +85,9 @@ function listOf(field, id) {
   );
 }
 
+/** @param {Field} field @param {any} value */
 function helpOf(field, value) {
-  if (field.choices) return `${field.help} ${field.choices[value ?? field.options[0]] ?? ""}`;
+  if (field.choices) return `${field.help} ${field.choices[value ?? field.options?.[0]] ?? ""}`;
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;
   if (low === undefined || high === undefined) return field.help;
@@ -91,13 +96,15 @@ function helpOf(field, value) {
   return `${field.help} ${from} to ${to}.`;
 }
 
+/** @param {Control} control @param {any} value */
 export function setControl({ field, input, help }, value) {
   help.textContent = helpOf(field, value);
   if (input.type === "checkbox") input.checked = Boolean(value);
   else if (field.kind === "boolean") input.value = String(value ?? "");
-  else input.value = field.kind === "choice" ? (value ?? field.options[0]) : showValue(value);
+  else input.value = field.kind === "choice" ? (value ?? field.options?.[0]) : showValue(value);
 }
 
+/** @param {Control} control @param {string} message */
 export function showProblem({ input, problem }, message) {
   problem.textContent = message;
   input.setAttribute("aria-invalid", message ? "true" : "false");

@@ -21,14 +21,44 @@ const GROUPS = [
 ];
 
 // Which choice decides what else of a section is shown
+/** @type {Record<string, string>} */
 const CHOOSERS = { objective: "objective.name", teacher: "teacher.kind", prompts: "prompts.grader" };
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   document.title = "New run · OPD Studio";
   new NewPage(root, params).start();
 }
 
 class NewPage {
+  /** @type {ConfigForm} */
+  form;
+  /** @type {Run | null} */
+  source;
+  /** @type {Field[]} */
+  fields;
+  /** @type {Config} */
+  base;
+  /** @type {Config} */
+  config;
+  /** @type {Map<string, Control>} */
+  controls;
+  /** @type {HTMLElement} */
+  general;
+  /** @type {HTMLElement} */
+  yaml;
+  /** @type {HTMLElement} */
+  command;
+  /** @type {HTMLElement} */
+  difference;
+  /** @type {HTMLButtonElement} */
+  startButton;
+  /** @type {Doctor} */
+  doctor;
+  /** @type {HTMLDetailsElement} */
+  moreBox;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.from = params.get("from") ?? "";
@@ -58,6 +88,7 @@ class NewPage {
     this.runCheck();
   }
 
+  /** @param {string} name */
   recipeConfig(name) {
     const recipes = this.form.recipes ?? [];
     const found =
@@ -66,6 +97,7 @@ class NewPage {
     return found?.config ?? this.form.defaults;
   }
 
+  /** @param {any} config */
   useBase(config) {
     this.base = structuredClone(config);
     this.config = structuredClone(config);
@@ -88,6 +120,7 @@ class NewPage {
       (problems) => this.showProblems(problems),
     );
     const visible = this.form.visible;
+    /** @param {string} path */
     const picked = (path) => this.controls.get(path)?.element;
     const form = h(
       "section",
@@ -126,6 +159,7 @@ class NewPage {
     const recipes = this.form.recipes ?? [];
     const current = () => recipes.find((r) => r.name === this.recipe);
     const about = h("p", { class: "muted", text: current()?.description ?? "" });
+    /** @type {Option[]} */
     const options = recipes.map((r) => [r.name, r.title || r.name]);
     const picker = select(
       options,
@@ -153,6 +187,7 @@ class NewPage {
     );
   }
 
+  /** @param {string[]} visible */
   more(visible) {
     const groups = GROUPS.map(([key, label]) => {
       const rest = this.fields.filter(
@@ -166,7 +201,7 @@ class NewPage {
             h(
               "div",
               { class: "fields" },
-              rest.map((f) => this.controls.get(f.path).element),
+              rest.map((f) => this.controls.get(f.path)?.element),
             ),
           )
         : null;
@@ -175,8 +210,11 @@ class NewPage {
     return this.moreBox;
   }
 
+  /** @param {string} path @param {unknown} value */
   changed(path, value) {
-    const field = this.fields.find((f) => f.path === path);
+    const control = this.controls.get(path);
+    if (!control) return;
+    const { field } = control;
     if (field.kind === "switch") {
       const filled = Object.fromEntries(
         this.fields
@@ -190,7 +228,7 @@ class NewPage {
     } else {
       assign(this.config, path, value);
       if (field.choices) {
-        setControl(this.controls.get(path), value);
+        setControl(control, value);
         this.showSwitches();
       }
     }
@@ -203,9 +241,10 @@ class NewPage {
       .filter((f) => f.kind === "switch" && !valueAt(this.config, f.path))
       .map((f) => `${f.path}.`);
     for (const [path, c] of this.controls) {
-      const chosen = c.field.onlyFor && valueAt(this.config, CHOOSERS[c.field.group]);
+      const { onlyFor, group } = c.field;
+      const chosen = onlyFor && valueAt(this.config, CHOOSERS[group]);
       c.element.hidden =
-        off.some((p) => path.startsWith(p)) || Boolean(chosen && !c.field.onlyFor.includes(chosen));
+        off.some((p) => path.startsWith(p)) || Boolean(chosen && !onlyFor.includes(String(chosen)));
     }
   }
 
@@ -235,6 +274,7 @@ class NewPage {
     if (turn === this.turn) this.show(answer);
   }
 
+  /** @param {ConfigCheck} answer */
   show(answer) {
     this.showProblems(answer.ok ? [] : answer.problems);
     this.startButton.disabled = !answer.ok;
@@ -246,6 +286,7 @@ class NewPage {
     this.showDifference();
   }
 
+  /** @param {FieldProblem[]} problems */
   showProblems(problems) {
     const left = [];
     const byPath = new Map();
@@ -255,12 +296,14 @@ class NewPage {
       else left.push(problem.field ? `${problem.field}: ${problem.message}` : problem.message);
     }
     for (const [path, c] of this.controls) showProblem(c, byPath.get(path) ?? "");
-    const hidden = [...byPath.keys()].some((p) => this.moreBox.contains(this.controls.get(p).element));
+    const hidden = [...byPath.keys()].some((p) =>
+      this.moreBox.contains(this.controls.get(p)?.element ?? null),
+    );
     if (hidden) this.moreBox.open = true;
     this.general.textContent = left.join("; ");
   }
 
-  /** The field that a problem's dotted name means, or the section around it. */
+  /** The field that a problem's dotted name means, or the section around it. @param {string} name */
   nearest(name) {
     for (let path = name; path; path = path.includes(".") ? path.slice(0, path.lastIndexOf(".")) : "") {
       if (this.controls.has(path)) return path;
@@ -276,6 +319,7 @@ class NewPage {
       (p) => JSON.stringify(before[p]) !== JSON.stringify(after[p]) && typeof after[p] !== "boolean",
     );
     if (!this.source && !changed.length) return fill(this.difference);
+    /** @param {unknown} value */
     const text = (value) =>
       plain(
         value === undefined || value === null
@@ -307,6 +351,7 @@ class NewPage {
   async launch() {
     if (this.startButton.disabled) return;
     this.startButton.disabled = true;
+    /** @type {Record<string, unknown>} */
     const body = { config: this.config, request_key: this.key };
     if (this.source) body.parent = this.source.id;
     const recipe = this.source ? this.source.recipe : this.recipe;
@@ -322,6 +367,7 @@ class NewPage {
   }
 }
 
+/** @param {string} title @param {HTMLElement} code @param {HTMLElement} copy */
 function codePanel(title, code, copy) {
   return h(
     "section",

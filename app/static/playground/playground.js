@@ -1,35 +1,66 @@
 // A chat with student and teacher: every reply is scored while it is generated.
-import { get, page, query } from "../lib/api.js";
-import { button, fill, h, link, numberField, poll, select } from "../lib/dom.js";
-import { fixed, plain, sum } from "../lib/format.js";
+import { get, page } from "../lib/api.js";
+import { button, fill, h, poll } from "../lib/dom.js";
+import { fixed, plain } from "../lib/format.js";
 import { ModelRequest, modelsLine, progressText, reasonAgainstRequests } from "../lib/model_request.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme, recall } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
-import { cellsOf } from "../rollout/text/glyphs.js";
-import { sentenceOf, Tinted } from "../rollout/text/tinted.js";
+import { forAddress, restored, save } from "./history.js";
+import { ReplyView } from "./reply.js";
+import { Settings } from "./settings.js";
 
-const SPEAKERS = [
-  ["both", "both, side by side"],
-  ["student", "student"],
-  ["teacher", "teacher"],
-];
-const WORDS = { student: "Student", teacher: "Teacher" };
 const SCALE = 4; // nats at the deepest tint, where a run has no scale of its own
-const SHORT = 1500; // characters of a history that goes into the address
-const BUNDLED =
+const EXAMPLE =
   "Ada has 12 apples. Ada buys 9 more. Ada loses 4. Ada doubles the apples. How many apples does Ada have?";
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   new Playground(root, params).start();
 }
 
 class Playground {
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.params = params;
-    this.turns = []; // {user, replies: {student?, teacher?}}
+    /** @type {ChatTurn[]} */
+    this.turns = [];
+    /** @type {{replies: HTMLElement, views: Partial<Record<Speaker, ReplyView>>}[]} */
+    this.drawn = [];
+    /** @type {ShownError | null} */
+    this.failure = null;
+    /** @type {string[]} */
+    this.prompts = [];
     this.top = SCALE;
+    this.usable = true;
+    this.reason = "";
+    /** @type {string | null} */
+    this.run = null;
+    /** @type {string | null} */
+    this.recipe = null;
+    this.settings = new Settings(params, [], [], { source: () => {}, change: () => {} });
+    this.talk = h("div", { class: "pg-talk", id: "pg-talk" });
+    this.message = h("textarea", {
+      class: "field",
+      id: "pg-message",
+      rows: "3",
+      maxlength: "20000",
+      "aria-label": "Message",
+      placeholder: "Message both models",
+      onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
+    });
+    this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
+    this.stopButton = button("Stop", () => this.stop(), { id: "pg-stop", hidden: true });
+    this.status = h("p", { class: "muted", role: "status", "aria-live": "polite", id: "pg-status" });
+    this.models = h("span", { class: "pg-models" });
+    this.examples = h("div", { class: "pg-examples" });
+    this.legend = h("span", { class: "muted pg-legend" });
+    this.request = new ModelRequest({
+      change: (state) => this.change(state),
+      done: (answer, id) => this.done(answer, id),
+      failed: (error) => this.fail(error),
+    });
   }
 
   async start() {
@@ -40,8 +71,14 @@ class Playground {
         get("recipes"),
         reasonAgainstRequests(),
       ]);
-      this.runs = runs.items.filter((r) => r.source !== "import");
-      this.recipes = recipes.items;
+      const trained = runs.items.filter((/** @type {Run} */ run) => run.source !== "import");
+      this.settings = new Settings(this.params, trained, recipes.items, {
+        source: (key) => {
+          this.stop();
+          this.useSource(key, "newest");
+        },
+        change: () => this.remember(),
+      });
       this.reason = reason;
     } catch (error) {
       failed(this.root, error, () => this.start());
@@ -50,79 +87,23 @@ class Playground {
     usePalette(recall("palette", "oranges"));
     onTheme(() => usePalette(recall("palette", "oranges")));
     this.build();
-    this.restore();
-    await this.useSource(this.source.value, this.params.get("step") ?? "newest");
+    this.turns = restored(this.settings.source.value);
+    await this.useSource(this.settings.source.value, this.params.get("step") ?? "newest");
     poll(4000, () => this.modelsState());
     this.modelsState();
   }
 
   build() {
-    const wanted = this.params.get("run")
-      ? `run:${this.params.get("run")}`
-      : `recipe:${this.params.get("recipe") ?? "demo"}`;
-    const options = [
-      ...this.recipes.map((r) => [`recipe:${r.name}`, `Recipe: ${plain(r.title ?? r.name, 60)}`]),
-      ...this.runs.map((r) => [`run:${r.id}`, `Run: ${plain(r.name || r.id, 60)}`]),
-    ];
-    if (!options.some(([key]) => key === wanted)) options.push([wanted, wanted.replace(/^\w+:/, "")]);
-    this.source = select(options, wanted, (key) => (this.stop(), this.useSource(key, "newest")), {
-      id: "pg-source",
-    });
-    this.checkpoint = select([["start", "start"]], "start", () => this.remember(), { id: "pg-step" });
-    this.speakers = select(SPEAKERS, this.params.get("who") ?? "both", () => this.remember(), {
-      id: "pg-who",
-    });
-    this.temperature = numberField("pg-temperature", "Temperature", this.params.get("temperature") ?? 1, {
-      min: 0,
-      max: 10,
-      step: "any",
-      title: "0 decodes greedily; scored at temperature 1",
-    });
-    this.limit = numberField("pg-limit", "New tokens", this.params.get("limit") ?? 128, {
-      min: 1,
-      max: 2048,
-      title: "maximum per reply",
-    });
-    this.seed = numberField("pg-seed", "Seed", this.params.get("seed") ?? 0, { min: 0, max: 2147483647 });
-    this.talk = h("div", { class: "pg-talk", id: "pg-talk" });
-    this.message = h("textarea", {
-      class: "field",
-      id: "pg-message",
-      rows: "3",
-      maxlength: "20000",
-      "aria-label": "Message",
-      placeholder: "Message both models",
-      onkeydown: (e) => this.key(e),
-    });
-    this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
-    this.stopButton = button("Stop", () => this.stop(), { id: "pg-stop", hidden: true });
-    this.clearButton = button("New chat", () => this.clear(), { id: "pg-clear", class: "btn quiet" });
-    this.status = h("p", { class: "muted", role: "status", "aria-live": "polite", id: "pg-status" });
-    this.state = h("span", { class: "pg-models" });
-    this.examples = h("div", { class: "pg-examples" });
-    this.legend = h("span", { class: "muted pg-legend" });
-    const labelled = (label, element) =>
-      h(
-        "label",
-        { class: "ask-field", for: element.id },
-        h("span", { class: "muted", text: label }),
-        element,
-      );
-    const settings = h(
-      "div",
-      { class: "pg-settings" },
-      labelled("Models", this.source),
-      labelled("Student checkpoint", this.checkpoint),
-      labelled("Reply from", this.speakers),
-      this.temperature.element,
-      this.limit.element,
-      this.seed.element,
-    );
+    const onsubmit = (/** @type {SubmitEvent} */ event) => {
+      event.preventDefault();
+      this.send();
+    };
+    const clear = button("New chat", () => this.clear(), { id: "pg-clear", class: "btn quiet" });
     const form = h(
       "form",
-      { class: "pg-form", onsubmit: (e) => (e.preventDefault(), this.go()) },
+      { class: "pg-form", onsubmit },
       this.message,
-      h("div", { class: "pg-buttons" }, this.sendButton, this.stopButton, this.clearButton, this.status),
+      h("div", { class: "pg-buttons" }, this.sendButton, this.stopButton, clear, this.status),
     );
     fill(
       this.root,
@@ -132,73 +113,62 @@ class Playground {
         h("h1", { text: "Playground" }),
         this.legend,
         h("span", { class: "spacer" }),
-        this.state,
+        this.models,
       ),
-      settings,
+      this.settings.element,
       h("section", { class: "panel pg-panel", "aria-label": "Chat" }, this.talk, this.examples, form),
     );
-    this.asking = new ModelRequest({
-      change: (found) => this.change(found),
-      done: (answer, id) => this.done(answer, id),
-      failed: (error) => this.fail(error),
-    });
   }
 
   async modelsState() {
-    fill(this.state, await modelsLine().catch(() => null)); // the page works without it
+    fill(this.models, await modelsLine().catch(() => null)); // the page works without it
   }
 
-  /** Offers the checkpoints of a run, and prompts to try. */
+  /** Offers the checkpoints of a run, and prompts to try. @param {string} key @param {string} step */
   async useSource(key, step) {
-    const [kind, name] = [key.slice(0, key.indexOf(":")), key.slice(key.indexOf(":") + 1)];
+    const [kind, name] = Settings.sourceOf(key);
     this.run = kind === "run" ? name : null;
     this.recipe = kind === "recipe" ? name : null;
     this.top = SCALE;
+    this.prompts = this.recipe === "demo" ? [EXAMPLE] : [];
+    /** @type {number[]} */
     let steps = [];
-    let prompts = this.recipe === "demo" ? [BUNDLED] : [];
     try {
-      if (this.run) {
-        const [run, rollouts] = await Promise.all([
-          get(`runs/${this.run}`),
-          get(`runs/${this.run}/rollouts`, { sort: "-kl_max", limit: 40 }),
-        ]);
-        steps = run.checkpoints.map((c) => c.step).reverse();
-        this.top = run.scales?.reverse_kl > 0 ? run.scales.reverse_kl : SCALE;
-        prompts = [...new Set(rollouts.items.map((r) => r.prompt))].filter((p) => p.length < 400).slice(0, 3);
-      }
+      if (this.run) steps = await this.readRun(this.run);
     } catch (error) {
       this.run = null;
-      this.unusable = true;
+      this.usable = false;
       failed(this.talk, error, () => this.useSource(key, step));
       this.offer();
       return;
     }
-    this.unusable = false;
+    this.usable = true;
     this.legend.textContent = `Tint: exact reverse KL, 0 to ${fixed(this.top, 1)} nats`;
-    const options = [
-      ...steps.map((s, i) => [String(s), i ? `checkpoint ${s}` : `checkpoint ${s} (newest)`]),
-      ["start", "start"],
-    ];
-    fill(
-      this.checkpoint,
-      options.map(([value, text]) => h("option", { value, text })),
-    );
-    this.checkpoint.value =
-      steps.map(String).includes(String(step)) || step === "start"
-        ? String(step)
-        : String(steps[0] ?? "start");
-    this.prompts = prompts;
+    this.settings.offerCheckpoints(steps, step);
     this.draw();
     this.offer();
     this.remember();
   }
 
+  /** Takes scale and prompts from a run; → the steps of its checkpoints, newest first. @param {string} id */
+  async readRun(id) {
+    /** @type {[Run, Page<RolloutItem>]} */
+    const [run, rollouts] = await Promise.all([
+      get(`runs/${id}`),
+      get(`runs/${id}/rollouts`, { sort: "-kl_max", limit: 40 }),
+    ]);
+    this.top = run.scales?.reverse_kl || SCALE;
+    const prompts = new Set(rollouts.items.map((r) => r.prompt));
+    this.prompts = [...prompts].filter((prompt) => prompt.length < 400).slice(0, 3);
+    return (run.checkpoints ?? []).map((c) => c.step).reverse();
+  }
+
   offer() {
-    const blocked = Boolean(this.reason) || this.unusable;
-    this.sendButton.disabled = blocked || this.asking.busy;
+    const blocked = Boolean(this.reason) || !this.usable;
+    this.sendButton.disabled = blocked || this.request.busy;
     this.message.disabled = blocked;
     if (this.reason) fill(this.status, this.reason);
-    const items = this.turns.length || blocked ? [] : (this.prompts ?? []);
+    const items = this.turns.length || blocked ? [] : this.prompts;
     fill(
       this.examples,
       items.length ? h("span", { class: "muted", text: "Examples:" }) : null,
@@ -211,91 +181,85 @@ class Playground {
     );
   }
 
+  /** @param {string} text */
   take(text) {
     this.message.value = text;
     this.message.focus();
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    this.go();
+    this.send();
   }
 
-  go() {
+  send() {
     const user = this.message.value;
-    if (!user.trim() || this.asking.busy || this.sendButton.disabled) return;
+    if (!user.trim() || this.request.busy || this.sendButton.disabled) return;
     this.message.value = "";
     this.turns.push({ user, replies: {} });
     this.draw();
     this.ask();
   }
 
-  /** Asks about the newest turn; each speaker is told its own replies so far. */
+  /** Asks for replies to the newest turn; each speaker gets its own replies so far. */
   ask() {
-    const who = this.speakers.value === "both" ? ["student", "teacher"] : [this.speakers.value];
-    const conversations = Object.fromEntries(who.map((speaker) => [speaker, this.history(speaker)]));
-    const at = this.checkpoint.value;
-    this.sendButton.disabled = true;
+    const { who, step, sampling } = this.settings;
+    const conversations = Object.fromEntries(who.map((speaker) => [speaker, this.conversation(speaker)]));
+    const models = this.run
+      ? { run: this.run, checkpoint: step }
+      : { recipe: this.recipe, checkpoint: "start" };
     this.stopButton.hidden = false;
     this.failure = null;
     fill(this.status, "Sending …");
     this.offer();
-    this.asking.ask("chat", {
-      ...(this.run
-        ? { run: this.run, checkpoint: at === "start" ? at : Number(at) }
-        : { recipe: this.recipe, checkpoint: "start" }),
-      conversations,
-      temperature: Number(this.temperature.input.value),
-      max_new_tokens: Number(this.limit.input.value),
-      seed: Number(this.seed.input.value),
-    });
+    this.request.ask("chat", { ...models, conversations, ...sampling });
     this.sendButton.disabled = true;
   }
 
-  history(speaker) {
+  /** @param {Speaker} speaker */
+  conversation(speaker) {
     return this.turns.flatMap((turn, i) => {
-      const mine = [{ role: "user", content: turn.user }];
+      const messages = [{ role: "user", content: turn.user }];
       const reply = turn.replies[speaker];
-      if (i < this.turns.length - 1 && reply?.text) mine.push({ role: "assistant", content: reply.text });
-      return mine;
+      if (i < this.turns.length - 1 && reply?.text) messages.push({ role: "assistant", content: reply.text });
+      return messages;
     });
   }
 
-  change(found) {
-    fill(this.status, progressText(found));
-    if (found.answer?.replies) this.takeIn(found.answer, null);
+  /** @param {ModelRequestState} state */
+  change(state) {
+    fill(this.status, progressText(state));
+    if (state.answer?.replies) this.takeIn(state.answer, null);
   }
 
+  /** @param {{replies: Reply[], texts: TokenTexts}} answer @param {string | null} id */
   takeIn(answer, id) {
     const turn = this.turns.at(-1);
     if (!turn) return;
-    answer.replies.forEach((reply, index) => {
-      turn.replies[reply.author] = {
-        ...reply,
-        texts: answer.texts,
-        chat: answer.chat,
-        asked: id,
-        index,
-        models: answer.models,
-      };
-    });
+    for (const [index, reply] of answer.replies.entries())
+      turn.replies[reply.author] = { ...reply, texts: answer.texts, asked: id, index };
     this.drawTurn(this.turns.length - 1);
   }
 
+  /** @param {{replies: Reply[], texts: TokenTexts, seconds: number, chat: boolean}} answer @param {string} id */
   done(answer, id) {
     this.takeIn(answer, id);
     this.idle();
-    const count = answer.replies.reduce((n, r) => n + r.ids.length, 0);
+    const count = answer.replies.reduce((n, reply) => n + reply.ids.length, 0);
     fill(
       this.status,
-      `${count} tokens in ${fixed(answer.seconds, 1)} s.${answer.chat ? "" : " The student’s tokenizer has no chat template, so each message is sent as its own prompt."}`,
+      `${count} tokens in ${fixed(answer.seconds, 1)} s.`,
+      !answer.chat &&
+        " The student’s tokenizer has no chat template, so each message is sent as its own prompt.",
     );
     this.save();
     this.modelsState();
     this.message.focus();
   }
 
+  /** @param {ShownError} error */
   fail(error) {
     this.idle();
     fill(this.status);
@@ -309,8 +273,8 @@ class Playground {
   }
 
   stop() {
-    if (!this.asking.busy) return;
-    this.asking.cancel();
+    if (!this.request.busy) return;
+    this.request.cancel();
     this.idle();
     fill(this.status, "Stopped.");
   }
@@ -328,196 +292,66 @@ class Playground {
 
   draw() {
     this.drawn = [];
-    fill(this.talk);
-    if (!this.turns.length) {
-      fill(
-        this.talk,
-        h(
-          "div",
-          { class: "face" },
-          h("strong", { text: "No messages yet" }),
-          h("p", {
-            text: "Replies appear token by token; the deeper the tint, the more student and teacher disagree there.",
-          }),
-        ),
-      );
-    }
-    this.turns.forEach((_, i) => this.drawTurn(i));
-    if (this.failure)
-      this.talk.append(errorBox(this.failure, () => ((this.failure = null), this.draw(), this.ask())));
+    fill(this.talk, !this.turns.length && nothingYet());
+    this.turns.forEach((_, i) => {
+      this.drawTurn(i);
+    });
+    if (this.failure) this.talk.append(errorBox(this.failure, () => this.retry()));
   }
 
+  retry() {
+    this.failure = null;
+    this.draw();
+    this.ask();
+  }
+
+  /** @param {number} i */
   drawTurn(i) {
     const turn = this.turns[i];
-    this.drawn[i] ??= this.place(turn);
-    for (const author of ["student", "teacher"]) {
-      const reply = turn.replies[author];
-      if (reply) (this.drawn[i][author] ??= this.column(this.drawn[i].replies, author, reply)).update(reply);
+    this.drawn[i] ??= { replies: this.addTurn(turn), views: {} };
+    const { replies, views } = this.drawn[i];
+    for (const reply of [turn.replies.student, turn.replies.teacher]) {
+      if (!reply) continue;
+      const view = views[reply.author] ?? new ReplyView(reply, (text) => fill(this.status, text));
+      if (!view.element.isConnected) replies.append(view.element);
+      views[reply.author] = view;
+      view.update(reply, this.top, this.run !== null);
     }
   }
 
-  place(turn) {
+  /** Adds a message; → where its replies go. @param {ChatTurn} turn */
+  addTurn(turn) {
     const replies = h("div", { class: "pg-replies" });
-    this.talk.append(
-      h(
-        "article",
-        { class: "pg-turn" },
-        h(
-          "p",
-          { class: "pg-user" },
-          h("span", { class: "offscreen", text: "You: " }),
-          plain(turn.user, 20_000),
-        ),
-        replies,
-      ),
+    const user = h(
+      "p",
+      { class: "pg-user" },
+      h("span", { class: "offscreen", text: "You: " }),
+      plain(turn.user, 20_000),
     );
-    return { replies };
+    this.talk.append(h("article", { class: "pg-turn" }, user, replies));
+    return replies;
   }
 
-  column(parent, author, first) {
-    let reply = first;
-    const detail = h("p", { class: "muted pg-detail" });
-    const figures = h("p", { class: "muted num pg-figures" });
-    const keep = button("Save", () => this.keep(reply, keep), {
-      class: "btn small",
-      hidden: true,
-      title: "Saves the reply as a rollout of the run",
-    });
-    const cells = () => cellsOf(reply.ids, reply.texts);
-    const tinted = new Tinted(`${WORDS[author]}’s reply`, (at) => {
-      detail.textContent = at < 0 || at >= reply.ids.length ? "" : this.sentence(reply, cells()[at], at);
-    });
-    parent.append(
-      h(
-        "section",
-        { class: "pg-reply", "data-author": author, "aria-label": WORDS[author] },
-        h("header", {}, h("strong", { text: WORDS[author] }), h("span", { class: "spacer" }), keep),
-        tinted.element,
-        detail,
-        figures,
-      ),
-    );
-    const update = (next) => {
-      reply = next;
-      tinted.draw(cells(), reply.reverse_kl, this.top);
-      tinted.element.dataset.tokens = reply.ids.length;
-      figures.textContent = summary(reply);
-      keep.hidden = !(this.run && reply.asked && reply.finish_reason);
-    };
-    return { update };
-  }
-
-  sentence(reply, cell, at) {
-    const wanted = reply.wanted[at];
-    const best = wanted && {
-      text: reply.texts[wanted[0]]?.t ?? `⟨${wanted[0]}⟩`,
-      p: wanted[1],
-      q: wanted[2],
-      same: wanted[0] === reply.ids[at],
-    };
-    return sentenceOf(cell.raw, {
-      p: reply.student_logprobs[at],
-      q: reply.teacher_logprobs[at],
-      kl: reply.reverse_kl[at],
-      best,
-      author: reply.author,
-    });
-  }
-
-  async keep(reply, element) {
-    element.disabled = true;
-    element.textContent = "Saving …";
-    const told = new ModelRequest({
-      change: () => {},
-      done: (answer) => element.replaceWith(link("Saved: open", page("rollout", { id: answer.rollout }))),
-      failed: (error) => {
-        element.disabled = false;
-        element.textContent = "Save";
-        fill(this.status, `Not saved: ${error.message}`);
-      },
-    });
-    told.ask(`chat/${reply.asked}/keep`, { reply: reply.index });
-  }
-
-  /** The settings go into the address, and a short history too; a longer one into the session. */
+  /** The settings go into the address, and a short chat too. */
   remember() {
-    const said = JSON.stringify(
-      this.turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]),
-    );
-    const short = this.turns.length && said.length <= SHORT;
-    history.replaceState(
-      null,
-      "",
-      page("playground", {
-        run: this.run,
-        recipe: this.recipe === "demo" ? null : this.recipe,
-        step: this.run ? this.checkpoint.value : null,
-        who: this.speakers.value === "both" ? null : this.speakers.value,
-        temperature: this.temperature.input.value === "1" ? null : this.temperature.input.value,
-        said: short ? said : null,
-      }),
-    );
+    const address = page("playground", {
+      run: this.run,
+      recipe: this.recipe === "demo" ? null : this.recipe,
+      step: this.run ? this.settings.checkpoint.value : null,
+      ...this.settings.forAddress,
+      said: forAddress(this.turns),
+    });
+    history.replaceState(null, "", address);
   }
 
   save() {
     this.remember();
-    try {
-      sessionStorage.setItem("opd-chat", JSON.stringify({ source: this.source.value, turns: this.turns }));
-    } catch {
-      sessionStorage.removeItem("opd-chat"); // too long to be kept
-    }
-  }
-
-  restore() {
-    const asked = query().get("said");
-    const kept = read(sessionStorage.getItem("opd-chat"));
-    const said = asked ? read(asked) : null;
-    const same = kept?.source === this.source.value ? kept.turns : null;
-    const texts = (turns) =>
-      JSON.stringify(
-        turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]),
-      );
-    if (Array.isArray(same) && (!asked || texts(same) === asked)) this.turns = same;
-    else if (Array.isArray(said))
-      this.turns = said.filter((t) => Array.isArray(t) && typeof t[0] === "string").map(fromAddress);
+    save(this.settings.source.value, this.turns);
   }
 }
 
-/** A turn whose tokens are not known any more: its texts, untinted. */
-function fromAddress([user, student, teacher]) {
-  const bare = (author, text) => ({
-    author,
-    text,
-    ids: [0],
-    texts: { 0: { t: text } },
-    student_logprobs: [null],
-    teacher_logprobs: [null],
-    reverse_kl: [null],
-    wanted: [null],
-    finish_reason: "stop",
-    bare: true,
-  });
-  const replies = {};
-  if (typeof student === "string") replies.student = bare("student", student);
-  if (typeof teacher === "string") replies.teacher = bare("teacher", teacher);
-  return { user, replies };
-}
-
-function read(text) {
-  try {
-    return text ? JSON.parse(text) : null;
-  } catch {
-    return null;
-  }
-}
-
-function summary(reply) {
-  if (reply.bare) return "Restored from the address, which holds no scores.";
-  const known = reply.reverse_kl.filter((v) => typeof v === "number");
-  const total = known.reduce((a, b) => a + b, 0);
-  const kl = known.length
-    ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} per token`
-    : ", not scored: no teacher";
-  const end = { stop: "finished", length: "truncated" }[reply.finish_reason] ?? "generating";
-  return `${reply.ids.length} tokens, ${end}${kl}`;
+function nothingYet() {
+  const text =
+    "Replies appear token by token; the deeper the tint, the more student and teacher disagree there.";
+  return h("div", { class: "face" }, h("strong", { text: "No messages yet" }), h("p", { text }));
 }

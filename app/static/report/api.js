@@ -13,12 +13,13 @@ export class ApiError extends Error {
 
 const opened = new Map(); // block → promise of its bytes
 
-/** The bytes of a block: gzip in base64 in a script element that no browser runs. */
+/** The bytes of a block: gzip in base64 in a script element that no browser runs. @param {string} name */
 function block(name) {
   if (!opened.has(name)) opened.set(name, unpack(name));
   return opened.get(name);
 }
 
+/** @param {string} name */
 async function unpack(name) {
   const element = document.querySelector(`script[data-block="${CSS.escape(name)}"]`);
   if (!element) throw new ApiError("This is not in the report", "The server has it: opd serve");
@@ -32,10 +33,13 @@ let whole = null;
 
 /** All about the run and its rollouts but their tokens, as app/report.py put it together. */
 export function reportData() {
-  whole ??= block("report").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)));
+  whole ??= block("report").then((/** @type {ArrayBuffer} */ bytes) =>
+    JSON.parse(new TextDecoder().decode(bytes)),
+  );
   return whole;
 }
 
+/** @param {string} path @param {any} params */
 export async function get(path, params) {
   const [kind, id, what] = path.split("/");
   const data = await reportData();
@@ -48,6 +52,7 @@ export async function get(path, params) {
   throw new ApiError();
 }
 
+/** @param {string} path */
 export async function getBytes(path) {
   const [kind, id, what] = path.split("/");
   if (kind === "rollouts" && what === "tokens") return block(`${id}/tokens`);
@@ -66,11 +71,14 @@ export function newKey() {
   return "";
 }
 
-/** Where a link leads: within the file, or to "#server" for pages that a report has not. */
+/**
+ * Where a link leads: within the file, or to "#server" for pages that a report has not.
+ * @param {string} name @param {Query} params
+ */
 export function page(name, params) {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(params ?? {})) {
-    if (value !== "" && value !== null && value !== undefined) query.set(key, value);
+    if (value !== "" && value !== null && value !== undefined) query.set(key, String(value));
   }
   if (name === "rollout") return `#rollout?${query}`;
   return name === "run" ? "#run" : "#server";
@@ -80,18 +88,21 @@ export function query() {
   return new URLSearchParams(location.hash.split("?")[1] ?? "");
 }
 
+/** @param {ReportData} data @param {string} id */
 function rolloutOf(data, id) {
   const found = data.rollouts.find((rollout) => rollout.id === id);
   if (!found) throw new ApiError("This rollout is not in the report", "The server has it: opd serve");
   return found;
 }
 
+/** @template T @param {T[]} items */
 function part(items, { offset = 0, limit = 50 } = {}) {
   return { items: items.slice(offset, offset + limit), total: items.length };
 }
 
 const views = new Map(); // rollout → promise of its alternatives
 
+/** @param {string} id @param {number} position @param {number} count */
 async function topk(id, position, count) {
   if (!views.has(id)) views.set(id, block(`${id}/topk`).then(decode));
   const view = await views.get(id);
@@ -111,7 +122,13 @@ async function topk(id, position, count) {
   return { items, total: items.length };
 }
 
-/** One model's alternatives at a token, likeliest first; null where none are stored. */
+/**
+ * One model's alternatives at a token, likeliest first; null where none are stored.
+ * @param {TopkView} view
+ * @param {"student" | "teacher"} side
+ * @param {"student" | "teacher"} other
+ * @param {number} at
+ */
 function listed(view, side, other, at) {
   const [ids, logprobs, otherLogprobs] = ["ids", "logprobs", "other"].map(
     (part) => view.columns[`${side}_topk_${part}`],
@@ -131,6 +148,7 @@ function listed(view, side, other, at) {
   });
 }
 
+/** @param {number} value */
 function finiteOrNull(value) {
   return Number.isFinite(value) ? value : null;
 }

@@ -6,6 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [560, 196, 48, 12, 12, 24];
 const SERIES = 4; // line styles in report.css
 
+/** @param {string} tag @param {Props} attributes @param {...(Node | string)} children */
 function s(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -13,10 +14,13 @@ function s(tag, attributes, ...children) {
   return element;
 }
 
-/** `lines`: {name, x, y} with null where a step has no value; `show` writes a value. */
+/**
+ * `lines`: {name, x, y} with null where a step has no value; `show` writes a value.
+ * @param {string} title @param {string} unit @param {ReportLine[]} lines @param {(value: number) => string} show
+ */
 export function lineChart(title, unit, lines, show) {
   const filled = lines.map(present).filter((line) => line.points.length);
-  const last = filled.length === 1 ? show(filled[0].points.at(-1)[1]) : "";
+  const last = filled.length === 1 ? show(lastOf(filled[0])) : "";
   return h(
     "figure",
     { class: "panel chart", "data-chart": title },
@@ -40,7 +44,7 @@ export function lineChart(title, unit, lines, show) {
             sample(),
             line.name,
             " ",
-            h("span", { class: "num", text: show(line.points.at(-1)[1]) }),
+            h("span", { class: "num", text: show(lastOf(line)) }),
           ),
         ),
       ),
@@ -56,18 +60,32 @@ function sample() {
   );
 }
 
+/** @param {ReportLine} line */
 function present({ name, x, y }) {
-  const points = x.map((at, i) => [at, y[i]]).filter(([, value]) => typeof value === "number");
+  /** @type {[number, number][]} */
+  const points = [];
+  for (const [i, value] of y.entries()) {
+    const at = x[i];
+    if (at !== null && typeof value === "number") points.push([at, value]);
+  }
   return { name, points };
 }
 
+/** @param {ReportSeries} series */
+function lastOf({ points }) {
+  return points[points.length - 1][1];
+}
+
+/** @param {string} title @param {ReportSeries[]} lines @param {(value: number) => string} show */
 function drawing(title, lines, show) {
   const steps = lines.flatMap((line) => line.points.map(([x]) => x));
   const [first, end] = [Math.min(...steps), Math.max(...steps)];
   const values = lines.flatMap((line) => line.points.map(([, y]) => y));
   const ticks = ticksOf(Math.min(0, ...values), Math.max(...values));
-  const [low, high] = [ticks[0], ticks.at(-1)];
+  const [low, high] = [ticks[0], ticks[ticks.length - 1]];
+  /** @param {number} x */
   const px = (x) => LEFT + ((x - first) / (end - first || 1)) * (WIDTH - LEFT - RIGHT);
+  /** @param {number} y */
   const py = (y) => HEIGHT - BOTTOM - ((y - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
   const grid = ticks.map((y) => [
     s("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: py(y), y2: py(y) }),
@@ -92,7 +110,7 @@ function drawing(title, lines, show) {
     return s("g", { class: `series${i % SERIES}` }, s("path", { d: path }), ...dots);
   });
   const words = lines
-    .map((line) => `${line.name} from ${show(line.points[0][1])} to ${show(line.points.at(-1)[1])}`)
+    .map((line) => `${line.name} from ${show(line.points[0][1])} to ${show(lastOf(line))}`)
     .join("; ");
   return s(
     "svg",
@@ -108,11 +126,15 @@ function drawing(title, lines, show) {
   );
 }
 
+/** @param {number} x @param {number} y @param {string} words */
 function dot(x, y, words) {
   return s("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2.5 }, s("title", {}, words));
 }
 
-/** Round values from at most `low` to at least `high`, three to six of them. */
+/**
+ * Round values from at most `low` to at least `high`, three to six of them.
+ * @param {number} low @param {number} high
+ */
 function ticksOf(low, high) {
   const size = 10 ** Math.floor(Math.log10(high - low || 1));
   const step = [0.2, 0.5, 1, 2].map((f) => f * size).find((f) => (high - low) / f <= 5) ?? size;

@@ -1,11 +1,14 @@
 // A report: the run's page and the token view in one file, with the place in the address's fragment.
-import { query, reportData } from "../lib/api.js";
+import * as standIn from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { exact, number, plain } from "../lib/format.js";
 import { errorBox } from "../lib/panel_states.js";
 import { startTheme } from "../lib/theme.js";
 import { mount } from "../rollout/rollout.js";
 import { runPage } from "./run.js";
+
+// In a report, report/api.js stands for lib/api.js.
+const { query, reportData } = /** @type {ReportApi} */ (/** @type {unknown} */ (standIn));
 
 startTheme();
 start();
@@ -22,6 +25,7 @@ async function start() {
   }
 }
 
+/** @param {ReportData} reportData */
 function bar({ run, made, temperature }) {
   const figures = `nats, temperature ${number(temperature, 2)}`;
   return h(
@@ -40,9 +44,16 @@ const FIGURES =
   "vocabulary, where it is stored; log-ratios are of the sampled token.";
 
 class Report {
+  /** @type {HTMLElement} */
+  run;
+  /** @type {string} */
+  shown;
+
+  /** @param {HTMLElement} pages @param {ReportData} data */
   constructor(pages, data) {
     this.pages = pages;
     this.data = data;
+    /** @type {HTMLElement | null} */
     this.rollout = null; // its page, once it has been opened
     addEventListener("popstate", (event) => this.moved(event));
     document.addEventListener(
@@ -52,7 +63,10 @@ class Report {
     );
   }
 
-  /** The token view follows the address by itself, once it is mounted and as long as it is meant. */
+  /**
+   * The token view follows the address by itself, once it is mounted and as long as it is meant.
+   * @param {Event} event
+   */
   moved(event) {
     const mounted = this.rollout !== null;
     this.show();
@@ -79,6 +93,7 @@ class Report {
     mount(this.rollout, params);
   }
 
+  /** @param {HTMLElement} element */
   put(element) {
     if (this.pages.firstChild !== element) this.pages.replaceChildren(element);
   }

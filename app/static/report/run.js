@@ -21,6 +21,7 @@ import { Diagnosis } from "../run/diagnosis.js";
 import { models } from "../runs/row.js";
 import { lineChart } from "./chart.js";
 
+/** @param {ReportData} data */
 export function runPage(data) {
   const worst = new WorstTokens(data.run.id);
   worst.refresh();
@@ -33,8 +34,10 @@ export function runPage(data) {
   ];
 }
 
+/** @param {ReportData} reportData */
 function head({ run, steps }) {
   const kl = (steps.reverse_kl ?? []).filter((v) => v !== null);
+  /** @param {string} value */
   const before = (value) => h("span", { class: "muted", text: `${value} → ` });
   const facts = [
     ["Student ← teacher", models(run)],
@@ -70,12 +73,14 @@ function head({ run, steps }) {
   );
 }
 
+/** @param {ReportData} reportData */
 function diagnosis({ run }) {
   const cards = new Diagnosis(run.id);
   cards.refresh();
   return cards.element;
 }
 
+/** @param {ReportData} reportData */
 function charts({ steps, evaluations }) {
   const scores = new Map();
   for (const e of evaluations) {
@@ -93,6 +98,7 @@ function charts({ steps, evaluations }) {
   return h("div", { class: "report-charts" }, figures);
 }
 
+/** @param {ReportData} reportData */
 function rollouts({ rollouts: items, total, opens }) {
   const note = `${integer(items.length)} of ${integer(total)}${opens ? "" : ", worst by KL sum"}`;
   const heads = [
@@ -132,6 +138,7 @@ function rollouts({ rollouts: items, total, opens }) {
   );
 }
 
+/** @param {RolloutMeta} item @param {number} at */
 function row(item, at) {
   const text = `${glyphs(item.prompt.slice(0, 200))}  ${glyphs(item.completion.slice(0, 300))}`;
   const href = page("rollout", { id: item.id, at });
@@ -147,6 +154,7 @@ function row(item, at) {
   );
 }
 
+/** @param {ReportData} reportData */
 function details({ yaml, evaluations, run }) {
   const versions = Object.entries(run.versions ?? {})
     .map(([name, version]) => `${name} ${version}`)
@@ -175,6 +183,7 @@ function details({ yaml, evaluations, run }) {
   );
 }
 
+/** @param {Evaluation[]} evaluations */
 function table(evaluations) {
   const heads = [
     ["Step", "r"],

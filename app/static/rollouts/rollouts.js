@@ -1,6 +1,6 @@
 // The rollouts of a run: sorted and filtered by the server, page by page; the worst tokens beside.
 import { get, page } from "../lib/api.js";
-import { button, debounce, fill, h, link, select } from "../lib/dom.js";
+import { button, debounce, fill, h, inField, link, select } from "../lib/dom.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { verdictTag } from "../rollout/head.js";
@@ -23,11 +23,28 @@ const COLUMNS = [
   ["", "Completion", "wide"],
 ];
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   new RolloutsPage(root, params).start();
 }
 
 class RolloutsPage {
+  /** @type {HTMLElement} */
+  count;
+  /** @type {HTMLElement} */
+  panel;
+  /** @type {WorstFilters} */
+  worstFilters;
+  /** @type {WorstTokens} */
+  worst;
+  /** @type {HTMLElement} */
+  columns;
+  /** @type {HTMLElement} */
+  nameLink;
+  /** @type {HTMLElement} */
+  steps;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.run = params.get("run") ?? "";
@@ -93,6 +110,7 @@ class RolloutsPage {
 
   /** Where there is no room for both, one of them is shown. */
   tabs() {
+    /** @param {string} view @param {string} label */
     const tab = (view, label) =>
       button(
         label,
@@ -100,7 +118,7 @@ class RolloutsPage {
           this.view = view;
           this.columns.dataset.view = view;
           for (const element of list.children)
-            element.setAttribute("aria-pressed", element.dataset.view === view ? "true" : "false");
+            element.setAttribute("aria-pressed", String(element.getAttribute("data-view") === view));
           this.writeAddress();
         },
         { class: "btn", "data-view": view, "aria-pressed": this.view === view ? "true" : "false" },
@@ -125,31 +143,30 @@ class RolloutsPage {
     );
   }
 
-  /** n and p: the next and the previous entry of the list in use, the worst tokens where both are. */
+  /**
+   * n and p: the next and the previous entry of the list in use, the worst tokens where both are.
+   * @param {KeyboardEvent} event
+   */
   key(event) {
-    const step = { n: 1, p: -1 }[event.key];
-    if (
-      !step ||
-      event.ctrlKey ||
-      event.metaKey ||
-      event.altKey ||
-      event.target.closest("input, select, textarea, dialog")
-    )
-      return;
+    const step = event.key === "n" ? 1 : event.key === "p" ? -1 : 0;
+    if (!step || event.ctrlKey || event.metaKey || event.altKey || inField(event)) return;
     event.preventDefault();
     const inTable = this.panel.contains(document.activeElement) || this.worst.element.offsetParent === null;
     if (inTable) this.stepRow(step);
     else this.worst.step(step);
   }
 
+  /** @param {number} by */
   stepRow(by) {
-    const rows = [...this.panel.querySelectorAll("tbody a.text-link")];
-    const at = rows.indexOf(document.activeElement);
+    const rows = [...this.panel.querySelectorAll(/** @type {"a"} */ ("tbody a.text-link"))];
+    const at = rows.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by]?.focus();
   }
 
   filters() {
-    const set = (key) => (value) => this.change({ [key]: value });
+    /** @param {string} key */
+    const set = (key) => (/** @type {string} */ value) => this.change({ [key]: value });
+    /** @param {string} key @param {string} label @param {Props} props */
     const typed = (key, label, props) => {
       const input = h("input", {
         class: "field",
@@ -157,8 +174,9 @@ class RolloutsPage {
         "aria-label": label,
         placeholder: label,
         ...props,
-        oninput: debounce(250, () => set(key)(input.value.trim())),
       });
+      const changed = () => set(key)(input.value.trim());
+      input.addEventListener("input", debounce(250, changed));
       return input;
     };
     this.steps = h("span", { class: "row" });
@@ -222,6 +240,7 @@ class RolloutsPage {
     location.href = page("rollouts", { run: this.run, sort: this.state.sort });
   }
 
+  /** @param {Record<string, any>} change */
   change(change) {
     Object.assign(this.state, change);
     this.offset = change.offset ?? 0;
@@ -247,6 +266,7 @@ class RolloutsPage {
     }
   }
 
+  /** @param {Record<string, string>} change */
   changeTokens(change, offset = 0) {
     Object.assign(this.tokenState, change);
     this.tokenOffset = offset;
@@ -268,6 +288,7 @@ class RolloutsPage {
     fill(this.steps, (from || to) && chip(`steps ${from || "0"} to ${to || "last"}`, none));
   }
 
+  /** @param {Page<RolloutItem>} page */
   draw({ items, total }) {
     this.count.textContent = integer(total);
     if (!items.length) {
@@ -314,11 +335,13 @@ class RolloutsPage {
     return h("thead", {}, h("tr", {}, cells));
   }
 
+  /** @param {RolloutItem} item @param {number} at @param {number} top */
   row(item, at, top) {
     const href = page("rollout", { id: item.id, ...this.state, at });
     const prompt = plain(item.prompt ?? "", 300);
+    /** @param {MouseEvent} event */
     const open = (event) => {
-      if (!event.target.closest("a")) location.href = href;
+      if (!(event.target instanceof Element && event.target.closest("a"))) location.href = href;
     };
     return h(
       "tr",
@@ -352,6 +375,7 @@ class RolloutsPage {
     );
   }
 
+  /** @param {number} total */
   pager(total) {
     const last = Math.min(total, this.offset + PAGE);
     return h(
@@ -374,6 +398,7 @@ class RolloutsPage {
   }
 }
 
+/** @param {URLSearchParams} params @param {string} name */
 function offsetIn(params, name) {
   return Math.max(0, Math.floor(Number(params.get(name)) || 0));
 }

@@ -22,13 +22,17 @@ export const TOKEN_FILTERS = {
   max_advantage: "max_advantage",
 };
 
-/** Where the tokens that a filter (by its names in the address) finds are listed. */
+/**
+ * Where the tokens that a filter (by its names in the address) finds are listed.
+ * @param {string} run @param {Query} filter
+ */
 export function tokensPage(run, filter) {
   return page("rollouts", { run, view: "worst", ...filter });
 }
 
-/** A filter by its names in the address as the request for the tokens has it. */
+/** A filter by its names in the address as the request for the tokens has it. @param {Query} filter */
 export function asRequest(filter) {
+  /** @type {Query} */
   const request = {};
   for (const name of ABOUT_ROLLOUTS) request[name] = filter[name];
   for (const [name, field] of Object.entries(TOKEN_FILTERS)) request[field] = filter[name];
@@ -36,7 +40,21 @@ export function asRequest(filter) {
 }
 
 export class WorstTokens {
-  /** With `turn(offset)` the list has pages, and `turn` is told when one is turned. */
+  /** @type {Query} */
+  filter;
+  /** @type {number} */
+  offset;
+  /** @type {number} */
+  total;
+  /** @type {object} */
+  latest;
+  /** @type {string} */
+  print;
+
+  /**
+   * With `turn(offset)` the list has pages, and `turn` is told when one is turned.
+   * @param {string} run @param {WorstOptions} [worstOptions]
+   */
   constructor(run, { filters = null, turn = null, clear = null } = {}) {
     this.run = run;
     this.turn = turn;
@@ -70,6 +88,7 @@ export class WorstTokens {
     this.offset = offset;
     const turn = {};
     this.latest = turn;
+    /** @type {HotTokens} */
     let answer;
     try {
       answer = await get(`runs/${this.run}/hot-tokens`, {
@@ -90,6 +109,7 @@ export class WorstTokens {
     this.draw(answer);
   }
 
+  /** @param {HotTokens} answer */
   draw(answer) {
     const { items, total } = answer;
     this.total = total;
@@ -105,6 +125,7 @@ export class WorstTokens {
     this.list.scrollTop = 0;
   }
 
+  /** @param {number} total */
   none(total) {
     const filtered = this.turn && Object.values(this.filter).some((v) => v);
     if (total)
@@ -124,13 +145,14 @@ export class WorstTokens {
     else empty(this.list, "No tokens yet", "They appear when the first step with stored rollouts finishes.");
   }
 
+  /** @param {HotTokens} hotTokens */
   describe({ items, total, source, kept, read, rollouts, stored, capped, cap, damaged }) {
-    const first = this.offset ?? 0;
+    const first = this.offset;
     const shown = this.turn
       ? `${integer(first + 1)}–${integer(first + items.length)}`
       : integer(items.length);
     this.count.textContent = items.length ? `${shown} of ${integer(total)}` : "";
-    this.count.dataset.total = total;
+    this.count.dataset.total = String(total);
     const exact = items.every((i) => i.reverse_kl !== null);
     this.unit.textContent = exact
       ? "exact reverse KL, nats"
@@ -148,6 +170,7 @@ export class WorstTokens {
     this.source.hidden = !this.turn;
   }
 
+  /** @param {number} shown */
   more(shown) {
     const all = link("All tokens, with filters", tokensPage(this.run, this.filter), {
       class: "btn small quiet",
@@ -165,9 +188,11 @@ export class WorstTokens {
     return h("div", { class: "pager" }, more, all);
   }
 
+  /** @param {number} shown */
   pager(shown) {
     const { offset } = this;
-    const go = (to) => this.turn(Math.max(0, to));
+    /** @param {number} to */
+    const go = (to) => this.turn?.(Math.max(0, to));
     return h(
       "div",
       { class: "pager" },
@@ -185,20 +210,25 @@ export class WorstTokens {
     );
   }
 
-  /** Moves the focus to the next or the previous token, over the ends of a page. */
+  rows() {
+    return [...this.list.querySelectorAll(/** @type {"a"} */ (".worst-row"))];
+  }
+
+  /** Moves the focus to the next or the previous token, over the ends of a page. @param {number} by */
   async step(by) {
-    const rows = [...this.list.querySelectorAll(".worst-row")];
-    const at = rows.indexOf(document.activeElement);
+    const rows = this.rows();
+    const at = rows.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by;
     if (rows[next]) return rows[next].focus();
     const offset = this.offset + by * STEP;
     if (!this.turn || !rows.length || offset < 0 || offset >= this.total) return;
     await this.turn(offset);
-    const fresh = this.list.querySelectorAll(".worst-row");
+    const fresh = this.rows();
     fresh[by > 0 ? 0 : fresh.length - 1]?.focus();
   }
 }
 
+/** @param {HotToken} item @param {number} top */
 export function tokenRow(item, top) {
   const value = item.heat;
   return h(
@@ -237,7 +267,7 @@ export function tokenRow(item, top) {
   );
 }
 
-/** Shown where the list is wide enough. */
+/** Shown where the list is wide enough. @param {Value} logprob @param {string} title */
 function chance(logprob, title) {
   return h("span", {
     class: "num r worst-wide",

@@ -2,6 +2,7 @@
 import { button, debounce, fill, h, select } from "../lib/dom.js";
 import { number } from "../lib/format.js";
 
+/** @type {Option[]} */
 const CLASSES = [
   ["", "Any class"],
   ["word", "words"],
@@ -19,7 +20,10 @@ const RANGES = [
 ];
 
 export class WorstFilters {
-  /** `state` by the names in the address; `change` is called with what a user changes. */
+  /**
+   * `state` by the names in the address; `change` is called with what a user changes.
+   * @param {Record<string, string>} state @param {(change: Record<string, string>) => unknown} change
+   */
   constructor(state, change) {
     this.state = state;
     this.change = change;
@@ -35,6 +39,7 @@ export class WorstFilters {
     );
   }
 
+  /** @param {string} key @param {string} label @param {Props} props */
   typed(key, label, props) {
     const input = h("input", {
       class: "field",
@@ -42,10 +47,9 @@ export class WorstFilters {
       "aria-label": label,
       placeholder: label,
       ...props,
-      oninput: debounce(250, () =>
-        this.change({ [key]: key === "token_text" ? input.value : input.value.trim() }),
-      ),
     });
+    const changed = () => this.change({ [key]: key === "token_text" ? input.value : input.value.trim() });
+    input.addEventListener("input", debounce(250, changed));
     return input;
   }
 
@@ -66,7 +70,7 @@ export class WorstFilters {
   }
 }
 
-/** A filter in words, with a button that takes it off. */
+/** A filter in words, with a button that takes it off. @param {string} text @param {() => unknown} remove */
 export function chip(text, remove) {
   return h(
     "span",

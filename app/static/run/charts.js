@@ -5,6 +5,10 @@ import { h } from "../lib/dom.js";
 import { duration, nats, number, percent, short } from "../lib/format.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
+/**
+ * @type {{title: string, unit: string, lines?: [column: string, label: string][], share?: boolean,
+ *   score?: boolean, phases?: boolean}[]}
+ */
 const CHARTS = [
   { title: "Reverse KL", unit: "nats per token", lines: [["reverse_kl", "reverse KL"]] },
   { title: "Score", unit: "pass@1, ± standard error", score: true },
@@ -39,11 +43,20 @@ const KNOWN = new Set([
 ]);
 
 export class RunCharts {
+  /** @type {string} */
+  print;
+  /** @type {string[]} */
+  names;
+
+  /** @param {string} run */
   constructor(run) {
     this.run = run;
+    /** @type {StepColumns} */
     this.columns = { step: [] };
     this.last = -1;
+    /** @type {Evaluation[]} */
     this.scores = [];
+    /** @param {number} step */
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
     this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
     this.more = h("div", { class: "chart-grid" });
@@ -53,6 +66,7 @@ export class RunCharts {
       h("summary", { text: "More metrics" }),
       this.more,
     );
+    /** @type {Map<string, Chart>} */
     this.extra = new Map();
     this.element = h(
       "div",
@@ -83,6 +97,10 @@ export class RunCharts {
     return true;
   }
 
+  get steps() {
+    return /** @type {number[]} */ (this.columns.step);
+  }
+
   /** Forgets everything: a resumed run begins again at an earlier step. */
   reset() {
     this.columns = { step: [] };
@@ -90,6 +108,7 @@ export class RunCharts {
     this.print = "";
   }
 
+  /** @param {StepColumns} columns @param {number} count */
   append(columns, count) {
     const before = this.columns.step.length;
     for (const name of new Set([...Object.keys(this.columns), ...Object.keys(columns)])) {
@@ -99,16 +118,17 @@ export class RunCharts {
   }
 
   draw() {
-    const { step } = this.columns;
+    const step = this.steps;
     for (const { spec, chart } of this.charts) {
+      const { lines = [] } = spec;
       if (spec.score) this.drawScore(chart);
       else if (spec.phases) this.drawPhases(chart);
       else {
         chart.draw(
-          spec.lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })),
+          lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })),
           spec.share ? SHARE : {},
         );
-        chart.now.textContent = spec.lines
+        chart.now.textContent = lines
           .map(([name]) => lastOf(this.columns[name], spec))
           .filter(Boolean)
           .join("  ·  ");
@@ -120,27 +140,32 @@ export class RunCharts {
     this.drawMore();
   }
 
+  /** @param {string} name */
+  add(name) {
+    const chart = new Chart(name.replaceAll("_", " "), "", this.open);
+    this.extra.set(name, chart);
+    this.more.append(chart.element);
+    return chart;
+  }
+
   drawMore() {
     if (!this.moreBox.open) return;
     for (const name of this.names) {
-      if (!this.extra.has(name)) {
-        const chart = new Chart(name.replaceAll("_", " "), "", this.open);
-        this.extra.set(name, chart);
-        this.more.append(chart.element);
-      }
-      const chart = this.extra.get(name);
-      chart.draw([{ name: name.replaceAll("_", " "), x: this.columns.step, y: this.columns[name] }], {
+      const chart = this.extra.get(name) ?? this.add(name);
+      chart.draw([{ name: name.replaceAll("_", " "), x: this.steps, y: this.columns[name] }], {
         yaxis: { rangemode: "normal" },
       });
       chart.now.textContent = lastOf(this.columns[name]);
     }
   }
 
+  /** @param {Chart} chart */
   drawScore(chart) {
+    /** @type {Map<string, {name: string, x: number[], y: number[], error_y: (number | null)[]}>} */
     const suites = new Map();
     for (const item of this.scores.filter((s) => s.metric === "pass@1")) {
-      if (!suites.has(item.suite)) suites.set(item.suite, { name: item.suite, x: [], y: [], error_y: [] });
-      const line = suites.get(item.suite);
+      const line = suites.get(item.suite) ?? { name: item.suite, x: [], y: [], error_y: [] };
+      suites.set(item.suite, line);
       line.x.push(item.step);
       line.y.push(item.value);
       line.error_y.push(item.standard_error);
@@ -150,15 +175,16 @@ export class RunCharts {
     chart.now.textContent = lines.map((l) => percent(l.y.at(-1))).join("  ·  ");
   }
 
+  /** @param {Chart} chart */
   drawPhases(chart) {
     const lines = PHASES.filter((p) => this.columns[`seconds_${p}`]).map((p) => ({
       name: p,
-      x: this.columns.step,
+      x: this.steps,
       y: this.columns[`seconds_${p}`],
       stackgroup: "time",
     }));
     chart.draw(lines);
-    const total = lines.reduce((sum, l) => sum + (l.y.at(-1) ?? 0), 0);
+    const total = lines.reduce((/** @type {number} */ sum, l) => sum + (l.y.at(-1) ?? 0), 0);
     chart.now.textContent = lines.length ? duration(total) : "";
   }
 
@@ -167,19 +193,22 @@ export class RunCharts {
     const lists = PHASES.map((p) => this.columns[`seconds_${p}`] ?? []);
     const count = Math.min(10, this.columns.step.length);
     if (!count) return null;
-    const recent = lists.map((l) => l.slice(-count).reduce((sum, v) => sum + (v ?? 0), 0));
+    const recent = lists.map((l) =>
+      l.slice(-count).reduce((/** @type {number} */ sum, v) => sum + (v ?? 0), 0),
+    );
     return recent.reduce((a, b) => a + b, 0) / count;
   }
 
   tokensPerSecond() {
     const each = this.secondsPerStep();
-    const tokens = (this.columns.tokens ?? []).slice(-10);
+    const tokens = (this.columns.tokens ?? []).slice(-10).map(Number);
     return each ? `${short(tokens.reduce((a, b) => a + b, 0) / tokens.length / each)}/s` : "";
   }
 }
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
 
+/** @param {(number | null)[] | undefined} values @param {{share?: boolean, unit?: string}} [options] */
 function lastOf(values, { share, unit } = {}) {
   const value = (values ?? []).findLast((v) => v !== null && v !== undefined);
   if (value === undefined) return "";

@@ -9,6 +9,16 @@ const EVERY = 15_000; // ms between two looks, at least
 const WORDS = { error: "Fault", warning: "Warning", info: "Note" };
 
 export class Diagnosis {
+  /** @type {boolean} */
+  owed;
+  /** @type {boolean} */
+  busy;
+  /** @type {number} */
+  timer;
+  /** @type {string} */
+  print;
+
+  /** @param {string} run */
   constructor(run) {
     this.run = run;
     this.last = -EVERY;
@@ -55,10 +65,11 @@ export class Diagnosis {
     if (this.owed) this.refresh();
   }
 
+  /** @param {DiagnosisReport} answer */
   draw(answer) {
     const { items, looked_at: seen } = answer;
-    const focused = document.activeElement?.closest?.("[data-code]")?.dataset.code;
-    this.element.dataset.findings = items.length;
+    const focused = document.activeElement?.closest("[data-code]")?.getAttribute("data-code");
+    this.element.dataset.findings = String(items.length);
     this.count.textContent = items.length
       ? `${items.length} ${items.length === 1 ? "finding" : "findings"} in ${amount(seen)}`
       : "";
@@ -68,9 +79,11 @@ export class Diagnosis {
       items.map((item) => this.finding(item)),
       this.rest(answer),
     );
-    if (focused) this.body.querySelector(`[data-code="${focused}"] > summary`)?.focus();
+    if (focused)
+      this.body.querySelector(/** @type {"summary"} */ (`[data-code="${focused}"] > summary`))?.focus();
   }
 
+  /** @param {string} code @param {Child} summary @param {...Child} parts */
   foldable(code, summary, ...parts) {
     const element = h(
       "details",
@@ -82,6 +95,7 @@ export class Diagnosis {
     return element;
   }
 
+  /** @param {DiagnosisFinding} item */
   finding(item) {
     const word = WORDS[item.severity] ?? item.severity;
     const title = [
@@ -116,6 +130,7 @@ export class Diagnosis {
     );
   }
 
+  /** @param {DiagnosisFinding} item */
   links(item) {
     const rows = item.rollouts.map((r) =>
       h(
@@ -132,7 +147,7 @@ export class Diagnosis {
     return h("ul", { class: "diagnosis-links", "aria-label": "Where to see it" }, rows, h("li", {}, all));
   }
 
-  /** What was looked at without a finding, folded. */
+  /** What was looked at without a finding, folded. @param {DiagnosisReport} diagnosisReport */
   rest({ items, silent, looked_at: seen }) {
     const enough = seen.enough;
     let says = items.length
@@ -157,10 +172,12 @@ export class Diagnosis {
   }
 }
 
+/** @param {DiagnosisSample} seen */
 function amount(seen) {
   return `${integer(seen.rollouts)} ${seen.rollouts === 1 ? "rollout" : "rollouts"}, ${integer(seen.tokens)} tokens`;
 }
 
+/** @param {DiagnosisSample} seen */
 function note(seen) {
   const parts = [`${integer(seen.steps)} steps`];
   if (seen.skipped) parts.push(`${integer(seen.skipped)} more rollouts were skipped, evenly over the run`);
@@ -168,6 +185,7 @@ function note(seen) {
   return h("p", { class: "muted", text: `Checked ${amount(seen)}: ${parts.join("; ")}.` });
 }
 
+/** @param {Evidence[]} evidence */
 function table(evidence) {
   const rows = evidence.map((e) =>
     h(
@@ -196,6 +214,7 @@ function table(evidence) {
   );
 }
 
+/** @param {DiagnosisCheck[]} silent */
 function checks(silent) {
   const rows = silent.map((s) => {
     const e = s.evidence[0];
@@ -227,6 +246,7 @@ function checks(silent) {
   );
 }
 
+/** @param {Evidence} e */
 function limit(e) {
   if (!e.fires || e.threshold === null) return "";
   const sign = e.fires === "above" ? "≥" : "<";
@@ -234,6 +254,7 @@ function limit(e) {
   return `${sign} ${Number(e.threshold.toPrecision(2))}${e.unit ? ` ${e.unit}` : ""}`;
 }
 
+/** @param {number | null} value @param {string} unit */
 function amountOf(value, unit) {
   if (value === null) return "–";
   if (unit === "share") return percent(value, Math.abs(value) < 0.1 && value !== 0 ? 1 : 0);

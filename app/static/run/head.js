@@ -19,12 +19,21 @@ import { diskTitle, elapsed, models } from "../runs/row.js";
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 
 export class RunHead {
+  /** @type {number} */
+  total;
+  /** @type {RunStatus} */
+  actsFor;
+  /** @type {string} */
+  problemPrint;
+
+  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown}} on */
   constructor(on) {
     this.on = on;
     this.name = h("h1");
     this.status = h("span");
     this.tags = new MemoView(h("span", { class: "run-part" }));
     this.worst = h("span", { class: "run-part" });
+    this.openWorst = link("Open the worst rollout", "./", { class: "btn strong", id: "open-worst" });
     this.rollouts = link("Rollouts", "./", { class: "btn" });
     this.clone = link("Clone with changes", "./", { class: "btn" });
     this.acts = h("span", { class: "run-part" });
@@ -55,15 +64,19 @@ export class RunHead {
     );
   }
 
-  /** The rollout with the worst token, once there is one. */
+  /**
+   * The rollout with the worst token, once there is one.
+   * @param {RolloutItem | null} rollout @param {number} total
+   */
   offer(rollout, total) {
     this.total = total;
     if (!rollout) return fill(this.worst);
     const href = page("rollout", { id: rollout.id, sort: "-kl_max", at: 0 });
-    if (this.worst.firstChild) this.worst.firstChild.setAttribute("href", href);
-    else fill(this.worst, link("Open the worst rollout", href, { class: "btn strong", id: "open-worst" }));
+    this.openWorst.setAttribute("href", href);
+    if (!this.openWorst.isConnected) fill(this.worst, this.openWorst);
   }
 
+  /** @param {Run} run @param {RunCharts} charts */
   show(run, charts) {
     this.showLine(run);
     this.showProgress(run, charts);
@@ -71,7 +84,10 @@ export class RunHead {
     this.showProblem(run);
   }
 
-  /** Changes the texts of the line; its links and buttons stay, and so does the focus on them. */
+  /**
+   * Changes the texts of the line; its links and buttons stay, and so does the focus on them.
+   * @param {Run} run
+   */
   showLine(run) {
     this.name.textContent = plain(run.name || run.id, 80);
     this.status.className = `status ${run.status}`;
@@ -87,6 +103,7 @@ export class RunHead {
     if (focused) this.rollouts.focus(); // what had the focus is gone
   }
 
+  /** @param {Run} run */
   actions(run) {
     if (run.status === "queued")
       return button("Cancel", () => this.on.cancel("discard"), { class: "btn danger" });
@@ -94,6 +111,7 @@ export class RunHead {
       return button("Resume", () => this.on.resume(), { class: "btn", id: "resume" });
     if (run.status !== "running") return null;
     const opener = h("summary", { class: "btn danger" }, "Stop");
+    /** @param {string} mode */
     const stop = (mode) => {
       menu.open = false;
       opener.focus();
@@ -118,6 +136,7 @@ export class RunHead {
     return menu;
   }
 
+  /** @param {Run} run @param {RunCharts} charts */
   showProgress(run, charts) {
     const share = run.steps ? Math.min(1, run.step / run.steps) : 0;
     const each = charts.secondsPerStep();
@@ -144,12 +163,18 @@ export class RunHead {
     );
   }
 
+  /** @param {Run} run @param {RunCharts} charts */
   showFacts(run, charts) {
     const kl = charts.columns.reverse_kl ?? [];
     const first = kl.find((v) => v !== null && v !== undefined);
     const speed = charts.tokensPerSecond();
+    /** @type {[string, Child, string?][]} */
     const rows = [
-      ["Student ← teacher", models(run)],
+      [
+        "Student ← teacher",
+        models(run),
+        `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`,
+      ],
       [
         "KL, nats per token",
         first === undefined
@@ -184,13 +209,12 @@ export class RunHead {
     ];
     fill(
       this.facts,
-      rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))),
+      rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
-    const title = `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}`;
-    this.facts.firstChild.title = title;
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
   }
 
+  /** @param {Run} run */
   showProblem(run) {
     const bad = run.error_kind || run.error_text;
     const print = bad ? [run.error_kind, run.error_text, run.hint].join("\n") : "";
@@ -210,6 +234,7 @@ export class RunHead {
   }
 }
 
+/** @param {string} text */
 function visible(text) {
   return text
     .split("\n")
@@ -217,7 +242,7 @@ function visible(text) {
     .join("\n");
 }
 
-/** A tag; that of an experiment leads back to it. */
+/** A tag; that of an experiment leads back to it. @param {string} tag */
 function tagOf(tag) {
   return /^exp-[a-z0-9]{1,28}$/.test(tag)
     ? link(tag, page("experiment", { id: tag }), { class: "tag" })

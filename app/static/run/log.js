@@ -7,6 +7,7 @@ import { empty, errorBox } from "../lib/panel_states.js";
 const MOST = 200_000; // characters kept on the page
 
 export class LogTail {
+  /** @param {string} run */
   constructor(run) {
     this.run = run;
     this.next = null;
@@ -37,6 +38,7 @@ export class LogTail {
     this.size.textContent = answer.size ? bytes(answer.size) : "";
   }
 
+  /** @param {string} text */
   append(text) {
     const low = this.pre.scrollHeight - this.pre.scrollTop - this.pre.clientHeight < 40;
     this.text = (this.text + text).slice(-MOST);

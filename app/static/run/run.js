@@ -15,17 +15,39 @@ import { LogTail } from "./log.js";
 const LIVE = 1500; // ms
 const WORST_EVERY = 4; // ticks
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
-  new RunPage(root, params.get("id")).start();
+  new RunPage(root, params.get("id") ?? "").start();
 }
 
 class RunPage {
+  /** @type {Run} */
+  run;
+  /** @type {RunHead} */
+  head;
+  /** @type {RunCharts} */
+  charts;
+  /** @type {WorstTokens} */
+  worst;
+  /** @type {LogTail} */
+  log;
+  /** @type {Diagnosis} */
+  diagnosis;
+  /** @type {Insights} */
+  insights;
+  /** @type {RunNotifier} */
+  notifier;
+  /** @type {HTMLElement} */
+  notice;
+
+  /** @param {HTMLElement} root @param {string} id */
   constructor(root, id) {
     this.root = root;
     this.id = id;
     this.tick = 0;
   }
 
+  /** @returns {Promise<unknown>} */
   async start() {
     if (!this.id) {
       const error = { message: "The address names no run", hint: "Open one from the list of runs." };
@@ -54,7 +76,7 @@ class RunPage {
     this.log = new LogTail(this.id);
     this.diagnosis = new Diagnosis(this.id);
     this.insights = new Insights(this.id);
-    this.notify = new RunNotifier();
+    this.notifier = new RunNotifier();
     this.notice = h("div");
     fill(
       this.root,
@@ -65,7 +87,7 @@ class RunPage {
       h("div", { class: "run-columns" }, this.worst.element, this.log.element),
       this.insights.element,
     );
-    this.head.bar.after(this.notify.element);
+    this.head.bar.after(this.notifier.element);
   }
 
   async refresh() {
@@ -85,7 +107,7 @@ class RunPage {
       fill(this.notice, errorBox(error));
     }
     this.head.show(this.run, this.charts);
-    this.notify.update(this.run);
+    this.notifier.update(this.run);
   }
 
   async followRollouts() {
@@ -94,6 +116,7 @@ class RunPage {
     this.head.offer(items[0] ?? null, total);
   }
 
+  /** @param {string} action @param {object} [body] */
   async act(action, body) {
     try {
       await send("POST", `runs/${this.id}/${action}`, body);

@@ -20,6 +20,7 @@ export const COLUMNS = [
   ["", ""],
 ];
 
+/** @param {Run} run @param {RowActions} on */
 export function runRow(run, on) {
   const share = run.steps ? Math.min(1, (run.step ?? 0) / run.steps) : 0;
   const busy = run.status === "running" || run.status === "queued";
@@ -76,6 +77,7 @@ export function runRow(run, on) {
   );
 }
 
+/** @param {Run} run @param {RowActions} on */
 function chooser(run, on) {
   const box = h("input", {
     type: "checkbox",
@@ -86,20 +88,24 @@ function chooser(run, on) {
   return box;
 }
 
+/** @param {Run} run */
 function diskOf(run) {
   return (run.bytes ?? 0) + (run.disk?.files ?? 0);
 }
 
+/** @param {Run} run */
 export function diskTitle(run) {
   const { checkpoints = 0, other = 0 } = run.disk ?? {};
   return `records ${bytes(run.bytes)}, checkpoints ${bytes(checkpoints)}, log and other files ${bytes(other)}`;
 }
 
+/** @param {Run} run */
 function why(run) {
   const lines = [run.phase, run.error_kind, run.error_text].filter(Boolean);
   return plain(lines.join(": "), 300);
 }
 
+/** @param {Run} run */
 function nameOf(run) {
   return link(plain(run.name || run.id, 80), page("run", { id: run.id }), {
     class: "run-name",
@@ -107,6 +113,7 @@ function nameOf(run) {
   });
 }
 
+/** @param {Run} run @param {RowActions} on */
 function tagsOf(run, on) {
   return (run.tags ?? []).map((tag) =>
     button(plain(tag, 24), () => on.filter({ tag }), {
@@ -116,18 +123,22 @@ function tagsOf(run, on) {
   );
 }
 
+/** @param {Run} run */
 export function models(run) {
+  /** @param {string | null | undefined} text */
   const last = (text) => plain((text ?? "–").split("/").slice(-1)[0], 32);
   if (run.teacher === "none") return [last(run.student), h("span", { class: "muted", text: " no teacher" })];
   return [last(run.student), h("span", { class: "muted", text: " ← " }), last(run.teacher)];
 }
 
+/** @param {Run} run */
 function score(run) {
   if (run.score === null || run.score === undefined) return "–";
   if (run.score_start === null || run.score_start === undefined) return percent(run.score);
   return [h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)];
 }
 
+/** @param {Run} run @param {RowActions} on */
 function editor(run, on) {
   const name = h("input", { class: "field", value: run.name ?? "", maxlength: "200", "aria-label": "Name" });
   const tags = h("input", {
@@ -144,11 +155,13 @@ function editor(run, on) {
     "aria-label": "Notes",
   });
   const problem = h("span", { class: "bad-text", role: "alert" });
+  const close = () => problem.closest("tr")?.remove();
   const save = async () => {
     const list = tags.value
       .split(",")
       .map((t) => t.trim())
       .filter(Boolean);
+    /** @type {{tags: string[], notes: string, name?: string}} */
     const change = { tags: list, notes: notes.value };
     if (name.value.trim()) change.name = name.value.trim();
     try {
@@ -157,11 +170,12 @@ function editor(run, on) {
       problem.textContent = error.message;
     }
   };
+  /** @param {KeyboardEvent} e */
   const keys = (e) => {
     if (e.key === "Enter") save();
-    if (e.key === "Escape") form.remove();
+    if (e.key === "Escape") close();
   };
-  const form = h(
+  return h(
     "tr",
     { class: "editor", onkeydown: keys },
     h(
@@ -174,14 +188,14 @@ function editor(run, on) {
         tags,
         notes,
         button("Save", save, { class: "btn strong" }),
-        button("Cancel", () => form.remove(), { class: "btn quiet" }),
+        button("Cancel", close, { class: "btn quiet" }),
         problem,
       ),
     ),
   );
-  return form;
 }
 
+/** @param {Run} run */
 export function elapsed(run, now = Date.now()) {
   if (run.status !== "running" && run.seconds) return run.seconds;
   const start = date(run.started_at);

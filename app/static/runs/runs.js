@@ -12,12 +12,33 @@ const PAGE = 100;
 const LIVE = 2000; // ms
 const STATUSES = ["running", "queued", "finished", "failed", "interrupted", "cancelled"];
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   document.title = "Runs · OPD Studio";
   new RunsPage(root, params).start();
 }
 
 class RunsPage {
+  /** @type {HTMLSelectElement} */
+  status;
+  /** @type {HTMLElement} */
+  tag;
+  /** @type {HTMLElement} */
+  count;
+  /** @type {HTMLElement} */
+  now;
+  /** @type {HTMLAnchorElement} */
+  compare;
+  /** @type {HTMLElement} */
+  panel;
+  /** @type {HTMLElement | undefined} */
+  body;
+  /** @type {HTMLInputElement} */
+  search;
+  /** @type {HTMLElement} */
+  pager;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.state = {
@@ -26,6 +47,7 @@ class RunsPage {
       tag: params.get("tag") ?? "",
       offset: Math.max(0, Number(params.get("offset")) || 0),
     };
+    /** @type {Map<string, {print: string, minute: number, element: HTMLElement, editor?: HTMLElement}>} */
     this.rows = new Map(); // run id → {print, element, open}
     this.key = newKey();
     this.chosen = new Set();
@@ -39,9 +61,14 @@ class RunsPage {
       placeholder: "Search name, recipe, notes",
       "aria-label": "Search runs",
       value: this.state.search,
-      oninput: debounce(200, () => this.filter({ search: search.value })),
     });
-    const options = [["", "Any status"], ...STATUSES.map((s) => [s, s])];
+    search.addEventListener(
+      "input",
+      debounce(200, () => this.filter({ search: search.value })),
+    );
+    this.search = search;
+    /** @type {Option[]} */
+    const options = [["", "Any status"], ...STATUSES.map((s) => /** @type {Option} */ ([s, s]))];
     this.status = select(options, this.state.status, (status) => this.filter({ status }), {
       "aria-label": "Status",
     });
@@ -71,6 +98,7 @@ class RunsPage {
     poll(LIVE, () => this.refresh());
   }
 
+  /** @param {Record<string, string | number>} change */
   filter(change) {
     Object.assign(this.state, { offset: 0 }, change);
     history.replaceState(null, "", page("", this.state.offset ? this.state : { ...this.state, offset: "" }));
@@ -90,6 +118,7 @@ class RunsPage {
     if (asked === JSON.stringify(this.state)) this.draw(answer);
   }
 
+  /** @param {Page<Run>} page */
   draw({ items, total }) {
     this.count.textContent = total ? integer(total) : "";
     fill(
@@ -100,12 +129,14 @@ class RunsPage {
     this.showNow(items);
     for (const item of items) this.notify.update(item);
     if (!items.length) return this.drawEmpty();
-    if (!this.body?.isConnected) this.drawFrame();
-    this.sync(items);
+    const body = this.body?.isConnected ? this.body : this.drawFrame();
+    this.sync(items, body);
     this.drawPager(total);
   }
 
+  /** @param {Run[]} items */
   showNow(items) {
+    /** @param {string} status */
     const count = (status) => items.filter((i) => i.status === status).length;
     const parts = [
       [count("running"), "running"],
@@ -127,10 +158,14 @@ class RunsPage {
       h("table", { class: "table runs" }, h("thead", {}, h("tr", {}, heads)), this.body),
       this.pager,
     );
+    return this.body;
   }
 
-  /** Replaces only the rows that changed; one that is being edited stays. */
-  sync(items) {
+  /**
+   * Replaces only the rows that changed; one that is being edited stays.
+   * @param {Run[]} items @param {HTMLElement} body
+   */
+  sync(items, body) {
     const present = new Set(items.map((i) => i.id));
     for (const [id, row] of this.rows) {
       if (present.has(id)) continue;
@@ -138,6 +173,7 @@ class RunsPage {
       row.editor?.remove();
       this.rows.delete(id);
     }
+    /** @type {HTMLElement | null} */
     let before = null;
     for (const item of items) {
       const print = JSON.stringify(item);
@@ -148,12 +184,14 @@ class RunsPage {
         row = { ...row, print, element, minute: minute() };
         this.rows.set(item.id, row);
       }
-      const wanted = before ? before.nextSibling : this.body.firstChild;
-      if (wanted !== row.element) this.body.insertBefore(row.element, wanted);
+      /** @type {ChildNode | null} */
+      const next = before ? before.nextSibling : body.firstChild;
+      if (next !== row.element) body.insertBefore(row.element, next);
       before = row.editor?.isConnected ? row.editor : row.element;
     }
   }
 
+  /** @param {number} total */
   drawPager(total) {
     const { offset } = this.state;
     this.pager.hidden = total <= PAGE;
@@ -180,7 +218,7 @@ class RunsPage {
     if (search || status || tag) {
       const clear = button("Show all runs", () => {
         this.status.value = "";
-        this.root.querySelector(".search").value = "";
+        this.search.value = "";
         this.filter({ search: "", status: "", tag: "" });
       });
       empty(this.panel, "No runs match", "No run has this text, status or tag.", clear);
@@ -199,6 +237,7 @@ class RunsPage {
     );
   }
 
+  /** @param {HTMLButtonElement} start */
   async startDemo(start) {
     start.disabled = true;
     try {
@@ -210,7 +249,7 @@ class RunsPage {
     }
   }
 
-  /** Which runs "Compare" opens; kept over filters and pages. */
+  /** Which runs "Compare" opens; kept over filters and pages. @param {string} id @param {boolean} on */
   choose(id, on) {
     if (on) this.chosen.add(id);
     else this.chosen.delete(id);
@@ -226,20 +265,24 @@ class RunsPage {
     );
   }
 
+  /** @param {Run} item @param {HTMLElement} form */
   edit(item, form) {
     const row = this.rows.get(item.id);
+    if (!row) return;
     row.editor?.remove();
     row.editor = form;
     row.element.after(form);
-    form.querySelector("input").focus();
+    form.querySelector("input")?.focus();
   }
 
+  /** @param {Run} item @param {object} change */
   async save(item, change) {
     await send("PATCH", `runs/${item.id}`, change);
-    this.rows.get(item.id).editor?.remove();
+    this.rows.get(item.id)?.editor?.remove();
     this.refresh();
   }
 
+  /** @param {Run} item */
   async remove(item) {
     try {
       await send("DELETE", `runs/${item.id}`);

@@ -7,13 +7,16 @@ import { alternativesAt, firstChoice } from "../rollout/panels/alternatives.js";
 const CANDIDATES = 8; // wrong rollouts whose prompts are looked up later in the run
 const OWN_KINDS = ["eval", "probe", "train"];
 
-/** A run of the bundled student that has its coach. */
+/** A run of the bundled student that has its coach. @param {Run} run */
 export function isDemo(run) {
   if (run.teacher === "none") return false;
   return run.recipe === "demo" || /(^|\/)bundled\/student$/.test(run.student ?? "");
 }
 
-/** → {run, steps, scores, wrong, after, token}; what is not there yet is null. */
+/**
+ * → {run, steps, scores, wrong, after, token}; what is not there yet is null.
+ * @param {string} id @param {Story | null | undefined} before
+ */
 export async function readStory(id, before) {
   const [run, steps, evaluations] = await Promise.all([
     get(`runs/${id}`),
@@ -21,7 +24,7 @@ export async function readStory(id, before) {
     get(`runs/${id}/evaluations`),
   ]);
   const scores = evaluations.items.filter(
-    (item) => item.metric === "pass@1" && item.suite === run.score_suite,
+    (/** @type {Evaluation} */ item) => item.metric === "pass@1" && item.suite === run.score_suite,
   );
   const pair = before?.after && before.run.attempt === run.attempt ? before : await findPair(run);
   const same = before?.token && before.wrong?.id === pair.wrong?.id;
@@ -42,12 +45,19 @@ export async function readStory(id, before) {
   };
 }
 
-/** The earliest wrong rollout with the worst token whose prompt is answered rightly later. */
+/**
+ * The earliest wrong rollout with the worst token whose prompt is answered rightly later.
+ * @param {Run} run
+ */
 async function findPair(run) {
+  /** @type {Page<RolloutItem>} */
   const { items } = await get(`runs/${run.id}/rollouts`, { correct: "false", sort: "step", limit: 50 });
   const own = items.filter((item) => OWN_KINDS.includes(item.kind) && !item.damaged && item.kl_max !== null);
-  const first = own.filter((item) => item.step === own[0]?.step).sort((a, b) => b.kl_max - a.kl_max);
+  const first = own
+    .filter((item) => item.step === own[0]?.step)
+    .sort((a, b) => (b.kl_max ?? 0) - (a.kl_max ?? 0));
   for (const wrong of first.slice(0, CANDIDATES)) {
+    /** @type {Page<RolloutItem>} */
     const found = await get(`rollouts/${wrong.id}/related`);
     const later = found.items.filter(
       (item) =>
@@ -59,12 +69,16 @@ async function findPair(run) {
   return { wrong: first[0] ?? null, after: null };
 }
 
-/** The token with the highest reverse KL, and what the coach wanted there. */
+/** The token with the highest reverse KL, and what the coach wanted there. @param {string} id */
 async function reddest(id) {
   const rollout = await openRollout(id);
   const kl = rollout.columns.reverse_kl;
   if (!kl?.length) return null;
-  const position = kl.reduce((best, value, at) => (value > kl[best] ? at : best), 0);
+  const position = kl.reduce(
+    (/** @type {number} */ best, /** @type {number} */ value, /** @type {number} */ at) =>
+      value > kl[best] ? at : best,
+    0,
+  );
   const found = rollout.meta.top_k ? await alternativesAt(rollout, position) : null;
   return {
     position,

@@ -19,7 +19,11 @@ import { glyphs, word } from "../rollout/text/glyphs.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
 
-class Step {
+export class Step {
+  /** @type {string} */
+  print;
+
+  /** @param {string} short @param {string} headline */
   constructor(short, headline) {
     this.short = short;
     this.headline = h("h1", { text: headline });
@@ -28,17 +32,25 @@ class Step {
     this.element = h("div", { class: "tour-step" }, this.headline, this.text, this.piece);
   }
 
+  /** @param {...Child} parts */
   say(...parts) {
     fill(this.text, parts);
   }
 
-  /** Draws the piece only where it has changed: a chart keeps its zoom, a link its focus. */
+  /** Shows what the story has for this step. @param {Story} _story */
+  show(_story) {}
+
+  /**
+   * Draws the piece only where it has changed: a chart keeps its zoom, a link its focus.
+   * @param {string} print @param {...Child} children
+   */
   put(print, ...children) {
     if (print === this.print) return;
     this.print = print;
     fill(this.piece, children);
   }
 
+  /** @param {string} what @param {Run} run */
   notYet(what, run) {
     const ended = !["running", "queued"].includes(run.status);
     const when = ended
@@ -61,6 +73,7 @@ class Mistakes extends Step {
     super("Mistakes", "The student makes mistakes");
   }
 
+  /** @param {Story} story */
   show({ run, scores, wrong, wrongTokens }) {
     const first = scores[0];
     this.say(
@@ -68,7 +81,7 @@ class Mistakes extends Step {
       first ? figure("start", percent(first.value)) : "some",
       ` of ${first ? integer(first.n) : "the"} held-out problems. It skips steps, forgets to carry, and guesses.`,
     );
-    if (!wrong) return this.notYet("The first wrong answer", run);
+    if (!wrong || !wrongTokens) return this.notYet("The first wrong answer", run);
     this.put(wrong.id, answer(wrong, wrongTokens, { tinted: false }));
   }
 }
@@ -78,11 +91,12 @@ class Judgement extends Step {
     super("Judgement", "The coach judges every token");
   }
 
+  /** @param {Story} story */
   show({ run, wrong, wrongTokens, token }) {
     this.say(
       "The coach reads what the student wrote and says at each token what it would have written. The stronger the colour, the more it disagrees: no reward for the whole answer, but one judgement per token.",
     );
-    if (!wrong || !token) return this.notYet("A judged answer", run);
+    if (!wrong || !wrongTokens || !token) return this.notYet("A judged answer", run);
     const open = page("rollout", { id: wrong.id, pos: token.position });
     this.put(
       `${wrong.id} ${token.position}`,
@@ -106,6 +120,7 @@ class Training extends Step {
     this.charts = h("div", { class: "tour-charts" }, this.kl.element, this.score.element);
   }
 
+  /** @param {Story} story */
   show({ run, steps, scores }) {
     const kl = (steps.reverse_kl ?? []).filter((value) => value !== null);
     if (!kl.length) {
@@ -127,7 +142,10 @@ class Training extends Step {
     );
     this.put("charts", this.charts);
     const large = { height: 300, ticks: 16 };
-    this.kl.draw([{ name: "reverse KL", x: steps.step, y: steps.reverse_kl }], large);
+    this.kl.draw(
+      [{ name: "reverse KL", x: /** @type {number[]} */ (steps.step), y: steps.reverse_kl }],
+      large,
+    );
     const line = {
       name: "score",
       x: scores.map((s) => s.step),
@@ -143,12 +161,13 @@ class Afterwards extends Step {
     super("After training", "The same problem, after training");
   }
 
+  /** @param {Story} story */
   show({ run, wrong, after, wrongTokens, afterTokens }) {
     this.say(
       "Nobody told the student the right answer. It learned from the coach’s judgement of its own words.",
     );
-    if (!wrong) return this.notYet("The first wrong answer", run);
-    if (!after) {
+    if (!wrong || !wrongTokens) return this.notYet("The first wrong answer", run);
+    if (!after || !afterTokens) {
       this.notYet("A right answer to the same problem", run);
       return;
     }
@@ -176,6 +195,7 @@ class Cost extends Step {
     super("Cost", "What it cost, and what comes next");
   }
 
+  /** @param {Story} story */
   show({ run }) {
     this.say(
       `${run.status === "finished" ? "The whole run" : "So far the run"} took `,
@@ -218,11 +238,15 @@ class Cost extends Step {
 
 export const STEPS = [Mistakes, Judgement, Training, Afterwards, Cost];
 
+/** @param {string} name @param {string} text */
 function figure(name, text) {
   return h("strong", { class: "num", "data-figure": name, text });
 }
 
-/** A problem and the student's answer. */
+/**
+ * A problem and the student's answer.
+ * @param {RolloutItem} rollout @param {Rollout} tokens @param {{tinted: boolean, mark?: number}} options
+ */
 function answer(rollout, tokens, options) {
   return h(
     "div",
@@ -236,6 +260,7 @@ function answer(rollout, tokens, options) {
   );
 }
 
+/** @param {string} title @param {RolloutItem} rollout @param {Rollout} tokens */
 function side(title, rollout, tokens) {
   return h(
     "section",
@@ -251,7 +276,10 @@ function side(title, rollout, tokens) {
   );
 }
 
-/** The completion's tokens, tinted by their reverse KL: the square root, so that mild ones show. */
+/**
+ * The completion's tokens, tinted by their reverse KL: the square root, so that mild ones show.
+ * @param {Rollout} tokens @param {{tinted: boolean, mark?: number}} options
+ */
 function completion(tokens, { tinted, mark = -1 }) {
   const kl = tokens.columns.reverse_kl;
   const most = 400;
@@ -270,13 +298,15 @@ function completion(tokens, { tinted, mark = -1 }) {
   return h("p", { class: "tour-tokens mono" }, cells, tokens.cells.length > most ? " …" : "");
 }
 
+/** @param {StoryToken} token */
 function sentence(token) {
   const wrote = quote(token.wrote);
   if (!token.wanted || token.wanted.id === token.id)
     return `The student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
-  return `Coach wanted ${quote(token.wanted.text)} (${probability(Math.exp(token.wanted.teacher_logprob))}); the student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
+  return `Coach wanted ${quote(token.wanted.text)} (${probability(Math.exp(token.wanted.teacher_logprob ?? 0))}); the student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
 }
 
+/** @param {string} text */
 function quote(text) {
   return `“${word(text)}”`;
 }

@@ -1,7 +1,7 @@
 // Five steps that tell the story on a run of the bundled pair: mistakes, judgement, training,
 // the same prompt afterwards, what it cost. Reads only.
 import { get, newKey, page, send } from "../lib/api.js";
-import { button, fill, h, link, poll, toast } from "../lib/dom.js";
+import { button, fill, h, inField, link, poll, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme } from "../lib/theme.js";
@@ -11,12 +11,33 @@ import { STEPS } from "./steps.js";
 
 const LIVE = 2000; // ms
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   document.title = "Tour · OPD Studio";
   new Tour(root, params).start();
 }
 
 class Tour {
+  /** @type {Run | undefined} */
+  run;
+  /** @type {TourStep[]} */
+  pieces;
+  /** @type {HTMLButtonElement} */
+  back;
+  /** @type {HTMLButtonElement} */
+  next;
+  /** @type {HTMLButtonElement[]} */
+  marks;
+  /** @type {HTMLElement} */
+  notice;
+  /** @type {HTMLElement} */
+  stage;
+  /** @type {HTMLElement} */
+  of;
+  /** @type {Story | undefined} */
+  story;
+
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.id = params.get("run") ?? "";
@@ -24,6 +45,7 @@ class Tour {
     this.key = newKey();
   }
 
+  /** @returns {Promise<unknown>} */
   async start() {
     usePalette("oranges");
     onTheme(() => usePalette("oranges"));
@@ -40,6 +62,7 @@ class Tour {
   async choose() {
     if (this.id) this.run = await get(`runs/${this.id}`);
     else {
+      /** @type {Page<Run>} */
       const { items } = await get("runs", { limit: 200 });
       const demos = items.filter(isDemo);
       this.run =
@@ -50,14 +73,13 @@ class Tour {
     }
   }
 
+  /** @param {Run | undefined} other */
   async drawEmpty(other) {
     const { access } = await get("health");
-    const start =
-      access === "full" &&
-      button("Start the demo run", () => this.startDemo(start), {
-        class: "btn strong",
-        "data-start-demo": true,
-      });
+    const start = button("Start the demo run", () => this.startDemo(start), {
+      class: "btn strong",
+      "data-start-demo": true,
+    });
     const why = other
       ? `The last demo run is ${other.status}. `
       : "The tour uses the numbers of a run of the bundled student and coach. ";
@@ -65,9 +87,10 @@ class Tour {
       access === "full"
         ? "It takes about a minute on two CPU cores, with no network and no GPU, and the tour begins while it runs."
         : "This link is read-only; the full link is needed to start one.";
-    empty(this.root, "No demo run yet", why + next, start ? h("div", { class: "row" }, start) : null);
+    empty(this.root, "No demo run yet", why + next, access === "full" && h("div", { class: "row" }, start));
   }
 
+  /** @param {HTMLButtonElement} start */
   async startDemo(start) {
     start.disabled = true;
     try {
@@ -121,6 +144,7 @@ class Tour {
     fill(this.root, h("div", { class: "tour-of" }, this.of), this.notice, this.stage, nav);
   }
 
+  /** @param {number} step */
   go(step, still = false) {
     if (step < 1 || step > STEPS.length) return;
     this.step = step;
@@ -134,7 +158,7 @@ class Tour {
       else mark.removeAttribute("aria-current");
     }
     fill(this.stage, this.pieces[step - 1].element);
-    this.stage.dataset.step = step;
+    this.stage.dataset.step = String(step);
     this.draw();
   }
 
@@ -163,9 +187,9 @@ class Tour {
     this.pieces[this.step - 1].show(this.story);
   }
 
+  /** @param {KeyboardEvent} event */
   keys(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea"))
-      return;
+    if (event.ctrlKey || event.metaKey || event.altKey || inField(event)) return;
     if (event.key === "ArrowRight") this.go(this.step + 1);
     else if (event.key === "ArrowLeft") this.go(this.step - 1);
     else return;
@@ -173,6 +197,7 @@ class Tour {
   }
 }
 
+/** @param {URLSearchParams} params */
 function stepOf(params) {
   const step = Math.round(Number(params.get("step")));
   return step >= 1 && step <= STEPS.length ? step : 1;

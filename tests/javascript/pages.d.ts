@@ -1,0 +1,169 @@
+// What the modules of one page hand to one another.
+
+type Value = number | null | undefined;
+type Insights = import("../../app/static/insights/insights.js").Insights;
+type Chart = import("../../app/static/lib/charts.js").Chart;
+type RunCharts = import("../../app/static/run/charts.js").RunCharts;
+
+/** A column's head: text, class, title. */
+type Head = readonly [text: Child, kind?: string, title?: string];
+
+/** What the comparison's address says; "1" and "" are on and off. */
+type CompareState = Record<ControlName | BoxName | "smooth" | "target" | "baseline", string>;
+type ControlName = "x" | "y" | "second" | "band" | "direction";
+type BoxName = "logx" | "logy" | "group" | "interpolate";
+
+interface ExperimentActions {
+  cancel: () => unknown;
+  resume: () => unknown;
+}
+
+interface OfferActions {
+  start: (item: ExperimentDefinition, quick: boolean) => unknown;
+  toggle: (name: string) => unknown;
+}
+
+interface ResultColumn {
+  metric: string;
+  label: string;
+}
+
+/** Row and column in a grid of cells. */
+type Spot = [row: number, column: number];
+
+interface GridCell {
+  value: number;
+  label: string;
+  href?: string;
+}
+
+interface GridOptions {
+  label: string;
+  /** Labels of the ends of rows and columns, "" for none. */
+  rows: string[];
+  columns: string[];
+  cells: (GridCell | null)[][];
+  top: number;
+  /** Names of the axes. */
+  down: string;
+  across: string;
+  brush?: ((row0: number, column0: number, row1: number, column1: number) => unknown) | null;
+  log?: boolean;
+}
+
+type Config = Record<string, any>;
+
+/** A field of the form, out of the configuration's schema. */
+interface Field {
+  path: string;
+  group: string;
+  title: string;
+  help: string;
+  kind: string;
+  options: string[] | null;
+  nullable: boolean;
+  schema: SchemaNode;
+  standard: unknown;
+  choices?: Record<string, string> | null;
+  onlyFor?: string[] | null;
+}
+
+interface Control {
+  field: Field;
+  input: HTMLInputElement | HTMLSelectElement;
+  element: HTMLElement;
+  problem: HTMLElement;
+  help: HTMLElement;
+}
+
+interface WorstOptions {
+  filters?: HTMLElement | null;
+  turn?: ((offset: number) => unknown) | null;
+  clear?: (() => unknown) | null;
+}
+
+/** What a row of the table of runs can do. */
+interface RowActions {
+  chosen: Set<string>;
+  choose: (id: string, on: boolean) => unknown;
+  filter: (change: Record<string, string>) => unknown;
+  edit: (run: Run, form: HTMLElement) => unknown;
+  save: (run: Run, change: object) => Promise<unknown>;
+  remove: (run: Run) => unknown;
+}
+
+/** The token of a rollout with the highest reverse KL. */
+interface StoryToken {
+  position: number;
+  kl: number;
+  wrote: string;
+  wanted: Alternative | null;
+  id: number;
+  student: number;
+  teacher: number;
+}
+
+/** What the tour is told with; what a run does not have yet is null. */
+interface Story {
+  run: Run;
+  steps: StepColumns;
+  scores: Evaluation[];
+  wrong: RolloutItem | null;
+  after: RolloutItem | null;
+  token: StoryToken | null;
+  wrongTokens: Rollout | null;
+  afterTokens: Rollout | null;
+}
+
+/** A model's reply in the playground, token by token. */
+interface Reply {
+  author: Speaker;
+  text: string;
+  ids: number[];
+  texts: TokenTexts;
+  student_logprobs: (number | null)[];
+  teacher_logprobs: (number | null)[];
+  reverse_kl: (number | null)[];
+  /** The teacher's top choice: [id, student's log-probability, teacher's]. */
+  wanted: ([number, number, number] | null)[];
+  finish_reason: "stop" | "length" | null;
+  /** The request that it answers, and which of its replies it is. */
+  asked?: string | null;
+  index?: number;
+  /** Restored from an address, without scores. */
+  bare?: boolean;
+}
+
+type Speaker = "student" | "teacher";
+
+interface ChatTurn {
+  user: string;
+  replies: Partial<Record<Speaker, Reply>>;
+}
+
+/** A line of a report's chart; null where a step has no value. */
+interface ReportLine {
+  name: string;
+  x: (number | null)[];
+  y: (number | null)[];
+}
+
+interface ReportSeries {
+  name: string;
+  points: [x: number, y: number][];
+}
+
+/** The decoded payload of a rollout's alternatives. */
+interface TopkView {
+  n: number;
+  columns: Record<string, ArrayLike<number>>;
+  texts: TokenTexts;
+}
+
+/** A column of a table: head and class. */
+type InsightColumn = readonly [head: string, kind: string];
+
+// A script's own JSDoc imports no types: what serves the scripts would take them for modules.
+type InsightPanel = import("../../app/static/insights/panel.js").Panel;
+type TourStep = import("../../app/static/tour/steps.js").Step;
+type ReportApi = typeof import("../../app/static/report/api.js");
