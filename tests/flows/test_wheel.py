@@ -112,7 +112,12 @@ def test_every_tracked_file_is_in_it_and_nothing_else(wheel: Path) -> None:
 
 
 def test_a_run_and_its_report_work_from_it(outside: Callable[..., str], tmp_path: Path) -> None:
-    assert outside("python", "-c", "import app; print(app.__file__)").count("site-packages") == 1
+    assert (
+        outside("python", "-c", "from opd import errors; print(errors.__file__)").count(
+            "site-packages"
+        )
+        == 1
+    )
     settings = [part for setting in SMALL for part in ("--set", setting)]
     result = json.loads(outside("opd", "train", "demo", "--json", *settings).splitlines()[-1])
     assert (result["status"], result["steps"]) == ("finished", 1)
