@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -179,10 +180,17 @@ def test_the_scripts_are_the_dashboards_own() -> None:
         ENTRY,
     } <= set(held)
     for name, source in held.items():
-        specifiers = re.findall(r"""["']((?:\./|opd/)[^"']+)["']""", source)
+        specifiers = re.findall(r"""["']((?:\.\.?/|opd/)[^"']+)["']""", source)
         assert all(s.startswith("opd/") and s[4:] in held for s in specifiers), name
-        original = (STATIC / INSTEAD.get(name, name)).read_text(encoding="utf-8")
-        assert source.replace('"opd/', '"./') == original, name
+        path = INSTEAD.get(name, name)
+        original = (STATIC / path).read_text(encoding="utf-8")
+        folder = posixpath.dirname(path)
+        absolute = re.sub(
+            r'"(\.\.?/[^"]+)"',
+            lambda found, at=folder: f'"opd/{posixpath.normpath(posixpath.join(at, found[1]))}"',
+            original,
+        )
+        assert source == absolute, name
     assert "plotly.min.js" not in "".join(held.values())
 
 

@@ -257,7 +257,7 @@ def test_the_focus_stays_in_the_head_of_a_run_while_it_goes_on(open_page: Visit,
     page.wait_for_selector("#open-worst")
     held = page.evaluate(
         """async () => {
-            const { RunHead } = await import("./static/run_head.js");
+            const { RunHead } = await import("./static/run/head.js");
             const run = { id: "r", name: "n", status: "running", tags: ["a"], steps: 9, step: 1 };
             const charts = { columns: {}, secondsPerStep: () => 1, tokensPerSecond: () => "" };
             const head = new RunHead({});
