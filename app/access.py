@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from opd.errors import UserError
+from storage.data_dir import DataDir
 
 Access = Literal["full", "view", "none"]
 TOKEN_BYTES = 32
@@ -44,11 +45,11 @@ def new_token() -> str:
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
-def stored_token(data_dir: Path) -> str:
+def stored_token(data_dir: DataDir) -> str:
     """The data directory's token, made on first use and readable by its owner only."""
-    path = data_dir / "token"
+    path = data_dir.token
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.path.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _create(path)
         path.chmod(0o600)

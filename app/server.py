@@ -36,6 +36,7 @@ from app.origins import is_loopback, origins_of
 from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
 from opd.errors import UserError
+from storage.data_dir import DataDir
 
 PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
@@ -65,7 +66,7 @@ GRADIO_CLOSED = ("login", "logout", "monitoring", "custom_component", "openapi.j
 class ServerOptions:
     """How the server is reached. `port` also names the cookie; `token` None: no writes at all."""
 
-    data_dir: Path
+    data_dir: DataDir
     host: str = "127.0.0.1"
     port: int = 7860
     token: str | None = None

@@ -31,8 +31,8 @@ from sqlalchemy import Engine, select
 from app.worker import recovery
 from bench.support.preload import SLOW
 from opd.config.run import parse
-from opd.training.manifest import checkpoints_of
 from storage import schema
+from storage.data_dir import DataDir
 from storage.engine import open_database, read
 from storage.queue import jobs
 from storage.read import runs
@@ -114,7 +114,7 @@ class Trial:
             raise RuntimeError(self.log.read_text()[-3000:])
         now = time.time()
         with self.engine() as engine:
-            recovery.bury_dead(engine, self.data_dir)
+            recovery.bury_dead(engine, DataDir(self.data_dir))
             run = runs.run(engine, self.run_id)
         ended = run["status"] == "finished"
         return ended, (run["finished_at"] if ended else now) - start
@@ -210,7 +210,7 @@ def rows(engine: Engine) -> dict[str, Any]:
 
 
 def files(data_dir: Path, run_id: str) -> dict[str, str]:
-    folder = checkpoints_of(data_dir, run_id)
+    folder = DataDir(data_dir).run(run_id).checkpoints
     return {
         f"file/{path.relative_to(folder)}": hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -221,7 +221,9 @@ def files(data_dir: Path, run_id: str) -> dict[str, str]:
 def records(engine: Engine, trial: Trial) -> dict[str, str]:
     """How the run rests: finished, and its checkpoint rows are the folders on the disk."""
     run = runs.run(engine, trial.run_id)
-    folders = sorted(p.name for p in checkpoints_of(trial.data_dir, trial.run_id).iterdir())
+    folders = sorted(
+        p.name for p in DataDir(trial.data_dir).run(trial.run_id).checkpoints.iterdir()
+    )
     known = sorted(Path(c["path"]).name for c in run["checkpoints"])
     return {"status": run["status"], "rows = folders": str(folders == known)}
 

@@ -20,13 +20,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from opd.errors import ErrorKind, UserError
 from storage import migrate
+from storage.data_dir import DataDir
 
 try:
     from pysqlite3 import dbapi2 as sqlite
 except ImportError:  # no wheel for this platform
     import sqlite3 as sqlite
 
-FILE_NAME = "studio.db"
 BUSY_SECONDS = 30
 WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log grow without end
 SQLITE_IOERR, SQLITE_FULL = 10, 13
@@ -111,7 +111,7 @@ def _url(url_or_dir: str | Path) -> URL:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot be created: {error.strerror}", where=str(folder)) from None
-    return URL.create("sqlite", database=str(folder.resolve() / FILE_NAME))
+    return URL.create("sqlite", database=str(DataDir(folder.resolve()).database))
 
 
 def _engine(url: URL) -> Engine:

@@ -1,7 +1,23 @@
-"""Lock files of the data directory: whether a process holds one."""
+"""Lock files of the data directory: one process holds each, until it ends or closes the file.
+
+Taken by flock(2), which older versions see too. The file stays: removed and made anew, it would be
+a second lock beside the one that somebody waits for.
+"""
 
 import fcntl
 from pathlib import Path
+from typing import IO
+
+
+def take(path: Path) -> IO[bytes] | None:
+    """The open file that holds the lock; None where another process has it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def held(path: Path) -> bool:

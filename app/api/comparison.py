@@ -77,7 +77,7 @@ def _compared(
 ) -> dict[str, Any]:
     found = stored_compare.comparison(engine, question)
     for run in found["runs"]:
-        run["disk"] = disk.disk_use(request.app.state.data_dir, run["id"])
+        run["disk"] = disk.disk_use(request.app.state.data_dir.run(run["id"]))
     return found
 
 

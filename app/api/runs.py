@@ -1,7 +1,6 @@
 """REST routes of runs: list, start, change, stop, resume, delete."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
@@ -21,6 +20,7 @@ from app.api.http.inputs import (
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
 from opd.types import RunStatus
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read import disk, runs
 
@@ -152,9 +152,9 @@ def list_evaluations(engine: Database, run_id: RunId) -> Response:
     return Json(runs.evaluations(engine, run_id))
 
 
-def _with_disk(item: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+def _with_disk(item: dict[str, Any], data_dir: DataDir) -> dict[str, Any]:
     """The run with the bytes of its folder: of checkpoints, of other files, and of all."""
-    return {**item, "disk": disk.disk_use(data_dir, item["id"])}
+    return {**item, "disk": disk.disk_use(data_dir.run(item["id"]))}
 
 
 def _csv_lines(engine: Engine) -> Iterator[str]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from storage import locks
+from storage.data_dir import DataDir
 from storage.read import runs
 
 router = APIRouter(prefix="/api/v1", tags=["system"])
@@ -52,10 +53,10 @@ def read_log(
     return Json({"text": text, "next": start + used, "size": size})
 
 
-def log_path(data_dir: Path, run_id: str) -> Path | None:
+def log_path(data_dir: DataDir, run_id: str) -> Path | None:
     """The run's log file; None when there is none, or it lies outside the folder of runs."""
-    root = (data_dir / "runs").resolve()
-    path = (root / run_id / "log.txt").resolve()
+    root = data_dir.runs.resolve()
+    path = data_dir.run(run_id).log.resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
@@ -66,9 +67,9 @@ def _decoded(data: bytes) -> tuple[str, int]:
     return text, len(data) - len(decoder.getstate()[0])
 
 
-def supervisor_alive(data_dir: Path) -> bool:
+def supervisor_alive(data_dir: DataDir) -> bool:
     """Whether a supervisor holds its lock."""
-    return locks.held(data_dir / "supervisor.lock")
+    return locks.held(data_dir.supervisor_lock)
 
 
 def _version() -> str:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.inspect_runs import Json
 from app.cli.output import json_line, plain, result, say, table
 from app.cli.training import configuration
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ HEADS = {"error": "Errors", "warning": "Warnings", "info": "Good to know", "ok":
 
 
 def doctor(
-    place: Place,
+    workspace: Workspace,
     source: Annotated[
         str,
         typer.Argument(
@@ -46,7 +46,7 @@ def doctor(
     from opd.training.loading import Outside
 
     if names_runs(config):
-        config = resolved(place.engine(), place.data_dir, config)
+        config = resolved(workspace.engine(), workspace.data_dir, config)
     outside = Outside(say=lambda text: say(plain(f"{text} …")))
     found = report(config, list(examine(config, models=not static, outside=outside)))
     if json:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.inspect_runs import Json
 from app.cli.output import json_line, json_list, plain, result, say, scaled, table
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SHOWN = (
 
 
 def experiment(
-    place: Place,
+    workspace: Workspace,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -52,12 +52,12 @@ def experiment(
     from storage.comparison import experiment_results
     from storage.queue import experiments
 
-    engine, owner = place.engine(), this_process()
+    engine, owner = workspace.engine(), this_process()
     if ID.fullmatch(name):
         if seeds is not None or quick or assignments:
             raise UserError("goes on as it was begun; give no other option", where=name)
         exp = name
-        _take_up(place, engine, exp)
+        _take_up(workspace, engine, exp)
     else:
         from opd.experiments.definition import experiment as named
         from opd.experiments.definition import with_settings
@@ -66,7 +66,7 @@ def experiment(
         exp = experiments.create_experiment(
             engine, definition, quick=quick, seeds=seeds, owner=owner
         )
-    _to_the_end(place, engine, exp)
+    _to_the_end(workspace, engine, exp)
     found = experiment_results.experiment(engine, exp)
     if json:
         json_line(outcome(found))
@@ -103,20 +103,20 @@ def outcome(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _take_up(place: Place, engine: "Engine", name: str) -> None:
+def _take_up(workspace: Workspace, engine: "Engine", name: str) -> None:
     """Makes this process the owner of an experiment that has not finished."""
     from app.worker.experiments import end_orphaned
     from app.worker.process import this_process
     from app.worker.recovery import bury_dead
     from storage.queue import experiments
 
-    bury_dead(engine, place.data_dir)
+    bury_dead(engine, workspace.data_dir)
     end_orphaned(engine)
     if experiments.experiment_row(engine, name)["status"] != "finished":
         experiments.resume_experiment(engine, name, this_process())
 
 
-def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
+def _to_the_end(workspace: Workspace, engine: "Engine", name: str) -> None:
     """Makes and runs what the experiment needs, until it has ended."""
     from app.worker.experiments import advance
     from app.worker.process import this_process
@@ -126,13 +126,13 @@ def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
 
     told, done = "", False
     try:
-        while (run_id := advance(engine, place.data_dir, name, this_process())) is not None:
+        while (run_id := advance(engine, workspace.data_dir, name, this_process())) is not None:
             run = runs.run(engine, run_id)
             if run_id != told:
                 state = experiment_results.experiment_progress(engine, name)
                 say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
                 told = run_id
-            _run(place, engine, run)
+            _run(workspace, engine, run)
         done = True
     finally:
         if not done:  # whatever ends this command, the experiment can be resumed
@@ -141,7 +141,7 @@ def _to_the_end(place: Place, engine: "Engine", name: str) -> None:
             experiments.end_experiment(engine, name, "stopped", text)
 
 
-def _run(place: Place, engine: "Engine", run: dict[str, Any]) -> None:
+def _run(workspace: Workspace, engine: "Engine", run: dict[str, Any]) -> None:
     """One run to its end: here on a processor, in a process of its own where there are GPUs, whose
     memory only an exit gives back for certain."""
     import gc
@@ -150,11 +150,11 @@ def _run(place: Place, engine: "Engine", run: dict[str, Any]) -> None:
     from app.worker.slots import gpu_count
 
     if run["status"] != "queued":
-        wait_for(place, engine, run["id"])
+        wait_for(workspace, engine, run["id"])
     elif gpu_count():
-        run_as_job(place, engine, run["id"])
+        run_as_job(workspace, engine, run["id"])
     else:
-        run_to_the_end(place, engine, run["id"])
+        run_to_the_end(workspace, engine, run["id"])
         gc.collect()  # models of one run are gone before those of the next are loaded
 
 

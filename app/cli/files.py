@@ -1,11 +1,11 @@
 """Files that commands write: whole or not there."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from opd.errors import UserError
+from opd.files import written_aside
 
 
 def check_ending(out: Path, known: tuple[str, ...]) -> None:
@@ -23,17 +23,13 @@ def aside(out: Path) -> Iterator[Path]:
     where = f"--out {out}"
     if out.is_dir():
         raise UserError("is a folder; name a file in it", where=where)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        beside.touch()
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror}); name a file in a folder that exists and that "
-            "you may write to",
-            where=where,
-        ) from None
-    try:
-        yield beside
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(written_aside(out, durable=True, shared=True))
+        except OSError as error:
+            raise UserError(
+                f"cannot be written ({error.strerror}); name a file in a folder that exists and "
+                "that you may write to",
+                where=where,
+            ) from None
+        yield path

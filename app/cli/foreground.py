@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from app.cli.data_dir import Place
 from app.cli.output import plain, say
+from app.cli.workspace import Workspace
 from app.worker import job as jobs_here
 from app.worker import slots
 from app.worker.job import Job, Outcome
-from app.worker.logs import BriefFormatter, log_path, start_log
+from app.worker.logs import BriefFormatter, start_log
 from app.worker.recovery import bury_dead, did_not_start, running
 from app.worker.signals import listening
 from opd.errors import UserError
@@ -28,12 +28,12 @@ LOOK_EVERY = 0.5
 JOB = (sys.executable, "-m", "app.worker.job")
 
 
-def run_to_the_end(place: Place, engine: Engine, run_id: str) -> Outcome:
+def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome:
     """Runs a queued run here. Ctrl-C while it waits cancels it; later, it saves and stops."""
-    start_log(log_path(place.data_dir, run_id))
+    start_log(workspace.data_dir.run(run_id).log)
     info = runs.run(engine, run_id)
     try:
-        claimed = _claim(place, engine, run_id, info["config"]["device"])
+        claimed = _claim(workspace, engine, run_id, info["config"]["device"])
     except KeyboardInterrupt:
         jobs.request_cancel(engine, run_id, "save")
         say(f"\n{run_id} is cancelled; it had not begun")
@@ -42,37 +42,37 @@ def run_to_the_end(place: Place, engine: Engine, run_id: str) -> Outcome:
         return jobs_here.run(claimed, watch=watch)
 
 
-def run_as_job(place: Place, engine: Engine, run_id: str) -> None:
+def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Runs a queued run in a process of its own, and waits for its end. Ctrl-C reaches it too."""
-    path = log_path(place.data_dir, run_id)
+    path = workspace.data_dir.run(run_id).log
     path.parent.mkdir(parents=True, exist_ok=True)
-    for slot in _free_slots(place, engine, run_id, runs.run(engine, run_id)["device"]):
-        command = [*JOB, run_id, "--data-dir", str(place.data_dir), "--slot", slot]
+    for slot in _free_slots(workspace, engine, run_id, runs.run(engine, run_id)["device"]):
+        command = [*JOB, run_id, "--data-dir", str(workspace.data_dir), "--slot", slot]
         with path.open("ab") as output:
             job = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=place.environment()
+                command, stdout=output, stderr=subprocess.STDOUT, env=workspace.environment()
             )
         code = job.wait()
         if code == jobs_here.EXIT_NOT_CLAIMED:
             continue
-        bury_dead(engine, place.data_dir)
+        bury_dead(engine, workspace.data_dir)
         if runs.run(engine, run_id)["status"] == "queued":  # it died before it could begin
             if code == -signal.SIGINT:
                 raise KeyboardInterrupt
-            raise UserError(did_not_start(place.data_dir, run_id, code), where=run_id)
+            raise UserError(did_not_start(workspace.data_dir, run_id, code), where=run_id)
         return
 
 
-def _claim(place: Place, engine: Engine, run_id: str, device: str) -> Job:
+def _claim(workspace: Workspace, engine: Engine, run_id: str, device: str) -> Job:
     """The claim, once the device is free. Raises UserError where somebody else took the run."""
-    for slot in _free_slots(place, engine, run_id, device):
-        claimed = jobs_here.claim(engine, place.data_dir, run_id, slot)
+    for slot in _free_slots(workspace, engine, run_id, device):
+        claimed = jobs_here.claim(engine, workspace.data_dir, run_id, slot)
         if claimed is not None:
             return claimed
     raise AssertionError("slots are offered for ever")
 
 
-def _free_slots(place: Place, engine: Engine, run_id: str, device: str) -> Iterator[str]:
+def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) -> Iterator[str]:
     """A slot whenever one is free, while the run waits. Raises UserError where it does no more.
 
     Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
@@ -80,7 +80,7 @@ def _free_slots(place: Place, engine: Engine, run_id: str, device: str) -> Itera
     asked: list[signal.Signals] = []
     with listening((signal.SIGINT,), asked.append):
         while not asked:
-            yield from _a_free_slot(place, engine, device)
+            yield from _a_free_slot(workspace, engine, device)
             if runs.run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while it waited", where=run_id)
             others = ", ".join(sorted(run.id for run in running(engine)))
@@ -91,18 +91,18 @@ def _free_slots(place: Place, engine: Engine, run_id: str, device: str) -> Itera
     raise KeyboardInterrupt
 
 
-def _a_free_slot(place: Place, engine: Engine, device: str) -> Iterator[str]:
-    bury_dead(engine, place.data_dir)
+def _a_free_slot(workspace: Workspace, engine: Engine, device: str) -> Iterator[str]:
+    bury_dead(engine, workspace.data_dir)
     taken = [run.slot for run in running(engine)]
     slot = slots.choose(device, taken, slots.gpu_count())
     if slot is not None:
         yield slot
 
 
-def wait_for(place: Place, engine: Engine, run_id: str) -> None:
+def wait_for(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Until a run that another process has is running no more."""
     while runs.run(engine, run_id)["status"] == "running":
-        bury_dead(engine, place.data_dir)
+        bury_dead(engine, workspace.data_dir)
         time.sleep(LOOK_EVERY)
 
 

@@ -4,15 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.output import ago, json_line, json_list, plain, result, table
+from app.cli.workspace import Workspace
 
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
 PAGE = 200
 
 
-def recipes(place: Place, json: Json = False) -> None:
+def recipes(workspace: Workspace, json: Json = False) -> None:
     """The recipes that come with the product."""
     from opd.config.recipes import recipes as known
 
@@ -26,7 +26,7 @@ def recipes(place: Place, json: Json = False) -> None:
 
 
 def runs(
-    place: Place,
+    workspace: Workspace,
     json: Json = False,
     status: Annotated[str, typer.Option(help="Only runs in this state.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
@@ -34,7 +34,7 @@ def runs(
     """The runs, newest first."""
     from storage.read import runs as stored_runs
 
-    engine = place.engine()
+    engine = workspace.engine()
     items: list[dict[str, Any]] = []
     total = 1
     while len(items) < min(total, limit):
@@ -58,11 +58,11 @@ def _row(run: dict[str, Any]) -> tuple[Any, ...]:
     return run["id"], run["name"], run["status"], step, run["kl"], run["score"], began
 
 
-def show(place: Place, run: Run, json: Json = False) -> None:
+def show(workspace: Workspace, run: Run, json: Json = False) -> None:
     """One run: its state, configuration, models and checkpoints."""
     from storage.read import runs as stored_runs
 
-    found = stored_runs.run(place.engine(), run)
+    found = stored_runs.run(workspace.engine(), run)
     if json:
         json_line(found)
         return

@@ -16,8 +16,8 @@ from app.cli import (
     serving,
     training,
 )
-from app.cli.data_dir import placed
 from app.cli.output import plain, say
+from app.cli.workspace import in_workspace
 from app.worker.errors import describe, redact
 from opd.errors import ErrorKind, UserError
 
@@ -114,7 +114,7 @@ for name, command in (
     ("report", reporting.report),
     ("experiment", experiments.experiment),
 ):
-    app.command(name)(placed(command))
+    app.command(name)(in_workspace(command))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """`opd export`, `opd import`, `opd score`, `opd save`."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.files import aside, check_ending
 from app.cli.inspect_runs import Run
 from app.cli.output import result, say
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 from opd.types import Score
 
@@ -31,13 +30,13 @@ MAX_TEMPERATURE = 10
 SUFFIXES = (".jsonl", ".parquet")
 
 
-def export(place: Place, run: Run, out: Out) -> None:
+def export(workspace: Workspace, run: Run, out: Out) -> None:
     """The run's rollouts with their token records, as JSON lines or Parquet."""
     check_ending(out, SUFFIXES)
     from storage.read import export as stored_export
     from storage.read import runs
 
-    engine = place.engine()
+    engine = workspace.engine()
     runs.run(engine, run)
     with aside(out) as path:
         count = _write(
@@ -47,7 +46,7 @@ def export(place: Place, run: Run, out: Out) -> None:
 
 
 def import_file(
-    place: Place,
+    workspace: Workspace,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines or Parquet.")],
     name: Annotated[str, typer.Option("--name", help="What the run is called.")],
     form: Form = "auto",
@@ -61,7 +60,7 @@ def import_file(
 
     source = open_rollouts(_existing(file), form, prompt_tokens=prompt_tokens)
     config = parse({"name": name, "student": "imported", "teacher": "imported"})
-    engine = place.engine()
+    engine = workspace.engine()
     run_id = jobs.create_run(engine, config, source="import")
     count = import_rollouts(engine, run_id, source.rollouts, source.vocabulary)
     if source.rewards:
@@ -70,7 +69,7 @@ def import_file(
 
 
 def score(
-    place: Place,
+    workspace: Workspace,
     student: Annotated[str, typer.Option(help="Folder, hub id, or bundled/student.")],
     teacher: Annotated[str, typer.Option(help="Folder, hub id, or bundled/teacher.")],
     rollouts: Annotated[Path, typer.Option(help="Prompts and completions, as for import.")],
@@ -85,7 +84,7 @@ def score(
     from opd.interchange.formats import open_rollouts
     from opd.interchange.jsonl import to_row, write_line
 
-    del place  # nothing is stored
+    del workspace  # nothing is stored
     if temperature is not None and not 0 < temperature <= MAX_TEMPERATURE:
         raise UserError(
             f"must be above 0 and at most {MAX_TEMPERATURE} (got {temperature})",
@@ -113,7 +112,7 @@ def _existing(file: Path) -> Path:
 
 
 def save(
-    place: Place,
+    workspace: Workspace,
     run: Run,
     out: Out,
     merge: Annotated[
@@ -124,17 +123,17 @@ def save(
     from opd.config.run import parse
     from storage.read import runs
 
-    engine = place.engine()
+    engine = workspace.engine()
     info = runs.run(engine, run)
     if not info["checkpoints"]:
         raise UserError("has no checkpoint to save", where=run)
     newest = info["checkpoints"][-1]
     from app.worker.references import resolved
-    from opd.training.manifest import checkpoints_of, folder_of, verify
+    from opd.training.manifest import folder_of, verify
     from opd.training.saving import Provenance
     from opd.training.saving import save as save_student
 
-    folder = folder_of(checkpoints_of(place.data_dir, run), newest["step"])
+    folder = folder_of(workspace.data_dir.run(run).checkpoints, newest["step"])
     verify(folder, newest["manifest"])
     config = parse(info["config"])
     scores = runs.evaluations(engine, run)["items"]
@@ -146,7 +145,7 @@ def save(
         before=_scores(scores, 0),
         after=_scores(scores, max((s["step"] for s in scores), default=0)),
     )
-    base = resolved(engine, place.data_dir, config, run).student.model if merge else ""
+    base = resolved(engine, workspace.data_dir, config, run).student.model if merge else ""
     save_student(folder, out, made, merge_into=base)
     result(f"{run} after step {newest['step']} → {out}")
 
@@ -186,6 +185,4 @@ def _write(path: Path, suffix: str, rows: Iterable[dict[str, Any]]) -> int:
         for row in rows:
             write_line(file, row)
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
     return count

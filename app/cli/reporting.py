@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.files import aside, check_ending
 from app.cli.output import result
+from app.cli.workspace import Workspace
 
 ENDINGS = (".html", ".htm")
 
 
 def report(
-    place: Place,
+    workspace: Workspace,
     name: Annotated[
         str, typer.Argument(metavar="RUN|ROLLOUT", help="The id of either.", show_default=False)
     ],
@@ -29,7 +29,7 @@ def report(
     from app.report import report as made_of
 
     with aside(out) as path:
-        made = made_of(place.engine(), name, rollouts=rollouts, version=version("opd-studio"))
+        made = made_of(workspace.engine(), name, rollouts=rollouts, version=version("opd-studio"))
         size = path.write_bytes(made.html.encode())
     count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
     result(f"{count}, {size / 1000:.0f} kB → {out}")

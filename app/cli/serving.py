@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.output import plain, result
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Listening:
 
 
 def serve(
-    place: Place,
+    workspace: Workspace,
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Port = DEFAULT_PORT,
     token: Annotated[
@@ -68,17 +68,17 @@ def serve(
     """The dashboard, with its supervisor."""
     _set_webhook(webhook)
     with bind(host, port) as bound:
-        secret = _token(place, token)
+        secret = _token(workspace, token)
         listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)
-        engine = place.engine()
+        engine = workspace.engine()
         result(listening.link())
         if view_token:
             result(f"to look only: {listening.link().partition('?')[0]}?token={view_token}")
-        _serve(place, engine, listening)
+        _serve(workspace, engine, listening)
 
 
 def demo(
-    place: Place,
+    workspace: Workspace,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Else the first free one from 7860.")
     ] = None,
@@ -92,11 +92,11 @@ def demo(
     check_setting()
     host = "127.0.0.1"
     with _first_free(host) if port is None else bind(host, port) as bound:
-        listening = Listening(bound, host, _token(place, None))
-        engine = place.engine()
+        listening = Listening(bound, host, _token(workspace, None))
+        engine = workspace.engine()
         run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
         result(f"run {run_id} starts; open {listening.link(f'run?id={run_id}')}")
-        _serve(place, engine, listening)
+        _serve(workspace, engine, listening)
 
 
 def _set_webhook(url: str | None) -> None:
@@ -141,28 +141,28 @@ def _first_free(host: str) -> socket.socket:
     return bind(host, DEFAULT_PORT)
 
 
-def _token(place: Place, given: str | None) -> str:
+def _token(workspace: Workspace, given: str | None) -> str:
     from app.access import stored_token
 
     if given is None:
-        return stored_token(place.data_dir)
+        return stored_token(workspace.data_dir)
     if not given or not given.isascii() or not given.isprintable() or " " in given:
         raise UserError("must be printable ASCII without blanks, and not empty", where="--token")
     return given
 
 
-def _serve(place: Place, engine: "Engine", listening: Listening) -> None:
+def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None:
     """Serves until a signal ends it. Jobs go on."""
     from app.worker.watchdog import supervised
 
     signal.signal(signal.SIGTERM, _stop)
-    note = place.data_dir / "server.json"
+    note = workspace.data_dir.server_note
     try:
         address = listening.link().partition("?")[0]
         known = {"port": listening.port, "pid": os.getpid(), "address": address}
         note.write_text(json.dumps(known), encoding="utf-8")
-        with supervised(place.data_dir, place.environment()):
-            _run_server(place, engine, listening)
+        with supervised(workspace.data_dir, workspace.environment()):
+            _run_server(workspace, engine, listening)
     except KeyboardInterrupt:
         pass
     finally:
@@ -170,13 +170,13 @@ def _serve(place: Place, engine: "Engine", listening: Listening) -> None:
         _tell_running(engine)
 
 
-def _run_server(place: Place, engine: "Engine", listening: Listening) -> None:
+def _run_server(workspace: Workspace, engine: "Engine", listening: Listening) -> None:
     import uvicorn
 
     from app.server import ServerOptions, build
 
     options = ServerOptions(
-        data_dir=place.data_dir,
+        data_dir=workspace.data_dir,
         host=listening.host,
         port=listening.port,
         token=listening.token,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.data_dir import Place
 from app.cli.inspect_runs import Json, Run
 from app.cli.output import json_line, plain, result, say
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CANCEL_PATIENCE = 30.0
 
 
 def train(
-    place: Place,
+    workspace: Workspace,
     source: Annotated[
         str, typer.Argument(metavar="RECIPE_OR_FILE", help="A recipe's name or a YAML file.")
     ],
@@ -39,9 +39,9 @@ def train(
     from storage.queue import jobs
 
     check_setting()
-    engine = place.engine()
+    engine = workspace.engine()
     run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process())
-    _to_the_end(place, engine, run_id, json)
+    _to_the_end(workspace, engine, run_id, json)
 
 
 def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
@@ -61,7 +61,7 @@ def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]
     return check_inputs(parse(with_overrides(data, assignments))), recipe
 
 
-def resume(place: Place, run: Run, json: Json = False) -> None:
+def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
     """Goes on with an ended run, from its last checkpoint, in the foreground."""
     from app.worker.notification import check_setting
     from app.worker.process import alive, this_process
@@ -70,22 +70,22 @@ def resume(place: Place, run: Run, json: Json = False) -> None:
     from storage.read import runs
 
     check_setting()
-    engine = place.engine()
+    engine = workspace.engine()
     runs.run(engine, run)
     for entry in running(engine):
         if entry.id == run:
             if alive(entry.owner):
                 raise UserError(f"is running (process {entry.owner.pid})", where=run)
-            bury(engine, place.data_dir, entry)
+            bury(engine, workspace.data_dir, entry)
     if runs.run(engine, run)["status"] != "queued":
         jobs.requeue(engine, run, waiter=this_process())
-    _to_the_end(place, engine, run, json)
+    _to_the_end(workspace, engine, run, json)
 
 
-def _to_the_end(place: Place, engine: "Engine", run_id: str, json: bool) -> None:
+def _to_the_end(workspace: Workspace, engine: "Engine", run_id: str, json: bool) -> None:
     from app.cli.foreground import run_to_the_end
 
-    outcome = run_to_the_end(place, engine, run_id)
+    outcome = run_to_the_end(workspace, engine, run_id)
     report = _report(engine, run_id)
     if json:
         json_line(report)
@@ -134,7 +134,7 @@ def _report(engine: "Engine", run_id: str) -> dict[str, Any]:
 
 
 def cancel(
-    place: Place,
+    workspace: Workspace,
     run: Run,
     discard: Annotated[
         bool, typer.Option("--discard", help="Save nothing and remove the run's checkpoints.")
@@ -147,9 +147,9 @@ def cancel(
     from storage.queue import jobs
     from storage.read import runs
 
-    engine = place.engine()
+    engine = workspace.engine()
     status = jobs.request_cancel(engine, run, "discard" if discard else "save")
-    pressure = Pressure(engine, place.data_dir)
+    pressure = Pressure(engine, workspace.data_dir)
     until = time.monotonic() + CANCEL_PATIENCE
     while status == "running" and time.monotonic() < until:
         time.sleep(0.1)
@@ -158,7 +158,7 @@ def cancel(
                 if alive(entry.owner):
                     pressure.press(entry)
                 else:
-                    bury(engine, place.data_dir, entry)
+                    bury(engine, workspace.data_dir, entry)
         status = runs.run(engine, run)["status"]
     result(f"{run} {status}")
     if status == "running":

@@ -3,12 +3,12 @@
 import logging
 import signal
 import time
-from pathlib import Path
 
 from sqlalchemy import Engine
 
 from app.worker import process
 from app.worker.recovery import Running, end_family, settle_cancel
+from storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
 TERM_AFTER = 8.0  # seconds that a cancelled job gets to stop by itself
@@ -18,7 +18,7 @@ KILL_AFTER = 16.0
 class Pressure:
     """What a cancelled job feels; `press` is called again and again until it is gone."""
 
-    def __init__(self, engine: Engine, data_dir: Path) -> None:
+    def __init__(self, engine: Engine, data_dir: DataDir) -> None:
         self._engine = engine
         self._data_dir = data_dir
         self._since: dict[tuple[str, int], float] = {}

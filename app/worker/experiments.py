@@ -1,7 +1,6 @@
 """Takes an experiment one run further: by the supervisor, or by a command line that owns it."""
 
 import logging
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -9,13 +8,14 @@ from app.worker import process
 from app.worker.job import discard_checkpoints
 from opd.errors import UserError
 from opd.experiments.plan import Plan
+from storage.data_dir import DataDir
 from storage.queue import experiments
 from storage.queue.jobs import Owner, owner_of
 
 log = logging.getLogger(__name__)
 
 
-def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = None) -> str | None:
+def advance(engine: Engine, data_dir: DataDir, name: str, owner: Owner | None = None) -> str | None:
     """The run that the experiment waits for, made where there is none; None where it has ended, or
     belongs to somebody else by now."""
     row = experiments.experiment_row(engine, name)
@@ -39,7 +39,7 @@ def advance(engine: Engine, data_dir: Path, name: str, owner: Owner | None = Non
     return None
 
 
-def advance_all(engine: Engine, data_dir: Path) -> None:
+def advance_all(engine: Engine, data_dir: DataDir) -> None:
     """Every running experiment that no command line owns; ends those whose owner has died."""
     end_orphaned(engine)
     for name, owner in experiments.running_experiments(engine):
@@ -61,7 +61,7 @@ def end_orphaned(engine: Engine) -> None:
             experiments.end_experiment(engine, name, "stopped", text)
 
 
-def _forget_tuning(engine: Engine, data_dir: Path, plan: Plan) -> None:
+def _forget_tuning(engine: Engine, data_dir: DataDir, plan: Plan) -> None:
     """Weights of runs that only served to choose a value; their figures and records stay."""
     for key, known in plan.known.items():
         if key.stage == "tune":

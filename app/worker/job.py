@@ -31,7 +31,7 @@ from app.worker.references import resolved
 from app.worker.signals import listening
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, UserError
-from opd.training.manifest import checkpoints_of, folder_of, verify
+from opd.training.manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,
@@ -41,6 +41,7 @@ from opd.types import (
     RunStatus,
     StepEvent,
 )
+from storage.data_dir import DataDir, RunDir
 from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
 from storage.read import runs
@@ -77,23 +78,19 @@ class Job:
     """A claimed run and where its things are."""
 
     engine: Engine
-    data_dir: Path
+    data_dir: DataDir
     run_id: str
     attempt: int
     slot: str
     in_foreground: bool = False
 
     @property
-    def folder(self) -> Path:
-        return self.data_dir / "runs" / self.run_id
+    def folder(self) -> RunDir:
+        return self.data_dir.run(self.run_id)
 
     @property
     def checkpoints(self) -> Path:
-        return checkpoints_of(self.data_dir, self.run_id)
-
-    @property
-    def reserve(self) -> Path:
-        return self.folder / ".reserve"
+        return self.folder.checkpoints
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Outcome:
     recorded: bool = True
 
 
-def claim(engine: Engine, data_dir: Path, run_id: str, slot: str) -> Job | None:
+def claim(engine: Engine, data_dir: DataDir, run_id: str, slot: str) -> Job | None:
     """Makes this process the run's owner; None where it cannot be had now."""
     attempt = jobs.claim(engine, run_id, slot, process.this_process())
     if attempt is None:
@@ -123,7 +120,7 @@ def run(
     lease = Lease(job.engine, job.run_id, job.attempt, lambda why: _give_up(job, why))
     with lease, listening((signal.SIGTERM, signal.SIGINT), lambda n: _on_signal(job, lease, n)):
         try:
-            _set_aside(job.reserve)
+            _set_aside(job.folder.reserve)
             outcome = _ended(job, lease, _work(job, lease, training, watch))
         except jobs.LeaseLost:
             outcome = Outcome(None)
@@ -215,7 +212,7 @@ def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
     return -1, None
 
 
-def sweep(engine: Engine, data_dir: Path, run_id: str, attempt: int) -> None:
+def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
     """Removes checkpoint folders that no record names: half-written, or older than those kept.
 
     Only by this attempt or when it is dead; nothing where a later one has begun.
@@ -224,7 +221,7 @@ def sweep(engine: Engine, data_dir: Path, run_id: str, attempt: int) -> None:
     if info["attempt"] != attempt:
         return
     known = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
-    for folder in checkpoints_of(data_dir, run_id).glob("*"):
+    for folder in data_dir.run(run_id).checkpoints.glob("*"):
         if folder.name not in known:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -289,9 +286,9 @@ def _stopped(reason: Reason) -> Outcome:
             return Outcome(None)
 
 
-def discard_checkpoints(engine: Engine, data_dir: Path, run_id: str) -> None:
+def discard_checkpoints(engine: Engine, data_dir: DataDir, run_id: str) -> None:
     forget_checkpoints(engine, run_id)
-    shutil.rmtree(checkpoints_of(data_dir, run_id), ignore_errors=True)
+    shutil.rmtree(data_dir.run(run_id).checkpoints, ignore_errors=True)
 
 
 def _on_signal(job: Job, lease: Lease, number: signal.Signals) -> None:
@@ -331,9 +328,9 @@ def _record(job: Job, outcome: Outcome) -> bool:
                 hint=failure.kind.hint if failure else "",
             )
         except DiskFullError:
-            job.reserve.unlink(missing_ok=True)
+            job.folder.reserve.unlink(missing_ok=True)
             continue
-        job.reserve.unlink(missing_ok=True)
+        job.folder.reserve.unlink(missing_ok=True)
         if ended:
             notification.tell(job.engine, job.data_dir, job.run_id)
         return True
@@ -363,9 +360,10 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--slot", default="cpu")
     options = parser.parse_args(arguments)
+    data_dir = DataDir(options.data_dir)
     start_log()
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
-    job = claim(engine, options.data_dir, options.run_id, options.slot)
+    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
+    job = claim(engine, data_dir, options.run_id, options.slot)
     if job is None:
         log.info("%s is not to be had now", options.run_id)
         return EXIT_NOT_CLAIMED

@@ -23,10 +23,6 @@ class BriefFormatter(logging.Formatter):
         return redact(f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}")
 
 
-def log_path(data_dir: Path, run_id: str) -> Path:
-    return data_dir / "runs" / run_id / "log.txt"
-
-
 def start_log(path: Path | None = None) -> None:
     """Sends all logging to the file, or to standard error, which a job's starter redirects."""
     if path is not None:

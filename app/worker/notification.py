@@ -9,7 +9,6 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +16,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
-from app.worker.logs import log_path
 from opd.errors import UserError
+from storage.data_dir import DataDir
 from storage.read import runs
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ def check_setting() -> None:
         checked_url(text)
 
 
-def tell(engine: Engine, data_dir: Path, run_id: str) -> None:
+def tell(engine: Engine, data_dir: DataDir, run_id: str) -> None:
     """Sends word of the run's end, where a receiver is set. To be called once an end, by whoever
     recorded it; returns at once and raises nothing that could spoil a job."""
     if not os.environ.get(VARIABLE):
@@ -66,7 +65,7 @@ def tell(engine: Engine, data_dir: Path, run_id: str) -> None:
         log.error("the webhook was not told of the end: %s", error)
 
 
-def _message(engine: Engine, data_dir: Path, run_id: str) -> dict[str, Any]:
+def _message(engine: Engine, data_dir: DataDir, run_id: str) -> dict[str, Any]:
     run = runs.run(engine, run_id)
     message = {
         "run_id": run_id,
@@ -77,29 +76,23 @@ def _message(engine: Engine, data_dir: Path, run_id: str) -> dict[str, Any]:
     return message | ({"link": link} if link else {})
 
 
-def _link(data_dir: Path, run_id: str) -> str:
+def _link(data_dir: DataDir, run_id: str) -> str:
     """The run's page, without a token, where a server shows this data directory."""
     try:
-        note = json.loads((data_dir / "server.json").read_text(encoding="utf-8"))
+        note = json.loads(data_dir.server_note.read_text(encoding="utf-8"))
         return f"{note['address']}run?id={run_id}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _start(data_dir: Path, run_id: str, message: bytes) -> None:
-    """A process in a session of its own, without the mark by which a job's processes are ended."""
-    path = log_path(data_dir, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k != process.MARK}
-    with path.open("ab") as output:
-        sender = subprocess.Popen(
-            SENDER,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=environment,
-        )
+def _start(data_dir: DataDir, run_id: str, message: bytes) -> None:
+    """Without the mark by which a job's processes are ended."""
+    sender = process.start_detached(
+        SENDER,
+        log=data_dir.run(run_id).log,
+        environment={k: v for k, v in os.environ.items() if k != process.MARK},
+        stdin=subprocess.PIPE,
+    )
     _senders[:] = [earlier for earlier in _senders if earlier.poll() is None] + [sender]
     assert sender.stdin is not None
     with sender.stdin as pipe:  # shorter than a pipe holds: writing does not wait

@@ -1,9 +1,11 @@
-"""Who owns a run: a process named by its id, its start and the boot it lives in."""
+"""Processes: who owns a run (named by its id, its start and the boot it lives in), and how one is
+started that outlives us."""
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -47,6 +49,31 @@ def alive(owner: Owner) -> bool:
     """Whether that very process still runs: a process id is given out again, its start is not."""
     now = owner_of(owner.pid)
     return now is not None and now.boot == owner.boot and abs(now.started - owner.started) < 0.5
+
+
+def start_detached(
+    command: Sequence[str],
+    *,
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own: neither Ctrl-C nor the end of this one reaches it.
+
+    Its output is added to the file `log`, not to a pipe that could break; without one it is lost.
+    """
+    shown = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log or os.devnull, "ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**(os.environ if environment is None else environment), **shown},
+        )
 
 
 def stopped(pid: int) -> bool:

@@ -4,7 +4,6 @@ import logging
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
@@ -12,9 +11,10 @@ from sqlalchemy import Engine
 from app.worker import notification, process
 from app.worker.errors import Failure, redact
 from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
-from app.worker.logs import last_line, log_path
+from app.worker.logs import last_line
 from opd.errors import ErrorKind
 from opd.types import RunStatus
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 
@@ -46,7 +46,7 @@ def running(engine: Engine) -> list[Running]:
     return [Running(**{n: row[n] for n in names}) for row in jobs.running(engine)]
 
 
-def bury(engine: Engine, data_dir: Path, run: Running, exit_code: int | None = None) -> None:
+def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None = None) -> None:
     """Records the end of a run whose process has died, after ending what that process left.
 
     `exit_code` as subprocess reports it; None where nobody saw it end. Died by a signal or unseen:
@@ -62,13 +62,13 @@ def bury(engine: Engine, data_dir: Path, run: Running, exit_code: int | None = N
     kind = ErrorKind.ERROR if by_itself else ErrorKind.KILLED
     if exit_code == EXIT_UNRECORDED:
         kind = ErrorKind.DISK_FULL
-    tail = last_line(log_path(data_dir, run.id))
+    tail = last_line(data_dir.run(run.id).log)
     text = redact(f"{text}; last line of the log: {tail}" if tail else text)
     status: RunStatus = "failed" if by_itself else "interrupted"
     finish(engine, data_dir, run, status, Failure(kind, text))
 
 
-def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> None:
+def bury_hung(engine: Engine, data_dir: DataDir, run: Running, seconds: float) -> None:
     """Ends a job that lives but has stopped telling so."""
     end_family(run)
     if run.cancel_mode:
@@ -79,7 +79,7 @@ def bury_hung(engine: Engine, data_dir: Path, run: Running, seconds: float) -> N
     finish(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
 
 
-def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
+def settle_cancel(engine: Engine, data_dir: DataDir, run: Running) -> None:
     """Marks a run cancelled whose process is no more."""
     if run.cancel_mode == "discard":
         discard_checkpoints(engine, data_dir, run.id)
@@ -88,14 +88,14 @@ def settle_cancel(engine: Engine, data_dir: Path, run: Running) -> None:
     finish(engine, data_dir, run, "cancelled", None)
 
 
-def did_not_start(data_dir: Path, run_id: str, exit_code: int) -> str:
+def did_not_start(data_dir: DataDir, run_id: str, exit_code: int) -> str:
     """Of a job that ended before it could claim its run."""
-    tail = last_line(log_path(data_dir, run_id))
+    tail = last_line(data_dir.run(run_id).log)
     return redact(f"the job did not start: {process.cause_of_exit(exit_code)}; {tail}")
 
 
 def finish(
-    engine: Engine, data_dir: Path, run: Running, status: RunStatus, failure: Failure | None
+    engine: Engine, data_dir: DataDir, run: Running, status: RunStatus, failure: Failure | None
 ) -> None:
     """Records the end and tells of it, unless the attempt has ended otherwise meanwhile."""
     done = jobs.finish(
@@ -123,7 +123,7 @@ def end_family(run: Running, patience: float = 2.0) -> None:
         log.error("%s: processes %s cannot be ended", run.id, left)
 
 
-def bury_dead(engine: Engine, data_dir: Path) -> None:
+def bury_dead(engine: Engine, data_dir: DataDir) -> None:
     """Marks every run whose owner is gone; for a command line with no supervisor beside it."""
     for run in running(engine):
         if not process.alive(run.owner):

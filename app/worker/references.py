@@ -1,7 +1,6 @@
 """Models that are other runs: `run-…` and `run-…@STEP` become that run's checkpoint folder."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +11,16 @@ from opd.config.folders import RUN_REFERENCE
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
-from opd.training.manifest import checkpoints_of, folder_of, verify
+from opd.files import written_aside
+from opd.training.manifest import folder_of, verify
+from storage.data_dir import DataDir
 from storage.read import runs
 
 T = TypeVar("T", StudentConfig, TeacherConfig, RouteConfig)
-REMEMBERED = "references.json"  # in the run's folder: reference → step
 
 
 def resolved(
-    engine: Engine, data_dir: Path, config: RunConfig, run_id: str | None = None
+    engine: Engine, data_dir: DataDir, config: RunConfig, run_id: str | None = None
 ) -> RunConfig:
     """The configuration with folders in place of references.
 
@@ -28,7 +28,7 @@ def resolved(
     the same models though the other run may have trained on. Raises UserError for a run that is
     not there, has no such checkpoint, or one that was damaged.
     """
-    memory = None if run_id is None else data_dir / "runs" / run_id / REMEMBERED
+    memory = None if run_id is None else data_dir.run(run_id).references
     finder = _Finder(engine, data_dir, memory)
     student = finder.placed(config.student, "student.model")
     teacher = config.teacher
@@ -57,7 +57,7 @@ def _named(reference: str) -> re.Match[str] | None:
 
 
 class _Finder:
-    def __init__(self, engine: Engine, data_dir: Path, memory: Path | None) -> None:
+    def __init__(self, engine: Engine, data_dir: DataDir, memory: Path | None) -> None:
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
         self._known: dict[str, int] = {}
         if memory is not None and memory.is_file():
@@ -79,9 +79,8 @@ class _Finder:
         if self._memory is None or self._steps == self._known:
             return
         self._memory.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._memory.with_suffix(".partial")
-        aside.write_text(json.dumps(self._steps), encoding="utf-8")
-        os.replace(aside, self._memory)
+        with written_aside(self._memory) as path:
+            path.write_text(json.dumps(self._steps), encoding="utf-8")
 
     def _folder(self, run_id: str, step: int | None, where: str) -> tuple[Path, int]:
         saved = {c["step"]: c["manifest"] for c in self._checkpoints(run_id, where)}
@@ -92,7 +91,7 @@ class _Finder:
         if step not in saved:
             there = ", ".join(f"{run_id}@{s}" for s in saved)
             raise _missing(f"{run_id} has no checkpoint of step {step}; it has {there}", where)
-        folder = folder_of(checkpoints_of(self._data_dir, run_id), step)
+        folder = folder_of(self._data_dir.run(run_id).checkpoints, step)
         try:
             verify(folder, saved[step])
         except UserError as error:

@@ -8,7 +8,6 @@ and leaves running jobs alone when it ends.
 """
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
@@ -29,10 +28,12 @@ from app.worker.cancellation import Pressure
 from app.worker.errors import Failure
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
-from app.worker.logs import log_path, start_log
+from app.worker.logs import start_log
 from app.worker.models.supervision import Answering
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
 from opd.errors import ErrorKind, UserError
+from storage import locks
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 
@@ -52,7 +53,7 @@ class Child:
 class Supervisor:
     """`turn()` looks once at everything; time is measured by a clock that no one sets."""
 
-    def __init__(self, engine: Engine, data_dir: Path, job: Sequence[str] = JOB) -> None:
+    def __init__(self, engine: Engine, data_dir: DataDir, job: Sequence[str] = JOB) -> None:
         self._engine = engine
         self._data_dir = data_dir
         self._job = job
@@ -145,35 +146,23 @@ class Supervisor:
         return True
 
     def _start(self, run_id: str, slot: str) -> Child:
-        """A process in a session of its own, which claims the run itself."""
-        path = log_path(self._data_dir, run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as output:
-            started = subprocess.Popen(
-                [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
-            )
+        """The process claims the run itself."""
+        command = [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot]
+        started = process.start_detached(command, log=self._data_dir.run(run_id).log)
         log.info("%s: process %d on %s", run_id, started.pid, slot)
         return Child(started, slot)
 
 
-def lock(data_dir: Path, parent: int | None) -> IO[bytes] | None:
+def lock(data_dir: DataDir, parent: int | None) -> IO[bytes] | None:
     """Holds the data directory's supervisor lock; waits for it; None when the parent goes first."""
-    file = (data_dir / "supervisor.lock").open("ab")
-    told = False
+    waiting = False
     while not orphaned(parent):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if not told:
-                log.info("another supervisor serves %s: waiting", data_dir)
-            told = True
-            time.sleep(TURN)
+        if (lock_file := locks.take(data_dir.supervisor_lock)) is not None:
+            return lock_file
+        if not waiting:
+            log.info("another supervisor serves %s: waiting", data_dir)
+        waiting = True
+        time.sleep(TURN)
     return None
 
 
@@ -190,15 +179,16 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--parent", type=int, default=None, help="ends when this process does")
     options = parser.parse_args(arguments)
-    options.data_dir.mkdir(parents=True, exist_ok=True)
-    start_log(options.data_dir / "supervisor.log")
+    data_dir = DataDir(options.data_dir)
+    data_dir.path.mkdir(parents=True, exist_ok=True)
+    start_log(data_dir.supervisor_log)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    held = lock(options.data_dir, options.parent)
+    held = lock(data_dir, options.parent)
     if held is None:
         return 0
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
-    supervisor = Supervisor(engine, options.data_dir, job)
+    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
+    supervisor = Supervisor(engine, data_dir, job)
     while not orphaned(options.parent):
         try:
             supervisor.turn()

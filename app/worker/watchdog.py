@@ -7,7 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+
+from app.worker.process import start_detached
+from storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
 SUPERVISOR = (sys.executable, "-m", "app.worker.supervisor")
@@ -16,7 +18,7 @@ LOOK_EVERY = 0.5
 
 @contextmanager
 def supervised(
-    data_dir: Path, environment: Mapping[str, str], command: Sequence[str] = SUPERVISOR
+    data_dir: DataDir, environment: Mapping[str, str], command: Sequence[str] = SUPERVISOR
 ) -> Iterator[None]:
     """A supervisor for as long as the block lasts. It leaves jobs running when it is ended."""
     over = threading.Event()
@@ -45,14 +47,8 @@ def supervised(
 
 
 def _start(
-    data_dir: Path, environment: Mapping[str, str], command: Sequence[str]
+    data_dir: DataDir, environment: Mapping[str, str], command: Sequence[str]
 ) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C in the terminal is the server's to handle."""
-    return subprocess.Popen(
-        [*command, "--data-dir", str(data_dir), "--parent", str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=dict(environment),
-    )
+    """Detached: Ctrl-C in the terminal is the server's to handle."""
+    arguments = ["--data-dir", str(data_dir), "--parent", str(os.getpid())]
+    return start_detached([*command, *arguments], environment=environment)

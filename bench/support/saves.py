@@ -17,6 +17,7 @@ from app.worker import job, recovery
 from app.worker.job import Job
 from bench.support.preload import SLOW
 from opd.config.run import parse
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import runs
@@ -71,10 +72,10 @@ def _once(folder: Path, run_id: str, moment: float, broken: str) -> tuple[str, b
 def _judge(folder: Path, run_id: str, told: int) -> tuple[str, bool]:
     """What is wrong, and whether the kill came amid a save."""
     engine = open_database(folder)
-    here = Job(engine, folder, run_id, 0, "cpu")
+    here = Job(engine, DataDir(folder), run_id, 0, "cpu")
     inside = any(here.checkpoints.glob(".*.partial"))
     try:
-        recovery.bury_dead(engine, folder)
+        recovery.bury_dead(engine, DataDir(folder))
         info = runs.run(engine, run_id)
         step, latest = job.start_of(here, info)
         if step < told:
@@ -113,10 +114,10 @@ def saver(folder: Path, run_id: str, broken: str, told: Any) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     engine = open_database(folder)
-    here = job.claim(engine, folder, run_id, "cpu")
+    here = job.claim(engine, DataDir(folder), run_id, "cpu")
     assert here is not None
     step, _ = job.start_of(here, runs.run(engine, run_id))
-    job.sweep(engine, folder, run_id, here.attempt)
+    job.sweep(engine, DataDir(folder), run_id, here.attempt)
     pair = load_student("bundled/student", device=torch.device("cpu"))
     optimizer = torch.optim.AdamW(pair.student.parameters(), lr=1e-4)
     for parameter in pair.student.parameters():

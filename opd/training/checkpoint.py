@@ -7,7 +7,6 @@ step are all the state.
 """
 
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from opd import files
 from opd.teachers.local import MovingAverage
 from opd.training import manifest, probes
 from opd.types import CheckpointEvent
@@ -53,24 +53,20 @@ def save(
     `models` are the student and its tokenizer.
     """
     final = manifest.folder_of(folder, progress.step)
-    aside = folder / f".{final.name}.partial"
-    for leftover in (aside, final):
-        shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir(parents=True)
+    files.remove(final)
     student, tokenizer = models
-    with warnings.catch_warnings():
-        # The base of an adapter upon an adapter: its folder has none, and none is needed.
-        warnings.filterwarnings("ignore", "Could not find a config file")
-        student.save_pretrained(aside, safe_serialization=True)
-    tokenizer.save_pretrained(aside)
-    save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
-    if average is not None:
-        save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
-    state = asdict(progress)
-    (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
-    digests = manifest.make(aside)
-    aside.rename(final)
-    manifest.sync(folder)
+    with files.written_aside(final, folder=True, durable=True) as aside:
+        with warnings.catch_warnings():
+            # The base of an adapter upon an adapter: its folder has none, and none is needed.
+            warnings.filterwarnings("ignore", "Could not find a config file")
+            student.save_pretrained(aside, safe_serialization=True)
+        tokenizer.save_pretrained(aside)
+        save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
+        if average is not None:
+            save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
+        state = asdict(progress)
+        (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
+        digests = manifest.make(aside)
     return CheckpointEvent(progress.step, str(final), digests)
 
 
@@ -120,7 +116,7 @@ def expendable(found: list[Progress], *, keep: int, best: bool) -> list[Progress
 
 
 def remove(folder: Path, step: int) -> None:
-    shutil.rmtree(manifest.folder_of(folder, step), ignore_errors=True)
+    files.remove(manifest.folder_of(folder, step))
 
 
 def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, torch.Tensor]:

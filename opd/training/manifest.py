@@ -4,16 +4,10 @@ Free of torch, so that a resume knows in a moment from which checkpoint it goes 
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from opd.errors import ErrorKind, UserError
-
-
-def checkpoints_of(data_dir: Path, run_id: str) -> Path:
-    """Where the run's checkpoints lie in this data directory, which may have been moved."""
-    return data_dir / "runs" / run_id / "checkpoints"
 
 
 def folder_of(folder: Path, step: int) -> Path:
@@ -22,13 +16,9 @@ def folder_of(folder: Path, step: int) -> Path:
 
 
 def make(folder: Path) -> dict[str, str]:
-    """{file name: SHA-256} of a folder whose files are now on the disk for good."""
-    digests = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digests[str(path.relative_to(folder))] = _sha256(path)
-        sync(path)
-    sync(folder)
-    return digests
+    """{file name: SHA-256} of a folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(path.relative_to(folder)): _sha256(path) for path in files}
 
 
 def verify(folder: Path, digests: Mapping[str, str]) -> None:
@@ -45,15 +35,6 @@ def verify(folder: Path, digests: Mapping[str, str]) -> None:
                 where="checkpoint",
                 kind=ErrorKind.DAMAGED_CHECKPOINT,
             )
-
-
-def sync(path: Path) -> None:
-    """Waits until the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,15 @@
 """The trained student as a folder that transformers or peft loads, with a card that says how."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from opd.config.run import RunConfig, to_yaml
 from opd.config.wording import teacher_name, trained
 from opd.errors import UserError
+from opd.files import written_aside
 from opd.models.adapters import merged
 from opd.models.load import ADAPTER, load_model, load_tokenizer, resolve
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
@@ -37,15 +38,14 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "")
         raise UserError(
             "exists and is not an empty folder; nothing was written", where=f"--out {out}"
         )
-    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        aside.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror}); name a folder where you may write",
-            where=f"--out {out}",
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            aside = stack.enter_context(written_aside(out, folder=True, shared=True))
+        except OSError as error:
+            raise UserError(
+                f"cannot be written ({error.strerror}); name a folder where you may write",
+                where=f"--out {out}",
+            ) from None
         adapter = (checkpoint / ADAPTER).is_file()
         if adapter and merge_into:
             _merge(checkpoint, aside, merge_into)
@@ -54,11 +54,6 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "")
             shutil.copytree(checkpoint, aside, ignore=left_out, dirs_exist_ok=True)
         card = model_card(made, adapter=adapter and not merge_into)
         (aside / "README.md").write_text(card, encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _merge(checkpoint: Path, folder: Path, reference: str) -> None:

@@ -8,7 +8,7 @@ from opd.diagnosis.checks import run_checks
 from storage.diagnosis.records import read_run_records
 from storage.engine import read
 from storage.lookups import run_row, version_of
-from storage.read.cache import remembered
+from storage.read.cache import cached
 
 
 def diagnose(engine: Engine, run_id: str) -> dict[str, Any]:
@@ -16,4 +16,4 @@ def diagnose(engine: Engine, run_id: str) -> dict[str, Any]:
     with read(engine) as connection:
         row = run_row(connection, run_id)
         key = ("diagnosis", run_id, version_of(connection, run_id))
-        return remembered(engine, key, lambda: run_checks(read_run_records(connection, row)))
+        return cached(engine, key, lambda: run_checks(read_run_records(connection, row)))

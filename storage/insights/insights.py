@@ -12,7 +12,7 @@ from storage.engine import read
 from storage.insights import aggregates, topk_aggregates
 from storage.insights.selection import MAX_TOKENS, Where, selection
 from storage.lookups import run_row, version_of
-from storage.read.cache import remembered
+from storage.read.cache import cached
 from storage.schema import rollout
 
 ENTROPY = 0.69  # nats: as unsure as between two equally likely tokens
@@ -92,4 +92,4 @@ def insight(
             found = {**_FROM_SELECTION[name](chosen, **options), **chosen.facts()}
         return {**found, "seconds": time.perf_counter() - start}
 
-    return remembered(engine, (name, run_id, version, where, thresholds), answer)
+    return cached(engine, (name, run_id, version, where, thresholds), answer)

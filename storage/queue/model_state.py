@@ -4,30 +4,27 @@ The file outlives the process: it counts only while the process holds its lock.
 """
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
+from opd.files import written_aside
+from storage.data_dir import DataDir
 from storage.locks import held
 
-LOCK = "answerer.lock"
-STATE = "answerer.json"
 ASLEEP = {"state": "asleep", "models": None}
 
 
-def tell(data_dir: Path, state: str, models: dict[str, Any] | None) -> None:
+def tell(data_dir: DataDir, state: str, models: dict[str, Any] | None) -> None:
     """`state`: "loading", "ready", or "awake" with nothing loaded; `models` says which ones."""
-    aside = data_dir / f".{STATE}.partial"
-    aside.write_text(json.dumps({"state": state, "models": models}), encoding="utf-8")
-    os.replace(aside, data_dir / STATE)
+    with written_aside(data_dir.model_state) as path:
+        path.write_text(json.dumps({"state": state, "models": models}), encoding="utf-8")
 
 
-def model_state(data_dir: Path) -> dict[str, Any]:
+def model_state(data_dir: DataDir) -> dict[str, Any]:
     """{"state": "asleep" (no process), "awake", "loading" or "ready", "models": … or None}."""
-    if not held(data_dir / LOCK):
+    if not held(data_dir.model_lock):
         return dict(ASLEEP)
     try:
-        found = json.loads((data_dir / STATE).read_text(encoding="utf-8"))
+        found = json.loads(data_dir.model_state.read_text(encoding="utf-8"))
         return {"state": str(found["state"]), "models": found["models"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {"state": "awake", "models": None}

@@ -5,35 +5,30 @@ import threading
 import time
 from pathlib import Path
 
+from cachetools import TTLCache, cached
+
+from storage.data_dir import RunDir
+
 KEPT_SECONDS = 20.0
 MOST_KEPT = 5_000
-CHECKPOINTS = "checkpoints"
-_known: dict[Path, tuple[float, dict[str, int]]] = {}
-_lock = threading.Lock()
+_cache: TTLCache[RunDir, dict[str, int]] = TTLCache(
+    MOST_KEPT, KEPT_SECONDS, timer=lambda: time.monotonic()
+)
 
 
-def disk_use(data_dir: Path, run_id: str, now: float | None = None) -> dict[str, int]:
+@cached(_cache, key=lambda run: run, lock=threading.Lock())
+def disk_use(run: RunDir) -> dict[str, int]:
     """Bytes of the files in the run's folder: {"checkpoints", "other", "files"}, the last the sum.
 
-    Links are neither followed nor counted. An answer is kept for KEPT_SECONDS."""
-    now = time.monotonic() if now is None else now
-    folder = data_dir / "runs" / run_id
-    with _lock:
-        kept = _known.get(folder)
-    if kept is not None and 0 <= now - kept[0] < KEPT_SECONDS:
-        return dict(kept[1])
-    checkpoints, other = _bytes(folder / CHECKPOINTS), _bytes(folder, without=CHECKPOINTS)
-    found = {"checkpoints": checkpoints, "other": other, "files": checkpoints + other}
-    with _lock:
-        if len(_known) >= MOST_KEPT:
-            _known.clear()
-        _known[folder] = now, found
-    return dict(found)
+    Links are neither followed nor counted. An answer is kept for KEPT_SECONDS; nobody may change
+    it."""
+    checkpoints, other = _bytes(run.checkpoints), _bytes(run.path, without=run.checkpoints)
+    return {"checkpoints": checkpoints, "other": other, "files": checkpoints + other}
 
 
-def _bytes(folder: Path, without: str = "") -> int:
+def _bytes(folder: Path, without: Path | None = None) -> int:
     """A folder that is not there, or goes while it is looked at, holds nothing."""
-    total, waiting, left_out = 0, [str(folder)], str(folder / without) if without else ""
+    total, waiting, left_out = 0, [str(folder)], str(without)
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:

@@ -10,6 +10,7 @@ from app.access import Tokens, new_token, stored_token
 from app.origins import Origins, origins_of, split_authority
 from app.server import ServerOptions, policy
 from opd.errors import UserError
+from storage.data_dir import DataDir
 
 TOKEN = "full-" + "t" * 38
 VIEW = "view-" + "v" * 38
@@ -18,19 +19,20 @@ VIEW = "view-" + "v" * 38
 def test_tokens_are_long_and_stored_for_their_owner(tmp_path: Path) -> None:
     assert len(new_token()) == 43 and new_token() != new_token()
     folder = tmp_path / "new"
-    token = stored_token(folder)
-    assert stored_token(folder) == token
+    token = stored_token(DataDir(folder))
+    assert stored_token(DataDir(folder)) == token
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
     assert [f.name for f in folder.iterdir()] == ["token"]
     (folder / "token").write_text("")
     with pytest.raises(UserError, match="empty"):
-        stored_token(folder)
+        stored_token(DataDir(folder))
 
 
 def test_the_token_is_made_once_by_many_at_a_time(tmp_path: Path) -> None:
     found: set[str] = set()
+    data_dir = DataDir(tmp_path)
     threads = [
-        threading.Thread(target=lambda: found.add(stored_token(tmp_path))) for _ in range(16)
+        threading.Thread(target=lambda: found.add(stored_token(data_dir))) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -76,4 +78,6 @@ def test_bound_to_all_addresses_it_answers_to_the_one_asked() -> None:
 )
 def test_unsafe_options_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        policy(ServerOptions(**{"data_dir": Path("/nonexistent"), "token": TOKEN} | changes))
+        policy(
+            ServerOptions(**{"data_dir": DataDir(Path("/nonexistent")), "token": TOKEN} | changes)
+        )

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app import security
 from app.security import MAX_BODY_BYTES, Policy, SecurityLayer
 from app.server import ServerOptions, policy
+from storage.data_dir import DataDir
 
 TOKEN = "full-" + "t" * 38
 VIEW = "view-" + "v" * 38
@@ -45,7 +46,7 @@ class Recorder:
 
 def options(**changes: Any) -> ServerOptions:
     return ServerOptions(
-        **{"data_dir": Path("/nonexistent"), "token": TOKEN, "view_token": VIEW} | changes
+        **{"data_dir": DataDir(Path("/nonexistent")), "token": TOKEN, "view_token": VIEW} | changes
     )
 
 

@@ -23,6 +23,7 @@ from app.access import Access
 from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
 from opd.config.run import parse
+from storage.data_dir import DataDir
 from storage.engine import begin, read
 from storage.queue import jobs
 from storage.queue.experiments import create_experiment
@@ -66,7 +67,7 @@ def run_id(engine: Engine) -> str:
 
 
 def server_options(data_dir: Path, host: str = "127.0.0.1") -> ServerOptions:
-    return ServerOptions(data_dir=data_dir, host=host, token=TOKEN, view_token=VIEW)
+    return ServerOptions(data_dir=DataDir(data_dir), host=host, token=TOKEN, view_token=VIEW)
 
 
 def routes(app: Any, prefix: str = "") -> Iterator[str]:

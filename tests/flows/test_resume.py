@@ -23,6 +23,7 @@ from bench.support import saves
 from opd.models.adapters import load_adapter
 from opd.models.load import load_model
 from opd.types import CheckpointEvent, StepEvent
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import export, runs
@@ -208,7 +209,7 @@ def test_killed_moved_and_resumed_by_command_and_by_button(place, tmp_path):
     step = runs.run(engine, run_id)["step"]
     _killed_at(engine, step + 2, resume)
     assert runs.run(engine, run_id)["attempt"] == 2
-    supervisor = Supervisor(engine, moved)  # as behind the page's button
+    supervisor = Supervisor(engine, DataDir(moved))  # as behind the page's button
     supervisor.turn()
     assert runs.run(engine, run_id)["status"] == "interrupted"
     jobs.requeue(engine, run_id)

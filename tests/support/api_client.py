@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from app.server import ServerOptions, rest_app
 from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent, TokenRecord, TopK
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.write.records import RunWriter
 
@@ -23,7 +24,7 @@ class Api:
     """A client of the routes; errors inside the application come out here, never as a 500."""
 
     def __init__(self, engine: Engine, data_dir: Path) -> None:
-        self.app = rest_app(engine, ServerOptions(data_dir=data_dir, token="t"))
+        self.app = rest_app(engine, ServerOptions(data_dir=DataDir(data_dir), token="t"))
 
     def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> Response:
         async def send() -> Response:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from app.worker import job, process
-from app.worker.logs import log_path, start_log
+from app.worker.logs import start_log
 from opd.config.run import parse
-from opd.training.manifest import checkpoints_of
 from opd.training.trainer import Training
 from opd.types import Event
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import runs
@@ -66,8 +66,8 @@ class Desk:
         """Runs the next attempt to its end; the run's row."""
         if self.run(run_id)["status"] in jobs.RESUMABLE:
             jobs.requeue(self.engine, run_id)
-        start_log(log_path(self.data_dir, run_id))
-        claimed = job.claim(self.engine, self.data_dir, run_id, "cpu")
+        start_log(DataDir(self.data_dir).run(run_id).log)
+        claimed = job.claim(self.engine, DataDir(self.data_dir), run_id, "cpu")
         assert claimed is not None
         os.environ.pop(process.MARK)
         job.run(claimed, training)
@@ -77,10 +77,10 @@ class Desk:
         return runs.run(self.engine, run_id)
 
     def log(self, run_id: str) -> str:
-        return log_path(self.data_dir, run_id).read_text()
+        return DataDir(self.data_dir).run(run_id).log.read_text()
 
     def folder(self, run_id: str) -> Path:
-        return checkpoints_of(self.data_dir, run_id)
+        return DataDir(self.data_dir).run(run_id).checkpoints
 
     def at_rest(self, run_id: str) -> list[int]:
         """The steps of the checkpoints on record, which must be those on the disk."""

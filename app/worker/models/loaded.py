@@ -19,7 +19,7 @@ from opd.models.load import fingerprint
 from opd.models.token_text import TokenText
 from opd.training.checkpoint import OPTIMIZER
 from opd.training.loading import Models, Outside, load_models
-from opd.training.manifest import checkpoints_of, folder_of, verify
+from opd.training.manifest import folder_of, verify
 from storage.read import runs
 
 
@@ -86,7 +86,7 @@ def _of_run(asked: Asked, run_id: str, step: int | None) -> tuple[RunConfig, Pat
     saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}
     if step not in saved:
         raise UserError(f"{run_id} has no checkpoint of step {step} any more", where="checkpoint")
-    folder = folder_of(checkpoints_of(asked.data_dir, run_id), step)
+    folder = folder_of(asked.data_dir.run(run_id).checkpoints, step)
     verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
     return config, folder
 

@@ -9,7 +9,6 @@ question starts another.
 """
 
 import argparse
-import fcntl
 import gc
 import logging
 import os
@@ -17,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -28,14 +27,14 @@ from app.worker.models.request import Asked, Held, Progress, Telling
 from app.worker.process import this_process
 from app.worker.references import resolved
 from opd.errors import UserError
+from storage import locks
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import requests
-from storage.queue.model_state import LOCK
 
 log = logging.getLogger(__name__)
 IDLE = 120.0  # seconds without a question
 LOOK_EVERY = 0.2
-LOG = "answerer.log"
 NICE = 5  # a run that trains on the processor goes first
 
 Answer = Callable[[Asked, Progress], dict[str, Any]]
@@ -89,7 +88,7 @@ ANSWERS: Mapping[str, Answer] = {
 
 
 def serve(
-    engine: Engine, data_dir: Path, idle: float, answers: Mapping[str, Answer] = ANSWERS
+    engine: Engine, data_dir: DataDir, idle: float, answers: Mapping[str, Answer] = ANSWERS
 ) -> None:
     """Answers questions until none came for `idle` seconds."""
     held = Held(data_dir)
@@ -135,32 +134,22 @@ def _let_go() -> None:
         torch.cuda.empty_cache()
 
 
-def lock(data_dir: Path) -> IO[bytes] | None:
-    """Held by the one model process of a data directory; None where there is one already."""
-    file = (data_dir / LOCK).open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
 def main(arguments: list[str] | None = None, answers: Mapping[str, Answer] = ANSWERS) -> int:
     parser = argparse.ArgumentParser(prog="app.worker.models.process")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--idle", type=float, default=IDLE)
     options = parser.parse_args(arguments)
+    data_dir = DataDir(options.data_dir)
     start_log()
-    held = lock(options.data_dir)
-    if held is None:
-        log.info("another model process serves %s", options.data_dir)
+    lock_file = locks.take(data_dir.model_lock)  # held until this process ends
+    if lock_file is None:
+        log.info("another model process serves %s", data_dir)
         return 0
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch loads; see app.worker.job
     os.nice(NICE)
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or options.data_dir)
-    serve(engine, options.data_dir, options.idle, answers)
+    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
+    serve(engine, data_dir, options.idle, answers)
     return 0
 
 

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
+from storage.data_dir import DataDir
 from storage.queue import model_state
 
 TELL_EVERY = 0.25  # seconds
@@ -20,7 +20,7 @@ Progress = Callable[
 class Held:
     """The models that stay in memory between questions: one set, named by its key."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: DataDir) -> None:
         self._data_dir = data_dir
         self._key: str | None = None
         self._models: Any = None
@@ -55,7 +55,7 @@ class Asked:
 
     payload: dict[str, Any]
     engine: Engine
-    data_dir: Path
+    data_dir: DataDir
     held: Held
 
 

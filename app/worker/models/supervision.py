@@ -1,23 +1,20 @@
 """The supervisor's side of the model process: starts it when asked, and says when it has died."""
 
 import logging
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy import Engine
 
 from app.worker import process
 from app.worker.logs import last_line
-from app.worker.models.process import LOG
 from opd.errors import ErrorKind
+from storage.data_dir import DataDir
 from storage.locks import held
 from storage.queue import requests
-from storage.queue.model_state import LOCK
 
 log = logging.getLogger(__name__)
 ANSWERER = (sys.executable, "-m", "app.worker.models.process")
@@ -28,7 +25,9 @@ EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
 class Answering:
     """`turn()` is called again and again; it keeps nothing that another one could not find."""
 
-    def __init__(self, engine: Engine, data_dir: Path, command: Sequence[str] = ANSWERER) -> None:
+    def __init__(
+        self, engine: Engine, data_dir: DataDir, command: Sequence[str] = ANSWERER
+    ) -> None:
         self._engine = engine
         self._data_dir = data_dir
         self._command = command
@@ -62,7 +61,7 @@ class Answering:
         log.warning("model process %d: %s", pid, cause)
 
     def _end(self, name: str, cause: str) -> None:
-        tail = last_line(self._data_dir / LOG)
+        tail = last_line(self._data_dir.model_log)
         text = f"{cause}; its last line: {tail}" if tail else cause
         killed = "SIGKILL" in cause
         kind = ErrorKind.KILLED if killed else ErrorKind.ERROR
@@ -71,17 +70,11 @@ class Answering:
 
     def _served(self) -> bool:
         """Whether a model process of another supervisor holds the lock."""
-        return held(self._data_dir / LOCK)
+        return held(self._data_dir.model_lock)
 
     def _start(self) -> None:
         self._started = time.monotonic()
-        with (self._data_dir / LOG).open("wb") as output:
-            self._child = subprocess.Popen(
-                [*self._command, "--data-dir", str(self._data_dir)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
-            )
+        self._data_dir.model_log.unlink(missing_ok=True)
+        command = [*self._command, "--data-dir", str(self._data_dir)]
+        self._child = process.start_detached(command, log=self._data_dir.model_log)
         log.info("model process %d", self._child.pid)

@@ -16,6 +16,7 @@ from app.server import ServerOptions, policy, rest_app
 from opd.experiments.definition import experiments
 from opd.experiments.plan import Key
 from storage.comparison import experiment_results
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read import runs as stored_runs
 from tests.flows.test_hostile_requests import COOKIE, SAME, TOKEN, VIEW
@@ -231,7 +232,7 @@ def test_results_as_a_table(api: Api, engine: Engine) -> None:
 
 
 def test_who_may_only_look_starts_nothing(engine: Engine, tmp_path: Path) -> None:
-    options = ServerOptions(data_dir=tmp_path, token=TOKEN, view_token=VIEW)
+    options = ServerOptions(data_dir=DataDir(tmp_path), token=TOKEN, view_token=VIEW)
     layer = SecurityLayer(rest_app(engine, options), policy(options))
     exp = started(engine, definition("one"), Script({"rl": SLOW, "opd": FAST}), seeds=1)
     asked = [

@@ -10,11 +10,12 @@ from sqlalchemy import Engine
 
 from app.security import SecurityLayer
 from app.server import ServerOptions, policy, rest_app
-from app.worker.models import process
 from app.worker.models.request import Held
 from app.worker.process import this_process
 from opd.config.run import parse
 from opd.types import CheckpointEvent
+from storage import locks
+from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs, model_state, requests
 from storage.schema import checkpoint, run
@@ -163,7 +164,7 @@ def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> Non
 
 
 def test_viewers_may_look_and_not_ask(engine: Engine, tmp_path: Path) -> None:
-    options = ServerOptions(data_dir=tmp_path, token="full-token", view_token="view-token")
+    options = ServerOptions(data_dir=DataDir(tmp_path), token="full-token", view_token="view-token")
     layer = SecurityLayer(rest_app(engine, options), policy(options))
 
     async def send(method: str, path: str, token: str) -> int:
@@ -207,7 +208,7 @@ def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None
         def close(self) -> None:
             self.closed = True
 
-    held, made = Held(tmp_path), []
+    held, made = Held(DataDir(tmp_path)), []
 
     def load() -> Models:
         assert all(m.closed for m in made), "the earlier ones go first"
@@ -218,10 +219,10 @@ def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None
     assert held.get("a", {"step": 1}, load) is first and len(made) == 1
     held.get("b", {"step": 2}, load)
     assert first.closed and len(made) == 2
-    lock = process.lock(tmp_path)
-    assert model_state.model_state(tmp_path) == {"state": "ready", "models": {"step": 2}}
+    lock = locks.take(DataDir(tmp_path).model_lock)
+    assert model_state.model_state(DataDir(tmp_path)) == {"state": "ready", "models": {"step": 2}}
     held.release()
-    assert model_state.model_state(tmp_path)["state"] == "awake"
+    assert model_state.model_state(DataDir(tmp_path))["state"] == "awake"
     assert lock is not None
     lock.close()
-    assert model_state.model_state(tmp_path)["state"] == "asleep"
+    assert model_state.model_state(DataDir(tmp_path))["state"] == "asleep"

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from app.api.system import log_path
 from opd.config.recipes import recipe
 from opd.config.run import load_yaml, parse, with_overrides
+from storage.data_dir import DataDir
 from tests.support.api_client import TOKENS, Api, first_rollout, rollout, stored_run
 
 
@@ -221,9 +222,9 @@ def test_a_log_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "data" / "runs" / "run-ok").mkdir(parents=True)
     (tmp_path / "data" / "runs" / "run-ok" / "log.txt").write_text("fine")
     (tmp_path / "data" / "runs" / "run-link").symlink_to(tmp_path)
-    assert log_path(tmp_path / "data", "run-ok") is not None
+    assert log_path(DataDir(tmp_path / "data"), "run-ok") is not None
     for name in ("run-link", "../..", "/", str(tmp_path), "run-none"):
-        assert log_path(tmp_path / "data", name) is None
+        assert log_path(DataDir(tmp_path / "data"), name) is None
 
 
 def test_what_is_not_there(api: Api) -> None:
@@ -269,9 +270,10 @@ def test_building_the_server_leaves_torch_unloaded(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from app.server import ServerOptions, build\n"
+        "from storage.data_dir import DataDir\n"
         "from storage.engine import open_database\n"
         "folder = Path(sys.argv[1])\n"
-        "build(open_database(folder), ServerOptions(data_dir=folder, token='t'))\n"
+        "build(open_database(folder), ServerOptions(data_dir=DataDir(folder), token='t'))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'peft'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )

@@ -14,6 +14,7 @@ import pytest
 from app.worker import notification, process, webhook
 from app.worker.notification import checked_url
 from opd.errors import UserError
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from tests.support.studio import Studio
 
@@ -168,7 +169,9 @@ def test_other_addresses_are_refused(
     with pytest.raises(UserError, match="webhook"):
         checked_url(url)
     monkeypatch.setenv(notification.VARIABLE, url)
-    notification.tell(studio.engine, studio.data_dir, "run-x")  # nothing is started, nothing raised
+    notification.tell(
+        studio.engine, DataDir(studio.data_dir), "run-x"
+    )  # nothing is started, nothing raised
 
 
 def test_a_command_refuses_them_before_it_does_anything(studio: Studio) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from app.worker import process, supervisor
 from storage import schema
+from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs
 from storage.read import rollouts, runs
@@ -205,7 +206,7 @@ def test_a_hung_job_is_ended(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
     run_id = studio.queue("deaf")
     job = studio.start("job", run_id)
     studio.wait(lambda: process.stopped(job.pid))
-    looking = supervisor.Supervisor(studio.engine, studio.data_dir)
+    looking = supervisor.Supervisor(studio.engine, DataDir(studio.data_dir))
     studio.wait(lambda: looking.turn() or studio.status(run_id) == "interrupted")
     assert studio.run(run_id)["error_kind"] == "hung"
     assert job.wait(5) == -signal.SIGKILL

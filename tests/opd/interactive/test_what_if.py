@@ -19,6 +19,7 @@ from app.worker.models.what_if import what_if as answer
 from opd.config.run import parse
 from opd.types import Floats
 from storage import schema
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.insights import hot_tokens
 from storage.queue import jobs, requests
@@ -79,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 def answered(trained: Trained, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
     """The question, asked and answered within this process."""
     name = requests.ask(trained.engine, kind, payload)
-    process.serve(trained.engine, trained.data_dir, 0.01)
+    process.serve(trained.engine, DataDir(trained.data_dir), 0.01)
     return requests.question_of(trained.engine, name)
 
 
@@ -323,8 +324,8 @@ def test_nobody_asks_any_more(trained: Trained) -> None:
         **{"position": 2, "token": 7, "text": None, "authors": ["student"], "samples": 1},
         **{"temperature": 1.0, "max_new_tokens": 4, "seed": 123},
     }
-    held = Held(trained.data_dir)
-    asked = Asked(payload, trained.engine, trained.data_dir, held)
+    held = Held(DataDir(trained.data_dir))
+    asked = Asked(payload, trained.engine, DataDir(trained.data_dir), held)
     assert answer(asked, lambda phase, found: False) == {}
     assert branches.branches(trained.engine, trained.rollout["id"])["total"] == before
 

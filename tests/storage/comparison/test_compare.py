@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from opd.types import EvaluationEvent, Score, StepEvent
 from storage.comparison import curves
 from storage.comparison.compare import Question, comparison
 from storage.comparison.curves import Curve
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import rollouts, runs
@@ -214,9 +216,12 @@ def test_first_answers_scored_again_are_not_the_newest(api: Api, engine: Engine)
     assert (item["rollouts"][run_id]["kind"], item["rollouts"][run_id]["step"]) == ("eval", 0)
 
 
-def test_disk_is_walked_and_kept_for_a_while(api: Api, engine: Engine, tmp_path: Path) -> None:
+def test_disk_is_walked_and_kept_for_a_while(
+    api: Api, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = a_run(engine, {}, [0.5])
-    folder = tmp_path / "runs" / run_id
+    run, now = DataDir(tmp_path).run(run_id), time.monotonic()
+    folder = run.path
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
     (folder / "checkpoints" / "step-1" / "model").write_bytes(b"x" * 1_000)
     (folder / "log.txt").write_bytes(b"x" * 30)
@@ -225,11 +230,15 @@ def test_disk_is_walked_and_kept_for_a_while(api: Api, engine: Engine, tmp_path:
     os.symlink(outside, folder / "link")
     os.symlink(tmp_path, folder / "up")
     found = {"checkpoints": 1_000, "other": 30, "files": 1_030}
-    assert disk_use(tmp_path, run_id, now=0.0) == found
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert disk_use(run) == found
     (folder / "log.txt").write_bytes(b"x" * 50)
-    assert disk_use(tmp_path, run_id, now=KEPT_SECONDS - 1) == found
-    assert disk_use(tmp_path, run_id, now=KEPT_SECONDS)["files"] == 1_050
-    assert disk_use(tmp_path, "run-none") == {"checkpoints": 0, "other": 0, "files": 0}
+    monkeypatch.setattr(time, "monotonic", lambda: now + KEPT_SECONDS - 1)
+    assert disk_use(run) == found
+    monkeypatch.setattr(time, "monotonic", lambda: now + KEPT_SECONDS)
+    assert disk_use(run)["files"] == 1_050
+    monkeypatch.undo()
+    assert disk_use(DataDir(tmp_path).run("run-none")) == {"checkpoints": 0, "other": 0, "files": 0}
     assert "disk" in api.get("/runs")["items"][0]
     assert set(api.get(f"/runs/{run_id}")["disk"]) == {"checkpoints", "other", "files"}
 

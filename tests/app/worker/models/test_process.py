@@ -18,9 +18,10 @@ from app.worker.models.supervision import Answering
 from app.worker.process import alive, this_process
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
-from opd.training.manifest import checkpoints_of, folder_of
+from opd.training.manifest import folder_of
 from opd.types import CheckpointEvent
-from storage import schema
+from storage import locks, schema
+from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs, requests
 from storage.queue.jobs import Owner
@@ -39,7 +40,7 @@ def supervise(tmp_path: Path, engine: Engine) -> Iterator[Start]:
     made: list[Answering] = []
 
     def start(command: tuple[str, ...]) -> Answering:
-        made.append(Answering(engine, tmp_path, command))
+        made.append(Answering(engine, DataDir(tmp_path), command))
         return made[-1]
 
     yield start
@@ -127,7 +128,7 @@ def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engi
     def refuse(asked: process.Asked, progress: process.Progress) -> Any:
         raise UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL)
 
-    process.serve(engine, tmp_path, 0.3, {"double": double, "refuse": refuse})
+    process.serve(engine, DataDir(tmp_path), 0.3, {"double": double, "refuse": refuse})
     assert state(engine, good)["answer"] == {"twice": 4} and phases == ["thinking"]
     failed = state(engine, bad)
     assert failed["error_kind"] == "missing model" and "no such folder" in failed["error_text"]
@@ -137,9 +138,9 @@ def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engi
 def test_one_process_serves_a_data_directory(
     tmp_path: Path, engine: Engine, supervise: Start
 ) -> None:
-    held = process.lock(tmp_path)
+    held = locks.take(DataDir(tmp_path).model_lock)
     assert held is not None
-    assert process.lock(tmp_path) is None
+    assert locks.take(DataDir(tmp_path).model_lock) is None
     requests.ask(engine, "doctor", {})
     supervised = supervise(fake("open(folder + '/started', 'w')"))
     supervised.turn()
@@ -153,7 +154,7 @@ def test_it_is_started_when_asked_and_ends_by_itself(
 ) -> None:
     supervised = supervise(real("ANSWERS = {'pid': lambda asked, progress: {'pid': os.getpid()}}"))
     supervised.turn()
-    assert not (tmp_path / process.LOG).exists(), "nothing was asked"
+    assert not DataDir(tmp_path).model_log.exists(), "nothing was asked"
     names = [requests.ask(engine, "pid", {}) for _ in range(2)]
     turn_until(supervised, lambda: all(state(engine, n)["state"] == "done" for n in names))
     pids = {state(engine, n)["answer"]["pid"] for n in names}
@@ -228,7 +229,7 @@ def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) ->
     run_id = jobs.create_run(engine, parse({"steps": 1}))
     attempt = jobs.claim(engine, run_id, "cpu", this_process())
     assert attempt is not None
-    folder = folder_of(checkpoints_of(tmp_path, run_id), 1)
+    folder = folder_of(DataDir(tmp_path).run(run_id).checkpoints, 1)
     shutil.copytree(str(resources.files("opd") / "bundled" / "student"), folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     manifest = {
@@ -240,7 +241,7 @@ def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) ->
         requests.ask(engine, "doctor", {"config": {"student": s}, "models": False})
         for s in (run_id, "run-nothing")
     )
-    process.serve(engine, tmp_path, 0.1)
+    process.serve(engine, DataDir(tmp_path), 0.1)
     assert state(engine, known)["state"] == "done", state(engine, known)
     codes = {f["code"] for f in state(engine, known)["answer"]["findings"]}
     assert "tokenizer-same" in codes and "model-of-a-run" not in codes

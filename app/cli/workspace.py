@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from storage.data_dir import DataDir
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 DATABASE_VARIABLE = "OPD_DATABASE_URL"
-DataDir = Annotated[
+DataDirOption = Annotated[
     Path,
     typer.Option(
         "--data-dir",
@@ -24,7 +26,7 @@ DataDir = Annotated[
         show_default="~/.opd-studio",
     ),
 ]
-DatabaseUrl = Annotated[
+DatabaseUrlOption = Annotated[
     str | None,
     typer.Option(
         "--database-url",
@@ -36,8 +38,10 @@ DatabaseUrl = Annotated[
 
 
 @dataclass(frozen=True)
-class Place:
-    data_dir: Path
+class Workspace:
+    """The data directory and the database that a command works on."""
+
+    data_dir: DataDir
     database_url: str | None
 
     def engine(self) -> "Engine":
@@ -46,12 +50,12 @@ class Place:
         from storage.engine import open_database
 
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"cannot be created: {error.strerror}", where=f"--data-dir {self.data_dir}"
             ) from None
-        return open_database(self.database_url or self.data_dir)
+        return open_database(self.database_url or self.data_dir.path)
 
     def environment(self) -> dict[str, str]:
         """What child processes need to find the same database; a URL may hold a password, so it
@@ -59,22 +63,25 @@ class Place:
         return os.environ | ({DATABASE_VARIABLE: self.database_url} if self.database_url else {})
 
 
-def placed(command: Callable[..., Any]) -> Callable[..., Any]:
+def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command `--data-dir` and `--database-url`, handed to it as its first parameter."""
     own = inspect.signature(command, eval_str=True)
     shared = [
         inspect.Parameter(
-            "data_dir", inspect.Parameter.KEYWORD_ONLY, default=_default(), annotation=DataDir
+            "data_dir", inspect.Parameter.KEYWORD_ONLY, default=_default(), annotation=DataDirOption
         ),
         inspect.Parameter(
-            "database_url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DatabaseUrl
+            "database_url",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=DatabaseUrlOption,
         ),
     ]
 
     @functools.wraps(command)
     def run(data_dir: Path, database_url: str | None, **values: Any) -> Any:
-        place = Place(data_dir.expanduser().absolute(), database_url)
-        return command(place, **values)
+        workspace = Workspace(DataDir(data_dir.expanduser().absolute()), database_url)
+        return command(workspace, **values)
 
     parameters = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in list(own.parameters.values())[1:]

@@ -1,0 +1,58 @@
+"""Files and folders that are whole or not there: written aside, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_aside(
+    path: Path, *, folder: bool = False, durable: bool = False, shared: bool = False
+) -> Iterator[Path]:
+    """A new file or folder beside `path` that takes its place when the block ends well.
+
+    The place must be free for a folder. durable: the bytes are on the disk before and after the
+    renaming. shared: several processes may write at a time, the last one wins; else what an earlier
+    one left half-written is swept away. Raises OSError.
+    """
+    owner = f".{os.getpid()}" if shared else ""
+    aside = path.with_name(f".{path.name}{owner}.partial")
+    remove(aside)
+    if folder:
+        aside.mkdir(parents=True)
+    else:
+        aside.touch()
+    try:
+        yield aside
+        if durable:
+            _sync_all(aside)
+        aside.replace(path)
+    finally:
+        remove(aside)
+    if durable:
+        _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_all(path: Path) -> None:
+    for file in path.rglob("*") if path.is_dir() else ():
+        _sync(file)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

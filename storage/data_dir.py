@@ -1,0 +1,83 @@
+"""The data directory: what lies where in it. Names on disk are relied on by scripts and older
+versions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's folder."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """The output of the run's jobs."""
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def references(self) -> Path:
+        """Which checkpoint each reference to another run stood for: {reference: step}."""
+        return self.path / "references.json"
+
+    @property
+    def reserve(self) -> Path:
+        """Space that is given up to record a full disk."""
+        return self.path / ".reserve"
+
+
+@dataclass(frozen=True)
+class DataDir:
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, where no other database is named."""
+        return self.path / "studio.db"
+
+    @property
+    def token(self) -> Path:
+        """The server's access token."""
+        return self.path / "token"
+
+    @property
+    def server_note(self) -> Path:
+        """Port, process and address of the server, while there is one."""
+        return self.path / "server.json"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        return self.path / "supervisor.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.path / "supervisor.log"
+
+    @property
+    def model_lock(self) -> Path:
+        """Held by the model process."""
+        return self.path / "answerer.lock"
+
+    @property
+    def model_log(self) -> Path:
+        return self.path / "answerer.log"
+
+    @property
+    def model_state(self) -> Path:
+        """What the model process has in memory."""
+        return self.path / "answerer.json"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def run(self, run_id: str) -> RunDir:
+        return RunDir(self.runs / run_id)
