@@ -205,7 +205,7 @@ def test_a_mark_in_the_title_where_notifications_are_denied(open_page: Visit, si
     page.wait_for_selector(f'tr[data-run="{live.run_id}"]')
     page.evaluate(FAKE, "denied")
     page.click("#notify")
-    expect(page.locator(".notify-told")).to_contain_text("blocks notifications")
+    expect(page.locator(".notify-state")).to_contain_text("blocks notifications")
     live.end()
     page.wait_for_function("document.title.startsWith('● finished')")
     page.click("h1")

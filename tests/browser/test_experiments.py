@@ -300,7 +300,7 @@ def test_hostile_texts_stay_text(visit: Visit, place: Place) -> None:
 def test_what_is_missing_says_so(guest: Any, place: Place) -> None:
     page = guest.new_page()  # whose console may name the answers that refuse
     page.goto(f"{place.address}/experiment")
-    page.wait_for_selector("[role=alert]:has-text('No experiment is named')")
+    page.wait_for_selector("[role=alert]:has-text('The address names no experiment')")
     page.goto(f"{place.address}/experiment?id=exp-none")
     page.wait_for_selector("[role=alert]:has-text('no such experiment')")
     page.close()

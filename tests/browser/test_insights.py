@@ -144,7 +144,7 @@ def test_steps_and_kind_narrow_every_figure(insights: Any, site: Any) -> None:
     insights.get_by_label("Step from").fill("3")
     insights.get_by_label("to step").fill("4")
     few = stored_insights.insight(site.engine, site.run_id, "tokens", Where("train", 3, 4))
-    expect(insights.locator(".insight-told")).to_contain_text(
+    expect(insights.locator(".insight-summary")).to_contain_text(
         f"{few['counted']:,} tokens", timeout=SLOW
     )
     assert asked(insights)["min_step"] == "3"

@@ -106,7 +106,7 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
     page = open_page(f"/tour?run={demo.run_id}")
     page.wait_for_selector(f'.tour-answer[data-rollout="{wrong["id"]}"]')
     assert figure(page, "start") == "35%"
-    assert "wrong: right is 33 · step 0" in page.inner_text(".tour-answer")
+    assert "wrong, correct answer 33 · step 0" in page.inner_text(".tour-answer")
 
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#tour-say")
@@ -193,7 +193,7 @@ def test_looking_only_is_enough_and_an_empty_place_says_what_to_do(
     page.on("request", lambda r: methods.append(r.method) if "/api/v1/" in r.url else None)
     page.goto(f"{bare.address}/tour")
     page.wait_for_selector("text=No demo run yet")
-    page.wait_for_selector("text=for looking only")
+    page.wait_for_selector("text=This link is read-only")
     assert page.locator("[data-start-demo]").count() == 0
     Demo(bare.engine).finished()
     page.goto(f"{bare.address}/tour")
@@ -212,7 +212,7 @@ def test_with_write_access_an_empty_place_starts_the_demo(chromium: Any, bare: B
     page.goto(f"{bare.address}/tour")
     page.click("[data-start-demo]")
     page.wait_for_url("**/tour?run=run-*")
-    told(page, "not there yet")
+    told(page, "not available yet")
     [run] = runs.runs(bare.engine)["items"]
     assert (run["recipe"], run["status"]) == ("demo", "queued")
     assert f"run={run['id']}" in page.url

@@ -128,7 +128,7 @@ interface Reply {
   wanted: ([number, number, number] | null)[];
   finish_reason: "stop" | "length" | null;
   /** The request that it answers, and which of its replies it is. */
-  asked?: string | null;
+  request?: string | null;
   index?: number;
   /** Restored from an address, without scores. */
   bare?: boolean;

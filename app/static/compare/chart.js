@@ -11,38 +11,38 @@ const DARK = ["#f9923c", "#82b5f0", "#a0a5ad", "#d8bd55", "#b3a5ea", "#6cc3b2"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 const HEIGHT = 340;
 
-/** @param {number} place */
-export function lookOf(place) {
+/** @param {number} index */
+export function lookOf(index) {
   const colours = isDark() ? DARK : LIGHT;
-  return { color: colours[place % 6], dash: place < 6 ? "solid" : "dash", symbol: SYMBOLS[place % 6] };
+  return { color: colours[index % 6], dash: index < 6 ? "solid" : "dash", symbol: SYMBOLS[index % 6] };
 }
 
-/** @param {number} place */
-export function letterOf(place) {
-  return String.fromCharCode(65 + place);
+/** @param {number} index */
+export function letterOf(index) {
+  return String.fromCharCode(65 + index);
 }
 
-/** A short line in the colour and dash of a place, as it is drawn. @param {number} place */
-export function lineOf(place) {
-  return h("span", { class: "cmp-line", data: { place: place % 6, dash: place < 6 ? "solid" : "dash" } });
+/** A short line in the colour and dash of a index, as it is drawn. @param {number} index */
+export function lineOf(index) {
+  return h("span", { class: "cmp-line", data: { place: index % 6, dash: index < 6 ? "solid" : "dash" } });
 }
 
-/** The line with the run's letter. @param {number} place */
-export function swatch(place) {
+/** The line with the run's letter. @param {number} index */
+export function swatch(index) {
   return h(
     "span",
     { class: "cmp-swatch" },
-    lineOf(place),
-    h("span", { class: "num", text: letterOf(place) }),
+    lineOf(index),
+    h("span", { class: "num", text: letterOf(index) }),
   );
 }
 
 /**
  * A name for the chart library, which reads a few tags and fields in it: without their signs.
- * @param {number} place @param {string} name
+ * @param {number} index @param {string} name
  */
-function labelFor(place, name) {
-  return `${letterOf(place)} ${plain(name, 28).replace(/[<>&%{}$]/g, "·")}`;
+function labelFor(index, name) {
+  return `${letterOf(index)} ${plain(name, 28).replace(/[<>&%{}$]/g, "·")}`;
 }
 
 export class CompareCharts {
@@ -56,15 +56,15 @@ export class CompareCharts {
     onTheme(() => this.last && this.draw(...this.last));
   }
 
-  /** @param {Comparison} found @param {CompareState} state */
-  draw(found, state) {
-    this.last = [found, state];
+  /** @param {Comparison} comparison @param {CompareState} state */
+  draw(comparison, state) {
+    this.last = [comparison, state];
     const kept = new Set();
-    found.charts.forEach((one, number) => {
+    comparison.charts.forEach((one, number) => {
       const key = String(number);
       kept.add(key);
       const chart = this.charts.get(key) ?? this.add(key);
-      this.drawOne(chart, one, found, state);
+      this.drawOne(chart, one, comparison, state);
     });
     for (const [key, chart] of this.charts) {
       if (kept.has(key)) continue;
@@ -81,21 +81,23 @@ export class CompareCharts {
     return chart;
   }
 
-  /** @param {Chart} chart @param {ComparedChart} one @param {Comparison} found @param {CompareState} state */
-  drawOne(chart, one, found, state) {
+  /** @param {Chart} chart @param {ComparedChart} one @param {Comparison} comparison @param {CompareState} state */
+  drawOne(chart, one, comparison, state) {
     const [title, unit] = labelOf(one.metric).split(", ");
     chart.element.dataset.chart = one.metric;
-    chart.name(title, [unit, `over ${axisLabel(found.x).toLowerCase()}`].filter(Boolean).join(" · "));
+    chart.name(title, [unit, `over ${axisLabel(comparison.x).toLowerCase()}`].filter(Boolean).join(" · "));
     const traces =
-      state.group === "1" ? groupTraces(one, found) : runTraces(one, found, Number(state.smooth) > 0);
+      state.group === "1"
+        ? groupTraces(one, comparison)
+        : runTraces(one, comparison, Number(state.smooth) > 0);
     /** @param {string} on */
     const type = (on) => (on === "1" ? "log" : "linear");
     const share = isShare(one.metric) && state.logy !== "1";
-    const target = one.metric === found.reach.metric ? found.reach.target : null;
+    const target = one.metric === comparison.reach.metric ? comparison.reach.target : null;
     chart.draw(traces, {
       height: HEIGHT,
-      uirevision: [one.metric, found.x, state.logx, state.logy].join(" "),
-      xaxis: { type: type(state.logx), tickformat: found.x === "step" ? "d" : "~s", dtick: null },
+      uirevision: [one.metric, comparison.x, state.logx, state.logy].join(" "),
+      xaxis: { type: type(state.logx), tickformat: comparison.x === "step" ? "d" : "~s", dtick: null },
       yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? ".0%" : "~g" },
       shapes: target === null ? [] : [threshold(target, share ? percent(target, 1) : number(target))],
     });
@@ -117,13 +119,13 @@ export function threshold(y, text) {
   };
 }
 
-/** @param {ComparedChart} one @param {Comparison} found @param {boolean} smooth */
-function runTraces(one, found, smooth) {
+/** @param {ComparedChart} one @param {Comparison} comparison @param {boolean} smooth */
+function runTraces(one, comparison, smooth) {
   /** @type {Trace[]} */
   const shown = [];
-  one.curves.forEach((curve, place) => {
-    const { color, dash, symbol } = lookOf(place);
-    const name = labelFor(place, found.runs[place].name || curve.run);
+  one.curves.forEach((curve, index) => {
+    const { color, dash, symbol } = lookOf(index);
+    const name = labelFor(index, comparison.runs[index].name || curve.run);
     const few = curve.x.length <= 60;
     const common = {
       x: curve.x,
@@ -149,12 +151,12 @@ function runTraces(one, found, smooth) {
   return shown;
 }
 
-/** @param {ComparedChart} one @param {Comparison} found */
-function groupTraces(one, found) {
+/** @param {ComparedChart} one @param {Comparison} comparison */
+function groupTraces(one, comparison) {
   return one.groups.flatMap((group) => {
-    const place = found.runs.findIndex((run) => run.id === group.runs[0]);
-    const { color, dash, symbol } = lookOf(place);
-    const name = labelFor(place, found.runs[place].name || group.runs[0]);
+    const index = comparison.runs.findIndex((run) => run.id === group.runs[0]);
+    const { color, dash, symbol } = lookOf(index);
+    const name = labelFor(index, comparison.runs[index].name || group.runs[0]);
     const edge = {
       x: group.x,
       mode: "lines",

@@ -135,20 +135,20 @@ class ComparePage {
   async refresh() {
     const turn = ++this.turn;
     /** @type {Comparison} */
-    let found;
+    let comparison;
     try {
-      found = await get("compare", this.request());
+      comparison = await get("compare", this.request());
     } catch (error) {
       if (turn === this.turn) this.fail(error);
       return;
     }
     if (turn !== this.turn || !this.runs.length) return;
     fill(this.notice);
-    this.live = found.runs.some((run) => ["running", "queued"].includes(run.status));
-    const print = JSON.stringify(found) + JSON.stringify(this.state);
+    this.live = comparison.runs.some((run) => ["running", "queued"].includes(run.status));
+    const print = JSON.stringify(comparison) + JSON.stringify(this.state);
     if (print === this.print && this.built) return;
     this.print = print;
-    this.draw(found);
+    this.draw(comparison);
   }
 
   /**
@@ -173,20 +173,20 @@ class ComparePage {
     if (!this.built) fill(this.body);
   }
 
-  /** @param {Comparison} found */
-  draw(found) {
-    this.controls.offer(found);
+  /** @param {Comparison} comparison */
+  draw(comparison) {
+    this.controls.offer(comparison);
     if (!this.built) this.build();
     fill(
       this.table,
-      runTable(found, (id) => this.choose(this.runs.filter((other) => other !== id))),
+      runTable(comparison, (id) => this.choose(this.runs.filter((other) => other !== id))),
     );
-    this.charts.draw(found, this.state);
+    this.charts.draw(comparison, this.state);
     fill(
       this.reach,
-      reachTable(found, this.state, (baseline) => this.change({ baseline })),
+      reachTable(comparison, this.state, (baseline) => this.change({ baseline })),
     );
-    fill(this.differences, differenceTable(found));
+    fill(this.differences, differenceTable(comparison));
   }
 
   build() {

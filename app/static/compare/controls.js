@@ -50,7 +50,7 @@ export class Controls {
   constructor(state, change) {
     this.change = change;
     /** @param {ControlName} name @param {Option[]} options @param {string} label */
-    const known = (name, options, label) =>
+    const selector = (name, options, label) =>
       select(options, state[name], (value) => change({ [name]: value }), {
         "aria-label": label,
         id: `cmp-${name}`,
@@ -58,11 +58,11 @@ export class Controls {
     // What was typed is kept as it was then: another choice may redraw the field before the wait is over
     const smoothen = debounce(120, (/** @type {string} */ smooth) => change({ smooth }));
     const aim = debounce(250, (/** @type {string} */ target) => change({ target }));
-    this.x = known("x", AXES, "Over");
-    this.y = known("y", [[state.y, labelOf(state.y)]], "Metric");
-    this.second = known("second", [[state.second, labelOf(state.second)]], "Second metric");
-    this.band = known("band", BANDS, "Band");
-    this.direction = known("direction", DIRECTIONS, "Direction");
+    this.x = selector("x", AXES, "Over");
+    this.y = selector("y", [[state.y, labelOf(state.y)]], "Metric");
+    this.second = selector("second", [[state.second, labelOf(state.second)]], "Second metric");
+    this.band = selector("band", BANDS, "Band");
+    this.direction = selector("direction", DIRECTIONS, "Direction");
     this.smooth = h("input", {
       type: "range",
       min: "0",
@@ -157,9 +157,9 @@ export class Controls {
     this.bandLabel.hidden = state.group !== "1";
   }
 
-  /** The metrics that the runs have. @param {Comparison} found */
-  offer(found) {
-    const names = ["score", "reverse_kl", ...found.metrics.filter((m) => m !== "reverse_kl")];
+  /** The metrics that the runs have. @param {Comparison} comparison */
+  offer(comparison) {
+    const names = ["score", "reverse_kl", ...comparison.metrics.filter((m) => m !== "reverse_kl")];
     const print = names.join("\n");
     if (print === this.print) return;
     this.print = print;

@@ -37,8 +37,8 @@ export class Prompts {
     const runs = this.runs;
     loading(this.body, "the prompts");
     try {
-      const found = await get("compare/prompts", { runs: runs.join(","), limit: PAGE, offset });
-      if (runs === this.runs) this.draw(found, offset);
+      const list = await get("compare/prompts", { runs: runs.join(","), limit: PAGE, offset });
+      if (runs === this.runs) this.draw(list, offset);
     } catch (error) {
       if (runs === this.runs) failed(this.body, error, () => this.load(offset));
     }
@@ -57,7 +57,7 @@ export class Prompts {
     }
     const heads = [
       h("th", { scope: "col", text: "Prompt" }),
-      ...this.runs.map((_, place) => h("th", { scope: "col" }, swatch(place))),
+      ...this.runs.map((_, index) => h("th", { scope: "col" }, swatch(index))),
     ];
     fill(
       this.body,
@@ -93,19 +93,19 @@ export class Prompts {
   /** @param {SharedPrompt} item */
   row(item) {
     const first = item.rollouts[this.runs[0]];
-    const cells = this.runs.map((run, place) => {
-      const own = item.rollouts[run];
-      if (!own) return h("td", { class: "muted", text: "–" });
+    const cells = this.runs.map((run, index) => {
+      const rollout = item.rollouts[run];
+      if (!rollout) return h("td", { class: "muted", text: "–" });
       const facts = [
-        verdict(own),
-        own.kl_mean === null ? "" : `KL ${nats(own.kl_mean)}`,
-        `step ${integer(own.step)}`,
+        verdict(rollout),
+        rollout.kl_mean === null ? "" : `KL ${nats(rollout.kl_mean)}`,
+        `step ${integer(rollout.step)}`,
       ];
-      const beside = place > 0 && first ? { id: first.id, with: own.id } : { id: own.id };
-      const title = place > 0 && first ? `Beside ${letterOf(0)}, token by token` : "Token by token";
+      const beside = index > 0 && first ? { id: first.id, with: rollout.id } : { id: rollout.id };
+      const title = index > 0 && first ? `Beside ${letterOf(0)}, token by token` : "Token by token";
       return h(
         "td",
-        { "data-beside": own.id },
+        { "data-beside": rollout.id },
         link(facts.filter(Boolean).join(" · "), page("rollout", beside), { title }),
       );
     });

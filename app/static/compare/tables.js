@@ -34,18 +34,18 @@ function table(label, heads, rows) {
   );
 }
 
-/** @param {Run} run @param {number} place */
-function nameCell(run, place) {
+/** @param {Run} run @param {number} index */
+function nameCell(run, index) {
   return h(
     "td",
     { class: "cmp-name" },
-    swatch(place),
+    swatch(index),
     link(plain(run.name || run.id, 60), page("run", { id: run.id })),
   );
 }
 
-/** @param {Comparison} found @param {(id: string) => unknown} remove */
-export function runTable(found, remove) {
+/** @param {Comparison} comparison @param {(id: string) => unknown} remove */
+export function runTable(comparison, remove) {
   /** @type {Head[]} */
   const heads = [
     ["Run"],
@@ -60,11 +60,11 @@ export function runTable(found, remove) {
     ["Disk", "r", "Files in the run’s folder: checkpoints, log"],
     [""],
   ];
-  const rows = found.runs.map((run, place) =>
+  const rows = comparison.runs.map((run, index) =>
     h(
       "tr",
       { "data-compared": run.id },
-      nameCell(run, place),
+      nameCell(run, index),
       h("td", {}, h("span", { class: `status ${run.status}`, text: run.status })),
       h("td", { class: "muted", text: plain(run.objective, 40) }),
       h("td", { class: "r", text: String(run.seed) }),
@@ -88,13 +88,13 @@ export function runTable(found, remove) {
 }
 
 /** @param {Disk} disk */
-export function diskTitle(disk) {
+function diskTitle(disk) {
   return disk ? `checkpoints ${bytes(disk.checkpoints)}, log and other files ${bytes(disk.other)}` : "";
 }
 
-/** @param {Comparison} found @param {CompareState} state @param {(id: string) => unknown} choose */
-export function reachTable(found, state, choose) {
-  const { reach } = found;
+/** @param {Comparison} comparison @param {CompareState} state @param {(id: string) => unknown} choose */
+export function reachTable(comparison, state, choose) {
+  const { reach } = comparison;
   if (reach.target === null)
     return h(
       "div",
@@ -113,21 +113,21 @@ export function reachTable(found, state, choose) {
     ["Baseline"],
   ];
   const value = formatOf(reach.metric);
-  const rows = reach.items.map((item, place) => reachRow(item, { found, place, value, choose }));
+  const rows = reach.items.map((item, index) => reachRow(item, { comparison, index, value, choose }));
   const groups = state.group === "1" ? reach.groups.filter((group) => group.n > 1) : [];
   return [
     h("p", { class: "caption", id: "cmp-said", text: said(reach, value) }),
-    table("Cost of the threshold", heads, [...rows, ...groups.map((group) => groupRow(group, found))]),
+    table("Cost of the threshold", heads, [...rows, ...groups.map((group) => groupRow(group, comparison))]),
   ];
 }
 
 /**
  * @param {ReachItem} item
- * @param {{found: Comparison, place: number, value: (value: Value) => string, choose: (id: string) => unknown}} options
+ * @param {{comparison: Comparison, index: number, value: (value: Value) => string, choose: (id: string) => unknown}} options
  */
-function reachRow(item, { found, place, value, choose }) {
-  const run = found.runs[place];
-  const baseline = found.reach.baseline === item.run;
+function reachRow(item, { comparison, index, value, choose }) {
+  const run = comparison.runs[index];
+  const baseline = comparison.reach.baseline === item.run;
   const radio = h("input", {
     type: "radio",
     name: "baseline",
@@ -148,7 +148,7 @@ function reachRow(item, { found, place, value, choose }) {
   return h(
     "tr",
     { "data-reach": item.run },
-    nameCell(run, place),
+    nameCell(run, index),
     h("td", { class: "r", text: value(item.best) }),
     costs,
     AXIS_HEADS.map(([axis]) =>
@@ -162,10 +162,10 @@ function reachRow(item, { found, place, value, choose }) {
   );
 }
 
-/** @param {ReachGroup} group @param {Comparison} found */
-function groupRow(group, found) {
+/** @param {ReachGroup} group @param {Comparison} comparison */
+function groupRow(group, comparison) {
   const letters = group.runs
-    .map((id) => String.fromCharCode(65 + found.runs.findIndex((run) => run.id === id)))
+    .map((id) => String.fromCharCode(65 + comparison.runs.findIndex((run) => run.id === id)))
     .join(", ");
   const { costs: mean } = group;
   const costs = mean
@@ -200,28 +200,30 @@ function formatOf(metric) {
   return /^score$|pass@/.test(metric) ? (v) => percent(v, 1) : (v) => number(v, 4);
 }
 
-/** @param {Comparison} found */
-export function differenceTable(found) {
-  const { fields, equal } = found.differences;
+/** @param {Comparison} comparison */
+export function differenceTable(comparison) {
+  const { fields, equal } = comparison.differences;
   const rest = `${integer(equal)} equal ${equal === 1 ? "field" : "fields"}`;
   if (!fields.length)
     return h(
       "div",
       { class: "face" },
-      h("strong", { text: found.runs.length > 1 ? "No differences" : "Only one run" }),
+      h("strong", { text: comparison.runs.length > 1 ? "No differences" : "Only one run" }),
       h("p", { text: `${rest}.` }),
     );
   /** @type {Head[]} */
   const heads = [
     ["Field"],
-    ...found.runs.map((run, place) => /** @type {Head} */ ([[swatch(place), plain(run.name || run.id, 32)]])),
+    ...comparison.runs.map(
+      (run, index) => /** @type {Head} */ ([[swatch(index), plain(run.name || run.id, 32)]]),
+    ),
   ];
   const rows = fields.map(({ field, values }) =>
     h(
       "tr",
       { "data-field": field },
       h("td", { class: "mono", text: plain(field, 120) }),
-      found.runs.map((run) => h("td", { class: "cmp-value", text: valueText(values[run.id]) })),
+      comparison.runs.map((run) => h("td", { class: "cmp-value", text: valueText(values[run.id]) })),
     ),
   );
   return [table("Differences", heads, rows), h("p", { class: "caption", text: `Not shown: ${rest}.` })];

@@ -41,15 +41,15 @@ export class ExperimentChart {
     onTheme(() => this.draw());
   }
 
-  /** @param {Experiment} found */
-  show(found) {
-    const print = JSON.stringify([found.target, found.arms.map((arm) => [arm.label, arm.curve])]);
+  /** @param {Experiment} experiment */
+  show(experiment) {
+    const print = JSON.stringify([experiment.target, experiment.arms.map((arm) => [arm.label, arm.curve])]);
     if (print === this.print) return;
     this.print = print;
-    this.experiment = found;
+    this.experiment = experiment;
     fill(
       this.legend,
-      found.arms.map((arm, place) => h("li", {}, lineOf(place), nameOf(arm))),
+      experiment.arms.map((arm, index) => h("li", {}, lineOf(index), nameOf(arm))),
     );
     this.draw();
   }
@@ -61,7 +61,7 @@ export class ExperimentChart {
     const most = Math.max(0, ...this.experiment.arms.flatMap((arm) => arm.curve?.n ?? []));
     const band = most > 1 ? ", band: lowest to highest seed" : "";
     this.chart.unit.textContent = `${plain(metric, 60)}${band}`;
-    const traces = this.experiment.arms.flatMap((arm, place) => tracesOf(arm, place, this.x, metric));
+    const traces = this.experiment.arms.flatMap((arm, index) => tracesOf(arm, index, this.x, metric));
     const fallback = [{ name: "", x: [], y: [] }];
     this.chart.draw(traces.length ? traces : fallback, {
       height: HEIGHT,
@@ -77,11 +77,11 @@ export class ExperimentChart {
   }
 }
 
-/** @param {Arm} arm @param {number} place @param {string} x @param {string} metric */
-function tracesOf(arm, place, x, metric) {
+/** @param {Arm} arm @param {number} index @param {string} x @param {string} metric */
+function tracesOf(arm, index, x, metric) {
   const curve = arm.curve;
   if (!curve?.y?.length) return [];
-  const { color, dash, symbol } = lookOf(place);
+  const { color, dash, symbol } = lookOf(index);
   const name = nameOf(arm).replace(/[<>&%{}$]/g, "·"); // the chart library reads a few tags and fields
   const at = curve[x];
   const common = { x: at, line: { color, dash, width: 1.6 }, showlegend: false };

@@ -60,14 +60,14 @@ class ExperimentPage {
       return fill(this.root, errorBox(error));
     }
     loading(this.root, "the experiment");
-    let found;
+    let experiment;
     try {
-      found = await this.read();
+      experiment = await this.read();
     } catch (error) {
       return failed(this.root, error, () => this.start());
     }
     this.build();
-    this.show(found);
+    this.show(experiment);
     poll(LIVE, () => (this.live ? this.refresh() : this.head.showTime()));
   }
 
@@ -127,30 +127,32 @@ class ExperimentPage {
 
   async refresh() {
     const turn = ++this.turn;
-    let found;
+    let experiment;
     try {
-      found = await this.read();
+      experiment = await this.read();
     } catch (error) {
       if (turn === this.turn) this.notice.show(error.message, () => errorBox(error));
       return;
     }
-    if (turn !== this.turn) return; // asked again since: this may be from before a resume
+    if (turn !== this.turn) return; // requested again since: this may be from before a resume
     this.notice.show("", () => []);
-    this.show(found);
+    this.show(experiment);
   }
 
-  /** @param {Experiment} found */
-  show(found) {
-    this.live = [found, ...runsOf(found)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
-    document.title = `${plain(found.title || found.name, 60)} · OPD Studio`;
-    this.head.show(found);
-    this.result.show(shownInTable(found), () => resultTable(found));
+  /** @param {Experiment} experiment */
+  show(experiment) {
+    this.live = [experiment, ...runsOf(experiment)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
+    document.title = `${plain(experiment.title || experiment.name, 60)} · OPD Studio`;
+    this.head.show(experiment);
+    this.result.show(shownInTable(experiment), () => resultTable(experiment));
     this.reachable();
-    this.chart.show(found);
-    this.texts.show([found.claim, found.published, found.shows, found.limits], () => texts(found, "h2"));
-    this.tuningPanel.hidden = !hasTuning(found);
-    this.tuning.show(shownOfTuning(found), () => tuningTable(found));
-    this.runs.show(shownOfRuns(found), () => runTable(found));
+    this.chart.show(experiment);
+    this.texts.show([experiment.claim, experiment.published, experiment.shows, experiment.limits], () =>
+      texts(experiment, "h2"),
+    );
+    this.tuningPanel.hidden = !hasTuning(experiment);
+    this.tuning.show(shownOfTuning(experiment), () => tuningTable(experiment));
+    this.runs.show(shownOfRuns(experiment), () => runTable(experiment));
   }
 
   /** @param {string} action */

@@ -128,9 +128,9 @@ class ExperimentsPage {
   async refresh() {
     const { offset } = this;
     /** @type {Page<ExperimentItem>} */
-    let found;
+    let list;
     try {
-      found = await get("experiments", { limit: PAGE, offset });
+      list = await get("experiments", { limit: PAGE, offset });
     } catch (error) {
       if (this.past.print === null) failed(this.past.element, error, () => this.refresh());
       else this.problem.textContent = error.message;
@@ -138,10 +138,10 @@ class ExperimentsPage {
     }
     if (offset !== this.offset) return;
     this.problem.textContent = "";
-    this.count.textContent = found.total ? integer(found.total) : "";
-    this.drawPast(found.items);
-    this.drawPager(found.total);
-    await this.readOutcomes(found.items);
+    this.count.textContent = list.total ? integer(list.total) : "";
+    this.drawPast(list.items);
+    this.drawPager(list.total);
+    await this.readOutcomes(list.items);
   }
 
   /** @param {ExperimentItem[]} items */
@@ -168,7 +168,7 @@ class ExperimentsPage {
       try {
         this.outcomes.set(id, outcomeOf(await get(`experiments/${id}`)));
       } catch (error) {
-        if (error.status !== 0) this.outcomes.set(id, error.message); // no answer at all: asked again
+        if (error.status !== 0) this.outcomes.set(id, error.message); // no response at all: tried again
       }
       if (offset !== this.offset) return;
       this.drawPast(items);
@@ -186,8 +186,8 @@ class ExperimentsPage {
       this.keep({ offset: this.offset || "" });
       this.refresh();
     };
-    const [first, last] = [this.offset + 1, this.offset + PAGE].map((place) =>
-      integer(Math.min(total, place)),
+    const [first, last] = [this.offset + 1, this.offset + PAGE].map((entry) =>
+      integer(Math.min(total, entry)),
     );
     fill(
       this.pager,

@@ -74,35 +74,35 @@ export class ExperimentHead {
     );
   }
 
-  /** @param {Experiment} found */
-  show(found) {
-    this.experiment = found;
-    set(this.name, plain(found.title || found.name, 80));
-    this.status.className = `status ${found.status}`;
-    set(this.status, found.status);
-    set(this.kind, `${found.quick ? "quick look" : "full"}, ${seeds(found.seeds)}`);
-    this.csv.setAttribute("href", address(`experiments/${found.id}/results.csv`));
-    set(this.question, plain(found.question, 1000));
-    set(this.description, plain(found.description, 2000));
-    this.description.hidden = !found.description;
-    set(this.command, plain(found.command, 1000));
-    this.showProgress(found);
-    this.showActions(found);
-    this.problem.show(found.error_text, () => problemOf(found));
+  /** @param {Experiment} experiment */
+  show(experiment) {
+    this.experiment = experiment;
+    set(this.name, plain(experiment.title || experiment.name, 80));
+    this.status.className = `status ${experiment.status}`;
+    set(this.status, experiment.status);
+    set(this.kind, `${experiment.quick ? "quick look" : "full"}, ${seeds(experiment.seeds)}`);
+    this.csv.setAttribute("href", address(`experiments/${experiment.id}/results.csv`));
+    set(this.question, plain(experiment.question, 1000));
+    set(this.description, plain(experiment.description, 2000));
+    this.description.hidden = !experiment.description;
+    set(this.command, plain(experiment.command, 1000));
+    this.showProgress(experiment);
+    this.showActions(experiment);
+    this.problem.show(experiment.error_text, () => problemOf(experiment));
   }
 
-  /** @param {Experiment} found */
-  showProgress(found) {
-    this.bar.setAttribute("aria-valuenow", String(found.done));
-    this.bar.setAttribute("aria-valuemax", String(found.total));
-    this.filled.style.width = `${found.total ? Math.min(100, (found.done / found.total) * 100) : 0}%`;
-    this.bar.hidden = found.status === "finished";
-    set(this.count, `${integer(found.done)} of ${integer(found.total)} runs`);
+  /** @param {Experiment} experiment */
+  showProgress(experiment) {
+    this.bar.setAttribute("aria-valuenow", String(experiment.done));
+    this.bar.setAttribute("aria-valuemax", String(experiment.total));
+    this.filled.style.width = `${experiment.total ? Math.min(100, (experiment.done / experiment.total) * 100) : 0}%`;
+    this.bar.hidden = experiment.status === "finished";
+    set(this.count, `${integer(experiment.done)} of ${integer(experiment.total)} runs`);
     this.showTime();
-    const busy = found.status === "running";
-    const running = busy ? runsOf(found).filter((run) => run.status === "running") : [];
-    this.now.show([busy && found.phase, running.map((run) => run.id)], () => [
-      busy && found.phase && h("span", { text: plain(found.phase, 160) }),
+    const busy = experiment.status === "running";
+    const running = busy ? runsOf(experiment).filter((run) => run.status === "running") : [];
+    this.now.show([busy && experiment.phase, running.map((run) => run.id)], () => [
+      busy && experiment.phase && h("span", { text: plain(experiment.phase, 160) }),
       running.map((run) =>
         link(`Watch the run${running.length > 1 ? ` of seed ${run.seed}` : ""}`, page("run", { id: run.id })),
       ),
@@ -116,12 +116,12 @@ export class ExperimentHead {
     this.time.title = exact(end ?? start);
   }
 
-  /** The button changes only with the status; what had the focus hands it on. @param {Experiment} found */
-  showActions(found) {
-    if (this.actsFor === found.status) return;
-    this.actsFor = found.status;
+  /** The button changes only with the status; what had the focus hands it on. @param {Experiment} experiment */
+  showActions(experiment) {
+    if (this.actsFor === experiment.status) return;
+    this.actsFor = experiment.status;
     const focused = this.acts.contains(document.activeElement);
-    const action = actionOf(found, this.on);
+    const action = actionOf(experiment, this.on);
     fill(this.acts, action);
     if (focused) (action ?? this.csv).focus();
   }
@@ -149,22 +149,22 @@ function actionOf({ status }, on) {
   return null;
 }
 
-/** Every run of an experiment: those of the tuning, then those that count. @param {Experiment} found */
-export function runsOf(found) {
-  return found.arms.flatMap((arm) => [...arm.choices.flatMap((choice) => choice.runs), ...arm.runs]);
+/** Every run of an experiment: those of the tuning, then those that count. @param {Experiment} experiment */
+export function runsOf(experiment) {
+  return experiment.arms.flatMap((arm) => [...arm.choices.flatMap((choice) => choice.runs), ...arm.runs]);
 }
 
-/** @param {Experiment} found */
-function problemOf(found) {
-  if (!found.error_text) return [];
-  const text = found.error_text
+/** @param {Experiment} experiment */
+function problemOf(experiment) {
+  if (!experiment.error_text) return [];
+  const text = experiment.error_text
     .split("\n")
     .map((line) => plain(line, 2000))
     .join("\n");
   return h(
     "section",
     { class: "panel problem", role: "alert" },
-    h("h2", { text: found.status === "failed" ? "The experiment failed" : "The experiment stopped" }),
+    h("h2", { text: experiment.status === "failed" ? "The experiment failed" : "The experiment stopped" }),
     h("pre", { class: "wrap", text }),
   );
 }

@@ -44,7 +44,7 @@ function offer(item, open, on) {
     titleOf(item),
   );
   const arms = item.arms.map(nameOf).join(" · ");
-  const own = h("span", {
+  const tag = h("span", {
     class: "tag exp-own",
     title: "Does not use the bundled models: loads others from disk or the Hub",
     text: "other models",
@@ -56,7 +56,7 @@ function offer(item, open, on) {
       "p",
       {},
       opener,
-      !item.bundled && own,
+      !item.bundled && tag,
       h("span", { class: "muted exp-arms", title: `Arms: ${arms}`, text: arms }),
     ),
     h("p", { class: "muted exp-asks", title: plain(item.question, 1000), text: plain(item.question, 300) }),

@@ -69,12 +69,12 @@ function pastRow(item, outcome) {
 
 /**
  * The ratio of the first comparison, or the scores where no target is waited for.
- * @param {Experiment} found
+ * @param {Experiment} experiment
  */
-export function outcomeOf(found) {
-  const [first] = found.comparisons;
-  if (!first || !found.target)
-    return `${whatOf(found)}: ${found.arms.map((arm) => `${nameOf(arm)} ${figure(arm.score, found.metric)}`).join(" · ")}`;
+export function outcomeOf(experiment) {
+  const [first] = experiment.comparisons;
+  if (!first || !experiment.target)
+    return `${whatOf(experiment)}: ${experiment.arms.map((arm) => `${nameOf(arm)} ${figure(arm.score, experiment.metric)}`).join(" · ")}`;
   const { steps, flops } = first.ratios;
   const label = plain(first.label, 120);
   if (missing(steps.value))

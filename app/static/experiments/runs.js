@@ -7,23 +7,23 @@ import { h, link } from "../lib/dom.js";
 import { integer } from "../lib/format.js";
 import { assignments, COSTS, figure, missing, nameOf, settings } from "./figures.js";
 
-/** @param {Experiment} found */
-export function shownOfTuning(found) {
-  return found.arms.map((arm) => [arm.label, arm.choices, arm.chosen]);
+/** @param {Experiment} experiment */
+export function shownOfTuning(experiment) {
+  return experiment.arms.map((arm) => [arm.label, arm.choices, arm.chosen]);
 }
 
-/** @param {Experiment} found */
-export function hasTuning(found) {
-  return found.arms.some((arm) => arm.choices.length);
+/** @param {Experiment} experiment */
+export function hasTuning(experiment) {
+  return experiment.arms.some((arm) => arm.choices.length);
 }
 
-/** @param {Experiment} found */
-export function tuningTable(found) {
-  const rows = found.arms.map((arm, place) =>
+/** @param {Experiment} experiment */
+export function tuningTable(experiment) {
+  const rows = experiment.arms.map((arm, index) =>
     h(
       "tbody",
       {},
-      arm.choices.map((choice, at) => choiceRow(arm, place, choice, at, found)),
+      arm.choices.map((choice, at) => choiceRow(arm, index, choice, at, experiment)),
     ),
   );
   /** @type {[string, string?][]} */
@@ -37,18 +37,18 @@ export function tuningTable(found) {
 
 /**
  * @param {Arm} arm
- * @param {number} place
+ * @param {number} index
  * @param {TuningChoice} choice
  * @param {number} at
- * @param {Experiment} found
+ * @param {Experiment} experiment
  */
-function choiceRow(arm, place, choice, at, found) {
+function choiceRow(arm, index, choice, at, experiment) {
   const first =
     at === 0 &&
     h(
       "th",
       { class: "exp-arm", scope: "rowgroup", rowspan: arm.choices.length },
-      lineOf(place),
+      lineOf(index),
       h("span", { text: nameOf(arm) }),
     );
   return h(
@@ -56,25 +56,25 @@ function choiceRow(arm, place, choice, at, found) {
     { "data-choice": `${arm.name}/${at}`, class: choice.chosen ? "exp-chosen" : "" },
     first,
     h("td", { title: assignments(choice.choice), text: settings(choice.choice) }),
-    h("td", { class: "r", text: figure(choice.criterion, found.metric) }),
+    h("td", { class: "r", text: figure(choice.criterion, experiment.metric) }),
     h("td", { class: "exp-mark" }, choice.chosen && h("span", { class: "tag good", text: "chosen" })),
-    h("td", { class: "exp-runs" }, runLinks(choice.runs, found)),
+    h("td", { class: "exp-runs" }, runLinks(choice.runs, experiment)),
     h("td", { class: "r" }, compareLink(choice.runs, `${nameOf(arm)}, ${settings(choice.choice)}`)),
   );
 }
 
-/** @param {Experiment} found */
-export function shownOfRuns(found) {
-  return found.arms.map((arm) => [arm.label, arm.chosen, arm.runs]);
+/** @param {Experiment} experiment */
+export function shownOfRuns(experiment) {
+  return experiment.arms.map((arm) => [arm.label, arm.chosen, arm.runs]);
 }
 
-/** @param {Experiment} found */
-export function runTable(found) {
-  const rows = found.arms.map((arm, place) =>
+/** @param {Experiment} experiment */
+export function runTable(experiment) {
+  const rows = experiment.arms.map((arm, index) =>
     h(
       "tr",
       { "data-runs": arm.name },
-      h("td", { class: "exp-arm" }, lineOf(place), h("span", { text: nameOf(arm) })),
+      h("td", { class: "exp-arm" }, lineOf(index), h("span", { text: nameOf(arm) })),
       h("td", {
         title: assignments(arm.chosen),
         text: arm.chosen && Object.keys(arm.chosen).length ? settings(arm.chosen) : "–",
@@ -82,7 +82,7 @@ export function runTable(found) {
       h(
         "td",
         { class: "exp-runs" },
-        arm.runs.length ? runLinks(arm.runs, found) : h("span", { class: "muted", text: "none yet" }),
+        arm.runs.length ? runLinks(arm.runs, experiment) : h("span", { class: "muted", text: "none yet" }),
       ),
       h("td", { class: "r" }, compareLink(arm.runs, nameOf(arm))),
     ),
@@ -101,9 +101,9 @@ function table(label, heads, rows) {
   );
 }
 
-/** @param {ExperimentRun[]} runs @param {Experiment} found */
-function runLinks(runs, found) {
-  const { metric } = found;
+/** @param {ExperimentRun[]} runs @param {Experiment} experiment */
+function runLinks(runs, experiment) {
+  const { metric } = experiment;
   return h(
     "ul",
     { class: "exp-links" },

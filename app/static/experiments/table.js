@@ -6,41 +6,41 @@ import { bare, COSTS, figure, figureBetween, missing, nameOf, ratio, seeds } fro
 
 /**
  * Everything that the table shows, for telling whether it has changed: no step of a run is.
- * @param {Experiment} found
+ * @param {Experiment} experiment
  */
-export function shownInTable(found) {
-  const arms = found.arms.map(({ curve, choices, runs, ...rest }) => [
+export function shownInTable(experiment) {
+  const arms = experiment.arms.map(({ curve, choices, runs, ...rest }) => [
     rest,
     runs.map((run) => [run.seed, run.status, run.costs]),
   ]);
   return [
-    found.status === "finished",
-    found.target,
-    found.columns,
-    found.comparisons,
-    found.seeds,
-    found.table,
+    experiment.status === "finished",
+    experiment.target,
+    experiment.columns,
+    experiment.comparisons,
+    experiment.seeds,
+    experiment.table,
     arms,
   ];
 }
 
-/** @param {Experiment} found */
-export function resultTable(found) {
-  const main = found.columns.some((column) => column.metric === found.metric);
-  const columns = main ? found.columns : [{ metric: "", label: "Score" }, ...found.columns];
-  const priced = Boolean(found.target);
+/** @param {Experiment} experiment */
+export function resultTable(experiment) {
+  const main = experiment.columns.some((column) => column.metric === experiment.metric);
+  const columns = main ? experiment.columns : [{ metric: "", label: "Score" }, ...experiment.columns];
+  const priced = Boolean(experiment.target);
   const heads = [
     ["Arm"],
     ["Seeds", "r", "Finished seeds"],
-    ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, found)]),
+    ...columns.map((column) => [plain(column.label, 60), "r", columnTitle(column, experiment)]),
     ...(priced ? COSTS.map(([, label]) => [label, "r", "Cost to reach the target: mean over seeds"]) : []),
   ];
-  const start = found.table.find((row) => row.arm === "start");
+  const start = experiment.table.find((row) => row.arm === "start");
   const rows = [
-    start && startRow(start, columns, found),
-    found.arms.map((arm, place) => armRow(arm, place, columns, found)),
+    start && startRow(start, columns, experiment),
+    experiment.arms.map((arm, index) => armRow(arm, index, columns, experiment)),
   ];
-  const ratios = priced ? found.comparisons.map((one) => ratioRow(one, columns.length, found)) : [];
+  const ratios = priced ? experiment.comparisons.map((one) => ratioRow(one, columns.length, experiment)) : [];
   return [
     h(
       "table",
@@ -58,7 +58,7 @@ export function resultTable(found) {
       h("tbody", {}, rows),
       ratios.length > 0 && h("tbody", { class: "exp-ratios" }, ratios),
     ),
-    h("p", { class: "caption", id: "exp-said", text: said(found) }),
+    h("p", { class: "caption", id: "exp-said", text: said(experiment) }),
   ];
 }
 
@@ -77,51 +77,51 @@ function groupHeads(columns) {
   );
 }
 
-/** @param {ResultColumn} column @param {Experiment} found */
-function columnTitle(column, found) {
-  return `${plain(column.metric || found.metric, 200)}, mean over seeds (95% interval)`;
+/** @param {ResultColumn} column @param {Experiment} experiment */
+function columnTitle(column, experiment) {
+  return `${plain(column.metric || experiment.metric, 200)}, mean over seeds (95% interval)`;
 }
 
-/** @param {Arm} arm @param {number} place @param {ResultColumn[]} columns @param {Experiment} found */
-function armRow(arm, place, columns, found) {
+/** @param {Arm} arm @param {number} index @param {ResultColumn[]} columns @param {Experiment} experiment */
+function armRow(arm, index, columns, experiment) {
   const label = h(
     "td",
     { class: "exp-arm", title: plain(arm.note ?? "", 400) },
-    lineOf(place),
+    lineOf(index),
     h("span", { text: nameOf(arm) }),
   );
-  const cells = columns.map(({ metric }) => scoreCell(arm, metric, found));
+  const cells = columns.map(({ metric }) => scoreCell(arm, metric, experiment));
   return h(
     "tr",
     { "data-arm": arm.name },
     label,
-    h("td", { class: "r", text: `${integer(arm.n)} / ${integer(found.seeds)}` }),
+    h("td", { class: "r", text: `${integer(arm.n)} / ${integer(experiment.seeds)}` }),
     cells,
-    found.target && costCells(arm, found),
+    experiment.target && costCells(arm, experiment),
   );
 }
 
-/** @param {Arm} arm @param {string} metric @param {Experiment} found */
-function scoreCell(arm, metric, found) {
+/** @param {Arm} arm @param {string} metric @param {Experiment} experiment */
+function scoreCell(arm, metric, experiment) {
   const cell = metric ? arm.cells[metric] : { value: arm.score, low: arm.low, high: arm.high };
   if (!cell || missing(cell.value)) return h("td", { class: "r muted", text: "–" });
-  const shown = metric || found.metric;
+  const shown = metric || experiment.metric;
   const title = missing(cell.start) ? "" : `before training: ${figure(cell.start, shown)}`;
   return h("td", { class: "r", "data-cell": metric || "score", title }, spread(figureBetween(cell, shown)));
 }
 
 /**
  * What every arm's training started from, where the experiment measures more than one thing.
- * @param {StartRow} start @param {ResultColumn[]} columns @param {Experiment} found
+ * @param {StartRow} start @param {ResultColumn[]} columns @param {Experiment} experiment
  */
-function startRow(start, columns, found) {
+function startRow(start, columns, experiment) {
   /** @param {string} metric */
   const value = (metric) => (metric ? start.cells[metric]?.value : start.score);
   const cells = columns.map(({ metric }) =>
     h("td", {
       class: "r",
       "data-cell": metric || "score",
-      text: figure(value(metric), metric || found.metric),
+      text: figure(value(metric), metric || experiment.metric),
     }),
   );
   return h(
@@ -130,7 +130,7 @@ function startRow(start, columns, found) {
     h("td", { class: "exp-arm" }, h("span", { class: "exp-gap" }), h("span", { text: nameOf(start) })),
     h("td"),
     cells,
-    found.target && h("td", { colspan: COSTS.length }),
+    experiment.target && h("td", { colspan: COSTS.length }),
   );
 }
 
@@ -140,8 +140,8 @@ function spread(text) {
   return interval ? [value, h("span", { class: "muted exp-interval", text: ` (${interval}` })] : value;
 }
 
-/** @param {Arm} arm @param {Experiment} found */
-function costCells(arm, found) {
+/** @param {Arm} arm @param {Experiment} experiment */
+function costCells(arm, experiment) {
   if (!missing(arm.steps_to_target)) {
     return COSTS.map(([axis, , show]) => {
       const value = arm[`${axis}_to_target`];
@@ -153,7 +153,7 @@ function costCells(arm, found) {
       });
     });
   }
-  const { missed, judged } = misses(arm, found);
+  const { missed, judged } = misses(arm, experiment);
   if (!missed) return COSTS.map(([axis]) => h("td", { class: "r", "data-cost": axis, text: "–" }));
   const text = missed < judged ? `not reached by ${integer(missed)} of ${seeds(judged)}` : "not reached";
   return h("td", { class: "cmp-never exp-never", colspan: COSTS.length, text });
@@ -164,14 +164,14 @@ function costCells(arm, found) {
  * @param {Arm} arm @param {Experiment} experiment
  */
 function misses(arm, { target }) {
-  const known = new Set(target?.values.map((one) => one.seed));
-  const judged = arm.runs.filter((run) => run.status === "finished" && known.has(run.seed));
+  const withTarget = new Set(target?.values.map((one) => one.seed));
+  const judged = arm.runs.filter((run) => run.status === "finished" && withTarget.has(run.seed));
   return { judged: judged.length, missed: judged.filter((run) => !run.costs).length };
 }
 
-/** @param {ArmComparison} one @param {number} columns @param {Experiment} found */
-function ratioRow(one, columns, found) {
-  const none = found.status === "finished" && missing(one.ratios.steps?.value);
+/** @param {ArmComparison} one @param {number} columns @param {Experiment} experiment */
+function ratioRow(one, columns, experiment) {
+  const none = experiment.status === "finished" && missing(one.ratios.steps?.value);
   const note = plain(one.note ?? "", 400);
   const label = h(
     "td",
@@ -197,13 +197,14 @@ function ratioCell(axis, { reached, ratios }) {
   return h("td", { class: "r exp-strong", "data-ratio": axis }, spread(ratio(value)));
 }
 
-/** @param {Experiment} found */
-function said(found) {
+/** @param {Experiment} experiment */
+function said(experiment) {
   const parts = [];
-  if (found.target) parts.push(`Target: ${plain(found.target.text, 400)}${targetValue(found)}.`);
-  if (found.arms.some((arm) => !missing(arm.low)))
+  if (experiment.target)
+    parts.push(`Target: ${plain(experiment.target.text, 400)}${targetValue(experiment)}.`);
+  if (experiment.arms.some((arm) => !missing(arm.low)))
     parts.push("In parentheses: 95% bootstrap interval of the mean over seeds.");
-  if (found.target && found.comparisons.length)
+  if (experiment.target && experiment.comparisons.length)
     parts.push("×: cost of the first arm relative to the second.");
   return parts.join(" ");
 }

@@ -38,7 +38,7 @@ export class Histogram extends Panel {
         href: hrefOf(i),
         label: `${range(edges, i)}: ${integer(count)} tokens`,
         sign: (edges[i + 1] ?? 1) <= 0 ? "minus" : "plus",
-        place: i,
+        bin: i,
       }),
     );
     const plot = h("div", { class: "bars", role: "group", "aria-label": "Histogram of advantages" }, bars);
@@ -88,15 +88,15 @@ export class Histogram extends Panel {
 /**
  * @param {number} count
  * @param {number} most
- * @param {{href: string, label: string, sign: string, place: number}} options
+ * @param {{href: string, label: string, sign: string, bin: number}} options
  */
-function bar(count, most, { href, label, sign, place }) {
+function bar(count, most, { href, label, sign, bin }) {
   const height = count ? `${Math.max(2, (Math.log1p(count) / Math.log1p(most)) * 100)}%` : "0";
   const fillBar = h("span", { class: `bar-fill ${sign}`, style: { height } });
   if (!count) return h("span", { class: "bar" });
   return h(
     "a",
-    { class: "bar", href, title: label, "aria-label": label, tabindex: "-1", "data-bin": place },
+    { class: "bar", href, title: label, "aria-label": label, tabindex: "-1", "data-bin": bin },
     fillBar,
   );
 }

@@ -47,7 +47,7 @@ export class Insights {
     this.wait = LEAST_WAIT;
     this.last = 0;
     this.bar = h("div", { class: "row insight-bar" });
-    this.summary = h("p", { class: "muted insight-told", role: "status" });
+    this.summary = h("p", { class: "muted insight-summary", role: "status" });
     this.body = h("div", { class: "insight-grid" });
     this.element = h(
       "section",
@@ -105,9 +105,9 @@ export class Insights {
 
   /** @param {{kinds: InsightKind[]}} options @param {object} turn */
   async show({ kinds }, turn) {
-    const known = kinds.map((k) => k.kind);
-    if (this.part.kind === null || (this.part.kind && !known.includes(this.part.kind)))
-      this.part.kind = known.includes("train") ? "train" : known[0];
+    const present = kinds.map((k) => k.kind);
+    if (this.part.kind === null || (this.part.kind && !present.includes(this.part.kind)))
+      this.part.kind = present.includes("train") ? "train" : present[0];
     this.controls(kinds);
     if (!this.drawn) {
       const columns = COLUMNS.map((list) => list.map((Panel) => new Panel(this)));

@@ -13,6 +13,14 @@ const POSITIONS = [
   ["cut", "last token, truncated"],
 ];
 
+/** @type {InsightColumn[]} */
+const STOP_COLUMNS = [
+  ["Step", ""],
+  ["Rollouts", "r"],
+  ["Student", "r"],
+  ["Teacher", "r"],
+];
+
 /**
  * A chart without a panel of its own; the step of a clicked point goes to `open`.
  * @param {string} title @param {(step: number) => unknown} open
@@ -107,70 +115,64 @@ export class Stops extends Panel {
     if (!stops.length) return this.none("No stop token", "No selected rollout ended with a stop token.");
     this.chosen = Math.min(this.chosen, stops.length - 1);
     const stop = stops[this.chosen];
-    const found = stop.places[this.position];
+    const series = stop.places[this.position];
+    const nothing = "No selected rollout has such a token with a known probability.";
+    this.show(
+      this.describe(answer, stop.endings, series),
+      this.choices(answer),
+      series.step.length ? this.plot : h("p", { class: "muted pad", text: nothing }),
+      asTable("Probability of stopping", STOP_COLUMNS, () => this.rows(series)),
+    );
+    if (!series.step.length) return;
+    const lines = [
+      { name: "student", x: series.step, y: series.student },
+      { name: "teacher", x: series.step, y: series.teacher },
+    ];
+    this.chart.draw(lines, SHARE);
+  }
+
+  /** Which stop token, and at which token of a rollout. @param {StopsInsight} answer */
+  choices(answer) {
     /** @param {(value: string) => object} change */
     const pick = (change) => (/** @type {string} */ value) => {
       Object.assign(this, change(value));
       this.draw(answer);
     };
+    const byToken = pick((value) => ({ chosen: Number(value) }));
+    const byPosition = pick((position) => ({ position }));
     /** @type {Option[]} */
-    const ids = stops.map((s, i) => [String(i), `${visible(s.text)} (id ${s.token_id})`]);
-    const bounded = Math.max(0, ...found.student_bounded, ...found.teacher_bounded);
-    /** @param {"student" | "teacher"} side @param {number} i */
-    const text = (side, i) =>
-      found[side][i] < found[`${side}_most`][i]
-        ? `${probability(found[side][i])}–${probability(found[`${side}_most`][i])}`
-        : probability(found[side][i]);
-    const rows = () =>
-      found.step.map((s, i) => [
-        link(s, this.at(s)),
-        integer(found.rollouts[i]),
-        text("student", i),
-        text("teacher", i),
-      ]);
-    this.show(
-      `Mean probability that each gives to this stop token, over ${this.position === "cut" ? "truncated (length)" : "finished (EOS)"} rollouts; ${integer(stop.endings)} ended with it.${bounded ? ` In up to ${percent(bounded)} of a step’s rollouts it is not among the stored top-k: the chart then counts it as 0, the table gives its upper bound.` : ""}${read(answer)}`,
-      h(
-        "div",
-        { class: "row insight-choice" },
-        select(
-          ids,
-          String(this.chosen),
-          pick((value) => ({ chosen: Number(value) })),
-          { "aria-label": "Stop token" },
-        ),
-        select(
-          POSITIONS,
-          this.position,
-          pick((position) => ({ position })),
-          { "aria-label": "Position" },
-        ),
-      ),
-      found.step.length
-        ? this.plot
-        : h("p", {
-            class: "muted pad",
-            text: "No selected rollout has such a token with a known probability.",
-          }),
-      asTable(
-        "Probability of stopping",
-        [
-          ["Step", ""],
-          ["Rollouts", "r"],
-          ["Student", "r"],
-          ["Teacher", "r"],
-        ],
-        rows,
-      ),
+    const ids = answer.stops.map((s, i) => [String(i), `${visible(s.text)} (id ${s.token_id})`]);
+    return h(
+      "div",
+      { class: "row insight-choice" },
+      select(ids, String(this.chosen), byToken, { "aria-label": "Stop token" }),
+      select(POSITIONS, this.position, byPosition, { "aria-label": "Position" }),
     );
-    if (found.step.length)
-      this.chart.draw(
-        [
-          { name: "student", x: found.step, y: found.student },
-          { name: "teacher", x: found.step, y: found.teacher },
-        ],
-        SHARE,
-      );
+  }
+
+  /** @param {StopsInsight} answer @param {number} endings @param {StopSeries} series */
+  describe(answer, endings, series) {
+    const rollouts = this.position === "cut" ? "truncated (length)" : "finished (EOS)";
+    const bounded = Math.max(0, ...series.student_bounded, ...series.teacher_bounded);
+    const note = bounded
+      ? ` In up to ${percent(bounded)} of a step’s rollouts it is not among the stored top-k: the chart then counts it as 0, the table gives its upper bound.`
+      : "";
+    return `Mean probability that each gives to this stop token, over ${rollouts} rollouts; ${integer(endings)} ended with it.${note}${read(answer)}`;
+  }
+
+  /** @param {StopSeries} series */
+  rows(series) {
+    /** @param {"student" | "teacher"} side @param {number} i */
+    const text = (side, i) => {
+      const [low, high] = [series[side][i], series[`${side}_most`][i]];
+      return low < high ? `${probability(low)}–${probability(high)}` : probability(low);
+    };
+    return series.step.map((s, i) => [
+      link(s, this.at(s)),
+      integer(series.rollouts[i]),
+      text("student", i),
+      text("teacher", i),
+    ]);
   }
 }
 

@@ -80,7 +80,7 @@ export class Panel {
  * @param {string} label @param {InsightColumn[]} head @param {() => Child[][]} rowsOf
  */
 export function asTable(label, head, rowsOf) {
-  const place = h("div", {
+  const holder = h("div", {
     class: "scroll-x insight-table",
     tabindex: "0",
     role: "region",
@@ -90,10 +90,10 @@ export function asTable(label, head, rowsOf) {
     "details",
     {
       class: "as-table",
-      ontoggle: () => details.open && !place.firstChild && place.append(table(label, head, rowsOf())),
+      ontoggle: () => details.open && !holder.firstChild && holder.append(table(label, head, rowsOf())),
     },
     h("summary", { text: "As a table" }),
-    place,
+    holder,
   );
   return details;
 }

@@ -3,7 +3,7 @@
 const BASE = "api/v1/";
 
 /** An answer that is not a success (`status` 0: no answer), in words that a page can show. */
-export class ApiError extends Error {
+class ApiError extends Error {
   /** @param {number} status @param {any} body JSON of the answer, or null */
   constructor(status, body) {
     const detail = body && typeof body === "object" ? (body.error ?? body.detail ?? body) : null;

@@ -1,4 +1,4 @@
-// A question to the model process: asked, followed while it is answered, and given up.
+// A request to the model process: sent, followed until it is answered, and cancelled.
 import { get, send } from "./api.js";
 import { h, poll } from "./dom.js";
 import { duration } from "./format.js";
@@ -10,7 +10,7 @@ export class ModelRequest {
   turn;
 
   /**
-   * `on`: change(found) while it is answered, done(answer), failed({message, hint}).
+   * `on`: change(state) while it is answered, done(answer), failed({message, hint}).
    * @param {{change: (state: ModelRequestState) => unknown, done: (answer: any, id: string) => unknown, failed: (error: ShownError) => unknown}} on
    */
   constructor(on) {
@@ -42,18 +42,18 @@ export class ModelRequest {
 
   /** @param {string} id */
   async look(id) {
-    let found;
+    let state;
     try {
-      found = await get(`questions/${id}`);
+      state = await get(`questions/${id}`);
     } catch (error) {
       if (error.status !== 0 && id === this.id) this.end(() => this.on.failed(error));
-      return; // a server that is away for a moment is asked again
+      return; // a server that is away for a moment is tried again
     }
     if (id !== this.id) return;
-    if (found.state === "done") this.end(() => this.on.done(found.answer, id));
-    else if (found.state === "failed")
-      this.end(() => this.on.failed({ message: found.error_text, hint: found.hint }));
-    else this.on.change(found);
+    if (state.state === "done") this.end(() => this.on.done(state.answer, id));
+    else if (state.state === "failed")
+      this.end(() => this.on.failed({ message: state.error_text, hint: state.hint }));
+    else this.on.change(state);
   }
 
   /** @param {() => unknown} tell */
@@ -64,7 +64,7 @@ export class ModelRequest {
     tell();
   }
 
-  /** Nobody waits any more: the model process goes on to what is asked next. */
+  /** Nobody waits any more: the model process goes on to the next request. */
   cancel() {
     this.stopLooking();
     if (this.id) send("DELETE", `questions/${this.id}`).catch(() => {}); // it ends by itself then
@@ -82,11 +82,11 @@ export class ModelRequest {
   }
 }
 
-/** What is being done, in words, with the time left where it is known. @param {ModelRequestState} found */
-export function progressText(found) {
-  if (found.state === "queued") return "Waiting for the model process …";
-  const text = found.phase || "starting";
-  const left = found.answer?.progress?.left;
+/** What is being done, in words, with the time left where it is known. @param {ModelRequestState} state */
+export function progressText(state) {
+  if (state.state === "queued") return "Waiting for the model process …";
+  const text = state.phase || "starting";
+  const left = state.answer?.progress?.left;
   const time = typeof left === "number" ? `, at most ${duration(left)} left` : "";
   return `${text[0].toUpperCase()}${text.slice(1)}${time} …`;
 }

@@ -14,7 +14,7 @@ export class RunNotifier {
     /** @type {Map<string, RunStatus>} */
     this.seen = new Map(); // run id → its last status
     this.control = button("", () => this.toggle(), { class: "btn small quiet", id: "notify" });
-    this.state = h("span", { class: "muted notify-told", role: "status" });
+    this.state = h("span", { class: "muted notify-state", role: "status" });
     this.element = h("span", { class: "notify" }, this.control, this.state);
     const clear = () => !document.hidden && this.unmark();
     document.addEventListener("visibilitychange", clear);

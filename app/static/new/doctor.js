@@ -76,36 +76,36 @@ export class Doctor {
 
   /** @param {string} id */
   async look(id) {
-    let found;
+    let state;
     try {
-      found = await get(`doctor/${id}`);
+      state = await get(`doctor/${id}`);
     } catch (error) {
       if (error.status !== 0) this.end(errorBox(error, () => this.ask()));
       return;
     }
-    this.show(found);
-    if (found.state === "failed") {
+    this.show(state);
+    if (state.state === "failed") {
       this.end(
-        ...this.parts(found),
-        errorBox({ message: found.error_text, hint: found.hint }, () => this.ask()),
+        ...this.parts(state),
+        errorBox({ message: state.error_text, hint: state.hint }, () => this.ask()),
       );
-    } else if (found.state === "done") {
-      this.end(...this.parts(found));
-      this.say(summary(found.findings));
+    } else if (state.state === "done") {
+      this.end(...this.parts(state));
+      this.say(summary(state.findings));
     }
   }
 
-  /** @param {DoctorState} found */
-  show(found) {
-    if (found.state === "queued") this.say("Waiting for the model process …");
-    if (found.state !== "running") return;
-    this.say(`${found.phase[0].toUpperCase()}${found.phase.slice(1)} …`);
-    fill(this.body, this.parts(found));
+  /** @param {DoctorState} state */
+  show(state) {
+    if (state.state === "queued") this.say("Waiting for the model process …");
+    if (state.state !== "running") return;
+    this.say(`${state.phase[0].toUpperCase()}${state.phase.slice(1)} …`);
+    fill(this.body, this.parts(state));
   }
 
-  /** @param {DoctorState} found */
-  parts(found) {
-    const items = SEVERITIES.flatMap(([severity]) => found.findings.filter((f) => f.severity === severity));
+  /** @param {DoctorState} state */
+  parts(state) {
+    const items = SEVERITIES.flatMap(([severity]) => state.findings.filter((f) => f.severity === severity));
     const loud = items.filter((f) => f.severity !== "ok");
     const quiet = items.filter((f) => f.severity === "ok");
     return [
@@ -118,7 +118,7 @@ export class Doctor {
             quiet.map(card),
           )
         : null,
-      found.memory ? memoryTable(found.memory) : null,
+      state.memory ? memoryTable(state.memory) : null,
     ];
   }
 

@@ -91,10 +91,10 @@ class NewPage {
   /** @param {string} name */
   recipeConfig(name) {
     const recipes = this.form.recipes ?? [];
-    const found =
+    const recipe =
       recipes.find((r) => r.name === name) ?? recipes.find((r) => r.name === "demo") ?? recipes[0];
-    this.recipe = found?.name ?? "";
-    return found?.config ?? this.form.defaults;
+    this.recipe = recipe?.name ?? "";
+    return recipe?.config ?? this.form.defaults;
   }
 
   /** @param {any} config */

@@ -239,7 +239,7 @@ class Playground {
     const turn = this.turns.at(-1);
     if (!turn) return;
     for (const [index, reply] of answer.replies.entries())
-      turn.replies[reply.author] = { ...reply, texts: answer.texts, asked: id, index };
+      turn.replies[reply.author] = { ...reply, texts: answer.texts, request: id, index };
     this.drawTurn(this.turns.length - 1);
   }
 

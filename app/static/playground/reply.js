@@ -44,7 +44,7 @@ export class ReplyView {
     this.tinted.draw(this.cells(), reply.reverse_kl, top);
     this.tinted.element.dataset.tokens = String(reply.ids.length);
     this.figures.textContent = summary(reply);
-    this.save.hidden = !(ofRun && reply.asked && reply.finish_reason);
+    this.save.hidden = !(ofRun && reply.request && reply.finish_reason);
   }
 
   cells() {
@@ -54,12 +54,12 @@ export class ReplyView {
   /** @param {number} at */
   sentence(at) {
     const { reply } = this;
-    const wanted = reply.wanted[at];
-    const best = wanted && {
-      text: reply.texts[wanted[0]]?.t ?? `⟨${wanted[0]}⟩`,
-      p: wanted[1],
-      q: wanted[2],
-      same: wanted[0] === reply.ids[at],
+    const top = reply.wanted[at];
+    const best = top && {
+      text: reply.texts[top[0]]?.t ?? `⟨${top[0]}⟩`,
+      p: top[1],
+      q: top[2],
+      same: top[0] === reply.ids[at],
     };
     return sentenceOf(this.cells()[at].raw, {
       p: reply.student_logprobs[at],
@@ -84,17 +84,17 @@ export class ReplyView {
         this.problem(`Not saved: ${error.message}`);
       },
     });
-    request.ask(`chat/${reply.asked}/keep`, { reply: reply.index });
+    request.ask(`chat/${reply.request}/keep`, { reply: reply.index });
   }
 }
 
 /** @param {Reply} reply */
 function summary(reply) {
   if (reply.bare) return "Restored from the address, which holds no scores.";
-  const known = reply.reverse_kl.filter((value) => value !== null);
-  const total = known.reduce((a, b) => a + b, 0);
-  const kl = known.length
-    ? `, KL ${sum(total)} nats, ${fixed(total / known.length)} per token`
+  const scored = reply.reverse_kl.filter((value) => value !== null);
+  const total = scored.reduce((a, b) => a + b, 0);
+  const kl = scored.length
+    ? `, KL ${sum(total)} nats, ${fixed(total / scored.length)} per token`
     : ", not scored: no teacher";
   const end = { stop: "finished", length: "truncated", none: "generating" }[reply.finish_reason ?? "none"];
   return `${reply.ids.length} tokens, ${end}${kl}`;

@@ -1,7 +1,7 @@
 // Stands for api.js in a report: the same exports, answered from what the file itself holds.
 import { decode } from "../rollout/text/payload.js";
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(message = "This needs the server", hint = "Start it with: opd serve") {
     super(message);
     this.status = 0;
@@ -90,9 +90,9 @@ export function query() {
 
 /** @param {ReportData} data @param {string} id */
 function rolloutOf(data, id) {
-  const found = data.rollouts.find((rollout) => rollout.id === id);
-  if (!found) throw new ApiError("This rollout is not in the report", "The server has it: opd serve");
-  return found;
+  const rollout = data.rollouts.find((rollout) => rollout.id === id);
+  if (!rollout) throw new ApiError("This rollout is not in the report", "The server has it: opd serve");
+  return rollout;
 }
 
 /** @template T @param {T[]} items */

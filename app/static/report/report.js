@@ -1,4 +1,4 @@
-// A report: the run's page and the token view in one file, with the place in the address's fragment.
+// A report: the run's page and the token view in one file, its position in the address's fragment.
 import * as standIn from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { exact, number, plain } from "../lib/format.js";
@@ -75,21 +75,20 @@ class Report {
 
   show() {
     const named = query().get("id");
-    const wanted =
-      location.hash.startsWith("#rollout") && named ? named : location.hash ? "" : this.data.opens;
-    this.shown = wanted ? "rollout" : "run";
-    if (!wanted) {
+    const id = location.hash.startsWith("#rollout") && named ? named : location.hash ? "" : this.data.opens;
+    this.shown = id ? "rollout" : "run";
+    if (!id) {
       this.run ??= h("main", { class: "opd page-run report-run" }, runPage(this.data));
       this.put(this.run);
       document.title = `${plain(this.data.run.name || this.data.run.id, 60)} · OPD Studio report`;
       return;
     }
-    const known = this.rollout !== null;
+    const mounted = this.rollout !== null;
     this.rollout ??= h("main", { class: "opd page-rollout" });
     this.put(this.rollout);
-    if (known) return;
+    if (mounted) return;
     const params = query();
-    params.set("id", wanted);
+    params.set("id", id);
     mount(this.rollout, params);
   }
 

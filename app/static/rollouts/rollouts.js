@@ -1,11 +1,12 @@
 // The rollouts of a run: sorted and filtered by the server, page by page; the worst tokens beside.
 import { get, page } from "../lib/api.js";
-import { button, debounce, fill, h, inField, link, select } from "../lib/dom.js";
+import { button, fill, h, inField, link } from "../lib/dom.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { verdictTag } from "../rollout/head.js";
+import { RolloutFilters } from "./filters.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
-import { chip, WorstFilters } from "./worst_filters.js";
+import { WorstFilters } from "./worst_filters.js";
 
 const PAGE = 50;
 const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"]; // of rollouts and of their tokens
@@ -41,8 +42,8 @@ class RolloutsPage {
   columns;
   /** @type {HTMLElement} */
   nameLink;
-  /** @type {HTMLElement} */
-  steps;
+  /** @type {RolloutFilters} */
+  filters;
 
   /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
@@ -66,6 +67,11 @@ class RolloutsPage {
     this.name = h("span");
     this.count = h("span", { class: "muted num" });
     this.panel = h("section", { class: "panel scroll-x", "aria-label": "Rollouts" });
+    this.filters = new RolloutFilters(
+      this.state,
+      (change) => this.change(change),
+      () => this.clear(),
+    );
     this.worstFilters = new WorstFilters(this.tokenState, (change) => this.changeTokens(change));
     this.worst = new WorstTokens(this.run, {
       filters: this.worstFilters.element,
@@ -95,7 +101,7 @@ class RolloutsPage {
         h("span", { class: "spacer" }),
         this.tabs(),
       ),
-      this.filters(),
+      this.filters.element,
       this.columns,
     );
     loading(this.panel, "rollouts");
@@ -163,79 +169,6 @@ class RolloutsPage {
     rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by]?.focus();
   }
 
-  filters() {
-    /** @param {string} key */
-    const set = (key) => (/** @type {string} */ value) => this.change({ [key]: value });
-    /** @param {string} key @param {string} label @param {Props} props */
-    const typed = (key, label, props) => {
-      const input = h("input", {
-        class: "field",
-        value: this.state[key],
-        "aria-label": label,
-        placeholder: label,
-        ...props,
-      });
-      const changed = () => set(key)(input.value.trim());
-      input.addEventListener("input", debounce(250, changed));
-      return input;
-    };
-    this.steps = h("span", { class: "row" });
-    return h(
-      "div",
-      { class: "page-bar filters" },
-      typed("step", "Step", { type: "number", min: "0", class: "field num narrow" }),
-      this.steps,
-      select(
-        [
-          ["", "Any kind"],
-          ["train", "train"],
-          ["eval", "eval"],
-          ["probe", "probe"],
-          ["import", "import"],
-        ],
-        this.state.kind,
-        set("kind"),
-        { "aria-label": "Kind" },
-      ),
-      select(
-        [
-          ["", "Any finish"],
-          ["stop", "finished (EOS)"],
-          ["length", "truncated (length)"],
-        ],
-        this.state.finish_reason,
-        set("finish_reason"),
-        { "aria-label": "Finish reason" },
-      ),
-      select(
-        [
-          ["", "Right or wrong"],
-          ["true", "right"],
-          ["false", "wrong"],
-        ],
-        this.state.correct,
-        set("correct"),
-        { "aria-label": "Right or wrong" },
-      ),
-      typed("min_kl", "Mean KL ≥", { type: "number", min: "0", step: "any", class: "field num small-field" }),
-      typed("min_kl_max", "Max KL ≥", {
-        type: "number",
-        min: "0",
-        step: "any",
-        class: "field num small-field",
-      }),
-      typed("min_tokens", "Tokens ≥", { type: "number", min: "0", class: "field num small-field" }),
-      typed("max_tokens", "Tokens ≤", { type: "number", min: "0", class: "field num small-field" }),
-      typed("text", "Text in prompt or completion", {
-        type: "search",
-        class: "field search",
-        placeholder: "Search the text",
-      }),
-      h("span", { class: "spacer" }),
-      button("Clear", () => this.clear(), { class: "btn quiet" }),
-    );
-  }
-
   clear() {
     location.href = page("rollouts", { run: this.run, sort: this.state.sort });
   }
@@ -251,16 +184,16 @@ class RolloutsPage {
   }
 
   async refresh() {
-    const asked = JSON.stringify([this.state, this.offset]);
+    const key = JSON.stringify([this.state, this.offset]);
     this.refreshTokens();
-    this.showSteps();
+    this.filters.show();
     try {
       const answer = await get(`runs/${this.run}/rollouts`, {
         ...this.state,
         offset: this.offset,
         limit: PAGE,
       });
-      if (asked === JSON.stringify([this.state, this.offset])) this.draw(answer);
+      if (key === JSON.stringify([this.state, this.offset])) this.draw(answer);
     } catch (error) {
       failed(this.panel, error, () => this.refresh());
     }
@@ -278,14 +211,6 @@ class RolloutsPage {
     const shared = Object.fromEntries(BOTH.map((name) => [name, this.state[name]]));
     this.worstFilters.show();
     return this.worst.refresh({ ...shared, ...this.tokenState }, this.tokenOffset);
-  }
-
-  /** The range of steps that a link has brought. */
-  showSteps() {
-    const { min_step: from, max_step: to } = this.state;
-    const none = () => this.change({ min_step: "", max_step: "" });
-    this.steps.hidden = !(from || to);
-    fill(this.steps, (from || to) && chip(`steps ${from || "0"} to ${to || "last"}`, none));
   }
 
   /** @param {Page<RolloutItem>} page */

@@ -52,7 +52,7 @@ export class WorstTokens {
   print;
 
   /**
-   * With `turn(offset)` the list has pages, and `turn` is told when one is turned.
+   * With `turn(offset)` the list has pages, and `turn` is called when one is turned.
    * @param {string} run @param {WorstOptions} [worstOptions]
    */
   constructor(run, { filters = null, turn = null, clear = null } = {}) {

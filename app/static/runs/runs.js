@@ -106,7 +106,7 @@ class RunsPage {
   }
 
   async refresh() {
-    const asked = JSON.stringify(this.state);
+    const key = JSON.stringify(this.state);
     let answer;
     try {
       answer = await get("runs", { ...this.state, limit: PAGE });
@@ -115,7 +115,7 @@ class RunsPage {
       else this.count.textContent = error.message;
       return;
     }
-    if (asked === JSON.stringify(this.state)) this.draw(answer);
+    if (key === JSON.stringify(this.state)) this.draw(answer);
   }
 
   /** @param {Page<Run>} page */

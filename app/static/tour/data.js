@@ -52,14 +52,16 @@ export async function readStory(id, before) {
 async function findPair(run) {
   /** @type {Page<RolloutItem>} */
   const { items } = await get(`runs/${run.id}/rollouts`, { correct: "false", sort: "step", limit: 50 });
-  const own = items.filter((item) => OWN_KINDS.includes(item.kind) && !item.damaged && item.kl_max !== null);
-  const first = own
-    .filter((item) => item.step === own[0]?.step)
+  const candidates = items.filter(
+    (item) => OWN_KINDS.includes(item.kind) && !item.damaged && item.kl_max !== null,
+  );
+  const first = candidates
+    .filter((item) => item.step === candidates[0]?.step)
     .sort((a, b) => (b.kl_max ?? 0) - (a.kl_max ?? 0));
   for (const wrong of first.slice(0, CANDIDATES)) {
     /** @type {Page<RolloutItem>} */
-    const found = await get(`rollouts/${wrong.id}/related`);
-    const later = found.items.filter(
+    const related = await get(`rollouts/${wrong.id}/related`);
+    const later = related.items.filter(
       (item) =>
         item.right && item.step > wrong.step && OWN_KINDS.includes(item.kind) && item.author === "student",
     );
@@ -79,12 +81,12 @@ async function reddest(id) {
       value > kl[best] ? at : best,
     0,
   );
-  const found = rollout.meta.top_k ? await alternativesAt(rollout, position) : null;
+  const alternatives = rollout.meta.top_k ? await alternativesAt(rollout, position) : null;
   return {
     position,
     kl: kl[position],
     wrote: rollout.cells[position].raw,
-    wanted: found && firstChoice(found),
+    wanted: alternatives && firstChoice(alternatives),
     id: rollout.columns.completion_ids[position],
     student: Math.exp(rollout.columns.student_logprobs[position]),
     teacher: Math.exp(rollout.columns.teacher_logprobs[position]),

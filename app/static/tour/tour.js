@@ -58,7 +58,7 @@ class Tour {
     if (this.run) this.open();
   }
 
-  /** The run that is told of: the one named, else the newest that trained the bundled pair. */
+  /** The run that is shown: the one named, else the newest that trained the bundled pair. */
   async choose() {
     if (this.id) this.run = await get(`runs/${this.id}`);
     else {

@@ -329,7 +329,7 @@ function boundsText(low, high) {
 }
 
 /** One number where both ends print the same, else both, or the lower alone. */
-export function valueText(low, high) {
+function valueText(low, high) {
   if (high === null) return `≥ ${fixed(low, 4)}`;
   const [a, b] = [fixed(low, 4), fixed(high, 4)];
   return a === b ? a : `${a} … ${b}`;

@@ -12,7 +12,7 @@ const PLAIN = /^[\x21-\x7e\xa1-\xac\xae-\xff]+$/;
 const PART = "‿"; // stands for a token that continues the character before it
 
 /** A drawn token: its lines (a newline ends one), their widths, and where a line may break. */
-export class Cell {
+class Cell {
   constructor(raw, kind) {
     this.raw = raw;
     this.kind = kind; // "", "special", "space", "part" or "odd"; " bidi" with letters from right to left

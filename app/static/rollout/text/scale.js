@@ -3,7 +3,7 @@ import { levelOf } from "../../lib/palette.js";
 import { extremeOf, valuesOf } from "./metrics.js";
 
 /** The largest value on the scale: typed, or this rollout's, or the run's. */
-export function maximumOf(metric, rollout, choice) {
+function maximumOf(metric, rollout, choice) {
   if (metric.flag) return 1;
   if (choice.max > 0) return choice.max;
   const own = () => extremeOf(valuesOf(metric, rollout)) || 1;

@@ -2,7 +2,6 @@
 import { glyphs } from "./glyphs.js";
 import { startsOf, tokenAt } from "./search.js";
 
-export const PLAIN = 0;
 const TOOL = 1;
 export const THINKING = 2;
 const LONGEST_ROLE = 24;

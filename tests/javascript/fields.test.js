@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  assign,
+  fieldsOf,
+  flatten,
+  readValue,
+  showValue,
+  titleOf,
+  valueAt,
+} from "../../app/static/new/fields.js";
+
+const schema = {
+  properties: {
+    steps: { type: "integer", minimum: 1, description: "Number of steps." },
+    student: { $ref: "#/$defs/Student" },
+    lora: { anyOf: [{ $ref: "#/$defs/Lora" }, { type: "null" }] },
+  },
+  $defs: {
+    Student: { properties: { model: { type: "string" }, dtype: { enum: ["auto", "float32"] } } },
+    Lora: { properties: { rank: { type: "integer", default: 16 } } },
+  },
+};
+const defaults = { steps: 100, student: { model: "m", dtype: "auto" }, lora: null };
+
+test("a schema's fields in order, references followed; a section that may be off has a switch", () => {
+  const fields = fieldsOf(schema, defaults);
+  assert.deepEqual(
+    fields.map(({ path, kind, standard }) => [path, kind, standard]),
+    [
+      ["steps", "integer", 100],
+      ["student.model", "text", "m"],
+      ["student.dtype", "choice", "auto"],
+      ["lora", "switch", null],
+      ["lora.rank", "integer", 16],
+    ],
+  );
+  assert.deepEqual([fields[0].group, fields[1].group], ["general", "student"]);
+});
+
+test("titles are words; those of the field keep their writing", () => {
+  assert.equal(titleOf("sampling.max_new_tokens"), "Max new tokens");
+  assert.equal(titleOf("student.dtype"), "Data type");
+  assert.equal(titleOf("teacher.model"), "Teacher");
+});
+
+test("a field's text is read by its kind; what is not valid stays text for the check to name", () => {
+  const field = (kind, nullable = false) => ({ kind, nullable });
+  assert.equal(readValue(field("integer"), " 12 "), 12);
+  assert.equal(readValue(field("number"), "1e-3"), 0.001);
+  assert.equal(readValue(field("integer"), "many"), "many");
+  assert.equal(readValue(field("text", true), " "), null);
+  assert.deepEqual(readValue(field("list"), "1, x"), [1, "x"]);
+  assert.equal(readValue(field("words"), "all-linear"), "all-linear");
+  assert.deepEqual(readValue(field("json"), '{"a": 1}'), { a: 1 });
+  assert.equal(readValue(field("json"), "{"), "{");
+});
+
+test("what is shown reads back as the same value", () => {
+  for (const [kind, value] of [
+    ["integer", 3],
+    ["list", [1, 2]],
+    ["json", { a: [1] }],
+    ["words", ["q_proj", "v_proj"]],
+    ["text", "bundled"],
+  ])
+    assert.deepEqual(readValue({ kind, nullable: false }, showValue(value)), value, kind);
+});
+
+test("values are set and read at dotted paths", () => {
+  const config = { lora: null };
+  assign(config, "lora.rank", 8);
+  assign(config, "student.model", "x");
+  assert.deepEqual(config, { lora: { rank: 8 }, student: { model: "x" } });
+  assert.equal(valueAt(config, "lora.rank"), 8);
+  assert.equal(valueAt(config, "teacher.model"), undefined);
+  assert.deepEqual(flatten(config), { lora: true, "lora.rank": 8, student: true, "student.model": "x" });
+});
