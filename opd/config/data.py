@@ -43,7 +43,7 @@ def choices(**help_texts: str) -> dict[str, Any]:
 
 
 def only_for(*values: str) -> dict[str, Any]:
-    """A form shows the field for these values of its section's choice alone."""
+    """A form shows the field only for these values of its section's choice."""
     return {"only_for": list(values)}
 
 
@@ -52,13 +52,13 @@ class Section(BaseModel):
 
 
 class ColumnsConfig(Section):
-    prompt: Column = Field("prompt", description="Column of the prompt, where it is text.")
+    prompt: Column = Field("prompt", description="Column with the prompt as text.")
     messages: Column = Field(
-        "messages", description="Column of the chat messages; used where the rows have it."
+        "messages", description="Column with chat messages; takes precedence over prompt."
     )
-    answer: Column = Field("answer", description="Column of the right answer, if any.")
+    answer: Column = Field("answer", description="Column with the correct answer, if any.")
     completion: Column = Field(
-        "completion", description="Column of given completions (sampling.source given)."
+        "completion", description="Column with given completions (sampling.source: given)."
     )
 
 
@@ -67,58 +67,63 @@ class DataConfig(Section):
 
     source: Reference = Field(
         "bundled",
-        description="bundled (word problems), bundled/facts-1 and others, a JSON-lines or Parquet "
-        "file, a folder of a data set, or a hub id.",
+        description="bundled (word problems), another bundled set such as bundled/facts-1, a "
+        "JSON Lines or Parquet file, a data set folder, or a hub id.",
     )
-    subset: Column | None = Field(None, description="Configuration of the hub data set.")
+    subset: Column | None = Field(None, description="Configuration (subset) of the hub data set.")
     split: Column = Field("train", description="Split of the hub data set or folder.")
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)  # type: ignore[arg-type]
     chat: bool = Field(
-        False, description="Puts plain prompts through the chat template; messages always go there."
+        False, description="Apply the chat template to plain prompts; messages always use it."
     )
     system: str | None = Field(
-        None, max_length=100_000, description="System message before each chat that has none."
+        None, max_length=100_000, description="System message for chats without one."
     )
     thinking: bool | None = Field(
-        None, description="The chat template's thinking switch, where it has one."
+        None, description="Thinking switch of the chat template, if it has one."
     )
     prompt_template: Template | None = Field(
-        None, description="Makes the prompt from the row's fields: 'Question: {prompt}\\nAnswer:'."
+        None,
+        description="Builds the prompt from fields of the row: 'Question: {prompt}\\nAnswer:'.",
     )
     max_prompt_tokens: int | None = Field(
-        None, ge=1, le=10_000_000, description="Limit of a prompt's length; empty: the context's."
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Maximum prompt length in tokens; empty: what fits the context.",
     )
     overlong: Literal["error", "drop"] = Field(
-        "error", description="What happens to longer prompts: the run is refused, or they go."
+        "error", description="What to do with longer prompts: fail, or drop them."
     )
     grader: Grader = Field(
         "exact",
-        description="Decides whether a completion is right.",
+        description="How a completion is graded as right or wrong.",
         json_schema_extra=choices(
             exact="The text after </think> equals the answer.",
-            regex="What answer_pattern finds equals the answer.",
+            regex="What answer_pattern matches equals the answer.",
             numeric="The last number equals the answer, within tolerance.",
-            math="math-verify finds both equal.",
-            json="The text is JSON that satisfies json_schema.",
+            math="math-verify judges both to be equal.",
+            json="The text is JSON that is valid under json_schema.",
             tool_call="The call's name and arguments equal the answer's.",
-            none="There is no reward.",
+            none="No grading, no reward.",
         ),
     )
     answer_pattern: Pattern | None = Field(
         None,
-        description="Finds the answer in a completion; its last group, last match (regex, "
-        "numeric).",
+        description="Regular expression that finds the answer in a completion: last group of the "
+        "last match (regex, numeric).",
         json_schema_extra=only_for("regex", "numeric"),
     )
     answer_in_data: Pattern | None = Field(
         None,
-        description="Finds the answer in the answer column, such as '#### (.+)'; its last group.",
+        description="Regular expression that extracts the answer from the answer column, such as "
+        "'#### (.+)': its last group.",
     )
     tolerance: float = Field(
-        0.0, ge=0, le=1e12, description="Largest difference still right (numeric)."
+        0.0, ge=0, le=1e12, description="Largest difference that still counts as right (numeric)."
     )
     json_schema: Schema | None = Field(
-        None, description="JSON schema that the answer must satisfy (json)."
+        None, description="JSON schema that the completion must satisfy (json)."
     )
 
     @model_validator(mode="after")
@@ -130,52 +135,50 @@ class DataConfig(Section):
 
 class PromptsConfig(DataConfig):
     count: int = Field(
-        2048, ge=1, le=1_000_000, description="How many training prompts to draw from the source."
+        2048, ge=1, le=1_000_000, description="Number of training prompts drawn from the source."
     )
-    problem_steps: int = Field(
-        3, ge=1, le=6, description="Length of the bundled problems, in reasoning steps."
-    )
+    problem_steps: int = Field(3, ge=1, le=6, description="Reasoning steps per bundled problem.")
     problem_seed: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="Which of the bundled problems are drawn, held-out ones too; settings are "
-        "chosen on other problems than they are judged on.",
+        description="Seed of the bundled problems, held-out ones included. Tune on one seed and "
+        "report on another.",
     )
     eval_source: str | None = Field(
         None,
         max_length=1000,
-        description="File, folder or hub id for evaluation; without it and eval_split, a share of "
+        description="File, folder or hub id for evaluation; without it and eval_split, part of "
         "source is held out.",
     )
     eval_split: Column | None = Field(
-        None, description="Split for evaluation, of eval_source or of source."
+        None, description="Evaluation split of eval_source, or of source."
     )
     eval_share: float = Field(
-        0.1, gt=0, le=0.5, description="Share of source held out when nothing else is named."
+        0.1, gt=0, le=0.5, description="Fraction of source held out if no evaluation data is named."
     )
     probe: int | None = Field(
         None,
         ge=0,
         le=1000,
-        description="Held-out prompts that the student answers before its first step; these "
-        "answers are scored again, and new ones are kept, at every evaluation. Without a number "
-        f"{PROBES}, or a quarter of what is held out where that is less.",
+        description="Held-out prompts that the student answers before the first step. At every "
+        "evaluation these answers are scored again and new ones are recorded. "
+        f"Empty: {PROBES}, or a quarter of the held-out prompts if that is less.",
     )
 
 
 class SuiteConfig(DataConfig):
-    """A further set of prompts that the student is evaluated on."""
+    """An additional set of evaluation prompts."""
 
     split: Column = Field("test", description="Split of the hub data set or folder.")
-    count: int = Field(200, ge=1, le=100_000, description="How many of its prompts are evaluated.")
+    count: int = Field(200, ge=1, le=100_000, description="Number of prompts to evaluate.")
     problem_steps: int | None = Field(
-        None, ge=1, le=6, description="As of the prompts, for bundled problems of another length."
+        None, ge=1, le=6, description="Reasoning steps per bundled problem; empty: as prompts."
     )
     when: Literal["always", "ends"] = Field(
         "always",
-        description="At which evaluations.",
+        description="Which evaluations include it.",
         json_schema_extra=choices(
-            always="At each.", ends="Before the first and after the last step."
+            always="Every evaluation.", ends="Only before the first and after the last step."
         ),
     )

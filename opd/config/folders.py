@@ -1,4 +1,4 @@
-"""What can be said of a run's inputs by looking at the disk alone. Free of torch.
+"""Local models and data: what the disk says about a run's inputs. Free of torch.
 
 Asked before a run is made, so that a missing folder stands beside its field and leaves no failed
 run behind, and again when the models are loaded.
@@ -47,9 +47,9 @@ def local_folder(reference: str, *, where: str) -> Path | None:
 
 
 def check_folder(folder: Path, *, where: str) -> None:
-    """Refuses a folder that is no model, that brings code, or that has pickled weights only.
+    """Refuses a folder that is not a model, brings its own code, or has only pickled weights.
 
-    An adapter alone is one, too: it names the model that it belongs to.
+    An adapter folder is valid, too: it names its base model.
     """
     config, adapter = folder / "config.json", folder / ADAPTER
     if not config.is_file() and not adapter.is_file():
@@ -63,8 +63,8 @@ def check_folder(folder: Path, *, where: str) -> None:
     for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
         if path.is_file() and "auto_map" in _read_json(path, where=where):
             raise UserError(
-                f"{path} asks for code of its own (auto_map), which is never run; use a model "
-                "that transformers knows",
+                f"{path} brings its own code (auto_map), which is never run; use a model that "
+                "transformers supports",
                 where=where,
                 kind=ErrorKind.REFUSED_MODEL,
             )
@@ -81,7 +81,7 @@ def check_folder(folder: Path, *, where: str) -> None:
 def _check_adapter(path: Path, *, where: str) -> None:
     if _read_json(path, where=where).get("megatron_config") is not None:
         raise UserError(
-            f"{path} names a library to import (megatron_config), which is never done",
+            f"{path} names a library to import (megatron_config), which is refused",
             where=where,
             kind=ErrorKind.REFUSED_MODEL,
         )

@@ -1,4 +1,4 @@
-"""Who learns and who teaches: the sections of a run's configuration on models. Free of torch."""
+"""Student and teacher: the sections of a run's configuration on models. Free of torch."""
 
 from typing import Any, Literal
 
@@ -11,28 +11,29 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class LoraConfig(Section):
-    rank: int = Field(32, ge=1, le=1024, description="Rank of the adapter's matrices.")
-    alpha: float = Field(64.0, gt=0, le=4096, description="Scale of the adapter: alpha / rank.")
+    rank: int = Field(32, ge=1, le=1024, description="Adapter rank.")
+    alpha: float = Field(64.0, gt=0, le=4096, description="Adapter scale is alpha / rank.")
     targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="Module names that get an adapter, or all-linear."
+        "all-linear", description="Names of the modules to adapt, or all-linear."
     )
 
 
 class StudentConfig(Section):
     model: Reference = Field(
         "bundled/student",
-        description="The model that is trained: bundled/student, a local folder, a hub id, or "
-        "another run (run-…, or run-…@STEP).",
+        description="Model to train: bundled/student, a local folder, a hub id, or another run "
+        "(run-… or run-…@STEP).",
     )
     lora: LoraConfig | None = Field(
         None, description="Train a low-rank adapter instead of all weights."
     )
     dtype: Dtype = Field(
         "float32",
-        description="bfloat16: computes in bfloat16; trained weights stay in float32.",
+        description="Compute precision; trained weights stay in float32.",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Computes each layer twice instead of keeping its activations."
+        False,
+        description="Recompute activations in the backward pass (less memory, slower).",
     )
 
 
@@ -43,76 +44,77 @@ class RouteConfig(Section):
         "model",
         description="Who judges the student's tokens.",
         json_schema_extra=choices(
-            model="A model of its own.",
-            self="The student as it started; with an adapter, without a second copy.",
-            ema="A moving average of the student.",
+            model="A separate model.",
+            self="The student as it started; with LoRA, no second copy in memory.",
+            ema="An exponential moving average of the student.",
             remote="A server that returns prompt_logprobs, such as vLLM.",
-            none="Nobody: for sft on given completions, and grpo.",
+            none="No teacher: for sft on given completions, and for grpo.",
         ),
     )
     model: Reference = Field(
         "bundled/teacher",
-        description="bundled/teacher, a folder, a hub id or another run (run-…, run-…@STEP); the "
-        "served model's name (remote).",
+        description="bundled/teacher, a local folder, a hub id, or another run (run-… or "
+        "run-…@STEP); the name under which a server has it (remote).",
     )
     prompt: Template | None = Field(
         None,
-        description="What the teacher reads in the prompt's place, over the row's fields: "
-        "'Hint: {answer}. {prompt}'. In a chat, in place of the last user message.",
+        description="Template of what the teacher reads instead of the prompt, over fields of the "
+        "row: 'Hint: {answer}. {prompt}'. In a chat it replaces the last user message.",
     )
     system: Template | None = Field(
-        None, description="A system message for the teacher alone (chat prompts), over the fields."
+        None,
+        description="Template of a system message that only the teacher reads (chat prompts).",
     )
     ema_decay: float = Field(
         0.99,
         ge=0,
         lt=1,
-        description="Share of the moving average kept at each step (ema).",
+        description="Decay of the moving average per step (ema).",
         json_schema_extra=only_for("ema"),
     )
-    dtype: Dtype = Field("float32", description="In which the teacher's weights are held.")
+    dtype: Dtype = Field("float32", description="Precision of the teacher's weights.")
     quantize: Literal["none", "int8", "int4"] = Field(
         "none",
-        description="Teacher's weights in 8 or 4 bits (needs the extra quantized).",
+        description="Quantize the teacher's weights to 8 or 4 bits (needs the extra quantized).",
         json_schema_extra=only_for("model"),
     )
     offload: bool = Field(
         False,
-        description="Keeps the teacher in host memory while it is not reading.",
+        description="Keep the teacher in host memory while it is not scoring.",
         json_schema_extra=only_for("model"),
     )
     url: str | None = Field(
         None,
         max_length=2000,
         pattern=r"^https?://[^\s]+$",
-        description="Base address of the server (remote), such as http://localhost:8000/v1.",
+        description="Base URL of the server, such as http://localhost:8000/v1 (remote).",
         json_schema_extra=only_for("remote"),
     )
     key_variable: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
-        description="Environment variable that holds the server's API key (remote).",
+        description="Environment variable with the server's API key (remote).",
         json_schema_extra=only_for("remote"),
     )
     top_k: int = Field(
         20,
         ge=0,
         le=1024,
-        description="prompt_logprobs asked for at each token (remote).",
+        description="Number of prompt_logprobs requested per token (remote).",
         json_schema_extra=only_for("remote"),
     )
     timeout: float = Field(
         60.0,
         gt=0,
         le=3600,
-        description="Seconds for one answer (remote).",
+        description="Request timeout in seconds (remote).",
         json_schema_extra=only_for("remote"),
     )
     retries: int = Field(
         4,
         ge=0,
         le=100,
-        description="Further tries after a failed request (remote).",
+        description="Retries after a failed request (remote).",
         json_schema_extra=only_for("remote"),
     )
 
@@ -131,12 +133,12 @@ class RouteConfig(Section):
 
 class TeacherConfig(RouteConfig):
     route_by: Column | None = Field(
-        None, description="Field of the prompt's row that decides which of the routes reads it."
+        None, description="Field of the row that selects the teacher among routes."
     )
     routes: dict[str, RouteConfig] = Field(
         default_factory=dict,
         max_length=16,
-        description="Other teachers by that field's value; rows of other values get this one.",
+        description="More teachers, by value of that field; all other rows use this one.",
     )
 
     @field_validator("routes", mode="before")

@@ -33,18 +33,18 @@ SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class RunConfig(Section):
     """Everything that decides a run."""
 
-    name: str = Field("", max_length=200, description="What the run is called; free text.")
+    name: str = Field("", max_length=200, description="Display name of the run.")
     student: StudentConfig = Field(default_factory=StudentConfig)  # type: ignore[arg-type]
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)  # type: ignore[arg-type]
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)  # type: ignore[arg-type]
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
-    steps: int = Field(20, ge=1, le=1_000_000, description="Optimizer updates.")
+    steps: int = Field(20, ge=1, le=1_000_000, description="Optimizer steps.")
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$",
-        description="auto takes the first free GPU, or the processor where there is none.",
+        description="auto, cpu, cuda or cuda:N. auto: the first free GPU, else the CPU.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Decides prompts and samples.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of prompts and samples.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)  # type: ignore[arg-type]
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ class RunConfig(Section):
     checkpoints: CheckpointsConfig = Field(
         default_factory=CheckpointsConfig  # type: ignore[arg-type]
     )
-    threads: int = Field(0, ge=0, le=1024, description="Processor threads; 0: all cores.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores.")
 
     @field_validator("student", "teacher", mode="before")
     @classmethod
@@ -155,19 +155,19 @@ def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
     if config.needs == "vocabulary":
         raise FieldError(
             "objective.name",
-            "a remote teacher gives no whole distributions, which "
+            "a remote teacher gives no full distributions, which "
             f"{config.objective.name} needs (possible: {', '.join(possible)})",
         )
     if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
         raise FieldError(
             "objective.top_k",
-            f"at most {field}.top_k, {teacher.top_k}, which the server is asked "
-            f"for (got {config.objective.top_k})",
+            f"at most {field}.top_k, {teacher.top_k}, the number requested from the server "
+            f"(got {config.objective.top_k})",
         )
     if config.sampling.temperature != 1:
         raise FieldError(
             "sampling.temperature",
-            f"a remote teacher judges at temperature 1 alone (got {config.sampling.temperature})",
+            f"a remote teacher scores only at temperature 1 (got {config.sampling.temperature})",
         )
 
 
@@ -239,7 +239,9 @@ def _check_shape(text: str, where: str) -> None:
     depth = 0
     for event in yaml.parse(text, SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise UserError("YAML aliases (*name) are not taken; write the value out", where=where)
+            raise UserError(
+                "YAML aliases (*name) are not supported; write the value out", where=where
+            )
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_YAML_DEPTH:

@@ -17,11 +17,13 @@ class WeightingConfig(Section):
     """How much each token counts."""
 
     prefix_share: float = Field(
-        1.0, gt=0, le=1, description="Only this first share of each completion is trained."
+        1.0, gt=0, le=1, description="Train only on this leading fraction of each completion."
     )
-    skip_special: bool = Field(False, description="Special tokens, the end included, do not count.")
+    skip_special: bool = Field(
+        False, description="Exclude special tokens, EOS included, from the loss."
+    )
     kl_clip: float | None = Field(
-        None, gt=0, le=1000, description="Limit of a token's loss or advantage, in nats."
+        None, gt=0, le=1000, description="Maximum loss or advantage of a token, in nats."
     )
 
 
@@ -78,8 +80,7 @@ class ObjectiveConfig(_WithParameters):
         0.0,
         ge=0,
         le=1000,
-        description="Weight of a policy gradient on the reward, relative to the group, beside the "
-        "objective.",
+        description="Weight of an added policy gradient on the reward relative to the group.",
     )
     normalize_reward: bool = Field(
         True, description="Divide the group's rewards by their standard deviation."
@@ -97,77 +98,99 @@ class ObjectiveConfig(_WithParameters):
 
 
 class SamplingConfig(Section):
-    prompts_per_step: int = Field(32, ge=1, le=4096, description="Prompts in one step.")
-    group_size: int = Field(4, ge=1, le=1024, description="Completions of each prompt.")
-    max_new_tokens: int = Field(64, ge=1, le=131_072, description="Limit of a completion's length.")
-    temperature: float = Field(
-        1.0, gt=0, le=10, description="Of student and teacher alike, sampling and scoring."
+    prompts_per_step: int = Field(32, ge=1, le=4096, description="Prompts per step.")
+    group_size: int = Field(4, ge=1, le=1024, description="Completions per prompt.")
+    max_new_tokens: int = Field(
+        64, ge=1, le=131_072, description="Maximum completion length in tokens."
     )
-    batch_size: int = Field(64, ge=1, le=4096, description="Rollouts decoded together.")
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="Sampling temperature; student and teacher are scored at the same one.",
+    )
+    batch_size: int = Field(64, ge=1, le=4096, description="Rollouts decoded in one batch.")
     source: Literal["auto", "student", "teacher", "given"] = Field(
         "auto",
-        description="Who writes the completions; given: the data. auto: the teacher for sft, else "
-        "the student.",
+        description="Who writes the completions; given: they come with the data.",
+        json_schema_extra=choices(
+            auto="The teacher for sft, else the student.",
+            student="The student.",
+            teacher="The teacher.",
+            given="The data set (prompts.columns.completion).",
+        ),
     )
     stop_ids: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
-        [], max_length=64, description="Further token ids that end a completion."
+        [], max_length=64, description="Additional stop token ids."
     )
     teacher_share: Share = Field(
-        0.0, description="Share of prompts whose completions the teacher writes, of the student's."
+        0.0,
+        description="Fraction of prompts for which the teacher, not the student, writes the "
+        "completions.",
     )
 
 
 class OptimizerConfig(Section):
     name: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="adamw_8bit keeps its moments in 8 bits (needs the extra quantized)."
+        "adamw",
+        description="adamw_8bit stores its moments in 8 bits (needs the extra quantized).",
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Of AdamW.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Of AdamW, decoupled.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of AdamW's second moment.")
-    warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear warm-up.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay rate of the first moment.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="Decay rate of the second moment.")
+    warmup_steps: int = Field(0, ge=0, le=100_000, description="Linear warmup steps.")
     decay: Literal["none", "linear", "cosine"] = Field(
         "none",
-        description="How the learning rate falls after the warm-up.",
+        description="Learning rate schedule after the warmup.",
         json_schema_extra=choices(
-            none="It stays.",
-            linear="Evenly, to 0 after the last step.",
-            cosine="As half a cosine, to 0 after the last step.",
+            none="Constant.",
+            linear="Linear to 0.",
+            cosine="Cosine to 0.",
         ),
     )
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Limit of the gradient's norm.")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Maximum gradient norm.")
     micro_batch_tokens: int = Field(
-        8192, ge=64, le=10_000_000, description="Tokens of one forward and backward pass."
+        8192, ge=64, le=10_000_000, description="Tokens per forward and backward pass."
     )
 
 
 class EvaluationConfig(Section):
     every: int = Field(
-        0, ge=0, le=1_000_000, description="Steps between evaluations; 0: first and last only."
+        0, ge=0, le=1_000_000, description="Steps between evaluations; 0: only first and last."
     )
-    prompts: int = Field(200, ge=1, le=100_000, description="Held-out prompts evaluated.")
+    prompts: int = Field(
+        200, ge=1, le=100_000, description="Number of held-out prompts to evaluate."
+    )
     temperatures: list[Annotated[float, Field(ge=0, le=10)]] = Field(
-        [1.0, 0.0], min_length=1, max_length=8, description="One evaluation at each; 0 is greedy."
+        [1.0, 0.0],
+        min_length=1,
+        max_length=8,
+        description="Evaluate at each of these temperatures; 0 is greedy.",
     )
     samples: int = Field(
-        1, ge=1, le=1024, description="Completions of each prompt, above temperature 0."
+        1, ge=1, le=1024, description="Completions per prompt at temperatures above 0."
     )
     pass_at: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
-        [1], min_length=1, max_length=8, description="Each k of pass@k; at most samples."
+        [1], min_length=1, max_length=8, description="Values of k for pass@k; at most samples."
     )
-    keep: int = Field(16, ge=0, le=10_000, description="Evaluated rollouts kept with their tokens.")
+    keep: int = Field(
+        16, ge=0, le=10_000, description="Evaluation rollouts to store with their tokens."
+    )
     suites: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")], SuiteConfig] = (
         Field(
             default_factory=dict,
             max_length=16,
-            description="Further prompts by name, evaluated with the held-out ones.",
+            description="Additional evaluation sets, by name.",
         )
     )
     lm_eval: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
-        [], max_length=32, description="Tasks of lm-eval before and after (extra lm-eval)."
+        [],
+        max_length=32,
+        description="lm-eval tasks to run before and after training (needs the extra lm-eval).",
     )
     lm_eval_limit: int | None = Field(
-        None, ge=1, le=1_000_000, description="Examples of each such task; empty: all."
+        None, ge=1, le=1_000_000, description="Examples per lm-eval task; empty: all."
     )
 
     @field_validator("suites", mode="before")
@@ -188,25 +211,25 @@ class EvaluationConfig(Section):
 
 
 class RecordsConfig(Section):
-    every: int = Field(1, ge=1, le=1_000_000, description="Steps between kept token records.")
-    rollouts_per_step: int = Field(
-        128, ge=0, le=100_000, description="Rollouts kept of each such step."
+    every: int = Field(
+        1, ge=1, le=1_000_000, description="Store token records every this many steps."
     )
-    top_k: int = Field(8, ge=0, le=64, description="Alternatives kept a token, of each model.")
-    hot_tokens: int = Field(3, ge=0, le=64, description="Worst tokens indexed of each rollout.")
+    rollouts_per_step: int = Field(
+        128, ge=0, le=100_000, description="Rollouts to store per recorded step."
+    )
+    top_k: int = Field(8, ge=0, le=64, description="Alternatives to store per token and model.")
+    hot_tokens: int = Field(3, ge=0, le=64, description="Highest-KL tokens to index per rollout.")
     budget_mb: int = Field(
         1000,
         ge=1,
         le=10_000_000,
-        description="Limit of the run's token records; each step keeps its share of it.",
+        description="Maximum size of the run's token records in MB, divided evenly over the steps.",
     )
 
 
 class CheckpointsConfig(Section):
     every: int = Field(
-        0, ge=0, le=1_000_000, description="Steps between checkpoints; 0: at the end only."
+        0, ge=0, le=1_000_000, description="Steps between checkpoints; 0: only at the end."
     )
-    keep: int = Field(2, ge=1, le=1000, description="The newest kept; older ones are removed.")
-    best: bool = Field(
-        True, description="Also keeps the one with the best held-out score, where there is one."
-    )
+    keep: int = Field(2, ge=1, le=1000, description="Number of recent checkpoints to keep.")
+    best: bool = Field(True, description="Also keep the checkpoint with the best held-out score.")
