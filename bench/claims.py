@@ -58,7 +58,7 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
         "",
         f"**Here.** `{found['command']}`: {found['seeds']} seeds, {minutes:.0f} minutes.",
         "",
-        *arms(found, {name: arm.label for name, arm in experiment.arms.items()}),
+        *arms(found, experiment),
         "",
     ]
     if found["comparisons"]:
@@ -73,10 +73,12 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def arms(found: dict[str, Any], labels: dict[str, str]) -> list[str]:
+def arms(found: dict[str, Any], experiment: Experiment) -> list[str]:
+    """The table of results, in the words of today's definition."""
+    labels = {name: arm.label for name, arm in experiment.arms.items()}
     aimed = found["target"] is not None
     heads = ["arm", "score", *(["reached", *AXES] if aimed else [])]
-    heads += [column["label"] for column in found["columns"]]
+    heads += [column.label for column in experiment.columns]
     rows = []
     for row in found["table"]:
         cells = [

@@ -107,7 +107,7 @@ def test_an_experiment_for_people(opd: Run) -> None:
     code, out, _ = opd("qwen3-small-student")
     assert code == 0
     assert "Qwen/Qwen3-0.6B is not downloaded yet [every arm]" in out
-    assert "Qwen/Qwen3-4B is not downloaded yet [OPD, SFT on the coach's answers]" in out
+    assert "Qwen/Qwen3-4B is not downloaded yet [OPD, SFT on the teacher's answers]" in out
     assert "In full: 18 runs, up to" in out and "Assumed: a GPU of 165 TFLOP/s" in out
 
 
