@@ -90,13 +90,14 @@ def where(engine: Engine) -> str:
     return engine.url.database or "" if _is_sqlite(engine) else str(engine.url)
 
 
-def sqlite_advice() -> str | None:
-    """What is wrong with the SQLite in use, or None."""
-    if sqlite.sqlite_version_info >= SAFE_SQLITE:
+def sqlite_advice(database_url: str | None = None) -> str | None:
+    """What is wrong with the SQLite in use, or None; so where another database is named."""
+    other = database_url is not None and not database_url.startswith("sqlite")
+    if other or sqlite.sqlite_version_info >= SAFE_SQLITE:
         return None
     return (
         f"SQLite {sqlite.sqlite_version} can damage a database in WAL mode when several processes "
-        "write (mended in 3.51.3): pip install pysqlite3"
+        "write (fixed in 3.51.3): pip install pysqlite3"
     )
 
 

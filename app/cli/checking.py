@@ -37,6 +37,7 @@ def doctor(
 ) -> None:
     """Checks a run, or every arm of an experiment, before it is started."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars would stand between the lines
+    workspace.warn()
     definition = _experiment(source, assignments or [])
     if definition is not None:
         _check_experiment(definition, json)

@@ -73,7 +73,8 @@ def serve(
         engine = workspace.engine()
         result(listening.link())
         if view_token:
-            result(f"to look only: {listening.link().partition('?')[0]}?token={view_token}")
+            result(f"view only: {listening.link().partition('?')[0]}?token={view_token}")
+        workspace.warn()
         _serve(workspace, engine, listening)
 
 
@@ -96,6 +97,7 @@ def demo(
         engine = workspace.engine()
         run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
         result(f"run {run_id} starts; open {listening.link(f'run?id={run_id}')}")
+        workspace.warn()
         _serve(workspace, engine, listening)
 
 

@@ -57,6 +57,14 @@ class Workspace:
             ) from None
         return open_database(self.database_url or self.data_dir.path)
 
+    def warn(self) -> None:
+        """Says what is wrong with the library that opens the database, if anything."""
+        from app.cli.output import say
+        from storage.engine import sqlite_advice
+
+        if advice := sqlite_advice(self.database_url):
+            say(f"Warning: {advice}")
+
     def environment(self) -> dict[str, str]:
         """What child processes need to find the same database; a URL may hold a password, so it
         goes where other users of the machine cannot read it."""

@@ -2,6 +2,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ import httpx
 import psutil
 import pytest
 
+from app.cli import serving
+from app.cli.main import app
 from app.cli.serving import bind
 from opd.errors import UserError
+from storage import engine as database
 from tests.support.studio import Studio
 
 
@@ -101,3 +105,26 @@ def test_a_bound_port_does_not_accept_and_is_taken() -> None:
         assert accepts(port)
         with pytest.raises(UserError, match=f"port {port} is in use on 127.0.0.1"):
             bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--port", "0", "--token", "t"], ["demo"]])
+def test_the_first_lines_name_a_sqlite_that_damages_databases(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(serving, "_serve", lambda *_: None)
+    monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(sys, "argv", ["opd", *arguments, "--data-dir", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        app()
+    out, err = capsys.readouterr()
+    assert "http://127.0.0.1:" in out
+    assert "Warning: SQLite " in err and "pip install pysqlite3" in err
+
+
+def test_another_database_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
+    assert database.sqlite_advice("postgresql://h/d") is None
+    assert database.sqlite_advice("sqlite:////tmp/x.db")
