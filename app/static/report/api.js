@@ -29,7 +29,8 @@ async function unpack(name) {
   return new Response(stream).arrayBuffer();
 }
 
-let whole = null;
+/** @type {Promise<ReportData> | undefined} */
+let whole;
 
 /** All about the run and its rollouts but their tokens, as app/report.py put it together. */
 export function reportData() {
