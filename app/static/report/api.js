@@ -29,15 +29,17 @@ async function unpack(name) {
   return new Response(stream).arrayBuffer();
 }
 
-/** @type {Promise<ReportData> | undefined} */
-let whole;
+/** @type {Promise<ReportData> | null} */
+let whole = null;
 
-/** All about the run and its rollouts but their tokens, as app/report.py put it together. */
+/**
+ * All about the run and its rollouts but their tokens, as app/report.py put it together.
+ * @returns {Promise<ReportData>}
+ */
 export function reportData() {
-  whole ??= block("report").then((/** @type {ArrayBuffer} */ bytes) =>
-    JSON.parse(new TextDecoder().decode(bytes)),
-  );
-  return whole;
+  const reading = whole ?? block("report").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)));
+  whole = reading;
+  return reading;
 }
 
 /** @param {string} path @param {any} params */
