@@ -282,8 +282,8 @@ function head() {
     ["Token in context", ""],
     ["p(student)", "r"],
     ["p(teacher)", "r"],
-    ["Teacher’s top choice", ""],
-    ["p(teacher)", "r"],
+    ["Teacher top-1", ""],
+    ["p(top-1)", "r"],
     ["Step", "r"],
   ];
   return h(
