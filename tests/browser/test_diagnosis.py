@@ -84,7 +84,7 @@ def test_a_finding_shows_its_evidence_and_leads_to_its_token(
     assert f"id={first['id']}" in page.url and f"pos={first['position']}" in page.url
     page.wait_for_selector(f'#token-detail[data-index="{first["position"]}"]')
     detail = page.locator("#token-detail")
-    detail.get_by_text("Coach wanted").wait_for()
+    detail.get_by_text("Teacher wanted").wait_for()
     assert "<|other|>" in detail.inner_text() and "<eos>" in detail.inner_text()
 
 

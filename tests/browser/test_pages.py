@@ -84,7 +84,7 @@ def test_alternatives_and_the_sentence(open_page: Visit, site: Any) -> None:
     assert sum(parts) == pytest.approx(100, abs=6)
     sentence = page.locator("#token-detail .dt-say").inner_text()
     assert re.match(
-        r"Coach wanted “.+” \(.+\); the student wrote “.+” \(.+, coach .+\)\.", sentence
+        r"Teacher wanted “.+” \(.+\); the student wrote “.+” \(.+, teacher .+\)\.", sentence
     )
 
 

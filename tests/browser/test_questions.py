@@ -110,7 +110,7 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     text = pinned(page, item["id"], position)
     assert f"{inspected.columns(item['id'])['reverse_kl'][position]:.3f}" in text
     wanted = tokens.topk(inspected.engine, item["id"], position)["teacher"][0]["text"].strip()
-    assert f"Coach wanted “{wanted}”" in text
+    assert f"Teacher wanted “{wanted}”" in text
 
 
 def test_2_whether_the_coach_punishes_right_answers(
@@ -220,7 +220,7 @@ def test_6_had_the_student_taken_the_coachs_word(
     walk.key("n")
     walk.click(page.get_by_role("tab", name="What if"))
     best = tokens.topk(inspected.engine, item["id"], position)["teacher"][0]
-    page.wait_for_selector(".wi-choice:has(input:checked) :text('coach’s choice')")
+    page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
     walk.click(page.locator("#wi-go"))
     card = page.locator(".wi-card[data-author=student]")
     card.wait_for()

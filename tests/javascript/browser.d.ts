@@ -3,6 +3,8 @@
 interface Window {
   /** plotly.js, once its script is loaded; it has no types of its own here. */
   Plotly?: any;
+  /** What the newest rollout took to open, for tests and measurements. */
+  __opd?: { open: Record<string, unknown> };
 }
 
 /** A line of a chart, as plotly's traces, without colours. */

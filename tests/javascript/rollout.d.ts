@@ -71,6 +71,10 @@ interface Metric {
   log?: boolean;
   /** 0 or 1. */
   flag?: boolean;
+  /** The metric of the list whose difference this is. */
+  base?: Metric;
+  /** The loss lab's own. */
+  lab?: boolean;
   /** Weight of each token in the loss, where it is not the record's own mask. */
   weights?: NumberList;
   of: (columns: Readonly<Columns>) => NumberList;
@@ -110,9 +114,72 @@ interface Alternatives {
   teacher_tail?: number | null;
 }
 
-/** A panel beside the text: shows a rollout, then the token that is looked at. */
-interface TokenPanel {
+/** The other rollout of a comparison, as the address names it. */
+interface Compared {
+  readonly id: string;
+  /** null while it cannot be compared; `problem` says why. */
+  readonly other: Rollout | null;
+  /** Tokens from the start that both completions share. */
+  readonly common: number;
+  readonly problem: string;
+}
+
+/** A search in the completion: the [first, last] token of each match, and which one is shown (−1: none). */
+interface TokenSearch {
+  readonly query: string;
+  readonly matches: [number, number][];
+  readonly tokens: Set<number>;
+  readonly current: number;
+}
+
+/** What the token page shows; every snapshot is frozen (rollout/state.js). */
+interface ViewState {
+  rollout: Rollout | null;
+  compared: Compared | null;
+  loadingOther: boolean;
+  /** Tokens, −1 for none: the pinned one, and the one under the pointer. */
+  pinned: number;
+  pointed: number;
+  /** The key that the visitor chose, and the metric of the list that it stands for in this rollout. */
+  metricKey: string;
+  chosen: Metric;
+  /** A panel's own metric, and what the text is tinted by: that, the chosen one or its difference. */
+  panelMetric: Metric | null;
+  metric: Metric;
+  max: number;
+  gamma: number;
+  own: boolean;
+  palette: string;
+  underline: boolean;
+  tints: Tints | null;
+  search: TokenSearch;
+  tab: string;
+}
+
+/** A snapshot in which a rollout is shown. */
+type RolloutView = Readonly<ViewState> & { readonly rollout: Rollout };
+
+/** The state of the token page for what depends on it. */
+interface ViewStore {
+  get(): Readonly<ViewState>;
+  patch(changes: Partial<ViewState>): void;
+  subscribe(
+    fields: (keyof ViewState)[],
+    action: (now: Readonly<ViewState>, before: Readonly<ViewState>) => void,
+  ): () => void;
+}
+
+/** What opening a rollout may say besides its id (rollout/opener.js). */
+interface OpenOptions {
+  pos?: number;
+  history?: "push" | "replace" | "none";
+  other?: string | null;
+}
+
+/** A panel beside the text; it is told of the state while its tab is open. */
+interface Panel {
   element: HTMLElement;
-  show: (rollout: Rollout) => void;
-  token: (index: number, pinned?: boolean) => void;
+  follows: (keyof ViewState)[];
+  update(snapshot: RolloutView): void;
+  closed?(): void;
 }

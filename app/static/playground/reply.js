@@ -4,7 +4,7 @@ import { button, h, link } from "../lib/dom.js";
 import { fixed, sum } from "../lib/format.js";
 import { ModelRequest } from "../lib/model_request.js";
 import { cellsOf } from "../rollout/text/glyphs.js";
-import { sentenceOf, Tinted } from "../rollout/text/tinted.js";
+import { sentenceOf, TintedTokens } from "../rollout/text/tinted.js";
 
 /** @type {Record<Speaker, string>} */
 const NAMES = { student: "Student", teacher: "Teacher" };
@@ -25,7 +25,7 @@ export class ReplyView {
       hidden: true,
       title: "Saves the reply as a rollout of the run",
     });
-    this.tinted = new Tinted(`${name}’s reply`, (/** @type {number} */ at) => {
+    this.tinted = new TintedTokens(`${name}’s reply`, (/** @type {number} */ at) => {
       this.detail.textContent = at < 0 || at >= this.reply.ids.length ? "" : this.sentence(at);
     });
     this.element = h(

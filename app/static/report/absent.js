@@ -7,9 +7,9 @@ class Absent {
     this.element = h("div", { class: "face" }, h("strong", { text: "This needs the server" }), text);
   }
 
-  show() {}
+  follows = [];
 
-  token() {}
+  update() {}
 }
 
 export { Absent as LossLab, Absent as OverTime, Absent as WhatIf };

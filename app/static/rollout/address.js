@@ -1,12 +1,12 @@
-// What the address of the token view says, and how the view is written into it.
+// What the address of the token page says, and how the page is written into it.
 import { page, query } from "../lib/api.js";
 import { GAMMA } from "../lib/palette.js";
 import { recall } from "../lib/theme.js";
 
 /** What is shown first: from the address, and this browser's own choices. */
-export function stateOf(params) {
+export function choicesOf(params) {
   return {
-    metric: params.get("metric") ?? "reverse_kl",
+    metricKey: params.get("metric") ?? "reverse_kl",
     max: Number(params.get("max")) || 0,
     gamma: Math.min(2, Math.max(0.2, Number(params.get("gamma")) || GAMMA)),
     own: params.get("scale") === "own",
@@ -16,8 +16,11 @@ export function stateOf(params) {
   };
 }
 
-/** → {id, pos (−1: none), other (to compare with, or null), at (place in its list, or null)} */
-export function placeOf(params = query()) {
+/**
+ * pos −1: none; other: to compare with; at: its index in the list.
+ * @returns {{id: string | null, pos: number, other: string | null, at: number | null}}
+ */
+export function targetOf(params = query()) {
   const pos = params.get("pos");
   const other = params.get("with");
   const at = params.get("at");
@@ -29,20 +32,23 @@ export function placeOf(params = query()) {
   };
 }
 
-/** Writes the view into the address; `how` is "push" or "replace". */
-export function writeAddress(how, { rollout, pinned, state, filters, at, comparison }) {
+/**
+ * Writes what is shown into the address. `history`: "push" or "replace"; `list`: the filters of the
+ * list that the rollout was opened from, and its index there.
+ */
+export function writeAddress(history, shown, { filters, at }) {
   const params = {
-    id: rollout.meta.id,
-    pos: pinned >= 0 ? pinned : null,
-    with: comparison.wanted,
-    metric: state.metric === "reverse_kl" ? null : state.metric,
-    max: state.max || null,
-    gamma: state.gamma === GAMMA ? null : state.gamma,
-    scale: state.own ? "own" : null,
-    tab: state.tab === "token" ? null : state.tab,
+    id: shown.rollout.meta.id,
+    pos: shown.pinned >= 0 ? shown.pinned : null,
+    with: shown.compared?.id,
+    metric: shown.metricKey === "reverse_kl" ? null : shown.metricKey,
+    max: shown.max || null,
+    gamma: shown.gamma === GAMMA ? null : shown.gamma,
+    scale: shown.own ? "own" : null,
+    tab: shown.tab === "token" ? null : shown.tab,
     ...filters,
     at,
   };
-  const method = how === "push" ? "pushState" : "replaceState";
-  history[method](null, "", page("rollout", params));
+  const method = history === "push" ? "pushState" : "replaceState";
+  window.history[method](null, "", page("rollout", params));
 }

@@ -1,4 +1,4 @@
-// The line above the token view: where this rollout belongs, its sums, and its neighbours.
+// The line above the text: where this rollout belongs, its sums, and its neighbours.
 import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, plain, sum, verdict } from "../lib/format.js";
@@ -14,23 +14,23 @@ const SORTS = {
 
 export class RolloutHead {
   constructor(go) {
-    this.path = h("nav", { class: "crumbs", "aria-label": "Place" });
+    this.path = h("nav", { class: "crumbs", "aria-label": "Breadcrumbs" });
     this.facts = h("div", { class: "rt-facts" });
-    this.where = h("span", { class: "muted num" });
-    this.ofRun = h("span", { class: "tag num", hidden: true, role: "status" });
+    this.inList = h("span", { class: "muted num" });
+    this.inRun = h("span", { class: "tag num", hidden: true, role: "status" });
     this.before = button("Prev", () => go(-1), { class: "btn small", title: "Previous rollout (k)" });
     this.after = button("Next", () => go(1), { class: "btn small", title: "Next rollout (j)" });
     this.share = copyButton("Copy link", () => location.href);
     this.share.classList.add("small");
-    this.share.title = "The address shows others what you see: rollout, token, metric, tab";
+    this.share.title = "The address opens what you see: rollout, token, metric, tab";
     this.element = h(
       "header",
       { class: "rt-head" },
       this.path,
       this.facts,
       h("span", { class: "spacer" }),
-      this.ofRun,
-      this.where,
+      this.inRun,
+      this.inList,
       this.before,
       this.after,
       this.share,
@@ -39,8 +39,8 @@ export class RolloutHead {
 
   show({ meta, n, columns }, filters) {
     this.filters = filters;
-    this.ofRun.hidden = true;
-    this.where.hidden = false;
+    this.inRun.hidden = true;
+    this.inList.hidden = false;
     const kind = meta.kind === "train" ? "" : `${meta.kind} `;
     fill(
       this.path,
@@ -49,18 +49,13 @@ export class RolloutHead {
       link("Rollouts", page("rollouts", { run: meta.run_id, ...filters })),
       h("h1", { text: `${kind}step ${meta.step} · prompt ${meta.group} · sample ${meta.sample}` }),
     );
-    const total = meta.kl_sum ?? null;
     fill(
       this.facts,
       verdictTag(meta),
-      meta.finish_reason &&
-        h("span", {
-          class: meta.finish_reason === "length" ? "tag warn" : "tag",
-          text: meta.finish_reason === "length" ? "cut off" : "stopped",
-        }),
+      finish(meta.finish_reason),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
       fact("tokens", integer(n)),
-      columns.reverse_kl && fact("KL", `${sum(total)} nats`),
+      columns.reverse_kl && fact("KL", `${sum(meta.kl_sum ?? null)} nats`),
       columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
       meta.answer !== null &&
@@ -70,23 +65,35 @@ export class RolloutHead {
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
 
-  /** Where the pinned token stands among the worst of the run. */
-  worst(place, total) {
-    this.ofRun.hidden = false;
-    this.where.hidden = true; // there is no room for both
-    this.ofRun.textContent = `worst token ${integer(place + 1)} of ${integer(total)} in the run`;
+  /** An address that could not be opened, before any other could. */
+  failed() {
+    if (!this.path.childElementCount) fill(this.path, link("Runs", "./"), h("h1", { text: "Rollout" }));
   }
 
-  place(at, total) {
+  /** The rank of the pinned token among the worst of the run. */
+  rankOfRun(rank, total) {
+    this.inRun.hidden = false;
+    this.inList.hidden = true; // there is no room for both
+    this.inRun.textContent = `worst token ${integer(rank + 1)} of ${integer(total)} in the run`;
+  }
+
+  /** The rollout's index in its list; null where it is not in it. */
+  index(at, total) {
     const sort = this.filters?.sort ?? "-kl_sum";
     const by = SORTS[sort.replace("-", "")] ?? sort;
-    this.where.textContent = at === null ? "" : `${integer(at + 1)} of ${integer(total)} by ${by}`;
+    this.inList.textContent = at === null ? "" : `${integer(at + 1)} of ${integer(total)} by ${by}`;
     this.before.disabled = at === null || at === 0;
     this.after.disabled = at !== null && total !== null && at >= total - 1;
   }
 }
 
-const AUTHORS = { teacher: "written by the coach", given: "given by the data" };
+const FINISHES = { stop: ["tag", "finished (EOS)"], length: ["tag warn", "truncated (length)"] };
+const AUTHORS = { teacher: "written by the teacher", given: "from the dataset" };
+
+function finish(reason) {
+  const [kind, text] = FINISHES[reason] ?? ["tag", reason];
+  return reason && h("span", { class: kind, text });
+}
 
 function fact(name, value, kind = "fact") {
   return h(

@@ -1,25 +1,25 @@
-// The list of keys.
+// The list of keyboard shortcuts.
 import { button, h } from "../lib/dom.js";
 
 const KEYS = [
   ["← →", "previous, next token"],
   ["↑ ↓", "token on the line above, below"],
-  ["n p", "next, previous worst token: from the worst of the shown metric downwards"],
+  ["n p", "next, previous worst token of this rollout by the shown metric"],
   ["Shift+N Shift+P", "next, previous worst token of the whole run"],
   ["j k", "next, previous rollout of the list it was opened from"],
-  ["/", "search; Enter and Shift+Enter go through the matches"],
-  ["m", "next metric; Shift+M the one before"],
+  ["/", "search; Enter and Shift+Enter step through the matches"],
+  ["m", "next metric; Shift+M: previous"],
   ["Home End", "first, last token"],
-  ["Esc", "unpin; in a field of the page: back to the text"],
-  ["← →", "on the slider of Over time: the step before, the step after"],
+  ["Esc", "unpin; in a field: back to the text"],
+  ["← →", "on the slider of Over time: previous, next step"],
   ["?", "this list"],
 ];
 
 export function showHelp() {
   const dialog = h(
     "dialog",
-    { class: "help", "aria-label": "Keys" },
-    h("h2", { text: "Keys" }),
+    { class: "help", "aria-label": "Keyboard shortcuts" },
+    h("h2", { text: "Keyboard shortcuts" }),
     h(
       "dl",
       {},
@@ -39,6 +39,6 @@ export function showHelp() {
     ),
   );
   dialog.addEventListener("close", () => dialog.remove());
-  document.querySelector(".opd").append(dialog);
+  (document.querySelector(".opd") ?? document.body).append(dialog);
   dialog.showModal();
 }

@@ -1,52 +1,44 @@
-// The rollouts next to this one in the list it was opened from, fetched before they are asked for.
+// The rollouts next to this one in the list it was opened from, fetched before they are needed.
 import { openRollout } from "./open.js";
-import { Siblings } from "./siblings.js";
+import { RolloutList } from "./rollout_list.js";
 
-const MOST_TOKENS = 4096; // of a neighbour that is fetched ahead
+const MAX_TOKENS = 4096; // of a neighbour that is fetched ahead
 const BUSY_TOKENS = 50_000; // a rollout this long has work enough of its own
 
 export class Neighbours {
-  /** `filters` and `at` say which list, and the place in it where that is known. */
+  /** `filters` say which list; `at` is the rollout's index in it, null while it is not known. */
   constructor(filters, at) {
     this.filters = filters;
-    this.start = at;
-    this.siblings = null;
+    /** @type {number | null} */
+    this.at = at;
+    /** @type {RolloutList | null} */
+    this.list = null;
   }
 
-  get at() {
-    return this.siblings ? this.siblings.at : this.start;
-  }
-
-  set at(place) {
-    if (this.siblings) this.siblings.at = place;
-    this.start = place;
-  }
-
-  /** → [place, total] of a rollout in its list, nulls where it is not found. */
+  /** → {index, total} of a rollout in its list, nulls where it is not in it. */
   async locate({ meta }) {
-    if (this.siblings?.run !== meta.run_id)
-      this.siblings = new Siblings(meta.run_id, this.filters, this.start);
-    const { siblings } = this;
-    const place = await siblings.locate(meta.id);
-    return [place, siblings.total];
+    if (!this.list || this.list.run !== meta.run_id) this.list = new RolloutList(meta.run_id, this.filters);
+    const { list } = this;
+    this.at = await list.indexOf(meta.id, this.at);
+    return { index: this.at, total: list.total };
   }
 
-  /** The id of the rollout `step` places on, or null. */
+  /** The id of the rollout `step` rows on, or null. */
   async go(step) {
-    if (!this.siblings) return null;
-    const at = (this.siblings.at ?? -1) + step;
-    const row = await this.siblings.row(at).catch(() => null);
+    if (!this.list) return null;
+    const at = (this.at ?? -1) + step;
+    const row = await this.list.row(at).catch(() => null);
     if (!row) return null;
     this.at = at;
     return row.id;
   }
 
   async prefetch(rollout) {
-    const { siblings } = this;
-    if (!siblings || siblings.at === null || rollout.n > BUSY_TOKENS) return;
+    const { list, at } = this;
+    if (!list || at === null || rollout.n > BUSY_TOKENS) return;
     for (const step of [1, -1]) {
-      const row = await siblings.row(siblings.at + step).catch(() => null);
-      if (row && row.tokens <= MOST_TOKENS) await openRollout(row.id).catch(() => {}); // shown when opened
+      const row = await list.row(at + step).catch(() => null);
+      if (row && row.tokens <= MAX_TOKENS) await openRollout(row.id).catch(() => {}); // shown when opened
     }
   }
 }

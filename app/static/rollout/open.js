@@ -1,62 +1,92 @@
-// Opens a rollout: its description and its tokens, kept for going back and forth.
+// Opens a rollout: its description and its tokens, kept for going back and forth. Rollouts are
+// frozen; one with more columns is a new object.
 import { get, getBytes } from "../lib/api.js";
 import { cellsOf, cellsOfTexts } from "./text/glyphs.js";
 import { decode } from "./text/payload.js";
 
-const MOST_TOKENS = 200_000; // kept in memory, over all rollouts
-const kept = new Map(); // id → promise, the newest last
+const MAX_TOKENS = 200_000; // kept in memory, over all rollouts
+/** @type {Map<string, {opening: Promise<Rollout>, rollout: Rollout | null}>} */
+const kept = new Map(); // by id, the newest last
+/** @type {Map<string, Promise<Columns>>} */
+const fetching = new Map(); // columns on their way
 
+/** @param {string} id @returns {Promise<Rollout>} */
 export function openRollout(id) {
-  if (kept.has(id)) {
-    const known = kept.get(id);
-    kept.delete(id);
-    kept.set(id, known);
-    return known;
-  }
-  const opening = load(id);
-  kept.set(id, opening);
-  opening.then(forgetOldest, () => kept.delete(id));
-  return opening;
+  const entry = kept.get(id) ?? begin(id);
+  kept.delete(id); // it becomes the newest
+  kept.set(id, entry);
+  return entry.opening;
 }
 
+function begin(id) {
+  /** @type {{opening: Promise<Rollout>, rollout: Rollout | null}} */
+  const entry = { opening: load(id), rollout: null };
+  const opened = (rollout) => {
+    entry.rollout ??= rollout;
+    forgetOldest();
+  };
+  entry.opening.then(opened, () => kept.delete(id));
+  return entry;
+}
+
+/** @returns {Promise<Rollout>} */
 async function load(id) {
   const start = performance.now();
   const [meta, buffer] = await Promise.all([get(`rollouts/${id}`), getBytes(`rollouts/${id}/tokens`)]);
   const fetched = performance.now();
-  const { n, columns, prompt, texts, header } = decode(buffer);
-  const own = header.own_texts ?? {};
-  const cells = own.completion ? cellsOfTexts(own.completion) : cellsOf(columns.completion_ids, texts);
-  const bare = n === 0 && prompt.length === 0; // text without tokens: it is only shown
-  const promptCells = bare
-    ? cellsOfTexts([meta.prompt, "\n", meta.completion])
-    : own.prompt
-      ? cellsOfTexts(own.prompt)
-      : cellsOf(prompt, texts);
+  const { n, columns, texts, ownTexts } = decode(buffer);
+  const cells = ownTexts.completion
+    ? cellsOfTexts(ownTexts.completion)
+    : cellsOf(columns.completion_ids, texts);
+  const promptCells = promptCellsOf(meta, n, columns.prompt_ids, texts, ownTexts);
   const timings = { fetch: fetched - start, decode: performance.now() - fetched, bytes: buffer.byteLength };
-  return { meta, n, columns, cells, promptCells, promptIds: prompt, header, timings };
+  return Object.freeze({
+    meta: Object.freeze(meta),
+    n,
+    columns: Object.freeze(columns),
+    cells,
+    promptCells,
+    promptIds: columns.prompt_ids,
+    timings: Object.freeze(timings),
+  });
 }
 
-/** Fetches further columns into an open rollout. */
-export async function addColumns(rollout, names) {
-  if (!names.length) return;
-  rollout.adding ??= new Map();
-  const wanted = [...names].sort().join(",");
-  if (!rollout.adding.has(wanted)) {
-    const asked = getBytes(`rollouts/${rollout.meta.id}/tokens`, { columns: wanted });
-    rollout.adding.set(
-      wanted,
-      asked.then((buffer) => Object.assign(rollout.columns, decode(buffer).columns)),
-    );
-    rollout.adding.get(wanted).catch(() => rollout.adding.delete(wanted));
+function promptCellsOf(meta, n, ids, texts, ownTexts) {
+  if (n === 0 && ids.length === 0) return cellsOfTexts([meta.prompt, "\n", meta.completion]); // without tokens
+  return ownTexts.prompt ? cellsOfTexts(ownTexts.prompt) : cellsOf(ids, texts);
+}
+
+/** The rollout with further columns, itself where it has them. @returns {Promise<Rollout>} */
+export async function withColumns(rollout, names) {
+  const { id } = rollout.meta;
+  const newest = () => kept.get(id)?.rollout ?? rollout;
+  const missing = names.filter((name) => !newest().columns[name]);
+  if (!missing.length) return newest();
+  const added = await fetchColumns(id, missing);
+  const columns = Object.freeze({ ...newest().columns, ...added });
+  const richer = Object.freeze({ ...newest(), columns });
+  const entry = kept.get(id);
+  if (entry) Object.assign(entry, { rollout: richer, opening: Promise.resolve(richer) });
+  return richer;
+}
+
+function fetchColumns(id, names) {
+  const columns = [...names].sort().join(",");
+  const key = `${id} ${columns}`;
+  if (!fetching.has(key)) {
+    const request = getBytes(`rollouts/${id}/tokens`, { columns }).then((buffer) => decode(buffer).columns);
+    fetching.set(key, request);
+    const settled = () => fetching.delete(key);
+    request.then(settled, settled);
   }
-  await rollout.adding.get(wanted);
+  return fetching.get(key);
 }
 
 async function forgetOldest() {
   let total = 0;
-  for (const [id, opening] of [...kept].reverse()) {
+  for (const [id, { opening }] of [...kept].reverse()) {
     const rollout = await opening.catch(() => null);
     total += rollout?.n ?? 0;
-    if (total > MOST_TOKENS && id !== [...kept.keys()].at(-1)) kept.delete(id);
+    if (total > MAX_TOKENS && id !== [...kept.keys()].at(-1)) kept.delete(id);
   }
 }

@@ -1,89 +1,85 @@
-// One rollout, token by token: puts text, strip, profile, panel and keys together.
+// One rollout, token by token: puts text, strip, profile, panels and keys together.
 import { query } from "../lib/api.js";
 import { debounce, fill, h, link, onFrame, toast } from "../lib/dom.js";
-import { failed } from "../lib/panel_states.js";
+import { errorBox } from "../lib/panel_states.js";
 import { onTheme, remember } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
-import { placeOf, stateOf, writeAddress } from "./address.js";
+import { choicesOf, targetOf, writeAddress } from "./address.js";
 import { RolloutHead } from "./head.js";
 import { showHelp } from "./help.js";
 import { listenKeys } from "./keys.js";
-import { Neighbours } from "./neighbours.js";
-import { addColumns, openRollout } from "./open.js";
+import { Navigation } from "./navigation.js";
+import { openRollout } from "./open.js";
+import { Opener } from "./opener.js";
 import { Comparison } from "./panels/comparison.js";
 import { Detail } from "./panels/detail.js";
 import { LossLab } from "./panels/loss_lab.js";
 import { OverTime } from "./panels/over_time.js";
-import { Side } from "./panels/side.js";
+import { SidePanels } from "./panels/side.js";
 import { WhatIf } from "./panels/what_if.js";
-import { RunWorst } from "./run_worst.js";
-import { filtersOf } from "./siblings.js";
-import { Finder } from "./text/finder.js";
-import { METRICS, metricOf, placesOf, reasonAgainst, toFetch, worstFirst } from "./text/metrics.js";
+import { filtersOf } from "./rollout_list.js";
+import { observable, sameRollout, sameTokens } from "./state.js";
+import { countText, Finder, NO_SEARCH } from "./text/finder.js";
+import { METRICS } from "./text/metrics.js";
 import { Minimap } from "./text/minimap.js";
 import { Profile } from "./text/profile.js";
-import { paint } from "./text/scale.js";
+import { deriveMetric, deriveTints, MetricChoice, repaint } from "./text/tinting.js";
 import { TokenText } from "./text/tokens.js";
 import { legend, Toolbar } from "./text/toolbar.js";
 
-const EXTRA = ["student_entropy", "teacher_entropy", "advantages"];
-
 export function preload(params) {
-  const { id, other } = placeOf(params);
+  const { id, other } = targetOf(params);
   for (const name of [id, other]) if (name) openRollout(name).catch(() => {}); // mount shows the error
 }
 
 export function mount(root, params) {
-  new RolloutPage(root).start(params);
+  new RolloutPage(root, params).start(targetOf(params));
+}
+
+/** @param {ReturnType<typeof choicesOf>} choices @returns {ViewState} */
+function firstState(choices) {
+  const nothing = { rollout: null, compared: null, loadingOther: false, pinned: -1, pointed: -1 };
+  const metric = { chosen: METRICS[0], metric: METRICS[0], panelMetric: null, tints: null };
+  return { ...nothing, ...metric, search: NO_SEARCH, ...choices };
 }
 
 class RolloutPage {
-  constructor(root) {
+  constructor(root, params) {
     this.root = root;
-    this.turn = 0;
-    this.pinned = -1;
-  }
-
-  start(params) {
-    const place = placeOf(params);
-    this.state = stateOf(params);
     this.filters = filtersOf(params);
-    this.neighbours = new Neighbours(this.filters, place.at);
-    usePalette(this.state.palette);
-    this.build();
-    listenKeys(this);
-    onTheme(() => (usePalette(this.state.palette), this.retint()));
-    addEventListener("popstate", () => this.fromAddress());
-    new ResizeObserver(debounce(60, () => this.resized())).observe(this.text.element);
-    this.open(place.id, { ...place, history: "none" });
-  }
-
-  get at() {
-    return this.neighbours.at;
-  }
-
-  build() {
-    this.finder = new Finder(this);
-    this.head = new RolloutHead((step) => this.sibling(step));
-    this.toolbar = new Toolbar(this.state, {
-      metric: (key) => this.useMetric(key),
-      scale: () => this.retint(),
-      palette: (name) => this.usePalette(name),
-      underline: (on) => this.useUnderline(on),
-      search: (text) => this.finder.search(text),
-      next: (step) => this.finder.next(step),
-      help: showHelp,
-    });
+    /** @type {ViewStore} */
+    const state = observable(firstState(choicesOf(params)));
+    this.state = state;
+    const pin = (index) => this.pin(index);
+    const open = (id, options) => this.opener.open(id, options);
+    const compare = (id) => this.opener.compare(id);
     this.text = new TokenText({
-      hover: onFrame((index) => this.hover(index)),
+      hover: onFrame((/** @type {number | null} */ index) => this.point(index ?? -1)),
       pick: (index) => this.pin(index ?? -1),
       view: (first, last) => this.viewed(first, last),
     });
-    this.comparison = new Comparison(this);
     this.minimap = new Minimap((line) => this.text.centre(line));
-    this.profile = new Profile((index) => this.pin(index));
-    this.detail = new Detail(this);
-    this.side = this.panels();
+    this.profile = new Profile(pin);
+    this.comparison = new Comparison(state, this.text, { pin, open, end: () => compare(null) });
+    this.opener = new Opener(state, this.onOpening());
+    this.finder = new Finder(state, pin);
+    this.choice = new MetricChoice(state, {
+      done: () => this.writeAddress("replace"),
+      failed: (error) => this.metricFailed(error),
+    });
+    this.head = new RolloutHead((step) => this.navigation.sibling(step));
+    this.toolbar = new Toolbar(state.get(), this.onToolbar());
+    const rankOfRun = (rank, total) => this.head.rankOfRun(rank, total);
+    const list = { filters: this.filters, at: targetOf(params).at };
+    this.navigation = new Navigation(state, this.text, list, { pin, open, rankOfRun });
+    const overTime = new OverTime({ open, compare, settled: () => this.writeAddress("replace") });
+    const lossLab = new LossLab((metric) => state.patch({ panelMetric: metric }));
+    this.side = new SidePanels(state, {
+      token: ["Token", new Detail()],
+      "what-if": ["What if", new WhatIf()],
+      "over-time": ["Over time", overTime],
+      "loss-lab": ["Loss lab", lossLab],
+    });
     this.legend = h("div", { class: "legend" });
     this.view = h(
       "section",
@@ -91,178 +87,174 @@ class RolloutPage {
       this.text.element,
       this.minimap.element,
     );
-    this.body = h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element);
-    this.foot = h("div", { class: "rt-foot" }, this.legend, this.profile.element);
+  }
+
+  start(target) {
+    usePalette(this.state.get().palette);
+    this.build();
+    this.follow();
+    listenKeys(this.keys(), () => this.focusText());
+    onTheme(() => {
+      usePalette(this.state.get().palette);
+      repaint(this.state);
+    });
+    addEventListener("popstate", () => this.fromAddress());
+    new ResizeObserver(debounce(60, () => this.resized())).observe(this.text.element);
+    this.opener.open(target.id, { pos: target.pos, other: target.other, history: "none" });
+  }
+
+  onOpening() {
+    return {
+      start: () => this.setReady(false),
+      shown: (rollout, history, isNewest) => this.shown(rollout, history, isNewest),
+      painted: (rollout, total) => this.painted(rollout, total),
+      idle: () => this.navigation.prefetch(),
+      compared: () => this.writeAddress("push"),
+      failed: (error, retry) => this.failed(error, retry),
+    };
+  }
+
+  onToolbar() {
+    return {
+      metric: (key) => this.choice.choose(key),
+      scale: (changes) => this.state.patch(changes),
+      palette: (name) => this.usePalette(name),
+      underline: (on) => this.useUnderline(on),
+      search: (text) => this.finder.search(text),
+      next: (step) => this.finder.next(step),
+      help: showHelp,
+    };
+  }
+
+  build() {
     const keys = h("p", {
       id: "tv-help",
       class: "offscreen",
-      text: "Arrow keys move by token, n and p go through the worst tokens, question mark lists all keys.",
+      text: "Arrow keys move by token, n and p step through the worst tokens, question mark lists all keyboard shortcuts.",
     });
-    const toText = (event) => (event.preventDefault(), this.text.element.focus({ preventScroll: true }));
-    const skip = link("To the text", "#token-view", { class: "btn skip", onclick: toText });
+    const onclick = (event) => {
+      event.preventDefault();
+      this.focusText();
+    };
     fill(
       this.root,
-      skip,
+      link("Skip to the text", "#token-view", { class: "btn skip", onclick }),
       this.head.element,
       this.toolbar.element,
       this.comparison.bar,
-      this.body,
-      this.foot,
+      h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element),
+      h("div", { class: "rt-foot" }, this.legend, this.profile.element),
       keys,
     );
   }
 
-  panels() {
-    const tabs = [
-      ["token", "Token", this.detail],
-      ["what-if", "What if", new WhatIf(this)],
-      ["over-time", "Over time", new OverTime(this)],
-      ["loss-lab", "Loss lab", new LossLab(this)],
-    ];
-    return new Side(tabs, this.state.tab, (key) => {
-      this.state.tab = key;
-      this.writeAddress("replace");
+  /** What follows the state, in the order in which it must be done: metric, layout, tints, what is drawn. */
+  follow() {
+    const { state, text } = this;
+    deriveMetric(state);
+    state.subscribe(["rollout"], (now, before) => this.layOut(now, before));
+    this.comparison.followLayout();
+    deriveTints(state);
+    state.subscribe(["rollout", "pinned"], (now, before) => {
+      if (now.pinned !== before.pinned || !sameRollout(now.rollout, before.rollout)) this.reveal(now);
     });
+    state.subscribe(["tints", "underline"], (now) => this.draw(now));
+    state.subscribe(["pinned"], (now) => this.markPin(now));
+    this.comparison.followTints();
+    state.subscribe(["search"], ({ search, rollout }) => {
+      if (rollout) text.markHits(search.tokens, search.matches[search.current]?.[0] ?? -1);
+      this.toolbar.showCount(countText(search));
+    });
+    state.subscribe(["metricKey"], () => this.toolbar.clearMax());
+    const saved = debounce(300, () => this.writeAddress("replace"));
+    state.subscribe(["max", "gamma", "own"], saved);
+    state.subscribe(["tab"], () => this.writeAddress("replace"));
+    this.side.follow();
   }
 
-  /**
-   * Opens a rollout in place. `pos`: the token to pin; `history`: "push", "none" or "replace";
-   * `other`: the id of a rollout to compare it with; `keep`: leave text and place as they are where
-   * the tokens are the very same ones.
-   */
-  async open(id, { pos = -1, history = "push", other = null, keep = false } = {}) {
-    const turn = ++this.turn;
-    const start = performance.now();
-    this.view.dataset.ready = "false";
-    if (!id)
-      return this.fail({
-        message: "No rollout is named in the address",
-        hint: "Open one from a run’s list of rollouts.",
-      });
-    let rollout;
-    try {
-      rollout = await openRollout(id);
-    } catch (error) {
-      if (turn === this.turn) this.fail(error, () => this.open(id, { pos, history, other }));
-      return;
-    }
-    const metric = this.usable(metricOf(this.state.metric), rollout);
-    await addColumns(rollout, toFetch(metric, rollout)).catch(() => {}); // then it shows untinted
-    if (turn !== this.turn) return;
-    await this.comparison.with(other, rollout, metric);
-    if (turn !== this.turn) return;
-    this.root.classList.remove("rollout-failed");
-    const swapped = keep && this.rollout && sameTokens(rollout, this.rollout);
-    this.rollout = rollout;
-    this.base = metric;
-    this.metric = this.comparison.over(metric);
-    this.show(rollout, pos, swapped);
-    this.writeAddress(history);
-    this.ready(start);
-    this.placeInList(rollout, turn);
+  keys() {
+    const { navigation, choice } = this;
+    return {
+      ArrowRight: () => navigation.token(1),
+      ArrowLeft: () => navigation.token(-1),
+      ArrowDown: () => navigation.line(1),
+      ArrowUp: () => navigation.line(-1),
+      Home: () => navigation.first(),
+      End: () => navigation.last(),
+      n: () => navigation.worst(1),
+      p: () => navigation.worst(-1),
+      N: () => navigation.worstOfRun(1),
+      P: () => navigation.worstOfRun(-1),
+      j: () => navigation.sibling(1),
+      k: () => navigation.sibling(-1),
+      m: () => choice.cycle(1),
+      M: () => choice.cycle(-1),
+      "/": () => this.toolbar.search.focus(),
+      "?": showHelp,
+      Escape: () => navigation.unpin(),
+    };
   }
 
-  fail(error, retry) {
-    this.root.classList.add("rollout-failed");
-    if (!this.rollout) fill(this.head.path, link("Runs", "./"), h("h1", { text: "Rollout" }));
-    this.text.sizer.style.height = "";
-    failed(this.text.sizer, error, retry);
-    this.text.element.setAttribute("role", "region");
-    this.text.drawn.clear();
+  focusText() {
+    this.text.element.focus({ preventScroll: true });
   }
 
-  show(rollout, pos, swapped) {
+  /** A token is under the pointer (−1: none). */
+  point(index) {
+    if (this.state.get().rollout) this.state.patch({ pointed: index });
+  }
+
+  /** Pins a token (−1: none); the position goes into the address. */
+  pin(index) {
+    this.state.patch({ pinned: index, pointed: -1 });
+    this.writeAddress("replace");
+  }
+
+  layOut({ rollout, search }, { rollout: before }) {
+    if (!rollout) return;
     const started = performance.now();
-    this.pinned = -1;
-    if (swapped) {
+    this.root.classList.remove("rollout-failed");
+    if (before && (sameRollout(rollout, before) || sameTokens(rollout, before))) {
       this.text.swap(rollout);
     } else {
-      this.finder.forget();
       this.text.clear();
       this.text.show(rollout);
       this.text.element.scrollTop = 0;
+      if (search.query) this.finder.find(search.query);
     }
-    this.comparison.place();
+    if (sameRollout(rollout, before)) return;
     this.layoutMs = performance.now() - started;
     this.head.show(rollout, this.filters);
-    this.side.show(rollout);
-    this.retint();
-    if (this.toolbar.search.value && !swapped) this.finder.search(this.toolbar.search.value);
-    if (pos >= 0 && pos < rollout.n) this.pin(pos, false);
   }
 
-  usable(metric, rollout = this.rollout) {
-    const against = (m) => reasonAgainst(m, rollout);
-    return against(metric) ? (METRICS.find((m) => !against(m)) ?? metric) : metric;
+  reveal({ rollout, pinned }) {
+    if (!rollout) return;
+    this.text.select(pinned);
+    if (pinned >= 0) this.text.reveal(pinned);
   }
 
-  /** Tells tests and readers once the frame with the tokens has been painted. */
-  ready(start) {
-    const { rollout, layoutMs } = this;
-    requestAnimationFrame(() => {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => {
-        channel.port1.close();
-        if (rollout !== this.rollout) return;
-        this.view.dataset.tokens = rollout.n;
-        this.view.dataset.rollout = rollout.meta.id;
-        this.view.dataset.ready = "true";
-        const total = performance.now() - start;
-        window.__opd = {
-          open: { id: rollout.meta.id, tokens: rollout.n, total, layout: layoutMs, ...rollout.timings },
-        };
-        setTimeout(() => this.afterwards(rollout), 30);
-      };
-      channel.port2.postMessage(0);
-    });
+  markPin({ rollout, tints, pinned }) {
+    if (!rollout || !tints) return;
+    this.minimap.markPin(pinned < 0 ? null : this.text.lineOf(pinned));
+    this.profile.markPin(pinned);
   }
 
-  retint() {
-    if (!this.rollout) return;
-    const { rollout, metric, state } = this;
-    if (toFetch(metric, rollout).length) return this.untinted();
-    this.draw(paint(metric, rollout, state), state.underline);
-    this.toolbar.showTop(this.tints.top);
-    legend(this.legend, this.tints, state, rollout.meta.temperature);
-    this.comparison.tint(
-      (shown, other) => paint(shown, other, { ...state, max: this.tints.top }),
-      state.underline,
-    );
-    this.minimap.markPin(this.pinned < 0 ? null : this.text.lineOf(this.pinned));
-    this.profile.markPin(this.pinned);
-    this.saveScale();
-  }
-
-  /** A rollout with no scores at all is shown as bare text. */
-  untinted() {
-    const n = this.rollout.n;
-    const metric = {
-      ...this.metric,
-      of: () => new Float32Array(n),
-      key: "none",
-      means: "no scores are stored for this rollout",
-    };
-    this.metric = metric;
-    this.draw(paint(metric, this.rollout, { ...this.state, max: 1 }), false);
-    fill(
-      this.legend,
-      h("span", { class: "muted", text: "This rollout has no scores yet: opd score adds them." }),
-    );
-  }
-
-  draw(tints, underline) {
-    this.tints = tints;
-    this.toolbar.offer(this.rollout, this.metric);
-    this.minimap.draw(this.text.layout, tints, this.rollout.promptCells.length);
+  draw(now) {
+    const { rollout, tints, gamma, underline } = now;
+    if (!rollout || !tints) return;
+    this.toolbar.showMetric(now);
+    legend(this.legend, tints, gamma, rollout.meta.temperature);
+    this.minimap.draw(this.text.layout, tints, rollout.promptCells.length);
     this.profile.draw(tints);
-    this.text.tint(tints, underline);
+    this.text.tint(tints, underline && tints.metric.key !== "none");
+    this.markPin(now);
   }
 
   resized() {
-    if (!this.rollout) return;
+    if (!this.state.get().rollout) return;
     this.text.resized();
     this.comparison.resized();
-    this.retint();
+    repaint(this.state);
   }
 
   viewed(first, last) {
@@ -271,158 +263,64 @@ class RolloutPage {
     this.profile.mark(this.text.tokenAtLine(first), this.text.tokenAtLine(last + 1));
   }
 
-  hover(index) {
-    if (!this.rollout) return;
-    const shown = index ?? this.pinned;
-    this.side.token(shown, shown === this.pinned);
+  setReady(ready) {
+    this.view.dataset.ready = String(ready);
   }
 
-  /** Pins a token (−1: none); the position goes into the address. */
-  pin(index, write = true) {
-    this.pinned = index;
-    this.text.select(index);
-    if (index >= 0) this.text.reveal(index);
-    this.side.token(index, index >= 0);
-    this.minimap.markPin(index >= 0 ? this.text.lineOf(index) : null);
-    this.profile.markPin(index);
-    if (write) this.writeAddress("replace");
-  }
-
-  /** Goes `step` places down the worst-first order of the shown metric. */
-  worst(step) {
-    if (!this.rollout.n) return;
-    const order = worstFirst(this.metric, this.rollout);
-    const place =
-      this.pinned < 0 ? (step > 0 ? -1 : 1) : placesOf(this.metric, this.rollout)[this.pinned] - 1;
-    this.pin(order[Math.max(0, Math.min(order.length - 1, place + step))]);
-  }
-
-  async useMetric(key) {
-    const { rollout } = this;
-    const metric = this.usable(metricOf(key));
-    this.state.metric = key;
-    this.base = metric;
+  async shown(rollout, history, isNewest) {
+    const { search, pinned } = this.state.get();
+    this.writeAddress(history);
+    if (pinned < 0 && search.current < 0) this.finder.next(1);
     try {
-      await addColumns(rollout, toFetch(metric, rollout));
-      if (this.comparison.other) await this.comparison.complete(this.comparison.other, metric);
-    } catch (error) {
-      toast(error.message);
-      return;
+      const { index, total } = await this.navigation.neighbours.locate(rollout);
+      if (isNewest()) this.head.index(index, total);
+    } catch {
+      this.head.index(null, null); // the text stays readable without its list
     }
-    if (rollout !== this.rollout || this.state.metric !== key) return;
-    this.state.max = 0;
-    this.toolbar.max.value = "";
-    this.tintBy(null);
-    this.detail.again();
-    this.writeAddress("replace");
   }
 
-  /** Tints by a metric that is not in the list (a panel's own), until null or another is chosen. */
-  tintBy(metric) {
-    this.base = this.usable(metricOf(this.state.metric));
-    this.metric = metric ?? this.comparison.over(this.base);
-    this.retint();
+  /** Tells tests and readers that the tokens are on the screen. */
+  painted(rollout, total) {
+    const { meta, n, timings } = rollout;
+    Object.assign(this.view.dataset, { tokens: String(n), rollout: meta.id });
+    this.setReady(true);
+    window.__opd = { open: { id: meta.id, tokens: n, total, layout: this.layoutMs, ...timings } };
   }
 
-  /** Compares the open rollout with another one of its prompt (null: no longer). */
-  async compare(id) {
-    await this.comparison.with(id, this.rollout, this.base);
-    if (this.comparison.wanted !== id) return;
-    this.comparison.place();
-    this.tintBy(null);
-    this.side.show(this.rollout);
-    if (this.pinned >= 0) this.pin(this.pinned, false);
-    this.writeAddress("push");
+  failed(error, retry) {
+    this.root.classList.add("rollout-failed");
+    this.head.failed();
+    this.text.notice(errorBox(error, retry));
   }
 
-  cycleMetric(step) {
-    const usable = METRICS.filter((m) => !reasonAgainst(m, this.rollout));
-    const at = usable.indexOf(this.base);
-    if (usable.length) this.useMetric(usable[(at + step + usable.length) % usable.length].key);
+  metricFailed(error) {
+    toast(error.message);
+    this.toolbar.showMetric(this.state.get());
   }
 
   usePalette(name) {
-    this.state.palette = name;
     remember("palette", name);
     usePalette(name);
-    this.retint();
+    this.state.patch({ palette: name });
   }
 
   useUnderline(on) {
-    this.state.underline = on;
     remember("underline", on ? "1" : "");
-    this.retint();
-  }
-
-  async placeInList(rollout, turn) {
-    try {
-      const [place, total] = await this.neighbours.locate(rollout);
-      if (turn === this.turn) this.head.place(place, total);
-    } catch {
-      this.head.place(null, null); // the text stays readable without its list
-    }
-  }
-
-  /** Goes `step` places through the worst tokens of the whole run, from rollout to rollout. */
-  async worstOfRun(step) {
-    const { id } = this.rollout.meta;
-    const list = this.worstList();
-    try {
-      const next = await list.go(step, id, this.pinned);
-      if (!next)
-        return toast(
-          step > 0 ? "These were the worst tokens of the run" : "This is the worst token of the run",
-        );
-      if (next.rollout_id === id) this.pin(next.position);
-      else await this.open(next.rollout_id, { pos: next.position });
-      this.head.worst(next.place, next.total);
-      await list.prefetch();
-    } catch (error) {
-      toast(error.message);
-    }
-  }
-
-  worstList() {
-    const { run_id: run } = this.rollout.meta;
-    if (this.runWorst?.run !== run) this.runWorst = new RunWorst(run, this.filters);
-    return this.runWorst;
-  }
-
-  async sibling(step) {
-    const id = await this.neighbours.go(step);
-    if (id) await this.open(id);
-  }
-
-  /** What the panel shows besides, and the rollouts next to this one. */
-  async afterwards(rollout) {
-    const more = EXTRA.filter((name) => rollout.meta.columns.includes(name) && !rollout.columns[name]);
-    await addColumns(rollout, more).catch(() => {}); // the panel goes without them
-    if (rollout !== this.rollout) return;
-    this.detail.again();
-    placesOf(this.metric, rollout); // so that the first n need not sort
-    await this.neighbours.prefetch(rollout);
-    if (rollout === this.rollout)
-      await this.worstList()
-        .item(0)
-        .catch(() => {}); // told when asked for
+    this.state.patch({ underline: on });
   }
 
   fromAddress() {
-    const { id, pos, other, at } = placeOf(query());
-    if (at !== null) this.neighbours.at = at;
-    if (id !== this.rollout?.meta.id) this.open(id, { pos, other, history: "none" });
-    else if (other !== this.comparison.wanted) this.open(id, { pos, other, history: "none", keep: true });
-    else this.pin(pos, false);
+    const { id, pos, other, at } = targetOf(query());
+    const { rollout, compared } = this.state.get();
+    if (at !== null) this.navigation.neighbours.at = at;
+    if (id !== rollout?.meta.id || other !== (compared?.id ?? null))
+      this.opener.open(id, { pos, other, history: "none" });
+    else this.state.patch({ pinned: pos < rollout.n ? pos : -1, pointed: -1 });
   }
 
-  writeAddress(how) {
-    if (how !== "none" && this.rollout) writeAddress(how, this);
+  writeAddress(history) {
+    const shown = this.state.get();
+    if (history === "none" || !shown.rollout) return;
+    writeAddress(history, shown, { filters: this.filters, at: this.navigation.neighbours.at });
   }
-
-  saveScale = debounce(300, () => this.rollout && this.writeAddress("replace"));
-}
-
-function sameTokens(one, two) {
-  const equal = (a, b) => a.length === b.length && a.every((id, i) => id === b[i]);
-  return equal(one.promptIds, two.promptIds) && equal(one.columns.completion_ids, two.columns.completion_ids);
 }

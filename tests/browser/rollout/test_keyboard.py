@@ -123,7 +123,7 @@ def worst_token(page: Any, inspected: Inspected, run_id: str) -> tuple[str, int]
 def what_if(page: Any, inspected: Inspected, rollout: str, position: int) -> str:
     tab_to(page, "#tab-token")
     page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".wi-choice:has(input:checked) :text('coach’s choice')")
+    page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
     tab_to(page, "#wi-go:enabled")
     page.keyboard.press("Enter")
     page.wait_for_selector(".wi-card[data-author=student]")

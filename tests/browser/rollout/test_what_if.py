@@ -46,7 +46,7 @@ def test_the_worst_token_goes_on_otherwise(studio: Studio, inspected: Inspected)
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
     page.get_by_role("tab", name="What if").click()
-    page.wait_for_selector(".wi-choice:has(input:checked) :text('coach’s choice')")
+    page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
     best = studio.get(f"rollouts/{rollout}/topk?position={position}")["items"][0]["teacher"][0]
     assert page.locator(".wi-choices input:checked").input_value() == str(best["id"])
     page.locator("#wi-temperature").fill("0")

@@ -1,35 +1,48 @@
 // The panel of one token: its figures, both models' alternatives, and one plain sentence.
-
 import { fill, h } from "../../lib/dom.js";
-import { fixed, integer, nats, percent, probability } from "../../lib/format.js";
+import { integer, percent, probability } from "../../lib/format.js";
+import { sameRollout, shownToken } from "../state.js";
 import { glyphs, word } from "../text/glyphs.js";
-import { placesOf } from "../text/metrics.js";
-import { alternativesAt, firstChoice, tableOf } from "./alternatives.js";
+import { ranksOf } from "../text/metrics.js";
+import { alternativesAt, firstChoice, isNumber, tableOf } from "./alternatives.js";
+import { drawFigures } from "./figures.js";
 
-const MOST_ROWS = 12;
-const MOST_QUOTED = 12; // characters of a token in the sentence, which has two lines
+const MAX_ROWS = 12;
+const MAX_QUOTED = 12; // characters of a token in the sentence, which has two lines
+const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
+const SUFFIXES = { one: "st", two: "nd", few: "rd", other: "th" };
 const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
+/** @implements {Panel} */
 export class Detail {
-  /** `view` says by which metric tokens are ranked. */
-  constructor(view) {
-    this.view = view;
+  constructor() {
+    /** @type {(keyof ViewState)[]} */
+    this.follows = ["rollout", "pinned", "pointed", "metric"];
     this.element = h("section", { id: "token-detail", class: "detail", "aria-label": "Token" });
     this.head = h("div", { class: "dt-head" });
     this.say = h("p", { class: "dt-say", "aria-live": "polite" });
     this.figures = h("div", { class: "dt-figures" });
     this.table = h("div", { class: "dt-table" });
     this.turn = 0;
-    this.index = null;
-  }
-
-  show(rollout) {
-    this.rollout = rollout;
+    this.timer = 0;
+    /** @type {{rollout: Rollout, metric: Metric, index: number, pinned: boolean} | null} */
+    this.shown = null;
     this.nothing();
   }
 
+  /** @param {RolloutView} snapshot */
+  update(snapshot) {
+    const { rollout, metric, pinned } = snapshot;
+    const index = shownToken(snapshot);
+    const before = this.shown;
+    const shown = { rollout, metric, index, pinned: index === pinned };
+    this.shown = shown;
+    if (index < 0) this.nothing();
+    else if (!before || !isSame(before, shown)) this.draw(shown);
+    else if (before.rollout !== rollout || before.metric !== metric) this.drawFigures(shown);
+  }
+
   nothing() {
-    this.index = null;
     this.turn++;
     clearTimeout(this.timer);
     delete this.element.dataset.index;
@@ -38,45 +51,31 @@ export class Detail {
       h(
         "div",
         { class: "face" },
-        h("strong", { text: "No token chosen" }),
+        h("strong", { text: "No token selected" }),
         h("p", { text: "Point at a token to read it, click to pin it." }),
-        h("p", {}, h("kbd", { text: "n" }), " the worst token, ", h("kbd", { text: "?" }), " all keys"),
+        h("p", {}, h("kbd", { text: "n" }), " worst token, ", h("kbd", { text: "?" }), " all shortcuts"),
       ),
     );
   }
 
-  /** Shows token `index` (−1: none); `pinned` says whether it stays when the pointer leaves. */
-  token(index, pinned) {
-    if (index < 0) return this.nothing();
-    if (this.index === index && this.pinned === pinned) return;
-    this.index = index;
-    this.pinned = pinned;
-    const turn = ++this.turn;
+  draw(shown) {
     if (!this.head.isConnected) fill(this.element, this.head, this.say, this.figures, this.table);
-    this.element.dataset.index = index;
-    this.header(index);
-    this.numbers(index);
-    this.sentence(index, null);
-    this.alternatives(index, turn, pinned);
+    this.element.dataset.index = shown.index;
+    this.drawFigures(shown);
+    this.sentence(shown, null);
+    this.loadAlternatives(shown);
   }
 
-  /** Shows the figures anew: more columns have come, or tokens are ranked by another metric. */
-  again() {
-    if (this.index === null) return;
-    this.header(this.index);
-    this.numbers(this.index);
+  /** The figures and the rank: again where more columns have come, or another metric ranks the tokens. */
+  drawFigures(shown) {
+    this.header(shown);
+    drawFigures(this.figures, shown.rollout.columns, shown.index);
   }
 
-  header(index) {
-    const cell = this.rollout.cells[index];
-    const id = this.rollout.columns.completion_ids[index];
-    const places = placesOf(this.view.metric, this.rollout);
-    const parts = cell.number
-      ? h("span", {
-          class: "muted",
-          text: `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}`,
-        })
-      : null;
+  header({ rollout, metric, index, pinned }) {
+    const cell = rollout.cells[index];
+    const ranks = ranksOf(metric, rollout);
+    const part = cell.number ? `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}` : "";
     fill(
       this.head,
       h("div", {
@@ -87,120 +86,41 @@ export class Detail {
       h(
         "div",
         { class: "dt-place muted" },
-        `position ${integer(index)} · id ${id} · ${ordinal(places[index])} of ${integer(places.length)}`,
+        `position ${integer(index)} · id ${rollout.columns.completion_ids[index]} · ${rankText(ranks[index], ranks.length)}`,
         cell.kind === "special" ? " · special" : "",
-        parts && [" · ", parts],
+        part && [" · ", h("span", { class: "muted", text: part })],
       ),
-      h("span", { class: "dt-pin", text: this.pinned ? "pinned" : "" }),
+      h("span", { class: "dt-pin", text: pinned ? "pinned" : "" }),
     );
   }
 
-  numbers(index) {
-    const c = this.rollout.columns;
-    const at = (name) => c[name]?.[index];
-    const [p, q] = [at("student_logprobs"), at("teacher_logprobs")];
-    const pairs = [
-      [
-        "probability",
-        p === undefined ? p : probability(Math.exp(p)),
-        q === undefined ? q : probability(Math.exp(q)),
-        "",
-      ],
-      ["log-probability", fixedOr(p), fixedOr(q), "nats"],
-      ["entropy", natsOr(at("student_entropy")), natsOr(at("teacher_entropy")), "nats"],
-    ].filter(([, left, right]) => left !== undefined || right !== undefined);
-    const single = [
-      ["reverse KL", natsOr(at("reverse_kl")), "nats", "exact, over the whole vocabulary"],
-      ["log-ratio", p === undefined || q === undefined ? undefined : fixed(p - q), "nats", "student − coach"],
-      [
-        "coach’s rank",
-        at("teacher_rank") === undefined ? undefined : integer(at("teacher_rank")),
-        "",
-        "0 is its first choice",
-      ],
-      ["advantage", fixedOr(at("advantages")), "", "as trained"],
-      [
-        "weight",
-        at("mask") === undefined || at("mask") === 1 ? undefined : fixed(at("mask"), 2),
-        "",
-        "in the loss; 0: masked out",
-      ],
-    ].filter(([, value]) => value !== undefined);
-    const cell = (text, more) => h("td", { class: "num r", ...more }, text ?? "–");
-    const unitCell = (unit) => h("td", { class: "unit", text: unit });
-    fill(
-      this.figures,
-      h(
-        "table",
-        { class: "dt-pairs" },
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            h("td", {}),
-            h("th", { class: "r", scope: "col", text: "student" }),
-            h("th", { class: "r", scope: "col", text: "coach" }),
-            h("td", {}),
-          ),
-        ),
-        h(
-          "tbody",
-          {},
-          pairs.map(([name, left, right, unit]) =>
-            h("tr", {}, h("th", { scope: "row", text: name }), cell(left), cell(right), unitCell(unit)),
-          ),
-        ),
-        h(
-          "tbody",
-          {},
-          single.map(([name, value, unit, means]) =>
-            h(
-              "tr",
-              { title: means },
-              h("th", { scope: "row", text: name }),
-              cell(value, { colspan: "2" }),
-              unitCell(unit),
-            ),
-          ),
-        ),
-      ),
-    );
-  }
-
-  alternatives(index, turn, pinned) {
+  loadAlternatives(shown) {
     clearTimeout(this.timer);
-    const { top_k: k, absent } = this.rollout.meta;
-    if (!k) {
-      fill(
-        this.table,
-        h("div", { class: "face small" }, absent?.teacher_topk ?? "No alternatives are stored."),
-      );
-      return;
-    }
+    const turn = ++this.turn;
+    const { rollout, index, pinned } = shown;
+    const { top_k: k, absent } = rollout.meta;
+    if (!k) return this.face(absent?.teacher_topk ?? "No alternatives are stored.");
     const load = async () => {
       try {
-        const found = await alternativesAt(this.rollout, index);
-        if (turn === this.turn) this.drawTable(index, found);
+        const alternatives = await alternativesAt(rollout, index);
+        if (turn === this.turn) this.drawAlternatives(shown, alternatives);
       } catch (error) {
-        if (turn === this.turn) fill(this.table, h("div", { class: "face small bad", text: error.message }));
+        if (turn === this.turn) this.face(error.message, "face small bad");
       }
     };
     this.timer = setTimeout(load, pinned ? 0 : FETCH_AFTER);
   }
 
-  drawTable(index, found) {
-    if (!found) {
-      fill(this.table, h("div", { class: "face small" }, "No alternatives are stored for this token."));
-      return;
-    }
-    const c = this.rollout.columns;
-    const kl = c.reverse_kl ? c.reverse_kl[index] : 0;
-    const { list, rest } = tableOf(found, c.completion_ids[index], kl);
-    const rows = list.slice(0, MOST_ROWS).map((row) => this.row(row));
-    if (list.length > MOST_ROWS)
-      rows.push(h("div", { class: "alt-more muted" }, `${list.length - MOST_ROWS} more, not drawn`));
+  face(text, kind = "face small") {
+    fill(this.table, h("div", { class: kind, text }));
+  }
+
+  drawAlternatives(shown, alternatives) {
+    if (!alternatives) return this.face("No alternatives are stored for this token.");
+    const { rollout, index } = shown;
+    const c = rollout.columns;
+    const { list, rest } = tableOf(alternatives, c.completion_ids[index], c.reverse_kl?.[index] ?? 0);
+    const more = list.length - MAX_ROWS;
     fill(
       this.table,
       h(
@@ -208,79 +128,79 @@ export class Detail {
         { class: "alt-row alt-head" },
         h("span", { class: "r", text: "student" }),
         h("span", { text: "token" }),
-        h("span", { text: "coach" }),
-        h("span", { class: "r", text: "of KL" }),
+        h("span", { text: "teacher" }),
+        h("span", { class: "r", text: "of KL", title: "share of this token’s reverse KL" }),
       ),
-      rows,
+      list.slice(0, MAX_ROWS).map(alternativeRow),
+      more > 0 && h("div", { class: "alt-more muted", text: `${more} more` }),
       h(
         "div",
         { class: "alt-row alt-rest" },
         bar("s", rest.p),
         h("span", { class: "alt-token", text: "not listed" }),
         bar("t", rest.q),
-        h("span", { class: "r num", text: share(rest.share) }),
+        h("span", { class: "r num", text: shareText(rest.share) }),
       ),
     );
-    this.sentence(index, found);
+    this.sentence(shown, alternatives);
   }
 
-  row(row) {
-    const token = h("span", {
-      class: "alt-token mono",
-      text: glyphs(row.text === " " ? "·" : row.text) || "∅",
-      title: `id ${row.id}`,
-    });
-    return h(
-      "div",
-      { class: row.sampled ? "alt-row sampled" : "alt-row" },
-      bar("s", row.p),
-      token,
-      bar("t", row.q),
-      h("span", { class: "r num", text: row.share === null ? "–" : share(row.share) }),
-    );
-  }
-
-  sentence(index, found) {
-    const c = this.rollout.columns;
-    const [p, q] = [c.student_logprobs?.[index], c.teacher_logprobs?.[index]];
-    const wrote = quote(this.rollout.cells[index].raw);
-    const says = (value) => (value === undefined || Number.isNaN(value) ? "–" : probability(Math.exp(value)));
-    const best = found && firstChoice(found);
-    let text = `The student wrote ${wrote} (${says(p)}, coach ${says(q)}).`;
-    if (best && best.id === c.completion_ids[index]) {
-      text = `Coach agrees: ${wrote} is its first choice (${says(q)}, student ${says(p)}).`;
-    } else if (best) {
-      text = `Coach wanted ${quote(best.text)} (${says(best.teacher_logprob)}); the student wrote ${wrote} (${says(p)}, coach ${says(q)}).`;
-    }
+  sentence({ rollout, index }, alternatives) {
+    const text = sentenceOf(rollout, index, alternatives && firstChoice(alternatives));
     if (this.say.textContent !== text) this.say.textContent = this.say.title = text;
   }
 }
 
-function fixedOr(value) {
-  return value === undefined || Number.isNaN(value) ? undefined : fixed(value);
+function isSame(one, other) {
+  return one.index === other.index && one.pinned === other.pinned && sameRollout(one.rollout, other.rollout);
 }
 
-function natsOr(value) {
-  return value === undefined || Number.isNaN(value) ? undefined : nats(value);
+/** One token in a sentence; `best` is the teacher's first choice, null while it is not known. */
+function sentenceOf({ cells, columns }, index, best) {
+  const [p, q] = [columns.student_logprobs?.[index], columns.teacher_logprobs?.[index]];
+  const written = quote(cells[index].raw);
+  const says = (logprob) => (isNumber(logprob) ? probability(Math.exp(logprob)) : "–");
+  if (!best) return `The student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
+  if (best.id === columns.completion_ids[index])
+    return `Teacher agrees: ${written} is its first choice (${says(q)}, student ${says(p)}).`;
+  const preferred = `Teacher wanted ${quote(best.text)} (${says(best.teacher_logprob)})`;
+  return `${preferred}; the student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
+}
+
+function alternativeRow(row) {
+  return h(
+    "div",
+    { class: row.sampled ? "alt-row sampled" : "alt-row" },
+    bar("s", row.p),
+    h("span", {
+      class: "alt-token mono",
+      text: glyphs(row.text === " " ? "·" : row.text) || "∅",
+      title: `id ${row.id}`,
+    }),
+    bar("t", row.q),
+    h("span", { class: "r num", text: row.share === null ? "–" : shareText(row.share) }),
+  );
 }
 
 /** A share of the KL, and no false 0. */
-function share(value) {
+function shareText(value) {
   return value > 0 && value < 0.005 ? "<1%" : percent(value);
 }
 
-function ordinal(place) {
-  return place === 1 ? "worst" : `${integer(place)}. worst`;
+function rankText(rank, count) {
+  const ordinal = rank === 1 ? "" : `${integer(rank)}${SUFFIXES[ORDINALS.select(rank)]} `;
+  return `${ordinal}worst of ${integer(count)}`;
 }
 
 function quote(text) {
-  const shown = [...word(text)];
-  const cut = shown.length > MOST_QUOTED ? `${shown.slice(0, MOST_QUOTED).join("")}…` : shown.join("");
-  return `“${cut}”`;
+  const characters = [...word(text)];
+  return characters.length > MAX_QUOTED
+    ? `“${characters.slice(0, MAX_QUOTED).join("")}…”`
+    : `“${characters.join("")}”`;
 }
 
 function bar(side, value) {
-  const known = typeof value === "number" && !Number.isNaN(value);
+  const known = isNumber(value);
   return h(
     "span",
     { class: `alt-bar ${side}` },

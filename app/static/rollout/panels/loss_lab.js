@@ -4,26 +4,32 @@ import { Chart } from "../../lib/charts.js";
 import { fill, h } from "../../lib/dom.js";
 import { fixed, integer, number, percent } from "../../lib/format.js";
 import { empty, failed, loading } from "../../lib/panel_states.js";
+import { sameRollout, shownToken } from "../state.js";
 import { LabForm } from "./loss_lab_form.js";
 
 const REST = 60; // ms that the pointer rests on a token
 
+/** @implements {Panel} */
 export class LossLab {
-  /** `view` is the rollout page: its rollout, pinned token, pin(), open() and tintBy(). */
-  constructor(view) {
-    this.view = view;
+  /** `tintBy(metric)` tints the text by the loss of each token; null: by the chosen metric again. */
+  constructor(tintBy) {
+    this.tintBy = tintBy;
+    /** @type {(keyof ViewState)[]} */
+    this.follows = ["rollout", "pinned", "pointed", "compared"];
+    this.rollout = null;
+    this.compared = null;
     this.turn = 0;
     this.index = -1;
     this.form = new LabForm(() => this.refresh());
     this.result = h("div", { class: "ll-result", "aria-live": "polite" });
-    this.tokenPlace = h("div", { class: "ll-token" });
+    this.tokenPart = h("div", { class: "ll-token" });
     this.chart = new Chart("Loss by step", "", (step) => this.openStep(step));
-    this.runPlace = h("div", { class: "ll-run-face" });
+    this.runPart = h("div", { class: "ll-run-face" });
     this.run = h(
       "details",
       { class: "ll-run", ontoggle: () => this.refreshRun() },
       h("summary", { text: "Whole run" }),
-      this.runPlace,
+      this.runPart,
       this.chart.element,
     );
     this.chart.element.hidden = true;
@@ -32,48 +38,51 @@ export class LossLab {
       { class: "loss-lab", "aria-label": "Loss lab" },
       this.form.element,
       this.result,
-      this.tokenPlace,
+      this.tokenPart,
       this.run,
     );
   }
 
-  show(rollout) {
-    this.watch();
-    this.rollout = rollout;
-    this.index = -1;
+  /** @param {RolloutView} snapshot */
+  update(snapshot) {
+    const { rollout, pinned, compared } = snapshot;
+    const index = shownToken(snapshot);
+    const isOther = !sameRollout(this.rollout, rollout);
+    const isCompared = compared?.id !== this.compared?.id;
+    Object.assign(this, { rollout, compared });
+    if (isOther) this.begin();
+    else if (isCompared) this.refresh(); // the tint has gone back to the chosen metric
+    if (isOther || index !== this.index) this.showToken(index, index === pinned);
+  }
+
+  begin() {
     this.answer = null;
-    fill(this.tokenPlace);
+    fill(this.tokenPart);
     this.refresh();
   }
 
   /** The page's own metric comes back as soon as another tab is open. */
-  watch() {
-    const place = this.element.parentElement;
-    if (this.watched === place || !place) return;
-    this.watched = place;
-    new MutationObserver(() => {
-      if (this.element.isConnected) return;
-      this.turn++;
-      if (this.view.metric?.lab) this.view.tintBy(null);
-    }).observe(place, { childList: true });
+  closed() {
+    this.turn++;
+    this.rollout = null;
+    this.tintBy(null);
   }
 
   async refresh() {
     const { rollout } = this;
-    if (!rollout || !this.element.isConnected) return;
+    if (!rollout) return;
     const turn = ++this.turn;
     if (!this.answer) loading(this.result, "the loss");
     try {
       await this.describe();
-      const found = await get(`rollouts/${rollout.meta.id}/lab`, this.form.params());
-      if (turn !== this.turn || rollout !== this.view.rollout) return;
-      this.draw(found);
+      const answer = await get(`rollouts/${rollout.meta.id}/lab`, this.form.params());
+      if (turn === this.turn) this.draw(answer);
     } catch (error) {
       if (turn === this.turn) this.fail(error);
     }
   }
 
-  /** Objectives and their parameters are the server's to name; asked for once. */
+  /** Objectives and their parameters are the server's to name; fetched once. */
   describe() {
     this.described ??= get("config/schema").then(
       (schema) => this.form.describe(schema),
@@ -88,14 +97,14 @@ export class LossLab {
   fail(error) {
     this.answer = null;
     this.element.dataset.ready = "false";
-    fill(this.tokenPlace);
-    if (this.view.metric?.lab) this.view.tintBy(null);
+    fill(this.tokenPart);
+    this.tintBy(null);
     if (error.where === "objective" || error.where === "mask") {
       empty(
         this.result,
-        "This record does not say",
+        "Not in this record",
         error.message,
-        h("p", { text: "Choose another objective or mask; opd score adds what a teacher can still tell." }),
+        h("p", { text: "Choose another objective or mask; opd score adds a teacher’s scores." }),
       );
       return;
     }
@@ -104,12 +113,11 @@ export class LossLab {
 
   draw(found) {
     this.answer = found;
-    found.highs = found.high ? found.high.map((v) => v ?? Infinity) : found.low;
     this.form.offer(found.unavailable, found.trained ? found.trained.objective.name : null);
     this.form.placeholders(found.objective, found.temperature);
-    this.view.tintBy(this.metric(found));
+    this.tintBy(this.metric(found));
     this.drawResult(found);
-    this.token(this.index, true);
+    this.showToken(this.index, true);
     this.refreshRun();
     this.element.dataset.ready = "true";
   }
@@ -118,11 +126,12 @@ export class LossLab {
   metric(found) {
     const values = Float32Array.from(found.low, (v, i) => (found.weights[i] > 0 ? (v ?? Infinity) : NaN));
     const { name } = found.objective;
+    const label = this.form.label(name);
     return {
       key: `lab:${JSON.stringify(this.form.params())}`,
       lab: true,
-      label: `Loss lab: ${this.form.label(name)}`,
-      means: `loss lab: ${this.form.label(name)} of a token, ${certainty(found)}; what does not count is struck out`,
+      label: `Loss lab: ${label}`,
+      means: `loss lab: ${label} of a token, ${certainty(found)}; masked tokens are struck out`,
       of: () => values,
       needs: [],
       signed: this.form.signed(name),
@@ -146,14 +155,14 @@ export class LossLab {
       ),
     );
     const figures = [
-      ["tokens that count", `${integer(found.kept)} of ${integer(found.tokens)}`],
+      ["tokens counted", `${integer(found.kept)} of ${integer(found.tokens)}`],
       [
         "clipped",
         found.maybe_clipped_kept
           ? `${integer(found.clipped_kept)} to ${integer(found.clipped_kept + found.maybe_clipped_kept)}`
           : integer(found.clipped_kept),
       ],
-      ["of the reverse KL kept", found.kl_share === null ? "–" : percent(found.kl_share, 1)],
+      ["share of reverse KL kept", found.kl_share === null ? "–" : percent(found.kl_share, 1)],
     ];
     fill(
       this.result,
@@ -180,19 +189,19 @@ export class LossLab {
   }
 
   /** Every objective at the token; the pinned one stays. */
-  token(index, pinned) {
+  showToken(index, pinned) {
     this.index = index;
     clearTimeout(this.timer);
     if (!this.answer) return;
     if (index < 0) {
       fill(
-        this.tokenPlace,
+        this.tokenPart,
         h("p", {
           class: "muted ll-note",
           text: "Point at a token to see it under every objective; click to pin it.",
         }),
       );
-      delete this.tokenPlace.dataset.index;
+      delete this.tokenPart.dataset.index;
       return;
     }
     this.timer = setTimeout(() => this.loadToken(index, this.turn), pinned ? 0 : REST);
@@ -200,12 +209,12 @@ export class LossLab {
 
   async loadToken(index, turn) {
     const { rollout } = this;
-    const stale = () => turn !== this.turn || index !== this.index || rollout !== this.rollout;
+    const stale = () => turn !== this.turn || index !== this.index || !sameRollout(rollout, this.rollout);
     try {
       const found = await get(`rollouts/${rollout.meta.id}/lab/${index}`, this.form.params());
       if (!stale()) this.drawToken(index, found.items);
     } catch (error) {
-      if (!stale()) failed(this.tokenPlace, error, () => this.loadToken(index, this.turn));
+      if (!stale()) failed(this.tokenPart, error, () => this.loadToken(index, this.turn));
     }
   }
 
@@ -221,11 +230,7 @@ export class LossLab {
           class: item.objective === now ? "ll-now" : "",
           title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)),
         },
-        h("th", {
-          scope: "row",
-          title: this.form.label(item.objective),
-          text: this.form.label(item.objective),
-        }),
+        rowHead(this.form.label(item.objective)),
         item.reason
           ? h("td", { class: "r muted", text: "not in this record" })
           : valueCell(item.low ?? Infinity, item.high),
@@ -235,10 +240,10 @@ export class LossLab {
         }),
       ),
     );
-    const state = counts ? (clipped ? ", clipped" : "") : ", does not count";
-    this.tokenPlace.dataset.index = index;
+    const state = counts ? (clipped ? ", clipped" : "") : ", masked";
+    this.tokenPart.dataset.index = index;
     fill(
-      this.tokenPlace,
+      this.tokenPart,
       h(
         "table",
         { class: "ll-table" },
@@ -252,18 +257,18 @@ export class LossLab {
     if (!this.run.open || !this.rollout) return;
     const { run_id: run } = this.rollout.meta;
     const params = this.form.params();
-    const asked = `${run} ${JSON.stringify(params)}`;
-    if (this.asked === asked) return;
-    this.asked = asked;
-    if (!this.chart.drawn) loading(this.runPlace, "all stored steps");
+    const request = `${run} ${JSON.stringify(params)}`;
+    if (this.runRequest === request) return;
+    this.runRequest = request;
+    if (!this.chart.drawn) loading(this.runPart, "all stored steps");
     try {
       const found = await get(`runs/${run}/lab`, params);
-      if (this.asked === asked) this.drawRun(found);
+      if (this.runRequest === request) this.drawRun(found);
     } catch (error) {
-      if (this.asked !== asked) return;
-      this.asked = "";
+      if (this.runRequest !== request) return;
+      this.runRequest = "";
       this.chart.element.hidden = true;
-      failed(this.runPlace, error, () => this.refreshRun());
+      failed(this.runPart, error, () => this.refreshRun());
     }
   }
 
@@ -272,7 +277,7 @@ export class LossLab {
     this.chart.element.hidden = !items.length;
     if (!items.length) {
       empty(
-        this.runPlace,
+        this.runPart,
         "No stored steps",
         "This run kept no training rollouts with their tokens (records.rollouts_per_step).",
       );
@@ -296,15 +301,15 @@ export class LossLab {
     this.chart.draw(traces);
     const kept = items.reduce((total, item) => total + item.kept, 0);
     const tokens = items.reduce((total, item) => total + item.tokens, 0);
-    const skipped = found.every > 1 ? ` Every ${found.every}. stored step was read.` : "";
+    const skipped = found.every > 1 ? ` Only one stored step in ${found.every} was read.` : "";
     const open = items.some((item) => item.loss && item.loss.high === null)
-      ? " There is no upper bound where the band is missing."
+      ? " Where the band is missing there is no upper bound."
       : "";
     fill(
-      this.runPlace,
+      this.runPart,
       h("p", {
         class: "muted ll-note",
-        text: `${integer(items.length)} steps, ${integer(kept)} of ${integer(tokens)} stored tokens count.${open}${skipped}`,
+        text: `${integer(items.length)} steps, ${integer(kept)} of ${integer(tokens)} stored tokens counted.${open}${skipped}`,
       }),
     );
   }
@@ -312,6 +317,10 @@ export class LossLab {
   openStep(step) {
     location.href = page("rollouts", { run: this.rollout.meta.run_id, step: Math.round(step) });
   }
+}
+
+function rowHead(text) {
+  return h("th", { scope: "row", title: text, text });
 }
 
 function certainty(found) {

@@ -2,6 +2,7 @@
 import { debounce, fill, h, select } from "../../lib/dom.js";
 import { number } from "../../lib/format.js";
 
+/** @type {Option[]} */
 const MASKS = [
   ["trained", "As trained"],
   ["all", "All tokens"],
@@ -12,6 +13,7 @@ const MASKS = [
   ["thinking", "Thinking only"],
   ["answer", "Answer only"],
 ];
+/** @type {Option[]} */
 const REDUCTIONS = [
   ["", "As trained"],
   ["token_mean", "Mean over tokens"],
@@ -20,6 +22,7 @@ const REDUCTIONS = [
 ];
 // [parameter, label, unit, of which objectives or masks, input attributes]; an objective's own
 // parameters come with the schema
+/** @type {[string, string, string, string[] | null, Record<string, unknown>][]} */
 const FIELDS = [
   ["clip", "Clip", "nats", null, { min: 0, max: 1000, step: "any" }],
   [
@@ -44,6 +47,7 @@ const OF_TOKENS = new Set(["share", "sure_below", "start", "prefix"]);
 export class LabForm {
   /** `changed()` is called once the settings are valid and rest. */
   constructor(changed) {
+    /** @type {Record<string, string>} */
     this.values = { mask: "trained" };
     this.own = "reverse_kl";
     /** @type {Map<string, any>} every objective by name, once described */
@@ -59,17 +63,17 @@ export class LabForm {
     this.parameters = h("div", { class: "ll-parameters" });
     const fields = (ofTokens) =>
       FIELDS.filter(([name]) => OF_TOKENS.has(name) === ofTokens).map(
-        ([name]) => this.rows.get(name).element,
+        ([name]) => this.rows.get(name)?.element,
       );
     this.reset = h(
       "button",
       { type: "button", class: "btn small quiet", onclick: () => this.clear() },
-      "Back to as trained",
+      "Reset to as trained",
     );
     this.temperature = h("span", { class: "num r" });
     this.element = h(
       "div",
-      { class: "ll-form", role: "group", "aria-label": "Settings of the loss lab" },
+      { class: "ll-form", role: "group", "aria-label": "Loss lab settings" },
       labelled("Objective", this.objective),
       this.formula,
       this.parameters,
@@ -126,10 +130,11 @@ export class LabForm {
   }
 
   typed(name, input, label) {
-    const { start, prefix } = { ...this.values, [name]: input.value };
+    const start = name === "start" ? input.value : this.values.start;
+    const prefix = name === "prefix" ? input.value : this.values.prefix;
     const crossed =
       (name === "start" || name === "prefix") && Number(prefix) > 0 && Number(prefix) <= Number(start ?? 0);
-    input.setCustomValidity(crossed ? "“up to” must be above “from”" : "");
+    input.setCustomValidity(crossed ? "“Up to position” must be greater than “From position”" : "");
     const wrong = !input.validity.valid;
     input.setAttribute("aria-invalid", String(wrong));
     input.title = wrong ? `${label}: ${input.validationMessage}` : "";
@@ -147,8 +152,10 @@ export class LabForm {
     this.values = { mask: "trained" };
     this.objective.value = this.reduction.value = "";
     this.mask.value = "trained";
-    for (const { input } of this.rows.values())
-      (input.value = ""), input.setAttribute("aria-invalid", "false");
+    for (const { input } of this.rows.values()) {
+      input.value = "";
+      input.setAttribute("aria-invalid", "false");
+    }
     this.arrange();
     this.changed();
   }
@@ -163,7 +170,7 @@ export class LabForm {
     return Object.fromEntries(shown);
   }
 
-  /** Shows the fields of this objective and mask alone. */
+  /** Shows only the fields of this objective and mask. */
   arrange() {
     const shown = new Set([this.name, this.values.mask]);
     for (const { element, of } of this.rows.values())

@@ -1,187 +1,188 @@
 // The same prompt at other steps and in other runs: a slider over the probe's steps, and lists.
-import { get, page } from "../../lib/api.js";
-import { button, debounce, fill, h, link } from "../../lib/dom.js";
-import { fixed, integer, plain, sum, verdict } from "../../lib/format.js";
+import { get } from "../../lib/api.js";
+import { button, debounce, fill, h } from "../../lib/dom.js";
+import { fixed, integer } from "../../lib/format.js";
 import { empty, failed, loading } from "../../lib/panel_states.js";
-import { addColumns, openRollout } from "../open.js";
-import { word } from "../text/glyphs.js";
-import { reasonAgainst, toFetch, unitOf, valuesOf } from "../text/metrics.js";
+import { openRollout } from "../open.js";
+import { sameRollout, shownToken } from "../state.js";
+import { reasonAgainst, toFetch, valuesOf } from "../text/metrics.js";
+import { withMetric } from "../text/tinting.js";
+import { relatedTable, stepsTable } from "./over_time_tables.js";
 
-const MOST = 300; // rollouts of a list
+const MAX_LISTED = 300; // rollouts of a list
 const FRAME = 900; // ms a step is shown while it plays
 const AHEAD_TOKENS = 150_000; // fetched before the slider moves, over all steps
 
+/** @implements {Panel} */
 export class OverTime {
-  /** `view` is the rollout page: its rollout, pinned token, pin(), open(), compare() and tintBy(). */
-  constructor(view) {
-    this.view = view;
-    this.element = h("section", { class: "over-time" });
+  /** What update() was told last. @type {RolloutView & {index: number}} */
+  shown;
+
+  /**
+   * `on`: open(id, options) → promise; compare(id | null); settled() once the slider rests.
+   */
+  constructor(on) {
+    this.on = on;
+    /** @type {(keyof ViewState)[]} */
+    this.follows = ["rollout", "pinned", "pointed", "chosen", "compared"];
+    this.element = h("section", { class: "over-time", "aria-label": "Over time" });
+    /** @type {HTMLElement | null} */
+    this.steps = null;
+    this.samplesBody = h("div");
+    this.othersBody = h("div");
+    this.timer = 0;
     this.series = []; // the steps of one completion, this rollout among them
     this.loaded = new Map(); // id → rollout of the series
     this.turn = 0;
-    this.index = -1;
     this.slider = h("input", {
       type: "range",
       min: "0",
       step: "1",
       class: "ot-slider",
       "aria-label": "Step",
-      oninput: () => (this.stop(), this.go(Number(this.slider.value))),
+      oninput: () => {
+        this.stop();
+        this.go(Number(this.slider.value));
+      },
     });
     this.play = button("Play", () => (this.timer ? this.stop() : this.start()), {
       class: "btn small ot-play",
     });
     this.now = h("output", { class: "ot-now num" });
-    this.settled = debounce(250, () => view.writeAddress("replace"));
+    this.settled = debounce(250, on.settled);
   }
 
-  show(rollout) {
-    const known = this.series.some((item) => item.id === rollout.meta.id);
-    this.rollout = rollout;
-    if (known) return this.mark();
+  /** @param {RolloutView} snapshot */
+  update(snapshot) {
+    const before = this.shown;
+    const index = shownToken(snapshot);
+    const { rollout, chosen, compared } = snapshot;
+    this.shown = { ...snapshot, index };
+    const isOther = !sameRollout(before?.rollout, rollout);
+    if (isOther && !this.series.some((item) => item.id === rollout.meta.id)) {
+      this.stop();
+      this.load(rollout);
+    } else if (isOther || before.compared?.id !== compared?.id) this.mark();
+    else if (before.index !== index || before.chosen !== chosen) this.drawSteps();
+  }
+
+  closed() {
     this.stop();
-    this.load(rollout);
-  }
-
-  /** The pinned token's value at each step. */
-  token(index) {
-    if (index === this.index) return;
-    this.index = index;
-    if (this.steps?.isConnected) this.drawSteps();
   }
 
   async load(rollout) {
     const turn = ++this.turn;
     this.series = [];
+    this.steps = null;
     this.loaded = new Map();
-    loading(this.element, "what else answers this prompt");
+    loading(this.element, "other rollouts of this prompt");
     try {
-      const found = await get(`rollouts/${rollout.meta.id}/related`, { limit: MOST });
-      if (turn !== this.turn) return;
-      this.take(rollout, found);
+      const related = await get(`rollouts/${rollout.meta.id}/related`, { limit: MAX_LISTED });
+      if (turn === this.turn) this.take(rollout, related);
     } catch (error) {
       if (turn === this.turn) failed(this.element, error, () => this.load(rollout));
     }
   }
 
-  take(rollout, found) {
-    const probes = found.items.filter((item) => item.kind === "probe");
+  take(rollout, { items, total, others }) {
+    const self = { ...rollout.meta, same_completion: true };
+    const probes = items.filter((item) => item.kind === "probe");
+    const samples = items.filter((item) => item.kind !== "probe");
     const same = probes.filter((item) => item.same_completion);
-    const me = { ...rollout.meta, same_completion: true };
-    if (me.kind === "probe") same.push(me);
+    (self.kind === "probe" ? same : samples).push(self);
     this.series = same.sort((a, b) => a.step - b.step);
     this.probes = probes;
-    this.fresh = found.items.filter((item) => item.kind !== "probe");
-    if (me.kind !== "probe") this.fresh.push(me);
-    this.fresh.sort((a, b) => a.step - b.step || a.sample - b.sample || (a.id < b.id ? -1 : 1));
-    this.total = found.total + 1;
-    this.others = found.others;
+    this.samples = samples.sort((a, b) => a.step - b.step || a.sample - b.sample || (a.id < b.id ? -1 : 1));
+    this.unlisted = total - items.length;
+    this.others = others;
     this.draw();
     this.fetchAhead(this.turn);
   }
 
   draw() {
-    const { series, fresh, others, probes } = this;
-    if (series.length < 2 && fresh.length + others.items.length + probes.length < 2) {
+    const { series, samples, others, probes } = this;
+    if (series.length < 2 && samples.length + others.items.length + probes.length < 2) {
       empty(
         this.element,
         "This prompt was answered once",
-        "The setting prompts.probe names held-out prompts that are scored again, and answered anew, at every evaluation; other runs of the same prompts show up here too.",
+        "To follow a prompt, set prompts.probe: held-out prompts that every evaluation scores again and samples anew. Other runs with the same prompt are listed here as well.",
       );
       return;
     }
     this.steps = h("div", { class: "ot-steps" });
-    this.freshBody = h("div");
-    this.othersBody = h("div");
     fill(
       this.element,
       series.length > 1 ? this.seriesPart() : this.noSeries(),
-      part("New answers, step by step", this.freshBody),
-      part("Other runs", this.othersBody),
+      section("New samples, by step", this.samplesBody),
+      section("Other runs", this.othersBody),
     );
     this.mark();
   }
 
   seriesPart() {
-    this.slider.max = this.series.length - 1;
-    return h(
-      "section",
-      { class: "ot-part" },
-      h("h2", { text: "The same tokens at every evaluation" }),
-      h("div", { class: "ot-control" }, this.play, this.slider, this.now),
-      this.steps,
-    );
+    this.slider.max = String(this.series.length - 1);
+    const controls = h("div", { class: "ot-control" }, this.play, this.slider, this.now);
+    return section("The same tokens at every evaluation", controls, this.steps);
   }
 
   /** Where this completion has no series, the prompt's own one may have. */
   noSeries() {
     const [first] = this.probes;
     if (!first) return null;
-    return h(
-      "section",
-      { class: "ot-part" },
-      h("h2", { text: "The same tokens at every evaluation" }),
-      h(
-        "p",
-        { class: "muted" },
-        "The first student’s answer to this prompt is scored again at every evaluation: ",
-      ),
-      h(
-        "p",
-        {},
-        button("Open it", () => this.open(first.id), { class: "btn small" }),
-      ),
-    );
+    const text = "The initial student’s completion of this prompt is scored again at every evaluation: ";
+    const open = button("Open it", () => this.open(first.id), { class: "btn small" });
+    return section("The same tokens at every evaluation", h("p", { class: "muted" }, text), h("p", {}, open));
+  }
+
+  /** The index in the series of the open rollout, −1 where it is not of it. */
+  get at() {
+    return this.series.findIndex((item) => item.id === this.shown.rollout.meta.id);
   }
 
   /** Shows which step is open, and with what it is compared. */
   mark() {
     if (!this.steps) return;
-    const at = this.series.findIndex((item) => item.id === this.rollout.meta.id);
+    const { at } = this;
     if (at >= 0) {
-      this.slider.value = at;
+      this.slider.value = String(at);
       this.slider.setAttribute("aria-valuetext", `step ${this.series[at].step}`);
       this.now.textContent = `step ${integer(this.series[at].step)}`;
     }
     this.drawSteps();
-    this.drawList(
-      this.freshBody,
-      this.fresh,
-      false,
-      this.total - this.fresh.length - this.probes.length - (at >= 0 ? 1 : 0),
-    );
-    this.drawList(this.othersBody, this.others.items, true, this.others.total - this.others.items.length);
+    const listed = {
+      here: this.shown.rollout.meta.id,
+      compared: this.shown.compared?.id,
+      open: (id) => this.open(id),
+      compare: this.on.compare,
+    };
+    const { samples, others } = this;
+    fill(this.samplesBody, relatedTable(samples, { ...listed, across: false, more: this.unlisted }));
+    const more = others.total - others.items.length;
+    fill(this.othersBody, relatedTable(others.items, { ...listed, across: true, more }));
   }
 
   drawSteps() {
-    if (this.series.length < 2) return;
-    const { index } = this;
-    const metric = this.view.base;
-    const withToken = index >= 0 && this.rollout.cells[index] && metric;
-    const unit = withToken && unitOf(metric);
-    const heads = [["step"], ["KL mean"], ["KL sum"]];
-    if (withToken)
-      heads.push([
-        `“${short(this.rollout.cells[index].raw)}”`,
-        `${metric.label}${unit ? `, ${unit}` : ""}, of the chosen token`,
-      ]);
-    const rows = this.series.map((item, at) => {
-      const here = item.id === this.rollout.meta.id;
-      const jump = button(integer(item.step), () => (this.stop(), this.go(at)), {
-        class: "ot-step num",
-        "aria-current": here ? "step" : null,
-      });
-      return h(
-        "tr",
-        { class: here ? "here" : "", "data-step": item.step },
-        h("td", { class: "r" }, jump),
-        value(fixed(item.kl_mean)),
-        value(sum(item.kl_sum)),
-        withToken && value(this.valueAt(item.id, metric, index)),
-        h("td", {}, here ? null : this.compareButton(item)),
-      );
-    });
-    fill(this.steps, table([...heads, [""]], rows, "Steps of the probe"));
+    if (!this.steps || this.series.length < 2) return;
+    const { rollout, chosen, index, compared } = this.shown;
+    const cell = index >= 0 ? rollout.cells[index] : null;
+    const token = cell && {
+      text: cell.raw,
+      metric: chosen,
+      valueAt: (id) => this.valueAt(id, chosen, index),
+    };
+    fill(
+      this.steps,
+      stepsTable(this.series, {
+        here: rollout.meta.id,
+        compared: compared?.id,
+        token,
+        go: (at) => {
+          this.stop();
+          this.go(at);
+        },
+        compare: this.on.compare,
+      }),
+    );
   }
 
   valueAt(id, metric, index) {
@@ -190,99 +191,25 @@ export class OverTime {
     return fixed(valuesOf(metric, rollout)[index]);
   }
 
-  drawList(place, items, across, more) {
-    if (!items.length) {
-      fill(
-        place,
-        h("p", {
-          class: "muted",
-          text: across
-            ? "No other run has this prompt, among the newest 200."
-            : "This prompt was not answered anew.",
-        }),
-      );
-      return;
-    }
-    const rows = items.map((item) => this.listRow(item, across));
-    const heads = across
-      ? [["run"], ["step"], ["KL mean"], [""]]
-      : [["step"], ["kind"], ["KL mean"], ["right?"], [""]];
-    fill(
-      place,
-      table(heads, rows, across ? "Rollouts of other runs" : "New answers"),
-      more > 0 ? h("p", { class: "muted", text: `${integer(more)} more are not listed here.` }) : null,
-    );
-  }
-
-  listRow(item, across) {
-    const here = item.id === this.rollout.meta.id;
-    const open = (text, title) =>
-      link(text, page("rollout", { id: item.id, tab: "over-time" }), {
-        title,
-        onclick: (e) => this.clicked(e, item.id),
-      });
-    const kind = item.kind === "eval" ? `eval ${item.sample}` : `${item.kind} ${item.sample}`;
-    const same = h("td", {}, here ? h("span", { class: "muted", text: "this" }) : this.compareButton(item));
-    if (across) {
-      const name = plain(item.run_name || item.run_id, 40);
-      return h(
-        "tr",
-        { "data-related": item.id },
-        h("td", { class: "clip" }, open(name, name)),
-        value(integer(item.step)),
-        value(fixed(item.kl_mean)),
-        same,
-      );
-    }
-    return h(
-      "tr",
-      { class: here ? "here" : "", "data-related": item.id },
-      h("td", { class: "r" }, open(integer(item.step), `step ${item.step}, sample ${item.sample}`)),
-      h("td", { text: kind }),
-      value(fixed(item.kl_mean)),
-      h("td", { text: verdict(item) || "–" }),
-      same,
-    );
-  }
-
-  compareButton(item) {
-    const with_ = this.view.comparison.wanted === item.id;
-    const does = item.same_completion ? "difference, token by token" : "side by side";
-    return button(with_ ? "Stop" : "Compare", () => this.view.compare(with_ ? null : item.id), {
-      class: "btn small quiet",
-      title: `${does}`,
-      "aria-label": `${with_ ? "Stop comparing" : "Compare"} with step ${item.step}, ${item.kind}, sample ${item.sample}`,
-      "aria-pressed": String(with_),
-    });
-  }
-
-  clicked(event, id) {
-    if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
-    event.preventDefault();
-    this.open(id);
-  }
-
   open(id) {
     this.stop();
-    this.view.open(id, { pos: this.view.pinned });
+    this.on.open(id, { pos: this.shown.pinned });
   }
 
   /** Recolours the text with the values of a step of the series. */
   async go(at) {
     const item = this.series[at];
-    if (!item || item.id === this.view.rollout.meta.id) return;
-    const { pinned, comparison } = this.view;
-    const other = comparison.wanted;
-    await this.view.open(item.id, { pos: pinned, history: "none", keep: true, other });
+    if (!item || at === this.at) return;
+    const { pinned, compared } = this.shown;
+    await this.on.open(item.id, { pos: pinned, history: "none", other: compared?.id ?? null });
     this.settled();
   }
 
   start() {
     const last = this.series.length - 1;
-    let at = this.series.findIndex((item) => item.id === this.rollout.meta.id);
-    if (at >= last) at = -1;
+    let at = this.at >= last ? -1 : this.at;
     const next = async () => {
-      if (!this.element.isConnected || at >= last) return this.stop();
+      if (at >= last) return this.stop();
       at += 1;
       await this.go(at);
       if (this.timer) this.timer = setTimeout(next, FRAME);
@@ -305,40 +232,12 @@ export class OverTime {
       if (tokens > AHEAD_TOKENS || turn !== this.turn) return;
       const rollout = await openRollout(item.id).catch(() => null);
       if (!rollout) continue;
-      const metric = this.view.base;
-      if (metric && !reasonAgainst(metric, rollout))
-        await addColumns(rollout, toFetch(metric, rollout)).catch(() => {});
-      this.loaded.set(item.id, rollout);
+      this.loaded.set(item.id, await withMetric(rollout, this.shown.chosen).catch(() => rollout));
     }
-    if (turn === this.turn && this.index >= 0) this.drawSteps();
+    if (turn === this.turn && this.shown.index >= 0) this.drawSteps();
   }
 }
 
-function part(title, body) {
-  return h("section", { class: "ot-part" }, h("h2", { text: title }), body);
-}
-
-function table(heads, rows, label) {
-  const head = heads.map(([text, title], i) =>
-    h(
-      "th",
-      { scope: "col", class: i && /KL|“|step/.test(text) ? "r" : text === "step" ? "r" : "", title },
-      text,
-    ),
-  );
-  return h(
-    "table",
-    { class: "ot-table", "aria-label": label },
-    h("thead", {}, h("tr", {}, head)),
-    h("tbody", {}, rows),
-  );
-}
-
-function value(text) {
-  return h("td", { class: "r num", text });
-}
-
-function short(text) {
-  const shown = word(text);
-  return shown.length > 8 ? `${shown.slice(0, 7)}…` : shown;
+function section(title, ...children) {
+  return h("section", { class: "ot-part" }, h("h2", { text: title }), children);
 }

@@ -1,47 +1,62 @@
-// The right-hand panel of the token view: one token, what if, over time, loss lab.
+// The right-hand panel of the token page: one token, what if, over time, loss lab.
 import { fill, h } from "../../lib/dom.js";
 
-export class Side {
+export class SidePanels {
   /**
-   * `tabs`: [key, label, panel]; a panel has `element`, `show(rollout)` for another rollout and
-   * `token(index, pinned)` for another token (−1: none). Only the open one is told.
+   * `panels`: tab → [label, panel]. Only the panel of the open tab follows the state: update(snapshot)
+   * is called when it opens and whenever a field that it `follows` changes, closed() when another one
+   * opens. Nothing is followed before follow().
+   * @param {ViewStore} state
+   * @param {Record<string, [string, Panel]>} panels
    */
-  constructor(tabs, state, changed) {
-    this.tabs = tabs;
-    this.changed = changed;
-    this.key = tabs.some(([key]) => key === state) ? state : tabs[0][0];
-    this.buttons = tabs.map(([key, label]) =>
+  constructor(state, panels) {
+    this.state = state;
+    this.panels = panels;
+    this.keys = Object.keys(panels);
+    this.key = this.keys.includes(state.get().tab) ? state.get().tab : this.keys[0];
+    this.unfollow = () => {};
+    this.buttons = this.keys.map((key) =>
       h("button", {
         type: "button",
         role: "tab",
         id: `tab-${key}`,
         "aria-controls": `panel-${key}`,
-        text: label,
+        text: panels[key][0],
         onclick: () => this.open(key),
         onkeydown: (e) => this.move(e),
       }),
     );
-    this.place = h("div", { class: "side-panel", role: "tabpanel", tabindex: "0" });
+    this.body = h("div", { class: "side-panel", role: "tabpanel", tabindex: "0" });
     this.element = h(
       "aside",
       { class: "side", "aria-label": "Inspector" },
       h("div", { class: "side-tabs", role: "tablist" }, this.buttons),
-      this.place,
+      this.body,
     );
-    this.shown = { rollout: null, index: -1, pinned: false };
     this.draw();
   }
 
   get panel() {
-    return this.tabs.find(([key]) => key === this.key)[2];
+    return this.panels[this.key][1];
+  }
+
+  /** Begins to follow the state for the open panel. */
+  follow() {
+    const { panel } = this;
+    const update = (now) => now.rollout && panel.update(now);
+    this.unfollow = this.state.subscribe(panel.follows, update);
+    update(this.state.get());
   }
 
   open(key) {
     if (key === this.key) return;
+    this.unfollow();
+    const left = this.panel;
     this.key = key;
     this.draw();
-    this.tell();
-    this.changed(key);
+    left.closed?.();
+    this.follow();
+    this.state.patch({ tab: key });
   }
 
   move(event) {
@@ -49,36 +64,19 @@ export class Side {
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
-    const at = this.tabs.findIndex(([key]) => key === this.key);
-    this.open(this.tabs[(at + step + this.tabs.length) % this.tabs.length][0]);
-    this.buttons.find((b) => b.ariaSelected === "true").focus();
+    const at = (this.keys.indexOf(this.key) + step + this.keys.length) % this.keys.length;
+    this.open(this.keys[at]);
+    this.buttons[at].focus();
   }
 
   draw() {
     this.buttons.forEach((button, i) => {
-      const open = this.tabs[i][0] === this.key;
+      const open = this.keys[i] === this.key;
       button.ariaSelected = String(open);
       button.tabIndex = open ? 0 : -1;
     });
-    this.place.id = `panel-${this.key}`;
-    this.place.setAttribute("aria-labelledby", `tab-${this.key}`);
-    fill(this.place, this.panel.element);
-  }
-
-  tell() {
-    const { rollout, index, pinned } = this.shown;
-    if (!rollout) return;
-    this.panel.show(rollout);
-    this.panel.token(index, pinned);
-  }
-
-  show(rollout) {
-    this.shown = { rollout, index: -1, pinned: false };
-    this.panel.show(rollout);
-  }
-
-  token(index, pinned) {
-    this.shown = { ...this.shown, index, pinned };
-    this.panel.token(index, pinned);
+    this.body.id = `panel-${this.key}`;
+    this.body.setAttribute("aria-labelledby", `tab-${this.key}`);
+    fill(this.body, this.panel.element);
   }
 }

@@ -1,35 +1,43 @@
 // The search field's matches in the open rollout, and which of them is shown.
 import { findAll, tokensOf } from "./search.js";
 
-export class Finder {
-  /** `view` is the rollout page. */
-  constructor(view) {
-    this.view = view;
-    this.forget();
-  }
+/** What is found: the matches, the tokens in them, and the current match; −1: none. */
+export const NO_SEARCH = Object.freeze({ query: "", matches: [], tokens: new Set(), current: -1 });
 
-  forget() {
-    this.matches = [];
-    this.match = -1;
+export class Finder {
+  /**
+   * `pin(index)` is called with the first token of the match that is shown.
+   * @param {ViewStore} state
+   */
+  constructor(state, pin) {
+    this.state = state;
+    this.pin = pin;
   }
 
   search(query) {
-    const { text, toolbar, rollout } = this.view;
-    this.matches = findAll(rollout, query);
-    this.match = -1;
-    text.mark(tokensOf(this.matches), -1);
-    toolbar.showCount(query ? `${this.matches.length} found` : "");
-    if (this.matches.length) this.next(1);
+    this.find(query);
+    this.next(1);
+  }
+
+  /** The matches in the open rollout, none of them shown yet. */
+  find(query) {
+    const { rollout } = this.state.get();
+    const matches = rollout ? findAll(rollout, query) : [];
+    this.state.patch({ search: Object.freeze({ query, matches, tokens: tokensOf(matches), current: -1 }) });
   }
 
   next(step) {
-    const { text, toolbar } = this.view;
-    const count = this.matches.length;
+    const { search } = this.state.get();
+    const count = search.matches.length;
     if (!count) return;
-    this.match = (this.match + step + count) % count;
-    const index = this.matches[this.match][0];
-    text.mark(text.hits, index);
-    toolbar.showCount(`${this.match + 1} of ${count}`);
-    this.view.pin(index);
+    const current = (search.current + step + count) % count;
+    this.state.patch({ search: Object.freeze({ ...search, current }) });
+    this.pin(search.matches[current][0]);
   }
+}
+
+/** "3 of 12", or how many there are. */
+export function countText({ query, matches, current }) {
+  if (!query) return "";
+  return current < 0 ? `${matches.length} found` : `${current + 1} of ${matches.length}`;
 }

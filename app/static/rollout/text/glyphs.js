@@ -22,6 +22,10 @@ class Cell {
     this.newline = raw.endsWith("\n");
     this.lead = kind === "special" || /^\s/.test(raw) || WIDE.test(raw.slice(0, 2));
     this.trail = kind === "special" || /\s$/.test(raw);
+    // Of a byte token: its bytes in hexadecimal, the character it is part of and which part it is.
+    this.bytes = "";
+    this.whole = "";
+    this.number = 0;
   }
 }
 
@@ -139,12 +143,12 @@ function takeCharacter(bytes, owner, at, shown, part) {
   const raw = bytes.slice(at, at + size);
   const text = size && raw.length === size ? decodeBytes(raw) : null;
   if (text === null) {
-    shown.set(first, (shown.get(first) ?? "") + `\\x${bytes[at].toString(16).padStart(2, "0")}`);
+    shown.set(first, `${shown.get(first) ?? ""}\\x${bytes[at].toString(16).padStart(2, "0")}`);
     return at + 1;
   }
   shown.set(first, (shown.get(first) ?? "") + text);
   const tokens = [...new Set(owner.slice(at, at + size))];
-  if (tokens.length > 1) tokens.forEach((t, k) => part.set(t, { number: k + 1, whole: text }));
+  if (tokens.length > 1) for (const [k, t] of tokens.entries()) part.set(t, { number: k + 1, whole: text });
   return at + size;
 }
 

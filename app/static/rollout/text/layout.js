@@ -1,13 +1,14 @@
 // Breaks a sequence of drawn tokens into lines of at most `columns` character cells.
 
+/** @typedef {ReturnType<typeof layOut>} Layout */
+
 /**
  * A piece is a token, or the part of it that stands on one line. Token numbers: the prompt's
  * 0 … P−1, then the completion's; a line starts before those that `breaks` marks.
  * → {token, text, lineStart, lineOf, lines, promptLines}
  */
 export function layOut(promptCells, completionCells, columns, breaks) {
-  const flow = new Flow(columns, promptCells.length + completionCells.length);
-  flow.breaks = breaks;
+  const flow = new Flow(columns, promptCells.length + completionCells.length, breaks);
   flow.add(promptCells, 0);
   flow.endLine();
   const promptLines = flow.starts.length - (flow.empty() ? 1 : 0);
@@ -15,9 +16,35 @@ export function layOut(promptCells, completionCells, columns, breaks) {
   return flow.result(promptLines);
 }
 
+/**
+ * The completion's token on the line after (`step` 1) or before (−1) that starts nearest to the same
+ * column as token `index`, itself at either end. `cells` are the completion's.
+ */
+export function tokenAcross(layout, cells, prompt, index, step) {
+  const line = layout.lineOf[index + prompt];
+  const next = Math.max(layout.promptLines, Math.min(layout.lines - 1, line + step));
+  const column = columnOf(layout, cells, prompt, line, index + prompt);
+  let nearest = -1;
+  for (let p = layout.lineStart[next]; p < layout.lineStart[next + 1]; p++) {
+    const token = layout.token[p];
+    if (nearest < 0 || columnOf(layout, cells, prompt, next, token) <= column) nearest = token;
+  }
+  return nearest - prompt;
+}
+
+/** How many character cells of its line stand before a token. */
+function columnOf(layout, cells, prompt, line, token) {
+  let column = 0;
+  for (let p = layout.lineStart[line]; p < layout.lineStart[line + 1] && layout.token[p] !== token; p++) {
+    column += cells[layout.token[p] - prompt].widths[0];
+  }
+  return column;
+}
+
 class Flow {
-  constructor(columns, tokens) {
+  constructor(columns, tokens, breaks) {
     this.columns = columns;
+    this.breaks = breaks;
     this.token = [];
     this.text = new Map(); // only of pieces that are not their whole token
     this.starts = [0];
@@ -66,7 +93,7 @@ class Flow {
 
   /** Starts a new line at the newest place for a break, if it is in the line's second half. */
   wrap() {
-    if (this.breakAt > this.starts.at(-1) && this.breakColumn > this.columns / 2) {
+    if (this.breakAt > (this.starts.at(-1) ?? 0) && this.breakColumn > this.columns / 2) {
       this.starts.push(this.breakAt);
       this.column -= this.breakColumn;
     } else {

@@ -1,4 +1,5 @@
 // The quantities a token can be tinted by: their columns, units, and why one cannot be shown.
+import { oncePerObject } from "../state.js";
 
 const negate = (values) => values.map((v) => -v);
 
@@ -9,8 +10,9 @@ function difference(left, right) {
 }
 
 /**
- * `warm` is the sign that is drawn in orange ("the coach likes it less"); `of` computes the values
- * from the columns that `needs` names; `run` is the name of its maximum over the run.
+ * `warm` is the sign that is drawn in orange (less likely under the teacher); `of` computes the
+ * values from the columns that `needs` names; `run` is the name of its maximum over the run.
+ * @type {Metric[]}
  */
 export const METRICS = [
   {
@@ -18,7 +20,7 @@ export const METRICS = [
     label: "Reverse KL",
     needs: ["reverse_kl"],
     run: "reverse_kl",
-    means: "exact reverse KL of student from coach, over the whole vocabulary",
+    means: "KL(student ‖ teacher) of the next-token distributions, exact over the whole vocabulary",
     of: (c) => c.reverse_kl,
   },
   {
@@ -28,7 +30,7 @@ export const METRICS = [
     signed: true,
     warm: 1,
     run: "log_ratio",
-    means: "log p(student) − log p(coach) of the sampled token; orange: the coach likes it less",
+    means: "log p(student) − log p(teacher) of the sampled token; orange: less likely under the teacher",
     of: (c) => difference(c.student_logprobs, c.teacher_logprobs),
   },
   {
@@ -39,20 +41,20 @@ export const METRICS = [
     warm: -1,
     run: "advantages",
     unit: "",
-    means: "advantage that the loss used; orange: pushed down",
+    means: "advantage used by the loss; orange: pushed down",
     of: (c) => c.advantages,
   },
   {
     key: "teacher_surprise",
-    label: "Coach’s surprise",
+    label: "Teacher surprisal",
     needs: ["teacher_logprobs"],
     run: "teacher_surprise",
-    means: "−log p(coach) of the sampled token",
+    means: "−log p(teacher) of the sampled token",
     of: (c) => negate(c.teacher_logprobs),
   },
   {
     key: "student_surprise",
-    label: "Student’s surprise",
+    label: "Student surprisal",
     needs: ["student_logprobs"],
     run: "student_surprise",
     means: "−log p(student) of the sampled token",
@@ -60,15 +62,15 @@ export const METRICS = [
   },
   {
     key: "teacher_entropy",
-    label: "Coach’s entropy",
+    label: "Teacher entropy",
     needs: ["teacher_entropy"],
     run: "teacher_entropy",
-    means: "entropy of the coach’s next-token distribution",
+    means: "entropy of the teacher’s next-token distribution",
     of: (c) => c.teacher_entropy,
   },
   {
     key: "student_entropy",
-    label: "Student’s entropy",
+    label: "Student entropy",
     needs: ["student_entropy"],
     run: "student_entropy",
     means: "entropy of the student’s next-token distribution",
@@ -76,12 +78,12 @@ export const METRICS = [
   },
   {
     key: "teacher_rank",
-    label: "Rank under the coach",
+    label: "Teacher rank",
     needs: ["teacher_rank"],
     unit: "",
     log: true,
     run: "teacher_rank",
-    means: "place of the sampled token in the coach’s order, 0 is its first choice; drawn as log(1 + rank)",
+    means: "rank of the sampled token under the teacher (0: its first choice), drawn as log(1 + rank)",
     of: (c) => Float32Array.from(c.teacher_rank),
   },
   {
@@ -90,17 +92,17 @@ export const METRICS = [
     needs: ["teacher_rank"],
     unit: "",
     flag: true,
-    means: "whether the sampled token is the coach’s first choice; tinted where it is not",
+    means: "whether the sampled token is the teacher’s first choice; tinted where it is not",
     of: (c) => Float32Array.from(c.teacher_rank, (v) => (v === 0 ? 0 : 1)),
   },
   {
     key: "importance",
-    label: "Importance ratio",
+    label: "Log importance ratio",
     needs: ["student_logprobs", "sampler_logprobs"],
     signed: true,
     warm: -1,
     run: "importance",
-    means: "log p(student) − log p(sampler) of the sampled token; far from 0: sampler and trainer differ",
+    means: "log p(student) − log p(sampler) of the sampled token; far from 0: trainer and sampler disagree",
     of: (c) => difference(c.student_logprobs, c.sampler_logprobs),
   },
 ];
@@ -108,12 +110,12 @@ export const METRICS = [
 const COLUMN_WORDS = {
   reverse_kl: "exact reverse KL",
   student_logprobs: "student log-probabilities",
-  teacher_logprobs: "coach log-probabilities",
+  teacher_logprobs: "teacher log-probabilities",
   sampler_logprobs: "sampler log-probabilities",
   advantages: "advantages",
-  teacher_entropy: "coach entropies",
-  student_entropy: "student entropies",
-  teacher_rank: "coach ranks",
+  teacher_entropy: "teacher entropy",
+  student_entropy: "student entropy",
+  teacher_rank: "teacher ranks",
 };
 
 export function metricOf(key) {
@@ -127,16 +129,30 @@ export function reasonAgainst(metric, rollout) {
   return rollout.meta.absent?.[missing] ?? `this record has no ${COLUMN_WORDS[missing] ?? missing}`;
 }
 
+/** The metric of that key where the rollout has it, else the first one that it has. */
+export function usableMetric(key, rollout) {
+  const metric = metricOf(key);
+  if (!reasonAgainst(metric, rollout)) return metric;
+  return METRICS.find((m) => !reasonAgainst(m, rollout)) ?? metric;
+}
+
 /** Columns that a metric needs and that are stored but not here yet. */
 export function toFetch(metric, rollout) {
   return metric.needs.filter((name) => !rollout.columns[name]);
 }
 
-/** Values of a metric; NaN where a token has none. Kept with the rollout. */
+const derived = oncePerObject(() => ({ values: new Map(), orders: new Map(), ranks: new Map() }));
+
+/** What `compute` makes of a metric and these columns, kept as long as the columns live. */
+function kept(kind, metric, { columns }, compute) {
+  const results = derived(columns)[kind];
+  if (!results.has(metric.key)) results.set(metric.key, compute());
+  return results.get(metric.key);
+}
+
+/** Values of a metric; NaN where a token has none. */
 export function valuesOf(metric, rollout) {
-  rollout.values ??= new Map();
-  if (!rollout.values.has(metric.key)) rollout.values.set(metric.key, metric.of(rollout.columns));
-  return rollout.values.get(metric.key);
+  return kept("values", metric, rollout, () => metric.of(rollout.columns));
 }
 
 export function extremeOf(values) {
@@ -150,25 +166,21 @@ export function extremeOf(values) {
 
 /** Token numbers, worst first: by size of the metric (signed metrics in both directions). */
 export function worstFirst(metric, rollout) {
-  rollout.orders ??= new Map();
-  if (!rollout.orders.has(metric.key)) {
-    const values = valuesOf(metric, rollout);
-    const size = Float64Array.from(values, (v) => (Number.isNaN(v) ? -1 : Math.abs(v)));
-    const order = Uint32Array.from(size.keys()).sort((a, b) => size[b] - size[a] || a - b);
-    rollout.orders.set(metric.key, order);
-  }
-  return rollout.orders.get(metric.key);
+  return kept("orders", metric, rollout, () => {
+    const size = Float64Array.from(valuesOf(metric, rollout), (v) => (Number.isNaN(v) ? -1 : Math.abs(v)));
+    return Uint32Array.from(size.keys()).sort((a, b) => size[b] - size[a] || a - b);
+  });
 }
 
-/** Each token's place in the worst-first order, from 1. */
-export function placesOf(metric, rollout) {
-  rollout.places ??= new Map();
-  if (!rollout.places.has(metric.key)) {
-    const places = new Uint32Array(rollout.n);
-    worstFirst(metric, rollout).forEach((at, k) => (places[at] = k + 1));
-    rollout.places.set(metric.key, places);
-  }
-  return rollout.places.get(metric.key);
+/** Each token's rank in the worst-first order, from 1. */
+export function ranksOf(metric, rollout) {
+  return kept("ranks", metric, rollout, () => {
+    const ranks = new Uint32Array(rollout.n);
+    worstFirst(metric, rollout).forEach((index, k) => {
+      ranks[index] = k + 1;
+    });
+    return ranks;
+  });
 }
 
 export function unitOf(metric) {

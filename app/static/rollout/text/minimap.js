@@ -11,6 +11,8 @@ export class Minimap {
   /** `jump(line)` is called when the strip is clicked or dragged over. */
   constructor(jump) {
     this.jump = jump;
+    this.lines = 0;
+    this.unit = 0; // px of a line, 0 before anything is drawn
     this.canvas = h("canvas", { class: "mm-canvas" });
     this.view = h("div", { class: "mm-view" });
     this.pin = h("div", { class: "mm-pin", hidden: true });
@@ -37,16 +39,16 @@ export class Minimap {
   jumpTo(event) {
     const box = this.element.getBoundingClientRect();
     const y = Math.max(0, Math.min(box.height - 1, event.clientY - box.top));
-    this.jump(Math.min(this.layout.lines - 1, Math.floor(y / this.unit)));
+    this.jump(Math.min(this.lines - 1, Math.floor(y / this.unit)));
   }
 
   draw(layout, tints, promptLength) {
-    this.layout = layout;
+    this.lines = layout.lines;
     const height = Math.max(1, this.element.clientHeight);
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = WIDTH * ratio;
     this.canvas.height = height * ratio;
-    const pen = this.canvas.getContext("2d");
+    const pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
     pen.scale(ratio, ratio);
     this.unit = Math.min(LINE, height / layout.lines); // beside its line where all fit
     const rows = perRow(layout, tints, promptLength, this.unit, height);

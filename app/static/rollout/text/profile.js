@@ -49,7 +49,7 @@ export class Profile {
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = width * ratio;
     this.canvas.height = HEIGHT * ratio;
-    const pen = this.canvas.getContext("2d");
+    const pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
     pen.scale(ratio, ratio);
     const bins = binsOf(tints, width);
     const signed = Boolean(tints.metric.signed);

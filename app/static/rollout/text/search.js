@@ -1,30 +1,33 @@
 // Search in a completion's text: which tokens hold a match.
+import { oncePerObject } from "../state.js";
 
-/** The text of the completion and where each token starts in it; kept with the rollout. */
-function textOf(rollout) {
-  if (!rollout.plainText) {
-    const parts = rollout.cells.map((cell) => (cell.kind === "part" ? "" : cell.raw));
-    rollout.plainText = { text: parts.join("").toLowerCase(), starts: startsOf(rollout.cells) };
-  }
-  return rollout.plainText;
-}
+/** The text of the completion and where each token starts in it. */
+const textOf = oncePerObject((cells) => ({
+  text: cells
+    .map((cell) => (cell.kind === "part" ? "" : cell.raw))
+    .join("")
+    .toLowerCase(),
+  starts: startsOf(cells),
+}));
 
 /** → [[first token, last token], …] of each match, in order. */
-export function findAll(rollout, query) {
-  const wanted = query.toLowerCase();
-  if (!wanted) return [];
-  const { text, starts } = textOf(rollout);
-  const found = [];
-  for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + wanted.length)) {
-    found.push([tokenAt(starts, at), tokenAt(starts, at + wanted.length - 1)]);
+export function findAll({ cells }, query) {
+  const needle = query.toLowerCase();
+  if (!needle) return [];
+  const { text, starts } = textOf(cells);
+  const matches = [];
+  for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + needle.length)) {
+    matches.push([tokenAt(starts, at), tokenAt(starts, at + needle.length - 1)]);
   }
-  return found;
+  return matches;
 }
 
 /** Where each token starts in the text of these cells, and behind them where it ends. */
 export function startsOf(cells) {
   const starts = new Int32Array(cells.length + 1);
-  cells.forEach((cell, i) => (starts[i + 1] = starts[i] + (cell.kind === "part" ? 0 : cell.raw.length)));
+  cells.forEach((cell, i) => {
+    starts[i + 1] = starts[i] + (cell.kind === "part" ? 0 : cell.raw.length);
+  });
   return starts;
 }
 

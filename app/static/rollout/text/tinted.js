@@ -4,10 +4,11 @@ import { fixed, probability } from "../../lib/format.js";
 import { classOf, GAMMA, levelOf } from "../../lib/palette.js";
 import { word } from "./glyphs.js";
 
-export class Tinted {
-  /** `told(index)` is called with the token looked at, −1 for none. */
-  constructor(label, told) {
-    this.told = told;
+export class TintedTokens {
+  /** `looked(index)` is called with the token looked at, −1 for none. */
+  constructor(label, looked) {
+    this.looked = looked;
+    this.first = 0;
     this.at = -1;
     this.spans = [];
     this.cells = [];
@@ -15,7 +16,7 @@ export class Tinted {
       class: "tinted mono",
       tabindex: "0",
       role: "group",
-      "aria-label": `${label}; arrow keys go from token to token`,
+      "aria-label": `${label}; arrow keys move from token to token`,
       onkeydown: (e) => this.key(e),
       onpointerover: (e) => this.point(e.target),
       onpointerleave: () => this.point(null),
@@ -66,12 +67,12 @@ export class Tinted {
     this.spans[this.at]?.classList.remove("at");
     this.at = index;
     this.spans[index]?.classList.add("at");
-    this.told(index);
+    this.looked(index);
   }
 
   point(target) {
     const index = target === null ? -1 : indexOf(target);
-    this.told(index < 0 ? this.at : index);
+    this.looked(index < 0 ? this.at : index);
   }
 }
 
@@ -80,13 +81,18 @@ function indexOf(target) {
   return at === undefined ? -1 : Number(at);
 }
 
-/** Figures of one token in a sentence; `best` is {text, p, q} of the coach's first choice. */
-export function sentenceOf(raw, { p, q, kl, best, author }) {
+/**
+ * Figures of one token in a sentence; `best` is the teacher's first choice, `author` who wrote it.
+ * @param {string} raw
+ * @param {{p?: number, q?: number, kl?: number, author?: string,
+ *   best?: {text: string, p: number, q: number, same: boolean}}} figures
+ */
+export function sentenceOf(raw, { p, q, kl, best, author = "" }) {
   const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
   const wroteThis =
-    { teacher: "; the coach itself wrote this", student: "; the student wrote this" }[author] ?? "";
-  const wrote = `“${word(raw)}”: student ${says(p)}, coach ${says(q)}, reverse KL ${fixed(kl)} nats.`;
-  if (!best) return wrote;
-  if (best.same) return `${wrote} It is the coach’s first choice.`;
-  return `${wrote} Coach wanted “${word(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
+    { teacher: "; the teacher itself wrote this", student: "; the student wrote this" }[author] ?? "";
+  const text = `“${word(raw)}”: student ${says(p)}, teacher ${says(q)}, reverse KL ${fixed(kl)} nats.`;
+  if (!best) return text;
+  if (best.same) return `${text} It is the teacher’s first choice.`;
+  return `${text} Teacher wanted “${word(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
 }

@@ -1,15 +1,24 @@
 // The rollout as running text: lines of fixed height, of which only those in view are drawn.
 import { h, onFrame } from "../../lib/dom.js";
 import { classOf } from "../../lib/palette.js";
-import { layOut } from "./layout.js";
+import { oncePerObject } from "../state.js";
+import { layOut, tokenAcross } from "./layout.js";
+import { METRICS } from "./metrics.js";
 import { THINKING, turnsOf } from "./turns.js";
 
 export const LINE = 24; // px, as .tv-line in tokens.css
 const OVERSCAN = 8;
-const MOST_COLUMNS = 110;
+const MAX_COLUMNS = 110;
 const GUTTER = 7; // character cells of the position at the start of a line
 const ACTIVE = "token-active";
 const OPTION = h("span", { role: "option", "aria-selected": "false" });
+/** @typedef {Pick<Rollout, "n" | "cells" | "promptCells" | "columns">} ShownText */
+/** @type {ShownText} */
+const NOTHING = { n: 0, cells: [], promptCells: [], columns: /** @type {Columns} */ ({}) };
+/** @type {Tints} Until the first ones are there, nothing is drawn. */
+const BARE = { levels: new Uint8Array(0), signs: new Int8Array(0), values: [], top: 1, metric: METRICS[0] };
+const EMPTY = layOut([], [], 1, new Uint8Array(0));
+const turnsFor = oncePerObject((cells, promptCells) => turnsOf(promptCells, cells));
 
 export class TokenText {
   /**
@@ -18,12 +27,21 @@ export class TokenText {
    */
   constructor(on, label = "Completion, token by token") {
     this.on = on;
-    this.diverges = -1; // the first token that another completion does not have
+    /** @type {ShownText} */
+    this.rollout = NOTHING;
+    this.layout = EMPTY;
+    this.turns = turnsOf([], []);
+    this.prompt = 0; // tokens of the prompt
+    this.columns = 0;
+    /** @type {Tints} */
+    this.tints = BARE;
+    this.underline = false;
     this.drawn = new Map(); // line number → element
     this.selected = -1;
-    this.hits = new Set();
-    this.hit = -1;
-    this.most = MOST_COLUMNS;
+    this.divergence = -1; // the first token that another completion does not have
+    this.hits = new Set(); // tokens in a match of the search
+    this.hit = -1; // the first token of the match that is shown
+    this.maxColumns = MAX_COLUMNS;
     this.sizer = h("div", { class: "tv-sizer" });
     this.element = h(
       "div",
@@ -43,30 +61,29 @@ export class TokenText {
     this.element.addEventListener("click", (e) => on.pick(indexAt(e)));
   }
 
-  /** Measures one character cell; the text column holds at most `most` of them. */
+  /** How many character cells a line holds, at most `maxColumns`. */
   measure() {
     const probe = h("span", { class: "tv-probe" }, "0".repeat(100));
     this.sizer.append(probe);
     const cell = probe.getBoundingClientRect().width / 100 || 8;
     probe.remove();
     const room = Math.floor((this.element.clientWidth - 24) / cell) - GUTTER;
-    return Math.max(24, Math.min(this.most, room));
+    return Math.max(24, Math.min(this.maxColumns, room));
   }
 
-  /** Shows a rollout: {promptCells, cells}. Lays it out anew. */
+  /** Lays a rollout out anew; it is drawn with its tints. */
   show(rollout) {
     this.rollout = rollout;
     this.element.setAttribute("role", "listbox");
     this.prompt = rollout.promptCells.length;
     this.columns = this.measure();
-    rollout.turns ??= turnsOf(rollout.promptCells, rollout.cells);
-    this.turns = rollout.turns;
+    this.turns = turnsFor(rollout.cells, rollout.promptCells);
     this.layout = layOut(rollout.promptCells, rollout.cells, this.columns, this.turns.breaks);
     this.sizer.style.height = `${this.layout.lines * LINE + 16}px`;
-    this.element.setAttribute("data-lines", this.layout.lines);
+    this.element.setAttribute("data-lines", String(this.layout.lines));
   }
 
-  /** Takes another rollout of the very same tokens: the layout and the place stay. */
+  /** Takes another rollout of the very same tokens: layout and scroll position stay. */
   swap(rollout) {
     this.rollout = rollout;
   }
@@ -75,18 +92,28 @@ export class TokenText {
   clear() {
     this.sizer.replaceChildren();
     this.drawn.clear();
+    this.layout = EMPTY;
+    this.tints = BARE;
     this.selected = -1;
-    this.diverges = -1;
+    this.divergence = -1;
     this.hits = new Set();
+  }
+
+  /** Shows an element in place of a text. */
+  notice(element) {
+    this.clear();
+    this.rollout = NOTHING;
+    this.sizer.style.height = "";
+    this.sizer.append(element);
+    this.element.setAttribute("role", "region");
   }
 
   /** Lays out again where the width has changed. */
   resized() {
-    if (!this.rollout || this.measure() === this.columns) return;
-    const keep = this.selected;
+    if (this.rollout === NOTHING || this.measure() === this.columns) return;
     this.show(this.rollout);
     this.repaint();
-    if (keep >= 0) this.reveal(keep);
+    if (this.selected >= 0) this.reveal(this.selected);
   }
 
   /** Draws every visible line anew with these tints (from scale.paint). */
@@ -109,7 +136,7 @@ export class TokenText {
   }
 
   draw() {
-    if (!this.layout || !this.tints) return;
+    if (this.tints === BARE) return;
     const [first, last] = this.visibleLines();
     const from = Math.max(0, first - OVERSCAN);
     const to = Math.min(this.layout.lines - 1, last + OVERSCAN);
@@ -169,15 +196,15 @@ export class TokenText {
       return element;
     }
     const cell = this.rollout.cells[index];
-    const element = OPTION.cloneNode(false);
+    const element = /** @type {HTMLElement} */ (OPTION.cloneNode(false));
     element.textContent = text.get(p) ?? cell.lines[0];
     element.className = this.classes(index, cell.kind);
     if (p > 0 && token[p - 1] === number) {
-      element.setAttribute("data-part", index);
+      element.setAttribute("data-part", String(index));
       element.setAttribute("aria-hidden", "true");
       return element;
     }
-    element.setAttribute("data-index", index);
+    element.setAttribute("data-index", String(index));
     if (index === this.selected) markActive(element, true);
     return element;
   }
@@ -193,10 +220,11 @@ export class TokenText {
     if (weights && weights[index] === 0) name += " masked";
     if (this.hits.has(index)) name += index === this.hit ? " hit now" : " hit";
     if (index === this.selected) name += " pinned";
-    if (index === this.diverges) name += " diverges";
+    if (index === this.divergence) name += " diverges";
     return name;
   }
 
+  /** @returns {NodeListOf<HTMLElement>} */
   elementsOf(index) {
     return this.sizer.querySelectorAll(`[data-index="${index}"],[data-part="${index}"]`);
   }
@@ -216,10 +244,21 @@ export class TokenText {
     else this.element.removeAttribute("aria-activedescendant");
   }
 
-  mark(hits, now) {
+  /** Marks the tokens that a search has found, and the match that is shown by its first token. */
+  markHits(hits, hit) {
     this.hits = hits;
-    this.hit = now;
+    this.hit = hit;
     this.repaint();
+  }
+
+  /** Marks where another completion goes another way; −1: nowhere. It is drawn with the next tints. */
+  markDivergence(index) {
+    this.divergence = index;
+  }
+
+  /** The token on the line after or before that stands nearest to this one. */
+  tokenAcross(index, step) {
+    return tokenAcross(this.layout, this.rollout.cells, this.prompt, index, step);
   }
 
   lineOf(index) {

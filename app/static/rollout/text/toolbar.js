@@ -6,10 +6,12 @@ import { colourOf } from "../../lib/tints.js";
 import { METRICS, reasonAgainst, unitOf } from "./metrics.js";
 
 export class Toolbar {
-  /** `on`: {metric, scale, palette, underline, search, next, help}; `state` is what it shows first. */
-  constructor(state, on) {
+  /**
+   * `on`: metric(key), scale(changes), palette(name), underline(on), search(text), next(step), help();
+   * `choices` are what it shows first.
+   */
+  constructor(choices, on) {
     this.on = on;
-    this.state = state;
     this.metric = select([], "", on.metric, { id: "metric", "aria-label": "Metric" });
     this.max = h("input", {
       class: "field num",
@@ -17,9 +19,9 @@ export class Toolbar {
       type: "number",
       min: "0",
       step: "any",
-      value: state.max || "",
+      value: choices.max || "",
       "aria-label": "Maximum of the scale",
-      oninput: debounce(150, () => this.scaled({ max: Number(this.max.value) || 0 })),
+      oninput: debounce(150, () => on.scale({ max: Number(this.max.value) || 0 })),
     });
     this.unit = h("span", { class: "muted" });
     this.gamma = h("input", {
@@ -28,12 +30,15 @@ export class Toolbar {
       min: "0.2",
       max: "2",
       step: "0.05",
-      value: state.gamma,
+      value: choices.gamma,
       "aria-label": "Gamma of the scale",
-      oninput: () => this.scaled({ gamma: Number(this.gamma.value) }),
+      oninput: () => {
+        this.gammaText.textContent = number(Number(this.gamma.value), 2);
+        on.scale({ gamma: Number(this.gamma.value) });
+      },
     });
-    this.gammaText = h("span", { class: "num muted gamma", text: number(state.gamma, 2) });
-    this.own = check("This rollout’s scale", state.own, (own) => this.scaled({ own }));
+    this.gammaText = h("span", { class: "num muted gamma", text: number(choices.gamma, 2) });
+    this.own = check("Scale to this rollout", choices.own, (own) => on.scale({ own }));
     this.search = h("input", {
       class: "field",
       id: "token-search",
@@ -53,23 +58,21 @@ export class Toolbar {
       label("Max", this.max, this.unit),
       label("Gamma", this.gamma, this.gammaText),
       this.own,
-      select(PALETTES, state.palette, on.palette, { id: "palette", "aria-label": "Palette" }),
-      check("Underline", state.underline, on.underline),
+      select(PALETTES, choices.palette, on.palette, { id: "palette", "aria-label": "Palette" }),
+      check("Underline", choices.underline, on.underline),
       h("span", { class: "spacer" }),
       this.search,
       this.count,
-      button("?", on.help, { class: "btn small", title: "Keys", "aria-label": "Keys" }),
+      button("?", on.help, {
+        class: "btn small",
+        title: "Keyboard shortcuts",
+        "aria-label": "Keyboard shortcuts",
+      }),
     );
   }
 
-  scaled(change) {
-    Object.assign(this.state, change);
-    this.gammaText.textContent = number(this.state.gamma, 2);
-    this.on.scale();
-  }
-
   /** Lists the metrics of a rollout; one that cannot be shown is disabled, with the reason. */
-  offer(rollout, metric) {
+  showMetric({ rollout, chosen, metric, tints }) {
     fill(
       this.metric,
       METRICS.map((m) => {
@@ -79,13 +82,14 @@ export class Toolbar {
       }),
     );
     if (metric.lab) this.metric.append(h("option", { value: metric.key }, metric.label));
-    this.metric.value = metric.base?.key ?? metric.key;
+    this.metric.value = metric.lab ? metric.key : chosen.key;
     this.metric.title = metric.means;
     this.unit.textContent = unitOf(metric);
+    this.max.placeholder = number(tints.top);
   }
 
-  showTop(top) {
-    this.max.placeholder = number(top);
+  clearMax() {
+    this.max.value = "";
   }
 
   showCount(text) {
@@ -102,13 +106,18 @@ function check(text, checked, onchange) {
   return h("label", { class: "control" }, box, h("span", { text }));
 }
 
-/** The scale in nats, and what the number is. */
-export function legend(element, tints, choice, temperature) {
+/** What the tint means, and its scale. */
+export function legend(element, tints, gamma, temperature) {
   const { metric, top } = tints;
+  if (metric.key === "none")
+    return fill(
+      element,
+      h("span", { class: "muted", text: "This rollout has no scores yet: opd score adds them." }),
+    );
   const steps = metric.signed ? [-1, 1] : [0];
   const swatches = steps.flatMap((sign) => {
     const cells = Array.from({ length: 24 }, (_, k) => {
-      const level = levelOf(((k + 0.5) / 24) * top, top, choice.gamma, false);
+      const level = levelOf(((k + 0.5) / 24) * top, top, gamma, false);
       return h("span", { class: "lg-cell", style: { background: colourOf(level, sign) } });
     });
     return sign < 0 ? cells.reverse() : cells;

@@ -25,6 +25,7 @@ const OPENERS = new Map([
 // Blocks may be spelt by several tokens.
 const OPENING =
   /<(think|thinking|reasoning|tool_call|tool_calls|tool_response|function_call|function=[^<>\n]{0,60})>|\[(?:TOOL_CALLS|THINK)\]|<\|python_tag\|>/g;
+/** @type {[RegExp, string | null][]} */
 const ENDS = [
   [/^<function=/, "</function>"],
   [/^\[TOOL_CALLS\]|^<\|python_tag\|>/, null],
@@ -40,6 +41,7 @@ export function turnsOf(promptCells, completionCells) {
   const count = promptCells.length + completionCells.length;
   const found = {
     starts: new Map(),
+    /** @type {{first: number, last: number, kind: number, label: string}[]} */
     blocks: [],
     kinds: new Uint8Array(count),
     breaks: new Uint8Array(count),
@@ -69,6 +71,7 @@ function findTurns(cells, offset, found) {
 function findBlocks(cells, offset, found) {
   const text = cells.map((cell) => (cell.kind === "part" ? "" : cell.raw)).join("");
   if (!/[<[]/.test(text)) return;
+  /** @type {Int32Array | null} */
   let starts = null;
   OPENING.lastIndex = 0;
   for (let match = OPENING.exec(text); match; match = OPENING.exec(text)) {
