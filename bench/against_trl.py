@@ -38,8 +38,8 @@ from opd.config.run import RunConfig, parse
 from opd.data.prompts import PromptSet, load_prompts
 from opd.models.load import context_of, resolve
 from opd.sampling.sample import NEVER
-from opd.training.loading import Loaded, Outside, load
-from opd.training.rollouts import Writer, Written, sequences, write
+from opd.training.loading import Callbacks, LoadedRun, load
+from opd.training.rollouts import Completion, Writer, sequences, write
 from opd.training.trainer import Training
 from opd.training.update import Clock, update
 from opd.types import ModelsEvent, StepEvent
@@ -185,7 +185,7 @@ def prove() -> None:
                 objective=objective,
                 optimizer={"learning_rate": 1e-6, "max_grad_norm": 1e6, "micro_batch_tokens": 700},
             )
-            loaded = load(config, None, Outside())
+            loaded = load(config, None, Callbacks())
             chosen = _prompts(loaded, config).for_step(1, case.prompts, config.seed)
             written = write(Writer(loaded.pair, config), chosen, step=1, stop=NEVER)
             theirs, their_gradients = _their_gradients(case, Path(folder), written, beta)
@@ -203,7 +203,7 @@ def prove() -> None:
 
 
 def _their_gradients(
-    case: Case, folder: Path, written: list[Written], beta: float
+    case: Case, folder: Path, written: list[Completion], beta: float
 ) -> tuple[float, list[torch.Tensor]]:
     trainer = their_trainer(case, folder, ["unused"], beta=beta)
     whole = sequences(written)
@@ -301,7 +301,7 @@ class _InTurn(TrainerCallback):  # type: ignore[misc]
 class _Endless(Training):
     """Nothing that the student writes ends its completion."""
 
-    def _load(self) -> Loaded:
+    def _load(self) -> LoadedRun:
         loaded = super()._load()
         pair = replace(loaded.pair, eos_ids=(loaded.pair.vocab + 1,))
         self._loaded = replace(loaded, learner=replace(loaded.learner, pair=pair))
@@ -337,7 +337,7 @@ def our_steps(case: Case, folder: Path) -> Iterator[Iterator[StepEvent]]:
 def _texts(case: Case, steps: int) -> list[str]:
     """The prompts of our steps in their order, each repeated for its group."""
     config = case.config()
-    loaded = load(config, None, Outside())
+    loaded = load(config, None, Callbacks())
     prompts = _prompts(loaded, config)
     chosen = [p for s in range(steps) for p in prompts.for_step(s + 1, case.prompts, config.seed)]
     read = loaded.pair.tokenizer([p.text for p in chosen])["input_ids"]
@@ -345,7 +345,7 @@ def _texts(case: Case, steps: int) -> list[str]:
     return [p.text for p in chosen for _ in range(case.group)]
 
 
-def _prompts(loaded: Loaded, config: RunConfig) -> PromptSet:
+def _prompts(loaded: LoadedRun, config: RunConfig) -> PromptSet:
     return load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
 
 

@@ -31,8 +31,8 @@ from opd.models.forward import spans
 from opd.models.load import context_of
 from opd.sampling.sample import NEVER
 from opd.teachers.routing import read
-from opd.training.loading import Loaded, Outside, load
-from opd.training.rollouts import Writer, Written, sequences, write
+from opd.training.loading import Callbacks, LoadedRun, load
+from opd.training.rollouts import Completion, Writer, sequences, write
 from opd.training.scoring import reader_of
 from opd.training.trainer import Training
 from opd.training.update import Clock, update
@@ -65,12 +65,12 @@ ATTENTION = {
 @dataclass(frozen=True)
 class Setup:
     config: RunConfig
-    loaded: Loaded
+    loaded: LoadedRun
     prompts: list[Prompt]
 
     @property
     def writer(self) -> Writer:
-        return Writer(self.loaded.pair, self.config, self.loaded.panel)
+        return Writer(self.loaded.pair, self.config, self.loaded.router)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def config_of(size: tuple[int, int], steps: int) -> RunConfig:
 
 def report(size: tuple[int, int], steps: int) -> None:
     config = config_of(size, steps)
-    loaded = load(config, None, Outside())
+    loaded = load(config, None, Callbacks())
     found = load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
     setup = Setup(config, loaded, found.for_step(1, size[0], config.seed))
     written = write(setup.writer, setup.prompts, step=1, stop=NEVER)
@@ -126,7 +126,7 @@ def report(size: tuple[int, int], steps: int) -> None:
     against_peak(setup, written, executed, steps)
 
 
-def executed_flops(setup: Setup, written: list[Written]) -> Flops:
+def executed_flops(setup: Setup, written: list[Completion]) -> Flops:
     def count(call: Callable[[], object]) -> float:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
             call()
@@ -138,10 +138,10 @@ def executed_flops(setup: Setup, written: list[Written]) -> Flops:
     return Flops(sample, teacher, both - teacher)
 
 
-def teacher_reads(setup: Setup, written: Sequence[Written]) -> None:
+def teacher_reads(setup: Setup, written: Sequence[Completion]) -> None:
     pair, whole = setup.loaded.pair, sequences(written)
     readings = read(
-        setup.loaded.learner.teachers,
+        setup.loaded.learner.router,
         [w.prompt for w in written],
         whole,
         temperature=1.0,
@@ -155,10 +155,10 @@ def teacher_reads(setup: Setup, written: Sequence[Written]) -> None:
             reading.view(cut, targets[cut])
 
 
-def floor(setup: Setup, written: Sequence[Written]) -> Flops:
+def floor(setup: Setup, written: Sequence[Completion]) -> Flops:
     """Every completion token once through each phase, every group's prompt once, in pairs."""
     pair = setup.loaded.pair
-    groups: dict[int, list[Written]] = {}
+    groups: dict[int, list[Completion]] = {}
     for w in written:
         groups.setdefault(w.prompt.number, []).append(w)
 
@@ -208,7 +208,7 @@ def next_step(events: Iterator[object]) -> tuple[float, StepEvent]:
             return time.perf_counter() - start, event
 
 
-def against_peak(setup: Setup, written: list[Written], executed: Flops, steps: int) -> None:
+def against_peak(setup: Setup, written: list[Completion], executed: Flops, steps: int) -> None:
     rates: dict[str, list[float]] = {"student": [], "teacher": [], "own shapes": [], "2048": []}
     config = setup.loaded.pair.student.config
     for turn in range(steps + 1):

@@ -44,12 +44,12 @@ def doctor(
     config, _ = configuration(source, assignments or [])
     from app.worker.references import names_runs, resolved
     from opd.doctor.examine import examine, report
-    from opd.training.loading import Outside
+    from opd.training.loading import Callbacks
 
     if names_runs(config):
         config = resolved(workspace.engine(), workspace.data_dir, config)
-    outside = Outside(say=lambda text: say(plain(f"{text} …")))
-    found = report(config, list(examine(config, models=not static, outside=outside)))
+    callbacks = Callbacks(say=lambda text: say(plain(f"{text} …")))
+    found = report(config, list(examine(config, models=not static, callbacks=callbacks)))
     if json:
         json_line(found)
     else:

@@ -24,7 +24,7 @@ from transformers import (
 from opd.bundled.habits import bad_completion
 from opd.bundled.problems import problems, stories
 from opd.bundled.tokenizer import CONTEXT, build_tokenizer
-from opd.bundled.training import Schedule, Score, Trace, sample, score, train
+from opd.bundled.training import Accuracy, Schedule, Trace, sample, score, train
 
 HERE = Path(__file__).parent
 
@@ -106,7 +106,7 @@ def bad_traces(step: int) -> list[Trace]:
 
 def held_out(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, temperature: float
-) -> Score:
+) -> Accuracy:
     """The score on three-step problems that no model was trained on."""
     tests = problems(EVAL_PROBLEMS, seed=EVAL_SEED, split="eval")
     prompts = [problem.prompt for problem in tests]

@@ -45,7 +45,7 @@ APPLY: dict[str, Callable[[int, int], int]] = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class WordProblem:
     """A word problem; `solution` is the right completion's text, without the EOS token."""
 
     prompt: str
@@ -86,7 +86,7 @@ class Story:
         return "eval" if held_out else "train"
 
 
-def problems(n: int, *, seed: int, split: Split = "train", steps: int = 3) -> list[Problem]:
+def problems(n: int, *, seed: int, split: Split = "train", steps: int = 3) -> list[WordProblem]:
     """`n` distinct problems of `steps` steps, the same for the same arguments.
 
     Raises ValueError where an argument is outside its limits.
@@ -96,14 +96,14 @@ def problems(n: int, *, seed: int, split: Split = "train", steps: int = 3) -> li
 
 def stories(
     n: int, *, seed: int, split: Split = "train", steps: int = 3
-) -> list[tuple[Story, Problem]]:
+) -> list[tuple[Story, WordProblem]]:
     """The same as `problems`, each with the story that it tells."""
     _check("n", n, 0, MAX_PROBLEMS)
     _check("steps", steps, 1, MAX_STEPS)
     if split not in get_args(Split):
         raise ValueError(f"split is {split!r}, must be one of {', '.join(get_args(Split))}")
     rng = random.Random(f"{seed}/{split}/{steps}")
-    found: dict[str, tuple[Story, Problem]] = {}
+    found: dict[str, tuple[Story, WordProblem]] = {}
     while len(found) < n:
         story = _story(rng, steps)
         if story.split == split:
@@ -141,7 +141,7 @@ def _step(rng: random.Random, value: int) -> Step:
             return step
 
 
-def _told(rng: random.Random, story: Story) -> Problem:
+def _told(rng: random.Random, story: Story) -> WordProblem:
     words = {"name": story.name, "items": story.items}
     first = rng.choice(STARTS).format(number=story.chain[0].before, **words)
     middle = [
@@ -153,4 +153,4 @@ def _told(rng: random.Random, story: Story) -> Problem:
     prompt = " ".join([first, *middle, rng.choice(QUESTIONS).format(**words)])
     answer = str(story.chain[-1].after)
     thought = " ".join(map(str, story.chain))
-    return Problem(prompt, answer, f"<think> {thought} </think> {answer}", len(story.chain))
+    return WordProblem(prompt, answer, f"<think> {thought} </think> {answer}", len(story.chain))

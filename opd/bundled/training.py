@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from opd.bundled.problems import Problem, grade
+from opd.bundled.problems import WordProblem, grade
 
 MICRO_BATCH = 32
 IGNORE = -100
@@ -17,7 +17,7 @@ Trace = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Score:
+class Accuracy:
     """Share of problems answered right; `error` is its standard error."""
 
     value: float
@@ -122,6 +122,6 @@ def sample(
     return [str(text) for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
 
 
-def score(completions: Iterable[str], problems: Iterable[Problem]) -> Score:
+def score(completions: Iterable[str], problems: Iterable[WordProblem]) -> Accuracy:
     grades = [grade(text, p.answer) for text, p in zip(completions, problems, strict=True)]
-    return Score(sum(grades) / len(grades), len(grades))
+    return Accuracy(sum(grades) / len(grades), len(grades))

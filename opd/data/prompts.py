@@ -14,7 +14,7 @@ from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.config.templates import render
 from opd.data.mapping import Draft, Mapper, Message, bad_data
-from opd.data.sources import Row, Table, Wanted, has_splits, open_rows
+from opd.data.sources import Row, RowSelection, Table, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.progress import Say
 
@@ -107,8 +107,8 @@ def load_prompts(
             draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
             drafts = _bundled(suite, suite.source, draw, path)
         else:
-            table = open_rows(
-                suite, suite.source, Wanted(suite.split, suite.count, f"{path}.source", say)
+            table = open_table(
+                suite, suite.source, RowSelection(suite.split, suite.count, f"{path}.source", say)
             )
             drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
         suites[name] = Suite(name, maker.prompts(drafts, first), suite, suite.when == "ends")
@@ -177,8 +177,10 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     else:
         enough = data.count if apart else data.count + held + probe
         everything = not apart and is_local(data.source)
-        wanted = Wanted(data.split, sys.maxsize if everything else enough, "prompts.source", say)
-        table = open_rows(data, data.source, wanted)
+        wanted = RowSelection(
+            data.split, sys.maxsize if everything else enough, "prompts.source", say
+        )
+        table = open_table(data, data.source, wanted)
         mapped = Mapper(data, table, "prompts")
         if not apart:
             return _shared(config, table, mapped)
@@ -197,7 +199,7 @@ def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
         name = "prompts.eval_split"
         if not has_splits(source):
             raise UserError(f"{source} has no splits; give prompts.eval_source", where=name)
-    table = open_rows(data, source, Wanted(data.eval_split or data.split, count, name, say))
+    table = open_table(data, source, RowSelection(data.eval_split or data.split, count, name, say))
     return Mapper(data, table, "prompts")(range(min(count, table.count)))
 
 

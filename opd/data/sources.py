@@ -43,7 +43,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowSelection:
     """Which rows of a source: `enough` are asked for at most; `field` is what names the source."""
 
     split: str
@@ -52,7 +52,7 @@ class Wanted:
     say: Say = lambda _: None
 
 
-def open_rows(data: DataConfig, source: str, wanted: Wanted) -> Table:
+def open_table(data: DataConfig, source: str, wanted: RowSelection) -> Table:
     """Raises UserError for a source that is not there, cannot be read, or holds no rows."""
     wanted.say(f"loading {source}")
     if not is_local(source):
@@ -71,13 +71,13 @@ def has_splits(source: str) -> bool:
     return not is_local(source) or (path.is_dir() and not (path / "state.json").exists())
 
 
-def _from_file(path: Path, wanted: Wanted) -> Table:
+def _from_file(path: Path, wanted: RowSelection) -> Table:
     if path.suffix == ".parquet":
         return _parquet(str(path), [path], wanted)
     return _json_lines(str(path), [path], wanted)
 
 
-def _json_lines(name: str, paths: Sequence[Path], wanted: Wanted) -> Table:
+def _json_lines(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     rows: list[Row] = []
     for path in paths:
         rows += islice(_lines(path, wanted.field), max(0, wanted.enough - len(rows)))
@@ -108,7 +108,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _parquet(name: str, paths: Sequence[Path], wanted: Wanted) -> Table:
+def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     """Reads the row groups that hold the rows asked for."""
     import pyarrow as pa  # noqa: PLC0415 - only where there is Parquet
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -142,7 +142,7 @@ def _parquet(name: str, paths: Sequence[Path], wanted: Wanted) -> Table:
     return Table(name, columns, sum(size for *_, size in groups), take)
 
 
-def _from_folder(data: DataConfig, folder: Path, wanted: Wanted) -> Table:
+def _from_folder(data: DataConfig, folder: Path, wanted: RowSelection) -> Table:
     from datasets import load_from_disk  # noqa: PLC0415 - takes seconds to import
 
     if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
@@ -158,7 +158,7 @@ def _from_folder(data: DataConfig, folder: Path, wanted: Wanted) -> Table:
     return _data_set(str(folder), found)
 
 
-def _from_hub(data: DataConfig, source: str, wanted: Wanted) -> Table:
+def _from_hub(data: DataConfig, source: str, wanted: RowSelection) -> Table:
     from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415 - seconds to import
 
     try:
@@ -172,7 +172,7 @@ def _from_hub(data: DataConfig, source: str, wanted: Wanted) -> Table:
         ) from None
 
 
-def _from_data_files(data: DataConfig, source: str, wanted: Wanted) -> Table:
+def _from_data_files(data: DataConfig, source: str, wanted: RowSelection) -> Table:
     """A split's files, as `datasets` finds them by their names and the data set's README."""
     from datasets import disable_progress_bars, load_dataset_builder  # noqa: PLC0415 - seconds
     from datasets.exceptions import DatasetNotFoundError, DatasetsError  # noqa: PLC0415
@@ -202,7 +202,7 @@ def _from_data_files(data: DataConfig, source: str, wanted: Wanted) -> Table:
     return _files(form, source, [str(f) for f in splits[wanted.split]], wanted)
 
 
-def _files(form: str, source: str, files: Sequence[str], wanted: Wanted) -> Table:
+def _files(form: str, source: str, files: Sequence[str], wanted: RowSelection) -> Table:
     """Parquet files are fetched until they hold enough rows; of other forms, all are."""
     paths: list[Path] = []
     for number, file in enumerate(files, 1):
@@ -219,7 +219,7 @@ def _files(form: str, source: str, files: Sequence[str], wanted: Wanted) -> Tabl
     return _converted(form, source, paths, wanted)
 
 
-def _fetched(file: str, label: str, wanted: Wanted) -> Path:
+def _fetched(file: str, label: str, wanted: RowSelection) -> Path:
     """The file on this disk: where it is, or downloaded into the hub's cache."""
     if "://" not in file:
         return Path(file)
@@ -253,7 +253,7 @@ def _fetched(file: str, label: str, wanted: Wanted) -> Path:
         ) from None
 
 
-def _converted(form: str, source: str, paths: Sequence[Path], wanted: Wanted) -> Table:
+def _converted(form: str, source: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     from datasets import load_dataset  # noqa: PLC0415 - takes seconds to import
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
@@ -277,7 +277,7 @@ def _data_set(name: str, found: Any) -> Table:
     return Table(name, tuple(found.column_names), len(found), take)
 
 
-def _no_split(source: str, wanted: Wanted, splits: Mapping[str, Any]) -> UserError:
+def _no_split(source: str, wanted: RowSelection, splits: Mapping[str, Any]) -> UserError:
     return UserError(
         f"{source} has no split {wanted.split!r}; it has {', '.join(map(str, splits)) or 'none'}",
         where=wanted.field,

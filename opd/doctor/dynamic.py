@@ -17,16 +17,16 @@ from opd.errors import UserError
 from opd.models import cost
 from opd.models.load import context_of, pick_device
 from opd.sampling.sample import Stopped
-from opd.training.loading import Loaded, Outside, load
+from opd.training.loading import Callbacks, LoadedRun, load
 
 PRODUCT = 1024  # rows and columns of the product that measures the device
 
 
-def dynamic(config: RunConfig, outside: Outside) -> Iterator[Finding]:
+def dynamic(config: RunConfig, callbacks: Callbacks) -> Iterator[Finding]:
     """Findings; the last one says how long the run may take."""
     try:
         free = _free(config)
-        loaded = load(config, None, outside)
+        loaded = load(config, None, callbacks)
     except UserError as error:
         yield refused("models-refused", "The models cannot be loaded", error)
         return
@@ -34,7 +34,7 @@ def dynamic(config: RunConfig, outside: Outside) -> Iterator[Finding]:
         yield _out_of_memory(f"while the models were loaded ({error})")
         return
     try:
-        yield from _with_models(config, loaded, outside, free)
+        yield from _with_models(config, loaded, callbacks, free)
     except UserError as error:
         yield refused("rehearsal-refused", "The run would end with this error", error)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -46,17 +46,17 @@ def dynamic(config: RunConfig, outside: Outside) -> Iterator[Finding]:
 
 
 def _with_models(
-    config: RunConfig, loaded: Loaded, outside: Outside, free: tuple[float, float] | None
+    config: RunConfig, loaded: LoadedRun, callbacks: Callbacks, free: tuple[float, float] | None
 ) -> Iterator[Finding]:
-    outside.say("reading prompts")
+    callbacks.say("reading prompts")
     context = context_of(loaded.pair.student)
-    prompts = load_prompts(config, loaded.pair.tokenizer, context, outside.say)
+    prompts = load_prompts(config, loaded.pair.tokenizer, context, callbacks.say)
     if free is not None:
         longest = max(len(p.ids) for p in prompts.train)
         yield check_device(estimate(config, prompt_tokens=longest), *free)
-    rehearsal = rehearse(config, loaded, _chosen(prompts.train), outside)
+    rehearsal = rehearse(config, loaded, _chosen(prompts.train), callbacks)
     yield from check_rehearsal(rehearsal)
-    outside.say("measuring the device")
+    callbacks.say("measuring the device")
     yield _time(rehearsal)
 
 
@@ -102,7 +102,7 @@ def _time(rehearsal: Rehearsal) -> Finding:
     usual = round(sum(lengths) / len(lengths)) + round(sum(prompts) / len(prompts))
     student = cost.model_cost(pair.student)
     flops = cost.training_flops(student, [usual] * rows, adapter=config.student.lora is not None)
-    for teacher in rehearsal.loaded.panel.teachers.values():
+    for teacher in rehearsal.loaded.router.teachers.values():
         if teacher.model is not None:
             flops += cost.scoring_flops(cost.model_cost(teacher.model), [usual] * rows)
             break  # each row is read by one teacher

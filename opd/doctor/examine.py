@@ -16,22 +16,22 @@ from opd.doctor.models import check_pair, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
 from opd.errors import UserError
-from opd.training.loading import Outside
+from opd.training.loading import Callbacks
 
 
-def examine(config: RunConfig, *, models: bool, outside: Outside) -> Iterator[Finding]:
+def examine(config: RunConfig, *, models: bool, callbacks: Callbacks) -> Iterator[Finding]:
     """Findings as they are made; with `models`, those of the dynamic part follow.
 
     An error of the static part ends the examination: the models would not be loaded either.
     """
     failed = False
-    for finding in static(config, outside.say):
+    for finding in static(config, callbacks.say):
         failed = failed or finding.severity == "error"
         yield finding
     if models and not failed:
         from opd.doctor.dynamic import dynamic  # noqa: PLC0415 - only where models are loaded
 
-        yield from dynamic(config, outside)
+        yield from dynamic(config, callbacks)
 
 
 def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
-from opd.models.architecture import Shape, shape_of
+from opd.models.architecture import Architecture, architecture_of
 
 Where = Literal["device", "host"]
 Phase = Literal["always", "sampling", "writing", "reading", "update"]  # writing: by a teacher
@@ -32,7 +32,7 @@ KEPT = {
 
 
 @dataclass(frozen=True)
-class Part:
+class MemoryPart:
     name: str
     bytes: float
     formula: str
@@ -44,7 +44,7 @@ class Part:
 class Estimate:
     """`unknown` names the fields whose models could not be measured; their parts are missing."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[MemoryPart] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
     @property
@@ -84,7 +84,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Load:
+class TokenLoad:
     """How many tokens are in hand at once. `row`: the longest prompt and completion."""
 
     row: int
@@ -93,7 +93,7 @@ class Load:
     step: int  # all tokens of a step
 
     @classmethod
-    def of(cls, config: RunConfig, prompt: int | None) -> "Load":
+    def of(cls, config: RunConfig, prompt: int | None) -> "TokenLoad":
         sampling = config.sampling
         longest = prompt or config.prompts.max_prompt_tokens or ASSUMED_PROMPT
         row = longest + sampling.max_new_tokens
@@ -104,9 +104,9 @@ class Load:
 
 def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate:
     """Adds up the parts of a run; `prompt_tokens` is the longest prompt where it is known."""
-    load = Load.of(config, prompt_tokens)
-    student = shape_of(config.student.model, where="student.model")
-    parts: list[Part] = []
+    load = TokenLoad.of(config, prompt_tokens)
+    student = architecture_of(config.student.model, where="student.model")
+    parts: list[MemoryPart] = []
     unknown = []
     if student is None:
         unknown.append("student.model")
@@ -119,7 +119,7 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
             parts += [] if student is None else _of_student(config, name, teacher.kind, student)
         elif key not in seen:
             seen.add(key)
-            shape = shape_of(teacher.model, where=f"{name}.model")
+            shape = architecture_of(teacher.model, where=f"{name}.model")
             if shape is None:
                 unknown.append(f"{name}.model")
             else:
@@ -129,31 +129,35 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
     return Estimate(parts, unknown)
 
 
-def trained_parameters(config: RunConfig, student: Shape) -> int:
+def trained_parameters(config: RunConfig, student: Architecture) -> int:
     lora = config.student.lora
     return student.parameters if lora is None else student.adapter(lora.rank, lora.targets)
 
 
-def _student(config: RunConfig, shape: Shape, load: Load) -> list[Part]:
+def _student(config: RunConfig, shape: Architecture, load: TokenLoad) -> list[MemoryPart]:
     """Weights: parameters × 4 B (with an adapter: of its dtype); adapter, gradient and moments:
     trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
     settings = config.student
     adapter, trained = settings.lora is not None, trained_parameters(config, shape)
     held = BYTES[settings.dtype] if adapter else 4.0
     parts = [
-        Part("student's weights", shape.parameters * held, f"{_m(shape.parameters)} × {held:g} B")
+        MemoryPart(
+            "student's weights", shape.parameters * held, f"{_m(shape.parameters)} × {held:g} B"
+        )
     ]
     if adapter:
-        parts.append(Part("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
+        parts.append(MemoryPart("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
     moments = MOMENTS[config.optimizer.name]
     parts += [
-        Part("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
-        Part("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update"),
+        MemoryPart("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
+        MemoryPart("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update"),
     ]
     if settings.dtype == "bfloat16" and not adapter:
         copies = shape.in_linears * 2.0
         parts.append(
-            Part("bfloat16 copies", copies, f"{_m(shape.in_linears)} in layers × 2 B", "update")
+            MemoryPart(
+                "bfloat16 copies", copies, f"{_m(shape.in_linears)} in layers × 2 B", "update"
+            )
         )
     return [
         *parts,
@@ -163,7 +167,7 @@ def _student(config: RunConfig, shape: Shape, load: Load) -> list[Part]:
     ]
 
 
-def _activations(config: RunConfig, shape: Shape, load: Load) -> Part:
+def _activations(config: RunConfig, shape: Architecture, load: TokenLoad) -> MemoryPart:
     """tokens × layers × (a · feed-forward + b · heads + c · hidden), a, b, c of KEPT; with
     gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter, and
     one layer)."""
@@ -173,34 +177,38 @@ def _activations(config: RunConfig, shape: Shape, load: Load) -> Part:
     layer = a * shape.intermediate + b * width + c * shape.hidden
     if not config.student.gradient_checkpointing:
         formula = f"{load.micro_batch} tokens × {shape.layers} layers × {layer / 1e3:.1f} kB"
-        return Part("activations", load.micro_batch * shape.layers * layer, formula, "update")
+        return MemoryPart("activations", load.micro_batch * shape.layers * layer, formula, "update")
     stream = 2.0 if adapter and config.student.dtype == "bfloat16" else 4.0
     kept = shape.layers * shape.hidden * stream
     formula = (
         f"{load.micro_batch} tokens × ({kept / 1e3:.1f} kB between layers + {layer / 1e3:.1f} kB)"
     )
-    return Part("activations, recomputed", load.micro_batch * (kept + layer), formula, "update")
+    return MemoryPart(
+        "activations, recomputed", load.micro_batch * (kept + layer), formula, "update"
+    )
 
 
-def _chunk(shape: Shape, load: Load) -> Part:
+def _chunk(shape: Architecture, load: TokenLoad) -> MemoryPart:
     """min(CHUNK_VALUES, tokens × vocabulary) × 4 B × CHUNK_COPIES."""
     values = min(CHUNK_VALUES, load.micro_batch * shape.vocab)
     formula = f"{_m(values)} values × 4 B × {CHUNK_COPIES}"
-    return Part("piece of the vocabulary's loss", values * 4.0 * CHUNK_COPIES, formula, "update")
+    return MemoryPart(
+        "piece of the vocabulary's loss", values * 4.0 * CHUNK_COPIES, formula, "update"
+    )
 
 
-def _cache(name: str, dtype: str, shape: Shape, load: Load, phase: Phase) -> Part:
+def _cache(name: str, dtype: str, shape: Architecture, load: TokenLoad, phase: Phase) -> MemoryPart:
     """rows × longest × layers × 2 × key heads × head size × bytes, and logits of each row."""
     value = BYTES[dtype]
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * value
     logits = load.decoded * shape.vocab * 4.0 * 3
     formula = f"{load.decoded} rows × {load.row} tokens × {token / 1e3:.1f} kB, and logits"
-    return Part(name, load.decoded * load.row * token + logits, formula, phase)
+    return MemoryPart(name, load.decoded * load.row * token + logits, formula, phase)
 
 
 def _teacher(
-    name: str, teacher: RouteConfig, shape: Shape, load: Load, *, writes: bool
-) -> list[Part]:
+    name: str, teacher: RouteConfig, shape: Architecture, load: TokenLoad, *, writes: bool
+) -> list[MemoryPart]:
     """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
 
     An offloaded one keeps its head on the device, the rest on the host while it is not needed.
@@ -214,7 +222,7 @@ def _teacher(
     weights = shape.in_linears * inner + others * value
     formula = f"{_m(shape.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
     reading = load.micro_batch * value * (6 * shape.hidden + 3 * shape.intermediate)
-    work = Part(
+    work = MemoryPart(
         f"{name}: reading",
         reading,
         f"{load.micro_batch} tokens × {reading / load.micro_batch / 1e3:.1f} kB",
@@ -226,15 +234,15 @@ def _teacher(
         phases.append("writing")
         cache = [_cache(f"{name}: keys and values", teacher.dtype, shape, load, "writing")]
     if not teacher.offload:
-        return [Part(f"{name}: weights", weights, formula), work, *cache]
+        return [MemoryPart(f"{name}: weights", weights, formula), work, *cache]
     head = shape.embedding * value
     states = load.step * shape.hidden * value
     return [
-        Part(f"{name}: head", head, f"{_m(shape.embedding)} × {value:g} B"),
-        *(Part(f"{name}: weights, while {p}", weights - head, formula, p) for p in phases),
+        MemoryPart(f"{name}: head", head, f"{_m(shape.embedding)} × {value:g} B"),
+        *(MemoryPart(f"{name}: weights, while {p}", weights - head, formula, p) for p in phases),
         *(work, *cache),
-        Part(f"{name}: weights put aside", weights - head, formula, where="host"),
-        Part(
+        MemoryPart(f"{name}: weights put aside", weights - head, formula, where="host"),
+        MemoryPart(
             f"{name}: hidden states",
             states,
             f"{load.step} tokens × {shape.hidden} × {value:g} B",
@@ -243,15 +251,15 @@ def _teacher(
     ]
 
 
-def _of_student(config: RunConfig, name: str, kind: str, shape: Shape) -> list[Part]:
+def _of_student(config: RunConfig, name: str, kind: str, shape: Architecture) -> list[MemoryPart]:
     """The start: nothing with an adapter, which is switched off, else a copy of 4 B a parameter.
     The moving average: 4 B a trained parameter."""
     if kind == "self" and config.student.lora is None:
         copy = shape.parameters * 4.0
-        return [Part(f"{name}: the student's start", copy, f"{_m(shape.parameters)} × 4 B")]
+        return [MemoryPart(f"{name}: the student's start", copy, f"{_m(shape.parameters)} × 4 B")]
     if kind == "ema":
         trained = trained_parameters(config, shape)
-        return [Part(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]
+        return [MemoryPart(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]
     return []
 
 

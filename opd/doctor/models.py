@@ -11,18 +11,18 @@ from opd.config.folders import RUN_REFERENCE
 from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
-from opd.models.architecture import Shape, folder_at_hand, shape_of
+from opd.models.architecture import Architecture, architecture_of, folder_at_hand
 from opd.models.load import differing_ids, load_tokenizer
 
 
 @dataclass(frozen=True)
-class Known:
+class LocalModel:
     """A model at hand: its field, tokenizer, shape, and the ids that end its answers."""
 
     field: str  # student, teacher or teacher.routes.NAME
     reference: str
     tokenizer: Any
-    shape: Shape | None
+    shape: Architecture | None
     stops: tuple[int, ...]
 
     def name(self, token_id: int) -> str:
@@ -36,13 +36,13 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Models:
-    student: Known | None
-    teachers: dict[str, Known]
+class LocalModels:
+    student: LocalModel | None
+    teachers: dict[str, LocalModel]
     findings: list[Finding]
 
 
-def look_up(config: RunConfig) -> Models:
+def look_up(config: RunConfig) -> LocalModels:
     """Every model that is on this disk; findings on those that are not."""
     findings: list[Finding] = []
     student = _known("student", config.student.model, findings)
@@ -55,10 +55,10 @@ def look_up(config: RunConfig) -> Models:
             found = _known(field, settings.model, findings)
             if found is not None:
                 teachers[field] = found
-    return Models(student, teachers, findings)
+    return LocalModels(student, teachers, findings)
 
 
-def _known(field: str, reference: str, findings: list[Finding]) -> Known | None:
+def _known(field: str, reference: str, findings: list[Finding]) -> LocalModel | None:
     where = f"{field}.model"
     try:
         folder = folder_at_hand(reference, where=where)
@@ -66,8 +66,8 @@ def _known(field: str, reference: str, findings: list[Finding]) -> Known | None:
             findings.append(_absent(reference, where))
             return None
         tokenizer = load_tokenizer(folder, where=where)
-        shape = shape_of(reference, where=where)
-        return Known(field, reference, tokenizer, shape, stops_of(folder, tokenizer))
+        shape = architecture_of(reference, where=where)
+        return LocalModel(field, reference, tokenizer, shape, stops_of(folder, tokenizer))
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
@@ -102,13 +102,13 @@ def stops_of(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*ids, *([] if own is None else [own])]))
 
 
-def check_pair(student: Known, teacher: Known) -> Iterator[Finding]:
+def check_pair(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
     """Whether ids mean the same to both, and whether both end answers alike."""
     yield from _vocabulary(student, teacher)
     yield from _stops(student, teacher)
 
 
-def _vocabulary(student: Known, teacher: Known) -> Iterator[Finding]:
+def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
     counts = [_ids(m) for m in (student, teacher)]
     shared = min(counts)
     different = differing_ids(student.tokenizer, teacher.tokenizer, shared)
@@ -146,11 +146,11 @@ def _vocabulary(student: Known, teacher: Known) -> Iterator[Finding]:
         )
 
 
-def _ids(model: Known) -> int:
+def _ids(model: LocalModel) -> int:
     return model.shape.vocab if model.shape is not None else len(model.tokenizer.get_vocab())
 
 
-def _stops(student: Known, teacher: Known) -> Iterator[Finding]:
+def _stops(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
     ours, theirs = set(student.stops), set(teacher.stops)
     evidence = {
         "student": [student.name(i) for i in student.stops],

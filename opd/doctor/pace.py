@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from opd.config.data import PROBES
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
-from opd.doctor.memory import BYTES, Load
+from opd.doctor.memory import BYTES, TokenLoad
 from opd.models import cost
-from opd.models.architecture import Shape, shape_of
+from opd.models.architecture import Architecture, architecture_of
 
 EFFICIENCY = 0.4  # of a bare matrix product's rate, reached by training in practice
 PEAK = 165e12  # FLOPs a second in bfloat16 of a GeForce RTX 4090, by its data sheet
@@ -46,7 +46,7 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     """None on a processor, and where the size of a model is not known. Raises UserError."""
     if config.device == "cpu":
         return None
-    student = shape_of(config.student.model, where="student.model")
+    student = architecture_of(config.student.model, where="student.model")
     if student is None:
         return None
     works = config.needs != "nothing" or config.teacher_writes
@@ -55,7 +55,7 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     if len(known) < len(coaches):
         return None
     largest = max(known, key=lambda coach: coach[1].parameters, default=None)
-    load = Load.of(config, prompt_tokens)
+    load = TokenLoad.of(config, prompt_tokens)
     rows = config.sampling.prompts_per_step
     rows *= 1 if config.author == "given" else config.sampling.group_size
     flops = _training(config, student, load, rows)
@@ -74,20 +74,27 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     return Pace(sampling + flops / (PEAK * EFFICIENCY), evaluations, config.steps)
 
 
-def _coaches(config: RunConfig, student: Shape) -> list[tuple[RouteConfig, Shape | None]]:
+def _coaches(
+    config: RunConfig, student: Architecture
+) -> list[tuple[RouteConfig, Architecture | None]]:
     """The teachers on this machine, with their shapes where these are known."""
     return [
-        (route, shape_of(route.model, where=f"{name}.model") if route.kind == "model" else student)
+        (
+            route,
+            architecture_of(route.model, where=f"{name}.model")
+            if route.kind == "model"
+            else student,
+        )
         for name, route in config.teachers.items()
         if route.kind not in ("remote", "none")
     ]
 
 
-def _cost(shape: Shape) -> cost.ModelCost:
+def _cost(shape: Architecture) -> cost.ModelCost:
     return cost.ModelCost(shape.matrices, shape.layers, shape.heads * shape.head_dim)
 
 
-def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float:
+def _training(config: RunConfig, student: Architecture, load: TokenLoad, rows: int) -> float:
     """FLOPs of a step's update, as `opd.training.step_flops` counts them."""
     model, lengths = _cost(student), [load.row] * rows
     adapter = config.student.lora is not None
@@ -97,14 +104,20 @@ def _training(config: RunConfig, student: Shape, load: Load, rows: int) -> float
     )
 
 
-def _by_student(config: RunConfig, student: Shape, load: Load, rows: int) -> float:
+def _by_student(config: RunConfig, student: Architecture, load: TokenLoad, rows: int) -> float:
     settings = config.student
     slower = 1.0 if settings.lora is None else ADAPTED
     return _decoding(config, student, load, rows, dtype=settings.dtype, slower=slower)
 
 
 def _decoding(
-    config: RunConfig, shape: Shape, load: Load, rows: int, *, dtype: str, slower: float = 1.0
+    config: RunConfig,
+    shape: Architecture,
+    load: TokenLoad,
+    rows: int,
+    *,
+    dtype: str,
+    slower: float = 1.0,
 ) -> float:
     """Batches × tokens × the longer of starting kernels and of reading weights and cache."""
     width = BYTES[dtype]

@@ -9,7 +9,7 @@ from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
-from opd.doctor.models import Known, Models
+from opd.doctor.models import LocalModel, LocalModels
 from opd.errors import UserError
 
 UNLIMITED = 2**31
@@ -20,28 +20,32 @@ SAMPLE = ({"role": "user", "content": "What is 2 + 3?"},)
 
 
 @dataclass(frozen=True)
-class Read:
+class AvailablePrompts:
     """Prompts that could be read without a network, and the longest of them in tokens."""
 
     prompts: PromptSet | None
     longest: int | None
 
 
-def read_prompts(config: RunConfig, student: Known | None) -> tuple[Read, list[Finding]]:
+def read_prompts(
+    config: RunConfig, student: LocalModel | None
+) -> tuple[AvailablePrompts, list[Finding]]:
     """The run's prompts where their source is on this disk; findings on them."""
     away = [s for s in _sources(config.prompts) if s not in BUNDLED_DATA and not is_local(s)]
     if away:
-        return Read(None, None), [_not_looked_at(", ".join(away))]
+        return AvailablePrompts(None, None), [_not_looked_at(", ".join(away))]
     if student is None:
-        return Read(None, None), []
+        return AvailablePrompts(None, None), []
     context = (student.shape.context if student.shape else None) or UNLIMITED
     try:
         found = load_prompts(_at_hand(config), student.tokenizer, context)
     except UserError as error:
-        return Read(None, None), [refused("prompts-refused", "The prompts cannot be used", error)]
+        return AvailablePrompts(None, None), [
+            refused("prompts-refused", "The prompts cannot be used", error)
+        ]
     longest = max(len(p.ids) for p in (*found.train, *found.held_out))
     room = context - config.sampling.max_new_tokens
-    return Read(found, longest), [
+    return AvailablePrompts(found, longest), [
         Finding(
             "prompts-fit",
             "ok",
@@ -84,7 +88,9 @@ def _not_looked_at(sources: str) -> Finding:
     )
 
 
-def check_prompts(config: RunConfig, models: Models, read: Read) -> Iterator[Finding]:
+def check_prompts(
+    config: RunConfig, models: LocalModels, read: AvailablePrompts
+) -> Iterator[Finding]:
     student = models.student
     if student is None:
         return
@@ -102,7 +108,7 @@ def check_prompts(config: RunConfig, models: Models, read: Read) -> Iterator[Fin
 
 
 def _templates(
-    config: RunConfig, student: Known, teachers: dict[str, Known], read: Read
+    config: RunConfig, student: LocalModel, teachers: dict[str, LocalModel], read: AvailablePrompts
 ) -> Iterator[Finding]:
     """The same chat through both templates; the teacher reads what the student's makes of it."""
     prompt = read.prompts.train[0] if read.prompts else None
@@ -148,7 +154,7 @@ def _templates(
             )
 
 
-def _through(model: Known, messages: Sequence[Any], data: DataConfig) -> str | None:
+def _through(model: LocalModel, messages: Sequence[Any], data: DataConfig) -> str | None:
     """The chat as this model's own template renders it; None without one, or where it refuses."""
     if model.template is None:
         return None
@@ -167,7 +173,7 @@ def _end(text: str) -> str:
     return text[-80:]
 
 
-def _thinking(config: RunConfig, student: Known) -> Iterator[Finding]:
+def _thinking(config: RunConfig, student: LocalModel) -> Iterator[Finding]:
     switch = config.prompts.thinking
     has_one = SWITCH in (student.template or "")
     if switch is not None and not has_one:
@@ -191,7 +197,7 @@ def _thinking(config: RunConfig, student: Known) -> Iterator[Finding]:
         )
 
 
-def _plain(student: Known, teachers: dict[str, Known]) -> Iterator[Finding]:
+def _plain(student: LocalModel, teachers: dict[str, LocalModel]) -> Iterator[Finding]:
     tuned = [m.field for m in (student, *teachers.values()) if m.template is not None]
     if tuned:
         yield Finding(
@@ -204,7 +210,9 @@ def _plain(student: Known, teachers: dict[str, Known]) -> Iterator[Finding]:
         )
 
 
-def _privileged(config: RunConfig, student: Known, train: Sequence[Prompt]) -> Iterator[Finding]:
+def _privileged(
+    config: RunConfig, student: LocalModel, train: Sequence[Prompt]
+) -> Iterator[Finding]:
     """The teachers' own prompts, tried on the first rows."""
     for field, teacher in config.teachers.items():
         if teacher.prompt is None and teacher.system is None:

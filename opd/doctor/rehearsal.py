@@ -15,9 +15,9 @@ from opd.data.prompts import Prompt
 from opd.models.forward import completion_hidden
 from opd.models.load import declared_stops
 from opd.teachers.local import LocalTeacher
-from opd.teachers.routing import Panel, read
-from opd.training.loading import Loaded, Outside
-from opd.training.rollouts import Writer, Written, sequences, write_evaluation
+from opd.teachers.routing import TeacherRouter, read
+from opd.training.loading import Callbacks, LoadedRun
+from opd.training.rollouts import Completion, Writer, sequences, write_evaluation
 from opd.training.scoring import Scoring, batch_of, reader_of, scored, student_pieces
 from opd.types import TokenRecord
 
@@ -31,8 +31,8 @@ class Rehearsal:
     """Rollouts with their records; `own` are the records with the student as its own teacher."""
 
     config: RunConfig
-    loaded: Loaded
-    written: Sequence[Written]
+    loaded: LoadedRun
+    written: Sequence[Completion]
     records: Sequence[TokenRecord]
     own: Sequence[TokenRecord]
     seconds: float  # of sampling
@@ -48,7 +48,7 @@ class Rehearsal:
 
 
 def rehearse(
-    config: RunConfig, loaded: Loaded, prompts: Sequence[Prompt], outside: Outside
+    config: RunConfig, loaded: LoadedRun, prompts: Sequence[Prompt], callbacks: Callbacks
 ) -> Rehearsal:
     """Samples one completion of each prompt, and scores them. Raises Stopped."""
     limit = min(config.sampling.max_new_tokens, LONGEST)
@@ -59,19 +59,19 @@ def rehearse(
         }
     )
     temperature = config.sampling.temperature
-    outside.say(f"the student answers {len(prompts)} prompts")
+    callbacks.say(f"the student answers {len(prompts)} prompts")
     start = time.perf_counter()
     written = write_evaluation(
-        Writer(loaded.pair, short), prompts, temperature=temperature, stop=outside.stop
+        Writer(loaded.pair, short), prompts, temperature=temperature, stop=callbacks.stop
     )
     seconds = time.perf_counter() - start
     sampler = [w.sample.sampler_logprobs for w in written]
     whole = sequences(written)
     settings = Scoring(temperature, TOP_K, config.optimizer.micro_batch_tokens)
 
-    def judged(panel: Panel) -> list[TokenRecord]:
+    def judged(router: TeacherRouter) -> list[TokenRecord]:
         readings = read(
-            panel,
+            router,
             list(prompts),
             whole,
             temperature=temperature,
@@ -80,12 +80,12 @@ def rehearse(
         )
         return scored(loaded.pair, whole, settings, readings, sampler)
 
-    outside.say("the teacher reads the answers")
-    records = judged(loaded.panel)
-    outside.say("the student reads its own answers")
+    callbacks.say("the teacher reads the answers")
+    records = judged(loaded.router)
+    callbacks.say("the student reads its own answers")
     itself = LocalTeacher(loaded.pair.student, reader_of(loaded.pair), state=loaded.pair.computing)
     alone = config.model_copy(update={"teacher": TeacherConfig.model_validate({"kind": "self"})})
-    own = judged(Panel({"": itself}, alone, loaded.pair.tokenizer))
+    own = judged(TeacherRouter({"": itself}, alone, loaded.pair.tokenizer))
     return Rehearsal(config, loaded, written, records, own, seconds, limit)
 
 
@@ -106,7 +106,7 @@ class Stops:
 def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
     """None where a teacher does not give its distribution, or none reads."""
     loaded, pair = rehearsal.loaded, rehearsal.loaded.pair
-    teachers = list(loaded.panel.teachers.values())
+    teachers = list(loaded.router.teachers.values())
     if not teachers or not all(isinstance(t, LocalTeacher) for t in teachers):
         return None
     theirs = [i for t in teachers for i in declared_stops(t.model)]
@@ -114,7 +114,7 @@ def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
     whole, temperature = sequences(rehearsal.written), rehearsal.config.sampling.temperature
     found: dict[int, tuple[Any, Any]] = {}
     readings = read(
-        loaded.panel,
+        loaded.router,
         [w.prompt for w in rehearsal.written],
         whole,
         temperature=temperature,

@@ -8,7 +8,7 @@ from opd.config.run import RunConfig
 from opd.doctor.findings import Finding
 from opd.doctor.memory import trained_parameters
 from opd.errors import UserError
-from opd.models.architecture import Shape, shape_of
+from opd.models.architecture import Architecture, architecture_of
 
 # Published runs take 1e-4 for adapters and 5e-5 for all weights of models of 8B; the bundled pair
 # of a million weights learns best near 1e-3. Ten times beyond those, runs were seen to break.
@@ -185,8 +185,8 @@ def _extras(config: RunConfig) -> Iterator[Finding]:
             )
 
 
-def _shape(config: RunConfig) -> Shape | None:
+def _shape(config: RunConfig) -> Architecture | None:
     try:
-        return shape_of(config.student.model, where="student.model")
+        return architecture_of(config.student.model, where="student.model")
     except UserError:  # told by the check of the models
         return None

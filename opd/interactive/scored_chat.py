@@ -20,14 +20,14 @@ from opd.sampling.decoder import Decoder
 from opd.sampling.fast_decoder import decoder_for
 from opd.sampling.sample import chosen, log_probs_at, uniforms
 from opd.teachers.local import LocalTeacher
-from opd.training.loading import Models
+from opd.training.loading import LoadedModels
 from opd.types import Author, FinishReason
 
 State = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
-class Told:
+class ReplySettings:
     """How replies are written; temperature 0 is greedy, scored at 1."""
 
     temperature: float
@@ -86,11 +86,11 @@ class _Voice:
             return log_probs_at(found, self._temperature)
 
 
-class Duet:
+class ReplyWriter:
     """Writes one reply, a token a turn; to be closed."""
 
     def __init__(
-        self, models: Models, author: Author, prompt_ids: tuple[int, ...], told: Told
+        self, models: LoadedModels, author: Author, prompt_ids: tuple[int, ...], told: ReplySettings
     ) -> None:
         """Raises UserError where the author cannot write, or the context is too small."""
         self.reply = Reply(author, prompt_ids)
@@ -98,7 +98,7 @@ class Duet:
         pair, _ = writer_of(models, author, None)
         self._eos = pair.eos_ids
         check_room(pair, len(prompt_ids), told.max_new_tokens)
-        judge = next(iter(models.panel.teachers.values()), None)
+        judge = next(iter(models.router.teachers.values()), None)
         self._stack = ExitStack()
         own = models.pair
         self._student = _Voice(own, own.student, own.computing, told.temperature)

@@ -20,7 +20,7 @@ from opd.models.load import Pair, context_of, declared_stops
 from opd.sampling.sample import NEVER, Limits, Request, Sample, sample
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import read
-from opd.training.loading import Models
+from opd.training.loading import LoadedModels
 from opd.training.scoring import Scoring, scored
 from opd.types import Author, Floats, Ints, Rollout, TokenRecord
 
@@ -30,7 +30,7 @@ TOP_K = 8  # alternatives of each model, where the run itself keeps none
 
 
 @dataclass(frozen=True)
-class Place:
+class BranchPoint:
     """Where a branch leaves its parent: `kept` ids stand before it, `chosen` ids take its place."""
 
     prompt: Prompt
@@ -43,7 +43,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ContinuationSettings:
     """How to go on: `samples` continuations by each of `authors`; temperature 0 is greedy."""
 
     authors: tuple[Author, ...]
@@ -54,7 +54,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Continued:
+class Continuation:
     """A whole completion, prefix included, and who wrote its end."""
 
     author: Author
@@ -63,7 +63,7 @@ class Continued:
     finish_reason: Any  # FinishReason
 
 
-def chosen_ids(models: Models, token: int | None, text: str | None) -> tuple[int, ...]:
+def chosen_ids(models: LoadedModels, token: int | None, text: str | None) -> tuple[int, ...]:
     """The ids of another choice, a token's or a text's. Raises UserError naming the limit."""
     pair = models.pair
     if token is not None:
@@ -84,7 +84,7 @@ def chosen_ids(models: Models, token: int | None, text: str | None) -> tuple[int
     return _up_to_end(ids, pair.eos_ids)
 
 
-def prompt_of(models: Models, config: RunConfig, stored: Prompt) -> Prompt:
+def prompt_of(models: LoadedModels, config: RunConfig, stored: Prompt) -> Prompt:
     """The stored prompt; where the teacher reads it by the row's fields, the data's own one.
 
     Raises UserError where the data has no such prompt any more.
@@ -106,8 +106,11 @@ def prompt_of(models: Models, config: RunConfig, stored: Prompt) -> Prompt:
 
 
 def continued(
-    models: Models, place: Place, wish: Wish, stop: Callable[[], bool] = NEVER
-) -> list[Continued]:
+    models: LoadedModels,
+    place: BranchPoint,
+    wish: ContinuationSettings,
+    stop: Callable[[], bool] = NEVER,
+) -> list[Continuation]:
     """Completions that go on from the place, author after author. `stop` is asked at every token.
 
     Raises UserError for what the context does not hold and for a teacher that cannot write;
@@ -116,10 +119,10 @@ def continued(
     return [c for a in wish.authors for c in _by(models, a, place, wish, stop)]
 
 
-def writer_of(models: Models, author: Author, prompt: Prompt | None) -> tuple[Pair, Any]:
+def writer_of(models: LoadedModels, author: Author, prompt: Prompt | None) -> tuple[Pair, Any]:
     """The pair whose `student` writes, and the teacher in whose state it does so (None: itself).
 
-    Without a prompt, the first teacher of the panel. Raises UserError without one that can write.
+    Without a prompt, the first teacher of the router. Raises UserError without one that can write.
     """
     if author == "student":
         return models.pair, None
@@ -137,31 +140,31 @@ def writer_of(models: Models, author: Author, prompt: Prompt | None) -> tuple[Pa
     return replace(models.pair, student=teacher.model, eos_ids=tuple(stops)), teacher
 
 
-def teacher_of(models: Models, prompt: Prompt | None) -> Any:
-    """Who judges this prompt; without a prompt the first of the panel; None where nobody does."""
-    teachers = models.panel.teachers
+def teacher_of(models: LoadedModels, prompt: Prompt | None) -> Any:
+    """Who judges this prompt; without a prompt the first of the router; None where nobody does."""
+    teachers = models.router.teachers
     if prompt is None or not teachers:
         return next(iter(teachers.values()), None)
-    return teachers.get(models.panel.route(prompt))
+    return teachers.get(models.router.route(prompt))
 
 
-def unhinted(models: Models) -> Models:
+def unhinted(models: LoadedModels) -> LoadedModels:
     """The same models where the first teacher reads what the student reads: no hints, no routes.
 
     For prompts that are no row of the data.
     """
-    panel = models.panel
+    router = models.router
     plain: dict[str, Any] = {"prompt": None, "system": None, "route_by": None, "routes": {}}
-    config = panel.config.model_copy(
-        update={"teacher": panel.config.teacher.model_copy(update=plain)}
+    config = router.config.model_copy(
+        update={"teacher": router.config.teacher.model_copy(update=plain)}
     )
-    first = next(iter(panel.teachers.values()), None)
+    first = next(iter(router.teachers.values()), None)
     teachers = {} if first is None else {"": first}
-    return replace(models, panel=replace(panel, teachers=teachers, config=config))
+    return replace(models, router=replace(router, teachers=teachers, config=config))
 
 
 def judged(
-    models: Models,
+    models: LoadedModels,
     config: RunConfig,
     prompt: Prompt,
     completions: Sequence[Ints],
@@ -173,7 +176,7 @@ def judged(
     settings = replace(settings, top_k=settings.top_k or TOP_K)
     pair = models.pair
     readings = read(
-        models.panel,
+        models.router,
         [prompt] * len(completions),
         whole,
         temperature=settings.temperature,
@@ -184,10 +187,10 @@ def judged(
 
 
 def branches(
-    models: Models,
+    models: LoadedModels,
     config: RunConfig,
-    place: Place,
-    found: Sequence[Continued],
+    place: BranchPoint,
+    found: Sequence[Continuation],
     *,
     step: int,
     temperature: float,
@@ -228,15 +231,19 @@ def check_room(pair: Pair, tokens: int, max_new_tokens: int) -> None:
 
 
 def _by(
-    models: Models, author: Author, place: Place, wish: Wish, stop: Callable[[], bool]
-) -> list[Continued]:
+    models: LoadedModels,
+    author: Author,
+    place: BranchPoint,
+    wish: ContinuationSettings,
+    stop: Callable[[], bool],
+) -> list[Continuation]:
     """The continuations of one author. A choice that ends the answer is all there is."""
     pair, teacher = writer_of(models, author, place.prompt)
     count = wish.samples if wish.temperature else 1
     before = np.asarray(place.prefix, np.int64)
     if place.chosen[-1] in pair.eos_ids:
-        return [Continued(author, 0, before, "stop")]
-    prompt_ids = place.prompt.ids if teacher is None else models.panel.prompt_ids(place.prompt)
+        return [Continuation(author, 0, before, "stop")]
+    prompt_ids = place.prompt.ids if teacher is None else models.router.prompt_ids(place.prompt)
     start = (*prompt_ids, *place.prefix)
     for reader, read_ids in ((models.pair, (*place.prompt.ids, *place.prefix)), (pair, start)):
         check_room(reader, len(read_ids), wish.max_new_tokens)
@@ -245,13 +252,13 @@ def _by(
     limits = Limits(wish.max_new_tokens, wish.temperature, count)
     found = _written(models, pair, teacher, requests, limits, stop)
     return [
-        Continued(author, n, np.concatenate([before, s.completion_ids]), s.finish_reason)
+        Continuation(author, n, np.concatenate([before, s.completion_ids]), s.finish_reason)
         for n, s in enumerate(found)
     ]
 
 
 def _written(
-    models: Models,
+    models: LoadedModels,
     pair: Pair,
     teacher: Any,
     requests: Sequence[Request],

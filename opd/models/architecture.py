@@ -23,7 +23,7 @@ WITH_BIAS = ("qwen2",)  # of queries, keys and values
 
 
 @dataclass(frozen=True)
-class Shape:
+class Architecture:
     """A decoder of `layers` layers; `stored` is the exact count where the weights are at hand."""
 
     hidden: int
@@ -87,9 +87,11 @@ class Shape:
         return self.layers * sum(rank * sum(self.linears.get(n, (0, 0))) for n in chosen)
 
 
-def _qwen3(size: tuple[int, int, int, int], *, tied: bool = True, context: int = 40_960) -> Shape:
+def _qwen3(
+    size: tuple[int, int, int, int], *, tied: bool = True, context: int = 40_960
+) -> Architecture:
     hidden, layers, heads, intermediate = size
-    return Shape(hidden, layers, heads, 8, 128, intermediate, 151_936, tied, context)
+    return Architecture(hidden, layers, heads, 8, 128, intermediate, 151_936, tied, context)
 
 
 _SMALL = _qwen3((1024, 28, 16, 3072))
@@ -117,19 +119,19 @@ def folder_at_hand(reference: str, *, where: str) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def shape_of(reference: str, *, where: str) -> Shape | None:
+def architecture_of(reference: str, *, where: str) -> Architecture | None:
     """The model's shape; None where neither its config.json nor a published shape is at hand."""
     folder = folder_at_hand(reference, where=where)
     if folder is None:
         return PUBLISHED.get(reference)
     base = _json(folder / "adapter_config.json")
     if base is not None and isinstance(base.get("base_model_name_or_path"), str):
-        return shape_of(base["base_model_name_or_path"], where=where)
+        return architecture_of(base["base_model_name_or_path"], where=where)
     config = _json(folder / "config.json")
     return None if config is None else from_config(config, stored=stored_parameters(folder))
 
 
-def from_config(config: dict[str, Any], *, stored: int | None = None) -> Shape | None:
+def from_config(config: dict[str, Any], *, stored: int | None = None) -> Architecture | None:
     """The shape that a config.json describes; None where it names none of what is needed."""
     text = config.get("text_config")
     whole = {**config, **text} if isinstance(text, dict) else config
@@ -142,7 +144,7 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Shape |
     heads, vocab = number("num_attention_heads", "n_head"), number("vocab_size")
     if hidden is None or layers is None or heads is None or vocab is None:
         return None
-    return Shape(
+    return Architecture(
         hidden,
         layers,
         heads,

@@ -39,7 +39,7 @@ class _Layer:
 def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) -> Decoder:
     """The lean decoder where it knows the model and agrees with it, else the model's own."""
     if _knows(model, device):
-        lean = LeanDecoder(model, vocab=vocab, pad_id=pad_id)
+        lean = FastDecoder(model, vocab=vocab, pad_id=pad_id)
         if lean.agrees():
             return lean
         log.warning("decoding with the model's own forward pass: the lean one differs from it")
@@ -62,7 +62,7 @@ def _knows(model: Any, device: torch.device) -> bool:
     )
 
 
-class LeanDecoder:
+class FastDecoder:
     def __init__(self, model: Any, *, vocab: int, pad_id: int) -> None:
         config = model.config
         self._model, self._vocab, self._pad_id = model, vocab, pad_id

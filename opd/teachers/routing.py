@@ -18,7 +18,7 @@ from opd.teachers.local import Reading, Teacher
 
 
 @dataclass(frozen=True)
-class Panel:
+class TeacherRouter:
     """`teachers` by route; "" is the teacher of all prompts that no route takes."""
 
     teachers: Mapping[str, Teacher]
@@ -69,7 +69,7 @@ class Panel:
 
 
 def read(
-    panel: Panel | None,
+    router: TeacherRouter | None,
     prompts: Sequence[Prompt],
     whole: Sequences,
     *,
@@ -84,17 +84,17 @@ def read(
             units(own, theirs, pairs_per_token=pairs_per_token), max_tokens=max_tokens
         )
 
-    if panel is None or not panel.teachers:
+    if router is None or not router.teachers:
         yield from ((rows, None) for rows in batches(whole))
         return
     by_route: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
-        by_route.setdefault(panel.route(prompt), []).append(row)
+        by_route.setdefault(router.route(prompt), []).append(row)
     for route, rows in by_route.items():
         theirs = Sequences(
-            [panel.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
+            [router.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
         )
         cut = batches(whole.take(rows), theirs)
-        readings = panel.teachers[route].read([theirs.take(b) for b in cut], temperature)
+        readings = router.teachers[route].read([theirs.take(b) for b in cut], temperature)
         for batch, reading in zip(cut, readings, strict=True):
             yield [rows[i] for i in batch], reading

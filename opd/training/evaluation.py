@@ -7,7 +7,7 @@ import numpy as np
 
 from opd.config.data import DataConfig
 from opd.data.prompts import Prompt, PromptSet
-from opd.training.rollouts import Writer, Written, write_evaluation
+from opd.training.rollouts import Completion, Writer, write_evaluation
 from opd.types import Score
 
 SUITE = "heldout"
@@ -48,7 +48,7 @@ def pass_score(suite: str, k: int, rewards: Sequence[Sequence[float]]) -> Score:
 
 def evaluate(
     writer: Writer, prompts: PromptSet, stop: Callable[[], bool], *, ends: bool = True
-) -> tuple[list[Score], list[Written], list[Written]]:
+) -> tuple[list[Score], list[Completion], list[Completion]]:
     """Scores of every suite at every configured temperature, and rollouts of the first of them.
 
     Per suite: pass@k where the prompts can be graded, and the share that came to an end. Last come
@@ -56,8 +56,8 @@ def evaluate(
     in no score. `ends`: this is the first or the last evaluation, which asks every suite.
     """
     scores: list[Score] = []
-    shown: list[Written] = []
-    probed: list[Written] = []
+    shown: list[Completion] = []
+    probed: list[Completion] = []
     probes = {p.number for p in prompts.probe}
     suites: list[tuple[str, Sequence[Prompt], DataConfig | None]] = [
         (SUITE, prompts.held_out, None),
@@ -76,7 +76,7 @@ def evaluate(
     return scores, shown, probed
 
 
-def _scores(suite: str, written: Sequence[Written], ks: Sequence[int]) -> list[Score]:
+def _scores(suite: str, written: Sequence[Completion], ks: Sequence[int]) -> list[Score]:
     rewards: dict[int, list[float]] = {}
     for w in written:
         if w.reward is not None:

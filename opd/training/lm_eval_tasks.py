@@ -15,7 +15,7 @@ RESAMPLES = 1000  # for the standard error of metrics that have no formula
 FIELD = "evaluation.lm_eval"
 
 
-def harness_scores(
+def lm_eval_scores(
     pair: Pair,
     tasks: Sequence[str | dict[str, Any]],
     *,

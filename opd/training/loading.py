@@ -22,7 +22,7 @@ from opd.models.load import (
 from opd.sampling.sample import NEVER
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
-from opd.teachers.routing import Panel
+from opd.teachers.routing import TeacherRouter
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training import checkpoint
 from opd.training.scoring import reader_of
@@ -32,7 +32,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Outside:
+class Callbacks:
     """What loading and training may call: `say` tells people who wait, `stop` asks whether to."""
 
     say: Callable[[str], None] = lambda _: None
@@ -40,11 +40,11 @@ class Outside:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A run ready to go on after `step`. `panel` judges; the learner asks it where it must."""
+class LoadedRun:
+    """A run ready to go on after `step`. `router` judges; the learner asks it where it must."""
 
     learner: Learner
-    panel: Panel
+    router: TeacherRouter
     average: MovingAverage | None
     step: int
 
@@ -53,49 +53,51 @@ class Loaded:
         return self.learner.pair
 
     def close(self) -> None:
-        for teacher in self.panel.teachers.values():
+        for teacher in self.router.teachers.values():
             teacher.close()
 
 
 @dataclass(frozen=True)
-class Models:
+class LoadedModels:
     """Student and teachers, to write and to judge; nothing here is for training alone."""
 
     pair: Pair
-    panel: Panel
+    router: TeacherRouter
     average: MovingAverage | None
-    faculty: "_Faculty"
+    faculty: "_TeacherFactory"
 
     def close(self) -> None:
-        for teacher in self.panel.teachers.values():
+        for teacher in self.router.teachers.values():
             teacher.close()
 
 
-def load(config: RunConfig, source: Path | None, outside: Outside) -> Loaded:
+def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedRun:
     """Loads what the configuration names; `source` is a checkpoint to go on from."""
-    models = _models(config, source, outside)
-    pair, panel = models.pair, models.panel
+    models = _models(config, source, callbacks)
+    pair, router = models.pair, models.router
     reference = None
     if config.objective.reference_kl:
         reference = models.faculty.start()
     optimizer = make_optimizer(pair.student, config)
     step = checkpoint.restore(source, optimizer, models.average) if source else 0
-    asked = panel if config.needs != "nothing" else None
-    return Loaded(Learner(pair, optimizer, config, asked, reference), panel, models.average, step)
+    asked = router if config.needs != "nothing" else None
+    return LoadedRun(
+        Learner(pair, optimizer, config, asked, reference), router, models.average, step
+    )
 
 
-def load_models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
+def load_models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
     """Student and teachers as they are after a checkpoint, or as they start without one."""
-    models = _models(config, source, outside)
+    models = _models(config, source, callbacks)
     models.pair.student.requires_grad_(False)
     if source is not None and models.average is not None:
         checkpoint.restore_average(source, models.average)
     return models
 
 
-def _models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
-    pair = _student(config, source, outside)
-    models = _teacher_models(config, pair, outside)
+def _models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
+    pair = _student(config, source, callbacks)
+    models = _teacher_models(config, pair, callbacks)
     for model, folder, vocab in models.values():
         pair = with_teacher(pair, model, folder, vocab)
     pair = _with_stops(config, pair)
@@ -104,13 +106,13 @@ def _models(config: RunConfig, source: Path | None, outside: Outside) -> Models:
     average = None
     if config.teacher.kind == "ema":
         average = MovingAverage(pair.student, config.teacher.ema_decay)
-    faculty = _Faculty(config, pair, average, outside)
+    faculty = _TeacherFactory(config, pair, average, callbacks)
     teachers = {
         field.removeprefix("teacher").removeprefix(".routes."): teacher
         for field in config.teachers
         if (teacher := faculty.teacher(field, models.get(field))) is not None
     }
-    return Models(pair, Panel(teachers, config, pair.tokenizer), average, faculty)
+    return LoadedModels(pair, TeacherRouter(teachers, config, pair.tokenizer), average, faculty)
 
 
 def _with_stops(config: RunConfig, pair: Pair) -> Pair:
@@ -124,7 +126,7 @@ def _with_stops(config: RunConfig, pair: Pair) -> Pair:
     return replace(pair, eos_ids=tuple(dict.fromkeys([*pair.eos_ids, *ids])))
 
 
-def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
+def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pair:
     """The student on its device, with its adapter or from its checkpoint."""
     settings = config.student
     computes = DTYPES[settings.dtype]
@@ -134,7 +136,7 @@ def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
         device=pick_device(config.device),
         dtype=held,
         weights=source if settings.lora is None else None,
-        say=outside.say,
+        say=callbacks.say,
     )
     student: Any = pair.student
     if settings.lora is not None:
@@ -154,7 +156,7 @@ def _student(config: RunConfig, source: Path | None, outside: Outside) -> Pair:
 
 
 def _teacher_models(
-    config: RunConfig, pair: Pair, outside: Outside
+    config: RunConfig, pair: Pair, callbacks: Callbacks
 ) -> dict[str, tuple[Any, Path, int]]:
     """The models of the teachers that have their own, by field; one model is loaded once."""
     loaded: dict[tuple[str, str, str], tuple[Any, Path, int]] = {}
@@ -164,27 +166,27 @@ def _teacher_models(
             continue
         key = (settings.model, settings.dtype, settings.quantize)
         if key not in loaded:
-            outside.say(f"loading {settings.model}")
+            callbacks.say(f"loading {settings.model}")
             loaded[key] = load_teacher(
                 settings.model,
                 pair,
                 where=f"{field}.model",
                 dtype=DTYPES[settings.dtype],
                 quantize=settings.quantize,
-                say=outside.say,
+                say=callbacks.say,
             )
         found[field] = loaded[key]
     return found
 
 
 @dataclass(frozen=True)
-class _Faculty:
+class _TeacherFactory:
     """Makes teachers out of what is loaded."""
 
     config: RunConfig
     pair: Pair
     average: MovingAverage | None
-    outside: Outside
+    callbacks: Callbacks
 
     def teacher(self, field: str, model: tuple[Any, Path, int] | None) -> Teacher | None:
         settings = self.config.teachers[field]
@@ -198,14 +200,14 @@ class _Faculty:
                 assert self.average is not None
                 return self._student_as(self.average.in_place)
             case "remote":
-                self.outside.say(f"asking {settings.url} for its model")
+                self.callbacks.say(f"asking {settings.url} for its model")
                 remote = RemoteTeacher(settings, where=field)
                 try:
                     remote.check()
                 except UserError:
                     remote.close()
                     raise
-                return ServerTeacher(remote, reader_of(self.pair), self.outside.stop)
+                return ServerTeacher(remote, reader_of(self.pair), self.callbacks.stop)
             case "none":
                 return None
 

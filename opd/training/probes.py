@@ -13,7 +13,7 @@ import numpy as np
 from opd.data.prompts import Prompt
 from opd.grading.graders import grade
 from opd.sampling.sample import Sample
-from opd.training.rollouts import Writer, Written
+from opd.training.rollouts import Completion, Writer
 from opd.types import FinishReason
 
 
@@ -25,7 +25,7 @@ class Answer:
     finish_reason: FinishReason
 
 
-def first_answers(written: Sequence[Written]) -> tuple[Answer, ...]:
+def first_answers(written: Sequence[Completion]) -> tuple[Answer, ...]:
     """The first completion of each prompt, in the order of the prompts."""
     return tuple(
         Answer(tuple(int(i) for i in w.sample.completion_ids), w.sample.finish_reason)
@@ -36,13 +36,13 @@ def first_answers(written: Sequence[Written]) -> tuple[Answer, ...]:
 
 def rewritten(
     writer: Writer, prompts: Sequence[Prompt], answers: Sequence[Answer]
-) -> list[Written]:
+) -> list[Completion]:
     """The kept answers as completions of their prompts; nobody sampled them now, so they have no
     sampler log-probabilities.
     """
     texts = writer.pair.tokenizer.batch_decode([a.ids for a in answers], skip_special_tokens=True)
     return [
-        Written(
+        Completion(
             prompt,
             0,
             Sample(np.asarray(answer.ids, np.int64), None, answer.finish_reason),

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from opd.config.run import RunConfig
-from opd.training.rollouts import Written
+from opd.training.rollouts import Completion
 from opd.types import Kind, Rollout, TokenRecord
 
 
 def as_rollouts(
-    written: Sequence[Written],
+    written: Sequence[Completion],
     found: Sequence[TokenRecord],
     *,
     step: int,

@@ -15,7 +15,7 @@ from opd.models.batches import Sequences
 from opd.models.load import Pair, declared_stops
 from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
 from opd.teachers.local import LocalTeacher
-from opd.teachers.routing import Panel
+from opd.teachers.routing import TeacherRouter
 from opd.types import Author
 
 EVALUATION = 1_000_000_000  # added to the step in an evaluation's seed: its samples are its own
@@ -24,7 +24,7 @@ Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Written:
+class Completion:
     """One completion of one prompt, before anybody scored its tokens."""
 
     prompt: Prompt
@@ -41,10 +41,10 @@ class Writer:
 
     pair: Pair
     config: RunConfig
-    teachers: Panel | None = None
+    router: TeacherRouter | None = None
 
 
-def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -> list[Written]:
+def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -> list[Completion]:
     """`group_size` completions of each prompt, as training sees them; one where they are given."""
     config = writer.config
     if config.author == "given":
@@ -72,7 +72,7 @@ def write_evaluation(
     temperature: float,
     stop: Stop,
     data: DataConfig | None = None,
-) -> list[Written]:
+) -> list[Completion]:
     """Completions of held-out prompts; the same random numbers at every evaluation.
 
     `samples` of each above temperature 0, one at 0; graded as `data` says, else as the prompts.
@@ -84,7 +84,7 @@ def write_evaluation(
     return _write(writer, jobs, limits, EVALUATION, stop, data)
 
 
-def sequences(written: Sequence[Written]) -> Sequences:
+def sequences(written: Sequence[Completion]) -> Sequences:
     return Sequences([w.prompt.ids for w in written], [w.sample.completion_ids for w in written])
 
 
@@ -109,16 +109,16 @@ def _teacher_writes(config: RunConfig, step: int, prompt: Prompt) -> bool:
 
 def _teachers_write(
     writer: Writer, jobs: Sequence[tuple[Prompt, int]], limits: Limits, step: int, stop: Stop
-) -> list[Written]:
-    panel = writer.teachers
-    assert panel is not None, "the configuration lets only local teachers write"
-    written: list[Written] = []
-    for route in sorted({panel.route(p) for p, _ in jobs}):
-        teacher = panel.teachers[route]
+) -> list[Completion]:
+    router = writer.router
+    assert router is not None, "the configuration lets only local teachers write"
+    written: list[Completion] = []
+    for route in sorted({router.route(p) for p, _ in jobs}):
+        teacher = router.teachers[route]
         assert isinstance(teacher, LocalTeacher)
-        mine = [(p, g) for p, g in jobs if panel.route(p) == route]
+        mine = [(p, g) for p, g in jobs if router.route(p) == route]
         requests = [
-            Request(panel.prompt_ids(p), (writer.config.seed, TEACHER + step, p.number, g))
+            Request(router.prompt_ids(p), (writer.config.seed, TEACHER + step, p.number, g))
             for p, g in mine
         ]
         stops = dict.fromkeys([*writer.pair.eos_ids, *declared_stops(teacher.model)])
@@ -136,7 +136,7 @@ def _write(
     step: int,
     stop: Stop,
     data: DataConfig | None = None,
-) -> list[Written]:
+) -> list[Completion]:
     requests = [Request(p.ids, (writer.config.seed, step, p.number, g)) for p, g in jobs]
     with writer.pair.computing():
         samples = sample(writer.pair, requests, limits, stop)
@@ -149,18 +149,18 @@ def _graded(
     samples: Sequence[Sample],
     author: Author,
     data: DataConfig | None = None,
-) -> list[Written]:
+) -> list[Completion]:
     texts = writer.pair.tokenizer.batch_decode(
         [s.completion_ids for s in samples], skip_special_tokens=True
     )
     grading = data or writer.config.prompts
     return [
-        Written(p, g, s, text, grade(grading, text, p.answer), author)
+        Completion(p, g, s, text, grade(grading, text, p.answer), author)
         for (p, g), s, text in zip(jobs, samples, texts, strict=True)
     ]
 
 
-def _given(writer: Writer, prompt: Prompt) -> Written:
+def _given(writer: Writer, prompt: Prompt) -> Completion:
     """The row's own completion, ended by the student's EOS, cut to the limit of length."""
     tokenizer: Any = writer.pair.tokenizer
     text = prompt.completion or ""
@@ -176,6 +176,6 @@ def _given(writer: Writer, prompt: Prompt) -> Written:
     given = Sample(
         np.asarray(whole[:limit], np.int64), None, "stop" if len(whole) <= limit else "length"
     )
-    return Written(
+    return Completion(
         prompt, 0, given, text, grade(writer.config.prompts, text, prompt.answer), "given"
     )

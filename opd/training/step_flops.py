@@ -7,17 +7,17 @@ from typing import Any
 from opd.models import cost
 from opd.models.batches import pack_length, packs
 from opd.teachers.local import LocalTeacher
-from opd.training.loading import Loaded
-from opd.training.rollouts import Written, sequences
+from opd.training.loading import LoadedRun
+from opd.training.rollouts import Completion, sequences
 
 
-class Meter:
+class StepFlops:
     """Counts sampling by whoever writes, the teachers' and the reference's reading, training.
 
     What a server executes is not counted: nobody here knows its model.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedRun) -> None:
         config = loaded.learner.config
         self._loaded = loaded
         self._student = cost.model_cost(loaded.pair.student)
@@ -25,19 +25,19 @@ class Meter:
         self._recomputed = config.student.gradient_checkpointing
         self._costs: dict[int, cost.ModelCost] = {}
 
-    def step(self, written: Sequence[Written]) -> float:
+    def step(self, written: Sequence[Completion]) -> float:
         reading = self._reading(self._student, written, self._loaded.pair.pairs_per_token)
         times = 2.0 if self._adapter else 3.0  # forward and backward
         times += self._recomputed + (self._loaded.learner.reference is not None)
         return times * reading + self._sampling(written) + self._judging(written)
 
-    def parts(self, written: Sequence[Written]) -> dict[str, float]:
+    def parts(self, written: Sequence[Completion]) -> dict[str, float]:
         """What of a step's FLOPs is left out where a teacher's completions are already there."""
         by_teacher = [w for w in written if w.author == "teacher"]
         return {"teacher_sampling_flops": self._sampling(by_teacher)} if by_teacher else {}
 
     def _reading(
-        self, model: cost.ModelCost, written: Sequence[Written], pairs_per_token: float
+        self, model: cost.ModelCost, written: Sequence[Completion], pairs_per_token: float
     ) -> float:
         """One forward pass; a row of several completions counts all pairs of its positions."""
         whole, total = sequences(written), 0.0
@@ -47,9 +47,9 @@ class Meter:
             total += model.forward(length, pairs)
         return total
 
-    def _sampling(self, written: Sequence[Written]) -> float:
+    def _sampling(self, written: Sequence[Completion]) -> float:
         """Prompts are read once a group, by the model that wrote it."""
-        groups: dict[tuple[int, str], list[Written]] = {}
+        groups: dict[tuple[int, str], list[Completion]] = {}
         for w in written:
             if w.author != "given":
                 groups.setdefault((w.prompt.number, w.author), []).append(w)
@@ -60,24 +60,24 @@ class Meter:
             if author == "student":
                 total += cost.sampling_flops(self._student, [(len(prompt.ids), lengths)])
                 continue
-            panel = self._loaded.panel
-            model = self._cost(panel.teachers[panel.route(prompt)].model)
-            total += cost.sampling_flops(model, [(len(panel.prompt_ids(prompt)), lengths)])
+            router = self._loaded.router
+            model = self._cost(router.teachers[router.route(prompt)].model)
+            total += cost.sampling_flops(model, [(len(router.prompt_ids(prompt)), lengths)])
         return total
 
-    def _judging(self, written: Sequence[Written]) -> float:
-        panel = self._loaded.learner.teachers
-        if panel is None:
+    def _judging(self, written: Sequence[Completion]) -> float:
+        router = self._loaded.learner.router
+        if router is None:
             return 0.0
-        by_route: dict[str, list[Written]] = {}
+        by_route: dict[str, list[Completion]] = {}
         for w in written:
-            by_route.setdefault(panel.route(w.prompt), []).append(w)
+            by_route.setdefault(router.route(w.prompt), []).append(w)
         total = 0.0
         for route, members in by_route.items():
-            teacher = panel.teachers[route]
+            teacher = router.teachers[route]
             if isinstance(teacher, LocalTeacher):
                 theirs = [
-                    replace(w, prompt=replace(w.prompt, ids=panel.prompt_ids(w.prompt)))
+                    replace(w, prompt=replace(w.prompt, ids=router.prompt_ids(w.prompt)))
                     for w in members
                 ]
                 total += self._reading(self._cost(teacher.model), theirs, teacher.pairs_per_token)

@@ -19,11 +19,11 @@ from opd.sampling.sample import NEVER, Stopped
 from opd.teachers.routing import read
 from opd.training import checkpoint, probes
 from opd.training.evaluation import SUITE, evaluate
-from opd.training.loading import Loaded, Outside, load
+from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.records import as_rollouts, kept
-from opd.training.rollouts import Writer, Written, sequences, write, write_evaluation
+from opd.training.rollouts import Completion, Writer, sequences, write, write_evaluation
 from opd.training.scoring import Scoring, scored
-from opd.training.step_flops import Meter
+from opd.training.step_flops import StepFlops
 from opd.training.update import Clock, Update, learning_rate, update
 from opd.types import (
     CheckpointEvent,
@@ -57,7 +57,7 @@ class Training:
     ) -> None:
         self.config = config
         self.folder = folder
-        self._outside = Outside(say, stop)
+        self._callbacks = Callbacks(say, stop)
         self._resume_from = resume_from
         self._step = 0
         self._score: float | None = None  # held-out, after this very step
@@ -65,7 +65,7 @@ class Training:
         self._answers: tuple[probes.Answer, ...] = ()  # to the probe prompts, by the first student
         self._saved: list[checkpoint.Progress] = []
         self._tokens: TokenText | None = None
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedRun | None = None
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, in order. Raises UserError for what a user can mend."""
@@ -123,14 +123,16 @@ class Training:
             parameters["teacher"] = pair.teacher.num_parameters()
         yield ModelsEvent(pair.folders, fingerprint(pair.tokenizer), str(pair.device), parameters)
         yield PhaseEvent("loading prompts")
-        prompts = load_prompts(config, pair.tokenizer, context_of(pair.student), self._outside.say)
-        writer = Writer(pair, config, loaded.panel)
+        prompts = load_prompts(
+            config, pair.tokenizer, context_of(pair.student), self._callbacks.say
+        )
+        writer = Writer(pair, config, loaded.router)
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)
         elif self._owes:
             yield from self._after_step(writer, prompts)
-        meter = Meter(loaded)
+        meter = StepFlops(loaded)
         while self._step < config.steps:
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
             yield self._one_step(writer, prompts, meter)
@@ -144,8 +146,8 @@ class Training:
         if _due(self._step, self.config.checkpoints.every, self.config.steps):
             yield from self._checkpoint()
 
-    def _load(self) -> Loaded:
-        self._loaded = load(self.config, self._resume_from, self._outside)
+    def _load(self) -> LoadedRun:
+        self._loaded = load(self.config, self._resume_from, self._callbacks)
         self._tokens = TokenText(self._loaded.pair.tokenizer)
         self._step = self._loaded.step
         if self._resume_from is not None:
@@ -154,17 +156,17 @@ class Training:
             self._owes, self._answers = progress.owes, progress.answers
         return self._loaded
 
-    def _one_step(self, writer: Writer, prompts: PromptSet, meter: Meter) -> StepEvent:
+    def _one_step(self, writer: Writer, prompts: PromptSet, meter: StepFlops) -> StepEvent:
         assert self._loaded is not None
         config, step, clock = self.config, self._step + 1, Clock()
         chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
-            written = write(writer, chosen, step=step, stop=self._outside.stop)
+            written = write(writer, chosen, step=step, stop=self._callbacks.stop)
         learner = self._loaded.learner
         rate = learning_rate(config, step)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        done = update(learner, written, clock, self._outside.stop)
+        done = update(learner, written, clock, self._callbacks.stop)
         if self._loaded.average is not None:
             self._loaded.average.advance()
         self._step, self._score = step, None
@@ -187,14 +189,14 @@ class Training:
         glance = prompts.held_out[: settings.keep]
         if glance:
             written = write_evaluation(
-                writer, glance, temperature=settings.temperatures[0], stop=self._outside.stop
+                writer, glance, temperature=settings.temperatures[0], stop=self._callbacks.stop
             )
             yield EvaluationEvent(self._step, [], self._scored(written[: settings.keep], "eval"))
 
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
         ends = self._step in (0, self.config.steps)
-        scores, written, fresh = evaluate(writer, prompts, self._outside.stop, ends=ends)
+        scores, written, fresh = evaluate(writer, prompts, self._callbacks.stop, ends=ends)
         if ends:
             scores += self._harness(writer.pair)
         self._score = _headline(scores)
@@ -204,7 +206,7 @@ class Training:
         yield EvaluationEvent(self._step, scores, shown)
 
     def _probed(
-        self, writer: Writer, prompts: Sequence[Prompt], fresh: Sequence[Written]
+        self, writer: Writer, prompts: Sequence[Prompt], fresh: Sequence[Completion]
     ) -> list[Rollout]:
         """The first answers to the probe prompts scored again, and the new answers."""
         if len(self._answers) != len(prompts):
@@ -216,13 +218,13 @@ class Training:
         settings = self.config.evaluation
         if not settings.lm_eval:
             return []
-        from opd.training.lm_eval_tasks import harness_scores  # noqa: PLC0415 - an optional extra, slow to import
+        from opd.training.lm_eval_tasks import lm_eval_scores  # noqa: PLC0415 - an optional extra, slow to import
 
-        return harness_scores(
-            pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._outside.say
+        return lm_eval_scores(
+            pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._callbacks.say
         )
 
-    def _scored(self, written: Sequence[Written], kind: Kind) -> list[Rollout]:
+    def _scored(self, written: Sequence[Completion], kind: Kind) -> list[Rollout]:
         """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
         assert self._loaded is not None
         if not written:
@@ -231,7 +233,7 @@ class Training:
         temperature = first or 1.0
         settings, whole = Scoring.of(self.config, temperature), sequences(written)
         readings = read(
-            self._loaded.panel,
+            self._loaded.router,
             [w.prompt for w in written],
             whole,
             temperature=temperature,
@@ -267,7 +269,7 @@ def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def _metrics(written: Sequence[Written], done: Update, rate: float) -> dict[str, float]:
+def _metrics(written: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
     """The step's figures; per-token ones are means over all completion tokens, in nats."""
 
     def all_of(name: str) -> np.ndarray | None:

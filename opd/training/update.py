@@ -27,8 +27,8 @@ from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.sampling.sample import Stopped
 from opd.teachers.local import Reading, Teacher, sampled_log_probs
-from opd.teachers.routing import Panel, read
-from opd.training.rollouts import Written, sequences
+from opd.teachers.routing import TeacherRouter, read
+from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import Measures, batch_of, joined, measure, records, student_pieces
 from opd.types import Floats, TokenRecord
 
@@ -73,7 +73,7 @@ class Learner:
     pair: Pair
     optimizer: torch.optim.Optimizer
     config: RunConfig
-    teachers: Panel | None  # None where the objective asks no teacher
+    router: TeacherRouter | None  # None where the objective asks no teacher
     reference: Teacher | None = None
 
     @property
@@ -137,7 +137,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def update(
-    learner: Learner, written: Sequence[Written], clock: Clock, stop: Callable[[], bool]
+    learner: Learner, written: Sequence[Completion], clock: Clock, stop: Callable[[], bool]
 ) -> Update:
     """Accumulates the gradient over micro-batches, which add up to the whole batch, and steps.
 
@@ -151,7 +151,7 @@ def update(
     total = 0.0
     learner.optimizer.zero_grad(set_to_none=True)
     readings = read(
-        learner.teachers,
+        learner.router,
         [w.prompt for w in written],
         sequences(written),
         temperature=config.sampling.temperature,
@@ -162,7 +162,9 @@ def update(
         if stop():
             raise Stopped
         with clock.phase("student"):
-            part = _Part(learner, [written[i] for i in rows], [credit[i] for i in rows], reading)
+            part = MicroBatch(
+                learner, [written[i] for i in rows], [credit[i] for i in rows], reading
+            )
             loss, measures, losses = part.forward_backward(clock)
             total += loss
             if measures.same_top is not None:
@@ -175,7 +177,7 @@ def update(
 
 
 def _credit(
-    written: Sequence[Written], config: RunConfig, special_ids: Sequence[int]
+    written: Sequence[Completion], config: RunConfig, special_ids: Sequence[int]
 ) -> list[_Credit]:
     objective = config.objective
     weights = [
@@ -193,13 +195,13 @@ def _credit(
     return [_Credit(*parts) for parts in zip(weights, scales, rewards, strict=True)]
 
 
-class _Part:
+class MicroBatch:
     """One micro-batch of an update: its tokens as tensors, and what it leaves behind."""
 
     def __init__(
         self,
         learner: Learner,
-        written: Sequence[Written],
+        written: Sequence[Completion],
         credit: Sequence[_Credit],
         reading: Reading | None,
     ) -> None:

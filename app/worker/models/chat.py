@@ -10,7 +10,7 @@ from app.worker.models.loaded import Subject, subject_of
 from app.worker.models.request import Asked, Progress, Telling
 from opd.data.prompts import Prompt, chat_text
 from opd.errors import UserError
-from opd.interactive.scored_chat import Duet, Told
+from opd.interactive.scored_chat import ReplySettings, ReplyWriter
 from opd.interactive.what_if import AUTHORS, judged, unhinted, writer_of
 from opd.sampling.sample import Stopped
 from opd.types import Author, Rollout
@@ -44,7 +44,7 @@ class _Chat:
         self._began = time.monotonic()
         self._tokenizer = self._subject.models.pair.tokenizer
         self._chat = getattr(self._tokenizer, "chat_template", None) is not None
-        self._duets: list[tuple[Duet, str]] = []
+        self._duets: list[tuple[ReplyWriter, str]] = []
         self._texts: dict[str, dict[str, Any]] = {}
 
     def run(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class _Chat:
     def _longest(self) -> int:
         return max(len(duet.reply.ids) for duet, _ in self._duets)
 
-    def _duet(self, author: Author, messages: list[dict[str, str]]) -> tuple[Duet, str]:
+    def _duet(self, author: Author, messages: list[dict[str, str]]) -> tuple[ReplyWriter, str]:
         subject, payload = self._subject, self._payload
         writer_of(subject.models, author, None)
         if self._chat:
@@ -99,8 +99,8 @@ class _Chat:
                 f"the message has id {max(ids)}, outside the models' {vocab} shared ids",
                 where="conversations",
             )
-        told = Told(payload["temperature"], payload["max_new_tokens"], payload["seed"])
-        return Duet(subject.models, author, ids, told), text
+        told = ReplySettings(payload["temperature"], payload["max_new_tokens"], payload["seed"])
+        return ReplyWriter(subject.models, author, ids, told), text
 
     def _learn(self, ids: list[int]) -> None:
         """Notes the text of tokens, in the form in which pages read it."""
@@ -137,7 +137,7 @@ def _rollout(subject: Subject, payload: dict[str, Any]) -> Rollout:
     prompt = Prompt(GROUP, reply["prompt"], tuple(reply["prompt_ids"]), None)
     ids = np.asarray(reply["ids"], np.int64)
     models = unhinted(subject.models)
-    (record,) = judged(models, models.panel.config, prompt, [ids], temperature)
+    (record,) = judged(models, models.router.config, prompt, [ids], temperature)
     return Rollout(
         step=subject.step,
         kind="branch",

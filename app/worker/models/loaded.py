@@ -18,7 +18,7 @@ from opd.errors import UserError
 from opd.models.load import fingerprint
 from opd.models.token_text import TokenText
 from opd.training.checkpoint import OPTIMIZER
-from opd.training.loading import Models, Outside, load_models
+from opd.training.loading import Callbacks, LoadedModels, load_models
 from opd.training.manifest import folder_of, verify
 from storage.read import runs
 
@@ -27,7 +27,7 @@ from storage.read import runs
 class Subject:
     """Loaded models with the run, if any, and the step of the student's checkpoint (0: start)."""
 
-    models: Models
+    models: LoadedModels
     config: RunConfig
     run_id: str | None
     step: int
@@ -61,13 +61,13 @@ def subject_of(asked: Asked, telling: Telling) -> Subject:
     key = json.dumps([_models_part(config), str(folder), _age(folder)], sort_keys=True)
     at = "as it starts" if not step else f"checkpoint {step}"
 
-    def load() -> Models:
+    def load() -> LoadedModels:
         telling.say(f"loading student ({at}) and coach")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
-        return load_models(config, folder, Outside(telling.say, telling.stop))
+        return load_models(config, folder, Callbacks(telling.say, telling.stop))
 
     return Subject(asked.held.get(key, about, load), config, run_id, step or 0, about)
 

@@ -44,14 +44,14 @@ def examine_run(asked: Asked, progress: Progress) -> dict[str, Any]:
     """Of kind "doctor": {"config", "models"} → the doctor's report."""
     from opd.config.run import parse  # noqa: PLC0415 - as late as the models' libraries
     from opd.doctor.examine import examine, report  # noqa: PLC0415 - loads torch
-    from opd.training.loading import Outside  # noqa: PLC0415
+    from opd.training.loading import Callbacks  # noqa: PLC0415
 
     asked.held.release()
     found: list[Any] = []
     telling = Telling(progress, lambda: {"findings": [f.as_dict() for f in found]})
     config = resolved(asked.engine, asked.data_dir, parse(asked.payload["config"]))
-    outside = Outside(telling.say, telling.stop)
-    for finding in examine(config, models=bool(asked.payload["models"]), outside=outside):
+    callbacks = Callbacks(telling.say, telling.stop)
+    for finding in examine(config, models=bool(asked.payload["models"]), callbacks=callbacks):
         found.append(finding)
         if telling.stop():
             break

@@ -10,8 +10,8 @@ from app.worker.models.request import Asked, Progress, Telling
 from opd.data.prompts import Prompt
 from opd.interactive.what_if import (
     AUTHORS,
-    Place,
-    Wish,
+    BranchPoint,
+    ContinuationSettings,
     branches,
     chosen_ids,
     continued,
@@ -70,7 +70,7 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
         raise Stopped
     began = time.monotonic()
     place = _place(asked, subject)
-    wish = Wish(
+    wish = ContinuationSettings(
         tuple(a for a in AUTHORS if a in payload["authors"]),
         payload["samples"],
         payload["temperature"],
@@ -100,7 +100,7 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
     }
 
 
-def _place(asked: Asked, subject: Subject) -> Place:
+def _place(asked: Asked, subject: Subject) -> BranchPoint:
     payload = asked.payload
     parent = stored_rollouts.rollout(asked.engine, payload["rollout"])
     view = tokens.tokens(asked.engine, payload["rollout"], ("completion_ids",))
@@ -111,14 +111,14 @@ def _place(asked: Asked, subject: Subject) -> Place:
         parent["answer"],
     )
     ids = view.columns["completion_ids"][: payload["position"]]
-    return Place(
+    return BranchPoint(
         prompt_of(subject.models, subject.config, stored),
         tuple(int(i) for i in ids),
         chosen_ids(subject.models, payload["token"], payload["text"]),
     )
 
 
-def _kept(asked: Asked, subject: Subject, place: Place, made: list[Rollout]) -> list[str]:
+def _kept(asked: Asked, subject: Subject, place: BranchPoint, made: list[Rollout]) -> list[str]:
     """Stores the branches under ids that follow from the question; returns them."""
     payload = asked.payload
     same = ("temperature", "max_new_tokens", "seed")

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from opd.bundled import make
 from opd.bundled.habits import bad_completion
 from opd.bundled.make import bad_traces, right_traces
-from opd.bundled.problems import MAX_VALUE, Problem, Split, grade, problems, stories
+from opd.bundled.problems import MAX_VALUE, Split, WordProblem, grade, problems, stories
 from opd.bundled.slips import OFFSETS, slip, slipping_completion
 from opd.bundled.tokenizer import build_tokenizer
-from opd.bundled.training import Schedule, Score, sample, score
+from opd.bundled.training import Accuracy, Schedule, sample, score
 from opd.config.folders import BUNDLED, local_folder
 
 FOLDER = make.HERE
@@ -47,7 +47,7 @@ def tokenizer(role: str = "student") -> PreTrainedTokenizerFast:
 
 
 @functools.cache
-def scored(role: str, temperature: float, n: int = 100) -> Score:
+def scored(role: str, temperature: float, n: int = 100) -> Accuracy:
     tests = problems(n, seed=7, split="eval")
     prompts = [problem.prompt for problem in tests]
     return score(sample(loaded(role), tokenizer(role), prompts, temperature=temperature), tests)
@@ -69,7 +69,7 @@ def told(prompt: str) -> tuple[int, list[tuple[str, int]]]:
     return start, steps
 
 
-def all_lengths(n: int, split: Split = "train") -> list[Problem]:
+def all_lengths(n: int, split: Split = "train") -> list[WordProblem]:
     return [p for steps in range(1, 7) for p in problems(n, seed=steps, split=split, steps=steps)]
 
 
@@ -288,5 +288,5 @@ def test_student_is_often_wrong_but_ends_its_answers():
 
 
 def test_score_has_its_standard_error():
-    assert Score(0.5, 100).error == pytest.approx(0.05)
-    assert str(Score(0.36, 400)) == "0.360 ± 0.024"
+    assert Accuracy(0.5, 100).error == pytest.approx(0.05)
+    assert str(Accuracy(0.36, 400)) == "0.360 ± 0.024"

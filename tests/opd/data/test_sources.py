@@ -12,7 +12,7 @@ from opd.config.data import DataConfig
 from opd.config.folders import is_local
 from opd.config.run import check_inputs, parse
 from opd.data import sources
-from opd.data.sources import Wanted, has_splits, open_rows
+from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ConfigError, UserError
 from opd.models.progress import amount, download_bar, throttled
 
@@ -26,7 +26,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def opened(source, *, split="train", enough=100, say=lambda _: None, **fields):
     data = DataConfig.model_validate({"source": str(source), **fields})
-    return open_rows(data, data.source, Wanted(split, enough, "prompts.source", say))
+    return open_table(data, data.source, RowSelection(split, enough, "prompts.source", say))
 
 
 def values(table, indices=None):
@@ -173,7 +173,7 @@ def test_hub_data_that_cannot_be_had(tmp_path, monkeypatch):
     raising(ValueError("BuilderConfig 'x' not found. Available: ['main']"))
     assert "Available: ['main']" in refusal("a/b", subset="x").message
     with pytest.raises(UserError, match="outside the hub"):
-        sources._fetched("https://x.y/z.parquet", "", Wanted("train", 1, "prompts.source"))
+        sources._fetched("https://x.y/z.parquet", "", RowSelection("train", 1, "prompts.source"))
 
 
 def test_local_or_hub(tmp_path, monkeypatch):

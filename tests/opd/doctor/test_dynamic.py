@@ -22,20 +22,20 @@ from opd.doctor.findings import Finding
 from opd.doctor.rehearsal import Rehearsal, rehearse, stop_probabilities
 from opd.errors import UserError
 from opd.models.load import context_of
-from opd.training.loading import Loaded, Outside, load
+from opd.training.loading import Callbacks, LoadedRun, load
 from tests.support.logprobs_server import LogprobsServer
 from tests.support.tiny_models import save_model
 
 torch.set_num_threads(1)
 EOS, UNK = 1, 2
-Change = Callable[[Loaded], Any]
+Change = Callable[[LoadedRun], Any]
 
 
 def rehearsal_of(config: RunConfig, change: Change = lambda _: None) -> Rehearsal:
-    loaded = load(config, None, Outside())
+    loaded = load(config, None, Callbacks())
     change(loaded)
     prompts = load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
-    return rehearse(config, loaded, prompts.train[:6], Outside())
+    return rehearse(config, loaded, prompts.train[:6], Callbacks())
 
 
 def codes(findings: Sequence[Finding]) -> dict[str, Finding]:
@@ -49,8 +49,8 @@ def rehearsed(change: Change = lambda _: None, **settings: Any) -> dict[str, Fin
     return found
 
 
-def whole(config: RunConfig, outside: Outside | None = None) -> dict[str, Finding]:
-    return codes(list(dynamic(config, outside or Outside())))
+def whole(config: RunConfig, callbacks: Callbacks | None = None) -> dict[str, Finding]:
+    return codes(list(dynamic(config, callbacks or Callbacks())))
 
 
 def bundled_with(folder: Path, name: str, *, eos: int, swap: bool = False) -> str:
@@ -71,7 +71,7 @@ def bundled_with(folder: Path, name: str, *, eos: int, swap: bool = False) -> st
 
 def test_the_bundled_pair_is_in_order_and_timed() -> None:
     told: list[str] = []
-    found = whole(parse({}), Outside(told.append))
+    found = whole(parse({}), Callbacks(told.append))
     assert {c for c, f in found.items() if f.severity != "ok"} == {"reward", "time"}
     assert {"zero-kl", "sampler-gap", "cut-off", "stop-agrees", "first-token", "agreement"} < set(
         found
@@ -131,7 +131,7 @@ def test_a_long_limit_is_cut_here_and_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_model_that_draws_random_numbers_disagrees_with_itself() -> None:
-    def noisy(loaded: Loaded) -> None:
+    def noisy(loaded: LoadedRun) -> None:
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             return output + 0.1 * torch.randn_like(output)
 
@@ -261,7 +261,7 @@ def test_an_error_on_the_way_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_stops_when_nobody_asks_any_more() -> None:
-    assert whole(parse({}), Outside(stop=lambda: True)) == {}
+    assert whole(parse({}), Callbacks(stop=lambda: True)) == {}
 
 
 def test_a_graphics_card_is_measured_before_anything_is_loaded(

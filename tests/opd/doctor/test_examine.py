@@ -14,8 +14,8 @@ from opd.doctor import settings as settings_checks
 from opd.doctor.examine import examine, report, static
 from opd.doctor.findings import Finding, healthy, quoted, size, worst_first
 from opd.doctor.machine import check_device
-from opd.doctor.memory import Estimate, Part
-from opd.training.loading import Outside
+from opd.doctor.memory import Estimate, MemoryPart
+from opd.training.loading import Callbacks
 from tests.support.tiny_models import save_model, tokenizer
 
 TEMPLATE = (
@@ -263,7 +263,9 @@ def test_routes_are_compared_with_the_rows(tmp_path: Path) -> None:
 
 
 def test_the_gpu_is_compared_with_the_estimate() -> None:
-    estimate = Estimate([Part("weights", 10e9, ""), Part("activations", 5e9, "", "update")])
+    estimate = Estimate(
+        [MemoryPart("weights", 10e9, ""), MemoryPart("activations", 5e9, "", "update")]
+    )
     assert check_device(estimate, 80e9, 80e9).severity == "ok"
     assert check_device(estimate, 16e9, 24e9).severity == "warning"
     assert check_device(estimate, 8e9, 24e9).severity == "error"
@@ -291,7 +293,7 @@ def test_too_little_memory_is_a_warning_before_it_is_hopeless(
 def test_an_error_ends_the_examination_before_models_are_loaded() -> None:
     told: list[str] = []
     config = parse({"teacher": "/no/such/folder"})
-    found = list(examine(config, models=True, outside=Outside(told.append)))
+    found = list(examine(config, models=True, callbacks=Callbacks(told.append)))
     assert not healthy(found)
     assert not any(text.startswith("loading") for text in told)
 

@@ -14,7 +14,13 @@ from opd.doctor import memory
 from opd.doctor.memory import Estimate, estimate
 from opd.models import forward
 from opd.models.adapters import with_adapter
-from opd.models.architecture import PUBLISHED, Shape, folder_at_hand, from_config, shape_of
+from opd.models.architecture import (
+    PUBLISHED,
+    Architecture,
+    architecture_of,
+    folder_at_hand,
+    from_config,
+)
 from tests.support.tiny_models import KINDS, config, save_model
 
 BILLION = 1e9
@@ -45,7 +51,7 @@ def test_published_shapes_have_the_parameters_of_their_models(name: str) -> None
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(whole)
     assert shape.parameters == sum(p.numel() for p in model.parameters())
-    assert from_config(whole.to_dict()) == Shape(
+    assert from_config(whole.to_dict()) == Architecture(
         **{**shape.__dict__, "context": whole.max_position_embeddings}
     )
 
@@ -58,7 +64,7 @@ def test_the_8b_has_eight_billion() -> None:
 def test_a_folder_is_counted_exactly_by_its_headers(kind: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / kind, kind)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    shape = shape_of(folder, where="student.model")
+    shape = architecture_of(folder, where="student.model")
     assert shape is not None
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert (shape.layers, shape.hidden, shape.vocab) == (2, 32, 310)
@@ -73,7 +79,7 @@ def test_a_shape_without_its_weights_has_the_same_count(kind: str) -> None:
 
 
 def test_what_is_not_on_this_disk_has_no_shape(tmp_path: Path) -> None:
-    assert shape_of("nobody/has-this", where="student.model") is None
+    assert architecture_of("nobody/has-this", where="student.model") is None
     assert folder_at_hand("run-abcdefgh", where="student.model") is None
     assert from_config({"model_type": "bert"}) is None
     found = estimate(run(student="nobody/has-this", teacher="nobody/nor-that"))
@@ -206,7 +212,7 @@ def test_the_adapter_is_counted_as_peft_makes_it() -> None:
 
 
 def test_second_copies_of_the_student() -> None:
-    count = shape_of("bundled/student", where="")
+    count = architecture_of("bundled/student", where="")
     assert count is not None
     own = estimate(run(teacher={"kind": "self"}))
     assert part(own, "teacher: the student's start") == 4 * count.parameters

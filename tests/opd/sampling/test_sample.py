@@ -7,7 +7,7 @@ import torch
 from opd.models.batches import Sequences
 from opd.models.load import load_pair
 from opd.sampling.decoder import ModelDecoder
-from opd.sampling.fast_decoder import LeanDecoder, decoder_for
+from opd.sampling.fast_decoder import FastDecoder, decoder_for
 from opd.sampling.sample import Limits, Request, Stopped, sample, uniforms
 from opd.training.scoring import Scoring, score
 from tests.support import tiny_models
@@ -113,7 +113,7 @@ def decoder(pair):
 
 def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
     knows = pair.student.config.model_type in ("qwen3", "llama")
-    assert isinstance(decoder(pair), LeanDecoder if knows else ModelDecoder)
+    assert isinstance(decoder(pair), FastDecoder if knows else ModelDecoder)
     own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
     rows = torch.tensor([0, 1, 1])
     seen = torch.arange(8) >= (7 - torch.tensor([2, 7, 7])).unsqueeze(1)
@@ -132,7 +132,7 @@ def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):
     folder = tiny_models.save_model(tmp_path / "m")
     pair = load_pair(folder, folder, device=CPU)
     with torch.inference_mode():
-        assert isinstance(decoder(pair), LeanDecoder)
+        assert isinstance(decoder(pair), FastDecoder)
         pair.student.model.layers[0].mlp.down_proj.register_forward_hook(lambda m, a, out: out * 2)
         assert isinstance(decoder(pair), ModelDecoder)
     assert "differs" in caplog.text

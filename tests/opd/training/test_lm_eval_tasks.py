@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from opd.errors import UserError
 from opd.models.load import load_student
-from opd.training.lm_eval_tasks import harness_scores
+from opd.training.lm_eval_tasks import lm_eval_scores
 from tests.support import tiny_models
 
 pytest.importorskip("lm_eval")
@@ -58,7 +58,7 @@ def by_hand(folder, tokenizer, rows):
 def test_a_task_gives_the_figure_that_a_hand_computation_gives(student, tmp_path):
     pair = load_student(student, device=torch.device("cpu"))
     rows, description = task(tmp_path)
-    (score,) = harness_scores(pair, [description], limit=None)
+    (score,) = lm_eval_scores(pair, [description], limit=None)
     assert (score.suite, score.metric, score.n) == ("lm-eval/sums", "acc", len(rows))
     assert score.value == pytest.approx(by_hand(student, pair.tokenizer, rows))
     assert score.standard_error == pytest.approx(
@@ -71,8 +71,8 @@ def test_a_task_gives_the_figure_that_a_hand_computation_gives(student, tmp_path
 def test_an_unknown_task_and_a_missing_extra_are_named(student, monkeypatch):
     pair = load_student(student, device=torch.device("cpu"))
     with pytest.raises(UserError, match="no task 'no-such-task'"):
-        harness_scores(pair, ["no-such-task"], limit=1)
+        lm_eval_scores(pair, ["no-such-task"], limit=1)
     monkeypatch.setattr("opd.training.lm_eval_tasks.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"opd-studio\[lm-eval\]") as caught:
-        harness_scores(pair, ["hellaswag"], limit=1)
+        lm_eval_scores(pair, ["hellaswag"], limit=1)
     assert caught.value.kind == "missing extra"

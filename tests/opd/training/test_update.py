@@ -12,8 +12,8 @@ from opd.models.forward import spans
 from opd.models.load import load_pair
 from opd.sampling.sample import NEVER, Sample
 from opd.teachers.local import LocalTeacher
-from opd.teachers.routing import Panel
-from opd.training.rollouts import Written
+from opd.teachers.routing import TeacherRouter
+from opd.training.rollouts import Completion
 from opd.training.scoring import reader_of
 from opd.training.update import Clock, Learner, learning_rate, update
 from tests.support import tiny_models
@@ -49,7 +49,7 @@ def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective
         pair,
         torch.optim.SGD(pair.student.parameters(), lr=1.0),
         config,
-        Panel({"": teacher}, config, pair.tokenizer) if config.needs != "nothing" else None,
+        TeacherRouter({"": teacher}, config, pair.tokenizer) if config.needs != "nothing" else None,
         teacher if reference else None,
     )
 
@@ -63,7 +63,9 @@ def rollouts(n=7, vocab=300):
         prompt = prompts[i // 2]
         ids = np.append(rng.integers(2, vocab, rng.integers(0, 9)), tiny_models.EOS)
         sample = Sample(ids, -rng.random(len(ids)).astype(np.float32) * 3, "stop")
-        written.append(Written(Prompt(i // 2, "", prompt, None), i % 2, sample, "", float(i % 3)))
+        written.append(
+            Completion(Prompt(i // 2, "", prompt, None), i % 2, sample, "", float(i % 3))
+        )
     return written
 
 
