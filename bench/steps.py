@@ -30,7 +30,6 @@ from opd.models import cost
 from opd.models.forward import spans
 from opd.models.load import context_of
 from opd.sampling.sample import NEVER
-from opd.teachers.routing import read
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.rollouts import Completion, Writer, sequences, write
 from opd.training.scoring import reader_of
@@ -140,13 +139,11 @@ def executed_flops(setup: Setup, written: list[Completion]) -> Flops:
 
 def teacher_reads(setup: Setup, written: Sequence[Completion]) -> None:
     pair, whole = setup.loaded.pair, sequences(written)
-    readings = read(
-        setup.loaded.learner.router,
+    readings = setup.loaded.learner.router.read(
         [w.prompt for w in written],
         whole,
         temperature=1.0,
         max_tokens=setup.config.optimizer.micro_batch_tokens,
-        pairs_per_token=pair.pairs_per_token,
     )
     for rows, reading in readings:
         assert reading is not None

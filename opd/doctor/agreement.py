@@ -40,9 +40,9 @@ def _zero(rehearsal: Rehearsal) -> Iterator[Finding]:
     """The student as its own teacher: every log-ratio and every KL must be 0."""
     differences = [
         np.abs(r.student_logprobs - r.teacher_logprobs)  # type: ignore[operator]
-        for r in rehearsal.own
+        for r in rehearsal.self_scores
     ]
-    kl = [np.abs(r.reverse_kl) for r in rehearsal.own if r.reverse_kl is not None]
+    kl = [np.abs(r.reverse_kl) for r in rehearsal.self_scores if r.reverse_kl is not None]
     most = float(max(np.max(np.concatenate(x)) for x in (differences, kl)))
     evidence = {"largest": most, "limit": ZERO_KL}
     if not most <= ZERO_KL:  # NaN too
@@ -71,7 +71,7 @@ def _gap(rehearsal: Rehearsal) -> Iterator[Finding]:
     gaps = np.concatenate(
         [
             np.abs(w.sample.sampler_logprobs - r.student_logprobs)  # type: ignore[operator]
-            for w, r in zip(rehearsal.written, rehearsal.records, strict=True)
+            for w, r in zip(rehearsal.completions, rehearsal.records, strict=True)
         ]
     )
     dtype = rehearsal.config.student.dtype
@@ -93,7 +93,7 @@ def _gap(rehearsal: Rehearsal) -> Iterator[Finding]:
 
 
 def _cut_off(rehearsal: Rehearsal) -> Iterator[Finding]:
-    cut = [w.sample.finish_reason == "length" for w in rehearsal.written]
+    cut = [w.sample.finish_reason == "length" for w in rehearsal.completions]
     share, limit = float(np.mean(cut)), rehearsal.config.sampling.max_new_tokens
     shortened = rehearsal.limit < limit
     evidence = {"share": share, "of": len(cut), "limit": rehearsal.limit}
@@ -118,7 +118,7 @@ def _cut_off(rehearsal: Rehearsal) -> Iterator[Finding]:
 
 
 def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
-    rewards = [w.reward for w in rehearsal.written if w.reward is not None]
+    rewards = [w.reward for w in rehearsal.completions if w.reward is not None]
     if not rewards:
         return
     score = float(np.mean(rewards))
@@ -144,7 +144,7 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
             "score": score,
             "examples": [
                 {"answer": w.prompt.answer, "completion": w.text[-300:]}
-                for w in rehearsal.written[:2]
+                for w in rehearsal.completions[:2]
             ],
         },
     )
@@ -152,7 +152,7 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
 
 def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
     """p(stop) by id: at the ends of finished answers, and anywhere in those that were cut off."""
-    pair, written = rehearsal.loaded.pair, rehearsal.written
+    pair, written = rehearsal.loaded.pair, rehearsal.completions
 
     def name(i: int) -> str:
         return f"{i} ({pair.tokenizer.convert_ids_to_tokens(i)})"
@@ -209,7 +209,7 @@ def _finished(written: object) -> bool:
 def _last(rehearsal: Rehearsal, stops: Stops, end: int) -> int:
     """The id at a flat position that ends a rollout."""
     number = next(i for i, s in enumerate(stops.spans) if s.stop - 1 == end)
-    return int(rehearsal.written[number].sample.completion_ids[-1])
+    return int(rehearsal.completions[number].sample.completion_ids[-1])
 
 
 def _disagree(ours: str, theirs: str, share: float, evidence: dict[str, object]) -> Finding:

@@ -94,8 +94,8 @@ def _time(rehearsal: Rehearsal) -> Finding:
     `opd.models.cost`'s FLOPs over EFFICIENCY of what a matrix product reaches.
     """
     config, pair = rehearsal.config, rehearsal.loaded.pair
-    lengths = [len(w.sample.completion_ids) for w in rehearsal.written]
-    prompts = [len(w.prompt.ids) for w in rehearsal.written]
+    lengths = [len(w.sample.completion_ids) for w in rehearsal.completions]
+    prompts = [len(w.prompt.ids) for w in rehearsal.completions]
     rows = config.sampling.prompts_per_step * config.sampling.group_size
     batches = -(-rows // config.sampling.batch_size)
     sampling = rehearsal.seconds * batches

@@ -17,12 +17,12 @@ from opd.models.load import differing_ids, load_tokenizer
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model at hand: its field, tokenizer, shape, and the ids that end its answers."""
+    """A model on this disk: its field, tokenizer, architecture, and the ids that end its answers."""
 
     field: str  # student, teacher or teacher.routes.NAME
     reference: str
     tokenizer: Any
-    shape: Architecture | None
+    architecture: Architecture | None
     stops: tuple[int, ...]
 
     def name(self, token_id: int) -> str:
@@ -31,8 +31,8 @@ class LocalModel:
 
     @property
     def template(self) -> str | None:
-        found = getattr(self.tokenizer, "chat_template", None)
-        return found if isinstance(found, str) else None
+        template = getattr(self.tokenizer, "chat_template", None)
+        return template if isinstance(template, str) else None
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class LocalModels:
 def look_up(config: RunConfig) -> LocalModels:
     """Every model that is on this disk; findings on those that are not."""
     findings: list[Finding] = []
-    student = _known("student", config.student.model, findings)
+    student = _local_model("student", config.student.model, findings)
     if student is not None:
         ends = dict.fromkeys([*student.stops, *config.sampling.stop_ids])
         student = replace(student, stops=tuple(ends))
     teachers = {}
     for field, settings in config.teachers.items():
         if settings.kind == "model":
-            found = _known(field, settings.model, findings)
-            if found is not None:
-                teachers[field] = found
+            teacher = _local_model(field, settings.model, findings)
+            if teacher is not None:
+                teachers[field] = teacher
     return LocalModels(student, teachers, findings)
 
 
-def _known(field: str, reference: str, findings: list[Finding]) -> LocalModel | None:
+def _local_model(field: str, reference: str, findings: list[Finding]) -> LocalModel | None:
     where = f"{field}.model"
     try:
         folder = folder_at_hand(reference, where=where)
@@ -66,8 +66,8 @@ def _known(field: str, reference: str, findings: list[Finding]) -> LocalModel | 
             findings.append(_absent(reference, where))
             return None
         tokenizer = load_tokenizer(folder, where=where)
-        shape = architecture_of(reference, where=where)
-        return LocalModel(field, reference, tokenizer, shape, stops_of(folder, tokenizer))
+        architecture = architecture_of(reference, where=where)
+        return LocalModel(field, reference, tokenizer, architecture, stops_of(folder, tokenizer))
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
@@ -147,7 +147,11 @@ def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
 
 
 def _ids(model: LocalModel) -> int:
-    return model.shape.vocab if model.shape is not None else len(model.tokenizer.get_vocab())
+    return (
+        model.architecture.vocab
+        if model.architecture is not None
+        else len(model.tokenizer.get_vocab())
+    )
 
 
 def _stops(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:

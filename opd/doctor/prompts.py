@@ -1,5 +1,6 @@
 """Prompts as student and teacher read them: chat templates, lengths, what teachers are shown."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import LocalModel, LocalModels
 from opd.errors import UserError
+from opd.teachers.routing import MAIN, by_route, field_of
 
 UNLIMITED = 2**31
 LOOKED_AT = 256  # prompts whose rendering for teachers is tried
@@ -36,28 +38,28 @@ def read_prompts(
         return AvailablePrompts(None, None), [_not_looked_at(", ".join(away))]
     if student is None:
         return AvailablePrompts(None, None), []
-    context = (student.shape.context if student.shape else None) or UNLIMITED
+    context = (student.architecture.context if student.architecture else None) or UNLIMITED
     try:
-        found = load_prompts(_at_hand(config), student.tokenizer, context)
+        prompts = load_prompts(_at_hand(config), student.tokenizer, context)
     except UserError as error:
         return AvailablePrompts(None, None), [
             refused("prompts-refused", "The prompts cannot be used", error)
         ]
-    longest = max(len(p.ids) for p in (*found.train, *found.held_out))
+    longest = max(len(p.ids) for p in (*prompts.train, *prompts.held_out))
     room = context - config.sampling.max_new_tokens
-    return AvailablePrompts(found, longest), [
+    return AvailablePrompts(prompts, longest), [
         Finding(
             "prompts-fit",
             "ok",
-            f"{len(found.train):,} training prompts, the longest of {longest} tokens",
+            f"{len(prompts.train):,} training prompts, the longest of {longest} tokens",
             f"With sampling.max_new_tokens {config.sampling.max_new_tokens} all fit into the "
             + (f"context of {context:,} tokens." if context < UNLIMITED else "context."),
             evidence={
-                "train": len(found.train),
-                "held_out": len(found.held_out),
+                "train": len(prompts.train),
+                "held_out": len(prompts.held_out),
                 "longest": longest,
                 "room": room if context < UNLIMITED else None,
-                "first": quoted(found.train[0].text),
+                "first": quoted(prompts.train[0].text),
             },
         )
     ]
@@ -160,10 +162,10 @@ def _through(model: LocalModel, messages: Sequence[Any], data: DataConfig) -> st
         return None
     if data.system is not None and not any(m["role"] == "system" for m in messages):
         messages = [{"role": "system", "content": data.system}, *messages]
-    asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
-    prompt = Prompt(0, "", (), None, {"asked": asked}, tuple(messages))
+    question = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    prompt = Prompt(0, "", (), None, {"question": question}, tuple(messages))
     try:
-        text, _ = rendered(prompt, data, model.tokenizer, template="{asked}", system=None)
+        text, _ = rendered(prompt, data, model.tokenizer, template="{question}", system=None)
     except UserError:
         return None
     return text
@@ -213,25 +215,31 @@ def _plain(student: LocalModel, teachers: dict[str, LocalModel]) -> Iterator[Fin
 def _privileged(
     config: RunConfig, student: LocalModel, train: Sequence[Prompt]
 ) -> Iterator[Finding]:
-    """The teachers' own prompts, tried on the first rows."""
-    for field, teacher in config.teachers.items():
+    """The teachers' own prompts, tried on the first rows that each of them reads."""
+    try:
+        routes = by_route(config.teacher, train)
+    except UserError:  # reported by the check of the routes
+        routes = dict.fromkeys((MAIN, *config.teacher.routes), list(range(len(train))))
+    for route, numbers in routes.items():
+        field = field_of(route)
+        teacher = config.teachers[field]
         if teacher.prompt is None and teacher.system is None:
             continue
-        longest, text = 0, ""
+        longest, example = 0, ""
         try:
-            for prompt in train[:LOOKED_AT]:
-                shown, ids = rendered(
-                    prompt,
+            for number in numbers[:LOOKED_AT]:
+                text, ids = rendered(
+                    train[number],
                     config.prompts,
                     student.tokenizer,
                     template=teacher.prompt,
                     system=teacher.system,
                 )
-                longest, text = max(longest, len(ids)), text or shown
+                longest, example = max(longest, len(ids)), example or text
         except UserError as error:
             yield refused("teacher-prompt-refused", f"{field}: its prompt cannot be made", error)
             continue
-        context = (student.shape.context if student.shape else None) or UNLIMITED
+        context = (student.architecture.context if student.architecture else None) or UNLIMITED
         if longest + config.sampling.max_new_tokens > context:
             yield Finding(
                 "teacher-prompt-long",
@@ -239,15 +247,18 @@ def _privileged(
                 f"{field}: its prompts leave no room for completions",
                 f"The longest has {longest} tokens; with sampling.max_new_tokens "
                 f"{config.sampling.max_new_tokens} that is beyond the context of {context}.",
-                f"Shorten {field}.prompt or {field}.system, or sampling.max_new_tokens.",
+                f"Shorten {field}.prompt or {field}.system, or lower sampling.max_new_tokens.",
             )
         else:
             yield Finding(
                 "teacher-prompt",
                 "ok",
                 f"{field} reads prompts of its own, of up to {longest} tokens",
-                "Its template finds its fields in the rows looked at.",
-                evidence={"example": quoted(text), "student": quoted(train[0].text)},
+                "Its template finds its fields in every row that was checked.",
+                evidence={
+                    "example": quoted(example),
+                    "student": quoted(train[numbers[0]].text),
+                },
             )
 
 
@@ -255,31 +266,25 @@ def _routes(config: RunConfig, train: Sequence[Prompt]) -> Iterator[Finding]:
     field, routes = config.teacher.route_by, config.teacher.routes
     if field is None or not routes:
         return
-    without = next((p for p in train if field not in p.row), None)
-    if without is not None:
+    try:
+        numbers = by_route(config.teacher, train)
+    except UserError as error:
         yield Finding(
             "route-field",
             "error",
             f"Rows have no field {field!r}",
-            f"teacher.route_by names it; prompt {without.number} has "
-            f"{', '.join(map(repr, without.row))}.",
+            f"teacher.route_by names it; {error.message}.",
             "Name a field of the rows in teacher.route_by.",
         )
         return
-    counts: dict[str, int] = dict.fromkeys(routes, 0)
-    others = 0
-    for prompt in train:
-        value = str(prompt.row[field])
-        counts[value] = counts.get(value, 0) + 1
-        others += value not in routes
-    unused = [name for name in routes if not counts[name]]
+    unused = [name for name in routes if name not in numbers]
     yield Finding(
         "route-unused" if unused else "routes",
         "warning" if unused else "ok",
         f"No prompt goes to {', '.join(unused)}" if unused else "Every route has prompts",
         f"Of {len(train)} prompts "
-        + ", ".join(f"{counts[n]} go to {n}" for n in routes)
-        + f" and {others} to the main teacher.",
+        + ", ".join(f"{len(numbers.get(name, ()))} go to {name}" for name in routes)
+        + f" and {len(numbers.get(MAIN, ()))} to the main teacher.",
         f"Compare the names of teacher.routes with the values of {field!r}." if unused else "",
-        {"prompts": counts},
+        {"prompts": dict.fromkeys(routes, 0) | Counter(str(p.row[field]) for p in train)},
     )

@@ -13,12 +13,13 @@ from opd.config.models import TeacherConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt
 from opd.models.forward import completion_hidden
-from opd.models.load import declared_stops
+from opd.models.load import Pair, declared_stops
 from opd.teachers.local import LocalTeacher
-from opd.teachers.routing import TeacherRouter, read
+from opd.teachers.routing import MAIN, TeacherRouter
 from opd.training.loading import Callbacks, LoadedRun
+from opd.training.records import all_tokens
 from opd.training.rollouts import Completion, Writer, sequences, write_evaluation
-from opd.training.scoring import Scoring, batch_of, reader_of, scored, student_pieces
+from opd.training.scoring import Scoring, batch_of, reader_of, score_completions, student_pieces
 from opd.types import TokenRecord
 
 PROMPTS = 8
@@ -28,13 +29,13 @@ TOP_K = 8
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Rollouts with their records; `own` are the records with the student as its own teacher."""
+    """Rollouts with their records; `self_scores` are those of the student as its own teacher."""
 
     config: RunConfig
     loaded: LoadedRun
-    written: Sequence[Completion]
+    completions: Sequence[Completion]
     records: Sequence[TokenRecord]
-    own: Sequence[TokenRecord]
+    self_scores: Sequence[TokenRecord]
     seconds: float  # of sampling
     limit: int  # of a completion's tokens here
 
@@ -43,8 +44,7 @@ class Rehearsal:
         return all(r.teacher_logprobs is not None for r in self.records)
 
     def all_of(self, name: str) -> np.ndarray | None:
-        columns = [getattr(r, name) for r in self.records]
-        return None if any(c is None for c in columns) else np.concatenate(columns)
+        return all_tokens(self.records, name)
 
 
 def rehearse(
@@ -61,32 +61,23 @@ def rehearse(
     temperature = config.sampling.temperature
     callbacks.say(f"the student answers {len(prompts)} prompts")
     start = time.perf_counter()
-    written = write_evaluation(
+    completions = write_evaluation(
         Writer(loaded.pair, short), prompts, temperature=temperature, stop=callbacks.stop
     )
     seconds = time.perf_counter() - start
-    sampler = [w.sample.sampler_logprobs for w in written]
-    whole = sequences(written)
     settings = Scoring(temperature, TOP_K, config.optimizer.micro_batch_tokens)
-
-    def judged(router: TeacherRouter) -> list[TokenRecord]:
-        readings = read(
-            router,
-            list(prompts),
-            whole,
-            temperature=temperature,
-            max_tokens=settings.micro_batch_tokens,
-            pairs_per_token=loaded.pair.pairs_per_token,
-        )
-        return scored(loaded.pair, whole, settings, readings, sampler)
-
     callbacks.say("the teacher reads the answers")
-    records = judged(loaded.router)
+    records = score_completions(loaded.router, completions, settings)
     callbacks.say("the student reads its own answers")
-    itself = LocalTeacher(loaded.pair.student, reader_of(loaded.pair), state=loaded.pair.computing)
-    alone = config.model_copy(update={"teacher": TeacherConfig.model_validate({"kind": "self"})})
-    own = judged(TeacherRouter({"": itself}, alone, loaded.pair.tokenizer))
-    return Rehearsal(config, loaded, written, records, own, seconds, limit)
+    self_scores = score_completions(_self_taught(config, loaded.pair), completions, settings)
+    return Rehearsal(config, loaded, completions, records, self_scores, seconds, limit)
+
+
+def _self_taught(config: RunConfig, pair: Pair) -> TeacherRouter:
+    """The student as its own and only teacher."""
+    student = LocalTeacher(pair.student, reader_of(pair), state=pair.computing)
+    teacher = TeacherConfig.model_validate({"kind": "self"})
+    return TeacherRouter({MAIN: student}, config.model_copy(update={"teacher": teacher}), pair)
 
 
 @dataclass(frozen=True)
@@ -111,15 +102,13 @@ def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
         return None
     theirs = [i for t in teachers for i in declared_stops(t.model)]
     ids = tuple(i for i in dict.fromkeys([*pair.eos_ids, *theirs]) if i < pair.vocab)
-    whole, temperature = sequences(rehearsal.written), rehearsal.config.sampling.temperature
-    found: dict[int, tuple[Any, Any]] = {}
-    readings = read(
-        loaded.router,
-        [w.prompt for w in rehearsal.written],
+    whole, temperature = sequences(rehearsal.completions), rehearsal.config.sampling.temperature
+    by_row: dict[int, tuple[Any, Any]] = {}
+    readings = loaded.router.read(
+        [c.prompt for c in rehearsal.completions],
         whole,
         temperature=temperature,
         max_tokens=rehearsal.config.optimizer.micro_batch_tokens,
-        pairs_per_token=pair.pairs_per_token,
     )
     for rows, reading in readings:
         assert reading is not None
@@ -127,15 +116,15 @@ def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
         with pair.computing():
             hidden = completion_hidden(pair.student, batch)
         ours, theirs_at = [], []
-        for cut, own in student_pieces(pair, hidden, temperature):
+        for cut, student in student_pieces(pair, hidden, temperature):
             full = reading.view(cut, batch.targets[cut]).full
             assert full is not None
-            ours.append(own[:, list(ids)].exp().float().cpu().numpy())
+            ours.append(student[:, list(ids)].exp().float().cpu().numpy())
             theirs_at.append(full[:, list(ids)].exp().float().cpu().numpy())
         ends = np.cumsum(batch.lengths)[:-1]
         parts = (np.split(np.concatenate(x), ends) for x in (ours, theirs_at))
-        found |= zip(rows, zip(*parts, strict=True), strict=True)
-    order = [found[i] for i in range(len(whole))]
+        by_row |= zip(rows, zip(*parts, strict=True), strict=True)
+    order = [by_row[i] for i in range(len(whole))]
     lengths = np.cumsum([0, *(len(a) for a, _ in order)])
     return Stops(
         ids,

@@ -1,7 +1,7 @@
 """A reply that is scored while it is written: after every token both models have read it.
 
 Both keep their own cache. The figures are those of the models' decoders, which agree with one
-forward pass over the whole reply up to rounding; `opd.interactive.what_if.judged` makes the
+forward pass over the whole reply up to rounding; `opd.interactive.what_if.branches` makes the
 record itself.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opd.interactive.what_if import AUTHORS, SEED, check_room, writer_of
+from opd.interactive.what_if import AUTHORS, SEED, check_room, writing_teacher
 from opd.loss import divergences
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
@@ -49,7 +49,7 @@ class Reply:
     finish_reason: FinishReason | None = None  # None: it goes on
 
     def as_dict(self) -> dict[str, Any]:
-        """Columns by name; `wanted` is the coach's first choice with both log-probabilities."""
+        """Columns by name; `wanted` is the teacher's first choice with both log-probabilities."""
         return {
             "author": self.author,
             "ids": self.ids,
@@ -61,7 +61,7 @@ class Reply:
         }
 
 
-class _Voice:
+class _NextTokens:
     """One model that reads along: its log-probabilities of the next token."""
 
     def __init__(self, pair: Pair, model: Any, state: State, temperature: float) -> None:
@@ -80,34 +80,40 @@ class _Voice:
     def read(self, token: int, position: int) -> Tensor:
         device = self._pair.device
         with self._state():
-            found = self._decoder.step(
+            logits = self._decoder.step(
                 torch.tensor([token], device=device), torch.tensor([position], device=device), None
             )
-            return log_probs_at(found, self._temperature)
+            return log_probs_at(logits, self._temperature)
 
 
 class ReplyWriter:
     """Writes one reply, a token a turn; to be closed."""
 
     def __init__(
-        self, models: LoadedModels, author: Author, prompt_ids: tuple[int, ...], told: ReplySettings
+        self,
+        models: LoadedModels,
+        author: Author,
+        prompt_ids: tuple[int, ...],
+        settings: ReplySettings,
     ) -> None:
         """Raises UserError where the author cannot write, or the context is too small."""
         self.reply = Reply(author, prompt_ids)
-        self._told = told
-        pair, _ = writer_of(models, author, None)
-        self._eos = pair.eos_ids
-        check_room(pair, len(prompt_ids), told.max_new_tokens)
-        judge = next(iter(models.router.teachers.values()), None)
+        self._settings = settings
+        pair, temperature = models.pair, settings.temperature
+        writer = pair
+        if author == "teacher":
+            writer = writing_teacher(models.router, None).as_student(pair)
+        self._eos = writer.eos_ids
+        check_room(writer, len(prompt_ids), settings.max_new_tokens)
         self._stack = ExitStack()
-        own = models.pair
-        self._student = _Voice(own, own.student, own.computing, told.temperature)
+        self._student = _NextTokens(pair, pair.student, pair.computing, temperature)
         self._teacher = None
-        if isinstance(judge, LocalTeacher):
-            self._stack.enter_context(judge.present())
-            self._teacher = _Voice(models.pair, judge.model, judge.state, told.temperature)
-        key = (told.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
-        self._draws = torch.from_numpy(uniforms(key, told.max_new_tokens)).to(pair.device)
+        teacher = models.router.teacher()
+        if isinstance(teacher, LocalTeacher):
+            self._stack.enter_context(teacher.present())
+            self._teacher = _NextTokens(pair, teacher.model, teacher.state, temperature)
+        key = (settings.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
+        self._draws = torch.from_numpy(uniforms(key, settings.max_new_tokens)).to(pair.device)
         self._p: Tensor | None = None
         self._q: Tensor | None = None
 
@@ -117,31 +123,30 @@ class ReplyWriter:
     @torch.inference_mode()
     def turn(self) -> bool:
         """Writes the next token; False once the reply has ended."""
-        reply, told = self.reply, self._told
+        reply, settings = self.reply, self._settings
         if reply.finish_reason is not None:
             return False
-        self._listen()
+        self._read_last()
         assert self._p is not None
         source = self._p if reply.author == "student" else self._q
         assert source is not None
         draw = self._draws[len(reply.ids)].unsqueeze(0)
-        token = chosen(source, draw, greedy=told.temperature == 0)
+        token = chosen(source, draw, greedy=settings.temperature == 0)
         self._note(token)
         if int(token) in self._eos:
             reply.finish_reason = "stop"
-        elif len(reply.ids) == told.max_new_tokens:
+        elif len(reply.ids) == settings.max_new_tokens:
             reply.finish_reason = "length"
         return reply.finish_reason is None
 
-    def _listen(self) -> None:
+    def _read_last(self) -> None:
         """Both models read what was written last."""
         ids, prompt = self.reply.ids, self.reply.prompt_ids
-        for voice, name in ((self._student, "_p"), (self._teacher, "_q")):
-            if voice is None:
-                continue
-            at = len(prompt) + len(ids) - 1
-            found = voice.read(ids[-1], at) if ids else voice.start(prompt)
-            setattr(self, name, found)
+        position = len(prompt) + len(ids) - 1
+        for model, name in ((self._student, "_p"), (self._teacher, "_q")):
+            if model is not None:
+                logp = model.read(ids[-1], position) if ids else model.start(prompt)
+                setattr(self, name, logp)
 
     def _note(self, token: Tensor) -> None:
         reply, p, q = self.reply, self._p, self._q

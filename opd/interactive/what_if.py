@@ -1,4 +1,4 @@
-"""What if another token had stood there: student or teacher go on from it, and both score it.
+"""What if another token had stood there: student or teacher continue from it, both score it.
 
 A branch is a completion of the same prompt: what was written up to a position, another choice
 there, and what one of the models writes after it. Only the tokens from the position on count in
@@ -7,22 +7,20 @@ its sums (mask 1): what comes before is its parent's.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, load_prompts
 from opd.errors import ErrorKind, UserError
-from opd.grading.graders import grade
-from opd.models.batches import Sequences
-from opd.models.load import Pair, context_of, declared_stops
-from opd.sampling.sample import NEVER, Limits, Request, Sample, sample
+from opd.models.load import Pair, context_of
+from opd.sampling.sample import NEVER, Limits, Request, Sample
 from opd.teachers.local import LocalTeacher
-from opd.teachers.routing import read
+from opd.teachers.routing import TeacherRouter
 from opd.training.loading import LoadedModels
-from opd.training.scoring import Scoring, scored
-from opd.types import Author, Floats, Ints, Rollout, TokenRecord
+from opd.training.records import as_rollouts
+from opd.training.rollouts import Completion, graded, sample_by
+from opd.training.scoring import Scoring, score_completions
+from opd.types import Author, Floats, Rollout
 
 SEED = 3_000_000_000  # in a continuation's key: its random numbers are its own
 AUTHORS: tuple[Author, ...] = ("student", "teacher")
@@ -31,7 +29,7 @@ TOP_K = 8  # alternatives of each model, where the run itself keeps none
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """Where a branch leaves its parent: `kept` ids stand before it, `chosen` ids take its place."""
+    """Where a branch leaves its parent: `kept` ids stand before it, `chosen` ids come next."""
 
     prompt: Prompt
     kept: tuple[int, ...]
@@ -44,23 +42,13 @@ class BranchPoint:
 
 @dataclass(frozen=True)
 class ContinuationSettings:
-    """How to go on: `samples` continuations by each of `authors`; temperature 0 is greedy."""
+    """`samples` continuations by each of `authors`; temperature 0 is greedy."""
 
     authors: tuple[Author, ...]
     samples: int
     temperature: float
     max_new_tokens: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """A whole completion, prefix included, and who wrote its end."""
-
-    author: Author
-    number: int
-    ids: Ints
-    finish_reason: Any  # FinishReason
 
 
 def chosen_ids(models: LoadedModels, token: int | None, text: str | None) -> tuple[int, ...]:
@@ -84,139 +72,80 @@ def chosen_ids(models: LoadedModels, token: int | None, text: str | None) -> tup
     return _up_to_end(ids, pair.eos_ids)
 
 
-def prompt_of(models: LoadedModels, config: RunConfig, stored: Prompt) -> Prompt:
+def prompt_of(models: LoadedModels, stored: Prompt) -> Prompt:
     """The stored prompt; where the teacher reads it by the row's fields, the data's own one.
 
     Raises UserError where the data has no such prompt any more.
     """
-    sections = [config.teacher, *config.teacher.routes.values()]
-    if config.teacher.route_by is None and not any(s.prompt or s.system for s in sections):
+    config, pair = models.config, models.pair
+    hinted = any(t.prompt or t.system for t in config.teachers.values())
+    if config.teacher.route_by is None and not hinted:
         return stored
-    pair = models.pair
-    found = load_prompts(config, pair.tokenizer, context_of(pair.student))
-    suites = [p for suite in found.suites.values() for p in suite.prompts]
-    for prompt in (*found.train, *found.held_out, *found.probe, *suites):
+    prompts = load_prompts(config, pair.tokenizer, context_of(pair.student))
+    suites = [p for suite in prompts.suites.values() for p in suite.prompts]
+    for prompt in (*prompts.train, *prompts.held_out, *prompts.probe, *suites):
         if prompt.number == stored.number and prompt.ids == stored.ids:
             return prompt
     raise UserError(
-        "the coach reads this prompt with fields of its row, and the data no longer has that row",
+        "the teacher reads this prompt with fields of its row, and the data no longer has that row",
         where="prompts.source",
         kind=ErrorKind.BAD_DATA,
     )
 
 
-def continued(
+def continuations(
     models: LoadedModels,
-    place: BranchPoint,
-    wish: ContinuationSettings,
+    point: BranchPoint,
+    settings: ContinuationSettings,
     stop: Callable[[], bool] = NEVER,
-) -> list[Continuation]:
-    """Completions that go on from the place, author after author. `stop` is asked at every token.
+) -> list[Completion]:
+    """Whole completions, prefix included, author after author. `stop` is polled at every token.
 
     Raises UserError for what the context does not hold and for a teacher that cannot write;
     Stopped.
     """
-    return [c for a in wish.authors for c in _by(models, a, place, wish, stop)]
+    return [c for a in settings.authors for c in _by(models, a, point, settings, stop)]
 
 
-def writer_of(models: LoadedModels, author: Author, prompt: Prompt | None) -> tuple[Pair, Any]:
-    """The pair whose `student` writes, and the teacher in whose state it does so (None: itself).
+def writing_teacher(router: TeacherRouter, prompt: Prompt | None) -> LocalTeacher:
+    """The teacher that reads this prompt (without one: the first), to write in its place.
 
-    Without a prompt, the first teacher of the router. Raises UserError without one that can write.
+    Raises UserError where there is none, or it is behind a server.
     """
-    if author == "student":
-        return models.pair, None
-    teacher = teacher_of(models, prompt)
+    teacher = router.teacher(prompt)
     if not isinstance(teacher, LocalTeacher):
         raise UserError(
-            "this run has no coach"
+            "this run has no teacher"
             if teacher is None
-            else "the coach is behind a server that judges and does not write; let the student go "
-            "on",
+            else "the teacher is behind a server, which scores and does not write; let the "
+            "student continue",
             where="authors",
             kind=ErrorKind.NO_TEACHER,
         )
-    stops = dict.fromkeys([*models.pair.eos_ids, *declared_stops(teacher.model)])
-    return replace(models.pair, student=teacher.model, eos_ids=tuple(stops)), teacher
-
-
-def teacher_of(models: LoadedModels, prompt: Prompt | None) -> Any:
-    """Who judges this prompt; without a prompt the first of the router; None where nobody does."""
-    teachers = models.router.teachers
-    if prompt is None or not teachers:
-        return next(iter(teachers.values()), None)
-    return teachers.get(models.router.route(prompt))
-
-
-def unhinted(models: LoadedModels) -> LoadedModels:
-    """The same models where the first teacher reads what the student reads: no hints, no routes.
-
-    For prompts that are no row of the data.
-    """
-    router = models.router
-    plain: dict[str, Any] = {"prompt": None, "system": None, "route_by": None, "routes": {}}
-    config = router.config.model_copy(
-        update={"teacher": router.config.teacher.model_copy(update=plain)}
-    )
-    first = next(iter(router.teachers.values()), None)
-    teachers = {} if first is None else {"": first}
-    return replace(models, router=replace(router, teachers=teachers, config=config))
-
-
-def judged(
-    models: LoadedModels,
-    config: RunConfig,
-    prompt: Prompt,
-    completions: Sequence[Ints],
-    temperature: float,
-) -> list[TokenRecord]:
-    """Both models' record of completions of one prompt; exact, as evaluation makes it."""
-    whole = Sequences([prompt.ids] * len(completions), completions)
-    settings = Scoring.of(config, temperature or 1.0)
-    settings = replace(settings, top_k=settings.top_k or TOP_K)
-    pair = models.pair
-    readings = read(
-        models.router,
-        [prompt] * len(completions),
-        whole,
-        temperature=settings.temperature,
-        max_tokens=settings.micro_batch_tokens,
-        pairs_per_token=pair.pairs_per_token,
-    )
-    return scored(pair, whole, settings, readings)
+    return teacher
 
 
 def branches(
     models: LoadedModels,
-    config: RunConfig,
-    place: BranchPoint,
-    found: Sequence[Continuation],
+    completions: Sequence[Completion],
     *,
     step: int,
     temperature: float,
+    kept: int = 0,
 ) -> list[Rollout]:
-    """Rollouts of kind "branch" with their records; `step` is that of the student's checkpoint."""
-    records = judged(models, config, place.prompt, [c.ids for c in found], temperature)
-    texts = models.pair.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
-    prompt = place.prompt
-    return [
-        Rollout(
-            step=step,
-            kind="branch",
-            group=prompt.number,
-            sample=c.number,
-            prompt=prompt.text,
-            prompt_ids=np.asarray(prompt.ids, np.int64),
-            completion=text,
-            finish_reason=c.finish_reason,
-            temperature=temperature or 1.0,
-            record=replace(record, mask=_from(len(place.kept), len(c.ids))),
-            reward=grade(config.prompts, text, prompt.answer),
-            answer=prompt.answer,
-            author=c.author,
-        )
-        for c, record, text in zip(found, records, texts, strict=True)
+    """Rollouts of kind "branch", scored by both models exactly as an evaluation scores.
+
+    `step` is that of the student's checkpoint; the first `kept` tokens do not count (mask 0).
+    """
+    settings = Scoring.of(models.config, temperature)
+    settings = replace(settings, top_k=settings.top_k or TOP_K)
+    records = [
+        replace(record, mask=_from(kept, len(record)))
+        for record in score_completions(models.router, completions, settings, with_sampler=False)
     ]
+    return as_rollouts(
+        completions, records, step=step, kind="branch", temperature=settings.temperature
+    )
 
 
 def check_room(pair: Pair, tokens: int, max_new_tokens: int) -> None:
@@ -233,43 +162,31 @@ def check_room(pair: Pair, tokens: int, max_new_tokens: int) -> None:
 def _by(
     models: LoadedModels,
     author: Author,
-    place: BranchPoint,
-    wish: ContinuationSettings,
+    point: BranchPoint,
+    settings: ContinuationSettings,
     stop: Callable[[], bool],
-) -> list[Continuation]:
+) -> list[Completion]:
     """The continuations of one author. A choice that ends the answer is all there is."""
-    pair, teacher = writer_of(models, author, place.prompt)
-    count = wish.samples if wish.temperature else 1
-    before = np.asarray(place.prefix, np.int64)
-    if place.chosen[-1] in pair.eos_ids:
-        return [Continuation(author, 0, before, "stop")]
-    prompt_ids = place.prompt.ids if teacher is None else models.router.prompt_ids(place.prompt)
-    start = (*prompt_ids, *place.prefix)
-    for reader, read_ids in ((models.pair, (*place.prompt.ids, *place.prefix)), (pair, start)):
-        check_room(reader, len(read_ids), wish.max_new_tokens)
-    place_key = AUTHORS.index(author) * SEED + len(place.kept)
-    requests = [Request(start, (wish.seed, SEED, place_key, n)) for n in range(count)]
-    limits = Limits(wish.max_new_tokens, wish.temperature, count)
-    found = _written(models, pair, teacher, requests, limits, stop)
-    return [
-        Continuation(author, n, np.concatenate([before, s.completion_ids]), s.finish_reason)
-        for n, s in enumerate(found)
-    ]
-
-
-def _written(
-    models: LoadedModels,
-    pair: Pair,
-    teacher: Any,
-    requests: Sequence[Request],
-    limits: Limits,
-    stop: Callable[[], bool],
-) -> list[Sample]:
-    if teacher is None:
-        with models.pair.computing():
-            return sample(pair, requests, limits, stop)
-    with teacher.present(), teacher.state():
-        return sample(pair, requests, limits, stop)
+    prompt, prefix, pair = point.prompt, point.prefix, models.pair
+    teacher = None if author == "student" else writing_teacher(models.router, prompt)
+    writer = pair if teacher is None else teacher.as_student(pair)
+    if point.chosen[-1] in writer.eos_ids:
+        samples = [Sample(np.asarray(prefix, np.int64), None, "stop")]
+    else:
+        prompt_ids = prompt.ids if teacher is None else models.router.prompt_ids(prompt)
+        start = (*prompt_ids, *prefix)
+        check_room(pair, len(prompt.ids) + len(prefix), settings.max_new_tokens)
+        check_room(writer, len(start), settings.max_new_tokens)
+        count = settings.samples if settings.temperature else 1
+        branch_key = AUTHORS.index(author) * SEED + len(point.kept)
+        requests = [Request(start, (settings.seed, SEED, branch_key, n)) for n in range(count)]
+        limits = Limits(settings.max_new_tokens, settings.temperature, count)
+        samples = [
+            Sample(np.array([*prefix, *s.completion_ids], np.int64), None, s.finish_reason)
+            for s in sample_by(teacher, pair, requests, limits, stop)
+        ]
+    jobs = [(prompt, n) for n in range(len(samples))]
+    return graded(pair.tokenizer, models.config.prompts, jobs, samples, author)
 
 
 def _from(position: int, count: int) -> Floats:

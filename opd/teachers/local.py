@@ -16,6 +16,7 @@ from torch import Tensor
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
 from opd.models.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
+from opd.models.load import Pair, declared_stops
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,16 @@ class LocalTeacher:
                 yield self._read(batch, temperature)
             return
         with self.present():
-            found = [self._read(batch, temperature, aside=True) for batch in batches]
-        yield from found
+            readings = [self._read(batch, temperature, aside=True) for batch in batches]
+        yield from readings
 
     def close(self) -> None:
         """Holds nothing but memory."""
+
+    def as_student(self, pair: Pair) -> Pair:
+        """The pair in which this model writes; it stops where either model would."""
+        stops = dict.fromkeys([*pair.eos_ids, *declared_stops(self.model)])
+        return replace(pair, student=self.model, eos_ids=tuple(stops))
 
     def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
         with torch.no_grad(), self.state():
@@ -160,14 +166,14 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the model's weights are the average; outside it trains on as before."""
-        own = {n: p.data for n, p in self._live.items()}
+        student = {n: p.data for n, p in self._live.items()}
         try:
             for name, parameter in self._live.items():
                 parameter.data = self.weights[name]
             yield
         finally:
             for name, parameter in self._live.items():
-                parameter.data = own[name]
+                parameter.data = student[name]
 
 
 def sampled_log_probs(reading: Reading, targets: Tensor, vocab: int) -> Tensor:

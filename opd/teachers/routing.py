@@ -1,58 +1,78 @@
-"""The run's teachers together: which of them reads which prompt, and what it reads there.
+"""Which teacher reads which prompt, and what it reads there.
 
 A teacher's prompt may hold what the student does not know (a hint, the solution): its sequences
 have prompts of their own, and the completion's positions follow from those.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from opd.config.models import RouteConfig
+from opd.config.models import RouteConfig, TeacherConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, rendered
 from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences, micro_batches, units
-from opd.models.load import context_of
+from opd.models.load import Pair, context_of
 from opd.teachers.local import Reading, Teacher
+
+MAIN = ""  # the route of the teacher of all prompts that no other route takes
+
+
+def field_of(route: str) -> str:
+    """The route's path in the configuration, as `RunConfig.teachers` names it."""
+    return f"teacher.routes.{route}" if route else "teacher"
+
+
+def route_of(settings: TeacherConfig, prompt: Prompt) -> str:
+    """Which teacher reads this prompt. Raises UserError for a row without the field."""
+    if settings.route_by is None or not settings.routes:
+        return MAIN
+    if settings.route_by not in prompt.row:
+        raise UserError(
+            f"prompt {prompt.number} has no field {settings.route_by!r}; it has "
+            f"{', '.join(map(repr, prompt.row))}",
+            where="teacher.route_by",
+            kind=ErrorKind.BAD_DATA,
+        )
+    value = str(prompt.row[settings.route_by])
+    return value if value in settings.routes else MAIN
+
+
+def by_route(settings: TeacherConfig, prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """Route → the numbers, in `prompts`, of those it takes. Raises UserError as `route_of`."""
+    routes: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        routes.setdefault(route_of(settings, prompt), []).append(number)
+    return routes
 
 
 @dataclass(frozen=True)
 class TeacherRouter:
-    """`teachers` by route; "" is the teacher of all prompts that no route takes."""
+    """The run's teachers by route; none of them where nobody judges."""
 
     teachers: Mapping[str, Teacher]
     config: RunConfig
-    tokenizer: Any
+    pair: Pair
 
-    def route(self, prompt: Prompt) -> str:
-        """Which teacher reads this prompt. Raises UserError for a row without the field."""
-        settings = self.config.teacher
-        if settings.route_by is None or not settings.routes:
-            return ""
-        if settings.route_by not in prompt.row:
-            raise UserError(
-                f"prompt {prompt.number} has no field {settings.route_by!r}; it has "
-                f"{', '.join(map(repr, prompt.row))}",
-                where="teacher.route_by",
-                kind=ErrorKind.BAD_DATA,
-            )
-        value = str(prompt.row[settings.route_by])
-        return value if value in settings.routes else ""
+    def by_route(self, prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+        return by_route(self.config.teacher, prompts)
 
-    def settings(self, route: str) -> RouteConfig:
-        return self.config.teacher.routes[route] if route else self.config.teacher
+    def teacher(self, prompt: Prompt | None = None) -> Teacher | None:
+        """Who judges this prompt; without a prompt the first teacher; None where nobody does."""
+        if prompt is None or not self.teachers:
+            return next(iter(self.teachers.values()), None)
+        return self.teachers.get(route_of(self.config.teacher, prompt))
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
-        route = self.route(prompt)
-        settings = self.settings(route)
+        route = route_of(self.config.teacher, prompt)
+        settings: RouteConfig = self.config.teachers[field_of(route)]
         if settings.prompt is None and settings.system is None:
             return prompt.ids
         _, ids = rendered(
             prompt,
             self.config.prompts,
-            self.tokenizer,
+            self.pair.tokenizer,
             template=settings.prompt,
             system=settings.system,
         )
@@ -67,34 +87,43 @@ class TeacherRouter:
             )
         return ids
 
+    def read(
+        self, prompts: Sequence[Prompt], whole: Sequences, *, temperature: float, max_tokens: int
+    ) -> Iterator[tuple[list[int], Reading | None]]:
+        """Micro-batches of rows that share a teacher, with its reading; None where nobody reads.
 
-def read(
-    router: TeacherRouter | None,
-    prompts: Sequence[Prompt],
-    whole: Sequences,
-    *,
-    temperature: float,
-    max_tokens: int,
-    pairs_per_token: float,
-) -> Iterator[tuple[list[int], Reading | None]]:
-    """Micro-batches of rows that share a teacher, with its reading; None where nobody reads."""
+        `whole` holds the student's prompts and the completions, row by row as `prompts`.
+        """
 
-    def batches(own: Sequences, theirs: Sequences | None = None) -> list[list[int]]:
-        return micro_batches(
-            units(own, theirs, pairs_per_token=pairs_per_token), max_tokens=max_tokens
+        def batches(student: Sequences, teacher: Sequences | None = None) -> list[list[int]]:
+            packed = units(student, teacher, pairs_per_token=self.pair.pairs_per_token)
+            return micro_batches(packed, max_tokens=max_tokens)
+
+        if not self.teachers:
+            yield from ((rows, None) for rows in batches(whole))
+            return
+        for route, rows in self.by_route(prompts).items():
+            theirs = Sequences(
+                [self.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
+            )
+            cut = batches(whole.take(rows), theirs)
+            readings = self.teachers[route].read([theirs.take(b) for b in cut], temperature)
+            for batch, reading in zip(cut, readings, strict=True):
+                yield [rows[i] for i in batch], reading
+
+    def unhinted(self) -> "TeacherRouter":
+        """The first teacher, which reads what the student reads: no hints, no routes.
+
+        For prompts that are no row of the data.
+        """
+        plain = {"prompt": None, "system": None, "route_by": None, "routes": {}}
+        config = self.config.model_copy(
+            update={"teacher": self.config.teacher.model_copy(update=plain)}
         )
+        first = self.teacher()
+        return replace(self, teachers={} if first is None else {MAIN: first}, config=config)
 
-    if router is None or not router.teachers:
-        yield from ((rows, None) for rows in batches(whole))
-        return
-    by_route: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        by_route.setdefault(router.route(prompt), []).append(row)
-    for route, rows in by_route.items():
-        theirs = Sequences(
-            [router.prompt_ids(prompts[i]) for i in rows], [whole.completions[i] for i in rows]
-        )
-        cut = batches(whole.take(rows), theirs)
-        readings = router.teachers[route].read([theirs.take(b) for b in cut], temperature)
-        for batch, reading in zip(cut, readings, strict=True):
-            yield [rows[i] for i in batch], reading
+    def close(self) -> None:
+        """Lets go of what the teachers hold beside memory."""
+        for teacher in self.teachers.values():
+            teacher.close()

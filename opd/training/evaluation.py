@@ -51,7 +51,7 @@ def evaluate(
 ) -> tuple[list[Score], list[Completion], list[Completion]]:
     """Scores of every suite at every configured temperature, and rollouts of the first of them.
 
-    Per suite: pass@k where the prompts can be graded, and the share that came to an end. Last come
+    Per suite: pass@k where the prompts can be graded, and the share that finished. Last come
     the answers to the probe prompts, which are written together with the first rollouts and count
     in no score. `ends`: this is the first or the last evaluation, which asks every suite.
     """
@@ -65,25 +65,27 @@ def evaluate(
     ]
     for name, held_out, data in suites:
         for temperature in writer.config.evaluation.temperatures:
-            asked = held_out if shown else [*held_out, *prompts.probe]
-            written = write_evaluation(writer, asked, temperature=temperature, stop=stop, data=data)
+            batch = held_out if shown else [*held_out, *prompts.probe]
+            completions = write_evaluation(
+                writer, batch, temperature=temperature, stop=stop, data=data
+            )
             if not shown:
-                probed = [w for w in written if w.prompt.number in probes]
-                written = [w for w in written if w.prompt.number not in probes]
+                probed = [c for c in completions if c.prompt.number in probes]
+                completions = [c for c in completions if c.prompt.number not in probes]
             suite = suite_name(name, temperature, writer.config.sampling.temperature)
-            scores += _scores(suite, written, writer.config.evaluation.pass_at)
-            shown = shown or written
+            scores += _scores(suite, completions, writer.config.evaluation.pass_at)
+            shown = shown or completions
     return scores, shown, probed
 
 
-def _scores(suite: str, written: Sequence[Completion], ks: Sequence[int]) -> list[Score]:
+def _scores(suite: str, completions: Sequence[Completion], ks: Sequence[int]) -> list[Score]:
     rewards: dict[int, list[float]] = {}
-    for w in written:
-        if w.reward is not None:
-            rewards.setdefault(w.prompt.number, []).append(w.reward)
-    found = []
+    for c in completions:
+        if c.reward is not None:
+            rewards.setdefault(c.prompt.number, []).append(c.reward)
+    scores = []
     if rewards:
         most = min(map(len, rewards.values()))
-        found = [pass_score(suite, k, list(rewards.values())) for k in ks if k <= most]
-    ended = [float(w.sample.finish_reason == "stop") for w in written]
-    return [*found, proportion(suite, "finished", ended)]
+        scores = [pass_score(suite, k, list(rewards.values())) for k in ks if k <= most]
+    finished = [float(c.sample.finish_reason == "stop") for c in completions]
+    return [*scores, proportion(suite, "finished", finished)]

@@ -22,7 +22,7 @@ from opd.models.load import (
 from opd.sampling.sample import NEVER
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
-from opd.teachers.routing import TeacherRouter
+from opd.teachers.routing import MAIN, TeacherRouter, field_of
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training import checkpoint
 from opd.training.scoring import reader_of
@@ -41,7 +41,9 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run ready to go on after `step`. `router` judges; the learner asks it where it must."""
+    """A run ready to go on after `step`. `router` judges; the learner's own is empty where the
+    objective needs no teacher.
+    """
 
     learner: Learner
     router: TeacherRouter
@@ -53,8 +55,7 @@ class LoadedRun:
         return self.learner.pair
 
     def close(self) -> None:
-        for teacher in self.router.teachers.values():
-            teacher.close()
+        self.router.close()
 
 
 @dataclass(frozen=True)
@@ -64,55 +65,64 @@ class LoadedModels:
     pair: Pair
     router: TeacherRouter
     average: MovingAverage | None
-    faculty: "_TeacherFactory"
+
+    @property
+    def config(self) -> RunConfig:
+        return self.router.config
+
+    def with_config(self, config: RunConfig) -> "LoadedModels":
+        """The same models for a run that loads the same ones; its prompts and grader may differ."""
+        return replace(self, router=replace(self.router, config=config))
+
+    def unhinted(self) -> "LoadedModels":
+        """The same models where the first teacher reads what the student reads."""
+        return replace(self, router=self.router.unhinted())
 
     def close(self) -> None:
-        for teacher in self.router.teachers.values():
-            teacher.close()
+        self.router.close()
 
 
 def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedRun:
     """Loads what the configuration names; `source` is a checkpoint to go on from."""
-    models = _models(config, source, callbacks)
+    models, factory = _models(config, source, callbacks)
     pair, router = models.pair, models.router
-    reference = None
-    if config.objective.reference_kl:
-        reference = models.faculty.start()
+    reference = factory.start() if config.objective.reference_kl else None
     optimizer = make_optimizer(pair.student, config)
     step = checkpoint.restore(source, optimizer, models.average) if source else 0
-    asked = router if config.needs != "nothing" else None
-    return LoadedRun(
-        Learner(pair, optimizer, config, asked, reference), router, models.average, step
-    )
+    judges = replace(router, teachers={}) if config.needs == "nothing" else router
+    learner = Learner(pair, optimizer, config, judges, reference)
+    return LoadedRun(learner, router, models.average, step)
 
 
 def load_models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
     """Student and teachers as they are after a checkpoint, or as they start without one."""
-    models = _models(config, source, callbacks)
+    models, _ = _models(config, source, callbacks)
     models.pair.student.requires_grad_(False)
     if source is not None and models.average is not None:
         checkpoint.restore_average(source, models.average)
     return models
 
 
-def _models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
+def _models(
+    config: RunConfig, source: Path | None, callbacks: Callbacks
+) -> tuple[LoadedModels, "_TeacherFactory"]:
     pair = _student(config, source, callbacks)
     models = _teacher_models(config, pair, callbacks)
     for model, folder, vocab in models.values():
         pair = with_teacher(pair, model, folder, vocab)
     pair = _with_stops(config, pair)
-    own = models.get("teacher")
-    pair = replace(pair, teacher=own[0] if own else None)
+    main = models.get(field_of(MAIN))
+    pair = replace(pair, teacher=main[0] if main else None)
     average = None
     if config.teacher.kind == "ema":
         average = MovingAverage(pair.student, config.teacher.ema_decay)
-    faculty = _TeacherFactory(config, pair, average, callbacks)
-    teachers = {
-        field.removeprefix("teacher").removeprefix(".routes."): teacher
-        for field in config.teachers
-        if (teacher := faculty.teacher(field, models.get(field))) is not None
-    }
-    return LoadedModels(pair, TeacherRouter(teachers, config, pair.tokenizer), average, faculty)
+    factory = _TeacherFactory(config, pair, average, callbacks)
+    teachers = {}
+    for route in (MAIN, *config.teacher.routes):
+        teacher = factory.teacher(field_of(route), models.get(field_of(route)))
+        if teacher is not None:
+            teachers[route] = teacher
+    return LoadedModels(pair, TeacherRouter(teachers, config, pair), average), factory
 
 
 def _with_stops(config: RunConfig, pair: Pair) -> Pair:
@@ -160,7 +170,7 @@ def _teacher_models(
 ) -> dict[str, tuple[Any, Path, int]]:
     """The models of the teachers that have their own, by field; one model is loaded once."""
     loaded: dict[tuple[str, str, str], tuple[Any, Path, int]] = {}
-    found = {}
+    by_field = {}
     for field, settings in config.teachers.items():
         if settings.kind != "model":
             continue
@@ -175,8 +185,8 @@ def _teacher_models(
                 quantize=settings.quantize,
                 say=callbacks.say,
             )
-        found[field] = loaded[key]
-    return found
+        by_field[field] = loaded[key]
+    return by_field
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from opd.data.prompts import Prompt
-from opd.grading.graders import grade
 from opd.sampling.sample import Sample
-from opd.training.rollouts import Completion, Writer
+from opd.training.rollouts import Completion, Writer, graded
 from opd.types import FinishReason
 
 
@@ -25,32 +24,24 @@ class Answer:
     finish_reason: FinishReason
 
 
-def first_answers(written: Sequence[Completion]) -> tuple[Answer, ...]:
+def first_answers(completions: Sequence[Completion]) -> tuple[Answer, ...]:
     """The first completion of each prompt, in the order of the prompts."""
     return tuple(
-        Answer(tuple(int(i) for i in w.sample.completion_ids), w.sample.finish_reason)
-        for w in written
-        if w.number == 0
+        Answer(tuple(int(i) for i in c.sample.completion_ids), c.sample.finish_reason)
+        for c in completions
+        if c.number == 0
     )
 
 
-def rewritten(
+def as_completions(
     writer: Writer, prompts: Sequence[Prompt], answers: Sequence[Answer]
 ) -> list[Completion]:
     """The kept answers as completions of their prompts; nobody sampled them now, so they have no
     sampler log-probabilities.
     """
-    texts = writer.pair.tokenizer.batch_decode([a.ids for a in answers], skip_special_tokens=True)
-    return [
-        Completion(
-            prompt,
-            0,
-            Sample(np.asarray(answer.ids, np.int64), None, answer.finish_reason),
-            text,
-            grade(writer.config.prompts, text, prompt.answer),
-        )
-        for prompt, answer, text in zip(prompts, answers, texts, strict=True)
-    ]
+    jobs = [(prompt, 0) for prompt in prompts]
+    samples = [Sample(np.asarray(a.ids, np.int64), None, a.finish_reason) for a in answers]
+    return graded(writer.pair.tokenizer, writer.config.prompts, jobs, samples)
 
 
 def stored(answers: Any) -> tuple[Answer, ...]:

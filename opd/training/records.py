@@ -1,8 +1,10 @@
 """Which rollouts are kept, and in what form."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opd.config.run import RunConfig
 from opd.training.rollouts import Completion
@@ -10,30 +12,31 @@ from opd.types import Kind, Rollout, TokenRecord
 
 
 def as_rollouts(
-    written: Sequence[Completion],
-    found: Sequence[TokenRecord],
+    completions: Sequence[Completion],
+    records: Sequence[TokenRecord],
     *,
     step: int,
     kind: Kind,
     temperature: float,
 ) -> list[Rollout]:
+    """The completions with what was recorded of their tokens, one record each."""
     return [
         Rollout(
             step=step,
             kind=kind,
-            group=w.prompt.number,
-            sample=w.number,
-            prompt=w.prompt.text,
-            prompt_ids=np.asarray(w.prompt.ids, dtype=np.int64),
-            completion=w.text,
-            finish_reason=w.sample.finish_reason,
+            group=c.prompt.number,
+            sample=c.number,
+            prompt=c.prompt.text,
+            prompt_ids=np.asarray(c.prompt.ids, dtype=np.int64),
+            completion=c.text,
+            finish_reason=c.sample.finish_reason,
             temperature=temperature,
             record=record,
-            reward=w.reward,
-            answer=w.prompt.answer,
-            author=w.author,
+            reward=c.reward,
+            answer=c.prompt.answer,
+            author=c.author,
         )
-        for w, record in zip(written, found, strict=True)
+        for c, record in zip(completions, records, strict=True)
     ]
 
 
@@ -47,3 +50,9 @@ def kept(rollouts: Sequence[Rollout], step: int, config: RunConfig) -> list[Roll
     if (step - 1) % settings.every and step != config.steps:
         return []
     return list(rollouts[: settings.rollouts_per_step])
+
+
+def all_tokens(records: Sequence[TokenRecord], name: str) -> NDArray[Any] | None:
+    """One quantity of all records' tokens, one after the other; None where any has it not."""
+    columns = [getattr(record, name) for record in records]
+    return None if any(c is None for c in columns) else np.concatenate(columns)

@@ -1,7 +1,7 @@
 """From prompts to graded completions: written by the student, by a teacher, or given."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from opd.data.prompts import Prompt
 from opd.errors import ErrorKind, UserError
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
-from opd.models.load import Pair, declared_stops
+from opd.models.load import Pair
 from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
@@ -21,11 +21,12 @@ from opd.types import Author
 EVALUATION = 1_000_000_000  # added to the step in an evaluation's seed: its samples are its own
 TEACHER = 2_000_000_000  # likewise for what the teacher writes, and for who writes
 Stop = Callable[[], bool]
+Job = tuple[Prompt, int]  # a prompt, and the completion's number within its group
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion of one prompt, before anybody scored its tokens."""
+    """One graded completion of one prompt, before anybody scored its tokens."""
 
     prompt: Prompt
     number: int  # of this completion within its group
@@ -45,7 +46,10 @@ class Writer:
 
 
 def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -> list[Completion]:
-    """`group_size` completions of each prompt, as training sees them; one where they are given."""
+    """`group_size` completions of each prompt, as training sees them; one where they are given.
+
+    Raises Stopped, and UserError for a prompt that the teacher's context does not hold.
+    """
     config = writer.config
     if config.author == "given":
         return [_given(writer, p) for p in prompts]
@@ -53,16 +57,14 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     limits = Limits(settings.max_new_tokens, settings.temperature, settings.batch_size)
     jobs = _numbered(prompts, settings.group_size)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
-    own = [(p, g) for p, g in jobs if p.number not in by_teacher]
-    theirs = [(p, g) for p, g in jobs if p.number in by_teacher]
-    found = {
-        (w.prompt.number, w.number): w
-        for w in (
-            *(_write(writer, own, limits, step, stop) if own else ()),
-            *(_teachers_write(writer, theirs, limits, step, stop) if theirs else ()),
-        )
-    }
-    return [found[p.number, g] for p, g in jobs]
+    completions: dict[tuple[int, int], Completion] = {}
+    for author, sampler in (("student", _by_student), ("teacher", _by_teacher)):
+        part = [(p, g) for p, g in jobs if (p.number in by_teacher) == (author == "teacher")]
+        if part:
+            samples = sampler(writer, part, limits, step, stop)
+            for c in graded(writer.pair.tokenizer, config.prompts, part, samples, author):
+                completions[c.prompt.number, c.number] = c
+    return [completions[p.number, g] for p, g in jobs]
 
 
 def write_evaluation(
@@ -81,14 +83,47 @@ def write_evaluation(
     limits = Limits(config.sampling.max_new_tokens, temperature, config.sampling.batch_size)
     count = config.evaluation.samples if temperature else 1
     jobs = [(p, g) for p in prompts for g in range(count)]
-    return _write(writer, jobs, limits, EVALUATION, stop, data)
+    samples = _by_student(writer, jobs, limits, EVALUATION, stop)
+    return graded(writer.pair.tokenizer, data or config.prompts, jobs, samples)
 
 
-def sequences(written: Sequence[Completion]) -> Sequences:
-    return Sequences([w.prompt.ids for w in written], [w.sample.completion_ids for w in written])
+def sample_by(
+    teacher: LocalTeacher | None,
+    pair: Pair,
+    requests: Sequence[Request],
+    limits: Limits,
+    stop: Stop,
+) -> list[Sample]:
+    """Samples of the pair's student, or of a teacher in its place. Raises Stopped."""
+    if teacher is None:
+        with pair.computing():
+            return sample(pair, requests, limits, stop)
+    with teacher.present(), teacher.state():
+        return sample(teacher.as_student(pair), requests, limits, stop)
 
 
-def _numbered(prompts: Sequence[Prompt], size: int) -> list[tuple[Prompt, int]]:
+def graded(
+    tokenizer: Any,
+    grading: DataConfig,
+    jobs: Sequence[Job],
+    samples: Sequence[Sample],
+    author: Author = "student",
+) -> list[Completion]:
+    """The samples, one a job, with their texts and rewards."""
+    texts = tokenizer.batch_decode([s.completion_ids for s in samples], skip_special_tokens=True)
+    return [
+        Completion(prompt, number, s, text, grade(grading, text, prompt.answer), author)
+        for (prompt, number), s, text in zip(jobs, samples, texts, strict=True)
+    ]
+
+
+def sequences(completions: Sequence[Completion]) -> Sequences:
+    return Sequences(
+        [c.prompt.ids for c in completions], [c.sample.completion_ids for c in completions]
+    )
+
+
+def _numbered(prompts: Sequence[Prompt], size: int) -> list[Job]:
     """A group of numbered completions for each prompt; one drawn twice goes on counting."""
     drawn: dict[int, int] = {}
     jobs = []
@@ -107,57 +142,29 @@ def _teacher_writes(config: RunConfig, step: int, prompt: Prompt) -> bool:
     return bool(draw < config.sampling.teacher_share)
 
 
-def _teachers_write(
-    writer: Writer, jobs: Sequence[tuple[Prompt, int]], limits: Limits, step: int, stop: Stop
-) -> list[Completion]:
+def _by_student(
+    writer: Writer, jobs: Sequence[Job], limits: Limits, step: int, stop: Stop
+) -> list[Sample]:
+    requests = [Request(p.ids, (writer.config.seed, step, p.number, g)) for p, g in jobs]
+    return sample_by(None, writer.pair, requests, limits, stop)
+
+
+def _by_teacher(
+    writer: Writer, jobs: Sequence[Job], limits: Limits, step: int, stop: Stop
+) -> list[Sample]:
     router = writer.router
     assert router is not None, "the configuration lets only local teachers write"
-    written: list[Completion] = []
-    for route in sorted({router.route(p) for p, _ in jobs}):
-        teacher = router.teachers[route]
+    samples: dict[int, Sample] = {}
+    for rows in router.by_route([p for p, _ in jobs]).values():
+        part = [jobs[i] for i in rows]
+        teacher = router.teacher(part[0][0])
         assert isinstance(teacher, LocalTeacher)
-        mine = [(p, g) for p, g in jobs if router.route(p) == route]
         requests = [
             Request(router.prompt_ids(p), (writer.config.seed, TEACHER + step, p.number, g))
-            for p, g in mine
+            for p, g in part
         ]
-        stops = dict.fromkeys([*writer.pair.eos_ids, *declared_stops(teacher.model)])
-        pair = replace(writer.pair, student=teacher.model, eos_ids=tuple(stops))
-        with teacher.present(), teacher.state():
-            samples = sample(pair, requests, limits, stop)
-        written += _graded(writer, mine, samples, "teacher")
-    return written
-
-
-def _write(
-    writer: Writer,
-    jobs: Sequence[tuple[Prompt, int]],
-    limits: Limits,
-    step: int,
-    stop: Stop,
-    data: DataConfig | None = None,
-) -> list[Completion]:
-    requests = [Request(p.ids, (writer.config.seed, step, p.number, g)) for p, g in jobs]
-    with writer.pair.computing():
-        samples = sample(writer.pair, requests, limits, stop)
-    return _graded(writer, jobs, samples, "student", data)
-
-
-def _graded(
-    writer: Writer,
-    jobs: Sequence[tuple[Prompt, int]],
-    samples: Sequence[Sample],
-    author: Author,
-    data: DataConfig | None = None,
-) -> list[Completion]:
-    texts = writer.pair.tokenizer.batch_decode(
-        [s.completion_ids for s in samples], skip_special_tokens=True
-    )
-    grading = data or writer.config.prompts
-    return [
-        Completion(p, g, s, text, grade(grading, text, p.answer), author)
-        for (p, g), s, text in zip(jobs, samples, texts, strict=True)
-    ]
+        samples |= zip(rows, sample_by(teacher, writer.pair, requests, limits, stop), strict=True)
+    return [samples[i] for i in range(len(jobs))]
 
 
 def _given(writer: Writer, prompt: Prompt) -> Completion:

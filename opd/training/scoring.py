@@ -14,6 +14,8 @@ from opd.models.batches import ScoreBatch, Sequences, micro_batches, units
 from opd.models.forward import Hidden, completion_hidden, logits_of, spans
 from opd.models.load import Pair
 from opd.teachers.local import LocalTeacher, Reader, Reading, View
+from opd.teachers.routing import TeacherRouter
+from opd.training.rollouts import Completion, sequences
 from opd.types import Floats, Ints, TokenRecord, TopK
 
 MEASURED = (
@@ -36,7 +38,8 @@ class Scoring:
 
     @classmethod
     def of(cls, config: RunConfig, temperature: float) -> "Scoring":
-        return cls(temperature, config.records.top_k, config.optimizer.micro_batch_tokens)
+        """As the run scores; a greedy completion (temperature 0) at temperature 1."""
+        return cls(temperature or 1.0, config.records.top_k, config.optimizer.micro_batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,41 @@ def score(
         units(whole, pairs_per_token=pair.pairs_per_token), max_tokens=settings.micro_batch_tokens
     )
     readings = teacher.read([whole.take(r) for r in rows], settings.temperature)
-    return scored(pair, whole, settings, zip(rows, readings, strict=True), sampler)
+    return _scored(pair, whole, settings, zip(rows, readings, strict=True), sampler)
+
+
+def score_completions(
+    router: TeacherRouter,
+    completions: Sequence[Completion],
+    settings: Scoring,
+    *,
+    with_sampler: bool = True,
+) -> list[TokenRecord]:
+    """Both models' opinions of the completions, each prompt's by its own teacher; no training.
+
+    The sampler's log-probabilities are kept `with_sampler`: those of a greedy completion are at
+    another temperature than it was sampled at.
+    """
+    whole = sequences(completions)
+    readings = router.read(
+        [c.prompt for c in completions],
+        whole,
+        temperature=settings.temperature,
+        max_tokens=settings.micro_batch_tokens,
+    )
+    sampler = [c.sample.sampler_logprobs for c in completions] if with_sampler else None
+    return _scored(router.pair, whole, settings, readings, sampler)
 
 
 @torch.no_grad()
-def scored(
+def _scored(
     pair: Pair,
     whole: Sequences,
     settings: Scoring,
     readings: Iterable[tuple[list[int], Reading | None]],
     sampler: Sequence[Floats | None] | None = None,
 ) -> list[TokenRecord]:
-    """The records of micro-batches that a teacher read already."""
-    found: dict[int, TokenRecord] = {}
+    by_row: dict[int, TokenRecord] = {}
     for rows, reading in readings:
         batch = batch_of(pair, whole.take(rows))
         with pair.computing():
@@ -88,7 +113,7 @@ def scored(
         for cut, student in student_pieces(pair, hidden, settings.temperature):
             view = reading.view(cut, batch.targets[cut]) if reading else None
             parts.append(measure(student, batch.targets[cut], view, settings.top_k))
-        found |= zip(
+        by_row |= zip(
             rows,
             records(
                 joined(parts),
@@ -97,7 +122,7 @@ def scored(
             ),
             strict=True,
         )
-    return [found[i] for i in range(len(whole))]
+    return [by_row[i] for i in range(len(whole))]
 
 
 def reader_of(pair: Pair) -> Reader:

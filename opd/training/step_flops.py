@@ -25,60 +25,58 @@ class StepFlops:
         self._recomputed = config.student.gradient_checkpointing
         self._costs: dict[int, cost.ModelCost] = {}
 
-    def step(self, written: Sequence[Completion]) -> float:
-        reading = self._reading(self._student, written, self._loaded.pair.pairs_per_token)
+    def step(self, completions: Sequence[Completion]) -> float:
+        reading = self._reading(self._student, completions, self._loaded.pair.pairs_per_token)
         times = 2.0 if self._adapter else 3.0  # forward and backward
         times += self._recomputed + (self._loaded.learner.reference is not None)
-        return times * reading + self._sampling(written) + self._judging(written)
+        return times * reading + self._sampling(completions) + self._judging(completions)
 
-    def parts(self, written: Sequence[Completion]) -> dict[str, float]:
+    def parts(self, completions: Sequence[Completion]) -> dict[str, float]:
         """What of a step's FLOPs is left out where a teacher's completions are already there."""
-        by_teacher = [w for w in written if w.author == "teacher"]
+        by_teacher = [c for c in completions if c.author == "teacher"]
         return {"teacher_sampling_flops": self._sampling(by_teacher)} if by_teacher else {}
 
     def _reading(
-        self, model: cost.ModelCost, written: Sequence[Completion], pairs_per_token: float
+        self, model: cost.ModelCost, completions: Sequence[Completion], pairs_per_token: float
     ) -> float:
         """One forward pass; a row of several completions counts all pairs of its positions."""
-        whole, total = sequences(written), 0.0
+        whole, total = sequences(completions), 0.0
         for rows in packs(whole, pairs_per_token=pairs_per_token):
             length = pack_length(whole, rows)
             pairs = length**2 if len(rows) > 1 else cost.causal_pairs(0, length)
             total += model.forward(length, pairs)
         return total
 
-    def _sampling(self, written: Sequence[Completion]) -> float:
+    def _sampling(self, completions: Sequence[Completion]) -> float:
         """Prompts are read once a group, by the model that wrote it."""
         groups: dict[tuple[int, str], list[Completion]] = {}
-        for w in written:
-            if w.author != "given":
-                groups.setdefault((w.prompt.number, w.author), []).append(w)
+        for c in completions:
+            if c.author != "given":
+                groups.setdefault((c.prompt.number, c.author), []).append(c)
         total = 0.0
         for (_, author), members in groups.items():
             prompt = members[0].prompt
-            lengths = [len(w.sample.completion_ids) for w in members]
+            lengths = [len(c.sample.completion_ids) for c in members]
             if author == "student":
                 total += cost.sampling_flops(self._student, [(len(prompt.ids), lengths)])
                 continue
             router = self._loaded.router
-            model = self._cost(router.teachers[router.route(prompt)].model)
-            total += cost.sampling_flops(model, [(len(router.prompt_ids(prompt)), lengths)])
+            teacher = router.teacher(prompt)
+            assert teacher is not None
+            groups_of_teacher = [(len(router.prompt_ids(prompt)), lengths)]
+            total += cost.sampling_flops(self._cost(teacher.model), groups_of_teacher)
         return total
 
-    def _judging(self, written: Sequence[Completion]) -> float:
+    def _judging(self, completions: Sequence[Completion]) -> float:
         router = self._loaded.learner.router
-        if router is None:
-            return 0.0
-        by_route: dict[str, list[Completion]] = {}
-        for w in written:
-            by_route.setdefault(router.route(w.prompt), []).append(w)
         total = 0.0
-        for route, members in by_route.items():
-            teacher = router.teachers[route]
+        for rows in router.by_route([c.prompt for c in completions]).values():
+            part = [completions[i] for i in rows]
+            teacher = router.teacher(part[0].prompt)
             if isinstance(teacher, LocalTeacher):
                 theirs = [
-                    replace(w, prompt=replace(w.prompt, ids=router.prompt_ids(w.prompt)))
-                    for w in members
+                    replace(c, prompt=replace(c.prompt, ids=router.prompt_ids(c.prompt)))
+                    for c in part
                 ]
                 total += self._reading(self._cost(teacher.model), theirs, teacher.pairs_per_token)
         return total

@@ -16,13 +16,12 @@ from opd.data.prompts import Prompt, PromptSet, load_prompts
 from opd.models.load import Pair, context_of, fingerprint
 from opd.models.token_text import TokenText
 from opd.sampling.sample import NEVER, Stopped
-from opd.teachers.routing import read
 from opd.training import checkpoint, probes
 from opd.training.evaluation import SUITE, evaluate
 from opd.training.loading import Callbacks, LoadedRun, load
-from opd.training.records import as_rollouts, kept
-from opd.training.rollouts import Completion, Writer, sequences, write, write_evaluation
-from opd.training.scoring import Scoring, scored
+from opd.training.records import all_tokens, as_rollouts, kept
+from opd.training.rollouts import Completion, Writer, write, write_evaluation
+from opd.training.scoring import Scoring, score_completions
 from opd.training.step_flops import StepFlops
 from opd.training.update import Clock, Update, learning_rate, update
 from opd.types import (
@@ -132,10 +131,10 @@ class Training:
             yield from self._evaluation(writer, prompts)
         elif self._owes:
             yield from self._after_step(writer, prompts)
-        meter = StepFlops(loaded)
+        flops = StepFlops(loaded)
         while self._step < config.steps:
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
-            yield self._one_step(writer, prompts, meter)
+            yield self._one_step(writer, prompts, flops)
             yield from self._after_step(writer, prompts)
 
     def _after_step(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
@@ -156,30 +155,34 @@ class Training:
             self._owes, self._answers = progress.owes, progress.answers
         return self._loaded
 
-    def _one_step(self, writer: Writer, prompts: PromptSet, meter: StepFlops) -> StepEvent:
+    def _one_step(self, writer: Writer, prompts: PromptSet, flops: StepFlops) -> StepEvent:
         assert self._loaded is not None
         config, step, clock = self.config, self._step + 1, Clock()
         chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
-            written = write(writer, chosen, step=step, stop=self._callbacks.stop)
+            completions = write(writer, chosen, step=step, stop=self._callbacks.stop)
         learner = self._loaded.learner
         rate = learning_rate(config, step)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        done = update(learner, written, clock, self._callbacks.stop)
+        done = update(learner, completions, clock, self._callbacks.stop)
         if self._loaded.average is not None:
             self._loaded.average.advance()
         self._step, self._score = step, None
         self._owes = _due(step, config.evaluation.every, config.steps)
         rollouts = as_rollouts(
-            written, done.records, step=step, kind="train", temperature=config.sampling.temperature
+            completions,
+            done.records,
+            step=step,
+            kind="train",
+            temperature=config.sampling.temperature,
         )
         return StepEvent(
             step=step,
             seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
-            flops=meter.step(written),
-            metrics=_metrics(written, done, rate) | meter.parts(written),
+            flops=flops.step(completions),
+            metrics=_metrics(completions, done, rate) | flops.parts(completions),
             rollouts=kept(rollouts, step, config),
         )
 
@@ -188,19 +191,21 @@ class Training:
         settings = self.config.evaluation
         glance = prompts.held_out[: settings.keep]
         if glance:
-            written = write_evaluation(
+            completions = write_evaluation(
                 writer, glance, temperature=settings.temperatures[0], stop=self._callbacks.stop
             )
-            yield EvaluationEvent(self._step, [], self._scored(written[: settings.keep], "eval"))
+            yield EvaluationEvent(
+                self._step, [], self._scored(completions[: settings.keep], "eval")
+            )
 
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         yield PhaseEvent(f"evaluating after step {self._step}")
         ends = self._step in (0, self.config.steps)
-        scores, written, fresh = evaluate(writer, prompts, self._callbacks.stop, ends=ends)
+        scores, completions, fresh = evaluate(writer, prompts, self._callbacks.stop, ends=ends)
         if ends:
-            scores += self._harness(writer.pair)
+            scores += self._lm_eval(writer.pair)
         self._score = _headline(scores)
-        shown = self._scored(written[: self.config.evaluation.keep], "eval")
+        shown = self._scored(completions[: self.config.evaluation.keep], "eval")
         if prompts.probe:
             shown += self._probed(writer, prompts.probe, fresh)
         yield EvaluationEvent(self._step, scores, shown)
@@ -211,10 +216,10 @@ class Training:
         """The first answers to the probe prompts scored again, and the new answers."""
         if len(self._answers) != len(prompts):
             self._answers = probes.first_answers(fresh)
-        fixed = probes.rewritten(writer, prompts, self._answers)
+        fixed = probes.as_completions(writer, prompts, self._answers)
         return [*self._scored(fixed, "probe"), *self._scored(fresh, "eval")]
 
-    def _harness(self, pair: Pair) -> list[Score]:
+    def _lm_eval(self, pair: Pair) -> list[Score]:
         settings = self.config.evaluation
         if not settings.lm_eval:
             return []
@@ -224,30 +229,19 @@ class Training:
             pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._callbacks.say
         )
 
-    def _scored(self, written: Sequence[Completion], kind: Kind) -> list[Rollout]:
+    def _scored(self, completions: Sequence[Completion], kind: Kind) -> list[Rollout]:
         """Rollouts of the first evaluation temperature; greedy ones have no sampler log-probs."""
         assert self._loaded is not None
-        if not written:
+        if not completions:
             return []
-        first = self.config.evaluation.temperatures[0]
-        temperature = first or 1.0
-        settings, whole = Scoring.of(self.config, temperature), sequences(written)
-        readings = read(
-            self._loaded.router,
-            [w.prompt for w in written],
-            whole,
-            temperature=temperature,
-            max_tokens=settings.micro_batch_tokens,
-            pairs_per_token=self._loaded.pair.pairs_per_token,
+        temperature = self.config.evaluation.temperatures[0]
+        settings = Scoring.of(self.config, temperature)
+        records = score_completions(
+            self._loaded.router, completions, settings, with_sampler=temperature > 0
         )
-        found = scored(
-            self._loaded.pair,
-            whole,
-            settings,
-            readings,
-            sampler=[w.sample.sampler_logprobs for w in written] if first else None,
+        return as_rollouts(
+            completions, records, step=self._step, kind=kind, temperature=settings.temperature
         )
-        return as_rollouts(written, found, step=self._step, kind=kind, temperature=temperature)
 
     def _checkpoint(self) -> Iterator[Event]:
         event = self.save_checkpoint()
@@ -260,22 +254,19 @@ class Training:
 
 def _headline(scores: Sequence[Score]) -> float | None:
     """The held-out pass@1 at the training temperature, else the first one."""
-    found = [s for s in scores if s.metric == "pass@1"]
-    found.sort(key=lambda s: s.suite != SUITE)
-    return found[0].value if found else None
+    accuracies = sorted((s for s in scores if s.metric == "pass@1"), key=lambda s: s.suite != SUITE)
+    return accuracies[0].value if accuracies else None
 
 
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def _metrics(written: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
+def _metrics(completions: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
     """The step's figures; per-token ones are means over all completion tokens, in nats."""
 
     def all_of(name: str) -> np.ndarray | None:
-        columns = [getattr(r, name) for r in done.records]
-        known = [c for c in columns if c is not None]
-        return np.concatenate(known) if len(known) == len(columns) else None
+        return all_tokens(done.records, name)
 
     student, teacher = all_of("student_logprobs"), all_of("teacher_logprobs")
     assert student is not None
@@ -284,7 +275,7 @@ def _metrics(written: Sequence[Completion], done: Update, rate: float) -> dict[s
         "grad_norm": done.grad_norm,
         "learning_rate": rate,
         "completion_tokens": float(np.mean([len(r) for r in done.records])),
-        "finished": float(np.mean([w.sample.finish_reason == "stop" for w in written])),
+        "finished": float(np.mean([c.sample.finish_reason == "stop" for c in completions])),
     }
     for name in ("reverse_kl", "student_entropy", "teacher_entropy"):
         values = all_of(name)
@@ -296,8 +287,8 @@ def _metrics(written: Sequence[Completion], done: Update, rate: float) -> dict[s
         metrics["same_top"] = done.same_top
     gaps = [
         r.student_logprobs - r.sampler_logprobs
-        for w, r in zip(written, done.records, strict=True)
-        if w.author == "student"
+        for c, r in zip(completions, done.records, strict=True)
+        if c.author == "student"
         and r.student_logprobs is not None
         and r.sampler_logprobs is not None
     ]
@@ -305,9 +296,9 @@ def _metrics(written: Sequence[Completion], done: Update, rate: float) -> dict[s
         gap = np.concatenate(gaps)
         metrics["sampler_gap"] = float(np.abs(gap).max())
         metrics["importance_ratio"] = float(np.exp(gap).mean())
-    rewards = [w.reward for w in written if w.reward is not None]
+    rewards = [c.reward for c in completions if c.reward is not None]
     if rewards:
         metrics["reward"] = float(np.mean(rewards))
-    if any(w.author != "student" for w in written):
-        metrics["by_teacher"] = float(np.mean([w.author == "teacher" for w in written]))
+    if any(c.author != "student" for c in completions):
+        metrics["by_teacher"] = float(np.mean([c.author == "teacher" for c in completions]))
     return metrics

@@ -25,9 +25,9 @@ from opd.loss.objective import LossInputs, TokenLoss
 from opd.loss.token_losses import row_scales, token_losses
 from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
-from opd.sampling.sample import Stopped
+from opd.sampling.sample import Sample, Stopped
 from opd.teachers.local import Reading, Teacher, sampled_log_probs
-from opd.teachers.routing import TeacherRouter, read
+from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import Measures, batch_of, joined, measure, records, student_pieces
 from opd.types import Floats, TokenRecord
@@ -73,7 +73,7 @@ class Learner:
     pair: Pair
     optimizer: torch.optim.Optimizer
     config: RunConfig
-    router: TeacherRouter | None  # None where the objective asks no teacher
+    router: TeacherRouter  # empty where the objective needs no teacher
     reference: Teacher | None = None
 
     @property
@@ -93,7 +93,7 @@ class Update:
 
 @dataclass(frozen=True)
 class _Credit:
-    """What is known of a completion before its tokens are read."""
+    """What belongs to a completion before its tokens are read."""
 
     weights: Floats  # (T,) of its tokens
     scale: float  # of its losses, by the reduction
@@ -137,7 +137,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def update(
-    learner: Learner, written: Sequence[Completion], clock: Clock, stop: Callable[[], bool]
+    learner: Learner, completions: Sequence[Completion], clock: Clock, stop: Callable[[], bool]
 ) -> Update:
     """Accumulates the gradient over micro-batches, which add up to the whole batch, and steps.
 
@@ -145,79 +145,83 @@ def update(
     is not finite, Stopped when asked to stop between micro-batches.
     """
     config = learner.config
-    credit = _credit(written, config, learner.pair.tokenizer.all_special_ids)
-    found: dict[int, TokenRecord] = {}
-    same: list[Any] = []
+    credit = _credit(completions, config, learner.pair.tokenizer.all_special_ids)
+    by_row: dict[int, TokenRecord] = {}
+    same_top: list[Any] = []
     total = 0.0
     learner.optimizer.zero_grad(set_to_none=True)
-    readings = read(
-        learner.router,
-        [w.prompt for w in written],
-        sequences(written),
+    readings = learner.router.read(
+        [c.prompt for c in completions],
+        sequences(completions),
         temperature=config.sampling.temperature,
         max_tokens=learner.pair.at_once(config.optimizer.micro_batch_tokens),
-        pairs_per_token=learner.pair.pairs_per_token,
     )
     for rows, reading in clock.each("teacher", readings):
         if stop():
             raise Stopped
         with clock.phase("student"):
-            part = MicroBatch(
-                learner, [written[i] for i in rows], [credit[i] for i in rows], reading
+            micro_batch = MicroBatch(
+                learner, [completions[i] for i in rows], [credit[i] for i in rows], reading
             )
-            loss, measures, losses = part.forward_backward(clock)
+            loss, measures, losses = micro_batch.forward_backward(clock)
             total += loss
             if measures.same_top is not None:
-                same.append(measures.same_top)
-            found |= zip(rows, part.records(measures, losses), strict=True)
+                same_top.append(measures.same_top)
+            by_row |= zip(rows, micro_batch.records(measures, losses), strict=True)
     with clock.phase("optimizer"):
         norm = _step(learner, total)
-    agreed = float(np.concatenate(same).mean()) if same else None
-    return Update([found[i] for i in range(len(written))], agreed, total, norm)
+    agreed = float(np.concatenate(same_top).mean()) if same_top else None
+    return Update([by_row[i] for i in range(len(completions))], agreed, total, norm)
 
 
 def _credit(
-    written: Sequence[Completion], config: RunConfig, special_ids: Sequence[int]
+    completions: Sequence[Completion], config: RunConfig, special_ids: Sequence[int]
 ) -> list[_Credit]:
     objective = config.objective
     weights = [
-        token_weights(w.sample.completion_ids, special_ids, objective.weighting) for w in written
+        token_weights(c.sample.completion_ids, special_ids, objective.weighting)
+        for c in completions
     ]
     check_weights(weights)
     scales = row_scales([float(w.sum()) for w in weights], objective.reduction)
-    rewards: list[float] | list[None] = [None] * len(written)
+    rewards: list[float] | list[None] = [None] * len(completions)
     if objective.uses_rewards:
         rewards = group_advantages(
-            [w.reward for w in written],
-            [w.prompt.number for w in written],
+            [c.reward for c in completions],
+            [c.prompt.number for c in completions],
             normalize=objective.normalize_reward,
         )
     return [_Credit(*parts) for parts in zip(weights, scales, rewards, strict=True)]
 
 
 class MicroBatch:
-    """One micro-batch of an update: its tokens as tensors, and what it leaves behind."""
+    """One micro-batch of an update: N tokens of B completions, and what they leave behind."""
 
     def __init__(
         self,
         learner: Learner,
-        written: Sequence[Completion],
+        completions: Sequence[Completion],
         credit: Sequence[_Credit],
         reading: Reading | None,
     ) -> None:
-        self.learner, self.written, self.credit, self.reading = learner, written, credit, reading
-        self.batch = batch_of(learner.pair, sequences(written))
+        self.learner, self.completions, self.credit, self.reading = (
+            learner,
+            completions,
+            credit,
+            reading,
+        )
+        self.batch = batch_of(learner.pair, sequences(completions))
         self.weights = np.concatenate([c.weights for c in credit])
 
     def forward_backward(self, clock: Clock) -> tuple[float, Measures, TokenLoss]:
-        """Adds this part's gradient; its reduced loss, what was measured, and the token losses.
+        """Adds its gradient; returns its reduced loss, what was measured, and the token losses.
 
         The vocabulary is met a piece of the tokens at a time, loss and gradient together, so that
         tokens × vocabulary is never held whole.
         """
         pair, config = self.learner.pair, self.learner.config
         with clock.phase("teacher"):
-            known = self._known()
+            columns = self._other_columns()
         scale = self._per_token([c.scale for c in self.credit])  # in float64: sums of many tokens
         with pair.computing(), recomputing(pair.student):
             hidden = completion_hidden(pair.student, self.batch)
@@ -235,7 +239,7 @@ class MicroBatch:
                 teacher_at=view.at if view else None,
                 teacher_ids=view.top_ids if view else None,
                 teacher_top=view.top if view else None,
-                **{name: values[cut] for name, values in known.items()},
+                **{name: values[cut] for name, values in columns.items()},
             )
             token_loss = token_losses(inputs, config.objective)
             loss = (token_loss.loss * scale[cut]).sum()
@@ -252,38 +256,32 @@ class MicroBatch:
         advantages = losses.advantages
         return records(
             measures,
-            [w.sample.completion_ids for w in self.written],
-            sampler=[w.sample.sampler_logprobs for w in self.written],
+            [c.sample.completion_ids for c in self.completions],
+            sampler=[c.sample.sampler_logprobs for c in self.completions],
             advantages=None if advantages is None else advantages.float().cpu().numpy(),
             mask=self.weights,
         )
 
-    def _known(self) -> dict[str, Tensor]:
+    def _other_columns(self) -> dict[str, Tensor]:
         """What the loss needs beside both models' distributions, (N,) each."""
         config, targets = self.learner.config, self.batch.targets
-        sampler = np.concatenate(
-            [
-                np.zeros(len(w.sample.completion_ids), np.float32) if s is None else s
-                for w in self.written
-                for s in (w.sample.sampler_logprobs,)
-            ]
-        )
-        known = {"sampler": self._tensor(sampler), "mask": self._tensor(self.weights)}
+        sampler = np.concatenate([_sampler_logprobs(c.sample) for c in self.completions])
+        columns = {"sampler": self._tensor(sampler), "mask": self._tensor(self.weights)}
         if config.objective.gamma and self.reading is not None:
             teacher = sampled_log_probs(self.reading, targets, self.learner.pair.vocab)
             ratios = np.split(sampler - teacher.cpu().numpy(), np.cumsum(self.batch.lengths)[:-1])
-            known["log_ratio"] = self._tensor(
+            columns["log_ratio"] = self._tensor(
                 np.concatenate([discounted(r, config.objective.gamma) for r in ratios])
             )
         rewards = [c.reward for c in self.credit if c.reward is not None]
         if rewards:
-            known["reward_advantage"] = self._per_token(rewards).float()
+            columns["reward_advantage"] = self._per_token(rewards).float()
         if self.learner.reference is not None:
             (reading,) = self.learner.reference.read(
-                [sequences(self.written)], config.sampling.temperature
+                [sequences(self.completions)], config.sampling.temperature
             )
-            known["reference_at"] = sampled_log_probs(reading, targets, self.learner.pair.vocab)
-        return known
+            columns["reference_at"] = sampled_log_probs(reading, targets, self.learner.pair.vocab)
+        return columns
 
     def _per_token(self, values: Sequence[float]) -> Tensor:
         """One value a completion, repeated for each of its tokens."""
@@ -291,6 +289,12 @@ class MicroBatch:
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(self.learner.pair.device)
+
+
+def _sampler_logprobs(sample: Sample) -> Floats:
+    """(T,) in nats; zeros where nobody sampled it here, for objectives that look at none."""
+    given = sample.sampler_logprobs
+    return np.zeros(len(sample.completion_ids), np.float32) if given is None else given
 
 
 def _joined(losses: Sequence[TokenLoss]) -> TokenLoss:

@@ -11,8 +11,9 @@ from app.worker.models.request import Asked, Progress, Telling
 from opd.data.prompts import Prompt, chat_text
 from opd.errors import UserError
 from opd.interactive.scored_chat import ReplySettings, ReplyWriter
-from opd.interactive.what_if import AUTHORS, judged, unhinted, writer_of
-from opd.sampling.sample import Stopped
+from opd.interactive.what_if import AUTHORS, branches, writing_teacher
+from opd.sampling.sample import Sample, Stopped
+from opd.training.rollouts import Completion
 from opd.types import Author, Rollout
 from storage.text import text_entry
 from storage.write.branches import keep as store
@@ -44,7 +45,7 @@ class _Chat:
         self._began = time.monotonic()
         self._tokenizer = self._subject.models.pair.tokenizer
         self._chat = getattr(self._tokenizer, "chat_template", None) is not None
-        self._duets: list[tuple[ReplyWriter, str]] = []
+        self._writers: list[tuple[ReplyWriter, str]] = []
         self._texts: dict[str, dict[str, Any]] = {}
 
     def run(self) -> dict[str, Any]:
@@ -52,12 +53,12 @@ class _Chat:
             for author in AUTHORS:
                 messages = self._payload["conversations"].get(author)
                 if messages:
-                    duet, text = self._duet(author, messages)
-                    self._duets.append((stack.enter_context(closing(duet)), text))
+                    writer, text = self._writer(author, messages)
+                    self._writers.append((stack.enter_context(closing(writer)), text))
             self._telling.partial = self.found
-            going = [duet for duet, _ in self._duets]
+            going = [writer for writer, _ in self._writers]
             while going:
-                going = [duet for duet in going if duet.turn()]
+                going = [writer for writer in going if writer.turn()]
                 self._telling.phase = f"writing: {self._longest()} tokens"
                 if self._telling.stop():
                     raise Stopped
@@ -65,8 +66,8 @@ class _Chat:
 
     def found(self) -> dict[str, Any]:
         replies = []
-        for duet, text in self._duets:
-            reply = duet.reply
+        for writer, text in self._writers:
+            reply = writer.reply
             self._learn([*reply.ids, *(w[0] for w in reply.wanted if w)])
             written = self._tokenizer.decode(reply.ids, skip_special_tokens=True)
             more = {"prompt": text, "prompt_ids": reply.prompt_ids, "text": written}
@@ -81,11 +82,12 @@ class _Chat:
         }
 
     def _longest(self) -> int:
-        return max(len(duet.reply.ids) for duet, _ in self._duets)
+        return max(len(writer.reply.ids) for writer, _ in self._writers)
 
-    def _duet(self, author: Author, messages: list[dict[str, str]]) -> tuple[ReplyWriter, str]:
+    def _writer(self, author: Author, messages: list[dict[str, str]]) -> tuple[ReplyWriter, str]:
         subject, payload = self._subject, self._payload
-        writer_of(subject.models, author, None)
+        if author == "teacher":
+            writing_teacher(subject.models.router, None)
         if self._chat:
             text = chat_text(self._tokenizer, messages, subject.config.prompts)
         else:
@@ -99,8 +101,8 @@ class _Chat:
                 f"the message has id {max(ids)}, outside the models' {vocab} shared ids",
                 where="conversations",
             )
-        told = ReplySettings(payload["temperature"], payload["max_new_tokens"], payload["seed"])
-        return ReplyWriter(subject.models, author, ids, told), text
+        settings = ReplySettings(payload["temperature"], payload["max_new_tokens"], payload["seed"])
+        return ReplyWriter(subject.models, author, ids, settings), text
 
     def _learn(self, ids: list[int]) -> None:
         """Notes the text of tokens, in the form in which pages read it."""
@@ -135,19 +137,8 @@ def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
 def _rollout(subject: Subject, payload: dict[str, Any]) -> Rollout:
     reply, temperature = payload["reply"], payload["temperature"]
     prompt = Prompt(GROUP, reply["prompt"], tuple(reply["prompt_ids"]), None)
-    ids = np.asarray(reply["ids"], np.int64)
-    models = unhinted(subject.models)
-    (record,) = judged(models, models.router.config, prompt, [ids], temperature)
-    return Rollout(
-        step=subject.step,
-        kind="branch",
-        group=GROUP,
-        sample=0,
-        prompt=prompt.text,
-        prompt_ids=np.asarray(prompt.ids, np.int64),
-        completion=reply["text"],
-        finish_reason=reply["finish_reason"],
-        temperature=temperature or 1.0,
-        record=record,
-        author=reply["author"],
-    )
+    sample = Sample(np.asarray(reply["ids"], np.int64), None, reply["finish_reason"])
+    completion = Completion(prompt, 0, sample, reply["text"], None, reply["author"])
+    models = subject.models.unhinted()
+    (rollout,) = branches(models, [completion], step=subject.step, temperature=temperature)
+    return rollout

@@ -69,7 +69,8 @@ def subject_of(asked: Asked, telling: Telling) -> Subject:
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         return load_models(config, folder, Callbacks(telling.say, telling.stop))
 
-    return Subject(asked.held.get(key, about, load), config, run_id, step or 0, about)
+    models = asked.held.get(key, about, load).with_config(config)
+    return Subject(models, config, run_id, step or 0, about)
 
 
 def _of_recipe(asked: Asked) -> RunConfig:

@@ -14,7 +14,7 @@ from opd.interactive.what_if import (
     ContinuationSettings,
     branches,
     chosen_ids,
-    continued,
+    continuations,
     prompt_of,
 )
 from opd.sampling.sample import Stopped
@@ -69,30 +69,31 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
     if telling.stop():
         raise Stopped
     began = time.monotonic()
-    place = _place(asked, subject)
-    wish = ContinuationSettings(
+    point = _branch_point(asked, subject)
+    settings = ContinuationSettings(
         tuple(a for a in AUTHORS if a in payload["authors"]),
         payload["samples"],
         payload["temperature"],
         payload["max_new_tokens"],
         payload["seed"],
     )
-    found = []
-    for author in wish.authors:
-        counting = _Counting(telling, author, wish.max_new_tokens)
+    completions = []
+    for author in settings.authors:
+        counting = _Counting(telling, author, settings.max_new_tokens)
         telling.partial = lambda counting=counting: {"progress": counting.as_dict()}  # type: ignore[misc]
-        found += continued(subject.models, place, replace(wish, authors=(author,)), counting.stop)
+        completions += continuations(
+            subject.models, point, replace(settings, authors=(author,)), counting.stop
+        )
     telling.partial = dict
     telling.say("both score it")
     made = branches(
         subject.models,
-        subject.config,
-        place,
-        found,
+        completions,
         step=subject.step,
-        temperature=wish.temperature,
+        temperature=settings.temperature,
+        kept=len(point.kept),
     )
-    names = _kept(asked, subject, place, made)
+    names = _kept(asked, subject, point, made)
     return {
         "branches": names,
         "models": subject.about,
@@ -100,7 +101,7 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
     }
 
 
-def _place(asked: Asked, subject: Subject) -> BranchPoint:
+def _branch_point(asked: Asked, subject: Subject) -> BranchPoint:
     payload = asked.payload
     parent = stored_rollouts.rollout(asked.engine, payload["rollout"])
     view = tokens.tokens(asked.engine, payload["rollout"], ("completion_ids",))
@@ -112,19 +113,19 @@ def _place(asked: Asked, subject: Subject) -> BranchPoint:
     )
     ids = view.columns["completion_ids"][: payload["position"]]
     return BranchPoint(
-        prompt_of(subject.models, subject.config, stored),
+        prompt_of(subject.models, stored),
         tuple(int(i) for i in ids),
         chosen_ids(subject.models, payload["token"], payload["text"]),
     )
 
 
-def _kept(asked: Asked, subject: Subject, place: BranchPoint, made: list[Rollout]) -> list[str]:
+def _kept(asked: Asked, subject: Subject, point: BranchPoint, made: list[Rollout]) -> list[str]:
     """Stores the branches under ids that follow from the question; returns them."""
     payload = asked.payload
     same = ("temperature", "max_new_tokens", "seed")
     question = {name: payload[name] for name in same} | {
         "step": subject.step,
-        "chosen": place.chosen,
+        "chosen": point.chosen,
     }
     name = partial(branch_id, payload["rollout"], payload["position"])
     rollouts = {name(r, question): r for r in made}

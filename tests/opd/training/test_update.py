@@ -49,7 +49,7 @@ def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective
         pair,
         torch.optim.SGD(pair.student.parameters(), lr=1.0),
         config,
-        TeacherRouter({"": teacher}, config, pair.tokenizer) if config.needs != "nothing" else None,
+        TeacherRouter({"": teacher} if config.needs != "nothing" else {}, config, pair),
         teacher if reference else None,
     )
 
