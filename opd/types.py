@@ -22,6 +22,19 @@ CancelMode = Literal["save", "discard"]
 ExperimentStatus = Literal["running", "finished", "failed", "cancelled", "stopped"]
 PHASES = ("sample", "teacher", "student", "optimizer", "store")
 
+# The quantities of a TokenRecord in nats, (T,) each
+FLOAT_COLUMNS = (
+    "sampler_logprobs",
+    "student_logprobs",
+    "teacher_logprobs",
+    "reverse_kl",
+    "student_entropy",
+    "teacher_entropy",
+    "advantages",
+)
+# Everything of a TokenRecord that has one number a token, in the order in which files have it
+TOKEN_COLUMNS = (*FLOAT_COLUMNS[:-1], "teacher_rank", "advantages", "mask")
+
 
 @dataclass(frozen=True)
 class TopK:

@@ -14,23 +14,14 @@ import orjson
 from numpy.typing import NDArray
 
 from opd.errors import ErrorKind, UserError
-from opd.types import TokenRecord, TopK
+from opd.types import FLOAT_COLUMNS, TokenRecord, TopK
 
 VERSION = 1
-FLOATS = (
-    "sampler_logprobs",
-    "student_logprobs",
-    "teacher_logprobs",
-    "reverse_kl",
-    "student_entropy",
-    "teacher_entropy",
-    "advantages",
-)
 TOPK_PARTS = {"ids": "ids", "logprobs": "logprobs", "other": "other_logprobs", "tail": "tail_mass"}
 TOPK_COLUMNS = tuple(
     f"{side}_topk_{part}" for side in ("student", "teacher") for part in TOPK_PARTS
 )
-COLUMNS = ("completion_ids", *FLOATS, "teacher_rank", "mask", *TOPK_COLUMNS)
+COLUMNS = ("completion_ids", *FLOAT_COLUMNS, "teacher_rank", "mask", *TOPK_COLUMNS)
 
 _UNSIGNED = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 _LIMITS = {size: 256**size - 1 for size in (1, 2, 4)}
@@ -87,7 +78,7 @@ def unpack(
 def unpack_record(rollout_id: str, row: Mapping[str, Any]) -> TokenRecord:
     """The inverse of `pack`, with ids and ranks as int64. Raises DamagedRecord."""
     arrays = unpack(rollout_id, row)
-    values: dict[str, Any] = {name: arrays.get(name) for name in FLOATS}
+    values: dict[str, Any] = {name: arrays.get(name) for name in FLOAT_COLUMNS}
     for name in ("completion_ids", "teacher_rank"):
         values[name] = arrays[name].astype(np.int64) if name in arrays else None
     values["mask"] = arrays["mask"].astype(np.float32) if "mask" in arrays else None
@@ -123,7 +114,8 @@ def wide_unsigned(ids: Array) -> bytes:
 
 def _arrays(record: TokenRecord) -> dict[str, Array]:
     arrays: dict[str, Any] = {
-        name: getattr(record, name) for name in ("completion_ids", *FLOATS, "teacher_rank", "mask")
+        name: getattr(record, name)
+        for name in ("completion_ids", *FLOAT_COLUMNS, "teacher_rank", "mask")
     }
     for side in ("student", "teacher"):
         topk: TopK | None = getattr(record, f"{side}_topk")

@@ -17,7 +17,7 @@ from opd.models.load import differing_ids, load_tokenizer
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this disk: its field, tokenizer, architecture, and the ids that end its answers."""
+    """A model on this disk: its field, tokenizer, architecture and stop ids."""
 
     field: str  # student, teacher or teacher.routes.NAME
     reference: str

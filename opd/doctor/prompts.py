@@ -219,7 +219,7 @@ def _privileged(
     try:
         routes = by_route(config.teacher, train)
     except UserError:  # reported by the check of the routes
-        routes = dict.fromkeys((MAIN, *config.teacher.routes), list(range(len(train))))
+        routes = {route: list(range(len(train))) for route in (MAIN, *config.teacher.routes)}
     for route, numbers in routes.items():
         field = field_of(route)
         teacher = config.teachers[field]

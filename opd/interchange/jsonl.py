@@ -8,31 +8,31 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, get_args
 
 import numpy as np
 import orjson
 
 from opd.errors import ErrorKind, UserError
-from opd.types import Floats, Ints, Rollout, TokenRecord, TopK
+from opd.types import (
+    FLOAT_COLUMNS,
+    TOKEN_COLUMNS,
+    Author,
+    FinishReason,
+    Floats,
+    Ints,
+    Kind,
+    Rollout,
+    TokenRecord,
+    TopK,
+)
 
 MAX_LINE_BYTES = 256_000_000
 MAX_ID = 2**31 - 1
 OWN_IDS = 10_000_000  # the ids that tokens given as texts alone get; above every vocabulary
 NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
 MAX_FLOAT = float(np.finfo(np.float32).max)
-FINISH_REASONS = ("stop", "length")
-AUTHORS = ("student", "teacher", "given")
-KINDS = ("train", "eval", "probe", "branch", "import")
-FLOAT_COLUMNS = (
-    "sampler_logprobs",
-    "student_logprobs",
-    "teacher_logprobs",
-    "reverse_kl",
-    "student_entropy",
-    "teacher_entropy",
-    "advantages",
-)
+FINISH_REASONS = get_args(FinishReason)
 
 
 def rollouts_of(
@@ -82,7 +82,7 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
         "finish_reason": rollout.finish_reason,
         "reward": rollout.reward,
     }
-    for name in (*FLOAT_COLUMNS[:6], "teacher_rank", "advantages", "mask"):
+    for name in TOKEN_COLUMNS:
         values = getattr(record, name)
         row[name] = None if values is None else values.tolist()
     for name in ("student_topk", "teacher_topk"):
@@ -153,18 +153,18 @@ class _Record:
             self._fail("completion_token_ids", "is missing or empty, and so is completion")
         return Rollout(
             step=self._whole("step", 0),
-            kind=self._choice("kind", KINDS, "import"),  # type: ignore[arg-type]
+            kind=self._choice("kind", get_args(Kind), "import"),
             group=self._whole("group", group),
             sample=self._whole("sample", 0),
             prompt=prompt,
             prompt_ids=prompt_ids,
             completion=completion,
-            finish_reason=self._choice("finish_reason", FINISH_REASONS, "stop"),  # type: ignore[arg-type]
+            finish_reason=self._choice("finish_reason", FINISH_REASONS, "stop"),
             temperature=self._number("temperature", 1.0) or 0.0,
             record=self._tokens(ids),
             reward=self._number("reward", None),
             answer=self._text("answer"),
-            author=self._choice("author", AUTHORS, "student"),  # type: ignore[arg-type]
+            author=self._choice("author", get_args(Author), "student"),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )
@@ -291,11 +291,11 @@ class _Record:
             self._fail(name, f"must be text (got {shown(value)})")
         return value
 
-    def _choice(self, name: str, known: tuple[str, ...], default: str) -> str:
+    def _choice(self, name: str, options: tuple[str, ...], default: str) -> Any:
         value = self.data.get(name, default)
-        if value not in known:
-            self._fail(name, f"must be one of {', '.join(known)} (got {shown(value)})")
-        return str(value)
+        if value not in options:
+            self._fail(name, f"must be one of {', '.join(options)} (got {shown(value)})")
+        return value
 
     def _fail(self, name: str, message: str) -> NoReturn:
         raise UserError(message, where=f"{self.where}, {name}", kind=ErrorKind.BAD_DATA)

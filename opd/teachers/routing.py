@@ -6,6 +6,7 @@ have prompts of their own, and the completion's positions follow from those.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from opd.config.models import RouteConfig, TeacherConfig
 from opd.config.run import RunConfig
@@ -116,7 +117,7 @@ class TeacherRouter:
 
         For prompts that are no row of the data.
         """
-        plain = {"prompt": None, "system": None, "route_by": None, "routes": {}}
+        plain: dict[str, Any] = {"prompt": None, "system": None, "route_by": None, "routes": {}}
         config = self.config.model_copy(
             update={"teacher": self.config.teacher.model_copy(update=plain)}
         )

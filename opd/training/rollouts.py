@@ -45,6 +45,9 @@ class Writer:
     router: TeacherRouter | None = None
 
 
+_Sampler = Callable[[Writer, Sequence[Job], Limits, int, Stop], list[Sample]]
+
+
 def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -> list[Completion]:
     """`group_size` completions of each prompt, as training sees them; one where they are given.
 
@@ -58,7 +61,8 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     jobs = _numbered(prompts, settings.group_size)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
     completions: dict[tuple[int, int], Completion] = {}
-    for author, sampler in (("student", _by_student), ("teacher", _by_teacher)):
+    samplers: dict[Author, _Sampler] = {"student": _by_student, "teacher": _by_teacher}
+    for author, sampler in samplers.items():
         part = [(p, g) for p, g in jobs if (p.number in by_teacher) == (author == "teacher")]
         if part:
             samples = sampler(writer, part, limits, step, stop)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine, select
 
+from opd.types import TOKEN_COLUMNS
 from storage import packing
 from storage.engine import read
 from storage.lookups import run_fingerprint, run_row
@@ -14,7 +15,6 @@ from storage.schema import prompt, rollout
 from storage.text import joined_texts, token_text
 from storage.vocabulary import Texts, read_texts
 
-PER_TOKEN = (*packing.FLOATS[:6], "teacher_rank", "advantages", "mask")
 CHUNK = 32  # rollouts a look at the database
 _PLAIN = (
     *("run_id", "step", "kind", "group", "sample", "prompt", "completion", "finish_reason"),
@@ -77,7 +77,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         **({} if row["author"] == "student" else {"author": row["author"]}),
         "prompt_token_ids": prompt_ids,
         "completion_token_ids": completion_ids,
-        **{field: _listed(arrays, field) for field in PER_TOKEN},
+        **{field: _listed(arrays, field) for field in TOKEN_COLUMNS},
         "student_topk": _pairs(arrays, "student"),
         "teacher_topk": _pairs(arrays, "teacher"),
         **_own_texts("prompt_tokens", own.get("prompt"), prompt_ids, texts),

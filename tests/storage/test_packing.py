@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from opd.errors import UserError
-from opd.types import TokenRecord, TopK
+from opd.types import FLOAT_COLUMNS, TokenRecord, TopK
 from storage import packing
 from tests.support import stored_runs
 
@@ -39,7 +39,7 @@ def records(draw: st.DrawFn) -> TokenRecord:
     weights = hnp.arrays(np.float32, n, elements=st.sampled_from([0.0, 1.0]) | UNSIGNED_ZERO)
     return TokenRecord(
         completion_ids=ids(n),
-        **{name: maybe(nats, n) for name in packing.FLOATS},
+        **{name: maybe(nats, n) for name in FLOAT_COLUMNS},
         teacher_rank=maybe(ids, n),
         mask=draw(st.none() | weights),
         student_topk=maybe(topk),
