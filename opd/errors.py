@@ -155,6 +155,11 @@ class UserError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Another library's error as ours quote it: on one line, cut, never empty."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 class ConfigError(UserError):
     """A configuration that cannot run; `problems` has one entry a field: {"field", "message"}."""
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from opd.config.data import DataConfig
 from opd.config.templates import as_text, fields_of, render
-from opd.data.sources import Row, Table
+from opd.data.chats import Message, last_question, with_last_question
+from opd.data.sources import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError
 from opd.grading.graders import find, problem_of
-
-Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,17 @@ class Mapper:
         if has is None:
             return
         if columns.messages in has:
-            wanted = {}
+            needed = {}
         elif self.data.prompt_template is not None:
-            own = {"prompt": columns.prompt, "answer": columns.answer}
-            named = fields_of(self.data.prompt_template)
-            wanted = {"prompt_template": next((n for n in named if own.get(n, n) not in has), None)}
+            mapped = {"prompt": columns.prompt, "answer": columns.answer}
+            fields = fields_of(self.data.prompt_template)
+            missing = next((f for f in fields if mapped.get(f, f) not in has), None)
+            needed = {"prompt_template": missing}
         else:
-            wanted = {"columns.prompt": columns.prompt}
+            needed = {"columns.prompt": columns.prompt}
         if columns.answer != "answer" or self.data.answer_in_data is not None:
-            wanted["columns.answer"] = columns.answer
-        for name, column in wanted.items():
+            needed["columns.answer"] = columns.answer
+        for name, column in needed.items():
             if column is not None and column not in has:
                 raise UserError(
                     f"{self.table.name} has no column {column!r}; it has {', '.join(has)}"[:1000],
@@ -69,17 +69,18 @@ class Mapper:
         messages = self._messages(fields)
         if messages is not None:
             chat, given = _checked_chat(messages, row.where)
-            asked = next((m["content"] for m in reversed(chat) if m["role"] == "user"), None)
+            question = last_question(chat)
             completion = given if completion is None else completion
         else:
-            chat, asked = None, fields.get(columns.prompt)
-        fields |= {"prompt": asked, "answer": answer}
+            chat, question = None, fields.get(columns.prompt)
+        fields |= {"prompt": question, "answer": answer}
         if self.data.answer_in_data is not None:
             fields["full_answer"] = whole
-        text = None if chat is not None else self._text(row, fields, asked)
+        text = None if chat is not None else self._text(row, fields, question)
         if chat is not None and self.data.prompt_template is not None:
-            chat = _asking(chat, render(self.data.prompt_template, fields, where=row.where))
-        if asked is None:
+            template = render(self.data.prompt_template, fields, where=row.where)
+            chat = tuple(with_last_question(chat, template) or chat)
+        if question is None:
             fields["prompt"] = text
         return Draft(fields, row.where, text, chat, answer, completion)
 
@@ -90,15 +91,15 @@ class Mapper:
             return fields[self.data.columns.prompt]
         return messages
 
-    def _text(self, row: Row, fields: Mapping[str, Any], asked: Any) -> str:
-        """The plain prompt. Raises UserError for what is no text."""
+    def _text(self, row: Row, fields: Mapping[str, Any], question: Any) -> str:
+        """The plain prompt. Raises UserError for what is not text."""
         name = self.data.columns.prompt
         if self.data.prompt_template is not None:
             return render(self.data.prompt_template, fields, where=row.where)
-        if isinstance(asked, str) and asked:
-            return asked
+        if isinstance(question, str) and question:
+            return question
         if name in row.fields:
-            raise bad_data(row.where, f"{name} must be non-empty text (got {asked!r:.200})")
+            raise bad_data(row.where, f"{name} must be non-empty text (got {question!r:.200})")
         has = f"{', '.join(row.fields):.200}"
         raise bad_data(
             row.where, f"{name} is missing (the row has {has}); {self.path}.columns.prompt names it"
@@ -108,25 +109,17 @@ class Mapper:
         if answer is None:
             return None
         if self.data.answer_in_data is not None:
-            found = find(self.data.answer_in_data, answer)
-            if found is None:
+            part = find(self.data.answer_in_data, answer)
+            if part is None:
                 raise bad_data(
                     where,
                     f"{self.path}.answer_in_data finds nothing in the answer {answer[-200:]!r}",
                 )
-            answer = found
+            answer = part
         problem = problem_of(self.data, answer)
         if problem is not None:
             raise bad_data(where, problem)
         return answer
-
-
-def _asking(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
-    """The chat with its last user message saying this."""
-    last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
-    if last is None:
-        return messages
-    return (*messages[:last], {**messages[last], "content": text}, *messages[last + 1 :])
 
 
 def _checked_chat(value: Any, where: str) -> tuple[tuple[Message, ...], str | None]:
@@ -165,7 +158,3 @@ def _completion(value: Any, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise bad_data(where, f"completion must be text (got {value!r:.100})")
     return value
-
-
-def bad_data(where: str, message: str) -> UserError:
-    return UserError(message, where=where, kind=ErrorKind.BAD_DATA)

@@ -13,8 +13,9 @@ from opd.config.data import PROBES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.config.templates import render
-from opd.data.mapping import Draft, Mapper, Message, bad_data
-from opd.data.sources import Row, RowSelection, Table, has_splits, open_table
+from opd.data.chats import Message, rendered_chat, with_last_question, with_system
+from opd.data.mapping import Draft, Mapper
+from opd.data.sources import Row, RowSelection, Table, bad_data, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.progress import Say
 
@@ -95,13 +96,13 @@ def load_prompts(
     first = 0
     sets = []
     for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
-        maker = _Maker(config.prompts, tokenizer, room, f"{name} prompts", "prompts", say)
-        sets.append(maker.prompts(drafts, first))
+        builder = _PromptBuilder(config.prompts, tokenizer, room, f"{name} prompts", "prompts", say)
+        sets.append(builder.prompts(drafts, first))
         first += len(drafts)
     suites = {}
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
-        maker = _Maker(suite, tokenizer, room, f"prompts of {name}", path, say)
+        builder = _PromptBuilder(suite, tokenizer, room, f"prompts of {name}", path, say)
         if suite.source in BUNDLED_DATA:
             steps = suite.problem_steps or config.prompts.problem_steps
             draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
@@ -111,7 +112,7 @@ def load_prompts(
                 suite, suite.source, RowSelection(suite.split, suite.count, f"{path}.source", say)
             )
             drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
-        suites[name] = Suite(name, maker.prompts(drafts, first), suite, suite.when == "ends")
+        suites[name] = Suite(name, builder.prompts(drafts, first), suite, suite.when == "ends")
         first += len(drafts)
     return PromptSet(sets[0], sets[1], sets[2], suites)
 
@@ -137,15 +138,15 @@ def rendered(
         return text, _ids(tokenizer, [text], chat=False)[0]
     messages = list(prompt.messages)
     if template is not None:
-        last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
-        if last is None:
-            raise UserError("the chat has no user message to replace", where="teacher.prompt")
         content = render(template, prompt.row, where="teacher.prompt")
-        messages[last] = {**messages[last], "content": content}
+        replaced = with_last_question(messages, content)
+        if replaced is None:
+            raise UserError("the chat has no user message to replace", where="teacher.prompt")
+        messages = replaced
     if system is not None:
         content = render(system, prompt.row, where="teacher.system")
-        messages = _with_system(messages, content, replacing=True)
-    text = _chat(tokenizer, messages, data, "teacher.prompt")
+        messages = with_system(messages, content, replacing=True)
+    text = rendered_chat(tokenizer, messages, where="teacher.prompt", thinking=data.thinking)
     return text, _ids(tokenizer, [text], chat=True)[0]
 
 
@@ -154,8 +155,8 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> 
     chat template refuses the messages.
     """
     if data.system is not None:
-        messages = _with_system(messages, data.system, replacing=False)
-    return _chat(tokenizer, messages, data, "conversations")
+        messages = with_system(messages, data.system, replacing=False)
+    return rendered_chat(tokenizer, messages, where="conversations", thinking=data.thinking)
 
 
 def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
@@ -274,7 +275,7 @@ def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Maker:
+class _PromptBuilder:
     """Renders and tokenizes drafts; `what` and `path` name the set and its section."""
 
     data: DataConfig
@@ -313,8 +314,10 @@ class _Maker:
                     where=f"{self.path}.chat",
                 )
             if self.data.system is not None:
-                messages = tuple(_with_system(messages, self.data.system, replacing=False))
-            text = _chat(self.tokenizer, messages, self.data, draft.where)
+                messages = tuple(with_system(messages, self.data.system, replacing=False))
+            text = rendered_chat(
+                self.tokenizer, messages, where=draft.where, thinking=self.data.thinking
+            )
         for part in (text, draft.completion):
             if part is not None and SURROGATE.search(part):
                 raise bad_data(draft.where, "the prompt holds half a character (a lone surrogate)")
@@ -350,31 +353,6 @@ def _ids(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[tuple[int,
     if not texts:
         return []
     return [tuple(i) for i in tokenizer(list(texts), add_special_tokens=not chat)["input_ids"]]
-
-
-def _chat(tokenizer: Any, messages: Sequence[Message], data: DataConfig, where: str) -> str:
-    from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
-
-    switch = {} if data.thinking is None else {"enable_thinking": data.thinking}
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **switch
-            )
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise bad_data(where, f"the chat template refuses the messages: {error}") from None
-
-
-def _with_system(messages: Sequence[Message], text: str, *, replacing: bool) -> list[Message]:
-    """The chat with this system message: first where it has none, in place of its first one."""
-    place = next((i for i, m in enumerate(messages) if m["role"] == "system"), None)
-    system = {"role": "system", "content": text}
-    if place is None:
-        return [system, *messages]
-    if not replacing:
-        return list(messages)
-    return [*messages[:place], system, *messages[place + 1 :]]
 
 
 def _check_given(train: Sequence[Draft], data: DataConfig) -> None:

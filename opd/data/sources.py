@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from opd.config.data import DataConfig
 from opd.config.folders import is_local
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, one_line
 from opd.models.progress import Say, download_bar
 
 MAX_LINE_BYTES = 4_000_000
@@ -61,7 +61,7 @@ def open_table(data: DataConfig, source: str, wanted: RowSelection) -> Table:
         path = Path(source).expanduser()
         table = _from_folder(data, path, wanted) if path.is_dir() else _from_file(path, wanted)
     if not table.count:
-        raise _bad(wanted.field, f"{source} holds no prompts")
+        raise bad_data(wanted.field, f"{source} holds no prompts")
     return table
 
 
@@ -91,20 +91,20 @@ def _lines(path: Path, field: str) -> Iterator[Row]:
                 if line.strip():
                     yield Row(_object(line, f"{path}:{n}"), f"{path}:{n}")
     except OSError as error:
-        raise _bad(field, f"{path} cannot be read: {error.strerror}") from None
+        raise bad_data(field, f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise _bad(field, f"{path} is not UTF-8 text: {error.reason}") from None
+        raise bad_data(field, f"{path} is not UTF-8 text: {error.reason}") from None
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
-        raise _bad(where, f"the line is longer than {MAX_LINE_BYTES} characters")
+        raise bad_data(where, f"the line is longer than {MAX_LINE_BYTES} characters")
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _bad(where, f"not valid JSON: {error}") from None
+        raise bad_data(where, f"not valid JSON: {error}") from None
     if not isinstance(data, dict):
-        raise _bad(where, "must be a JSON object")
+        raise bad_data(where, "must be a JSON object")
     return data
 
 
@@ -116,7 +116,7 @@ def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     try:
         files = [pq.ParquetFile(path) for path in paths]
     except (OSError, pa.ArrowException) as error:
-        raise _bad(wanted.field, f"{name} cannot be read: {_short(error)}") from None
+        raise bad_data(wanted.field, f"{name} cannot be read: {one_line(error)}") from None
     groups = [
         (file, number, file.metadata.row_group(number).num_rows)
         for file in files
@@ -132,7 +132,9 @@ def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
                 try:
                     group = file.read_row_group(number)
                 except (OSError, pa.ArrowException) as error:
-                    raise _bad(wanted.field, f"{name} cannot be read: {_short(error)}") from None
+                    raise bad_data(
+                        wanted.field, f"{name} cannot be read: {one_line(error)}"
+                    ) from None
                 values = group.take([i - first for i in inside]).to_pylist()
                 found |= dict(zip(inside, values, strict=True))
             first += size
@@ -150,7 +152,7 @@ def _from_folder(data: DataConfig, folder: Path, wanted: RowSelection) -> Table:
     try:
         found = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _bad(wanted.field, f"{folder} cannot be read: {_short(error)}") from None
+        raise bad_data(wanted.field, f"{folder} cannot be read: {one_line(error)}") from None
     if isinstance(found, dict):
         if wanted.split not in found:
             raise _no_split(str(folder), wanted, found)
@@ -165,7 +167,7 @@ def _from_hub(data: DataConfig, source: str, wanted: RowSelection) -> Table:
         return _from_data_files(data, source, wanted)
     except DatasetNotFoundError as error:
         raise UserError(
-            f"{_short(error)} Check the name; for a gated or private data set, ask for access on "
+            f"{one_line(error)} Check the name; for a gated or private data set, ask for access on "
             "its page and set HF_TOKEN",
             where=wanted.field,
             kind=ErrorKind.MISSING_DATA,
@@ -185,7 +187,7 @@ def _from_data_files(data: DataConfig, source: str, wanted: RowSelection) -> Tab
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
         raise UserError(
-            f"{source} cannot be loaded: {_short(error)}",
+            f"{source} cannot be loaded: {one_line(error)}",
             where=wanted.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
@@ -247,7 +249,7 @@ def _fetched(file: str, label: str, wanted: RowSelection) -> Path:
         )
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         raise UserError(
-            f"{file} could not be fetched: {_short(error)}",
+            f"{file} could not be fetched: {one_line(error)}",
             where=wanted.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
@@ -263,7 +265,7 @@ def _converted(form: str, source: str, paths: Sequence[Path], wanted: RowSelecti
         return _data_set(source, load_dataset(form, data_files=files, split="train"))
     except (OSError, ValueError, TypeError, DatasetsError) as error:
         cause = error.__cause__ or error
-        raise _bad(wanted.field, f"{source} cannot be read: {_short(cause)}") from None
+        raise bad_data(wanted.field, f"{source} cannot be read: {one_line(cause)}") from None
 
 
 def _data_set(name: str, found: Any) -> Table:
@@ -285,9 +287,5 @@ def _no_split(source: str, wanted: RowSelection, splits: Mapping[str, Any]) -> U
     )
 
 
-def _bad(where: str, message: str) -> UserError:
+def bad_data(where: str, message: str) -> UserError:
     return UserError(message, where=where, kind=ErrorKind.BAD_DATA)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -12,7 +12,7 @@ from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
-from opd.models.load import differing_ids, load_tokenizer
+from opd.models.tokenizers import as_ids, differing_ids, load_tokenizer, stop_ids
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,13 @@ def _absent(reference: str, where: str) -> Finding:
 
 
 def stops_of(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end an answer, from generation_config.json, else config.json, and the
-    tokenizer: as `opd.models.load.stop_ids`, without the model."""
-    declared: Any = None
+    """The ids that end an answer, as `stop_ids` of the loaded model, from its folder's files:
+    generation_config.json, else config.json."""
+    eos: Any = None
     for name in ("generation_config.json", "config.json"):
-        if declared is None and (folder / name).is_file():
-            declared = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-    ids = declared if isinstance(declared, list) else [] if declared is None else [declared]
-    own = tokenizer.eos_token_id
-    return tuple(dict.fromkeys([*ids, *([] if own is None else [own])]))
+        if eos is None and (folder / name).is_file():
+            eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+    return stop_ids(as_ids(eos), tokenizer)
 
 
 def check_pair(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 from opd.config.data import DataConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
+from opd.data.chats import last_question, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import LocalModel, LocalModels
@@ -160,9 +161,9 @@ def _through(model: LocalModel, messages: Sequence[Any], data: DataConfig) -> st
     """The chat as this model's own template renders it; None without one, or where it refuses."""
     if model.template is None:
         return None
-    if data.system is not None and not any(m["role"] == "system" for m in messages):
-        messages = [{"role": "system", "content": data.system}, *messages]
-    question = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    if data.system is not None:
+        messages = with_system(messages, data.system, replacing=False)
+    question = last_question(messages) or ""
     prompt = Prompt(0, "", (), None, {"question": question}, tuple(messages))
     try:
         text, _ = rendered(prompt, data, model.tokenizer, template="{question}", system=None)

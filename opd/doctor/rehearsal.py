@@ -13,7 +13,8 @@ from opd.config.models import TeacherConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt
 from opd.models.forward import completion_hidden
-from opd.models.load import Pair, declared_stops
+from opd.models.load import Pair
+from opd.models.tokenizers import declared_stops
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import MAIN, TeacherRouter
 from opd.training.loading import Callbacks, LoadedRun

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, one_line
 
 GROUP_ROWS = 256
 TOPK = ("student_topk", "teacher_topk")
@@ -101,9 +101,10 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, OverflowError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"is no whole Parquet file: {reason}", where=str(path), kind=ErrorKind.BAD_DATA
+            f"is not a complete Parquet file: {one_line(error)}",
+            where=str(path),
+            kind=ErrorKind.BAD_DATA,
         ) from None
 
 

@@ -9,11 +9,11 @@ from peft import LoraConfig as PeftLora
 from peft import PeftModel, get_peft_model
 
 from opd.config.models import LoraConfig
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, one_line
 
 
 def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
-    """The model with a fresh low-rank adapter, which alone is trained."""
+    """The model with a fresh low-rank adapter; only the adapter is trained."""
     config = PeftLora(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -25,7 +25,7 @@ def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
     try:
         return _ordered(get_peft_model(model, config).eval())
     except ValueError as error:
-        raise UserError(" ".join(str(error).split())[:300], where="student.lora.targets") from None
+        raise UserError(one_line(error), where="student.lora.targets") from None
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -47,10 +47,10 @@ def merged(model: Any, folder: Path) -> Any:
     It is called after that folder, so that an adapter trained upon it names it as its base.
     """
     with torch.no_grad():
-        found = load_adapter(model, folder).merge_and_unload().eval()
-    found.name_or_path = str(folder)
-    found.requires_grad_()  # as any other model: peft froze it beneath the adapter
-    return found
+        whole = load_adapter(model, folder).merge_and_unload().eval()
+    whole.name_or_path = str(folder)
+    whole.requires_grad_()  # as any other model: peft froze it beneath the adapter
+    return whole
 
 
 def base_of(folder: Path, *, where: str) -> str:

@@ -1,11 +1,9 @@
-"""Models and tokenizers: finding, refusing, loading, and what student and teacher share.
+"""Models: finding, refusing, loading, and the pair of student and teacher.
 
 Only safetensors weights and transformers' own code are ever loaded: no pickle, no
 `trust_remote_code`.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,18 +23,17 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
 )
 from transformers.utils import logging as transformers_logging
 
 from opd.config.folders import check_folder, local_folder
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, one_line
 from opd.models.forward import pairs_per_token
 from opd.models.progress import download_bar
+from opd.models.tokenizers import declared_stops, load_tokenizer, shared_vocabulary, stop_ids
 
 ADAPTER = "adapter_config.json"
-TEACHER = "teacher.model"
 PROCESSOR_TOKENS = 2048
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -88,23 +85,11 @@ def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path
         bar = download_bar(f"downloading {reference}", say)
         return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
         gated = isinstance(error, RepositoryNotFoundError)  # of which a gated one is a kind
         advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
         raise UserError(
             f"{reference!r} is no local folder and could not be fetched from the hub: "
-            f"{reason}{advice}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        ) from None
-
-
-def load_tokenizer(folder: Path, *, where: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder} has no usable tokenizer: {_short(error)}",
+            f"{one_line(error)}{advice}",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None
@@ -126,7 +111,7 @@ def load_model(
 ) -> Any:
     """A causal LM in evaluation mode, dropout off, from safetensors only.
 
-    A folder with an adapter alone is its base model with the adapter merged in. Quantized weights
+    A folder with only an adapter is its base model with the adapter merged in. Quantized weights
     are made on the device where they stay.
     """
     quiet()
@@ -166,7 +151,7 @@ def load_model(
         if "memory" in str(error):
             raise
         raise UserError(
-            f"{folder} cannot be loaded as a causal language model: {_short(error)}",
+            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None
@@ -198,7 +183,13 @@ def load_student(
     folder = resolve(reference, where="student.model", say=say)
     tokenizer = load_tokenizer(folder, where="student.model")
     model = load_model(weights or folder, where="student.model", dtype=dtype, device=device)
-    eos_ids = stop_ids(model, tokenizer)
+    eos_ids = stop_ids(declared_stops(model), tokenizer)
+    if not eos_ids:
+        raise UserError(
+            "names no end-of-sequence token, so no answer could ever end",
+            where="student.model",
+            kind=ErrorKind.BAD_DATA,
+        )
     return Pair(
         student=model,
         teacher=None,
@@ -268,68 +259,6 @@ def logit_count(model: Any) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def shared_vocabulary(
-    student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
-) -> int:
-    """How many leading ids both models can produce. Raises UserError when an id's text differs.
-
-    Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
-    the distributions renormalised over what is shared.
-    """
-    shared = min(student_logits, teacher_logits)
-    different = differing_ids(student, teacher, shared)
-    if different:
-        i, (ours, theirs) = next(iter(different.items()))
-        raise UserError(
-            f"student and teacher have different tokenizers: {len(different)} of {shared} ids "
-            f"differ, first id {i}: {ours!r} and {theirs!r}; token-level "
-            "distillation needs a teacher with the student's tokenizer",
-            where=where,
-            kind=ErrorKind.TOKENIZER_MISMATCH,
-        )
-    return shared
-
-
-def differing_ids(
-    student: Any, teacher: Any, shared: int
-) -> dict[int, tuple[str | None, str | None]]:
-    """The ids below `shared` whose text differs between two tokenizers, lowest first, with both."""
-    ours, theirs = (
-        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
-        for tokenizer in (student, teacher)
-    )
-    return {
-        i: (ours.get(i), theirs.get(i))
-        for i in sorted(ours.keys() | theirs.keys())
-        if ours.get(i) != theirs.get(i)
-    }
-
-
-def declared_stops(model: Any) -> list[int]:
-    """The ids that end an answer by the model's generation settings."""
-    ids = model.generation_config.eos_token_id
-    return list(ids) if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends the model's answer, from its generation settings and its tokenizer."""
-    own = tokenizer.eos_token_id
-    found = [*declared_stops(model), *([] if own is None else [own])]
-    if not found:
-        raise UserError(
-            "names no end-of-sequence token, so no answer could ever end",
-            where="student.model",
-            kind=ErrorKind.BAD_DATA,
-        )
-    return tuple(dict.fromkeys(found))
-
-
-def fingerprint(tokenizer: Any) -> str:
-    """Names a vocabulary: SHA-256 over its ids and strings, 16 hex digits."""
-    pairs = sorted((i, t) for t, i in tokenizer.get_vocab().items())
-    return hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
 def pick_device(name: str) -> torch.device:
     """`auto` is the first GPU, or the processor where there is none."""
     if name == "auto":
@@ -347,7 +276,3 @@ def pick_device(name: str) -> torch.device:
 def context_of(model: Any) -> int:
     """How many tokens the model reads at most; very many where it does not say."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

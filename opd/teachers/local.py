@@ -16,7 +16,8 @@ from torch import Tensor
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
 from opd.models.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
-from opd.models.load import Pair, declared_stops
+from opd.models.load import Pair
+from opd.models.tokenizers import declared_stops
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class LocalTeacher:
 
     def as_student(self, pair: Pair) -> Pair:
         """The pair in which this model writes; it stops where either model would."""
-        stops = dict.fromkeys([*pair.eos_ids, *declared_stops(self.model)])
-        return replace(pair, student=self.model, eos_ids=tuple(stops))
+        stops = tuple(dict.fromkeys([*pair.eos_ids, *declared_stops(self.model)]))
+        return replace(pair, student=self.model, eos_ids=stops)
 
     def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
         with torch.no_grad(), self.state():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, one_line
 from opd.models.load import Pair
 from opd.types import Score
 
@@ -48,7 +48,7 @@ def lm_eval_scores(
     model = HFLM(pretrained=pair.student, tokenizer=pair.tokenizer, batch_size=BATCH)
     try:
         with pair.computing():
-            found = simple_evaluate(
+            results = simple_evaluate(
                 model,
                 tasks=list(tasks),
                 limit=limit,
@@ -58,16 +58,18 @@ def lm_eval_scores(
             )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"lm-eval could not run: {' '.join(str(error).split())[:300]}",
+            f"lm-eval could not run: {one_line(error)}",
             where=FIELD,
             kind=ErrorKind.MISSING_DATA,
         ) from None
-    return [score for name, figures in found["results"].items() for score in _scores(name, figures)]
+    return [
+        score for name, figures in results["results"].items() for score in _scores(name, figures)
+    ]
 
 
 def _scores(task: str, figures: dict[str, Any]) -> list[Score]:
     """lm-eval's {"acc,none": value, "acc_stderr,none": …, "sample_len": n} as scores."""
-    found = []
+    scores = []
     for key, value in figures.items():
         metric, _, kind = key.partition(",")
         if not kind or metric.endswith("_stderr") or not isinstance(value, int | float):
@@ -77,5 +79,5 @@ def _scores(task: str, figures: dict[str, Any]) -> list[Score]:
             error = 0.0
         name = metric if kind == "none" else f"{metric}/{kind}"
         n = int(figures.get("sample_len", 0))
-        found.append(Score(f"lm-eval/{task}", name, float(value), n, float(error)))
-    return found
+        scores.append(Score(f"lm-eval/{task}", name, float(value), n, float(error)))
+    return scores

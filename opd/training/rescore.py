@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from opd.data.chats import rendered_chat
 from opd.errors import ErrorKind, UserError
 from opd.interchange.formats import Chat, Message
 from opd.interchange.jsonl import OWN_IDS
@@ -50,8 +51,8 @@ def _ready(
     pair: Pair, rollout: Rollout, temperature: float | None, number: int, context: int
 ) -> Rollout:
     where = f"rollout {number} (group {rollout.group}, sample {rollout.sample})"
-    prompt = _known(rollout.prompt_ids) or pair.tokenizer(rollout.prompt)["input_ids"]
-    ids = _known(rollout.record.completion_ids)
+    prompt = _tokenizer_ids(rollout.prompt_ids) or pair.tokenizer(rollout.prompt)["input_ids"]
+    ids = _tokenizer_ids(rollout.record.completion_ids)
     record = rollout.record
     if not ids:
         ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
@@ -93,26 +94,12 @@ def chat_of(tokenizer: Any) -> Chat:
     """Renders the messages of a prompt by the tokenizer's chat template, up to the answer."""
 
     def render(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
-        from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
-
-        try:
-            text = str(
-                tokenizer.apply_chat_template(
-                    [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
-                )
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"the student's chat template refuses the prompt's messages: {reason}",
-                where="--student",
-                kind=ErrorKind.BAD_DATA,
-            ) from None
+        text = rendered_chat(tokenizer, messages, where="--student")
         return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return render
 
 
-def _known(ids: Ints) -> list[int]:
-    """The ids, none where they are not a tokenizer's but stand for texts."""
+def _tokenizer_ids(ids: Ints) -> list[int]:
+    """The ids; none where they are not a tokenizer's but stand for texts."""
     return [] if (ids >= OWN_IDS).any() else [int(i) for i in ids]

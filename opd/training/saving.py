@@ -11,7 +11,8 @@ from opd.config.wording import teacher_name, trained
 from opd.errors import UserError
 from opd.files import written_aside
 from opd.models.adapters import merged
-from opd.models.load import ADAPTER, load_model, load_tokenizer, resolve
+from opd.models.load import ADAPTER, load_model, resolve
+from opd.models.tokenizers import load_tokenizer
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.types import Score
 

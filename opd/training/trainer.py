@@ -13,8 +13,9 @@ import torch
 
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts
-from opd.models.load import Pair, context_of, fingerprint
+from opd.models.load import Pair, context_of
 from opd.models.token_text import TokenText
+from opd.models.tokenizers import fingerprint
 from opd.sampling.sample import NEVER, Stopped
 from opd.training import checkpoint, probes
 from opd.training.evaluation import SUITE, evaluate

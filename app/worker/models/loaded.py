@@ -15,8 +15,8 @@ from app.worker.references import resolved
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
 from opd.errors import UserError
-from opd.models.load import fingerprint
 from opd.models.token_text import TokenText
+from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER
 from opd.training.loading import Callbacks, LoadedModels, load_models
 from opd.training.manifest import folder_of, verify

@@ -107,10 +107,8 @@ def test_draws_follow_from_seed_and_step(tmp_path):
 
 
 def test_bundled_problems():
-    from opd.models.load import (  # noqa: PLC0415 - beside its only use
-        load_tokenizer,
-        resolve,
-    )
+    from opd.models.load import resolve  # noqa: PLC0415 - beside its only use
+    from opd.models.tokenizers import load_tokenizer  # noqa: PLC0415
 
     tokenizer = load_tokenizer(resolve("bundled/student", where="test"), where="test")
     found = load_prompts(

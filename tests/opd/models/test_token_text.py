@@ -3,8 +3,9 @@
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from opd.models.load import load_tokenizer, resolve
+from opd.models.load import resolve
 from opd.models.token_text import TokenText
+from opd.models.tokenizers import load_tokenizer
 from tests.support import tiny_models
 
 HARD = "naïve 語 🙂 <b>${x}</b>\n\ttab\u202e \u200b"

@@ -1,0 +1,82 @@
+"""Tokenizers: which ids two of them share, which ids end an answer, and how they are named."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from opd.errors import ErrorKind, UserError, one_line
+
+TEACHER = "teacher.model"
+
+
+def load_tokenizer(folder: Path, *, where: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} has no usable tokenizer: {one_line(error)}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
+        ) from None
+
+
+def shared_vocabulary(
+    student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
+) -> int:
+    """How many leading ids both models can produce. Raises UserError when an id's text differs.
+
+    Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
+    the distributions renormalised over what is shared.
+    """
+    shared = min(student_logits, teacher_logits)
+    different = differing_ids(student, teacher, shared)
+    if different:
+        i, (ours, theirs) = next(iter(different.items()))
+        raise UserError(
+            f"student and teacher have different tokenizers: {len(different)} of {shared} ids "
+            f"differ, first id {i}: {ours!r} and {theirs!r}; token-level "
+            "distillation needs a teacher with the student's tokenizer",
+            where=where,
+            kind=ErrorKind.TOKENIZER_MISMATCH,
+        )
+    return shared
+
+
+def differing_ids(
+    student: Any, teacher: Any, shared: int
+) -> dict[int, tuple[str | None, str | None]]:
+    """The ids below `shared` whose text differs between two tokenizers, lowest first, with both."""
+    ours, theirs = (
+        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
+        for tokenizer in (student, teacher)
+    )
+    return {
+        i: (ours.get(i), theirs.get(i))
+        for i in sorted(ours.keys() | theirs.keys())
+        if ours.get(i) != theirs.get(i)
+    }
+
+
+def declared_stops(model: Any) -> list[int]:
+    """The ids that end an answer by the model's generation settings."""
+    return as_ids(model.generation_config.eos_token_id)
+
+
+def as_ids(eos: Any) -> list[int]:
+    """`eos_token_id` as configurations write it (a list, one id, or nothing) as a list."""
+    return list(eos) if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def stop_ids(declared: Sequence[int], tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends an answer: those that the model declares, and the tokenizer's EOS."""
+    return tuple(dict.fromkeys([*declared, *as_ids(tokenizer.eos_token_id)]))
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Names a vocabulary: SHA-256 over its ids and strings, 16 hex digits."""
+    pairs = sorted((i, t) for t, i in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=True).encode()).hexdigest()[:16]
