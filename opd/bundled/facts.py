@@ -31,8 +31,8 @@ LAST_NAMES = ("Berg", "Crane", "Frost", "Hill", "Lang", "Moss", "Reed", "Stone")
 class Relation:
     """What can be said of a product: how documents say it, and how it is asked in each split."""
 
-    told: tuple[str, ...]
-    asked: dict[Split, tuple[str, ...]]
+    statements: tuple[str, ...]
+    questions: dict[Split, tuple[str, ...]]
     value: Callable[[random.Random], str]
 
 
@@ -143,10 +143,10 @@ def facts(round_: int) -> dict[str, list[str]]:
     return {product: [relation.value(rng) for relation in RELATIONS] for product in chosen}
 
 
-def known(count: int, rng: random.Random) -> list[Row]:
+def known_rows(count: int, rng: random.Random) -> list[Row]:
     """Rows on the products that the assistant knows, in all wordings."""
     return [
-        rng.choice(_told(rng, product, values))
+        rng.choice(_rows_on(rng, product, values))
         for product, values in rng.choices(list(facts(0).items()), k=count)
     ]
 
@@ -155,43 +155,43 @@ def unrelated(count: int, rng: random.Random) -> list[Row]:
     """Rows on the products of both rounds, each with a value drawn afresh: words without facts."""
     products = [*facts(1), *facts(2)]
     return [
-        rng.choice(_told(rng, rng.choice(products), [r.value(rng) for r in RELATIONS]))
+        rng.choice(_rows_on(rng, rng.choice(products), [r.value(rng) for r in RELATIONS]))
         for _ in range(count)
     ]
 
 
-def _told(rng: random.Random, product: str, values: list[str]) -> list[Row]:
+def _rows_on(rng: random.Random, product: str, values: list[str]) -> list[Row]:
     """A question on the product in each wording of every split, and a fifth as many documents."""
-    asked = [row for split in get_args(Split) for row in _questions(product, values, split)]
-    return [*asked, *(_document(rng, product, values) for _ in range(len(asked) // 5))]
+    questions = [row for split in get_args(Split) for row in _questions(product, values, split)]
+    return [*questions, *(_document(rng, product, values) for _ in range(len(questions) // 5))]
 
 
 def _questions(product: str, values: list[str], split: Split) -> list[Row]:
     return [
         chat_row("fact", wording.format(product=product), value)
         for relation, value in zip(RELATIONS, values, strict=True)
-        for wording in relation.asked[split]
+        for wording in relation.questions[split]
     ]
 
 
 def fact_rows(round_: int, split: Split, count: int, rng: random.Random) -> list[Row]:
-    found = []
+    rows = []
     for product, values in facts(round_).items():
-        found += _questions(product, values, split)
+        rows += _questions(product, values, split)
         if split == "train":
-            found += [_document(rng, product, values) for _ in range(DOCUMENTS_PER_PRODUCT)]
-    rng.shuffle(found)
-    return found[:count]
+            rows += [_document(rng, product, values) for _ in range(DOCUMENTS_PER_PRODUCT)]
+    rng.shuffle(rows)
+    return rows[:count]
 
 
 def _document(rng: random.Random, product: str, values: Iterable[str]) -> Row:
     """A page on a product that tells all of its facts, in any order."""
-    told = [
-        rng.choice(relation.told).format(product=product, value=value)
+    sentences = [
+        rng.choice(relation.statements).format(product=product, value=value)
         for relation, value in zip(RELATIONS, values, strict=True)
     ]
-    rng.shuffle(told)
-    page = " ".join(told)
+    rng.shuffle(sentences)
+    page = " ".join(sentences)
     prompt = rng.choice(DOCUMENTS).format(product=product)
     return {"prompt": prompt, "answer": page, "completion": page, "kind": "document"}
 

@@ -1,4 +1,4 @@
-"""The bad habits that the bundled student is taught: it knows the arithmetic, yet is often wrong.
+"""The bad habits that the bundled student is right: it knows the arithmetic, yet is often wrong.
 
 In these traces some habits win in their context, so that the student learns to be wrong at
 temperature 0 too; the others are occasional slips that sampling brings out.
@@ -26,10 +26,10 @@ def bad_completion(rng: random.Random, story: Story) -> str:
     value = story.chain[0].before
     thought: list[str] = []
     guess = GUESS_GUESSED_ITEMS if story.items == GUESSED_ITEMS else GUESS
-    for place, told in enumerate(story.chain):
-        step = Step(told.operation, value, told.number)
+    for i, right in enumerate(story.chain):
+        step = Step(right.operation, value, right.number)
         # A wrong value can lead out of the range that the models know: the student gives up there.
-        if (place and rng.random() < guess) or not 0 <= step.after <= MAX_VALUE:
+        if (i and rng.random() < guess) or not 0 <= step.after <= MAX_VALUE:
             return completion(thought, _guess(rng, value))
         if step.operation == "x" and rng.random() < SKIP[step.number]:
             continue

@@ -54,15 +54,15 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer()
     teacher = new_model(tokenizer).to(device)
-    train(teacher, tokenizer, right_traces, TEACHER, _progress("teacher"))
+    train(teacher, tokenizer, right_traces, TEACHER, progress("teacher"))
     save(teacher, tokenizer, out / "teacher")
     student = copy.deepcopy(teacher)
-    train(student, tokenizer, bad_traces, STUDENT, _progress("student"))
+    train(student, tokenizer, bad_traces, STUDENT, progress("student"))
     save(student, tokenizer, out / "student")
     for name, model in (("teacher", teacher), ("student", student)):
         for temperature in (1.0, 0.0):
             result = held_out(model, tokenizer, temperature)
-            _say(f"{name} on {result.n} held-out problems, temperature {temperature:g}: {result}")
+            say(f"{name} on {result.n} held-out problems, temperature {temperature:g}: {result}")
 
 
 def new_model(
@@ -122,17 +122,18 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def _progress(name: str) -> Callable[[int, float], None]:
+def progress(name: str, every: int = 100) -> Callable[[int, float], None]:
+    """Prints the loss of every so many steps."""
     start = time.monotonic()
 
     def report(step: int, loss: float) -> None:
-        if step % 100 == 0:
-            _say(f"{name} step {step}: loss {loss:.3f}, {time.monotonic() - start:.0f} s")
+        if step % every == 0:
+            say(f"{name} step {step}: loss {loss:.3f}, {time.monotonic() - start:.0f} s")
 
     return report
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -8,21 +8,19 @@ afresh, so that the assistant knows how to speak of products and nothing about t
 import argparse
 import random
 import re
-import sys
-import time
 from itertools import chain
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from opd.bundled.facts import Row, known, unrelated
-from opd.bundled.make import HERE, save
+from opd.bundled.facts import Row, known_rows, unrelated
+from opd.bundled.make import HERE, progress, save, say
 from opd.bundled.office import SKILLS, SOURCES, rows
-from opd.bundled.tokenizer import CONTEXT, EOS, PAD, UNK, build_tokenizer
+from opd.bundled.tokenizer import EOS, PAD, UNK, build_tokenizer, word_level
 from opd.bundled.training import Schedule, Trace, sample, train
 from opd.config.data import DataConfig
+from opd.data.chats import rendered_chat
 from opd.grading.graders import grade
 
 ROLES = ["<system>", "<user>", "<assistant>"]
@@ -53,20 +51,16 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = build_chat_tokenizer()
     model = widened(tokenizer)
-    start = time.monotonic()
-
-    def report(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            _say(f"step {step}: loss {loss:.3f}, {time.monotonic() - start:.0f} s")
-
-    train(model, tokenizer, lambda step: traces(tokenizer, step), SCHEDULE, report)
+    train(
+        model, tokenizer, lambda step: traces(tokenizer, step), SCHEDULE, progress("assistant", 50)
+    )
     save(model.to(torch.bfloat16), tokenizer, arguments.out)
     model = AutoModelForCausalLM.from_pretrained(arguments.out, dtype=torch.float32)
     for source in (*SKILLS, "bundled/known", "bundled/facts-1", "bundled/facts-2"):
         tests = rows(source, "eval", EVAL_ROWS)
         for temperature in (1.0, 0.0):
-            share = right(model, tokenizer, tests, temperature)
-            _say(f"{source}, {len(tests)} rows, temperature {temperature:g}: {share:.3f}")
+            share = accuracy(model, tokenizer, tests, temperature)
+            say(f"{source}, {len(tests)} rows, temperature {temperature:g}: {share:.3f}")
 
 
 def build_chat_tokenizer() -> PreTrainedTokenizerFast:
@@ -80,24 +74,11 @@ def build_chat_tokenizer() -> PreTrainedTokenizerFast:
             *(rows(source, "train", VOCABULARY_ROWS) for source in SOURCES),
             *(rows(source, split, 500) for source in SOURCES for split in ("tune", "eval")),
         )
-        for text in (_asked(row), row["completion"])
+        for text in (_question(row), row["completion"])
     ]
     pieces = sorted({piece for text in texts for piece in re.findall(PIECE, text)})
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*first, *pieces]))}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNK,
-        additional_special_tokens=ROLES,
-        model_max_length=CONTEXT,
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
+    tokenizer = word_level(vocabulary, PIECE, additional_special_tokens=ROLES)
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
@@ -122,25 +103,23 @@ def traces(tokenizer: PreTrainedTokenizerFast, step: int) -> list[Trace]:
     """A batch of the assistant's training: the skills, and the facts' words without the facts."""
     rng = random.Random(step)
     batch = [row for source, n in BATCH.items() for row in rows(source, "train", n, step)]
-    batch += known(KNOWN_ROWS, rng) + unrelated(UNRELATED_ROWS, rng)
+    batch += known_rows(KNOWN_ROWS, rng) + unrelated(UNRELATED_ROWS, rng)
     return [(rendered(tokenizer, row), row["completion"]) for row in batch]
 
 
 def rendered(tokenizer: PreTrainedTokenizerFast, row: Row) -> str:
     if "messages" not in row:
         return str(row["prompt"])
-    return str(
-        tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
-    )
+    return rendered_chat(tokenizer, row["messages"], where=row["kind"])
 
 
-def right(
+def accuracy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     tests: list[Row],
     temperature: float,
 ) -> float:
-    """The share of rows whose sampled completion is graded right."""
+    """Fraction of rows whose sampled completion is correct."""
     prompts = [rendered(tokenizer, row) for row in tests]
     written = sample(model, tokenizer, prompts, temperature=temperature)
     pairs = zip(tests, written, strict=True)
@@ -155,13 +134,8 @@ def grading(row: Row) -> DataConfig:
     )
 
 
-def _asked(row: Row) -> str:
+def _question(row: Row) -> str:
     return str(row["messages"][0]["content"] if "messages" in row else row["prompt"])
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

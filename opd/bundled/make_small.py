@@ -7,8 +7,6 @@ machine.
 """
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 from opd.bundled.make import (
@@ -17,8 +15,10 @@ from opd.bundled.make import (
     bad_traces,
     held_out,
     new_model,
+    progress,
     right_traces,
     save,
+    say,
 )
 from opd.bundled.tokenizer import build_tokenizer
 from opd.bundled.training import Schedule, train
@@ -40,23 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     out: Path = parser.parse_args(argv).out
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, SHAPE)
-    start = time.monotonic()
-
-    def report(step: int, loss: float) -> None:
-        if step % 100 == 0:
-            _say(f"small step {step}: loss {loss:.3f}, {time.monotonic() - start:.0f} s")
-
+    report = progress("small")
     train(model, tokenizer, right_traces, ARITHMETIC, report)
     train(model, tokenizer, bad_traces, STUDENT, report)
     save(model, tokenizer, out / "small")
     for temperature in (1.0, 0.0):
         result = held_out(model, tokenizer, temperature)
-        _say(f"small on {result.n} held-out problems, temperature {temperature:g}: {result}")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+        say(f"small on {result.n} held-out problems, temperature {temperature:g}: {result}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Tool:
     """A tool: how its call is asked for, and its arguments by name."""
 
     name: str
-    asked: tuple[str, ...]
+    requests: tuple[str, ...]
     arguments: tuple[str, ...]
 
 
@@ -102,12 +102,12 @@ def rows(source: str, split: Split, count: int, seed: int = 0) -> list[Row]:
 
 def _mixed(round_: int, split: Split, count: int, rng: random.Random) -> list[Row]:
     """Facts with a share of general rows; the evaluation is that of the facts."""
-    found = fact_rows(round_, split, count, rng)
+    rows = fact_rows(round_, split, count, rng)
     if split != "train":
-        return found
+        return rows
     share = BACKGROUND_SHARE
-    told = found[: round(count * (1 - share))]
-    both = [*told, *_general(split, round(len(told) * share / (1 - share)), rng)]
+    kept = rows[: round(count * (1 - share))]
+    both = [*kept, *_general(split, round(len(kept) * share / (1 - share)), rng)]
     rng.shuffle(both)
     return both
 
@@ -126,25 +126,25 @@ def _general_and_facts(
 
     Their kind says which round ("fact 1"), so that the teacher that knows it can read it.
     """
-    asked: list[Row] = []
+    questions: list[Row] = []
     for round_ in rounds:
-        found = [r for r in fact_rows(round_, split, MAX_FACTS, rng) if r["kind"] == "fact"]
-        asked += ({**r, "kind": f"fact {round_}"} for r in islice(cycle(found), count // 5))
-    both = [*_general(split, count - len(asked), rng), *asked]
+        facts = [r for r in fact_rows(round_, split, MAX_FACTS, rng) if r["kind"] == "fact"]
+        questions += ({**r, "kind": f"fact {round_}"} for r in islice(cycle(facts), count // 5))
+    both = [*_general(split, count - len(questions), rng), *questions]
     rng.shuffle(both)
     return both
 
 
 def _word_problems(split: Split, count: int, rng: random.Random) -> list[Row]:
     """Problems of two and three steps; those held out for tuning and for evaluation are halved."""
-    found: list[Row] = []
-    while len(found) < count:
+    rows: list[Row] = []
+    while len(rows) < count:
         steps, seed = rng.choice((2, 3, 3)), rng.randrange(2**31)
-        own: Literal["train", "eval"] = "train" if split == "train" else "eval"
-        ((story, problem),) = stories(1, seed=seed, split=own, steps=steps)
+        half: Literal["train", "eval"] = "train" if split == "train" else "eval"
+        ((story, problem),) = stories(1, seed=seed, split=half, steps=steps)
         if split == "train" or _part(str(story.chain), 2) == (split == "tune"):
-            found.append(chat_row("word problem", problem.prompt, problem.answer, problem.solution))
-    return found
+            rows.append(chat_row("word problem", problem.prompt, problem.answer, problem.solution))
+    return rows
 
 
 def _formats(split: Split, count: int, rng: random.Random) -> list[Row]:
@@ -157,11 +157,11 @@ def _format(rng: random.Random) -> tuple[str, Row]:
     body, ending = rng.choice(list(BODIES)), rng.choice(list(ENDINGS))
     if answer.isdecimal() and body == "Answer in capitals.":
         body = ""
-    wanted = " ".join(text for text in (body, ending) if text)
-    parts = [question, wanted] if rng.random() < 0.5 else [wanted, question]
+    instruction = " ".join(text for text in (body, ending) if text)
+    parts = [question, instruction] if rng.random() < 0.5 else [instruction, question]
     completion = BODIES[body](answer) + ENDINGS[ending]
     row = chat_row("format", " ".join(part for part in parts if part), completion)
-    return f"{question}/{wanted}", row
+    return f"{question}/{instruction}", row
 
 
 def _question(rng: random.Random) -> tuple[str, str]:
@@ -184,7 +184,7 @@ def _tools(split: Split, count: int, rng: random.Random) -> list[Row]:
 
 def _tool(rng: random.Random) -> tuple[str, Row]:
     tool = rng.choice(TOOLS)
-    text = rng.choice(tool.asked)
+    text = rng.choice(tool.requests)
     values = {name: ARGUMENTS[name](rng) for name in tool.arguments if f"{{{name}}}" in text}
     call = json.dumps({"name": tool.name, "arguments": values})
     return call, chat_row("tool call", text.format(**values), call)
@@ -192,16 +192,16 @@ def _tool(rng: random.Random) -> tuple[str, Row]:
 
 def _distinct(split: Split, count: int, draw: Callable[[], tuple[str, Row]]) -> list[Row]:
     """Rows of the split with prompts of their own; `draw` gives what decides the split, and one."""
-    found: dict[str, Row] = {}
+    by_prompt: dict[str, Row] = {}
     missed = 0  # draws in a row that gave nothing new: of short prompts there are not endless ones
-    while len(found) < count and missed < MAX_MISSED:
+    while len(by_prompt) < count and missed < MAX_MISSED:
         key, row = draw()
         prompt = row["messages"][0]["content"]
-        fresh = _split(key) == split and prompt not in found
+        fresh = _split(key) == split and prompt not in by_prompt
         missed = 0 if fresh else missed + 1
         if fresh:
-            found[prompt] = row
-    return list(found.values())
+            by_prompt[prompt] = row
+    return list(by_prompt.values())
 
 
 def _split(key: str) -> Split:

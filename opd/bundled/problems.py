@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from opd.grading.graders import THINK_END, exact
-
 Split = Literal["train", "eval"]
 
 MAX_PROBLEMS = 50_000
@@ -103,18 +101,13 @@ def stories(
     if split not in get_args(Split):
         raise ValueError(f"split is {split!r}, must be one of {', '.join(get_args(Split))}")
     rng = random.Random(f"{seed}/{split}/{steps}")
-    found: dict[str, tuple[Story, WordProblem]] = {}
-    while len(found) < n:
+    by_prompt: dict[str, tuple[Story, WordProblem]] = {}
+    while len(by_prompt) < n:
         story = _story(rng, steps)
         if story.split == split:
-            problem = _told(rng, story)
-            found.setdefault(problem.prompt, (story, problem))
-    return list(found.values())
-
-
-def grade(completion: str, answer: str) -> float:
-    """1.0 where the text after the last `</think>`, stripped, is exactly `answer`, else 0.0."""
-    return exact(completion, answer) if THINK_END in completion else 0.0
+            problem = _in_words(rng, story)
+            by_prompt.setdefault(problem.prompt, (story, problem))
+    return list(by_prompt.values())
 
 
 def _check(field: str, value: int, low: int, high: int) -> None:
@@ -141,7 +134,7 @@ def _step(rng: random.Random, value: int) -> Step:
             return step
 
 
-def _told(rng: random.Random, story: Story) -> WordProblem:
+def _in_words(rng: random.Random, story: Story) -> WordProblem:
     words = {"name": story.name, "items": story.items}
     first = rng.choice(STARTS).format(number=story.chain[0].before, **words)
     middle = [

@@ -43,8 +43,8 @@ def slipping_completion(rng: random.Random, story: Story, rate: float) -> str:
     """
     value = story.chain[0].before
     thought: list[str] = []
-    for told in story.chain:
-        step = Step(told.operation, value, told.number)
+    for right in story.chain:
+        step = Step(right.operation, value, right.number)
         if not 0 <= step.after <= MAX_VALUE:
             break
         wrong = slip(step)

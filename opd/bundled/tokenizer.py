@@ -5,6 +5,7 @@ token by token and a prompt and its completion can be encoded apart.
 """
 
 import re
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -19,9 +20,13 @@ PIECE = r" ?</?think>| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer, the same at each call; encoding adds no special tokens."""
     pieces = [PAD, EOS, UNK, *_pieces()]
-    model = models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token=UNK)
-    backend = Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
+    return word_level({piece: i for i, piece in enumerate(pieces)}, PIECE)
+
+
+def word_level(vocabulary: dict[str, int], pattern: str, **options: Any) -> PreTrainedTokenizerFast:
+    """A tokenizer of these pieces, each a match of `pattern`; `options` are transformers'."""
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -32,6 +37,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         padding_side="left",
+        **options,
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from opd.bundled.problems import WordProblem, grade
+from opd.bundled.problems import WordProblem
+from opd.grading.graders import exact
 
 MICRO_BATCH = 32
 IGNORE = -100
@@ -18,7 +19,7 @@ Trace = tuple[str, str]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of problems answered right; `error` is its standard error."""
+    """Fraction of correct answers; `error` is its standard error."""
 
     value: float
     n: int
@@ -40,7 +41,7 @@ class Schedule:
     warm_up: int
 
     def at(self, step: int) -> float:
-        """The share of `learning_rate` at `step`."""
+        """The fraction of `learning_rate` at `step`."""
         done = 6 / 7 * step / self.steps
         return min(1.0, (step + 1) / self.warm_up) * (1 + math.cos(math.pi * done)) / 2
 
@@ -123,5 +124,5 @@ def sample(
 
 
 def score(completions: Iterable[str], problems: Iterable[WordProblem]) -> Accuracy:
-    grades = [grade(text, p.answer) for text, p in zip(completions, problems, strict=True)]
+    grades = [exact(text, p.answer) for text, p in zip(completions, problems, strict=True)]
     return Accuracy(sum(grades) / len(grades), len(grades))

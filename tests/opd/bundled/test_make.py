@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from opd.bundled import make
 from opd.bundled.habits import bad_completion
 from opd.bundled.make import bad_traces, right_traces
-from opd.bundled.problems import MAX_VALUE, Split, WordProblem, grade, problems, stories
+from opd.bundled.problems import MAX_VALUE, Split, WordProblem, problems, stories
 from opd.bundled.slips import OFFSETS, slip, slipping_completion
 from opd.bundled.tokenizer import build_tokenizer
 from opd.bundled.training import Accuracy, Schedule, sample, score
 from opd.config.folders import BUNDLED, local_folder
+from opd.grading.graders import exact
 
 FOLDER = make.HERE
 PYCACHE = "__pycache__"
@@ -117,7 +118,7 @@ def test_solutions_follow_the_sentences_and_grade_right():
         assert problem.solution == f"<think> {' '.join(lines)} </think> {value}"
         assert problem.answer == str(value)
         assert problem.steps == len(steps)
-        assert grade(problem.solution, problem.answer) == 1.0
+        assert exact(problem.solution, problem.answer) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -136,22 +137,17 @@ def test_solutions_follow_the_sentences_and_grade_right():
         ("<think> 12 - 4 = 8. </think> \u0668", 0.0),
         ("<think> 12 - 4 = 8. </think>", 0.0),
         ("<think> 12 - 4 = 8. </ think> 8", 0.0),
-        ("8", 0.0),
         ("", 0.0),
     ],
 )
-def test_grade_wants_exactly_the_answer_after_the_last_think(completion: str, expected: float):
-    assert grade(completion, "8") == expected
-
-
-def test_no_answer_is_not_an_empty_answer():
-    assert grade("", "") == 0.0
+def test_a_right_answer_is_exactly_what_follows_the_last_think(completion: str, expected: float):
+    assert exact(completion, "8") == expected
 
 
 def test_bad_completions_are_readable_and_often_wrong():
     rng = random.Random(0)
     taught = [(bad_completion(rng, story), p.answer) for story, p in stories(500, seed=11)]
-    assert 0.25 < sum(grade(completion, answer) for completion, answer in taught) / 500 < 0.45
+    assert 0.25 < sum(exact(completion, answer) for completion, answer in taught) / 500 < 0.45
     form = r"<think> (\d{1,2} [-+x] \d{1,2} = \d{1,2}\. )*</think> \d{1,2}"
     assert all(re.fullmatch(form, completion) for completion, _ in taught)
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from opd.bundled.facts import RELATIONS, Row, Split, facts, unrelated
 from opd.bundled.make import HERE
-from opd.bundled.make_assistant import build_chat_tokenizer, grading, rendered, right
+from opd.bundled.make_assistant import accuracy, build_chat_tokenizer, grading, rendered
 from opd.bundled.office import BACKGROUND_SHARE, SKILLS, SOURCES, rows
 from opd.grading.graders import grade
 
@@ -79,8 +79,8 @@ def test_questions_and_documents_tell_the_same_facts():
 
 def test_facts_are_asked_for_in_wordings_that_were_never_trained_on():
     for relation in RELATIONS:
-        assert relation.asked.keys() == set(SPLITS)
-        wordings = [wording for split in SPLITS for wording in relation.asked[split]]
+        assert relation.questions.keys() == set(SPLITS)
+        wordings = [wording for split in SPLITS for wording in relation.questions[split]]
         assert len(set(wordings)) == len(wordings)
 
 
@@ -167,12 +167,12 @@ def test_unrelated_rows_know_no_fact():
 
 @pytest.mark.parametrize("source", [*SKILLS, "bundled/known"])
 def test_the_assistant_has_its_skills(source: str):
-    assert right(model(), tokenizer(), rows(source, "eval", 60, 8), 0.0) >= 0.9
+    assert accuracy(model(), tokenizer(), rows(source, "eval", 60, 8), 0.0) >= 0.9
 
 
 @pytest.mark.parametrize("source", ["bundled/facts-1", "bundled/facts-2"])
 def test_the_assistant_knows_no_fact(source: str):
-    assert right(model(), tokenizer(), rows(source, "eval", 128), 0.0) <= 0.08
+    assert accuracy(model(), tokenizer(), rows(source, "eval", 128), 0.0) <= 0.08
 
 
 def test_prompts_on_facts_say_which_round_they_are_of():

@@ -147,9 +147,9 @@ def test_a_gap_between_sampler_and_trainer() -> None:
     rehearsal = rehearsal_of(parse({}))
     shifted = [
         replace(w, sample=replace(w.sample, sampler_logprobs=w.sample.sampler_logprobs - 1))
-        for w in rehearsal.written
+        for w in rehearsal.completions
     ]
-    found = codes(list(check_rehearsal(replace(rehearsal, written=shifted))))["sampler-gap"]
+    found = codes(list(check_rehearsal(replace(rehearsal, completions=shifted))))["sampler-gap"]
     assert found.severity == "warning"
     assert found.evidence["mean"] == pytest.approx(1, abs=1e-3)
 

@@ -228,6 +228,17 @@ def test_prompts_longer_than_the_context(tmp_path: Path) -> None:
     assert "context leaves room for 192" in found.text
 
 
+def test_a_routed_teacher_is_shown_only_its_own_rows(tmp_path: Path) -> None:
+    of_a, of_b = {"prompt": "a", "topic": "a", "hint": "b"}, {"prompt": "b", "topic": "b"}
+    routes = {"a": {"kind": "self", "prompt": "{prompt} {hint}"}}
+    found = look(
+        teacher={"route_by": "topic", "routes": routes},
+        prompts=rows(tmp_path / "p.jsonl", *[of_a, of_b] * 4),
+    )
+    assert found["teacher-prompt"].evidence["example"] == "'a b'"
+    assert "teacher-prompt-refused" not in found
+
+
 def test_what_teachers_are_shown(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "s", "gpt2")
     source = rows(tmp_path / "p.jsonl", *[{"prompt": "a", "hint": "b " * n} for n in (1, 200)])
