@@ -6,29 +6,29 @@ A result file is what `opd experiment NAME --json` ended with: docs/results/NAME
 import json
 from typing import Any
 
-from app.cli.experiments import interval
 from app.cli.output import scaled
 from bench import drivers
-from bench.support.markdown import DOCS, table
+from bench.support.markdown import DOCS, interval, ratio, table
 from opd.experiments.definition import Experiment, experiments
 from storage.comparison.experiment_results import RATIOS as AXES
 
-HEAD = """# What is claimed for on-policy distillation, and what comes out here
+HEAD = """# Reproducing the published claims for on-policy distillation
 
-Each claim is an experiment that anyone can run: on the page Experiments, or with the command \
-given. This page is written from the result files in [results/](results) by \
-`python -m bench.claims`; no figure of the tables is typed. The published figures are there to \
-compare with; they are of models thousands of times as large.
+Each claim is an experiment that anyone can run, from the Experiments page or with the command \
+given. This page is generated from the result files in [results/](results) by \
+`python -m bench.claims`; none of the figures in the tables is typed by hand. The published \
+figures, from models thousands of times larger, are given for comparison.
 
-How to read it: where rates were tuned, it was from grids of the same size and on other problems \
-than those reported on; one tuning seed decided (two for the single prompt). Intervals are 95% \
-bootstrap intervals over the seeds, which with five seeds are rather too narrow; the seeds share \
-their held-out problems, whose choice is not in the interval (except for the single prompt, where \
-each seed has its own). A ratio is the mean over seeds of one arm, divided by that of the other. \
-Steps, tokens, FLOPs and seconds are those to the target, on the straight line between two \
-evaluations; evaluations themselves cost nothing. FLOPs are by the formula of the cost meter \
-(`opd/models/cost.py`); seconds are of the machine at hand, two shared processor cores.
+How to read it: learning rates were tuned over grids of the same size, on problems other than \
+those reported on, with one tuning seed (two for the single prompt). Intervals are 95% bootstrap \
+intervals over seeds. With five seeds these intervals are probably too narrow; seeds share their \
+held-out problems, whose choice is not part of the interval (except for the single prompt, where \
+each seed has its own). A ratio is the mean over seeds of one arm divided by that of the other. \
+Steps, tokens, FLOPs and seconds are those needed to reach the target, interpolated linearly \
+between two evaluations; evaluations themselves are not counted. FLOPs follow the cost formula in \
+`opd/models/cost.py`; seconds were measured on two shared CPU cores.
 """
+LABELS = ["FLOPs" if axis == "flops" else axis for axis in AXES]
 MISSED = ["not reached"] * len(AXES)
 
 
@@ -66,7 +66,7 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
     if found["target"]:
         lines += [f"Target: {found['target']['text']}.", ""]
     if values := chosen(found, experiment):
-        lines += [f"Chosen: {values}.", ""]
+        lines += [f"Selected by tuning: {values}.", ""]
     for head, body in (("Shows", experiment.shows), ("Does not show", experiment.limits)):
         if body:
             lines += [f"**{head}.** {' '.join(body.split())}", ""]
@@ -77,7 +77,7 @@ def arms(found: dict[str, Any], experiment: Experiment) -> list[str]:
     """The table of results, in the words of today's definition."""
     labels = {name: arm.label for name, arm in experiment.arms.items()}
     aimed = found["target"] is not None
-    heads = ["arm", "score", *(["reached", *AXES] if aimed else [])]
+    heads = ["arm", "score", *(["reached", *LABELS] if aimed else [])]
     heads += [column.label for column in experiment.columns]
     rows = []
     for row in found["table"]:
@@ -97,19 +97,19 @@ def ratios(found: dict[str, Any], experiment: Experiment) -> list[str]:
     rows = []
     for pair, defined in zip(found["comparisons"], experiment.pairs, strict=True):
         label = " ÷ ".join(experiment.arms[a].label for a in (pair["over"], pair["under"]))
-        cells = [interval(**pair["ratios"][axis]) for axis in AXES]
+        cells = [ratio(**pair["ratios"][axis]) for axis in AXES]
         rows.append([label, *(cells if pair["reached"] else MISSED), defined.note])
-    return table(["ratio", *AXES, ""], rows)
+    return table(["ratio", *LABELS, ""], rows)
 
 
 def chosen(found: dict[str, Any], experiment: Experiment) -> str:
-    """The values that the tuning chose, of those that it tried."""
+    """The values that tuning selected, and those that it tried."""
     parts = []
     for arm in found["arms"]:
         for field, value in (arm["chosen"] or {}).items():
             tried = ", ".join(f"{c['choice'][field]}" for c in arm["choices"])
             label = experiment.arms[arm["name"]].label
-            parts.append(f"{label}: {field} {value}" + (f" of {tried}" if tried else ""))
+            parts.append(f"{label}: `{field}` {value}" + (f" of {tried}" if tried else ""))
     return "; ".join(parts)
 
 

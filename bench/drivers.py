@@ -1,7 +1,7 @@
 """What drives the ratio of RL to distillation: `python -m bench.drivers [ROW ...]`.
 
-Every row is the experiment `self-distillation` with something changed, as a quick look of three
-seeds; what it found goes to docs/results/drivers/ROW.json, and into docs/claims.md.
+Every row is a quick run, with three seeds, of the experiment `self-distillation` with something
+changed; its result goes to docs/results/drivers/ROW.json, and from there into docs/claims.md.
 """
 
 import json
@@ -11,9 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from app.cli.experiments import interval
 from app.cli.output import scaled
-from bench.support.markdown import DOCS, table
+from bench.support.markdown import DOCS, interval, ratio, table
 
 FOLDER = DOCS / "results" / "drivers"
 SEEDS = 3
@@ -39,27 +38,27 @@ class Row:
 
 
 STUDY = {
-    "shipped": Row("nothing"),
-    "three-steps": Row("three steps a problem", ("prompts.problem_steps=3",)),
+    "shipped": Row("nothing (as shipped)"),
+    "three-steps": Row("three steps per problem", ("prompts.problem_steps=3",)),
     "six-steps": Row(
-        "six steps a problem", ("prompts.problem_steps=6", "sampling.max_new_tokens=96")
+        "six steps per problem", ("prompts.problem_steps=6", "sampling.max_new_tokens=96")
     ),
-    "farther-target": Row("target 0.1 below RL's end, not 0.02", ("target.margin=0.1",)),
+    "farther-target": Row("target 0.1 below RL's final score, not 0.02", ("target.margin=0.1",)),
     "few-habits": Row(
-        "the start has few bad habits, three steps",
+        "start with few bad habits, three steps",
         ("student=bundled/student", "prompts.problem_steps=3"),
     ),
     "small": Row(
-        "64 thousand parameters, three steps", ("student=bundled/small", "prompts.problem_steps=3")
+        "64k parameters, three steps", ("student=bundled/small", "prompts.problem_steps=3")
     ),
     "falling-rate": Row(
-        "distillation's rate falls to 0",
+        "distillation's learning rate decays to 0",
         tuple(f"arms.{arm}.config.optimizer.decay=linear" for arm in ("opd", "opd-32")),
     ),
 }
 HEADS = [
-    *("changed", "start", "RL ends with", "RL's steps", "OPD's steps"),
-    *("÷ of steps", "÷ of FLOPs", "32 answers: ÷ of steps", "÷ of FLOPs"),
+    *("change", "start", "RL final", "RL steps", "OPD steps"),
+    *("RL ÷ OPD, steps", "FLOPs", "RL ÷ OPD-32, steps", "FLOPs"),
 ]
 
 
@@ -101,7 +100,7 @@ def cells(row: Row, found: dict[str, Any]) -> list[str]:
         interval(rl["score"], rl["low"], rl["high"]),
         *(scaled(by_name[name]["steps_to_target"]) for name in ("rl", "opd")),
         *(
-            interval(**pair["ratios"][axis]) if pair["reached"] else missed(by_name[pair["under"]])
+            ratio(**pair["ratios"][axis]) if pair["reached"] else missed(by_name[pair["under"]])
             for pair in found["comparisons"]
             for axis in ("steps", "flops")
         ),

@@ -66,7 +66,7 @@ def test_a_row_says_how_many_seeds_missed_the_target() -> None:
         ],
     }
     assert drivers.cells(drivers.Row("a thing"), found) == [
-        *("a thing", "0.06", "0.8", "120", "120", "7", "7"),
+        *("a thing", "0.06", "0.8", "120", "120", "7.0×", "7.0×"),
         *("reached by 2 of 3", "reached by 2 of 3"),
     ]
 
@@ -99,8 +99,8 @@ def test_a_section_has_every_arm_and_every_ratio() -> None:
     }
     pairs = [pair, {**pair, "note": "bare"}]
     text = claims.section(definition(pairs=pairs), found)
-    assert "| OPD | 0.8 (0.7 to 0.9) | 4 of 5 | 12 | 31 k | 250 G | – | 7 (6 to 8) |" in text
-    assert "| RL ÷ OPD | 7 (6 to 8) |" in text
+    assert "| OPD | 0.8 (0.7–0.9) | 4 of 5 | 12 | 31 k | 250 G | – | 7 (6–8) |" in text
+    assert "| RL ÷ OPD | 7.0× (6.0–8.0) |" in text
     assert "| RL ÷ OPD | not reached | not reached | not reached | not reached | bare |" in text
     assert "5 seeds, 10 minutes" in text
-    assert "Chosen: OPD: steps 3 of 3, 4." in text
+    assert "Selected by tuning: OPD: `steps` 3 of 3, 4." in text

@@ -113,10 +113,10 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     assert f"Teacher wanted “{wanted}”" in text
 
 
-def test_2_whether_the_coach_punishes_right_answers(
+def test_2_whether_the_teacher_penalises_right_answers(
     walking: Walking, page: Any, inspected: Inspected
 ) -> None:
-    walk = walking(2, "Does the coach punish right answers?", f"run?id={inspected.run_id}")
+    walk = walking(2, "Does the teacher penalise right answers?", f"run?id={inspected.run_id}")
     groups = {g: [i for i in training(inspected) if i["reward"] == g] for g in (0.0, 1.0)}
     assert all(groups.values())
     for grade, reward in (("right", 1.0), ("wrong", 0.0)):
@@ -199,7 +199,7 @@ def test_5_why_the_kl_is_flat(walking: Walking, page: Any, inspected: Inspected)
         row.locator("th").inner_text(): row.locator("td").first.inner_text()
         for row in finding.locator(".diagnosis-evidence tbody tr").all()
     }
-    assert evidence["same first choice, first steps"] == f"{FLAT['same_top']:.0%}"
+    assert evidence["same top token, first steps"] == f"{FLAT['same_top']:.0%}"
     assert evidence["gap to full agreement closed"] == "0%"
     assert evidence["KL, last steps"] == f"{FLAT['reverse_kl']:.2f} nats"
     walk.click(finding.locator("[aria-label='Where to see it'] a").first)
@@ -209,13 +209,13 @@ def test_5_why_the_kl_is_flat(walking: Walking, page: Any, inspected: Inspected)
     assert rollouts.rollout(inspected.engine, name)["run_id"] == inspected.flat
 
 
-def test_6_had_the_student_taken_the_coachs_word(
+def test_6_had_the_student_followed_the_teacher(
     walking: Walking, page: Any, inspected: Inspected
 ) -> None:
     wrong = inspected.rollouts(sort="-kl_max", kind="train", correct=False)
     item = wrong[1]  # the worst one is for tests that count its branches
     position = worst_of(inspected, item["id"])
-    title = "What would have happened had the student taken the coach’s word here?"
+    title = "What if the student had followed the teacher here?"
     walk = walking(6, title, f"rollout?id={item['id']}")
     walk.key("n")
     walk.click(page.get_by_role("tab", name="What if"))
