@@ -249,7 +249,7 @@ def test_a_choice_shows_its_help_and_its_fields(open_page: Visit) -> None:
     page.select_option("#field-objective-name", "grpo")
     assert row("objective.clip").is_visible()
     assert row("objective.beta").is_hidden()
-    assert "Reward alone" in row("objective.name").inner_text()
+    assert "Reward relative to the group" in row("objective.name").inner_text()
     page.select_option("#field-teacher-kind", "remote")
     assert row("teacher.url").is_visible()
     expect(row("teacher.kind").locator("[role=alert]")).to_be_empty()

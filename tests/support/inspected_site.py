@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from app.worker.job import claim, run
 from opd.config.run import parse
 from opd.types import EvaluationEvent, Score
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read import rollouts as stored_rollouts
@@ -67,7 +68,7 @@ def serving(folder: Path) -> Iterator[Inspected]:
     """Trains and makes up the runs in `folder`, and serves them with a supervisor."""
     engine = open_database(folder)
     run_id = jobs.create_run(engine, parse(SMALL))
-    job = claim(engine, folder, run_id, "cpu")
+    job = claim(engine, DataDir(folder), run_id, "cpu")
     assert job is not None
     assert run(job).status == "finished"
     flat = records_with_fault.run(engine, metrics=lambda step: FLAT, name="flat")
