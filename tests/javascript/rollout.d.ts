@@ -172,7 +172,7 @@ interface ViewStore {
 /** What opening a rollout may say besides its id (rollout/opener.js). */
 interface OpenOptions {
   pos?: number;
-  history?: "push" | "replace" | "none";
+  history?: HistoryChange;
   other?: string | null;
 }
 
@@ -182,4 +182,249 @@ interface Panel {
   follows: (keyof ViewState)[];
   update(snapshot: RolloutView): void;
   closed?(): void;
+}
+
+type TextView = import("../../app/static/rollout/text/tokens.js").TokenText;
+
+/** The list that a rollout was opened from: its filters, and the rollout's index there. */
+interface ListOrigin {
+  filters: Record<string, string>;
+  at: number | null;
+}
+
+interface NavigationActions {
+  pin: (index: number) => unknown;
+  open: (id: string | null, options?: OpenOptions) => unknown;
+  /** Rank of the token among the worst of the run. */
+  rankOfRun: (rank: number, total: number) => unknown;
+}
+
+interface OpeningActions {
+  start: () => unknown;
+  /** Drawn; `isNewest()` while nothing else is opened. */
+  shown: (rollout: Rollout, history: HistoryChange, isNewest: () => boolean) => unknown;
+  /** On the screen, so many ms after the start. */
+  painted: (rollout: Rollout, ms: number) => unknown;
+  idle: () => unknown;
+  compared: () => unknown;
+  failed: (error: ShownError, retry?: () => unknown) => unknown;
+}
+
+interface ComparisonActions {
+  pin: (index: number) => unknown;
+  open: (id: string | null, options?: OpenOptions) => unknown;
+  end: () => unknown;
+}
+
+interface OverTimeActions {
+  open: (id: string | null, options?: OpenOptions) => Promise<unknown>;
+  compare: (id: string | null) => unknown;
+  settled: () => unknown;
+}
+
+interface TextActions {
+  hover: (index: number | null) => unknown;
+  pick: (index: number | null) => unknown;
+  /** First and last line in view. */
+  view: (first: number, last: number) => unknown;
+}
+
+/** Texts of tokens that came with an imported record. */
+interface OwnTexts {
+  prompt?: string[];
+  completion?: string[];
+}
+
+type TokenData = TokenText;
+
+interface PayloadColumn {
+  name: string;
+  dtype: string;
+  offset: number;
+  length: number;
+}
+
+/** A sequence of cells broken into lines; pieces and lines by number (rollout/text/layout.js). */
+interface TextLayout {
+  /** The token of each piece; the prompt's come first. */
+  token: Int32Array;
+  /** Text of the pieces that are not their whole token. */
+  text: Map<number, string>;
+  lineStart: Int32Array;
+  lineOf: Int32Array;
+  lines: number;
+  promptLines: number;
+}
+
+/** A block of thinking or of a tool call, by its first and last token. */
+interface TokenBlock {
+  first: number;
+  last: number;
+  kind: number;
+  label: string;
+}
+
+interface Turns {
+  /** Token → role of the turn that it opens. */
+  starts: Map<number, string>;
+  blocks: TokenBlock[];
+  kinds: Uint8Array;
+  /** 1 where a line starts. */
+  breaks: Uint8Array;
+}
+
+interface ProfileBins {
+  /** The value of greatest size in each bin, and its level. */
+  high: Float32Array;
+  level: Uint8Array;
+}
+
+/** An alternative in the table: probabilities of student and teacher, and its part of the KL. */
+interface AlternativeRow extends Alternative {
+  p: number | null;
+  q: number | null;
+  share: number | null;
+  sampled: boolean;
+}
+
+/** A token that the panel shows. */
+interface ShownToken {
+  rollout: Rollout;
+  metric: Metric;
+  index: number;
+  pinned: boolean;
+}
+
+/** The teacher's first choice at a token: log-probabilities of student and teacher; `same`: it was sampled. */
+interface TopChoice {
+  text: string;
+  p: Value;
+  q: Value;
+  same: boolean;
+}
+
+/** What is done with the address: a new entry of the history, another one in its place, or nothing. */
+type HistoryChange = "push" | "replace" | "none";
+
+/** The value of a column at a token; undefined where it is not stored. */
+type FigureAt = (name: string) => number | undefined;
+
+interface ToolbarChoices {
+  max: number;
+  gamma: number;
+  own: boolean;
+  palette: string;
+  underline: boolean;
+}
+
+interface ToolbarActions {
+  metric: (key: string) => unknown;
+  scale: (change: Partial<ScaleChoice>) => unknown;
+  palette: (name: string) => unknown;
+  underline: (on: boolean) => unknown;
+  search: (query: string) => unknown;
+  next: (step: number) => unknown;
+  help: () => unknown;
+}
+
+/** Another rollout of the same prompt. */
+interface RelatedItem extends RolloutMeta {
+  same_completion: boolean;
+}
+
+interface Related extends Page<RelatedItem> {
+  /** Of other runs. */
+  others: Page<RelatedItem>;
+}
+
+interface StepsOptions {
+  here: string;
+  compared: string | null | undefined;
+  token: { text: string; metric: Metric; valueAt: (id: string) => string } | null;
+  go: (index: number) => unknown;
+  compare: (id: string | null) => unknown;
+}
+
+interface RelatedOptions {
+  across: boolean;
+  more: number;
+  here: string;
+  compared: string | null | undefined;
+  open: (id: string) => unknown;
+  compare: (id: string | null) => unknown;
+}
+
+/** What another token at a position led to. */
+interface Branch extends RolloutItem {
+  position: number;
+}
+
+interface LabObjective {
+  name: string;
+  label: string;
+  formula: string;
+  [more: string]: unknown;
+}
+
+interface LabParameter {
+  name: string;
+  label: string;
+  unit: string;
+  objectives: string[];
+  min: number;
+  max: number;
+  step: number;
+}
+
+/** Name, label, unit, objectives or masks that have it (null: all), limits. */
+type LabField = [name: string, label: string, unit: string, of: string[] | null, limits: Props];
+
+interface LossBounds {
+  low: number;
+  high: number | null;
+}
+
+/** A rollout's stored tokens under another objective. */
+interface LabAnswer {
+  objective: { name: string } & Record<string, any>;
+  trained: { objective: { name: string }; loss: LossBounds | null } | null;
+  loss: LossBounds | null;
+  low: (number | null)[];
+  high: (number | null)[];
+  weights: number[];
+  clipped: number[];
+  exact: boolean;
+  top_k: number;
+  tokens: number;
+  kept: number;
+  clipped_kept: number;
+  maybe_clipped_kept: number;
+  kl_share: number | null;
+  notes: string[];
+  unavailable: Record<string, string>;
+  temperature: number;
+}
+
+/** A token under one objective. */
+interface LabToken {
+  objective: string;
+  reason: string;
+  exact: boolean;
+  low: number | null;
+  high: number | null;
+}
+
+interface LabStep {
+  step: number;
+  kept: number;
+  tokens: number;
+  logged: number | null;
+  trained: LossBounds | null;
+  loss: LossBounds | null;
+}
+
+interface LabRun {
+  items: LabStep[];
+  exact: boolean;
+  every: number;
 }

@@ -7,6 +7,7 @@ class Absent {
     this.element = h("div", { class: "face" }, h("strong", { text: "This needs the server" }), text);
   }
 
+  /** @type {(keyof ViewState)[]} */
   follows = [];
 
   update() {}

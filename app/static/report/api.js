@@ -37,7 +37,9 @@ let whole = null;
  * @returns {Promise<ReportData>}
  */
 export function reportData() {
-  const reading = whole ?? block("report").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)));
+  const reading =
+    whole ??
+    block("report").then((/** @type {ArrayBuffer} */ bytes) => JSON.parse(new TextDecoder().decode(bytes)));
   whole = reading;
   return reading;
 }

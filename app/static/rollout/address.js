@@ -3,7 +3,7 @@ import { page, query } from "../lib/api.js";
 import { GAMMA } from "../lib/palette.js";
 import { recall } from "../lib/theme.js";
 
-/** What is shown first: from the address, and this browser's own choices. */
+/** What is shown first: from the address, and this browser's own choices. @param {URLSearchParams} params */
 export function choicesOf(params) {
   return {
     metricKey: params.get("metric") ?? "reverse_kl",
@@ -35,6 +35,7 @@ export function targetOf(params = query()) {
 /**
  * Writes what is shown into the address. `history`: "push" or "replace"; `list`: the filters of the
  * list that the rollout was opened from, and its index there.
+ * @param {"push" | "replace"} history @param {RolloutView} shown @param {ListOrigin} listOrigin
  */
 export function writeAddress(history, shown, { filters, at }) {
   const params = {

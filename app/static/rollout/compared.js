@@ -7,6 +7,7 @@ import { withMetric } from "./text/tinting.js";
  * → null without an id, else {id, other, common, problem}: the rollout or null, how many tokens from
  * the start both completions share, and why the two cannot be compared, or "".
  * @returns {Promise<Compared | null>}
+ * @param {string | null} id @param {Rollout} rollout @param {Metric} metric
  */
 export async function comparedWith(id, rollout, metric) {
   if (!id) return null;
@@ -22,11 +23,15 @@ export async function comparedWith(id, rollout, metric) {
   }
 }
 
+/** @param {string} id @param {string} problem */
 function without(id, problem) {
   return Object.freeze({ id, other: null, common: 0, problem });
 }
 
-/** Whether the other rollout has the very same completion, so that one text shows both. */
+/**
+ * Whether the other rollout has the very same completion, so that one text shows both.
+ * @param {Rollout} rollout @param {Pick<Compared, "other" | "common">} options
+ */
 export function sameCompletion(rollout, { other, common }) {
   return other !== null && common === rollout.n && common === other.n;
 }

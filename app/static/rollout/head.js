@@ -3,6 +3,7 @@ import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, plain, sum, verdict } from "../lib/format.js";
 
+/** @type {Record<string, string>} */
 const SORTS = {
   kl_sum: "KL sum",
   kl_mean: "KL mean",
@@ -13,6 +14,7 @@ const SORTS = {
 };
 
 export class RolloutHead {
+  /** @param {(step: number) => unknown} go */
   constructor(go) {
     this.path = h("nav", { class: "crumbs", "aria-label": "Breadcrumbs" });
     this.facts = h("div", { class: "rt-facts" });
@@ -37,6 +39,7 @@ export class RolloutHead {
     );
   }
 
+  /** @param {Rollout} rollout @param {Record<string, string>} filters */
   show({ meta, n, columns }, filters) {
     this.filters = filters;
     this.inRun.hidden = true;
@@ -70,14 +73,17 @@ export class RolloutHead {
     if (!this.path.childElementCount) fill(this.path, link("Runs", "./"), h("h1", { text: "Rollout" }));
   }
 
-  /** The rank of the pinned token among the worst of the run. */
+  /** The rank of the pinned token among the worst of the run. @param {number} rank @param {number} total */
   rankOfRun(rank, total) {
     this.inRun.hidden = false;
     this.inList.hidden = true; // there is no room for both
     this.inRun.textContent = `worst token ${integer(rank + 1)} of ${integer(total)} in the run`;
   }
 
-  /** The rollout's index in its list; null where it is not in it. */
+  /**
+   * The rollout's index in its list; null where it is not in it.
+   * @param {number | null} at @param {number | null} total
+   */
   index(at, total) {
     const sort = this.filters?.sort ?? "-kl_sum";
     const by = SORTS[sort.replace("-", "")] ?? sort;
@@ -87,14 +93,19 @@ export class RolloutHead {
   }
 }
 
+/** @type {Record<string, [kind: string, text: string]>} */
 const FINISHES = { stop: ["tag", "finished (EOS)"], length: ["tag warn", "truncated (length)"] };
+/** @type {Record<string, string>} */
 const AUTHORS = { teacher: "written by the teacher", given: "from the dataset" };
 
+/** @param {string | null} reason */
 function finish(reason) {
+  if (!reason) return null;
   const [kind, text] = FINISHES[reason] ?? ["tag", reason];
-  return reason && h("span", { class: kind, text });
+  return h("span", { class: kind, text });
 }
 
+/** @param {string} name @param {string} value @param {string} [kind] */
 function fact(name, value, kind = "fact") {
   return h(
     "span",
@@ -104,6 +115,7 @@ function fact(name, value, kind = "fact") {
   );
 }
 
+/** @param {Graded} rollout */
 export function verdictTag(rollout) {
   const text = verdict(rollout);
   return text ? h("span", { class: `tag ${{ right: "good", wrong: "bad" }[text] ?? ""}`, text }) : null;

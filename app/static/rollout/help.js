@@ -16,6 +16,7 @@ const KEYS = [
 ];
 
 export function showHelp() {
+  /** @type {HTMLDialogElement} */
   const dialog = h(
     "dialog",
     { class: "help", "aria-label": "Keyboard shortcuts" },

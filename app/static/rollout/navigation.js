@@ -10,6 +10,7 @@ export class Navigation {
    * `text` is laid out; `list` the filters of the list that the rollout was opened from, and its index
    * there; `on`: pin(index), open(id, options), rankOfRun(rank, total) among the run's worst tokens.
    * @param {ViewStore} state
+   * @param {TextView} text @param {ListOrigin} listOrigin @param {NavigationActions} navigationActions
    */
   constructor(state, text, { filters, at }, { pin, open, rankOfRun }) {
     this.state = state;
@@ -23,7 +24,7 @@ export class Navigation {
     this.worstTokens = null;
   }
 
-  /** Goes `step` tokens on. */
+  /** Goes `step` tokens on. @param {number} step */
   token(step) {
     const { rollout, pinned } = this.state.get();
     if (!rollout?.n) return;
@@ -31,7 +32,7 @@ export class Navigation {
     this.pin(Math.max(0, Math.min(rollout.n - 1, from + step)));
   }
 
-  /** To the nearest token on the next line (1), or the one before (−1). */
+  /** To the nearest token on the next line (1), or the one before (−1). @param {number} step */
   line(step) {
     const { rollout, pinned } = this.state.get();
     if (!rollout) return;
@@ -52,7 +53,7 @@ export class Navigation {
     if (this.state.get().rollout) this.pin(-1);
   }
 
-  /** Goes `step` ranks down the worst-first order of the shown metric. */
+  /** Goes `step` ranks down the worst-first order of the shown metric. @param {number} step */
   worst(step) {
     const { rollout, metric, pinned } = this.state.get();
     if (!rollout?.n) return;
@@ -61,7 +62,10 @@ export class Navigation {
     this.pin(order[Math.max(0, Math.min(order.length - 1, rank + step))]);
   }
 
-  /** Goes `step` ranks through the worst tokens of the whole run, from rollout to rollout. */
+  /**
+   * Goes `step` ranks through the worst tokens of the whole run, from rollout to rollout.
+   * @param {number} step
+   */
   async worstOfRun(step) {
     const { rollout, pinned } = this.state.get();
     if (!rollout) return;
@@ -80,13 +84,14 @@ export class Navigation {
     }
   }
 
+  /** @param {string} run */
   listOf(run) {
     if (!this.worstTokens || this.worstTokens.run !== run)
       this.worstTokens = new WorstOfRun(run, this.filters);
     return this.worstTokens;
   }
 
-  /** Opens the rollout `step` rows on in the list it was opened from. */
+  /** Opens the rollout `step` rows on in the list it was opened from. @param {number} step */
   async sibling(step) {
     const id = await this.neighbours.go(step);
     if (id) await this.open(id);

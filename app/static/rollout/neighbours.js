@@ -6,7 +6,10 @@ const MAX_TOKENS = 4096; // of a neighbour that is fetched ahead
 const BUSY_TOKENS = 50_000; // a rollout this long has work enough of its own
 
 export class Neighbours {
-  /** `filters` say which list; `at` is the rollout's index in it, null while it is not known. */
+  /**
+   * `filters` say which list; `at` is the rollout's index in it, null while it is not known.
+   * @param {Record<string, string>} filters @param {number | null} at
+   */
   constructor(filters, at) {
     this.filters = filters;
     /** @type {number | null} */
@@ -15,7 +18,7 @@ export class Neighbours {
     this.list = null;
   }
 
-  /** → {index, total} of a rollout in its list, nulls where it is not in it. */
+  /** → {index, total} of a rollout in its list, nulls where it is not in it. @param {Rollout} rollout */
   async locate({ meta }) {
     if (!this.list || this.list.run !== meta.run_id) this.list = new RolloutList(meta.run_id, this.filters);
     const { list } = this;
@@ -23,7 +26,7 @@ export class Neighbours {
     return { index: this.at, total: list.total };
   }
 
-  /** The id of the rollout `step` rows on, or null. */
+  /** The id of the rollout `step` rows on, or null. @param {number} step */
   async go(step) {
     if (!this.list) return null;
     const at = (this.at ?? -1) + step;
@@ -33,6 +36,7 @@ export class Neighbours {
     return row.id;
   }
 
+  /** @param {Rollout} rollout */
   async prefetch(rollout) {
     const { list, at } = this;
     if (!list || at === null || rollout.n > BUSY_TOKENS) return;

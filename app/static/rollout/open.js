@@ -18,9 +18,11 @@ export function openRollout(id) {
   return entry.opening;
 }
 
+/** @param {string} id */
 function begin(id) {
   /** @type {{opening: Promise<Rollout>, rollout: Rollout | null}} */
   const entry = { opening: load(id), rollout: null };
+  /** @param {Rollout} rollout */
   const opened = (rollout) => {
     entry.rollout ??= rollout;
     forgetOldest();
@@ -29,7 +31,7 @@ function begin(id) {
   return entry;
 }
 
-/** @returns {Promise<Rollout>} */
+/** @returns {Promise<Rollout>} @param {string} id */
 async function load(id) {
   const start = performance.now();
   const [meta, buffer] = await Promise.all([get(`rollouts/${id}`), getBytes(`rollouts/${id}/tokens`)]);
@@ -51,12 +53,22 @@ async function load(id) {
   });
 }
 
+/**
+ * @param {RolloutMeta} meta
+ * @param {number} n
+ * @param {IntColumn} ids
+ * @param {TokenTexts} texts
+ * @param {OwnTexts} ownTexts
+ */
 function promptCellsOf(meta, n, ids, texts, ownTexts) {
   if (n === 0 && ids.length === 0) return cellsOfTexts([meta.prompt, "\n", meta.completion]); // without tokens
   return ownTexts.prompt ? cellsOfTexts(ownTexts.prompt) : cellsOf(ids, texts);
 }
 
-/** The rollout with further columns, itself where it has them. @returns {Promise<Rollout>} */
+/**
+ * The rollout with further columns, itself where it has them. @returns {Promise<Rollout>}
+ * @param {Rollout} rollout @param {string[]} names
+ */
 export async function withColumns(rollout, names) {
   const { id } = rollout.meta;
   const newest = () => kept.get(id)?.rollout ?? rollout;
@@ -70,6 +82,7 @@ export async function withColumns(rollout, names) {
   return richer;
 }
 
+/** @param {string} id @param {string[]} names */
 function fetchColumns(id, names) {
   const columns = [...names].sort().join(",");
   const key = `${id} ${columns}`;

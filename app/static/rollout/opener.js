@@ -12,6 +12,7 @@ export class Opener {
    * `on`: start(); shown(rollout, history, isNewest) once it is drawn; painted(rollout, ms) once it is on
    * the screen; idle() when there is time for more; compared(); failed(error, retry).
    * @param {ViewStore} state
+   * @param {OpeningActions} on
    */
   constructor(state, on) {
     this.state = state;
@@ -46,6 +47,7 @@ export class Opener {
     if (turn === this.turn) this.show(loaded, { pos, history, start });
   }
 
+  /** @param {string} id @param {string | null} other */
   async load(id, other) {
     const opened = await openRollout(id);
     const metric = usableMetric(this.state.get().metricKey, opened);
@@ -53,6 +55,10 @@ export class Opener {
     return { rollout, compared: await comparedWith(other, rollout, metric) };
   }
 
+  /**
+   * @param {{rollout: Rollout, compared: Compared | null}} options
+   * @param {{pos: number, history: HistoryChange, start: number}} options2
+   */
   show({ rollout, compared }, { pos, history, start }) {
     const pinned = pos < rollout.n ? pos : -1;
     const { turn } = this;
@@ -62,12 +68,13 @@ export class Opener {
     this.whenPainted(rollout, start);
   }
 
+  /** @param {ShownError} error @param {() => unknown} [retry] */
   fail(error, retry) {
     this.state.patch({ rollout: null, compared: null, pinned: -1, pointed: -1, loadingOther: false });
     this.on.failed(error, retry);
   }
 
-  /** Tells once the frame with the tokens has been painted. */
+  /** Tells once the frame with the tokens has been painted. @param {Rollout} rollout @param {number} start */
   whenPainted(rollout, start) {
     const isShown = () => sameRollout(rollout, this.state.get().rollout);
     requestAnimationFrame(() => {
@@ -82,7 +89,7 @@ export class Opener {
     });
   }
 
-  /** What the panels show besides. */
+  /** What the panels show besides. @param {Rollout} rollout */
   async complete(rollout) {
     const more = EXTRA.filter((name) => rollout.meta.columns.includes(name));
     const richer = await withColumns(rollout, more).catch(() => null); // the panels go without them
@@ -91,9 +98,10 @@ export class Opener {
     this.on.idle();
   }
 
-  /** Compares the open rollout with another one of its prompt (null: no longer). */
+  /** Compares the open rollout with another one of its prompt (null: no longer). @param {string | null} id */
   async compare(id) {
     const { rollout, chosen } = this.state.get();
+    if (!rollout) return;
     const turn = ++this.comparing;
     this.state.patch({ loadingOther: id !== null });
     const compared = await comparedWith(id, rollout, chosen);

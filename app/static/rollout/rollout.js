@@ -27,11 +27,13 @@ import { deriveMetric, deriveTints, MetricChoice, repaint } from "./text/tinting
 import { TokenText } from "./text/tokens.js";
 import { legend, Toolbar } from "./text/toolbar.js";
 
+/** @param {URLSearchParams} params */
 export function preload(params) {
   const { id, other } = targetOf(params);
   for (const name of [id, other]) if (name) openRollout(name).catch(() => {}); // mount shows the error
 }
 
+/** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
   new RolloutPage(root, params).start(targetOf(params));
 }
@@ -44,14 +46,18 @@ function firstState(choices) {
 }
 
 class RolloutPage {
+  /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
     this.root = root;
     this.filters = filtersOf(params);
     /** @type {ViewStore} */
     const state = observable(firstState(choicesOf(params)));
     this.state = state;
+    /** @param {number} index */
     const pin = (index) => this.pin(index);
-    const open = (id, options) => this.opener.open(id, options);
+    /** @param {string | null} id @param {OpenOptions} [options] */
+    const open = (id, options = {}) => this.opener.open(id, options);
+    /** @param {string | null} id */
     const compare = (id) => this.opener.compare(id);
     this.text = new TokenText({
       hover: onFrame((/** @type {number | null} */ index) => this.point(index ?? -1)),
@@ -69,6 +75,7 @@ class RolloutPage {
     });
     this.head = new RolloutHead((step) => this.navigation.sibling(step));
     this.toolbar = new Toolbar(state.get(), this.onToolbar());
+    /** @param {number} rank @param {number} total */
     const rankOfRun = (rank, total) => this.head.rankOfRun(rank, total);
     const list = { filters: this.filters, at: targetOf(params).at };
     this.navigation = new Navigation(state, this.text, list, { pin, open, rankOfRun });
@@ -89,6 +96,7 @@ class RolloutPage {
     );
   }
 
+  /** @param {ReturnType<typeof targetOf>} target */
   start(target) {
     usePalette(this.state.get().palette);
     this.build();
@@ -103,6 +111,7 @@ class RolloutPage {
     this.opener.open(target.id, { pos: target.pos, other: target.other, history: "none" });
   }
 
+  /** @returns {OpeningActions} */
   onOpening() {
     return {
       start: () => this.setReady(false),
@@ -114,6 +123,7 @@ class RolloutPage {
     };
   }
 
+  /** @returns {ToolbarActions} */
   onToolbar() {
     return {
       metric: (key) => this.choice.choose(key),
@@ -132,6 +142,7 @@ class RolloutPage {
       class: "offscreen",
       text: "Arrow keys move by token, n and p step through the worst tokens, question mark lists all keyboard shortcuts.",
     });
+    /** @param {MouseEvent} event */
     const onclick = (event) => {
       event.preventDefault();
       this.focusText();
@@ -199,17 +210,18 @@ class RolloutPage {
     this.text.element.focus({ preventScroll: true });
   }
 
-  /** A token is under the pointer (−1: none). */
+  /** A token is under the pointer (−1: none). @param {number} index */
   point(index) {
     if (this.state.get().rollout) this.state.patch({ pointed: index });
   }
 
-  /** Pins a token (−1: none); the position goes into the address. */
+  /** Pins a token (−1: none); the position goes into the address. @param {number} index */
   pin(index) {
     this.state.patch({ pinned: index, pointed: -1 });
     this.writeAddress("replace");
   }
 
+  /** @param {Readonly<ViewState>} view @param {Readonly<ViewState>} options */
   layOut({ rollout, search }, { rollout: before }) {
     if (!rollout) return;
     const started = performance.now();
@@ -227,18 +239,21 @@ class RolloutPage {
     this.head.show(rollout, this.filters);
   }
 
+  /** @param {Readonly<ViewState>} view */
   reveal({ rollout, pinned }) {
     if (!rollout) return;
     this.text.select(pinned);
     if (pinned >= 0) this.text.reveal(pinned);
   }
 
+  /** @param {Readonly<ViewState>} view */
   markPin({ rollout, tints, pinned }) {
     if (!rollout || !tints) return;
     this.minimap.markPin(pinned < 0 ? null : this.text.lineOf(pinned));
     this.profile.markPin(pinned);
   }
 
+  /** @param {Readonly<ViewState>} now */
   draw(now) {
     const { rollout, tints, gamma, underline } = now;
     if (!rollout || !tints) return;
@@ -257,16 +272,19 @@ class RolloutPage {
     repaint(this.state);
   }
 
+  /** @param {number} first @param {number} last */
   viewed(first, last) {
     if (!this.minimap.unit) return;
     this.minimap.mark(first, last);
     this.profile.mark(this.text.tokenAtLine(first), this.text.tokenAtLine(last + 1));
   }
 
+  /** @param {boolean} ready */
   setReady(ready) {
     this.view.dataset.ready = String(ready);
   }
 
+  /** @param {Rollout} rollout @param {HistoryChange} history @param {() => boolean} isNewest */
   async shown(rollout, history, isNewest) {
     const { search, pinned } = this.state.get();
     this.writeAddress(history);
@@ -279,7 +297,10 @@ class RolloutPage {
     }
   }
 
-  /** Tells tests and readers that the tokens are on the screen. */
+  /**
+   * Tells tests and readers that the tokens are on the screen.
+   * @param {Rollout} rollout @param {number} total
+   */
   painted(rollout, total) {
     const { meta, n, timings } = rollout;
     Object.assign(this.view.dataset, { tokens: String(n), rollout: meta.id });
@@ -287,23 +308,27 @@ class RolloutPage {
     window.__opd = { open: { id: meta.id, tokens: n, total, layout: this.layoutMs, ...timings } };
   }
 
+  /** @param {ShownError} error @param {() => unknown} [retry] */
   failed(error, retry) {
     this.root.classList.add("rollout-failed");
     this.head.failed();
     this.text.notice(errorBox(error, retry));
   }
 
+  /** @param {ShownError} error */
   metricFailed(error) {
     toast(error.message);
     this.toolbar.showMetric(this.state.get());
   }
 
+  /** @param {string} name */
   usePalette(name) {
     remember("palette", name);
     usePalette(name);
     this.state.patch({ palette: name });
   }
 
+  /** @param {boolean} on */
   useUnderline(on) {
     remember("underline", on ? "1" : "");
     this.state.patch({ underline: on });
@@ -318,9 +343,13 @@ class RolloutPage {
     else this.state.patch({ pinned: pos < rollout.n ? pos : -1, pointed: -1 });
   }
 
+  /** @param {HistoryChange} history */
   writeAddress(history) {
     const shown = this.state.get();
     if (history === "none" || !shown.rollout) return;
-    writeAddress(history, shown, { filters: this.filters, at: this.navigation.neighbours.at });
+    writeAddress(history, /** @type {RolloutView} */ (shown), {
+      filters: this.filters,
+      at: this.navigation.neighbours.at,
+    });
   }
 }

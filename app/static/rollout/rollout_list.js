@@ -18,12 +18,13 @@ const FILTERS = [
   "text",
 ];
 
-/** The list's filters out of an address, its index in the list left out. */
+/** The list's filters out of an address, its index in the list left out. @param {URLSearchParams} params */
 export function filtersOf(params) {
-  return Object.fromEntries(FILTERS.filter((k) => params.get(k)).map((k) => [k, params.get(k)]));
+  return Object.fromEntries(FILTERS.map((k) => [k, params.get(k) ?? ""]).filter(([, value]) => value));
 }
 
 export class RolloutList {
+  /** @param {string} run @param {Record<string, string>} filters */
   constructor(run, filters) {
     this.run = run;
     this.filters = { sort: "-kl_sum", ...filters };
@@ -32,7 +33,10 @@ export class RolloutList {
     this.pending = new Map(); // offset → promise
   }
 
-  /** The index of a rollout, `expected` where it stands there; null where it is not among the first thousand. */
+  /**
+   * The index of a rollout, `expected` where it stands there; null where it is not among the first thousand.
+   * @param {string} id @param {number | null} expected
+   */
   async indexOf(id, expected) {
     if (expected !== null && (await this.row(expected))?.id === id) return expected;
     for (let start = 0; start < Math.min(MAX_SEARCHED, this.total ?? WINDOW); start += WINDOW) {
@@ -42,12 +46,14 @@ export class RolloutList {
     return null;
   }
 
+  /** @param {number} index */
   async row(index) {
     if (index < 0 || (this.total !== null && index >= this.total)) return null;
     if (!this.rows.has(index)) await this.load(Math.floor(index / WINDOW) * WINDOW);
     return this.rows.get(index) ?? null;
   }
 
+  /** @param {number} offset */
   load(offset) {
     if (!this.pending.has(offset)) {
       const request = get(`runs/${this.run}/rollouts`, { ...this.filters, offset, limit: WINDOW });

@@ -7,16 +7,23 @@ const MAX_AHEAD = 40_000; // tokens of a rollout that is fetched before it is ne
 const FILTERS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
 
 export class WorstOfRun {
-  /** `filters`: those of the list the rollout was opened from. */
+  /**
+   * `filters`: those of the list the rollout was opened from.
+   * @param {string} run @param {Record<string, string>} filters
+   */
   constructor(run, filters) {
     this.run = run;
     this.filters = Object.fromEntries(FILTERS.filter((k) => filters[k]).map((k) => [k, filters[k]]));
+    /** @type {HotToken[]} */
     this.items = [];
     this.total = null;
     this.rank = -1;
   }
 
-  /** → {rollout_id, position, rank, total} `step` ranks on; null at either end. */
+  /**
+   * → {rollout_id, position, rank, total} `step` ranks on; null at either end.
+   * @param {number} step @param {string} rollout @param {number} position
+   */
   async go(step, rollout, position) {
     const here = this.items[this.rank];
     if (here?.rollout_id !== rollout || here?.position !== position)
@@ -28,6 +35,7 @@ export class WorstOfRun {
     return { ...item, rank, total: this.total };
   }
 
+  /** @param {number} rank */
   async item(rank) {
     if (rank < 0 || (this.total !== null && rank >= this.total)) return null;
     if (rank >= this.items.length) {

@@ -25,6 +25,7 @@ export function observable(initial) {
     }
   }
 
+  /** @param {{fields: (keyof T)[], action: (now: T, before: T) => void, seen: T}} subscriber */
   function call(subscriber) {
     const before = subscriber.seen;
     subscriber.seen = snapshot;
@@ -39,7 +40,10 @@ export function observable(initial) {
 
     /** @param {Partial<T>} changes */
     patch(changes) {
-      if (Object.entries(changes).every(([field, value]) => snapshot[field] === value)) return;
+      if (
+        Object.entries(changes).every(([field, value]) => snapshot[/** @type {keyof T} */ (field)] === value)
+      )
+        return;
       snapshot = Object.freeze({ ...snapshot, ...changes });
       if (!telling) tell();
     },
@@ -58,17 +62,26 @@ export function observable(initial) {
   });
 }
 
-/** The token that the panels show: the one under the pointer, else the pinned one; −1 for none. */
+/**
+ * The token that the panels show: the one under the pointer, else the pinned one; −1 for none.
+ * @param {Pick<ViewState, "pointed" | "pinned">} options
+ */
 export function shownToken({ pointed, pinned }) {
   return pointed >= 0 ? pointed : pinned;
 }
 
-/** Whether two rollouts are the same record, perhaps with more columns. */
+/**
+ * Whether two rollouts are the same record, perhaps with more columns.
+ * @param {Rollout | null | undefined} one @param {Rollout | null | undefined} other
+ */
 export function sameRollout(one, other) {
   return one?.meta.id === other?.meta.id;
 }
 
-/** Whether two rollouts have the very same tokens, so that the text and the place in it can stay. */
+/**
+ * Whether two rollouts have the very same tokens, so that the text and the place in it can stay.
+ * @param {Rollout} one @param {Rollout} other
+ */
 export function sameTokens(one, other) {
   return (
     sameIds(one.promptIds, other.promptIds) &&
@@ -76,15 +89,24 @@ export function sameTokens(one, other) {
   );
 }
 
+/** @param {IntColumn} one @param {IntColumn} other */
 function sameIds(one, other) {
   return one.length === other.length && one.every((id, i) => id === other[i]);
 }
 
-/** `compute(object, …)`, called once for each object and kept as long as that object lives. */
+/**
+ * `compute(object, …)`, called once for each object and kept as long as that object lives.
+ * @template {object} O
+ * @template {unknown[]} A
+ * @template R
+ * @param {(object: O, ...rest: A) => R} compute
+ * @returns {(object: O, ...rest: A) => R}
+ */
 export function oncePerObject(compute) {
+  /** @type {WeakMap<O, R>} */
   const results = new WeakMap();
   return (object, ...rest) => {
     if (!results.has(object)) results.set(object, compute(object, ...rest));
-    return results.get(object);
+    return /** @type {R} */ (results.get(object));
   };
 }

@@ -4,7 +4,10 @@ import { oncePerObject } from "../state.js";
 
 const requests = oncePerObject(() => new Map()); // cells of a rollout → position → promise
 
-/** Both models' alternatives at a position; fetched once for each rollout. */
+/**
+ * Both models' alternatives at a position; fetched once for each rollout.
+ * @param {Rollout} rollout @param {number} position
+ */
 export function alternativesAt(rollout, position) {
   const kept = requests(rollout.cells);
   if (!kept.has(position)) {
@@ -18,8 +21,10 @@ export function alternativesAt(rollout, position) {
 /**
  * One row per alternative of either model, by the larger of both probabilities, and what is not
  * listed. `share` is p·(log p − log q) as a fraction of the exact KL.
+ * @param {Alternatives} alternatives @param {number} sampled @param {number} kl
  */
 export function tableOf(alternatives, sampled, kl) {
+  /** @type {Map<number, AlternativeRow>} */
   const rows = new Map();
   for (const entry of [...(alternatives.student ?? []), ...(alternatives.teacher ?? [])]) {
     if (rows.has(entry.id)) continue;
@@ -33,29 +38,47 @@ export function tableOf(alternatives, sampled, kl) {
       sampled: entry.id === sampled,
     });
   }
-  const list = [...rows.values()].sort((a, b) => Math.max(b.p, b.q) - Math.max(a.p, a.q));
+  const list = [...rows.values()].sort((a, b) => larger(b) - larger(a));
   const shown = list.reduce((sum, row) => sum + (row.share ?? 0), 0);
   return { list, rest: { p: rest(list, "p"), q: rest(list, "q"), share: kl > 1e-6 ? 1 - shown : null } };
 }
 
-/** null where a model's log-probability is not stored: an import may list an id for one of them only. */
+/** @param {AlternativeRow} row */
+function larger({ p, q }) {
+  return Math.max(p ?? 0, q ?? 0);
+}
+
+/**
+ * null where a model's log-probability is not stored: an import may list an id for one of them only.
+ * @param {unknown} logprob
+ */
 function probabilityOf(logprob) {
   return isNumber(logprob) ? Math.exp(logprob) : null;
 }
 
+/** @param {AlternativeRow[]} list @param {"p" | "q"} key */
 function rest(list, key) {
   if (list.some((row) => !isNumber(row[key]))) return null;
-  return Math.max(0, 1 - list.reduce((sum, row) => sum + row[key], 0));
+  return Math.max(0, 1 - list.reduce((sum, row) => sum + (row[key] ?? 0), 0));
 }
 
+/** @param {unknown} value @returns {value is number} */
 export function isNumber(value) {
   return typeof value === "number" && !Number.isNaN(value);
 }
 
-/** The teacher's first choice: the likeliest under it of all that is listed. */
+/**
+ * The teacher's first choice: the likeliest under it of all that is listed.
+ * @param {Alternatives} alternatives @returns {Alternative | null}
+ */
 export function firstChoice(alternatives) {
-  const all = [...(alternatives.teacher ?? []), ...(alternatives.student ?? [])];
-  return all
-    .filter((entry) => isNumber(entry.teacher_logprob))
-    .reduce((best, e) => (best && best.teacher_logprob >= e.teacher_logprob ? best : e), null);
+  /** @type {Alternative | null} */
+  let best = null;
+  let highest = -Infinity;
+  for (const entry of [...(alternatives.teacher ?? []), ...(alternatives.student ?? [])]) {
+    if (!isNumber(entry.teacher_logprob) || entry.teacher_logprob <= highest) continue;
+    best = entry;
+    highest = entry.teacher_logprob;
+  }
+  return best;
 }

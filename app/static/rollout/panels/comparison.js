@@ -14,6 +14,7 @@ export class Comparison {
    * options), end().
    * @param {ViewStore} state
    * @param {TokenText} text
+   * @param {ComparisonActions} on
    */
   constructor(state, text, on) {
     this.state = state;
@@ -34,7 +35,7 @@ export class Comparison {
       end,
     );
     this.right = new TokenText(
-      { hover: () => {}, pick: (index) => this.picked(index), view: () => {} },
+      { hover: () => {}, pick: (index) => index !== null && this.picked(index), view: () => {} },
       "The other completion, token by token",
     );
     this.element = h("section", {
@@ -59,37 +60,40 @@ export class Comparison {
     this.state.subscribe(["tints", "compared", "underline"], (now) => this.tint(now));
   }
 
-  /** Shows or hides the second text; it has the same width, so that shared lines stand level. */
+  /**
+   * Shows or hides the second text; it has the same width, so that shared lines stand level.
+   * @param {Readonly<ViewState>} view
+   */
   layOut({ rollout, compared }) {
-    const beside = isBeside(rollout, compared);
-    const moved = this.element.hidden === beside;
-    this.element.hidden = !beside;
-    fill(this.element, beside && this.right.element); // one text, one tab stop, else
+    const other = otherBeside(rollout, compared);
+    const moved = this.element.hidden === (other !== null);
+    this.element.hidden = other === null;
+    fill(this.element, other && this.right.element); // one text, one tab stop, else
     if (!rollout) return;
-    const { other, common } = compared ?? {};
-    this.left.markDivergence(beside && common < rollout.n ? common : -1);
+    const common = compared?.common ?? 0;
+    this.left.markDivergence(other && common < rollout.n ? common : -1);
     if (moved) this.left.resized();
     this.right.clear();
-    if (!beside) return;
+    if (!other) return;
     this.right.markDivergence(common < other.n ? common : -1);
     this.right.maxColumns = this.left.columns;
     this.right.show(other);
     this.right.element.scrollTop = this.left.element.scrollTop;
   }
 
-  /** Tints the second text: the difference where both share tokens, then its own values. */
+  /**
+   * Tints the second text: the difference where both share tokens, then its own values.
+   * @param {Readonly<ViewState>} view
+   */
   tint({ rollout, compared, chosen, tints, underline, gamma, own }) {
-    if (!tints || !isBeside(rollout, compared)) return;
-    const { other } = compared;
-    if (reasonAgainstOther(chosen, other))
-      return this.right.tint(
-        { levels: new Uint8Array(other.n), signs: new Int8Array(other.n), metric: {} },
-        false,
-      );
-    const metric = mirrored(chosen, rollout, compared);
+    const other = otherBeside(rollout, compared);
+    if (!tints || !rollout || !compared || !other) return;
+    if (reasonAgainstOther(chosen, other)) return this.right.tint(untinted(chosen, other.n), false);
+    const metric = mirrored(chosen, rollout, { other, common: compared.common });
     this.right.tint(paint(metric, other, { max: tints.top, gamma, own }), underline);
   }
 
+  /** @param {Readonly<ViewState>} view */
   tell({ rollout, compared, chosen, loadingOther }) {
     this.bar.hidden = !rollout || (!compared && !loadingOther);
     if (loadingOther) return this.say("Loading the other rollout …", false);
@@ -104,12 +108,14 @@ export class Comparison {
     );
   }
 
+  /** @param {string} text @param {boolean} bad */
   say(text, bad) {
     this.message.classList.toggle("bad", bad);
     this.message.textContent = text;
     this.message.title = text;
   }
 
+  /** @param {number} pos */
   swapped(pos) {
     const { rollout, compared } = this.state.get();
     if (!rollout || !compared?.other) return;
@@ -117,10 +123,13 @@ export class Comparison {
     this.on.open(other.meta.id, { pos: pos < other.n ? pos : -1, other: rollout.meta.id });
   }
 
-  /** A click on a shared token pins it; on another one, that rollout comes to the left. */
+  /**
+   * A click on a shared token pins it; on another one, that rollout comes to the left.
+   * @param {number} index
+   */
   picked(index) {
     const { compared } = this.state.get();
-    if (index === null || !compared) return;
+    if (!compared) return;
     if (index < compared.common) this.on.pin(index);
     else this.swapped(index);
   }
@@ -131,15 +140,27 @@ export class Comparison {
   }
 }
 
-function isBeside(rollout, compared) {
-  return Boolean(rollout && compared?.other && !sameCompletion(rollout, compared));
+/**
+ * The other rollout where it has a text of its own, else null.
+ * @param {Rollout | null} rollout @param {Compared | null} compared
+ */
+function otherBeside(rollout, compared) {
+  return rollout && compared?.other && !sameCompletion(rollout, compared) ? compared.other : null;
 }
 
+/** Tints that leave every token bare. @param {Metric} metric @param {number} n @returns {Tints} */
+function untinted(metric, n) {
+  return { levels: new Uint8Array(n), signs: new Int8Array(n), values: new Float32Array(n), top: 1, metric };
+}
+
+/** @param {Compared | null} one @param {Compared | null} other */
 function isSame(one, other) {
   return one?.id === other?.id && one?.common === other?.common && sameRollout(one?.other, other?.other);
 }
 
+/** @param {HTMLElement} left @param {HTMLElement} right @param {HTMLElement} pane */
 function scrollTogether(left, right, pane) {
+  /** @param {HTMLElement} from @param {HTMLElement} to */
   const follow = (from, to) => {
     if (!pane.hidden && Math.abs(from.scrollTop - to.scrollTop) >= 1) to.scrollTop = from.scrollTop;
   };
@@ -147,14 +168,17 @@ function scrollTogether(left, right, pane) {
   right.addEventListener("scroll", () => follow(right, left), { passive: true });
 }
 
+/** @param {Rollout} rollout @param {Compared} compared */
 function namesOf(rollout, compared) {
   const { other, common } = compared;
+  if (!other) return compared.problem;
   const across = rollout.meta.run_id !== other.meta.run_id;
   const [one, two] = [nameOf(rollout.meta, across), nameOf(other.meta, across)];
   if (sameCompletion(rollout, compared)) return `${one} minus ${two}: the same ${integer(common)} tokens.`;
   return `Left ${one}, right ${two}: the same first ${integer(common)} tokens (of ${integer(rollout.n)} and ${integer(other.n)}), tinted by left minus right.`;
 }
 
+/** @param {RolloutMeta} meta @param {boolean} across */
 function nameOf(meta, across) {
   const kind = meta.kind === "train" ? "" : `${meta.kind} `;
   const run = across ? `${plain(meta.run_name || meta.run_id, 24)}, ` : "";

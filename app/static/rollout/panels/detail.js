@@ -10,6 +10,7 @@ import { drawFigures } from "./figures.js";
 const MAX_ROWS = 12;
 const MAX_QUOTED = 12; // characters of a token in the sentence, which has two lines
 const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
+/** @type {Partial<Record<Intl.LDMLPluralRule, string>>} */
 const SUFFIXES = { one: "st", two: "nd", few: "rd", other: "th" };
 const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
@@ -58,30 +59,37 @@ export class Detail {
     );
   }
 
+  /** @param {ShownToken} shown */
   draw(shown) {
     if (!this.head.isConnected) fill(this.element, this.head, this.say, this.figures, this.table);
-    this.element.dataset.index = shown.index;
+    this.element.dataset.index = String(shown.index);
     this.drawFigures(shown);
     this.sentence(shown, null);
     this.loadAlternatives(shown);
   }
 
-  /** The figures and the rank: again where more columns have come, or another metric ranks the tokens. */
+  /**
+   * The figures and the rank: again where more columns have come, or another metric ranks the tokens.
+   * @param {ShownToken} shown
+   */
   drawFigures(shown) {
     this.header(shown);
     drawFigures(this.figures, shown.rollout.columns, shown.index);
   }
 
+  /** @param {ShownToken} shownToken */
   header({ rollout, metric, index, pinned }) {
     const cell = rollout.cells[index];
     const ranks = ranksOf(metric, rollout);
-    const part = cell.number ? `part ${cell.number} of “${glyphs(cell.whole)}”, bytes ${cell.bytes}` : "";
+    const part = cell.number
+      ? `part ${cell.number} of “${glyphs(cell.whole ?? "")}”, bytes ${cell.bytes}`
+      : "";
     fill(
       this.head,
       h("div", {
         class: "dt-token mono",
         "data-kind": cell.kind,
-        text: cell.number ? glyphs(cell.whole) : cell.lines.join(""),
+        text: cell.number ? glyphs(cell.whole ?? "") : cell.lines.join(""),
       }),
       h(
         "div",
@@ -94,6 +102,7 @@ export class Detail {
     );
   }
 
+  /** @param {ShownToken} shown */
   loadAlternatives(shown) {
     clearTimeout(this.timer);
     const turn = ++this.turn;
@@ -111,10 +120,12 @@ export class Detail {
     this.timer = setTimeout(load, pinned ? 0 : FETCH_AFTER);
   }
 
+  /** @param {string} text @param {string} [kind] */
   face(text, kind = "face small") {
     fill(this.table, h("div", { class: kind, text }));
   }
 
+  /** @param {ShownToken} shown @param {Alternatives} alternatives */
   drawAlternatives(shown, alternatives) {
     if (!alternatives) return this.face("No alternatives are stored for this token.");
     const { rollout, index } = shown;
@@ -145,20 +156,26 @@ export class Detail {
     this.sentence(shown, alternatives);
   }
 
+  /** @param {ShownToken} shownToken @param {Alternatives | null} alternatives */
   sentence({ rollout, index }, alternatives) {
     const text = sentenceOf(rollout, index, alternatives && firstChoice(alternatives));
     if (this.say.textContent !== text) this.say.textContent = this.say.title = text;
   }
 }
 
+/** @param {ShownToken} one @param {ShownToken} other */
 function isSame(one, other) {
   return one.index === other.index && one.pinned === other.pinned && sameRollout(one.rollout, other.rollout);
 }
 
-/** One token in a sentence; `best` is the teacher's first choice, null while it is not known. */
+/**
+ * One token in a sentence; `best` is the teacher's first choice, null while it is not known.
+ * @param {Rollout} rollout @param {number} index @param {Alternative | null} best
+ */
 function sentenceOf({ cells, columns }, index, best) {
   const [p, q] = [columns.student_logprobs?.[index], columns.teacher_logprobs?.[index]];
   const written = quote(cells[index].raw);
+  /** @param {unknown} logprob */
   const says = (logprob) => (isNumber(logprob) ? probability(Math.exp(logprob)) : "–");
   if (!best) return `The student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
   if (best.id === columns.completion_ids[index])
@@ -167,6 +184,7 @@ function sentenceOf({ cells, columns }, index, best) {
   return `${preferred}; the student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
 }
 
+/** @param {AlternativeRow} row */
 function alternativeRow(row) {
   return h(
     "div",
@@ -182,16 +200,18 @@ function alternativeRow(row) {
   );
 }
 
-/** A share of the KL, and no false 0. */
+/** A share of the KL, and no false 0. @param {Value} value */
 function shareText(value) {
-  return value > 0 && value < 0.005 ? "<1%" : percent(value);
+  return value && value > 0 && value < 0.005 ? "<1%" : percent(value);
 }
 
+/** @param {number} rank @param {number} count */
 function rankText(rank, count) {
   const ordinal = rank === 1 ? "" : `${integer(rank)}${SUFFIXES[ORDINALS.select(rank)]} `;
   return `${ordinal}worst of ${integer(count)}`;
 }
 
+/** @param {string} text */
 function quote(text) {
   const characters = [...word(text)];
   return characters.length > MAX_QUOTED
@@ -199,15 +219,16 @@ function quote(text) {
     : `“${characters.join("")}”`;
 }
 
+/** `side`: "s" for the student, "t" for the teacher. @param {"s" | "t"} side @param {Value} value */
 function bar(side, value) {
-  const known = isNumber(value);
+  const width = isNumber(value) ? Math.max(value > 0 ? 1 : 0, value * 100) : 0;
   return h(
     "span",
     { class: `alt-bar ${side}` },
     h("span", {
       class: "alt-fill",
-      style: { width: `${known ? Math.max(value > 0 ? 1 : 0, value * 100) : 0}%` },
+      style: { width: `${width}%` },
     }),
-    h("span", { class: "num", text: known ? probability(value) : "–" }),
+    h("span", { class: "num", text: isNumber(value) ? probability(value) : "–" }),
   );
 }

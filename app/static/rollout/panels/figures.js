@@ -3,8 +3,12 @@ import { fill, h } from "../../lib/dom.js";
 import { fixed, integer, nats, probability } from "../../lib/format.js";
 import { isNumber } from "./alternatives.js";
 
-/** Fills `element` with the figures of token `index`; what the record has no column for is left out. */
+/**
+ * Fills `element` with the figures of token `index`; what the record has no column for is left out.
+ * @param {HTMLElement} element @param {Readonly<Columns>} columns @param {number} index
+ */
 export function drawFigures(element, columns, index) {
+  /** @param {string} name */
   const at = (name) => columns[name]?.[index];
   fill(
     element,
@@ -40,9 +44,11 @@ export function drawFigures(element, columns, index) {
 /**
  * [name, student's, teacher's, unit]; undefined where there is no such column.
  * @returns {[string, string | undefined, string | undefined, string][]}
+ * @param {FigureAt} at
  */
 function byModel(at) {
   const [p, q] = [at("student_logprobs"), at("teacher_logprobs")];
+  /** @param {number | undefined} logprob */
   const asProbability = (logprob) => (logprob === undefined ? undefined : probability(Math.exp(logprob)));
   /** @type {[string, string | undefined, string | undefined, string][]} */
   const rows = [
@@ -56,6 +62,7 @@ function byModel(at) {
 /**
  * [name, value, unit, what it means]; what has no value is left out.
  * @returns {[string, string | undefined, string, string][]}
+ * @param {FigureAt} at
  */
 function ofBoth(at) {
   const [p, q, mask] = [at("student_logprobs"), at("teacher_logprobs"), at("mask")];
@@ -71,14 +78,17 @@ function ofBoth(at) {
   return rows.filter(([, value]) => value !== undefined);
 }
 
+/** @param {(value: number) => string} format @param {Value} value */
 function text(format, value) {
   return isNumber(value) ? format(value) : undefined;
 }
 
+/** @param {string} name @param {Child} student @param {Child} teacher @param {string} unit */
 function pairRow(name, student, teacher, unit) {
   return h("tr", {}, h("th", { scope: "row", text: name }), cell(student), cell(teacher), unitCell(unit));
 }
 
+/** @param {string} name @param {Child} value @param {string} unit @param {string} means */
 function singleRow(name, value, unit, means) {
   return h(
     "tr",
@@ -89,10 +99,12 @@ function singleRow(name, value, unit, means) {
   );
 }
 
+/** @param {Child} value @param {Props} [more] */
 function cell(value, more) {
   return h("td", { class: "num r", ...more }, value ?? "–");
 }
 
+/** @param {string} unit */
 function unitCell(unit) {
   return h("td", { class: "unit", text: unit });
 }

@@ -11,13 +11,23 @@ const REST = 60; // ms that the pointer rests on a token
 
 /** @implements {Panel} */
 export class LossLab {
-  /** `tintBy(metric)` tints the text by the loss of each token; null: by the chosen metric again. */
+  /**
+   * `tintBy(metric)` tints the text by the loss of each token; null: by the chosen metric again.
+   * @param {(metric: Metric | null) => unknown} tintBy
+   */
   constructor(tintBy) {
     this.tintBy = tintBy;
     /** @type {(keyof ViewState)[]} */
     this.follows = ["rollout", "pinned", "pointed", "compared"];
+    /** @type {Rollout | null} */
     this.rollout = null;
+    /** @type {Compared | null} */
     this.compared = null;
+    /** @type {LabAnswer | null} */
+    this.answer = null;
+    /** @type {Promise<unknown> | null} */
+    this.described = null;
+    this.runRequest = "";
     this.turn = 0;
     this.index = -1;
     this.form = new LabForm(() => this.refresh());
@@ -85,7 +95,7 @@ export class LossLab {
   /** Objectives and their parameters are the server's to name; fetched once. */
   describe() {
     this.described ??= get("config/schema").then(
-      (schema) => this.form.describe(schema),
+      (/** @type {any} */ schema) => this.form.describe(schema),
       (error) => {
         this.described = null;
         throw error;
@@ -94,6 +104,7 @@ export class LossLab {
     return this.described;
   }
 
+  /** @param {ShownError} error */
   fail(error) {
     this.answer = null;
     this.element.dataset.ready = "false";
@@ -111,6 +122,7 @@ export class LossLab {
     failed(this.result, error, () => this.refresh());
   }
 
+  /** @param {LabAnswer} found */
   draw(found) {
     this.answer = found;
     this.form.offer(found.unavailable, found.trained ? found.trained.objective.name : null);
@@ -122,7 +134,10 @@ export class LossLab {
     this.element.dataset.ready = "true";
   }
 
-  /** What the tokens are tinted by: the loss, at least; NaN where a token does not count. */
+  /**
+   * What the tokens are tinted by: the loss, at least; NaN where a token does not count.
+   * @param {LabAnswer} found @returns {Metric}
+   */
   metric(found) {
     const values = Float32Array.from(found.low, (v, i) => (found.weights[i] > 0 ? (v ?? Infinity) : NaN));
     const { name } = found.objective;
@@ -140,12 +155,15 @@ export class LossLab {
     };
   }
 
+  /** @param {LabAnswer} found */
   drawResult(found) {
     const { trained } = found;
-    const rows = [
+    /** @type {[string, {name: string} | undefined, {loss: LossBounds | null} | null][]} */
+    const sides = [
       ["as trained", trained?.objective, trained],
       ["in the lab", found.objective, found],
-    ].map(([label, objective, sums]) =>
+    ];
+    const rows = sides.map(([label, objective, sums]) =>
       h(
         "tr",
         { "data-loss": label },
@@ -188,7 +206,7 @@ export class LossLab {
     );
   }
 
-  /** Every objective at the token; the pinned one stays. */
+  /** Every objective at the token; the pinned one stays. @param {number} index @param {boolean} pinned */
   showToken(index, pinned) {
     this.index = index;
     clearTimeout(this.timer);
@@ -207,8 +225,10 @@ export class LossLab {
     this.timer = setTimeout(() => this.loadToken(index, this.turn), pinned ? 0 : REST);
   }
 
+  /** @param {number} index @param {number} turn */
   async loadToken(index, turn) {
     const { rollout } = this;
+    if (!rollout) return;
     const stale = () => turn !== this.turn || index !== this.index || !sameRollout(rollout, this.rollout);
     try {
       const found = await get(`rollouts/${rollout.meta.id}/lab/${index}`, this.form.params());
@@ -218,17 +238,20 @@ export class LossLab {
     }
   }
 
+  /** @param {number} index @param {LabToken[]} items */
   drawToken(index, items) {
-    const now = this.answer.objective.name;
-    const counts = this.answer.weights[index] > 0;
-    const clipped = this.answer.clipped.includes(index);
+    const { answer } = this;
+    if (!answer) return;
+    const now = answer.objective.name;
+    const counts = answer.weights[index] > 0;
+    const clipped = answer.clipped.includes(index);
     const rows = items.map((item) =>
       h(
         "tr",
         {
           "data-objective": item.objective,
           class: item.objective === now ? "ll-now" : "",
-          title: item.reason || (item.exact ? "exact" : boundsText(item.low, item.high)),
+          title: item.reason || (item.exact ? "exact" : boundsText(item.low ?? Infinity, item.high)),
         },
         rowHead(this.form.label(item.objective)),
         item.reason
@@ -241,7 +264,7 @@ export class LossLab {
       ),
     );
     const state = counts ? (clipped ? ", clipped" : "") : ", masked";
-    this.tokenPart.dataset.index = index;
+    this.tokenPart.dataset.index = String(index);
     fill(
       this.tokenPart,
       h(
@@ -272,6 +295,7 @@ export class LossLab {
     }
   }
 
+  /** @param {LabRun} found */
   drawRun(found) {
     const { items } = found;
     this.chart.element.hidden = !items.length;
@@ -284,6 +308,7 @@ export class LossLab {
       return;
     }
     const x = items.map((item) => item.step);
+    /** @param {string} name @param {(item: LabStep) => number | null} of @param {object} [more] */
     const line = (name, of, more) => ({ name, x, y: items.map(of), ...more });
     const traces = [
       line("as trained", (item) => item.logged ?? item.trained?.low ?? null),
@@ -314,15 +339,18 @@ export class LossLab {
     );
   }
 
+  /** @param {number} step */
   openStep(step) {
-    location.href = page("rollouts", { run: this.rollout.meta.run_id, step: Math.round(step) });
+    location.href = page("rollouts", { run: this.rollout?.meta.run_id, step: Math.round(step) });
   }
 }
 
+/** @param {string} text */
 function rowHead(text) {
   return h("th", { scope: "row", title: text, text });
 }
 
+/** @param {Pick<LabAnswer, "exact" | "top_k" | "high">} found */
 function certainty(found) {
   if (found.exact) return "exact";
   const known = found.top_k ? `bounded by the stored top-${found.top_k}` : "bounded by what is stored";
@@ -331,19 +359,24 @@ function certainty(found) {
     : `from a lower bound (tinted) to an upper one (${known})`;
 }
 
+/** @param {number} low @param {number | null} high */
 function boundsText(low, high) {
   return high === null
     ? `at least ${number(low, 6)}; the record allows no upper bound`
     : `from ${number(low, 6)} to ${number(high, 6)}`;
 }
 
-/** One number where both ends print the same, else both, or the lower alone. */
+/**
+ * One number where both ends print the same, else both, or the lower alone.
+ * @param {number} low @param {number | null} high
+ */
 function valueText(low, high) {
   if (high === null) return `≥ ${fixed(low, 4)}`;
   const [a, b] = [fixed(low, 4), fixed(high, 4)];
   return a === b ? a : `${a} … ${b}`;
 }
 
+/** @param {number} low @param {number | null} high */
 function valueCell(low, high) {
   return h("td", {
     class: "num r",

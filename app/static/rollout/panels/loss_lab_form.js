@@ -45,7 +45,7 @@ const FIELDS = [
 const OF_TOKENS = new Set(["share", "sure_below", "start", "prefix"]);
 
 export class LabForm {
-  /** `changed()` is called once the settings are valid and rest. */
+  /** `changed()` is called once the settings are valid and rest. @param {() => unknown} changed */
   constructor(changed) {
     /** @type {Record<string, string>} */
     this.values = { mask: "trained" };
@@ -61,6 +61,7 @@ export class LabForm {
     this.reduction = select(REDUCTIONS, "", (v) => this.set("reduction", v), { id: "lab-reduction" });
     this.rows = new Map(FIELDS.map((field) => [field[0], this.row(field)]));
     this.parameters = h("div", { class: "ll-parameters" });
+    /** @param {boolean} ofTokens */
     const fields = (ofTokens) =>
       FIELDS.filter(([name]) => OF_TOKENS.has(name) === ofTokens).map(
         ([name]) => this.rows.get(name)?.element,
@@ -87,13 +88,17 @@ export class LabForm {
     this.arrange();
   }
 
-  /** What the server's table says of objectives and their parameters. */
+  /**
+   * What the server's table says of objectives and their parameters.
+   * @param {{objectives: LabObjective[], parameters: LabParameter[]}} options
+   */
   describe({ objectives, parameters }) {
     this.objectives = new Map(objectives.map((o) => [o.name, o]));
-    const rows = parameters.map(({ name, label, unit, objectives: of, min, max, step }) => [
-      name,
-      this.row([name, label, unit, of, { min, max, step }]),
-    ]);
+    const rows = parameters.map(({ name, label, unit, objectives: of, min, max, step }) => {
+      /** @type {[string, ReturnType<LabForm["row"]>]} */
+      const entry = [name, this.row([name, label, unit, of, { min, max, step }])];
+      return entry;
+    });
     this.rows = new Map([...rows, ...this.rows]);
     fill(
       this.parameters,
@@ -102,15 +107,17 @@ export class LabForm {
     this.offer({}, null);
   }
 
+  /** @param {string} name */
   label(name) {
     return this.objectives.get(name)?.label ?? name;
   }
 
-  /** Whether a token's loss may be negative. */
+  /** Whether a token's loss may be negative. @param {string} name */
   signed(name) {
     return Boolean(this.objectives.get(name)?.signed);
   }
 
+  /** @param {LabField} labField */
   row([name, label, unit, of, limits]) {
     const input = h("input", {
       class: "field num",
@@ -129,6 +136,7 @@ export class LabForm {
     return { element, input, of };
   }
 
+  /** @param {string} name @param {HTMLInputElement} input @param {string} label */
   typed(name, input, label) {
     const start = name === "start" ? input.value : this.values.start;
     const prefix = name === "prefix" ? input.value : this.values.prefix;
@@ -141,6 +149,7 @@ export class LabForm {
     if (!wrong) this.set(name, input.value);
   }
 
+  /** @param {string} name @param {string} value */
   set(name, value) {
     if (value === "") delete this.values[name];
     else this.values[name] = value;
@@ -179,7 +188,10 @@ export class LabForm {
     this.reset.hidden = Object.keys(this.values).length === 1 && this.values.mask === "trained";
   }
 
-  /** Lists the objectives, those that the record says nothing of with the reason. */
+  /**
+   * Lists the objectives, those that the record says nothing of with the reason.
+   * @param {Record<string, string>} unavailable @param {string | null} own
+   */
   offer(unavailable, own) {
     if (own) this.own = own;
     const none = own === null ? this.label(this.own) : `As trained: ${this.label(this.own)}`;
@@ -198,7 +210,10 @@ export class LabForm {
     this.arrange();
   }
 
-  /** The run's own settings stand where nothing is typed. */
+  /**
+   * The run's own settings stand where nothing is typed.
+   * @param {Record<string, number | null>} resolved @param {number} temperature
+   */
   placeholders(resolved, temperature) {
     for (const [name, { input }] of this.rows) {
       if (name in resolved) input.placeholder = resolved[name] === null ? "none" : number(resolved[name]);
@@ -207,6 +222,7 @@ export class LabForm {
   }
 }
 
+/** @param {string} text @param {HTMLElement} control */
 function labelled(text, control) {
   return h("label", { class: "ll-row" }, h("span", { class: "muted", text }), control);
 }

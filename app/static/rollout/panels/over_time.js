@@ -20,6 +20,7 @@ export class OverTime {
 
   /**
    * `on`: open(id, options) → promise; compare(id | null); settled() once the slider rests.
+   * @param {OverTimeActions} on
    */
   constructor(on) {
     this.on = on;
@@ -31,7 +32,16 @@ export class OverTime {
     this.samplesBody = h("div");
     this.othersBody = h("div");
     this.timer = 0;
+    /** @type {RelatedItem[]} */
     this.series = []; // the steps of one completion, this rollout among them
+    /** @type {RelatedItem[]} */
+    this.samples = [];
+    /** @type {RelatedItem[]} */
+    this.probes = [];
+    /** @type {Page<RelatedItem>} */
+    this.others = { items: [], total: 0 };
+    this.unlisted = 0;
+    /** @type {Map<string, Rollout>} */
     this.loaded = new Map(); // id → rollout of the series
     this.turn = 0;
     this.slider = h("input", {
@@ -70,6 +80,7 @@ export class OverTime {
     this.stop();
   }
 
+  /** @param {Rollout} rollout */
   async load(rollout) {
     const turn = ++this.turn;
     this.series = [];
@@ -84,6 +95,7 @@ export class OverTime {
     }
   }
 
+  /** @param {Rollout} rollout @param {Related} related */
   take(rollout, { items, total, others }) {
     const self = { ...rollout.meta, same_completion: true };
     const probes = items.filter((item) => item.kind === "probe");
@@ -152,7 +164,7 @@ export class OverTime {
     const listed = {
       here: this.shown.rollout.meta.id,
       compared: this.shown.compared?.id,
-      open: (id) => this.open(id),
+      open: (/** @type {string} */ id) => this.open(id),
       compare: this.on.compare,
     };
     const { samples, others } = this;
@@ -168,7 +180,7 @@ export class OverTime {
     const token = cell && {
       text: cell.raw,
       metric: chosen,
-      valueAt: (id) => this.valueAt(id, chosen, index),
+      valueAt: (/** @type {string} */ id) => this.valueAt(id, chosen, index),
     };
     fill(
       this.steps,
@@ -185,18 +197,20 @@ export class OverTime {
     );
   }
 
+  /** @param {string} id @param {Metric} metric @param {number} index */
   valueAt(id, metric, index) {
     const rollout = this.loaded.get(id);
     if (!rollout || reasonAgainst(metric, rollout) || toFetch(metric, rollout).length) return "–";
     return fixed(valuesOf(metric, rollout)[index]);
   }
 
+  /** @param {string} id */
   open(id) {
     this.stop();
     this.on.open(id, { pos: this.shown.pinned });
   }
 
-  /** Recolours the text with the values of a step of the series. */
+  /** Recolours the text with the values of a step of the series. @param {number} at */
   async go(at) {
     const item = this.series[at];
     if (!item || at === this.at) return;
@@ -225,6 +239,7 @@ export class OverTime {
     this.play.textContent = "Play";
   }
 
+  /** @param {number} turn */
   async fetchAhead(turn) {
     let tokens = 0;
     for (const item of this.series) {
@@ -238,6 +253,7 @@ export class OverTime {
   }
 }
 
+/** @param {string} title @param {...Child} children */
 function section(title, ...children) {
   return h("section", { class: "ot-part" }, h("h2", { text: title }), children);
 }

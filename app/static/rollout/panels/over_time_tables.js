@@ -12,8 +12,10 @@ const MAX_TOKEN = 8; // characters of a token in a heading
  * The steps of one completion. `here` and `compared`: ids of the open rollout and of the one it is
  * compared with; `token`: {text, metric, valueAt(id)} of the token that is looked at, or null;
  * `go(index)` opens a step, `compare(id | null)` compares with it.
+ * @param {RelatedItem[]} series @param {StepsOptions} stepsOptions
  */
 export function stepsTable(series, { here, compared, token, go, compare }) {
+  /** @type {[string, string?][]} */
   const heads = [["step"], ["KL mean"], ["KL sum"]];
   if (token) {
     const unit = unitOf(token.metric);
@@ -42,6 +44,7 @@ export function stepsTable(series, { here, compared, token, go, compare }) {
 /**
  * Other rollouts of the prompt: of other runs (`across`) or samples of this one; `more` are not
  * listed. `open(id)` opens one in place.
+ * @param {RelatedItem[]} items @param {RelatedOptions} relatedOptions
  */
 export function relatedTable(items, { across, more, here, compared, open, compare }) {
   if (!items.length) {
@@ -51,6 +54,7 @@ export function relatedTable(items, { across, more, here, compared, open, compar
     return h("p", { class: "muted", text });
   }
   const rows = items.map((item) => relatedRow(item, { across, here, compared, open, compare }));
+  /** @type {[string, string?][]} */
   const heads = across
     ? [["run"], ["step"], ["KL mean"], [""]]
     : [["step"], ["kind"], ["KL mean"], ["answer"], [""]];
@@ -60,6 +64,7 @@ export function relatedTable(items, { across, more, here, compared, open, compar
   ];
 }
 
+/** @param {RelatedItem} item @param {Omit<RelatedOptions, "more">} options */
 function relatedRow(item, { across, here, compared, open, compare }) {
   const isHere = item.id === here;
   const last = h(
@@ -90,8 +95,12 @@ function relatedRow(item, { across, here, compared, open, compare }) {
   );
 }
 
-/** A link that opens the rollout in place; with a modifier key it is a link as any. */
+/**
+ * A link that opens the rollout in place; with a modifier key it is a link as any.
+ * @param {RelatedItem} item @param {string} text @param {string} title @param {(id: string) => unknown} open
+ */
 function openLink(item, text, title, open) {
+  /** @param {MouseEvent} event */
   const onclick = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
@@ -100,6 +109,11 @@ function openLink(item, text, title, open) {
   return link(text, page("rollout", { id: item.id, tab: "over-time" }), { title, onclick });
 }
 
+/**
+ * @param {RelatedItem} item
+ * @param {string | null | undefined} compared
+ * @param {(id: string | null) => unknown} compare
+ */
 function compareButton(item, compared, compare) {
   const isCompared = compared === item.id;
   return button(isCompared ? "Stop" : "Compare", () => compare(isCompared ? null : item.id), {
@@ -110,6 +124,7 @@ function compareButton(item, compared, compare) {
   });
 }
 
+/** @param {[string, string?][]} heads @param {Child} rows @param {string} label */
 function table(heads, rows, label) {
   const head = heads.map(([text, title]) =>
     h("th", { scope: "col", class: /KL|“|^step/.test(text) ? "r" : "", title }, text),
@@ -122,10 +137,12 @@ function table(heads, rows, label) {
   );
 }
 
+/** @param {string} text */
 function numberCell(text) {
   return h("td", { class: "r num", text });
 }
 
+/** @param {string} text */
 function shortened(text) {
   const shown = [...word(text)];
   return shown.length > MAX_TOKEN ? `${shown.slice(0, MAX_TOKEN - 1).join("")}…` : shown.join("");

@@ -23,7 +23,7 @@ export class SidePanels {
         "aria-controls": `panel-${key}`,
         text: panels[key][0],
         onclick: () => this.open(key),
-        onkeydown: (e) => this.move(e),
+        onkeydown: (/** @type {KeyboardEvent} */ e) => this.move(e),
       }),
     );
     this.body = h("div", { class: "side-panel", role: "tabpanel", tabindex: "0" });
@@ -43,11 +43,13 @@ export class SidePanels {
   /** Begins to follow the state for the open panel. */
   follow() {
     const { panel } = this;
-    const update = (now) => now.rollout && panel.update(now);
+    /** @param {Readonly<ViewState>} now */
+    const update = (now) => now.rollout && panel.update(/** @type {RolloutView} */ (now));
     this.unfollow = this.state.subscribe(panel.follows, update);
     update(this.state.get());
   }
 
+  /** @param {string} key */
   open(key) {
     if (key === this.key) return;
     this.unfollow();
@@ -59,6 +61,7 @@ export class SidePanels {
     this.state.patch({ tab: key });
   }
 
+  /** @param {KeyboardEvent} event */
   move(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;

@@ -48,6 +48,7 @@ export class WhatIf {
     else if (pinned >= 0 && pinned !== this.position) this.choosePosition(rollout, pinned);
   }
 
+  /** @param {Rollout} rollout */
   begin(rollout) {
     this.cancel();
     this.form.temperature.input.value = String(rollout.meta.temperature ?? 1);
@@ -58,11 +59,12 @@ export class WhatIf {
     this.listBranches(rollout);
   }
 
+  /** @param {Rollout} rollout */
   isShown(rollout) {
     return sameRollout(rollout, this.rollout);
   }
 
-  /** The run's checkpoints, and whether this visitor may ask. */
+  /** The run's checkpoints, and whether this visitor may ask. @param {Rollout} rollout */
   async loadRun(rollout) {
     try {
       const [run, reason, state] = await Promise.all([
@@ -87,6 +89,12 @@ export class WhatIf {
     this.form.show({ busy: this.request.busy, refused: Boolean(this.refusal) });
   }
 
+  /**
+   * @param {Rollout} rollout
+   * @param {HTMLElement} element
+   * @param {ShownError} error
+   * @param {() => unknown} retry
+   */
   showError(rollout, element, error, retry) {
     if (this.isShown(rollout)) fill(element, errorBox(error, retry));
   }
@@ -104,6 +112,7 @@ export class WhatIf {
     );
   }
 
+  /** @param {Rollout} rollout @param {number} position */
   choosePosition(rollout, position) {
     const turn = ++this.turn;
     this.position = position;
@@ -129,6 +138,7 @@ export class WhatIf {
       this.timer = setTimeout(() => this.loadAlternatives(rollout, position, turn), FETCH_AFTER);
   }
 
+  /** @param {Rollout} rollout @param {number} position @param {number} turn */
   async loadAlternatives(rollout, position, turn) {
     try {
       const alternatives = await alternativesAt(rollout, position);
@@ -157,10 +167,12 @@ export class WhatIf {
     if (busy) this.say("Stopped.");
   }
 
+  /** @param {Child} text */
   say(text) {
     fill(this.status, text);
   }
 
+  /** @param {ShownError} error */
   failed(error) {
     this.showForm();
     this.say("");
@@ -170,6 +182,7 @@ export class WhatIf {
     );
   }
 
+  /** @param {{seconds: number, branches: string[]}} answer */
   async done(answer) {
     this.showForm();
     if (!this.sent) return;
@@ -190,7 +203,10 @@ export class WhatIf {
     }
   }
 
-  /** Branches that left this rollout before, and the one that it is itself a branch of. */
+  /**
+   * Branches that left this rollout before, and the one that it is itself a branch of.
+   * @param {Rollout} rollout
+   */
   async listBranches(rollout) {
     try {
       const { parent, total, items } = await get(`rollouts/${rollout.meta.id}/branches`);

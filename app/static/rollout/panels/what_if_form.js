@@ -26,7 +26,7 @@ const SEED = {
 };
 
 export class WhatIfForm {
-  /** `on`: submit(), stop() */
+  /** `on`: submit(), stop() @param {{submit: () => unknown, stop: () => unknown}} on */
   constructor(on) {
     this.choices = h("div", { class: "wi-choices" });
     this.typedRadio = h("input", {
@@ -65,8 +65,10 @@ export class WhatIfForm {
     this.element = this.build(on.submit);
   }
 
+  /** @param {() => unknown} submit */
   build(submit) {
     const numbers = [this.samples, this.temperature, this.limit, this.seed];
+    /** @param {SubmitEvent} event */
     const onsubmit = (event) => {
       event.preventDefault();
       submit();
@@ -85,14 +87,18 @@ export class WhatIfForm {
     );
   }
 
-  /** `busy`: an answer is awaited; `refused`: this visitor may not ask. */
+  /**
+   * `busy`: an answer is awaited; `refused`: this visitor may not ask.
+   * @param {{busy: boolean, refused: boolean}} options
+   */
   show({ busy, refused }) {
     this.submit.disabled = busy || refused;
     this.stop.hidden = !busy;
   }
 
+  /** @param {Run} run */
   offerCheckpoints(run) {
-    const steps = run.checkpoints.map((c) => c.step).reverse();
+    const steps = (run.checkpoints ?? []).map((c) => c.step).reverse();
     const options = steps.map((step, i) => [String(step), i ? `step ${step}` : `step ${step}, newest`]);
     const { value } = this.checkpoint;
     fill(
@@ -104,7 +110,10 @@ export class WhatIfForm {
       : String(steps[0] ?? "start");
   }
 
-  /** Lists the alternatives at a token (null: not known yet); the teacher's first choice is ticked. */
+  /**
+   * Lists the alternatives at a token (null: not known yet); the teacher's first choice is ticked.
+   * @param {Rollout} rollout @param {number} position @param {Alternatives | null} alternatives
+   */
   offer(rollout, position, alternatives) {
     const sampled = rollout.columns.completion_ids[position];
     const kl = rollout.columns.reverse_kl?.[position] ?? 0;
@@ -125,11 +134,13 @@ export class WhatIfForm {
     this.choose(best ? String(best.id) : "text");
   }
 
+  /** @param {AlternativeRow} row @param {Alternative | null} best */
   choice(row, best) {
     const key = String(row.id);
     const notes = [row.id === best?.id && "teacher’s choice", row.sampled && "written"]
       .filter(Boolean)
       .join(", ");
+    /** @param {Value} value */
     const says = (value) => (isNumber(value) ? probability(value) : "–");
     return h(
       "label",
@@ -146,6 +157,7 @@ export class WhatIfForm {
     );
   }
 
+  /** @param {string} key */
   choose(key) {
     /** @type {NodeListOf<HTMLInputElement>} */
     const radios = this.group.querySelectorAll("input[type=radio]");
@@ -175,6 +187,7 @@ export class WhatIfForm {
   }
 }
 
+/** @param {string} label @param {HTMLElement} element */
 function labelled(label, element) {
   return h(
     "label",

@@ -5,9 +5,13 @@ import { fixed, integer, sum, verdict } from "../../lib/format.js";
 import { sentenceOf, TintedTokens } from "../text/tinted.js";
 import { alternativesAt, firstChoice } from "./alternatives.js";
 
+/** @type {Record<string, string>} */
 const AUTHORS = { student: "Student", teacher: "Teacher" };
 
-/** The rollout's own tokens from the position on, to compare with. */
+/**
+ * The rollout's own tokens from the position on, to compare with.
+ * @param {Rollout} rollout @param {number} position
+ */
 export function original({ meta, columns }, position) {
   if (!columns.reverse_kl) return null;
   const rest = Array.from(columns.reverse_kl.slice(position));
@@ -21,7 +25,7 @@ export function original({ meta, columns }, position) {
   );
 }
 
-/** A continuation as tinted text with its figures. */
+/** A continuation as tinted text with its figures. @param {Rollout} branch @param {number} position */
 export function card(branch, position) {
   const { meta, cells, columns } = branch;
   const detail = h("p", { class: "muted wi-detail", text: "" });
@@ -49,9 +53,12 @@ export function card(branch, position) {
   );
 }
 
-/** Says the figures of one token of a continuation, and what the teacher wanted there once that is known. */
+/**
+ * Says the figures of one token of a continuation, and what the teacher wanted there once that is known.
+ * @param {HTMLElement} detail @param {Rollout} branch @param {number} at @param {number} position
+ */
 async function showToken(detail, branch, at, position) {
-  detail.dataset.at = at;
+  detail.dataset.at = String(at);
   if (at < 0) {
     detail.textContent = "";
     return;
@@ -74,10 +81,14 @@ async function showToken(detail, branch, at, position) {
   });
 }
 
-/** `first` is the KL at the choice itself, which every branch from there has in common. */
+/**
+ * `first` is the KL at the choice itself, which every branch from there has in common.
+ * @param {RolloutMeta} meta @param {number} first
+ */
 function figures(meta, first) {
   const end = meta.finish_reason === "stop" ? "finished (EOS)" : "truncated (length)";
-  const after = first === undefined ? "" : `, ${sum(Math.max(0, meta.kl_sum - first))} nats after the choice`;
+  const after =
+    first === undefined ? "" : `, ${sum(Math.max(0, (meta.kl_sum ?? 0) - first))} nats after the choice`;
   return h(
     "p",
     { class: "muted num wi-figures" },
@@ -86,12 +97,13 @@ function figures(meta, first) {
   );
 }
 
+/** @param {RolloutMeta} meta */
 function outcome(meta) {
   const text = verdict(meta);
   return text ? `, ${text}` : null;
 }
 
-/** Where a branch comes from. */
+/** Where a branch comes from. @param {{id: string, position: number}} parent */
 export function parentLine(parent) {
   return h(
     "p",
@@ -102,8 +114,9 @@ export function parentLine(parent) {
   );
 }
 
-/** The branches that left a rollout before. */
+/** The branches that left a rollout before. @param {Branch[]} items */
 export function branchTable(items) {
+  /** @param {Branch} b */
   const row = (b) =>
     h(
       "tr",

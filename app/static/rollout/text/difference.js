@@ -1,7 +1,10 @@
 // Two rollouts of one prompt: how far they agree, and a metric's difference over what they share.
 import { valuesOf } from "./metrics.js";
 
-/** How many ids two completions share from their start. */
+/**
+ * How many ids two completions share from their start.
+ * @param {ArrayLike<number>} one @param {ArrayLike<number>} other
+ */
 export function sharedStart(one, other) {
   const shorter = Math.min(one.length, other.length);
   let at = 0;
@@ -9,7 +12,10 @@ export function sharedStart(one, other) {
   return at;
 }
 
-/** This rollout's values minus the other's over the shared tokens; past them its own. */
+/**
+ * This rollout's values minus the other's over the shared tokens; past them its own.
+ * @param {Metric} metric @param {Rollout} rollout @param {{other: Rollout, common: number}} compared
+ */
 export function differenceOf(metric, rollout, { other, common }) {
   return comparing(metric, `${metric.key}:minus:${other.meta.id}`, common === rollout.n, () => {
     const values = Float32Array.from(valuesOf(metric, rollout));
@@ -19,7 +25,10 @@ export function differenceOf(metric, rollout, { other, common }) {
   });
 }
 
-/** For the other text, so that both look alike: this one minus the other; past the shared tokens its own. */
+/**
+ * For the other text, so that both look alike: this one minus the other; past the shared tokens its own.
+ * @param {Metric} metric @param {Rollout} rollout @param {{other: Rollout, common: number}} compared
+ */
 export function mirrored(metric, rollout, { other, common }) {
   return comparing(metric, `${metric.key}:from:${rollout.meta.id}`, false, () => {
     const values = Float32Array.from(valuesOf(metric, other));
@@ -29,7 +38,10 @@ export function mirrored(metric, rollout, { other, common }) {
   });
 }
 
-/** @returns {Metric} */
+/**
+ * @returns {Metric}
+ * @param {Metric} metric @param {string} key @param {boolean} whole @param {() => NumberList} of
+ */
 function comparing(metric, key, whole, of) {
   const warm = metric.warm ?? 1;
   const rest = whole ? "" : "; after the shared tokens, the metric itself";

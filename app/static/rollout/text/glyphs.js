@@ -13,6 +13,7 @@ const PART = "‿"; // stands for a token that continues the character before it
 
 /** A drawn token: its lines (a newline ends one), their widths, and where a line may break. */
 class Cell {
+  /** @param {string} raw @param {string} kind */
   constructor(raw, kind) {
     this.raw = raw;
     this.kind = kind; // "", "special", "space", "part" or "odd"; " bidi" with letters from right to left
@@ -29,6 +30,7 @@ class Cell {
   }
 }
 
+/** @param {string} raw @param {string} kind */
 function linesOf(raw, kind) {
   if (kind === "part") return [raw];
   if (raw === "") return ["∅"];
@@ -38,7 +40,10 @@ function linesOf(raw, kind) {
   return lines.map((line) => glyphs(blank ? line.replace(/ /g, "·") : line));
 }
 
-/** Text with every character that would be unseen, or would change direction, made visible. */
+/**
+ * Text with every character that would be unseen, or would change direction, made visible.
+ * @param {string} text
+ */
 export function glyphs(text) {
   const joined = text.replace(JOINED, "$1\ue0ff");
   const shown = joined
@@ -49,22 +54,24 @@ export function glyphs(text) {
   return /^[\p{Mn}\p{Me}]/u.test(shown) ? `◌${shown}` : shown;
 }
 
-/** A token's text by itself, where it stands: blanks alone as dots, nothing as ∅. */
+/** A token's text by itself, where it stands: blanks alone as dots, nothing as ∅. @param {string} text */
 export function visible(text) {
   return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text) || "∅";
 }
 
-/** As `visible`, without the blanks around it: a word of a sentence. */
+/** As `visible`, without the blanks around it: a word of a sentence. @param {string} text */
 export function word(text) {
   return visible(text.trim() || text);
 }
 
+/** @param {string} character */
 function control(character) {
-  const point = character.codePointAt(0);
+  const point = character.codePointAt(0) ?? 0;
   if (point < 32) return String.fromCodePoint(0x2400 + point);
   return point === 127 ? "␡" : code(character);
 }
 
+/** @param {string} text */
 export function widthOf(text) {
   if (PLAIN.test(text)) return text.length;
   let width = 0;
@@ -72,7 +79,10 @@ export function widthOf(text) {
   return width;
 }
 
-/** The cells of a sequence of ids; equal ids share one, characters split over tokens are joined. */
+/**
+ * The cells of a sequence of ids; equal ids share one, characters split over tokens are joined.
+ * @param {ArrayLike<number>} ids @param {TokenTexts} texts
+ */
 export function cellsOf(ids, texts) {
   const known = new Map();
   const cells = new Array(ids.length);
@@ -89,7 +99,7 @@ export function cellsOf(ids, texts) {
   return cells;
 }
 
-/** Cells of tokens whose texts came with the record. */
+/** Cells of tokens whose texts came with the record. @param {string[]} texts */
 export function cellsOfTexts(texts) {
   const known = new Map();
   return texts.map((text) => {
@@ -98,25 +108,30 @@ export function cellsOfTexts(texts) {
   });
 }
 
+/** @param {number} id @param {TokenData | undefined} entry */
 function plainCell(id, entry) {
   if (typeof entry?.t !== "string") return new Cell(`⟨${id}⟩`, "odd");
   const kind = entry.s ? "special" : /^\s+$/.test(entry.t) ? "space" : "";
   return new Cell(entry.t, kind);
 }
 
+/** @param {ArrayLike<number>} ids @param {TokenTexts} texts @param {number} start */
 function endOfBytes(ids, texts, start) {
   let end = start;
   while (end < ids.length && texts[ids[end]]?.b) end++;
   return end;
 }
 
-/** Fills the cells of a row of byte tokens from `start`; returns where it ends. */
+/**
+ * Fills the cells of a row of byte tokens from `start`; returns where it ends.
+ * @param {ArrayLike<number>} ids @param {TokenTexts} texts @param {number} start @param {DrawnCell[]} cells
+ */
 function joinBytes(ids, texts, start, cells) {
   const end = endOfBytes(ids, texts, start);
   const bytes = [];
   const owner = [];
   for (let i = start; i < end; i++) {
-    for (const pair of texts[ids[i]].b.match(/../g) ?? []) {
+    for (const pair of texts[ids[i]].b?.match(/../g) ?? []) {
       bytes.push(parseInt(pair, 16));
       owner.push(i);
     }
@@ -128,7 +143,7 @@ function joinBytes(ids, texts, start, cells) {
     const text = shown.get(i);
     const rest = part.get(i);
     const cell = text === undefined ? new Cell(PART, "part") : new Cell(text, "");
-    cell.bytes = texts[ids[i]].b;
+    cell.bytes = texts[ids[i]].b ?? "";
     cell.whole = rest?.whole ?? "";
     cell.number = rest?.number ?? 0;
     cells[i] = cell;
@@ -136,7 +151,14 @@ function joinBytes(ids, texts, start, cells) {
   return end;
 }
 
-/** Takes one UTF-8 character from `at`; it is drawn with its first token, the others are its parts. */
+/**
+ * Takes one UTF-8 character from `at`; it is drawn with its first token, the others are its parts.
+ * @param {number[]} bytes
+ * @param {number[]} owner
+ * @param {number} at
+ * @param {Map<number, string>} shown
+ * @param {Map<number, {number: number, whole: string}>} part
+ */
 function takeCharacter(bytes, owner, at, shown, part) {
   const size = sizeOf(bytes[at]);
   const first = owner[at];
@@ -152,6 +174,7 @@ function takeCharacter(bytes, owner, at, shown, part) {
   return at + size;
 }
 
+/** @param {number} byte */
 function sizeOf(byte) {
   if (byte < 0x80) return 1;
   if (byte >= 0xc2 && byte < 0xe0) return 2;
@@ -159,6 +182,7 @@ function sizeOf(byte) {
   return byte >= 0xf0 && byte < 0xf5 ? 4 : 0;
 }
 
+/** @param {number[]} raw */
 function decodeBytes(raw) {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(new Uint8Array(raw));

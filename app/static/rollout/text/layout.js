@@ -6,6 +6,10 @@
  * A piece is a token, or the part of it that stands on one line. Token numbers: the prompt's
  * 0 … P−1, then the completion's; a line starts before those that `breaks` marks.
  * → {token, text, lineStart, lineOf, lines, promptLines}
+ * @param {DrawnCell[]} promptCells
+ * @param {DrawnCell[]} completionCells
+ * @param {number} columns
+ * @param {ArrayLike<number>} breaks
  */
 export function layOut(promptCells, completionCells, columns, breaks) {
   const flow = new Flow(columns, promptCells.length + completionCells.length, breaks);
@@ -19,6 +23,11 @@ export function layOut(promptCells, completionCells, columns, breaks) {
 /**
  * The completion's token on the line after (`step` 1) or before (−1) that starts nearest to the same
  * column as token `index`, itself at either end. `cells` are the completion's.
+ * @param {TextLayout} layout
+ * @param {DrawnCell[]} cells
+ * @param {number} prompt
+ * @param {number} index
+ * @param {number} step
  */
 export function tokenAcross(layout, cells, prompt, index, step) {
   const line = layout.lineOf[index + prompt];
@@ -32,7 +41,14 @@ export function tokenAcross(layout, cells, prompt, index, step) {
   return nearest - prompt;
 }
 
-/** How many character cells of its line stand before a token. */
+/**
+ * How many character cells of its line stand before a token.
+ * @param {TextLayout} layout
+ * @param {DrawnCell[]} cells
+ * @param {number} prompt
+ * @param {number} line
+ * @param {number} token
+ */
 function columnOf(layout, cells, prompt, line, token) {
   let column = 0;
   for (let p = layout.lineStart[line]; p < layout.lineStart[line + 1] && layout.token[p] !== token; p++) {
@@ -42,10 +58,13 @@ function columnOf(layout, cells, prompt, line, token) {
 }
 
 class Flow {
+  /** @param {number} columns @param {number} tokens @param {ArrayLike<number>} breaks */
   constructor(columns, tokens, breaks) {
     this.columns = columns;
     this.breaks = breaks;
+    /** @type {number[]} */
     this.token = [];
+    /** @type {Map<number, string>} */
     this.text = new Map(); // only of pieces that are not their whole token
     this.starts = [0];
     this.lineOf = new Int32Array(tokens);
@@ -59,6 +78,7 @@ class Flow {
     return this.starts.at(-1) === this.token.length;
   }
 
+  /** @param {DrawnCell[]} cells @param {number} offset */
   add(cells, offset) {
     for (let i = 0; i < cells.length; i++) {
       const cell = cells[i];
@@ -71,6 +91,7 @@ class Flow {
     }
   }
 
+  /** @param {number} token @param {DrawnCell} cell */
   putLong(token, cell) {
     cell.lines.forEach((line, k) => {
       if (k > 0) this.endLine();
@@ -80,6 +101,7 @@ class Flow {
     });
   }
 
+  /** @param {number} token @param {number} width @param {boolean} lead @param {string | null} text */
   put(token, width, lead, text) {
     if ((lead || this.trailing) && !this.empty()) {
       this.breakAt = this.token.length;
@@ -111,6 +133,7 @@ class Flow {
     this.trailing = true;
   }
 
+  /** @param {number} promptLines */
   result(promptLines) {
     if (this.empty() && this.starts.length > 1) this.starts.pop();
     const lines = this.starts.length;
@@ -123,10 +146,12 @@ class Flow {
   }
 }
 
+/** @param {string} line @param {number} width @param {number} columns @returns {[string, number][]} */
 function chunks(line, width, columns) {
   if (width <= columns) return [[line, width]];
   const characters = [...line];
   const size = Math.max(1, Math.floor(columns / 2)); // a character takes two cells at most
+  /** @type {[string, number][]} */
   const result = [];
   for (let i = 0; i < characters.length; i += size) {
     const text = characters.slice(i, i + size).join("");

@@ -1,8 +1,10 @@
 // The quantities a token can be tinted by: their columns, units, and why one cannot be shown.
 import { oncePerObject } from "../state.js";
 
+/** @param {FloatColumn} values */
 const negate = (values) => values.map((v) => -v);
 
+/** @param {FloatColumn} left @param {FloatColumn} right */
 function difference(left, right) {
   const result = new Float32Array(left.length);
   for (let i = 0; i < left.length; i++) result[i] = left[i] - right[i];
@@ -107,6 +109,7 @@ export const METRICS = [
   },
 ];
 
+/** @type {Record<string, string>} */
 const COLUMN_WORDS = {
   reverse_kl: "exact reverse KL",
   student_logprobs: "student log-probabilities",
@@ -118,43 +121,66 @@ const COLUMN_WORDS = {
   teacher_rank: "teacher ranks",
 };
 
+/** @param {string} key */
 export function metricOf(key) {
   return METRICS.find((m) => m.key === key) ?? METRICS[0];
 }
 
-/** Why a metric cannot be shown for a rollout, or "" where it can, perhaps after a fetch. */
+/**
+ * Why a metric cannot be shown for a rollout, or "" where it can, perhaps after a fetch.
+ * @param {Metric} metric @param {Rollout} rollout
+ */
 export function reasonAgainst(metric, rollout) {
   const missing = metric.needs.find((name) => !rollout.columns[name] && !rollout.meta.columns.includes(name));
   if (!missing) return "";
   return rollout.meta.absent?.[missing] ?? `this record has no ${COLUMN_WORDS[missing] ?? missing}`;
 }
 
-/** The metric of that key where the rollout has it, else the first one that it has. */
+/**
+ * The metric of that key where the rollout has it, else the first one that it has.
+ * @param {string} key @param {Rollout} rollout
+ */
 export function usableMetric(key, rollout) {
   const metric = metricOf(key);
   if (!reasonAgainst(metric, rollout)) return metric;
   return METRICS.find((m) => !reasonAgainst(m, rollout)) ?? metric;
 }
 
-/** Columns that a metric needs and that are stored but not here yet. */
+/**
+ * Columns that a metric needs and that are stored but not here yet.
+ * @param {Metric} metric @param {Rollout} rollout
+ */
 export function toFetch(metric, rollout) {
   return metric.needs.filter((name) => !rollout.columns[name]);
 }
 
-const derived = oncePerObject(() => ({ values: new Map(), orders: new Map(), ranks: new Map() }));
+/** By a metric's key: its values, its worst-first order, and each token's rank in it. */
+const derived = oncePerObject((/** @type {Readonly<Columns>} */ _columns) => ({
+  /** @type {Map<string, NumberList>} */
+  values: new Map(),
+  /** @type {Map<string, Uint32Array>} */
+  orders: new Map(),
+  /** @type {Map<string, Uint32Array>} */
+  ranks: new Map(),
+}));
 
-/** What `compute` makes of a metric and these columns, kept as long as the columns live. */
-function kept(kind, metric, { columns }, compute) {
-  const results = derived(columns)[kind];
-  if (!results.has(metric.key)) results.set(metric.key, compute());
-  return results.get(metric.key);
+/**
+ * What `compute` makes of a metric, kept in `results`.
+ * @template V
+ * @param {Map<string, V>} results @param {Metric} metric @param {() => V} compute
+ */
+function kept(results, metric, compute) {
+  const known = results.get(metric.key) ?? compute();
+  results.set(metric.key, known);
+  return known;
 }
 
-/** Values of a metric; NaN where a token has none. */
+/** Values of a metric; NaN where a token has none. @param {Metric} metric @param {Rollout} rollout */
 export function valuesOf(metric, rollout) {
-  return kept("values", metric, rollout, () => metric.of(rollout.columns));
+  return kept(derived(rollout.columns).values, metric, () => metric.of(rollout.columns));
 }
 
+/** @param {Iterable<number>} values */
 export function extremeOf(values) {
   let top = 0;
   for (const value of values) {
@@ -164,17 +190,20 @@ export function extremeOf(values) {
   return top;
 }
 
-/** Token numbers, worst first: by size of the metric (signed metrics in both directions). */
+/**
+ * Token numbers, worst first: by size of the metric (signed metrics in both directions).
+ * @param {Metric} metric @param {Rollout} rollout
+ */
 export function worstFirst(metric, rollout) {
-  return kept("orders", metric, rollout, () => {
+  return kept(derived(rollout.columns).orders, metric, () => {
     const size = Float64Array.from(valuesOf(metric, rollout), (v) => (Number.isNaN(v) ? -1 : Math.abs(v)));
     return Uint32Array.from(size.keys()).sort((a, b) => size[b] - size[a] || a - b);
   });
 }
 
-/** Each token's rank in the worst-first order, from 1. */
+/** Each token's rank in the worst-first order, from 1. @param {Metric} metric @param {Rollout} rollout */
 export function ranksOf(metric, rollout) {
-  return kept("ranks", metric, rollout, () => {
+  return kept(derived(rollout.columns).ranks, metric, () => {
     const ranks = new Uint32Array(rollout.n);
     worstFirst(metric, rollout).forEach((index, k) => {
       ranks[index] = k + 1;
@@ -183,6 +212,7 @@ export function ranksOf(metric, rollout) {
   });
 }
 
+/** @param {Metric} metric */
 export function unitOf(metric) {
   return metric.unit ?? "nats";
 }

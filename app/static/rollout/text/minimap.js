@@ -8,7 +8,10 @@ const WIDTH = 48;
 const THICK = 12;
 
 export class Minimap {
-  /** `jump(line)` is called when the strip is clicked or dragged over. */
+  /**
+   * `jump(line)` is called when the strip is clicked or dragged over.
+   * @param {(line: number) => unknown} jump
+   */
   constructor(jump) {
     this.jump = jump;
     this.lines = 0;
@@ -28,7 +31,7 @@ export class Minimap {
       this.view,
       this.pin,
     );
-    const go = onFrame((e) => this.jumpTo(e));
+    const go = onFrame((/** @type {PointerEvent} */ e) => this.jumpTo(e));
     this.element.addEventListener("pointerdown", (e) => {
       this.element.setPointerCapture(e.pointerId);
       go(e);
@@ -36,12 +39,14 @@ export class Minimap {
     this.element.addEventListener("pointermove", (e) => e.buttons && go(e));
   }
 
+  /** @param {MouseEvent} event */
   jumpTo(event) {
     const box = this.element.getBoundingClientRect();
     const y = Math.max(0, Math.min(box.height - 1, event.clientY - box.top));
     this.jump(Math.min(this.lines - 1, Math.floor(y / this.unit)));
   }
 
+  /** @param {TextLayout} layout @param {Tints} tints @param {number} promptLength */
   draw(layout, tints, promptLength) {
     this.lines = layout.lines;
     const height = Math.max(1, this.element.clientHeight);
@@ -62,18 +67,27 @@ export class Minimap {
     }
   }
 
+  /** @param {number} first @param {number} last */
   mark(first, last) {
     this.view.style.transform = `translateY(${first * this.unit}px)`;
     this.view.style.height = `${Math.max(6, (last - first + 1) * this.unit)}px`;
   }
 
+  /** @param {number | null} line */
   markPin(line) {
     this.pin.hidden = line === null;
     if (line !== null) this.pin.style.transform = `translateY(${(line + 0.5) * this.unit - 1}px)`;
   }
 }
 
-/** Highest level of each row of the strip: a row is a line, or a pixel where lines are thinner. */
+/**
+ * Highest level of each row of the strip: a row is a line, or a pixel where lines are thinner.
+ * @param {TextLayout} layout
+ * @param {Tints} tints
+ * @param {number} promptLength
+ * @param {number} unit
+ * @param {number} height
+ */
 function perRow(layout, tints, promptLength, unit, height) {
   const rows = unit >= 2 ? layout.lines : Math.ceil(height);
   const level = new Uint8Array(rows);

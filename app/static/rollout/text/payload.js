@@ -1,5 +1,6 @@
 // Reads the binary answer of /rollouts/ID/tokens: a JSON header, then packed arrays.
 
+/** @type {Record<string, Float32ArrayConstructor | Uint8ArrayConstructor | Uint16ArrayConstructor | Uint32ArrayConstructor>} */
 const TYPES = { f4: Float32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
 
 /**
@@ -16,6 +17,7 @@ export function decode(buffer) {
   return { n: header.n, columns, texts: header.texts, ownTexts: header.own_texts ?? {} };
 }
 
+/** @param {ArrayBuffer} buffer @param {number} start @param {PayloadColumn} payloadColumn */
 function arrayOf(buffer, start, { name, dtype, offset, length }) {
   const Type = TYPES[dtype.replace(/^[<|]/, "")];
   if (!Type || length % Type.BYTES_PER_ELEMENT) throw new Error(`column ${name} cannot be read (${dtype})`);

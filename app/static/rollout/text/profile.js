@@ -6,7 +6,10 @@ import { colourOf } from "../../lib/tints.js";
 const HEIGHT = 64;
 
 export class Profile {
-  /** `jump(index)` is called with the worst token near a click. */
+  /** @type {Tints} */
+  tints;
+
+  /** `jump(index)` is called with the worst token near a click. @param {(index: number) => unknown} jump */
   constructor(jump) {
     this.canvas = h("canvas", { class: "pf-canvas" });
     this.view = h("div", { class: "pf-view" });
@@ -26,10 +29,11 @@ export class Profile {
     );
     this.element.addEventListener(
       "click",
-      onFrame((e) => jump(this.nearest(e))),
+      onFrame((/** @type {MouseEvent} */ e) => jump(this.nearest(e))),
     );
   }
 
+  /** @param {MouseEvent} event */
   nearest(event) {
     const box = this.canvas.getBoundingClientRect();
     const n = this.tints.values.length;
@@ -43,6 +47,7 @@ export class Profile {
     return best;
   }
 
+  /** @param {Tints} tints */
   draw(tints) {
     this.tints = tints;
     const width = Math.max(1, this.element.clientWidth);
@@ -54,6 +59,7 @@ export class Profile {
     const bins = binsOf(tints, width);
     const signed = Boolean(tints.metric.signed);
     const zero = signed ? HEIGHT / 2 : HEIGHT - 1;
+    /** @param {number} value */
     const tall = (value) => Math.min(1, Math.abs(value) / tints.top) * (signed ? zero - 2 : zero - 4);
     const step = width / bins.high.length;
     this.bars(pen, bins, { step, zero, tall, signed });
@@ -65,11 +71,16 @@ export class Profile {
     this.end.textContent = integer(tints.values.length - 1);
   }
 
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {ProfileBins} bins
+   * @param {{step: number, zero: number, tall: (value: number) => number, signed: boolean | undefined}} options
+   */
   bars(pen, bins, { step, zero, tall, signed }) {
     for (let x = 0; x < bins.high.length; x++) {
       const value = bins.high[x];
       if (!value) continue;
-      const sign = signed ? Math.sign(value) * this.tints.metric.warm : 0;
+      const sign = signed ? Math.sign(value) * (this.tints.metric.warm ?? 1) : 0;
       pen.fillStyle = colourOf(Math.max(20, bins.level[x]), sign);
       const size = Math.max(1, tall(value));
       pen.fillRect(
@@ -81,19 +92,24 @@ export class Profile {
     }
   }
 
+  /** @param {number} from @param {number} to */
   mark(from, to) {
     const n = Math.max(1, this.tints.values.length);
     this.view.style.left = `${(from / n) * 100}%`;
     this.view.style.width = `${Math.max(0.2, ((to - from) / n) * 100)}%`;
   }
 
+  /** @param {number} index */
   markPin(index) {
     this.cursor.hidden = index < 0;
     if (index >= 0) this.cursor.style.left = `${((index + 0.5) / this.tints.values.length) * 100}%`;
   }
 }
 
-/** The value of greatest size in each bin, with its level; a bin is a token while there is room. */
+/**
+ * The value of greatest size in each bin, with its level; a bin is a token while there is room.
+ * @param {Tints} tints @param {number} width
+ */
 function binsOf({ values, levels }, width) {
   const count = Math.min(values.length, Math.floor(width));
   const high = new Float32Array(count);

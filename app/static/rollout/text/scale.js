@@ -2,17 +2,23 @@
 import { levelOf } from "../../lib/palette.js";
 import { extremeOf, valuesOf } from "./metrics.js";
 
-/** The largest value on the scale: typed, or this rollout's, or the run's. */
+/**
+ * The largest value on the scale: typed, or this rollout's, or the run's.
+ * @param {Metric} metric @param {Rollout} rollout @param {ScaleChoice} choice
+ */
 function maximumOf(metric, rollout, choice) {
   if (metric.flag) return 1;
   if (choice.max > 0) return choice.max;
   const own = () => extremeOf(valuesOf(metric, rollout)) || 1;
   if (choice.own) return own();
   const scale = rollout.meta.scales ?? {};
-  return scale[metric.run] > 0 ? scale[metric.run] : own();
+  return scale[metric.run ?? ""] || own();
 }
 
-/** → {levels: Uint8Array, signs: Int8Array, values}; signs are 0 for sequential metrics. */
+/**
+ * → {levels: Uint8Array, signs: Int8Array, values}; signs are 0 for sequential metrics.
+ * @param {Metric} metric @param {Rollout} rollout @param {ScaleChoice} choice
+ */
 export function paint(metric, rollout, choice) {
   const values = valuesOf(metric, rollout);
   const top = maximumOf(metric, rollout, choice);
@@ -20,7 +26,7 @@ export function paint(metric, rollout, choice) {
   const signs = new Int8Array(values.length);
   for (let i = 0; i < values.length; i++) {
     levels[i] = levelOf(Math.abs(values[i]), top, choice.gamma, metric.log);
-    if (metric.signed) signs[i] = Math.sign(values[i]) * metric.warm;
+    if (metric.signed) signs[i] = Math.sign(values[i]) * (metric.warm ?? 1);
   }
   return { levels, signs, values, top, metric };
 }

@@ -2,7 +2,7 @@
 import { oncePerObject } from "../state.js";
 
 /** The text of the completion and where each token starts in it. */
-const textOf = oncePerObject((cells) => ({
+const textOf = oncePerObject((/** @type {DrawnCell[]} */ cells) => ({
   text: cells
     .map((cell) => (cell.kind === "part" ? "" : cell.raw))
     .join("")
@@ -10,11 +10,15 @@ const textOf = oncePerObject((cells) => ({
   starts: startsOf(cells),
 }));
 
-/** → [[first token, last token], …] of each match, in order. */
+/**
+ * → [[first token, last token], …] of each match, in order.
+ * @param {Pick<Rollout, "cells">} options @param {string} query
+ */
 export function findAll({ cells }, query) {
   const needle = query.toLowerCase();
   if (!needle) return [];
   const { text, starts } = textOf(cells);
+  /** @type {[number, number][]} */
   const matches = [];
   for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + needle.length)) {
     matches.push([tokenAt(starts, at), tokenAt(starts, at + needle.length - 1)]);
@@ -22,7 +26,10 @@ export function findAll({ cells }, query) {
   return matches;
 }
 
-/** Where each token starts in the text of these cells, and behind them where it ends. */
+/**
+ * Where each token starts in the text of these cells, and behind them where it ends.
+ * @param {DrawnCell[]} cells
+ */
 export function startsOf(cells) {
   const starts = new Int32Array(cells.length + 1);
   cells.forEach((cell, i) => {
@@ -31,7 +38,10 @@ export function startsOf(cells) {
   return starts;
 }
 
-/** The last token that starts at or before a character. */
+/**
+ * The last token that starts at or before a character.
+ * @param {Int32Array} starts @param {number} character
+ */
 export function tokenAt(starts, character) {
   let low = 0;
   let high = starts.length - 2;
@@ -43,7 +53,9 @@ export function tokenAt(starts, character) {
   return low;
 }
 
+/** @param {[number, number][]} matches */
 export function tokensOf(matches) {
+  /** @type {Set<number>} */
   const tokens = new Set();
   for (const [first, last] of matches) for (let i = first; i <= last; i++) tokens.add(i);
   return tokens;

@@ -5,28 +5,37 @@ import { classOf, GAMMA, levelOf } from "../../lib/palette.js";
 import { word } from "./glyphs.js";
 
 export class TintedTokens {
-  /** `looked(index)` is called with the token looked at, −1 for none. */
+  /**
+   * `looked(index)` is called with the token looked at, −1 for none.
+   * @param {string} label @param {(index: number) => unknown} looked
+   */
   constructor(label, looked) {
     this.looked = looked;
     this.first = 0;
     this.at = -1;
+    /** @type {HTMLElement[]} */
     this.spans = [];
+    /** @type {DrawnCell[]} */
     this.cells = [];
     this.element = h("div", {
       class: "tinted mono",
       tabindex: "0",
       role: "group",
       "aria-label": `${label}; arrow keys move from token to token`,
-      onkeydown: (e) => this.key(e),
-      onpointerover: (e) => this.point(e.target),
+      onkeydown: (/** @type {KeyboardEvent} */ e) => this.key(e),
+      onpointerover: (/** @type {PointerEvent} */ e) => this.point(e.target),
       onpointerleave: () => this.point(null),
-      onclick: (e) => this.look(indexOf(e.target)),
+      onclick: (/** @type {MouseEvent} */ e) => this.look(indexOf(e.target)),
       onblur: () => this.look(-1),
     });
   }
 
-  /** Draws cells from `first` on, by their values in nats on a scale up to `top`. */
+  /**
+   * Draws cells from `first` on, by their values in nats on a scale up to `top`.
+   * @param {DrawnCell[]} cells @param {ArrayLike<Value> | null | undefined} values @param {number} top
+   */
   draw(cells, values, top, first = 0) {
+    /** @param {number} i */
     const changed = (i) => this.cells[i]?.raw !== cells[i].raw || this.cells[i]?.kind !== cells[i].kind;
     let same = 0;
     while (same < Math.min(this.cells.length, cells.length) && !changed(same)) same++;
@@ -54,6 +63,7 @@ export class TintedTokens {
     });
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     const to = step ? this.at + step : { Home: 0, End: this.spans.length - 1, Escape: -1 }[event.key];
@@ -63,6 +73,7 @@ export class TintedTokens {
     this.look(event.key === "Escape" ? -1 : Math.max(0, Math.min(this.spans.length - 1, to)));
   }
 
+  /** @param {number} index */
   look(index) {
     this.spans[this.at]?.classList.remove("at");
     this.at = index;
@@ -70,24 +81,26 @@ export class TintedTokens {
     this.looked(index);
   }
 
+  /** @param {EventTarget | null} target */
   point(target) {
     const index = target === null ? -1 : indexOf(target);
     this.looked(index < 0 ? this.at : index);
   }
 }
 
+/** @param {EventTarget | null} target */
 function indexOf(target) {
-  const at = target?.dataset?.at;
+  const at = target instanceof HTMLElement ? target.dataset.at : undefined;
   return at === undefined ? -1 : Number(at);
 }
 
 /**
  * Figures of one token in a sentence; `best` is the teacher's first choice, `author` who wrote it.
  * @param {string} raw
- * @param {{p?: number, q?: number, kl?: number, author?: string,
- *   best?: {text: string, p: number, q: number, same: boolean}}} figures
+ * @param {{p: Value, q: Value, kl: Value, author?: string, best?: TopChoice | null}} figures
  */
 export function sentenceOf(raw, { p, q, kl, best, author = "" }) {
+  /** @param {unknown} value */
   const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
   const wroteThis =
     { teacher: "; the teacher itself wrote this", student: "; the student wrote this" }[author] ?? "";

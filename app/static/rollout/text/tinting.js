@@ -19,7 +19,7 @@ export function deriveMetric(state) {
     const chosen = usableMetric(now.metricKey, rollout);
     let metric = now.panelMetric ?? chosen;
     if (metric === chosen && compared?.other && !reasonAgainstOther(chosen, compared.other))
-      metric = differenceOf(chosen, rollout, compared);
+      metric = differenceOf(chosen, rollout, { other: compared.other, common: compared.common });
     if (toFetch(metric, rollout).length) metric = untinted(metric, rollout);
     const same = metric.key === now.metric.key && sameRollout(rollout, before.rollout);
     state.patch({ chosen, metric: same ? now.metric : metric });
@@ -44,12 +44,18 @@ export function repaint(state) {
   state.patch({ tints: Object.freeze(paint(metric, rollout, scale)) });
 }
 
-/** Why the other rollout of a comparison cannot be tinted by a metric, or "". */
+/**
+ * Why the other rollout of a comparison cannot be tinted by a metric, or "".
+ * @param {Metric} metric @param {Rollout} other
+ */
 export function reasonAgainstOther(metric, other) {
   return reasonAgainst(metric, other) || (toFetch(metric, other).length ? "its values did not load" : "");
 }
 
-/** A rollout with no scores at all is shown as bare text. @returns {Metric} */
+/**
+ * A rollout with no scores at all is shown as bare text. @returns {Metric}
+ * @param {Metric} metric @param {Rollout} rollout
+ */
 function untinted(metric, rollout) {
   const none = new Float32Array(rollout.n);
   return {
@@ -66,6 +72,7 @@ export class MetricChoice {
   /**
    * `done()` is called when the metric is shown, `failed(error)` when its values did not come.
    * @param {ViewStore} state
+   * @param {{done: () => unknown, failed: (error: ShownError) => unknown}} options
    */
   constructor(state, { done, failed }) {
     this.state = state;
@@ -74,6 +81,7 @@ export class MetricChoice {
     this.latest = null; // the newest one asked for, until it is shown
   }
 
+  /** @param {string} key */
   async choose(key) {
     const { rollout, compared } = this.state.get();
     if (!rollout) return;
@@ -92,16 +100,24 @@ export class MetricChoice {
     }
   }
 
+  /**
+   * @param {string} key
+   * @param {Metric} metric
+   * @param {Rollout} rollout
+   * @param {Rollout | null | undefined} other
+   */
   take(key, metric, rollout, other) {
     const now = this.state.get();
     if (this.latest !== metric || !sameRollout(now.rollout, rollout)) return;
     this.latest = null;
     let { compared } = now;
-    if (compared && sameRollout(compared.other, other)) compared = Object.freeze({ ...compared, other });
+    if (compared && sameRollout(compared.other, other))
+      compared = Object.freeze({ ...compared, other: other ?? null });
     this.state.patch({ metricKey: key, rollout, compared, panelMetric: null, max: 0 });
     this.done();
   }
 
+  /** @param {number} step */
   cycle(step) {
     const { rollout, chosen } = this.state.get();
     if (!rollout) return;
@@ -111,7 +127,10 @@ export class MetricChoice {
   }
 }
 
-/** The rollout with the columns that a metric needs, where it has them. */
+/**
+ * The rollout with the columns that a metric needs, where it has them.
+ * @param {Rollout} rollout @param {Metric} metric
+ */
 export async function withMetric(rollout, metric) {
   return reasonAgainst(metric, rollout) ? rollout : withColumns(rollout, toFetch(metric, rollout));
 }

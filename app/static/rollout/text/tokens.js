@@ -18,12 +18,15 @@ const NOTHING = { n: 0, cells: [], promptCells: [], columns: /** @type {Columns}
 /** @type {Tints} Until the first ones are there, nothing is drawn. */
 const BARE = { levels: new Uint8Array(0), signs: new Int8Array(0), values: [], top: 1, metric: METRICS[0] };
 const EMPTY = layOut([], [], 1, new Uint8Array(0));
-const turnsFor = oncePerObject((cells, promptCells) => turnsOf(promptCells, cells));
+const turnsFor = oncePerObject((/** @type {DrawnCell[]} */ cells, /** @type {DrawnCell[]} */ promptCells) =>
+  turnsOf(promptCells, cells),
+);
 
 export class TokenText {
   /**
    * `on`: {hover(index | null), pick(index | null), view(first, last line)}; `label` tells it from
    * another text on the page.
+   * @param {TextActions} on @param {string} [label]
    */
   constructor(on, label = "Completion, token by token") {
     this.on = on;
@@ -71,7 +74,7 @@ export class TokenText {
     return Math.max(24, Math.min(this.maxColumns, room));
   }
 
-  /** Lays a rollout out anew; it is drawn with its tints. */
+  /** Lays a rollout out anew; it is drawn with its tints. @param {ShownText} rollout */
   show(rollout) {
     this.rollout = rollout;
     this.element.setAttribute("role", "listbox");
@@ -83,7 +86,10 @@ export class TokenText {
     this.element.setAttribute("data-lines", String(this.layout.lines));
   }
 
-  /** Takes another rollout of the very same tokens: layout and scroll position stay. */
+  /**
+   * Takes another rollout of the very same tokens: layout and scroll position stay.
+   * @param {ShownText} rollout
+   */
   swap(rollout) {
     this.rollout = rollout;
   }
@@ -99,7 +105,7 @@ export class TokenText {
     this.hits = new Set();
   }
 
-  /** Shows an element in place of a text. */
+  /** Shows an element in place of a text. @param {HTMLElement} element */
   notice(element) {
     this.clear();
     this.rollout = NOTHING;
@@ -116,7 +122,10 @@ export class TokenText {
     if (this.selected >= 0) this.reveal(this.selected);
   }
 
-  /** Draws every visible line anew with these tints (from scale.paint). */
+  /**
+   * Draws every visible line anew with these tints (from scale.paint).
+   * @param {Tints} tints @param {boolean} underline
+   */
   tint(tints, underline) {
     this.tints = tints;
     this.underline = underline;
@@ -156,6 +165,7 @@ export class TokenText {
     this.on.view(first, last);
   }
 
+  /** @param {number} number */
   line(number) {
     const { token, lineStart, promptLines } = this.layout;
     const element = document.createElement("div");
@@ -177,13 +187,14 @@ export class TokenText {
     return element;
   }
 
-  /** The role or the kind of block that begins with a line, else "". */
+  /** The role or the kind of block that begins with a line, else "". @param {number} line */
   labelAt(line) {
     const first = this.layout.token[this.layout.lineStart[line]];
     if (!this.turns.breaks[first] || this.layout.lineOf[first] !== line) return "";
     return this.turns.starts.get(first) ?? this.turns.blocks.find((b) => b.first === first)?.label ?? "";
   }
 
+  /** @param {number} p */
   piece(p) {
     const { token, text } = this.layout;
     const number = token[p];
@@ -209,6 +220,7 @@ export class TokenText {
     return element;
   }
 
+  /** @param {number} index @param {string} kind */
   classes(index, kind) {
     const { levels, signs } = this.tints;
     let name = `tv-tok ${kind} ${classOf(levels[index], signs[index])}`;
@@ -224,12 +236,12 @@ export class TokenText {
     return name;
   }
 
-  /** @returns {NodeListOf<HTMLElement>} */
+  /** @returns {NodeListOf<HTMLElement>} @param {number} index */
   elementsOf(index) {
     return this.sizer.querySelectorAll(`[data-index="${index}"],[data-part="${index}"]`);
   }
 
-  /** Marks a token as the pinned one (−1: none) and tells assistive technology. */
+  /** Marks a token as the pinned one (−1: none) and tells assistive technology. @param {number} index */
   select(index) {
     const before = this.selected;
     this.selected = index;
@@ -244,52 +256,65 @@ export class TokenText {
     else this.element.removeAttribute("aria-activedescendant");
   }
 
-  /** Marks the tokens that a search has found, and the match that is shown by its first token. */
+  /**
+   * Marks the tokens that a search has found, and the match that is shown by its first token.
+   * @param {Set<number>} hits @param {number} hit
+   */
   markHits(hits, hit) {
     this.hits = hits;
     this.hit = hit;
     this.repaint();
   }
 
-  /** Marks where another completion goes another way; −1: nowhere. It is drawn with the next tints. */
+  /**
+   * Marks where another completion goes another way; −1: nowhere. It is drawn with the next tints.
+   * @param {number} index
+   */
   markDivergence(index) {
     this.divergence = index;
   }
 
-  /** The token on the line after or before that stands nearest to this one. */
+  /**
+   * The token on the line after or before that stands nearest to this one.
+   * @param {number} index @param {number} step
+   */
   tokenAcross(index, step) {
     return tokenAcross(this.layout, this.rollout.cells, this.prompt, index, step);
   }
 
+  /** @param {number} index */
   lineOf(index) {
     return this.layout.lineOf[index + this.prompt];
   }
 
-  /** The first completion token on a line; past the last line their count. */
+  /** The first completion token on a line; past the last line their count. @param {number} line */
   tokenAtLine(line) {
     if (line >= this.layout.lines) return this.rollout.n;
     return Math.max(0, this.layout.token[this.layout.lineStart[line]] - this.prompt);
   }
 
-  /** Scrolls a token into view, to the middle when it was out of it. */
+  /** Scrolls a token into view, to the middle when it was out of it. @param {number} index */
   reveal(index) {
     const line = this.lineOf(index);
     const [first, last] = this.visibleLines();
     if (line <= first || line >= last - 1) this.centre(line);
   }
 
+  /** @param {number} line */
   centre(line) {
     this.element.scrollTop = Math.max(0, line * LINE - this.element.clientHeight / 2);
     this.draw();
   }
 }
 
+/** @param {Element} element @param {boolean} active */
 function markActive(element, active) {
   element.id = active ? ACTIVE : "";
   element.setAttribute("aria-selected", active ? "true" : "false");
 }
 
+/** @param {Event} event */
 function indexAt(event) {
-  const element = event.target.closest("[data-index],[data-part]");
-  return element ? Number(element.dataset.index ?? element.dataset.part) : null;
+  const element = event.target instanceof Element && event.target.closest("[data-index],[data-part]");
+  return element ? Number(element.getAttribute("data-index") ?? element.getAttribute("data-part")) : null;
 }

@@ -9,6 +9,7 @@ export class Toolbar {
   /**
    * `on`: metric(key), scale(changes), palette(name), underline(on), search(text), next(step), help();
    * `choices` are what it shows first.
+   * @param {ToolbarChoices} choices @param {ToolbarActions} on
    */
   constructor(choices, on) {
     this.on = on;
@@ -21,8 +22,9 @@ export class Toolbar {
       step: "any",
       value: choices.max || "",
       "aria-label": "Maximum of the scale",
-      oninput: debounce(150, () => on.scale({ max: Number(this.max.value) || 0 })),
     });
+    const scaled = () => on.scale({ max: Number(this.max.value) || 0 });
+    this.max.addEventListener("input", debounce(150, scaled));
     this.unit = h("span", { class: "muted" });
     this.gamma = h("input", {
       id: "scale-gamma",
@@ -45,11 +47,12 @@ export class Toolbar {
       type: "search",
       placeholder: "Search",
       "aria-label": "Search in the completion",
-      oninput: debounce(80, () => on.search(this.search.value)),
-      onkeydown: (e) => {
+      onkeydown: (/** @type {KeyboardEvent} */ e) => {
         if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
       },
     });
+    const searched = () => on.search(this.search.value);
+    this.search.addEventListener("input", debounce(80, searched));
     this.count = h("span", { class: "num muted count", role: "status" });
     this.element = h(
       "div",
@@ -71,8 +74,12 @@ export class Toolbar {
     );
   }
 
-  /** Lists the metrics of a rollout; one that cannot be shown is disabled, with the reason. */
+  /**
+   * Lists the metrics of a rollout; one that cannot be shown is disabled, with the reason.
+   * @param {Readonly<ViewState>} view
+   */
   showMetric({ rollout, chosen, metric, tints }) {
+    if (!rollout || !tints) return;
     fill(
       this.metric,
       METRICS.map((m) => {
@@ -92,21 +99,30 @@ export class Toolbar {
     this.max.value = "";
   }
 
+  /** @param {string} text */
   showCount(text) {
     this.count.textContent = text;
   }
 }
 
+/** @param {string} text @param {...Child} controls */
 function label(text, ...controls) {
   return h("label", { class: "control" }, h("span", { class: "muted", text }), controls);
 }
 
+/** @param {string} text @param {boolean} checked @param {(on: boolean) => unknown} onchange */
 function check(text, checked, onchange) {
   const box = h("input", { type: "checkbox", checked, onchange: () => onchange(box.checked) });
   return h("label", { class: "control" }, box, h("span", { text }));
 }
 
-/** What the tint means, and its scale. */
+/**
+ * What the tint means, and its scale.
+ * @param {HTMLElement} element
+ * @param {Tints} tints
+ * @param {number} gamma
+ * @param {number | null | undefined} temperature
+ */
 export function legend(element, tints, gamma, temperature) {
   const { metric, top } = tints;
   if (metric.key === "none")
@@ -123,6 +139,7 @@ export function legend(element, tints, gamma, temperature) {
     return sign < 0 ? cells.reverse() : cells;
   });
   const unit = unitOf(metric);
+  /** @param {number | string} value */
   const end = (value) => h("span", { class: "num", text: `${value}${unit ? ` ${unit}` : ""}` });
   const warm = metric.warm ?? 1;
   const low = metric.signed ? (warm > 0 ? `−${number(top)}` : number(top)) : "0";

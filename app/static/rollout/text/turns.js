@@ -6,22 +6,25 @@ const TOOL = 1;
 export const THINKING = 2;
 const LONGEST_ROLE = 24;
 // A token whose whole text is one of these opens a turn; the texts that follow name its role.
-const OPENERS = new Map([
-  ["<|im_start|>", (rest) => rest.split(/[\n<]/, 1)[0]],
-  ["<|start_header_id|>", (rest) => rest.split("<|end_header_id|>", 1)[0]],
-  ["<|header_start|>", (rest) => rest.split("<|header_end|>", 1)[0]],
-  ["<start_of_turn>", (rest) => rest.split(/[\n<]/, 1)[0]],
-  ["<|start_of_role|>", (rest) => rest.split("<|end_of_role|>", 1)[0]],
-  ["<|system|>", () => "system"],
-  ["<|user|>", () => "user"],
-  ["<|assistant|>", () => "assistant"],
-  ["<|User|>", () => "user"],
-  ["<|Assistant|>", () => "assistant"],
-  ["<｜User｜>", () => "user"],
-  ["<｜Assistant｜>", () => "assistant"],
-  ["[INST]", () => "user"],
-  ["[/INST]", () => "assistant"],
-]);
+/** @type {Map<string, (rest: string) => string>} */
+const OPENERS = new Map(
+  /** @type {[string, (rest: string) => string][]} */ ([
+    ["<|im_start|>", (rest) => rest.split(/[\n<]/, 1)[0]],
+    ["<|start_header_id|>", (rest) => rest.split("<|end_header_id|>", 1)[0]],
+    ["<|header_start|>", (rest) => rest.split("<|header_end|>", 1)[0]],
+    ["<start_of_turn>", (rest) => rest.split(/[\n<]/, 1)[0]],
+    ["<|start_of_role|>", (rest) => rest.split("<|end_of_role|>", 1)[0]],
+    ["<|system|>", () => "system"],
+    ["<|user|>", () => "user"],
+    ["<|assistant|>", () => "assistant"],
+    ["<|User|>", () => "user"],
+    ["<|Assistant|>", () => "assistant"],
+    ["<｜User｜>", () => "user"],
+    ["<｜Assistant｜>", () => "assistant"],
+    ["[INST]", () => "user"],
+    ["[/INST]", () => "assistant"],
+  ]),
+);
 // Blocks may be spelt by several tokens.
 const OPENING =
   /<(think|thinking|reasoning|tool_call|tool_calls|tool_response|function_call|function=[^<>\n]{0,60})>|\[(?:TOOL_CALLS|THINK)\]|<\|python_tag\|>/g;
@@ -35,6 +38,7 @@ const ENDS = [
 /**
  * → {starts: Map(token → role), blocks: [{first, last, kind, label}], kinds: Uint8Array}; tokens
  * are numbered as in the layout, the prompt's before the completion's.
+ * @param {DrawnCell[]} promptCells @param {DrawnCell[]} completionCells
  */
 export function turnsOf(promptCells, completionCells) {
   const cells = [promptCells, completionCells];
@@ -56,6 +60,7 @@ export function turnsOf(promptCells, completionCells) {
   return found;
 }
 
+/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} found */
 function findTurns(cells, offset, found) {
   cells.forEach((cell, i) => {
     const role = OPENERS.get(cell.raw);
@@ -68,6 +73,7 @@ function findTurns(cells, offset, found) {
   });
 }
 
+/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} found */
 function findBlocks(cells, offset, found) {
   const text = cells.map((cell) => (cell.kind === "part" ? "" : cell.raw)).join("");
   if (!/[<[]/.test(text)) return;
@@ -84,6 +90,7 @@ function findBlocks(cells, offset, found) {
   }
 }
 
+/** @param {DrawnCell[]} cells @param {number} offset @param {TokenBlock} tokenBlock @param {Turns} found */
 function mark(cells, offset, { first, last, kind, label }, found) {
   found.blocks.push({ first: offset + first, last: offset + last, kind, label });
   found.kinds.fill(kind, offset + first, offset + last + 1);
@@ -92,17 +99,21 @@ function mark(cells, offset, { first, last, kind, label }, found) {
   if (next && !/^\s*\n/.test(next.raw)) found.breaks[offset + last + 1] = 1;
 }
 
-/** Where a block ends: after its closing mark, else with the turn, else with the text. */
+/**
+ * Where a block ends: after its closing mark, else with the turn, else with the text.
+ * @param {string} text @param {RegExpExecArray} match
+ */
 function endOf(text, match) {
   const special = ENDS.find(([pattern]) => pattern.test(match[0]));
   const closing = special ? special[1] : match[0].replace("<", "</");
   const from = match.index + match[0].length;
   const at = closing ? text.indexOf(closing, from) : -1;
-  if (at >= 0) return at + closing.length;
+  if (closing && at >= 0) return at + closing.length;
   const over = text.slice(from).search(/<\|(?:im_end|eot_id|eom_id|end)\|>|<end_of_turn>|<\/s>/);
   return over >= 0 ? Math.max(from, from + over) : text.length;
 }
 
+/** @param {string} opening */
 function naming(opening) {
   if (/think|reasoning|THINK/.test(opening)) return { kind: THINKING, label: "thinking" };
   return { kind: TOOL, label: /response/.test(opening) ? "reply" : "tool call" };
