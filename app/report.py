@@ -21,9 +21,11 @@ from app.scripts import STATIC, renamed, sources, style_sheets
 from opd.config.run import parse, to_yaml
 from opd.errors import ConfigError, ErrorKind, UserError
 from storage.diagnosis.diagnose import diagnose
-from storage.insights import hot_tokens
-from storage.read import reports, runs, tokens
-from storage.read import rollouts as stored_rollouts
+from storage.insights.hot_tokens import read_hot_tokens
+from storage.read.reports import read_alternatives
+from storage.read.rollouts import read_rollout, read_rollouts
+from storage.read.runs import read_evaluations, read_run, read_steps
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens
 
 ENTRY = "report/report.js"
 INSTEAD = {  # module → what stands for it in a report
@@ -34,7 +36,7 @@ INSTEAD = {  # module → what stands for it in a report
 }
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 MAX_ROLLOUTS = 200
-ALL_COLUMNS = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
+ALL_COLUMNS = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
 HOT_TOKENS = 200
 _RUN_FIELDS = (
     *("id", "name", "status", "source", "recipe", "student", "teacher", "objective", "trained"),
@@ -57,7 +59,7 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
     one = name.startswith("roll-")
-    run = runs.run(engine, stored_rollouts.rollout(engine, name)["run_id"] if one else name)
+    run = read_run(engine, read_rollout(engine, name)["run_id"] if one else name)
     found = None if one else diagnose(engine, run["id"])
     items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(found))
     data = {
@@ -66,9 +68,9 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
         "run": {field: run[field] for field in _RUN_FIELDS},
         "temperature": run["config"]["sampling"]["temperature"],
         "yaml": _yaml(run["config"]),
-        "total": stored_rollouts.rollouts(engine, run["id"], limit=1)["total"],
-        "steps": runs.steps(engine, run["id"])["columns"],
-        "evaluations": runs.evaluations(engine, run["id"])["items"],
+        "total": read_rollouts(engine, run["id"], limit=1)["total"],
+        "steps": read_steps(engine, run["id"])["columns"],
+        "evaluations": read_evaluations(engine, run["id"])["items"],
         "diagnosis": found,
         "hot": _hot(engine, run["id"], {item["id"] for item in items}),
         "rollouts": items,
@@ -89,7 +91,7 @@ def modules(entry: str = ENTRY) -> dict[str, str]:
 
 
 def _one(engine: Engine, rollout_id: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    meta = stored_rollouts.rollout(engine, rollout_id)
+    meta = read_rollout(engine, rollout_id)
     if meta["damaged"]:
         raise UserError(meta["damage"], where=rollout_id, kind=ErrorKind.DAMAGED_RECORD)
     return [meta], _blocks(engine, rollout_id)
@@ -111,18 +113,15 @@ def _worst(
     items: dict[str, dict[str, Any]] = {}
     offset = 0
     while len(items) < count:
-        page = stored_rollouts.rollouts(engine, run_id, offset=offset, limit=count)["items"]
-        for meta in (stored_rollouts.rollout(engine, item["id"]) for item in page):
+        page = read_rollouts(engine, run_id, offset=offset, limit=count)["items"]
+        for meta in (read_rollout(engine, item["id"]) for item in page):
             if len(items) < count and not meta["damaged"] and meta["kind"] != "branch":
                 items[meta["id"]] = meta
         offset += count
         if len(page) < count:
             break
     for rollout_id in named:
-        if (
-            rollout_id not in items
-            and not (meta := stored_rollouts.rollout(engine, rollout_id))["damaged"]
-        ):
+        if rollout_id not in items and not (meta := read_rollout(engine, rollout_id))["damaged"]:
             items[rollout_id] = meta
     blocks: dict[str, str] = {}
     for rollout_id in items:
@@ -132,15 +131,15 @@ def _worst(
 
 
 def _blocks(engine: Engine, rollout_id: str) -> dict[str, str]:
-    blocks = {f"{rollout_id}/tokens": tokens.tokens(engine, rollout_id, ALL_COLUMNS)}
-    if (found := reports.alternatives(engine, rollout_id)) is not None:
+    blocks = {f"{rollout_id}/tokens": read_tokens(engine, rollout_id, ALL_COLUMNS)}
+    if (found := read_alternatives(engine, rollout_id)) is not None:
         blocks[f"{rollout_id}/topk"] = found
     return {name: _packed(encode(view, whole=True)) for name, view in blocks.items()}
 
 
 def _hot(engine: Engine, run_id: str, there: set[str]) -> list[dict[str, Any]]:
     """The run's worst tokens, as far as their rollouts are in the report."""
-    items = hot_tokens.hot_tokens(engine, run_id, limit=10_000)["items"]
+    items = read_hot_tokens(engine, run_id, limit=10_000)["items"]
     return [item for item in items if item["rollout_id"] in there][:HOT_TOKENS]
 
 

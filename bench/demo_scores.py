@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from storage.engine import open_database
-from storage.read import runs
+from storage.read.runs import read_evaluations, read_run, read_steps
 
 
 def main() -> None:
@@ -64,10 +64,10 @@ def report(
     engine: Engine, run_id: str, seed: int, target: float, ends: dict[str, list[float]]
 ) -> None:
     scores: dict[str, list[dict[str, Any]]] = {}
-    for item in runs.evaluations(engine, run_id)["items"]:
+    for item in read_evaluations(engine, run_id)["items"]:
         if item["metric"] == "pass@1":
             scores.setdefault(item["suite"], []).append(item)
-    columns = runs.steps(engine, run_id)["columns"]
+    columns = read_steps(engine, run_id)["columns"]
     phases = [c for c in columns if c.startswith("seconds_")]
     seconds = [sum(columns[p][i] or 0 for p in phases) for i in range(len(columns["step"]))]
     share = sum(columns["seconds_store"]) / sum(seconds)
@@ -84,7 +84,7 @@ def report(
         )
         ends.setdefault(f"{suite} before", []).append(items[0]["value"])
         ends.setdefault(f"{suite} after", []).append(items[-1]["value"])
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     print(
         f"seed {seed} median step {statistics.median(seconds):.2f} s, storing {share:.1%} of it, "
         f"{run['bytes'] / run['tokens']:.0f} bytes a token with both top-8",

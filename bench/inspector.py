@@ -27,8 +27,8 @@ from bench.fill import fill
 from opd.config.run import parse
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import rollouts as stored_rollouts
-from storage.read import runs
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_steps
 from tests.conftest import CHROMIUM, FLAGS, TOKEN, serving
 
 PAINT_LIMITS = {1_000: 150, 10_000: 250, 32_000: 500}  # ms, p95
@@ -134,7 +134,7 @@ def main() -> None:
 def rollouts(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Table) -> None:
     engine = open_database(folder)
     run_id = fill(engine, sizes.runs, sizes.tokens, sizes.long)
-    longest = stored_rollouts.rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
+    longest = read_rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
     engine.dispose()
     with serving(folder) as site:
         for _ in range(opens):
@@ -259,7 +259,7 @@ def training(browser: Browser, folder: Path, watched: bool, table: Table) -> Non
         else:
             output, _ = job.communicate()
     run_id = json.loads(output.decode().strip().splitlines()[-1])["run_id"]
-    columns = runs.steps(engine, run_id)["columns"]
+    columns = read_steps(engine, run_id)["columns"]
     engine.dispose()
     seconds = [columns[name] for name in columns if name.startswith("seconds_")]
     state = "open" if watched else "closed"

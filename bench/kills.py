@@ -35,7 +35,7 @@ from storage import schema
 from storage.data_dir import DataDir
 from storage.engine import open_database, read
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 
 ROOT = Path(__file__).parents[1]
 SHARED = {
@@ -115,7 +115,7 @@ class Trial:
         now = time.time()
         with self.engine() as engine:
             recovery.bury_dead(engine, DataDir(self.data_dir))
-            run = runs.run(engine, self.run_id)
+            run = read_run(engine, self.run_id)
         ended = run["status"] == "finished"
         return ended, (run["finished_at"] if ended else now) - start
 
@@ -220,7 +220,7 @@ def files(data_dir: Path, run_id: str) -> dict[str, str]:
 
 def records(engine: Engine, trial: Trial) -> dict[str, str]:
     """How the run rests: finished, and its checkpoint rows are the folders on the disk."""
-    run = runs.run(engine, trial.run_id)
+    run = read_run(engine, trial.run_id)
     folders = sorted(
         p.name for p in DataDir(trial.data_dir).run(trial.run_id).checkpoints.iterdir()
     )

@@ -20,9 +20,9 @@ from opd.config.run import parse
 from opd.types import ModelsEvent, Rollout, StepEvent, TokenRecord, TopK
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import rollouts as stored_rollouts
-from storage.read import runs
-from storage.read import tokens as stored_tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_run
+from storage.read.tokens import read_tokens
 from storage.write.records import RunWriter
 
 VOCABULARY = 151_936
@@ -75,7 +75,7 @@ def _measure(load: Load, folder: Path) -> str:
         seconds.append(writer.step(event, lambda ids: dict.fromkeys(ids, (b"token", False))))
     opened = _open_seconds(engine, run_id)
     tokens = load.rollouts * load.tokens
-    record = runs.run(engine, run_id)["bytes"] / (STEPS * tokens)
+    record = read_run(engine, run_id)["bytes"] / (STEPS * tokens)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
@@ -85,9 +85,9 @@ def _measure(load: Load, folder: Path) -> str:
 
 
 def _open_seconds(engine: object, run_id: str) -> float:
-    first = stored_rollouts.rollouts(engine, run_id, limit=1)["items"][0]["id"]  # type: ignore[arg-type]
+    first = read_rollouts(engine, run_id, limit=1)["items"][0]["id"]  # type: ignore[arg-type]
     start = time.perf_counter()
-    stored_tokens.tokens(engine, first)  # type: ignore[arg-type]
+    read_tokens(engine, first)  # type: ignore[arg-type]
     return time.perf_counter() - start
 
 

@@ -1,5 +1,7 @@
-"""What several queries share: which runs are shown, one row by its id, and bounds of a page."""
+"""What several queries share: which runs are shown, one row by its id, ids, bounds of a page."""
 
+import hashlib
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
@@ -47,6 +49,20 @@ def version_of(connection: Connection, run_id: str) -> tuple[Any, ...]:
         select(func.count()).select_from(rollout).where(rollout.c.run_id == run_id)
     )
     return (*(row[name] for name in ("attempt", "status", "step", "bytes", "score")), count)
+
+
+def prompt_id(run_id: str, text: str, answer: str | None, ids: bytes) -> str:
+    """The id of a prompt within a run; `ids` as they are stored."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in (run_id.encode(), text.encode(), repr(answer).encode(), ids):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return f"prompt-{digest.hexdigest()}"
+
+
+def in_chunks(values: Collection[Any], size: int = 500) -> Iterable[list[Any]]:
+    """Pieces that fit into one statement's parameters."""
+    listed = list(values)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def page_limit(limit: int) -> int:

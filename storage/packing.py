@@ -5,6 +5,7 @@ maximum; a mask of zeros and ones takes one bit a token, any other mask float32.
 dtype and CRC of every blob; the CRC covers name, dtype, shape and bytes.
 """
 
+import math
 import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -188,3 +189,8 @@ def _topk(parts: Mapping[str, Any]) -> TopK | None:
     if parts["ids"] is None:
         return None
     return TopK(**{**parts, "ids": parts["ids"].astype(np.int64)})
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None for one that is not a number or infinite."""
+    return float(value) if value is not None and math.isfinite(value) else None

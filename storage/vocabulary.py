@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, select
 
 from storage.engine import read
+from storage.lookups import in_chunks
 from storage.schema import vocabulary
 from storage.text import token_text
-from storage.write.rows import in_chunks
 
 Texts = dict[int, tuple[bytes, bool]]  # id → (bytes, special)
 MAX_CACHED = 16  # tokenizers

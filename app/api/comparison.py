@@ -11,9 +11,9 @@ from starlette.responses import Response
 from app.api.http.inputs import RUN_ID, Database, Offset, Text
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
-from storage.comparison import compare as stored_compare
 from storage.comparison import curves
-from storage.read import disk
+from storage.comparison.compare import ComparisonQuery, comparison, shared_prompts
+from storage.read.disk import disk_use
 
 router = APIRouter(prefix="/api/v1", tags=["comparing"])
 DISK = ("checkpoints", "other", "files")
@@ -34,7 +34,7 @@ class Asked(BaseModel):
 
     runs: Runs
     x: curves.Axis = "step"
-    metric: Metric = stored_compare.Question.metric
+    metric: Metric = ComparisonQuery.metric
     second: Metric = ""
     target: Annotated[float | None, Field(allow_inf_nan=False)] = None
     direction: Literal["auto"] | curves.Direction = "auto"
@@ -43,8 +43,8 @@ class Asked(BaseModel):
     smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.0
     band: curves.Band = "range"
 
-    def question(self) -> stored_compare.Question:
-        return stored_compare.Question(**{**self.model_dump(), "runs": self.runs.split(",")})
+    def question(self) -> ComparisonQuery:
+        return ComparisonQuery(**{**self.model_dump(), "runs": self.runs.split(",")})
 
 
 @router.get("/compare")
@@ -69,15 +69,13 @@ def compare_prompts(
     offset: Offset = 0,
 ) -> Response:
     """Prompts that all the runs have, each with every run's newest rollout."""
-    return Json(stored_compare.shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
+    return Json(shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
 
 
-def _compared(
-    request: Request, engine: Database, question: stored_compare.Question
-) -> dict[str, Any]:
-    found = stored_compare.comparison(engine, question)
+def _compared(request: Request, engine: Database, question: ComparisonQuery) -> dict[str, Any]:
+    found = comparison(engine, question)
     for run in found["runs"]:
-        run["disk"] = disk.disk_use(request.app.state.data_dir.run(run["id"]))
+        run["disk"] = disk_use(request.app.state.data_dir.run(run["id"]))
     return found
 
 

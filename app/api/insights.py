@@ -9,7 +9,8 @@ from starlette.responses import Response
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from opd.types import Kind
-from storage.insights import insights, selection
+from storage.insights.insights import InsightName, Thresholds, read_insight, read_insights_overview
+from storage.insights.selection import Where
 
 router = APIRouter(prefix="/api/v1", tags=["insights"])
 Bound = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
@@ -22,25 +23,25 @@ class Part(BaseModel):
     kind: Kind | None = None
     min_step: Bound = None
     max_step: Bound = None
-    entropy: Threshold = insights.Thresholds.entropy
-    heat: Threshold = insights.Thresholds.heat
+    entropy: Threshold = Thresholds.entropy
+    heat: Threshold = Thresholds.heat
 
 
 @router.get("/runs/{run_id}/insights")
 def get_overview(engine: Database, run_id: RunId) -> Response:
     """Of which kinds and steps the run has tokens, and the most that an aggregate reads."""
-    return Json(insights.insights_overview(engine, run_id))
+    return Json(read_insights_overview(engine, run_id))
 
 
 @router.get("/runs/{run_id}/insights/{name}")
 def get_insight(
     engine: Database,
     run_id: RunId,
-    name: insights.InsightName,
+    name: InsightName,
     part: Annotated[Part, Query()],
 ) -> Response:
     """An aggregate over the run's tokens that count; its cells are bounded as the parameters of
     hot-tokens are, which lists the tokens of a cell."""
-    where = selection.Where(part.kind, part.min_step, part.max_step)
-    thresholds = insights.Thresholds(part.entropy, part.heat)
-    return Json(insights.insight(engine, run_id, name, where, thresholds))
+    where = Where(part.kind, part.min_step, part.max_step)
+    thresholds = Thresholds(part.entropy, part.heat)
+    return Json(read_insight(engine, run_id, name, where, thresholds))

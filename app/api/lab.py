@@ -9,7 +9,7 @@ from app.api.http.inputs import MAX_OFFSET, Database, RolloutId, RunId
 from app.api.http.replies import Json
 from opd.errors import UserError
 from opd.loss import counterfactual
-from storage.insights import lab
+from storage.insights.lab import lab_rollout, lab_run, lab_token
 
 router = APIRouter(prefix="/api/v1", tags=["lab"])
 Settings = Annotated[counterfactual.LabSettings, Query()]
@@ -25,7 +25,7 @@ class RunSettings(counterfactual.LabSettings):
 @router.get("/rollouts/{rollout_id}/lab")
 def get_lab(engine: Database, rollout_id: RolloutId, settings: Settings) -> Response:
     """Every token's loss under these settings, exact or between two bounds, and their sum."""
-    return Json(lab.lab_rollout(engine, rollout_id, settings))
+    return Json(lab_rollout(engine, rollout_id, settings))
 
 
 @router.get("/rollouts/{rollout_id}/lab/{position}")
@@ -36,7 +36,7 @@ def get_lab_token(
     settings: Settings,
 ) -> Response:
     """One token under every objective."""
-    return Json(lab.lab_token(engine, rollout_id, position, settings))
+    return Json(lab_token(engine, rollout_id, position, settings))
 
 
 @router.get("/runs/{run_id}/lab")
@@ -48,5 +48,5 @@ def get_run_lab(
         raise UserError(
             f"must be at least first, {settings.first} (got {settings.last})", where="last"
         )
-    found = lab.lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
+    found = lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
     return Json(found)

@@ -10,9 +10,11 @@ from app.api.http.inputs import AskId, Body, Database, RolloutId, RolloutName, R
 from app.api.http.replies import Json
 from opd.config.recipes import recipe
 from opd.errors import ErrorKind, UserError
-from storage.queue import model_state, requests
-from storage.read import rollouts, runs
-from storage.write import branches
+from storage.queue import requests
+from storage.queue.model_state import read_model_state
+from storage.read.branches import read_branches
+from storage.read.rollouts import read_rollout
+from storage.read.runs import read_run
 
 router = APIRouter(prefix="/api/v1", tags=["asking"])
 MAX_TEXT = 20_000  # characters
@@ -83,14 +85,14 @@ class Keep(Body):
 @router.post("/what-if", status_code=201)
 def ask_what_if(engine: Database, body: WhatIf) -> Response:
     """Queues a question; its answer names the branches that were kept, as rollouts of the run."""
-    parent = rollouts.rollout(engine, body.rollout)
+    parent = read_rollout(engine, body.rollout)
     if body.position >= parent["tokens"]:
         raise UserError(
             f"must be 0 to {parent['tokens'] - 1}, the rollout's last token (got {body.position})",
             where="position",
         )
     payload = body.model_dump(mode="json")
-    run = runs.run(engine, parent["run_id"])
+    run = read_run(engine, parent["run_id"])
     payload |= {"run": run["id"], "checkpoint": _step(run, body.checkpoint)}
     return Json({"id": requests.ask(engine, "what-if", payload)}, 201)
 
@@ -100,7 +102,7 @@ def ask_chat(engine: Database, body: Chat) -> Response:
     """Queues a question; its answer holds the replies, token by token while they are written."""
     payload = body.model_dump(mode="json")
     if body.run is not None:
-        run = runs.run(engine, body.run)
+        run = read_run(engine, body.run)
         payload |= {"checkpoint": _step(run, body.checkpoint), "recipe": None}
     else:
         recipe(body.recipe)  # raises for one that is not there
@@ -141,13 +143,13 @@ def cancel_question(engine: Database, ask_id: AskId) -> Response:
 @router.get("/rollouts/{rollout_id}/branches")
 def list_branches(engine: Database, rollout_id: RolloutId) -> Response:
     """The branches that left a rollout, by position, and what it left itself."""
-    return Json(branches.branches(engine, rollout_id))
+    return Json(read_branches(engine, rollout_id))
 
 
 @router.get("/models/state")
 def models_state(request: Request) -> Response:
     """What the model process has in memory: asleep, awake, loading or ready, and which models."""
-    return Json(model_state.model_state(request.app.state.data_dir))
+    return Json(read_model_state(request.app.state.data_dir))
 
 
 def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:

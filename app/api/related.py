@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import Database, Limit, RolloutId
 from app.api.http.replies import Json
-from storage.read import related
+from storage.read.related import read_related
 
 router = APIRouter(prefix="/api/v1", tags=["related"])
 
@@ -13,4 +13,4 @@ router = APIRouter(prefix="/api/v1", tags=["related"])
 @router.get("/rollouts/{rollout_id}/related")
 def list_related(engine: Database, rollout_id: RolloutId, limit: Limit = 200) -> Response:
     """Other rollouts of the same prompt: of this run by step, and under `others` of other runs."""
-    return Json(related.related(engine, rollout_id, limit=limit))
+    return Json(read_related(engine, rollout_id, limit=limit))

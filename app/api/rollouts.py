@@ -19,12 +19,14 @@ from app.api.http.inputs import (
 from app.api.http.payload import encode, etag
 from app.api.http.replies import Json
 from opd.types import FinishReason, Kind
-from storage.insights import hot_tokens, token_classes
-from storage.read import rollouts, tokens
+from storage.insights.hot_tokens import read_hot_tokens
+from storage.insights.token_classes import TokenClass
+from storage.read.rollouts import read_rollout, read_rollouts
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk_range
 
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 MAX_POSITIONS = 512
-ALL_COLUMNS = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
+ALL_COLUMNS = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
 Place = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
 Nats = Annotated[float | None, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
@@ -54,7 +56,7 @@ class RolloutPage(Page):
 class TokenPage(Page):
     """Positions are bounded inclusively; values in nats from `min` up to below `max`."""
 
-    token_class: token_classes.TokenClass | None = Field(default=None, alias="class")
+    token_class: TokenClass | None = Field(default=None, alias="class")
     token_id: Annotated[int | None, Field(ge=0, lt=2**32)] = None
     min_position: Place = None
     max_position: Place = None
@@ -71,7 +73,7 @@ def list_rollouts(
     engine: Database, run_id: RunId, asked: Annotated[RolloutPage, Query()]
 ) -> Response:
     """A page of the run's rollouts with their sums, sorted by one of them."""
-    return Json(rollouts.rollouts(engine, run_id, **asked.model_dump()))
+    return Json(read_rollouts(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/runs/{run_id}/hot-tokens")
@@ -83,12 +85,12 @@ def list_hot_tokens(
     What asks about the rollout alone is answered from the index of each rollout's worst tokens
     (`source` is "index"), what asks about the token from the whole records ("records").
     """
-    return Json(hot_tokens.hot_tokens(engine, run_id, **asked.model_dump()))
+    return Json(read_hot_tokens(engine, run_id, **asked.model_dump()))
 
 
 @router.get("/rollouts/{rollout_id}")
 def get_rollout(engine: Database, rollout_id: RolloutId) -> Response:
-    return Json(rollouts.rollout(engine, rollout_id))
+    return Json(read_rollout(engine, rollout_id))
 
 
 @router.get("/rollouts/{rollout_id}/tokens", response_class=Response)
@@ -104,7 +106,7 @@ def get_tokens(
     those that fit into 24 bytes a token. The header's `more` names what was left out.
     """
     asked = tuple(columns.split(",")) if columns not in ("", "all") else ALL_COLUMNS
-    payload = encode(tokens.tokens(engine, rollout_id, asked), whole=columns != "")
+    payload = encode(read_tokens(engine, rollout_id, asked), whole=columns != "")
     headers = {"etag": etag(payload), "cache-control": "private, no-cache"}
     if headers["etag"] in if_none_match:
         return Response(status_code=304, headers=headers)
@@ -119,5 +121,5 @@ def get_topk(
     count: Annotated[int, Query(ge=1, le=MAX_POSITIONS)] = 1,
 ) -> Response:
     """Both models' alternatives at `count` tokens from `position` on, as far as there are any."""
-    items = tokens.topk_range(engine, rollout_id, position, count)
+    items = read_topk_range(engine, rollout_id, position, count)
     return Json({"items": items, "total": len(items)})

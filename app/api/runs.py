@@ -22,7 +22,8 @@ from app.api.http.tables import csv_line
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs
-from storage.read import disk, runs
+from storage.read.disk import disk_use
+from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 CSV_COLUMNS = [
@@ -65,7 +66,7 @@ def list_runs(
     offset: Offset = 0,
 ) -> Response:
     """A page of runs, newest first, each with what it takes on the disk."""
-    found = runs.runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
+    found = read_runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
     data_dir = request.app.state.data_dir
     found["items"] = [_with_disk(item, data_dir) for item in found["items"]]
     return Json(found)
@@ -97,7 +98,7 @@ def runs_csv(engine: Database) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
-    return Json(_with_disk(runs.run(engine, run_id), request.app.state.data_dir))
+    return Json(_with_disk(read_run(engine, run_id), request.app.state.data_dir))
 
 
 @router.patch("/runs/{run_id}")
@@ -144,23 +145,23 @@ def list_steps(
     engine: Database, run_id: RunId, after: Annotated[int, Query(ge=-1, le=10**9)] = -1
 ) -> Response:
     """The metrics of every step after `after`, one list a column."""
-    return Json(runs.steps(engine, run_id, after=after))
+    return Json(read_steps(engine, run_id, after=after))
 
 
 @router.get("/runs/{run_id}/evaluations")
 def list_evaluations(engine: Database, run_id: RunId) -> Response:
-    return Json(runs.evaluations(engine, run_id))
+    return Json(read_evaluations(engine, run_id))
 
 
 def _with_disk(item: dict[str, Any], data_dir: DataDir) -> dict[str, Any]:
     """The run with the bytes of its folder: of checkpoints, of other files, and of all."""
-    return {**item, "disk": disk.disk_use(data_dir.run(item["id"]))}
+    return {**item, "disk": disk_use(data_dir.run(item["id"]))}
 
 
 def _csv_lines(engine: Engine) -> Iterator[str]:
     yield csv_line(CSV_COLUMNS)
     offset = 0
-    while items := runs.runs(engine, limit=PAGE, offset=offset)["items"]:
+    while items := read_runs(engine, limit=PAGE, offset=offset)["items"]:
         for item in items:
             yield csv_line(item.get(column) for column in CSV_COLUMNS)
         offset += len(items)

@@ -12,7 +12,7 @@ from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from storage import locks
 from storage.data_dir import DataDir
-from storage.read import runs
+from storage.read.runs import read_run
 
 router = APIRouter(prefix="/api/v1", tags=["system"])
 LOG_BYTES = 65_536
@@ -41,7 +41,7 @@ def read_log(
     limit: Annotated[int, Query(ge=16, le=MAX_LOG_BYTES)] = LOG_BYTES,
 ) -> Response:
     """A piece of the job's output from byte `offset`; without one, the end of it."""
-    runs.run(engine, run_id)  # raises for a run that does not exist
+    read_run(engine, run_id)  # raises for a run that does not exist
     path = log_path(request.app.state.data_dir, run_id)
     if path is None:
         return Json({"text": "", "next": 0, "size": 0})

@@ -122,12 +122,12 @@ def _to_the_end(workspace: Workspace, engine: "Engine", name: str) -> None:
     from app.worker.process import this_process
     from storage.comparison import experiment_results
     from storage.queue import experiments
-    from storage.read import runs
+    from storage.read.runs import read_run
 
     told, done = "", False
     try:
         while (run_id := advance(engine, workspace.data_dir, name, this_process())) is not None:
-            run = runs.run(engine, run_id)
+            run = read_run(engine, run_id)
             if run_id != told:
                 state = experiment_results.experiment_progress(engine, name)
                 say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")

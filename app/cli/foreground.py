@@ -22,7 +22,7 @@ from app.worker.signals import listening
 from opd.errors import UserError
 from opd.types import Event, PhaseEvent, StepEvent
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 
 LOOK_EVERY = 0.5
 JOB = (sys.executable, "-m", "app.worker.job")
@@ -31,7 +31,7 @@ JOB = (sys.executable, "-m", "app.worker.job")
 def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome:
     """Runs a queued run here. Ctrl-C while it waits cancels it; later, it saves and stops."""
     start_log(workspace.data_dir.run(run_id).log)
-    info = runs.run(engine, run_id)
+    info = read_run(engine, run_id)
     try:
         claimed = _claim(workspace, engine, run_id, info["config"]["device"])
     except KeyboardInterrupt:
@@ -46,7 +46,7 @@ def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Runs a queued run in a process of its own, and waits for its end. Ctrl-C reaches it too."""
     path = workspace.data_dir.run(run_id).log
     path.parent.mkdir(parents=True, exist_ok=True)
-    for slot in _free_slots(workspace, engine, run_id, runs.run(engine, run_id)["device"]):
+    for slot in _free_slots(workspace, engine, run_id, read_run(engine, run_id)["device"]):
         command = [*JOB, run_id, "--data-dir", str(workspace.data_dir), "--slot", slot]
         with path.open("ab") as output:
             job = subprocess.Popen(
@@ -56,7 +56,7 @@ def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
         if code == jobs_here.EXIT_NOT_CLAIMED:
             continue
         bury_dead(engine, workspace.data_dir)
-        if runs.run(engine, run_id)["status"] == "queued":  # it died before it could begin
+        if read_run(engine, run_id)["status"] == "queued":  # it died before it could begin
             if code == -signal.SIGINT:
                 raise KeyboardInterrupt
             raise UserError(did_not_start(workspace.data_dir, run_id, code), where=run_id)
@@ -81,7 +81,7 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
     with listening((signal.SIGINT,), asked.append):
         while not asked:
             yield from _a_free_slot(workspace, engine, device)
-            if runs.run(engine, run_id)["status"] not in ("queued", "interrupted"):
+            if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while it waited", where=run_id)
             others = ", ".join(sorted(run.id for run in running(engine)))
             if others != told:
@@ -101,7 +101,7 @@ def _a_free_slot(workspace: Workspace, engine: Engine, device: str) -> Iterator[
 
 def wait_for(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Until a run that another process has is running no more."""
-    while runs.run(engine, run_id)["status"] == "running":
+    while read_run(engine, run_id)["status"] == "running":
         bury_dead(engine, workspace.data_dir)
         time.sleep(LOOK_EVERY)
 

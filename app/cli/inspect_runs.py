@@ -32,13 +32,13 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
 ) -> None:
     """The runs, newest first."""
-    from storage.read import runs as stored_runs
+    from storage.read.runs import read_runs
 
     engine = workspace.engine()
     items: list[dict[str, Any]] = []
     total = 1
     while len(items) < min(total, limit):
-        page = stored_runs.runs(
+        page = read_runs(
             engine, status=status, limit=min(PAGE, limit - len(items)), offset=len(items)
         )
         items += page["items"]
@@ -60,9 +60,9 @@ def _row(run: dict[str, Any]) -> tuple[Any, ...]:
 
 def show(workspace: Workspace, run: Run, json: Json = False) -> None:
     """One run: its state, configuration, models and checkpoints."""
-    from storage.read import runs as stored_runs
+    from storage.read.runs import read_run
 
-    found = stored_runs.run(workspace.engine(), run)
+    found = read_run(workspace.engine(), run)
     if json:
         json_line(found)
         return

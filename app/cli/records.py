@@ -33,15 +33,13 @@ SUFFIXES = (".jsonl", ".parquet")
 def export(workspace: Workspace, run: Run, out: Out) -> None:
     """The run's rollouts with their token records, as JSON lines or Parquet."""
     check_ending(out, SUFFIXES)
-    from storage.read import export as stored_export
-    from storage.read import runs
+    from storage.read.export import export_rows
+    from storage.read.runs import read_run
 
     engine = workspace.engine()
-    runs.run(engine, run)
+    read_run(engine, run)
     with aside(out) as path:
-        count = _write(
-            path, out.suffix.lower(), stored_export.export_rows(engine, run, _tell_damaged)
-        )
+        count = _write(path, out.suffix.lower(), export_rows(engine, run, _tell_damaged))
     result(f"{count} rollouts → {out}")
 
 
@@ -121,10 +119,10 @@ def save(
 ) -> None:
     """The trained student as a transformers folder or an adapter, with its model card."""
     from opd.config.run import parse
-    from storage.read import runs
+    from storage.read.runs import read_evaluations, read_run
 
     engine = workspace.engine()
-    info = runs.run(engine, run)
+    info = read_run(engine, run)
     if not info["checkpoints"]:
         raise UserError("has no checkpoint to save", where=run)
     newest = info["checkpoints"][-1]
@@ -136,7 +134,7 @@ def save(
     folder = folder_of(workspace.data_dir.run(run).checkpoints, newest["step"])
     verify(folder, newest["manifest"])
     config = parse(info["config"])
-    scores = runs.evaluations(engine, run)["items"]
+    scores = read_evaluations(engine, run)["items"]
     made = Provenance(
         run,
         config,

@@ -67,17 +67,17 @@ def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
     from app.worker.process import alive, this_process
     from app.worker.recovery import bury, running
     from storage.queue import jobs
-    from storage.read import runs
+    from storage.read.runs import read_run
 
     check_setting()
     engine = workspace.engine()
-    runs.run(engine, run)
+    read_run(engine, run)
     for entry in running(engine):
         if entry.id == run:
             if alive(entry.owner):
                 raise UserError(f"is running (process {entry.owner.pid})", where=run)
             bury(engine, workspace.data_dir, entry)
-    if runs.run(engine, run)["status"] != "queued":
+    if read_run(engine, run)["status"] != "queued":
         jobs.requeue(engine, run, waiter=this_process())
     _to_the_end(workspace, engine, run, json)
 
@@ -116,16 +116,16 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
 
 def _report(engine: "Engine", run_id: str) -> dict[str, Any]:
     """The object that ends `--json`: every metric's last value, evaluations and their start."""
-    from storage.read import runs
+    from storage.read.runs import read_evaluations, read_run, read_steps
 
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     metrics: dict[str, float] = {}
     skipped = ("step", "attempt", "created_at", "tokens", "flops")
-    for name, values in runs.steps(engine, run_id)["columns"].items():
+    for name, values in read_steps(engine, run_id)["columns"].items():
         known = [v for v in values if v is not None]
         if known and name not in skipped and not name.startswith("seconds_"):
             metrics[name] = known[-1]
-    for score in runs.evaluations(engine, run_id)["items"]:
+    for score in read_evaluations(engine, run_id)["items"]:
         name = f"eval/{score['suite']}/{score['metric']}"
         metrics[name] = score["value"]
         if score["step"] == 0:
@@ -145,7 +145,7 @@ def cancel(
     from app.worker.process import alive
     from app.worker.recovery import bury, running
     from storage.queue import jobs
-    from storage.read import runs
+    from storage.read.runs import read_run
 
     engine = workspace.engine()
     status = jobs.request_cancel(engine, run, "discard" if discard else "save")
@@ -159,7 +159,7 @@ def cancel(
                     pressure.press(entry)
                 else:
                     bury(engine, workspace.data_dir, entry)
-        status = runs.run(engine, run)["status"]
+        status = read_run(engine, run)["status"]
     result(f"{run} {status}")
     if status == "running":
         raise typer.Exit(1)

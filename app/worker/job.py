@@ -44,7 +44,7 @@ from opd.types import (
 from storage.data_dir import DataDir, RunDir
 from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 from storage.write.records import RunWriter, forget_checkpoints
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def _work(
     training: TrainingFactory | None,
     watch: Callable[[Event], None],
 ) -> _Progress:
-    info = runs.run(job.engine, job.run_id)
+    info = read_run(job.engine, job.run_id)
     config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
     step, resume_from = start_of(job, info)
@@ -217,7 +217,7 @@ def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
 
     Only by this attempt or when it is dead; nothing where a later one has begun.
     """
-    info = runs.run(engine, run_id)
+    info = read_run(engine, run_id)
     if info["attempt"] != attempt:
         return
     known = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.worker import process
 from opd.errors import UserError
 from storage.data_dir import DataDir
-from storage.read import runs
+from storage.read.runs import read_run
 
 log = logging.getLogger(__name__)
 VARIABLE = "OPD_WEBHOOK"
@@ -66,7 +66,7 @@ def tell(engine: Engine, data_dir: DataDir, run_id: str) -> None:
 
 
 def _message(engine: Engine, data_dir: DataDir, run_id: str) -> dict[str, Any]:
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     message = {
         "run_id": run_id,
         **{n: run[n] for n in _FIELDS},

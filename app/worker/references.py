@@ -14,7 +14,7 @@ from opd.errors import ErrorKind, UserError
 from opd.files import written_aside
 from opd.training.manifest import folder_of, verify
 from storage.data_dir import DataDir
-from storage.read import runs
+from storage.read.runs import read_run
 
 T = TypeVar("T", StudentConfig, TeacherConfig, RouteConfig)
 
@@ -100,7 +100,7 @@ class _Finder:
 
     def _checkpoints(self, run_id: str, where: str) -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = runs.run(self._engine, run_id)["checkpoints"]
+            found: list[dict[str, Any]] = read_run(self._engine, run_id)["checkpoints"]
         except UserError:
             raise _missing(f"there is no run {run_id}; opd runs lists them", where) from None
         return found

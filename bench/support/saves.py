@@ -20,7 +20,7 @@ from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 
 KEEP = 2
 LONGEST = 0.6  # seconds until a kill, about five saves
@@ -76,7 +76,7 @@ def _judge(folder: Path, run_id: str, told: int) -> tuple[str, bool]:
     inside = any(here.checkpoints.glob(".*.partial"))
     try:
         recovery.bury_dead(engine, DataDir(folder))
-        info = runs.run(engine, run_id)
+        info = read_run(engine, run_id)
         step, latest = job.start_of(here, info)
         if step < told:
             return f"the latest is of step {step}, {told} was acknowledged", inside
@@ -116,7 +116,7 @@ def saver(folder: Path, run_id: str, broken: str, told: Any) -> None:
     engine = open_database(folder)
     here = job.claim(engine, DataDir(folder), run_id, "cpu")
     assert here is not None
-    step, _ = job.start_of(here, runs.run(engine, run_id))
+    step, _ = job.start_of(here, read_run(engine, run_id))
     job.sweep(engine, DataDir(folder), run_id, here.attempt)
     pair = load_student("bundled/student", device=torch.device("cpu"))
     optimizer = torch.optim.AdamW(pair.student.parameters(), lr=1e-4)

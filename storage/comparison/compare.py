@@ -31,7 +31,7 @@ _FACTS = ("id", "name", "status", "recipe", "objective", "seed", "steps", "step"
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonQuery:
     """What is compared. `target` None: the worst of the runs' best values. `baseline` empty: the
     first run. `second` is a further metric that is only drawn; empty: none."""
 
@@ -47,7 +47,7 @@ class Question:
     band: Band = "range"
 
 
-def comparison(engine: Engine, question: Question) -> dict[str, Any]:
+def comparison(engine: Engine, question: ComparisonQuery) -> dict[str, Any]:
     """Everything that the page of runs side by side shows.
 
     runs, metrics (names that can be asked for), charts (one for `metric`, one for `second`),
@@ -235,7 +235,10 @@ def _groups(runs: Mapping[str, RunCurves]) -> list[list[str]]:
 
 
 def _chart(
-    runs: Mapping[str, RunCurves], groups: Sequence[Sequence[str]], metric: str, question: Question
+    runs: Mapping[str, RunCurves],
+    groups: Sequence[Sequence[str]],
+    metric: str,
+    question: ComparisonQuery,
 ) -> dict[str, Any]:
     lines = {name: run.curve(metric) for name, run in runs.items()}
     smooth = {
@@ -264,7 +267,7 @@ def _drawn(name: str, line: Curve, smooth: Curve, x: Axis) -> dict[str, Any]:
 
 
 def _drawn_group(
-    group: Sequence[str], lines: Sequence[Curve], question: Question
+    group: Sequence[str], lines: Sequence[Curve], question: ComparisonQuery
 ) -> dict[str, Any]:
     mean = curves.mean_curve(lines, question.band)
     places = curves.thinned(len(mean["values"]))
@@ -280,7 +283,7 @@ def _drawn_group(
 def _reach(
     lines: Mapping[str, Curve],
     groups: Sequence[Sequence[str]],
-    question: Question,
+    question: ComparisonQuery,
     baseline: str,
 ) -> dict[str, Any]:
     """What the threshold costs each run and each group of seeds."""

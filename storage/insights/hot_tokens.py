@@ -17,13 +17,13 @@ from opd.errors import UserError
 from opd.grading.outcome import is_right
 from storage import packing
 from storage.engine import read
-from storage.insights.selection import Selection, Where, selection
+from storage.insights.selection import Selection, Where, read_selection
 from storage.insights.token_classes import CLASSES, codes_of
 from storage.lookups import page_limit, page_offset, run_fingerprint, run_row
+from storage.packing import finite
 from storage.read.rollouts import outcome
 from storage.schema import hot_token, rollout, token_record
 from storage.vocabulary import Texts, read_texts, text_of
-from storage.write.rows import finite
 
 AROUND = 6  # tokens of context on each side
 _RANGES = ("position", "entropy", "heat", "advantage")
@@ -75,7 +75,7 @@ class TokenFilter:
         return Where(self.kind, max(lows, default=None), min(highs, default=None))
 
 
-def hot_tokens(
+def read_hot_tokens(
     engine: Engine, run_id: str, *, limit: int = 50, offset: int = 0, **wanted: Any
 ) -> dict[str, Any]:
     """The tokens of the highest reverse KL over the run (|log-ratio| where there is none).
@@ -175,7 +175,7 @@ def _index_conditions(run_id: str, asked: TokenFilter) -> list[ColumnElement[boo
 def _from_records(
     engine: Engine, run_id: str, asked: TokenFilter, page: tuple[int, int]
 ) -> dict[str, Any]:
-    chosen = selection(engine, run_id, asked.where())
+    chosen = read_selection(engine, run_id, asked.where())
     found = np.flatnonzero(matching(chosen, asked))
     first, count = page
     worst = _hottest(found, chosen.heat, first + count)[first:]

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, func, select
 from opd.errors import UserError
 from storage.engine import read
 from storage.insights import aggregates, topk_aggregates
-from storage.insights.selection import MAX_TOKENS, Where, selection
+from storage.insights.selection import MAX_TOKENS, Where, read_selection
 from storage.lookups import run_row, version_of
 from storage.read.cache import cached
 from storage.schema import rollout
@@ -44,7 +44,7 @@ InsightName = Literal[
 INSIGHTS: tuple[InsightName, ...] = get_args(InsightName)
 
 
-def insights_overview(engine: Engine, run_id: str) -> dict[str, Any]:
+def read_insights_overview(engine: Engine, run_id: str) -> dict[str, Any]:
     """What there is to look at: {"kinds": [{kind, rollouts, tokens, min_step, max_step}], "cap"}.
 
     Raises UserError of kind "not found"."""
@@ -68,7 +68,7 @@ def insights_overview(engine: Engine, run_id: str) -> dict[str, Any]:
     return {"kinds": kinds, "cap": MAX_TOKENS}
 
 
-def insight(
+def read_insight(
     engine: Engine,
     run_id: str,
     name: str,
@@ -87,7 +87,7 @@ def insight(
         if name in _FROM_TOPK:
             found = _FROM_TOPK[name](engine, run_id, where)
         else:
-            chosen = selection(engine, run_id, where)
+            chosen = read_selection(engine, run_id, where)
             options = asdict(thresholds) if name == "quadrants" else {}
             found = {**_FROM_SELECTION[name](chosen, **options), **chosen.facts()}
         return {**found, "seconds": time.perf_counter() - start}

@@ -141,7 +141,7 @@ class Selection:
         return _quantity(self.with_advantage, "advantages")
 
 
-def selection(engine: Engine, run_id: str, where: Where) -> Selection:
+def read_selection(engine: Engine, run_id: str, where: Where) -> Selection:
     """The tokens of a run's rollouts. Raises UserError of kind "not found"."""
     store = _stores.setdefault(engine, _Store())
     with store.lock:  # who asks for the same meanwhile waits and then finds it

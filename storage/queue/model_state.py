@@ -13,13 +13,13 @@ from storage.locks import held
 ASLEEP = {"state": "asleep", "models": None}
 
 
-def tell(data_dir: DataDir, state: str, models: dict[str, Any] | None) -> None:
+def write_model_state(data_dir: DataDir, state: str, models: dict[str, Any] | None) -> None:
     """`state`: "loading", "ready", or "awake" with nothing loaded; `models` says which ones."""
     with written_aside(data_dir.model_state) as path:
         path.write_text(json.dumps({"state": state, "models": models}), encoding="utf-8")
 
 
-def model_state(data_dir: DataDir) -> dict[str, Any]:
+def read_model_state(data_dir: DataDir) -> dict[str, Any]:
     """{"state": "asleep" (no process), "awake", "loading" or "ready", "models": … or None}."""
     if not held(data_dir.model_lock):
         return dict(ASLEEP)

@@ -7,11 +7,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, case, func
 
 from opd.grading.outcome import is_right
 from storage.engine import read
-from storage.lookups import page_limit, rollout_row, shown
+from storage.lookups import page_limit, prompt_id, rollout_row, shown
 from storage.packing import COLUMNS
 from storage.read.rollouts import record_row
 from storage.schema import rollout, run, token_record
-from storage.write.rows import prompt_id
 
 MOST_RUNS = 200  # the newest other runs that are looked through
 _IDS = COLUMNS[0]
@@ -21,7 +20,7 @@ _FIELDS = (
 )
 
 
-def related(engine: Engine, rollout_id: str, *, limit: int = 200) -> dict[str, Any]:
+def read_related(engine: Engine, rollout_id: str, *, limit: int = 200) -> dict[str, Any]:
     """The other rollouts of a rollout's prompt, without itself.
 
     {"items": this run's by step, "total", "others": {"items", "total"}}: of up to MOST_RUNS other

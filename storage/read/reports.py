@@ -12,7 +12,7 @@ from storage.text import token_text
 from storage.vocabulary import read_texts
 
 
-def alternatives(engine: Engine, rollout_id: str) -> TokenView | None:
+def read_alternatives(engine: Engine, rollout_id: str) -> TokenView | None:
     """Both models' top-k at every token as flat columns, a token's k in a row; None without any.
 
     `columns` has those of packing.TOPK_COLUMNS that are stored; `texts` are as `topk` shows them:

@@ -86,7 +86,7 @@ def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnEleme
     return found
 
 
-def rollouts(
+def read_rollouts(
     engine: Engine,
     run_id: str,
     *,
@@ -127,7 +127,7 @@ def rollouts(
     return {"items": items, "total": total or 0}
 
 
-def rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
+def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
     """All about one rollout but its tokens: texts, sums, run, and which columns it has."""
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)

@@ -26,7 +26,7 @@ RUN_FIELDS = (
 _SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
 
 
-def runs(
+def read_runs(
     engine: Engine,
     *,
     search: str = "",
@@ -60,7 +60,7 @@ def runs(
     return {"items": [_run_item(row, tags) for row in rows], "total": total or 0}
 
 
-def run(engine: Engine, run_id: str) -> dict[str, Any]:
+def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     """One run with its config, what was loaded, and its checkpoints (oldest first)."""
     with read(engine) as connection:
         row = run_row(connection, run_id)
@@ -90,7 +90,7 @@ def _trained(row: Any) -> str:
         return ""
 
 
-def scales(engine: Engine, run_id: str) -> dict[str, float]:
+def read_scales(engine: Engine, run_id: str) -> dict[str, float]:
     """The largest value of each metric over the run's stored tokens, for a fixed colour scale.
 
     reverse_kl, log_ratio and advantages (magnitude), student_surprise, teacher_surprise,
@@ -99,7 +99,7 @@ def scales(engine: Engine, run_id: str) -> dict[str, float]:
         return dict(run_row(connection, run_id)["scales"])
 
 
-def steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
+def read_steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
     """The steps later than `after`, as columns; None where a step lacks a value.
 
     step, attempt, created_at, tokens, flops, seconds_PHASE, and every metric by its name."""
@@ -117,7 +117,7 @@ def steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
     return {"columns": columns, "last": columns["step"][-1] if rows else max(after, last)}
 
 
-def evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
+def read_evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
     """All figures of all evaluations, by step, in the order in which they were reported."""
     fields = ("step", "suite", "metric", "value", "n", "standard_error")
     with read(engine) as connection:
@@ -131,7 +131,7 @@ def evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
     return {"items": items, "total": len(items)}
 
 
-def tags(engine: Engine) -> dict[str, Any]:
+def read_tags(engine: Engine) -> dict[str, Any]:
     """Every tag in use with its number of runs, the most used first."""
     number = func.count().label("runs")
     with read(engine) as connection:

@@ -12,10 +12,10 @@ from opd.errors import UserError
 from storage import packing
 from storage.engine import read
 from storage.lookups import fingerprint, rollout_row
+from storage.packing import finite
 from storage.read.rollouts import record_row
 from storage.text import text_entry
 from storage.vocabulary import Texts, read_texts, text_of
-from storage.write.rows import finite
 
 # At most 21 bytes a token; the entropies and the rest come when a view asks for them.
 MAIN_COLUMNS = (
@@ -37,7 +37,9 @@ class TokenView:
     own_texts: dict[str, list[str] | None] | None  # {"prompt", "completion"}; goes before `texts`
 
 
-def tokens(engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLUMNS) -> TokenView:
+def read_tokens(
+    engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLUMNS
+) -> TokenView:
     """The tokens of a rollout with the asked-for columns. Raises DamagedRecord, "not found".
 
     `texts` are as storage.text.text_entry makes them; the bytes of a part of a character are for
@@ -63,7 +65,7 @@ def tokens(engine: Engine, rollout_id: str, columns: Collection[str] = MAIN_COLU
     )
 
 
-def topk(
+def read_topk(
     engine: Engine, rollout_id: str, position: int, count: int | None = None
 ) -> dict[str, Any]:
     """Both models' alternatives at one completion token, likeliest first.
@@ -72,13 +74,13 @@ def topk(
     teacher_logprob}] or None, "teacher": […] or None, "student_tail", "teacher_tail"}; a tail is
     the probability outside the alternatives listed here. Raises DamagedRecord.
     """
-    return topk_range(engine, rollout_id, position, 1, count)[0]
+    return read_topk_range(engine, rollout_id, position, 1, count)[0]
 
 
-def topk_range(
+def read_topk_range(
     engine: Engine, rollout_id: str, position: int, positions: int, count: int | None = None
 ) -> list[dict[str, Any]]:
-    """As `topk`, for up to so many tokens in a row; the record is read once."""
+    """As `read_topk`, for up to so many tokens in a row; the record is read once."""
     names = ("completion_ids", "student_logprobs", "teacher_logprobs", *packing.TOPK_COLUMNS)
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)

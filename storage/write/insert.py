@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from storage import schema
-from storage.write.rows import Rows, in_chunks
+from storage.lookups import in_chunks
+from storage.write.rows import Rows
 
 
 def insert_rows(connection: Connection, rows: Rows, vocabulary: list[dict[str, Any]]) -> None:

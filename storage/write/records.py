@@ -12,6 +12,7 @@ from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, Rollout, St
 from storage import schema
 from storage.engine import begin, read
 from storage.lookups import not_found
+from storage.packing import finite
 from storage.queue.jobs import hold
 from storage.text import clean
 from storage.vocabulary import Vocabulary
@@ -20,7 +21,6 @@ from storage.write.rows import (
     RowMaker,
     Rows,
     distinct_ids,
-    finite,
     finite_values,
     raise_scales,
 )

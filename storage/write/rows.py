@@ -1,8 +1,7 @@
 """Rollouts as rows of the tables. No database here."""
 
-import hashlib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from opd.types import Rollout, TokenRecord
 from storage import packing
+from storage.lookups import prompt_id
+from storage.packing import finite
 from storage.schema import BESIDE
 from storage.text import clean
 from storage.write.statistics import Statistics
@@ -112,27 +113,8 @@ def distinct_ids(rollouts: Sequence[Rollout]) -> NDArray[np.int64]:
     return np.flatnonzero(flags)
 
 
-def finite(value: float | None) -> float | None:
-    """The value, or None for one that is not a number or infinite."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
 def finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
     return {clean(name): finite(value) for name, value in values.items()}
-
-
-def in_chunks(values: Collection[Any], size: int = 500) -> Iterable[list[Any]]:
-    """Pieces that fit into one statement's parameters."""
-    listed = list(values)
-    return (listed[start : start + size] for start in range(0, len(listed), size))
-
-
-def prompt_id(run_id: str, text: str, answer: str | None, ids: bytes) -> str:
-    """The id of a prompt within a run; `ids` as they are stored."""
-    digest = hashlib.blake2b(digest_size=12)
-    for part in (run_id.encode(), text.encode(), repr(answer).encode(), ids):
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return f"prompt-{digest.hexdigest()}"
 
 
 def _prompt(run_id: str, rollout: Rollout) -> dict[str, Any]:

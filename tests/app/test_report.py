@@ -22,8 +22,8 @@ from opd.types import EvaluationEvent, Score, StepEvent
 from storage import schema
 from storage.engine import begin, open_database
 from storage.queue import jobs
-from storage.read import rollouts as stored_rollouts
-from storage.read import tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from tests.support.stored_runs import rollout, started, texts
 
 HOSTILE = '</script><script>alert(1)</script><!-- \u2028 </style><img src="https://x.test/a">'
@@ -84,7 +84,7 @@ def test_a_run_report_holds_its_worst_rollouts_with_their_stored_numbers(engine:
     made = report(engine, run_id, rollouts=5, version="1.2.3")
     held = blocks(made.html)
     data = json.loads(held["report"])
-    worst = [r["id"] for r in stored_rollouts.rollouts(engine, run_id, limit=5)["items"]]
+    worst = [r["id"] for r in read_rollouts(engine, run_id, limit=5)["items"]]
     assert set(worst) <= {r["id"] for r in data["rollouts"]}
     assert made.rollouts == len(data["rollouts"])
     sums = [r["kl_sum"] for r in data["rollouts"]]
@@ -94,9 +94,7 @@ def test_a_run_report_holds_its_worst_rollouts_with_their_stored_numbers(engine:
     assert data["steps"]["reverse_kl"] == [0.5]
     assert data["evaluations"][0]["value"] == 0.5
     for one in data["rollouts"]:
-        stored = tokens.tokens(
-            engine, one["id"], (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-        ).columns
+        stored = read_tokens(engine, one["id"], (*MAIN_COLUMNS, *EXTRA_COLUMNS)).columns
         packed = columns(held[f"{one['id']}/tokens"])
         assert set(stored) == set(packed) - {"prompt_ids"}
         for name, values in stored.items():
@@ -117,10 +115,10 @@ def test_branches_are_not_the_runs_worst_rollouts(engine: Engine) -> None:
 
 def test_every_tokens_alternatives_are_those_of_the_server(engine: Engine) -> None:
     run_id = filled(engine, 1)
-    [item] = stored_rollouts.rollouts(engine, run_id)["items"]
+    [item] = read_rollouts(engine, run_id)["items"]
     packed = columns(blocks(report(engine, item["id"]).html)[f"{item['id']}/topk"])
     for position in range(item["tokens"]):
-        asked = tokens.topk(engine, item["id"], position)
+        asked = read_topk(engine, item["id"], position)
         for side, other in (("student", "teacher"), ("teacher", "student")):
             k = len(asked[side])
             at = slice(position * k, position * k + k)
@@ -134,7 +132,7 @@ def test_every_tokens_alternatives_are_those_of_the_server(engine: Engine) -> No
 
 def test_a_rollout_report_holds_that_one(engine: Engine) -> None:
     run_id = filled(engine, 3)
-    name = stored_rollouts.rollouts(engine, run_id, sort="kl_sum")["items"][0]["id"]
+    name = read_rollouts(engine, run_id, sort="kl_sum")["items"][0]["id"]
     made = report(engine, name)
     assert made.rollouts == 1
     assert set(blocks(made.html)) == {"report", f"{name}/tokens", f"{name}/topk"}
@@ -213,14 +211,14 @@ def test_what_stands_for_a_module_has_all_that_is_asked_of_it(name: str) -> None
 def test_sizes(engine: Engine) -> None:
     """Rollouts as long as the demo's; a run's report has 20 of them."""
     run_id = filled(engine, 30)
-    one = stored_rollouts.rollouts(engine, run_id)["items"][0]["id"]
+    one = read_rollouts(engine, run_id)["items"][0]["id"]
     assert len(report(engine, one).html.encode()) < 500_000
     assert len(report(engine, run_id).html.encode()) < 1_000_000
 
 
 def test_a_damaged_record_is_left_out_or_named(engine: Engine) -> None:
     run_id = filled(engine, 3)
-    bad = stored_rollouts.rollouts(engine, run_id)["items"][0]["id"]
+    bad = read_rollouts(engine, run_id)["items"][0]["id"]
     record = schema.token_record
     with begin(engine) as connection:
         connection.execute(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from storage.read import rollouts, runs
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_runs
 from tests.conftest import TOKEN, Site
 
 pytestmark = pytest.mark.browser
@@ -25,7 +26,7 @@ def themed(request: Any, chromium: Any, site: Site) -> Iterator[Any]:
 
 
 def worst(site: Site) -> str:
-    found = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
     return str(found["items"][0]["id"])
 
 
@@ -47,7 +48,7 @@ PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
 
 
 def two_runs(site: Site) -> list[str]:
-    return [str(r["id"]) for r in runs.runs(site.engine, limit=2)["items"]]
+    return [str(r["id"]) for r in read_runs(site.engine, limit=2)["items"]]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -8,10 +8,9 @@ from playwright.sync_api import expect
 
 from bench.fill import STEPS
 from opd.types import EvaluationEvent, Score
-from storage.comparison import compare
-from storage.comparison.compare import Question, comparison
+from storage.comparison.compare import ComparisonQuery, comparison, shared_prompts
 from storage.queue import jobs
-from storage.read import runs as stored_runs
+from storage.read.runs import read_runs
 from tests.browser.test_pages import LiveRun
 
 pytestmark = pytest.mark.browser
@@ -28,7 +27,7 @@ KL = '[data-chart="reverse_kl"]'
 
 def ids(site: Any, count: int = 3) -> list[str]:
     """Filled runs, whatever other tests have called or added since."""
-    found = stored_runs.runs(site.engine, limit=50)["items"]
+    found = read_runs(site.engine, limit=50)["items"]
     return [run["id"] for run in found if run["step"] == STEPS][:count]
 
 
@@ -45,7 +44,7 @@ def data(page: Any, chart: str) -> Any:
 
 def test_the_page_shows_what_the_interface_says(open_page: Visit, site: Any) -> None:
     runs = ids(site)
-    asked = Question(runs, x="tokens", target=0.8, baseline=runs[1], smoothing=0.5)
+    asked = ComparisonQuery(runs, x="tokens", target=0.8, baseline=runs[1], smoothing=0.5)
     found = comparison(site.engine, asked)
     path = f"/compare?runs={','.join(runs)}&x=tokens&target=0.8&baseline={runs[1]}&smooth=0.5"
     page = open_page(path)
@@ -161,7 +160,7 @@ def test_what_is_missing_says_so(open_page: Visit, visitor: Any, site: Any) -> N
 
 
 def test_hostile_names_stay_text(open_page: Visit, site: Any) -> None:
-    every = stored_runs.runs(site.engine, limit=12)["items"]
+    every = read_runs(site.engine, limit=12)["items"]
     page = open_page(f"/compare?runs={','.join(run['id'] for run in every)}&group=1&y=reward")
     drawn(page, KL)
     box = page.locator(f"{KL} .nsewdrag").bounding_box()
@@ -174,7 +173,7 @@ def test_shared_prompts_open_both_rollouts(open_page: Visit, site: Any) -> None:
     one, other = LiveRun(site), LiveRun(site)
     for live in (one, other):
         live.step(1)
-    found = compare.shared_prompts(site.engine, [one.run_id, other.run_id])
+    found = shared_prompts(site.engine, [one.run_id, other.run_id])
     assert found["total"] == 1  # both are written from one seed
     [item] = found["items"]
     page = open_page(f"/compare?runs={one.run_id},{other.run_id}")

@@ -8,7 +8,7 @@ import pytest
 from opd.types import StepEvent
 from storage.diagnosis.diagnose import diagnose
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 from storage.write.records import RunWriter
 from tests.browser.test_doctor import CONTRASTS
 from tests.support import records_with_fault
@@ -39,7 +39,7 @@ def made(site: Any) -> Iterator[Made]:
 
     yield make
     for run_id in found:
-        if runs.run(site.engine, run_id)["status"] == "running":
+        if read_run(site.engine, run_id)["status"] == "running":
             jobs.finish(site.engine, run_id, 1, "finished")
         jobs.delete_run(site.engine, run_id)
 

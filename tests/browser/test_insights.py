@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from storage.insights import hot_tokens
-from storage.insights import insights as stored_insights
+from storage.insights.hot_tokens import read_hot_tokens
+from storage.insights.insights import read_insight
 from storage.insights.selection import Where
-from storage.read import rollouts
+from storage.read.rollouts import read_rollout
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
@@ -31,7 +31,7 @@ def insights(open_page: Visit, site: Any) -> Any:
 
 
 def insight(site: Any, name: str) -> dict[str, Any]:
-    return stored_insights.insight(site.engine, site.run_id, name, Where("train"))
+    return read_insight(site.engine, site.run_id, name, Where("train"))
 
 
 def total(page: Any) -> int:
@@ -65,7 +65,7 @@ def test_a_cell_leads_to_exactly_its_tokens(insights: Any, site: Any) -> None:
     for row in insights.locator(".worst-row").all():
         place = parse_qs(urlsplit(row.get_attribute("href")).query)
         assert low <= int(place["pos"][0]) <= high
-        rollout = rollouts.rollout(site.engine, place["id"][0])
+        rollout = read_rollout(site.engine, place["id"][0])
         assert first <= rollout["step"] <= last and rollout["kind"] == "train"
 
 
@@ -112,7 +112,7 @@ def test_a_brushed_region_lists_its_tokens(insights: Any, site: Any) -> None:
     panel.get_by_label("KL ≥").fill("2")
     panel.get_by_label("KL <").fill("")
     panel.get_by_label("Entropy <").fill("")
-    expected = hot_tokens.hot_tokens(
+    expected = read_hot_tokens(
         site.engine, site.run_id, kind="train", min_entropy=found["entropy_edges"][0], min_heat=2.0
     )
     expect(panel.locator(".brush-list [data-total]")).to_have_attribute(
@@ -143,7 +143,7 @@ def test_bars_and_rollouts_lead_on(insights: Any, site: Any) -> None:
 def test_steps_and_kind_narrow_every_figure(insights: Any, site: Any) -> None:
     insights.get_by_label("Step from").fill("3")
     insights.get_by_label("to step").fill("4")
-    few = stored_insights.insight(site.engine, site.run_id, "tokens", Where("train", 3, 4))
+    few = read_insight(site.engine, site.run_id, "tokens", Where("train", 3, 4))
     expect(insights.locator(".insight-summary")).to_contain_text(
         f"{few['counted']:,} tokens", timeout=SLOW
     )
@@ -163,7 +163,7 @@ def test_filters_of_the_worst_tokens_live_in_the_address(open_page: Visit, site:
     page.get_by_label("Position ≥").fill("10")
     page.get_by_label("Token text").fill("3")
     page.get_by_label("Right or wrong").select_option("false")
-    expected = hot_tokens.hot_tokens(
+    expected = read_hot_tokens(
         site.engine, site.run_id, token_class="number", min_position=10, text="3", correct=False
     )
     count = page.locator(".worst [data-total]").first
@@ -178,7 +178,7 @@ def test_filters_of_the_worst_tokens_live_in_the_address(open_page: Visit, site:
 
 
 def test_n_and_p_go_through_the_worst_tokens_of_the_run(open_page: Visit, site: Any) -> None:
-    items = hot_tokens.hot_tokens(site.engine, site.run_id, limit=27)["items"]
+    items = read_hot_tokens(site.engine, site.run_id, limit=27)["items"]
     page = open_page(f"/rollouts?run={site.run_id}&view=worst")
     page.locator(".worst-row").first.wait_for(timeout=SLOW)
     here = "document.activeElement.getAttribute('href') ?? ''"

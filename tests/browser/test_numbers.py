@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage.read import rollouts, runs
-from storage.read import tokens as stored_tokens
+from storage.read.rollouts import read_rollout, read_rollouts
+from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
+from storage.read.tokens import read_tokens
 from tests.browser.test_pages import columns
 
 pytestmark = pytest.mark.browser
@@ -33,7 +34,7 @@ def cells(row: Any) -> list[str]:
 def all_rollouts(site: Any, **wanted: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
-        answer = rollouts.rollouts(site.engine, site.run_id, limit=200, offset=len(found), **wanted)
+        answer = read_rollouts(site.engine, site.run_id, limit=200, offset=len(found), **wanted)
         found += answer["items"]
         if len(found) == answer["total"]:
             return found
@@ -75,12 +76,12 @@ def test_the_worst_tokens(open_page: Visit, site: Any) -> None:
         shown = row.locator(".worst-value").inner_text()
         assert number(shown) == pytest.approx(float(kl), abs=6e-3)
         assert row.get_attribute("data-token") == str(stored[name]["completion_ids"][int(position)])
-        assert f"step {rollouts.rollout(site.engine, name)['step']}" in row.inner_text()
+        assert f"step {read_rollout(site.engine, name)['step']}" in row.inner_text()
 
 
 def test_the_facts_of_a_run(open_page: Visit, site: Any) -> None:
-    steps = runs.steps(site.engine, site.run_id)["columns"]
-    scores = runs.evaluations(site.engine, site.run_id)["items"]
+    steps = read_steps(site.engine, site.run_id)["columns"]
+    scores = read_evaluations(site.engine, site.run_id)["items"]
     main = [s["value"] for s in scores if (s["suite"], s["metric"]) == ("temperature 1", "pass@1")]
     page = open_page(f"/run?id={site.run_id}")
     page.wait_for_selector(".run-facts dd")
@@ -110,12 +111,12 @@ def test_the_facts_of_a_run(open_page: Visit, site: Any) -> None:
 
 
 def test_the_tables_of_a_comparison(open_page: Visit, site: Any) -> None:
-    found = runs.runs(site.engine, search="word", limit=2)["items"]
+    found = read_runs(site.engine, search="word", limit=2)["items"]
     ids = [run["id"] for run in found]
     page = open_page(f"/compare?runs={','.join(ids)}&baseline={ids[0]}")
     page.wait_for_selector("[data-reach]")
     heads = page.locator('[aria-label="Runs compared"] th').all_inner_texts()
-    steps = {name: runs.steps(site.engine, name)["columns"] for name in ids}
+    steps = {name: read_steps(site.engine, name)["columns"] for name in ids}
     curves = {}
     for name in ids:
         row = dict(zip(heads, cells(page.locator(f'[data-compared="{name}"]')), strict=True))
@@ -126,8 +127,8 @@ def test_the_tables_of_a_comparison(open_page: Visit, site: Any) -> None:
         assert number(row["Compute"]) == pytest.approx(sum(done["flops"]), rel=0.006)
         assert spent < 60  # whole seconds are shown
         assert number(row["Training time"]) == pytest.approx(spent, abs=0.51)
-        assert number(row["Seed"]) == runs.run(site.engine, name)["config"]["seed"]
-        scores = runs.evaluations(site.engine, name)["items"]
+        assert number(row["Seed"]) == read_run(site.engine, name)["config"]["seed"]
+        scores = read_evaluations(site.engine, name)["items"]
         curves[name] = [
             (s["step"], s["value"])
             for s in scores
@@ -161,7 +162,7 @@ def test_the_shares_of_the_classes(open_page: Visit, site: Any) -> None:
     kl, kind = [], []
     for item in all_rollouts(site, kind="train"):
         found = columns(site, item["id"])
-        texts = stored_tokens.tokens(site.engine, item["id"]).texts
+        texts = read_tokens(site.engine, item["id"]).texts
         kept = found["mask"] > 0
         kl.append(found["reverse_kl"][kept])
         kind.append([kind_of(texts[int(i)]) for i in found["completion_ids"][kept]])

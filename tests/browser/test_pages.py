@@ -12,10 +12,11 @@ from playwright.sync_api import expect
 from bench.support.synthetic import HOSTILE, Writer
 from opd.config.run import parse
 from opd.types import ModelsEvent, StepEvent
-from storage.insights import hot_tokens
+from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs
-from storage.read import rollouts, runs, tokens
-from storage.read.rollouts import ABSENT
+from storage.read.rollouts import ABSENT, read_rollouts
+from storage.read.runs import read_run, read_runs
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from storage.write.records import RunWriter
 
 pytestmark = pytest.mark.browser
@@ -32,20 +33,20 @@ LEAST_CONTRAST = """async () => {
 
 
 def worst_rollout(site: Any, **wanted: Any) -> str:
-    found = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", limit=1, **wanted)
+    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1, **wanted)
     return str(found["items"][0]["id"])
 
 
 def longest(site: Any) -> dict[str, Any]:
-    item: dict[str, Any] = rollouts.rollouts(site.engine, site.run_id, sort="-tokens", limit=1)[
+    item: dict[str, Any] = read_rollouts(site.engine, site.run_id, sort="-tokens", limit=1)[
         "items"
     ][0]
     return item
 
 
 def columns(site: Any, rollout_id: str) -> dict[str, np.ndarray]:
-    names = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-    return tokens.tokens(site.engine, rollout_id, names).columns
+    names = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
+    return read_tokens(site.engine, rollout_id, names).columns
 
 
 def shown(value: float) -> str:
@@ -74,7 +75,7 @@ def test_token_view_shows_the_stored_numbers(open_page: Visit, site: Any) -> Non
 def test_alternatives_and_the_sentence(open_page: Visit, site: Any) -> None:
     rollout_id = worst_rollout(site)
     position = int(np.argmax(columns(site, rollout_id)["reverse_kl"]))
-    found = tokens.topk(site.engine, rollout_id, position)
+    found = read_topk(site.engine, rollout_id, position)
     page = open_page(f"/rollout?id={rollout_id}&pos={position}")
     page.wait_for_selector("#token-detail .alt-row.sampled")
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
@@ -102,7 +103,7 @@ def test_n_and_p_go_through_the_worst_tokens(open_page: Visit, site: Any) -> Non
 
 
 def test_capital_n_goes_through_the_worst_tokens_of_the_run(open_page: Visit, site: Any) -> None:
-    worst = hot_tokens.hot_tokens(site.engine, site.run_id, limit=4)["items"]
+    worst = read_hot_tokens(site.engine, site.run_id, limit=4)["items"]
     page = open_page(f"/rollout?id={longest(site)['id']}")
     for place, key in ((0, "N"), (1, "N"), (2, "N"), (1, "P")):
         page.keyboard.press(f"Shift+{key}")
@@ -125,7 +126,7 @@ def test_an_address_names_token_and_metric(open_page: Visit, site: Any) -> None:
 
 
 def test_j_and_k_stay_within_the_page(open_page: Visit, site: Any) -> None:
-    items = rollouts.rollouts(site.engine, site.run_id, sort="-kl_sum", limit=3)["items"]
+    items = read_rollouts(site.engine, site.run_id, sort="-kl_sum", limit=3)["items"]
     page = open_page(f"/rollout?id={items[0]['id']}")
     page.wait_for_function("document.querySelector('.rt-head').innerText.includes('1 of')")
     page.evaluate("window.__same = 1")
@@ -159,8 +160,8 @@ def test_the_text_has_one_tab_stop(open_page: Visit, site: Any) -> None:
 
 
 def test_a_split_character_stays_whole(open_page: Visit, site: Any) -> None:
-    found = rollouts.rollouts(site.engine, site.run_id, text="🎉", limit=1)["items"][0]
-    texts = tokens.tokens(site.engine, found["id"]).texts
+    found = read_rollouts(site.engine, site.run_id, text="🎉", limit=1)["items"][0]
+    texts = read_tokens(site.engine, found["id"]).texts
     stored = columns(site, found["id"])["completion_ids"]
     first = next(i for i, t in enumerate(stored) if texts[int(t)].get("b") == "20f09f")
     page = open_page(f"/rollout?id={found['id']}&pos={first + 1}")
@@ -172,7 +173,7 @@ def test_a_split_character_stays_whole(open_page: Visit, site: Any) -> None:
 def test_a_metric_that_cannot_be_shown_gives_its_reason(open_page: Visit, site: Any) -> None:
     live = LiveRun(site, advantages=False)
     live.step(1)
-    rollout_id = rollouts.rollouts(site.engine, live.run_id, limit=1)["items"][0]["id"]
+    rollout_id = read_rollouts(site.engine, live.run_id, limit=1)["items"][0]["id"]
     page = open_page(f"/rollout?id={rollout_id}&metric=advantage")
     option = page.locator('#metric option[value="advantage"]')
     assert option.is_disabled()
@@ -219,7 +220,7 @@ def test_runs_can_be_found_renamed_and_brought_back(open_page: Visit, site: Any)
     page.wait_for_selector("text=No runs match")
     page.get_by_role("button", name="Undo").click()
     page.wait_for_selector("tr[data-run]")
-    assert runs.runs(site.engine, search="word problems 1")["items"][0]["tags"] == [
+    assert read_runs(site.engine, search="word problems 1")["items"][0]["tags"] == [
         "<b>bold</b>",
         "kept",
     ]
@@ -270,16 +271,16 @@ def test_a_field_of_named_parts_is_typed_as_json(open_page: Visit) -> None:
 
 
 def test_a_double_click_starts_one_run(open_page: Visit, site: Any) -> None:
-    before = runs.runs(site.engine)["total"]
+    before = read_runs(site.engine)["total"]
     page = open_page("/new")
     page.locator('[data-field="name"] input').fill("from the browser")
     page.wait_for_function("!document.querySelector('#start-run').disabled")
     page.evaluate("for (let i = 0; i < 2; i++) document.querySelector('#start-run').click()")
     page.wait_for_url("**/run?id=run-*")
     page.wait_for_selector("text=queued")
-    assert runs.runs(site.engine)["total"] == before + 1
+    assert read_runs(site.engine)["total"] == before + 1
     run_id = page.url.rpartition("=")[2]
-    assert runs.run(site.engine, run_id)["name"] == "from the browser"
+    assert read_run(site.engine, run_id)["name"] == "from the browser"
     jobs.request_cancel(site.engine, run_id, "discard")
 
 
@@ -296,7 +297,7 @@ def test_rollouts_are_sorted_and_filtered_by_the_server(open_page: Visit, site: 
     page.wait_for_selector("tr[data-rollout]")
     page.get_by_role("button", name="max").click()
     page.wait_for_function("location.search.includes('sort=-kl_max')")
-    expected = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", step=3, limit=50)
+    expected = read_rollouts(site.engine, site.run_id, sort="-kl_max", step=3, limit=50)
     ids = [item["id"] for item in expected["items"]]
     page.wait_for_function(
         "first => document.querySelector('tr[data-rollout]').dataset.rollout === first", arg=ids[0]
@@ -321,8 +322,8 @@ def test_the_canary_can_fire(chromium: Any) -> None:
 
 
 def test_hostile_text_stays_text(open_page: Visit, site: Any) -> None:
-    hostile = rollouts.rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
-    failed = runs.runs(site.engine, status="failed")["items"][0]["id"]
+    hostile = read_rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
+    failed = read_runs(site.engine, status="failed")["items"][0]["id"]
     jobs.set_notes(site.engine, failed, " ".join(HOSTILE).replace("\0", ""))
     jobs.set_tags(site.engine, failed, [text.replace("\0", "") for text in HOSTILE])
     jobs.rename(site.engine, failed, HOSTILE[1])

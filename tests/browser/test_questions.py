@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from storage.read import rollouts, runs, tokens
+from storage.read.rollouts import read_rollout
+from storage.read.runs import read_steps
+from storage.read.tokens import read_tokens, read_topk
 from tests.browser.test_numbers import kind_of
 from tests.support.documented_walks import MOST_CLICKS, Walk, documented
 from tests.support.inspected_site import CLIMBS, FLAT, Inspected, visiting
@@ -109,7 +111,7 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     position = worst_of(inspected, item["id"])
     text = pinned(page, item["id"], position)
     assert f"{inspected.columns(item['id'])['reverse_kl'][position]:.3f}" in text
-    wanted = tokens.topk(inspected.engine, item["id"], position)["teacher"][0]["text"].strip()
+    wanted = read_topk(inspected.engine, item["id"], position)["teacher"][0]["text"].strip()
     assert f"Teacher wanted “{wanted}”" in text
 
 
@@ -193,7 +195,7 @@ def test_5_why_the_kl_is_flat(walking: Walking, page: Any, inspected: Inspected)
     walk = walking(5, "Why is my KL flat?", f"run?id={inspected.flat}")
     finding = page.locator(".diagnosis [data-code]:not([data-code=''])").first
     walk.click(finding.locator("summary"))
-    kept = runs.steps(inspected.engine, inspected.flat)["columns"]
+    kept = read_steps(inspected.engine, inspected.flat)["columns"]
     assert set(kept["same_top"]) == {FLAT["same_top"]}
     evidence = {
         row.locator("th").inner_text(): row.locator("td").first.inner_text()
@@ -206,7 +208,7 @@ def test_5_why_the_kl_is_flat(walking: Walking, page: Any, inspected: Inspected)
     walk.done()
     page.wait_for_selector(READY)
     name = page.locator("#token-view").get_attribute("data-rollout")
-    assert rollouts.rollout(inspected.engine, name)["run_id"] == inspected.flat
+    assert read_rollout(inspected.engine, name)["run_id"] == inspected.flat
 
 
 def test_6_had_the_student_followed_the_teacher(
@@ -219,7 +221,7 @@ def test_6_had_the_student_followed_the_teacher(
     walk = walking(6, title, f"rollout?id={item['id']}")
     walk.key("n")
     walk.click(page.get_by_role("tab", name="What if"))
-    best = tokens.topk(inspected.engine, item["id"], position)["teacher"][0]
+    best = read_topk(inspected.engine, item["id"], position)["teacher"][0]
     page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
     walk.click(page.locator("#wi-go"))
     card = page.locator(".wi-card[data-author=student]")
@@ -227,7 +229,7 @@ def test_6_had_the_student_followed_the_teacher(
     name = card.get_attribute("data-id")
     kl = inspected.columns(name)["reverse_kl"].astype(np.float64)
     said = card.locator(".wi-figures").inner_text()
-    branch = rollouts.rollout(inspected.engine, name)
+    branch = read_rollout(inspected.engine, name)
     assert f"KL {branch['kl_sum']:.2f} nats" in said
     assert f"{branch['kl_sum'] - kl[position]:.2f} nats after the choice" in said
     assert branch["kl_sum"] == pytest.approx(kl[position:].sum(), abs=1e-4)
@@ -267,7 +269,7 @@ def test_7_the_class_that_carries_the_disagreement(
 
 
 def kinds_of(inspected: Inspected, item: dict[str, Any]) -> np.ndarray:
-    texts = tokens.tokens(inspected.engine, item["id"]).texts
+    texts = read_tokens(inspected.engine, item["id"]).texts
     ids = inspected.columns(item["id"])["completion_ids"]
     return np.array([kind_of(texts[int(i)]) for i in ids])
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from app.report import report
-from storage.read import rollouts as stored_rollouts
-from storage.read import runs, tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_run
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
@@ -45,7 +46,7 @@ def open_report(chromium: Any, site: Any, tmp_path: Path) -> Iterator[Open]:
 
 def worst(site: Any, count: int = 1) -> list[str]:
     """Of the rollouts with both models' figures."""
-    items = stored_rollouts.rollouts(site.engine, site.run_id, limit=50)["items"]
+    items = read_rollouts(site.engine, site.run_id, limit=50)["items"]
     return [item["id"] for item in items if item["kl_sum"] is not None][:count]
 
 
@@ -59,8 +60,8 @@ def shown(value: float) -> str:
 
 def test_a_rollout_opens_with_its_stored_numbers(open_report: Open, site: Any) -> None:
     [name] = worst(site)
-    names = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-    stored = tokens.tokens(site.engine, name, names).columns
+    names = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
+    stored = read_tokens(site.engine, name, names).columns
     page = open_report(name)
     ready(page, name)
     view = page.locator("#token-view")
@@ -73,7 +74,7 @@ def test_a_rollout_opens_with_its_stored_numbers(open_report: Open, site: Any) -
     text = page.locator("#token-detail").inner_text()
     for column in ("reverse_kl", "student_logprobs", "teacher_logprobs", "student_entropy"):
         assert shown(float(stored[column][hottest])) in text, column
-    asked = tokens.topk(site.engine, name, hottest)
+    asked = read_topk(site.engine, name, hottest)
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
     assert rows == len({e["id"] for e in (*asked["student"], *asked["teacher"])})
     order = np.argsort(-stored["reverse_kl"], kind="stable")
@@ -96,7 +97,7 @@ def test_a_runs_list_opens_its_rollouts_and_back_returns(open_report: Open, site
     first, second = worst(site, 2)
     page = open_report(site.run_id)
     page.wait_for_selector("#report-rollouts")
-    run = runs.run(site.engine, site.run_id)
+    run = read_run(site.engine, site.run_id)
     assert run["name"] in page.locator("h1").inner_text()
     assert page.locator(".report-plot").count() >= 1
     listed = page.locator("#report-rollouts tbody tr").evaluate_all(
@@ -152,7 +153,7 @@ def test_light_and_dark(open_report: Open, site: Any) -> None:
 
 def test_hostile_text_stays_text(open_report: Open, site: Any) -> None:
     """Tokens of the site's newest run try to leave their element."""
-    found = stored_rollouts.rollouts(site.engine, site.run_id, text="__canary")["items"]
+    found = read_rollouts(site.engine, site.run_id, text="__canary")["items"]
     assert found
     page = open_report(found[0]["id"])
     ready(page, found[0]["id"])

@@ -14,7 +14,9 @@ from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Score, StepEvent
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import rollouts, runs, tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_run, read_runs
+from storage.read.tokens import read_tokens, read_topk
 from storage.write.records import RunWriter
 from tests.conftest import serving
 
@@ -100,8 +102,8 @@ def figure(page: Any, name: str) -> str:
 
 def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any) -> None:
     demo = Demo(site.engine).finished()
-    run = runs.run(site.engine, demo.run_id)
-    items = rollouts.rollouts(site.engine, demo.run_id, kind="eval", sort="step")["items"]
+    run = read_run(site.engine, demo.run_id)
+    items = read_rollouts(site.engine, demo.run_id, kind="eval", sort="step")["items"]
     [wrong, right] = items
     page = open_page(f"/tour?run={demo.run_id}")
     page.wait_for_selector(f'.tour-answer[data-rollout="{wrong["id"]}"]')
@@ -110,11 +112,11 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
 
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#tour-say")
-    kl = tokens.tokens(site.engine, wrong["id"], ("reverse_kl",)).columns["reverse_kl"]
+    kl = read_tokens(site.engine, wrong["id"], ("reverse_kl",)).columns["reverse_kl"]
     worst = int(np.argmax(kl))
     href = page.locator("#tour-token").get_attribute("href")
     assert href == f"rollout?id={wrong['id']}&pos={worst}"
-    wanted = tokens.topk(site.engine, wrong["id"], worst)["teacher"][0]["text"].strip()
+    wanted = read_topk(site.engine, wrong["id"], worst)["teacher"][0]["text"].strip()
     said = page.locator("#tour-say").inner_text()
     assert said.startswith(f"Coach wanted “{wanted}” (") and "; the student wrote “" in said
     page.click("#tour-token")
@@ -213,7 +215,7 @@ def test_with_write_access_an_empty_place_starts_the_demo(chromium: Any, bare: B
     page.click("[data-start-demo]")
     page.wait_for_url("**/tour?run=run-*")
     told(page, "not available yet")
-    [run] = runs.runs(bare.engine)["items"]
+    [run] = read_runs(bare.engine)["items"]
     assert (run["recipe"], run["status"]) == ("demo", "queued")
     assert f"run={run['id']}" in page.url
     context.close()

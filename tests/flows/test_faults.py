@@ -14,7 +14,7 @@ from opd.grading import graders
 from opd.training.trainer import Training
 from opd.types import StepEvent
 from storage.queue import jobs
-from storage.read import export
+from storage.read.export import export_rows
 from tests.support.in_process_runs import Desk, models, write_rows
 from tests.support.logprobs_server import LogprobsServer, edited
 
@@ -40,11 +40,11 @@ def failed(desk, run_id, kind, *texts, training=None):
     for text in texts:
         assert text in run["error_text"]
     assert run["hint"] == ErrorKind(kind).hint
-    return sum(1 for _ in export.export_rows(desk.engine, run_id, pytest.fail))
+    return sum(1 for _ in export_rows(desk.engine, run_id, pytest.fail))
 
 
 def kept(desk, run_id):
-    return [r["step"] for r in export.export_rows(desk.engine, run_id, pytest.fail)]
+    return [r["step"] for r in export_rows(desk.engine, run_id, pytest.fail)]
 
 
 def test_a_loss_that_is_no_number(desk, tmp_path):

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from storage.diagnosis.diagnose import diagnose
 from storage.engine import open_database
-from storage.read.rollouts import rollout
+from storage.read.rollouts import read_rollout
 from tests.opd.doctor.test_dynamic import bundled_with
 from tests.support import runs_with_fault
 from tests.support.runs_with_fault import EOS, UNK, altered, ids_of, swapped
@@ -79,7 +79,7 @@ def test_a_teacher_with_another_end(place: Place) -> None:
     assert seen["teacher's p(end) at the student's ends"] < 1e-4
     assert seen["ends where it prefers another"] > 0.95
     for link in card["rollouts"]:
-        assert link["position"] == rollout(place.engine, link["id"])["tokens"] - 1
+        assert link["position"] == read_rollout(place.engine, link["id"])["tokens"] - 1
 
 
 def test_a_student_that_writes_on_after_the_teachers_end(place: Place) -> None:

@@ -26,7 +26,8 @@ from opd.types import CheckpointEvent, StepEvent
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import export, runs
+from storage.read.export import export_rows
+from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from tests.support.in_process_runs import Desk, dying, models
 
 LORA = {"rank": 4, "alpha": 8}
@@ -183,7 +184,7 @@ def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(desk, tmp_path):
     assert twin.attempt(run_id, Stopping)["status"] == "interrupted"
     assert twin.at_rest(run_id) == [2]
     assert twin.attempt(run_id)["status"] == "finished"
-    steps = [e["step"] for e in runs.evaluations(twin.engine, run_id)["items"]]
+    steps = [e["step"] for e in read_evaluations(twin.engine, run_id)["items"]]
     assert set(steps) == {0, 2}
 
 
@@ -206,25 +207,25 @@ def test_killed_moved_and_resumed_by_command_and_by_button(place, tmp_path):
     first.rename(moved)
     engine = open_database(moved)
     resume = subprocess.Popen([*command, "resume", run_id, "--data-dir", str(moved)])
-    step = runs.run(engine, run_id)["step"]
+    step = read_run(engine, run_id)["step"]
     _killed_at(engine, step + 2, resume)
-    assert runs.run(engine, run_id)["attempt"] == 2
+    assert read_run(engine, run_id)["attempt"] == 2
     supervisor = Supervisor(engine, DataDir(moved))  # as behind the page's button
     supervisor.turn()
-    assert runs.run(engine, run_id)["status"] == "interrupted"
+    assert read_run(engine, run_id)["status"] == "interrupted"
     jobs.requeue(engine, run_id)
-    step = runs.run(engine, run_id)["step"]
+    step = read_run(engine, run_id)["step"]
     end = time.monotonic() + 120
-    while runs.run(engine, run_id)["step"] < step + 2 and time.monotonic() < end:
+    while read_run(engine, run_id)["step"] < step + 2 and time.monotonic() < end:
         supervisor.turn()
         time.sleep(0.1)
     jobs.request_cancel(engine, run_id, "save")
     while supervisor._children and time.monotonic() < end:
         supervisor.turn()
         time.sleep(0.1)
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert (run["status"], run["attempt"]) == ("cancelled", 3)
-    assert runs.steps(engine, run_id)["columns"]["step"] == list(range(1, run["step"] + 1))
+    assert read_steps(engine, run_id)["columns"]["step"] == list(range(1, run["step"] + 1))
     engine.dispose()
     done = CliRunner().invoke(
         app, ["save", run_id, "--out", str(tmp_path / "out"), "--data-dir", str(moved)]
@@ -240,7 +241,7 @@ def _killed_at(engine, step, started):
     end = time.monotonic() + 120
     while True:
         assert started.poll() is None and time.monotonic() < end
-        found = runs.runs(engine)["items"]
+        found = read_runs(engine)["items"]
         if found and found[0]["status"] == "running" and found[0]["step"] >= step:
             break
         time.sleep(0.05)
@@ -268,9 +269,7 @@ def test_another_runs_checkpoint_is_the_teacher(desk):
         steps=1,
     )
     assert desk.attempt(routed)["status"] == "finished"
-    exported = {
-        run_id: next(export.export_rows(desk.engine, run_id, print)) for run_id in (older, routed)
-    }
+    exported = {run_id: next(export_rows(desk.engine, run_id, print)) for run_id in (older, routed)}
     assert exported[older]["teacher_logprobs"] == exported[routed]["teacher_logprobs"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from opd.types import StepEvent
-from storage.write.branches import branch_id, keep
+from storage.write.branches import branch_id, store_rollouts
 from tests.support import stored_runs
 from tests.support.api_client import Api
 
@@ -54,7 +54,7 @@ def test_lists_and_what_lies_beside_a_rollout(api: Api, engine: Engine, run_id: 
 
     branch = replace(stored_runs.rollout(1, reward=0.7), kind="branch")
     name = branch_id(first, 2, branch, {})
-    keep(engine, run_id, {name: branch}, "words", stored_runs.texts)
+    store_rollouts(engine, run_id, {name: branch}, "words", stored_runs.texts)
     assert told(api.get(f"/rollouts/{first}/branches")) == [True]
 
 

@@ -22,8 +22,9 @@ from opd.types import StepEvent
 from storage import engine as storage_engine
 from storage import schema
 from storage.engine import DiskFullError, begin, open_database, read
-from storage.insights import hot_tokens
-from storage.read import rollouts, runs
+from storage.insights.hot_tokens import read_hot_tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_run, read_runs, read_steps
 from storage.write.records import RunWriter
 from tests.support import stored_runs
 
@@ -152,7 +153,7 @@ def test_a_migration_killed_anywhere_leaves_a_database_that_opens(tmp_path: Path
         assert len(_reports(child, reports)) < steps - kill_at
         engine = open_database(folder)
         assert integrity(engine) == "ok"
-        assert runs.runs(engine) == {"items": [], "total": 0}
+        assert read_runs(engine) == {"items": [], "total": 0}
         engine.dispose()
 
 
@@ -176,10 +177,10 @@ def test_no_acknowledged_rollout_is_lost_to_sigkill(tmp_path: Path) -> None:
         time.sleep(random.uniform(0, 0.15))
         child.kill()
         acknowledged += _reports(child, reports)
-        before, steps = steps, runs.steps(engine, run_id)["columns"]["step"]
+        before, steps = steps, read_steps(engine, run_id)["columns"]["step"]
         assert {*before[1:], *acknowledged} <= set(steps)
         # Nothing half-written: each step has all of its rollouts, and all can be read.
-        found = rollouts.rollouts(engine, run_id, limit=10_000)
+        found = read_rollouts(engine, run_id, limit=10_000)
         assert found["total"] == 3 * len(steps)
         assert not any(item["damaged"] for item in found["items"])
     assert integrity(engine) == "ok"
@@ -211,8 +212,8 @@ def test_a_full_disk_is_named_and_what_was_written_stays(engine: Engine) -> None
             done = step
     assert caught.value.kind == "disk full"
     assert done >= 1
-    assert runs.steps(engine, run_id)["last"] == done
-    assert rollouts.rollouts(engine, run_id)["total"] == 4 * done
+    assert read_steps(engine, run_id)["last"] == done
+    assert read_rollouts(engine, run_id)["total"] == 4 * done
     assert integrity(engine) == "ok"
 
 
@@ -237,7 +238,7 @@ def test_readers_and_a_writer_never_meet_a_lock(
             largest = max(largest, log.stat().st_size)
         over.set()
         assert all(reader.result() > 0 for reader in readers)
-    assert runs.run(engine, run_id)["bytes"] > 5 * limit
+    assert read_run(engine, run_id)["bytes"] > 5 * limit
     assert limit / 2 < largest < 3 * limit
     engine.dispose()
 
@@ -248,7 +249,7 @@ def _read_on(engine: Engine, run_id: str, over: threading.Event) -> int:
         with read(engine) as connection:
             reads += connection.execute(select(schema.run.c.id)).one().id == run_id
             time.sleep(random.uniform(0.02, 0.05))
-        hot_tokens.hot_tokens(engine, run_id, limit=10)
+        read_hot_tokens(engine, run_id, limit=10)
     return reads
 
 

@@ -14,7 +14,7 @@ from opd.types import Event
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run
 from tests.support import tiny_models
 
 
@@ -74,7 +74,7 @@ class Desk:
         return self.run(run_id)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return runs.run(self.engine, run_id)
+        return read_run(self.engine, run_id)
 
     def log(self, run_id: str) -> str:
         return DataDir(self.data_dir).run(run_id).log.read_text()

@@ -19,8 +19,8 @@ from opd.types import EvaluationEvent, Score
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import rollouts as stored_rollouts
-from storage.read import tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens
 from tests.support import records_with_fault, stored_runs
 
 VIEW = "view"
@@ -53,14 +53,14 @@ class Inspected:
         return self.link.partition("/?")[0]
 
     def rollouts(self, **wanted: Any) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = stored_rollouts.rollouts(
-            self.engine, self.run_id, limit=200, **wanted
-        )["items"]
+        items: list[dict[str, Any]] = read_rollouts(self.engine, self.run_id, limit=200, **wanted)[
+            "items"
+        ]
         return items
 
     def columns(self, rollout_id: str) -> dict[str, np.ndarray]:
-        names = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-        return tokens.tokens(self.engine, rollout_id, names).columns
+        names = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
+        return read_tokens(self.engine, rollout_id, names).columns
 
 
 @contextmanager

@@ -171,6 +171,6 @@ def run(
 
 def run_slot(engine: Engine) -> str:
     """A slot of its own, so that one test may hold several running runs."""
-    from storage.read.runs import runs  # noqa: PLC0415 - beside its only use
+    from storage.read.runs import read_runs  # noqa: PLC0415 - beside its only use
 
-    return f"slot-{runs(engine)['total']}"
+    return f"slot-{read_runs(engine)['total']}"

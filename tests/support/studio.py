@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from opd.config.run import parse
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run, read_runs
 from tests.support.fake_training import ROOT, SCRIPT
 
 FULL = bool(os.environ.get("OPD_FULL"))
@@ -56,7 +56,7 @@ class Studio:
         return jobs.create_run(self.engine, config, **options)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return runs.run(self.engine, run_id)
+        return read_run(self.engine, run_id)
 
     def status(self, run_id: str) -> str:
         return str(self.run(run_id)["status"])
@@ -91,7 +91,7 @@ class Studio:
         return found
 
     def _is_mine(self, mark: str) -> bool:
-        ids = {r["id"] for r in runs.runs(self.engine, limit=1000)["items"]}
+        ids = {r["id"] for r in read_runs(self.engine, limit=1000)["items"]}
         return mark.partition(":")[0] in ids
 
     def close(self) -> None:

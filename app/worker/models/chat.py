@@ -16,8 +16,7 @@ from opd.sampling.sample import Sample, Stopped
 from opd.training.rollouts import Completion
 from opd.types import Author, Rollout
 from storage.text import text_entry
-from storage.write.branches import keep as store
-from storage.write.branches import reply_id
+from storage.write.branches import reply_id, store_rollouts
 
 GROUP = -1  # of a rollout whose prompt is not one of the run's
 
@@ -130,7 +129,9 @@ def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
         "temperature": rollout.temperature,
     }
     name = reply_id(subject.run_id, question)
-    store(asked.engine, subject.run_id, {name: rollout}, subject.tokenizer, subject.vocabulary)
+    store_rollouts(
+        asked.engine, subject.run_id, {name: rollout}, subject.tokenizer, subject.vocabulary
+    )
     return {"rollout": name, "models": subject.about}
 
 

@@ -20,7 +20,7 @@ from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER
 from opd.training.loading import Callbacks, LoadedModels, load_models
 from opd.training.manifest import folder_of, verify
-from storage.read import runs
+from storage.read.runs import read_run
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _of_recipe(asked: Asked) -> RunConfig:
 
 
 def _of_run(asked: Asked, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
-    info = runs.run(asked.engine, run_id)
+    info = read_run(asked.engine, run_id)
     own = run_id if info["attempt"] else None  # then the references have been settled
     config = resolved(asked.engine, asked.data_dir, parse(info["config"]), own)
     if step is None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from storage.data_dir import DataDir
-from storage.queue import model_state
+from storage.queue.model_state import write_model_state
 
 TELL_EVERY = 0.25  # seconds
 
@@ -46,7 +46,7 @@ class Held:
         self._tell("awake", None)
 
     def _tell(self, state: str, about: dict[str, Any] | None) -> None:
-        model_state.tell(self._data_dir, state, about)
+        write_model_state(self._data_dir, state, about)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from opd.interactive.what_if import (
 )
 from opd.sampling.sample import Stopped
 from opd.types import Rollout
-from storage.read import rollouts as stored_rollouts
-from storage.read import tokens
-from storage.write.branches import branch_id, keep
+from storage.read.rollouts import read_rollout
+from storage.read.tokens import read_tokens
+from storage.write.branches import branch_id, store_rollouts
 
 WORDS = {"student": "student", "teacher": "coach"}
 
@@ -103,8 +103,8 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
 
 def _branch_point(asked: Asked, subject: Subject) -> BranchPoint:
     payload = asked.payload
-    parent = stored_rollouts.rollout(asked.engine, payload["rollout"])
-    view = tokens.tokens(asked.engine, payload["rollout"], ("completion_ids",))
+    parent = read_rollout(asked.engine, payload["rollout"])
+    view = read_tokens(asked.engine, payload["rollout"], ("completion_ids",))
     stored = Prompt(
         parent["group"],
         parent["prompt"],
@@ -130,5 +130,5 @@ def _kept(asked: Asked, subject: Subject, point: BranchPoint, made: list[Rollout
     name = partial(branch_id, payload["rollout"], payload["position"])
     rollouts = {name(r, question): r for r in made}
     assert subject.run_id is not None
-    keep(asked.engine, subject.run_id, rollouts, subject.tokenizer, subject.vocabulary)
+    store_rollouts(asked.engine, subject.run_id, rollouts, subject.tokenizer, subject.vocabulary)
     return list(rollouts)

@@ -18,7 +18,7 @@ from opd.experiments.plan import Key
 from storage.comparison import experiment_results
 from storage.data_dir import DataDir
 from storage.queue import jobs
-from storage.read import runs as stored_runs
+from storage.read.runs import read_run
 from tests.flows.test_hostile_requests import COOKIE, SAME, TOKEN, VIEW
 from tests.support.api_client import Api
 from tests.support.stored_experiments import (
@@ -186,7 +186,7 @@ def test_cancel_and_resume(api: Api, engine: Engine) -> None:
     [running] = [run["id"] for run in runs if run["status"] == "running"]
     answer = api("POST", f"/experiments/{exp}/cancel")
     assert (answer.status_code, answer.json()) == (200, {"id": exp, "status": "cancelled"})
-    assert stored_runs.run(engine, running)["cancel_mode"] == "save"
+    assert read_run(engine, running)["cancel_mode"] == "save"
     again = api("POST", f"/experiments/{exp}/cancel")
     assert (again.status_code, again.json()["kind"]) == (409, "not running")
     early = api("POST", f"/experiments/{exp}/resume")

@@ -17,7 +17,8 @@ from opd.types import CheckpointEvent
 from storage import locks
 from storage.data_dir import DataDir
 from storage.engine import begin
-from storage.queue import jobs, model_state, requests
+from storage.queue import jobs, requests
+from storage.queue.model_state import read_model_state
 from storage.schema import checkpoint, run
 from storage.write.records import RunWriter
 from tests.support.api_client import TOKENS, Api, first_rollout, stored_run
@@ -220,9 +221,9 @@ def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None
     held.get("b", {"step": 2}, load)
     assert first.closed and len(made) == 2
     lock = locks.take(DataDir(tmp_path).model_lock)
-    assert model_state.model_state(DataDir(tmp_path)) == {"state": "ready", "models": {"step": 2}}
+    assert read_model_state(DataDir(tmp_path)) == {"state": "ready", "models": {"step": 2}}
     held.release()
-    assert model_state.model_state(DataDir(tmp_path))["state"] == "awake"
+    assert read_model_state(DataDir(tmp_path))["state"] == "awake"
     assert lock is not None
     lock.close()
-    assert model_state.model_state(DataDir(tmp_path))["state"] == "asleep"
+    assert read_model_state(DataDir(tmp_path))["state"] == "asleep"

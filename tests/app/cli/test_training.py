@@ -14,7 +14,7 @@ from app.worker.job import Outcome
 from app.worker.process import this_process
 from opd.errors import ErrorKind
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_runs
 from tests.support.studio import Studio
 
 
@@ -41,7 +41,7 @@ def only(studio: Studio, status: str) -> str:
     found: list[dict[str, Any]] = []
 
     def look() -> bool:
-        found[:] = runs.runs(studio.engine, status=status)["items"]
+        found[:] = read_runs(studio.engine, status=status)["items"]
         return bool(found)
 
     studio.wait(look)

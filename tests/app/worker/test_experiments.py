@@ -13,7 +13,7 @@ import pytest
 from storage.comparison import experiment_results
 from storage.engine import open_database
 from storage.queue import experiments, jobs
-from storage.read import runs as stored_runs
+from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from tests.support.experiment_definition import data, definition
 from tests.support.stored_runs import OWNER
 from tests.support.studio import Studio
@@ -48,10 +48,10 @@ def test_a_whole_experiment_on_the_command_line(studio: Studio, tmp_path: Path) 
     assert set(found["ratios"]) == {"steps", "tokens", "flops", "seconds"}
     assert len(found["table"]) == 2
     # 2 arms × 2 rates while tuning, then 2 arms × 2 seeds: ordinary runs
-    runs = stored_runs.runs(studio.engine, tag=found["id"])["items"]
+    runs = read_runs(studio.engine, tag=found["id"])["items"]
     assert len(runs) == 8 and {run["status"] for run in runs} == {"finished"}
     for run in runs:  # what was tuned leaves no weights behind
-        kept = stored_runs.run(studio.engine, run["id"])["checkpoints"]
+        kept = read_run(studio.engine, run["id"])["checkpoints"]
         assert bool(kept) == (run["seed"] < 1000)
     assert "run 8 of 8" in err
 
@@ -67,7 +67,7 @@ def test_the_supervisor_takes_one_to_its_end(studio: Studio) -> None:
     name = experiments.create_experiment(studio.engine, definition(), quick=True)
     studio.supervisor()
     studio.wait(lambda: state(studio, name) == "finished", 60)
-    assert stored_runs.runs(studio.engine, tag=name)["total"] == 2
+    assert read_runs(studio.engine, tag=name)["total"] == 2
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
 ) -> None:
     first = studio.start("cli", "experiment", file(tmp_path, **slow()), "--quick")
     name = only(studio)
-    studio.wait(lambda: stored_runs.runs(studio.engine, tag=name)["total"])
-    run_id = stored_runs.runs(studio.engine, tag=name)["items"][0]["id"]
+    studio.wait(lambda: read_runs(studio.engine, tag=name)["total"])
+    run_id = read_runs(studio.engine, tag=name)["items"][0]["id"]
     studio.wait_step(run_id, 3)
     first.send_signal(number)
     first.wait(60)
@@ -92,7 +92,7 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
     again = studio.start("cli", "experiment", name, "--json")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
-    runs = stored_runs.runs(studio.engine, tag=name)["items"]
+    runs = read_runs(studio.engine, tag=name)["items"]
     assert len(runs) == 2 and {run["status"] for run in runs} == {"finished"}
     assert studio.run(run_id)["attempt"] == 2
     shown = studio.start("cli", "experiment", name)  # a finished one is told again
@@ -124,7 +124,7 @@ def test_a_job_that_dies_before_it_begins_is_not_started_for_ever(
     engine = open_database(tmp_path / "data")
     (item,) = experiment_results.experiments(engine)["items"]
     assert item["status"] == "stopped"
-    assert [run["status"] for run in stored_runs.runs(engine)["items"]] == ["cancelled"]
+    assert [run["status"] for run in read_runs(engine)["items"]] == ["cancelled"]
     engine.dispose()
 
 
@@ -149,7 +149,7 @@ def test_cancelled_from_a_page_no_further_run_is_made(studio: Studio) -> None:
     studio.wait(lambda: jobs.running(studio.engine))
     assert experiments.cancel_experiment(studio.engine, name) == "cancelled"
     studio.wait(lambda: not jobs.running(studio.engine), 60)
-    assert stored_runs.runs(studio.engine, tag=name)["total"] == 1
+    assert read_runs(studio.engine, tag=name)["total"] == 1
     experiments.resume_experiment(studio.engine, name)
     studio.wait(lambda: state(studio, name) == "finished", 60)
 
@@ -203,12 +203,10 @@ def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path:
         ids = [run for arm in found["arms"] for run in arm["runs"]]
         database = open_database(tmp_path / place)
         for run_id in ids:
-            columns = stored_runs.steps(database, run_id)["columns"]
+            columns = read_steps(database, run_id)["columns"]
             kept = ("step", "tokens", "flops", "loss", "grad_norm", "reverse_kl")
             told[-1].append([columns.get(name) for name in kept])
-            told[-1].append(
-                [e["value"] for e in stored_runs.evaluations(database, run_id)["items"]]
-            )
+            told[-1].append([e["value"] for e in read_evaluations(database, run_id)["items"]])
         database.dispose()
     assert told[0] == told[1]
     assert len(told[0]) == 2 + 2 * 2

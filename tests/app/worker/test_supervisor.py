@@ -13,7 +13,8 @@ from storage import schema
 from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs
-from storage.read import rollouts, runs
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_runs, read_steps
 from tests.support.studio import FULL, Studio
 
 
@@ -41,12 +42,12 @@ def test_runs_queue_up_on_one_slot(shared: Studio) -> None:
 
 
 def test_fifty_identical_starts_are_one_job(shared: Studio) -> None:
-    before = runs.runs(shared.engine)["total"]
+    before = read_runs(shared.engine)["total"]
     with ThreadPoolExecutor(50) as clicks:
         ids = set(clicks.map(lambda _: shared.queue(request_key="the same click"), range(50)))
     [run_id] = ids
     shared.wait_status(run_id, "finished")
-    assert runs.runs(shared.engine)["total"] == before + 1
+    assert read_runs(shared.engine)["total"] == before + 1
     assert shared.run(run_id)["attempt"] == 1
 
 
@@ -65,7 +66,7 @@ def test_a_killed_job_is_noticed_with_its_cause_and_resumed_from_its_checkpoint(
         assert took < 15
     jobs.requeue(shared.engine, run_id)
     shared.wait_status(run_id, "finished")
-    run, steps = shared.run(run_id), runs.steps(shared.engine, run_id)["columns"]
+    run, steps = shared.run(run_id), read_steps(shared.engine, run_id)["columns"]
     assert run["attempt"] == 2
     assert steps["step"] == list(range(1, 13))
     assert steps["attempt"][0] == 1 and steps["attempt"][-1] == 2
@@ -197,7 +198,7 @@ def test_a_full_disk_is_named_and_the_rest_stays_readable(studio: Studio) -> Non
     run = studio.run(run_id)
     assert run["error_kind"] == "disk full"
     assert "Free space" in run["hint"]
-    assert rollouts.rollouts(studio.engine, run_id)["total"] == run["step"] > 0
+    assert read_rollouts(studio.engine, run_id)["total"] == run["step"] > 0
     assert time.time() - run["finished_at"] < 5
 
 

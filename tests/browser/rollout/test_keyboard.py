@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from storage.read import rollouts, runs, tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_run, read_runs
+from storage.read.tokens import read_tokens, read_topk
 from tests.support.inspected_site import Inspected, visiting
 
 pytestmark = pytest.mark.browser
@@ -103,7 +105,7 @@ def launch(page: Any) -> str:
 def watch(page: Any, inspected: Inspected, run_id: str) -> None:
     page.locator(".run-progress").get_by_text(re.compile(r"step [12] of 2")).first.wait_for()
     page.locator(".status.finished").wait_for()
-    run = runs.run(inspected.engine, run_id)
+    run = read_run(inspected.engine, run_id)
     assert (run["recipe"], run["steps"], run["step"]) == ("demo", 2, 2)
     assert page.locator("[role=progressbar]").get_attribute("aria-valuenow") == "2"
 
@@ -113,7 +115,7 @@ def worst_token(page: Any, inspected: Inspected, run_id: str) -> tuple[str, int]
     page.keyboard.press("Enter")
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
-    found = rollouts.rollouts(inspected.engine, run_id, sort="-kl_max", limit=1)["items"][0]
+    found = read_rollouts(inspected.engine, run_id, sort="-kl_max", limit=1)["items"][0]
     position = int(np.argmax(inspected.columns(found["id"])["reverse_kl"]))
     page.wait_for_selector(f'#token-detail[data-index="{position}"]')
     assert f"id={found['id']}" in page.url and f"pos={position}" in page.url
@@ -132,7 +134,7 @@ def what_if(page: Any, inspected: Inspected, rollout: str, position: int) -> str
     page.wait_for_function("before => !location.search.includes(`${before}&`)", arg=rollout)
     page.wait_for_selector('#token-view[data-ready="true"]')
     branch = str(page.locator("#token-view").get_attribute("data-rollout"))
-    best = tokens.topk(inspected.engine, rollout, position)["teacher"][0]
+    best = read_topk(inspected.engine, rollout, position)["teacher"][0]
     assert inspected.columns(branch)["completion_ids"][position] == best["id"]
     return branch
 
@@ -156,12 +158,12 @@ def share(page: Any, branch: str, position: int) -> None:
 
 
 def worst(site: Any) -> str:
-    found = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
     return str(found["items"][0]["id"])
 
 
 def two_runs(site: Any) -> str:
-    return ",".join(str(r["id"]) for r in runs.runs(site.engine, limit=2)["items"])
+    return ",".join(str(r["id"]) for r in read_runs(site.engine, limit=2)["items"])
 
 
 PAGES: dict[str, tuple[Callable[[Any], str], str]] = {
@@ -205,7 +207,7 @@ def test_the_text_is_one_stop_and_gives_its_keys_back(open_page: Visit, site: An
         page.wait_for_selector(f'#token-detail[data-index="{position}"]')
     active = page.locator("#token-view .tv-scroll").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").get_attribute("data-index") == "0"
-    last = len(tokens.tokens(site.engine, rollout).columns["completion_ids"]) - 1
+    last = len(read_tokens(site.engine, rollout).columns["completion_ids"]) - 1
     page.keyboard.press("End")
     page.wait_for_selector(f'#token-detail[data-index="{last}"]')
     tab_to(page, "#tab-token")

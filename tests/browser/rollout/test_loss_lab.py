@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from opd.loss.counterfactual import LabSettings
-from storage.insights import lab as stored_lab
-from storage.read import rollouts
+from storage.insights.lab import lab_rollout, lab_run, lab_token
+from storage.read.rollouts import read_rollouts
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
@@ -18,7 +18,7 @@ METRIC = "document.querySelector('#metric').selectedOptions[0].textContent"
 
 
 def rollout_of(site: Any) -> str:
-    found = rollouts.rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
     return str(found["items"][0]["id"])
 
 
@@ -34,7 +34,7 @@ def opened(open_page: Visit, site: Any, pos: str = "") -> tuple[Any, str]:
 
 
 def lab(site: Any, rollout_id: str, **settings: Any) -> dict[str, Any]:
-    return stored_lab.lab_rollout(site.engine, rollout_id, LabSettings(**settings))
+    return lab_rollout(site.engine, rollout_id, LabSettings(**settings))
 
 
 def loss_text(page: Any, row: str) -> str:
@@ -90,7 +90,7 @@ def test_a_bounded_objective_says_so(open_page: Visit, site: Any) -> None:
 def test_the_pinned_token_under_every_objective(open_page: Visit, site: Any) -> None:
     page, rollout_id = opened(open_page, site, "&pos=5")
     page.wait_for_selector('.ll-token[data-index="5"]')
-    items = stored_lab.lab_token(site.engine, rollout_id, 5, LabSettings())["items"]
+    items = lab_token(site.engine, rollout_id, 5, LabSettings())["items"]
     for item in items:
         text = page.locator(f'tr[data-objective="{item["objective"]}"]').inner_text()
         if item["reason"]:
@@ -122,7 +122,7 @@ def test_the_whole_run_by_keyboard(open_page: Visit, site: Any) -> None:
     page.locator(".ll-run > summary").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(".ll-run .main-svg")
-    found = stored_lab.lab_run(site.engine, site.run_id, LabSettings(objective="jsd"))
+    found = lab_run(site.engine, site.run_id, LabSettings(objective="jsd"))
     drawn = page.evaluate("document.querySelector('.ll-run .plot').data.map((t) => [...t.y])")
     for line, key in ((1, "low"), (2, "high")):
         assert drawn[line] == pytest.approx([item["loss"][key] for item in found["items"]])

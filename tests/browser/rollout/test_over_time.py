@@ -13,8 +13,9 @@ from bench.support.synthetic import HOSTILE, Writer
 from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, StepEvent
 from storage.queue import jobs
-from storage.read import rollouts, tokens
-from storage.read import runs as stored_runs
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_scales
+from storage.read.tokens import read_tokens
 from storage.write.records import RunWriter
 
 pytestmark = pytest.mark.browser
@@ -58,7 +59,7 @@ class Run:
         jobs.finish(self.engine, self.id, self.attempt, "finished")
 
     def ids(self, kind: str) -> dict[int, str]:
-        items = rollouts.rollouts(self.engine, self.id, kind=kind, limit=100)["items"]
+        items = read_rollouts(self.engine, self.id, kind=kind, limit=100)["items"]
         return {item["step"]: item["id"] for item in items}
 
 
@@ -73,7 +74,7 @@ def runs(site: Any) -> list[Run]:
 
 
 def values(run: Run, rollout_id: str, name: str = "reverse_kl") -> np.ndarray:
-    found: np.ndarray = tokens.tokens(run.engine, rollout_id).columns[name]
+    found: np.ndarray = read_tokens(run.engine, rollout_id).columns[name]
     return found
 
 
@@ -98,7 +99,7 @@ def nearly(found: dict[str, str], expected: dict[str, str]) -> None:
 
 
 def top_of(run: Run) -> float:
-    return float(stored_runs.scales(run.engine, run.id)["reverse_kl"])
+    return float(read_scales(run.engine, run.id)["reverse_kl"])
 
 
 def ready(page: Any, rollout_id: str) -> None:
@@ -169,7 +170,7 @@ def test_a_difference_is_that_of_the_stored_numbers(open_page: Visit, runs: list
     page.select_option("#metric", "teacher_surprise")
     page.wait_for_function("location.search.includes('teacher_surprise')")
     other_metric = values(two, other, "teacher_logprobs") - values(one, mine, "teacher_logprobs")
-    top = float(stored_runs.scales(one.engine, one.id)["teacher_surprise"])
+    top = float(read_scales(one.engine, one.id)["teacher_surprise"])
     nearly(page.evaluate(TINTS), classes(other_metric, top, signed=True))
     page.get_by_role("button", name="Plain view").click()
     page.wait_for_function("!location.search.includes('with=')")
@@ -216,7 +217,7 @@ def test_another_completion_stands_beside_it(open_page: Visit, runs: list[Run]) 
 
 def test_two_prompts_are_not_compared(open_page: Visit, site: Any, runs: list[Run]) -> None:
     mine = runs[0].ids("probe")[0]
-    other = rollouts.rollouts(site.engine, site.run_id, limit=1)["items"][0]["id"]
+    other = read_rollouts(site.engine, site.run_id, limit=1)["items"][0]["id"]
     page = open_page(f"/rollout?id={mine}&with={other}")
     assert "different prompts" in page.locator(".cmp-bar").inner_text()
     assert page.locator("#token-other").is_hidden()
@@ -225,7 +226,7 @@ def test_two_prompts_are_not_compared(open_page: Visit, site: Any, runs: list[Ru
 
 
 def test_a_lonely_rollout_says_so(open_page: Visit, site: Any) -> None:
-    lonely = rollouts.rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
+    lonely = read_rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
     page = open_page(f"/rollout?id={lonely}&tab=over-time")
     page.wait_for_selector(".over-time .face strong")
     assert "answered once" in page.locator(".over-time").inner_text()
@@ -288,7 +289,7 @@ def chats(site: Any) -> dict[str, str]:
     event = StepEvent(1, {}, 10, 1.0, {}, run.made)
     run.store.step(event, run.source.vocabulary.lookup)
     run.end()
-    items = rollouts.rollouts(run.engine, run.id, limit=100)["items"]
+    items = read_rollouts(run.engine, run.id, limit=100)["items"]
     return {names[item["prompt"]]: item["id"] for item in items}
 
 

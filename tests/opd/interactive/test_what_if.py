@@ -21,10 +21,12 @@ from opd.types import Floats
 from storage import schema
 from storage.data_dir import DataDir
 from storage.engine import open_database
-from storage.insights import hot_tokens
+from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs, requests
-from storage.read import rollouts, runs, tokens
-from storage.write import branches
+from storage.read.branches import read_branches
+from storage.read.rollouts import read_rollout, read_rollouts
+from storage.read.runs import read_run
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from tests.support.tiny_models import save_model
 
 TOLERANCE = 1e-4
@@ -53,12 +55,12 @@ class Trained:
 
     @property
     def rollout(self) -> dict[str, Any]:
-        found = rollouts.rollouts(self.engine, self.run_id, sort="-tokens", kind="train", limit=1)
+        found = read_rollouts(self.engine, self.run_id, sort="-tokens", kind="train", limit=1)
         item: dict[str, Any] = found["items"][0]
         return item
 
     def checkpoint(self, step: int) -> str:
-        saved = runs.run(self.engine, self.run_id)["checkpoints"]
+        saved = read_run(self.engine, self.run_id)["checkpoints"]
         return str(next(c["path"] for c in saved if c["step"] == step))
 
 
@@ -106,10 +108,10 @@ def what_if(trained: Trained, **changes: Any) -> list[dict[str, Any]]:
 
 
 def stored(trained: Trained, name: str) -> dict[str, Any]:
-    names = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-    view = tokens.tokens(trained.engine, name, names)
+    names = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
+    view = read_tokens(trained.engine, name, names)
     columns = {k: np.asarray(v) for k, v in view.columns.items()}
-    return {**rollouts.rollout(trained.engine, name), "prompt_ids": view.prompt_ids, **columns}
+    return {**read_rollout(trained.engine, name), "prompt_ids": view.prompt_ids, **columns}
 
 
 def logprobs(folder: str, prompt: Any, completion: Any, temperature: float = 1.0) -> Any:
@@ -168,7 +170,7 @@ def test_its_numbers_are_those_of_plain_transformers(trained: Trained) -> None:
         assert branch["temperature"] == 0.7
         assert branch["kl_sum"] == pytest.approx(kl[3:].sum(), abs=TOLERANCE * 10)
         assert list(branch["mask"]) == [0] * 3 + [1] * (len(ids) - 3)
-        best = tokens.topk(trained.engine, branch["id"], 4)
+        best = read_topk(trained.engine, branch["id"], 4)
         assert best["teacher"][0]["id"] == int(q[4].argmax())
         assert best["teacher"][0]["student_logprob"] == pytest.approx(
             p[4, q[4].argmax()], abs=TOLERANCE
@@ -189,7 +191,7 @@ def test_the_same_question_makes_the_same_branch_once(trained: Trained) -> None:
         table = schema.rollout.c
         ids = list(connection.scalars(select(table.id).where(table.kind == "branch")))
         kept = connection.scalars(select(table.bytes).where(table.run_id == trained.run_id))
-        assert sum(kept) == runs.run(trained.engine, trained.run_id)["bytes"]
+        assert sum(kept) == read_run(trained.engine, trained.run_id)["bytes"]
     assert len(ids) == len(set(ids)) and {b["id"] for b in first} <= set(ids)
 
 
@@ -208,13 +210,13 @@ def test_the_checkpoint_decides_the_weights(trained: Trained) -> None:
 
 
 def test_the_run_itself_is_not_changed_by_its_branches(trained: Trained) -> None:
-    before = runs.run(trained.engine, trained.run_id)
-    hot = hot_tokens.hot_tokens(trained.engine, trained.run_id, limit=1000)["items"]
+    before = read_run(trained.engine, trained.run_id)
+    hot = read_hot_tokens(trained.engine, trained.run_id, limit=1000)["items"]
     what_if(trained, token=5, temperature=10, seed=99)
-    after = runs.run(trained.engine, trained.run_id)
+    after = read_run(trained.engine, trained.run_id)
     for name in ("scales", "tokens", "kl", "score", "step", "status"):
         assert before[name] == after[name]
-    assert hot_tokens.hot_tokens(trained.engine, trained.run_id, limit=1000)["items"] == hot
+    assert read_hot_tokens(trained.engine, trained.run_id, limit=1000)["items"] == hot
 
 
 def test_a_choice_that_ends_the_answer_is_all_there_is(trained: Trained) -> None:
@@ -233,16 +235,16 @@ def test_typed_text_becomes_the_tokenizers_tokens(trained: Trained) -> None:
 def test_branches_are_listed_with_their_parent(trained: Trained) -> None:
     parent = trained.rollout["id"]
     made = what_if(trained, position=1, seed=21)
-    listed = branches.branches(trained.engine, parent)
+    listed = read_branches(trained.engine, parent)
     at = {b["id"]: b["position"] for b in listed["items"]}
     assert all(at[b["id"]] == 1 for b in made) and listed["parent"] is None
     (deeper,) = what_if(
         trained, rollout=made[0]["id"], position=2, authors=["student"], token=9, seed=22
     )
-    found = branches.branches(trained.engine, made[0]["id"])
+    found = read_branches(trained.engine, made[0]["id"])
     assert [b["id"] for b in found["items"]] == [deeper["id"]]
     assert found["parent"] == {"id": parent, "position": 1}
-    again = branches.branches(trained.engine, parent)["items"]
+    again = read_branches(trained.engine, parent)["items"]
     assert deeper["id"] not in {b["id"] for b in again}, "only those that left this one"
 
 
@@ -318,7 +320,7 @@ def test_a_reply_can_be_kept(trained: Trained) -> None:
 
 def test_nobody_asks_any_more(trained: Trained) -> None:
     """A question that was cancelled while it is answered leaves nothing behind."""
-    before = branches.branches(trained.engine, trained.rollout["id"])["total"]
+    before = read_branches(trained.engine, trained.rollout["id"])["total"]
     payload = {
         **{"run": trained.run_id, "rollout": trained.rollout["id"], "checkpoint": 2},
         **{"position": 2, "token": 7, "text": None, "authors": ["student"], "samples": 1},
@@ -327,7 +329,7 @@ def test_nobody_asks_any_more(trained: Trained) -> None:
     held = Held(DataDir(trained.data_dir))
     asked = Asked(payload, trained.engine, DataDir(trained.data_dir), held)
     assert answer(asked, lambda phase, found: False) == {}
-    assert branches.branches(trained.engine, trained.rollout["id"])["total"] == before
+    assert read_branches(trained.engine, trained.rollout["id"])["total"] == before
 
 
 @pytest.mark.parametrize("kind", ["self", "ema", "lora"])

@@ -24,10 +24,11 @@ from opd.training.trainer import Training
 from opd.types import ModelsEvent, StepEvent
 from storage.engine import open_database
 from storage.insights import lab as stored_lab
+from storage.insights.lab import lab_run
 from storage.packing import pack, unpack
 from storage.queue import jobs
-from storage.read import rollouts
-from storage.read import tokens as stored_tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.tokens import read_tokens
 from storage.write.records import RunWriter
 from tests.support import tiny_models
 from tests.support.api_client import Api
@@ -346,7 +347,7 @@ def test_the_lab_finds_the_trainers_own_loss(place, tmp_path, objective):
     writer.models(models, {})
     for event in steps:
         writer.step(event, lambda ids: dict.fromkeys(ids, (b"x", False)))
-    found = stored_lab.lab_run(engine, run_id, LabSettings())
+    found = lab_run(engine, run_id, LabSettings())
     assert [item["step"] for item in found["items"]] == [1, 2] and found["exact"]
     for item, event in zip(found["items"], steps, strict=True):
         assert item["logged"] == event.metrics["loss"]
@@ -356,7 +357,7 @@ def test_the_lab_finds_the_trainers_own_loss(place, tmp_path, objective):
                 == loss["high"]
                 == pytest.approx(event.metrics["loss"], rel=1e-5, abs=1e-6)
             )
-    other = stored_lab.lab_run(engine, run_id, LabSettings(objective="skewed_kl", skew=0.2))
+    other = lab_run(engine, run_id, LabSettings(objective="skewed_kl", skew=0.2))
     assert other["exact"] and other["items"][0]["loss"]["low"] > 0
     engine.dispose()
 
@@ -377,13 +378,13 @@ def stored(engine, steps=3, **objective):
     run_id, writer = started(engine, objective=objective or {"name": "reverse_kl"}, steps=steps)
     for step in range(1, steps + 1):
         writer.step(step_event(step, loss=float(step)), texts)
-    return run_id, rollouts.rollouts(engine, run_id, sort="step")["items"][0]["id"]
+    return run_id, read_rollouts(engine, run_id, sort="step")["items"][0]["id"]
 
 
 def test_the_routes_answer_values_weights_and_sums(engine, tmp_path):
     _, rollout_id = stored(engine)
     api = Api(engine, tmp_path)
-    columns = stored_tokens.tokens(engine, rollout_id).columns
+    columns = read_tokens(engine, rollout_id).columns
     kl = columns["reverse_kl"].astype(float)
     found = api.get(f"/rollouts/{rollout_id}/lab", prefix=5, clip=0.5, reduction="sum")
     limited = np.minimum(kl, 0.5)
@@ -428,9 +429,9 @@ def test_a_run_by_steps_within_a_range_and_a_budget(engine, tmp_path, monkeypatc
     found = api.get(f"/runs/{run_id}/lab", first=2, last=4, mask="top_kl", share=0.5)
     assert [item["step"] for item in found["items"]] == [2, 3, 4] and found["every"] == 1
     for item in found["items"]:
-        rows = rollouts.rollouts(engine, run_id, step=item["step"])["items"]
+        rows = read_rollouts(engine, run_id, step=item["step"])["items"]
         kl = np.concatenate(
-            [stored_tokens.tokens(engine, row["id"]).columns["reverse_kl"] for row in rows]
+            [read_tokens(engine, row["id"]).columns["reverse_kl"] for row in rows]
         ).astype(float)
         best = np.sort(kl)[::-1][: int(np.ceil(len(kl) / 2))]
         assert item["tokens"] == len(kl) and item["kept"] == len(best)
@@ -556,10 +557,10 @@ def test_records_without_a_coach_say_what_they_can(engine, tmp_path):
     ]
     writer.step(replace(event, rollouts=bare), texts)
     api = Api(engine, tmp_path)
-    rollout_id = rollouts.rollouts(engine, run_id)["items"][0]["id"]
+    rollout_id = read_rollouts(engine, run_id)["items"][0]["id"]
     found = api.get(f"/rollouts/{rollout_id}/lab")
     assert found["exact"] and set(found["unavailable"]) == set(OBJECTIVES) - {"sft"}
-    columns = stored_tokens.tokens(engine, rollout_id).columns
+    columns = read_tokens(engine, rollout_id).columns
     np.testing.assert_allclose(found["low"], -columns["student_logprobs"], rtol=1e-6)
     refused = api("GET", f"/rollouts/{rollout_id}/lab?mask=top_kl")
     assert refused.status_code == 422 and refused.json()["where"] == "mask"

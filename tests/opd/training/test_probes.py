@@ -15,7 +15,8 @@ from opd.training.probes import Answer
 from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, StepEvent
 from storage.queue import jobs
-from storage.read import rollouts, tokens
+from storage.read.rollouts import read_rollouts
+from storage.read.tokens import read_tokens
 from tests.support import tiny_models
 from tests.support.in_process_runs import Desk, dying, models, write_rows
 
@@ -160,10 +161,10 @@ def test_a_resumed_run_has_the_same_probes(place, tmp_path, when):
 def stored_probes(desk, run_id):
     """Ids and figures of the stored probes and of the new answers, by place."""
     found = {}
-    for item in rollouts.rollouts(desk.engine, run_id, limit=1000)["items"]:
+    for item in read_rollouts(desk.engine, run_id, limit=1000)["items"]:
         if item["kind"] not in ("probe", "eval"):
             continue
-        columns = tokens.tokens(desk.engine, item["id"]).columns
+        columns = read_tokens(desk.engine, item["id"]).columns
         key = f"{item['kind']}/{item['step']}/{item['group']}/{item['sample']}"
         assert key not in found
         found[key] = {name: column.tobytes() for name, column in columns.items()}

@@ -16,13 +16,14 @@ from opd.config.run import parse
 from opd.errors import UserError
 from opd.types import EvaluationEvent, Score, StepEvent
 from storage.comparison import curves
-from storage.comparison.compare import Question, comparison
+from storage.comparison.compare import ComparisonQuery, comparison
 from storage.comparison.curves import Curve
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read import rollouts, runs
 from storage.read.disk import KEPT_SECONDS, disk_use
+from storage.read.rollouts import read_rollout
+from storage.read.runs import read_run, read_steps
 from storage.write.records import RunWriter
 from tests.support.api_client import Api
 from tests.support.stored_runs import OWNER, rollout, started, texts
@@ -137,7 +138,7 @@ def test_cost_of_a_threshold_and_its_ratio(engine: Engine) -> None:
     fast = a_run(engine, {0: 0.2, 2: 0.7, 4: 0.9}, [0.9, 0.5, 0.3, 0.2], seed=1)
     slow = a_run(engine, {0: 0.2, 2: 0.3, 4: 0.7}, [0.9, 0.8, 0.6, 0.5], seed=2)
     never = a_run(engine, {0: 0.2, 4: 0.4}, [0.9] * 4, optimizer={"learning_rate": 1e-9})
-    found = comparison(engine, Question([fast, slow, never], x="seconds", target=0.6))
+    found = comparison(engine, ComparisonQuery([fast, slow, never], x="seconds", target=0.6))
     [a, b, c] = found["reach"]["items"]
     assert a["costs"]["step"] == 2 and a["costs"]["tokens"] == 100 + 200
     assert a["costs"]["flops"] == 2e9
@@ -147,18 +148,18 @@ def test_cost_of_a_threshold_and_its_ratio(engine: Engine) -> None:
     assert (c["reached"], c["costs"]) == (False, None)
     assert c["ratio"] == dict.fromkeys(curves.AXES)
     assert [item["best"] for item in (a, b, c)] == [0.9, 0.7, 0.4]
-    other = comparison(engine, Question([fast, slow], target=0.6, baseline=slow))
+    other = comparison(engine, ComparisonQuery([fast, slow], target=0.6, baseline=slow))
     assert other["reach"]["items"][0]["ratio"]["step"] == 0.5
-    assert comparison(engine, Question([fast, slow]))["reach"]["target"] == 0.7
+    assert comparison(engine, ComparisonQuery([fast, slow]))["reach"]["target"] == 0.7
 
 
 def test_low_is_good_for_the_kl(engine: Engine) -> None:
     fast = a_run(engine, {}, [0.9, 0.5, 0.3, 0.2])
     slow = a_run(engine, {}, [0.9, 0.8, 0.6, 0.5])
-    found = comparison(engine, Question([fast, slow], metric="reverse_kl"))["reach"]
+    found = comparison(engine, ComparisonQuery([fast, slow], metric="reverse_kl"))["reach"]
     assert (found["direction"], found["target"]) == ("at_most", 0.5)
     assert [item["costs"]["step"] for item in found["items"]] == [2, 4]
-    forced = comparison(engine, Question([fast], metric="reverse_kl", direction="at_least"))
+    forced = comparison(engine, ComparisonQuery([fast], metric="reverse_kl", direction="at_least"))
     assert forced["reach"]["target"] == 0.9
 
 
@@ -166,7 +167,7 @@ def test_seeds_are_grouped_and_other_settings_are_not(engine: Engine) -> None:
     first = a_run(engine, {0: 0.2, 2: 0.6}, [0.8, 0.4], seed=1, name="one")
     second = a_run(engine, {0: 0.4, 2: 0.8}, [0.6, 0.2], seed=2, name="two")
     other = a_run(engine, {0: 0.1, 2: 0.2}, [0.6, 0.2], seed=1, sampling={"temperature": 0.5})
-    found = comparison(engine, Question([first, other, second], target=0.7))
+    found = comparison(engine, ComparisonQuery([first, other, second], target=0.7))
     assert [(g["runs"], g["seeds"]) for g in found["groups"]] == [
         ([first, second], [1, 2]),
         ([other], [1]),
@@ -183,8 +184,8 @@ def test_seeds_are_grouped_and_other_settings_are_not(engine: Engine) -> None:
 
 def test_waiting_is_no_training_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = a_run(engine, {}, [0.5, 0.4])
-    found = comparison(engine, Question([run_id], x="seconds", metric="reverse_kl"))
-    stored = runs.steps(engine, run_id)["columns"]
+    found = comparison(engine, ComparisonQuery([run_id], x="seconds", metric="reverse_kl"))
+    stored = read_steps(engine, run_id)["columns"]
     phases = [name for name in stored if name.startswith("seconds_")]
     by_step = [math.fsum(stored[name][i] for name in phases) for i in range(2)]
     assert found["charts"][0]["curves"][0]["x"] == pytest.approx([by_step[0], sum(by_step)])
@@ -199,7 +200,7 @@ def test_shared_prompts_with_the_newest_rollout_of_each(api: Api, engine: Engine
         assert set(item["rollouts"]) == {first, second}
         for run_id, newest in item["rollouts"].items():
             assert newest["step"] == 2 and newest["run_id"] == run_id
-            stored = rollouts.rollout(engine, newest["id"])
+            stored = read_rollout(engine, newest["id"])
             assert stored["prompt"] == item["prompt"] and stored["answer"] == item["answer"]
     alone = a_run(engine, {}, [0.5])
     page = api.get("/compare/prompts", runs=f"{first},{alone}", limit=1, offset=1)
@@ -252,7 +253,7 @@ def test_the_table_as_csv(api: Api, engine: Engine) -> None:
     assert a["name"] == "'=HYPERLINK(1)"
     assert (a["reached"], a["step_to_target"], a["tokens_to_target"]) == ("True", "2.0", "300.0")
     assert (b["reached"], b["step_to_target"], b["step_ratio"]) == ("False", "", "")
-    assert a["record_bytes"] == str(runs.run(engine, fast)["bytes"])
+    assert a["record_bytes"] == str(read_run(engine, fast)["bytes"])
 
 
 def test_bad_questions_are_refused_with_the_field(api: Api, engine: Engine) -> None:
@@ -273,7 +274,7 @@ def test_bad_questions_are_refused_with_the_field(api: Api, engine: Engine) -> N
             assert reply.status_code == status, reply.text
             assert said in reply.text and "Traceback" not in reply.text
     with pytest.raises(UserError, match="1 to 12"):
-        comparison(engine, Question([]))
+        comparison(engine, ComparisonQuery([]))
 
 
 def test_a_run_without_figures_compares_as_empty(api: Api, engine: Engine) -> None:

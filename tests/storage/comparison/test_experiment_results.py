@@ -11,7 +11,7 @@ from storage import schema
 from storage.comparison import experiment_results
 from storage.engine import begin
 from storage.queue import experiments, jobs
-from storage.read import runs
+from storage.read.runs import read_run, read_runs
 from storage.write.records import RunWriter
 from tests.support.experiment_definition import data, definition
 from tests.support.stored_runs import OWNER, texts
@@ -210,18 +210,18 @@ def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
     first, wanted = next_run(engine, name)
     assert experiments.add_run(engine, name, wanted.key, wanted.config) == first
     assert experiments.open_runs(engine, name) == [first]
-    assert runs.runs(engine, tag=name)["total"] == runs.runs(engine, tag="small")["total"] == 1
+    assert read_runs(engine, tag=name)["total"] == read_runs(engine, tag="small")["total"] == 1
 
 
 def test_cancelling_and_going_on(engine: Engine, quick: str) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
     run_id, _ = next_run(engine, name)
     assert experiments.cancel_experiment(engine, name) == "cancelled"
-    assert runs.run(engine, run_id)["status"] == "cancelled"
+    assert read_run(engine, run_id)["status"] == "cancelled"
     with pytest.raises(UserError, match="is not running"):
         experiments.cancel_experiment(engine, name)
     assert experiments.resume_experiment(engine, name) == "running"
-    assert runs.run(engine, run_id)["status"] == "queued"
+    assert read_run(engine, run_id)["status"] == "queued"
     with pytest.raises(UserError, match="cannot be resumed: it is running"):
         experiments.resume_experiment(engine, name)
     assert experiments.end_experiment(engine, quick, "finished")
@@ -338,6 +338,6 @@ def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
     act(engine, name, RISING)  # the other rate, which is chosen
     experiments.end_experiment(engine, name, "stopped")
     experiments.resume_experiment(engine, name)
-    assert runs.run(engine, run_id)["status"] == "failed"
+    assert read_run(engine, run_id)["status"] == "failed"
     plan = plan_of(engine, name)
     assert plan.wanted and plan.wanted.key == Key("tune", "opd", 0, 1000)

@@ -13,7 +13,7 @@ from storage.diagnosis import records
 from storage.diagnosis.diagnose import diagnose
 from storage.engine import begin, read
 from storage.lookups import run_row
-from storage.read.rollouts import rollouts
+from storage.read.rollouts import read_rollouts
 from storage.write.records import RunWriter
 from tests.support import records_with_fault, stored_runs
 from tests.support.api_client import Api
@@ -38,7 +38,7 @@ def test_stored_and_in_memory_it_is_one_diagnosis(engine: Engine) -> None:
 def test_links_and_the_filter_lead_to_stored_rollouts(engine: Engine) -> None:
     run_id = records_with_fault.run(engine, another_end(1e-6))
     (card,) = diagnose(engine, run_id)["items"]
-    listed = rollouts(engine, run_id, limit=100, **card["filter"])["items"]
+    listed = read_rollouts(engine, run_id, limit=100, **card["filter"])["items"]
     assert {link["id"] for link in card["rollouts"]} <= {item["id"] for item in listed}
     assert {link["position"] for link in card["rollouts"]} == {TOKENS - 1}
 
@@ -64,7 +64,7 @@ def test_records_without_most_columns_are_no_error(engine: Engine) -> None:
 
 def test_damaged_records_are_left_out_and_counted(engine: Engine) -> None:
     run_id = records_with_fault.run(engine, another_end(1e-6))
-    broken = rollouts(engine, run_id, limit=1)["items"][0]["id"]
+    broken = read_rollouts(engine, run_id, limit=1)["items"][0]["id"]
     with begin(engine) as connection:
         table = schema.token_record
         connection.execute(

@@ -18,13 +18,14 @@ from opd.types import StepEvent, TopK
 from storage import schema
 from storage.diagnosis.diagnose import diagnose
 from storage.engine import begin
-from storage.insights import hot_tokens, insights, selection
-from storage.insights.insights import Thresholds
+from storage.insights import selection
+from storage.insights.hot_tokens import read_hot_tokens
+from storage.insights.insights import Thresholds, read_insight, read_insights_overview
 from storage.insights.selection import Where
 from storage.insights.token_classes import class_of
 from storage.insights.topk_aggregates import bounds
-from storage.read import export
-from storage.read import rollouts as stored_rollouts
+from storage.read.export import export_rows
+from storage.read.rollouts import read_rollouts
 from tests.support import stored_runs
 from tests.support.api_client import Api
 
@@ -64,7 +65,7 @@ def run_id(engine: Engine) -> str:
         kept = [varied(step, group) for group in range(6)]
         writer.step(StepEvent(step, {}, 80, 0.0, {}, kept), stored_runs.texts)
     writer.evaluation(stored_runs.evaluation_event(7, 0.5), stored_runs.texts)
-    broken = stored_rollouts.rollouts(engine, name, step=3, kind="train")["items"][0]["id"]
+    broken = read_rollouts(engine, name, step=3, kind="train")["items"][0]["id"]
     with begin(engine) as connection:
         table = schema.token_record
         connection.execute(
@@ -76,7 +77,7 @@ def run_id(engine: Engine) -> str:
 def rows_of(engine: Engine, run_id: str, where: Where) -> list[dict[str, Any]]:
     return [
         row
-        for row in export.export_rows(engine, run_id, lambda damaged: None)
+        for row in export_rows(engine, run_id, lambda damaged: None)
         if (where.kind is None or row["kind"] == where.kind)
         and (where.min_step is None or row["step"] >= where.min_step)
         and (where.max_step is None or row["step"] <= where.max_step)
@@ -120,7 +121,7 @@ PARTS = [Where(), Where("train"), Where("train", 2, 3), Where(None, 7, None)]
 
 @pytest.mark.parametrize("where", PARTS)
 def test_kl_by_position_and_step(engine: Engine, run_id: str, where: Where) -> None:
-    found = insights.insight(engine, run_id, "positions", where)
+    found = read_insight(engine, run_id, "positions", where)
     cells = defaultdict(list)
     for token in tokens(engine, run_id, where):
         (column,) = [i for i, (a, b) in enumerate(found["steps"]) if a <= token["step"] <= b]
@@ -136,7 +137,7 @@ def test_kl_by_position_and_step(engine: Engine, run_id: str, where: Where) -> N
 
 @pytest.mark.parametrize("where", PARTS)
 def test_shares_of_classes_and_tokens(engine: Engine, run_id: str, where: Where) -> None:
-    found = insights.insight(engine, run_id, "tokens", where)
+    found = read_insight(engine, run_id, "tokens", where)
     every = tokens(engine, run_id, where)
     total = sum(token["heat"] for token in every)
     for key, items in (("class", found["classes"]), ("token_id", found["strings"])):
@@ -157,7 +158,7 @@ def test_shares_of_classes_and_tokens(engine: Engine, run_id: str, where: Where)
 
 @pytest.mark.parametrize("limits", [Thresholds(), Thresholds(1.5, 2.0)])
 def test_quadrants_and_their_grid(engine: Engine, run_id: str, limits: Thresholds) -> None:
-    found = insights.insight(engine, run_id, "quadrants", Where("train"), limits)
+    found = read_insight(engine, run_id, "quadrants", Where("train"), limits)
     every = tokens(engine, run_id, Where("train"))
     known = [token for token in every if token["entropy"] is not None]
     assert found["without"] == len(every) - len(known) > 0
@@ -190,12 +191,12 @@ def inside(value: float, bounds: list[float | None]) -> bool:
 
 def listed(engine: Engine, run_id: str, bounds: dict[str, Any], **more: Any) -> dict[str, Any]:
     names = [name for name in bounds if name.startswith(("min_", "max_"))]
-    return hot_tokens.hot_tokens(engine, run_id, **{n: bounds[n] for n in names}, **more)
+    return read_hot_tokens(engine, run_id, **{n: bounds[n] for n in names}, **more)
 
 
 @pytest.mark.parametrize("where", PARTS)
 def test_advantages_and_the_top_hundredth(engine: Engine, run_id: str, where: Where) -> None:
-    found = insights.insight(engine, run_id, "advantages", where)
+    found = read_insight(engine, run_id, "advantages", where)
     every = tokens(engine, run_id, where)
     edges = found["edges"]
     assert edges == [None, *sorted(edges[1:-1]), None] and len(edges) == len(found["counts"]) + 1
@@ -212,7 +213,7 @@ def test_advantages_and_the_top_hundredth(engine: Engine, run_id: str, where: Wh
 
 
 def test_right_and_wrong(engine: Engine, run_id: str) -> None:
-    found = insights.insight(engine, run_id, "correctness", Where("train"))
+    found = read_insight(engine, run_id, "correctness", Where("train"))
     means = defaultdict(list)
     every = defaultdict(list)
     for row in rows_of(engine, run_id, Where("train")):
@@ -233,7 +234,7 @@ def test_right_and_wrong(engine: Engine, run_id: str) -> None:
 
 
 def test_overlap_of_the_top_k(engine: Engine, run_id: str) -> None:
-    found = insights.insight(engine, run_id, "overlap", Where("train"))
+    found = read_insight(engine, run_id, "overlap", Where("train"))
     sums: dict[int, list[list[float]]] = defaultdict(list)
     for row in rows_of(engine, run_id, Where("train")):
         if not row["student_topk"]:
@@ -297,7 +298,7 @@ def test_the_probability_of_stopping(engine: Engine) -> None:
     kept = {1: [ending(1, 0, 8), ending(1, 1, 9), ending(1, 2, 5, "length")], 2: [ending(2, 0, 6)]}
     for step, rollouts in kept.items():
         writer.step(StepEvent(step, {}, 30, 0.0, {}, rollouts), stored_runs.texts)
-    found = insights.insight(engine, run_id, "stops")
+    found = read_insight(engine, run_id, "stops")
     (stop,) = found["stops"]
     assert (stop["token_id"], stop["special"], stop["endings"]) == (0, True, 3)
     end, before, cut = (stop["places"][name] for name in ("end", "before", "cut"))
@@ -357,14 +358,14 @@ def test_filters_find_every_token(
     engine: Engine, run_id: str, asked: dict[str, Any], wanted: Callable[[Token], bool]
 ) -> None:
     expected = sorted((t for t in tokens(engine, run_id) if wanted(t)), key=lambda t: -t["heat"])
-    found = hot_tokens.hot_tokens(engine, run_id, limit=1000, **asked)
+    found = read_hot_tokens(engine, run_id, limit=1000, **asked)
     assert found["total"] == len(expected) > 0 and found["source"] == "records"
     names = ("heat", "step", "kind", "group", "position", "token_id")
     pairs = [[tuple(t[n] for n in names) for t in side] for side in (found["items"], expected)]
     assert sorted(pairs[0]) == sorted(pairs[1])
     assert [item["heat"] for item in found["items"]] == [t["heat"] for t in expected]
     paged = [
-        hot_tokens.hot_tokens(engine, run_id, limit=5, offset=o, **asked)["items"]
+        read_hot_tokens(engine, run_id, limit=5, offset=o, **asked)["items"]
         for o in range(0, 15, 5)
     ]
     assert [item for page in paged for item in page] == found["items"][:15]
@@ -373,8 +374,8 @@ def test_filters_find_every_token(
 def test_an_entry_has_the_same_form_from_the_index_and_from_the_records(
     engine: Engine, run_id: str
 ) -> None:
-    index = hot_tokens.hot_tokens(engine, run_id, step=2)
-    records = hot_tokens.hot_tokens(engine, run_id, step=2, min_position=0, limit=1000)
+    index = read_hot_tokens(engine, run_id, step=2)
+    records = read_hot_tokens(engine, run_id, step=2, min_position=0, limit=1000)
     assert index["source"] == "index" and index["kept"] == 3
     assert records["counted"] == records["total"] > index["total"]
     by_place = {(item["rollout_id"], item["position"]): item for item in records["items"]}
@@ -384,31 +385,28 @@ def test_an_entry_has_the_same_form_from_the_index_and_from_the_records(
 
 
 def test_the_index_filters_by_rollout(engine: Engine, run_id: str) -> None:
-    items = stored_rollouts.rollouts(engine, run_id, limit=100)["items"]
+    items = read_rollouts(engine, run_id, limit=100)["items"]
     for asked in (
         {"correct": True},
         {"correct": False, "finish_reason": "length"},
         {"min_step": 2, "max_step": 3},
         {"step": 7, "kind": "eval"},
     ):
-        kept = {
-            item["id"]
-            for item in stored_rollouts.rollouts(engine, run_id, limit=100, **asked)["items"]
-        }
+        kept = {item["id"] for item in read_rollouts(engine, run_id, limit=100, **asked)["items"]}
         assert 0 < len(kept) < len(items)
-        found = hot_tokens.hot_tokens(engine, run_id, limit=100, **asked)
+        found = read_hot_tokens(engine, run_id, limit=100, **asked)
         assert {item["rollout_id"] for item in found["items"]} == kept
         assert found["total"] == len(found["items"])
 
 
 def test_rollouts_by_length_steps_and_highest_kl(engine: Engine, run_id: str) -> None:
-    items = stored_rollouts.rollouts(engine, run_id, limit=100)["items"]
+    items = read_rollouts(engine, run_id, limit=100)["items"]
     for asked, wanted in (
         ({"min_tokens": 14, "max_tokens": 15}, lambda i: 14 <= i["tokens"] <= 15),
         ({"min_step": 2, "max_step": 3}, lambda i: 2 <= i["step"] <= 3),
         ({"min_kl_max": 3.0}, lambda i: (i["kl_max"] or 0) >= 3),
     ):
-        found = stored_rollouts.rollouts(engine, run_id, limit=100, **asked)
+        found = read_rollouts(engine, run_id, limit=100, **asked)
         expected = {item["id"] for item in items if wanted(item)}
         assert {item["id"] for item in found["items"]} == expected
         assert 0 < len(expected) < len(items)
@@ -418,11 +416,11 @@ def test_new_records_are_seen_at_once(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine)
     for step in (1, 2):
         writer.step(stored_runs.step_event(step), stored_runs.texts)
-        assert insights.insight(engine, run_id, "tokens")["rollouts"] == 4 * step
-        assert hot_tokens.hot_tokens(engine, run_id, min_position=0)["total"] == 80 * step
+        assert read_insight(engine, run_id, "tokens")["rollouts"] == 4 * step
+        assert read_hot_tokens(engine, run_id, min_position=0)["total"] == 80 * step
     writer.truncate_after(1)
     writer.step(stored_runs.step_event(2, rollouts=2), stored_runs.texts)
-    assert hot_tokens.hot_tokens(engine, run_id, min_position=0)["total"] == 120
+    assert read_hot_tokens(engine, run_id, min_position=0)["total"] == 120
 
 
 def test_a_run_over_the_cap_is_read_in_an_even_share(
@@ -432,12 +430,12 @@ def test_a_run_over_the_cap_is_read_in_an_even_share(
     run_id, writer = stored_runs.started(engine)
     for step in range(1, 11):
         writer.step(stored_runs.step_event(step), stored_runs.texts)
-    found = insights.insight(engine, run_id, "positions")
+    found = read_insight(engine, run_id, "positions")
     assert found["capped"] and found["stored"] == 800 and found["read"] <= 200
     assert len(found["steps"]) == 10  # each step has its share
-    few = insights.insight(engine, run_id, "positions", Where(None, 3, 4))
+    few = read_insight(engine, run_id, "positions", Where(None, 3, 4))
     assert not few["capped"] and few["counted"] == 160
-    listed_there = hot_tokens.hot_tokens(engine, run_id, min_position=0)
+    listed_there = read_hot_tokens(engine, run_id, min_position=0)
     assert listed_there["capped"] and listed_there["total"] == found["counted"]
 
 
@@ -445,19 +443,19 @@ def test_branches_count_only_where_they_are_asked_for(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine)
     writer.step(stored_runs.step_event(1), stored_runs.texts)
     before = (
-        insights.insight(engine, run_id, "tokens")["classes"],
+        read_insight(engine, run_id, "tokens")["classes"],
         diagnose(engine, run_id),
     )
     record = replace(stored_runs.record(seed=9), reverse_kl=np.full(20, 50, np.float32))
     branch = replace(stored_runs.rollout(2, 9), kind="branch", record=record)
     writer.step(StepEvent(2, {}, 20, 0.0, {}, [branch]), stored_runs.texts)
-    after = insights.insight(engine, run_id, "tokens")["classes"], diagnose(engine, run_id)
+    after = read_insight(engine, run_id, "tokens")["classes"], diagnose(engine, run_id)
     assert after == before
-    assert insights.insight(engine, run_id, "overlap")["step"] == [1]
-    assert hot_tokens.hot_tokens(engine, run_id, min_position=0)["total"] == 80
-    assert all(i["kind"] == "train" for i in hot_tokens.hot_tokens(engine, run_id)["items"])
-    assert hot_tokens.hot_tokens(engine, run_id, kind="branch", min_position=0)["total"] == 20
-    assert insights.insight(engine, run_id, "tokens", Where("branch", 2, 2))["counted"] == 20
+    assert read_insight(engine, run_id, "overlap")["step"] == [1]
+    assert read_hot_tokens(engine, run_id, min_position=0)["total"] == 80
+    assert all(i["kind"] == "train" for i in read_hot_tokens(engine, run_id)["items"])
+    assert read_hot_tokens(engine, run_id, kind="branch", min_position=0)["total"] == 20
+    assert read_insight(engine, run_id, "tokens", Where("branch", 2, 2))["counted"] == 20
 
 
 def test_one_bound_of_the_advantages_is_zero(engine: Engine) -> None:
@@ -466,7 +464,7 @@ def test_one_bound_of_the_advantages_is_zero(engine: Engine) -> None:
     values[:5] = 0  # at these numbers, twenty equal steps from the lowest bound lead past it
     one = replace(stored_runs.rollout(), record=replace(stored_runs.record(), advantages=values))
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored_runs.texts)
-    found = insights.insight(engine, run_id, "advantages")
+    found = read_insight(engine, run_id, "advantages")
     assert sum(found["counts"][: found["edges"].index(0)]) == 8
 
 
@@ -481,7 +479,7 @@ def test_many_alternatives_take_memory_in_proportion(engine: Engine) -> None:
     writer.step(StepEvent(1, {}, 600, 0.0, {}, [one]), lambda ids: {})
     tracemalloc.start()
     try:
-        found = insights.insight(engine, run_id, "overlap")
+        found = read_insight(engine, run_id, "overlap")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -493,12 +491,12 @@ def test_many_alternatives_take_memory_in_proportion(engine: Engine) -> None:
 def test_a_run_without_tokens(engine: Engine) -> None:
     run_id, _ = stored_runs.started(engine)
     for name in ("positions", "tokens", "quadrants", "advantages", "correctness"):
-        assert insights.insight(engine, run_id, name)["counted"] == 0
-    assert insights.insight(engine, run_id, "overlap")["step"] == []
-    assert insights.insight(engine, run_id, "stops")["stops"] == []
-    assert insights.insights_overview(engine, run_id)["kinds"] == []
+        assert read_insight(engine, run_id, name)["counted"] == 0
+    assert read_insight(engine, run_id, "overlap")["step"] == []
+    assert read_insight(engine, run_id, "stops")["stops"] == []
+    assert read_insights_overview(engine, run_id)["kinds"] == []
     with pytest.raises(UserError, match="no such run"):
-        insights.insight(engine, "run-x", "tokens")
+        read_insight(engine, "run-x", "tokens")
 
 
 def test_a_record_without_alternatives_wants_nothing(engine: Engine) -> None:
@@ -507,7 +505,7 @@ def test_a_record_without_alternatives_wants_nothing(engine: Engine) -> None:
     empty = TopK(np.zeros((20, 0), np.int64), *(np.zeros((20, 0), np.float32),) * 2, np.ones(20))
     none = replace(bare, sample=1, record=replace(bare.record, teacher_topk=empty))
     writer.step(StepEvent(1, {}, 40, 0.0, {}, [bare, none]), stored_runs.texts)
-    found = hot_tokens.hot_tokens(engine, run_id, min_position=0)
+    found = read_hot_tokens(engine, run_id, min_position=0)
     assert {item["wanted"] for item in found["items"]} == {None}
 
 
@@ -570,10 +568,10 @@ def test_the_routes_give_what_the_queries_do(engine: Engine, tmp_path: Path) -> 
     assert [kind["kind"] for kind in overview["kinds"]] == ["train"]
     for name in ("positions", "tokens", "quadrants", "advantages", "correctness", "overlap"):
         answer = api.get(f"/runs/{run_id}/insights/{name}", kind="train", max_step=9)
-        again = insights.insight(engine, run_id, name, Where("train", None, 9))
+        again = read_insight(engine, run_id, name, Where("train", None, 9))
         assert {**answer, "seconds": 0} == {**again, "seconds": 0}
     numbers = api.get(f"/runs/{run_id}/hot-tokens", **{"class": "number", "limit": 3, "step": 2})
-    direct = hot_tokens.hot_tokens(engine, run_id, token_class="number", limit=3, step=2)
+    direct = read_hot_tokens(engine, run_id, token_class="number", limit=3, step=2)
     assert numbers == direct and numbers["total"] > 3
     assert all(any(c.isnumeric() for c in item["text"]) for item in numbers["items"])
     assert api("GET", "/runs/run-x/insights").status_code == 404

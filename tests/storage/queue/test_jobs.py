@@ -15,7 +15,7 @@ from opd.errors import UserError
 from storage import schema
 from storage.engine import begin, open_database
 from storage.queue import jobs
-from storage.read import runs
+from storage.read.runs import read_run, read_runs
 from tests.support.stored_runs import OWNER
 
 CONFIG = parse({})
@@ -29,17 +29,17 @@ def claimed(engine: Engine, slot: str = "cpu") -> tuple[str, int]:
 
 
 def status(engine: Engine, run_id: str) -> str:
-    return str(runs.run(engine, run_id)["status"])
+    return str(read_run(engine, run_id)["status"])
 
 
 def test_a_run_starts_queued_under_its_name(engine: Engine) -> None:
     named = jobs.create_run(engine, parse({"name": "mine"}), recipe="demo", tags=["b", "a", "a"])
     recipe = jobs.create_run(engine, CONFIG, recipe="demo", parent=named)
     bare = jobs.create_run(engine, CONFIG)
-    names = {run_id: runs.run(engine, run_id)["name"] for run_id in (named, recipe, bare)}
+    names = {run_id: read_run(engine, run_id)["name"] for run_id in (named, recipe, bare)}
     assert names == {named: "mine", recipe: "demo", bare: "run"}
-    assert runs.run(engine, named)["tags"] == ["a", "b"]
-    assert runs.run(engine, recipe)["parent"] == named
+    assert read_run(engine, named)["tags"] == ["a", "b"]
+    assert read_run(engine, recipe)["parent"] == named
     assert named.startswith("run-") and len(named) == 12
     assert [item["id"] for item in jobs.next_queued(engine)] == [named, recipe, bare]
 
@@ -51,7 +51,7 @@ def test_fifty_identical_starts_are_one_run(engine: Engine) -> None:
         ]
         ids = {start.result() for start in starts}
     assert len(ids) == 1
-    assert runs.runs(engine)["total"] == 1
+    assert read_runs(engine)["total"] == 1
     assert jobs.create_run(engine, CONFIG, request_key="twice") not in ids
 
 
@@ -107,7 +107,7 @@ def test_an_old_attempt_has_lost_its_lease(engine: Engine) -> None:
     assert jobs.finish(engine, run_id, first, "interrupted", error_kind="killed")
     second = jobs.claim(engine, run_id, "cpu", OWNER)
     assert second == 2
-    assert runs.run(engine, run_id)["error_kind"] == ""
+    assert read_run(engine, run_id)["error_kind"] == ""
     late = (
         lambda: jobs.heartbeat(engine, run_id, first),
         lambda: jobs.set_phase(engine, run_id, first, "late"),
@@ -127,9 +127,9 @@ def test_owner_phase_and_error_are_kept(engine: Engine) -> None:
     run_id, attempt = claimed(engine)
     jobs.set_phase(engine, run_id, attempt, "sampling")
     assert jobs.running(engine)[0]["owner"] == OWNER
-    assert runs.run(engine, run_id)["phase"] == "sampling"
+    assert read_run(engine, run_id)["phase"] == "sampling"
     jobs.finish(engine, run_id, attempt, "failed", error_kind="nan loss", error_text="x", hint="y")
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert (run["error_kind"], run["error_text"], run["hint"]) == ("nan loss", "x", "y")
     assert run["phase"] == "" and run["finished_at"] >= run["started_at"]
 
@@ -160,7 +160,7 @@ def test_only_what_broke_off_is_queued_again(engine: Engine) -> None:
     jobs.request_cancel(engine, run_id, "save")
     jobs.finish(engine, run_id, attempt, "cancelled", error_kind="k")
     jobs.requeue(engine, run_id)
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert (run["status"], run["cancel_mode"], run["error_kind"]) == ("queued", None, "")
     assert jobs.claim(engine, run_id, "cpu", OWNER) == 2
     jobs.finish(engine, run_id, 2, "finished")
@@ -176,7 +176,7 @@ def test_an_attempt_that_vanished_ended_with_its_last_heartbeat(engine: Engine) 
             update(schema.run).values(attempt_at=long_ago - 50, heartbeat_at=long_ago)
         )
     jobs.finish(engine, run_id, attempt, "interrupted")
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert run["finished_at"] == long_ago
     assert run["seconds"] == pytest.approx(50)
 
@@ -187,9 +187,9 @@ def test_delete_can_be_undone_until_it_is_purged(engine: Engine) -> None:
         jobs.delete_run(engine, run_id)
     jobs.finish(engine, run_id, attempt, "finished")
     jobs.delete_run(engine, run_id)
-    assert runs.runs(engine)["total"] == 0
+    assert read_runs(engine)["total"] == 0
     with pytest.raises(UserError, match="no such") as caught:
-        runs.run(engine, run_id)
+        read_run(engine, run_id)
     assert caught.value.kind == "not found"
     assert jobs.purge(engine, time.time() - 60) == []
     jobs.restore_run(engine, run_id)
@@ -212,7 +212,7 @@ def test_labels_are_checked_and_stored(engine: Engine) -> None:
     jobs.rename(engine, run_id, "  <b>'; DROP TABLE run; --\ud800 ")
     jobs.set_tags(engine, run_id, ["x", "y"])
     jobs.set_notes(engine, run_id, "noted")
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert run["name"] == "<b>'; DROP TABLE run; --?"
     assert (run["tags"], run["notes"]) == (["x", "y"], "noted")
     for call in (
@@ -226,4 +226,4 @@ def test_labels_are_checked_and_stored(engine: Engine) -> None:
             call()
     with pytest.raises(UserError, match="run-none"):
         jobs.rename(engine, "run-none", "x")
-    assert runs.run(engine, run_id)["tags"] == ["x", "y"]
+    assert read_run(engine, run_id)["tags"] == ["x", "y"]

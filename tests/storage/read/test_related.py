@@ -12,7 +12,10 @@ from opd.types import EvaluationEvent, StepEvent
 from storage import packing
 from storage.engine import open_database, read
 from storage.queue import jobs
-from storage.read import related, rollouts, runs, tokens
+from storage.read.related import read_related
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_runs
+from storage.read.tokens import read_tokens
 from tests.support import stored_runs
 from tests.support.api_client import Api
 
@@ -63,17 +66,17 @@ def every_row(engine):
         ).all()
     found = []
     for row in rows:
-        ids = tokens.tokens(engine, row.id, ("completion_ids",)).columns["completion_ids"]
+        ids = read_tokens(engine, row.id, ("completion_ids",)).columns["completion_ids"]
         found.append((row, ids.tolist()))
     return found
 
 
 def run_of(engine, name):
-    return runs.runs(engine, search=name)["items"][0]["id"]
+    return read_runs(engine, search=name)["items"][0]["id"]
 
 
 def one(engine, run, **wanted):
-    items = rollouts.rollouts(engine, run_of(engine, run), limit=1000)["items"]
+    items = read_rollouts(engine, run_of(engine, run), limit=1000)["items"]
     return next(i for i in items if all(i[k] == v for k, v in wanted.items()))
 
 
@@ -83,7 +86,7 @@ def test_related_rollouts_are_those_with_the_same_prompt_ids(engine, kind):
     everything = every_row(engine)
     row, ids = next((row, ids) for row, ids in everything if row.id == chosen["id"])
     same = [(r, i) for r, i in everything if r.ids == row.ids and r.id != row.id]
-    found = related.related(engine, chosen["id"])
+    found = read_related(engine, chosen["id"])
     here = [(r, i) for r, i in same if r.run_id == row.run_id]
     there = [(r, i) for r, i in same if r.run_id != row.run_id]
     assert found["total"] == len(here) == len(found["items"]) == 12
@@ -99,8 +102,8 @@ def test_related_rollouts_are_those_with_the_same_prompt_ids(engine, kind):
 
 def test_each_item_has_its_sums(engine):
     chosen = one(engine, "newer", kind="probe", group=2, step=0)
-    for item in related.related(engine, chosen["id"])["items"]:
-        kl = tokens.tokens(engine, item["id"]).columns["reverse_kl"]
+    for item in read_related(engine, chosen["id"])["items"]:
+        kl = read_tokens(engine, item["id"]).columns["reverse_kl"]
         assert item["kl_sum"] == pytest.approx(float(kl.sum()), rel=1e-5)
         assert item["kl_mean"] == pytest.approx(float(kl.mean()), rel=1e-5)
         assert item["tokens"] == len(kl)
@@ -108,7 +111,7 @@ def test_each_item_has_its_sums(engine):
 
 def test_probes_come_first_into_a_short_list(engine):
     chosen = one(engine, "newer", kind="eval", group=1, step=4, sample=0)
-    found = related.related(engine, chosen["id"], limit=3)
+    found = read_related(engine, chosen["id"], limit=3)
     assert [(i["kind"], i["step"]) for i in found["items"]] == [("probe", s) for s in (0, 2, 4)]
     assert found["total"] == 12
     assert (len(found["others"]["items"]), found["others"]["total"]) == (3, 13)
@@ -117,9 +120,9 @@ def test_probes_come_first_into_a_short_list(engine):
 def test_deleted_runs_are_left_out(engine):
     chosen = one(engine, "newer", kind="eval", group=1, step=4, sample=0)
     jobs.delete_run(engine, run_of(engine, "older"))
-    assert related.related(engine, chosen["id"])["others"] == {"items": [], "total": 0}
+    assert read_related(engine, chosen["id"])["others"] == {"items": [], "total": 0}
     with pytest.raises(UserError) as refusal:
-        related.related(engine, "roll-none")
+        read_related(engine, "roll-none")
     assert refusal.value.kind == "not found"
 
 
@@ -139,7 +142,7 @@ def test_equal_ids_have_equal_bytes():
 def test_the_route(engine, tmp_path):
     api = Api(engine, tmp_path)
     chosen = one(engine, "newer", kind="probe", group=0, step=2)["id"]
-    assert api.get(f"/rollouts/{chosen}/related") == related.related(engine, chosen)
+    assert api.get(f"/rollouts/{chosen}/related") == read_related(engine, chosen)
     assert len(api.get(f"/rollouts/{chosen}/related", limit=1)["items"]) == 1
     for path, status in (
         (f"/rollouts/{chosen}/related?limit=0", 422),

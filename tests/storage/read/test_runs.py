@@ -14,11 +14,13 @@ from opd.errors import UserError
 from opd.types import StepEvent, TokenRecord
 from storage import schema
 from storage.engine import begin, read
-from storage.insights import hot_tokens
+from storage.insights.hot_tokens import read_hot_tokens
 from storage.packing import COLUMNS, DamagedRecord
 from storage.queue import jobs
-from storage.read import export, runs, tokens
-from storage.read import rollouts as stored_rollouts
+from storage.read.export import export_rows
+from storage.read.rollouts import read_rollout, read_rollouts
+from storage.read.runs import read_run, read_runs, read_scales, read_tags
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from storage.text import joined_texts
 from tests.support import stored_runs
 
@@ -41,7 +43,7 @@ def run_id(engine: Engine) -> str:
 
 
 def first_id(engine: Engine, run_id: str, **wanted: Any) -> str:
-    return str(stored_rollouts.rollouts(engine, run_id, **wanted)["items"][0]["id"])
+    return str(read_rollouts(engine, run_id, **wanted)["items"][0]["id"])
 
 
 def damage(engine: Engine, rollout_id: str, column: str) -> None:
@@ -61,23 +63,23 @@ def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     newest_first = ids[::-1]
 
     def found(**wanted: Any) -> list[str]:
-        answer = runs.runs(engine, **wanted)
+        answer = read_runs(engine, **wanted)
         assert answer["total"] >= len(answer["items"])
         return [item["id"] for item in answer["items"]]
 
     assert found() == newest_first
     assert found(limit=2, offset=1) == newest_first[1:3]
-    assert runs.runs(engine, limit=0) == {"items": [], "total": 5}
+    assert read_runs(engine, limit=0) == {"items": [], "total": 5}
     assert found(search="this") == [ids[2]]
     assert found(search="100%") == newest_first
     assert found(search="1_0") == []  # no wildcards
     assert found(tag="good") == [ids[1]]
     assert found(tag="goo") == []
     assert found(status="cancelled") == [ids[3]]
-    assert runs.tags(engine) == {"items": [{"tag": "good", "runs": 1}], "total": 1}
+    assert read_tags(engine) == {"items": [{"tag": "good", "runs": 1}], "total": 1}
     for wrong in ({"limit": -1}, {"limit": 10**9}, {"offset": -1}, {"offset": 2**70}):
         with pytest.raises(UserError):
-            runs.runs(engine, **wrong)
+            read_runs(engine, **wrong)
 
 
 def test_a_thousand_runs_take_as_many_statements_as_one(engine: Engine) -> None:
@@ -89,22 +91,22 @@ def test_a_thousand_runs_take_as_many_statements_as_one(engine: Engine) -> None:
         connection.execute(schema.run.insert(), many)
     statements: list[str] = []
     event.listen(engine, "after_cursor_execute", lambda *args: statements.append(args[2]))
-    runs.runs(engine, limit=1)
+    read_runs(engine, limit=1)
     for_one = len(statements)
     start = time.perf_counter()
-    assert len(runs.runs(engine, limit=1000)["items"]) == 1000
+    assert len(read_runs(engine, limit=1000)["items"]) == 1000
     assert len(statements) == 2 * for_one
     assert time.perf_counter() - start < 30  # a guard against minutes, not a benchmark
     assert len(ids) == 3
 
 
 def test_a_run_has_all_that_its_page_shows(engine: Engine, run_id: str) -> None:
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert run["config"] == parse({}).model_dump(mode="json")
     assert run["resolved"] == {"student": "/s", "teacher": "/t"}
     assert (run["versions"], run["tokenizer"]) == ({"torch": "2"}, "words")
     json.dumps(run, allow_nan=False)
-    listed = runs.runs(engine)["items"][0]
+    listed = read_runs(engine)["items"][0]
     assert {name: run[name] for name in listed if name != "seconds"} == {
         name: listed[name] for name in listed if name != "seconds"
     }
@@ -114,14 +116,12 @@ def test_a_run_has_all_that_its_page_shows(engine: Engine, run_id: str) -> None:
     "sort", ["kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "tokens", "reward", "step"]
 )
 def test_rollouts_are_sorted_on_the_server(engine: Engine, run_id: str, sort: str) -> None:
-    up = stored_rollouts.rollouts(engine, run_id, sort=sort)["items"]
-    down = stored_rollouts.rollouts(engine, run_id, sort=f"-{sort}")["items"]
+    up = read_rollouts(engine, run_id, sort=sort)["items"]
+    down = read_rollouts(engine, run_id, sort=f"-{sort}")["items"]
     assert len(up) == len(down) == 14
     assert up == sorted(up, key=lambda item: (item[sort], item["id"]))
     assert down == sorted(down, key=lambda item: (-item[sort], item["id"]))
-    pages = [
-        stored_rollouts.rollouts(engine, run_id, sort=sort, offset=n, limit=5) for n in (0, 5, 10)
-    ]
+    pages = [read_rollouts(engine, run_id, sort=sort, offset=n, limit=5) for n in (0, 5, 10)]
     assert [item for page in pages for item in page["items"]] == up
 
 
@@ -132,21 +132,21 @@ def test_what_has_no_value_is_sorted_last(engine: Engine) -> None:
     ]
     writer.step(StepEvent(1, {}, 1, 0.0, {}, rollouts), stored_runs.texts)
     for sort, expected in (("reward", [0.0, 1.0, None]), ("-reward", [1.0, 0.0, None])):
-        items = stored_rollouts.rollouts(engine, run_id, sort=sort)["items"]
+        items = read_rollouts(engine, run_id, sort=sort)["items"]
         assert [item["reward"] for item in items] == expected
 
 
 @pytest.mark.parametrize("sort", ["prompt", "id; DROP TABLE rollout", "", "--kl_sum", "-"])
 def test_an_unknown_sort_is_refused(engine: Engine, run_id: str, sort: str) -> None:
     with pytest.raises(UserError, match="sort"):
-        stored_rollouts.rollouts(engine, run_id, sort=sort)
+        read_rollouts(engine, run_id, sort=sort)
 
 
 def test_rollouts_are_filtered(engine: Engine, run_id: str) -> None:
-    everything = stored_rollouts.rollouts(engine, run_id, limit=100)["items"]
+    everything = read_rollouts(engine, run_id, limit=100)["items"]
 
     def count(**wanted: Any) -> int:
-        return int(stored_rollouts.rollouts(engine, run_id, **wanted)["total"])
+        return int(read_rollouts(engine, run_id, **wanted)["total"])
 
     assert count() == 14
     assert count(step=2) == 4
@@ -158,14 +158,14 @@ def test_rollouts_are_filtered(engine: Engine, run_id: str) -> None:
     assert count(text=everything[0]["completion"]) >= 1
     middle = sorted(item["kl_mean"] for item in everything)[7]
     assert count(min_kl=middle) == 7
-    assert stored_rollouts.rollouts(engine, run_id, step=2, limit=1)["total"] == 4
+    assert read_rollouts(engine, run_id, step=2, limit=1)["total"] == 4
     with pytest.raises(UserError, match="no such"):
-        stored_rollouts.rollouts(engine, "run-none")
+        read_rollouts(engine, "run-none")
 
 
 def test_one_rollout(engine: Engine, run_id: str) -> None:
     rollout_id = first_id(engine, run_id, kind="train", step=1)
-    found = stored_rollouts.rollout(engine, rollout_id)
+    found = read_rollout(engine, rollout_id)
     assert rollout_id.startswith(f"roll-{run_id[4:]}-1-t-")
     assert (found["run_id"], found["run_name"], found["objective"]) == (run_id, "run", "reverse_kl")
     assert (found["top_k"], found["prompt_tokens"], found["damaged"]) == (4, 3, False)
@@ -175,10 +175,10 @@ def test_one_rollout(engine: Engine, run_id: str) -> None:
         *("student_topk", "teacher_topk"),
     }
     assert "advantage" in found["absent"]["advantages"]
-    assert found["scales"] == runs.scales(engine, run_id)
+    assert found["scales"] == read_scales(engine, run_id)
     json.dumps(found, allow_nan=False)
     with pytest.raises(UserError, match="no such"):
-        stored_rollouts.rollout(engine, "roll-none")
+        read_rollout(engine, "roll-none")
 
 
 def test_tokens_are_those_that_were_written(engine: Engine) -> None:
@@ -186,8 +186,8 @@ def test_tokens_are_those_that_were_written(engine: Engine) -> None:
     rollout = stored_runs.rollout()
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
     rollout_id = first_id(engine, run_id)
-    both = (*tokens.MAIN_COLUMNS, *tokens.EXTRA_COLUMNS)
-    view = tokens.tokens(engine, rollout_id, both)
+    both = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
+    view = read_tokens(engine, rollout_id, both)
     assert view.n == 20
     assert view.prompt_ids.tolist() == rollout.prompt_ids.tolist()
     assert "advantages" not in view.columns
@@ -196,9 +196,9 @@ def test_tokens_are_those_that_were_written(engine: Engine) -> None:
         assert array.dtype.str[0] in "<|"
     ids = {*rollout.prompt_ids.tolist(), *rollout.record.completion_ids.tolist()}
     assert set(view.texts) == ids
-    assert tuple(tokens.tokens(engine, rollout_id).columns) == tokens.MAIN_COLUMNS
+    assert tuple(read_tokens(engine, rollout_id).columns) == MAIN_COLUMNS
     with pytest.raises(UserError, match="columns"):
-        tokens.tokens(engine, rollout_id, ["completion_ids", "layout"])
+        read_tokens(engine, rollout_id, ["completion_ids", "layout"])
 
 
 def test_main_columns_take_at_most_24_bytes_a_token(engine: Engine) -> None:
@@ -207,7 +207,7 @@ def test_main_columns_take_at_most_24_bytes_a_token(engine: Engine) -> None:
         stored_runs.record(50), completion_ids=np.full(50, 2**18), teacher_rank=np.full(50, 2**18)
     )
     writer.step(StepEvent(1, {}, 50, 0.0, {}, [stored_runs.rollout(record=big)]), stored_runs.texts)
-    view = tokens.tokens(engine, first_id(engine, run_id))
+    view = read_tokens(engine, first_id(engine, run_id))
     assert sum(array.nbytes for array in view.columns.values()) <= 24 * 50
 
 
@@ -223,11 +223,11 @@ def test_parts_of_a_character_keep_their_bytes(engine: Engine) -> None:
 
     rollout = stored_runs.rollout(record=record)
     writer.step(StepEvent(1, {}, 5, 0.0, {}, [rollout]), texts)
-    view = tokens.tokens(engine, first_id(engine, run_id))
+    view = read_tokens(engine, first_id(engine, run_id))
     assert view.texts[0xE2] == {"t": None, "b": "e2"}
     assert view.texts[4] == {"t": " w4"}
     assert view.texts[0] == {"t": " w0", "s": True}
-    (row,) = export.export_rows(engine, run_id)
+    (row,) = export_rows(engine, run_id)
     assert row["completion_tokens"] == ["", "", "€", " w4", " w0"]
 
 
@@ -242,7 +242,7 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
     rollout = stored_runs.rollout()
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
     rollout_id = first_id(engine, run_id)
-    found = tokens.topk(engine, rollout_id, 5)
+    found = read_topk(engine, rollout_id, 5)
     teacher = rollout.record.teacher_topk
     assert teacher is not None
     assert [item["id"] for item in found["teacher"]] == teacher.ids[5].tolist()
@@ -252,13 +252,13 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
     ]
     assert found["teacher_tail"] == pytest.approx(float(teacher.tail_mass[5]))
     assert found["token"]["id"] == int(rollout.record.completion_ids[5])
-    fewer = tokens.topk(engine, rollout_id, 5, count=1)
+    fewer = read_topk(engine, rollout_id, 5, count=1)
     assert fewer["teacher"] == found["teacher"][:1]
     outside = float(teacher.tail_mass[5]) + float(np.exp(teacher.logprobs[5][1:]).sum())
     assert fewer["teacher_tail"] == pytest.approx(outside)
     for position in (-1, 20):
         with pytest.raises(UserError, match="position"):
-            tokens.topk(engine, rollout_id, position)
+            read_topk(engine, rollout_id, position)
 
 
 def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
@@ -268,31 +268,31 @@ def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
     bare = replace(record, teacher_topk=replace(record.teacher_topk, other_logprobs=None))
     one = stored_runs.rollout(record=bare)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored_runs.texts)
-    found = tokens.topk(engine, first_id(engine, run_id), 3)
+    found = read_topk(engine, first_id(engine, run_id), 3)
     assert {entry["student_logprob"] for entry in found["teacher"]} == {None}
     assert None not in {entry["teacher_logprob"] for entry in found["teacher"]}
 
 
 def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
-    found = hot_tokens.hot_tokens(engine, run_id, limit=100)
+    found = read_hot_tokens(engine, run_id, limit=100)
     assert found["total"] == 14 * 3
     heats = [item["heat"] for item in found["items"]]
     assert heats == sorted(heats, reverse=True)
     worst = found["items"][0]
-    view = tokens.tokens(engine, worst["rollout_id"])
+    view = read_tokens(engine, worst["rollout_id"])
     at = worst["position"]
     assert worst["reverse_kl"] == float(view.columns["reverse_kl"][at])
-    assert worst["reverse_kl"] == runs.scales(engine, run_id)["reverse_kl"]
+    assert worst["reverse_kl"] == read_scales(engine, run_id)["reverse_kl"]
     assert worst["token_id"] == int(view.columns["completion_ids"][at])
     assert (worst["wanted_id"], worst["wanted_logprob"]) == (
-        tokens.topk(engine, worst["rollout_id"], at)["teacher"][0]["id"],
-        tokens.topk(engine, worst["rollout_id"], at)["teacher"][0]["teacher_logprob"],
+        read_topk(engine, worst["rollout_id"], at)["teacher"][0]["id"],
+        read_topk(engine, worst["rollout_id"], at)["teacher"][0]["teacher_logprob"],
     )
     ids = [int(i) for i in view.columns["completion_ids"]]
     pieces = stored_runs.texts(ids)
     around = b"".join(pieces[i][0] for i in ids[max(0, at - 6) : at]).decode("utf-8", "replace")
     assert worst["before"] == around
-    only = hot_tokens.hot_tokens(engine, run_id, step=2, kind="train")
+    only = read_hot_tokens(engine, run_id, step=2, kind="train")
     assert only["total"] == 12
     assert {item["step"] for item in only["items"]} == {2}
     json.dumps(found, allow_nan=False)
@@ -301,23 +301,23 @@ def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
 def test_a_damaged_record_is_named_and_the_rest_is_usable(engine: Engine, run_id: str) -> None:
     broken = first_id(engine, run_id, step=2)
     damage(engine, broken, "teacher_logprobs")
-    items = stored_rollouts.rollouts(engine, run_id, limit=100)["items"]
+    items = read_rollouts(engine, run_id, limit=100)["items"]
     assert [item["id"] for item in items if item["damaged"]] == [broken]
-    found = stored_rollouts.rollout(engine, broken)
+    found = read_rollout(engine, broken)
     assert found["damaged"] and "teacher_logprobs" in found["damage"]
     with pytest.raises(DamagedRecord, match=broken) as caught:
-        tokens.tokens(engine, broken)
+        read_tokens(engine, broken)
     assert caught.value.column == "teacher_logprobs"
     for item in items:
         if item["id"] != broken:
-            tokens.tokens(engine, item["id"])
+            read_tokens(engine, item["id"])
     with pytest.raises(DamagedRecord):
-        list(export.export_rows(engine, run_id))
+        list(export_rows(engine, run_id))
     problems: list[DamagedRecord] = []
-    assert len(list(export.export_rows(engine, run_id, problems.append))) == 13
+    assert len(list(export_rows(engine, run_id, problems.append))) == 13
     assert [problem.rollout_id for problem in problems] == [broken]
     damage(engine, broken, "completion_ids")
-    assert hot_tokens.hot_tokens(engine, run_id, limit=100)["total"] == 14 * 3
+    assert read_hot_tokens(engine, run_id, limit=100)["total"] == 14 * 3
 
 
 def test_a_lost_record_is_damage_too(engine: Engine, run_id: str) -> None:
@@ -325,15 +325,15 @@ def test_a_lost_record_is_damage_too(engine: Engine, run_id: str) -> None:
     with begin(engine) as connection:
         table = schema.token_record
         connection.execute(table.delete().where(table.c.rollout_id == lost))
-    assert stored_rollouts.rollouts(engine, run_id)["items"][0]["damaged"] is True
-    assert stored_rollouts.rollout(engine, lost)["damaged"] is True
+    assert read_rollouts(engine, run_id)["items"][0]["damaged"] is True
+    assert read_rollout(engine, lost)["damaged"] is True
 
 
 def test_exported_rows_have_the_agreed_form(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine)
     rollout = stored_runs.rollout(temperature=0.7)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
-    (row,) = export.export_rows(engine, run_id)
+    (row,) = export_rows(engine, run_id)
     optional = {"prompt_tokens", "completion_tokens", "token_texts"}
     assert set(row) == {*EXPORTED, *optional}
     record = rollout.record

@@ -13,10 +13,12 @@ from opd.config.run import parse
 from opd.types import CheckpointEvent, EvaluationEvent, Rollout, Score, StepEvent, TokenRecord
 from storage import schema
 from storage.engine import read
-from storage.insights import hot_tokens
+from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs
-from storage.read import export, runs, tokens
-from storage.read import rollouts as stored_rollouts
+from storage.read.export import export_rows
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_evaluations, read_run, read_runs, read_scales, read_steps
+from storage.read.tokens import read_tokens
 from storage.write.imports import import_rollouts
 from storage.write.records import RunWriter
 from tests.support import stored_runs
@@ -49,7 +51,7 @@ def test_a_step_is_stored_whole(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine, steps=10)
     assert writer.step(stored_runs.step_event(1), stored_runs.texts) > 0
     writer.step(stored_runs.step_event(2, score=0.5, broken=float("nan")), stored_runs.texts)
-    found = runs.steps(engine, run_id)
+    found = read_steps(engine, run_id)
     columns = found["columns"]
     assert found["last"] == 2
     assert columns["step"] == [1, 2]
@@ -58,8 +60,8 @@ def test_a_step_is_stored_whole(engine: Engine) -> None:
     assert columns["broken"] == [None, None]
     assert columns["seconds_sample"] == [0.5, 0.5]
     assert all(seconds > 0 for seconds in columns["seconds_store"])
-    assert runs.steps(engine, run_id, after=1)["columns"]["step"] == [2]
-    run = runs.run(engine, run_id)
+    assert read_steps(engine, run_id, after=1)["columns"]["step"] == [2]
+    run = read_run(engine, run_id)
     assert (run["step"], run["kl"], run["tokens"], run["flops"]) == (2, 0.5, 200, 2e9)
     assert run["progress"] == 0.2
     assert run["bytes"] > 0
@@ -81,16 +83,16 @@ def test_sums_of_a_rollout_by_hand(engine: Engine) -> None:
     )
     rollout = stored_runs.rollout(record=record, reward=1.0)
     writer.step(StepEvent(1, {}, 4, 0.0, {}, [rollout]), stored_runs.texts)
-    item = stored_rollouts.rollouts(engine, run_id)["items"][0]
+    item = read_rollouts(engine, run_id)["items"][0]
     assert item["tokens"] == 4
     assert item["kl_sum"] == 0.625
     assert item["kl_mean"] == 0.3125
     assert item["kl_max"] == 0.5
     assert item["log_ratio_sum"] == 1 - 0.25
     assert item["student_logprob_sum"] == -4.5
-    hot = hot_tokens.hot_tokens(engine, run_id)["items"]
+    hot = read_hot_tokens(engine, run_id)["items"]
     assert [(token["position"], token["reverse_kl"]) for token in hot] == [(0, 0.5), (3, 0.125)]
-    scales = runs.scales(engine, run_id)
+    scales = read_scales(engine, run_id)
     assert scales == {
         "log_ratio": 1.0,
         "reverse_kl": 0.5,
@@ -104,11 +106,11 @@ def test_without_scores_there_are_no_sums_and_no_hot_tokens(engine: Engine) -> N
     bare = stored_runs.rollout(record=TokenRecord(np.array([5, 6])), reward=None)
     empty = stored_runs.rollout(group=1, record=TokenRecord(np.array([], np.int64)), answer=None)
     writer.step(StepEvent(1, {}, 2, 0.0, {}, [bare, empty]), stored_runs.texts)
-    items = stored_rollouts.rollouts(engine, run_id, sort="tokens")["items"]
+    items = read_rollouts(engine, run_id, sort="tokens")["items"]
     assert [item["tokens"] for item in items] == [0, 2]
     assert all(item["kl_sum"] is None and item["log_ratio_sum"] is None for item in items)
-    assert hot_tokens.hot_tokens(engine, run_id)["total"] == 0
-    assert tokens.tokens(engine, items[0]["id"]).n == 0
+    assert read_hot_tokens(engine, run_id)["total"] == 0
+    assert read_tokens(engine, items[0]["id"]).n == 0
 
 
 def test_log_ratio_stands_in_where_there_is_no_reverse_kl(engine: Engine) -> None:
@@ -121,7 +123,7 @@ def test_log_ratio_stands_in_where_there_is_no_reverse_kl(engine: Engine) -> Non
     writer.step(
         StepEvent(1, {}, 3, 0.0, {}, [stored_runs.rollout(record=record)]), stored_runs.texts
     )
-    (hot,) = hot_tokens.hot_tokens(engine, run_id)["items"]
+    (hot,) = read_hot_tokens(engine, run_id)["items"]
     assert (hot["position"], hot["heat"], hot["log_ratio"]) == (1, 3.0, -3.0)
     assert hot["reverse_kl"] is None
 
@@ -131,16 +133,16 @@ def test_evaluations_give_the_score_at_the_start_and_now(engine: Engine) -> None
     writer.evaluation(stored_runs.evaluation_event(0, 0.25), stored_runs.texts)
     writer.step(stored_runs.step_event(1), stored_runs.texts)
     writer.evaluation(stored_runs.evaluation_event(1, 0.75), stored_runs.texts)
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert (run["score_start"], run["score"], run["score_suite"]) == (0.25, 0.75, "held-out")
-    items = runs.evaluations(engine, run_id)["items"]
+    items = read_evaluations(engine, run_id)["items"]
     assert [(item["step"], item["suite"], item["value"]) for item in items] == [
         (0, "held-out", 0.25),
         (0, "held-out greedy", 0.125),
         (1, "held-out", 0.75),
         (1, "held-out greedy", 0.375),
     ]
-    kept = stored_rollouts.rollouts(engine, run_id, kind="eval", limit=10)
+    kept = read_rollouts(engine, run_id, kind="eval", limit=10)
     assert kept["total"] == 4  # the same prompt at two temperatures, twice
     assert len({item["id"] for item in kept["items"]}) == 4
 
@@ -149,13 +151,13 @@ def test_a_repeated_evaluation_replaces_the_first(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine)
     first_look = replace(stored_runs.evaluation_event(0, 0.0), scores=[])
     writer.evaluation(first_look, stored_runs.texts)
-    assert stored_rollouts.rollouts(engine, run_id)["total"] == 2
-    assert runs.run(engine, run_id)["score"] is None
+    assert read_rollouts(engine, run_id)["total"] == 2
+    assert read_run(engine, run_id)["score"] is None
     for value in (0.1, 0.2):
         writer.evaluation(stored_runs.evaluation_event(0, value), stored_runs.texts)
-    assert runs.run(engine, run_id)["score_start"] == 0.2
-    assert runs.evaluations(engine, run_id)["total"] == 2
-    assert stored_rollouts.rollouts(engine, run_id)["total"] == 2
+    assert read_run(engine, run_id)["score_start"] == 0.2
+    assert read_evaluations(engine, run_id)["total"] == 2
+    assert read_rollouts(engine, run_id)["total"] == 2
 
 
 def test_a_resumed_run_is_as_an_uninterrupted_one(engine: Engine) -> None:
@@ -179,10 +181,10 @@ def test_a_resumed_run_is_as_an_uninterrupted_one(engine: Engine) -> None:
     second.truncate_after(3)
     assert telemetry(engine, run_id) == expected  # nothing goes before its replacement is there
     second.step(stored_runs.step_event(4, m=1.0), stored_runs.texts)
-    assert runs.steps(engine, run_id)["columns"]["step"] == [1, 2, 3, 4]
-    assert runs.run(engine, run_id)["tokens"] == 400
-    assert stored_rollouts.rollouts(engine, run_id, step=6)["total"] == 0
-    assert [c["step"] for c in runs.run(engine, run_id)["checkpoints"]] == [3]
+    assert read_steps(engine, run_id)["columns"]["step"] == [1, 2, 3, 4]
+    assert read_run(engine, run_id)["tokens"] == 400
+    assert read_rollouts(engine, run_id, step=6)["total"] == 0
+    assert [c["step"] for c in read_run(engine, run_id)["checkpoints"]] == [3]
     train(second, range(5, 7), 1.0)
     assert telemetry(engine, run_id) == expected
 
@@ -192,9 +194,9 @@ def test_a_repeated_step_replaces_the_first(engine: Engine) -> None:
     writer.evaluation(stored_runs.evaluation_event(1, 0.5), stored_runs.texts)
     writer.step(stored_runs.step_event(1, rollouts=6), stored_runs.texts)
     writer.step(stored_runs.step_event(1, rollouts=2), stored_runs.texts)
-    assert stored_rollouts.rollouts(engine, run_id, kind="train")["total"] == 2
-    assert stored_rollouts.rollouts(engine, run_id, kind="eval")["total"] == 2
-    assert runs.run(engine, run_id)["tokens"] == 100
+    assert read_rollouts(engine, run_id, kind="train")["total"] == 2
+    assert read_rollouts(engine, run_id, kind="eval")["total"] == 2
+    assert read_run(engine, run_id)["tokens"] == 100
 
 
 def test_a_writer_that_lost_its_lease_writes_nothing(engine: Engine) -> None:
@@ -219,7 +221,7 @@ def test_checkpoints_that_do_not_stay_are_forgotten(engine: Engine) -> None:
     for step, keeps in ((1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 3)), (4, (1, 3, 4))):
         event = CheckpointEvent(step, f"/c/{step}", {"model.safetensors": "ab"}, keeps)
         writer.checkpoint(event)
-    saved = runs.run(engine, run_id)["checkpoints"]
+    saved = read_run(engine, run_id)["checkpoints"]
     assert [(c["step"], c["path"]) for c in saved] == [(1, "/c/1"), (3, "/c/3"), (4, "/c/4")]
     assert saved[0]["manifest"] == {"model.safetensors": "ab"}
 
@@ -231,9 +233,9 @@ def test_a_step_keeps_its_share_of_the_budget(engine: Engine) -> None:
         for group in range(9)
     ]
     writer.step(StepEvent(1, {}, 9000, 0.0, {}, rollouts), stored_runs.texts)
-    assert stored_rollouts.rollouts(engine, run_id)["total"] == 3  # of 100 kB each at about 32 kB
-    assert runs.run(engine, run_id)["bytes"] <= 1e6 / 10
-    assert runs.run(engine, run_id)["tokens"] == 9000
+    assert read_rollouts(engine, run_id)["total"] == 3  # of 100 kB each at about 32 kB
+    assert read_run(engine, run_id)["bytes"] <= 1e6 / 10
+    assert read_run(engine, run_id)["tokens"] == 9000
 
 
 def test_the_vocabulary_is_asked_once_for_an_id(engine: Engine) -> None:
@@ -260,7 +262,7 @@ def test_hostile_text_is_stored_as_it_is(engine: Engine) -> None:
     hostile = "<img onerror=x> ${1} \x00 \u202e '; DROP TABLE rollout; --"
     rollout = stored_runs.rollout(prompt=hostile, completion=hostile + "\udfff")
     writer.step(StepEvent(1, {}, 1, 0.0, {}, [rollout]), stored_runs.texts)
-    item = stored_rollouts.rollouts(engine, run_id)["items"][0]
+    item = read_rollouts(engine, run_id)["items"][0]
     assert (item["prompt"], item["completion"]) == (hostile, hostile + "?")
 
 
@@ -270,7 +272,7 @@ def test_not_finite_figures_are_stored_as_none(engine: Engine) -> None:
     writer.evaluation(EvaluationEvent(0, [Score("s", "pass@1", nan, 1, nan)]), stored_runs.texts)
     rollout = stored_runs.rollout(reward=float("inf"))
     writer.step(StepEvent(1, {}, 1, 0.0, {"reverse_kl": nan}, [rollout]), stored_runs.texts)
-    found = (runs.run(engine, run_id), stored_rollouts.rollouts(engine, run_id))
+    found = (read_run(engine, run_id), read_rollouts(engine, run_id))
     json.dumps(found, allow_nan=False)
     assert found[0]["score"] is None and found[0]["kl"] is None
 
@@ -285,17 +287,17 @@ def test_an_import_is_seen_only_once_it_is_whole(engine: Engine) -> None:
 
     def rollouts() -> Iterator[Rollout]:
         for group in range(150):
-            seen.append(runs.runs(engine)["total"])
+            seen.append(read_runs(engine)["total"])
             yield stored_runs.rollout(3, group, kind="import")
 
     assert jobs.next_queued(engine) == []
     assert import_rollouts(engine, run_id, rollouts(), stored_runs.texts) == 150
     assert set(seen) == {0}
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert (run["status"], run["source"], run["name"]) == ("finished", "import", "elsewhere")
     assert (run["step"], run["progress"], run["tokens"]) == (3, 1.0, 150 * 20)
     assert run["kl"] > 0 and run["bytes"] > 0 and run["scales"]["reverse_kl"] > 0
-    assert stored_rollouts.rollouts(engine, run_id)["total"] == 150
+    assert read_rollouts(engine, run_id)["total"] == 150
 
 
 def test_the_kl_of_an_import_is_the_mean_of_what_counts(engine: Engine) -> None:
@@ -313,10 +315,10 @@ def test_the_kl_of_an_import_is_the_mean_of_what_counts(engine: Engine) -> None:
         kind="branch", record=replace(stored_runs.record(), reverse_kl=odd)
     )
     import_rollouts(engine, run_id, [masked, whole, branch], stored_runs.texts)
-    run = runs.run(engine, run_id)
+    run = read_run(engine, run_id)
     assert run["kl"] == pytest.approx((4 + 1 + 1) / 3)
     assert run["scales"]["reverse_kl"] == 4
-    assert hot_tokens.hot_tokens(engine, run_id)["total"] == 3
+    assert read_hot_tokens(engine, run_id)["total"] == 3
 
 
 def test_a_broken_import_leaves_nothing(engine: Engine) -> None:
@@ -337,7 +339,7 @@ def test_a_broken_import_leaves_nothing(engine: Engine) -> None:
 def test_the_same_rollout_twice_is_imported_twice(engine: Engine) -> None:
     run_id = imported(engine)
     import_rollouts(engine, run_id, [stored_runs.rollout(kind="import")] * 3, stored_runs.texts)
-    items = stored_rollouts.rollouts(engine, run_id)["items"]
+    items = read_rollouts(engine, run_id)["items"]
     assert len({item["id"] for item in items}) == 3
 
 
@@ -353,10 +355,8 @@ def test_texts_of_imported_tokens(engine: Engine) -> None:
     other = replace(base, sample=1, prompt_tokens=None, completion_tokens=[" x", " z", " x"])
     import_rollouts(engine, run_id, [agreeing, other])
     first, second = (
-        tokens.tokens(engine, item["id"])
-        for item in sorted(
-            stored_rollouts.rollouts(engine, run_id)["items"], key=lambda i: i["sample"]
-        )
+        read_tokens(engine, item["id"])
+        for item in sorted(read_rollouts(engine, run_id)["items"], key=lambda i: i["sample"])
     )
     assert first.own_texts is None
     assert {i: entry["t"] for i, entry in first.texts.items()} == {
@@ -366,7 +366,7 @@ def test_texts_of_imported_tokens(engine: Engine) -> None:
         8: " y",
     }
     assert second.own_texts == {"prompt": None, "completion": [" x", " z", " x"]}
-    exported = list(export.export_rows(engine, run_id))
+    exported = list(export_rows(engine, run_id))
     assert [row["completion_tokens"] for row in exported] == [
         [" x", " y", " x"],
         [" x", " z", " x"],
