@@ -185,7 +185,7 @@ def dotted_names() -> list[tuple[str, str]]:
         for line, text in strings(path)
         for name in DOTTED.findall(text)
     ]
-    texts = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md"))
+    texts = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md"))
     for path in (*texts, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / ".ci" / "run"):
         for name in DOTTED.findall(path.read_text(encoding="utf-8")):
             met.append((str(path.relative_to(ROOT)), name))

@@ -27,6 +27,17 @@ def test_its_links_and_pictures_exist(link):
     assert (ROOT / link).is_file()
 
 
+def test_it_lists_every_document():
+    documents = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")}
+    table = TEXT.partition("## Documents")[2].partition("##")[0]
+    assert documents <= set(re.findall(r"^\| \[(.+?)\]\(\1\) \|", table, re.MULTILINE))
+
+
+def test_the_coach_is_met_only_where_the_story_is_told():
+    story, _, rest = TEXT.partition("\n## ")
+    assert "coach" in story and "coach" not in rest.lower()
+
+
 # Folders that need no phrase of their own: one says what they are, or they hold data alone.
 WITHOUT_PHRASE = re.compile(
     r"app/static/(?!lib$|css$|rollout(/|$)).+|opd/(config|experiments)/.*files|opd/bundled/.+|"
