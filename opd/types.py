@@ -1,6 +1,6 @@
 """What passes between the trainer, the store and the command line. Free of torch.
 
-Notation: T completion tokens of one rollout, k alternatives a token. All log-probabilities are
+Notation: T completion tokens of one rollout, k alternatives per token. All log-probabilities are
 natural logarithms (nats) of the full distribution at the rollout's temperature.
 """
 
@@ -32,7 +32,7 @@ FLOAT_COLUMNS = (
     "teacher_entropy",
     "advantages",
 )
-# Everything of a TokenRecord that has one number a token, in the order in which files have it
+# Everything of a TokenRecord that has one number per token, in the order in which files have it
 TOKEN_COLUMNS = (*FLOAT_COLUMNS[:-1], "teacher_rank", "advantages", "mask")
 
 

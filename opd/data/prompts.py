@@ -24,7 +24,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; `number` is its place in the run's prompt set and seeds its rollouts.
+    """One prompt; `number` is its index in the run's prompt set and seeds its rollouts.
 
     `text` is as rendered, by the chat template too; `row` has the data's own columns and, as the
     configuration maps them, `prompt` and `answer` (`full_answer` where answer_in_data cut it out).
@@ -46,7 +46,7 @@ class Suite:
     name: str
     prompts: Sequence[Prompt]
     data: DataConfig
-    at_ends: bool = False  # asked at the first and the last evaluation alone
+    at_ends: bool = False  # only in the first and the last evaluation
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class PromptSet:
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
 
-        Depends on (seed, step, count) alone, so that a resumed run draws what it would have drawn.
+        Depends only on (seed, step, count), so that a resumed run draws what it would have drawn.
         """
         first = (step - 1) * count
         passes: dict[int, list[int]] = {}
         chosen = []
         for position in range(first, first + count):
-            turn, place = divmod(position, len(self.train))
+            turn, index = divmod(position, len(self.train))
             if turn not in passes:
                 passes[turn] = random.Random(f"{seed}/{turn}").sample(
                     range(len(self.train)), len(self.train)
                 )
-            chosen.append(self.train[passes[turn][place]])
+            chosen.append(self.train[passes[turn][index]])
         return chosen
 
 
@@ -178,10 +178,10 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     else:
         enough = data.count if apart else data.count + held + probe
         everything = not apart and is_local(data.source)
-        wanted = RowSelection(
+        selection = RowSelection(
             data.split, sys.maxsize if everything else enough, "prompts.source", say
         )
-        table = open_table(data, data.source, wanted)
+        table = open_table(data, data.source, selection)
         mapped = Mapper(data, table, "prompts")
         if not apart:
             return _shared(config, table, mapped)
@@ -192,7 +192,7 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
 
 
 def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
-    """The first rows of the source that is for evaluation alone."""
+    """The first rows of the source that is only for evaluation."""
     source, name = data.eval_source or data.source, "prompts.eval_source"
     if source in BUNDLED_DATA:
         return _bundled(data, source, _Draw(count, "eval", data.problem_steps, data.problem_seed))
@@ -246,8 +246,8 @@ def _probes(held_out: int, data: PromptsConfig) -> int:
 
 @dataclass(frozen=True)
 class _Draw:
-    """Which bundled rows: how many of which split, by a seed that is no run's own, so that runs
-    differ in their samples alone."""
+    """Which bundled rows: how many of which split, by a seed that is not the run's, so that runs
+    differ only in their samples."""
 
     count: int
     split: Split

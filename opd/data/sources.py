@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class RowSelection:
-    """Which rows of a source: `enough` are asked for at most; `field` is what names the source."""
+    """Which rows of a source: at most `enough` of `split`; errors name the setting `field`."""
 
     split: str
     enough: int
@@ -52,16 +52,18 @@ class RowSelection:
     say: Say = lambda _: None
 
 
-def open_table(data: DataConfig, source: str, wanted: RowSelection) -> Table:
+def open_table(data: DataConfig, source: str, selection: RowSelection) -> Table:
     """Raises UserError for a source that is not there, cannot be read, or holds no rows."""
-    wanted.say(f"loading {source}")
+    selection.say(f"loading {source}")
     if not is_local(source):
-        table = _from_hub(data, source, wanted)
+        table = _from_hub(data, source, selection)
     else:
         path = Path(source).expanduser()
-        table = _from_folder(data, path, wanted) if path.is_dir() else _from_file(path, wanted)
+        table = (
+            _from_folder(data, path, selection) if path.is_dir() else _from_file(path, selection)
+        )
     if not table.count:
-        raise bad_data(wanted.field, f"{source} holds no prompts")
+        raise bad_data(selection.field, f"{source} holds no prompts")
     return table
 
 
@@ -71,16 +73,16 @@ def has_splits(source: str) -> bool:
     return not is_local(source) or (path.is_dir() and not (path / "state.json").exists())
 
 
-def _from_file(path: Path, wanted: RowSelection) -> Table:
+def _from_file(path: Path, selection: RowSelection) -> Table:
     if path.suffix == ".parquet":
-        return _parquet(str(path), [path], wanted)
-    return _json_lines(str(path), [path], wanted)
+        return _parquet(str(path), [path], selection)
+    return _json_lines(str(path), [path], selection)
 
 
-def _json_lines(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
+def _json_lines(name: str, paths: Sequence[Path], selection: RowSelection) -> Table:
     rows: list[Row] = []
     for path in paths:
-        rows += islice(_lines(path, wanted.field), max(0, wanted.enough - len(rows)))
+        rows += islice(_lines(path, selection.field), max(0, selection.enough - len(rows)))
     return Table(name, None, len(rows), lambda indices: [rows[i] for i in indices])
 
 
@@ -108,7 +110,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
+def _parquet(name: str, paths: Sequence[Path], selection: RowSelection) -> Table:
     """Reads the row groups that hold the rows asked for."""
     import pyarrow as pa  # noqa: PLC0415 - only where there is Parquet
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -116,7 +118,7 @@ def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     try:
         files = [pq.ParquetFile(path) for path in paths]
     except (OSError, pa.ArrowException) as error:
-        raise bad_data(wanted.field, f"{name} cannot be read: {one_line(error)}") from None
+        raise bad_data(selection.field, f"{name} cannot be read: {one_line(error)}") from None
     groups = [
         (file, number, file.metadata.row_group(number).num_rows)
         for file in files
@@ -124,7 +126,7 @@ def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
     ]
 
     def take(indices: Sequence[int]) -> list[Row]:
-        found: dict[int, Any] = {}
+        rows: dict[int, Any] = {}
         first = 0
         for file, number, size in groups:
             inside = sorted({i for i in indices if first <= i < first + size})
@@ -133,48 +135,48 @@ def _parquet(name: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
                     group = file.read_row_group(number)
                 except (OSError, pa.ArrowException) as error:
                     raise bad_data(
-                        wanted.field, f"{name} cannot be read: {one_line(error)}"
+                        selection.field, f"{name} cannot be read: {one_line(error)}"
                     ) from None
                 values = group.take([i - first for i in inside]).to_pylist()
-                found |= dict(zip(inside, values, strict=True))
+                rows |= dict(zip(inside, values, strict=True))
             first += size
-        return [Row(found[i], f"{name} row {i + 1}") for i in indices]
+        return [Row(rows[i], f"{name} row {i + 1}") for i in indices]
 
     columns = tuple(files[0].schema_arrow.names)
     return Table(name, columns, sum(size for *_, size in groups), take)
 
 
-def _from_folder(data: DataConfig, folder: Path, wanted: RowSelection) -> Table:
+def _from_folder(data: DataConfig, folder: Path, selection: RowSelection) -> Table:
     from datasets import load_from_disk  # noqa: PLC0415 - takes seconds to import
 
     if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return _from_data_files(data, str(folder.resolve()), wanted)
+        return _from_data_files(data, str(folder.resolve()), selection)
     try:
-        found = load_from_disk(str(folder))
+        loaded = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise bad_data(wanted.field, f"{folder} cannot be read: {one_line(error)}") from None
-    if isinstance(found, dict):
-        if wanted.split not in found:
-            raise _no_split(str(folder), wanted, found)
-        found = found[wanted.split]
-    return _data_set(str(folder), found)
+        raise bad_data(selection.field, f"{folder} cannot be read: {one_line(error)}") from None
+    if isinstance(loaded, dict):
+        if selection.split not in loaded:
+            raise _no_split(str(folder), selection, loaded)
+        loaded = loaded[selection.split]
+    return _data_set(str(folder), loaded)
 
 
-def _from_hub(data: DataConfig, source: str, wanted: RowSelection) -> Table:
+def _from_hub(data: DataConfig, source: str, selection: RowSelection) -> Table:
     from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415 - seconds to import
 
     try:
-        return _from_data_files(data, source, wanted)
+        return _from_data_files(data, source, selection)
     except DatasetNotFoundError as error:
         raise UserError(
             f"{one_line(error)} Check the name; for a gated or private data set, ask for access on "
             "its page and set HF_TOKEN",
-            where=wanted.field,
+            where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
 
 
-def _from_data_files(data: DataConfig, source: str, wanted: RowSelection) -> Table:
+def _from_data_files(data: DataConfig, source: str, selection: RowSelection) -> Table:
     """A split's files, as `datasets` finds them by their names and the data set's README."""
     from datasets import disable_progress_bars, load_dataset_builder  # noqa: PLC0415 - seconds
     from datasets.exceptions import DatasetNotFoundError, DatasetsError  # noqa: PLC0415
@@ -188,55 +190,55 @@ def _from_data_files(data: DataConfig, source: str, wanted: RowSelection) -> Tab
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
         raise UserError(
             f"{source} cannot be loaded: {one_line(error)}",
-            where=wanted.field,
+            where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
     form = type(builder).__module__.rpartition(".")[2]
     if form not in FORMATS:
         raise UserError(
             f"{source} is made of {form} files; only Parquet, JSON and Arrow files are read",
-            where=wanted.field,
+            where=selection.field,
             kind=ErrorKind.REFUSED_DATA,
         )
     splits = builder.config.data_files or {}
-    if wanted.split not in splits:
-        raise _no_split(source, wanted, splits)
-    return _files(form, source, [str(f) for f in splits[wanted.split]], wanted)
+    if selection.split not in splits:
+        raise _no_split(source, selection, splits)
+    return _files(form, source, [str(f) for f in splits[selection.split]], selection)
 
 
-def _files(form: str, source: str, files: Sequence[str], wanted: RowSelection) -> Table:
+def _files(form: str, source: str, files: Sequence[str], selection: RowSelection) -> Table:
     """Parquet files are fetched until they hold enough rows; of other forms, all are."""
     paths: list[Path] = []
     for number, file in enumerate(files, 1):
         part = f", file {number} of {len(files)}" if len(files) > 1 else ""
-        paths.append(_fetched(file, f"downloading {source}{part}", wanted))
+        paths.append(_fetched(file, f"downloading {source}{part}", selection))
         if form == "parquet":
-            table = _parquet(source, paths, wanted)
-            if table.count >= wanted.enough:
+            table = _parquet(source, paths, selection)
+            if table.count >= selection.enough:
                 return table
     if form == "parquet":
         return table
     if form == "json" and all(f.endswith(LINE_ENDINGS) for f in files):
-        return _json_lines(source, paths, wanted)
-    return _converted(form, source, paths, wanted)
+        return _json_lines(source, paths, selection)
+    return _converted(form, source, paths, selection)
 
 
-def _fetched(file: str, label: str, wanted: RowSelection) -> Path:
+def _fetched(file: str, label: str, selection: RowSelection) -> Path:
     """The file on this disk: where it is, or downloaded into the hub's cache."""
     if "://" not in file:
         return Path(file)
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only for the hub
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-    place = HUB_FILE.fullmatch(file)
-    if place is None:
+    hub_file = HUB_FILE.fullmatch(file)
+    if hub_file is None:
         raise UserError(
             f"{file} lies outside the hub and is not fetched",
-            where=wanted.field,
+            where=selection.field,
             kind=ErrorKind.REFUSED_DATA,
         )
-    repository, revision, path = place.groups()
-    wanted.say(label)
+    repository, revision, path = hub_file.groups()
+    selection.say(label)
     try:
         return Path(
             hf_hub_download(
@@ -244,45 +246,46 @@ def _fetched(file: str, label: str, wanted: RowSelection) -> Path:
                 path,
                 repo_type="dataset",
                 revision=unquote(revision),
-                tqdm_class=download_bar(label, wanted.say),
+                tqdm_class=download_bar(label, selection.say),
             )
         )
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         raise UserError(
             f"{file} could not be fetched: {one_line(error)}",
-            where=wanted.field,
+            where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
 
 
-def _converted(form: str, source: str, paths: Sequence[Path], wanted: RowSelection) -> Table:
+def _converted(form: str, source: str, paths: Sequence[Path], selection: RowSelection) -> Table:
     from datasets import load_dataset  # noqa: PLC0415 - takes seconds to import
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
-    wanted.say(f"reading {source}")
+    selection.say(f"reading {source}")
     files = {"train": [str(p) for p in paths]}
     try:
         return _data_set(source, load_dataset(form, data_files=files, split="train"))
     except (OSError, ValueError, TypeError, DatasetsError) as error:
         cause = error.__cause__ or error
-        raise bad_data(wanted.field, f"{source} cannot be read: {one_line(cause)}") from None
+        raise bad_data(selection.field, f"{source} cannot be read: {one_line(cause)}") from None
 
 
-def _data_set(name: str, found: Any) -> Table:
+def _data_set(name: str, dataset: Any) -> Table:
     """Rows as Arrow holds them: images and sounds stay bytes and are not decoded."""
-    plain = found.with_format("arrow")
+    plain = dataset.with_format("arrow")
 
     def take(indices: Sequence[int]) -> list[Row]:
         values = plain[list(indices)].to_pylist() if indices else []
         return [Row(v, f"{name} row {i + 1}") for i, v in zip(indices, values, strict=True)]
 
-    return Table(name, tuple(found.column_names), len(found), take)
+    return Table(name, tuple(dataset.column_names), len(dataset), take)
 
 
-def _no_split(source: str, wanted: RowSelection, splits: Mapping[str, Any]) -> UserError:
+def _no_split(source: str, selection: RowSelection, splits: Mapping[str, Any]) -> UserError:
     return UserError(
-        f"{source} has no split {wanted.split!r}; it has {', '.join(map(str, splits)) or 'none'}",
-        where=wanted.field,
+        f"{source} has no split {selection.split!r}; "
+        f"it has {', '.join(map(str, splits)) or 'none'}",
+        where=selection.field,
         kind=ErrorKind.MISSING_DATA,
     )
 

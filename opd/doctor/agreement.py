@@ -8,7 +8,7 @@ from opd.doctor.findings import Finding
 from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
 from opd.grading.outcome import is_right
 
-# Nats a token. The same weights read the same tokens by the same code: only rounding may differ.
+# Nats per token. The same weights read the same tokens by the same code: only rounding may differ.
 ZERO_KL = 1e-4
 # Sampling decodes with a cache, token by token, scoring reads whole sequences: kernels differ.
 # In float32 by about 1e-5; in bfloat16, which keeps 8 bits, by some hundredths on average.
@@ -62,7 +62,7 @@ def _zero(rehearsal: Rehearsal) -> Iterator[Finding]:
             "zero-kl",
             "ok",
             "The student agrees with itself",
-            f"Scored as its own teacher, it differs by {most:.1g} nats at most.",
+            f"Scored as its own teacher, it differs by at most {most:.1g} nats.",
             evidence=evidence,
         )
 
@@ -81,9 +81,9 @@ def _gap(rehearsal: Rehearsal) -> Iterator[Finding]:
     yield Finding(
         "sampler-gap",
         "warning" if bad else "ok",
-        f"Sampler and trainer differ by {mean:.2g} nats a token",
-        f"On average; by {most:.2g} at most. Both give the log-probability of the same token, once "
-        "while sampling and once while training; what differs is rounding"
+        f"Sampler and trainer differ by {mean:.2g} nats per token",
+        f"On average; at most by {most:.2g}. Both give the log-probability of the same token, once "
+        "while sampling and once while training; only rounding differs"
         + (f", and in {dtype} that is usually below {limit:g}." if bad else "."),
         "Set student.dtype to float32, or objective.clip where the objective has it."
         if bad
@@ -101,17 +101,17 @@ def _cut_off(rehearsal: Rehearsal) -> Iterator[Finding]:
         yield Finding(
             "cut-off",
             "warning",
-            f"{sum(cut)} of {len(cut)} answers are cut off",
-            f"They reach sampling.max_new_tokens, {limit}, before they end. Tokens after it are "
-            "never trained, and a cut answer is graded as it stands.",
-            "Raise sampling.max_new_tokens; if answers never end, compare the stop ids.",
+            f"{sum(cut)} of {len(cut)} completions are truncated",
+            f"They reach sampling.max_new_tokens, {limit}, before they finish. Tokens after it are "
+            "never trained, and a truncated completion is graded as it is.",
+            "Raise sampling.max_new_tokens; if completions never finish, compare the stop ids.",
             evidence,
         )
         return
     yield Finding(
         "cut-off",
         "info" if share > CUT_OFF else "ok",
-        f"{len(cut) - sum(cut)} of {len(cut)} answers end by themselves",
+        f"{len(cut) - sum(cut)} of {len(cut)} completions finish (EOS)",
         f"Within {rehearsal.limit} tokens" + (f"; the run allows {limit}." if shortened else "."),
         evidence=evidence,
     )
@@ -123,22 +123,22 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
         return
     score = float(np.mean(rewards))
     objective = rehearsal.config.objective
-    wanted = objective.uses_rewards
+    needed = objective.uses_rewards
     extreme = not EDGES[0] <= score <= EDGES[1]
     word = "none" if score < 0.5 else "all"
     yield Finding(
         "reward",
-        "warning" if wanted and extreme else "info",
+        "warning" if needed and extreme else "info",
         f"{sum(map(is_right, rewards))} of {len(rewards)} answers are right",
         (
-            f"With {word} right, the rewards of a group are all alike, and groups of one reward "
-            "teach nothing."
-            if wanted and extreme
-            else "Of the student as it starts, on a few training prompts."
+            f"With {word} correct, all rewards of a group are the same, and such groups teach "
+            "nothing."
+            if needed and extreme
+            else "Before training, on a few training prompts."
         ),
-        "Look at an answer below: if it is right, mend prompts.grader or prompts.answer_pattern; "
-        "else take prompts of another difficulty, or an objective that needs no reward."
-        if wanted and extreme
+        "Look at an answer below: if it is correct, fix prompts.grader or prompts.answer_pattern; "
+        "otherwise use prompts of another difficulty, or an objective that needs no reward."
+        if needed and extreme
         else "",
         {
             "score": score,
@@ -151,7 +151,7 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
 
 
 def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
-    """p(stop) by id: at the ends of finished answers, and anywhere in those that were cut off."""
+    """p(stop) by id: at the ends of finished answers, and anywhere in truncated ones."""
     pair, written = rehearsal.loaded.pair, rehearsal.completions
 
     def name(i: int) -> str:
@@ -170,7 +170,7 @@ def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
             for k, stop in enumerate(stops.ids)
         ],
     }
-    found = False
+    reported = False
     for k, stop in enumerate(stops.ids):
         mine = [e for e in ends if _last(rehearsal, stops, e) == stop]
         if not mine or stops.teacher[mine, k].mean() >= NO_STOP:
@@ -178,7 +178,7 @@ def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
         others = stops.teacher[mine].mean(0)
         best = int(others.argmax())
         if others[best] > A_STOP:
-            found = True
+            reported = True
             yield _disagree(name(stop), name(stops.ids[best]), float(others[best]), evidence)
     foreign = [k for k, stop in enumerate(stops.ids) if stop not in pair.eos_ids]
     for k in foreign:
@@ -188,16 +188,16 @@ def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
             if not _finished(w) and stops.teacher[s, k].max() > SURE_STOP
         ]
         if cut:
-            found = True
+            reported = True
             yield _missing(name(stops.ids[k]), len(cut), evidence)
-    if not found:
+    if not reported:
         yield Finding(
             "stop-agrees",
             "ok" if ends else "info",
-            "Both models end answers with the same token" if ends else "No answer came to its end",
-            "p(stop) of each id at the ends of finished answers stands below."
+            "Both models end answers with the same token" if ends else "No answer finished",
+            "p(stop) of each id at the ends of finished answers is listed below."
             if ends
-            else "So nothing is known of how the models would end one.",
+            else "So it is unknown how the models would end one.",
             evidence=evidence,
         )
 
@@ -217,11 +217,11 @@ def _disagree(ours: str, theirs: str, share: float, evidence: dict[str, object])
         "stop-disagrees",
         "warning",
         "The models end answers with different tokens",
-        f"Where the student ends with {ours}, the teacher gives that less than {NO_STOP:g} and "
-        f"gives {theirs} {share:.2f}. The student is taught not to stop, and its answers grow to "
-        "the limit.",
+        f"Where the student ends with {ours}, the teacher gives that token a probability below "
+        f"{NO_STOP:g}, and {theirs} {share:.2f}. The student learns not to stop, and its answers "
+        "grow to the limit.",
         f"Put {theirs} first in eos_token_id of the student's generation_config.json (beside its "
-        "own), or take a student and a teacher of one kind.",
+        "own), or use a student and a teacher of the same kind.",
         evidence,
     )
 
@@ -230,9 +230,9 @@ def _missing(theirs: str, count: int, evidence: dict[str, object]) -> Finding:
     return Finding(
         "stop-missing",
         "warning",
-        "The teacher wanted to stop where the student cannot",
-        f"In {count} answers that were cut off, the teacher gave {theirs} more than "
-        f"{SURE_STOP:g}; for the student that token ends nothing.",
+        "The teacher would stop where the student cannot",
+        f"In {count} truncated answers, the teacher gave {theirs} a probability above "
+        f"{SURE_STOP:g}; that token does not end the student's answers.",
         f"Add {theirs} to sampling.stop_ids, or to eos_token_id in generation_config.json of "
         "student.model.",
         evidence,
@@ -248,24 +248,26 @@ def _first_token(rehearsal: Rehearsal) -> Iterator[Finding]:
     assert everywhere is not None
     typical = float(everywhere.mean())
     evidence = {"mean": mean, "largest": most, "mean_of_all_tokens": typical}
-    own = all(t.prompt is None and t.system is None for t in rehearsal.config.teachers.values())
+    unhinted = all(
+        t.prompt is None and t.system is None for t in rehearsal.config.teachers.values()
+    )
     far = mean > FIRST_TOKEN and mean > 2 * typical
     yield Finding(
         "first-token",
-        ("warning" if own else "info") if far else "ok",
-        f"At the first token both differ by {mean:.2f} nats",
-        f"Reverse KL, mean over prompts; {most:.2f} at most, {typical:.2f} over all tokens. "
+        ("warning" if unhinted else "info") if far else "ok",
+        f"At the first token the models differ by {mean:.2f} nats",
+        f"Reverse KL, mean over prompts; at most {most:.2f}, {typical:.2f} over all tokens. "
         + (
-            "So much at the very start, before anything was answered, means that one of them "
-            "reads a prompt of another format."
+            "So much before anything was answered means that one of them expects another prompt "
+            "format."
             if far
-            else "Both begin an answer alike."
+            else "Both begin an answer in the same way."
             if mean < FIRST_TOKEN
             else "No more than elsewhere."
         ),
         "Compare the chat templates, prompts.chat and prompts.thinking; look at the prompts as "
         "they are rendered."
-        if far and own
+        if far and unhinted
         else "",
         evidence,
     )
@@ -304,15 +306,15 @@ def _support(rehearsal: Rehearsal) -> Iterator[Finding]:
         "agreement",
         "warning" if far else "ok",
         f"The teacher gives the student's tokens {tokens.mean():.2f} on average",
-        f"It all but rules out {100 * ruled_out:.0f}% of them"
-        + ("" if overlap is None else f"; of {TOP_K} likeliest tokens both share {overlap:.0%}")
+        f"It almost rules out {100 * ruled_out:.0f}% of them"
+        + ("" if overlap is None else f"; the models share {overlap:.0%} of their top {TOP_K}")
         + (
-            ". The two are far apart: the signal is large and rough, and the teacher judges "
+            ". The two are far apart: the signal is large and noisy, and the teacher judges "
             "answers unlike any that it would write."
             if far
             else "."
         ),
-        "Start from a student nearer to the teacher, or train on the teacher's samples first "
+        "Start from a student closer to the teacher, or train on the teacher's samples first "
         "(objective sft), or mix some in (sampling.teacher_share)."
         if far
         else "",

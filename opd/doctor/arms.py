@@ -1,7 +1,7 @@
 """The doctor for an experiment: the static part of every arm, and what all of its runs take.
 
-Where an arm names another one's run, that arm's own start stands in its place: it has the run's
-tokenizer, shape and size, and no run has been made yet.
+Where an arm starts from another arm's run, which has not been made yet, the model which that run
+starts from takes its place: it has the same tokenizer, architecture and size.
 """
 
 from collections import Counter
@@ -34,13 +34,13 @@ def examine_experiment(experiment: Experiment, say: Callable[[str], None]) -> di
         findings = list(check_arm(experiment, name, starts))
         fits = [f.evidence["longest"] for f in findings if f.code == "prompts-fit"]
         longest[name] = fits[0] if fits else None
-        found = _pace(config, longest[name])
+        estimate = _pace(config, longest[name])
         arms.append(
             {
                 **{"name": name, "label": arm.label},
                 **report(config, findings),
-                "seconds_per_step": found.step if found else None,
-                "seconds": found.run if found else None,
+                "seconds_per_step": estimate.step if estimate else None,
+                "seconds": estimate.run if estimate else None,
             }
         )
     stages = {quick: counted(experiment, starts, quick=quick) for quick in (False, True)}
@@ -56,10 +56,10 @@ def examine_experiment(experiment: Experiment, say: Callable[[str], None]) -> di
 
 def stand_ins(experiment: Experiment) -> dict[str, str]:
     """The model that each arm starts from; another arm's where it starts from that arm's run."""
-    found: dict[str, str] = {}
+    starts: dict[str, str] = {}
     for name, arm in experiment.arms.items():
-        found[name] = experiment.run_config(name, arm.best, seed=0, runs=found).student.model
-    return found
+        starts[name] = experiment.run_config(name, arm.best, seed=0, runs=starts).student.model
+    return starts
 
 
 def check_arm(experiment: Experiment, name: str, starts: Mapping[str, str]) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def check_arm(experiment: Experiment, name: str, starts: Mapping[str, str]) -> I
         for config in configs:
             check_inputs(config)
     except UserError as error:
-        yield refused("inputs-refused", "What it reads is not there", error)
+        yield refused("inputs-refused", "An input is missing", error)
         return
     for finding in static(configs[-1], lambda _: None):
         if finding.code != SAME_AS_ITSELF or not experiment.needed(name):
@@ -83,38 +83,38 @@ def counted(experiment: Experiment, starts: Mapping[str, str], *, quick: bool) -
     seeds = experiment.quick.seeds if quick else experiment.seeds
     keys = Planner(experiment, quick, seeds, {}).plan().keys
     numbers = Counter((key.stage, key.arm, key.choice) for key in keys)
-    found = []
+    runs = []
     for (stage, name, number), count in numbers.items():
         arm = experiment.arms[name]
         choice = arm.choices()[number] if stage == "tune" else arm.best
         config = experiment.run_config(name, choice, seed=0, runs=starts, stage=stage, quick=quick)
-        found.append((name, config, count))
-    return found
+        runs.append((name, config, count))
+    return runs
 
 
 def most_memory(runs: Counted, longest: Mapping[str, int | None]) -> dict[str, Any]:
     """Of the run that takes most: {"device", "host", "unknown"}, in bytes."""
-    found = [memory_of(config, prompt_tokens=longest.get(name)) for name, config, _ in runs]
-    known = [m for m in found if not isinstance(m, Finding)]
+    results = [memory_of(config, prompt_tokens=longest.get(name)) for name, config, _ in runs]
+    estimates = [m for m in results if not isinstance(m, Finding)]
     return {
-        "device": round(max((m.device for m in known), default=0.0)),
-        "host": round(max((m.host for m in known), default=0.0)),
-        "unknown": sorted({field for m in known for field in m.unknown}),
+        "device": round(max((m.device for m in estimates), default=0.0)),
+        "host": round(max((m.host for m in estimates), default=0.0)),
+        "unknown": sorted({field for m in estimates for field in m.unknown}),
     }
 
 
 def _taken(runs: Counted, longest: Mapping[str, int | None]) -> dict[str, Any]:
     """{"runs", "hours"}, one run after the other."""
     paces = [(_pace(config, longest.get(name)), count) for name, config, count in runs]
-    known = [found.run * count for found, count in paces if found is not None]
+    seconds = [pace.run * count for pace, count in paces if pace is not None]
     return {
         "runs": sum(count for _, count in paces),
-        "hours": sum(known) / 3600 if len(known) == len(paces) else None,
+        "hours": sum(seconds) / 3600 if len(seconds) == len(paces) else None,
     }
 
 
 def _pace(config: RunConfig, longest: int | None) -> Pace | None:
     try:
         return pace(config, prompt_tokens=longest)
-    except UserError:  # told by the findings
+    except UserError:  # reported by the findings
         return None

@@ -36,7 +36,7 @@ def dynamic(config: RunConfig, callbacks: Callbacks) -> Iterator[Finding]:
     try:
         yield from _with_models(config, loaded, callbacks, free)
     except UserError as error:
-        yield refused("rehearsal-refused", "The run would end with this error", error)
+        yield refused("rehearsal-refused", "The run would fail with this error", error)
     except (MemoryError, torch.OutOfMemoryError) as error:
         yield _out_of_memory(f"while {PROMPTS} prompts were answered ({error})")
     except Stopped:
@@ -60,10 +60,10 @@ def _with_models(
     yield _time(rehearsal)
 
 
-def _chosen(found: Sequence[Prompt]) -> list[Prompt]:
+def _chosen(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Prompts spread over the whole set."""
-    stride = max(1, len(found) // PROMPTS)
-    return list(found[::stride])[:PROMPTS]
+    stride = max(1, len(prompts) // PROMPTS)
+    return list(prompts[::stride])[:PROMPTS]
 
 
 def _free(config: RunConfig) -> tuple[float, float] | None:
@@ -79,17 +79,17 @@ def _out_of_memory(when: str) -> Finding:
     return Finding(
         "out-of-memory",
         "error",
-        "Memory ran out",
-        f"It did {when[:300]}; the run needs more than that.",
+        "Out of memory",
+        f"It ran out {when[:300]}; the run needs more than that.",
         "Lower optimizer.micro_batch_tokens and sampling.batch_size, train an adapter "
-        "(student.lora), or take smaller models (teacher.quantize, teacher.offload).",
+        "(student.lora), or use smaller models (teacher.quantize, teacher.offload).",
     )
 
 
 def _time(rehearsal: Rehearsal) -> Finding:
     """A rough estimate: sampling as measured, training by its FLOPs at a measured rate.
 
-    Sampling takes about as long a token whatever the number of rows, so its time is seconds a
+    Sampling takes about as long per token whatever the number of rows, so its time is seconds per
     token of the longest answer, times answers' usual length, times batches. Training is
     `opd.models.cost`'s FLOPs over EFFICIENCY of what a matrix product reaches.
     """
@@ -111,9 +111,9 @@ def _time(rehearsal: Rehearsal) -> Finding:
     return Finding(
         "time",
         "info",
-        f"Roughly {duration(step)} a step, {duration(step * config.steps)} for {config.steps}",
-        f"Sampling as measured with {len(lengths)} answers, training and reading by their FLOPs; "
-        "evaluations and checkpoints come on top. Rough: within a factor of 3.",
+        f"Roughly {duration(step)} per step, {duration(step * config.steps)} for {config.steps}",
+        f"Sampling as measured with {len(lengths)} answers, training and scoring by their FLOPs; "
+        "evaluations and checkpoints are not included. Rough: within a factor of 3.",
         evidence={
             "seconds_per_step": step,
             "of_which_sampling": sampling,
@@ -125,7 +125,7 @@ def _time(rehearsal: Rehearsal) -> Finding:
 
 
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of a square matrix product, the best of three."""
+    """FLOPs per second of a square matrix product, the best of three."""
     a = torch.randn(PRODUCT, PRODUCT, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):  # the first one warms up

@@ -1,4 +1,4 @@
-"""The doctor: everything that can be known of a run before it is started.
+"""The doctor: everything that can be known about a run before it starts.
 
 The static part reads configurations, tokenizers and local data; it loads no weights and uses no
 network. The dynamic part loads the models as the run would and lets the student answer a few
@@ -37,16 +37,16 @@ def examine(config: RunConfig, *, models: bool, callbacks: Callbacks) -> Iterato
 def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     yield from check_settings(config)
     say("comparing tokenizers")
-    found = look_up(config)
-    yield from found.findings
-    if found.student is not None:
-        for teacher in found.teachers.values():
-            yield from check_pair(found.student, teacher)
+    models = look_up(config)
+    yield from models.findings
+    if models.student is not None:
+        for teacher in models.teachers.values():
+            yield from check_pair(models.student, teacher)
     say("reading prompts")
-    read, findings = read_prompts(config, found.student)
+    available, findings = read_prompts(config, models.student)
     yield from findings
-    yield from check_prompts(config, found, read)
-    memory = memory_of(config, prompt_tokens=read.longest)
+    yield from check_prompts(config, models, available)
+    memory = memory_of(config, prompt_tokens=available.longest)
     if isinstance(memory, Finding):
         yield memory
     else:

@@ -20,53 +20,53 @@ SMALLER = (
 )
 
 
-def check_host(config: RunConfig, found: Estimate) -> Iterator[Finding]:
+def check_host(config: RunConfig, estimate: Estimate) -> Iterator[Finding]:
     """Against the machine's memory, where the run trains on the processor."""
-    if found.unknown:
+    if estimate.unknown:
         yield Finding(
             "memory-unknown",
             "info",
-            "The estimate of memory is not whole",
-            f"The sizes of {', '.join(found.unknown)} are not known before they are downloaded.",
+            "The memory estimate is incomplete",
+            f"The sizes of {', '.join(estimate.unknown)} are not known before they are downloaded.",
         )
     free, total = (float(getattr(psutil.virtual_memory(), n)) for n in ("available", "total"))
     on_processor = config.device == "cpu" or (config.device == "auto" and not _gpus())
-    wanted = found.host + (found.device if on_processor else 0.0)
-    evidence = {"wanted": round(wanted), "free": round(free), "total": round(total)}
+    needed = estimate.host + (estimate.device if on_processor else 0.0)
+    evidence = {"wanted": round(needed), "free": round(free), "total": round(total)}
     if not on_processor:
         yield Finding(
             "memory-device",
             "info",
-            f"About {size(found.device)} of a GPU's memory",
-            f"{size(found.lasting)} of it from beginning to end"
-            + (f", and {size(found.host)} of the host's memory" if found.host else "")
-            + ". What the GPU has is looked at when the models are loaded.",
+            f"About {size(estimate.device)} of a GPU's memory",
+            f"{size(estimate.lasting)} of it from start to end"
+            + (f", and {size(estimate.host)} of the host's memory" if estimate.host else "")
+            + ". What the GPU has is checked when the models are loaded.",
             evidence=evidence,
         )
-    if wanted * MARGIN > free:
-        hopeless = config.device == "cpu" and found.lasting + found.host > total
-        yield _too_much("memory", "error" if hopeless else "warning", (wanted, free), evidence)
+    if needed * MARGIN > free:
+        hopeless = config.device == "cpu" and estimate.lasting + estimate.host > total
+        yield _too_much("memory", "error" if hopeless else "warning", (needed, free), evidence)
     elif on_processor:
         yield Finding(
             "memory",
             "ok",
-            f"About {size(found.device)} of memory",
+            f"About {size(estimate.device)} of memory",
             f"{size(free)} of {size(total)} are free.",
             evidence=evidence,
         )
 
 
-def check_device(found: Estimate, free: float, total: float) -> Finding:
+def check_device(estimate: Estimate, free: float, total: float) -> Finding:
     """Against a GPU's memory, of which `free` bytes were free before anything was loaded."""
-    wanted = found.device + CONTEXT
-    evidence = {"wanted": round(wanted), "free": round(free), "total": round(total)}
-    if wanted * MARGIN > free:
-        severity: Severity = "error" if found.lasting > free else "warning"
-        return _too_much("memory-device", severity, (wanted, free), evidence)
+    needed = estimate.device + CONTEXT
+    evidence = {"wanted": round(needed), "free": round(free), "total": round(total)}
+    if needed * MARGIN > free:
+        severity: Severity = "error" if estimate.lasting > free else "warning"
+        return _too_much("memory-device", severity, (needed, free), evidence)
     return Finding(
         "memory-device",
         "ok",
-        f"About {size(wanted)} of the GPU's memory",
+        f"About {size(needed)} of the GPU's memory",
         f"{size(free)} of {size(total)} were free.",
         evidence=evidence,
     )
@@ -75,14 +75,14 @@ def check_device(found: Estimate, free: float, total: float) -> Finding:
 def _too_much(
     code: str, severity: Severity, sizes: tuple[float, float], evidence: dict[str, Any]
 ) -> Finding:
-    wanted, free = sizes
+    needed, free = sizes
     return Finding(
         code,
         severity,
-        f"About {size(wanted)} of memory, and {size(free)} are free",
-        "The run may end for lack of memory, at its first step or at its longest answers."
+        f"About {size(needed)} of memory needed, {size(free)} free",
+        "The run may run out of memory, at its first step or at its longest answers."
         if severity == "warning"
-        else "The weights alone do not fit.",
+        else "Even the weights do not fit.",
         SMALLER,
         evidence,
     )

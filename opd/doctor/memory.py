@@ -21,7 +21,7 @@ CHUNK_VALUES = 2**24  # as in opd.models.forward, which loads torch; a test comp
 CHUNK_COPIES = 6  # logits, log-probabilities, their gradients, the teacher's of both
 ASSUMED_PROMPT = 256  # tokens, where nothing says how long prompts are
 # Bytes that a token's backward pass keeps in a layer, for each unit of (feed-forward width, width
-# of queries and of keys with values, hidden width), by what computes and whether an adapter alone
+# of queries and of keys with values, hidden width), by what computes and whether only an adapter
 # is trained. Measured with saved-tensor hooks on Qwen3; a test measures again.
 KEPT = {
     ("float32", False): (16.0, 16.0, 24.0),

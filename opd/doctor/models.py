@@ -1,4 +1,4 @@
-"""What can be said of the models without loading their weights, and without a network."""
+"""What can be checked of the models without their weights and without a network."""
 
 import json
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _absent(reference: str, where: str) -> Finding:
         return Finding(
             "model-of-a-run",
             "info",
-            f"{reference} is looked at when it is loaded",
+            f"{reference} is checked when it is loaded",
             f"{where} names another run; its tokenizer and its weights are not compared here.",
         )
     return Finding(
@@ -86,7 +86,7 @@ def _absent(reference: str, where: str) -> Finding:
         "info",
         f"{reference} is not downloaded yet",
         f"{where} is not in the hub's cache on this machine, so its tokenizer, chat template and "
-        "stop ids are not compared here. They are once it is downloaded.",
+        "stop ids are compared once it is downloaded.",
     )
 
 
@@ -120,9 +120,9 @@ def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
             "tokenizer-differs",
             "error",
             "Student and teacher have different tokenizers",
-            f"{len(different):,} of {shared:,} ids mean different text, the first {first['id']}: "
-            f"{first['student']!r} and {first['teacher']!r}. The teacher would judge other words "
-            "than those that the student wrote; the run is refused.",
+            f"{len(different):,} of {shared:,} ids stand for different text, first id "
+            f"{first['id']}: {first['student']!r} and {first['teacher']!r}. The teacher would "
+            "judge other words than the student wrote; the run is refused.",
             f"Set {teacher.field}.model to a model of the student's family.",
             {"different": len(different), "shared": shared, "examples": examples},
         )
@@ -132,7 +132,7 @@ def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
             "info",
             f"Vocabularies of {counts[0]:,} and {counts[1]:,} ids",
             f"One is padded further. Both distributions are cut to the {shared:,} shared ids and "
-            "renormalised; all text is within them.",
+            "renormalised; all text uses only those.",
             evidence={"student": counts[0], "teacher": counts[1], "shared": shared},
         )
     else:
@@ -140,7 +140,7 @@ def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
             "tokenizer-same",
             "ok",
             "Student and teacher share a tokenizer",
-            f"All {shared:,} ids mean the same to {teacher.field}.",
+            f"All {shared:,} ids stand for the same text in {teacher.field}.",
         )
 
 
@@ -164,7 +164,7 @@ def _stops(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
             "no-stop",
             "error",
             "The student names no end-of-sequence token",
-            "No answer could ever end, and the run is refused.",
+            "No answer could ever finish; the run is refused.",
             "Set eos_token_id in generation_config.json of student.model.",
             evidence,
         )
@@ -178,12 +178,12 @@ def _stops(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
             f"The teacher also ends with {names}, which does not end the student's answers"
             + (
                 f" ({', '.join(evidence['student'])} does). The student then learns to write a "
-                "token that stops nothing, and its answers run on to the limit."
+                "token that stops nothing, and its answers grow to the limit."
                 if apart
                 else "; they share another one."
             ),
-            "Add it to sampling.stop_ids, or take a student and a teacher of one kind (both base, "
-            "or both tuned for chats).",
+            "Add it to sampling.stop_ids, or use a student and a teacher of the same kind (both "
+            "base, or both tuned for chats).",
             evidence,
         )
     else:

@@ -1,8 +1,8 @@
-"""How long a run may take on one GPU, from its settings alone: nothing is loaded or measured.
+"""How long a run may take on one GPU, only from its settings: nothing is loaded or measured.
 
-An upper estimate: every prompt and every answer is taken to be as long as it may be, as the
-estimate of memory does. Loading, checkpoints and lm-eval come on top. The GPU assumed is one of
-24 GB; the dynamic part measures the one at hand.
+An upper estimate: every prompt and every answer is taken to be as long as it may be, as the memory
+estimate does. Loading, checkpoints and lm-eval are not included. The GPU assumed is one of 24 GB;
+the dynamic part measures the one at hand.
 """
 
 from dataclasses import dataclass
@@ -50,11 +50,11 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     if student is None:
         return None
     works = config.needs != "nothing" or config.teacher_writes
-    coaches = _coaches(config, student) if works else []
-    known = [(route, shape) for route, shape in coaches if shape is not None]
-    if len(known) < len(coaches):
+    teachers = _local_teachers(config, student) if works else []
+    measured = [(route, shape) for route, shape in teachers if shape is not None]
+    if len(measured) < len(teachers):
         return None
-    largest = max(known, key=lambda coach: coach[1].parameters, default=None)
+    largest = max(measured, key=lambda teacher: teacher[1].parameters, default=None)
     load = TokenLoad.of(config, prompt_tokens)
     rows = config.sampling.prompts_per_step
     rows *= 1 if config.author == "given" else config.sampling.group_size
@@ -74,7 +74,7 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
     return Pace(sampling + flops / (PEAK * EFFICIENCY), evaluations, config.steps)
 
 
-def _coaches(
+def _local_teachers(
     config: RunConfig, student: Architecture
 ) -> list[tuple[RouteConfig, Architecture | None]]:
     """The teachers on this machine, with their shapes where these are known."""

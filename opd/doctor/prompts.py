@@ -17,7 +17,7 @@ from opd.teachers.routing import MAIN, by_route, field_of
 
 UNLIMITED = 2**31
 LOOKED_AT = 256  # prompts whose rendering for teachers is tried
-THINKING_ROOM = 1024  # tokens; a thinking model seldom comes to its answer in fewer
+THINKING_ROOM = 1024  # tokens; a thinking model rarely reaches its answer in fewer
 SWITCH = "enable_thinking"
 SAMPLE = ({"role": "user", "content": "What is 2 + 3?"},)
 
@@ -86,8 +86,8 @@ def _not_looked_at(sources: str) -> Finding:
         "data-not-read",
         "info",
         f"{sources} is read when the run starts",
-        "It comes from the hub: its columns, its answers and the lengths of its prompts are not "
-        "looked at without a network.",
+        "It is on the hub: its columns, its answers and the lengths of its prompts are checked "
+        "only when the run starts.",
     )
 
 
@@ -128,11 +128,11 @@ def _templates(
                 f"{who} has no chat template",
                 "The prompts are chats. "
                 + (
-                    "The student's tokenizer renders them, and it cannot."
+                    "The student's tokenizer must render them, and cannot."
                     if ours is None
                     else "This teacher was not tuned for chats and reads a format it does not know."
                 ),
-                "Take models that were tuned for chats, or set prompts.chat to false.",
+                "Use models that were tuned for chats, or set prompts.chat to false.",
                 evidence,
             )
         elif ours != theirs:
@@ -140,18 +140,18 @@ def _templates(
                 "chat-template-differs",
                 "warning",
                 "Student and teacher render a chat differently",
-                "Both read the text that the student's template makes, which is not the one this "
-                "teacher was tuned on: it then answers worse than it could, most of all at the "
-                f"first tokens. Here {quoted(_end(ours))} and {quoted(_end(theirs))}.",
-                "Take a student and a teacher of one version, or set prompts.thinking so that both "
-                "give the same text.",
+                "Both read the text of the student's template, which is not the one that this "
+                "teacher was tuned on: it then judges worse than it could, above all at the first tokens. "
+                f"Here {quoted(_end(ours))} and {quoted(_end(theirs))}.",
+                "Use a student and a teacher of the same version, or set prompts.thinking so that "
+                "both give the same text.",
                 evidence,
             )
         else:
             yield Finding(
                 "chat-template-same",
                 "ok",
-                "Student and teacher render chats alike",
+                "Student and teacher render chats the same",
                 f"A chat becomes the same {len(ours)} characters for {field}.",
                 evidence={"text": ours},
             )
@@ -184,8 +184,7 @@ def _thinking(config: RunConfig, student: LocalModel) -> Iterator[Finding]:
             "thinking-ignored",
             "warning",
             "The chat template has no thinking switch",
-            f"prompts.thinking is {str(switch).lower()}, and the student's template does not look "
-            "at it.",
+            f"prompts.thinking is {str(switch).lower()}; the student's template does not use it.",
             "Leave prompts.thinking empty.",
         )
     elif has_one and switch is not False and config.sampling.max_new_tokens < THINKING_ROOM:
@@ -195,7 +194,7 @@ def _thinking(config: RunConfig, student: LocalModel) -> Iterator[Finding]:
             f"{config.sampling.max_new_tokens} tokens for a model that thinks first",
             "The chat template's thinking mode is on"
             + (" by default" if switch is None else "")
-            + "; most answers are cut off before they come to a result.",
+            + "; most answers are truncated before they reach a result.",
             "Set prompts.thinking to false, or sampling.max_new_tokens to 2048 or more.",
         )
 

@@ -1,4 +1,4 @@
-"""Settings that run, and seldom do what is wanted. Needs nothing but the configuration."""
+"""Settings that are valid and rarely right. Needs only the configuration."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -50,7 +50,7 @@ def _learning_rate(config: RunConfig) -> Iterator[Finding]:
                 "warning",
                 f"Learning rate {rate:g} is {word} for an adapter",
                 "Adapters are usually trained near 1e-4: far above it the student breaks within a "
-                "few steps, far below nothing is learnt in the steps of a run.",
+                "few steps, far below it learns nothing within a run.",
                 f"Set {field} to between {low:g} and {high:g}; 1e-4 is a good start.",
                 {"learning_rate": rate, "usual": 1e-4},
             )
@@ -63,8 +63,8 @@ def _learning_rate(config: RunConfig) -> Iterator[Finding]:
             "learning-rate",
             "warning",
             f"Learning rate {rate:g} is high for all weights",
-            f"All {count / 1e6:,.0f} million weights are trained. Models of this size forget what "
-            f"they knew within a few steps above {limit:g}.",
+            f"All {count / 1e6:,.0f} million weights are trained. Above {limit:g}, models of this "
+            "size forget what they knew within a few steps.",
             f"Set {field} to at most {limit:g} (5e-5 is usual for models above 100 million "
             "weights), or train an adapter (student.lora).",
             {"learning_rate": rate, "trained": count},
@@ -77,8 +77,8 @@ def _warmup(config: RunConfig) -> Iterator[Finding]:
         yield Finding(
             "warmup",
             "warning",
-            "The run ends within its warm-up",
-            f"With {warmup} warm-up steps of {config.steps} the learning rate never gets to "
+            "The run ends during its warm-up",
+            f"With {warmup} warm-up steps of {config.steps} the learning rate never reaches "
             f"{config.optimizer.learning_rate:g}.",
             "Lower optimizer.warmup_steps, or raise steps.",
         )
@@ -93,7 +93,7 @@ def _temperature(config: RunConfig) -> Iterator[Finding]:
             "warning",
             f"Sampling at temperature {value:g}",
             "Student and teacher are both compared at this temperature: far below 1 only the "
-            "likeliest tokens are seen and corrected, far above it mostly noise.",
+            "likeliest tokens are sampled and corrected, far above it mostly noise.",
             "Set sampling.temperature to 1, at which the published runs were made.",
         )
 
@@ -104,8 +104,8 @@ def _group(config: RunConfig) -> Iterator[Finding]:
             "group-size",
             "warning",
             f"Groups of {config.sampling.group_size} for a reward",
-            "The reward counts relative to the group's mean. In so small a group the rewards are "
-            "often all alike, and then nothing is learnt from it.",
+            "The reward counts relative to the group's mean. In so small a group all rewards are "
+            "often the same, and then the group teaches nothing.",
             f"Set sampling.group_size to {SMALL_GROUP} or more; 8 is usual.",
         )
 
@@ -116,9 +116,9 @@ def _own_samples(config: RunConfig) -> Iterator[Finding]:
             "sft-on-own-samples",
             "warning",
             "Fine-tuning on the student's own samples",
-            "Nobody judges these samples, so nothing new is in them; in published runs a model "
-            "gets worse at it at any practical learning rate.",
-            "Set sampling.source to teacher or given, or take another objective.",
+            "Nobody judges these samples, so they teach nothing new; in published runs a model "
+            "gets worse this way at any practical learning rate.",
+            "Set sampling.source to teacher or given, or use another objective.",
         )
 
 
@@ -159,27 +159,27 @@ def _evaluation(config: RunConfig) -> Iterator[Finding]:
 
 
 def _extras(config: RunConfig) -> Iterator[Finding]:
-    wanted: dict[str, list[str]] = {}
+    needed: dict[str, list[str]] = {}
     if config.optimizer.name == "adamw_8bit":
-        wanted.setdefault("bitsandbytes", []).append("optimizer.name")
+        needed.setdefault("bitsandbytes", []).append("optimizer.name")
     for name, teacher in config.teachers.items():
         if teacher.quantize != "none":
-            wanted.setdefault("bitsandbytes", []).append(f"{name}.quantize")
+            needed.setdefault("bitsandbytes", []).append(f"{name}.quantize")
     if config.evaluation.lm_eval:
-        wanted.setdefault("lm_eval", []).append("evaluation.lm_eval")
+        needed.setdefault("lm_eval", []).append("evaluation.lm_eval")
     graders = {"prompts": config.prompts} | {
         f"evaluation.suites.{n}": s for n, s in config.evaluation.suites.items()
     }
     for name, data in graders.items():
         if data.grader == "math":
-            wanted.setdefault("math_verify", []).append(f"{name}.grader")
-    for module, fields in wanted.items():
+            needed.setdefault("math_verify", []).append(f"{name}.grader")
+    for module, fields in needed.items():
         if find_spec(module) is None:
             yield Finding(
                 "missing-extra",
                 "error",
                 f"{module} is not installed",
-                f"{', '.join(fields)} needs it, and the run would be refused.",
+                f"{', '.join(fields)} needs it; the run would be refused.",
                 f"Run: {EXTRAS[module]}",
                 {"module": module, "fields": fields},
             )
@@ -188,5 +188,5 @@ def _extras(config: RunConfig) -> Iterator[Finding]:
 def _shape(config: RunConfig) -> Architecture | None:
     try:
         return architecture_of(config.student.model, where="student.model")
-    except UserError:  # told by the check of the models
+    except UserError:  # reported by the check of the models
         return None

@@ -37,7 +37,7 @@ class ReplySettings:
 
 @dataclass
 class Reply:
-    """What one author has written by now, with a figure a token (nats); None: nobody judges."""
+    """What one author has written by now, with figures per token (nats); None: nobody judges."""
 
     author: Author
     prompt_ids: tuple[int, ...]
@@ -46,7 +46,7 @@ class Reply:
     teacher: list[float | None] = field(default_factory=list)
     reverse_kl: list[float | None] = field(default_factory=list)
     wanted: list[tuple[int, float, float] | None] = field(default_factory=list)
-    finish_reason: FinishReason | None = None  # None: it goes on
+    finish_reason: FinishReason | None = None  # None: not finished
 
     def as_dict(self) -> dict[str, Any]:
         """Columns by name; `wanted` is the teacher's first choice with both log-probabilities."""

@@ -44,8 +44,8 @@ class Source:
 
     def vocabulary(self, ids: Any) -> dict[int, tuple[bytes, bool]]:
         """The texts of those ids that the file gave, for the store."""
-        known = {i: self.texts[i] for i in ids if i in self.texts}
-        return {i: (text.encode("utf-8", "replace"), False) for i, text in known.items()}
+        texts = {i: self.texts[i] for i in ids if i in self.texts}
+        return {i: (text.encode("utf-8", "replace"), False) for i, text in texts.items()}
 
 
 def lines_of(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
@@ -55,18 +55,18 @@ def lines_of(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
 
 def open_rollouts(
     path: Path,
-    wanted: str = "auto",
+    format_name: str = "auto",
     *,
     prompt_tokens: int | None = None,
     chat: Chat = lines_of,
 ) -> Source:
     """The file's rollouts. Raises UserError, also while they are read, at the first fault."""
-    if wanted not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise UserError(f"must be one of {known} (got {shown(wanted)})", where="--format")
+    if format_name not in FORMATS:
+        names = ", ".join(FORMATS)
+        raise UserError(f"must be one of {names} (got {shown(format_name)})", where="--format")
     if path.is_dir():
         raise UserError("is a folder; name a file", where=str(path))
-    form = format_of(path) if wanted == "auto" else wanted
+    form = format_of(path) if format_name == "auto" else format_name
     if form == "vllm":
         answers = Answers(str(path), prompt_tokens)
         rows = answers.rows(_documents(path))
@@ -187,11 +187,11 @@ class _Completions:
     def _reward(self, given: Mapping[str, Any]) -> float | None:
         """The sum of the rewards, as TRL's weights are 1; one that is NaN was not given."""
         values = [given[name] for name in self.rewards if given.get(name) is not None]
-        known = [v for v in values if not (isinstance(v, float) and math.isnan(v))]
-        odd = [v for v in known if not finite(v)]
-        if odd or not known:
+        given_values = [v for v in values if not (isinstance(v, float) and math.isnan(v))]
+        odd = [v for v in given_values if not finite(v)]
+        if odd or not given_values:
             return odd[0] if odd else None  # what is infinite is refused by its field's check
-        return float(sum(known))
+        return float(sum(given_values))
 
 
 def _messages(value: Any, where: str) -> list[Message]:

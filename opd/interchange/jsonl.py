@@ -29,7 +29,7 @@ from opd.types import (
 
 MAX_LINE_BYTES = 256_000_000
 MAX_ID = 2**31 - 1
-OWN_IDS = 10_000_000  # the ids that tokens given as texts alone get; above every vocabulary
+OWN_IDS = 10_000_000  # the ids that tokens given only as texts get; above every vocabulary
 NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
 MAX_FLOAT = float(np.finfo(np.float32).max)
 FINISH_REASONS = get_args(FinishReason)
@@ -45,8 +45,8 @@ def rollouts_of(
 
     Raises UserError at the first that cannot be taken, and where there is none. A sample number
     used twice in one place (step, kind, group) is changed, so that several runs joined in one
-    file stay apart. Tokens given as texts alone get ids of our own, from OWN_IDS on, which no
-    model's tokenizer has. `texts` grows by the texts of alternatives that the rows tell.
+    file stay apart. Tokens given only as texts get ids of our own, from OWN_IDS on, which no
+    model's tokenizer has. `texts` grows by the texts of alternatives that the rows give.
     """
     numbering: dict[str, int] = {}
     taken: dict[tuple[int, str, int], set[int]] = {}
@@ -54,9 +54,9 @@ def rollouts_of(
     for number, data in rows:
         record = _Record(data, f"{path}, {unit} {number}", numbering)
         rollout = record.rollout(group=number - 1)
-        told = record.token_texts()
+        token_texts = record.token_texts()
         if texts is not None:
-            texts.update(told)
+            texts.update(token_texts)
         used = taken.setdefault((rollout.step, rollout.kind, rollout.group), set())
         sample = rollout.sample if rollout.sample not in used else max(used) + 1
         used.add(sample)
@@ -127,11 +127,11 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
 def _fail_at_number(error: orjson.JSONDecodeError, where: str) -> None:
     """Names the field where the fault is a NaN or an infinity, which many programs write."""
     sign = max(0, error.pos - 1)  # the fault of -Infinity is found behind its sign
-    found = NO_NUMBER.match(error.doc, sign) or NO_NUMBER.match(error.doc, error.pos)
-    if found:
+    number = NO_NUMBER.match(error.doc, sign) or NO_NUMBER.match(error.doc, error.pos)
+    if number:
         field = re.findall(r'"(\w+)"\s*:', error.doc[: error.pos])[-1:]
         raise UserError(
-            f"must be a finite number (got {found.group()})",
+            f"must be a finite number (got {number.group()})",
             where=", ".join([where, *field]),
             kind=ErrorKind.BAD_DATA,
         )
@@ -203,8 +203,8 @@ class _Record:
         if tokens is None:
             return (np.zeros(0, np.int64) if ids is None else ids), text or "", None
         if ids is None:
-            own = [self.numbering.setdefault(t, OWN_IDS + len(self.numbering)) for t in tokens]
-            ids = np.array(own, np.int64)
+            numbers = [self.numbering.setdefault(t, OWN_IDS + len(self.numbering)) for t in tokens]
+            ids = np.array(numbers, np.int64)
         return ids, "".join(tokens) if text is None else text, tokens
 
     def _list(self, name: str, length: int | None) -> list[Any] | None:
@@ -316,11 +316,11 @@ def _is_pair(pair: Any) -> bool:
     )
 
 
-def _joined(own: tuple[Ints, Floats] | None, other: tuple[Ints, Floats] | None) -> TopK | None:
+def _joined(model: tuple[Ints, Floats] | None, other: tuple[Ints, Floats] | None) -> TopK | None:
     """A TopK; the other model's log-prob is known only where it lists the same id, else NaN."""
-    if own is None:
+    if model is None:
         return None
-    ids, logprobs = own
+    ids, logprobs = model
     opinion = np.full(logprobs.shape, np.nan, np.float32)
     if other is not None:
         same = ids[:, :, None] == other[0][:, None, :]  # (T, k, k')

@@ -2,7 +2,7 @@
 
 A line is one answer of the completions or the chat route, or one offline request output, or a
 pair {"student": …, "teacher": …} of what the student generated and what the teacher said of it.
-`prompt_logprobs` has one entry a token: null for the first, else {"ID": {"logprob", "rank",
+`prompt_logprobs` has one entry per token: null for the first, else {"ID": {"logprob", "rank",
 "decoded_token"}} of the k likeliest and of the token itself. Its ranks count from 1, ours from 0.
 
 Source: vLLM, vllm/logprobs.py and vllm/entrypoints/openai/protocol.py.
@@ -96,24 +96,25 @@ class _Line:
         row |= {"teacher_topk": said.top, "completion_tokens": said.texts}
         if student is not None:
             row |= self._students(student, (ids, start))
-        known = self.answers.texts
-        rest = "".join(known.get(token, "") for token in ids[1:start])
-        prompt = row.setdefault("prompt", known.get(ids[0], "") + rest)
-        told = all(token in known for token in ids[1:start])
-        if told and isinstance(prompt, str) and prompt.endswith(rest):  # the first one's never is
-            known.setdefault(ids[0], prompt[: len(prompt) - len(rest)])
+        texts = self.answers.texts
+        rest = "".join(texts.get(token, "") for token in ids[1:start])
+        prompt = row.setdefault("prompt", texts.get(ids[0], "") + rest)
+        complete = all(token in texts for token in ids[1:start])
+        if complete and isinstance(prompt, str) and prompt.endswith(rest):
+            # The first token's own text is never given.
+            texts.setdefault(ids[0], prompt[: len(prompt) - len(rest)])
         if "completion" not in row:
-            row["completion"] = "".join(said.texts or (known.get(t, "") for t in ids[start:]))
+            row["completion"] = "".join(said.texts or (texts.get(t, "") for t in ids[start:]))
         return row
 
-    def _students(self, student: Row, place: tuple[list[int], int]) -> Row:
+    def _students(self, student: Row, sequence: tuple[list[int], int]) -> Row:
         """The student's columns: from `prompt_logprobs` of the whole, else as it generated."""
         row: Row = {}
-        ids, start = place
+        ids, start = sequence
         entries = student.get("prompt_logprobs")
         generated = self._generated(student, ids[start:])
         if isinstance(entries, list) and len(entries) == len(ids):
-            said = self._scored("student", student, place)
+            said = self._scored("student", student, sequence)
             row = {"student_logprobs": said.logprobs, "student_topk": said.top}
             if generated is not None:
                 row["sampler_logprobs"] = generated.logprobs
@@ -177,33 +178,33 @@ class _Line:
             )
         return int(given)
 
-    def _scored(self, side: str, choice: Row, place: tuple[list[int], int]) -> _Scores:
-        ids, start = place
+    def _scored(self, side: str, choice: Row, sequence: tuple[list[int], int]) -> _Scores:
+        ids, start = sequence
         name = f"{side}.prompt_logprobs" if "teacher" in self.data else "prompt_logprobs"
         entries = choice.get("prompt_logprobs")
         if not isinstance(entries, list):
-            self._fail(name, f"must be a list, one entry a token (got {shown(entries)})")
+            self._fail(name, f"must be a list with one entry per token (got {shown(entries)})")
         if len(entries) != len(ids):
             self._fail(name, f"has {len(entries)} entries for {len(ids)} tokens")
         read = [self._entry(f"{name}[{i}]", entries[i]) for i in range(1, len(ids))]
-        own: list[_Entry] = []
+        sampled: list[_Entry] = []
         for at in range(start, len(ids)):
             if ids[at] not in read[at - 1]:
                 self._fail(f"{name}[{at}]", f"has no entry of token {ids[at]}, which stands there")
-            own.append(read[at - 1][ids[at]])
-        ranks = [e.rank - 1 for e in own if e.rank is not None]
-        texts = [e.text for e in own if e.text is not None]
+            sampled.append(read[at - 1][ids[at]])
+        ranks = [e.rank - 1 for e in sampled if e.rank is not None]
+        texts = [e.text for e in sampled if e.text is not None]
         return _Scores(
-            [e.logprob for e in own],
-            ranks if len(ranks) == len(own) else None,
+            [e.logprob for e in sampled],
+            ranks if len(ranks) == len(sampled) else None,
             _likeliest(read[start - 1 :], ids[start:]),
-            texts if len(texts) == len(own) else None,
+            texts if len(texts) == len(sampled) else None,
         )
 
     def _entry(self, where: str, entry: Any) -> dict[int, _Entry]:
         if not isinstance(entry, dict) or not entry:
             self._fail(where, f"must be an object of token ids (got {shown(entry)})")
-        found: dict[int, _Entry] = {}
+        entries: dict[int, _Entry] = {}
         for key, value in entry.items():
             if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) <= MAX_ID):
                 self._fail(where, f"must be by token id, 0 to {MAX_ID} (got {shown(key)})")
@@ -213,10 +214,10 @@ class _Line:
             if rank is not None and (type(rank) is not int or not 1 <= rank <= MAX_ID):
                 self._fail(f"{where}.{key}.rank", f"must be 1 to {MAX_ID} (got {shown(rank)})")
             logprob = self._logprob(f"{where}.{key}.logprob", value.get("logprob"))
-            found[int(key)] = _Entry(logprob, rank, text if isinstance(text, str) else None)
+            entries[int(key)] = _Entry(logprob, rank, text if isinstance(text, str) else None)
             if isinstance(text, str):
                 self.answers.texts.setdefault(int(key), text)
-        return found
+        return entries
 
     def _generated(self, choice: Row, ids: list[int]) -> _Scores | None:
         """The log-probabilities that came with the completion as it was sampled."""

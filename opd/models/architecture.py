@@ -1,7 +1,7 @@
-"""The shape of a model, out of its config.json, and how many parameters follow from it.
+"""A model's architecture, from its config.json, and how many parameters follow from it.
 
 Free of torch: a model is measured before anything of it is loaded, and where it is not on this
-disk, by its published shape.
+disk, by its published one.
 """
 
 import json
@@ -78,7 +78,7 @@ class Architecture:
 
     @property
     def matrices(self) -> int:
-        """Parameters that a token meets in a product: linear modules and the head."""
+        """Parameters in products, per token: linear modules and the head."""
         return self.in_linears + self.embedding
 
     def adapter(self, rank: int, targets: str | list[str] = "all-linear") -> int:
@@ -120,7 +120,7 @@ def folder_at_hand(reference: str, *, where: str) -> Path | None:
 
 
 def architecture_of(reference: str, *, where: str) -> Architecture | None:
-    """The model's shape; None where neither its config.json nor a published shape is at hand."""
+    """None where the model has no config.json on this disk and is not one of PUBLISHED."""
     folder = folder_at_hand(reference, where=where)
     if folder is None:
         return PUBLISHED.get(reference)
@@ -132,13 +132,13 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
 
 
 def from_config(config: dict[str, Any], *, stored: int | None = None) -> Architecture | None:
-    """The shape that a config.json describes; None where it names none of what is needed."""
+    """What a config.json describes; None where it lacks any of what is needed."""
     text = config.get("text_config")
     whole = {**config, **text} if isinstance(text, dict) else config
 
     def number(*names: str) -> int | None:
-        found = (whole.get(n) for n in names)
-        return next((v for v in found if isinstance(v, int) and v > 0), None)
+        values = (whole.get(n) for n in names)
+        return next((v for v in values if isinstance(v, int) and v > 0), None)
 
     hidden, layers = number("hidden_size", "n_embd"), number("num_hidden_layers", "n_layer")
     heads, vocab = number("num_attention_heads", "n_head"), number("vocab_size")
@@ -160,11 +160,10 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
 
 
 def stored_parameters(folder: Path) -> int | None:
-    """How many numbers the folder's safetensors files hold, by their headers alone."""
+    """How many numbers the folder's safetensors files hold, by only reading their headers."""
     files = sorted(folder.glob("*.safetensors"))
     counts = [_numbers(path) for path in files]
-    known = [c for c in counts if c is not None]
-    return sum(known) if files and len(known) == len(counts) else None
+    return sum(c or 0 for c in counts) if files and None not in counts else None
 
 
 def _numbers(path: Path) -> int | None:

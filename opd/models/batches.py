@@ -72,23 +72,23 @@ def packs(sequences: Sequences, *, pairs_per_token: float) -> list[list[int]]:
     for i, prompt in enumerate(sequences.prompts):
         key = tuple(prompt) if pairs_per_token else (i,)
         groups.setdefault(key, []).append(i)
-    found: list[list[int]] = []
+    packed: list[list[int]] = []
     for rows in groups.values():
         whole = [sequences.lengths[i] for i in rows]
         prompt_length = len(sequences.prompts[rows[0]])
         saved = (len(rows) - 1) * prompt_length
         extra = pack_length(sequences, rows) ** 2 - sum(n * n for n in whole) / 2
         if len(rows) > 1 and saved * pairs_per_token > extra:
-            found.append(rows)
+            packed.append(rows)
         else:
-            found += [[i] for i in rows]
-    return found
+            packed += [[i] for i in rows]
+    return packed
 
 
 def pack_length(sequences: Sequences, rows: Sequence[int]) -> int:
     """Tokens of a row that holds these sequences of one prompt."""
-    own = sum(len(sequences.completions[i]) - 1 for i in rows)
-    return len(sequences.prompts[rows[0]]) + own
+    completions = sum(len(sequences.completions[i]) - 1 for i in rows)
+    return len(sequences.prompts[rows[0]]) + completions
 
 
 def score_batch(

@@ -1,4 +1,4 @@
-"""The cost meter: floating-point operations by formula, not by a profiler.
+"""Floating-point operations by formula, not by a profiler.
 
 A token costs 2N forward and 4N backward (2N with a low-rank adapter, whose frozen weights need no
 gradient), N being the matrix parameters that a token meets, and attention 4·w·c a layer forward

@@ -95,7 +95,7 @@ def _takes_packs(model: Any) -> bool:
 def recomputing(model: Any) -> Iterator[None]:
     """Inside, layers that were told to checkpoint their activations do so.
 
-    transformers does that in training mode alone, where dropout is on and caches are dropped: only
+    transformers does that only in training mode, where dropout is on and caches are dropped: only
     the layers' own flag is set, what is inside them stays in evaluation mode, and not for longer
     than a forward pass.
     """
@@ -119,15 +119,15 @@ def logits_of(model: Any, hidden: Hidden, *, vocab: int) -> Tensor:
     `vocab` cuts them to the ids that student and teacher share.
     """
     whole = causal(model)
-    with _answering(whole.get_decoder(), hidden):
-        place = torch.zeros((1, 1), dtype=torch.long, device=hidden.states.device)
-        logits: Tensor = whole(input_ids=place, use_cache=False).logits[0, :, :vocab]
+    with _returning(whole.get_decoder(), hidden):
+        ignored = torch.zeros((1, 1), dtype=torch.long, device=hidden.states.device)
+        logits: Tensor = whole(input_ids=ignored, use_cache=False).logits[0, :, :vocab]
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 @contextmanager
-def _answering(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
-    """Inside, the decoder answers with these hidden states, whatever it is given."""
+def _returning(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
+    """Inside, the decoder returns these hidden states, whatever it is given."""
     answer = hidden.form(last_hidden_state=hidden.states.unsqueeze(0))
     decoder.forward = lambda *_, **__: answer
     try:

@@ -35,11 +35,11 @@ class TokenText:
         self._byte_fallback = "ByteFallback" in decoder
 
     def __call__(self, ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
-        wanted = sorted(ids)
-        strings = self._tokenizer.convert_ids_to_tokens(wanted)
+        ordered = sorted(ids)
+        strings = self._tokenizer.convert_ids_to_tokens(ordered)
         return {
             i: (self._bytes(i, text), i in self._special)
-            for i, text in zip(wanted, strings, strict=True)
+            for i, text in zip(ordered, strings, strict=True)
         }
 
     def _bytes(self, token_id: int, text: str | None) -> bytes:

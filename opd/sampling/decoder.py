@@ -24,7 +24,7 @@ class Decoder(Protocol):
         """
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows alone."""
+        """Keeps only these rows."""
 
 
 class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed

@@ -1,9 +1,9 @@
 """A decoder for small Llama-shaped models on the processor, where the cost is overhead.
 
-A model of a million parameters spends most of a token in the many small operations around its
-matrix products. Here they are fused: one product for queries, keys and values, one for gate and up,
-normalisation by torch's own kernel, residuals added by the product. Which models it takes is
-checked against their configuration, and its logits against their own forward pass.
+A model of a million parameters spends most of its time per token in the many small operations
+around its matrix products. Here they are fused: one product for queries, keys and values, one for
+gate and up, normalisation by torch's own kernel, residuals added by the product. Which models it
+takes is checked against their configuration, and its logits against their own forward pass.
 """
 
 import logging
@@ -37,12 +37,12 @@ class _Layer:
 
 
 def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) -> Decoder:
-    """The lean decoder where it knows the model and agrees with it, else the model's own."""
+    """The fast decoder where it knows the model and agrees with it, else the model's own."""
     if _knows(model, device):
-        lean = FastDecoder(model, vocab=vocab, pad_id=pad_id)
-        if lean.agrees():
-            return lean
-        log.warning("decoding with the model's own forward pass: the lean one differs from it")
+        decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id)
+        if decoder.agrees():
+            return decoder
+        log.warning("decoding with the model's own forward pass: the fast one differs from it")
     return ModelDecoder(model, vocab=vocab, pad_id=pad_id, device=device)
 
 
@@ -76,11 +76,11 @@ class FastDecoder:
     def agrees(self) -> bool:
         """Do the logits of a few tokens equal the model's own?"""
         ids = torch.arange(min(8, self._vocab)).unsqueeze(0)
-        own = self._model(ids, use_cache=False).logits[0, :, : self._vocab]
+        expected = self._model(ids, use_cache=False).logits[0, :, : self._vocab]
         rope = self._rope(torch.arange(ids.shape[1]))
-        ours = self._logits(self._read(ids, rope))
+        logits = self._logits(self._read(ids, rope))
         self._caches = [Slots() for _ in self._layers]
-        return bool((own - ours).abs().max() <= TOLERANCE * own.abs().max())
+        return bool((expected - logits).abs().max() <= TOLERANCE * expected.abs().max())
 
     def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
         ids, lengths = pad_right(prompts, self._pad_id)
@@ -152,9 +152,9 @@ class FastDecoder:
     def _qkv(self, hidden: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
         """Queries with keys (…, heads + kv_heads, size), values (…, kv_heads, size)."""
         both = self._heads + self._kv_heads
-        found = self._norm(hidden, layer.norm) @ layer.qkv
-        found = found.view(*hidden.shape[:-1], both + self._kv_heads, self._size)
-        qk, v = found[..., :both, :], found[..., both:, :]
+        qkv = self._norm(hidden, layer.norm) @ layer.qkv
+        qkv = qkv.view(*hidden.shape[:-1], both + self._kv_heads, self._size)
+        qk, v = qkv[..., :both, :], qkv[..., both:, :]
         if layer.head_norm is not None:
             qk = functional.rms_norm(qk, (self._size,), None, self._eps) * layer.head_norm
         return qk, v

@@ -1,4 +1,4 @@
-"""Sampling from the student, with its log-probabilities: a lean KV-cache loop.
+"""Sampling from the student, with its log-probabilities: a small KV-cache loop.
 
 Departs from `generate` in three ways: the randomness of a rollout is decided by (seed, step,
 prompt, sample) alone and so does not depend on the batch; what is returned is the raw distribution
@@ -18,7 +18,7 @@ from opd.models.load import Pair
 from opd.sampling.fast_decoder import decoder_for
 from opd.types import FinishReason, Floats, Ints
 
-COMPACT_AT = 0.75  # ended rows leave the batch once no more than this share goes on
+COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 
 def uniforms(key: tuple[int, int, int, int], count: int) -> np.ndarray:
-    """The rollout's own random numbers in [0, 1), one a token: Philox keyed by the four numbers."""
+    """One random number in [0, 1) per token of the rollout: Philox keyed by the four numbers."""
     seeds = np.random.SeedSequence(list(key))
     return np.random.Generator(np.random.Philox(seeds)).random(count)
 

@@ -241,35 +241,35 @@ class _Reader:
 
     def choices(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
         """The answer's choices in the order of the request's sequences."""
-        found = answer.get("choices") if isinstance(answer, dict) else None
-        if not isinstance(found, list) or not all(isinstance(c, dict) for c in found):
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
             raise self._error("did not answer with choices; is it an OpenAI-compatible server?")
-        if len(found) != count:
-            raise self._error(f"answered with {len(found)} choices for {count} sequences")
-        numbers = [choice.get("index", i) for i, choice in enumerate(found)]
+        if len(choices) != count:
+            raise self._error(f"answered with {len(choices)} choices for {count} sequences")
+        numbers = [choice.get("index", i) for i, choice in enumerate(choices)]
         if any(type(n) is not int for n in numbers) or sorted(numbers) != list(range(count)):
             raise self._error(f"did not number its choices 0 to {count - 1}")
-        return [found[numbers.index(i)] for i in range(count)]
+        return [choices[numbers.index(i)] for i in range(count)]
 
     def opinion(
         self, prompt: list[int], completion: list[int], choice: Mapping[str, Any]
     ) -> RemoteOpinion:
-        entries, asked = choice.get("prompt_logprobs"), len(prompt) + len(completion)
+        entries, sent = choice.get("prompt_logprobs"), len(prompt) + len(completion)
         if not isinstance(entries, list):
             raise self._error(
                 "gave no prompt_logprobs; a remote teacher must be vLLM, or return them as it does"
             )
-        if len(entries) != asked:
+        if len(entries) != sent:
             raise self._error(
-                f"scored {len(entries)} tokens and was sent {asked}; it must score every one"
+                f"scored {len(entries)} tokens and was sent {sent}; it must score every one"
             )
-        found = [self._entry(entries[i], i) for i in range(len(prompt), asked)]
-        own = [self._own(*pair) for pair in zip(found, completion, strict=True)]
-        logprobs = np.array([logprob for logprob, _ in own], np.float32)
-        ranks = np.array([rank for _, rank in own], np.int64)
+        positions = [self._entry(entries[i], i) for i in range(len(prompt), sent)]
+        sampled = [self._sampled(*pair) for pair in zip(positions, completion, strict=True)]
+        logprobs = np.array([logprob for logprob, _ in sampled], np.float32)
+        ranks = np.array([rank for _, rank in sampled], np.int64)
         if not self.k:
             return RemoteOpinion(logprobs, ranks, None, None)
-        top = [self._likeliest(*pair) for pair in zip(found, completion, strict=True)]
+        top = [self._likeliest(*pair) for pair in zip(positions, completion, strict=True)]
         ids, values = ([[pair[j] for pair in row] for row in top] for j in (0, 1))
         return RemoteOpinion(logprobs, ranks, np.array(ids, np.int64), np.array(values, np.float32))
 
@@ -279,7 +279,7 @@ class _Reader:
                 f"gave nothing for token {position} of a sequence; if it caches prefixes, start it "
                 "with --no-enable-prefix-caching"
             )
-        found: _Entry = {}
+        entries: _Entry = {}
         for key, value in entry.items():
             if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < LARGEST):
                 raise self._error(f"named a token {self.server.quote(key)!r}, not by its id")
@@ -291,11 +291,11 @@ class _Reader:
                     "most 0 (--logprobs-mode raw_logprobs)"
                 )
             rank = value.get("rank")
-            known = isinstance(rank, int) and 1 <= rank <= LARGEST
-            found[int(key)] = (min(max(logprob, LOWEST), 0.0), rank - 1 if known else LARGEST)
-        return found
+            has_rank = isinstance(rank, int) and 1 <= rank <= LARGEST
+            entries[int(key)] = (min(max(logprob, LOWEST), 0.0), rank - 1 if has_rank else LARGEST)
+        return entries
 
-    def _own(self, entry: _Entry, token: int) -> tuple[float, int]:
+    def _sampled(self, entry: _Entry, token: int) -> tuple[float, int]:
         """Log-probability and rank of the token that was sent."""
         logprob, rank = entry.get(token, (0.0, LARGEST))
         if rank == LARGEST:
@@ -305,16 +305,16 @@ class _Reader:
 
     def _likeliest(self, entry: _Entry, token: int) -> list[tuple[int, float]]:
         """The k likeliest; the sent token is there beside them where it is none of them."""
-        found = [i for i in entry if i != token or entry[i][1] < self.k]
-        if len(found) < self.k:
+        ids = [i for i in entry if i != token or entry[i][1] < self.k]
+        if len(ids) < self.k:
             raise self._error(
-                f"gave {len(found)} alternatives where {self.k} were asked for: set top_k to at "
-                f"most {len(found)}, or start the server with --max-logprobs {self.k}; only "
+                f"gave {len(ids)} alternatives where {self.k} were asked for: set top_k to at "
+                f"most {len(ids)}, or start the server with --max-logprobs {self.k}; only "
                 "policy_gradient needs none (top_k 0)",
                 "top_k",
             )
-        found.sort(key=lambda i: (-entry[i][0], entry[i][1]))
-        return [(i, entry[i][0]) for i in found[: self.k]]
+        ids.sort(key=lambda i: (-entry[i][0], entry[i][1]))
+        return [(i, entry[i][0]) for i in ids[: self.k]]
 
     def _error(self, message: str, setting: str = "url") -> UserError:
         return self.server.error(f"{self.server.url}/completions {message}", setting)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, complete or not there at all.
+"""Checkpoints: everything a run needs to resume, complete or not there at all.
 
 A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256 (see
 `opd.training.manifest`). Sampling and prompts follow from (seed, step), so weights, optimizer
@@ -100,19 +100,19 @@ def saved(folder: Path, *, up_to: int) -> list[Progress]:
 
 def _listed(path: Path, step: int) -> Progress:
     try:
-        found = progress_of(path)
+        progress = progress_of(path)
     except (OSError, ValueError, KeyError, TypeError):
         return Progress(step)
-    return found if found.step == step else Progress(step)
+    return progress if progress.step == step else Progress(step)
 
 
-def expendable(found: list[Progress], *, keep: int, best: bool) -> list[Progress]:
+def expendable(progress: list[Progress], *, keep: int, best: bool) -> list[Progress]:
     """Those to remove: all but the newest `keep` and, with `best`, the one of the best score."""
-    kept = found[-keep:]
-    scored = [p for p in found if p.score is not None]
+    kept = progress[-keep:]
+    scored = [p for p in progress if p.score is not None]
     if best and scored:
         kept = [*kept, max(scored, key=lambda p: (p.score or 0.0, p.step))]
-    return [p for p in found if p not in kept]
+    return [p for p in progress if p not in kept]
 
 
 def remove(folder: Path, step: int) -> None:
@@ -121,25 +121,25 @@ def remove(folder: Path, step: int) -> None:
 
 def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, torch.Tensor]:
     """Nested states as tensors by path; a plain number is a tensor whose name ends in `:int`."""
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}/")
+            tensors |= _flat(value, f"{prefix}{key}/")
         elif isinstance(value, int):
-            found[f"{prefix}{key}{NUMBER}"] = torch.tensor(value)
+            tensors[f"{prefix}{key}{NUMBER}"] = torch.tensor(value)
         else:
-            found[f"{prefix}{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
-    return found
+            tensors[f"{prefix}{key}"] = value.detach().clone(memory_format=torch.contiguous_format)
+    return tensors
 
 
 def _nested(flat: Mapping[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
     """The inverse of `_flat`, by parameter."""
-    found: dict[int, dict[str, Any]] = {}
+    states: dict[int, dict[str, Any]] = {}
     for name, tensor in flat.items():
         number, *keys, last = name.split("/")
-        node = found.setdefault(int(number), {})
+        node = states.setdefault(int(number), {})
         for key in keys:
             node = node.setdefault(key, {})
         plain = last.removesuffix(NUMBER)
         node[plain] = tensor if plain == last else int(tensor)
-    return found
+    return states

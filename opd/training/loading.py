@@ -1,4 +1,4 @@
-"""Everything a run trains with, loaded: student, teachers, optimizer, and where it goes on."""
+"""Everything a run trains with, loaded: student, teachers, optimizer, and the step reached."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,7 +41,7 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run ready to go on after `step`. `router` judges; the learner's own is empty where the
+    """A run ready to continue after `step`. `router` judges; the learner's own is empty where the
     objective needs no teacher.
     """
 
@@ -60,7 +60,7 @@ class LoadedRun:
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """Student and teachers, to write and to judge; nothing here is for training alone."""
+    """Student and teachers, to write and to judge, without what only training needs."""
 
     pair: Pair
     router: TeacherRouter
@@ -83,7 +83,7 @@ class LoadedModels:
 
 
 def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedRun:
-    """Loads what the configuration names; `source` is a checkpoint to go on from."""
+    """Loads what the configuration names; `source` is a checkpoint to continue from."""
     models, factory = _models(config, source, callbacks)
     pair, router = models.pair, models.router
     reference = factory.start() if config.objective.reference_kl else None

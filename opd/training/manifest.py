@@ -1,6 +1,6 @@
 """A folder's files by their SHA-256: made when it is written, checked before it is read again.
 
-Free of torch, so that a resume knows in a moment from which checkpoint it goes on.
+Free of torch, so that a resume knows in a moment from which checkpoint it continues.
 """
 
 import hashlib

@@ -128,7 +128,7 @@ def sequences(completions: Sequence[Completion]) -> Sequences:
 
 
 def _numbered(prompts: Sequence[Prompt], size: int) -> list[Job]:
-    """A group of numbered completions for each prompt; one drawn twice goes on counting."""
+    """A group of numbered completions for each prompt; one drawn twice continues counting."""
     drawn: dict[int, int] = {}
     jobs = []
     for prompt in prompts:
@@ -139,7 +139,7 @@ def _numbered(prompts: Sequence[Prompt], size: int) -> list[Job]:
 
 
 def _teacher_writes(config: RunConfig, step: int, prompt: Prompt) -> bool:
-    """Decided by (seed, step, prompt) alone, for the whole group."""
+    """Decided only by (seed, step, prompt), for the whole group."""
     if config.author == "teacher":
         return True
     (draw,) = uniforms((config.seed, TEACHER, step, prompt.number), 1)

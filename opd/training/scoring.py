@@ -56,7 +56,7 @@ class Measures:
     reverse_kl: Floats | None = None
     teacher_entropy: Floats | None = None
     teacher_rank: Ints | None = None
-    same_top: np.ndarray | None = None  # bool: do both models like the same token best?
+    same_top: np.ndarray | None = None  # bool: is the same token the likeliest to both?
     teacher_topk: TopK | None = None
 
 
@@ -173,7 +173,7 @@ def measure(student: Tensor, targets: Tensor, view: View | None, top_k: int) -> 
 
 
 def _judged_in_part(measures: Measures, student: Tensor, view: View, top_k: int) -> Measures:
-    """By a teacher that names its likeliest tokens alone."""
+    """By a teacher that gives only its likeliest tokens."""
     if view.top_ids is None or view.top is None:
         return measures
     ids, top = view.top_ids[:, :top_k], view.top[:, :top_k]
@@ -212,9 +212,9 @@ def records(
     mask: Floats | None = None,
 ) -> list[TokenRecord]:
     """Cuts the N tokens into one record a rollout; their lengths must sum to N."""
-    found, total = len(measures.student_logprobs), sum(map(len, completions))
-    if found != total:
-        raise ValueError(f"measured {found} tokens for completions of {total} tokens")
+    measured, total = len(measures.student_logprobs), sum(map(len, completions))
+    if measured != total:
+        raise ValueError(f"measured {measured} tokens for completions of {total} tokens")
     columns = {name: getattr(measures, name) for name in MEASURED} | {"advantages": advantages}
     columns["mask"] = np.ones(total, np.float32) if mask is None else mask
     result, first = [], 0
@@ -237,12 +237,12 @@ def _floats(values: Tensor) -> Floats:
     return values.float().cpu().numpy()
 
 
-def _top(own: Tensor, other: Tensor | None, k: int) -> TopK:
-    logprobs, ids = own.topk(k, dim=-1)
+def _top(model: Tensor, other: Tensor | None, k: int) -> TopK:
+    logprobs, ids = model.topk(k, dim=-1)
     tail = (
         torch.zeros_like(logprobs[:, 0])
-        if k == own.shape[-1]
-        else divergences.tail_log_prob(own, ids).exp()
+        if k == model.shape[-1]
+        else divergences.tail_log_prob(model, ids).exp()
     )
     others = None if other is None else _floats(other.gather(-1, ids))
     return TopK(ids.cpu().numpy(), _floats(logprobs), others, _floats(tail))
@@ -258,6 +258,6 @@ def _each(parts: Callable[[str], list[Any]], make: Callable[[list[Any]], Any]) -
     """A TopK whose every field is made of parts of that field; None stays None."""
     made: dict[str, Any] = {}
     for f in fields(TopK):
-        found = parts(f.name)
-        made[f.name] = None if found[0] is None else make(found)
+        values = parts(f.name)
+        made[f.name] = None if values[0] is None else make(values)
     return TopK(**made)

@@ -41,9 +41,9 @@ from opd.types import (
 class Training:
     """One attempt at a run.
 
-    `folder` receives the checkpoints; `resume_from` is a checkpoint folder to go on from; `stop` is
-    polled within long phases and ends the stream early, without an event for what was unfinished;
-    `say` is told how loading gets on.
+    `folder` receives the checkpoints; `resume_from` is a checkpoint folder to continue from; `stop`
+    is polled within long phases and ends the stream early, without an event for what was
+    unfinished; `say` is called with the progress of loading.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Training:
         self._loaded: LoadedRun | None = None
 
     def events(self) -> Iterator[Event]:
-        """Everything that happens, in order. Raises UserError for what a user can mend."""
+        """Everything that happens, in order. Raises UserError for what a user can fix."""
         try:
             yield from self._run()
         except Stopped:
@@ -86,7 +86,8 @@ class Training:
     def save_checkpoint(self) -> CheckpointEvent | None:
         """Saves the student after the last finished step; None when nothing is loaded yet.
 
-        The event names the earlier checkpoints that stay; the others go when the stream goes on.
+        The event names the earlier checkpoints that stay; the others are removed once the stream
+        continues.
         """
         if self._loaded is None:
             return None

@@ -50,8 +50,8 @@ class Clock:
             yield
         finally:
             spent = time.perf_counter() - start
-            own = spent - self._inner.pop()
-            self.seconds[name] = self.seconds.get(name, 0.0) + own
+            exclusive = spent - self._inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + exclusive
             if self._inner:
                 self._inner[-1] += spent
 

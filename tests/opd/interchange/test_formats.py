@@ -168,7 +168,7 @@ def changed(at: int, value: Any) -> dict[str, Any]:
         ),
         (
             {**TEACHER, "prompt_logprobs": 5, "prompt_length": 2},
-            "prompt_logprobs: must be a list, one entry a token (got 5)",
+            "prompt_logprobs: must be a list with one entry per token (got 5)",
         ),
         (changed(3, None), "prompt_logprobs[3]: must be an object of token ids (got None)"),
         (changed(3, entry((1, -1, 1))), "prompt_logprobs[3]: has no entry of token 8"),
