@@ -141,8 +141,8 @@ def _templates(
                 "warning",
                 "Student and teacher render a chat differently",
                 "Both read the text of the student's template, which is not the one that this "
-                "teacher was tuned on: it then judges worse than it could, above all at the first tokens. "
-                f"Here {quoted(_end(ours))} and {quoted(_end(theirs))}.",
+                "teacher was tuned on: it then judges worse than it could, above all at the first "
+                f"tokens. Here {quoted(_end(ours))} and {quoted(_end(theirs))}.",
                 "Use a student and a teacher of the same version, or set prompts.thinking so that "
                 "both give the same text.",
                 evidence,
