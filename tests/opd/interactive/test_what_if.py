@@ -72,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     engine = open_database(folder)
     config = SMALL | {"student": student, "teacher": teacher}
     run_id = jobs.create_run(engine, parse(config))
-    job = claim(engine, folder, run_id, "cpu")
+    job = claim(engine, DataDir(folder), run_id, "cpu")
     assert job is not None
     assert run(job).status == "finished"
     yield Trained(engine, folder, run_id, student, teacher)
@@ -346,7 +346,7 @@ def test_a_teacher_made_of_the_student_judges_and_writes(tmp_path: Path, kind: s
     }
     engine = open_database(tmp_path)
     run_id = jobs.create_run(engine, parse(config))
-    job = claim(engine, tmp_path, run_id, "cpu")
+    job = claim(engine, DataDir(tmp_path), run_id, "cpu")
     assert job is not None
     assert run(job).status == "finished"
     made = Trained(engine, tmp_path, run_id, student, student)
