@@ -135,7 +135,7 @@ def test_both_reply_and_a_reply_is_kept(studio: Studio) -> None:
         if reply["reverse_kl"][at] > 0.05:
             kind = part.locator(".tinted-token").nth(at).get_attribute("class")
             assert re.search(r"\bq\d+\b", kind), "it is tinted"
-    page.locator(".pg-reply[data-author=student]").get_by_role("button", name="Keep").click()
+    page.locator(".pg-reply[data-author=student]").get_by_role("button", name="Save").click()
     page.get_by_role("link", name="Saved: open").click()
     page.wait_for_selector('#token-view[data-ready="true"]')
     name = page.locator("#token-view").get_attribute("data-rollout")
@@ -154,7 +154,7 @@ def test_the_bundled_pair_answers_without_a_run(studio: Studio) -> None:
     page.locator("#pg-send").click()
     page.locator("#pg-status").get_by_text("tokens in").wait_for()
     assert page.locator(".pg-reply").count() == 1
-    assert page.get_by_role("button", name="Keep").is_hidden()
+    assert page.get_by_role("button", name="Save").is_hidden()
     page.wait_for_selector(".ask-state[data-state=ready]")
     assert "said=" in page.url
 
