@@ -11,13 +11,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from opd.bundled import office
 from opd.errors import ErrorKind, UserError
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BUNDLED_DATA = ("bundled", *office.SOURCES)
+BUNDLED_DATA = (
+    "bundled",
+    *(f"bundled/{name}" for name in ("word-problems", "format", "tools", "known")),
+    *(f"bundled/{name}" for name in ("general", "general-1", "general-2")),
+    *(f"bundled/{name}" for name in ("facts-1", "facts-2", "facts-1-mix", "facts-2-mix")),
+)
 DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 

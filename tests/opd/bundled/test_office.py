@@ -13,10 +13,15 @@ from opd.bundled.facts import RELATIONS, Row, Split, facts, unrelated
 from opd.bundled.make import HERE
 from opd.bundled.make_assistant import accuracy, build_chat_tokenizer, grading, rendered
 from opd.bundled.office import BACKGROUND_SHARE, SKILLS, SOURCES, rows
+from opd.config.folders import BUNDLED_DATA
 from opd.grading.graders import grade
 
 FOLDER = HERE / "assistant"
 SPLITS = get_args(Split)
+
+
+def test_the_settings_know_every_source():
+    assert sorted(BUNDLED_DATA) == sorted(["bundled", *SOURCES])
 
 
 @functools.cache
