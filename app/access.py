@@ -57,7 +57,7 @@ def stored_token(data_dir: DataDir) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read or written: {error}", where=str(path)) from None
     if not token:
-        raise UserError("is empty; remove it, and a new one is made", where=str(path))
+        raise UserError("is empty; delete it, and a new one will be created", where=str(path))
     return token
 
 

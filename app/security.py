@@ -123,7 +123,7 @@ class SecurityLayer:
         self._check_origin(headers, writes)
         access = self._access(scope, headers, writes)
         if writes and access == "view":
-            raise Refusal(403, "this link is view-only: it can look at everything, change nothing")
+            raise Refusal(403, "this link is view-only: it can read everything and change nothing")
         if access == "none" and (writes or self.policy.guard_reads):
             raise Refusal(
                 401,
@@ -154,7 +154,7 @@ class SecurityLayer:
                 raise Refusal(
                     403,
                     "a request that changes something needs `Authorization: Bearer TOKEN` "
-                    "when no browser vouches for where it comes from",
+                    "unless a browser states its origin",
                 )
         elif site in ("cross-site", "same-site") and not _is_followed_link(headers):
             raise Refusal(403, foreign)
@@ -250,7 +250,7 @@ async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise Refusal(400, "the client left before its request was whole")
+                    raise Refusal(400, "the client disconnected before its request was complete")
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
                     raise too_large

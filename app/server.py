@@ -91,7 +91,7 @@ def policy(options: ServerOptions) -> Policy:
         raise UserError("must look like /studio, without a slash at its end", where="--root-path")
     reached_from_afar = not is_loopback(options.host)
     if reached_from_afar and not options.token:
-        raise UserError(f"bound to {options.host}, a token is needed", where="--token")
+        raise UserError(f"is required when bound to {options.host}", where="--token")
     if options.token is not None and options.token == options.view_token:
         raise UserError("must differ from the view-only token", where="--token")
     return Policy(
@@ -196,6 +196,6 @@ async def _unknown(request: Request) -> Response:
     methods = {m for r in routes if r.path_regex.match(path) for m in r.methods}
     if not methods:
         return Json({"error": "there is nothing at this address"}, 404)
-    reply = Json({"error": f"{request.method} is not for this address"}, 405)
+    reply = Json({"error": f"{request.method} is not allowed for this address"}, 405)
     reply.headers["allow"] = ", ".join(sorted(methods))
     return reply

@@ -1,4 +1,4 @@
-"""REST routes of runs side by side."""
+"""REST routes that compare runs."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ DISK = ("checkpoints", "other", "files")
 
 def _ids(text: str) -> str:
     if not all(re.fullmatch(RUN_ID, part) for part in text.split(",")):
-        raise ValueError("must be run ids with commas between, such as run-abc,run-def")
+        raise ValueError("must be run ids separated by commas, such as run-abc,run-def")
     return text
 
 
@@ -30,7 +30,7 @@ Metric = Annotated[Text, Field(max_length=420)]
 
 
 class Asked(BaseModel):
-    """As queries.Question; runs with commas between."""
+    """Which curves to compare; run ids separated by commas."""
 
     runs: Runs
     x: curves.Axis = "step"
@@ -49,13 +49,13 @@ class Asked(BaseModel):
 
 @router.get("/compare")
 def compare(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
-    """Curves, what a threshold costs, with ratios, what differs, and groups of seeds."""
+    """Curves, cost to reach a threshold with ratios, differing settings, and groups of seeds."""
     return Json(_compared(request, engine, asked.question()))
 
 
 @router.get("/compare.csv")
 def compare_csv(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
-    """The table of thresholds, a line a run."""
+    """The cost to reach the threshold as CSV, one line per run."""
     found = _compared(request, engine, asked.question())
     headers = {"content-disposition": 'attachment; filename="compare.csv"'}
     return Response("".join(_lines(found)), media_type="text/csv", headers=headers)
@@ -68,7 +68,7 @@ def compare_prompts(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     offset: Offset = 0,
 ) -> Response:
-    """Prompts that all the runs have, each with every run's newest rollout."""
+    """Prompts shared by all the runs, each with every run's newest rollout."""
     return Json(shared_prompts(engine, runs.split(","), limit=limit, offset=offset))
 
 

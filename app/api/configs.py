@@ -1,4 +1,4 @@
-"""REST routes of configurations: recipes, the schema behind the form, and the check of a draft."""
+"""REST routes of configurations: recipes, the schema of the form, and validation of a draft."""
 
 import shlex
 from typing import Any
@@ -41,7 +41,7 @@ def config_schema() -> Response:
 
 @router.post("/config/check")
 def check_config(body: ConfigSource) -> Response:
-    """Validates a draft: its problems by field, or the whole configuration in all its forms."""
+    """Validates a draft: its problems by field, or the configuration as JSON, YAML and command."""
     try:
         config = body.validated()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""REST routes of what looks wrong with a run, and the evidence."""
+"""REST routes of a run's diagnosis."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -12,5 +12,5 @@ router = APIRouter(prefix="/api/v1", tags=["diagnosis"])
 
 @router.get("/runs/{run_id}/diagnosis")
 def get_diagnosis(engine: Database, run_id: RunId) -> Response:
-    """The run's findings with their evidence, and what was looked at without finding anything."""
+    """The run's findings with their evidence, and the checks that found nothing."""
     return Json(diagnose(engine, run_id))

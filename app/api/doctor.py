@@ -1,4 +1,4 @@
-"""REST routes of the doctor: a configuration is asked about, and the model process answers."""
+"""REST routes of the doctor: the model process checks a configuration."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ router = APIRouter(prefix="/api/v1", tags=["doctor"])
 
 
 class DoctorQuestion(ConfigSource):
-    """`models` false: no weights are loaded and no network is used."""
+    """`models` false: load no weights and use no network."""
 
     models: bool = True
 
 
 @router.post("/doctor", status_code=201)
 def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
-    """Queues a check of a configuration; its answer is under the id that is returned."""
+    """Queues a check of a configuration and returns its id."""
     config = body.validated()
     payload = {"config": config.model_dump(mode="json"), "models": body.models}
     return Json({"id": requests.ask(engine, "doctor", payload)}, 201)
@@ -28,7 +28,7 @@ def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
 
 @router.get("/doctor/{ask_id}")
 def doctor_answer(engine: Database, ask_id: AskId) -> Response:
-    """Its state (queued, running, done, failed), and as many findings as there are by now."""
+    """State of a check (queued, running, done, failed) and its findings so far."""
     found = requests.question_of(engine, ask_id)
     answer: dict[str, Any] = found.pop("answer") or {}
     return Json(

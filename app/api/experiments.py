@@ -1,4 +1,4 @@
-"""REST routes of experiments: what can be run, start, cancel, resume, results."""
+"""REST routes of experiments: list, start, cancel, resume, results."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -24,7 +24,7 @@ OURS = ("bundled/", "arm:")
 
 
 class StartExperiment(Body):
-    """`name` as in the list of definitions: never a file. `seeds` empty: as the definition says."""
+    """`name` as in the list of definitions, never a file. `seeds` null: as the definition says."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
     quick: bool = False
@@ -40,23 +40,23 @@ def definitions() -> dict[str, Experiment]:
 
 @router.get("/experiment-definitions")
 def list_definitions() -> Response:
-    """The experiments that can be run."""
+    """The available experiments."""
     items = [_offered(item) for item in definitions().values()]
     return Json({"items": items, "total": len(items)})
 
 
 @router.get("/experiments")
 def list_experiments(engine: Database, limit: Limit = 100, offset: Offset = 0) -> Response:
-    """Those that run or were run, newest first."""
+    """Past and running experiments, newest first."""
     return Json(experiment_results.experiments(engine, limit=limit, offset=offset))
 
 
 @router.post("/experiments", status_code=201)
 def start_experiment(engine: Database, body: StartExperiment) -> Response:
-    """Starts one; the same `request_key` again gives the same one."""
+    """Starts an experiment; the same `request_key` always gives the same one."""
     known = definitions()
     if body.name not in known:
-        message = f"no such experiment: {body.name}; there are {', '.join(known) or 'none'}"
+        message = f"no such experiment: {body.name}; available: {', '.join(known) or 'none'}"
         raise UserError(message, where="name", kind=ErrorKind.NOT_FOUND)
     started = store.create_experiment(
         engine,
@@ -70,13 +70,13 @@ def start_experiment(engine: Database, body: StartExperiment) -> Response:
 
 @router.get("/experiments/{experiment_id}")
 def get_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
-    """Its state, its arms with their runs, and what came out so far."""
+    """Status, arms with their runs, and results so far."""
     return Json(experiment_results.experiment(engine, experiment_id))
 
 
 @router.get("/experiments/{experiment_id}/results.csv")
 def experiment_csv(engine: Database, experiment_id: ExperimentId) -> Response:
-    """The table of results, a line an arm."""
+    """The table of results as CSV, one line per arm."""
     lines = "".join(_lines(experiment_results.experiment(engine, experiment_id)))
     headers = {"content-disposition": f'attachment; filename="{experiment_id}.csv"'}
     return Response(lines, media_type="text/csv", headers=headers)
@@ -84,14 +84,14 @@ def experiment_csv(engine: Database, experiment_id: ExperimentId) -> Response:
 
 @router.post("/experiments/{experiment_id}/cancel")
 def cancel_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
-    """Stops it with the runs that wait or run; `resume` goes on."""
+    """Stops the experiment and its queued and running runs; it can be resumed."""
     status = store.cancel_experiment(engine, experiment_id)
     return Json({"id": experiment_id, "status": status})
 
 
 @router.post("/experiments/{experiment_id}/resume")
 def resume_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
-    """Goes on with one that was stopped: what has ended is kept."""
+    """Resumes a stopped experiment; finished runs are kept."""
     status = store.resume_experiment(engine, experiment_id)
     return Json({"id": experiment_id, "status": status})
 
@@ -107,7 +107,7 @@ def _offered(item: Experiment) -> dict[str, Any]:
 
 
 def _models(item: Experiment) -> Iterator[str]:
-    """The models that the arms name; those that none names are the bundled pair."""
+    """The models that the arms name; the others are the bundled pair."""
     for arm in item.arms.values():
         config = merged(item.common, arm.config)
         for role in ("student", "teacher"):

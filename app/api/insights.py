@@ -18,7 +18,7 @@ Threshold = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """Which rollouts; `entropy` and `heat` in nats are where the quadrants meet."""
+    """Which rollouts; `entropy` and `heat` (nats) are where the quadrants meet."""
 
     kind: Kind | None = None
     min_step: Bound = None
@@ -29,7 +29,7 @@ class Part(BaseModel):
 
 @router.get("/runs/{run_id}/insights")
 def get_overview(engine: Database, run_id: RunId) -> Response:
-    """Of which kinds and steps the run has tokens, and the most that an aggregate reads."""
+    """Kinds and steps for which the run has tokens, and how many an aggregate reads at most."""
     return Json(read_insights_overview(engine, run_id))
 
 
@@ -40,8 +40,8 @@ def get_insight(
     name: InsightName,
     part: Annotated[Part, Query()],
 ) -> Response:
-    """An aggregate over the run's tokens that count; its cells are bounded as the parameters of
-    hot-tokens are, which lists the tokens of a cell."""
+    """An aggregate over the run's unmasked tokens. The bounds of a cell are parameters of
+    hot-tokens, which lists the tokens of that cell."""
     where = Where(part.kind, part.min_step, part.max_step)
     thresholds = Thresholds(part.entropy, part.heat)
     return Json(read_insight(engine, run_id, name, where, thresholds))

@@ -1,4 +1,4 @@
-"""REST routes of stored rollouts under another objective, mask, clip or prefix."""
+"""REST routes of the loss lab: stored rollouts under another objective, mask, clip or prefix."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ Settings = Annotated[counterfactual.LabSettings, Query()]
 
 
 class RunSettings(counterfactual.LabSettings):
-    """And which steps."""
+    """Settings, and the range of steps."""
 
     first: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0
     last: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None
@@ -24,7 +24,7 @@ class RunSettings(counterfactual.LabSettings):
 
 @router.get("/rollouts/{rollout_id}/lab")
 def get_lab(engine: Database, rollout_id: RolloutId, settings: Settings) -> Response:
-    """Every token's loss under these settings, exact or between two bounds, and their sum."""
+    """Per-token loss under these settings, exact or as two bounds, and the sum."""
     return Json(lab_rollout(engine, rollout_id, settings))
 
 
@@ -43,7 +43,7 @@ def get_lab_token(
 def get_run_lab(
     engine: Database, run_id: RunId, settings: Annotated[RunSettings, Query()]
 ) -> Response:
-    """What the loss of each step would have been, over its stored training rollouts."""
+    """The loss of each step under these settings, over its stored training rollouts."""
     if settings.last is not None and settings.last < settings.first:
         raise UserError(
             f"must be at least first, {settings.first} (got {settings.last})", where="last"

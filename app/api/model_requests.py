@@ -1,4 +1,4 @@
-"""REST routes of what-if and chat: the model process answers, its questions are read here."""
+"""REST routes of what-if and chat, which the model process answers, and of its requests."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ Checkpoint = Literal["newest", "start"] | Annotated[int, Field(ge=0, le=MAX_STEP
 
 
 class Sampled(Body):
-    """How a model goes on; temperature 0 takes the likeliest token and is scored at 1."""
+    """Sampling settings; temperature 0 takes the most likely token and is scored at 1."""
 
     checkpoint: Checkpoint = "newest"
     temperature: float = Field(1.0, ge=0, le=10)
@@ -35,7 +35,7 @@ class Sampled(Body):
 
 
 class WhatIf(Sampled):
-    """Another choice at a completion token of a rollout: a token's id, or a text."""
+    """Another choice at a position of a rollout's completion: a token id or a text."""
 
     rollout: RolloutName
     position: int = Field(ge=0, le=MAX_STEP)
@@ -47,7 +47,7 @@ class WhatIf(Sampled):
     @model_validator(mode="after")
     def _one_choice(self) -> "WhatIf":
         if (self.token is None) == (self.text is None):
-            raise ValueError("give token or text, one of them")
+            raise ValueError("give either token or text")
         return self
 
 
@@ -57,7 +57,7 @@ class Message(Body):
 
 
 class Chat(Sampled):
-    """What was said so far to each speaker; the models are those of a run or of a recipe."""
+    """The conversation so far with each speaker; the models are those of a run or a recipe."""
 
     run: RunName | None = None
     recipe: Annotated[Text, Field(max_length=100)] = BASE_RECIPE
@@ -66,7 +66,7 @@ class Chat(Sampled):
     @model_validator(mode="after")
     def _ends_with_a_question(self) -> "Chat":
         if not self.conversations:
-            raise ValueError("conversations: at least one speaker is to be asked")
+            raise ValueError("conversations: give at least one speaker")
         for speaker, messages in self.conversations.items():
             if messages[-1].role != "user" or not messages[-1].content:
                 raise ValueError(f"conversations.{speaker}: the last message must be the user's")
@@ -84,7 +84,7 @@ class Keep(Body):
 
 @router.post("/what-if", status_code=201)
 def ask_what_if(engine: Database, body: WhatIf) -> Response:
-    """Queues a question; its answer names the branches that were kept, as rollouts of the run."""
+    """Queues a request; its answer names the branches, stored as rollouts of the run."""
     parent = read_rollout(engine, body.rollout)
     if body.position >= parent["tokens"]:
         raise UserError(
@@ -99,7 +99,7 @@ def ask_what_if(engine: Database, body: WhatIf) -> Response:
 
 @router.post("/chat", status_code=201)
 def ask_chat(engine: Database, body: Chat) -> Response:
-    """Queues a question; its answer holds the replies, token by token while they are written."""
+    """Queues a request; its answer holds the replies, token by token as they are written."""
     payload = body.model_dump(mode="json")
     if body.run is not None:
         run = read_run(engine, body.run)
@@ -112,16 +112,16 @@ def ask_chat(engine: Database, body: Chat) -> Response:
 
 @router.post("/chat/{ask_id}/keep", status_code=201)
 def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
-    """Queues a question that stores a reply as a rollout of the run, scored by both models."""
+    """Queues a request that stores a reply as a rollout of the run, scored by both models."""
     found = requests.asked(engine, ask_id)
     replies = (found["answer"] or {}).get("replies", [])
     if found["kind"] != "chat" or found["state"] != "done":
-        raise UserError("only a chat that was answered can be kept", where=ask_id)
+        raise UserError("only a finished chat can be kept", where=ask_id)
     if body.reply >= len(replies):
         raise UserError(f"must be 0 to {len(replies) - 1} (got {body.reply})", where="reply")
     if found["payload"]["run"] is None:
         raise UserError(
-            "this chat belongs to no run, so there is nowhere to keep it; choose a run", where="run"
+            "this chat belongs to no run, so it cannot be kept; choose a run", where="run"
         )
     payload = found["payload"] | {"reply": replies[body.reply]}
     return Json({"id": requests.ask(engine, "keep", payload)}, 201)
@@ -129,26 +129,26 @@ def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
 
 @router.get("/questions/{ask_id}")
 def get_question(engine: Database, ask_id: AskId) -> Response:
-    """Its state (queued, running, done, failed), what is being done, and the answer by now."""
+    """State of a request (queued, running, done, failed), its phase, and the answer so far."""
     return Json(requests.question_of(engine, ask_id))
 
 
 @router.delete("/questions/{ask_id}")
 def cancel_question(engine: Database, ask_id: AskId) -> Response:
-    """Ends a question that nobody waits for any more; one that has ended stays as it is."""
-    requests.fail(engine, ask_id, "stopped by whoever asked", kind=ErrorKind.CANCELLED)
+    """Cancels a request that is no longer needed; one that has ended is left as it is."""
+    requests.fail(engine, ask_id, "cancelled by the client", kind=ErrorKind.CANCELLED)
     return Json(requests.question_of(engine, ask_id))
 
 
 @router.get("/rollouts/{rollout_id}/branches")
 def list_branches(engine: Database, rollout_id: RolloutId) -> Response:
-    """The branches that left a rollout, by position, and what it left itself."""
+    """The branches of a rollout by position, and the rollout that it branched from."""
     return Json(read_branches(engine, rollout_id))
 
 
 @router.get("/models/state")
 def models_state(request: Request) -> Response:
-    """What the model process has in memory: asleep, awake, loading or ready, and which models."""
+    """State of the model process (asleep, awake, loading, ready) and the models it holds."""
     return Json(read_model_state(request.app.state.data_dir))
 
 
@@ -156,7 +156,7 @@ def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:
     """The checkpoint's step; None for the start. Raises UserError that says what there is."""
     if run["source"] == "import":
         raise UserError(
-            "an imported run names no models to go on with; train one, or take a recipe's models",
+            "an imported run names no models to continue with; train one, or use a recipe's models",
             where="run",
         )
     if asked == "start":
@@ -164,7 +164,7 @@ def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:
     steps = [c["step"] for c in run["checkpoints"]]
     if not steps:
         raise UserError(
-            'the run has no checkpoint yet; "start" takes the models that it started from',
+            'the run has no checkpoint yet; "start" uses the models it started from',
             where="checkpoint",
         )
     if asked == "newest":

@@ -12,5 +12,5 @@ router = APIRouter(prefix="/api/v1", tags=["related"])
 
 @router.get("/rollouts/{rollout_id}/related")
 def list_related(engine: Database, rollout_id: RolloutId, limit: Limit = 200) -> Response:
-    """Other rollouts of the same prompt: of this run by step, and under `others` of other runs."""
+    """Other rollouts of the same prompt: of this run by step; those of other runs in `others`."""
     return Json(read_related(engine, rollout_id, limit=limit))

@@ -32,7 +32,7 @@ Nats = Annotated[float | None, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
 
 class Page(BaseModel):
-    """Which rollouts a list is about, and which part of it is asked for."""
+    """Filters of a list of rollouts, and the page of it."""
 
     offset: Offset = 0
     limit: Limit = 50
@@ -82,8 +82,8 @@ def list_hot_tokens(
 ) -> Response:
     """The tokens of the run at which student and teacher disagree most.
 
-    What asks about the rollout alone is answered from the index of each rollout's worst tokens
-    (`source` is "index"), what asks about the token from the whole records ("records").
+    With filters on rollouts only, from the index of each rollout's worst tokens (`source` is
+    "index"); with filters on tokens, from the full records ("records").
     """
     return Json(read_hot_tokens(engine, run_id, **asked.model_dump()))
 
@@ -102,8 +102,8 @@ def get_tokens(
 ) -> Response:
     """The tokens in binary form (see app/api/http/payload.py).
 
-    `columns`: names with commas between, or `all`; without it the main ones, and of the others
-    those that fit into 24 bytes a token. The header's `more` names what was left out.
+    `columns`: names separated by commas, or `all`; by default the main ones, and as many others as
+    fit into 24 bytes per token. The header's `more` names what was left out.
     """
     asked = tuple(columns.split(",")) if columns not in ("", "all") else ALL_COLUMNS
     payload = encode(read_tokens(engine, rollout_id, asked), whole=columns != "")
@@ -120,6 +120,6 @@ def get_topk(
     position: Annotated[int, Query(ge=0, le=MAX_OFFSET)],
     count: Annotated[int, Query(ge=1, le=MAX_POSITIONS)] = 1,
 ) -> Response:
-    """Both models' alternatives at `count` tokens from `position` on, as far as there are any."""
+    """Both models' alternatives at `count` positions from `position` on, where stored."""
     items = read_topk_range(engine, rollout_id, position, count)
     return Json({"items": items, "total": len(items)})

@@ -1,4 +1,4 @@
-"""REST routes of runs: list, start, change, stop, resume, delete."""
+"""REST routes of runs: list, start, edit, cancel, resume, delete."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -65,7 +65,7 @@ def list_runs(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Response:
-    """A page of runs, newest first, each with what it takes on the disk."""
+    """A page of runs, newest first, each with its disk use."""
     found = read_runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
     data_dir = request.app.state.data_dir
     found["items"] = [_with_disk(item, data_dir) for item in found["items"]]
@@ -74,7 +74,7 @@ def list_runs(
 
 @router.post("/runs", status_code=201)
 def start_run(engine: Database, body: StartRun) -> Response:
-    """Queues a run; the same `request_key` again gives the same run."""
+    """Queues a run; the same `request_key` always gives the same run."""
     config = body.validated()
     if body.name is not None:
         config = config.model_copy(update={"name": body.name})
@@ -91,7 +91,7 @@ def start_run(engine: Database, body: StartRun) -> Response:
 
 @router.get("/runs.csv")
 def runs_csv(engine: Database) -> Response:
-    """All runs as a table for spreadsheets."""
+    """All runs as CSV."""
     headers = {"content-disposition": 'attachment; filename="runs.csv"'}
     return StreamingResponse(_csv_lines(engine), media_type="text/csv", headers=headers)
 
@@ -144,7 +144,7 @@ def resume_run(engine: Database, run_id: RunId) -> Response:
 def list_steps(
     engine: Database, run_id: RunId, after: Annotated[int, Query(ge=-1, le=10**9)] = -1
 ) -> Response:
-    """The metrics of every step after `after`, one list a column."""
+    """The metrics of every step after `after`, one list per column."""
     return Json(read_steps(engine, run_id, after=after))
 
 

@@ -21,7 +21,7 @@ MAX_LOG_BYTES = 262_144
 
 @router.get("/health")
 def health(request: Request) -> Response:
-    """Whether jobs can start, and what the caller's token allows: full, view or none."""
+    """Whether jobs can start, and the access of the caller's token: full, view or none."""
     return Json(
         {
             "ok": True,
@@ -40,7 +40,7 @@ def read_log(
     offset: Annotated[int | None, Query(ge=0, le=1000 * MAX_OFFSET)] = None,
     limit: Annotated[int, Query(ge=16, le=MAX_LOG_BYTES)] = LOG_BYTES,
 ) -> Response:
-    """A piece of the job's output from byte `offset`; without one, the end of it."""
+    """Part of the job's log from byte `offset`; by default its end."""
     read_run(engine, run_id)  # raises for a run that does not exist
     path = log_path(request.app.state.data_dir, run_id)
     if path is None:

@@ -15,7 +15,7 @@ from opd.errors import UserError
 if TYPE_CHECKING:
     from opd.experiments.definition import Experiment
 
-HEADS = {"error": "Errors", "warning": "Warnings", "info": "Good to know", "ok": "In order"}
+HEADS = {"error": "Errors", "warning": "Warnings", "info": "Notes", "ok": "Passed"}
 
 
 def doctor(
@@ -23,19 +23,19 @@ def doctor(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE_OR_FILE", help="A recipe, an experiment, or a YAML file of either."
+            metavar="RECIPE_OR_FILE", help="Recipe, experiment, or YAML file of either."
         ),
     ],
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field; may be repeated."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable."),
     ] = None,
     static: Annotated[
-        bool, typer.Option("--static", help="Loads no models and uses no network.")
+        bool, typer.Option("--static", help="Load no models and use no network.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Checks a run, or every arm of an experiment, before it is started."""
+    """Check a run or an experiment before starting it."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars would stand between the lines
     workspace.warn()
     definition = _experiment(source, assignments or [])
@@ -100,7 +100,7 @@ def _by_finding(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.setdefault(same, {**finding, "arms": []})["arms"].append(arm["label"])
     every = [arm["label"] for arm in arms]
     return [
-        {**f, "arms": ["every arm"] if f["arms"] == every else f["arms"]} for f in found.values()
+        {**f, "arms": ["all arms"] if f["arms"] == every else f["arms"]} for f in found.values()
     ]
 
 
@@ -120,18 +120,18 @@ def _show_arms(found: dict[str, Any], definition: "Experiment") -> None:
         for arm in found["arms"]
     ]
     result("")
-    table(("arm", "GB", "a step", "a run"), rows, right="GB,a step,a run")
+    table(("arm", "GB", "per step", "per run"), rows, right="GB,per step,per run")
     memory = found["memory"]
-    result(f"\nAt most {memory['device'] / 1e9:.1f} GB of the device's memory")
+    result(f"\nPeak device memory: {memory['device'] / 1e9:.1f} GB")
     for field in memory["unknown"]:
-        result(plain(f"{field} is not counted: its size is not known here"))
+        result(plain(f"{field} is not counted: its size is unknown here"))
     heads: tuple[tuple[Literal["full", "quick"], str], ...] = (
-        ("full", "In full"),
-        ("quick", "A quick look"),
+        ("full", "Full"),
+        ("quick", "Quick"),
     )
     for name, what in heads:
         hours, stated = found[name]["hours"], definition.minutes.get(name)
-        time = "" if stated is None else f", {stated:g} min as its file says"
+        time = "" if stated is None else f", {stated:g} min according to its file"
         time = time if hours is None else f", up to {duration(3600 * hours)}"
         result(f"{what}: {found[name]['runs']} runs{time}")
     if found["full"]["hours"] is not None:
@@ -158,13 +158,13 @@ def _memory(memory: dict[str, Any]) -> None:
     rows = [
         (p["name"], _where(p), f"{p['bytes'] / 1e9:.3f}", p["formula"]) for p in memory["parts"]
     ]
-    rows.append(("in all, at the worst moment", "device", f"{memory['device'] / 1e9:.3f}", ""))
+    rows.append(("total at the peak", "device", f"{memory['device'] / 1e9:.3f}", ""))
     if memory["host"]:
-        rows.append(("in all", "host", f"{memory['host'] / 1e9:.3f}", ""))
+        rows.append(("total", "host", f"{memory['host'] / 1e9:.3f}", ""))
     result("")
     table(("memory", "when", "GB", "formula"), rows, right="GB")
     for field in memory["unknown"]:
-        result(plain(f"{field} is not counted: its size is not known here"))
+        result(plain(f"{field} is not counted: its size is unknown here"))
 
 
 def _where(part: dict[str, Any]) -> str:

@@ -27,24 +27,26 @@ def experiment(
         str | None,
         typer.Argument(
             metavar="[NAME_OR_FILE]",
-            help="An experiment, a YAML file, or exp-… to go on with; none: all are listed.",
+            help="Experiment name, YAML file, or exp-… to resume; omit to list all.",
             show_default=False,
         ),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Runs of each arm.", show_default=False),
+        typer.Option(help="Number of seeds (runs) per arm.", show_default=False),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two seeds with the stored best values: for a look.")
+        bool, typer.Option("--quick", help="Two seeds with the stored best values.")
     ] = False,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field of all arms."),
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Change a field of every arm; repeatable."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """A whole comparison: several arms, several seeds, as ordinary runs, and its table."""
+    """Run an experiment and print its table. Several arms and seeds, as ordinary runs."""
     if name is None:
         _list(json)
         return
@@ -55,7 +57,9 @@ def experiment(
     engine, owner = workspace.engine(), this_process()
     if ID.fullmatch(name):
         if seeds is not None or quick or assignments:
-            raise UserError("goes on as it was begun; give no other option", where=name)
+            raise UserError(
+                "continues with its original settings; give no other options", where=name
+            )
         exp = name
         _take_up(workspace, engine, exp)
     else:
@@ -137,7 +141,7 @@ def _to_the_end(workspace: Workspace, engine: "Engine", name: str) -> None:
     finally:
         if not done:  # whatever ends this command, the experiment can be resumed
             experiments.cancel_waiting(engine, name)
-            text = "the command that ran it has ended"
+            text = "the command that ran it has exited"
             experiments.end_experiment(engine, name, "stopped", text)
 
 
@@ -165,15 +169,13 @@ def _list(json: bool) -> None:
     if json:
         json_list([{"name": e.name, "title": e.title, "question": e.question} for e in found])
     else:
-        table(
-            ("experiment", "title", "what is asked"), ((e.name, e.title, e.question) for e in found)
-        )
+        table(("experiment", "title", "question"), ((e.name, e.title, e.question) for e in found))
 
 
 def _tell(found: dict[str, Any]) -> None:
     result(f"{found['id']} {found['name']} {found['status']}")
     if found["error_text"]:
-        say(plain(f"{found['error_text']}; to go on: opd experiment {found['id']}"))
+        say(plain(f"{found['error_text']}; to resume: opd experiment {found['id']}"))
     columns = [c["label"] for c in found["columns"]]
     heads = ("arm", "seeds", "score", "steps", "tokens", "FLOPs", "seconds", *columns)
     rows = [
@@ -188,12 +190,12 @@ def _tell(found: dict[str, Any]) -> None:
     ]
     table(heads, rows, right=",".join(heads[1:]))
     if found["target"]:
-        result(f"to the target: {found['target']['text']}")
+        result(f"target: {found['target']['text']}")
     for pair in found["comparisons"]:
         parts = [
             f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
         ]
-        missed = "–" if pair["reached"] else "not reached by every seed"
+        missed = "–" if pair["reached"] else "not every seed reached it"
         note = f" ({pair['note']})" if pair["note"] else ""
         result(f"{pair['label']}{note}: {', '.join(parts) or missed}")
 
@@ -211,7 +213,7 @@ def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """`7.1 (6.2 to 8.3)`."""
+    """`7.1 (6.2–8.3)`."""
     if value is None:
         return "–"
-    return f"{value:.3g}" + ("" if low is None or high is None else f" ({low:.3g} to {high:.3g})")
+    return f"{value:.3g}" + ("" if low is None or high is None else f" ({low:.3g}–{high:.3g})")

@@ -36,7 +36,7 @@ def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome
         claimed = _claim(workspace, engine, run_id, info["config"]["device"])
     except KeyboardInterrupt:
         jobs.request_cancel(engine, run_id, "save")
-        say(f"\n{run_id} is cancelled; it had not begun")
+        say(f"\n{run_id} was cancelled before it started")
         return Outcome("interrupted")
     with _shown(info["steps"]) as watch:
         return jobs_here.run(claimed, watch=watch)
@@ -82,10 +82,10 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
         while not asked:
             yield from _a_free_slot(workspace, engine, device)
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
-                raise UserError("was cancelled or taken over while it waited", where=run_id)
+                raise UserError("was cancelled or taken over while waiting", where=run_id)
             others = ", ".join(sorted(run.id for run in running(engine)))
             if others != told:
-                say(f"waiting for the device: {others} has it (opd cancel {others} would free it)")
+                say(f"waiting for the device, in use by {others} (to free it: opd cancel {others})")
                 told = others
             time.sleep(LOOK_EVERY)
     raise KeyboardInterrupt

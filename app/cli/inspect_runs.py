@@ -7,31 +7,31 @@ import typer
 from app.cli.output import ago, json_line, json_list, plain, result, table
 from app.cli.workspace import Workspace
 
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id.", show_default=False)]
 PAGE = 200
 
 
 def recipes(workspace: Workspace, json: Json = False) -> None:
-    """The recipes that come with the product."""
+    """List the bundled recipes."""
     from opd.config.recipes import recipes as known
 
     found = known()
     if json:
         json_list([{"name": r.name, "title": r.title, "description": r.description} for r in found])
     else:
-        table(
-            ("recipe", "title", "what it does"), ((r.name, r.title, r.description) for r in found)
-        )
+        table(("recipe", "title", "description"), ((r.name, r.title, r.description) for r in found))
 
 
 def runs(
     workspace: Workspace,
     json: Json = False,
-    status: Annotated[str, typer.Option(help="Only runs in this state.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
+    status: Annotated[str, typer.Option(help="Only runs with this status.")] = "",
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Maximum number of runs to list.")
+    ] = 1000,
 ) -> None:
-    """The runs, newest first."""
+    """List the runs, newest first."""
     from storage.read.runs import read_runs
 
     engine = workspace.engine()
@@ -59,7 +59,7 @@ def _row(run: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def show(workspace: Workspace, run: Run, json: Json = False) -> None:
-    """One run: its state, configuration, models and checkpoints."""
+    """Show one run: status, configuration, models and checkpoints."""
     from storage.read.runs import read_run
 
     found = read_run(workspace.engine(), run)

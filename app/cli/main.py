@@ -92,7 +92,7 @@ def _leave(message: str, code: int) -> None:
 
 app = Commands(
     name="opd",
-    help="On-policy distillation of language models, and every token of it on the screen.",
+    help="On-policy distillation of language models, inspected token by token.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

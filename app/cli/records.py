@@ -16,14 +16,17 @@ from opd.types import Score
 if TYPE_CHECKING:
     from opd.models.token_text import TokenText
 
-Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="Output path.", show_default=False)]
 Form = Annotated[
-    str, typer.Option("--format", help="rollouts, vllm or trl; auto looks at the file.")
+    str, typer.Option("--format", help="rollouts, vllm or trl; auto detects it from the file.")
 ]
 PromptTokens = Annotated[
     int | None,
     typer.Option(
-        "--prompt-tokens", min=1, max=10_000_000, help="Of vllm: where completions start."
+        "--prompt-tokens",
+        min=1,
+        max=10_000_000,
+        help="For vllm: prompt length, where completions start.",
     ),
 ]
 MAX_TEMPERATURE = 10
@@ -31,7 +34,7 @@ SUFFIXES = (".jsonl", ".parquet")
 
 
 def export(workspace: Workspace, run: Run, out: Out) -> None:
-    """The run's rollouts with their token records, as JSON lines or Parquet."""
+    """Export a run's rollouts. With token records, as JSON lines or Parquet."""
     check_ending(out, SUFFIXES)
     from storage.read.export import export_rows
     from storage.read.runs import read_run
@@ -45,12 +48,12 @@ def export(workspace: Workspace, run: Run, out: Out) -> None:
 
 def import_file(
     workspace: Workspace,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines or Parquet.")],
-    name: Annotated[str, typer.Option("--name", help="What the run is called.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines or Parquet file.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new run.")],
     form: Form = "auto",
     prompt_tokens: PromptTokens = None,
 ) -> None:
-    """Token records from elsewhere become a run that can be inspected; all of them or none."""
+    """Import rollouts as a run to inspect. All of the file or none of it."""
     from opd.config.run import parse
     from opd.interchange.formats import open_rollouts
     from storage.queue import jobs
@@ -68,17 +71,18 @@ def import_file(
 
 def score(
     workspace: Workspace,
-    student: Annotated[str, typer.Option(help="Folder, hub id, or bundled/student.")],
-    teacher: Annotated[str, typer.Option(help="Folder, hub id, or bundled/teacher.")],
-    rollouts: Annotated[Path, typer.Option(help="Prompts and completions, as for import.")],
+    student: Annotated[str, typer.Option(help="Student model: folder, hub id or bundled/student.")],
+    teacher: Annotated[str, typer.Option(help="Teacher model: folder, hub id or bundled/teacher.")],
+    rollouts: Annotated[Path, typer.Option(help="File of prompts and completions, as for import.")],
     out: Out,
     temperature: Annotated[
-        float | None, typer.Option(help="Of both models; else each line's own, or 1.")
+        float | None,
+        typer.Option(help="Temperature of both models; default: each line's own, or 1."),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=0, max=64, help="Alternatives kept a token.")] = 8,
+    top_k: Annotated[int, typer.Option(min=0, max=64, help="Alternatives kept per token.")] = 8,
     form: Form = "auto",
 ) -> None:
-    """Teacher-forces given completions and writes their token records; nothing is trained."""
+    """Score completions with both models. Writes token records; nothing is trained."""
     from opd.interchange.formats import open_rollouts
     from opd.interchange.jsonl import to_row, write_line
 
@@ -114,10 +118,10 @@ def save(
     run: Run,
     out: Out,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Merge the adapter into the model it belongs to.")
+        bool, typer.Option("--merge", help="Merge the adapter into its base model.")
     ] = False,
 ) -> None:
-    """The trained student as a transformers folder or an adapter, with its model card."""
+    """Save the trained student. A transformers folder or an adapter, with a model card."""
     from opd.config.run import parse
     from storage.read.runs import read_evaluations, read_run
 
@@ -154,7 +158,7 @@ def _scores(items: list[dict[str, Any]], step: int) -> list[Score]:
 
 
 def _tell_damaged(error: UserError) -> None:
-    say(f"left out: {error}")
+    say(f"skipped: {error}")
 
 
 def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:

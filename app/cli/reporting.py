@@ -15,14 +15,15 @@ ENDINGS = (".html", ".htm")
 def report(
     workspace: Workspace,
     name: Annotated[
-        str, typer.Argument(metavar="RUN|ROLLOUT", help="The id of either.", show_default=False)
+        str,
+        typer.Argument(metavar="RUN|ROLLOUT", help="Id of a run or rollout.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Output path.", show_default=False)],
     rollouts: Annotated[
-        int, typer.Option(min=1, max=200, help="How many of a run's rollouts, worst first.")
+        int, typer.Option(min=1, max=200, help="Number of rollouts to include, worst first.")
     ] = 20,
 ) -> None:
-    """One HTML file with the token view, that opens with no server and no network."""
+    """Write a standalone HTML report. It opens without server or network."""
     check_ending(out, ENDINGS)
     from importlib.metadata import version
 

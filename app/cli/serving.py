@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 7860
 DEMO_PORTS = 50  # tried one after the other where none is asked for
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,24 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Port = DEFAULT_PORT,
     token: Annotated[
-        str | None, typer.Option(help="Access token in place of the stored one.")
+        str | None, typer.Option(help="Access token to use instead of the stored one.")
     ] = None,
     view_token: Annotated[
-        str | None, typer.Option(help="A second token, for looking only.")
+        str | None, typer.Option(help="Second token with read-only access.")
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A name the server is called by; may be repeated."),
+        typer.Option(metavar="NAME", help="Host name the server may be reached by; repeatable."),
     ] = None,
-    root_path: Annotated[str, typer.Option(help="Path that a proxy puts before ours.")] = "",
+    root_path: Annotated[str, typer.Option(help="Path prefix added by a reverse proxy.")] = "",
     webhook: Annotated[
         str | None,
-        typer.Option(envvar="OPD_WEBHOOK", metavar="URL", help="Told of every run's end."),
+        typer.Option(
+            envvar="OPD_WEBHOOK", metavar="URL", help="URL that receives a POST when a run ends."
+        ),
     ] = None,
 ) -> None:
-    """The dashboard, with its supervisor."""
+    """Serve the dashboard and run queued jobs."""
     _set_webhook(webhook)
     with bind(host, port) as bound:
         secret = _token(workspace, token)
@@ -81,10 +83,13 @@ def serve(
 def demo(
     workspace: Workspace,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Else the first free one from 7860.")
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; default: the first free one from 7860."
+        ),
     ] = None,
 ) -> None:
-    """The dashboard, and a run of the bundled pair to look at."""
+    """Serve the dashboard and start a demo run of the bundled pair."""
     from app.worker.notification import check_setting
     from opd.config.recipes import recipe
     from opd.config.run import parse
@@ -116,7 +121,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError):
-        raise UserError("is no address of this machine", where=f"--host {host}") from None
+        raise UserError("is not an address of this machine", where=f"--host {host}") from None
     bound = socket.socket(family, kind)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -138,7 +143,7 @@ def _first_free(host: str) -> socket.socket:
         except UserError:
             continue
         if port != DEFAULT_PORT:
-            result(f"port {DEFAULT_PORT} is in use; taking {port}")
+            result(f"port {DEFAULT_PORT} is in use; using {port}")
         return bound
     return bind(host, DEFAULT_PORT)
 
@@ -149,7 +154,7 @@ def _token(workspace: Workspace, given: str | None) -> str:
     if given is None:
         return stored_token(workspace.data_dir)
     if not given or not given.isascii() or not given.isprintable() or " " in given:
-        raise UserError("must be printable ASCII without blanks, and not empty", where="--token")
+        raise UserError("must be printable ASCII without spaces, and not empty", where="--token")
     return given
 
 

@@ -24,15 +24,15 @@ CANCEL_PATIENCE = 30.0
 def train(
     workspace: Workspace,
     source: Annotated[
-        str, typer.Argument(metavar="RECIPE_OR_FILE", help="A recipe's name or a YAML file.")
+        str, typer.Argument(metavar="RECIPE_OR_FILE", help="Recipe name or YAML file.")
     ],
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Changes a field; may be repeated."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """One run in the foreground."""
+    """Train one run in the foreground."""
     config, recipe = configuration(source, assignments or [])
     from app.worker.notification import check_setting
     from app.worker.process import this_process
@@ -56,13 +56,13 @@ def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]
         data, recipe = read_file(Path(source).expanduser()), ""
     else:
         raise UserError(
-            f"no recipe and no file of this name; recipes: {', '.join(known)}", where=source
+            f"no recipe or file of this name; recipes: {', '.join(known)}", where=source
         )
     return check_inputs(parse(with_overrides(data, assignments))), recipe
 
 
 def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
-    """Goes on with an ended run, from its last checkpoint, in the foreground."""
+    """Resume a run from its last checkpoint."""
     from app.worker.notification import check_setting
     from app.worker.process import alive, this_process
     from app.worker.recovery import bury, running
@@ -108,7 +108,7 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
         parts = (failure.text.rstrip("."), advice)
         say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
     if outcome.status == "interrupted":
-        say(f"to go on: opd resume {run_id}")
+        say(f"to resume: opd resume {run_id}")
     if failure is not None and outcome.status == "failed":
         return failure.kind.exit_code
     return EXIT_CODES[outcome.status]
@@ -137,10 +137,10 @@ def cancel(
     workspace: Workspace,
     run: Run,
     discard: Annotated[
-        bool, typer.Option("--discard", help="Save nothing and remove the run's checkpoints.")
+        bool, typer.Option("--discard", help="Save nothing and delete the run's checkpoints.")
     ] = False,
 ) -> None:
-    """Stops a run, with a checkpoint to resume from, and waits until its process is gone."""
+    """Stop a run, with a checkpoint to resume from. Waits until its process has exited."""
     from app.worker.cancellation import Pressure
     from app.worker.process import alive
     from app.worker.recovery import bury, running

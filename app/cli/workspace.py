@@ -21,7 +21,7 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         envvar="OPD_DATA_DIR",
-        help="Folder of the database, logs and checkpoints.",
+        help="Data directory: database, logs and checkpoints.",
         file_okay=False,
         show_default="~/.opd-studio",
     ),
@@ -31,7 +31,7 @@ DatabaseUrlOption = Annotated[
     typer.Option(
         "--database-url",
         envvar=DATABASE_VARIABLE,
-        help="Database in place of the SQLite file in the data directory.",
+        help="Database to use instead of the SQLite file in the data directory.",
         show_default=False,
     ),
 ]

@@ -57,7 +57,7 @@ def end_orphaned(engine: Engine) -> None:
     for name, owner in experiments.running_experiments(engine):
         if owner is not None and not process.alive(owner):
             experiments.cancel_waiting(engine, name)
-            text = "the command that ran it is gone"
+            text = "the command that ran it has exited"
             experiments.end_experiment(engine, name, "stopped", text)
 
 

@@ -206,7 +206,7 @@ def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
         try:
             verify(folder, saved["manifest"])
         except UserError as error:
-            log.warning("%s; taking the one before", error)
+            log.warning("%s; trying the one before", error)
             continue
         return int(saved["step"]), folder
     return -1, None
@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
     job = claim(engine, data_dir, options.run_id, options.slot)
     if job is None:
-        log.info("%s is not to be had now", options.run_id)
+        log.info("%s cannot be claimed right now", options.run_id)
         return EXIT_NOT_CLAIMED
     outcome = run(job, training)
     if not outcome.recorded:

@@ -34,12 +34,12 @@ def checked_url(text: str) -> str:
         parts = urlsplit(text)
         named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        raise UserError("is no web address", where="webhook") from None
+        raise UserError("is not a web address", where="webhook") from None
     plain = text.isascii() and text.isprintable() and " " not in text
     if parts.scheme not in ("http", "https") or not named or not plain or len(text) > MAX_URL:
         scheme = parts.scheme[:20] or "none"
         raise UserError(
-            "must begin with http:// or https:// and name a host, in ASCII without blanks, at "
+            "must begin with http:// or https:// and name a host, in ASCII without spaces, at "
             f"most {MAX_URL} characters (got scheme {scheme}, {len(text)} characters)",
             where="webhook",
         )
@@ -62,7 +62,7 @@ def tell(engine: Engine, data_dir: DataDir, run_id: str) -> None:
         message = json.dumps(_message(engine, data_dir, run_id)).encode()
         _start(data_dir, run_id, message)
     except (UserError, SQLAlchemyError, OSError, ValueError) as error:
-        log.error("the webhook was not told of the end: %s", error)
+        log.error("webhook: not notified of the end of the run: %s", error)
 
 
 def _message(engine: Engine, data_dir: DataDir, run_id: str) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
             log.error("%s", error)
             time.sleep(1)
         time.sleep(TURN)
-    log.info("the server is gone; running jobs go on")
+    log.info("the server has exited; running jobs continue")
     return 0
 
 

@@ -2,7 +2,7 @@
 
     OPD_WEBHOOK=URL python -m app.worker.webhook < MESSAGE
 
-Addresses of receivers often hold a secret: the log names the host alone.
+Addresses of receivers often hold a secret: the log names only the host.
 """
 
 import json
@@ -75,9 +75,9 @@ def main() -> int:
     except httpx.ReadTimeout:
         reason = f"no answer within {TIMEOUT:.0f} s"
     if reason:
-        log.error("webhook: %s was not told that the run has ended: %s", host, reason)
+        log.error("webhook: %s not notified of the end of the run: %s", host, reason)
         return 1
-    log.info("webhook: %s was told that the run has ended", host)
+    log.info("webhook: %s notified of the end of the run", host)
     return 0
 
 

@@ -214,7 +214,7 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
             values: dict[str, Any] = {"status": status, "finished_at": now, "phase": ""}
         elif status != "running":
             raise UserError(
-                f"has ended already ({status})", where=run_id, kind=ErrorKind.NOT_RUNNING
+                f"has already ended ({status})", where=run_id, kind=ErrorKind.NOT_RUNNING
             )
         else:
             again = row["cancel_mode"] == mode

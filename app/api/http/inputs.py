@@ -49,7 +49,7 @@ class Body(BaseModel):
 
 
 class ConfigSource(Body):
-    """A configuration: as data, as YAML text, or as a recipe; each with assignments on top."""
+    """A configuration as data, YAML text or a recipe, with assignments applied on top."""
 
     config: dict[str, Any] | None = None
     yaml: Annotated[Text, Field(max_length=MAX_YAML_BYTES)] | None = None

@@ -16,7 +16,7 @@ MAX_MESSAGE = 1_000
 
 
 class Error(BaseModel):
-    """What went wrong, in a sentence; where; and of which kind."""
+    """An error: message, field or file, and kind."""
 
     error: str
     where: str = ""
@@ -29,7 +29,7 @@ class Problem(BaseModel):
 
 
 class Problems(BaseModel):
-    """What is wrong with the input, one entry a field."""
+    """Invalid input, one entry per field."""
 
     problems: list[Problem]
 

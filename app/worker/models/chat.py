@@ -119,7 +119,7 @@ def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
     subject = subject_of(asked, telling)
     if subject.run_id is None:
         raise UserError("this chat belongs to no run", where="reply")
-    telling.say("both score it")
+    telling.say("scoring with both models")
     rollout = _rollout(subject, asked.payload)
     question = {
         "prompt": [int(i) for i in rollout.prompt_ids],

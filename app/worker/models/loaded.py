@@ -62,7 +62,7 @@ def subject_of(asked: Asked, telling: Telling) -> Subject:
     at = "as it starts" if not step else f"checkpoint {step}"
 
     def load() -> LoadedModels:
-        telling.say(f"loading student ({at}) and coach")
+        telling.say(f"loading student ({at}) and teacher")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -86,7 +86,7 @@ def _of_run(asked: Asked, run_id: str, step: int | None) -> tuple[RunConfig, Pat
         return config, None
     saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}
     if step not in saved:
-        raise UserError(f"{run_id} has no checkpoint of step {step} any more", where="checkpoint")
+        raise UserError(f"{run_id} no longer has a checkpoint of step {step}", where="checkpoint")
     folder = folder_of(asked.data_dir.run(run_id).checkpoints, step)
     verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
     return config, folder

@@ -105,7 +105,7 @@ def serve(
         )
         _let_go()
         last = time.monotonic()
-    log.info("nothing was asked for %.0f s", idle)
+    log.info("no requests for %.0f s: exiting", idle)
 
 
 def _answer(name: str, answer: Answer, asked: Asked) -> None:

@@ -23,8 +23,6 @@ from storage.read.rollouts import read_rollout
 from storage.read.tokens import read_tokens
 from storage.write.branches import branch_id, store_rollouts
 
-WORDS = {"student": "student", "teacher": "coach"}
-
 
 @dataclass
 class _Counting:
@@ -40,7 +38,7 @@ class _Counting:
         self.done += 1
         self.began = self.began or time.monotonic()
         most = f"{self.done} of at most {self.most} tokens"
-        self.telling.phase = f"{WORDS[self.author]} goes on: {most}"
+        self.telling.phase = f"{self.author} continues: {most}"
         return self.telling.stop()
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
             subject.models, point, replace(settings, authors=(author,)), counting.stop
         )
     telling.partial = dict
-    telling.say("both score it")
+    telling.say("scoring with both models")
     made = branches(
         subject.models,
         completions,

@@ -75,8 +75,8 @@ def test_a_what_if_is_queued_with_the_checkpoint_of_now(api: Api, engine: Engine
         ({"token": None, "text": "x" * 20_001}, "text", "20000"),
         ({"token": None, "text": ""}, "text", "1"),
         ({"token": None, "text": "\0"}, "text", "NUL"),
-        ({"text": "both"}, "", "one of them"),
-        ({"token": None}, "", "one of them"),
+        ({"text": "both"}, "", "either token or text"),
+        ({"token": None}, "", "either token or text"),
         ({"authors": []}, "authors", "1"),
         ({"authors": ["judge"]}, "authors", "student"),
         ({"checkpoint": 7}, "checkpoint", "1, 2"),
@@ -99,7 +99,7 @@ def test_a_run_without_checkpoints_says_what_can_be_done(api: Api, engine: Engin
     body = {"rollout": first_rollout(api, stored_run(engine)), "position": 0, "token": 1}
     reply = api("POST", "/what-if", body)
     assert reply.status_code == 422
-    assert '"start" takes the models that it started from' in reply.json()["error"]
+    assert '"start" uses the models it started from' in reply.json()["error"]
     assert api("POST", "/what-if", body | {"checkpoint": "start"}).status_code == 201
 
 
@@ -148,7 +148,7 @@ def test_conversations_are_bounded(api: Api, conversations: Any, words: str) -> 
 
 def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> None:
     name = api("POST", "/chat", chat_of()).json()["id"]
-    assert "answered" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
+    assert "finished chat" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
     requests.claim(engine, this_process())
     requests.answer(engine, name, {"replies": [{"ids": [1]}]})
     assert "choose a run" in api("POST", f"/chat/{name}/keep", {}).json()["error"]

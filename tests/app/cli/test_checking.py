@@ -44,9 +44,9 @@ def test_findings_for_scripts(opd: Run) -> None:
 def test_findings_for_people_with_the_memory_table(opd: Run) -> None:
     code, out, _ = opd("demo", "--static", "--set", "optimizer.learning_rate=0.5")
     assert code == 0, "a warning is no error"
-    warnings, _, rest = out.partition("In order")
+    warnings, _, rest = out.partition("Passed")
     assert "Warnings" in warnings and "→ Set optimizer.learning_rate" in warnings
-    assert "student's weights" in rest and "in all, at the worst moment" in rest
+    assert "student's weights" in rest and "total at the peak" in rest
 
 
 def test_an_error_finding_is_exit_code_1(opd: Run, tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_an_experiment_is_checked_arm_by_arm(opd: Run) -> None:
 def test_an_experiment_for_people(opd: Run) -> None:
     code, out, _ = opd("qwen3-small-student")
     assert code == 0
-    assert "Qwen/Qwen3-0.6B is not downloaded yet [every arm]" in out
+    assert "Qwen/Qwen3-0.6B is not downloaded yet [all arms]" in out
     assert "Qwen/Qwen3-4B is not downloaded yet [OPD, SFT on the teacher's answers]" in out
-    assert "In full: 18 runs, up to" in out and "Assumed: a GPU of 165 TFLOP/s" in out
+    assert "Full: 18 runs, up to" in out and "Assumed: a GPU of 165 TFLOP/s" in out
 
 
 def test_a_file_of_an_experiment_with_an_error_in_one_arm(opd: Run, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_file_of_an_experiment_with_an_error_in_one_arm(opd: Run, tmp_path: Pa
     code, out, _ = opd(str(path))
     assert code == 1
     assert out.lstrip().startswith("Errors") and "The prompts cannot be used [RL]" in out
-    assert "In full: 8 runs\n" in out and "A quick look: 2 runs, 3 min as its file says" in out
+    assert "Full: 8 runs\n" in out and "Quick: 2 runs, 3 min according to its file" in out
 
 
 def test_a_sqlite_that_damages_databases_is_named(

@@ -43,7 +43,7 @@ def imported(opd: Run, tmp_path: Path, *lines: Any) -> str:
         (["blah"], "No such command 'blah'."),
         (["train"], "Missing argument 'RECIPE_OR_FILE'."),
         (["train", "--foo"], "No such option: --foo"),
-        (["train", "nope"], "nope: no recipe and no file of this name; recipes: demo, "),
+        (["train", "nope"], "nope: no recipe or file of this name; recipes: demo, "),
         (
             ["train", "demo", "--set", "steps=0"],
             "steps: Input should be greater than or equal to 1 (got 0)",
@@ -61,7 +61,10 @@ def imported(opd: Run, tmp_path: Path, *lines: Any) -> str:
         (["save", "run-x", "--out", "a"], "run-x: no such run"),
         (["import", "nothing.jsonl", "--name", "x"], "nothing.jsonl: no such file"),
         (["serve", "--port", "99999"], "(got '99999')"),
-        (["serve", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: is no address"),
+        (
+            ["serve", "--host", "no.such.host.invalid"],
+            "--host no.such.host.invalid: is not",
+        ),
         (["serve", "--port", "0", "--token", "a b"], "--token: must be printable ASCII"),
         (
             ["runs", "--data-dir", "/proc/nothing/x"],

@@ -137,7 +137,7 @@ def test_cancel_does_without_a_supervisor(studio: Studio, tmp_path: Path) -> Non
     assert ended(train)[0] == 1
     assert not (studio.data_dir / "runs" / run_id / "checkpoints").exists()
     code, _, err = ended(studio.start("cli", "cancel", run_id))
-    assert code == 2 and "has ended already (cancelled)" in err
+    assert code == 2 and "has already ended (cancelled)" in err
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_where_there_are_gpus_every_run_is_a_process(
     common = {**data()["common"], "student": "bundled/nothing"}
     code, _, err = opd("experiment", file(tmp_path, common=common), "--quick")
     assert code == 1
-    assert "(RL) failed; to go on: opd experiment exp-" in err
+    assert "(RL) failed; to resume: opd experiment exp-" in err
     (log,) = (tmp_path / "data" / "runs").glob("*/log.txt")
     assert "missing model: student.model: 'bundled/nothing" in log.read_text()
 
@@ -159,7 +159,7 @@ def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
     process = studio.start("cli", "experiment", file(tmp_path, common=common), "--quick")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "(RL) failed; to go on: opd experiment exp-" in err
+    assert "(RL) failed; to resume: opd experiment exp-" in err
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
     [
         (["nothing"], "no experiment and no file of this name"),
         (["exp-none"], "exp-none: no such experiment"),
-        (["exp-none", "--quick"], "goes on as it was begun"),
+        (["exp-none", "--quick"], "continues with its original settings"),
         (["own-samples", "--seeds", "51"], "seeds: must be 1 to 50 (got 51)"),
         (["own-samples", "--seeds", "0"], "seeds: must be 1 to 50 (got 0)"),
         (["one-prompt", "--set", "teacher=arm:opd"], "arm:opd must stand before opd"),

@@ -98,7 +98,7 @@ def test_every_way_to_end_is_told_once(studio: Studio, receiver: Receiver) -> No
         assert "s3cret-path" not in log_of(studio, run_id)
     assert receiver.of(failed)[0]["error_kind"] == "nan loss"
     assert receiver.of(killed)[0]["error_kind"] == "killed"
-    assert "127.0.0.1 was told" in log_of(studio, finished)
+    assert "127.0.0.1 notified of the end" in log_of(studio, finished)
 
 
 def test_a_resumed_run_is_told_of_again_and_the_link_names_its_page(

@@ -146,7 +146,7 @@ def test_a_cancelled_run(engine: Engine) -> None:
     jobs.request_cancel(engine, run_id, "discard")
     assert jobs.heartbeat(engine, run_id, attempt) == "discard"
     assert jobs.finish(engine, run_id, attempt, "cancelled")
-    with pytest.raises(UserError, match="ended already"):
+    with pytest.raises(UserError, match="already ended"):
         jobs.request_cancel(engine, run_id, "save")
     mode: Any = "gently"
     with pytest.raises(UserError, match="mode"):
