@@ -23,14 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-CHROMIUM = "/usr/bin/chromium"
+from bench.support.chromium import CHROMIUM, FLAGS
+
 LIMIT = 300.0
 
 
@@ -40,7 +34,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="cancel the run after the heatmap")
     options = parser.parse_args()
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as data:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         start = time.perf_counter()
         server = subprocess.Popen(
             [sys.executable, "-m", "app.cli.main", "demo", "--port", "0", "--data-dir", data],

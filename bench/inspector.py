@@ -24,12 +24,13 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.fill import fill
+from bench.support.chromium import CHROMIUM, FLAGS
 from opd.config.run import parse
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_steps
-from tests.conftest import CHROMIUM, FLAGS, TOKEN, serving
+from tests.conftest import TOKEN, serving
 
 PAINT_LIMITS = {1_000: 150, 10_000: 250, 32_000: 500}  # ms, p95
 SERVER_SHARE = 30  # percent of a paint

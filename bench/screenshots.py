@@ -8,7 +8,6 @@ has something to compare.
 
 import argparse
 import io
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +15,8 @@ from urllib.parse import urlsplit
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-CHROMIUM = os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium")
+from bench.support.chromium import CHROMIUM
+
 SIZES = {1280: 800, 1920: 1080}
 SETTLE_MS = 2000
 QUALITY = 62
@@ -99,7 +99,7 @@ def main() -> None:
     site = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     chosen.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         for width in map(int, chosen.widths.split(",")):
             for scheme in ("light", "dark"):
                 size = ViewportSize(width=width, height=SIZES[width])

@@ -19,33 +19,39 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from bench.support.chromium import CHROMIUM, FLAGS
+
 ROOT = Path(__file__).parent.parent
-CHROMIUM = Path(os.environ.get("OPD_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TOKEN = "browser-tests"
 START_SECONDS = 300  # a busy machine takes long for everything
 PATIENCE = 120_000  # ms, likewise
 
 
-# Each is done by one worker, in this order: the longest first, and what shares a server together.
-# Every other file is a piece of its own.
-PIECES = ("tests/browser/", "tests/flows/test_resume.py", "tests/flows/", "tests/app/worker/")
+# Files, by the start of their path, that one worker does in one go, because they share a server or
+# take long; in this order, so that no worker is left with a long one at the end. Every other file
+# is a piece of its own.
+PIECES = (
+    ("tests/browser/rollout/", "tests/browser/test_questions.py", "tests/flows/test_journey.py"),
+    ("tests/flows/test_resume.py",),
+    ("tests/flows/test_planted_faults.py",),
+    ("tests/browser/", "tests/bench/test_screenshots.py", "tests/bench/test_first_heatmap.py"),
+    ("tests/app/worker/test_experiments.py",),
+    ("tests/app/cli/test_training.py",),
+    ("tests/flows/test_demo.py",),
+    ("tests/opd/interactive/test_what_if.py",),
+    ("tests/app/worker/",),
+    ("tests/flows/",),
+)
 
 
 def piece(nodeid: str) -> str:
-    """The part of the suite, by path, that goes to one worker."""
-    return next((p for p in PIECES if nodeid.startswith(p)), nodeid.partition("::")[0])
+    """The part of the suite that a test belongs to."""
+    number = next((n for n, starts in enumerate(PIECES) if nodeid.startswith(starts)), None)
+    return nodeid.partition("::")[0] if number is None else f"{number:02}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {p: place for place, p in enumerate(PIECES)}
-    items.sort(key=lambda item: order.get(piece(item.nodeid), len(order)))
+    items.sort(key=lambda item: min(piece(item.nodeid), "99"))
 
 
 @pytest.hookimpl(optionalhook=True)
