@@ -34,7 +34,10 @@ PIECES = (
     ("tests/browser/rollout/", "tests/browser/test_questions.py", "tests/flows/test_journey.py"),
     ("tests/flows/test_resume.py",),
     ("tests/flows/test_planted_faults.py",),
-    ("tests/browser/", "tests/bench/test_screenshots.py", "tests/bench/test_first_heatmap.py"),
+    (
+        "tests/browser/",
+        *(f"tests/bench/test_{name}.py" for name in ("screenshots", "first_heatmap", "inspector")),
+    ),
     ("tests/app/worker/test_experiments.py",),
     ("tests/app/cli/test_training.py",),
     ("tests/flows/test_demo.py",),
@@ -243,7 +246,7 @@ def serving(folder: Path, *view_token: str) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=START_SECONDS)
 
 
 def _wait(address: str, process: "subprocess.Popen[bytes]") -> None:

@@ -32,7 +32,7 @@ def bench_process() -> Run:
 
     def run(name: str, *options: str) -> str:
         command = [sys.executable, "-m", f"bench.{name}", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -32,7 +32,7 @@ def studio(tmp_path: Path) -> Iterator[str]:
         server.send_signal(signal.SIGTERM)
         with server.stdout:
             server.stdout.read()
-        assert server.wait(timeout=30) == 0
+        assert server.wait(timeout=300) == 0
 
 
 def opened(page: Any, link: str) -> str:

@@ -71,7 +71,7 @@ def outside(bin_folder: Path, tmp_path: Path) -> Callable[..., str]:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=240,
+            timeout=600,
         )
         return done.stdout
 
@@ -92,7 +92,7 @@ def served(bin_folder: Path, tmp_path: Path) -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not accepts(link) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
         yield link
@@ -128,11 +128,11 @@ def test_a_run_and_its_report_work_from_it(outside: Callable[..., str], tmp_path
 def test_its_server_has_the_first_page_with_scripts_and_styles(served: str) -> None:
     address, _, _ = served.partition("/?token=")
     open_url = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar())).open
-    page = open_url(served, timeout=60).read().decode()
+    page = open_url(served, timeout=300).read().decode()
     linked = set(re.findall(r"static/(?:lib|css)/[\w-]+\.(?:js|css)", page))
     assert len(linked) > 10 and "static/lib/main.js" in linked
     for name in tracked("app/static"):
         path = name.removeprefix("app/")
-        assert open_url(f"{address}/{path}", timeout=60).read() == (ROOT / name).read_bytes()
+        assert open_url(f"{address}/{path}", timeout=300).read() == (ROOT / name).read_bytes()
         linked.discard(path)
     assert linked == set()

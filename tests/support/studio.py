@@ -65,7 +65,7 @@ class Studio:
         """The process that runs it now."""
         return next(r["owner"].pid for r in jobs.running(self.engine) if r["id"] == run_id)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 40) -> float:
+    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> float:
         """Waits until the condition holds; returns how long that took."""
         start = time.monotonic()
         while not condition():
@@ -73,7 +73,7 @@ class Studio:
             time.sleep(0.02)
         return time.monotonic() - start
 
-    def wait_status(self, run_id: str, status: str, seconds: float = 40) -> float:
+    def wait_status(self, run_id: str, status: str, seconds: float = 120) -> float:
         return self.wait(lambda: self.status(run_id) == status, seconds)
 
     def wait_step(self, run_id: str, step: int = 1) -> None:

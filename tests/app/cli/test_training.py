@@ -32,7 +32,7 @@ def recipe(tmp_path: Path, name: str = "fast", steps: int = 6) -> str:
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=40)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -120,7 +120,7 @@ def test_train_waits_for_the_device_and_says_for_what(studio: Studio, tmp_path: 
     line = third.stderr.readline()
     assert holder in line and "waiting for the device" in line
     third.send_signal(signal.SIGINT)
-    assert third.wait(60) == 130
+    assert third.wait(300) == 130
     only(studio, "cancelled")
     code, out, _ = ended(studio.start("cli", "cancel", holder))
     assert (code, out) == (0, f"{holder} cancelled\n")
@@ -181,5 +181,5 @@ def test_a_dead_waiter_wants_its_run_no_more(studio: Studio) -> None:
 def test_a_waited_for_run_is_left_to_its_command(studio: Studio) -> None:
     mine, other = studio.queue(waiter=this_process()), studio.queue()
     studio.supervisor()
-    studio.wait_status(other, "finished", 30)
+    studio.wait_status(other, "finished")
     assert studio.status(mine) == "queued"

@@ -40,7 +40,7 @@ def state(studio: Studio, name: str) -> str:
 
 def test_a_whole_experiment_on_the_command_line(studio: Studio, tmp_path: Path) -> None:
     process = studio.start("cli", "experiment", file(tmp_path), "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     found = json.loads(out.splitlines()[-1])
     assert (found["name"], found["status"]) == ("small", "finished")
@@ -58,7 +58,7 @@ def test_a_whole_experiment_on_the_command_line(studio: Studio, tmp_path: Path) 
 
 def test_people_get_a_table(studio: Studio, tmp_path: Path) -> None:
     process = studio.start("cli", "experiment", file(tmp_path), "--quick", "--seeds", "2")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "RL ÷ OPD: steps" in out and "what “RL” of the same seed ends with" in out
 
@@ -66,7 +66,7 @@ def test_people_get_a_table(studio: Studio, tmp_path: Path) -> None:
 def test_the_supervisor_takes_one_to_its_end(studio: Studio) -> None:
     name = experiments.create_experiment(studio.engine, definition(), quick=True)
     studio.supervisor()
-    studio.wait(lambda: state(studio, name) == "finished", 60)
+    studio.wait(lambda: state(studio, name) == "finished")
     assert read_runs(studio.engine, tag=name)["total"] == 2
 
 
@@ -82,21 +82,21 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
     run_id = read_runs(studio.engine, tag=name)["items"][0]["id"]
     studio.wait_step(run_id, 3)
     first.send_signal(number)
-    first.wait(60)
+    first.wait(300)
     if number == signal.SIGINT:
         assert first.returncode == 130
         assert state(studio, name) == "stopped"
     elif served:
         studio.supervisor()  # finds the run and the experiment without their owner
-        studio.wait(lambda: state(studio, name) == "stopped", 60)
+        studio.wait(lambda: state(studio, name) == "stopped")
     again = studio.start("cli", "experiment", name, "--json")
-    _, err = again.communicate(timeout=120)
+    _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     runs = read_runs(studio.engine, tag=name)["items"]
     assert len(runs) == 2 and {run["status"] for run in runs} == {"finished"}
     assert studio.run(run_id)["attempt"] == 2
     shown = studio.start("cli", "experiment", name)  # a finished one is told again
-    out, err = shown.communicate(timeout=60)
+    out, err = shown.communicate(timeout=300)
     assert shown.returncode == 0, err
     assert f"{name} small finished" in out
 
@@ -139,7 +139,7 @@ def test_killed_while_its_run_waits_it_goes_on_without_a_server(
     assert wanted is not None
     experiments.add_run(studio.engine, name, wanted.key, wanted.config, OWNER)
     again = studio.start("cli", "experiment", name)
-    _, err = again.communicate(timeout=120)
+    _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
 
 
@@ -148,16 +148,16 @@ def test_cancelled_from_a_page_no_further_run_is_made(studio: Studio) -> None:
     studio.supervisor()
     studio.wait(lambda: jobs.running(studio.engine))
     assert experiments.cancel_experiment(studio.engine, name) == "cancelled"
-    studio.wait(lambda: not jobs.running(studio.engine), 60)
+    studio.wait(lambda: not jobs.running(studio.engine))
     assert read_runs(studio.engine, tag=name)["total"] == 1
     experiments.resume_experiment(studio.engine, name)
-    studio.wait(lambda: state(studio, name) == "finished", 60)
+    studio.wait(lambda: state(studio, name) == "finished")
 
 
 def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
     common = {**data()["common"], "name": "nan"}
     process = studio.start("cli", "experiment", file(tmp_path, common=common), "--quick")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "(RL) failed; to resume: opd experiment exp-" in err
 

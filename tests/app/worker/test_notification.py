@@ -107,13 +107,13 @@ def test_a_resumed_run_is_told_of_again_and_the_link_names_its_page(
     note = {"port": 1, "pid": 1, "address": "http://127.0.0.1:1/"}
     (studio.data_dir / "server.json").write_text(json.dumps(note))
     command = studio.start("cli", "train", "demo", "--set", "name=bug", OPD_WEBHOOK=receiver.url)
-    assert command.wait(60) == 1
+    assert command.wait(300) == 1
     studio.wait(lambda: receiver.got)
     [first] = receiver.got
     assert (first["status"], first["attempt"]) == ("failed", 1)
     assert first["link"] == f"http://127.0.0.1:1/run?id={first['run_id']}"
     again = studio.start("cli", "resume", first["run_id"], OPD_WEBHOOK=receiver.url)
-    assert again.wait(60) == 1
+    assert again.wait(300) == 1
     studio.wait(lambda: len(receiver.got) == 2)
     time.sleep(CALM)
     assert [message["attempt"] for message in receiver.got] == [1, 2]
@@ -129,7 +129,7 @@ def test_a_slow_or_dead_receiver_delays_nothing(studio: Studio, receiver: Receiv
     studio.wait(lambda: process.owner_of(pid) is None)
     assert "no answer" not in log_of(studio, first), "the job waited for the receiver"
     studio.wait_status(second, "finished")
-    studio.wait(lambda: "no answer within 5 s" in log_of(studio, second), 20)
+    studio.wait(lambda: "no answer within 5 s" in log_of(studio, second))
     assert len(receiver.of(second)) == 1, "an unanswered message may have been taken: not again"
     slow.kill()
     slow.communicate()
@@ -137,7 +137,7 @@ def test_a_slow_or_dead_receiver_delays_nothing(studio: Studio, receiver: Receiv
     studio.supervisor(OPD_WEBHOOK=receiver.url)
     third = studio.queue()
     studio.wait_status(third, "finished")
-    studio.wait(lambda: "no connection" in log_of(studio, third), 15)
+    studio.wait(lambda: "no connection" in log_of(studio, third))
     assert studio.run(third)["error_text"] == ""
 
 
@@ -177,7 +177,7 @@ def test_other_addresses_are_refused(
 def test_a_command_refuses_them_before_it_does_anything(studio: Studio) -> None:
     for part in (["serve", "--webhook", "ftp://host/x"], ["train", "demo"]):
         command = studio.start("cli", *part, OPD_WEBHOOK="" if "--webhook" in part else "ftp://h/")
-        _, told = command.communicate(timeout=60)
+        _, told = command.communicate(timeout=300)
         assert command.returncode == 2
         assert "webhook: must begin with http:// or https://" in told
         assert "Traceback" not in told

@@ -28,7 +28,7 @@ def test_a_zombie_is_dead() -> None:
     owner = process.owner_of(child.pid)
     assert owner is not None and process.alive(owner)
     child.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while process.alive(owner):  # it is never waited for in here
         assert time.monotonic() < deadline
     assert os.path.exists(f"/proc/{child.pid}")
@@ -46,7 +46,7 @@ def test_a_family_is_the_session_and_whatever_carries_the_mark() -> None:
     try:
         owner = process.owner_of(leader.pid)
         assert owner is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(found := process.family(owner, "run-1:2")) < 3:
             assert time.monotonic() < deadline
         assert {leader.pid, marked.pid} < set(found)

@@ -98,16 +98,16 @@ def test_a_second_supervisor_waits_and_both_leave_when_told(studio: Studio) -> N
     second = studio.supervisor()
     studio.wait(lambda: "another supervisor" in log.read_text())
     first.terminate()
-    assert first.wait(5) == 0
+    assert first.wait(60) == 0
     run_id = studio.queue()
     studio.wait_status(run_id, "finished")
     second.terminate()
-    assert second.wait(5) == 0
+    assert second.wait(60) == 0
 
 
 def test_a_supervisor_leaves_with_its_parent(studio: Studio) -> None:
     other = studio.start("supervisor", "--parent", "1")  # not its parent, as after a crash
-    assert other.wait(10) == 0
+    assert other.wait(300) == 0
 
 
 @pytest.mark.parametrize("mode", ["save", "discard"])
@@ -139,7 +139,7 @@ def test_cancel_of_a_job_that_follows_nothing(shared: Studio) -> None:
     jobs.request_cancel(shared.engine, run_id, "save")
     if not FULL:  # as if 14 s had passed already
         _backdate_cancel(shared, run_id, 14)
-    shared.wait_status(run_id, "cancelled", 20)
+    shared.wait_status(run_id, "cancelled")
     assert not process.owner_of(pid)
     assert not process.owner_of(child.pid)
 
@@ -210,4 +210,4 @@ def test_a_hung_job_is_ended(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
     looking = supervisor.Supervisor(studio.engine, DataDir(studio.data_dir))
     studio.wait(lambda: looking.turn() or studio.status(run_id) == "interrupted")
     assert studio.run(run_id)["error_kind"] == "hung"
-    assert job.wait(5) == -signal.SIGKILL
+    assert job.wait(60) == -signal.SIGKILL

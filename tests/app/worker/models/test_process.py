@@ -63,7 +63,7 @@ def real(answers: str) -> tuple[str, ...]:
     )
 
 
-def turn_until(found: Answering, condition: Callable[[], Any], seconds: float = 30) -> None:
+def turn_until(found: Answering, condition: Callable[[], Any], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -215,7 +215,7 @@ def test_the_doctor_is_asked_through_the_supervisor(tmp_path: Path) -> None:
         studio.supervisor()
         payload = {"config": {"sampling": {"max_new_tokens": 8}}, "models": False}
         name = requests.ask(studio.engine, "doctor", payload)
-        studio.wait(lambda: state(studio.engine, name)["state"] in ("done", "failed"), 60)
+        studio.wait(lambda: state(studio.engine, name)["state"] in ("done", "failed"))
         found = state(studio.engine, name)
         assert found["state"] == "done", found
         assert found["answer"]["ok"] and found["answer"]["memory"]["device"] > 0
