@@ -152,20 +152,20 @@ def larger(folder: Path) -> tuple[str, str]:
         tie_word_embeddings=True,
         attn_implementation="sdpa",
     )
-    found = []
+    folders = []
     for seed, name in enumerate(("student", "teacher")):
         torch.manual_seed(seed)
         Qwen3ForCausalLM(config).save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(bundled).save_pretrained(folder / name)
-        found.append(str(folder / name))
-    return found[0], found[1]
+        folders.append(str(folder / name))
+    return folders[0], folders[1]
 
 
 class Recorder(torch.optim.SGD):
     """Keeps the gradients instead of stepping."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.found = [p.grad.clone() for group in self.param_groups for p in group["params"]]
+        self.gradients = [p.grad.clone() for group in self.param_groups for p in group["params"]]
 
 
 def prove() -> None:
@@ -186,8 +186,8 @@ def prove() -> None:
                 optimizer={"learning_rate": 1e-6, "max_grad_norm": 1e6, "micro_batch_tokens": 700},
             )
             loaded = load(config, None, Callbacks())
-            chosen = _prompts(loaded, config).for_step(1, case.prompts, config.seed)
-            written = write(Writer(loaded.pair, config), chosen, step=1, stop=NEVER)
+            prompts = _prompts(loaded, config).for_step(1, case.prompts, config.seed)
+            written = write(Writer(loaded.pair, config), prompts, step=1, stop=NEVER)
             theirs, their_gradients = _their_gradients(case, Path(folder), written, beta)
             parameters = list(loaded.pair.student.parameters())
             recorder = Recorder(parameters, lr=1.0)
@@ -195,7 +195,7 @@ def prove() -> None:
             ours = update(learner, written, Clock(), NEVER).loss
             worst = max(
                 float((a - b).norm() / b.norm())
-                for a, b in zip(recorder.found, their_gradients, strict=True)
+                for a, b in zip(recorder.gradients, their_gradients, strict=True)
             )
             print(f"{beta:5} {ours:10.6f} {abs(ours - theirs):11.1e} {worst:24.1e}")
             if abs(ours - theirs) > 1e-6 or worst > 1e-5:
@@ -338,11 +338,13 @@ def _texts(case: Case, steps: int) -> list[str]:
     """The prompts of our steps in their order, each repeated for its group."""
     config = case.config()
     loaded = load(config, None, Callbacks())
-    prompts = _prompts(loaded, config)
-    chosen = [p for s in range(steps) for p in prompts.for_step(s + 1, case.prompts, config.seed)]
-    read = loaded.pair.tokenizer([p.text for p in chosen])["input_ids"]
-    assert read == [list(p.ids) for p in chosen], "the two would read different prompts"
-    return [p.text for p in chosen for _ in range(case.group)]
+    every_prompt = _prompts(loaded, config)
+    prompts = [
+        p for s in range(steps) for p in every_prompt.for_step(s + 1, case.prompts, config.seed)
+    ]
+    ids = loaded.pair.tokenizer([p.text for p in prompts])["input_ids"]
+    assert ids == [list(p.ids) for p in prompts], "the two would read different prompts"
+    return [p.text for p in prompts for _ in range(case.group)]
 
 
 def _prompts(loaded: LoadedRun, config: RunConfig) -> PromptSet:

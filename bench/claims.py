@@ -47,8 +47,8 @@ def text() -> str:
     return "\n".join(parts)
 
 
-def section(experiment: Experiment, found: dict[str, Any]) -> str:
-    minutes = (found["finished_at"] - found["created_at"]) / 60
+def section(experiment: Experiment, result: dict[str, Any]) -> str:
+    minutes = (result["finished_at"] - result["created_at"]) / 60
     lines = [
         f"## {experiment.title}",
         "",
@@ -56,16 +56,16 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
         "",
         f"**Published.** {experiment.published}",
         "",
-        f"**Here.** `{found['command']}`: {found['seeds']} seeds, {minutes:.0f} minutes.",
+        f"**Here.** `{result['command']}`: {result['seeds']} seeds, {minutes:.0f} minutes.",
         "",
-        *arms(found, experiment),
+        *arms(result, experiment),
         "",
     ]
-    if found["comparisons"]:
-        lines += [*ratios(found, experiment), ""]
-    if found["target"]:
-        lines += [f"Target: {found['target']['text']}.", ""]
-    if values := chosen(found, experiment):
+    if result["comparisons"]:
+        lines += [*ratios(result, experiment), ""]
+    if result["target"]:
+        lines += [f"Target: {result['target']['text']}.", ""]
+    if values := selected(result, experiment):
         lines += [f"Selected by tuning: {values}.", ""]
     for head, body in (("Shows", experiment.shows), ("Does not show", experiment.limits)):
         if body:
@@ -73,19 +73,19 @@ def section(experiment: Experiment, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def arms(found: dict[str, Any], experiment: Experiment) -> list[str]:
+def arms(result: dict[str, Any], experiment: Experiment) -> list[str]:
     """The table of results, in the words of today's definition."""
     labels = {name: arm.label for name, arm in experiment.arms.items()}
-    aimed = found["target"] is not None
-    heads = ["arm", "score", *(["reached", *LABELS] if aimed else [])]
+    has_target = result["target"] is not None
+    heads = ["arm", "score", *(["reached", *LABELS] if has_target else [])]
     heads += [column.label for column in experiment.columns]
     rows = []
-    for row in found["table"]:
+    for row in result["table"]:
         cells = [
             labels.get(row["arm"], row["label"]),
             interval(row["score"], row["low"], row["high"]),
         ]
-        if aimed:
+        if has_target:
             reached = "–" if row["reached"] is None else f"{row['reached']} of {row['n']}"
             cells += [reached, *(scaled(row[f"{axis}_to_target"]) for axis in AXES)]
         cells += [interval(c["value"], c["low"], c["high"]) for c in row["cells"].values()]
@@ -93,19 +93,19 @@ def arms(found: dict[str, Any], experiment: Experiment) -> list[str]:
     return table(heads, rows)
 
 
-def ratios(found: dict[str, Any], experiment: Experiment) -> list[str]:
+def ratios(result: dict[str, Any], experiment: Experiment) -> list[str]:
     rows = []
-    for pair, defined in zip(found["comparisons"], experiment.pairs, strict=True):
+    for pair, defined in zip(result["comparisons"], experiment.pairs, strict=True):
         label = " ÷ ".join(experiment.arms[a].label for a in (pair["over"], pair["under"]))
         cells = [ratio(**pair["ratios"][axis]) for axis in AXES]
         rows.append([label, *(cells if pair["reached"] else MISSED), defined.note])
     return table(["ratio", *LABELS, ""], rows)
 
 
-def chosen(found: dict[str, Any], experiment: Experiment) -> str:
+def selected(result: dict[str, Any], experiment: Experiment) -> str:
     """The values that tuning selected, and those that it tried."""
     parts = []
-    for arm in found["arms"]:
+    for arm in result["arms"]:
         for field, value in (arm["chosen"] or {}).items():
             tried = ", ".join(f"{c['choice'][field]}" for c in arm["choices"])
             label = experiment.arms[arm["name"]].label

@@ -19,7 +19,7 @@ SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     changed: str
     settings: tuple[str, ...] = ()
 
@@ -38,20 +38,22 @@ class Row:
 
 
 STUDY = {
-    "shipped": Row("nothing (as shipped)"),
-    "three-steps": Row("three steps per problem", ("prompts.problem_steps=3",)),
-    "six-steps": Row(
+    "shipped": StudyRow("nothing (as shipped)"),
+    "three-steps": StudyRow("three steps per problem", ("prompts.problem_steps=3",)),
+    "six-steps": StudyRow(
         "six steps per problem", ("prompts.problem_steps=6", "sampling.max_new_tokens=96")
     ),
-    "farther-target": Row("target 0.1 below RL's final score, not 0.02", ("target.margin=0.1",)),
-    "few-habits": Row(
+    "farther-target": StudyRow(
+        "target 0.1 below RL's final score, not 0.02", ("target.margin=0.1",)
+    ),
+    "few-habits": StudyRow(
         "start with few bad habits, three steps",
         ("student=bundled/student", "prompts.problem_steps=3"),
     ),
-    "small": Row(
+    "small": StudyRow(
         "64k parameters, three steps", ("student=bundled/small", "prompts.problem_steps=3")
     ),
-    "falling-rate": Row(
+    "falling-rate": StudyRow(
         "distillation's learning rate decays to 0",
         tuple(f"arms.{arm}.config.optimizer.decay=linear" for arm in ("opd", "opd-32")),
     ),
@@ -71,8 +73,8 @@ def main() -> None:
             done = subprocess.run(
                 [*program, *command], stdout=subprocess.PIPE, text=True, check=True
             )
-        found = json.loads(done.stdout.splitlines()[-1])
-        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        result = json.loads(done.stdout.splitlines()[-1])
+        text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -90,8 +92,8 @@ def rows() -> list[list[str]]:
     ]
 
 
-def cells(row: Row, found: dict[str, Any]) -> list[str]:
-    start, *arms = found["table"]
+def cells(row: StudyRow, result: dict[str, Any]) -> list[str]:
+    start, *arms = result["table"]
     by_name = {arm["arm"]: arm for arm in arms}
     rl = by_name["rl"]
     return [
@@ -101,7 +103,7 @@ def cells(row: Row, found: dict[str, Any]) -> list[str]:
         *(scaled(by_name[name]["steps_to_target"]) for name in ("rl", "opd")),
         *(
             ratio(**pair["ratios"][axis]) if pair["reached"] else missed(by_name[pair["under"]])
-            for pair in found["comparisons"]
+            for pair in result["comparisons"]
             for axis in ("steps", "flops")
         ),
     ]

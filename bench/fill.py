@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Engine
 
-from bench.support.synthetic import HOSTILE, Writer
+from bench.support.synthetic import HOSTILE, RolloutMaker
 from opd.config.run import RunConfig, parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, RunStatus, Score, StepEvent
 from storage.engine import open_database
@@ -49,17 +49,17 @@ def fill_run(engine: Engine, number: int, tokens: int, long: Sequence[int] = ())
     owner = jobs.Owner(os.getpid(), 0.0, "synthetic")
     attempt = jobs.claim(engine, run_id, f"{SLOT}-{number}", owner)
     assert attempt is not None
-    writer = Writer(number)
+    maker = RolloutMaker(number)
     store = RunWriter(engine, run_id, attempt)
     folders = {"student": "bundled/student", "teacher": "bundled/teacher"}
     store.models(
         ModelsEvent(folders, f"synthetic-{run_id}", "cpu", {"student": 860_000}), {"torch": "2.13"}
     )
-    for event in _events(writer, tokens, long):
+    for event in _events(maker, tokens, long):
         if isinstance(event, StepEvent):
-            store.step(event, writer.vocabulary.lookup)
+            store.step(event, maker.vocabulary.lookup)
         else:
-            store.evaluation(event, writer.vocabulary.lookup)
+            store.evaluation(event, maker.vocabulary.lookup)
     _finish(engine, run_id, attempt, ENDINGS[number % len(ENDINGS)])
     if number % 3 == 0:
         jobs.set_notes(engine, run_id, f"baseline {HOSTILE[1]} {HOSTILE[2]}")
@@ -79,45 +79,45 @@ def _config(number: int) -> RunConfig:
 
 
 def _events(
-    writer: Writer, tokens: int, long: Sequence[int]
+    maker: RolloutMaker, tokens: int, long: Sequence[int]
 ) -> Iterator[StepEvent | EvaluationEvent]:
-    yield _evaluation(writer, 0)
+    yield _evaluation(maker, 0)
     for step in range(1, STEPS + 1):
         fade = 0.05 + 0.95 * float(np.exp(-step / 6))
-        rollouts = list(_rollouts(writer, tokens // STEPS, step, fade))
+        rollouts = list(_rollouts(maker, tokens // STEPS, step, fade))
         if step == STEPS:
-            rollouts += _special(writer, step, long)
-        yield _step(step, rollouts, writer)
+            rollouts += _special(maker, step, long)
+        yield _step(step, rollouts, maker)
         if step % 5 == 0:
-            yield _evaluation(writer, step)
+            yield _evaluation(maker, step)
 
 
-def _rollouts(writer: Writer, tokens: int, step: int, fade: float) -> Iterator[Rollout]:
+def _rollouts(maker: RolloutMaker, tokens: int, step: int, fade: float) -> Iterator[Rollout]:
     group = 0
     while tokens > 0:
         for sample in range(4):
-            length = int(np.clip(writer.random.lognormal(5.0, 0.5), 20, 1200))
-            yield writer.rollout(length, step=step, group=group, sample=sample, fade=fade)
+            length = int(np.clip(maker.random.lognormal(5.0, 0.5), 20, 1200))
+            yield maker.rollout(length, step=step, group=group, sample=sample, fade=fade)
             tokens -= length
         group += 1
 
 
-def _special(writer: Writer, step: int, long: Sequence[int]) -> list[Rollout]:
+def _special(maker: RolloutMaker, step: int, long: Sequence[int]) -> list[Rollout]:
     if not long:
         return []
     made = [
-        writer.rollout(length, step=step, group=900 + i, sample=0, fade=0.5)
+        maker.rollout(length, step=step, group=900 + i, sample=0, fade=0.5)
         for i, length in enumerate(long)
     ]
-    return [*made, writer.hostile(step)]
+    return [*made, maker.hostile(step)]
 
 
-def _step(step: int, rollouts: list[Rollout], writer: Writer) -> StepEvent:
+def _step(step: int, rollouts: list[Rollout], maker: RolloutMaker) -> StepEvent:
     def mean(name: str) -> float:
         return float(np.concatenate([getattr(r.record, name) for r in rollouts]).mean())
 
     lengths = [len(r.record) for r in rollouts]
-    noise = writer.random.uniform(0.9, 1.1, 4)
+    noise = maker.random.uniform(0.9, 1.1, 4)
     seconds = {"sample": 1.2, "teacher": 0.3, "student": 0.7, "optimizer": 0.05}
     metrics = {
         "reverse_kl": mean("reverse_kl"),
@@ -134,8 +134,8 @@ def _step(step: int, rollouts: list[Rollout], writer: Writer) -> StepEvent:
     return StepEvent(step, timed, sum(lengths), 6e9 * sum(lengths), metrics, rollouts)
 
 
-def _evaluation(writer: Writer, step: int) -> EvaluationEvent:
-    value = 0.84 - 0.48 * float(np.exp(-step / 4)) + float(writer.random.normal(0, 0.01))
+def _evaluation(maker: RolloutMaker, step: int) -> EvaluationEvent:
+    value = 0.84 - 0.48 * float(np.exp(-step / 4)) + float(maker.random.normal(0, 0.01))
     error = (value * (1 - value) / 200) ** 0.5
     scores = [
         Score("temperature 1", "pass@1", value, 200, error),
@@ -159,10 +159,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--long", default="1000,10000,32000")
-    chosen = parser.parse_args()
-    lengths = [int(part) for part in chosen.long.split(",") if part]
-    engine = open_database(chosen.data_dir)
-    print(fill(engine, chosen.runs, chosen.tokens, lengths))
+    options = parser.parse_args()
+    lengths = [int(part) for part in options.long.split(",") if part]
+    engine = open_database(options.data_dir)
+    print(fill(engine, options.runs, options.tokens, lengths))
     engine.dispose()
 
 

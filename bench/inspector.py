@@ -45,15 +45,15 @@ SCROLL = """() => new Promise((done) => {
     requestAnimationFrame(frame);
 })"""
 KEY_TIMES = """([key, times]) => new Promise((done) => {
-    const found = [];
+    const times_ms = [];
     const once = () => {
-        if (found.length === times) return done(found);
+        if (times_ms.length === times) return done(times_ms);
         const start = performance.now();
         document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
         requestAnimationFrame(() => {
             const channel = new MessageChannel();
             channel.port1.onmessage = () => {
-                found.push(performance.now() - start);
+                times_ms.push(performance.now() - start);
                 setTimeout(once, 40);
             };
             channel.port2.postMessage(0);
@@ -89,7 +89,7 @@ FULL = Sizes(10, 1_000_000, (1_000, 10_000, 32_000), 1_000, 200)
 QUICK = Sizes(2, 4_000, (1_500, 1_600, 1_700), 20, 2)
 
 
-class Table:
+class Measurements:
     """Figures by name, each with the limit that its p95 must keep; None: no limit."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     sizes, opens = (QUICK, 1) if options.quick else (FULL, options.opens)
-    table = Table()
+    table = Measurements()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=[*FLAGS, "--enable-precise-memory-info"]
@@ -132,7 +132,7 @@ def main() -> None:
         print(f"training with the page open ÷ without, medians: {ratio:.3f} (limit 1.02)")
 
 
-def rollouts(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Table) -> None:
+def rollouts(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Measurements) -> None:
     engine = open_database(folder)
     run_id = fill(engine, sizes.runs, sizes.tokens, sizes.long)
     longest = read_rollouts(engine, run_id, sort="-tokens", limit=4)["items"]
@@ -147,7 +147,9 @@ def rollouts(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Ta
             lists(page, site, run_id, opens, table)
 
 
-def open_rollouts(page: Page, site: str, longest: list[dict[str, Any]], table: Table) -> None:
+def open_rollouts(
+    page: Page, site: str, longest: list[dict[str, Any]], table: Measurements
+) -> None:
     shell = opened(page, f"{site}/", ".page-bar")
     table.note("empty shell by address, ms", shell)
     page.goto(f"{site}/rollout?id={longest[3]['id']}&sort=-tokens&at=3")
@@ -186,7 +188,7 @@ def server_ms(page: Page, rollout_id: str) -> float:
     )
 
 
-def memory(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
+def memory(page: Page, site: str, run_id: str, opens: int, table: Measurements) -> None:
     """Growth of the heap, garbage collected, over opens with the key j after a tenth as many."""
     page.goto(f"{site}/rollout?id={first_id(page, site, run_id)}&sort=tokens&at=0")
     page.wait_for_selector(READY)
@@ -202,7 +204,7 @@ def memory(page: Page, site: str, run_id: str, opens: int, table: Table) -> None
     table.note(f"memory after {opens} opens, growth, MB", (used[1] - used[0]) / 1e6, 20)
 
 
-def lists(page: Page, site: str, run_id: str, opens: int, table: Table) -> None:
+def lists(page: Page, site: str, run_id: str, opens: int, table: Measurements) -> None:
     """The worst tokens of a run, as the server answers them, and the next one across rollouts."""
     for _ in range(opens):
         for name, query in (("", ""), (", one class", "&token_class=digit")):
@@ -229,7 +231,9 @@ def first_id(page: Page, site: str, run_id: str) -> str:
     return str(page.request.get(address).json()["items"][0]["id"])
 
 
-def many_runs(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Table) -> None:
+def many_runs(
+    browser: Browser, folder: Path, sizes: Sizes, opens: int, table: Measurements
+) -> None:
     engine = open_database(folder)
     for number in range(sizes.listed_runs):
         jobs.create_run(engine, parse({"name": f"sweep {number}", "seed": number}))
@@ -241,7 +245,7 @@ def many_runs(browser: Browser, folder: Path, sizes: Sizes, opens: int, table: T
             table.note(f"page of {sizes.listed_runs:,} runs, by address, ms", ms, 1000)
 
 
-def training(browser: Browser, folder: Path, watched: bool, table: Table) -> None:
+def training(browser: Browser, folder: Path, watched: bool, table: Measurements) -> None:
     """One run of the demo recipe, its page open or not; the seconds of its steps."""
     engine = open_database(folder)
     with serving(folder) as site:

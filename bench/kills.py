@@ -71,7 +71,7 @@ AGAIN = 1 / 3  # share of resumed attempts that are killed too
 PATIENCE = 300.0
 
 
-class Process(Protocol):
+class Killable(Protocol):
     """As multiprocessing has it."""
 
     @property
@@ -98,15 +98,17 @@ class Trial:
         finally:
             engine.dispose()
 
-    def attempt(self, kill_after: float | None = None, said: bytes = LOADED) -> tuple[bool, float]:
-        """One attempt, killed so long after its log said so; whether the run has ended, and when.
+    def attempt(
+        self, kill_after: float | None = None, log_line: bytes = LOADED
+    ) -> tuple[bool, float]:
+        """One attempt, killed so many seconds after its log has the line.
 
-        Seconds count from there.
+        Returns whether the run has ended, and seconds from that line until then.
         """
         self.log.touch()
         before = self.log.stat().st_size
         process = (_warm if self.warm else _Cold)(self)
-        start = self._heard(process, before, said)
+        start = self._wait_for(process, before, log_line)
         process.join(PATIENCE if kill_after is None else kill_after)
         process.kill()
         process.join(PATIENCE)
@@ -127,13 +129,13 @@ class Trial:
     def arguments(self) -> list[str]:
         return [self.run_id, "--data-dir", str(self.data_dir)]
 
-    def _heard(self, process: "Process", before: int, said: bytes) -> float:
-        """Waits until the log says it; returns when that was."""
+    def _wait_for(self, process: "Killable", before: int, log_line: bytes) -> float:
+        """Waits until the log has the line; returns when that was."""
         end = time.monotonic() + PATIENCE
         with self.log.open("rb") as log:
             log.seek(before)
             seen = b""
-            while said not in seen and process.is_alive() and time.monotonic() < end:
+            while log_line not in seen and process.is_alive() and time.monotonic() < end:
                 seen += log.read()
                 time.sleep(0.005)
         return time.time()
@@ -173,7 +175,7 @@ class _Cold:
         self._process.kill()
 
 
-def _warm(trial: Trial) -> Process:
+def _warm(trial: Trial) -> Killable:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["opd.training.trainer", "opd.models.adapters", "app.worker.job", *SLOW]
@@ -193,7 +195,7 @@ def _forked(trial: Trial) -> None:
 
 def rows(engine: Engine) -> dict[str, Any]:
     """Every row of every table, by table and key, without what no two attempts share."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for table in schema.metadata.sorted_tables:
         left_out = VOLATILE.get(table.name, ())
         columns = [
@@ -205,8 +207,8 @@ def rows(engine: Engine) -> dict[str, Any]:
             for row in connection.execute(select(*columns).order_by(*table.primary_key)).mappings():
                 key = "/".join(str(row[c.name]) for c in table.primary_key)
                 for column in columns:
-                    found[f"{table.name}/{key}/{column.name}"] = row[column.name]
-    return found
+                    values[f"{table.name}/{key}/{column.name}"] = row[column.name]
+    return values
 
 
 def files(data_dir: Path, run_id: str) -> dict[str, str]:
@@ -224,8 +226,8 @@ def records(engine: Engine, trial: Trial) -> dict[str, str]:
     folders = sorted(
         p.name for p in DataDir(trial.data_dir).run(trial.run_id).checkpoints.iterdir()
     )
-    known = sorted(Path(c["path"]).name for c in run["checkpoints"])
-    return {"status": run["status"], "rows = folders": str(folders == known)}
+    on_record = sorted(Path(c["path"]).name for c in run["checkpoints"])
+    return {"status": run["status"], "rows = folders": str(folders == on_record)}
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
@@ -270,9 +272,9 @@ class Reference:
                 trial = copied(self.template, folder)
                 continue
             moments.append(seconds / self.seconds)
-        found = differences(self.state, trial.state())
+        changed = differences(self.state, trial.state())
         shutil.rmtree(folder)
-        return found, moments
+        return changed, moments
 
 
 def copied(template: Trial, folder: Path) -> Trial:
@@ -295,10 +297,10 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
             state = references[name].state
             kept = sorted({k.split("/", 1)[1] for k in state if k.startswith("file/")})
             print(f"{name}: {len(state)} values, {references[name].seconds:.1f} s; {kept}")
-        found, moments = references[name].killed(folder / f"killed-{number}", chance)
-        same += not found
+        changed, moments = references[name].killed(folder / f"killed-{number}", chance)
+        same += not changed
         at = ", ".join(f"{m:.0%}" for m in moments)
-        shown = f"DIFFERS in {len(found)}: {', '.join(found[:5])}" if found else "identical"
+        shown = f"DIFFERS in {len(changed)}: {', '.join(changed[:5])}" if changed else "identical"
         print(f"{number + 1:3} {name}, killed at {at}: {shown}", flush=True)
     print(f"{same} of {options.count} identical, {time.monotonic() - start:.0f} s")
     return 0 if same == options.count else 1

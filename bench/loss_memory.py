@@ -39,7 +39,7 @@ OBJECTIVES = {
 
 
 @dataclass(frozen=True)
-class Load:
+class Heads:
     """The student's states (N, D) and head (V, D) take a gradient, the teacher's do not."""
 
     states: Tensor
@@ -89,7 +89,7 @@ def report(vocab: int, name: str, pairs: int) -> None:
         raise SystemExit("the gradients differ")
 
 
-Loss = Callable[[Load, str], None]
+Loss = Callable[[Heads, str], None]
 
 
 def apart(loss: Loss, vocab: int, name: str) -> Spent:
@@ -101,14 +101,17 @@ def apart(loss: Loss, vocab: int, name: str) -> Spent:
 def measured(loss: Loss, vocab: int, name: str) -> Spent:
     torch.set_num_threads(THREADS)
     loss(made(64), name)  # kernels and their buffers are there before
-    load = made(vocab)
-    load.states.grad, load.head.grad = torch.zeros_like(load.states), torch.zeros_like(load.head)
+    heads = made(vocab)
+    heads.states.grad, heads.head.grad = (
+        torch.zeros_like(heads.states),
+        torch.zeros_like(heads.head),
+    )
     before = resident()
     start = time.perf_counter()
-    loss(load, name)
+    loss(heads, name)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Spent(peak - before, seconds, (load.states.grad, load.head.grad))
+    return Spent(peak - before, seconds, (heads.states.grad, heads.head.grad))
 
 
 def resident() -> int:
@@ -117,13 +120,13 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def made(vocab: int) -> Load:
+def made(vocab: int) -> Heads:
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random)
 
-    return Load(
+    return Heads(
         states=normal(TOKENS, HIDDEN).requires_grad_(),
         head=(normal(vocab, HIDDEN) / 8).requires_grad_(),
         teacher_states=normal(TOKENS, HIDDEN),
@@ -132,17 +135,17 @@ def made(vocab: int) -> Load:
     )
 
 
-def in_pieces(load: Load, name: str) -> None:
+def in_pieces(heads: Heads, name: str) -> None:
     config = OBJECTIVES[name]
     ones = torch.ones(TOKENS)
-    for cut in spans(TOKENS, vocab=len(load.head)):
+    for cut in spans(TOKENS, vocab=len(heads.head)):
         with torch.no_grad():
-            logits = linear(load.teacher_states[cut], load.teacher_head)
+            logits = linear(heads.teacher_states[cut], heads.teacher_head)
             teacher = divergences.log_probs(logits, 1.0)
-        student = divergences.log_probs(linear(load.states[cut], load.head), 1.0)
+        student = divergences.log_probs(linear(heads.states[cut], heads.head), 1.0)
         inputs = LossInputs(
             student=student,
-            targets=load.targets[cut],
+            targets=heads.targets[cut],
             sampler=0 * ones[cut],
             mask=ones[cut],
             teacher=teacher,
@@ -150,10 +153,10 @@ def in_pieces(load: Load, name: str) -> None:
         (token_losses(inputs, config).loss.sum() / TOKENS).backward()  # type: ignore[no-untyped-call]
 
 
-def naive(load: Load, name: str) -> None:
-    student = log_softmax(linear(load.states, load.head), dim=-1)
+def naive(heads: Heads, name: str) -> None:
+    student = log_softmax(linear(heads.states, heads.head), dim=-1)
     with torch.no_grad():
-        teacher = log_softmax(linear(load.teacher_states, load.teacher_head), dim=-1)
+        teacher = log_softmax(linear(heads.teacher_states, heads.teacher_head), dim=-1)
 
     def kl(a: Tensor, b: Tensor) -> Tensor:
         return kl_div(b, a, reduction="sum", log_target=True)

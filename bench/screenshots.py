@@ -31,7 +31,7 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
 
     runs = read("runs?limit=3")
     run = runs[0]["id"]
-    found: dict[str, tuple[str, list[str]]] = {
+    states: dict[str, tuple[str, list[str]]] = {
         "runs": ("/", []),
         "new": ("/new", []),
         "run": (f"/run?id={run}", []),
@@ -44,24 +44,24 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
         "experiments": ("/experiments", []),
     }
     for experiment in read("experiments?limit=1"):
-        found["experiment"] = (f"/experiment?id={experiment['id']}", [])
+        states["experiment"] = (f"/experiment?id={experiment['id']}", [])
     worst = read(f"runs/{run}/rollouts?sort=-kl_sum&limit=1&correct=false")[0]["id"]
-    place = f"/rollout?id={worst}"
-    found |= {
-        "rollout": (place, ["n"]),
-        "signed": (f"{place}&metric=log_ratio", ["n"]),
-        "what-if": (f"{place}&tab=what-if", ["n"]),
-        "loss-lab": (f"{place}&tab=loss-lab", ["n"]),
-        "keys": (place, ["?"]),
+    rollout = f"/rollout?id={worst}"
+    states |= {
+        "rollout": (rollout, ["n"]),
+        "signed": (f"{rollout}&metric=log_ratio", ["n"]),
+        "what-if": (f"{rollout}&tab=what-if", ["n"]),
+        "loss-lab": (f"{rollout}&tab=loss-lab", ["n"]),
+        "keys": (rollout, ["?"]),
     }
     for probe in read(f"runs/{run}/rollouts?kind=probe&step=0&sort=-kl_sum&limit=1"):
-        found["over-time"] = (f"/rollout?id={probe['id']}&tab=over-time", ["n"])
+        states["over-time"] = (f"/rollout?id={probe['id']}&tab=over-time", ["n"])
         for other in read_related(page, site, probe["id"]):
-            found["side-by-side"] = (
+            states["side-by-side"] = (
                 f"/rollout?id={probe['id']}&with={other}&tab=over-time",
                 [],
             )
-    return found
+    return states
 
 
 def read_related(page: Page, site: str, rollout_id: str) -> list[str]:
@@ -94,21 +94,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     parser.add_argument("--only", default="")
     parser.add_argument("--widths", default="1280,1920")
-    chosen = parser.parse_args()
-    parts = urlsplit(chosen.link)
+    options = parser.parse_args()
+    parts = urlsplit(options.link)
     site = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        for width in map(int, chosen.widths.split(",")):
+        for width in map(int, options.widths.split(",")):
             for scheme in ("light", "dark"):
                 size = ViewportSize(width=width, height=SIZES[width])
                 context = browser.new_context(viewport=size, color_scheme=scheme)
                 page = context.new_page()
-                page.goto(chosen.link)
+                page.goto(options.link)
                 for name, (path, keys) in states_of(page, site).items():
-                    if chosen.only in ("", name):
-                        file = chosen.out / f"{name}-{width}-{scheme}.webp"
+                    if options.only in ("", name):
+                        file = options.out / f"{name}-{width}-{scheme}.webp"
                         shoot(page, site + path, keys, file)
                 context.close()
         browser.close()

@@ -111,8 +111,8 @@ def config_of(size: tuple[int, int], steps: int) -> RunConfig:
 def report(size: tuple[int, int], steps: int) -> None:
     config = config_of(size, steps)
     loaded = load(config, None, Callbacks())
-    found = load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
-    setup = Setup(config, loaded, found.for_step(1, size[0], config.seed))
+    prompts = load_prompts(config, loaded.pair.tokenizer, context_of(loaded.pair.student))
+    setup = Setup(config, loaded, prompts.for_step(1, size[0], config.seed))
     written = write(setup.writer, setup.prompts, step=1, stop=NEVER)
     executed = executed_flops(setup, written)
     least = floor(setup, written)
@@ -211,13 +211,13 @@ def against_peak(setup: Setup, written: list[Completion], executed: Flops, steps
     for turn in range(steps + 1):
         clock = Clock()
         update(setup.loaded.learner, written, clock, NEVER)
-        found = {
+        turn_rates = {
             "student": executed.student / clock.seconds["student"],
             "teacher": executed.teacher / clock.seconds["teacher"],
             "own shapes": own_shapes(config),
             "2048": product(2048, 2048, 2048),
         }
-        for name, rate in found.items():
+        for name, rate in turn_rates.items():
             if turn:  # the first one warms up
                 rates[name].append(rate / 1e9)
     own, cube = (statistics.median(rates[k]) for k in ("own shapes", "2048"))

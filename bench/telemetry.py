@@ -30,19 +30,19 @@ STEPS = 5
 
 
 @dataclass(frozen=True)
-class Load:
+class StepSize:
     name: str
     rollouts: int
     tokens: int
     top_k: int
 
 
-LOADS = (
-    Load("128 × 1,000, no top-k", 128, 1000, 0),
-    Load("128 × 1,000, top-8", 128, 1000, 8),
-    Load("128 × 64, no top-k", 128, 64, 0),
-    Load("128 × 64, top-8", 128, 64, 8),
-    Load("4 × 32,000, no top-k", 4, 32_000, 0),
+SIZES = (
+    StepSize("128 × 1,000, no top-k", 128, 1000, 0),
+    StepSize("128 × 1,000, top-8", 128, 1000, 8),
+    StepSize("128 × 64, no top-k", 128, 64, 0),
+    StepSize("128 × 64, top-8", 128, 64, 8),
+    StepSize("4 × 32,000, no top-k", 4, 32_000, 0),
 )
 
 
@@ -53,13 +53,13 @@ def main() -> None:
     print(
         f"{'step':24} {'tokens/s':>12} {'record B/token':>15} {'file B/token':>13} {'open ms':>8}"
     )
-    for load in LOADS:
+    for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            small = replace(load, rollouts=max(1, load.rollouts // scale))
+            small = replace(size, rollouts=max(1, size.rollouts // scale))
             print(_measure(small, Path(folder)))
 
 
-def _measure(load: Load, folder: Path) -> str:
+def _measure(size: StepSize, folder: Path) -> str:
     engine = open_database(folder)
     config = parse({"steps": STEPS, "records": {"budget_mb": 10_000}})
     run_id = jobs.create_run(engine, config)
@@ -67,21 +67,21 @@ def _measure(load: Load, folder: Path) -> str:
     assert attempt is not None
     writer = RunWriter(engine, run_id, attempt)
     writer.models(ModelsEvent({}, "fingerprint", "cpu"), {})
-    rollouts = _rollouts(load)
+    rollouts = _rollouts(size)
     seconds = []
     for step in range(1, STEPS + 1):
         kept = [replace(rollout, step=step) for rollout in rollouts]
-        event = StepEvent(step, {}, load.rollouts * load.tokens, 0.0, {}, kept)
+        event = StepEvent(step, {}, size.rollouts * size.tokens, 0.0, {}, kept)
         seconds.append(writer.step(event, lambda ids: dict.fromkeys(ids, (b"token", False))))
     opened = _open_seconds(engine, run_id)
-    tokens = load.rollouts * load.tokens
+    tokens = size.rollouts * size.tokens
     record = read_run(engine, run_id)["bytes"] / (STEPS * tokens)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
-    size = (folder / "studio.db").stat().st_size / (STEPS * tokens)
+    file = (folder / "studio.db").stat().st_size / (STEPS * tokens)
     rate = tokens / float(np.median(seconds[1:]))  # the first step stores the vocabulary
-    return f"{load.name:24} {rate:12,.0f} {record:15.1f} {size:13.1f} {opened * 1000:8.1f}"
+    return f"{size.name:24} {rate:12,.0f} {record:15.1f} {file:13.1f} {opened * 1000:8.1f}"
 
 
 def _open_seconds(engine: object, run_id: str) -> float:
@@ -91,7 +91,7 @@ def _open_seconds(engine: object, run_id: str) -> float:
     return time.perf_counter() - start
 
 
-def _rollouts(load: Load) -> Sequence[Rollout]:
+def _rollouts(size: StepSize) -> Sequence[Rollout]:
     random = np.random.default_rng(0)
 
     def nats(*shape: int) -> np.ndarray:
@@ -101,9 +101,9 @@ def _rollouts(load: Load) -> Sequence[Rollout]:
         return random.zipf(1.1, shape) % VOCABULARY  # as words: few of them often
 
     def topk(n: int) -> TopK | None:
-        if not load.top_k:
+        if not size.top_k:
             return None
-        listed = ids(n, load.top_k)
+        listed = ids(n, size.top_k)
         return TopK(listed, nats(*listed.shape), nats(*listed.shape), nats(n))
 
     def record(n: int) -> TokenRecord:
@@ -119,10 +119,10 @@ def _rollouts(load: Load) -> Sequence[Rollout]:
         )
 
     prompt = ids(40)
-    text = "word " * load.tokens
+    text = "word " * size.tokens
     return [
-        Rollout(1, "train", i // 4, i % 4, "p", prompt, text, "stop", 1.0, record(load.tokens))
-        for i in range(load.rollouts)
+        Rollout(1, "train", i // 4, i % 4, "p", prompt, text, "stop", 1.0, record(size.tokens))
+        for i in range(size.rollouts)
     ]
 
 

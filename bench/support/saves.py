@@ -57,19 +57,19 @@ def _once(folder: Path, run_id: str, moment: float, broken: str) -> tuple[str, b
     child: ForkServerProcess = context.Process(target=saver, args=(folder, run_id, broken, sender))
     child.start()
     sender.close()
-    told = [receiver.recv()]  # from where it goes on, once it is ready
+    acknowledged = [receiver.recv()]  # from where it goes on, once it is ready
     time.sleep(moment)
     child.kill()
     child.join()
     while receiver.poll():
         try:
-            told.append(receiver.recv())
+            acknowledged.append(receiver.recv())
         except EOFError:
             break
-    return _judge(folder, run_id, told[-1])
+    return _judge(folder, run_id, acknowledged[-1])
 
 
-def _judge(folder: Path, run_id: str, told: int) -> tuple[str, bool]:
+def _judge(folder: Path, run_id: str, acknowledged: int) -> tuple[str, bool]:
     """What is wrong, and whether the kill came amid a save."""
     engine = open_database(folder)
     here = Job(engine, DataDir(folder), run_id, 0, "cpu")
@@ -78,13 +78,13 @@ def _judge(folder: Path, run_id: str, told: int) -> tuple[str, bool]:
         recovery.bury_dead(engine, DataDir(folder))
         info = read_run(engine, run_id)
         step, latest = job.start_of(here, info)
-        if step < told:
-            return f"the latest is of step {step}, {told} was acknowledged", inside
+        if step < acknowledged:
+            return f"the latest is of step {step}, {acknowledged} was acknowledged", inside
         folders = sorted(p.name for p in here.checkpoints.glob("*"))
         if folders != [Path(c["path"]).name for c in info["checkpoints"]]:
             return f"the folders {folders} are not those on record", inside
-        for known in info["checkpoints"]:
-            _load(here.checkpoints / Path(known["path"]).name, known["step"])
+        for row in info["checkpoints"]:
+            _load(here.checkpoints / Path(row["path"]).name, row["step"])
         return "" if latest or not folders else "nothing loads", inside
     except Exception as error:  # noqa: BLE001 - whatever does not load is a fault
         return f"{type(error).__name__}: {error}", inside
@@ -103,7 +103,7 @@ def _load(path: Path, step: int) -> None:
         raise ValueError(f"{path} is of another step")
 
 
-def saver(folder: Path, run_id: str, broken: str, told: Any) -> None:
+def saver(folder: Path, run_id: str, broken: str, acknowledge: Any) -> None:
     """Saves until it is killed, each time other weights."""
     import torch
 
@@ -125,7 +125,7 @@ def saver(folder: Path, run_id: str, broken: str, told: Any) -> None:
     writer = RunWriter(engine, run_id, here.attempt)
     writer.truncate_after(step)
     saved = checkpoint.saved(here.checkpoints, up_to=step)
-    told.send(step)
+    acknowledge.send(step)
     while True:
         step += 1
         optimizer.step()
@@ -141,7 +141,7 @@ def saver(folder: Path, run_id: str, broken: str, told: Any) -> None:
         gone = checkpoint.expendable(saved, keep=KEEP, best=False)
         saved = [p for p in saved if p not in gone]
         writer.checkpoint(_keeping(event, saved[:-1]))
-        told.send(step)
+        acknowledge.send(step)
         for old in gone:
             checkpoint.remove(here.checkpoints, old.step)
 

@@ -45,7 +45,7 @@ HOSTILE = (
 PIECE = re.compile(r"<[^>]*>| ?[A-Za-z]{1,5}|[A-Za-z]{1,6}| ?\d| {2,}|\n| ?[^\sA-Za-z\d]| ")
 
 
-class Vocabulary:
+class SyntheticVocabulary:
     """Word pieces with their ids; characters outside ASCII are split into bytes."""
 
     def __init__(self) -> None:
@@ -56,16 +56,16 @@ class Vocabulary:
             self.encode(sentence)
 
     def encode(self, text: str) -> list[int]:
-        found = []
+        token_ids = []
         for piece in PIECE.findall(text):
             data = piece.encode()
             parts = [data] if len(data) == len(piece) or len(data) == 2 else _halves(data)
-            found += [self._id(part) for part in parts]
-        return found
+            token_ids += [self._id(part) for part in parts]
+        return token_ids
 
     def lookup(self, ids: object) -> dict[int, tuple[bytes, bool]]:
-        wanted = {int(i) for i in ids}  # type: ignore[attr-defined]
-        return {i: (data, i < 3) for data, i in self.ids.items() if i in wanted}
+        named = {int(i) for i in ids}  # type: ignore[attr-defined]
+        return {i: (data, i < 3) for data, i in self.ids.items() if i in named}
 
     def text(self, ids: list[int]) -> str:
         by_id = {i: data for data, i in self.ids.items()}
@@ -79,11 +79,11 @@ def _halves(data: bytes) -> list[bytes]:
     return [data[:-2], data[-2:]]
 
 
-class Writer:
+class RolloutMaker:
     """Makes rollouts of any length from one seed."""
 
     def __init__(self, seed: int) -> None:
-        self.vocabulary = Vocabulary()
+        self.vocabulary = SyntheticVocabulary()
         self.random = np.random.default_rng(seed)
 
     def sentence(self, templates: tuple[str, ...]) -> str:
@@ -101,25 +101,35 @@ class Writer:
 
     def rollout(self, length: int, *, step: int, group: int, sample: int, fade: float) -> Rollout:
         """`fade` from 1 (start of training) to 0 scales the disagreement."""
-        return self.of_ids(self.completion(length), step=step, place=(group, sample), fade=fade)
+        return self.of_ids(
+            self.completion(length), step=step, group_and_sample=(group, sample), fade=fade
+        )
 
     def hostile(self, step: int) -> Rollout:
         """A rollout whose prompt and tokens try to get out of the page."""
         ids: list[int] = []
         for text in HOSTILE:
             ids += [self.vocabulary.ids[text.encode()], *self.vocabulary.encode(" so then\n")]
-        return self.of_ids([*ids, EOS], step=step, place=(999, 0), fade=1.0, prompt=HOSTILE[0])
+        return self.of_ids(
+            [*ids, EOS], step=step, group_and_sample=(999, 0), fade=1.0, prompt=HOSTILE[0]
+        )
 
     def of_ids(
-        self, ids: list[int], *, step: int, place: tuple[int, int], fade: float, prompt: str = ""
+        self,
+        ids: list[int],
+        *,
+        step: int,
+        group_and_sample: tuple[int, int],
+        fade: float,
+        prompt: str = "",
     ) -> Rollout:
         question = prompt or self.sentence(PROMPTS)
         right = bool(self.random.random() > 0.25 + 0.4 * fade)
         return Rollout(
             step=step,
             kind="train",
-            group=place[0],
-            sample=place[1],
+            group=group_and_sample[0],
+            sample=group_and_sample[1],
             prompt=question,
             prompt_ids=np.array(self.vocabulary.encode(question) or [3], dtype=np.int64),
             completion=self.vocabulary.text(ids),
@@ -155,10 +165,10 @@ class Writer:
         self, ids: np.ndarray, fade: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Logits of both over the alternatives and a tail; column 0 is the sampled token."""
-        n, known = len(ids), len(self.vocabulary.ids)
-        offsets = np.sort(self.random.integers(1, known - 8, (n, ALTERNATIVES)), axis=1)
+        n, vocabulary_size = len(ids), len(self.vocabulary.ids)
+        offsets = np.sort(self.random.integers(1, vocabulary_size - 8, (n, ALTERNATIVES)), axis=1)
         offsets += np.arange(ALTERNATIVES)  # distinct
-        choices = (ids[:, None] + offsets) % known
+        choices = (ids[:, None] + offsets) % vocabulary_size
         choices[:, 0] = ids
         student = self.random.normal(0, 1.4, (n, ALTERNATIVES + 1))
         student[:, 0] += 4.5

@@ -65,7 +65,7 @@ def test_a_row_says_how_many_seeds_missed_the_target() -> None:
             {"under": "opd-32", "reached": False, "ratios": {}},
         ],
     }
-    assert drivers.cells(drivers.Row("a thing"), found) == [
+    assert drivers.cells(drivers.StudyRow("a thing"), found) == [
         *("a thing", "0.06", "0.8", "120", "120", "7.0×", "7.0×"),
         *("reached by 2 of 3", "reached by 2 of 3"),
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from bench.support.synthetic import HOSTILE, Writer
+from bench.support.synthetic import HOSTILE, RolloutMaker
 from opd.config.run import parse
 from opd.types import ModelsEvent, StepEvent
 from storage.insights.hot_tokens import read_hot_tokens
@@ -371,7 +371,7 @@ class LiveRun:
         attempt = jobs.claim(self.engine, self.run_id, self.run_id, owner)
         assert attempt is not None
         self.attempt = attempt
-        self.source = Writer(1)
+        self.source = RolloutMaker(1)
         self.store = RunWriter(self.engine, self.run_id, attempt)
         self.store.models(ModelsEvent({}, f"live-{self.run_id}", "cpu"), {})
 

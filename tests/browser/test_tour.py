@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import Engine
 
-from bench.support.synthetic import Writer
+from bench.support.synthetic import RolloutMaker
 from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Score, StepEvent
 from storage.engine import open_database
@@ -40,7 +40,7 @@ class Demo:
         attempt = jobs.claim(engine, self.run_id, self.run_id, jobs.Owner(1, 0.0, "test"))
         assert attempt is not None
         self.attempt = attempt
-        self.source = Writer(5)
+        self.source = RolloutMaker(5)
         self.store = RunWriter(engine, self.run_id, attempt)
         self.store.models(ModelsEvent({}, f"told-{self.run_id}", "cpu"), {})
 

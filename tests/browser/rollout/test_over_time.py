@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from bench.support.synthetic import HOSTILE, Writer
+from bench.support.synthetic import HOSTILE, RolloutMaker
 from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, StepEvent
 from storage.queue import jobs
@@ -34,7 +34,7 @@ class Run:
 
     def __init__(self, site: Any, name: str, seed: int) -> None:
         self.engine = site.engine
-        self.source = Writer(seed)
+        self.source = RolloutMaker(seed)
         self.id = jobs.create_run(self.engine, parse({"name": name, "steps": 10}))
         owner = jobs.Owner(1, 0.0, "test")
         attempt = jobs.claim(self.engine, self.id, self.id, owner)
