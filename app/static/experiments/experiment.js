@@ -115,7 +115,7 @@ class ExperimentPage {
   reachable() {
     const { element } = this.result;
     if (element.scrollWidth > element.clientWidth)
-      Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, wider than the page" });
+      Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, scrollable" });
     else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
   }
 

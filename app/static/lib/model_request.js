@@ -95,11 +95,11 @@ export function progressText(state) {
 export async function reasonAgainstRequests() {
   const health = await get("health");
   if (health.access === "view")
-    return "This link is for viewing only; asking the models needs the full link of whoever runs the server.";
+    return "This link is read-only; requests to the models need the full link.";
   if (health.access !== "full")
     return "Open the link that the server printed when it started; it holds the access token.";
   if (!health.supervisor)
-    return "No supervisor runs beside this server, so nobody would answer. Start both with: opd serve";
+    return "No supervisor is running, so requests to the models would not be answered. Start it with the server: opd serve";
   return "";
 }
 
@@ -114,7 +114,7 @@ export async function modelsLine() {
     ready: `Models ready: ${named}`,
     loading: `Loading models: ${named}`,
     awake: "Model process ready, no models loaded",
-    asleep: "Models asleep: the first answer waits until they are loaded",
+    asleep: "No models loaded; the first request loads them",
   };
   return h("span", { class: "muted ask-state", "data-state": state, text: words[state] ?? state });
 }

@@ -10,7 +10,7 @@ export function startTheme() {
   const show = () => `Theme: ${read()}`;
   const element = h(
     "button",
-    { type: "button", class: "theme-switch", title: "Light, dark or as the system" },
+    { type: "button", class: "theme-switch", title: "Light, dark or system" },
     show(),
   );
   element.addEventListener("click", () => {

@@ -4,7 +4,7 @@ import { h } from "../lib/dom.js";
 class Absent {
   constructor() {
     const text = h("p", { text: "Open this rollout in the dashboard: opd serve" });
-    this.element = h("div", { class: "face" }, h("strong", { text: "This needs the server" }), text);
+    this.element = h("div", { class: "face" }, h("strong", { text: "This requires the server" }), text);
   }
 
   /** @type {(keyof ViewState)[]} */

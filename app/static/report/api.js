@@ -2,7 +2,7 @@
 import { decode } from "../rollout/text/payload.js";
 
 class ApiError extends Error {
-  constructor(message = "This needs the server", hint = "Start it with: opd serve") {
+  constructor(message = "This requires the server", hint = "Start it with: opd serve") {
     super(message);
     this.status = 0;
     this.problems = [];
@@ -22,7 +22,7 @@ function block(name) {
 /** @param {string} name */
 async function unpack(name) {
   const element = document.querySelector(`script[data-block="${CSS.escape(name)}"]`);
-  if (!element) throw new ApiError("This is not in the report", "The server has it: opd serve");
+  if (!element) throw new ApiError("This is not in the report", "Start the server to see it: opd serve");
   const text = atob(element.textContent);
   const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -96,7 +96,7 @@ export function query() {
 /** @param {ReportData} data @param {string} id */
 function rolloutOf(data, id) {
   const rollout = data.rollouts.find((rollout) => rollout.id === id);
-  if (!rollout) throw new ApiError("This rollout is not in the report", "The server has it: opd serve");
+  if (!rollout) throw new ApiError("This rollout is not in the report", "Start the server to see it: opd serve");
   return rollout;
 }
 

@@ -21,7 +21,7 @@ export class LogTail {
       h("header", {}, h("h2", { text: "Log" }), h("span", { class: "spacer" }), this.size),
       this.body,
     );
-    empty(this.body, "Nothing printed yet", "The job’s output appears here as soon as it starts.");
+    empty(this.body, "No output yet", "The job’s output appears here as soon as it starts.");
   }
 
   async refresh() {

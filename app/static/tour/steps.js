@@ -125,12 +125,12 @@ class Training extends Step {
     const kl = (steps.reverse_kl ?? []).filter((value) => value !== null);
     if (!kl.length) {
       this.say(
-        "Each step, the student answers anew, the coach judges every token, and the student moves towards it.",
+        "At each step the student writes new answers, the coach judges every token, and the student moves towards the coach.",
       );
       return this.notYet("The first step", run);
     }
     this.say(
-      "Each step, the student answers anew, the coach judges, and the student moves towards it. KL: ",
+      "At each step the student writes new answers, the coach judges them, and the student moves towards the coach. KL: ",
       figure("kl-start", number(kl[0])),
       " → ",
       figure("kl", number(kl.at(-1))),
