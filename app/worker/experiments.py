@@ -31,10 +31,10 @@ def advance(engine: Engine, data_dir: DataDir, name: str, owner: Owner | None = 
     elif plan.done:
         _forget_tuning(engine, data_dir, plan)
         experiments.end_experiment(engine, name, "finished")
-    elif plan.wanted is None:  # a run of it has been taken up since
+    elif plan.next_run is None:  # a run of it has been taken up since
         return advance(engine, data_dir, name, owner)
     else:
-        return experiments.add_run(engine, name, plan.wanted.key, plan.wanted.config, owner)
+        return experiments.add_run(engine, name, plan.next_run.key, plan.next_run.config, owner)
     log.info("%s has ended", name)
     return None
 
@@ -63,6 +63,6 @@ def end_orphaned(engine: Engine) -> None:
 
 def _forget_tuning(engine: Engine, data_dir: DataDir, plan: Plan) -> None:
     """Weights of runs that only served to choose a value; their figures and records stay."""
-    for key, known in plan.known.items():
+    for key, run in plan.runs.items():
         if key.stage == "tune":
-            discard_checkpoints(engine, data_dir, known.run_id)
+            discard_checkpoints(engine, data_dir, run.run_id)

@@ -74,9 +74,9 @@ def check_folder(folder: Path, *, where: str) -> None:
             )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
-        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        weights = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise UserError(
-            f"{folder} has {found}; save the model with save_pretrained, which writes safetensors",
+            f"{folder} has {weights}; save the model with save_pretrained (safetensors)",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         )

@@ -28,13 +28,13 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 def _references(schema: Any) -> list[str]:
     """Every $ref and $dynamicRef, wherever it stands."""
-    found, stack = [], [schema]
+    references, stack = [], [schema]
     while stack:
         node = stack.pop()
         stack += children(node)
         if isinstance(node, dict):
-            found += [v for k in ("$ref", "$dynamicRef") if isinstance(v := node.get(k), str)]
-    return found
+            references += [v for k in ("$ref", "$dynamicRef") if isinstance(v := node.get(k), str)]
+    return references
 
 
 def children(node: Any) -> list[Any]:

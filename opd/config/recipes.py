@@ -1,4 +1,4 @@
-"""The recipes that come with the product: named YAML configurations."""
+"""Bundled recipes: named YAML configurations."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -27,11 +27,11 @@ def recipes() -> list[Recipe]:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises UserError that lists the known ones."""
-    known = {r.name: r for r in recipes()}
-    if name not in known:
-        raise UserError(f"no recipe {name!r}; known: {', '.join(known)}", where="recipe")
-    return known[name]
+    """The recipe of that name. Raises UserError that lists all of them."""
+    by_name = {r.name: r for r in recipes()}
+    if name not in by_name:
+        raise UserError(f"no recipe {name!r}; recipes: {', '.join(by_name)}", where="recipe")
+    return by_name[name]
 
 
 def _read(name: str, text: str) -> Recipe:

@@ -322,7 +322,7 @@ def _unknown(field: str) -> str:
         node = next(
             (a for a in getattr(node, "__args__", (node,)) if hasattr(a, "model_fields")), node
         )
-    known = list(getattr(node, "model_fields", {}))
-    close = difflib.get_close_matches(leaf, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+    fields = list(getattr(node, "model_fields", {}))
+    close = difflib.get_close_matches(leaf, fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"fields here: {', '.join(fields)}"
     return f"unknown field; {hint}"

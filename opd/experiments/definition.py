@@ -29,10 +29,10 @@ SEED = "{seed}"
 START = "start"  # the row of a result's table that stands for what all arms begin with
 SOME_RUN = "run-0"  # stands for an arm's run while a definition is checked
 Stage = Literal["tune", "final"]
-Field_ = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[A-Za-z0-9_-]+)+$|^steps$")]
+FieldPath = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[A-Za-z0-9_-]+)+$|^steps$")]
 Metric = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$", max_length=420)]  # SUITE/METRIC
 ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-Values = dict[Field_, Any]
+Values = dict[FieldPath, Any]
 Fields = dict[str, Any]
 
 
@@ -42,11 +42,13 @@ class Arm(Section):
     label: str = Field(min_length=1, max_length=100)
     note: str = Field("", max_length=500)
     config: Fields = Field(default_factory=dict)
-    sweep: dict[Field_, list[Any]] = Field(default_factory=dict)
+    sweep: dict[FieldPath, list[Any]] = Field(default_factory=dict)
     best: Values = Field(default_factory=dict)
-    criterion: list[Metric] = Field([], description="Mean of these; empty: the main metric.")
+    criterion: list[Metric] = Field(
+        [], description="Selects by the mean of these; empty: main metric."
+    )
     judged_by: Literal["mean", "last"] = Field(
-        "mean", description="Of all evaluations after the start, or of the last one alone."
+        "mean", description="Mean over all evaluations after the start, or only the last one."
     )
 
     def choices(self) -> list[Values]:
@@ -64,45 +66,45 @@ class Arm(Section):
                 "sweep", f"at most {MAX_CHOICES} combinations (got {len(self.choices())})"
             )
         if self.best and not self.sweep:
-            raise FieldError("best", "is for an arm with a sweep; put fixed values into config")
+            raise FieldError("best", "needs a sweep; put fixed values into config")
         if self.sweep and self.best not in self.choices():
             raise FieldError("best", "must be one of the sweep's combinations")
         return self
 
 
 class Target(Section):
-    """The score that is waited for: a value, or what an arm's run of the same seed ends with."""
+    """The score to reach: a value, or what an arm's run of the same seed ends with."""
 
     value: float | None = None
-    arm: ArmName | None = Field(None, description="Mean of its last `last` evaluations.")
+    arm: ArmName | None = Field(None, description="Target: mean of its `last` evaluations.")
     last: int = Field(3, ge=1, le=100)
-    margin: float = Field(0.0, ge=0, le=1, description="Taken from the arm's score.")
+    margin: float = Field(0.0, ge=0, le=1, description="Subtracted from the arm's score.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Target":
         if (self.value is None) == (self.arm is None):
-            raise FieldError("value", "give either a value or an arm")
+            raise FieldError("value", "give either value or arm")
         return self
 
 
-class Pair(Section):
-    """What is divided by what."""
+class CostRatio(Section):
+    """The cost of reaching the target by arm `over`, divided by that of `under`."""
 
     over: ArmName
     under: ArmName
     note: str = Field("", max_length=500)
     without_teacher_sampling: bool = Field(
-        False, description="FLOPs without those of completions that a teacher wrote."
+        False, description="Exclude FLOPs of completions sampled from a teacher."
     )
 
 
-class Column(Section):
+class ResultColumn(Section):
     metric: Metric
     label: str = Field(min_length=1, max_length=60)
 
 
 class Overlay(Section):
-    """What is laid over every arm's configuration in this stage."""
+    """Overrides of every arm's configuration in this stage."""
 
     seeds: int = Field(1, ge=1, le=MAX_SEEDS)
     config: Fields = Field(default_factory=dict)
@@ -110,12 +112,12 @@ class Overlay(Section):
 
 class Experiment(Section):
     name: ArmName
-    source: str = Field("", max_length=4096, description="The file that it was read from.")
+    source: str = Field("", max_length=4096, description="File it was read from.")
     title: str = Field("", max_length=200)
     description: str = Field("", max_length=2000)
     question: str = Field(max_length=1000)
-    claim: str = Field("", max_length=1000, description="What is said of the method.")
-    published: str = Field("", max_length=1000, description="The figure published for it.")
+    claim: str = Field("", max_length=1000, description="The published claim.")
+    published: str = Field("", max_length=1000, description="The published figure.")
     shows: str = Field("", max_length=4000)
     limits: str = Field("", max_length=4000)
     minutes: dict[Literal["full", "quick"], float] = Field(default_factory=dict)
@@ -123,15 +125,15 @@ class Experiment(Section):
     common: Fields = Field(default_factory=dict)
     arms: dict[ArmName, Arm] = Field(min_length=1, max_length=12)
     tuning: Overlay = Field(default_factory=Overlay)  # type: ignore[arg-type]
-    settings: list[str] = Field([], max_length=100, description="As given with --set.")
+    settings: list[str] = Field([], max_length=100, description="Assignments given with --set.")
     quick: Overlay = Field(default_factory=lambda: Overlay(seeds=2))
     metric: Metric = "heldout/pass@1"
     target: Target | None = None
-    pairs: list[Pair] = Field([], max_length=8)
-    columns: list[Column] = Field([], max_length=12)
+    pairs: list[CostRatio] = Field([], max_length=8)
+    columns: list[ResultColumn] = Field([], max_length=12)
 
     @model_validator(mode="after")
-    def _arms_are_known(self) -> "Experiment":
+    def _arms_exist(self) -> "Experiment":
         named = [("target.arm", self.target.arm)] if self.target and self.target.arm else []
         for i, pair in enumerate(self.pairs):
             named += [(f"pairs.{i}.over", pair.over), (f"pairs.{i}.under", pair.under)]
@@ -139,17 +141,17 @@ class Experiment(Section):
             if arm not in self.arms:
                 raise FieldError(field, f"no arm {arm!r}; there are {', '.join(self.arms)}")
         if START in self.arms:
-            raise FieldError("arms", f"{START!r} is the name of the table's first row")
+            raise FieldError("arms", f"{START!r} is reserved for the first row of the results")
         earlier: set[str] = set()
         for name in self.arms:
             for needed in sorted(self.needed(name) - earlier):
-                raise FieldError(f"arms.{name}.config", f"arm:{needed} must stand before {name}")
+                raise FieldError(f"arms.{name}.config", f"arm:{needed} must come before {name}")
             earlier.add(name)
         if self.pairs and self.target is None:
-            raise FieldError("pairs", "costs are those to a target, which is missing")
+            raise FieldError("pairs", "cost ratios need a target")
         for name, config in self._configs().items():
             if "seed" in config:
-                raise FieldError(f"{name}.seed", "every run has a seed of its own; see seeds")
+                raise FieldError(f"{name}.seed", "each run gets its own seed; set seeds instead")
         return self
 
     def _configs(self) -> dict[str, Fields]:
@@ -217,8 +219,8 @@ def references(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
         for value in node.values():
             yield from references(value)
-    elif isinstance(node, str) and (found := ARM_REFERENCE.fullmatch(node)):
-        yield found[1]
+    elif isinstance(node, str) and (match := ARM_REFERENCE.fullmatch(node)):
+        yield match[1]
 
 
 def _placed(node: Any, runs: Mapping[str, str], seed: int) -> Any:
@@ -227,8 +229,8 @@ def _placed(node: Any, runs: Mapping[str, str], seed: int) -> Any:
         return {key: _placed(value, runs, seed) for key, value in node.items()}
     if node == SEED:
         return seed
-    if isinstance(node, str) and (found := ARM_REFERENCE.fullmatch(node)):
-        return runs[found[1]]
+    if isinstance(node, str) and (match := ARM_REFERENCE.fullmatch(node)):
+        return runs[match[1]]
     return node
 
 
@@ -245,14 +247,14 @@ def merged(under: Any, over: Any) -> Any:
 def experiments() -> list[Experiment]:
     """Those that come with the product and run on the bundled models, then those for real ones."""
     folder = resources.files("opd.experiments").joinpath("files")
-    found = [
+    bundled = [
         parse_experiment(load_yaml(text, where=f.name), text)
         for f in sorted(folder.iterdir(), key=lambda f: f.name)
         if f.name.endswith(".yaml")
         for text in [f.read_text(encoding="utf-8")]
     ]
     order = {name: i for i, name in enumerate(ORDER)}
-    return sorted(found, key=lambda e: (order.get(e.name, len(order)), e.name))
+    return sorted(bundled, key=lambda e: (order.get(e.name, len(order)), e.name))
 
 
 ORDER = ("self-distillation", "small-student", "new-knowledge", "one-prompt", "own-samples")
@@ -260,15 +262,15 @@ ORDER = ("self-distillation", "small-student", "new-knowledge", "one-prompt", "o
 
 def experiment(name: str) -> Experiment:
     """The one of that name, or of a YAML file. Raises UserError."""
-    known = {e.name: e for e in experiments()}
-    if name in known:
-        return known[name]
+    bundled = {e.name: e for e in experiments()}
+    if name in bundled:
+        return bundled[name]
     path = Path(name).expanduser()
     if path.is_file():
         data = {**read_file(path), "source": str(path)}
         return parse_experiment(data, path.read_text(encoding="utf-8"), where=str(path))
     raise UserError(
-        f"no experiment and no file of this name; experiments: {', '.join(known)}", where=name
+        f"no experiment or file of this name; experiments: {', '.join(bundled)}", where=name
     )
 
 
@@ -284,7 +286,7 @@ def parse_experiment(data: Any, text: str = "", *, where: str = "experiment") ->
         raise UserError(first_problem(error), where=where) from None
     labels = [arm.label for arm in experiment.arms.values()]
     if len(set(labels)) < len(labels):
-        raise UserError("arms: every label must differ from the others", where=where)
+        raise UserError("arms: labels must be unique", where=where)
     for name, arm in experiment.arms.items():
         for choice in (*arm.choices(), arm.best):
             _check_arm(experiment, name, choice, where)
@@ -312,7 +314,8 @@ def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) ->
         for metric in (experiment.metric, *experiment.judged(name), *columns):
             if not _is_measured(metric, config):
                 raise UserError(
-                    f"arms.{name}.config: {metric} is measured by none of its evaluations (suites "
+                    f"arms.{name}.config: {metric} is not measured by any of its evaluations "
+                    "(suites "
                     f"{', '.join(('heldout', *config.evaluation.suites))} at temperature "
                     f"{', '.join(f'{t:g}' for t in config.evaluation.temperatures)})",
                     where=where,
@@ -322,10 +325,10 @@ def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) ->
 def _is_measured(metric: str, config: RunConfig) -> bool:
     """Whether the suite is one of the run's, at the training temperature unless its name says."""
     suite = metric.partition("/")[0]
-    known = ("heldout", *config.evaluation.suites)
-    if suite in known:
+    suites = ("heldout", *config.evaluation.suites)
+    if suite in suites:
         return config.sampling.temperature in config.evaluation.temperatures
-    return any(suite.startswith(f"{name}-") for name in known)
+    return any(suite.startswith(f"{name}-") for name in suites)
 
 
 def with_settings(experiment: Experiment, assignments: list[str]) -> Experiment:
@@ -341,7 +344,7 @@ def with_settings(experiment: Experiment, assignments: list[str]) -> Experiment:
         swept = [name for name, arm in experiment.arms.items() if field in arm.sweep]
         if swept:
             raise UserError(
-                f"arms {', '.join(swept)} sweep it themselves; write a file with other values",
+                f"arms {', '.join(swept)} sweep this field; change the sweep in a YAML file",
                 where=f"--set {field}",
             )
         data["common"] = with_overrides(data["common"], [assignment])

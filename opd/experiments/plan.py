@@ -13,7 +13,7 @@ from opd.config.run import RunConfig
 from opd.experiments.definition import Experiment, Stage
 from opd.types import ExperimentStatus
 
-Problem = tuple[ExperimentStatus, str]
+StopReason = tuple[ExperimentStatus, str]
 TUNING_SEED = 1000  # seeds of tuning start here, those that count at 0
 
 
@@ -31,7 +31,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Known:
+class ArmRun:
     """A run that was made. `criterion`: what a tuning run is judged by, once it has finished."""
 
     run_id: str
@@ -41,7 +41,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedRun:
     """The run that is made next."""
 
     key: Key
@@ -50,17 +50,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    wanted: Wanted | None
+    next_run: PlannedRun | None
     chosen: dict[str, int]  # arm → number of its choice; of the arms that are decided
     keys: list[Key]  # of every run of the experiment, in order
-    problem: Problem | None = None  # status and text of why it cannot go on
-    known: Mapping[Key, Known] = field(default_factory=dict)
+    problem: StopReason | None = None  # status and text of why it cannot go on
+    runs: Mapping[Key, ArmRun] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
         """Runs that need no more time."""
         return sum(
-            self.known[k].status in ("finished", "failed") for k in self.keys if k in self.known
+            self.runs[k].status in ("finished", "failed") for k in self.keys if k in self.runs
         )
 
     @property
@@ -79,17 +79,17 @@ class Planner:
     experiment: Experiment
     quick: bool
     seeds: int
-    known: Mapping[Key, Known]
+    runs: Mapping[Key, ArmRun]
 
     def plan(self) -> Plan:
         chosen = {arm: c for arm in self.experiment.arms if (c := self._chosen(arm)) is not None}
         keys = list(self._keys())
-        problem, wanted = self._problem(keys), None
+        problem, next_run = self._problem(keys), None
         if problem is None:
-            makeable = (self._wanted(key, chosen) for key in keys if key not in self.known)
-            wanted = next((w for w in makeable if w is not None), None)
-            problem = self._stuck(keys, chosen) if wanted is None else None
-        return Plan(wanted, chosen, keys, problem, self.known)
+            ready = (self._planned(key, chosen) for key in keys if key not in self.runs)
+            next_run = next((run for run in ready if run is not None), None)
+            problem = self._stuck(keys, chosen) if next_run is None else None
+        return Plan(next_run, chosen, keys, problem, self.runs)
 
     def tuned(self) -> list[str]:
         """Arms that are run while tuning: those with a sweep, and those that these refer to."""
@@ -121,16 +121,17 @@ class Planner:
             return choices.index(self.experiment.arms[arm].best)
         means = []
         for choice in range(len(choices)):
-            found = [self.known.get(key) for key in tuning_keys(self.experiment, arm, choice)]
-            if any(k is None or k.status not in ("finished", "failed") for k in found):
+            runs = [self.runs.get(key) for key in tuning_keys(self.experiment, arm, choice)]
+            if any(run is None or run.status not in ("finished", "failed") for run in runs):
                 return None
-            values = [k.criterion for k in found if k is not None and k.status == "finished"]
-            known = [v for v in values if v is not None]
-            means.append(math.fsum(known) / len(known) if len(known) == len(found) else -math.inf)
+            finished = [run for run in runs if run is not None and run.status == "finished"]
+            values = [run.criterion for run in finished if run.criterion is not None]
+            complete = len(values) == len(runs)
+            means.append(math.fsum(values) / len(values) if complete else -math.inf)
         best = max(means)
         return means.index(best) if best > -math.inf else None
 
-    def _wanted(self, key: Key, chosen: Mapping[str, int]) -> Wanted | None:
+    def _planned(self, key: Key, chosen: Mapping[str, int]) -> PlannedRun | None:
         """None where what it refers to, or its own choice, is not known yet."""
         arm = self.experiment.arms[key.arm]
         if key.stage == "final" and key.arm not in chosen:
@@ -140,10 +141,10 @@ class Planner:
             if other not in chosen:
                 return None
             choice = chosen[other] if key.stage == "tune" else 0
-            found = self.known.get(Key(key.stage, other, choice, key.seed))
-            if found is None or found.status != "finished":
+            run = self.runs.get(Key(key.stage, other, choice, key.seed))
+            if run is None or run.status != "finished":
                 return None
-            runs[other] = found.run_id
+            runs[other] = run.run_id
         number = key.choice if key.stage == "tune" else chosen[key.arm]
         config = self.experiment.run_config(
             key.arm,
@@ -153,32 +154,32 @@ class Planner:
             stage=key.stage,
             quick=self.quick,
         )
-        return Wanted(key, config)
+        return PlannedRun(key, config)
 
-    def _problem(self, keys: list[Key]) -> Problem | None:
+    def _problem(self, keys: list[Key]) -> StopReason | None:
         for key in keys:
-            run = self.known.get(key)
+            run = self.runs.get(key)
             if run is None:
                 continue
             if run.deleted:
-                return "stopped", f"{run.run_id} was deleted; bring it back to go on"
+                return "stopped", f"{run.run_id} was deleted; restore it to continue"
             if run.status in ("cancelled", "interrupted"):
                 return "stopped", f"{run.run_id} was {run.status}"
             if run.status == "failed" and key.stage == "final":
                 return "failed", f"{run.run_id} ({self.experiment.arms[key.arm].label}) failed"
         for arm in self.tuned():
             tries = [k for k in keys if k.stage == "tune" and k.arm == arm]
-            if all(k in self.known and self.known[k].status == "failed" for k in tries):
+            if all(k in self.runs and self.runs[k].status == "failed" for k in tries):
                 return "failed", f"every choice of {self.experiment.arms[arm].label} failed"
         return None
 
-    def _stuck(self, keys: list[Key], chosen: Mapping[str, int]) -> Problem | None:
+    def _stuck(self, keys: list[Key], chosen: Mapping[str, int]) -> StopReason | None:
         """Why no run can be made though some are missing and none is under way."""
-        ended = all(run.status in ("finished", "failed") for run in self.known.values())
-        if not ended or all(key in self.known for key in keys):
+        ended = all(run.status in ("finished", "failed") for run in self.runs.values())
+        if not ended or all(key in self.runs for key in keys):
             return None
         arm = next((a for a in self.experiment.arms if a not in chosen), None)
         if arm is None:
-            return "failed", "a run that others are taught by has failed"
+            return "failed", "a run that serves as a teacher has failed"
         label, metrics = self.experiment.arms[arm].label, self.experiment.judged(arm)
-        return "failed", f"no choice of {label} could be judged by {', '.join(metrics)}"
+        return "failed", f"no choice of {label} could be scored by {', '.join(metrics)}"

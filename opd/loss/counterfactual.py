@@ -130,7 +130,7 @@ def thinking(pieces: Sequence[str]) -> Array:
     """
     text = "".join(pieces)
     starts = np.cumsum([0, *(len(piece) for piece in pieces)])[:-1]
-    found = np.zeros(len(pieces), bool)
+    inside = np.zeros(len(pieces), bool)
     at, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= at < closed:
         at = 0
@@ -138,9 +138,9 @@ def thinking(pieces: Sequence[str]) -> Array:
         closed = text.find("</think>", at)
         end = len(text) if closed < 0 else closed + len("</think>")
         ends = starts + [len(piece) for piece in pieces]
-        found |= (ends > at) & (starts < end)
+        inside |= (ends > at) & (starts < end)
         at = text.find("<think>", end)
-    return found
+    return inside
 
 
 def reason_against(name: str, columns: Columns) -> str:
@@ -176,16 +176,17 @@ def as_trained(tokens: StoredTokens, settings: Settings) -> StoredLosses:
 
     Not for records with `trained_loss_unknown`."""
     if "advantages" in tokens.columns and OBJECTIVES[settings.name].importance_ratio:
-        found = importance.stored(tokens, tokens.wide("advantages"), settings.clip)
+        result = importance.stored(tokens, tokens.wide("advantages"), settings.clip)
         if settings.reference_kl:  # k3 ≥ 0, and the student's start is not stored
             high = np.full(len(tokens), np.inf)
-            return replace(found, value=Interval(found.value.low, high))
-        return found
-    found = losses(tokens, settings)
+            return replace(result, value=Interval(result.value.low, high))
+        return result
+    result = losses(tokens, settings)
     if "advantages" in tokens.columns and settings.reward_weight:
         extra = importance.stored(tokens, tokens.wide("advantages"), None).value.low
-        return replace(found, value=Interval(found.value.low + extra, found.value.high + extra))
-    return found
+        value = Interval(result.value.low + extra, result.value.high + extra)
+        return replace(result, value=value)
+    return result
 
 
 def weights(tokens: StoredTokens, settings: LabSettings) -> Array:
@@ -230,8 +231,8 @@ def reduced(
     if reduction == "token_mean":
         scale = scale / scale.sum()
     elif reduction == "sequence_mean":
-        own = np.bincount(owner[rows], weight[rows])
-        scale = scale / (own[owner[rows]] * (own > 0).sum())
+        sums = np.bincount(owner[rows], weight[rows])
+        scale = scale / (sums[owner[rows]] * (sums > 0).sum())
     with np.errstate(invalid="ignore"):  # an infinite gain beside an infinite loss
         return float((scale * value.low[rows]).sum()), float((scale * value.high[rows]).sum())
 
@@ -256,6 +257,6 @@ def _column(tokens: StoredTokens, name: str) -> Array:
 
 def _highest(values: Array, inside: Array, share: float) -> Array:
     order = np.argsort(-np.where(inside, values, -np.inf), kind="stable")
-    found = np.zeros(len(values), bool)
-    found[order[: math.ceil(share * int(inside.sum()) - 1e-9)]] = True
-    return found
+    highest = np.zeros(len(values), bool)
+    highest[order[: math.ceil(share * int(inside.sum()) - 1e-9)]] = True
+    return highest

@@ -26,7 +26,7 @@ def check_weights(weights: Sequence[Floats]) -> None:
     """Raises UserError when no token of the whole step counts."""
     if not any(w.any() for w in weights):
         raise UserError(
-            "no token of the step's completions counts; they hold nothing but special tokens: "
+            "no token of this step counts: its completions hold only special tokens; "
             "turn skip_special off",
             where="objective.weighting",
             kind=ErrorKind.BAD_DATA,
@@ -37,12 +37,12 @@ def discounted(log_ratios: Floats, gamma: float) -> Floats:
     """Σ_{k ≥ 0} γ^k d_{t+k} of one completion, (T,) → (T,); its own d_t where γ is 0."""
     if gamma == 0:
         return log_ratios
-    found = np.empty_like(log_ratios, dtype=np.float64)
+    sums = np.empty_like(log_ratios, dtype=np.float64)
     later = 0.0
     for t in range(len(log_ratios) - 1, -1, -1):
         later = float(log_ratios[t]) + gamma * later
-        found[t] = later
-    return found.astype(log_ratios.dtype)
+        sums[t] = later
+    return sums.astype(log_ratios.dtype)
 
 
 def group_advantages(
@@ -57,12 +57,14 @@ def group_advantages(
     for reward, group in zip(rewards, groups, strict=True):
         if reward is not None:
             members.setdefault(group, []).append(reward)
-    found = []
+    advantages = []
     for reward, group in zip(rewards, groups, strict=True):
         others = members.get(group, [])
         if reward is None or len(others) < 2:
-            found.append(0.0)
+            advantages.append(0.0)
             continue
         centred = reward - float(np.mean(others))
-        found.append(centred / (float(np.std(others, ddof=1)) + 1e-4) if normalize else centred)
-    return found
+        advantages.append(
+            centred / (float(np.std(others, ddof=1)) + 1e-4) if normalize else centred
+        )
+    return advantages

@@ -45,8 +45,8 @@ class Interval:
 
     @classmethod
     def exactly(cls, values: Array) -> "Interval":
-        found = np.asarray(values, np.float64)
-        return cls(found, found)
+        ends = np.asarray(values, np.float64)
+        return cls(ends, ends)
 
     @property
     def exact(self) -> Array:
@@ -66,7 +66,7 @@ class Rest:
     slack: Array
 
 
-class Listed:
+class ListedIds:
     """The ids of a record that both models' log-probabilities are known of, each once."""
 
     def __init__(self, columns: Columns) -> None:
@@ -110,7 +110,7 @@ class Listed:
         return others
 
 
-def reverse_kl(listed: Listed) -> Interval:
+def reverse_kl(listed: ListedIds) -> Interval:
     """Exact where it is stored, else at least the sum over the listed ids and one bucket."""
     stored = listed.columns.get("reverse_kl")
     if stored is not None:
@@ -119,16 +119,16 @@ def reverse_kl(listed: Listed) -> Interval:
     return Interval(low, np.full(len(low), np.inf))
 
 
-def forward_kl(listed: Listed) -> Interval:
+def forward_kl(listed: ListedIds) -> Interval:
     """At least; exact where the lists hold the whole vocabulary."""
-    found = _sum(kl_term(listed.teacher, listed.student))
+    over_listed = _sum(kl_term(listed.teacher, listed.student))
     rest = _least(listed, lambda p, q: kl_term(q, p))
     rest = np.maximum(rest, _by_cap(listed))
-    high = np.where(listed.complete, found, np.inf)
-    return Interval(np.where(listed.complete, found, found + rest), high)
+    high = np.where(listed.complete, over_listed, np.inf)
+    return Interval(np.where(listed.complete, over_listed, over_listed + rest), high)
 
 
-def skewed_kl(listed: Listed, alpha: float) -> Interval:
+def skewed_kl(listed: ListedIds, alpha: float) -> Interval:
     """KL(p‖(1 − α) q + α p)."""
     if alpha == 0:
         return reverse_kl(listed)
@@ -142,15 +142,15 @@ def skewed_kl(listed: Listed, alpha: float) -> Interval:
     return _between(listed, term, high)
 
 
-def jsd(listed: Listed, beta: float) -> Interval:
+def jsd(listed: ListedIds, beta: float) -> Interval:
     """β KL(q‖m) + (1 − β) KL(p‖m); the ends by convention the forward and the reverse KL."""
     if beta in (0, 1):
         return forward_kl(listed) if beta == 0 else reverse_kl(listed)
 
     def term(p: Array, q: Array) -> Array:
         middle = np.logaddexp(p + np.log1p(-beta), q + np.log(beta))
-        found: Array = beta * kl_term(q, middle) + (1 - beta) * kl_term(p, middle)
-        return found
+        terms: Array = beta * kl_term(q, middle) + (1 - beta) * kl_term(p, middle)
+        return terms
 
     t = _steepness(listed)
     u = np.maximum(np.exp(t) * (1 - beta) / beta, 1e-300)
@@ -159,7 +159,7 @@ def jsd(listed: Listed, beta: float) -> Interval:
     return _between(listed, term, high)
 
 
-def entropy_aware(listed: Listed, threshold: float) -> Interval:
+def entropy_aware(listed: ListedIds, threshold: float) -> Interval:
     """The reverse KL where the teacher is sure, else the forward KL."""
     sure = listed.columns["teacher_entropy"] < threshold
     reverse, forward = reverse_kl(listed), forward_kl(listed)
@@ -168,7 +168,7 @@ def entropy_aware(listed: Listed, threshold: float) -> Interval:
     )
 
 
-def top_k(listed: Listed, side: str, k: int) -> Interval:
+def top_k(listed: ListedIds, side: str, k: int) -> Interval:
     """Reverse KL over one model's k likeliest and a bucket for the rest.
 
     Exact up to the stored k. Beyond it, a finer partition: at least that of the stored k and at
@@ -184,17 +184,17 @@ def top_k(listed: Listed, side: str, k: int) -> Interval:
     out_p, out_q = (listed.outside(side, of, used) for of in ("student", "teacher"))
     if not listed.whole:
         out_q = np.maximum(out_q, LEAST_TAIL)
-    found = kl_term(p, q).sum(-1) + kl_term(_log(out_p), _log(out_q))
+    bucketed = kl_term(p, q).sum(-1) + kl_term(_log(out_p), _log(out_q))
     if k <= ids.shape[1]:
-        return Interval.exactly(found)
+        return Interval.exactly(bucketed)
     whole = reverse_kl(listed)
-    low = np.where(listed.complete, whole.low, np.minimum(found, whole.high))
+    low = np.where(listed.complete, whole.low, np.minimum(bucketed, whole.high))
     return Interval(low, whole.high)
 
 
 def _sum(terms: Array) -> Array:
-    found: Array = terms.sum(-1)
-    return found
+    total: Array = terms.sum(-1)
+    return total
 
 
 def kl_term(a: Array, b: Array) -> Array:
@@ -203,28 +203,28 @@ def kl_term(a: Array, b: Array) -> Array:
         x = a - b
         near = np.exp(a) * (np.expm1(-x) + x)
         far = np.exp(a) * x - np.exp(a) + np.exp(b)
-        found = np.where(x > -1, near, far)
-    found = np.where(b == -np.inf, np.inf, found)
-    return np.where(a == -np.inf, np.exp(b), found)
+        term = np.where(x > -1, near, far)
+    term = np.where(b == -np.inf, np.inf, term)
+    return np.where(a == -np.inf, np.exp(b), term)
 
 
-def _between(listed: Listed, term: Any, high: Array) -> Interval:
+def _between(listed: ListedIds, term: Any, high: Array) -> Interval:
     base = _sum(term(listed.student, listed.teacher))
     low = base + _least(listed, term)
     high = np.maximum(base + high, low)
     return Interval(np.where(listed.complete, base, low), np.where(listed.complete, base, high))
 
 
-def _least(listed: Listed, term: Any) -> Array:
+def _least(listed: ListedIds, term: Any) -> Array:
     """g(p_R, q_R), both moved towards each other by their rounding."""
     p, q = listed.rest_p, listed.rest_q
     slack, gap = p.slack + q.slack, p.mass - q.mass
     sign = np.sign(gap)
-    found = term(_log(p.mass - sign * p.slack), _log(q.mass + sign * q.slack))
-    return np.where(np.abs(gap) <= slack, 0, found)
+    merged = term(_log(p.mass - sign * p.slack), _log(q.mass + sign * q.slack))
+    return np.where(np.abs(gap) <= slack, 0, merged)
 
 
-def _by_cap(listed: Listed) -> Array:
+def _by_cap(listed: ListedIds) -> Array:
     """The lower bound of what R adds to KL(q‖p) from the cap on p and the teacher's entropy."""
     columns = listed.columns
     if "student_topk_logprobs" not in columns or "teacher_entropy" not in columns:
@@ -234,14 +234,14 @@ def _by_cap(listed: Listed) -> Array:
     cap = columns["student_topk_logprobs"][:, -1].astype(np.float64)
     entropy = columns["teacher_entropy"].astype(np.float64)
     listed_part = np.where(listed.q > 0, listed.q * np.where(listed.q > 0, listed.teacher, 0), 0)
-    own = -entropy - listed_part.sum(-1)  # Σ_R q log q
+    negentropy = -entropy - listed_part.sum(-1)  # Σ_R q log q
     p, q = listed.rest_p, listed.rest_q
     slack = ROUNDING * (1 + entropy) + q.slack * (1 - cap) + p.slack
-    found: Array = own - q.mass * cap - q.mass + p.mass - slack
-    return np.where(np.isfinite(found), found, 0)
+    bound: Array = negentropy - q.mass * cap - q.mass + p.mass - slack
+    return np.where(np.isfinite(bound), bound, 0)
 
 
-def _steepness(listed: Listed) -> Array:
+def _steepness(listed: ListedIds) -> Array:
     """T: the mean of log(p/q) over R under p, from what the listed ids leave of the reverse KL."""
     stored = listed.columns.get("reverse_kl")
     mass = listed.rest_p.mass
@@ -252,8 +252,8 @@ def _steepness(listed: Listed) -> Array:
     with np.errstate(all="ignore"):
         left = kl + ROUNDING * (1 + kl) - spent + mass - listed.rest_q.mass
         least = np.log(mass / listed.rest_q.mass)
-        found = np.fmax(left / mass, least)
-    return np.clip(np.where(np.isfinite(found), found, STEEP), -STEEP, STEEP)
+        steepness = np.fmax(left / mass, least)
+    return np.clip(np.where(np.isfinite(steepness), steepness, STEEP), -STEEP, STEEP)
 
 
 def _log(mass: Array) -> Array:
@@ -302,7 +302,7 @@ def _entries(columns: Columns) -> tuple[Array, Array, Array, tuple[Array, Array]
 
 def _anywhere(flags: Array, again: Array) -> Array:
     """Whether an id's first entry or one of its repetitions, at most two, has the flag."""
-    found = flags.copy()
+    anywhere = flags.copy()
     for _ in range(2):
-        found[:, :-1] |= found[:, 1:] & again[:, 1:]
-    return found
+        anywhere[:, :-1] |= anywhere[:, 1:] & again[:, 1:]
+    return anywhere

@@ -66,8 +66,8 @@ class _KL(torch.autograd.Function):
 
 def _kl(a: Tensor, b: Tensor) -> Tensor:
     """KL(a‖b) = Σ_v a (log a − log b); an id with a = 0 adds 0, also where b = 0."""
-    found: Tensor = _KL.apply(a, b)  # type: ignore[no-untyped-call]
-    return found
+    divergence: Tensor = _KL.apply(a, b)  # type: ignore[no-untyped-call]
+    return divergence
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, select
 
 from opd.errors import UserError
-from opd.experiments.definition import START, Arm, Experiment, Pair
+from opd.experiments.definition import START, Arm, CostRatio, Experiment
 from opd.experiments.plan import Key, Plan, tuning_keys
 from storage import schema
 from storage.comparison import curves
@@ -71,9 +71,9 @@ def experiment(engine: Engine, name: str) -> Found:
     plan = plan_of(engine, row)
     with read(engine) as connection:
         runs = {
-            key: run_curves(connection, known.run_id)
-            for key, known in plan.known.items()
-            if not known.deleted
+            key: run_curves(connection, run.run_id)
+            for key, run in plan.runs.items()
+            if not run.deleted
         }
     return _Results(definition_of(row), row, plan, runs).found()
 
@@ -197,7 +197,7 @@ class _Results:
             values = [
                 k.criterion
                 for key in keys
-                if (k := self.plan.known.get(key)) and k.status == "finished"
+                if (k := self.plan.runs.get(key)) and k.status == "finished"
             ]
             known = [v for v in values if v is not None]
             found.append(
@@ -227,7 +227,7 @@ class _Results:
         starts = [v for line in lines if (v := _start(line)) is not None]
         return {**mean_interval(ends), "start": math.fsum(starts) / len(starts) if starts else None}
 
-    def _pair(self, pair: Pair) -> Found:
+    def _pair(self, pair: CostRatio) -> Found:
         """Costs of one arm ÷ the other's; no ratio where a seed of either missed the target."""
         bare = pair.without_teacher_sampling
         over, under = self._costs(pair.over, bare=bare), self._costs(pair.under, bare=bare)
@@ -264,7 +264,7 @@ class _Results:
             if run.row["status"] in ("queued", "running"):
                 what = "tuning" if key.stage == "tune" else "measuring"
                 return f"{what}: {run.row['name']}, step {run.row['step']} of {run.row['steps']}"
-        return "starting the next run" if self.plan.wanted else ""
+        return "starting the next run" if self.plan.next_run else ""
 
     def _command(self) -> str:
         name = shlex.quote(self.definition.source or self.row["name"])

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Arm, Experiment, first_problem
-from opd.experiments.plan import Key, Known, Plan, Planner
+from opd.experiments.plan import ArmRun, Key, Plan, Planner
 from opd.types import ExperimentStatus
 from storage import schema
 from storage.engine import begin, read
@@ -168,10 +168,10 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
             raise UserError(
                 "was resumed by somebody else", where=name, kind=ErrorKind.NOT_RESUMABLE
             )
-        for key, known in plan.known.items():
-            lost = known.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
-            if known.status in jobs.RESUMABLE and not known.deleted and not lost:
-                jobs.requeue_within(connection, known.run_id, waiter=owner)
+        for key, run in plan.runs.items():
+            lost = run.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
+            if run.status in jobs.RESUMABLE and not run.deleted and not lost:
+                jobs.requeue_within(connection, run.run_id, waiter=owner)
     return "running"
 
 
@@ -196,8 +196,8 @@ def definition_of(row: RowMapping) -> Experiment:
 def plan_of(engine: Engine, row: RowMapping) -> Plan:
     """What is done, and what is next."""
     definition = definition_of(row)
-    known = _known(engine, row["id"], definition)
-    return Planner(definition, row["quick"], row["seeds"], known).plan()
+    runs = _arm_runs(engine, row["id"], definition)
+    return Planner(definition, row["quick"], row["seeds"], runs).plan()
 
 
 def criterion(
@@ -217,7 +217,7 @@ def criterion(
     return math.fsum(means) / len(means)
 
 
-def _known(engine: Engine, name: str, definition: Experiment) -> dict[Key, Known]:
+def _arm_runs(engine: Engine, name: str, definition: Experiment) -> dict[Key, ArmRun]:
     run, figures = schema.run, schema.evaluation
     with read(engine) as connection:
         rows = connection.execute(
@@ -232,7 +232,7 @@ def _known(engine: Engine, name: str, definition: Experiment) -> dict[Key, Known
         ):
             scores.setdefault(e.run_id, []).append((e.step, f"{e.suite}/{e.metric}", e.value))
     return {
-        Key(row.stage, row.arm, row.choice, row.seed): Known(
+        Key(row.stage, row.arm, row.choice, row.seed): ArmRun(
             row.run_id,
             row.status,
             criterion(

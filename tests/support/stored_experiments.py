@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from opd.experiments.definition import Experiment, parse_experiment
-from opd.experiments.plan import Key, Wanted
+from opd.experiments.plan import Key, PlannedRun
 from opd.types import EvaluationEvent, ModelsEvent, Score, StepEvent
 from storage.queue import experiments, jobs
 from storage.write.records import RunWriter
@@ -68,17 +68,17 @@ def definition(name: str = "self-distillation", **changes: Any) -> Experiment:
 def started(engine: Engine, made: Experiment, script: Script, **options: Any) -> str:
     """Makes the experiment's runs one after another, to the end or to where the script stops."""
     exp = experiments.create_experiment(engine, made, **{"quick": False, **options})
-    while wanted := experiments.plan_of(engine, experiments.experiment_row(engine, exp)).wanted:
-        run_id = experiments.add_run(engine, exp, wanted.key, wanted.config)
-        _train(engine, run_id, wanted, script)
-        if wanted.key == script.stops_at:
+    while planned := experiments.plan_of(engine, experiments.experiment_row(engine, exp)).next_run:
+        run_id = experiments.add_run(engine, exp, planned.key, planned.config)
+        _train(engine, run_id, planned, script)
+        if planned.key == script.stops_at:
             return exp
     experiments.end_experiment(engine, exp, "finished")
     return exp
 
 
-def _train(engine: Engine, run_id: str, wanted: Wanted, script: Script) -> None:
-    key = wanted.key
+def _train(engine: Engine, run_id: str, planned: PlannedRun, script: Script) -> None:
+    key = planned.key
     attempt = jobs.claim(engine, run_id, run_id, OWNER)
     assert attempt is not None
     writer = RunWriter(engine, run_id, attempt)

@@ -133,11 +133,11 @@ def test_killed_while_its_run_waits_it_goes_on_without_a_server(
 ) -> None:
     """The run had not begun; its owner is a process of another boot."""
     name = experiments.create_experiment(studio.engine, definition(), quick=True, owner=OWNER)
-    wanted = experiments.plan_of(
+    planned = experiments.plan_of(
         studio.engine, experiments.experiment_row(studio.engine, name)
-    ).wanted
-    assert wanted is not None
-    experiments.add_run(studio.engine, name, wanted.key, wanted.config, OWNER)
+    ).next_run
+    assert planned is not None
+    experiments.add_run(studio.engine, name, planned.key, planned.config, OWNER)
     again = studio.start("cli", "experiment", name)
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
@@ -165,13 +165,13 @@ def test_a_failed_run_is_named(studio: Studio, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "no experiment and no file of this name"),
+        (["nothing"], "no experiment or file of this name"),
         (["exp-none"], "exp-none: no such experiment"),
         (["exp-none", "--quick"], "continues with its original settings"),
         (["own-samples", "--seeds", "51"], "seeds: must be 1 to 50 (got 51)"),
         (["own-samples", "--seeds", "0"], "seeds: must be 1 to 50 (got 0)"),
-        (["one-prompt", "--set", "teacher=arm:opd"], "arm:opd must stand before opd"),
-        (["own-samples", "--set", "seed=7"], "common.seed: every run has a seed of its own"),
+        (["one-prompt", "--set", "teacher=arm:opd"], "arm:opd must come before opd"),
+        (["own-samples", "--set", "seed=7"], "common.seed: each run gets its own seed"),
     ],
 )
 def test_bad_input_is_named(opd: Any, arguments: list[str], message: str) -> None:

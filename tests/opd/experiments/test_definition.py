@@ -26,30 +26,30 @@ def arms(**changes: dict[str, Any]) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"target": {"arm": "sft"}}, "target.arm: no arm 'sft'; there are rl, opd"),
-        ({"target": {}}, "target.value: give either a value or an arm"),
-        ({"target": {"arm": "rl", "value": 0.5}}, "give either a value or an arm"),
+        ({"target": {}}, "target.value: give either value or arm"),
+        ({"target": {"arm": "rl", "value": 0.5}}, "give either value or arm"),
         ({"pairs": [{"over": "rl", "under": "x"}]}, "pairs.0.under: no arm 'x'"),
-        ({"arms": arms(rl={"config": {"teacher": "arm:opd"}})}, "arm:opd must stand before rl"),
-        ({"common": {"student": "arm:opd"}}, "arm:opd must stand before rl"),
-        ({"tuning": {"config": {"student": "arm:rl"}}}, "arm:rl must stand before rl"),
-        ({"quick": {"config": {"teacher": "arm:opd"}}}, "arm:opd must stand before rl"),
-        ({"arms": {**arms(), "start": {"label": "S"}}}, "'start' is the name of the table's first"),
-        ({"target": None}, "pairs: costs are those to a target, which is missing"),
-        ({"common": {**data()["common"], "seed": 7}}, "common.seed: every run has a seed of its"),
-        ({"arms": arms(rl={"config": {"seed": 7}})}, "arms.rl.config.seed: every run has a seed"),
-        ({"arms": arms(rl={"sweep": {}})}, "best: is for an arm with a sweep"),
+        ({"arms": arms(rl={"config": {"teacher": "arm:opd"}})}, "arm:opd must come before rl"),
+        ({"common": {"student": "arm:opd"}}, "arm:opd must come before rl"),
+        ({"tuning": {"config": {"student": "arm:rl"}}}, "arm:rl must come before rl"),
+        ({"quick": {"config": {"teacher": "arm:opd"}}}, "arm:opd must come before rl"),
+        ({"arms": {**arms(), "start": {"label": "S"}}}, "'start' is reserved for the first"),
+        ({"target": None}, "pairs: cost ratios need a target"),
+        ({"common": {**data()["common"], "seed": 7}}, "common.seed: each run gets its"),
+        ({"arms": arms(rl={"config": {"seed": 7}})}, "arms.rl.config.seed: each run gets its"),
+        ({"arms": arms(rl={"sweep": {}})}, "best: needs a sweep"),
         ({"arms": arms(rl={"best": {}})}, "best: must be one of the sweep's combinations"),
         ({"arms": arms(rl={"sweep": {"steps": list(range(1, 18))}})}, "at most 16 combinations"),
         ({"arms": arms(rl={"config": {"objektive": "grpo"}})}, "did you mean objective?"),
         ({"arms": arms(rl={"config": {"steps": 0}})}, "arms.rl.config: steps: Input should be"),
         ({"tuning": {"config": {"steps": 0}}}, "steps: Input should be greater"),
         ({"quick": {"config": {"steps": 0}}}, "steps: Input should be greater"),
-        ({"arms": arms(rl={"label": "OPD"})}, "every label must differ"),
+        ({"arms": arms(rl={"label": "OPD"})}, "labels must be unique"),
         ({"arms": {}}, "arms: Dictionary should have at least 1 item"),
         ({"seeds": 51}, "seeds: Input should be less than or equal to 50"),
         ({"metric": "score"}, "metric: String should match"),
         ({"nonsense": 1}, "nonsense: Extra inputs are not permitted"),
-        ({"metric": "hardout/pass@1"}, "hardout/pass@1 is measured by none of its evaluations"),
+        ({"metric": "hardout/pass@1"}, "hardout/pass@1 is not measured by any of its evaluations"),
         (
             {"quick": {"config": {"evaluation": {"temperatures": [0.0]}}}},
             "(suites heldout, far at temperature 0)",
@@ -126,7 +126,7 @@ def test_settings_change_every_arm_or_a_named_part() -> None:
         with_settings(definition(), ["seeds=0"])
     with pytest.raises(UserError, match="did you mean steps"):
         with_settings(definition(), ["stepps=3"])
-    with pytest.raises(UserError, match="arms rl, opd sweep it themselves"):
+    with pytest.raises(UserError, match="arms rl, opd sweep this field"):
         with_settings(definition(), ["optimizer.learning_rate=1"])
 
 
@@ -138,5 +138,5 @@ def test_a_file_is_an_experiment_and_its_comments_are_its_title(tmp_path: Path) 
     assert (found.title, found.description) == ("Mine", "What it is. And more.")
     assert list(found.arms) == ["rl", "opd"]
     assert found.source == str(path) and experiment("self-distillation").source == ""
-    with pytest.raises(UserError, match="no experiment and no file of this name; experiments: "):
+    with pytest.raises(UserError, match="no experiment or file of this name; experiments: "):
         experiment("nothing")

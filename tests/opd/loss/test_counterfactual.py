@@ -149,7 +149,9 @@ def test_bounds_are_of_use_at_eight_of_many():
 
 def test_a_rest_that_the_teacher_rules_out_has_no_upper_bound_for_the_forward_kl():
     student, teacher = distributions(5, 30, (1, 1), 0.0, 2)
-    found = divergence_bounds.forward_kl(divergence_bounds.Listed(record(student, teacher, 4)[0]))
+    found = divergence_bounds.forward_kl(
+        divergence_bounds.ListedIds(record(student, teacher, 4)[0])
+    )
     assert np.isinf(found.high).all() and (found.low > 0).all()
     limited = counterfactual.losses(
         StoredTokens(record(student, teacher, 4)[0], [5]),

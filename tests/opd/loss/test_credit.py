@@ -32,7 +32,7 @@ def test_special_tokens_can_be_left_out():
 
 def test_a_step_without_a_token_that_counts_is_refused():
     check_weights([np.zeros(2), np.ones(1)])
-    with pytest.raises(UserError, match="no token of the step's completions counts"):
+    with pytest.raises(UserError, match="no token of this step counts"):
         check_weights([np.zeros(2), np.zeros(3)])
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import Engine, update
 
 from opd.errors import UserError
 from opd.experiments.definition import with_settings
-from opd.experiments.plan import Key, Plan, Wanted
+from opd.experiments.plan import Key, Plan, PlannedRun
 from opd.types import EvaluationEvent, Score, StepEvent
 from storage import schema
 from storage.comparison import experiment_results
@@ -23,13 +23,13 @@ def plan_of(engine: Engine, name: str) -> Plan:
     return experiments.plan_of(engine, experiments.experiment_row(engine, name))
 
 
-def next_run(engine: Engine, name: str) -> tuple[str, Wanted]:
+def next_run(engine: Engine, name: str) -> tuple[str, PlannedRun]:
     """Makes the run that is wanted next, without running it."""
-    wanted = plan_of(engine, name).wanted
-    assert wanted is not None
-    run_id = experiments.add_run(engine, name, wanted.key, wanted.config)
+    planned = plan_of(engine, name).next_run
+    assert planned is not None
+    run_id = experiments.add_run(engine, name, planned.key, planned.config)
     assert run_id is not None
-    return run_id, wanted
+    return run_id, planned
 
 
 def claimed(engine: Engine, run_id: str) -> int:
@@ -40,12 +40,12 @@ def claimed(engine: Engine, run_id: str) -> int:
 
 def act(engine: Engine, name: str, scores: dict[str, list[float]], **figures: float) -> str:
     """Runs the next wanted run: the scores of its arm, one an evaluation from the start on."""
-    run_id, wanted = next_run(engine, name)
+    run_id, planned = next_run(engine, name)
     attempt = claimed(engine, run_id)
     writer = RunWriter(engine, run_id, attempt)
-    for step, value in enumerate(scores[wanted.key.arm]):
+    for step, value in enumerate(scores[planned.key.arm]):
         if step:
-            flops = 8e9 if wanted.key.arm == "rl" else 2e9
+            flops = 8e9 if planned.key.arm == "rl" else 2e9
             writer.step(StepEvent(step, SECONDS, 100, flops, figures), texts)
         found = [
             Score("heldout", "pass@1", value, 50, 0.05),
@@ -207,8 +207,8 @@ def test_the_same_key_is_the_same_experiment(engine: Engine) -> None:
 
 def test_a_run_asked_for_twice_is_made_once(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    first, wanted = next_run(engine, name)
-    assert experiments.add_run(engine, name, wanted.key, wanted.config) == first
+    first, planned = next_run(engine, name)
+    assert experiments.add_run(engine, name, planned.key, planned.config) == first
     assert experiments.open_runs(engine, name) == [first]
     assert read_runs(engine, tag=name)["total"] == read_runs(engine, tag="small")["total"] == 1
 
@@ -245,10 +245,10 @@ def test_one_that_is_stopping_or_was_taken_up_already_cannot_be_resumed(engine: 
 
 def test_no_run_is_made_for_one_that_was_cancelled_meanwhile(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
-    wanted = plan_of(engine, name).wanted
-    assert wanted is not None
+    planned = plan_of(engine, name).next_run
+    assert planned is not None
     experiments.cancel_experiment(engine, name)
-    assert experiments.add_run(engine, name, wanted.key, wanted.config) is None
+    assert experiments.add_run(engine, name, planned.key, planned.config) is None
     assert experiments.open_runs(engine, name) == []
 
 
@@ -340,4 +340,4 @@ def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
     experiments.resume_experiment(engine, name)
     assert read_run(engine, run_id)["status"] == "failed"
     plan = plan_of(engine, name)
-    assert plan.wanted and plan.wanted.key == Key("tune", "opd", 0, 1000)
+    assert plan.next_run and plan.next_run.key == Key("tune", "opd", 0, 1000)
