@@ -164,6 +164,6 @@ interface TopkView {
 type InsightColumn = readonly [head: string, kind: string];
 
 // A script's own JSDoc imports no types: what serves the scripts would take them for modules.
-type InsightPanel = import("../../app/static/insights/panel.js").Panel;
+type InsightPanel = import("../../app/static/insights/panel.js").InsightPanel;
 type TourStep = import("../../app/static/tour/steps.js").Step;
 type ReportApi = typeof import("../../app/static/report/api.js");

@@ -102,7 +102,8 @@ export class Prompts {
         `step ${integer(rollout.step)}`,
       ];
       const beside = index > 0 && first ? { id: first.id, with: rollout.id } : { id: rollout.id };
-      const title = index > 0 && first ? `Side by side with ${letterOf(0)}, token by token` : "Token by token";
+      const title =
+        index > 0 && first ? `Side by side with ${letterOf(0)}, token by token` : "Token by token";
       return h(
         "td",
         { "data-beside": rollout.id },

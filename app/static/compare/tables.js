@@ -117,7 +117,10 @@ export function reachTable(comparison, state, choose) {
   const groups = state.group === "1" ? reach.groups.filter((group) => group.n > 1) : [];
   return [
     h("p", { class: "caption", id: "cmp-said", text: said(reach, value) }),
-    table("Cost to reach the threshold", heads, [...rows, ...groups.map((group) => groupRow(group, comparison))]),
+    table("Cost to reach the threshold", heads, [
+      ...rows,
+      ...groups.map((group) => groupRow(group, comparison)),
+    ]),
   ];
 }
 

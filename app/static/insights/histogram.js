@@ -1,7 +1,7 @@
 // Distribution of the advantages; each bar leads to its tokens.
 import { h, link } from "../lib/dom.js";
 import { integer, number, percent } from "../lib/format.js";
-import { asTable, Panel } from "./panel.js";
+import { asTable, InsightPanel } from "./panel.js";
 
 /** @type {Record<string, string>} */
 const MEANS = {
@@ -13,7 +13,7 @@ const MEANS = {
   none: "",
 };
 
-export class Histogram extends Panel {
+export class Histogram extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "advantages", "Advantages", "tokens");

@@ -110,7 +110,7 @@ export class Insights {
       this.part.kind = present.includes("train") ? "train" : present[0];
     this.controls(kinds);
     if (!this.drawn) {
-      const columns = COLUMNS.map((list) => list.map((Panel) => new Panel(this)));
+      const columns = COLUMNS.map((list) => list.map((Insight) => new Insight(this)));
       this.drawn = columns.flat();
       fill(
         this.body,

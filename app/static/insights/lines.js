@@ -3,7 +3,7 @@ import { Chart } from "../lib/charts.js";
 import { h, link, select } from "../lib/dom.js";
 import { integer, percent, probability } from "../lib/format.js";
 import { visible } from "../rollout/text/glyphs.js";
-import { asTable, Panel } from "./panel.js";
+import { asTable, InsightPanel } from "./panel.js";
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
 /** @type {Option[]} */
@@ -30,7 +30,7 @@ function chartIn(title, open) {
   return { chart, element: h("div", { class: "chart insight-chart" }, chart.plot, chart.empty) };
 }
 
-export class Overlap extends Panel {
+export class Overlap extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "overlap", "Overlap of the top-k sets", "fraction, by step");
@@ -88,7 +88,7 @@ export class Overlap extends Panel {
   }
 }
 
-export class Stops extends Panel {
+export class Stops extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "stops", "Probability of stopping", "mean, by step");

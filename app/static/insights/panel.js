@@ -4,7 +4,7 @@ import { fill, h } from "../lib/dom.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { tokensPage } from "../rollouts/worst.js";
 
-export class Panel {
+export class InsightPanel {
   /** @type {string} */
   print;
   /** @type {any} */

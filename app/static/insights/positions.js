@@ -2,11 +2,11 @@
 import { h, link } from "../lib/dom.js";
 import { integer, nats, number } from "../lib/format.js";
 import { CellGrid, scaleStrip } from "./grid.js";
-import { asTable, Panel, span } from "./panel.js";
+import { asTable, InsightPanel, span } from "./panel.js";
 
 const LABELS = 8;
 
-export class Positions extends Panel {
+export class Positions extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "positions", "KL by position and step", "mean, nats per token");

@@ -5,7 +5,7 @@ import { integer, nats, number, percent } from "../lib/format.js";
 import { failed } from "../lib/panel_states.js";
 import { asRequest, tokenRow } from "../rollouts/worst.js";
 import { CellGrid, scaleStrip } from "./grid.js";
-import { Panel, table } from "./panel.js";
+import { InsightPanel, table } from "./panel.js";
 import { sparse } from "./positions.js";
 
 const LISTED = 6;
@@ -14,7 +14,7 @@ const NAMES = [
   ["unsure, in agreement", "unsure"],
 ];
 
-export class Quadrants extends Panel {
+export class Quadrants extends InsightPanel {
   /** @type {Partial<Record<keyof Bounds, HTMLInputElement>>} */
   inputs;
   /** @type {object} */

@@ -3,7 +3,7 @@ import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
 import { integer, nats, percent } from "../lib/format.js";
 import { visible } from "../rollout/text/glyphs.js";
-import { Panel, table } from "./panel.js";
+import { InsightPanel, table } from "./panel.js";
 
 /** @type {Record<string, string>} */
 const CLASSES = {
@@ -41,7 +41,7 @@ function shares(item) {
   ];
 }
 
-export class Classes extends Panel {
+export class Classes extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "tokens", "KL by token class", "nats per token");
@@ -65,7 +65,7 @@ export class Classes extends Panel {
   }
 }
 
-export class Strings extends Panel {
+export class Strings extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "tokens", "KL by token", "nats per token");
@@ -94,7 +94,7 @@ export class Strings extends Panel {
   }
 }
 
-export class Correctness extends Panel {
+export class Correctness extends InsightPanel {
   /** @param {Insights} insights */
   constructor(insights) {
     super(insights, "correctness", "Right and wrong answers", "nats per token");

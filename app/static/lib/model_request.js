@@ -94,8 +94,7 @@ export function progressText(state) {
 /** "" where this visitor may ask, else why not. */
 export async function reasonAgainstRequests() {
   const health = await get("health");
-  if (health.access === "view")
-    return "This link is read-only; requests to the models need the full link.";
+  if (health.access === "view") return "This link is read-only; requests to the models need the full link.";
   if (health.access !== "full")
     return "Open the link that the server printed when it started; it holds the access token.";
   if (!health.supervisor)

@@ -1,7 +1,7 @@
 // Stands for api.js in a report: the same exports, answered from what the file itself holds.
 import { decode } from "../rollout/text/payload.js";
 
-class ApiError extends Error {
+class ReportError extends Error {
   constructor(message = "This requires the server", hint = "Start it with: opd serve") {
     super(message);
     this.status = 0;
@@ -22,7 +22,7 @@ function block(name) {
 /** @param {string} name */
 async function unpack(name) {
   const element = document.querySelector(`script[data-block="${CSS.escape(name)}"]`);
-  if (!element) throw new ApiError("This is not in the report", "Start the server to see it: opd serve");
+  if (!element) throw new ReportError("This is not in the report", "Start the server to see it: opd serve");
   const text = atob(element.textContent);
   const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -54,18 +54,18 @@ export async function get(path, params) {
   if (kind === "runs" && what === "rollouts") return part(data.rollouts, params);
   if (kind === "runs" && what === "hot-tokens") return part(data.hot, params);
   if (kind === "runs" && what === "diagnosis" && data.diagnosis) return data.diagnosis;
-  throw new ApiError();
+  throw new ReportError();
 }
 
 /** @param {string} path */
 export async function getBytes(path) {
   const [kind, id, what] = path.split("/");
   if (kind === "rollouts" && what === "tokens") return block(`${id}/tokens`);
-  throw new ApiError();
+  throw new ReportError();
 }
 
 export async function send() {
-  throw new ApiError();
+  throw new ReportError();
 }
 
 export function address() {
@@ -96,7 +96,8 @@ export function query() {
 /** @param {ReportData} data @param {string} id */
 function rolloutOf(data, id) {
   const rollout = data.rollouts.find((rollout) => rollout.id === id);
-  if (!rollout) throw new ApiError("This rollout is not in the report", "Start the server to see it: opd serve");
+  if (!rollout)
+    throw new ReportError("This rollout is not in the report", "Start the server to see it: opd serve");
   return rollout;
 }
 
