@@ -22,12 +22,12 @@ interface Columns {
 }
 
 /** A token's text as the server sends it: text, or bytes in hexadecimal; whether it is special. */
-interface TokenText {
+interface TokenData {
   t?: string;
   b?: string;
   s?: number | boolean;
 }
-type TokenTexts = Record<number, TokenText>;
+type TokenTexts = Record<number, TokenData>;
 
 /** A drawn token; see Cell in rollout/text/glyphs.js. */
 interface DrawnCell {
@@ -234,8 +234,6 @@ interface OwnTexts {
   prompt?: string[];
   completion?: string[];
 }
-
-type TokenData = TokenText;
 
 interface PayloadColumn {
   name: string;
