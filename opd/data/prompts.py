@@ -51,6 +51,8 @@ class Suite:
 
 @dataclass(frozen=True)
 class PromptSet:
+    """The run's prompts; no prompt stands in two of the parts."""
+
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
     probe: Sequence[Prompt] = ()

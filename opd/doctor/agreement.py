@@ -24,6 +24,7 @@ EDGES = (0.02, 0.98)  # beyond, groups of one prompt are nearly all alike
 
 
 def check_rehearsal(rehearsal: Rehearsal) -> Iterator[Finding]:
+    """Findings on the student by itself, then on both models where the teacher read."""
     yield from _zero(rehearsal)
     yield from _gap(rehearsal)
     yield from _cut_off(rehearsal)

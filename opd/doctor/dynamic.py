@@ -101,7 +101,7 @@ def _time(rehearsal: Rehearsal) -> Finding:
     sampling = rehearsal.seconds * batches
     usual = round(sum(lengths) / len(lengths)) + round(sum(prompts) / len(prompts))
     student = cost.model_cost(pair.student)
-    flops = cost.training_flops(student, [usual] * rows, adapter=config.student.lora is not None)
+    flops = cost.training_passes(config) * cost.scoring_flops(student, [usual] * rows)
     for teacher in rehearsal.loaded.router.teachers.values():
         if teacher.model is not None:
             flops += cost.scoring_flops(cost.model_cost(teacher.model), [usual] * rows)

@@ -35,6 +35,7 @@ def examine(config: RunConfig, *, models: bool, callbacks: Callbacks) -> Iterato
 
 
 def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
+    """Findings that need neither weights nor a network."""
     yield from check_settings(config)
     say("comparing tokenizers")
     models = look_up(config)

@@ -119,11 +119,11 @@ def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate
             parts += [] if student is None else _of_student(config, name, teacher.kind, student)
         elif key not in seen:
             seen.add(key)
-            shape = architecture_of(teacher.model, where=f"{name}.model")
-            if shape is None:
+            model = architecture_of(teacher.model, where=f"{name}.model")
+            if model is None:
                 unknown.append(f"{name}.model")
             else:
-                parts += _teacher(name, teacher, shape, load, writes=config.teacher_writes)
+                parts += _teacher(name, teacher, model, load, writes=config.teacher_writes)
     if student is not None and config.objective.reference_kl:
         parts += _of_student(config, "reference", "self", student)
     return Estimate(parts, unknown)
@@ -134,15 +134,15 @@ def trained_parameters(config: RunConfig, student: Architecture) -> int:
     return student.parameters if lora is None else student.adapter(lora.rank, lora.targets)
 
 
-def _student(config: RunConfig, shape: Architecture, load: TokenLoad) -> list[MemoryPart]:
+def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[MemoryPart]:
     """Weights: parameters × 4 B (with an adapter: of its dtype); adapter, gradient and moments:
     trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
     settings = config.student
-    adapter, trained = settings.lora is not None, trained_parameters(config, shape)
+    adapter, trained = settings.lora is not None, trained_parameters(config, model)
     held = BYTES[settings.dtype] if adapter else 4.0
     parts = [
         MemoryPart(
-            "student's weights", shape.parameters * held, f"{_m(shape.parameters)} × {held:g} B"
+            "student's weights", model.parameters * held, f"{_m(model.parameters)} × {held:g} B"
         )
     ]
     if adapter:
@@ -153,33 +153,33 @@ def _student(config: RunConfig, shape: Architecture, load: TokenLoad) -> list[Me
         MemoryPart("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update"),
     ]
     if settings.dtype == "bfloat16" and not adapter:
-        copies = shape.in_linears * 2.0
+        copies = model.in_linears * 2.0
         parts.append(
             MemoryPart(
-                "bfloat16 copies", copies, f"{_m(shape.in_linears)} in layers × 2 B", "update"
+                "bfloat16 copies", copies, f"{_m(model.in_linears)} in layers × 2 B", "update"
             )
         )
     return [
         *parts,
-        _activations(config, shape, load),
-        _chunk(shape, load),
-        _cache("keys and values of sampling", settings.dtype, shape, load, "sampling"),
+        _activations(config, model, load),
+        _chunk(model, load),
+        _cache("keys and values of sampling", settings.dtype, model, load, "sampling"),
     ]
 
 
-def _activations(config: RunConfig, shape: Architecture, load: TokenLoad) -> MemoryPart:
+def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:
     """tokens × layers × (a · feed-forward + b · heads + c · hidden), a, b, c of KEPT; with
     gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter, and
     one layer)."""
     adapter = config.student.lora is not None
     a, b, c = KEPT[config.student.dtype, adapter]
-    width = (shape.heads + shape.kv_heads) * shape.head_dim
-    layer = a * shape.intermediate + b * width + c * shape.hidden
+    width = (model.heads + model.kv_heads) * model.head_dim
+    layer = a * model.intermediate + b * width + c * model.hidden
     if not config.student.gradient_checkpointing:
-        formula = f"{load.micro_batch} tokens × {shape.layers} layers × {layer / 1e3:.1f} kB"
-        return MemoryPart("activations", load.micro_batch * shape.layers * layer, formula, "update")
+        formula = f"{load.micro_batch} tokens × {model.layers} layers × {layer / 1e3:.1f} kB"
+        return MemoryPart("activations", load.micro_batch * model.layers * layer, formula, "update")
     stream = 2.0 if adapter and config.student.dtype == "bfloat16" else 4.0
-    kept = shape.layers * shape.hidden * stream
+    kept = model.layers * model.hidden * stream
     formula = (
         f"{load.micro_batch} tokens × ({kept / 1e3:.1f} kB between layers + {layer / 1e3:.1f} kB)"
     )
@@ -188,26 +188,26 @@ def _activations(config: RunConfig, shape: Architecture, load: TokenLoad) -> Mem
     )
 
 
-def _chunk(shape: Architecture, load: TokenLoad) -> MemoryPart:
+def _chunk(model: Architecture, load: TokenLoad) -> MemoryPart:
     """min(CHUNK_VALUES, tokens × vocabulary) × 4 B × CHUNK_COPIES."""
-    values = min(CHUNK_VALUES, load.micro_batch * shape.vocab)
+    values = min(CHUNK_VALUES, load.micro_batch * model.vocab)
     formula = f"{_m(values)} values × 4 B × {CHUNK_COPIES}"
     return MemoryPart(
         "piece of the vocabulary's loss", values * 4.0 * CHUNK_COPIES, formula, "update"
     )
 
 
-def _cache(name: str, dtype: str, shape: Architecture, load: TokenLoad, phase: Phase) -> MemoryPart:
+def _cache(name: str, dtype: str, model: Architecture, load: TokenLoad, phase: Phase) -> MemoryPart:
     """rows × longest × layers × 2 × key heads × head size × bytes, and logits of each row."""
     value = BYTES[dtype]
-    token = shape.layers * 2 * shape.kv_heads * shape.head_dim * value
-    logits = load.decoded * shape.vocab * 4.0 * 3
+    token = model.layers * 2 * model.kv_heads * model.head_dim * value
+    logits = load.decoded * model.vocab * 4.0 * 3
     formula = f"{load.decoded} rows × {load.row} tokens × {token / 1e3:.1f} kB, and logits"
     return MemoryPart(name, load.decoded * load.row * token + logits, formula, phase)
 
 
 def _teacher(
-    name: str, teacher: RouteConfig, shape: Architecture, load: TokenLoad, *, writes: bool
+    name: str, teacher: RouteConfig, model: Architecture, load: TokenLoad, *, writes: bool
 ) -> list[MemoryPart]:
     """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
 
@@ -218,10 +218,10 @@ def _teacher(
     inner = value
     if teacher.quantize != "none":
         inner = BYTES[teacher.quantize] + QUANTIZED_EXTRA[teacher.quantize]
-    others = shape.parameters - shape.in_linears
-    weights = shape.in_linears * inner + others * value
-    formula = f"{_m(shape.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
-    reading = load.micro_batch * value * (6 * shape.hidden + 3 * shape.intermediate)
+    others = model.parameters - model.in_linears
+    weights = model.in_linears * inner + others * value
+    formula = f"{_m(model.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
+    reading = load.micro_batch * value * (6 * model.hidden + 3 * model.intermediate)
     work = MemoryPart(
         f"{name}: reading",
         reading,
@@ -232,33 +232,33 @@ def _teacher(
     cache = []
     if writes:
         phases.append("writing")
-        cache = [_cache(f"{name}: keys and values", teacher.dtype, shape, load, "writing")]
+        cache = [_cache(f"{name}: keys and values", teacher.dtype, model, load, "writing")]
     if not teacher.offload:
         return [MemoryPart(f"{name}: weights", weights, formula), work, *cache]
-    head = shape.embedding * value
-    states = load.step * shape.hidden * value
+    head = model.embedding * value
+    states = load.step * model.hidden * value
     return [
-        MemoryPart(f"{name}: head", head, f"{_m(shape.embedding)} × {value:g} B"),
+        MemoryPart(f"{name}: head", head, f"{_m(model.embedding)} × {value:g} B"),
         *(MemoryPart(f"{name}: weights, while {p}", weights - head, formula, p) for p in phases),
         *(work, *cache),
         MemoryPart(f"{name}: weights put aside", weights - head, formula, where="host"),
         MemoryPart(
             f"{name}: hidden states",
             states,
-            f"{load.step} tokens × {shape.hidden} × {value:g} B",
+            f"{load.step} tokens × {model.hidden} × {value:g} B",
             where="host",
         ),
     ]
 
 
-def _of_student(config: RunConfig, name: str, kind: str, shape: Architecture) -> list[MemoryPart]:
+def _of_student(config: RunConfig, name: str, kind: str, model: Architecture) -> list[MemoryPart]:
     """The start: nothing with an adapter, which is switched off, else a copy of 4 B a parameter.
     The moving average: 4 B a trained parameter."""
     if kind == "self" and config.student.lora is None:
-        copy = shape.parameters * 4.0
-        return [MemoryPart(f"{name}: the student's start", copy, f"{_m(shape.parameters)} × 4 B")]
+        copy = model.parameters * 4.0
+        return [MemoryPart(f"{name}: the student's start", copy, f"{_m(model.parameters)} × 4 B")]
     if kind == "ema":
-        trained = trained_parameters(config, shape)
+        trained = trained_parameters(config, model)
         return [MemoryPart(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]
     return []
 

@@ -51,22 +51,23 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
         return None
     works = config.needs != "nothing" or config.teacher_writes
     teachers = _local_teachers(config, student) if works else []
-    measured = [(route, shape) for route, shape in teachers if shape is not None]
+    measured = [(route, model) for route, model in teachers if model is not None]
     if len(measured) < len(teachers):
         return None
     largest = max(measured, key=lambda teacher: teacher[1].parameters, default=None)
     load = TokenLoad.of(config, prompt_tokens)
     rows = config.sampling.prompts_per_step
     rows *= 1 if config.author == "given" else config.sampling.group_size
-    flops = _training(config, student, load, rows)
+    lengths = [load.row] * rows
+    flops = cost.training_passes(config) * cost.scoring_flops(_cost(student), lengths)
     if config.needs != "nothing" and largest is not None:
-        flops += cost.scoring_flops(_cost(largest[1]), [load.row] * rows)
+        flops += cost.scoring_flops(_cost(largest[1]), lengths)
     sampling = 0.0
     if config.author == "student":
         sampling = _by_student(config, student, load, rows)
     if config.teacher_writes and largest is not None:
-        route, shape = largest
-        sampling += _decoding(config, shape, load, rows, dtype=route.dtype)
+        route, model = largest
+        sampling += _decoding(config, model, load, rows, dtype=route.dtype)
     evaluations = sum(
         times * _by_student(config, student, load, answers)
         for times, answers in _evaluations(config)
@@ -90,18 +91,8 @@ def _local_teachers(
     ]
 
 
-def _cost(shape: Architecture) -> cost.ModelCost:
-    return cost.ModelCost(shape.matrices, shape.layers, shape.heads * shape.head_dim)
-
-
-def _training(config: RunConfig, student: Architecture, load: TokenLoad, rows: int) -> float:
-    """FLOPs of a step's update, as `opd.training.step_flops` counts them."""
-    model, lengths = _cost(student), [load.row] * rows
-    adapter = config.student.lora is not None
-    again = config.student.gradient_checkpointing + bool(config.objective.reference_kl)
-    return cost.training_flops(model, lengths, adapter=adapter) + again * cost.scoring_flops(
-        model, lengths
-    )
+def _cost(model: Architecture) -> cost.ModelCost:
+    return cost.ModelCost(model.matrices, model.layers, model.heads * model.head_dim)
 
 
 def _by_student(config: RunConfig, student: Architecture, load: TokenLoad, rows: int) -> float:
@@ -112,7 +103,7 @@ def _by_student(config: RunConfig, student: Architecture, load: TokenLoad, rows:
 
 def _decoding(
     config: RunConfig,
-    shape: Architecture,
+    model: Architecture,
     load: TokenLoad,
     rows: int,
     *,
@@ -122,9 +113,9 @@ def _decoding(
     """Batches × tokens × the longer of starting kernels and of reading weights and cache."""
     width = BYTES[dtype]
     batch = min(config.sampling.batch_size, rows)
-    cache = batch * load.row * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
-    starting = shape.layers * LAYER * slower
-    token = max(starting, (shape.matrices * width + cache) / BANDWIDTH)
+    cache = batch * load.row * model.layers * 2 * model.kv_heads * model.head_dim * width
+    starting = model.layers * LAYER * slower
+    token = max(starting, (model.matrices * width + cache) / BANDWIDTH)
     return -(-rows // config.sampling.batch_size) * config.sampling.max_new_tokens * token
 
 

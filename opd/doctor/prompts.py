@@ -94,6 +94,7 @@ def _not_looked_at(sources: str) -> Finding:
 def check_prompts(
     config: RunConfig, models: LocalModels, read: AvailablePrompts
 ) -> Iterator[Finding]:
+    """Whether both models read what they were tuned for."""
     student = models.student
     if student is None:
         return

@@ -26,6 +26,7 @@ EXTRAS = {
 
 
 def check_settings(config: RunConfig) -> Iterator[Finding]:
+    """Findings on the configuration by itself."""
     for check in (
         _learning_rate,
         _warmup,
@@ -55,8 +56,8 @@ def _learning_rate(config: RunConfig) -> Iterator[Finding]:
                 {"learning_rate": rate, "usual": 1e-4},
             )
         return
-    shape = _shape(config)
-    count = trained_parameters(config, shape) if shape is not None else 0
+    student = _architecture(config)
+    count = trained_parameters(config, student) if student is not None else 0
     limit = LARGE_RATE if count > LARGE_MODEL else SMALL_RATE
     if rate > limit:
         yield Finding(
@@ -185,7 +186,7 @@ def _extras(config: RunConfig) -> Iterator[Finding]:
             )
 
 
-def _shape(config: RunConfig) -> Architecture | None:
+def _architecture(config: RunConfig) -> Architecture | None:
     try:
         return architecture_of(config.student.model, where="student.model")
     except UserError:  # reported by the check of the models

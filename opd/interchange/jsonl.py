@@ -5,7 +5,7 @@ Checked are types, lengths and finiteness, not whether the figures fit each othe
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, get_args
@@ -222,12 +222,7 @@ class _Record:
         values = self._list(name, length)
         if values is None:
             return None
-        for i, value in enumerate(values):
-            if type(value) is not int or not 0 <= value <= MAX_ID:
-                self._fail(
-                    f"{name}[{i}]",
-                    f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})",
-                )
+        check_ids(name, values, self._fail)
         return np.array(values, np.int64)
 
     def _floats(self, name: str, length: int, *, flags: bool = False) -> Floats | None:
@@ -299,6 +294,13 @@ class _Record:
 
     def _fail(self, name: str, message: str) -> NoReturn:
         raise UserError(message, where=f"{self.where}, {name}", kind=ErrorKind.BAD_DATA)
+
+
+def check_ids(name: str, values: list[Any], fail: Callable[[str, str], NoReturn]) -> None:
+    """Calls `fail` with the name and the problem of the first that is not a token id."""
+    for i, value in enumerate(values):
+        if type(value) is not int or not 0 <= value <= MAX_ID:
+            fail(f"{name}[{i}]", f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})")
 
 
 def finite(value: Any) -> bool:

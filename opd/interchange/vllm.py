@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from opd.errors import ErrorKind, UserError
-from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, finite, shown
+from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, check_ids, finite, shown
 
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 OWN_FIELDS = (  # of ours, that a line may have beside the answers
@@ -249,12 +249,7 @@ class _Line:
             return []
         if not isinstance(values, list):
             self._fail(where, f"must be a list of token ids (got {shown(values)})")
-        for i, value in enumerate(values):
-            if type(value) is not int or not 0 <= value <= MAX_ID:
-                self._fail(
-                    f"{where}[{i}]",
-                    f"must be a whole number from 0 to {MAX_ID} (got {shown(value)})",
-                )
+        check_ids(where, values, self._fail)
         return values
 
     def _fail(self, name: str, message: str) -> NoReturn:

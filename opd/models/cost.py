@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from opd.config.run import RunConfig
+
 
 @dataclass(frozen=True)
 class ModelCost:
@@ -64,6 +66,12 @@ def scoring_flops(model: ModelCost, lengths: Iterable[int]) -> float:
     return sum(model.forward(n, causal_pairs(0, n)) for n in lengths)
 
 
-def training_flops(student: ModelCost, lengths: Iterable[int], *, adapter: bool) -> float:
-    """Forward and backward over whole sequences: 3 times a forward pass, 2 with an adapter."""
-    return (2.0 if adapter else 3.0) * scoring_flops(student, lengths)
+def training_passes(config: RunConfig) -> float:
+    """How many forward passes a step's training costs.
+
+    3 for forward and backward, 2 with an adapter; one more each where activations are recomputed
+    and where the reference reads.
+    """
+    passes = 3.0 if config.student.lora is None else 2.0
+    again = config.student.gradient_checkpointing + bool(config.objective.reference_kl)
+    return passes + again

@@ -14,6 +14,7 @@ TEACHER = "teacher.model"
 
 
 def load_tokenizer(folder: Path, *, where: str) -> Any:
+    """The folder's tokenizer. Raises UserError, naming `where`, without a usable one."""
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -63,6 +63,8 @@ def _knows(model: Any, device: torch.device) -> bool:
 
 
 class FastDecoder:
+    """A `Decoder` with fused operations; its caches hold (B, kv_heads, length, size) a layer."""
+
     def __init__(self, model: Any, *, vocab: int, pad_id: int) -> None:
         config = model.config
         self._model, self._vocab, self._pad_id = model, vocab, pad_id

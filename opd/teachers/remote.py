@@ -13,7 +13,8 @@ from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences
 from opd.sampling.sample import Stopped
 from opd.teachers.local import Reader, Reading, View
-from opd.teachers.vllm_client import RemoteOpinion, RemoteTeacher
+from opd.teachers.vllm_answers import RemoteOpinion
+from opd.teachers.vllm_client import RemoteTeacher
 
 
 class ServerTeacher:

@@ -15,67 +15,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import numpy as np
 
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
-from opd.types import Floats, Ints
+from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Server
+from opd.types import Ints
 
 REQUESTS_AT_ONCE = 4
 SEQUENCES_PER_REQUEST = 64
 ENTRIES_PER_REQUEST = 200_000  # tokens · (k + 1); an entry is about 80 bytes of the answer
 BYTES_PER_ENTRY, SPARE_BYTES = 512, 1_000_000  # beyond which no answer is read
-MESSAGE_CHARS = 300
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds before a further try; doubles each time
 LONGEST_RETRY_AFTER = 300.0
 POLL_SECONDS = 0.2
-LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
-ROUNDING = 1e-3  # by which a log-probability may exceed 0
-LARGEST = 2**31  # of ids and ranks
 # An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
 # model's generation_config.json. All are set to change nothing.
 NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-
-
-@dataclass(frozen=True)
-class RemoteOpinion:
-    """What the teacher thinks of the T completion tokens of one rollout, at temperature 1.
-
-    All log-probabilities are in nats and within [LOWEST, 0]: a token of probability 0 has LOWEST
-    and not −inf, so that it does not turn a whole step's sums to NaN. Ids may lie beyond the
-    student's vocabulary, where the teacher's is larger.
-    """
-
-    logprobs: Floats  # (T,) log q(x_t)
-    ranks: Ints  # (T,) as the server counts ties; 0 = likeliest
-    top_ids: Ints | None  # (T, k), likeliest first; None where k = 0
-    top_logprobs: Floats | None  # (T, k)
-
-
-# Log-probability and rank from 0 (LARGEST: the server gave none) by token id, at one position
-_Entry = dict[int, tuple[float, int]]
-
-
-@dataclass(frozen=True)
-class _Server:
-    """Where the teacher is, and how errors speak of it."""
-
-    url: str
-    where: str
-    key: str | None = field(repr=False)
-
-    def error(self, message: str, setting: str = "url") -> UserError:
-        return UserError(message, where=f"{self.where}.{setting}", kind=ErrorKind.TEACHER_SERVER)
-
-    def quote(self, text: str) -> str:
-        """The server's own words, short and without the key."""
-        if self.key:
-            text = text.replace(self.key, "…")
-        return " ".join(text.split())[:MESSAGE_CHARS]
 
 
 class RemoteTeacher:
@@ -94,7 +52,7 @@ class RemoteTeacher:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._config = config
-        self._server = _Server(_base_url(config, where), where, _key(config, where))
+        self._server = Server(_base_url(config, where), where, _key(config, where))
         self._sleep = sleep
         key = self._server.key
         self._client = httpx.Client(
@@ -168,7 +126,7 @@ class RemoteTeacher:
         }
         entries = sum(map(len, sequences)) * (k + 2)
         most = SPARE_BYTES + entries * BYTES_PER_ENTRY
-        reader = _Reader(self._server, k)
+        reader = AnswerReader(self._server, k)
         answer = self._ask("/completions", body, most, abandoned)
         choices = reader.choices(answer, len(sequences))
         return [reader.opinion(*pair, c) for pair, c in zip(pairs, choices, strict=True)]
@@ -230,94 +188,6 @@ class RemoteTeacher:
         elif status >= 400 and status != 404:
             advice = "Its context (--max-model-len) must hold prompt, completion and one token more"
         return self._server.error(f"{self._server.url}{path} answered {problem}. {advice}", setting)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Makes opinions of a server's answers and refuses what cannot be true."""
-
-    server: _Server
-    k: int
-
-    def choices(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
-        """The answer's choices in the order of the request's sequences."""
-        choices = answer.get("choices") if isinstance(answer, dict) else None
-        if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
-            raise self._error("did not answer with choices; is it an OpenAI-compatible server?")
-        if len(choices) != count:
-            raise self._error(f"answered with {len(choices)} choices for {count} sequences")
-        numbers = [choice.get("index", i) for i, choice in enumerate(choices)]
-        if any(type(n) is not int for n in numbers) or sorted(numbers) != list(range(count)):
-            raise self._error(f"did not number its choices 0 to {count - 1}")
-        return [choices[numbers.index(i)] for i in range(count)]
-
-    def opinion(
-        self, prompt: list[int], completion: list[int], choice: Mapping[str, Any]
-    ) -> RemoteOpinion:
-        entries, sent = choice.get("prompt_logprobs"), len(prompt) + len(completion)
-        if not isinstance(entries, list):
-            raise self._error(
-                "gave no prompt_logprobs; a remote teacher must be vLLM, or return them as it does"
-            )
-        if len(entries) != sent:
-            raise self._error(
-                f"scored {len(entries)} tokens and was sent {sent}; it must score every one"
-            )
-        positions = [self._entry(entries[i], i) for i in range(len(prompt), sent)]
-        sampled = [self._sampled(*pair) for pair in zip(positions, completion, strict=True)]
-        logprobs = np.array([logprob for logprob, _ in sampled], np.float32)
-        ranks = np.array([rank for _, rank in sampled], np.int64)
-        if not self.k:
-            return RemoteOpinion(logprobs, ranks, None, None)
-        top = [self._likeliest(*pair) for pair in zip(positions, completion, strict=True)]
-        ids, values = ([[pair[j] for pair in row] for row in top] for j in (0, 1))
-        return RemoteOpinion(logprobs, ranks, np.array(ids, np.int64), np.array(values, np.float32))
-
-    def _entry(self, entry: Any, position: int) -> _Entry:
-        if not isinstance(entry, dict) or not entry:
-            raise self._error(
-                f"gave nothing for token {position} of a sequence; if it caches prefixes, start it "
-                "with --no-enable-prefix-caching"
-            )
-        entries: _Entry = {}
-        for key, value in entry.items():
-            if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < LARGEST):
-                raise self._error(f"named a token {self.server.quote(key)!r}, not by its id")
-            logprob = value.get("logprob") if isinstance(value, dict) else None
-            if not isinstance(logprob, float | int) or not logprob <= ROUNDING:
-                shown = logprob if isinstance(logprob, float) else type(logprob).__name__
-                raise self._error(
-                    f"gave {shown} as log-probability of token {key}; it must be a number of at "
-                    "most 0 (--logprobs-mode raw_logprobs)"
-                )
-            rank = value.get("rank")
-            has_rank = isinstance(rank, int) and 1 <= rank <= LARGEST
-            entries[int(key)] = (min(max(logprob, LOWEST), 0.0), rank - 1 if has_rank else LARGEST)
-        return entries
-
-    def _sampled(self, entry: _Entry, token: int) -> tuple[float, int]:
-        """Log-probability and rank of the token that was sent."""
-        logprob, rank = entry.get(token, (0.0, LARGEST))
-        if rank == LARGEST:
-            missing = "rank" if token in entry else "log-probability"
-            raise self._error(f"gave no {missing} of token {token}, which it was sent")
-        return logprob, rank
-
-    def _likeliest(self, entry: _Entry, token: int) -> list[tuple[int, float]]:
-        """The k likeliest; the sent token is there beside them where it is none of them."""
-        ids = [i for i in entry if i != token or entry[i][1] < self.k]
-        if len(ids) < self.k:
-            raise self._error(
-                f"gave {len(ids)} alternatives where {self.k} were asked for: set top_k to at "
-                f"most {len(ids)}, or start the server with --max-logprobs {self.k}; only "
-                "policy_gradient needs none (top_k 0)",
-                "top_k",
-            )
-        ids.sort(key=lambda i: (-entry[i][0], entry[i][1]))
-        return [(i, entry[i][0]) for i in ids[: self.k]]
-
-    def _error(self, message: str, setting: str = "url") -> UserError:
-        return self.server.error(f"{self.server.url}/completions {message}", setting)
 
 
 def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:

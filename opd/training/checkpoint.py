@@ -83,10 +83,12 @@ def restore(
 
 
 def restore_average(path: Path, average: MovingAverage) -> None:
+    """Puts the checkpoint's moving average back."""
     average.restore(load_file(path / AVERAGE))
 
 
 def progress_of(path: Path) -> Progress:
+    """What a checkpoint says of the run. Raises OSError, ValueError, KeyError, TypeError."""
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     answers = probes.stored(state.get("answers", ()))
     return Progress(int(state["step"]), state.get("score"), bool(state.get("owes")), answers)

@@ -122,6 +122,7 @@ def graded(
 
 
 def sequences(completions: Sequence[Completion]) -> Sequences:
+    """The student's prompts with the completions' ids, in their order."""
     return Sequences(
         [c.prompt.ids for c in completions], [c.sample.completion_ids for c in completions]
     )

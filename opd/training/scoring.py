@@ -126,6 +126,7 @@ def _scored(
 
 
 def reader_of(pair: Pair) -> Reader:
+    """What any teacher of this pair's student needs to read."""
     return Reader(pair.vocab, pair.pad_id, pair.device)
 
 

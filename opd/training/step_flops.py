@@ -21,15 +21,13 @@ class StepFlops:
         config = loaded.learner.config
         self._loaded = loaded
         self._student = cost.model_cost(loaded.pair.student)
-        self._adapter = config.student.lora is not None
-        self._recomputed = config.student.gradient_checkpointing
+        self._passes = cost.training_passes(config)
         self._costs: dict[int, cost.ModelCost] = {}
 
     def step(self, completions: Sequence[Completion]) -> float:
+        """FLOPs of the step that samples and trains on these completions."""
         reading = self._reading(self._student, completions, self._loaded.pair.pairs_per_token)
-        times = 2.0 if self._adapter else 3.0  # forward and backward
-        times += self._recomputed + (self._loaded.learner.reference is not None)
-        return times * reading + self._sampling(completions) + self._judging(completions)
+        return self._passes * reading + self._sampling(completions) + self._judging(completions)
 
     def parts(self, completions: Sequence[Completion]) -> dict[str, float]:
         """What of a step's FLOPs is left out where a teacher's completions are already there."""

@@ -20,7 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.errors import UserError
-from opd.teachers.vllm_client import RemoteOpinion, RemoteTeacher
+from opd.teachers.vllm_answers import RemoteOpinion
+from opd.teachers.vllm_client import RemoteTeacher
 
 Payload = dict[str, Any]
 

@@ -5,13 +5,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from opd.config.run import parse
 from opd.models.cost import (
     ModelCost,
     causal_pairs,
     model_cost,
     sampling_flops,
     scoring_flops,
-    training_flops,
+    training_passes,
 )
 from tests.opd.teachers.test_local import settings, steps
 from tests.support import tiny_models
@@ -23,11 +24,17 @@ def test_hand_values():
     assert causal_pairs(3, 5) == 4 + 5
     assert model.forward(3, 6) == 2 * 1000 * 3 + 4 * 2 * 8 * 6
     assert scoring_flops(model, [3]) == model.forward(3, 6)
-    assert training_flops(model, [3], adapter=False) == 3 * model.forward(3, 6)
-    assert training_flops(model, [3], adapter=True) == 2 * model.forward(3, 6)
     # A group's prompt is read once; the last token of a completion is never read.
     both = sampling_flops(model, [(3, [1, 2])])
     assert both == model.forward(3, 6) + model.forward(0, 0) + model.forward(1, 4)
+
+
+def test_training_costs_as_many_passes_as_it_makes():
+    adapter = {"model": "bundled/student", "lora": {}}
+    assert training_passes(parse({})) == 3
+    assert training_passes(parse({"student": adapter})) == 2
+    assert training_passes(parse({"student": adapter | {"gradient_checkpointing": True}})) == 3
+    assert training_passes(parse({"objective": {"name": "grpo", "reference_kl": 0.1}})) == 4
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
