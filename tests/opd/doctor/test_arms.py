@@ -67,7 +67,7 @@ def test_what_makes_a_step_longer() -> None:
         bare + written + (flops(SMALL, 3) + flops(LARGE, 1)) / rate
     )
     routed = {"model": "Qwen/Qwen3-0.6B", "route_by": "x", "routes": {"a": "Qwen/Qwen3-4B"}}
-    assert step(teacher=routed) == step(), "the largest coach counts"
+    assert step(teacher=routed) == step(), "the largest teacher counts"
     given = {"source": "given", "max_new_tokens": 100, "prompts_per_step": 128, "group_size": 4}
     assert step(objective="sft", sampling=given, teacher={"kind": "none"}) == pytest.approx(
         flops(SMALL, 3) / rate
@@ -143,7 +143,7 @@ def test_an_arm_s_start_stands_for_its_run() -> None:
     assert not {"nothing-to-learn", "model-of-a-run"} & {f["code"] for f in taught["findings"]}
 
 
-def test_a_coach_that_is_the_student_is_still_told() -> None:
+def test_a_teacher_that_is_the_student_is_still_reported() -> None:
     made = data()
     made["arms"]["opd"]["config"] = {"teacher": {"kind": "self"}}
     found = parse_experiment(made)

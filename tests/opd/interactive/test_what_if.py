@@ -392,5 +392,5 @@ def test_a_chat_template_is_told_the_whole_conversation(tmp_path: Path) -> None:
     assert reply["prompt_ids"] == list(
         tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=False)
     )
-    assert max(map(abs, reply["reverse_kl"])) < TOLERANCE, "student and coach are one model"
+    assert max(map(abs, reply["reverse_kl"])) < TOLERANCE, "student and teacher are one model"
     engine.dispose()

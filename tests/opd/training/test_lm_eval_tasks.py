@@ -18,7 +18,7 @@ CHOICES = ["3", "4", "5"]
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    return tiny_models.save_model(tmp_path_factory.mktemp("harness") / "student", scale=3.0)
+    return tiny_models.save_model(tmp_path_factory.mktemp("lm-eval") / "student", scale=3.0)
 
 
 def task(tmp_path):
