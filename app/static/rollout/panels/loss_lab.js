@@ -146,7 +146,7 @@ export class LossLab {
       key: `lab:${JSON.stringify(this.form.params())}`,
       lab: true,
       label: `Loss lab: ${label}`,
-      means: `loss lab: ${label} of a token, ${certainty(found)}; masked tokens are struck out`,
+      means: `loss lab: ${label} per token, ${certainty(found)}; masked tokens are struck out`,
       of: () => values,
       needs: [],
       signed: this.form.signed(name),
@@ -187,7 +187,7 @@ export class LossLab {
       h(
         "table",
         { class: "ll-table" },
-        h("caption", { text: `Loss of this rollout, nats; in the lab ${certainty(found)}` }),
+        h("caption", { text: `Loss of this rollout (nats); in the lab: ${certainty(found)}` }),
         h("tbody", {}, rows),
       ),
       h(
@@ -270,7 +270,7 @@ export class LossLab {
       h(
         "table",
         { class: "ll-table" },
-        h("caption", { text: `Token at position ${integer(index)}${state}, nats` }),
+        h("caption", { text: `Token at position ${integer(index)}${state} (nats)` }),
         h("tbody", {}, rows),
       ),
     );
