@@ -122,13 +122,13 @@ export class LossLab {
     failed(this.result, error, () => this.refresh());
   }
 
-  /** @param {LabAnswer} found */
-  draw(found) {
-    this.answer = found;
-    this.form.offer(found.unavailable, found.trained ? found.trained.objective.name : null);
-    this.form.placeholders(found.objective, found.temperature);
-    this.tintBy(this.metric(found));
-    this.drawResult(found);
+  /** @param {LabAnswer} answer */
+  draw(answer) {
+    this.answer = answer;
+    this.form.offer(answer.unavailable, answer.trained ? answer.trained.objective.name : null);
+    this.form.placeholders(answer.objective, answer.temperature);
+    this.tintBy(this.metric(answer));
+    this.drawResult(answer);
     this.showToken(this.index, true);
     this.refreshRun();
     this.element.dataset.ready = "true";
@@ -136,32 +136,32 @@ export class LossLab {
 
   /**
    * What the tokens are tinted by: the loss, at least; NaN where a token does not count.
-   * @param {LabAnswer} found @returns {Metric}
+   * @param {LabAnswer} answer @returns {Metric}
    */
-  metric(found) {
-    const values = Float32Array.from(found.low, (v, i) => (found.weights[i] > 0 ? (v ?? Infinity) : NaN));
-    const { name } = found.objective;
+  metric(answer) {
+    const values = Float32Array.from(answer.low, (v, i) => (answer.weights[i] > 0 ? (v ?? Infinity) : NaN));
+    const { name } = answer.objective;
     const label = this.form.label(name);
     return {
       key: `lab:${JSON.stringify(this.form.params())}`,
       lab: true,
       label: `Loss lab: ${label}`,
-      means: `loss lab: ${label} per token, ${certainty(found)}; masked tokens are struck out`,
+      means: `loss lab: ${label} per token, ${certainty(answer)}; masked tokens are struck out`,
       of: () => values,
       needs: [],
       signed: this.form.signed(name),
       warm: 1,
-      weights: found.weights,
+      weights: answer.weights,
     };
   }
 
-  /** @param {LabAnswer} found */
-  drawResult(found) {
-    const { trained } = found;
+  /** @param {LabAnswer} answer */
+  drawResult(answer) {
+    const { trained } = answer;
     /** @type {[string, {name: string} | undefined, {loss: LossBounds | null} | null][]} */
     const sides = [
       ["as trained", trained?.objective, trained],
-      ["in the lab", found.objective, found],
+      ["in the lab", answer.objective, answer],
     ];
     const rows = sides.map(([label, objective, sums]) =>
       h(
@@ -173,21 +173,21 @@ export class LossLab {
       ),
     );
     const figures = [
-      ["tokens counted", `${integer(found.kept)} of ${integer(found.tokens)}`],
+      ["tokens counted", `${integer(answer.kept)} of ${integer(answer.tokens)}`],
       [
         "clipped",
-        found.maybe_clipped_kept
-          ? `${integer(found.clipped_kept)} to ${integer(found.clipped_kept + found.maybe_clipped_kept)}`
-          : integer(found.clipped_kept),
+        answer.maybe_clipped_kept
+          ? `${integer(answer.clipped_kept)} to ${integer(answer.clipped_kept + answer.maybe_clipped_kept)}`
+          : integer(answer.clipped_kept),
       ],
-      ["share of reverse KL kept", found.kl_share === null ? "–" : percent(found.kl_share, 1)],
+      ["share of reverse KL kept", answer.kl_share === null ? "–" : percent(answer.kl_share, 1)],
     ];
     fill(
       this.result,
       h(
         "table",
         { class: "ll-table" },
-        h("caption", { text: `Loss of this rollout (nats); in the lab: ${certainty(found)}` }),
+        h("caption", { text: `Loss of this rollout (nats); in the lab: ${certainty(answer)}` }),
         h("tbody", {}, rows),
       ),
       h(
@@ -202,7 +202,7 @@ export class LossLab {
           ),
         ),
       ),
-      found.notes.map((note) => h("p", { class: "muted ll-note", text: note })),
+      answer.notes.map((note) => h("p", { class: "muted ll-note", text: note })),
     );
   }
 
@@ -231,8 +231,8 @@ export class LossLab {
     if (!rollout) return;
     const stale = () => turn !== this.turn || index !== this.index || !sameRollout(rollout, this.rollout);
     try {
-      const found = await get(`rollouts/${rollout.meta.id}/lab/${index}`, this.form.params());
-      if (!stale()) this.drawToken(index, found.items);
+      const answer = await get(`rollouts/${rollout.meta.id}/lab/${index}`, this.form.params());
+      if (!stale()) this.drawToken(index, answer.items);
     } catch (error) {
       if (!stale()) failed(this.tokenPart, error, () => this.loadToken(index, this.turn));
     }
@@ -285,8 +285,8 @@ export class LossLab {
     this.runRequest = request;
     if (!this.chart.drawn) loading(this.runPart, "all stored steps");
     try {
-      const found = await get(`runs/${run}/lab`, params);
-      if (this.runRequest === request) this.drawRun(found);
+      const answer = await get(`runs/${run}/lab`, params);
+      if (this.runRequest === request) this.drawRun(answer);
     } catch (error) {
       if (this.runRequest !== request) return;
       this.runRequest = "";
@@ -295,9 +295,9 @@ export class LossLab {
     }
   }
 
-  /** @param {LabRun} found */
-  drawRun(found) {
-    const { items } = found;
+  /** @param {LabRun} answer */
+  drawRun(answer) {
+    const { items } = answer;
     this.chart.element.hidden = !items.length;
     if (!items.length) {
       empty(
@@ -312,9 +312,9 @@ export class LossLab {
     const line = (name, of, more) => ({ name, x, y: items.map(of), ...more });
     const traces = [
       line("as trained", (item) => item.logged ?? item.trained?.low ?? null),
-      line(found.exact ? "in the lab" : "in the lab, at least", (item) => item.loss?.low ?? null),
+      line(answer.exact ? "in the lab" : "in the lab, at least", (item) => item.loss?.low ?? null),
     ];
-    if (!found.exact)
+    if (!answer.exact)
       traces.push(
         line("at most", (item) => item.loss?.high ?? null, {
           fill: "tonexty",
@@ -326,7 +326,7 @@ export class LossLab {
     this.chart.draw(traces);
     const kept = items.reduce((total, item) => total + item.kept, 0);
     const tokens = items.reduce((total, item) => total + item.tokens, 0);
-    const skipped = found.every > 1 ? ` Only one stored step in ${found.every} was read.` : "";
+    const skipped = answer.every > 1 ? ` Only one stored step in ${answer.every} was read.` : "";
     const open = items.some((item) => item.loss && item.loss.high === null)
       ? " Where the band is missing there is no upper bound."
       : "";
@@ -350,13 +350,13 @@ function rowHead(text) {
   return h("th", { scope: "row", title: text, text });
 }
 
-/** @param {Pick<LabAnswer, "exact" | "top_k" | "high">} found */
-function certainty(found) {
-  if (found.exact) return "exact";
-  const known = found.top_k ? `bounded by the stored top-${found.top_k}` : "bounded by what is stored";
-  return found.high.includes(null)
-    ? `at least (${known})`
-    : `from a lower bound (tinted) to an upper one (${known})`;
+/** @param {Pick<LabAnswer, "exact" | "top_k" | "high">} answer */
+function certainty(answer) {
+  if (answer.exact) return "exact";
+  const bounds = answer.top_k ? `bounded by the stored top-${answer.top_k}` : "bounded by what is stored";
+  return answer.high.includes(null)
+    ? `at least (${bounds})`
+    : `from a lower bound (tinted) to an upper one (${bounds})`;
 }
 
 /** @param {number} low @param {number | null} high */

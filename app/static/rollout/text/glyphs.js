@@ -84,14 +84,14 @@ export function widthOf(text) {
  * @param {ArrayLike<number>} ids @param {TokenTexts} texts
  */
 export function cellsOf(ids, texts) {
-  const known = new Map();
+  const byId = new Map();
   const cells = new Array(ids.length);
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i];
-    let cell = known.get(id);
+    let cell = byId.get(id);
     if (cell === undefined) {
       cell = texts[id]?.b ? null : plainCell(id, texts[id]);
-      known.set(id, cell);
+      byId.set(id, cell);
     }
     if (cell !== null) cells[i] = cell;
     else i = joinBytes(ids, texts, i, cells) - 1;
@@ -101,10 +101,10 @@ export function cellsOf(ids, texts) {
 
 /** Cells of tokens whose texts came with the record. @param {string[]} texts */
 export function cellsOfTexts(texts) {
-  const known = new Map();
+  const byText = new Map();
   return texts.map((text) => {
-    if (!known.has(text)) known.set(text, plainCell(0, { t: text }));
-    return known.get(text);
+    if (!byText.has(text)) byText.set(text, plainCell(0, { t: text }));
+    return byText.get(text);
   });
 }
 

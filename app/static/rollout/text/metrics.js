@@ -170,9 +170,9 @@ const derived = oncePerObject((/** @type {Readonly<Columns>} */ _columns) => ({
  * @param {Map<string, V>} results @param {Metric} metric @param {() => V} compute
  */
 function kept(results, metric, compute) {
-  const known = results.get(metric.key) ?? compute();
-  results.set(metric.key, known);
-  return known;
+  const result = results.get(metric.key) ?? compute();
+  results.set(metric.key, result);
+  return result;
 }
 
 /** Values of a metric; NaN where a token has none. @param {Metric} metric @param {Rollout} rollout */

@@ -14,17 +14,7 @@ export class Toolbar {
   constructor(choices, on) {
     this.on = on;
     this.metric = select([], "", on.metric, { id: "metric", "aria-label": "Metric" });
-    this.max = h("input", {
-      class: "field num",
-      id: "scale-max",
-      type: "number",
-      min: "0",
-      step: "any",
-      value: choices.max || "",
-      "aria-label": "Maximum of the scale",
-    });
-    const scaled = () => on.scale({ max: Number(this.max.value) || 0 });
-    this.max.addEventListener("input", debounce(150, scaled));
+    this.max = maxField(choices.max, (max) => on.scale({ max }));
     this.unit = h("span", { class: "muted" });
     this.gamma = h("input", {
       id: "scale-gamma",
@@ -41,18 +31,7 @@ export class Toolbar {
     });
     this.gammaText = h("span", { class: "num muted gamma", text: number(choices.gamma, 2) });
     this.own = check("Scale to this rollout", choices.own, (own) => on.scale({ own }));
-    this.search = h("input", {
-      class: "field",
-      id: "token-search",
-      type: "search",
-      placeholder: "Search",
-      "aria-label": "Search in the completion",
-      onkeydown: (/** @type {KeyboardEvent} */ e) => {
-        if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
-      },
-    });
-    const searched = () => on.search(this.search.value);
-    this.search.addEventListener("input", debounce(80, searched));
+    this.search = searchField(on);
     this.count = h("span", { class: "num muted count", role: "status" });
     this.element = h(
       "div",
@@ -114,6 +93,43 @@ function label(text, ...controls) {
 function check(text, checked, onchange) {
   const box = h("input", { type: "checkbox", checked, onchange: () => onchange(box.checked) });
   return h("label", { class: "control" }, box, h("span", { text }));
+}
+
+/** @param {number} value @param {(max: number) => unknown} changed */
+function maxField(value, changed) {
+  const input = h("input", {
+    class: "field num",
+    id: "scale-max",
+    type: "number",
+    min: "0",
+    step: "any",
+    value: value || "",
+    "aria-label": "Maximum of the scale",
+  });
+  input.addEventListener(
+    "input",
+    debounce(150, () => changed(Number(input.value) || 0)),
+  );
+  return input;
+}
+
+/** @param {ToolbarActions} on */
+function searchField(on) {
+  const input = h("input", {
+    class: "field",
+    id: "token-search",
+    type: "search",
+    placeholder: "Search",
+    "aria-label": "Search in the completion",
+    onkeydown: (/** @type {KeyboardEvent} */ e) => {
+      if (e.key === "Enter") on.next(e.shiftKey ? -1 : 1);
+    },
+  });
+  input.addEventListener(
+    "input",
+    debounce(80, () => on.search(input.value)),
+  );
+  return input;
 }
 
 /**

@@ -43,7 +43,7 @@ const ENDS = [
 export function turnsOf(promptCells, completionCells) {
   const cells = [promptCells, completionCells];
   const count = promptCells.length + completionCells.length;
-  const found = {
+  const turns = {
     starts: new Map(),
     /** @type {{first: number, last: number, kind: number, label: string}[]} */
     blocks: [],
@@ -52,16 +52,16 @@ export function turnsOf(promptCells, completionCells) {
   };
   let offset = 0;
   for (const part of cells) {
-    findTurns(part, offset, found);
-    findBlocks(part, offset, found);
+    findTurns(part, offset, turns);
+    findBlocks(part, offset, turns);
     offset += part.length;
   }
-  for (const token of found.starts.keys()) found.breaks[token] = 1;
-  return found;
+  for (const token of turns.starts.keys()) turns.breaks[token] = 1;
+  return turns;
 }
 
-/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} found */
-function findTurns(cells, offset, found) {
+/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} turns */
+function findTurns(cells, offset, turns) {
   cells.forEach((cell, i) => {
     const role = OPENERS.get(cell.raw);
     if (!role) return;
@@ -69,12 +69,12 @@ function findTurns(cells, offset, found) {
       .slice(i + 1, i + 10)
       .map((c) => c.raw)
       .join("");
-    found.starts.set(offset + i, glyphs(role(rest).trim().slice(0, LONGEST_ROLE)) || "turn");
+    turns.starts.set(offset + i, glyphs(role(rest).trim().slice(0, LONGEST_ROLE)) || "turn");
   });
 }
 
-/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} found */
-function findBlocks(cells, offset, found) {
+/** @param {DrawnCell[]} cells @param {number} offset @param {Turns} turns */
+function findBlocks(cells, offset, turns) {
   const text = cells.map((cell) => (cell.kind === "part" ? "" : cell.raw)).join("");
   if (!/[<[]/.test(text)) return;
   /** @type {Int32Array | null} */
@@ -85,18 +85,18 @@ function findBlocks(cells, offset, found) {
     const first = tokenAt(starts, match.index);
     const end = endOf(text, match);
     const last = tokenAt(starts, end - 1);
-    mark(cells, offset, { first, last, ...naming(match[0]) }, found);
+    mark(cells, offset, { first, last, ...naming(match[0]) }, turns);
     OPENING.lastIndex = Math.max(end, match.index + 1);
   }
 }
 
-/** @param {DrawnCell[]} cells @param {number} offset @param {TokenBlock} tokenBlock @param {Turns} found */
-function mark(cells, offset, { first, last, kind, label }, found) {
-  found.blocks.push({ first: offset + first, last: offset + last, kind, label });
-  found.kinds.fill(kind, offset + first, offset + last + 1);
-  found.breaks[offset + first] = 1;
+/** @param {DrawnCell[]} cells @param {number} offset @param {TokenBlock} tokenBlock @param {Turns} turns */
+function mark(cells, offset, { first, last, kind, label }, turns) {
+  turns.blocks.push({ first: offset + first, last: offset + last, kind, label });
+  turns.kinds.fill(kind, offset + first, offset + last + 1);
+  turns.breaks[offset + first] = 1;
   const next = cells[last + 1];
-  if (next && !/^\s*\n/.test(next.raw)) found.breaks[offset + last + 1] = 1;
+  if (next && !/^\s*\n/.test(next.raw)) turns.breaks[offset + last + 1] = 1;
 }
 
 /**
