@@ -27,15 +27,15 @@ bench: $(VENV)/installed-dev ## benchmarks print ratios; nothing is asserted
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.telemetry
 
-$(BIN)/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OPD Studio needs Python 3.11 or newer; try: make PYTHON=python3.11 $@")'
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OPD Studio needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml | $(BIN)/pip
+$(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(VENV)/installed $@
 
