@@ -226,22 +226,22 @@ def opening(context: Any, address: str) -> Iterator[Callable[[str], Any]]:
 @contextmanager
 def serving(folder: Path, *view_token: str) -> Iterator[str]:
     """The address of a server of that folder, and of no supervisor."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "tests" / "support" / "browser_server.py"),
-            str(folder),
-            str(port),
-            *view_token,
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    with socket.socket() as bound:  # already, or another process may take the port
+        bound.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / "tests" / "support" / "browser_server.py"),
+                str(folder),
+                str(bound.fileno()),
+                *view_token,
+            ],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            pass_fds=[bound.fileno()],
+        )
     try:
-        address = f"http://127.0.0.1:{port}"
         _wait(f"{address}/api/v1/health", process)
         yield address
     finally:
