@@ -539,7 +539,7 @@ def test_positions_runs_and_rollouts_that_are_not_there(engine, tmp_path):
     assert api("GET", "/runs/run-none/lab").status_code == 404
 
 
-def test_records_without_a_coach_say_what_they_can(engine, tmp_path):
+def test_records_without_a_teacher_say_what_they_can(engine, tmp_path):
     run_id, writer = started(engine, objective={"name": "sft"}, steps=1)
     event = step_event(1)
     bare = [
