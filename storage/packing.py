@@ -105,7 +105,7 @@ def smallest_unsigned(array: Array) -> Array:
         fits = highest <= _LIMITS[dtype.itemsize]
         if fits and (array.dtype.kind == "u" or int(array.min()) >= 0):
             return array.astype(dtype)
-    raise UserError("token ids and ranks must lie in 0 … 2³² − 1")
+    raise UserError("token ids and ranks must be 0 to 2³² − 1")
 
 
 def wide_unsigned(ids: Array) -> bytes:

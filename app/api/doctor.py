@@ -23,13 +23,13 @@ def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
     """Queues a check of a configuration and returns its id."""
     config = body.validated()
     payload = {"config": config.model_dump(mode="json"), "models": body.models}
-    return Json({"id": requests.ask(engine, "doctor", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "doctor", payload)}, 201)
 
 
 @router.get("/doctor/{ask_id}")
 def doctor_answer(engine: Database, ask_id: AskId) -> Response:
     """State of a check (queued, running, done, failed) and its findings so far."""
-    found = requests.question_of(engine, ask_id)
+    found = requests.read_request(engine, ask_id)
     answer: dict[str, Any] = found.pop("answer") or {}
     return Json(
         {

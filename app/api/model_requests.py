@@ -94,7 +94,7 @@ def ask_what_if(engine: Database, body: WhatIf) -> Response:
     payload = body.model_dump(mode="json")
     run = read_run(engine, parent["run_id"])
     payload |= {"run": run["id"], "checkpoint": _step(run, body.checkpoint)}
-    return Json({"id": requests.ask(engine, "what-if", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "what-if", payload)}, 201)
 
 
 @router.post("/chat", status_code=201)
@@ -107,13 +107,13 @@ def ask_chat(engine: Database, body: Chat) -> Response:
     else:
         recipe(body.recipe)  # raises for one that is not there
         payload["checkpoint"] = None
-    return Json({"id": requests.ask(engine, "chat", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "chat", payload)}, 201)
 
 
 @router.post("/chat/{ask_id}/keep", status_code=201)
 def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
     """Queues a request that stores a reply as a rollout of the run, scored by both models."""
-    found = requests.asked(engine, ask_id)
+    found = requests.read_whole_request(engine, ask_id)
     replies = (found["answer"] or {}).get("replies", [])
     if found["kind"] != "chat" or found["state"] != "done":
         raise UserError("only a finished chat can be kept", where=ask_id)
@@ -124,20 +124,20 @@ def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
             "this chat belongs to no run, so it cannot be kept; choose a run", where="run"
         )
     payload = found["payload"] | {"reply": replies[body.reply]}
-    return Json({"id": requests.ask(engine, "keep", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "keep", payload)}, 201)
 
 
 @router.get("/questions/{ask_id}")
 def get_question(engine: Database, ask_id: AskId) -> Response:
     """State of a request (queued, running, done, failed), its phase, and the answer so far."""
-    return Json(requests.question_of(engine, ask_id))
+    return Json(requests.read_request(engine, ask_id))
 
 
 @router.delete("/questions/{ask_id}")
 def cancel_question(engine: Database, ask_id: AskId) -> Response:
     """Cancels a request that is no longer needed; one that has ended is left as it is."""
     requests.fail(engine, ask_id, "cancelled by the client", kind=ErrorKind.CANCELLED)
-    return Json(requests.question_of(engine, ask_id))
+    return Json(requests.read_request(engine, ask_id))
 
 
 @router.get("/rollouts/{rollout_id}/branches")

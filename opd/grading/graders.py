@@ -78,9 +78,9 @@ def problem_of(data: "DataConfig", answer: str) -> str | None:
     """What keeps an answer of the data from ever being given, in words; None for a usable one."""
     shown = repr(answer[:100])
     if data.grader == "numeric" and last_number(answer) is None:
-        return f"answer must hold a number (grader numeric; got {shown})"
+        return f"answer must contain a number (grader numeric; got {shown})"
     if data.grader == "math" and not judge(as_latex(answer), None):
-        return f"answer is nothing that math-verify reads (got {shown})"
+        return f"answer cannot be read by math-verify (got {shown})"
     if data.grader in ("json", "tool_call"):
         try:
             value = _json(answer)
@@ -208,7 +208,7 @@ def _json(text: str) -> Any:
     """Raises ValueError for what is not JSON, numbers that JSON has not, and for deep nesting."""
 
     def no_number(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON number")
+        raise ValueError(f"{name} is not a JSON number")
 
     try:
         value = json.loads(text, parse_constant=no_number)

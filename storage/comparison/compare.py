@@ -47,34 +47,34 @@ class ComparisonQuery:
     band: Band = "range"
 
 
-def comparison(engine: Engine, question: ComparisonQuery) -> dict[str, Any]:
+def comparison(engine: Engine, query: ComparisonQuery) -> dict[str, Any]:
     """Everything that the page of runs side by side shows.
 
     runs, metrics (names that can be asked for), charts (one for `metric`, one for `second`),
     reach (the threshold's cost by run, with ratios), differences, groups of seeds. Raises
     UserError, of kind "not found" for a run that does not exist."""
-    names = run_names(question.runs)
-    baseline = question.baseline or names[0]
+    names = run_names(query.runs)
+    baseline = query.baseline or names[0]
     if baseline not in names:
-        raise UserError(f"is not among the runs compared: {baseline}", where="baseline")
+        raise UserError(f"must be one of the compared runs (got {baseline})", where="baseline")
     with read(engine) as connection:
         found = {name: run_curves(connection, name) for name in names}
     groups = _groups(found)
     known = _metrics(found.values())
-    chosen = [m for m in dict.fromkeys((question.metric, question.second)) if m]
-    for metric, field in ((question.metric, "metric"), (question.second, "second")):
+    chosen = [m for m in dict.fromkeys((query.metric, query.second)) if m]
+    for metric, field in ((query.metric, "metric"), (query.second, "second")):
         if metric and metric not in (*known, SCORE, "reverse_kl"):
             raise UserError(
                 f"no run has {metric!r:.80}; see `metrics` for what there is", where=field
             )
-    lines = {name: run.curve(question.metric) for name, run in found.items()}
+    lines = {name: run.curve(query.metric) for name, run in found.items()}
     return {
         "runs": [run.facts() for run in found.values()],
-        "x": question.x,
-        "smoothing": question.smoothing,
+        "x": query.x,
+        "smoothing": query.smoothing,
         "metrics": known,
-        "charts": [_chart(found, groups, metric, question) for metric in chosen],
-        "reach": _reach(lines, groups, question, baseline),
+        "charts": [_chart(found, groups, metric, query) for metric in chosen],
+        "reach": _reach(lines, groups, query, baseline),
         "differences": curves.differences({n: run.row["config"] for n, run in found.items()}),
         "groups": [
             {"runs": group, "seeds": [found[n].row["seed"] for n in group]} for group in groups
@@ -238,19 +238,19 @@ def _chart(
     runs: Mapping[str, RunCurves],
     groups: Sequence[Sequence[str]],
     metric: str,
-    question: ComparisonQuery,
+    query: ComparisonQuery,
 ) -> dict[str, Any]:
     lines = {name: run.curve(metric) for name, run in runs.items()}
     smooth = {
-        name: Curve(line.costs, curves.smoothed(line.values, question.smoothing))
+        name: Curve(line.costs, curves.smoothed(line.values, query.smoothing))
         for name, line in lines.items()
     }
     return {
         "metric": metric,
         "direction": direction_of(metric),
-        "curves": [_drawn(name, lines[name], smooth[name], question.x) for name in runs],
+        "curves": [_drawn(name, lines[name], smooth[name], query.x) for name in runs],
         "groups": [
-            _drawn_group(group, [smooth[name] for name in group], question) for group in groups
+            _drawn_group(group, [smooth[name] for name in group], query) for group in groups
         ],
     }
 
@@ -267,15 +267,15 @@ def _drawn(name: str, line: Curve, smooth: Curve, x: Axis) -> dict[str, Any]:
 
 
 def _drawn_group(
-    group: Sequence[str], lines: Sequence[Curve], question: ComparisonQuery
+    group: Sequence[str], lines: Sequence[Curve], query: ComparisonQuery
 ) -> dict[str, Any]:
-    mean = curves.mean_curve(lines, question.band)
+    mean = curves.mean_curve(lines, query.band)
     places = curves.thinned(len(mean["values"]))
     names = {"y": "values", "low": "low", "high": "high", "n": "n"}
     return {
         "runs": list(group),
-        "band": question.band,
-        "x": [mean["costs"][question.x][i] for i in places],
+        "band": query.band,
+        "x": [mean["costs"][query.x][i] for i in places],
         **{short: [mean[long][i] for i in places] for short, long in names.items()},
     }
 
@@ -283,24 +283,24 @@ def _drawn_group(
 def _reach(
     lines: Mapping[str, Curve],
     groups: Sequence[Sequence[str]],
-    question: ComparisonQuery,
+    query: ComparisonQuery,
     baseline: str,
 ) -> dict[str, Any]:
     """What the threshold costs each run and each group of seeds."""
-    way = direction_of(question.metric) if question.direction == "auto" else question.direction
-    target = question.target
+    way = direction_of(query.metric) if query.direction == "auto" else query.direction
+    target = query.target
     if target is None:
         target = curves.common_target(list(lines.values()), way)
     costs: dict[str, dict[str, float] | None] = {
-        name: None if target is None else curves.reach(line, target, way, question.interpolate)
+        name: None if target is None else curves.reach(line, target, way, query.interpolate)
         for name, line in lines.items()
     }
     return {
-        "metric": question.metric,
+        "metric": query.metric,
         "target": target,
-        "chosen": "typed" if question.target is not None else "common",
+        "chosen": "typed" if query.target is not None else "common",
         "direction": way,
-        "interpolated": question.interpolate,
+        "interpolated": query.interpolate,
         "baseline": baseline,
         "items": [
             {

@@ -1,8 +1,8 @@
 """The worst tokens of a run, each with its context: from the index, or from whole records.
 
-The index holds the few worst tokens of each rollout (records.hot_tokens) and answers what depends
-on the rollout alone. A question about the token itself is answered from the token records, so
-that no token is missed.
+The index holds the few worst tokens of each rollout (records.hot_tokens) and serves filters that
+depend only on the rollout. Filters on the token itself are served from the token records, so that
+no token is missed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,13 +27,13 @@ from storage.vocabulary import Texts, read_texts, text_of
 
 AROUND = 6  # tokens of context on each side
 _RANGES = ("position", "entropy", "heat", "advantage")
-_WANTED = ("teacher_topk_ids", "teacher_topk_logprobs")
+_TEACHER_TOPK = ("teacher_topk_ids", "teacher_topk_logprobs")
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class TokenFilter:
-    """Which tokens of a run are wanted; None or empty: all.
+    """Which tokens of a run; None or empty: all.
 
     Steps and positions are bounded inclusively; the values in nats from `min` up to, but not
     including, `max`.
@@ -61,10 +61,12 @@ class TokenFilter:
     def __post_init__(self) -> None:
         if self.token_class is not None and self.token_class not in CLASSES:
             known = ", ".join(CLASSES)
-            raise UserError(f"no class {self.token_class!r:.80}; known: {known}", where="class")
+            raise UserError(
+                f"unknown class {self.token_class!r:.80}; known: {known}", where="class"
+            )
 
     def of_tokens(self) -> bool:
-        """Whether it asks about the token itself, not its rollout alone."""
+        """Whether it selects by the token itself, not only by its rollout."""
         start = [field.name for field in fields(self)].index("token_class")
         return any(getattr(self, f.name) not in (None, "") for f in fields(self)[start:])
 
@@ -76,31 +78,31 @@ class TokenFilter:
 
 
 def read_hot_tokens(
-    engine: Engine, run_id: str, *, limit: int = 50, offset: int = 0, **wanted: Any
+    engine: Engine, run_id: str, *, limit: int = 50, offset: int = 0, **filters: Any
 ) -> dict[str, Any]:
     """The tokens of the highest reverse KL over the run (|log-ratio| where there is none).
 
-    `wanted` are the fields of TokenFilter. "source" is "index", where "kept" tokens of each
+    `filters` are the fields of TokenFilter. "source" is "index", where "kept" tokens of each
     rollout at most are known, or "records", whose figures are those of Selection.facts.
     """
-    asked = TokenFilter(**wanted)
+    token_filter = TokenFilter(**filters)
     first, count = page_offset(offset), page_limit(limit)
-    if asked.of_tokens():
-        return _from_records(engine, run_id, asked, (first, count))
-    return _from_index(engine, run_id, asked, (first, count))
+    if token_filter.of_tokens():
+        return _from_records(engine, run_id, token_filter, (first, count))
+    return _from_index(engine, run_id, token_filter, (first, count))
 
 
-def matching(chosen: Selection, asked: TokenFilter) -> NDArray[np.bool_]:
-    """(N,): which tokens of the selection are wanted and count; kind and steps are not looked at
+def matching(chosen: Selection, filters: TokenFilter) -> NDArray[np.bool_]:
+    """(N,): which tokens of the selection match and count; kind and steps are not checked
     again."""
     keep = chosen.counts.copy()
-    if asked.correct is not None or asked.finish_reason is not None:
-        fit = np.array([_fits(row, asked) for row in chosen.rollouts], bool)
+    if filters.correct is not None or filters.finish_reason is not None:
+        fit = np.array([_fits(row, filters) for row in chosen.rollouts], bool)
         keep &= np.repeat(fit, chosen.lengths)
-    if asked.token_id is not None:
-        keep &= chosen.ids == asked.token_id
-    if asked.token_class is not None or asked.text:
-        keep &= chosen.by_id(_wanted_ids(chosen, asked))
+    if filters.token_id is not None:
+        keep &= chosen.ids == filters.token_id
+    if filters.token_class is not None or filters.text:
+        keep &= chosen.by_id(_matching_ids(chosen, filters))
     values = {
         "entropy": lambda: chosen.columns["student_entropy"],
         "heat": lambda: chosen.heat,
@@ -108,7 +110,7 @@ def matching(chosen: Selection, asked: TokenFilter) -> NDArray[np.bool_]:
         "position": lambda: chosen.position,
     }
     for name in _RANGES:
-        low, high = getattr(asked, f"min_{name}"), getattr(asked, f"max_{name}")
+        low, high = getattr(filters, f"min_{name}"), getattr(filters, f"max_{name}")
         if low is not None or high is not None:
             keep &= _between(values[name](), low, high, inclusive=name == "position")
     return keep
@@ -124,28 +126,28 @@ def _between(values: Array, low: Any, high: Any, *, inclusive: bool) -> NDArray[
     return keep
 
 
-def _fits(row: Mapping[str, Any], asked: TokenFilter) -> bool:
-    if asked.finish_reason is not None and row["finish_reason"] != asked.finish_reason:
+def _fits(row: Mapping[str, Any], filters: TokenFilter) -> bool:
+    if filters.finish_reason is not None and row["finish_reason"] != filters.finish_reason:
         return False
-    return asked.correct is None or is_right(row["reward"]) == asked.correct
+    return filters.correct is None or is_right(row["reward"]) == filters.correct
 
 
-def _wanted_ids(chosen: Selection, asked: TokenFilter) -> NDArray[np.bool_]:
-    """For each distinct id, whether its class and text are wanted."""
+def _matching_ids(chosen: Selection, filters: TokenFilter) -> NDArray[np.bool_]:
+    """For each distinct id, whether its class and text match."""
     ids = chosen.distinct
     keep = np.ones(len(ids), bool)
-    if asked.token_class is not None:
-        keep &= codes_of(ids, chosen.texts) == CLASSES.index(asked.token_class)
-    if asked.text:
-        part = asked.text.casefold()
+    if filters.token_class is not None:
+        keep &= codes_of(ids, chosen.texts) == CLASSES.index(filters.token_class)
+    if filters.text:
+        part = filters.text.casefold()
         keep &= np.array([part in text_of(int(i), chosen.texts).casefold() for i in ids], bool)
     return keep
 
 
 def _from_index(
-    engine: Engine, run_id: str, asked: TokenFilter, page: tuple[int, int]
+    engine: Engine, run_id: str, filters: TokenFilter, page: tuple[int, int]
 ) -> dict[str, Any]:
-    where = _index_conditions(run_id, asked)
+    where = _index_conditions(run_id, filters)
     joined = hot_token.join(rollout, rollout.c.id == hot_token.c.rollout_id)
     order = (hot_token.c.heat.desc(), hot_token.c.rollout_id, hot_token.c.position)
     query = (
@@ -167,16 +169,16 @@ def _from_index(
     return {"items": items, "total": total, "source": "index", "kept": kept}
 
 
-def _index_conditions(run_id: str, asked: TokenFilter) -> list[ColumnElement[bool]]:
-    of_rollout = outcome(asked.finish_reason, asked.correct)
-    return [*asked.where().conditions(run_id, hot_token), *of_rollout]
+def _index_conditions(run_id: str, filters: TokenFilter) -> list[ColumnElement[bool]]:
+    of_rollout = outcome(filters.finish_reason, filters.correct)
+    return [*filters.where().conditions(run_id, hot_token), *of_rollout]
 
 
 def _from_records(
-    engine: Engine, run_id: str, asked: TokenFilter, page: tuple[int, int]
+    engine: Engine, run_id: str, filters: TokenFilter, page: tuple[int, int]
 ) -> dict[str, Any]:
-    chosen = read_selection(engine, run_id, asked.where())
-    found = np.flatnonzero(matching(chosen, asked))
+    chosen = read_selection(engine, run_id, filters.where())
+    found = np.flatnonzero(matching(chosen, filters))
     first, count = page
     worst = _hottest(found, chosen.heat, first + count)[first:]
     with read(engine) as connection:
@@ -219,14 +221,14 @@ def _rows(connection: Connection, chosen: Selection, tokens: Array) -> list[dict
                 "reverse_kl": values["reverse_kl"],
                 "student_logprob": values["student_logprobs"],
                 "teacher_logprob": values["teacher_logprobs"],
-                **_wanted(about["id"], record, int(position)),
+                **_teacher_top(about["id"], record, int(position)),
             }
         )
     return rows
 
 
 def _packed(connection: Connection, ids: set[str]) -> dict[str, dict[str, Any]]:
-    names = ("version", "layout", "completion_ids", *_WANTED)
+    names = ("version", "layout", "completion_ids", *_TEACHER_TOPK)
     rows = connection.execute(
         select(rollout.c.id, rollout.c.texts, *(token_record.c[name] for name in names))
         .join(token_record, token_record.c.rollout_id == rollout.c.id)
@@ -235,10 +237,10 @@ def _packed(connection: Connection, ids: set[str]) -> dict[str, dict[str, Any]]:
     return {row["id"]: dict(row) for row in rows.mappings()}
 
 
-def _wanted(rollout_id: str, record: Mapping[str, Any], position: int) -> dict[str, Any]:
-    """The teacher's likeliest token there, where its alternatives were stored."""
+def _teacher_top(rollout_id: str, record: Mapping[str, Any], position: int) -> dict[str, Any]:
+    """The teacher's most likely token there, where its alternatives were stored."""
     try:
-        arrays = packing.unpack(rollout_id, record, _WANTED) if record["version"] else {}
+        arrays = packing.unpack(rollout_id, record, _TEACHER_TOPK) if record["version"] else {}
     except packing.DamagedRecord:
         arrays = {}
     ids = arrays.get("teacher_topk_ids")

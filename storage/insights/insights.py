@@ -78,7 +78,9 @@ def read_insight(
     """One of INSIGHTS with the figures of where it comes from. Raises UserError."""
     where, thresholds = where or Where(), thresholds or Thresholds()
     if name not in INSIGHTS:
-        raise UserError(f"no {name!r:.80}; known: {', '.join(INSIGHTS)}", where="insight")
+        raise UserError(
+            f"unknown insight {name!r:.80}; known: {', '.join(INSIGHTS)}", where="insight"
+        )
     with read(engine) as connection:
         version = version_of(connection, run_id)
 

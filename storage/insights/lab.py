@@ -199,13 +199,15 @@ def _shown(config: ObjectiveConfig) -> dict[str, Any]:
 def _notes(own: ObjectiveConfig | None, tokens: StoredTokens) -> list[str]:
     found = []
     if own is None:
-        found.append("Nothing was trained on these tokens here, so there is no loss as trained.")
+        found.append("These tokens were not trained on here, so there is no loss as trained.")
     elif own.reward_weight:
-        found.append("The reward’s part is in the loss as trained, not in the other one.")
+        found.append("Only the loss as trained includes the reward term.")
     if own is not None and own.reference_kl:
-        found.append("The KL to the student’s start is not stored: the loss was at least this.")
+        found.append(
+            "The KL to the reference is not stored: the loss as trained was at least this."
+        )
     if not tokens.stored_mask().all():
-        found.append("Some tokens did not count in training (the stored mask).")
+        found.append("Some tokens were masked out in training (the stored mask).")
     return found
 
 

@@ -155,7 +155,7 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
         )
     for run_id, state in _runs(engine, name):
         if state in OPEN:
-            text = f"its run {run_id} is {state}: it may be stopping; else cancel it, or let it end"
+            text = f"its run {run_id} is {state}: it may be stopping; else cancel it or let it end"
             raise UserError(text, where=name, kind=ErrorKind.NOT_RESUMABLE)
     plan = plan_of(engine, row)
     with begin(engine) as connection:
@@ -166,7 +166,7 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
         )
         if resumed.rowcount != 1:
             raise UserError(
-                "was resumed by somebody else", where=name, kind=ErrorKind.NOT_RESUMABLE
+                "another process has already resumed it", where=name, kind=ErrorKind.NOT_RESUMABLE
             )
         for key, run in plan.runs.items():
             lost = run.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
@@ -189,7 +189,7 @@ def definition_of(row: RowMapping) -> Experiment:
     try:
         return Experiment.model_validate(row["definition"])
     except ValidationError as error:
-        text = f"its definition is of another version of this program ({first_problem(error)})"
+        text = f"another version of this program stored its definition ({first_problem(error)})"
         raise UserError(text, where=row["id"]) from None
 
 

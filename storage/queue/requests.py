@@ -1,6 +1,7 @@
-"""Questions that only a model can answer: asked by the server, answered by the model process.
+"""Requests to the model process: queued by the server, answered by that process.
 
-A question that is running belongs to one process; when that has died, somebody else says so.
+A running request belongs to one process; when that has died, another one marks it as failed. The
+table is called `question`.
 """
 
 import secrets
@@ -24,10 +25,10 @@ SHOWN = ("id", "kind", "state", "phase", "answer", "error_kind", "error_text", "
 TIMES = ("created_at", "started_at", "finished_at")
 
 
-def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
-    """Queues a question and returns its id; answers older than a day are removed.
+def enqueue(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
+    """Queues a request and returns its id; answers older than a day are removed.
 
-    Raises UserError of kind "busy" where too many wait already.
+    Raises UserError of kind "busy" where too many are queued.
     """
     now = time.time()
     letters = string.ascii_lowercase + string.digits
@@ -42,7 +43,7 @@ def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
         )
         if (waiting or 0) >= MAX_WAITING:
             raise UserError(
-                f"{waiting} questions wait already (at most {MAX_WAITING})",
+                f"too many requests are queued ({waiting} of {MAX_WAITING}); try again in a moment",
                 where="question",
                 kind=ErrorKind.BUSY,
             )
@@ -59,20 +60,20 @@ def ask(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
     return name
 
 
-def question_of(engine: Engine, name: str) -> dict[str, Any]:
-    """The question with its answer, without payload and owner. Raises UserError "not found"."""
+def read_request(engine: Engine, name: str) -> dict[str, Any]:
+    """The request with its answer, without payload and owner. Raises UserError "not found"."""
     row = _row(engine, name)
     return {key: row[key] for key in (*SHOWN, *TIMES)}
 
 
-def asked(engine: Engine, name: str) -> dict[str, Any]:
-    """What was asked and what was answered: kind, payload, state, answer. Raises "not found"."""
+def read_whole_request(engine: Engine, name: str) -> dict[str, Any]:
+    """A request with its payload: kind, payload, state, answer. Raises "not found"."""
     row = _row(engine, name)
     return {key: row[key] for key in ("kind", "payload", "state", "answer")}
 
 
 def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
-    """Gives the oldest queued question to a process: id, kind, payload. None: nothing waits."""
+    """Gives the oldest queued request to a process: id, kind, payload. None: none is queued."""
     with begin(engine) as connection:
         row = (
             connection.execute(
@@ -103,22 +104,22 @@ def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
 def progress(
     engine: Engine, name: str, *, phase: str, answer: dict[str, Any] | None = None
 ) -> bool:
-    """What is being done, and as much of the answer as there is. False: it is no longer asked."""
+    """What is being done, and as much of the answer as there is. False: it is no longer running."""
     values: dict[str, Any] = {"phase": clean(phase)[:200]}
     if answer is not None:
         values["answer"] = answer
     return _change(engine, name, values)
 
 
-def answer(engine: Engine, name: str, found: dict[str, Any]) -> bool:
-    values = {"state": "done", "phase": "", "answer": found, "finished_at": time.time()}
+def finish(engine: Engine, name: str, answer: dict[str, Any]) -> bool:
+    values = {"state": "done", "phase": "", "answer": answer, "finished_at": time.time()}
     return _change(engine, name, values)
 
 
 def fail(
     engine: Engine, name: str, text: str, *, kind: ErrorKind = ErrorKind.ERROR, hint: str = ""
 ) -> bool:
-    """Ends a question, queued or running, that gets no answer. False: it had ended already."""
+    """Ends a request, queued or running, without an answer. False: it had already ended."""
     return _change(
         engine,
         name,
@@ -135,7 +136,7 @@ def fail(
 
 
 def waiting(engine: Engine) -> list[str]:
-    """Ids of queued questions, oldest first."""
+    """Ids of queued requests, oldest first."""
     with read(engine) as connection:
         return list(
             connection.scalars(
@@ -147,7 +148,7 @@ def waiting(engine: Engine) -> list[str]:
 
 
 def abandoned(engine: Engine, alive: Callable[[Owner], bool]) -> list[str]:
-    """Ids of running questions whose process is no more."""
+    """Ids of running requests whose process has died."""
     with read(engine) as connection:
         rows = connection.execute(select(question).where(question.c.state == "running")).mappings()
         return [row["id"] for row in rows if not alive(_owner(row))]
@@ -158,7 +159,7 @@ def _row(engine: Engine, name: str) -> RowMapping:
         row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
     if row is None:
         raise UserError(
-            "no such question; answers are kept for a day", where=name, kind=ErrorKind.NOT_FOUND
+            "no such request; answers are kept for one day", where=name, kind=ErrorKind.NOT_FOUND
         )
     return row
 

@@ -25,21 +25,21 @@ _FIELDS = (
     "author",
 )
 ABSENT = {
-    "student_topk": "No alternatives of the student were stored (records.top_k is 0).",
-    "teacher_topk": "No alternatives of the coach were stored (records.top_k is 0).",
-    "advantages": "This objective has no advantage: it differentiates the divergence itself.",
-    "teacher_logprobs": "No coach read these tokens: the objective asks none while it trains, or "
-    "they were imported; `opd score` can add it.",
-    "reverse_kl": "Needs the coach's whole distribution, which was not there; `opd score` can add "
-    "it.",
-    "sampler_logprobs": "The log-probabilities as sampled were not stored.",
+    "student_topk": "The student's alternatives were not stored (records.top_k is 0).",
+    "teacher_topk": "The teacher's alternatives were not stored (records.top_k is 0).",
+    "advantages": "This objective has no advantages: it differentiates the divergence itself.",
+    "teacher_logprobs": "No teacher scored these tokens: the objective needs none, or they were "
+    "imported; `opd score` can add this.",
+    "reverse_kl": "Needs the teacher's whole distribution, which was not available; `opd score` "
+    "can add this.",
+    "sampler_logprobs": "The sampler's log-probabilities were not stored.",
     "mask": "No loss mask was stored; every token counts.",
 }
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which rollouts of a run are wanted; None or empty: all."""
+class RolloutFilter:
+    """Which rollouts of a run; None or empty: all."""
 
     step: int | None = None
     min_step: int | None = None
@@ -54,36 +54,38 @@ class Filter:
     text: str = ""
 
     def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = [table.c.run_id == run_id]
+        conditions: list[ColumnElement[bool]] = [table.c.run_id == run_id]
         for name in ("step", "kind"):
             if (value := getattr(self, name)) is not None:
-                found.append(table.c[name] == value)
-        found += outcome(self.finish_reason, self.correct)
+                conditions.append(table.c[name] == value)
+        conditions += outcome(self.finish_reason, self.correct)
         lower = {
             **{"step": self.min_step, "tokens": self.min_tokens},
             **{"kl_mean": self.min_kl, "kl_max": self.min_kl_max},
         }
-        found += [table.c[name] >= value for name, value in lower.items() if value is not None]
+        conditions += [table.c[name] >= value for name, value in lower.items() if value is not None]
         for name, most in (("step", self.max_step), ("tokens", self.max_tokens)):
             if most is not None:
-                found.append(table.c[name] <= most)
+                conditions.append(table.c[name] <= most)
         if self.text:
-            asked = select(prompt.c.id).where(
+            in_prompts = select(prompt.c.id).where(
                 prompt.c.run_id == run_id, prompt.c.text.icontains(self.text, autoescape=True)
             )
-            said = table.c.completion.icontains(self.text, autoescape=True)
-            found.append(or_(said, table.c.prompt_id.in_(asked)))
-        return found
+            in_completion = table.c.completion.icontains(self.text, autoescape=True)
+            conditions.append(or_(in_completion, table.c.prompt_id.in_(in_prompts)))
+        return conditions
 
 
 def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnElement[bool]]:
     """How a rollout ended, and whether it was right; None: either way."""
-    found: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = []
     if finish_reason is not None:
-        found.append(table.c.finish_reason == finish_reason)
+        conditions.append(table.c.finish_reason == finish_reason)
     if correct is not None:
-        found.append(table.c.reward > RIGHT_ABOVE if correct else table.c.reward <= RIGHT_ABOVE)
-    return found
+        conditions.append(
+            table.c.reward > RIGHT_ABOVE if correct else table.c.reward <= RIGHT_ABOVE
+        )
+    return conditions
 
 
 def read_rollouts(
@@ -93,14 +95,14 @@ def read_rollouts(
     sort: str = "-kl_sum",
     offset: int = 0,
     limit: int = 50,
-    **wanted: Any,
+    **filters: Any,
 ) -> dict[str, Any]:
-    """A page of a run's rollouts; `wanted` are the fields of Filter.
+    """A page of a run's rollouts; `filters` are the fields of RolloutFilter.
 
     `sort` is one of SORTABLE, descending with "-" before it; what lacks the value comes last.
     `damaged` is None where the page was too large to check.
     """
-    where = Filter(**wanted).conditions(run_id)
+    where = RolloutFilter(**filters).conditions(run_id)
     page = (
         select(*(table.c[name] for name in _FIELDS), table.c.completion, prompt.c.text)
         .join(prompt, prompt.c.id == table.c.prompt_id)
@@ -173,7 +175,7 @@ def _order(sort: str) -> ColumnElement[Any]:
     name = sort.removeprefix("-")
     if name not in SORTABLE:
         raise UserError(
-            f"cannot sort by {name!r:.80}; known: {', '.join(SORTABLE)}, each also with -",
+            f"cannot sort by {name!r:.80}; use one of {', '.join(SORTABLE)}, with - for descending",
             where="sort",
         )
     column = table.c[name]
@@ -211,7 +213,7 @@ def _column_names(arrays: dict[str, Any]) -> list[str]:
 def _absent(columns: list[str]) -> dict[str, str]:
     single = tuple(name for name in packing.COLUMNS if "_topk_" not in name)
     return {
-        name: ABSENT.get(name, "Not computed; `opd score` can add it.")
+        name: ABSENT.get(name, "Not computed; `opd score` can add this.")
         for name in (*single, "student_topk", "teacher_topk")
         if name not in columns
     }

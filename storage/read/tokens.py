@@ -48,7 +48,7 @@ def read_tokens(
     unknown = set(columns) - {*MAIN_COLUMNS, *EXTRA_COLUMNS}
     if unknown:
         known = ", ".join((*MAIN_COLUMNS, *EXTRA_COLUMNS))
-        raise UserError(f"no column {min(unknown)!r:.80}; known: {known}", where="columns")
+        raise UserError(f"unknown column {min(unknown)!r:.80}; known: {known}", where="columns")
     wanted = tuple(dict.fromkeys(("completion_ids", *columns)))
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)

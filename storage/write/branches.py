@@ -30,8 +30,8 @@ def branch_id(parent: str, position: int, rollout: Rollout, request: Mapping[str
     name = f"{parent}-b-{position}-{rollout.author[0]}-{rollout.sample}-{_digest(request)}"
     if len(name) > MAX_ID:
         raise UserError(
-            f"a branch of a branch of a branch: its id would have {len(name)} characters, at most "
-            f"{MAX_ID}; branch from one of its parents instead",
+            f"branches are nested too deeply: the id would have {len(name)} characters (at most "
+            f"{MAX_ID}); branch from one of its parents instead",
             where="rollout",
         )
     return name
@@ -63,8 +63,8 @@ def store_rollouts(
         of_run = run_row(connection, run_id)["tokenizer"] or run_id
     if of_run != tokenizer:
         raise UserError(
-            "the models' tokenizer is not the one that the run was stored with; its tokens would "
-            "be read wrongly",
+            "the models' tokenizer differs from the one that the run was stored with; its tokens "
+            "would be misread",
             where="student.model",
             kind=ErrorKind.TOKENIZER_MISMATCH,
         )

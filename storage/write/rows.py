@@ -147,16 +147,16 @@ def _plain(rollout: Rollout) -> dict[str, Any]:
 
 
 def _hot_token(record: TokenRecord, t: int) -> dict[str, Any]:
-    wanted = record.teacher_topk
-    if wanted is not None and not wanted.ids.shape[1]:
-        wanted = None
+    top = record.teacher_topk
+    if top is not None and not top.ids.shape[1]:
+        top = None
     return {
         "token_id": int(record.completion_ids[t]),
         "reverse_kl": _at(record.reverse_kl, t),
         "student_logprob": _at(record.student_logprobs, t),
         "teacher_logprob": _at(record.teacher_logprobs, t),
-        "wanted_id": None if wanted is None else int(wanted.ids[t, 0]),
-        "wanted_logprob": None if wanted is None else finite(float(wanted.logprobs[t, 0])),
+        "wanted_id": None if top is None else int(top.ids[t, 0]),
+        "wanted_logprob": None if top is None else finite(float(top.logprobs[t, 0])),
     }
 
 

@@ -62,7 +62,7 @@ def test_findings_appear_as_they_are_made(
     requests.progress(site.engine, question["id"], phase="comparing tokenizers", answer=partial)
     page.wait_for_selector("text=Comparing tokenizers …")
     page.wait_for_selector("text=1 check")
-    requests.answer(site.engine, question["id"], report(parse({}), FINDINGS))
+    requests.finish(site.engine, question["id"], report(parse({}), FINDINGS))
     page.wait_for_selector("text=1 warning")
     assert page.locator("#run-doctor").is_enabled()
     cards = page.locator(".doctor-finding:visible")
@@ -106,7 +106,7 @@ def test_words_are_readable_in_both_themes(
     page = open_page("/new")
     page.wait_for_selector("#run-doctor")
     asked(page)
-    requests.answer(site.engine, claimed()["id"], report(parse({}), FINDINGS))
+    requests.finish(site.engine, claimed()["id"], report(parse({}), FINDINGS))
     page.wait_for_selector("text=1 warning")
     for theme in ("light", "dark"):
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")

@@ -123,7 +123,7 @@ def _answer(name: str, answer: Answer, asked: Asked) -> None:
         log.warning("%s: %s", name, failure.text)
         requests.fail(asked.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
         return
-    requests.answer(asked.engine, name, found)
+    requests.finish(asked.engine, name, found)
 
 
 def _let_go() -> None:

@@ -25,7 +25,7 @@ def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -
     found = api.get(f"/doctor/{name}")
     assert (found["state"], found["phase"]) == ("running", "reading prompts")
     assert found["findings"] == [{"code": "a"}]
-    requests.answer(engine, name, {"ok": True, "findings": [], "memory": {"device": 1}})
+    requests.finish(engine, name, {"ok": True, "findings": [], "memory": {"device": 1}})
     found = api.get(f"/doctor/{name}")
     assert (found["state"], found["ok"], found["memory"]) == ("done", True, {"device": 1})
 

@@ -38,7 +38,7 @@ def asked_about(api: Api, engine: Engine) -> dict[str, Any]:
 
 
 def payload_of(engine: Engine, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = requests.asked(engine, name)["payload"]
+    found: dict[str, Any] = requests.read_whole_request(engine, name)["payload"]
     return found
 
 
@@ -150,14 +150,14 @@ def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> Non
     name = api("POST", "/chat", chat_of()).json()["id"]
     assert "finished chat" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
     requests.claim(engine, this_process())
-    requests.answer(engine, name, {"replies": [{"ids": [1]}]})
+    requests.finish(engine, name, {"replies": [{"ids": [1]}]})
     assert "choose a run" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
     assert api("POST", f"/chat/{name}/keep", {"reply": 1}).status_code == 422
     run_id = stored_run(engine)
     body = chat_of() | {"run": run_id, "checkpoint": "start"}
     name = api("POST", "/chat", body).json()["id"]
     requests.claim(engine, this_process())
-    requests.answer(engine, name, {"replies": [{"ids": [1, 2]}]})
+    requests.finish(engine, name, {"replies": [{"ids": [1, 2]}]})
     kept = api("POST", f"/chat/{name}/keep", {"reply": 0})
     assert kept.status_code == 201
     payload = payload_of(engine, kept.json()["id"])

@@ -81,9 +81,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 
 def answered(trained: Trained, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
     """The question, asked and answered within this process."""
-    name = requests.ask(trained.engine, kind, payload)
+    name = requests.enqueue(trained.engine, kind, payload)
     process.serve(trained.engine, DataDir(trained.data_dir), 0.01)
-    return requests.question_of(trained.engine, name)
+    return requests.read_request(trained.engine, name)
 
 
 def what_if(trained: Trained, **changes: Any) -> list[dict[str, Any]]:

@@ -307,8 +307,11 @@ def test_one_of_another_version_says_so_and_leaves_the_list_alone(engine: Engine
         connection.execute(update(table).where(table.c.id == other).values(definition=stored))
     told = {item["id"]: item for item in experiment_results.experiments(engine)["items"]}
     assert told[kept]["total"] == 2 and told[kept]["error_text"] == ""
-    assert "of another version of this program (gone: Extra" in told[other]["error_text"]
-    with pytest.raises(UserError, match="of another version"):
+    assert (
+        "another version of this program stored its definition (gone: Extra"
+        in told[other]["error_text"]
+    )
+    with pytest.raises(UserError, match="another version"):
         experiment_results.experiment(engine, other)
     assert experiments.cancel_experiment(engine, other) == "cancelled"
 

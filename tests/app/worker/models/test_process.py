@@ -72,18 +72,18 @@ def turn_until(found: Answering, condition: Callable[[], Any], seconds: float = 
 
 
 def state(engine: Engine, name: str) -> dict[str, Any]:
-    return requests.question_of(engine, name)
+    return requests.read_request(engine, name)
 
 
 def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
-    first, second = (requests.ask(engine, "doctor", {"n": n}) for n in (1, 2))
+    first, second = (requests.enqueue(engine, "doctor", {"n": n}) for n in (1, 2))
     assert requests.waiting(engine) == [first, second]
     assert first.startswith("ask-")
     asked = requests.claim(engine, this_process())
     assert asked == {"id": first, "kind": "doctor", "payload": {"n": 1}}
     assert requests.progress(engine, first, phase="reading", answer={"a": 1})
     assert state(engine, first)["phase"] == "reading" and state(engine, first)["answer"] == {"a": 1}
-    assert requests.answer(engine, first, {"ok": True})
+    assert requests.finish(engine, first, {"ok": True})
     found = state(engine, first)
     assert (found["state"], found["answer"], found["phase"]) == ("done", {"ok": True}, "")
     assert found["finished_at"] >= found["started_at"] >= found["created_at"]
@@ -95,21 +95,21 @@ def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
 
 
 def test_old_answers_go_and_too_many_questions_are_refused(engine: Engine) -> None:
-    old = requests.ask(engine, "doctor", {})
+    old = requests.enqueue(engine, "doctor", {})
     requests.fail(engine, old, "x")
     with begin(engine) as connection:
         connection.execute(update(schema.question).values(created_at=time.time() - 90_000))
     for _ in range(requests.MAX_WAITING):
-        requests.ask(engine, "doctor", {})
-    with pytest.raises(UserError, match="kept for a day"):
+        requests.enqueue(engine, "doctor", {})
+    with pytest.raises(UserError, match="kept for one day"):
         state(engine, old)
-    with pytest.raises(UserError, match="20 questions wait") as error:
-        requests.ask(engine, "doctor", {})
+    with pytest.raises(UserError, match="20 of 20") as error:
+        requests.enqueue(engine, "doctor", {})
     assert error.value.kind == "busy"
 
 
 def test_questions_of_the_dead_are_found(engine: Engine) -> None:
-    mine, theirs = (requests.ask(engine, "doctor", {}) for _ in range(2))
+    mine, theirs = (requests.enqueue(engine, "doctor", {}) for _ in range(2))
     requests.claim(engine, this_process())
     requests.claim(engine, DEAD)
     assert requests.abandoned(engine, alive) == [theirs]
@@ -117,7 +117,7 @@ def test_questions_of_the_dead_are_found(engine: Engine) -> None:
 
 
 def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engine: Engine) -> None:
-    good, bad = (requests.ask(engine, kind, {"n": 2}) for kind in ("double", "refuse"))
+    good, bad = (requests.enqueue(engine, kind, {"n": 2}) for kind in ("double", "refuse"))
     phases = []
 
     def double(asked: process.Asked, progress: process.Progress) -> Any:
@@ -141,7 +141,7 @@ def test_one_process_serves_a_data_directory(
     held = locks.take(DataDir(tmp_path).model_lock)
     assert held is not None
     assert locks.take(DataDir(tmp_path).model_lock) is None
-    requests.ask(engine, "doctor", {})
+    requests.enqueue(engine, "doctor", {})
     supervised = supervise(fake("open(folder + '/started', 'w')"))
     supervised.turn()
     assert not (tmp_path / "started").exists(), "somebody else serves already"
@@ -155,12 +155,12 @@ def test_it_is_started_when_asked_and_ends_by_itself(
     supervised = supervise(real("ANSWERS = {'pid': lambda asked, progress: {'pid': os.getpid()}}"))
     supervised.turn()
     assert not DataDir(tmp_path).model_log.exists(), "nothing was asked"
-    names = [requests.ask(engine, "pid", {}) for _ in range(2)]
+    names = [requests.enqueue(engine, "pid", {}) for _ in range(2)]
     turn_until(supervised, lambda: all(state(engine, n)["state"] == "done" for n in names))
     pids = {state(engine, n)["answer"]["pid"] for n in names}
     assert len(pids) == 1
     turn_until(supervised, lambda: not psutil.pid_exists(next(iter(pids))))
-    again = requests.ask(engine, "pid", {})
+    again = requests.enqueue(engine, "pid", {})
     turn_until(supervised, lambda: state(engine, again)["state"] == "done")
     assert state(engine, again)["answer"]["pid"] not in pids
 
@@ -169,7 +169,7 @@ def test_a_killed_process_fails_its_question_with_the_cause(
     tmp_path: Path, engine: Engine, supervise: Start
 ) -> None:
     supervised = supervise(real("ANSWERS = {'wait': lambda asked, progress: time.sleep(600)}"))
-    name = requests.ask(engine, "wait", {})
+    name = requests.enqueue(engine, "wait", {})
     turn_until(supervised, lambda: state(engine, name)["state"] == "running")
     with engine.connect() as connection:
         [pid] = (connection.execute(schema.question.select()).mappings().one()["owner_pid"],)
@@ -184,7 +184,7 @@ def test_an_unexpected_error_is_told_with_its_last_line(
     tmp_path: Path, engine: Engine, supervise: Start
 ) -> None:
     supervised = supervise(real("ANSWERS = {'bug': lambda asked, progress: {}['nothing']}"))
-    name = requests.ask(engine, "bug", {})
+    name = requests.enqueue(engine, "bug", {})
     turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
     assert "exit code 1" in state(engine, name)["error_text"]
     assert "KeyError: 'nothing'" in state(engine, name)["error_text"]
@@ -194,7 +194,7 @@ def test_one_that_cannot_start_fails_the_question_and_is_not_started_for_ever(
     tmp_path: Path, engine: Engine, supervise: Start
 ) -> None:
     supervised = supervise(fake("sys.exit('no such library')"))
-    name = requests.ask(engine, "doctor", {})
+    name = requests.enqueue(engine, "doctor", {})
     turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
     assert "no such library" in state(engine, name)["error_text"]
     assert requests.waiting(engine) == []
@@ -203,7 +203,7 @@ def test_one_that_cannot_start_fails_the_question_and_is_not_started_for_ever(
 def test_a_new_supervisor_buries_what_the_old_one_left(
     tmp_path: Path, engine: Engine, supervise: Start
 ) -> None:
-    name = requests.ask(engine, "doctor", {})
+    name = requests.enqueue(engine, "doctor", {})
     requests.claim(engine, DEAD)
     supervise(fake("")).turn()
     assert "the model process is gone" in state(engine, name)["error_text"]
@@ -214,7 +214,7 @@ def test_the_doctor_is_asked_through_the_supervisor(tmp_path: Path) -> None:
     try:
         studio.supervisor()
         payload = {"config": {"sampling": {"max_new_tokens": 8}}, "models": False}
-        name = requests.ask(studio.engine, "doctor", payload)
+        name = requests.enqueue(studio.engine, "doctor", payload)
         studio.wait(lambda: state(studio.engine, name)["state"] in ("done", "failed"))
         found = state(studio.engine, name)
         assert found["state"] == "done", found
@@ -238,7 +238,7 @@ def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) ->
     writer = RunWriter(engine, run_id, attempt)
     writer.checkpoint(CheckpointEvent(1, str(folder), manifest))
     known, unknown = (
-        requests.ask(engine, "doctor", {"config": {"student": s}, "models": False})
+        requests.enqueue(engine, "doctor", {"config": {"student": s}, "models": False})
         for s in (run_id, "run-nothing")
     )
     process.serve(engine, DataDir(tmp_path), 0.1)
