@@ -96,7 +96,10 @@ test("the same tokens are those of prompt and completion", () => {
 
 test("a result is computed once for each object", () => {
   let count = 0;
-  const sizeOf = oncePerObject((list, more) => (count++, list.length + more));
+  const sizeOf = oncePerObject((list, more) => {
+    count++;
+    return list.length + more;
+  });
   const list = [1, 2];
   assert.deepEqual([sizeOf(list, 1), sizeOf(list, 1), sizeOf([1], 1), count], [3, 3, 2, 2]);
 });
