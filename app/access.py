@@ -32,13 +32,13 @@ class Tokens:
 
     def of_cookies(self, headers: Iterable[str]) -> Access:
         """What the request's cookies open; a stale one counts as none."""
-        found = {
+        opened = {
             self.access(value.strip().strip('"'))
             for header in headers
             for name, _, value in (part.partition("=") for part in header.split(";"))
             if name.strip() == self.cookie
         }
-        return "full" if "full" in found else "view" if "view" in found else "none"
+        return "full" if "full" in opened else "view" if "view" in opened else "none"
 
 
 def new_token() -> str:
@@ -73,7 +73,7 @@ def _create(path: Path) -> None:
         os.unlink(aside)
 
 
-def _equal(given: str, wanted: str | None) -> bool:
-    if not wanted:
+def _equal(given: str, secret: str | None) -> bool:
+    if not secret:
         return False
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), secret.encode())

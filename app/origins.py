@@ -63,8 +63,8 @@ class Origins:
         if (authority := split_authority(forwarded)) and authority[0] in self.proxy_hosts:
             targets.append(forwarded)
         default = DEFAULT_PORTS[origin.partition(":")[0].lower()]
-        found = (split_authority(target) for target in targets)
-        return any(t and (t[0], t[1] or default) == sender for t in found)
+        authorities = (split_authority(target) for target in targets)
+        return any(t and (t[0], t[1] or default) == sender for t in authorities)
 
     def without_untrusted(
         self, headers: Iterable[tuple[bytes, bytes]]

@@ -60,8 +60,8 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
         raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
     one = name.startswith("roll-")
     run = read_run(engine, read_rollout(engine, name)["run_id"] if one else name)
-    found = None if one else diagnose(engine, run["id"])
-    items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(found))
+    diagnosis = None if one else diagnose(engine, run["id"])
+    items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(diagnosis))
     data = {
         "opens": name if one else "",
         "made": {"at": time.time(), "version": version},
@@ -71,7 +71,7 @@ def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") 
         "total": read_rollouts(engine, run["id"], limit=1)["total"],
         "steps": read_steps(engine, run["id"])["columns"],
         "evaluations": read_evaluations(engine, run["id"])["items"],
-        "diagnosis": found,
+        "diagnosis": diagnosis,
         "hot": _hot(engine, run["id"], {item["id"] for item in items}),
         "rollouts": items,
     }
@@ -132,8 +132,8 @@ def _worst(
 
 def _blocks(engine: Engine, rollout_id: str) -> dict[str, str]:
     blocks = {f"{rollout_id}/tokens": read_tokens(engine, rollout_id, ALL_COLUMNS)}
-    if (found := read_alternatives(engine, rollout_id)) is not None:
-        blocks[f"{rollout_id}/topk"] = found
+    if (alternatives := read_alternatives(engine, rollout_id)) is not None:
+        blocks[f"{rollout_id}/topk"] = alternatives
     return {name: _packed(encode(view, whole=True)) for name, view in blocks.items()}
 
 

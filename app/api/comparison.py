@@ -29,7 +29,7 @@ Runs = Annotated[str, Field(max_length=2_000), AfterValidator(_ids)]
 Metric = Annotated[Text, Field(max_length=420)]
 
 
-class Asked(BaseModel):
+class ComparisonParameters(BaseModel):
     """Which curves to compare; run ids separated by commas."""
 
     runs: Runs
@@ -48,17 +48,21 @@ class Asked(BaseModel):
 
 
 @router.get("/compare")
-def compare(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
+def compare(
+    request: Request, engine: Database, parameters: Annotated[ComparisonParameters, Query()]
+) -> Response:
     """Curves, cost to reach a threshold with ratios, differing settings, and groups of seeds."""
-    return Json(_compared(request, engine, asked.question()))
+    return Json(_compared(request, engine, parameters.question()))
 
 
 @router.get("/compare.csv")
-def compare_csv(request: Request, engine: Database, asked: Annotated[Asked, Query()]) -> Response:
+def compare_csv(
+    request: Request, engine: Database, parameters: Annotated[ComparisonParameters, Query()]
+) -> Response:
     """The cost to reach the threshold as CSV, one line per run."""
-    found = _compared(request, engine, asked.question())
+    compared = _compared(request, engine, parameters.question())
     headers = {"content-disposition": 'attachment; filename="compare.csv"'}
-    return Response("".join(_lines(found)), media_type="text/csv", headers=headers)
+    return Response("".join(_lines(compared)), media_type="text/csv", headers=headers)
 
 
 @router.get("/compare/prompts")
@@ -73,14 +77,14 @@ def compare_prompts(
 
 
 def _compared(request: Request, engine: Database, question: ComparisonQuery) -> dict[str, Any]:
-    found = comparison(engine, question)
-    for run in found["runs"]:
+    compared = comparison(engine, question)
+    for run in compared["runs"]:
         run["disk"] = disk_use(request.app.state.data_dir.run(run["id"]))
-    return found
+    return compared
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    reach = found["reach"]
+def _lines(compared: dict[str, Any]) -> Iterator[str]:
+    reach = compared["reach"]
     yield csv_line(
         [
             *("id", "name", "status", "seed", "metric", "direction", "target", "interpolated"),
@@ -90,7 +94,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             *(f"disk_{part}_bytes" for part in DISK),
         ]
     )
-    for run, item in zip(found["runs"], reach["items"], strict=True):
+    for run, item in zip(compared["runs"], reach["items"], strict=True):
         costs = item["costs"] or {}
         yield csv_line(
             [

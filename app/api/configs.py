@@ -67,11 +67,15 @@ def train_command(config: RunConfig, base: str) -> str:
     """
     try:
         start = recipe(base).config
-        wanted, given = (
+        values, base_values = (
             _leaves(config.model_dump(mode="json")),
             _leaves(parse(start).model_dump(mode="json")),
         )
-        sets = [f"{k}={_flow(v)}" for k, v in wanted.items() if k not in given or given[k] != v]
+        sets = [
+            f"{k}={_flow(v)}"
+            for k, v in values.items()
+            if k not in base_values or base_values[k] != v
+        ]
         if parse(with_overrides(start, sets)) == config:
             return shlex.join(["opd", "train", base, *(p for s in sets for p in ("--set", s))])
     except UserError:
@@ -93,11 +97,11 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{prefix}{key}"
-        found |= _leaves(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return found
+        leaves |= _leaves(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return leaves
 
 
 def _flow(value: Any) -> str:

@@ -29,11 +29,11 @@ def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
 @router.get("/doctor/{ask_id}")
 def doctor_answer(engine: Database, ask_id: AskId) -> Response:
     """State of a check (queued, running, done, failed) and its findings so far."""
-    found = requests.read_request(engine, ask_id)
-    answer: dict[str, Any] = found.pop("answer") or {}
+    request = requests.read_request(engine, ask_id)
+    answer: dict[str, Any] = request.pop("answer") or {}
     return Json(
         {
-            **found,
+            **request,
             "ok": answer.get("ok"),
             "findings": answer.get("findings", []),
             "memory": answer.get("memory"),

@@ -54,13 +54,13 @@ def list_experiments(engine: Database, limit: Limit = 100, offset: Offset = 0) -
 @router.post("/experiments", status_code=201)
 def start_experiment(engine: Database, body: StartExperiment) -> Response:
     """Starts an experiment; the same `request_key` always gives the same one."""
-    known = definitions()
-    if body.name not in known:
-        message = f"no such experiment: {body.name}; available: {', '.join(known) or 'none'}"
+    offered = definitions()
+    if body.name not in offered:
+        message = f"no such experiment: {body.name}; available: {', '.join(offered) or 'none'}"
         raise UserError(message, where="name", kind=ErrorKind.NOT_FOUND)
     started = store.create_experiment(
         engine,
-        known[body.name],
+        offered[body.name],
         quick=body.quick,
         seeds=body.seeds,
         request_key=body.request_key,
@@ -117,13 +117,13 @@ def _models(item: Experiment) -> Iterator[str]:
                 yield model
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def _lines(results: dict[str, Any]) -> Iterator[str]:
     facts = ("arm", "label", "n", "reached", "score", "low", "high", *COSTS)
-    metrics = [column["metric"] for column in found["columns"]]
+    metrics = [column["metric"] for column in results["columns"]]
     bounds = ("value", "low", "high")
     heads = (f"{metric} {bound}".removesuffix(" value") for metric in metrics for bound in bounds)
     yield csv_line([*facts, *heads])
-    for row in found["table"]:
+    for row in results["table"]:
         cells = [row["cells"].get(metric) or {} for metric in metrics]
         figures = (cell.get(bound) for cell in cells for bound in bounds)
         yield csv_line([*(row[name] for name in facts), *figures])

@@ -17,7 +17,7 @@ Bound = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
 Threshold = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
-class Part(BaseModel):
+class InsightParameters(BaseModel):
     """Which rollouts; `entropy` and `heat` (nats) are where the quadrants meet."""
 
     kind: Kind | None = None
@@ -38,10 +38,10 @@ def get_insight(
     engine: Database,
     run_id: RunId,
     name: InsightName,
-    part: Annotated[Part, Query()],
+    parameters: Annotated[InsightParameters, Query()],
 ) -> Response:
     """An aggregate over the run's unmasked tokens. The bounds of a cell are parameters of
     hot-tokens, which lists the tokens of that cell."""
-    where = Where(part.kind, part.min_step, part.max_step)
-    thresholds = Thresholds(part.entropy, part.heat)
+    where = Where(parameters.kind, parameters.min_step, parameters.max_step)
+    thresholds = Thresholds(parameters.entropy, parameters.heat)
     return Json(read_insight(engine, run_id, name, where, thresholds))

@@ -48,5 +48,4 @@ def get_run_lab(
         raise UserError(
             f"must be at least first, {settings.first} (got {settings.last})", where="last"
         )
-    found = lab_run(engine, run_id, settings, first=settings.first, last=settings.last)
-    return Json(found)
+    return Json(lab_run(engine, run_id, settings, first=settings.first, last=settings.last))

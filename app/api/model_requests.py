@@ -113,17 +113,17 @@ def ask_chat(engine: Database, body: Chat) -> Response:
 @router.post("/chat/{ask_id}/keep", status_code=201)
 def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
     """Queues a request that stores a reply as a rollout of the run, scored by both models."""
-    found = requests.read_whole_request(engine, ask_id)
-    replies = (found["answer"] or {}).get("replies", [])
-    if found["kind"] != "chat" or found["state"] != "done":
+    chat = requests.read_whole_request(engine, ask_id)
+    replies = (chat["answer"] or {}).get("replies", [])
+    if chat["kind"] != "chat" or chat["state"] != "done":
         raise UserError("only a finished chat can be kept", where=ask_id)
     if body.reply >= len(replies):
         raise UserError(f"must be 0 to {len(replies) - 1} (got {body.reply})", where="reply")
-    if found["payload"]["run"] is None:
+    if chat["payload"]["run"] is None:
         raise UserError(
             "this chat belongs to no run, so it cannot be kept; choose a run", where="run"
         )
-    payload = found["payload"] | {"reply": replies[body.reply]}
+    payload = chat["payload"] | {"reply": replies[body.reply]}
     return Json({"id": requests.enqueue(engine, "keep", payload)}, 201)
 
 
@@ -152,14 +152,14 @@ def models_state(request: Request) -> Response:
     return Json(read_model_state(request.app.state.data_dir))
 
 
-def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:
+def _step(run: dict[str, Any], checkpoint: Checkpoint) -> int | None:
     """The checkpoint's step; None for the start. Raises UserError that says what there is."""
     if run["source"] == "import":
         raise UserError(
             "an imported run names no models to continue with; train one, or use a recipe's models",
             where="run",
         )
-    if asked == "start":
+    if checkpoint == "start":
         return None
     steps = [c["step"] for c in run["checkpoints"]]
     if not steps:
@@ -167,12 +167,12 @@ def _step(run: dict[str, Any], asked: Checkpoint) -> int | None:
             'the run has no checkpoint yet; "start" uses the models it started from',
             where="checkpoint",
         )
-    if asked == "newest":
+    if checkpoint == "newest":
         return int(steps[-1])
-    if asked not in steps:
+    if checkpoint not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(
-            f'the run has no checkpoint of step {asked}; it has {there}, and "start"',
+            f'the run has no checkpoint of step {checkpoint}; it has {there}, and "start"',
             where="checkpoint",
         )
-    return int(asked)
+    return int(checkpoint)

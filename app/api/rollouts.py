@@ -27,39 +27,39 @@ from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_t
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 MAX_POSITIONS = 512
 ALL_COLUMNS = (*MAIN_COLUMNS, *EXTRA_COLUMNS)
-Place = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
+Bound = Annotated[int | None, Field(ge=0, le=MAX_OFFSET)]
 Nats = Annotated[float | None, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
 
-class Page(BaseModel):
+class PageParameters(BaseModel):
     """Filters of a list of rollouts, and the page of it."""
 
     offset: Offset = 0
     limit: Limit = 50
-    step: Place = None
-    min_step: Place = None
-    max_step: Place = None
+    step: Bound = None
+    min_step: Bound = None
+    max_step: Bound = None
     kind: Kind | None = None
     finish_reason: FinishReason | None = None
     correct: bool | None = None
     text: SearchText = ""
 
 
-class RolloutPage(Page):
+class RolloutParameters(PageParameters):
     sort: Sort = "-kl_sum"
     min_kl: Nats = None
     min_kl_max: Nats = None
-    min_tokens: Place = None
-    max_tokens: Place = None
+    min_tokens: Bound = None
+    max_tokens: Bound = None
 
 
-class TokenPage(Page):
+class TokenParameters(PageParameters):
     """Positions are bounded inclusively; values in nats from `min` up to below `max`."""
 
     token_class: TokenClass | None = Field(default=None, alias="class")
     token_id: Annotated[int | None, Field(ge=0, lt=2**32)] = None
-    min_position: Place = None
-    max_position: Place = None
+    min_position: Bound = None
+    max_position: Bound = None
     min_entropy: Nats = None
     max_entropy: Nats = None
     min_heat: Nats = None
@@ -70,22 +70,22 @@ class TokenPage(Page):
 
 @router.get("/runs/{run_id}/rollouts")
 def list_rollouts(
-    engine: Database, run_id: RunId, asked: Annotated[RolloutPage, Query()]
+    engine: Database, run_id: RunId, parameters: Annotated[RolloutParameters, Query()]
 ) -> Response:
     """A page of the run's rollouts with their sums, sorted by one of them."""
-    return Json(read_rollouts(engine, run_id, **asked.model_dump()))
+    return Json(read_rollouts(engine, run_id, **parameters.model_dump()))
 
 
 @router.get("/runs/{run_id}/hot-tokens")
 def list_hot_tokens(
-    engine: Database, run_id: RunId, asked: Annotated[TokenPage, Query()]
+    engine: Database, run_id: RunId, parameters: Annotated[TokenParameters, Query()]
 ) -> Response:
     """The tokens of the run at which student and teacher disagree most.
 
     With filters on rollouts only, from the index of each rollout's worst tokens (`source` is
     "index"); with filters on tokens, from the full records ("records").
     """
-    return Json(read_hot_tokens(engine, run_id, **asked.model_dump()))
+    return Json(read_hot_tokens(engine, run_id, **parameters.model_dump()))
 
 
 @router.get("/rollouts/{rollout_id}")
@@ -105,8 +105,8 @@ def get_tokens(
     `columns`: names separated by commas, or `all`; by default the main ones, and as many others as
     fit into 24 bytes per token. The header's `more` names what was left out.
     """
-    asked = tuple(columns.split(",")) if columns not in ("", "all") else ALL_COLUMNS
-    payload = encode(read_tokens(engine, rollout_id, asked), whole=columns != "")
+    names = tuple(columns.split(",")) if columns not in ("", "all") else ALL_COLUMNS
+    payload = encode(read_tokens(engine, rollout_id, names), whole=columns != "")
     headers = {"etag": etag(payload), "cache-control": "private, no-cache"}
     if headers["etag"] in if_none_match:
         return Response(status_code=304, headers=headers)

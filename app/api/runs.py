@@ -66,10 +66,10 @@ def list_runs(
     offset: Offset = 0,
 ) -> Response:
     """A page of runs, newest first, each with its disk use."""
-    found = read_runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
+    page = read_runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
     data_dir = request.app.state.data_dir
-    found["items"] = [_with_disk(item, data_dir) for item in found["items"]]
-    return Json(found)
+    page["items"] = [_with_disk(item, data_dir) for item in page["items"]]
+    return Json(page)
 
 
 @router.post("/runs", status_code=201)

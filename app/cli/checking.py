@@ -49,12 +49,12 @@ def doctor(
     if names_runs(config):
         config = resolved(workspace.engine(), workspace.data_dir, config)
     callbacks = Callbacks(say=lambda text: say(plain(f"{text} …")))
-    found = report(config, list(examine(config, models=not static, callbacks=callbacks)))
+    checked = report(config, list(examine(config, models=not static, callbacks=callbacks)))
     if json:
-        json_line(found)
+        json_line(checked)
     else:
-        _show(found)
-    raise typer.Exit(0 if found["ok"] else 1)
+        _show(checked)
+    raise typer.Exit(0 if checked["ok"] else 1)
 
 
 def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
@@ -64,14 +64,15 @@ def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
     from opd.experiments.definition import experiment, experiments, with_settings
 
     path = Path(source).expanduser()
-    names, known = [r.name for r in recipes()], [e.name for e in experiments()]
-    if source in names:
+    recipe_names = [r.name for r in recipes()]
+    experiment_names = [e.name for e in experiments()]
+    if source in recipe_names:
         return None
-    if source not in known:
+    if source not in experiment_names:
         if not path.is_file():
             raise UserError(
-                f"no recipe, experiment or file of this name; recipes: {', '.join(names)}; "
-                f"experiments: {', '.join(known)}",
+                f"no recipe, experiment or file of this name; recipes: {', '.join(recipe_names)}; "
+                f"experiments: {', '.join(experiment_names)}",
                 where=source,
             )
         if "arms" not in read_file(path):
@@ -82,29 +83,29 @@ def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
 def _check_experiment(definition: "Experiment", json: bool) -> NoReturn:
     from opd.doctor.arms import examine_experiment
 
-    found = examine_experiment(definition, lambda text: say(plain(f"{text} …")))
+    checked = examine_experiment(definition, lambda text: say(plain(f"{text} …")))
     if json:
-        json_line(found)
+        json_line(checked)
     else:
-        _show({"findings": _by_finding(found["arms"]), "memory": None})
-        _show_arms(found, definition)
-    raise typer.Exit(0 if found["ok"] else 1)
+        _show({"findings": _by_finding(checked["arms"]), "memory": None})
+        _show_arms(checked, definition)
+    raise typer.Exit(0 if checked["ok"] else 1)
 
 
 def _by_finding(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Findings of all arms, equal ones once, with the labels of their arms."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    merged: dict[tuple[str, ...], dict[str, Any]] = {}
     for arm in arms:
         for finding in arm["findings"]:
             same = tuple(finding[n] for n in ("severity", "title", "text", "advice"))
-            found.setdefault(same, {**finding, "arms": []})["arms"].append(arm["label"])
+            merged.setdefault(same, {**finding, "arms": []})["arms"].append(arm["label"])
     every = [arm["label"] for arm in arms]
     return [
-        {**f, "arms": ["all arms"] if f["arms"] == every else f["arms"]} for f in found.values()
+        {**f, "arms": ["all arms"] if f["arms"] == every else f["arms"]} for f in merged.values()
     ]
 
 
-def _show_arms(found: dict[str, Any], definition: "Experiment") -> None:
+def _show_arms(checked: dict[str, Any], definition: "Experiment") -> None:
     from opd.doctor.pace import duration
 
     def of(seconds: float | None) -> str:
@@ -117,11 +118,11 @@ def _show_arms(found: dict[str, Any], definition: "Experiment") -> None:
             of(arm["seconds_per_step"]),
             of(arm["seconds"]),
         )
-        for arm in found["arms"]
+        for arm in checked["arms"]
     ]
     result("")
     table(("arm", "GB", "per step", "per run"), rows, right="GB,per step,per run")
-    memory = found["memory"]
+    memory = checked["memory"]
     result(f"\nPeak device memory: {memory['device'] / 1e9:.1f} GB")
     for field in memory["unknown"]:
         result(plain(f"{field} is not counted: its size is unknown here"))
@@ -130,17 +131,17 @@ def _show_arms(found: dict[str, Any], definition: "Experiment") -> None:
         ("quick", "Quick"),
     )
     for name, what in heads:
-        hours, stated = found[name]["hours"], definition.minutes.get(name)
+        hours, stated = checked[name]["hours"], definition.minutes.get(name)
         time = "" if stated is None else f", {stated:g} min according to its file"
         time = time if hours is None else f", up to {duration(3600 * hours)}"
-        result(f"{what}: {found[name]['runs']} runs{time}")
-    if found["full"]["hours"] is not None:
-        result(f"Assumed: {found['assumed']}")
+        result(f"{what}: {checked[name]['runs']} runs{time}")
+    if checked["full"]["hours"] is not None:
+        result(f"Assumed: {checked['assumed']}")
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(checked: dict[str, Any]) -> None:
     for severity, head in HEADS.items():
-        chosen = [f for f in found["findings"] if f["severity"] == severity]
+        chosen = [f for f in checked["findings"] if f["severity"] == severity]
         if chosen:
             result(f"\n{head}")
         for finding in chosen:
@@ -150,8 +151,8 @@ def _show(found: dict[str, Any]) -> None:
                 result(plain(f"    {finding['text']}"))
             if finding["advice"]:
                 result(plain(f"    → {finding['advice']}"))
-    if found["memory"] is not None:
-        _memory(found["memory"])
+    if checked["memory"] is not None:
+        _memory(checked["memory"])
 
 
 def _memory(memory: dict[str, Any]) -> None:

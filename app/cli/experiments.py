@@ -71,15 +71,15 @@ def experiment(
             engine, definition, quick=quick, seeds=seeds, owner=owner
         )
     _to_the_end(workspace, engine, exp)
-    found = experiment_results.experiment(engine, exp)
+    results = experiment_results.experiment(engine, exp)
     if json:
-        json_line(outcome(found))
+        json_line(outcome(results))
     else:
-        _tell(found)
-    raise typer.Exit(EXIT_CODES.get(found["status"], 1))
+        _tell(results)
+    raise typer.Exit(EXIT_CODES.get(results["status"], 1))
 
 
-def outcome(found: dict[str, Any]) -> dict[str, Any]:
+def outcome(results: dict[str, Any]) -> dict[str, Any]:
     """The object that ends `--json`."""
     facts = (
         *(
@@ -97,13 +97,13 @@ def outcome(found: dict[str, Any]) -> dict[str, Any]:
     )
     arms = [
         {**{name: arm[name] for name in SHOWN}, "runs": [run["id"] for run in arm["runs"]]}
-        for arm in found["arms"]
+        for arm in results["arms"]
     ]
     rest = ("ratios", "comparisons", "columns", "table")
     return {
-        **{name: found[name] for name in facts},
+        **{name: results[name] for name in facts},
         "arms": arms,
-        **{name: found[name] for name in rest},
+        **{name: results[name] for name in rest},
     }
 
 
@@ -128,14 +128,14 @@ def _to_the_end(workspace: Workspace, engine: "Engine", name: str) -> None:
     from storage.queue import experiments
     from storage.read.runs import read_run
 
-    told, done = "", False
+    announced, done = "", False
     try:
         while (run_id := advance(engine, workspace.data_dir, name, this_process())) is not None:
             run = read_run(engine, run_id)
-            if run_id != told:
+            if run_id != announced:
                 state = experiment_results.experiment_progress(engine, name)
                 say(f"{name}: run {state['done'] + 1} of {state['total']}, {plain(run['name'])}")
-                told = run_id
+                announced = run_id
             _run(workspace, engine, run)
         done = True
     finally:
@@ -163,35 +163,35 @@ def _run(workspace: Workspace, engine: "Engine", run: dict[str, Any]) -> None:
 
 
 def _list(json: bool) -> None:
-    from opd.experiments.definition import experiments as known
+    from opd.experiments.definition import experiments as bundled
 
-    found = known()
+    listed = bundled()
     if json:
-        json_list([{"name": e.name, "title": e.title, "question": e.question} for e in found])
+        json_list([{"name": e.name, "title": e.title, "question": e.question} for e in listed])
     else:
-        table(("experiment", "title", "question"), ((e.name, e.title, e.question) for e in found))
+        table(("experiment", "title", "question"), ((e.name, e.title, e.question) for e in listed))
 
 
-def _tell(found: dict[str, Any]) -> None:
-    result(f"{found['id']} {found['name']} {found['status']}")
-    if found["error_text"]:
-        say(plain(f"{found['error_text']}; to resume: opd experiment {found['id']}"))
-    columns = [c["label"] for c in found["columns"]]
+def _tell(results: dict[str, Any]) -> None:
+    result(f"{results['id']} {results['name']} {results['status']}")
+    if results["error_text"]:
+        say(plain(f"{results['error_text']}; to resume: opd experiment {results['id']}"))
+    columns = [c["label"] for c in results["columns"]]
     heads = ("arm", "seeds", "score", "steps", "tokens", "FLOPs", "seconds", *columns)
     rows = [
         (
             arm["label"],
             f"{arm['n']}",
             interval(arm["score"], arm["low"], arm["high"]),
-            *_costs(arm, found["target"] is not None),
+            *_costs(arm, results["target"] is not None),
             *(interval(c["value"], c["low"], c["high"]) for c in arm["cells"].values()),
         )
-        for arm in found["table"]
+        for arm in results["table"]
     ]
     table(heads, rows, right=",".join(heads[1:]))
-    if found["target"]:
-        result(f"target: {found['target']['text']}")
-    for pair in found["comparisons"]:
+    if results["target"]:
+        result(f"target: {results['target']['text']}")
+    for pair in results["comparisons"]:
         parts = [
             f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
         ]

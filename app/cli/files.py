@@ -8,11 +8,11 @@ from opd.errors import UserError
 from opd.files import written_aside
 
 
-def check_ending(out: Path, known: tuple[str, ...]) -> None:
+def check_ending(out: Path, endings: tuple[str, ...]) -> None:
     """Raises UserError for a file whose name ends in something else."""
-    if out.suffix.lower() not in known:
+    if out.suffix.lower() not in endings:
         raise UserError(
-            f"must end in {' or '.join(known)} (got {out.suffix or 'no ending'})",
+            f"must end in {' or '.join(endings)} (got {out.suffix or 'no ending'})",
             where=f"--out {out}",
         )
 

@@ -76,17 +76,17 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
     """A slot whenever one is free, while the run waits. Raises UserError where it does no more.
 
     Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
-    told = ""
-    asked: list[signal.Signals] = []
-    with listening((signal.SIGINT,), asked.append):
-        while not asked:
+    announced = ""
+    interrupts: list[signal.Signals] = []
+    with listening((signal.SIGINT,), interrupts.append):
+        while not interrupts:
             yield from _a_free_slot(workspace, engine, device)
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while waiting", where=run_id)
             others = ", ".join(sorted(run.id for run in running(engine)))
-            if others != told:
+            if others != announced:
                 say(f"waiting for the device, in use by {others} (to free it: opd cancel {others})")
-                told = others
+                announced = others
             time.sleep(LOOK_EVERY)
     raise KeyboardInterrupt
 

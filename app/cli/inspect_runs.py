@@ -14,13 +14,17 @@ PAGE = 200
 
 def recipes(workspace: Workspace, json: Json = False) -> None:
     """List the bundled recipes."""
-    from opd.config.recipes import recipes as known
+    from opd.config.recipes import recipes as all_recipes
 
-    found = known()
+    listed = all_recipes()
     if json:
-        json_list([{"name": r.name, "title": r.title, "description": r.description} for r in found])
+        json_list(
+            [{"name": r.name, "title": r.title, "description": r.description} for r in listed]
+        )
     else:
-        table(("recipe", "title", "description"), ((r.name, r.title, r.description) for r in found))
+        table(
+            ("recipe", "title", "description"), ((r.name, r.title, r.description) for r in listed)
+        )
 
 
 def runs(
@@ -62,14 +66,14 @@ def show(workspace: Workspace, run: Run, json: Json = False) -> None:
     """Show one run: status, configuration, models and checkpoints."""
     from storage.read.runs import read_run
 
-    found = read_run(workspace.engine(), run)
+    stored = read_run(workspace.engine(), run)
     if json:
-        json_line(found)
+        json_line(stored)
         return
-    for label, value in _facts(found):
+    for label, value in _facts(stored):
         result(f"{label:<12}{plain(value)}")
     result("")
-    result(_configuration(found["config"]))
+    result(_configuration(stored["config"]))
 
 
 def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:

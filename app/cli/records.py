@@ -168,8 +168,8 @@ def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:
 
     for side in ("prompt", "completion"):
         ids = row[f"{side}_token_ids"]
-        known = text(set(ids))
-        row[f"{side}_tokens"] = joined_texts(known[i][0] for i in ids)
+        texts = text(set(ids))
+        row[f"{side}_tokens"] = joined_texts(texts[i][0] for i in ids)
     listed = {pair[0] for name in TOPK for pairs in row[name] or () for pair in pairs}
     others = listed - {*row["prompt_token_ids"], *row["completion_token_ids"]}
     row["token_texts"] = [[i, token_text(data)] for i, (data, _) in sorted(text(others).items())]

@@ -90,7 +90,7 @@ def demo(
     ] = None,
 ) -> None:
     """Serve the dashboard and start a demo run of the bundled pair."""
-    from app.worker.notification import check_setting
+    from app.worker.webhook.notification import check_setting
     from opd.config.recipes import recipe
     from opd.config.run import parse
     from storage.queue import jobs
@@ -108,7 +108,7 @@ def demo(
 
 def _set_webhook(url: str | None) -> None:
     """Where the supervisor and its jobs find it; it never becomes part of a configuration."""
-    from app.worker.notification import VARIABLE, checked_url
+    from app.worker.webhook.notification import VARIABLE, checked_url
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
@@ -166,8 +166,8 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
     note = workspace.data_dir.server_note
     try:
         address = listening.link().partition("?")[0]
-        known = {"port": listening.port, "pid": os.getpid(), "address": address}
-        note.write_text(json.dumps(known), encoding="utf-8")
+        note_content = {"port": listening.port, "pid": os.getpid(), "address": address}
+        note.write_text(json.dumps(note_content), encoding="utf-8")
         with supervised(workspace.data_dir, workspace.environment()):
             _run_server(workspace, engine, listening)
     except KeyboardInterrupt:

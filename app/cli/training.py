@@ -34,8 +34,8 @@ def train(
 ) -> None:
     """Train one run in the foreground."""
     config, recipe = configuration(source, assignments or [])
-    from app.worker.notification import check_setting
     from app.worker.process import this_process
+    from app.worker.webhook.notification import check_setting
     from storage.queue import jobs
 
     check_setting()
@@ -49,23 +49,23 @@ def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]
     from opd.config.recipes import recipes
     from opd.config.run import check_inputs, parse, read_file, with_overrides
 
-    known = {r.name: r for r in recipes()}
-    if source in known:
-        data, recipe = known[source].config, source
+    bundled = {r.name: r for r in recipes()}
+    if source in bundled:
+        data, recipe = bundled[source].config, source
     elif Path(source).expanduser().is_file():
         data, recipe = read_file(Path(source).expanduser()), ""
     else:
         raise UserError(
-            f"no recipe or file of this name; recipes: {', '.join(known)}", where=source
+            f"no recipe or file of this name; recipes: {', '.join(bundled)}", where=source
         )
     return check_inputs(parse(with_overrides(data, assignments))), recipe
 
 
 def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
     """Resume a run from its last checkpoint."""
-    from app.worker.notification import check_setting
     from app.worker.process import alive, this_process
     from app.worker.recovery import bury, running
+    from app.worker.webhook.notification import check_setting
     from storage.queue import jobs
     from storage.read.runs import read_run
 
@@ -122,9 +122,9 @@ def _report(engine: "Engine", run_id: str) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     skipped = ("step", "attempt", "created_at", "tokens", "flops")
     for name, values in read_steps(engine, run_id)["columns"].items():
-        known = [v for v in values if v is not None]
-        if known and name not in skipped and not name.startswith("seconds_"):
-            metrics[name] = known[-1]
+        present = [v for v in values if v is not None]
+        if present and name not in skipped and not name.startswith("seconds_"):
+            metrics[name] = present[-1]
     for score in read_evaluations(engine, run_id)["items"]:
         name = f"eval/{score['suite']}/{score['metric']}"
         metrics[name] = score["value"]

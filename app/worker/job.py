@@ -23,12 +23,13 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.worker import notification, process
+from app.worker import process
 from app.worker.errors import Failure, describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
 from app.worker.signals import listening
+from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, UserError
 from opd.training.manifest import folder_of, verify
@@ -139,7 +140,7 @@ def run(
 
 
 @dataclass
-class _Progress:
+class _JobProgress:
     training: TrainingLike
     writer: RunWriter
     stepped: int = -1
@@ -151,7 +152,7 @@ def _work(
     lease: Lease,
     training: TrainingFactory | None,
     watch: Callable[[Event], None],
-) -> _Progress:
+) -> _JobProgress:
     info = read_run(job.engine, job.run_id)
     config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
@@ -167,7 +168,7 @@ def _work(
         resume_from=resume_from,
         say=lambda text: _say(job, text, watch),
     )
-    progress = _Progress(session, writer)
+    progress = _JobProgress(session, writer)
     with closing(session.events()) as events:  # type: ignore[type-var]
         for event in events:
             _store(job, progress, event)
@@ -220,9 +221,9 @@ def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
     info = read_run(engine, run_id)
     if info["attempt"] != attempt:
         return
-    known = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
+    recorded = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
     for folder in data_dir.run(run_id).checkpoints.glob("*"):
-        if folder.name not in known:
+        if folder.name not in recorded:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -236,7 +237,7 @@ def _on_slot(config: RunConfig, slot: str) -> RunConfig:
     return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
 
 
-def _store(job: Job, progress: _Progress, event: Event) -> None:
+def _store(job: Job, progress: _JobProgress, event: Event) -> None:
     writer = progress.writer
 
     def vocabulary(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
@@ -246,7 +247,7 @@ def _store(job: Job, progress: _Progress, event: Event) -> None:
         case PhaseEvent(text):
             jobs.set_phase(job.engine, job.run_id, job.attempt, text)
         case ModelsEvent():
-            writer.models(event, versions())
+            writer.models(event, library_versions())
         case StepEvent():
             writer.step(event, vocabulary)
             progress.stepped = event.step
@@ -257,7 +258,7 @@ def _store(job: Job, progress: _Progress, event: Event) -> None:
             progress.saved = event.step
 
 
-def _ended(job: Job, lease: Lease, progress: _Progress) -> Outcome:
+def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
     """The outcome of a training that raised nothing, with the checkpoint that was asked for."""
     reason = lease.reason
     if reason is None:
@@ -332,7 +333,7 @@ def _record(job: Job, outcome: Outcome) -> bool:
             continue
         job.folder.reserve.unlink(missing_ok=True)
         if ended:
-            notification.tell(job.engine, job.data_dir, job.run_id)
+            notification.notify(job.engine, job.data_dir, job.run_id)
         return True
     return False
 
@@ -343,15 +344,15 @@ def _set_aside(path: Path) -> None:
     path.write_bytes(b"\1" * RESERVE_BYTES)
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """What the run was made with."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("torch", "transformers", "peft", "opd-studio"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def main(arguments: list[str] | None = None, training: TrainingFactory | None = None) -> int:

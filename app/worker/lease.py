@@ -18,7 +18,7 @@ GRACE: dict[Reason, float] = {"save": 14, "discard": 14, "terminated": 5, "lost"
 
 
 class Lease:
-    """Stamps the run every few seconds on a thread of its own and hears what is asked of it.
+    """Stamps the run every few seconds on a thread of its own and hears whether it is to stop.
 
     `overdue(reason)` is called, on a timer's thread, where the job has not left the block in time.
     """
@@ -70,12 +70,12 @@ class Lease:
     def _beat(self) -> None:
         while not self._left.wait(self._every):
             try:
-                asked = jobs.heartbeat(self._engine, self.run_id, self.attempt)
+                cancel_mode = jobs.heartbeat(self._engine, self.run_id, self.attempt)
             except jobs.LeaseLost:
                 self.ask("lost")
                 return
             except (UserError, SQLAlchemyError) as error:
                 log.warning("heartbeat not stored: %s", error)
                 continue
-            if asked is not None:
-                self.ask("discard" if asked == "discard" else "save")
+            if cancel_mode is not None:
+                self.ask("discard" if cancel_mode == "discard" else "save")

@@ -100,14 +100,14 @@ def family(owner: Owner, mark: str) -> list[int]:
     if owner.boot != boot_id():
         return []
     reused = not alive(owner) and owner_of(owner.pid) is not None
-    found = []
+    members = []
     for pid in psutil.pids():
         if pid == os.getpid():
             continue
         same = not reused and (pid == owner.pid or _session(pid) == owner.pid)
         if (same or _carries(pid, mark)) and owner_of(pid) is not None:
-            found.append(pid)
-    return found
+            members.append(pid)
+    return members
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from app.worker import notification, process
+from app.worker import process
 from app.worker.errors import Failure, redact
 from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from app.worker.logs import last_line
+from app.worker.webhook import notification
 from opd.errors import ErrorKind
 from opd.types import RunStatus
 from storage.data_dir import DataDir
@@ -108,7 +109,7 @@ def finish(
         hint=failure.kind.hint if failure else "",
     )
     if done:
-        notification.tell(engine, data_dir, run.id)
+        notification.notify(engine, data_dir, run.id)
         text = f"{status}. {failure.text}" if failure else status
         log.info("%s, attempt %d: %s", run.id, run.attempt, text)
 

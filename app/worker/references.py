@@ -59,10 +59,10 @@ def _named(reference: str) -> re.Match[str] | None:
 class _Finder:
     def __init__(self, engine: Engine, data_dir: DataDir, memory: Path | None) -> None:
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
-        self._known: dict[str, int] = {}
+        self._stored_steps: dict[str, int] = {}
         if memory is not None and memory.is_file():
-            self._known = json.loads(memory.read_text(encoding="utf-8"))
-        self._steps = dict(self._known)
+            self._stored_steps = json.loads(memory.read_text(encoding="utf-8"))
+        self._steps = dict(self._stored_steps)
 
     def placed(self, section: T, where: str) -> T:
         """The section with its model's folder; as it is where it names no run."""
@@ -70,13 +70,13 @@ class _Finder:
         named = _named(reference)
         if named is None:
             return section
-        run_id, asked = named.groups()
-        step = int(asked) if asked is not None else self._steps.get(reference)
+        run_id, stated_step = named.groups()
+        step = int(stated_step) if stated_step is not None else self._steps.get(reference)
         folder, self._steps[reference] = self._folder(run_id, step, where)
         return section.model_copy(update={"model": str(folder)})
 
     def remember(self) -> None:
-        if self._memory is None or self._steps == self._known:
+        if self._memory is None or self._steps == self._stored_steps:
             return
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(self._memory) as path:
@@ -100,10 +100,10 @@ class _Finder:
 
     def _checkpoints(self, run_id: str, where: str) -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = read_run(self._engine, run_id)["checkpoints"]
+            checkpoints: list[dict[str, Any]] = read_run(self._engine, run_id)["checkpoints"]
         except UserError:
             raise _missing(f"there is no run {run_id}; opd runs lists them", where) from None
-        return found
+        return checkpoints
 
 
 def _missing(message: str, where: str) -> UserError:

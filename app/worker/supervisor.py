@@ -1,5 +1,5 @@
 """The supervisor: starts queued runs, one per device slot, and notices how they end; starts the
-model process when something is asked of it.
+model process when there is a request for it.
 
     python -m app.worker.supervisor --data-dir DIR [--parent PID]
 
@@ -29,7 +29,7 @@ from app.worker.errors import Failure
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
-from app.worker.models.supervision import Answering
+from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
 from opd.errors import ErrorKind, UserError
 from storage import locks
@@ -60,7 +60,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         self._pressure = Pressure(engine, data_dir)
-        self._answering = Answering(engine, data_dir)
+        self._model_process = ModelProcessSupervisor(engine, data_dir)
         self._looked = time.monotonic()
 
     def turn(self) -> None:
@@ -69,17 +69,17 @@ class Supervisor:
             self._beats.clear()
         self._looked = now
         self._bury_children()
-        found = running(self._engine)
+        runs_now = running(self._engine)
         children = {child.process.pid for child in self._children.values()}
-        for run in found:
+        for run in runs_now:
             if run.owner.pid in children or process.alive(run.owner):
                 self._look_at(run)
             else:
                 bury(self._engine, self._data_dir, run)
-        live = {run.key for run in found}
+        live = {run.key for run in runs_now}
         self._beats = {key: beat for key, beat in self._beats.items() if key in live}
         self._start_queued()
-        self._answering.turn()
+        self._model_process.turn()
         advance_all(self._engine, self._data_dir)
 
     def _bury_children(self) -> None:
@@ -184,8 +184,8 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
     start_log(data_dir.supervisor_log)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    held = lock(data_dir, options.parent)
-    if held is None:
+    lock_file = lock(data_dir, options.parent)
+    if lock_file is None:
         return 0
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
     supervisor = Supervisor(engine, data_dir, job)

@@ -54,7 +54,7 @@ ON_WRITES = {
     "view token": SAME | {"cookie": f"opd_token_7860={VIEW}"},
 }
 EXPERIMENT = "exp-kept"
-Asked = tuple[str, str, dict[str, str]]  # method, path, headers
+RawRequest = tuple[str, str, dict[str, str]]  # method, path, headers
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ BODIES = {
 }
 
 
-def send_all(app: ASGIApp, asked: Iterable[Asked]) -> list[tuple[Asked, Response]]:
+def send_all(app: ASGIApp, asked: Iterable[RawRequest]) -> list[tuple[RawRequest, Response]]:
     """Sends each request in turn, JSON bodies that the route would take where it takes one."""
 
-    async def run() -> list[tuple[Asked, Response]]:
+    async def run() -> list[tuple[RawRequest, Response]]:
         answers = []
         async with AsyncClient(transport=ASGITransport(app), base_url=HOME) as client:
             for one in asked:
@@ -129,7 +129,7 @@ def contents(engine: Engine, data_dir: Path) -> list[Any]:
     return [rows, [name for name in files if not name.endswith(("-wal", "-shm"))]]
 
 
-def hostile(paths: list[str], run_id: str, *, reads_too: bool) -> Iterator[Asked]:
+def hostile(paths: list[str], run_id: str, *, reads_too: bool) -> Iterator[RawRequest]:
     every = [*itertools.product(METHODS, ATTACKS.items())]
     writes = [*itertools.product(METHODS if reads_too else METHODS[2:], ON_WRITES.items())]
     for path in paths:

@@ -41,7 +41,7 @@ def encode(view: TokenView, *, whole: bool = False) -> bytes:
     ordered = sorted(required.items(), key=lambda item: -item[1].itemsize)
     header = {
         "n": view.n,
-        "columns": _places(ordered),
+        "columns": _layout(ordered),
         "texts": texts,
         "own_texts": view.own_texts,
         "more": more,
@@ -55,14 +55,19 @@ def etag(payload: bytes) -> str:
     return f'"{hashlib.blake2b(payload, digest_size=16).hexdigest()}"'
 
 
-def _places(columns: list[tuple[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+def _layout(columns: list[tuple[str, NDArray[Any]]]) -> list[dict[str, Any]]:
     """Where each column lies; the widest come first, so that each is aligned to its items."""
-    places, offset = [], 0
+    layout, offset = [], 0
     for name, array in columns:
-        place = {"name": name, "dtype": array.dtype.str, "offset": offset, "length": array.nbytes}
-        places.append(place)
+        entry = {
+            "name": name,
+            "dtype": array.dtype.str,
+            "offset": offset,
+            "length": array.nbytes,
+        }
+        layout.append(entry)
         offset += array.nbytes
-    return places
+    return layout
 
 
 def _clipped(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

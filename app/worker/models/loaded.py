@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.worker.models.request import Asked, Telling
+from app.worker.models.request import ModelRequest, ProgressReporter
 from app.worker.references import resolved
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
@@ -24,7 +24,7 @@ from storage.read.runs import read_run
 
 
 @dataclass(frozen=True)
-class Subject:
+class RequestedModels:
     """Loaded models with the run, if any, and the step of the student's checkpoint (0: start)."""
 
     models: LoadedModels
@@ -42,18 +42,18 @@ class Subject:
         return TokenText(self.models.pair.tokenizer)
 
 
-def subject_of(asked: Asked, telling: Telling) -> Subject:
+def requested_models(request: ModelRequest, reporter: ProgressReporter) -> RequestedModels:
     """Loads what the question names, unless it is in memory already.
 
     The payload's "run" or else "recipe" says which models; "checkpoint" at which step, None: as
     they start. Raises UserError for a checkpoint that is not whole and for what cannot be loaded.
     """
-    run_id = asked.payload.get("run")
-    step = asked.payload.get("checkpoint")
-    config, folder = _of_run(asked, run_id, step) if run_id else (_of_recipe(asked), None)
+    run_id = request.payload.get("run")
+    step = request.payload.get("checkpoint")
+    config, folder = _of_run(request, run_id, step) if run_id else (_of_recipe(request), None)
     about = {
         "run": run_id,
-        "recipe": None if run_id else asked.payload.get("recipe"),
+        "recipe": None if run_id else request.payload.get("recipe"),
         "step": step or 0,
         "student": config.student.model,
         "teacher": config.teacher.model if config.teacher.kind == "model" else config.teacher.kind,
@@ -62,32 +62,32 @@ def subject_of(asked: Asked, telling: Telling) -> Subject:
     at = "as it starts" if not step else f"checkpoint {step}"
 
     def load() -> LoadedModels:
-        telling.say(f"loading student ({at}) and teacher")
+        reporter.say(f"loading student ({at}) and teacher")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
-        return load_models(config, folder, Callbacks(telling.say, telling.stop))
+        return load_models(config, folder, Callbacks(reporter.say, reporter.stop))
 
-    models = asked.held.get(key, about, load).with_config(config)
-    return Subject(models, config, run_id, step or 0, about)
-
-
-def _of_recipe(asked: Asked) -> RunConfig:
-    config = parse(recipe(asked.payload["recipe"]).config)
-    return resolved(asked.engine, asked.data_dir, config)
+    models = request.cache.get(key, about, load).with_config(config)
+    return RequestedModels(models, config, run_id, step or 0, about)
 
 
-def _of_run(asked: Asked, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
-    info = read_run(asked.engine, run_id)
+def _of_recipe(request: ModelRequest) -> RunConfig:
+    config = parse(recipe(request.payload["recipe"]).config)
+    return resolved(request.engine, request.data_dir, config)
+
+
+def _of_run(request: ModelRequest, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
+    info = read_run(request.engine, run_id)
     own = run_id if info["attempt"] else None  # then the references have been settled
-    config = resolved(asked.engine, asked.data_dir, parse(info["config"]), own)
+    config = resolved(request.engine, request.data_dir, parse(info["config"]), own)
     if step is None:
         return config, None
     saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}
     if step not in saved:
         raise UserError(f"{run_id} no longer has a checkpoint of step {step}", where="checkpoint")
-    folder = folder_of(asked.data_dir.run(run_id).checkpoints, step)
+    folder = folder_of(request.data_dir.run(run_id).checkpoints, step)
     verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
     return config, folder
 

@@ -2,10 +2,10 @@
 
     python -m app.worker.models.process --data-dir DIR [--idle SECONDS]
 
-The supervisor starts it when a question is queued; at most one runs a data directory, and it ends
-by itself when nothing was asked for a while. Between questions it keeps the models of the last one
-in memory, and nothing else: killed, it leaves a question that the supervisor ends, and the next
-question starts another.
+The supervisor starts it when a request is queued; at most one runs per data directory, and it
+exits when no request came for a while. Between requests it keeps the models of the last one in
+memory, and nothing else: killed, it leaves a request that the supervisor ends, and the next request
+starts another.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from app.worker.errors import describe
 from app.worker.job import DATABASE_VARIABLE
 from app.worker.logs import start_log
-from app.worker.models.request import Asked, Held, Progress, Telling
+from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
 from app.worker.process import this_process
 from app.worker.references import resolved
 from opd.errors import UserError
@@ -33,55 +33,55 @@ from storage.engine import open_database
 from storage.queue import requests
 
 log = logging.getLogger(__name__)
-IDLE = 120.0  # seconds without a question
+IDLE = 120.0  # seconds without a request
 LOOK_EVERY = 0.2
 NICE = 5  # a run that trains on the processor goes first
 
-Answer = Callable[[Asked, Progress], dict[str, Any]]
+Answer = Callable[[ModelRequest, Progress], dict[str, Any]]
 
 
-def examine_run(asked: Asked, progress: Progress) -> dict[str, Any]:
+def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "doctor": {"config", "models"} → the doctor's report."""
     from opd.config.run import parse  # noqa: PLC0415 - as late as the models' libraries
     from opd.doctor.examine import examine, report  # noqa: PLC0415 - loads torch
     from opd.training.loading import Callbacks  # noqa: PLC0415
 
-    asked.held.release()
-    found: list[Any] = []
-    telling = Telling(progress, lambda: {"findings": [f.as_dict() for f in found]})
-    config = resolved(asked.engine, asked.data_dir, parse(asked.payload["config"]))
-    callbacks = Callbacks(telling.say, telling.stop)
-    for finding in examine(config, models=bool(asked.payload["models"]), callbacks=callbacks):
-        found.append(finding)
-        if telling.stop():
+    request.cache.release()
+    findings: list[Any] = []
+    reporter = ProgressReporter(progress, lambda: {"findings": [f.as_dict() for f in findings]})
+    config = resolved(request.engine, request.data_dir, parse(request.payload["config"]))
+    callbacks = Callbacks(reporter.say, reporter.stop)
+    for finding in examine(config, models=bool(request.payload["models"]), callbacks=callbacks):
+        findings.append(finding)
+        if reporter.stop():
             break
-    return report(config, found)
+    return report(config, findings)
 
 
-def go_on(asked: Asked, progress: Progress) -> dict[str, Any]:
+def continue_rollout(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "what-if"."""
     from app.worker.models.what_if import what_if  # noqa: PLC0415 - loads torch
 
-    return what_if(asked, progress)
+    return what_if(request, progress)
 
 
-def chat(asked: Asked, progress: Progress) -> dict[str, Any]:
+def chat(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "chat"."""
     from app.worker.models import chat as models_chat  # noqa: PLC0415 - loads torch
 
-    return models_chat.chat(asked, progress)
+    return models_chat.chat(request, progress)
 
 
-def keep(asked: Asked, progress: Progress) -> dict[str, Any]:
+def keep(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "keep": a reply of a chat becomes a rollout."""
     from app.worker.models import chat as models_chat  # noqa: PLC0415 - loads torch
 
-    return models_chat.keep(asked, progress)
+    return models_chat.keep(request, progress)
 
 
 ANSWERS: Mapping[str, Answer] = {
     "doctor": examine_run,
-    "what-if": go_on,
+    "what-if": continue_rollout,
     "chat": chat,
     "keep": keep,
 }
@@ -90,40 +90,42 @@ ANSWERS: Mapping[str, Answer] = {
 def serve(
     engine: Engine, data_dir: DataDir, idle: float, answers: Mapping[str, Answer] = ANSWERS
 ) -> None:
-    """Answers questions until none came for `idle` seconds."""
-    held = Held(data_dir)
-    held.release()
+    """Answers requests until none came for `idle` seconds."""
+    cache = ModelCache(data_dir)
+    cache.release()
     last = time.monotonic()
     while time.monotonic() - last < idle:
-        found = requests.claim(engine, this_process())
-        if found is None:
+        claimed = requests.claim(engine, this_process())
+        if claimed is None:
             time.sleep(LOOK_EVERY)
             continue
-        log.info("%s: %s", found["id"], found["kind"])
+        log.info("%s: %s", claimed["id"], claimed["kind"])
         _answer(
-            found["id"], answers[found["kind"]], Asked(found["payload"], engine, data_dir, held)
+            claimed["id"],
+            answers[claimed["kind"]],
+            ModelRequest(claimed["payload"], engine, data_dir, cache),
         )
         _let_go()
         last = time.monotonic()
     log.info("no requests for %.0f s: exiting", idle)
 
 
-def _answer(name: str, answer: Answer, asked: Asked) -> None:
+def _answer(name: str, answer: Answer, request: ModelRequest) -> None:
     """What goes wrong by input or for lack of memory is the answer; anything else ends us."""
 
-    def progress(phase: str, found: dict[str, Any]) -> bool:
-        return requests.progress(asked.engine, name, phase=phase, answer=found)
+    def progress(phase: str, partial: dict[str, Any]) -> bool:
+        return requests.progress(request.engine, name, phase=phase, answer=partial)
 
     try:
-        found = answer(asked, progress)
+        result = answer(request, progress)
     except (UserError, MemoryError) as error:
         if isinstance(error, MemoryError):
-            asked.held.release()
+            request.cache.release()
         failure = describe(error)
         log.warning("%s: %s", name, failure.text)
-        requests.fail(asked.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
+        requests.fail(request.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
         return
-    requests.finish(asked.engine, name, found)
+    requests.finish(request.engine, name, result)
 
 
 def _let_go() -> None:

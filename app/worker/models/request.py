@@ -1,4 +1,4 @@
-"""A question in the model process, and how whoever asks hears of it meanwhile. Free of torch."""
+"""A request to the model process, and how its progress is reported. Free of torch."""
 
 import time
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from sqlalchemy import Engine
 from storage.data_dir import DataDir
 from storage.queue.model_state import write_model_state
 
-TELL_EVERY = 0.25  # seconds
+REPORT_EVERY = 0.25  # seconds
 
 Progress = Callable[
     [str, dict[str, Any]], bool
-]  # (phase, answer so far) → whether anybody still asks
+]  # (phase, answer so far) → whether the request still stands
 
 
-class Held:
-    """The models that stay in memory between questions: one set, named by its key."""
+class ModelCache:
+    """The models that stay in memory between requests: one set, named by its key."""
 
     def __init__(self, data_dir: DataDir) -> None:
         self._data_dir = data_dir
@@ -30,12 +30,12 @@ class Held:
         if self._key == key:
             return self._models
         self.release()
-        self._tell("loading", about)
+        self._report("loading", about)
         try:
             self._models = load()
             self._key = key
         finally:
-            self._tell("ready" if self._key else "awake", about if self._key else None)
+            self._report("ready" if self._key else "awake", about if self._key else None)
         return self._models
 
     def release(self) -> None:
@@ -43,43 +43,43 @@ class Held:
         models, self._models, self._key = self._models, None, None
         if models is not None:
             models.close()
-        self._tell("awake", None)
+        self._report("awake", None)
 
-    def _tell(self, state: str, about: dict[str, Any] | None) -> None:
+    def _report(self, state: str, about: dict[str, Any] | None) -> None:
         write_model_state(self._data_dir, state, about)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question, where runs are that it may name, and the models that stay between questions."""
+class ModelRequest:
+    """A request, where the runs are that it may name, and the models in memory."""
 
     payload: dict[str, Any]
     engine: Engine
     data_dir: DataDir
-    held: Held
+    cache: ModelCache
 
 
 @dataclass
-class Telling:
-    """Tells how far an answer is, at most four times a second within a phase."""
+class ProgressReporter:
+    """Reports the progress of an answer, at most four times a second within a phase."""
 
     progress: Progress
     partial: Callable[[], dict[str, Any]] = dict
     phase: str = "starting"
-    asked: bool = True
-    told: float = 0.0
+    still_wanted: bool = True
+    reported_at: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     def say(self, phase: str) -> None:
         self.phase = phase
-        self._tell()
+        self._report()
 
     def stop(self) -> bool:
-        """Whether nobody asks any more; told again where it is time."""
-        if time.monotonic() - self.told > TELL_EVERY:
-            self._tell()
-        return not self.asked
+        """Whether the request was cancelled; reports progress when it is time."""
+        if time.monotonic() - self.reported_at > REPORT_EVERY:
+            self._report()
+        return not self.still_wanted
 
-    def _tell(self) -> None:
-        self.told = time.monotonic()
-        self.asked = self.asked and self.progress(self.phase, self.partial())
+    def _report(self) -> None:
+        self.reported_at = time.monotonic()
+        self.still_wanted = self.still_wanted and self.progress(self.phase, self.partial())

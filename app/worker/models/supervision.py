@@ -17,16 +17,16 @@ from storage.locks import held
 from storage.queue import requests
 
 log = logging.getLogger(__name__)
-ANSWERER = (sys.executable, "-m", "app.worker.models.process")
+MODEL_PROCESS = (sys.executable, "-m", "app.worker.models.process")
 AGAIN_AFTER = 2.0  # seconds between two starts
 EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
 
 
-class Answering:
+class ModelProcessSupervisor:
     """`turn()` is called again and again; it keeps nothing that another one could not find."""
 
     def __init__(
-        self, engine: Engine, data_dir: DataDir, command: Sequence[str] = ANSWERER
+        self, engine: Engine, data_dir: DataDir, command: Sequence[str] = MODEL_PROCESS
     ) -> None:
         self._engine = engine
         self._data_dir = data_dir

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from app.worker.models.loaded import Subject, subject_of
-from app.worker.models.request import Asked, Progress, Telling
+from app.worker.models.loaded import RequestedModels, requested_models
+from app.worker.models.request import ModelRequest, Progress, ProgressReporter
 from opd.data.prompts import Prompt
 from opd.interactive.what_if import (
     AUTHORS,
@@ -28,7 +28,7 @@ from storage.write.branches import branch_id, store_rollouts
 class _Counting:
     """Counts the tokens that one author has written, by how often the sampler asks to stop."""
 
-    telling: Telling
+    reporter: ProgressReporter
     author: str
     most: int
     done: int = -1  # the sampler asks before the first token too
@@ -38,8 +38,8 @@ class _Counting:
         self.done += 1
         self.began = self.began or time.monotonic()
         most = f"{self.done} of at most {self.most} tokens"
-        self.telling.phase = f"{self.author} continues: {most}"
-        return self.telling.stop()
+        self.reporter.phase = f"{self.author} continues: {most}"
+        return self.reporter.stop()
 
     def as_dict(self) -> dict[str, Any]:
         elapsed = time.monotonic() - self.began
@@ -47,27 +47,27 @@ class _Counting:
         return {"author": self.author, "done": max(self.done, 0), "most": self.most, "left": left}
 
 
-def what_if(asked: Asked, progress: Progress) -> dict[str, Any]:
+def what_if(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """The payload is that of POST /api/v1/what-if with "run" and the checkpoint's step.
 
     Returns {"branches": ids of the kept rollouts, in the order of the authors, "models",
     "seconds"}. Raises UserError.
     """
-    telling = Telling(progress)
+    reporter = ProgressReporter(progress)
     try:
-        return _answer(asked, telling)
+        return _answer(request, reporter)
     except Stopped:
         return {}
 
 
-def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
-    payload = asked.payload
-    telling.say("looking up the rollout")
-    subject = subject_of(asked, telling)
-    if telling.stop():
+def _answer(request: ModelRequest, reporter: ProgressReporter) -> dict[str, Any]:
+    payload = request.payload
+    reporter.say("looking up the rollout")
+    requested = requested_models(request, reporter)
+    if reporter.stop():
         raise Stopped
     began = time.monotonic()
-    point = _branch_point(asked, subject)
+    point = _branch_point(request, requested)
     settings = ContinuationSettings(
         tuple(a for a in AUTHORS if a in payload["authors"]),
         payload["samples"],
@@ -77,32 +77,32 @@ def _answer(asked: Asked, telling: Telling) -> dict[str, Any]:
     )
     completions = []
     for author in settings.authors:
-        counting = _Counting(telling, author, settings.max_new_tokens)
-        telling.partial = lambda counting=counting: {"progress": counting.as_dict()}  # type: ignore[misc]
+        counting = _Counting(reporter, author, settings.max_new_tokens)
+        reporter.partial = lambda counting=counting: {"progress": counting.as_dict()}  # type: ignore[misc]
         completions += continuations(
-            subject.models, point, replace(settings, authors=(author,)), counting.stop
+            requested.models, point, replace(settings, authors=(author,)), counting.stop
         )
-    telling.partial = dict
-    telling.say("scoring with both models")
+    reporter.partial = dict
+    reporter.say("scoring with both models")
     made = branches(
-        subject.models,
+        requested.models,
         completions,
-        step=subject.step,
+        step=requested.step,
         temperature=settings.temperature,
         kept=len(point.kept),
     )
-    names = _kept(asked, subject, point, made)
+    names = _kept(request, requested, point, made)
     return {
         "branches": names,
-        "models": subject.about,
+        "models": requested.about,
         "seconds": time.monotonic() - began,
     }
 
 
-def _branch_point(asked: Asked, subject: Subject) -> BranchPoint:
-    payload = asked.payload
-    parent = read_rollout(asked.engine, payload["rollout"])
-    view = read_tokens(asked.engine, payload["rollout"], ("completion_ids",))
+def _branch_point(request: ModelRequest, requested: RequestedModels) -> BranchPoint:
+    payload = request.payload
+    parent = read_rollout(request.engine, payload["rollout"])
+    view = read_tokens(request.engine, payload["rollout"], ("completion_ids",))
     stored = Prompt(
         parent["group"],
         parent["prompt"],
@@ -111,22 +111,26 @@ def _branch_point(asked: Asked, subject: Subject) -> BranchPoint:
     )
     ids = view.columns["completion_ids"][: payload["position"]]
     return BranchPoint(
-        prompt_of(subject.models, stored),
+        prompt_of(requested.models, stored),
         tuple(int(i) for i in ids),
-        chosen_ids(subject.models, payload["token"], payload["text"]),
+        chosen_ids(requested.models, payload["token"], payload["text"]),
     )
 
 
-def _kept(asked: Asked, subject: Subject, point: BranchPoint, made: list[Rollout]) -> list[str]:
+def _kept(
+    request: ModelRequest, requested: RequestedModels, point: BranchPoint, made: list[Rollout]
+) -> list[str]:
     """Stores the branches under ids that follow from the question; returns them."""
-    payload = asked.payload
+    payload = request.payload
     same = ("temperature", "max_new_tokens", "seed")
     question = {name: payload[name] for name in same} | {
-        "step": subject.step,
+        "step": requested.step,
         "chosen": point.chosen,
     }
     name = partial(branch_id, payload["rollout"], payload["position"])
     rollouts = {name(r, question): r for r in made}
-    assert subject.run_id is not None
-    store_rollouts(asked.engine, subject.run_id, rollouts, subject.tokenizer, subject.vocabulary)
+    assert requested.run_id is not None
+    store_rollouts(
+        request.engine, requested.run_id, rollouts, requested.tokenizer, requested.vocabulary
+    )
     return list(rollouts)

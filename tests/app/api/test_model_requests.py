@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from app.security import SecurityLayer
 from app.server import ServerOptions, policy, rest_app
-from app.worker.models.request import Held
+from app.worker.models.request import ModelCache
 from app.worker.process import this_process
 from opd.config.run import parse
 from opd.types import CheckpointEvent
@@ -209,7 +209,7 @@ def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None
         def close(self) -> None:
             self.closed = True
 
-    held, made = Held(DataDir(tmp_path)), []
+    held, made = ModelCache(DataDir(tmp_path)), []
 
     def load() -> Models:
         assert all(m.closed for m in made), "the earlier ones go first"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.worker.job import claim, run
 from app.worker.models import process
-from app.worker.models.request import Asked, Held
+from app.worker.models.request import ModelCache, ModelRequest
 from app.worker.models.what_if import what_if as answer
 from opd.config.run import parse
 from opd.types import Floats
@@ -326,8 +326,8 @@ def test_nobody_asks_any_more(trained: Trained) -> None:
         **{"position": 2, "token": 7, "text": None, "authors": ["student"], "samples": 1},
         **{"temperature": 1.0, "max_new_tokens": 4, "seed": 123},
     }
-    held = Held(DataDir(trained.data_dir))
-    asked = Asked(payload, trained.engine, DataDir(trained.data_dir), held)
+    held = ModelCache(DataDir(trained.data_dir))
+    asked = ModelRequest(payload, trained.engine, DataDir(trained.data_dir), held)
     assert answer(asked, lambda phase, found: False) == {}
     assert read_branches(trained.engine, trained.rollout["id"])["total"] == before
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from app.worker.models import process
-from app.worker.models.supervision import Answering
+from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.process import alive, this_process
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
@@ -31,16 +31,16 @@ from tests.support.studio import Studio
 DEAD = Owner(2**22 + 1, 1.0, "boot")
 
 
-Start = Callable[..., Answering]
+Start = Callable[..., ModelProcessSupervisor]
 
 
 @pytest.fixture
 def supervise(tmp_path: Path, engine: Engine) -> Iterator[Start]:
     """Makes the supervisor's side with a command in the model process's place; ends its child."""
-    made: list[Answering] = []
+    made: list[ModelProcessSupervisor] = []
 
-    def start(command: tuple[str, ...]) -> Answering:
-        made.append(Answering(engine, DataDir(tmp_path), command))
+    def start(command: tuple[str, ...]) -> ModelProcessSupervisor:
+        made.append(ModelProcessSupervisor(engine, DataDir(tmp_path), command))
         return made[-1]
 
     yield start
@@ -63,11 +63,13 @@ def real(answers: str) -> tuple[str, ...]:
     )
 
 
-def turn_until(found: Answering, condition: Callable[[], Any], seconds: float = 120) -> None:
+def turn_until(
+    supervisor: ModelProcessSupervisor, condition: Callable[[], Any], seconds: float = 120
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
-        found.turn()
+        supervisor.turn()
         time.sleep(0.02)
 
 
@@ -120,12 +122,12 @@ def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engi
     good, bad = (requests.enqueue(engine, kind, {"n": 2}) for kind in ("double", "refuse"))
     phases = []
 
-    def double(asked: process.Asked, progress: process.Progress) -> Any:
+    def double(asked: process.ModelRequest, progress: process.Progress) -> Any:
         assert progress("thinking", {"a": 1})
         phases.append(state(engine, good)["phase"])
         return {"twice": asked.payload["n"] * 2}
 
-    def refuse(asked: process.Asked, progress: process.Progress) -> Any:
+    def refuse(asked: process.ModelRequest, progress: process.Progress) -> Any:
         raise UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL)
 
     process.serve(engine, DataDir(tmp_path), 0.3, {"double": double, "refuse": refuse})

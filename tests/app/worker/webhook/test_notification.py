@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from app.worker import notification, process, webhook
-from app.worker.notification import checked_url
+from app.worker import process
+from app.worker.webhook import notification, sender
+from app.worker.webhook.notification import checked_url
 from opd.errors import UserError
 from storage.data_dir import DataDir
 from storage.queue import jobs
@@ -152,7 +153,7 @@ def test_answers_of_the_receiver(receiver: Receiver) -> None:
     ):
         receiver.got.clear()
         receiver.codes = list(codes)
-        assert webhook.send(receiver.url, message, pause=0) == reason
+        assert sender.send(receiver.url, message, pause=0) == reason
         assert [got["path"] for got in receiver.got] == ["/hook/s3cret-path"] * requests
 
 
@@ -169,7 +170,7 @@ def test_other_addresses_are_refused(
     with pytest.raises(UserError, match="webhook"):
         checked_url(url)
     monkeypatch.setenv(notification.VARIABLE, url)
-    notification.tell(
+    notification.notify(
         studio.engine, DataDir(studio.data_dir), "run-x"
     )  # nothing is started, nothing raised
 

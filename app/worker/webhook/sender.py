@@ -1,6 +1,6 @@
 """Posts one message to a receiver, and logs how that went.
 
-    OPD_WEBHOOK=URL python -m app.worker.webhook < MESSAGE
+    OPD_WEBHOOK=URL python -m app.worker.webhook.sender < MESSAGE
 
 Addresses of receivers often hold a secret: the log names only the host.
 """
@@ -16,7 +16,7 @@ from types import FrameType
 import httpx
 
 from app.worker.logs import start_log
-from app.worker.notification import VARIABLE, checked_url
+from app.worker.webhook.notification import VARIABLE, checked_url
 
 log = logging.getLogger(__name__)
 TIMEOUT = 5.0  # seconds, of each wait for the receiver

@@ -1,6 +1,6 @@
-"""Has a web address told that an attempt at a run has ended, where $OPD_WEBHOOK names one.
+"""Notifies the URL in $OPD_WEBHOOK, if any, that an attempt at a run has ended.
 
-Whoever records an end starts a process for it (see webhook.py) and does not wait: neither a slow
+Whoever records an end starts a process for it (see sender.py) and does not wait: neither a slow
 nor a dead receiver delays a job, and the message survives the job's own exit.
 """
 
@@ -22,7 +22,7 @@ from storage.read.runs import read_run
 
 log = logging.getLogger(__name__)
 VARIABLE = "OPD_WEBHOOK"
-SENDER = (sys.executable, "-m", "app.worker.webhook")
+SENDER = (sys.executable, "-m", "app.worker.webhook.sender")
 MAX_URL = 2_000
 _FIELDS = ("name", "status", "attempt", "step", "steps", "score", "kl", "error_kind", "error_text")
 _senders: list["subprocess.Popen[bytes]"] = []  # to be reaped when the next one is started
@@ -52,8 +52,8 @@ def check_setting() -> None:
         checked_url(text)
 
 
-def tell(engine: Engine, data_dir: DataDir, run_id: str) -> None:
-    """Sends word of the run's end, where a receiver is set. To be called once an end, by whoever
+def notify(engine: Engine, data_dir: DataDir, run_id: str) -> None:
+    """Notifies the receiver, where one is set, of the run's end. Called once per end, by whoever
     recorded it; returns at once and raises nothing that could spoil a job."""
     if not os.environ.get(VARIABLE):
         return
