@@ -18,9 +18,7 @@ Kind = Literal["train", "eval", "probe", "branch", "import"]
 FinishReason = Literal["stop", "length"]
 Author = Literal["student", "teacher", "given"]  # who wrote a completion
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
-CancelMode = Literal["save", "discard"]
 ExperimentStatus = Literal["running", "finished", "failed", "cancelled", "stopped"]
-PHASES = ("sample", "teacher", "student", "optimizer", "store")
 
 # The quantities of a TokenRecord in nats, (T,) each
 FLOAT_COLUMNS = (

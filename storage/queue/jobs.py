@@ -16,12 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
-from opd.types import CancelMode, RunStatus
+from opd.types import RunStatus
 from storage.engine import begin, read
 from storage.lookups import not_found, run_row
 from storage.schema import run, run_tag
 from storage.text import clean
 
+CancelMode = Literal["save", "discard"]
 RESUMABLE = ("interrupted", "failed", "cancelled")
 CLAIMABLE = ("queued", "interrupted")
 MAX_NAME, MAX_TAG, MAX_TAGS, MAX_NOTES, MAX_KEY = 200, 100, 50, 20_000, 200
