@@ -35,7 +35,7 @@ def overlap(engine: Engine, run_id: str, where: Where) -> dict[str, Any]:
     columns = ("completion_ids", "mask", *TOPK_COLUMNS)
     sums: dict[int, Array] = {}
     widths: set[int] = set()
-    reading = _Reading(engine, run_id, where, columns)
+    reading = _RecordCursor(engine, run_id, where, columns)
     for row, record in reading:
         if not all(f"{side}_topk_ids" in record for side in SIDES):
             continue
@@ -67,7 +67,7 @@ def stops(engine: Engine, run_id: str, where: Where) -> dict[str, Any]:
     in the stored alternatives at its upper bound), and "…_bounded", the share so bounded.
     """
     columns = ("completion_ids", "student_logprobs", "teacher_logprobs", *TOPK_COLUMNS)
-    reading = _Reading(engine, run_id, where, columns)
+    reading = _RecordCursor(engine, run_id, where, columns)
     with read(engine) as connection:
         tokenizer = run_fingerprint(run_row(connection, run_id))
     ends: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
@@ -97,7 +97,7 @@ def stops(engine: Engine, run_id: str, where: Where) -> dict[str, Any]:
     return {"stops": found, **reading.facts()}
 
 
-class _Reading:
+class _RecordCursor:
     """The records of a run one by one, with a count of what was read."""
 
     def __init__(self, engine: Engine, run_id: str, where: Where, columns: tuple[str, ...]) -> None:
