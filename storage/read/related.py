@@ -38,11 +38,11 @@ def read_related(engine: Engine, rollout_id: str, *, limit: int = 200) -> dict[s
         here: list[ColumnElement[bool]] = [rollout.c.id != rollout_id]
         here.append(rollout.c.prompt_id == row["prompt_id"])
         probes_first = case((rollout.c.kind == "probe", 0), else_=1)
-        mine = _page(connection, (here, same), (probes_first, rollout.c.step), limit)
+        mine = _page(connection, here, same, (probes_first, rollout.c.step), limit)
         mine["items"].sort(key=lambda item: (item["step"], item["kind"], item["sample"]))
         there: list[ColumnElement[bool]] = [rollout.c.prompt_id.in_(others)]
         newest = (run.c.created_at.desc(), run.c.id, rollout.c.step.desc())
-        found = _page(connection, (there, same), newest, limit)
+        found = _page(connection, there, same, newest, limit)
     return {**mine, "others": found}
 
 
@@ -70,12 +70,12 @@ def _same_completion(tokens: int, ids: bytes | None) -> ColumnElement[bool]:
 
 def _page(
     connection: Connection,
-    wanted: tuple[list[ColumnElement[bool]], ColumnElement[bool]],
+    conditions: list[ColumnElement[bool]],
+    same: ColumnElement[bool],
     order: Sequence[ColumnElement[Any]],
     limit: int,
 ) -> dict[str, Any]:
-    """The first rollouts in an order, and how many there are; `wanted`: conditions, and "same?"."""
-    conditions, same = wanted
+    """The first rollouts in an order, and how many there are; `same`: whose completion is equal."""
     where = [*conditions, *shown()]
     joined = rollout.join(run, run.c.id == rollout.c.run_id)
     rows = connection.execute(

@@ -49,17 +49,17 @@ def read_tokens(
     if unknown:
         known = ", ".join((*MAIN_COLUMNS, *EXTRA_COLUMNS))
         raise UserError(f"unknown column {min(unknown)!r:.80}; known: {known}", where="columns")
-    wanted = tuple(dict.fromkeys(("completion_ids", *columns)))
+    names = tuple(dict.fromkeys(("completion_ids", *columns)))
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)
-        arrays = packing.unpack(rollout_id, record_row(connection, rollout_id, wanted), wanted)
+        arrays = packing.unpack(rollout_id, record_row(connection, rollout_id, names), names)
         prompt_ids = np.frombuffer(row["prompt_ids"], "<u4")
         ids = np.unique(np.concatenate([prompt_ids, arrays["completion_ids"].astype("<u4")]))
         texts = read_texts(connection, fingerprint(row), [int(i) for i in ids])
     return TokenView(
         n=len(arrays["completion_ids"]),
         prompt_ids=packing.smallest_unsigned(prompt_ids),
-        columns={name: arrays[name] for name in wanted if name in arrays},
+        columns={name: arrays[name] for name in names if name in arrays},
         texts={int(i): text_entry(texts.get(int(i))) for i in ids},
         own_texts=row["texts"],
     )
