@@ -121,7 +121,7 @@ def test_a_chat_is_about_a_run_or_a_recipe(api: Api, engine: Engine) -> None:
     name = api("POST", "/chat", chat_of()).json()["id"]
     assert (payload_of(engine, name)["run"], payload_of(engine, name)["recipe"]) == (None, "demo")
     reply = api("POST", "/chat", chat_of() | {"recipe": "nothing"})
-    assert reply.status_code == 422 and "known: " in reply.json()["error"]
+    assert reply.status_code == 422 and "recipes: " in reply.json()["error"]
     run_id = stored_run(engine)
     with_checkpoints(engine, run_id, 5)
     name = api("POST", "/chat", chat_of() | {"run": run_id}).json()["id"]
