@@ -27,7 +27,7 @@ def test_no_folder_has_too_many_files_of_one_kind() -> None:
     counts = Counter(
         (str(path.parent), path.suffix)
         for path in tracked()
-        if not UNCOUNTED.fullmatch(str(path.parent)) and path.name != "__init__.py"
+        if not UNCOUNTED.fullmatch(str(path.parent))
     )
     assert {where: n for where, n in counts.items() if n > MOST_FILES} == {}
     assert len(counts) > 50
