@@ -47,7 +47,11 @@ class Demo:
     def evaluation(self, step: int, value: float, right: bool) -> None:
         ids = self.source.completion(24)
         made = self.source.of_ids(
-            ids, step=step, place=(7, 0), fade=1.0 if step == 0 else 0.1, prompt="How many?"
+            ids,
+            step=step,
+            group_and_sample=(7, 0),
+            fade=1.0 if step == 0 else 0.1,
+            prompt="How many?",
         )
         rollout = type(made)(
             **{**vars(made), "kind": "eval", "reward": float(right), "answer": "33"}

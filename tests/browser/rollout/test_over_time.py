@@ -45,7 +45,9 @@ class Run:
 
     def rollout(self, text: str, step: int, **changes: Any) -> Rollout:
         ids = [*self.source.vocabulary.encode(text), 0]
-        made = self.source.of_ids(ids, step=step, place=(7, 0), fade=1.0, prompt="How many pears?")
+        made = self.source.of_ids(
+            ids, step=step, group_and_sample=(7, 0), fade=1.0, prompt="How many pears?"
+        )
         return replace(made, answer="4", **changes)
 
     def evaluation(self, step: int) -> None:
