@@ -125,7 +125,8 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
     assert said.startswith(f"Coach wanted “{wanted}” (") and "; the student wrote “" in said
     page.click("#tour-token")
     page.wait_for_selector(f'#token-detail[data-index="{worst}"]')
-    expect(page.locator("#token-detail .dt-say")).to_have_text(said)  # once its alternatives came
+    same = said.replace("Coach", "Teacher").replace("coach", "teacher")  # the tour tells a story
+    expect(page.locator("#token-detail .dt-say")).to_have_text(same)  # once its alternatives came
     page.go_back()
 
     page.wait_for_selector('.tour-stage[data-step="2"]')
