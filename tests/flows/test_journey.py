@@ -104,7 +104,7 @@ def find(page: Any) -> None:
     page.wait_for_selector("#token-view[data-ready='true']")
     page.keyboard.press("n")
     detail = page.locator("#token-detail")
-    detail.get_by_text("Coach").first.wait_for()
+    detail.get_by_text("Teacher").first.wait_for()
     assert re.search(r"\d\.\d\d", detail.inner_text())
     assert "pos=" in page.url
     shared = page.url
