@@ -11,7 +11,8 @@ ENV PYTHONUNBUFFERED=1 \
     OPD_DATA_DIR=/data \
     HF_HOME=/data/huggingface
 
-# PyTorch without CUDA, which saves gigabytes; the rest follows from pyproject.toml.
+# Build with --build-arg TORCH_INDEX=URL of PyTorch's CPU index (the one in the command that
+# pytorch.org gives) to leave out CUDA, which saves gigabytes. The rest follows from pyproject.toml.
 ARG TORCH_INDEX=""
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.8,<2.14"
 

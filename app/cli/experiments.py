@@ -193,7 +193,9 @@ def _tell(results: dict[str, Any]) -> None:
         result(f"target: {results['target']['text']}")
     for pair in results["comparisons"]:
         parts = [
-            f"{n} {interval(**r)}" for n, r in pair["ratios"].items() if r["value"] is not None
+            f"{n} {interval(**r, unit='×')}"
+            for n, r in pair["ratios"].items()
+            if r["value"] is not None
         ]
         missed = "–" if pair["reached"] else "not every seed reached it"
         note = f" ({pair['note']})" if pair["note"] else ""
@@ -212,8 +214,10 @@ def _costs(arm: dict[str, Any], aimed: bool) -> list[str]:
     return [scaled(arm[name]) for name in names]
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """`7.1 (6.2–8.3)`."""
+def interval(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """`7.1 (6.2–8.3)`, or `7.1× (6.2–8.3)`."""
     if value is None:
         return "–"
-    return f"{value:.3g}" + ("" if low is None or high is None else f" ({low:.3g}–{high:.3g})")
+    return f"{value:.3g}{unit}" + (
+        "" if low is None or high is None else f" ({low:.3g}–{high:.3g})"
+    )

@@ -83,7 +83,6 @@ class Job:
     run_id: str
     attempt: int
     slot: str
-    in_foreground: bool = False
 
     @property
     def folder(self) -> RunDir:

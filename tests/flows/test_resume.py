@@ -109,7 +109,7 @@ def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(desk, tmp_path, nam
     change_a_byte(twin.folder(run_id) / "step-000003" / name)
     assert twin.attempt(run_id)["status"] == "finished"
     log = twin.log(run_id)
-    assert f"step-000003/{name} was changed since it was saved; taking the one before" in log
+    assert f"step-000003/{name} was changed since it was saved; trying the one before" in log
     assert "attempt 2, from step 2" in log
     assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
 
@@ -161,7 +161,7 @@ def test_a_cancelled_runs_checkpoints_are_those_on_record(desk, monkeypatch, mod
                 yield event
                 if isinstance(event, StepEvent) and event.step == 2 and not lease:
                     lease.append(jobs.request_cancel(desk.engine, run_id, mode))
-                    while not self._outside.stop():
+                    while not self._callbacks.stop():
                         time.sleep(0.05)
 
     assert desk.attempt(run_id, Heard)["status"] == "cancelled"
@@ -178,7 +178,7 @@ def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(desk, tmp_path):
                 yield event
                 if isinstance(event, StepEvent) and event.step == 2:
                     signal.raise_signal(signal.SIGTERM)
-                    while not self._outside.stop():
+                    while not self._callbacks.stop():
                         time.sleep(0.05)
 
     assert twin.attempt(run_id, Stopping)["status"] == "interrupted"

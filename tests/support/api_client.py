@@ -49,8 +49,8 @@ def rollout(step: int, sample: int) -> Rollout:
     ids = np.array([1, 2, 3, 1, 1, 0])
     top = TopK(
         ids=np.tile([1, 3], (TOKENS, 1)),
-        logprobs=np.tile(np.float32([-0.5, -1.5]), (TOKENS, 1)),
-        other_logprobs=np.tile(np.float32([-0.25, -2.5]), (TOKENS, 1)),
+        logprobs=np.tile(np.array([-0.5, -1.5], np.float32), (TOKENS, 1)),
+        other_logprobs=np.tile(np.array([-0.25, -2.5], np.float32), (TOKENS, 1)),
         tail_mass=np.full(TOKENS, 0.125, np.float32),
     )
     record = TokenRecord(

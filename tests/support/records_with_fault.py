@@ -48,7 +48,7 @@ def columns(tokens: int, seed: int) -> Columns:
     def all_of(value: float) -> Any:
         return np.full(tokens, value, np.float32)
 
-    likely = np.tile(np.log(np.float32([0.9, 0.05])), (tokens, 1))
+    likely = np.tile(np.log(np.array([0.9, 0.05], np.float32)), (tokens, 1))
     return {
         "completion_ids": ids,
         "sampler_logprobs": all_of(np.log(0.9)),

@@ -63,7 +63,7 @@ class Studio:
 
     def pid(self, run_id: str) -> int:
         """The process that runs it now."""
-        return next(r["owner"].pid for r in jobs.running(self.engine) if r["id"] == run_id)
+        return int(next(r["owner"].pid for r in jobs.running(self.engine) if r["id"] == run_id))
 
     def wait(self, condition: Callable[[], Any], seconds: float = 120) -> float:
         """Waits until the condition holds; returns how long that took."""
