@@ -11,10 +11,10 @@ ENV PYTHONUNBUFFERED=1 \
     OPD_DATA_DIR=/data \
     HF_HOME=/data/huggingface
 
-# Build with --build-arg TORCH_INDEX=URL of PyTorch's CPU index (the one in the command that
-# pytorch.org gives) to leave out CUDA, which saves gigabytes. The rest follows from pyproject.toml.
-ARG TORCH_INDEX=""
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.8,<2.14"
+# --build-arg PIP_EXTRA_INDEX_URL=… with the CPU index that pytorch.org names leaves out CUDA, which
+# saves gigabytes; the rest follows from pyproject.toml.
+ARG PIP_EXTRA_INDEX_URL
+RUN pip install --no-cache-dir "torch>=2.8,<2.14"
 
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./

@@ -131,7 +131,7 @@ def save(
         raise UserError("has no checkpoint to save", where=run)
     newest = info["checkpoints"][-1]
     from app.worker.references import resolved
-    from opd.training.manifest import folder_of, verify
+    from opd.training.checkpoint_manifest import folder_of, verify
     from opd.training.saving import Provenance
     from opd.training.saving import save as save_student
 

@@ -32,7 +32,7 @@ from app.worker.signals import listening
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, UserError
-from opd.training.manifest import folder_of, verify
+from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,

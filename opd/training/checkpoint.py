@@ -1,9 +1,9 @@
 """Checkpoints: everything a run needs to resume, complete or not there at all.
 
 A folder is written aside, synced and renamed; its manifest maps each file to its SHA-256 (see
-`opd.training.manifest`). Sampling and prompts follow from (seed, step), so weights, optimizer
-moments, the moving average where there is one, the first answers to the probe prompts, and the
-step are all the state.
+`opd.training.checkpoint_manifest`). Sampling and prompts follow from (seed, step), so weights,
+optimizer moments, the moving average where there is one, the first answers to the probe prompts,
+and the step are all the state.
 """
 
 import json
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from opd import files
 from opd.teachers.local import MovingAverage
-from opd.training import manifest, probes
+from opd.training import checkpoint_manifest, probes
 from opd.types import CheckpointEvent
 
 OPTIMIZER = "optimizer.safetensors"
@@ -52,7 +52,7 @@ def save(
 
     `models` are the student and its tokenizer.
     """
-    final = manifest.folder_of(folder, progress.step)
+    final = checkpoint_manifest.folder_of(folder, progress.step)
     files.remove(final)
     student, tokenizer = models
     with files.written_aside(final, folder=True, durable=True) as aside:
@@ -66,7 +66,7 @@ def save(
             save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
         state = asdict(progress)
         (aside / STATE).write_text(json.dumps(state), encoding="utf-8")
-        digests = manifest.make(aside)
+        digests = checkpoint_manifest.make(aside)
     return CheckpointEvent(progress.step, str(final), digests)
 
 
@@ -97,7 +97,11 @@ def progress_of(path: Path) -> Progress:
 def saved(folder: Path, *, up_to: int) -> list[Progress]:
     """The checkpoints in a folder, oldest first; a damaged one counts, without a score."""
     steps = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))
-    return [_listed(manifest.folder_of(folder, step), step) for step in steps if step <= up_to]
+    return [
+        _listed(checkpoint_manifest.folder_of(folder, step), step)
+        for step in steps
+        if step <= up_to
+    ]
 
 
 def _listed(path: Path, step: int) -> Progress:
@@ -118,7 +122,7 @@ def expendable(progress: list[Progress], *, keep: int, best: bool) -> list[Progr
 
 
 def remove(folder: Path, step: int) -> None:
-    files.remove(manifest.folder_of(folder, step))
+    files.remove(checkpoint_manifest.folder_of(folder, step))
 
 
 def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from opd.data.chats import rendered_chat
 from opd.errors import ErrorKind, UserError
-from opd.interchange.formats import Chat, Message
 from opd.interchange.jsonl import OWN_IDS
+from opd.interchange.trl import Chat, Message
 from opd.models.batches import Sequences
 from opd.models.load import Pair, context_of
 from opd.training.scoring import Scoring, score

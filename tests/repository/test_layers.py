@@ -32,7 +32,7 @@ FREE_OF_MODELS = (
     *("opd.loss.counterfactual", "opd.loss.credit", "opd.loss.divergence_bounds"),
     "opd.models.architecture",
     *("opd.doctor.findings", "opd.doctor.machine", "opd.doctor.memory", "opd.doctor.settings"),
-    *("opd.training.manifest", "opd.teachers.vllm_client"),
+    *("opd.training.checkpoint_manifest", "opd.teachers.vllm_client"),
 )
 # … but for these, which train, score and answer, and commands, which do so late.
 WITH_MODELS = ("app.worker", "app.cli")

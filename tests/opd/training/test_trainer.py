@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from opd.config.run import parse
 from opd.errors import UserError
 from opd.sampling.sample import uniforms
-from opd.training import checkpoint, manifest
+from opd.training import checkpoint, checkpoint_manifest
 from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, PhaseEvent, StepEvent
 from tests.support import tiny_models
@@ -160,7 +160,7 @@ def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
 def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
     (event,) = of(CheckpointEvent, run(settings(place, steps=1), tmp_path))
     folder = tmp_path / "step-000001"
-    manifest.verify(folder, event.manifest)
+    checkpoint_manifest.verify(folder, event.manifest)
     for name in event.manifest:
         file = folder / name
         original = file.read_bytes()
@@ -168,11 +168,11 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
         changed[len(changed) // 2] ^= 1
         file.write_bytes(changed)
         with pytest.raises(UserError, match=name):
-            manifest.verify(folder, event.manifest)
+            checkpoint_manifest.verify(folder, event.manifest)
         file.write_bytes(original)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        manifest.verify(folder, event.manifest)
+        checkpoint_manifest.verify(folder, event.manifest)
 
 
 def test_an_interrupted_save_leaves_nothing_that_looks_whole(place, tmp_path, monkeypatch):

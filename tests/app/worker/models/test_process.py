@@ -18,7 +18,7 @@ from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.process import alive, this_process
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
-from opd.training.manifest import folder_of
+from opd.training.checkpoint_manifest import folder_of
 from opd.types import CheckpointEvent
 from storage import locks, schema
 from storage.data_dir import DataDir
