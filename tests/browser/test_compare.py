@@ -86,7 +86,7 @@ def test_choices_are_in_the_address_and_a_reload_shows_the_same(
     )
     page.wait_for_function("location.search.includes('smooth=0.8')")
     page.wait_for_function("location.search.includes('target=0.7')")
-    page.wait_for_selector("#cmp-said:has-text('interpolated')")
+    page.wait_for_selector("#cmp-said:has-text('70.0%'):has-text('interpolated')")
     before = page.locator("#cmp-said").inner_text()
     page.reload()
     drawn(page, '[data-chart="eval/greedy/pass@1"]')

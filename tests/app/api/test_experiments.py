@@ -140,7 +140,7 @@ def test_an_unknown_name_is_no_file(
     answer = api("POST", "/experiments", {"name": "mine"})
     assert answer.status_code == 404
     assert answer.json()["where"] == "name"
-    assert answer.json()["error"] == "no such experiment: mine; there are one, two"
+    assert answer.json()["error"] == "no such experiment: mine; available: one, two"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_demo_prints_the_runs_address_and_takes_another_port(studio: Studio) -> 
             other.listen()
         demo = studio.start("cli", "demo", CUDA_VISIBLE_DEVICES="")
         assert demo.stdout is not None
-        assert "port 7860 is in use; taking 78" in demo.stdout.readline()
+        assert "port 7860 is in use; using 78" in demo.stdout.readline()
         line = demo.stdout.readline()
         other.close()
     token = (studio.data_dir / "token").read_text().strip()
@@ -107,6 +107,13 @@ def test_a_bound_port_does_not_accept_and_is_taken() -> None:
             bind("127.0.0.1", port)
 
 
+def closing_sockets(*arguments: object) -> None:
+    """In the place of a server, which would close what it listens on."""
+    for argument in arguments:
+        if isinstance(argument, socket.socket):
+            argument.close()
+
+
 @pytest.mark.parametrize("arguments", [["serve", "--port", "0", "--token", "t"], ["demo"]])
 def test_the_first_lines_name_a_sqlite_that_damages_databases(
     arguments: list[str],
@@ -114,7 +121,7 @@ def test_the_first_lines_name_a_sqlite_that_damages_databases(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(serving, "_serve", lambda *_: None)
+    monkeypatch.setattr(serving, "_serve", closing_sockets)
     monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
     monkeypatch.setattr(sys, "argv", ["opd", *arguments, "--data-dir", str(tmp_path)])
     with pytest.raises(SystemExit):

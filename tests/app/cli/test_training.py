@@ -91,7 +91,7 @@ def test_ctrl_c_saves_and_resume_goes_on(studio: Studio, tmp_path: Path) -> None
     assert json.loads(out)["steps"] == 30
     assert not partial.exists()
     log = (studio.data_dir / "runs" / run_id / "log.txt").read_text()
-    assert "was changed since it was saved; taking the one before" in log
+    assert "was changed since it was saved; trying the one before" in log
     code, _, err = ended(studio.start("cli", "resume", run_id))
     assert code == 2 and "cannot be resumed: it is finished" in err
 

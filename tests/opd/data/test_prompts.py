@@ -300,7 +300,7 @@ def test_columns_and_templates(tmp_path):
     assert text.startswith("prompts.prompt_template: ")
     assert "no column 'level'" in text
     assert "a.parquet row" in refused(answer_in_data="= (.+)")
-    assert "must hold a number" in refused(answer_in_data="so", grader="numeric")
+    assert "must contain a number" in refused(answer_in_data="so", grader="numeric")
 
 
 def test_answers_that_are_objects(tmp_path):

@@ -253,7 +253,7 @@ def test_branches_are_listed_with_their_parent(trained: Trained) -> None:
     [
         ({"token": 310}, "310 shared ids"),
         ({"text": "", "token": None}, "no tokens"),
-        ({"checkpoint": 7}, "no checkpoint of step 7"),
+        ({"checkpoint": 7}, "no longer has a checkpoint of step 7"),
     ],
 )
 def test_what_cannot_be_is_told(trained: Trained, changes: Any, words: str) -> None:
