@@ -158,7 +158,6 @@ def test_importing_it_leaves_torch_unloaded(module):
 
 
 DOTTED = re.compile(r"(?<![\w./-])(?:app|opd|storage|bench|tests)(?:\.[A-Za-z_]\w*)+(?![\w/-])")
-FILE_ENDINGS = ("py", "md", "json", "yaml", "toml", "db", "log", "js", "css", "html")
 
 
 def strings(path: Path) -> list[tuple[int, str]]:
@@ -174,21 +173,17 @@ def strings(path: Path) -> list[tuple[int, str]]:
 def resolves(name: str) -> bool:
     """Whether a dotted name is a module of ours, or a name defined or imported in one."""
     module = module_of(name)
-    if module is None or module not in modules():
+    if module is None:
         return False
     rest = name.removeprefix(module).lstrip(".")
-    if not rest or name.rpartition(".")[2] in FILE_ENDINGS:
-        return True
-    is_package = modules()[module].name == "__init__.py"
-    if is_package and module.count(".") == 0:
-        return False
-    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
-    return rest.split(".")[0] in names_of(tree)
+    return not rest or rest.split(".")[0] in names_of(module)
 
 
-def names_of(tree: ast.Module) -> set[str]:
+@cache
+def names_of(module: str) -> set[str]:
+    """The names defined or imported at the top of a module."""
     names = set()
-    for node in tree.body:
+    for node in ast.parse(modules()[module].read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.ImportFrom | ast.Import):
