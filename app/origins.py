@@ -46,8 +46,8 @@ class Origins:
         if authority is None:
             return False
         name = authority[0]
-        own = self.any_own_address and server and name == _canonical(str(server[0]))
-        return name in self.hosts or bool(own and is_address(name))
+        is_own_address = self.any_own_address and server and name == _canonical(str(server[0]))
+        return name in self.hosts or bool(is_own_address and is_address(name))
 
     def same(self, origin: str, headers: Headers) -> bool:
         """Whether an Origin is the host and port that the request was sent to.

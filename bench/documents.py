@@ -95,8 +95,8 @@ def _of_suites(field: str, schema: dict[str, Any]) -> list[str]:
     if field != "suites":
         return []
     suite = schema["$defs"]["SuiteConfig"]
-    own = [name for name in suite["properties"] if f"`{name}`" not in _shared()]
-    return ["", _fields(suite, "", own, schema)]
+    suite_fields = [name for name in suite["properties"] if f"`{name}`" not in _shared()]
+    return ["", _fields(suite, "", suite_fields, schema)]
 
 
 def _fields(node: dict[str, Any], prefix: str, names: list[str] | None, root: Any) -> str:

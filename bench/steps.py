@@ -220,8 +220,8 @@ def against_peak(setup: Setup, written: list[Completion], executed: Flops, steps
         for name, rate in turn_rates.items():
             if turn:  # the first one warms up
                 rates[name].append(rate / 1e9)
-    own, cube = (statistics.median(rates[k]) for k in ("own shapes", "2048"))
-    print(f"GEMM peak {own:.0f} GFLOP/s at the models' own shapes, {cube:.0f} at 2048 cubed")
+    own_peak, cube = (statistics.median(rates[k]) for k in ("own shapes", "2048"))
+    print(f"GEMM peak {own_peak:.0f} GFLOP/s at the models' own shapes, {cube:.0f} at 2048 cubed")
     for name in ("student", "teacher"):
         share = [a / b for a, b in zip(rates[name], rates["own shapes"], strict=True)]
         print(

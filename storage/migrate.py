@@ -38,22 +38,24 @@ def _steps_to_head(revision: object, context: MigrationContext) -> list[object]:
 
 
 def _check(connection: Connection, scripts: ScriptDirectory) -> bool:
-    found = MigrationContext.configure(connection).get_current_revision()
+    revision = MigrationContext.configure(connection).get_current_revision()
     head = scripts.get_current_head()
-    if found is None and inspect(connection).get_table_names():
+    if revision is None and inspect(connection).get_table_names():
         raise UserError(
             "holds tables of another program; choose another data directory",
             where=_name(connection),
             kind=ErrorKind.NOT_OUR_DATABASE,
         )
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+    if revision is not None and revision not in {
+        script.revision for script in scripts.walk_revisions()
+    }:
         raise UserError(
-            f"has schema {found}, and this version of OPD Studio knows schemas up to {head}: "
+            f"has schema {revision}, and this version of OPD Studio knows schemas up to {head}: "
             "use the newer version that wrote it, or another data directory. Nothing was changed",
             where=_name(connection),
             kind=ErrorKind.NEWER_SCHEMA,
         )
-    return found == head
+    return revision == head
 
 
 def _name(connection: Connection) -> str:

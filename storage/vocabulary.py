@@ -29,11 +29,11 @@ class Vocabulary:
             ids = connection.scalars(
                 select(vocabulary.c.id).where(vocabulary.c.fingerprint == fingerprint)
             )
-            self._known = np.fromiter(ids, np.int64)
+            self._stored_ids = np.fromiter(ids, np.int64)
 
     def missing(self, ids: NDArray[np.int64], source: Callable[[Collection[int]], Texts]) -> Texts:
         """The texts of those ids that are not stored yet; `source` is asked for nothing else."""
-        new = ids[~np.isin(ids, self._known)].tolist()
+        new = ids[~np.isin(ids, self._stored_ids)].tolist()
         return dict(source(new)) if new else {}
 
     def rows(self, connection: Connection, texts: Texts) -> list[dict[str, Any]]:
@@ -47,20 +47,20 @@ class Vocabulary:
 
     def learnt(self, texts: Texts) -> None:
         """To be called once the rows are committed."""
-        self._known = np.append(self._known, np.fromiter(texts, np.int64))
+        self._stored_ids = np.append(self._stored_ids, np.fromiter(texts, np.int64))
 
 
 def stored_texts(connection: Connection, fingerprint: str, ids: Iterable[int]) -> Texts:
     """The stored ones of `ids`."""
-    found: Texts = {}
+    texts: Texts = {}
     for chunk in in_chunks(list(ids)):
         rows = connection.execute(
             select(vocabulary.c.id, vocabulary.c.bytes, vocabulary.c.special).where(
                 vocabulary.c.fingerprint == fingerprint, vocabulary.c.id.in_(chunk)
             )
         )
-        found.update({i: (data, special) for i, data, special in rows})
-    return found
+        texts.update({i: (data, special) for i, data, special in rows})
+    return texts
 
 
 def read_texts(connection: Connection, fingerprint: str, ids: Collection[int]) -> Texts:
@@ -68,11 +68,11 @@ def read_texts(connection: Connection, fingerprint: str, ids: Collection[int]) -
     tokenizers = _cached.setdefault(connection.engine, {})
     if len(tokenizers) > MAX_CACHED:
         tokenizers.clear()
-    known = tokenizers.setdefault(fingerprint, {})
-    missing = [i for i in ids if i not in known]
+    cached = tokenizers.setdefault(fingerprint, {})
+    missing = [i for i in ids if i not in cached]
     if missing:
-        known.update(stored_texts(connection, fingerprint, missing))
-    return {i: known[i] for i in ids if i in known}
+        cached.update(stored_texts(connection, fingerprint, missing))
+    return {i: cached[i] for i in ids if i in cached}
 
 
 def text_of(token_id: int, texts: Texts) -> str:

@@ -73,7 +73,7 @@ class Workspace:
 
 def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command `--data-dir` and `--database-url`, handed to it as its first parameter."""
-    own = inspect.signature(command, eval_str=True)
+    signature = inspect.signature(command, eval_str=True)
     shared = [
         inspect.Parameter(
             "data_dir", inspect.Parameter.KEYWORD_ONLY, default=_default(), annotation=DataDirOption
@@ -92,9 +92,10 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(workspace, **values)
 
     parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in list(own.parameters.values())[1:]
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in list(signature.parameters.values())[1:]
     ]
-    run.__signature__ = own.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*parameters, *shared)}
     return run
 

@@ -191,12 +191,12 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return normalised
 
 
-def _top(choices: np.ndarray, own: np.ndarray, other: np.ndarray) -> TopK:
-    order = np.argsort(-own[:, :-1], axis=1)
-    rows = np.arange(len(own))[:, None]
+def _top(choices: np.ndarray, logprobs: np.ndarray, other_logprobs: np.ndarray) -> TopK:
+    order = np.argsort(-logprobs[:, :-1], axis=1)
+    rows = np.arange(len(logprobs))[:, None]
     return TopK(
         ids=choices[rows, order],
-        logprobs=_single(own[rows, order]),
-        other_logprobs=_single(other[rows, order]),
-        tail_mass=_single(np.exp(own[:, -1])),
+        logprobs=_single(logprobs[rows, order]),
+        other_logprobs=_single(other_logprobs[rows, order]),
+        tail_mass=_single(np.exp(logprobs[:, -1])),
     )

@@ -123,11 +123,11 @@ class RunRecords:
         """Means of a step metric over the first and the last quarter of the steps that have it,
         and their number."""
         values = self.steps.get(metric)
-        known = values[np.isfinite(values)] if values is not None else np.zeros(0)
-        if len(known) < 2:
+        finite = values[np.isfinite(values)] if values is not None else np.zeros(0)
+        if len(finite) < 2:
             return None
-        quarter = max(1, len(known) // 4)
-        return float(known[:quarter].mean()), float(known[-quarter:].mean()), len(known)
+        quarter = max(1, len(finite) // 4)
+        return float(finite[:quarter].mean()), float(finite[-quarter:].mean()), len(finite)
 
     @property
     def gain(self) -> tuple[float, float] | None:

@@ -162,8 +162,12 @@ class Experiment(Section):
 
     def needed(self, arm: str) -> set[str]:
         """The arms whose runs it refers to, in any stage."""
-        own = merged(self.common, self.arms[arm].config)
-        parts = (own, merged(own, self.tuning.config), merged(own, self.quick.config))
+        arm_config = merged(self.common, self.arms[arm].config)
+        parts = (
+            arm_config,
+            merged(arm_config, self.tuning.config),
+            merged(arm_config, self.quick.config),
+        )
         return {name for part in parts for name in references(part)}
 
     @property
@@ -348,8 +352,8 @@ def with_settings(experiment: Experiment, assignments: list[str]) -> Experiment:
                 where=f"--set {field}",
             )
         data["common"] = with_overrides(data["common"], [assignment])
-        own = [*data["arms"].values(), data["tuning"], data["quick"]]
-        for part in own:  # what an arm or a stage lays over it has to give way
+        layers = [*data["arms"].values(), data["tuning"], data["quick"]]
+        for part in layers:  # what an arm or a stage lays over it has to give way
             if _has(part["config"], field.split(".")):
                 part["config"] = with_overrides(part["config"], [assignment])
     return parse_experiment(

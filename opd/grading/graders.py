@@ -96,10 +96,10 @@ def last_number(text: str) -> tuple[Fraction, bool] | None:
 
     Takes thousands separators (1,234), signs, decimals, 1e-3, fractions (3/4) and a currency sign.
     """
-    found = None
+    last = None
     for match in NUMBER.finditer(text):
-        found = _number(match) or found
-    return found
+        last = _number(match) or last
+    return last
 
 
 def _final(completion: str) -> str:

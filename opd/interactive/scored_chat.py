@@ -45,7 +45,7 @@ class Reply:
     student: list[float] = field(default_factory=list)
     teacher: list[float | None] = field(default_factory=list)
     reverse_kl: list[float | None] = field(default_factory=list)
-    wanted: list[tuple[int, float, float] | None] = field(default_factory=list)
+    teacher_choices: list[tuple[int, float, float] | None] = field(default_factory=list)
     finish_reason: FinishReason | None = None  # None: not finished
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Reply:
             "student_logprobs": self.student,
             "teacher_logprobs": self.teacher,
             "reverse_kl": self.reverse_kl,
-            "wanted": self.wanted,
+            "wanted": self.teacher_choices,
             "finish_reason": self.finish_reason,
         }
 
@@ -154,10 +154,10 @@ class ReplyWriter:
         reply.ids.append(int(token))
         reply.student.append(float(divergences.at(p, token)))
         if q is None:
-            for column in (reply.teacher, reply.reverse_kl, reply.wanted):
+            for column in (reply.teacher, reply.reverse_kl, reply.teacher_choices):
                 column.append(None)
             return
         best = int(q.argmax(-1))
         reply.teacher.append(float(divergences.at(q, token)))
         reply.reverse_kl.append(float(divergences.reverse_kl(p, q)))
-        reply.wanted.append((best, float(p[0, best]), float(q[0, best])))
+        reply.teacher_choices.append((best, float(p[0, best]), float(q[0, best])))

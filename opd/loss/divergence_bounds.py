@@ -176,11 +176,11 @@ def top_k(listed: ListedIds, side: str, k: int) -> Interval:
     """
     ids = listed.columns[f"{side}_topk_ids"]
     used = min(k, ids.shape[1])
-    own, other = (
+    listed_logprobs, other = (
         listed.columns[f"{side}_topk_{part}"][:, :used].astype(np.float64)
         for part in ("logprobs", "other")
     )
-    p, q = (own, other) if side == "student" else (other, own)
+    p, q = (listed_logprobs, other) if side == "student" else (other, listed_logprobs)
     out_p, out_q = (listed.outside(side, of, used) for of in ("student", "teacher"))
     if not listed.whole:
         out_q = np.maximum(out_q, LEAST_TAIL)
@@ -269,8 +269,11 @@ def _entries(columns: Columns) -> tuple[Array, Array, Array, tuple[Array, Array]
     parts: list[tuple[Array, Array, Array, str]] = []
     for side in ("student", "teacher"):
         if f"{side}_topk_other" in columns:
-            own, others = columns[f"{side}_topk_logprobs"], columns[f"{side}_topk_other"]
-            both = (own, others) if side == "student" else (others, own)
+            logprobs_of_side, others = (
+                columns[f"{side}_topk_logprobs"],
+                columns[f"{side}_topk_other"],
+            )
+            both = (logprobs_of_side, others) if side == "student" else (others, logprobs_of_side)
             parts.append((columns[f"{side}_topk_ids"], *both, side))
     if "student_logprobs" in columns and "teacher_logprobs" in columns:
         names = ("completion_ids", "student_logprobs", "teacher_logprobs")

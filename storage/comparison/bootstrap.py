@@ -19,8 +19,10 @@ def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
     """{"value": mean, "low", "high"}; no bounds for fewer than three, None throughout for none."""
     if not values:
         return {"value": None, "low": None, "high": None}
-    found = np.asarray(values, np.float64)
-    return _interval(float(found.mean()), found[_drawn(len(found))].mean(axis=1), len(found))
+    samples = np.asarray(values, np.float64)
+    return _interval(
+        float(samples.mean()), samples[_drawn(len(samples))].mean(axis=1), len(samples)
+    )
 
 
 def ratio_interval(over: Sequence[float], under: Sequence[float]) -> dict[str, float | None]:
@@ -31,8 +33,8 @@ def ratio_interval(over: Sequence[float], under: Sequence[float]) -> dict[str, f
         return {"value": None, "low": None, "high": None}
     high, low = np.asarray(over, np.float64), np.asarray(under, np.float64)
     drawn = _drawn(len(high))
-    found = high[drawn].mean(axis=1) / low[drawn].mean(axis=1)
-    return _interval(float(high.mean() / low.mean()), found, len(high))
+    ratios = high[drawn].mean(axis=1) / low[drawn].mean(axis=1)
+    return _interval(float(high.mean() / low.mean()), ratios, len(high))
 
 
 def _drawn(n: int) -> NDArray[np.int64]:

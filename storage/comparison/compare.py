@@ -58,26 +58,26 @@ def comparison(engine: Engine, query: ComparisonQuery) -> dict[str, Any]:
     if baseline not in names:
         raise UserError(f"must be one of the compared runs (got {baseline})", where="baseline")
     with read(engine) as connection:
-        found = {name: run_curves(connection, name) for name in names}
-    groups = _groups(found)
-    known = _metrics(found.values())
+        runs = {name: run_curves(connection, name) for name in names}
+    groups = _groups(runs)
+    metrics = _metrics(runs.values())
     chosen = [m for m in dict.fromkeys((query.metric, query.second)) if m]
     for metric, field in ((query.metric, "metric"), (query.second, "second")):
-        if metric and metric not in (*known, SCORE, "reverse_kl"):
+        if metric and metric not in (*metrics, SCORE, "reverse_kl"):
             raise UserError(
                 f"no run has {metric!r:.80}; see `metrics` for what there is", where=field
             )
-    lines = {name: run.curve(query.metric) for name, run in found.items()}
+    lines = {name: run.curve(query.metric) for name, run in runs.items()}
     return {
-        "runs": [run.facts() for run in found.values()],
+        "runs": [run.facts() for run in runs.values()],
         "x": query.x,
         "smoothing": query.smoothing,
-        "metrics": known,
-        "charts": [_chart(found, groups, metric, query) for metric in chosen],
+        "metrics": metrics,
+        "charts": [_chart(runs, groups, metric, query) for metric in chosen],
         "reach": _reach(lines, groups, query, baseline),
-        "differences": curves.differences({n: run.row["config"] for n, run in found.items()}),
+        "differences": curves.differences({n: run.row["config"] for n, run in runs.items()}),
         "groups": [
-            {"runs": group, "seeds": [found[n].row["seed"] for n in group]} for group in groups
+            {"runs": group, "seeds": [runs[n].row["seed"] for n in group]} for group in groups
         ],
     }
 
@@ -146,15 +146,15 @@ def shared_prompts(
 def _newest(connection: Connection, prompts: Sequence[str]) -> list[dict[str, Any]]:
     """The newest rollout of each prompt; of one step, the sample that comes first by its id."""
     table = schema.rollout
-    place = func.row_number().over(
+    rank = func.row_number().over(
         partition_by=table.c.prompt_id, order_by=(table.c.step.desc(), table.c.id)
     )
     ranked = (
-        select(*(table.c[name] for name in _ROLLOUT), place.label("place"))
+        select(*(table.c[name] for name in _ROLLOUT), rank.label("rank"))
         .where(table.c.prompt_id.in_(prompts), table.c.kind.in_(WRITTEN))
         .subquery()
     )
-    rows = connection.execute(select(ranked).where(ranked.c.place == 1)).mappings()
+    rows = connection.execute(select(ranked).where(ranked.c.rank == 1)).mappings()
     return [
         {**{name: row[name] for name in _ROLLOUT}, "right": is_right(row["reward"])} for row in rows
     ]
@@ -188,9 +188,9 @@ class RunCurves:
 
     def _costs_at(self, steps: Sequence[int]) -> dict[str, list[float]]:
         """What had been spent after each of those steps."""
-        known = self.costs["step"]
-        places = [bisect_right(known, step) - 1 for step in steps]
-        at = {axis: [values[i] for i in places] for axis, values in self.costs.items()}
+        recorded_steps = self.costs["step"]
+        indices = [bisect_right(recorded_steps, step) - 1 for step in steps]
+        at = {axis: [values[i] for i in indices] for axis, values in self.costs.items()}
         return {**at, "step": [float(step) for step in steps]}
 
 
@@ -256,12 +256,12 @@ def _chart(
 
 
 def _drawn(name: str, line: Curve, smooth: Curve, x: Axis) -> dict[str, Any]:
-    places = curves.thinned(len(line.values))
+    indices = curves.thinned(len(line.values))
     return {
         "run": name,
-        "x": [line.costs[x][i] for i in places],
-        "y": [line.values[i] for i in places],
-        "smooth": [smooth.values[i] for i in places],
+        "x": [line.costs[x][i] for i in indices],
+        "y": [line.values[i] for i in indices],
+        "smooth": [smooth.values[i] for i in indices],
         "points": len(line.values),
     }
 
@@ -270,13 +270,13 @@ def _drawn_group(
     group: Sequence[str], lines: Sequence[Curve], query: ComparisonQuery
 ) -> dict[str, Any]:
     mean = curves.mean_curve(lines, query.band)
-    places = curves.thinned(len(mean["values"]))
+    indices = curves.thinned(len(mean["values"]))
     names = {"y": "values", "low": "low", "high": "high", "n": "n"}
     return {
         "runs": list(group),
         "band": query.band,
-        "x": [mean["costs"][query.x][i] for i in places],
-        **{short: [mean[long][i] for i in places] for short, long in names.items()},
+        "x": [mean["costs"][query.x][i] for i in indices],
+        **{short: [mean[long][i] for i in indices] for short, long in names.items()},
     }
 
 

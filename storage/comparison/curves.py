@@ -33,15 +33,15 @@ def smoothed(values: Values, weight: float) -> list[float | None]:
 
     t counts the measured points; None stays None. `weight` 0 changes nothing; below 1."""
     mean, share = 0.0, 1.0
-    found: list[float | None] = []
+    averages: list[float | None] = []
     for value in values:
         if value is None or not math.isfinite(value):
-            found.append(None)
+            averages.append(None)
             continue
         mean = weight * mean + (1 - weight) * value
         share *= weight
-        found.append(mean / (1 - share))
-    return found
+        averages.append(mean / (1 - share))
+    return averages
 
 
 def best(curve: Curve, direction: Direction) -> float | None:
@@ -54,10 +54,10 @@ def best(curve: Curve, direction: Direction) -> float | None:
 
 def common_target(curves: Sequence[Curve], direction: Direction) -> float | None:
     """The worst of the runs' best values: what each of them reaches."""
-    found = [value for curve in curves if (value := best(curve, direction)) is not None]
-    if not found:
+    best_values = [value for curve in curves if (value := best(curve, direction)) is not None]
+    if not best_values:
         return None
-    return min(found) if direction == "at_least" else max(found)
+    return min(best_values) if direction == "at_least" else max(best_values)
 
 
 def reach(
@@ -68,15 +68,15 @@ def reach(
     With `interpolate`, the cost at which the straight line from the point before crosses it."""
     sign = 1 if direction == "at_least" else -1
     before: tuple[int, float] | None = None
-    for place, value in curve.measured():
+    for index, value in curve.measured():
         if sign * value >= sign * target:
-            here = {axis: float(curve.costs[axis][place]) for axis in AXES}
+            here = {axis: float(curve.costs[axis][index]) for axis in AXES}
             if not interpolate or before is None:
                 return here
             share = (target - before[1]) / (value - before[1])
             there = {axis: float(curve.costs[axis][before[0]]) for axis in AXES}
             return {axis: there[axis] + share * (here[axis] - there[axis]) for axis in AXES}
-        before = place, value
+        before = index, value
     return None
 
 
@@ -96,8 +96,8 @@ def mean_curve(curves: Sequence[Curve], band: Band) -> dict[str, Any]:
     deviation with n − 1, over √n), which is None for a single run."""
     at_step: dict[float, list[tuple[dict[str, float], float]]] = {}
     for curve in curves:
-        for place, value in curve.measured():
-            costs = {axis: float(curve.costs[axis][place]) for axis in AXES}
+        for index, value in curve.measured():
+            costs = {axis: float(curve.costs[axis][index]) for axis in AXES}
             at_step.setdefault(costs["step"], []).append((costs, value))
     points = [at_step[step] for step in sorted(at_step)]
     bounds = [_bounds([value for _, value in point], band) for point in points]
@@ -127,14 +127,14 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     configuration lacks is None in it."""
     flat = {name: dict(_leaves(config, "")) for name, config in configs.items()}
     fields = list(dict.fromkeys(field for leaves in flat.values() for field in leaves))
-    found, equal = [], 0
+    differing, equal = [], 0
     for field in fields:
         values = {name: leaves.get(field) for name, leaves in flat.items()}
         if all(_same(value, next(iter(values.values()))) for value in values.values()):
             equal += 1
         else:
-            found.append({"field": field, "values": values})
-    return {"fields": found, "equal": equal}
+            differing.append({"field": field, "values": values})
+    return {"fields": differing, "equal": equal}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -31,10 +31,10 @@ RATIOS = ("steps", "tokens", "flops", "seconds")  # AXES, as they are called in 
 TO_TARGET = {f"{name}_to_target": axis for name, axis in zip(RATIOS, AXES, strict=True)}
 TEXTS = ("description", "question", "claim", "published", "shows", "limits")
 FACTS = ("id", "name", "title", "status", "quick", "seeds", "created_at", "finished_at")
-Found = dict[str, Any]
+ResultFields = dict[str, Any]
 
 
-def experiments(engine: Engine, *, limit: int = 100, offset: int = 0) -> Found:
+def experiments(engine: Engine, *, limit: int = 100, offset: int = 0) -> ResultFields:
     """Those that were started, newest first: FACTS, error_text, done and total runs."""
     table = schema.experiment
     page = (
@@ -49,7 +49,7 @@ def experiments(engine: Engine, *, limit: int = 100, offset: int = 0) -> Found:
     return {"items": [_item(engine, row) for row in rows], "total": total}
 
 
-def _item(engine: Engine, row: RowMapping) -> Found:
+def _item(engine: Engine, row: RowMapping) -> ResultFields:
     """One that this version cannot read says so, and leaves the others alone."""
     item = {**{name: row[name] for name in (*FACTS, "error_text")}, "done": 0, "total": 0}
     try:
@@ -65,8 +65,8 @@ def experiment_progress(engine: Engine, name: str) -> dict[str, int]:
     return {"done": plan.ended, "total": len(plan.keys)}
 
 
-def experiment(engine: Engine, name: str) -> Found:
-    """Everything that is known of one by now. Raises UserError "not found"."""
+def experiment(engine: Engine, name: str) -> ResultFields:
+    """All results so far. Raises UserError "not found"."""
     row = experiment_row(engine, name)
     plan = plan_of(engine, row)
     with read(engine) as connection:
@@ -75,7 +75,7 @@ def experiment(engine: Engine, name: str) -> Found:
             for key, run in plan.runs.items()
             if not run.deleted
         }
-    return _Results(definition_of(row), row, plan, runs).found()
+    return _Results(definition_of(row), row, plan, runs).as_dict()
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Results:
     plan: Plan
     runs: Mapping[Key, RunCurves]
 
-    def found(self) -> Found:
+    def as_dict(self) -> ResultFields:
         definition = self.definition
         pairs = [self._pair(pair) for pair in definition.pairs]
         arms = [self._arm(name) for name in definition.arms]
@@ -126,15 +126,15 @@ class _Results:
         if target.value is not None:
             return dict.fromkeys(range(self.row["seeds"]), target.value)
         assert target.arm is not None
-        found = {}
+        targets = {}
         for seed, run in self._finals(target.arm).items():
             line = self._curve(run)
             values = [v for i, v in line.measured() if line.costs["step"][i]][-target.last :]
             if values:
-                found[seed] = math.fsum(values) / len(values) - target.margin
-        return found
+                targets[seed] = math.fsum(values) / len(values) - target.margin
+        return targets
 
-    def _target(self) -> Found | None:
+    def _target(self) -> ResultFields | None:
         target = self.definition.target
         if target is None:
             return None
@@ -150,14 +150,14 @@ class _Results:
 
     def _costs(self, arm: str, *, bare: bool = False) -> dict[int, dict[str, float] | None]:
         """By seed, what the target took on every axis; None where it was not reached."""
-        found = {}
+        costs = {}
         for seed, run in self._finals(arm).items():
             if seed in self.targets:
                 line = self._curve(without_teacher_sampling(run) if bare else run)
-                found[seed] = curves.reach(line, self.targets[seed], "at_least", interpolate=True)
-        return found
+                costs[seed] = curves.reach(line, self.targets[seed], "at_least", interpolate=True)
+        return costs
 
-    def _arm(self, name: str) -> Found:
+    def _arm(self, name: str) -> ResultFields:
         arm, finals, costs = self.definition.arms[name], self._finals(name), self._costs(name)
         lines = [self._curve(run) for run in finals.values()]
         mine = (r for k, r in self.runs.items() if (k.arm, k.stage) == (name, "final"))
@@ -188,10 +188,10 @@ class _Results:
             "curve": _mean_curve(begun),
         }
 
-    def _choices(self, name: str, arm: Arm) -> list[Found]:
+    def _choices(self, name: str, arm: Arm) -> list[ResultFields]:
         if name not in {key.arm for key in self.plan.keys if key.stage == "tune"}:
             return []
-        found = []
+        choices = []
         for number, choice in enumerate(arm.choices()):
             keys = tuning_keys(self.definition, name, number)
             values = [
@@ -199,18 +199,18 @@ class _Results:
                 for key in keys
                 if (k := self.plan.runs.get(key)) and k.status == "finished"
             ]
-            known = [v for v in values if v is not None]
-            found.append(
+            criteria = [v for v in values if v is not None]
+            choices.append(
                 {
                     "choice": choice,
-                    "criterion": math.fsum(known) / len(known) if known else None,
+                    "criterion": math.fsum(criteria) / len(criteria) if criteria else None,
                     "chosen": self.plan.chosen.get(name) == number,
                     "runs": [self._run(key, None) for key in keys if key in self.runs],
                 }
             )
-        return found
+        return choices
 
-    def _run(self, key: Key, costs: dict[str, float] | None) -> Found:
+    def _run(self, key: Key, costs: dict[str, float] | None) -> ResultFields:
         run = self.runs[key]
         line = self._curve(run)
         return {
@@ -221,13 +221,13 @@ class _Results:
             "costs": costs,
         }
 
-    def _cell(self, finals: Mapping[int, RunCurves], metric: str) -> Found:
+    def _cell(self, finals: Mapping[int, RunCurves], metric: str) -> ResultFields:
         lines = [self._curve(run, metric) for run in finals.values()]
         ends = [v for line in lines if (v := _last(line)) is not None]
         starts = [v for line in lines if (v := _start(line)) is not None]
         return {**mean_interval(ends), "start": math.fsum(starts) / len(starts) if starts else None}
 
-    def _pair(self, pair: CostRatio) -> Found:
+    def _pair(self, pair: CostRatio) -> ResultFields:
         """Costs of one arm ÷ the other's; no ratio where a seed of either missed the target."""
         bare = pair.without_teacher_sampling
         over, under = self._costs(pair.over, bare=bare), self._costs(pair.under, bare=bare)
@@ -240,7 +240,7 @@ class _Results:
             **_ratios(over, under, bare),
         }
 
-    def _table(self, arms: Sequence[Found]) -> list[Found]:
+    def _table(self, arms: Sequence[ResultFields]) -> list[ResultFields]:
         names = ("label", "n", "reached", "score", "low", "high", *TO_TARGET, "cells")
         rows = [{"arm": arm["name"], **{n: arm[n] for n in names}} for arm in arms]
         if not self.definition.columns:
@@ -287,7 +287,7 @@ def _ratios(
     over: Mapping[int, dict[str, float] | None],
     under: Mapping[int, dict[str, float] | None],
     bare: bool,
-) -> Found:
+) -> ResultFields:
     """{"reached": by every seed of both, "n": seeds compared, "ratios"}; without seconds where the
     teacher's sampling is left out, whose time is not known apart."""
     seeds = sorted(over.keys() & under.keys())
@@ -301,7 +301,7 @@ def _ratios(
     return {"reached": reached, "n": len(both), "ratios": ratios}
 
 
-def _no_ratios() -> Found:
+def _no_ratios() -> ResultFields:
     return {name: {"value": None, "low": None, "high": None} for name in RATIOS}
 
 
@@ -315,7 +315,7 @@ def _last(line: Curve) -> float | None:
     return measured[-1][1] if measured else None
 
 
-def _mean_curve(lines: Sequence[Curve]) -> Found:
+def _mean_curve(lines: Sequence[Curve]) -> ResultFields:
     mean = curves.mean_curve(lines, "range")
     return {
         **mean["costs"],

@@ -61,8 +61,8 @@ def by_token(chosen: Selection) -> dict[str, Any]:
     of CLASSES, tokens by their share.
     """
     ids = chosen.distinct
-    places = chosen.by_id(np.arange(len(ids)))[chosen.counts]
-    tokens, total = _sums(places, chosen.heat[chosen.counts], len(ids))
+    token_index = chosen.by_id(np.arange(len(ids)))[chosen.counts]
+    tokens, total = _sums(token_index, chosen.heat[chosen.counts], len(ids))
     codes = codes_of(ids, chosen.texts)
     class_tokens, class_total = (
         np.bincount(codes, values, len(CLASSES)) if len(ids) else np.zeros(len(CLASSES))
@@ -96,14 +96,14 @@ def quadrants(chosen: Selection, entropy: float, heat: float) -> dict[str, Any]:
     without end. Tokens of records without entropy are left out and counted in "without".
     """
     values = chosen.columns["student_entropy"]
-    known = chosen.counts & np.isfinite(values)
-    x, y = values[known].astype(np.float64), chosen.heat[known].astype(np.float64)
+    measured = chosen.counts & np.isfinite(values)
+    x, y = values[measured].astype(np.float64), chosen.heat[measured].astype(np.float64)
     whole = (len(x), float(y.sum()))
-    found = []
+    cells = []
     for unsure in (False, True):
         for disagree in (False, True):
             inside = ((x >= entropy) == unsure) & ((y >= heat) == disagree)
-            found.append(
+            cells.append(
                 {
                     "unsure": unsure,
                     "disagree": disagree,
@@ -119,12 +119,12 @@ def quadrants(chosen: Selection, entropy: float, heat: float) -> dict[str, Any]:
     tokens, total = _sums(cell, y, GRID * GRID)
     return {
         "thresholds": {"entropy": entropy, "heat": heat},
-        "quadrants": found,
+        "quadrants": cells,
         "entropy_edges": [*x_edges.tolist(), None],
         "heat_edges": [*y_edges.tolist(), None],
         "grid": tokens.reshape(GRID, GRID).tolist(),
         "kl": total.reshape(GRID, GRID).tolist(),
-        "without": int((chosen.counts & ~known).sum()),
+        "without": int((chosen.counts & ~measured).sum()),
     }
 
 
@@ -135,8 +135,8 @@ def advantages(chosen: Selection) -> dict[str, Any]:
     "advantage_quantity" says what they are; "top" the share of the TOP_SHARE of the tokens with
     the largest |advantage| in Σ|advantage|, and of those with the highest KL in ΣKL.
     """
-    known = chosen.counts & np.isfinite(chosen.advantage)
-    values = chosen.advantage[known].astype(np.float64)
+    measured = chosen.counts & np.isfinite(chosen.advantage)
+    values = chosen.advantage[measured].astype(np.float64)
     edges = _histogram_edges(values)
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return {
@@ -171,10 +171,10 @@ def correctness(chosen: Selection) -> dict[str, Any]:
     right = [i for i in np.argsort(-total / np.maximum(tokens, 1), kind="stable") if scored[i]]
     order = {"penalised": ("right", right), "endorsed": ("wrong", right[::-1])}
     lists = {
-        name: [_listed(chosen.rollouts[i], mean[i], tokens[i]) for i in places if grade[i] == of][
+        name: [_listed(chosen.rollouts[i], mean[i], tokens[i]) for i in ranking if grade[i] == of][
             :TOP_ROLLOUTS
         ]
-        for name, (of, places) in order.items()
+        for name, (of, ranking) in order.items()
     }
     return {"groups": groups, **lists}
 

@@ -60,9 +60,9 @@ class TokenFilter:
 
     def __post_init__(self) -> None:
         if self.token_class is not None and self.token_class not in CLASSES:
-            known = ", ".join(CLASSES)
+            names = ", ".join(CLASSES)
             raise UserError(
-                f"unknown class {self.token_class!r:.80}; known: {known}", where="class"
+                f"unknown class {self.token_class!r:.80}; known: {names}", where="class"
             )
 
     def of_tokens(self) -> bool:
@@ -178,24 +178,24 @@ def _from_records(
     engine: Engine, run_id: str, filters: TokenFilter, page: tuple[int, int]
 ) -> dict[str, Any]:
     chosen = read_selection(engine, run_id, filters.where())
-    found = np.flatnonzero(matching(chosen, filters))
+    matches = np.flatnonzero(matching(chosen, filters))
     first, count = page
-    worst = _hottest(found, chosen.heat, first + count)[first:]
+    worst = _hottest(matches, chosen.heat, first + count)[first:]
     with read(engine) as connection:
         tokenizer = run_fingerprint(run_row(connection, run_id))
         items = _items(connection, tokenizer, _rows(connection, chosen, worst))
-    return {"items": items, "total": len(found), "source": "records", **chosen.facts()}
+    return {"items": items, "total": len(matches), "source": "records", **chosen.facts()}
 
 
-def _hottest(found: Array, heat: Array, count: int) -> Array:
+def _hottest(positions: Array, heat: Array, count: int) -> Array:
     """The `count` hottest of those tokens, hottest first; equal ones in their own order."""
-    if not count or not len(found):
-        return found[:0]
-    values = heat[found]
-    if count < len(found):
+    if not count or not len(positions):
+        return positions[:0]
+    values = heat[positions]
+    if count < len(positions):
         least = np.partition(values, len(values) - count)[len(values) - count]
-        found, values = found[values >= least], values[values >= least]
-    return np.asarray(found[np.argsort(-values, kind="stable")[:count]])
+        positions, values = positions[values >= least], values[values >= least]
+    return np.asarray(positions[np.argsort(-values, kind="stable")[:count]])
 
 
 def _rows(connection: Connection, chosen: Selection, tokens: Array) -> list[dict[str, Any]]:
@@ -291,9 +291,9 @@ class _Window:
         }
 
     def _joined(self, texts: Texts, start: int, end: int) -> str:
-        own = (self._row["texts"] or {}).get("completion")
-        if own is not None:
-            return "".join(own[self._start + start : self._start + end])
+        stored_texts = (self._row["texts"] or {}).get("completion")
+        if stored_texts is not None:
+            return "".join(stored_texts[self._start + start : self._start + end])
         if end - start == 1:
             return text_of(self.ids[start], texts)
         return _readable(self.ids[start:end], texts)

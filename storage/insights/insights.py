@@ -87,11 +87,11 @@ def read_insight(
     def answer() -> dict[str, Any]:
         start = time.perf_counter()
         if name in _FROM_TOPK:
-            found = _FROM_TOPK[name](engine, run_id, where)
+            figures = _FROM_TOPK[name](engine, run_id, where)
         else:
             chosen = read_selection(engine, run_id, where)
             options = asdict(thresholds) if name == "quadrants" else {}
-            found = {**_FROM_SELECTION[name](chosen, **options), **chosen.facts()}
-        return {**found, "seconds": time.perf_counter() - start}
+            figures = {**_FROM_SELECTION[name](chosen, **options), **chosen.facts()}
+        return {**figures, "seconds": time.perf_counter() - start}
 
     return cached(engine, (name, run_id, version, where, thresholds), answer)

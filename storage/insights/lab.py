@@ -46,11 +46,11 @@ def lab_rollout(engine: Engine, rollout_id: str, settings: LabSettings) -> dict[
     that the record allows no upper bound. Raises DamagedRecord, "not found", UserError.
     """
     tokens, row = _read(engine, rollout_id, settings)
-    own = _objective(row["run_config"])
-    config = settings.over(own or UNKNOWN)
-    found = losses(tokens, config)
+    trained_with = _objective(row["run_config"])
+    config = settings.over(trained_with or UNKNOWN)
+    computed = losses(tokens, config)
     weight = weights(tokens, settings)
-    exact = bool(found.value.exact.all())
+    exact = bool(computed.value.exact.all())
     return {
         "rollout_id": rollout_id,
         "n": len(tokens),
@@ -58,15 +58,15 @@ def lab_rollout(engine: Engine, rollout_id: str, settings: LabSettings) -> dict[
         "objective": _shown(config),
         "exact": exact,
         "top_k": _stored_k(tokens),
-        "low": _floats(found.value.low),
-        "high": None if exact else _floats(found.value.high),
+        "low": _floats(computed.value.low),
+        "high": None if exact else _floats(computed.value.high),
         "weights": _floats(weight),
-        "clipped": np.flatnonzero(found.clipped).tolist(),
-        "maybe_clipped": np.flatnonzero(found.maybe_clipped).tolist(),
-        **_sums(tokens, found, weight, config.reduction),
-        "trained": _trained(tokens, own),
+        "clipped": np.flatnonzero(computed.clipped).tolist(),
+        "maybe_clipped": np.flatnonzero(computed.maybe_clipped).tolist(),
+        **_sums(tokens, computed, weight, config.reduction),
+        "trained": _trained(tokens, trained_with),
         "unavailable": _unavailable(tokens),
-        "notes": _notes(own, tokens),
+        "notes": _notes(trained_with, tokens),
     }
 
 
@@ -77,7 +77,7 @@ def lab_token(
     tokens, row = _read(engine, rollout_id, settings)
     if not 0 <= position < len(tokens):
         raise UserError(f"must be 0 to {len(tokens) - 1} (got {position})", where="position")
-    own = _objective(row["run_config"]) or UNKNOWN
+    trained_with = _objective(row["run_config"]) or UNKNOWN
     settings = settings.of_any_objective()
     at = slice(position, position + 1)
     items = []
@@ -85,14 +85,14 @@ def lab_token(
         item: dict[str, Any] = {"objective": name, "low": None, "high": None, "exact": None}
         item["reason"] = reason_against(name, tokens.columns)
         if not item["reason"]:
-            config = settings.model_copy(update={"objective": name}).over(own)
+            config = settings.model_copy(update={"objective": name}).over(trained_with)
             few = tokens if entry.looks_ahead(config) else _only(tokens, at)
-            found = losses(few, config)
-            place = position if few is tokens else 0
-            item["low"] = float(found.value.low[place])
-            item["high"] = float(found.value.high[place])
-            item["exact"] = bool(found.value.exact[place])
-            item["clipped"] = bool(found.clipped[place])
+            computed = losses(few, config)
+            index = position if few is tokens else 0
+            item["low"] = float(computed.value.low[index])
+            item["high"] = float(computed.value.high[index])
+            item["exact"] = bool(computed.value.exact[index])
+            item["clipped"] = bool(computed.clipped[index])
         items.append(item)
     return {"position": position, "items": items, "total": len(items)}
 
@@ -118,16 +118,16 @@ def lab_run(
         if last is not None:
             where.append(rollout.c.step <= last)
         steps, every = _steps(connection, where)
-        own = _objective(run["config"])
-        config = settings.over(own or UNKNOWN)
+        trained_with = _objective(run["config"])
+        config = settings.over(trained_with or UNKNOWN)
         logged = _logged(connection, run_id)
         name = run_fingerprint(run)
         items, damaged = [], 0
         for number in steps:
-            found, broken = _step(connection, (*where, rollout.c.step == number), name, settings)
+            tokens, broken = _step(connection, (*where, rollout.c.step == number), name, settings)
             damaged += broken
-            if len(found):
-                item = _step_item(found, settings, config, own)
+            if len(tokens):
+                item = _step_item(tokens, settings, config, trained_with)
                 items.append({"step": number, "logged": logged.get(number), **item})
     return {
         "items": items,
@@ -135,7 +135,7 @@ def lab_run(
         "every": every,
         "damaged": damaged,
         "objective": _shown(config),
-        "trained_objective": own and _shown(own),
+        "trained_objective": trained_with and _shown(trained_with),
         "exact": all(item["loss"]["low"] == item["loss"]["high"] for item in items if item["loss"]),
     }
 
@@ -144,10 +144,10 @@ def _step_item(
     tokens: StoredTokens,
     settings: LabSettings,
     config: ObjectiveConfig,
-    own: ObjectiveConfig | None,
+    trained_with: ObjectiveConfig | None,
 ) -> dict[str, Any]:
     weight = weights(tokens, settings)
-    trained = _trained(tokens, own)
+    trained = _trained(tokens, trained_with)
     return {
         "rollouts": len(tokens.lengths),
         **_sums(tokens, losses(tokens, config), weight, config.reduction),
@@ -156,27 +156,27 @@ def _step_item(
 
 
 def _sums(
-    tokens: StoredTokens, found: StoredLosses, weight: Array, reduction: str
+    tokens: StoredTokens, computed: StoredLosses, weight: Array, reduction: str
 ) -> dict[str, Any]:
-    loss = reduced(found.value, weight, tokens.owner, reduction)
+    loss = reduced(computed.value, weight, tokens.owner, reduction)
     counts = weight > 0
     return {
         "loss": loss and {"low": loss[0], "high": loss[1]},
         "tokens": len(tokens),
         "kept": int(counts.sum()),
-        "clipped_kept": int((found.clipped & counts).sum()),
-        "maybe_clipped_kept": int((found.maybe_clipped & counts).sum()),
+        "clipped_kept": int((computed.clipped & counts).sum()),
+        "maybe_clipped_kept": int((computed.maybe_clipped & counts).sum()),
         "kl_share": kl_share(tokens, weight),
     }
 
 
-def _trained(tokens: StoredTokens, own: ObjectiveConfig | None) -> dict[str, Any] | None:
+def _trained(tokens: StoredTokens, trained_with: ObjectiveConfig | None) -> dict[str, Any] | None:
     """The loss as trained, over these tokens; None for an import, or where nothing is known."""
-    if own is None or trained_loss_unknown(own, tokens.columns):
+    if trained_with is None or trained_loss_unknown(trained_with, tokens.columns):
         return None
     weight = tokens.stored_mask()
-    sums = _sums(tokens, as_trained(tokens, own), weight, own.reduction)
-    return {"objective": _shown(own), **sums}
+    sums = _sums(tokens, as_trained(tokens, trained_with), weight, trained_with.reduction)
+    return {"objective": _shown(trained_with), **sums}
 
 
 def _objective(config: Mapping[str, Any]) -> ObjectiveConfig | None:
@@ -196,19 +196,19 @@ def _shown(config: ObjectiveConfig) -> dict[str, Any]:
     }
 
 
-def _notes(own: ObjectiveConfig | None, tokens: StoredTokens) -> list[str]:
-    found = []
-    if own is None:
-        found.append("These tokens were not trained on here, so there is no loss as trained.")
-    elif own.reward_weight:
-        found.append("Only the loss as trained includes the reward term.")
-    if own is not None and own.reference_kl:
-        found.append(
+def _notes(trained_with: ObjectiveConfig | None, tokens: StoredTokens) -> list[str]:
+    notes = []
+    if trained_with is None:
+        notes.append("These tokens were not trained on here, so there is no loss as trained.")
+    elif trained_with.reward_weight:
+        notes.append("Only the loss as trained includes the reward term.")
+    if trained_with is not None and trained_with.reference_kl:
+        notes.append(
             "The KL to the reference is not stored: the loss as trained was at least this."
         )
     if not tokens.stored_mask().all():
-        found.append("Some tokens were masked out in training (the stored mask).")
-    return found
+        notes.append("Some tokens were masked out in training (the stored mask).")
+    return notes
 
 
 def _unavailable(tokens: StoredTokens) -> dict[str, str]:
@@ -234,9 +234,13 @@ def _read(engine: Engine, rollout_id: str, settings: LabSettings) -> tuple[Store
         row = rollout_row(connection, rollout_id)
         columns = packing.unpack(rollout_id, record_row(connection, rollout_id))
         lengths = [len(columns["completion_ids"])]
-        own = (row["texts"] or {}).get("completion")
+        stored_texts = (row["texts"] or {}).get("completion")
         columns |= _text_columns(
-            settings, columns["completion_ids"], lengths, own, _texts(connection, fingerprint(row))
+            settings,
+            columns["completion_ids"],
+            lengths,
+            stored_texts,
+            _texts(connection, fingerprint(row)),
         )
     return StoredTokens(columns, lengths), row
 
@@ -249,20 +253,20 @@ def _text_columns(
     settings: LabSettings,
     ids: Array,
     lengths: Sequence[int],
-    own: Sequence[str] | None,
+    stored_texts: Sequence[str] | None,
     texts_of: Callable[[list[int]], Texts],
 ) -> dict[str, Array]:
     """`special` or `thinking` of every token, where the mask asks for it."""
-    wanted = _OF_TEXT.get(settings.mask)
-    if wanted is None:
+    column = _OF_TEXT.get(settings.mask)
+    if column is None:
         return {}
-    unique, places = np.unique(ids, return_inverse=True)
+    unique, token_index = np.unique(ids, return_inverse=True)
     texts = texts_of([int(i) for i in unique])
     stored = [texts.get(int(i), (b"", False)) for i in unique]
-    if wanted == "special":
-        return {"special": np.array([special for _, special in stored], bool)[places]}
+    if column == "special":
+        return {"special": np.array([special for _, special in stored], bool)[token_index]}
     words = [data.decode("utf-8", "replace") for data, _ in stored]
-    pieces = own or [words[place] for place in places]
+    pieces = stored_texts or [words[index] for index in token_index]
     ends = np.cumsum(lengths)
     parts = [thinking(pieces[end - n : end]) for n, end in zip(lengths, ends.tolist(), strict=True)]
     return {"thinking": np.concatenate(parts or [np.zeros(0, bool)])}
@@ -294,12 +298,12 @@ def _step(
     settings: LabSettings,
 ) -> tuple[StoredTokens, int]:
     share = fair_share(connection, where, STEP_TOKENS)
-    found = run_tokens(connection, packing.COLUMNS, share.ids)
-    columns = dict(found.columns)
-    if not found.rollouts:
-        return StoredTokens({"completion_ids": np.zeros(0, np.int64)}, []), found.damaged
-    lengths = found.lengths.tolist()
+    records = run_tokens(connection, packing.COLUMNS, share.ids)
+    columns = dict(records.columns)
+    if not records.rollouts:
+        return StoredTokens({"completion_ids": np.zeros(0, np.int64)}, []), records.damaged
+    lengths = records.lengths.tolist()
     columns |= _text_columns(
         settings, columns["completion_ids"], lengths, None, _texts(connection, name)
     )
-    return StoredTokens(columns, lengths), found.damaged
+    return StoredTokens(columns, lengths), records.damaged

@@ -40,13 +40,13 @@ class Where:
     def conditions(self, run_id: str, table: Table = rollout) -> list[ColumnElement[bool]]:
         """Of the table of rollouts, or another that has their run, kind and step."""
         kind = table.c.kind
-        found: list[ColumnElement[bool]] = [table.c.run_id == run_id]
-        found.append(kind != BESIDE if self.kind is None else kind == self.kind)
+        conditions: list[ColumnElement[bool]] = [table.c.run_id == run_id]
+        conditions.append(kind != BESIDE if self.kind is None else kind == self.kind)
         if self.min_step is not None:
-            found.append(table.c.step >= self.min_step)
+            conditions.append(table.c.step >= self.min_step)
         if self.max_step is not None:
-            found.append(table.c.step <= self.max_step)
-        return found
+            conditions.append(table.c.step <= self.max_step)
+        return conditions
 
     @property
     def wider(self) -> "tuple[Where, ...]":
@@ -98,12 +98,12 @@ class Selection:
 
     def by_id(self, values: Array) -> Array:
         """(N,): for each token, the value at its id's place in `distinct`."""
-        found = self.distinct
-        if len(found) and int(found[-1]) <= MAX_TABLE_ID:
-            table = np.zeros(int(found[-1]) + 1, values.dtype)
-            table[found] = values
+        distinct = self.distinct
+        if len(distinct) and int(distinct[-1]) <= MAX_TABLE_ID:
+            table = np.zeros(int(distinct[-1]) + 1, values.dtype)
+            table[distinct] = values
             return np.asarray(table[self.ids])
-        return np.asarray(values[np.searchsorted(found, self.ids)])
+        return np.asarray(values[np.searchsorted(distinct, self.ids)])
 
     def within(self, where: Where) -> "Selection":
         """The part of some kind and steps."""
@@ -147,11 +147,11 @@ def read_selection(engine: Engine, run_id: str, where: Where) -> Selection:
     with store.lock:  # who asks for the same meanwhile waits and then finds it
         with read(engine) as connection:
             version = version_of(connection, run_id)
-            found = store.find((run_id, version), where)
-            if found is None:
-                found = _load(connection, run_id, where)
-                store.keep((run_id, version), where, found)
-        return found
+            selection = store.find((run_id, version), where)
+            if selection is None:
+                selection = _load(connection, run_id, where)
+                store.keep((run_id, version), where, selection)
+        return selection
 
 
 def distinct_ids(ids: Array) -> Array:
@@ -170,17 +170,17 @@ class _Store:
 
     def find(self, run: Any, where: Where) -> Selection | None:
         for wider in where.wider:
-            found = self._kept.get((run, wider))
-            if found is None or (wider != where and found.capped):
+            selection = self._kept.get((run, wider))
+            if selection is None or (wider != where and selection.capped):
                 continue
             self._kept.move_to_end((run, wider))
-            return found if wider == where else found.within(where)
+            return selection if wider == where else selection.within(where)
         return None
 
-    def keep(self, run: Any, where: Where, found: Selection) -> None:
+    def keep(self, run: Any, where: Where, selection: Selection) -> None:
         for key in [key for key in self._kept if key[0][0] == run[0] and key[0] != run]:
             del self._kept[key]  # an older state of the same run
-        self._kept[run, where] = found
+        self._kept[run, where] = selection
         while sum(len(kept.ids) for kept in self._kept.values()) > MAX_KEPT:
             self._kept.popitem(last=False)
 
@@ -200,10 +200,10 @@ def _load(connection: Connection, run_id: str, where: Where) -> Selection:
         rows.append(row)
         records.append(arrays)
     tokenizer = run_fingerprint(run_row(connection, run_id))
-    found = _joined(rows, records)
-    texts = read_texts(connection, tokenizer, [int(i) for i in found.distinct])
+    selection = _joined(rows, records)
+    texts = read_texts(connection, tokenizer, [int(i) for i in selection.distinct])
     return replace(
-        found,
+        selection,
         damaged=damaged,
         total=share.tokens,
         capped=share.left_out > 0,

@@ -74,27 +74,27 @@ def stops(engine: Engine, run_id: str, where: Where) -> dict[str, Any]:
     for row, record in reading:
         n = len(record["completion_ids"])
         stopped = row["finish_reason"] == "stop"
-        places = (("end", n - 1), ("before", n - 2)) if stopped else (("cut", n - 1),)
+        positions = (("end", n - 1), ("before", n - 2)) if stopped else (("cut", n - 1),)
         ends += [
-            (row, place, {name: array[at].copy() for name, array in record.items()})
-            for place, at in places
+            (row, position, {name: array[at].copy() for name, array in record.items()})
+            for position, at in positions
             if at >= 0
         ]
-    last = [int(at["completion_ids"]) for _, place, at in ends if place == "end"]
+    last = [int(at["completion_ids"]) for _, position, at in ends if position == "end"]
     with read(engine) as connection:
         texts = read_texts(connection, tokenizer, set(last))
-    found = []
+    stop_ids = []
     for token_id, endings in _stop_ids(last, {i for i, (_, special) in texts.items() if special}):
-        found.append(
+        stop_ids.append(
             {
                 "token_id": token_id,
                 "text": text_of(token_id, texts),
                 "special": token_id in texts and texts[token_id][1],
                 "endings": endings,
-                "places": {place: _by_step(ends, place, token_id) for place in PLACES},
+                "places": {position: _by_step(ends, position, token_id) for position in PLACES},
             }
         )
-    return {"stops": found, **reading.facts()}
+    return {"stops": stop_ids, **reading.facts()}
 
 
 class _RecordCursor:
@@ -155,31 +155,34 @@ def _stop_ids(last: list[int], special: set[int]) -> list[tuple[int, int]]:
     """Ids that rollouts ended with, and how often; the most frequent first."""
     ids, counts = np.unique(np.array(last, np.int64), return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    found = [(int(ids[i]), int(counts[i])) for i in order]
+    frequencies = [(int(ids[i]), int(counts[i])) for i in order]
     return [
         (token_id, count)
-        for token_id, count in found
+        for token_id, count in frequencies
         if token_id in special or count > max(1, COMMON * len(last))
     ][:MAX_STOP_IDS]
 
 
 def _by_step(
-    ends: list[tuple[dict[str, Any], str, dict[str, Any]]], place: str, token_id: int
+    ends: list[tuple[dict[str, Any], str, dict[str, Any]]], position: str, token_id: int
 ) -> dict[str, Any]:
-    found: dict[int, list[list[float]]] = {}
-    for row, at_place, at in ends:
-        if at_place != place:
+    values_of: dict[int, list[list[float]]] = {}
+    for row, at_position, at in ends:
+        if at_position != position:
             continue
         sides = [bounds(at, side, token_id) for side in SIDES]
         if all(side is not None for side in sides):
             values = [value for side in sides if side for value in side]
-            found.setdefault(row["step"], []).append(values)
-    steps = sorted(found)
-    means = np.array([np.mean(found[step], axis=0) for step in steps]).reshape(-1, 4)
+            values_of.setdefault(row["step"], []).append(values)
+    steps = sorted(values_of)
+    means = np.array([np.mean(values_of[step], axis=0) for step in steps]).reshape(-1, 4)
     spread = np.array(
-        [np.mean(np.array(found[s])[:, [0, 2]] < np.array(found[s])[:, [1, 3]], 0) for s in steps]
+        [
+            np.mean(np.array(values_of[s])[:, [0, 2]] < np.array(values_of[s])[:, [1, 3]], 0)
+            for s in steps
+        ]
     ).reshape(-1, 2)
-    columns: dict[str, Any] = {"step": steps, "rollouts": [len(found[step]) for step in steps]}
+    columns: dict[str, Any] = {"step": steps, "rollouts": [len(values_of[step]) for step in steps]}
     for i, side in enumerate(SIDES):
         columns[side] = means[:, 2 * i].tolist()
         columns[f"{side}_most"] = means[:, 2 * i + 1].tolist()

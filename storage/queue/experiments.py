@@ -58,15 +58,15 @@ def create_experiment(
     }
     try:
         with begin(engine) as connection:
-            known = _by_key(connection, request_key)
-            if known is None:
+            existing = _by_key(connection, request_key)
+            if existing is None:
                 connection.execute(insert(table).values(row))
-            return known or name
+            return existing or name
     except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
         with read(engine) as connection:
-            if (known := _by_key(connection, request_key)) is None:
+            if (existing := _by_key(connection, request_key)) is None:
                 raise
-            return known
+            return existing
 
 
 def running_experiments(engine: Engine) -> list[tuple[str, Owner | None]]:

@@ -69,19 +69,19 @@ def create_run(
     row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
     try:
         with begin(engine) as connection:
-            known = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
-            if known:
-                return str(known)
+            existing = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
+            if existing:
+                return str(existing)
             if parent is not None:
                 run_row(connection, parent)
             connection.execute(insert(run).values(**row, parent=parent, request_key=key))
             _write_tags(connection, row["id"], labels)
     except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
         with read(engine) as connection:
-            known = connection.scalar(select(run.c.id).where(run.c.request_key == key))
-        if not known:
+            existing = connection.scalar(select(run.c.id).where(run.c.request_key == key))
+        if not existing:
             raise
-        return str(known)
+        return str(existing)
     return str(row["id"])
 
 

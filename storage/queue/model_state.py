@@ -24,7 +24,7 @@ def read_model_state(data_dir: DataDir) -> dict[str, Any]:
     if not held(data_dir.model_lock):
         return dict(ASLEEP)
     try:
-        found = json.loads(data_dir.model_state.read_text(encoding="utf-8"))
-        return {"state": str(found["state"]), "models": found["models"]}
+        stored = json.loads(data_dir.model_state.read_text(encoding="utf-8"))
+        return {"state": str(stored["state"]), "models": stored["models"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {"state": "awake", "models": None}

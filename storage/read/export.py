@@ -71,7 +71,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     if new:
         with read(engine) as connection:
             texts.update(read_texts(connection, name, new))
-    own = row["texts"] or {}
+    stored_texts = row["texts"] or {}
     return {
         **{field: row[field] for field in _PLAIN},
         **({} if row["author"] == "student" else {"author": row["author"]}),
@@ -80,8 +80,8 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         **{field: _listed(arrays, field) for field in TOKEN_COLUMNS},
         "student_topk": _pairs(arrays, "student"),
         "teacher_topk": _pairs(arrays, "teacher"),
-        **_own_texts("prompt_tokens", own.get("prompt"), prompt_ids, texts),
-        **_own_texts("completion_tokens", own.get("completion"), completion_ids, texts),
+        **_own_texts("prompt_tokens", stored_texts.get("prompt"), prompt_ids, texts),
+        **_own_texts("completion_tokens", stored_texts.get("completion"), completion_ids, texts),
         **_other_texts(listed - {*prompt_ids, *completion_ids}, texts),
     }
 
@@ -107,16 +107,16 @@ def _listed_ids(arrays: dict[str, Any], side: str) -> Any:
 
 def _other_texts(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
     """[[id, text] …] of alternatives that stand nowhere in the rollout itself."""
-    known = [[i, token_text(texts[i][0])] for i in sorted(ids) if i in texts]
-    return {"token_texts": known} if known else {}
+    pairs = [[i, token_text(texts[i][0])] for i in sorted(ids) if i in texts]
+    return {"token_texts": pairs} if pairs else {}
 
 
 def _own_texts(
-    field: str, own: list[str] | None, ids: list[int], texts: Texts
+    field: str, stored: list[str] | None, ids: list[int], texts: Texts
 ) -> dict[str, list[str]]:
     """Each token's text, when all are known."""
-    if own is not None:
-        return {field: own}
+    if stored is not None:
+        return {field: stored}
     if not all(i in texts for i in ids):
         return {}
     return {field: joined_texts(texts[i][0] for i in ids)}

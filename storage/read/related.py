@@ -42,8 +42,8 @@ def read_related(engine: Engine, rollout_id: str, *, limit: int = 200) -> dict[s
         mine["items"].sort(key=lambda item: (item["step"], item["kind"], item["sample"]))
         there: list[ColumnElement[bool]] = [rollout.c.prompt_id.in_(others)]
         newest = (run.c.created_at.desc(), run.c.id, rollout.c.step.desc())
-        found = _page(connection, there, same, newest, limit)
-    return {**mine, "others": found}
+        elsewhere = _page(connection, there, same, newest, limit)
+    return {**mine, "others": elsewhere}
 
 
 def _elsewhere(connection: Connection, row: RowMapping) -> list[str]:

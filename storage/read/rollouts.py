@@ -162,8 +162,8 @@ def record_row(
 ) -> dict[str, Any]:
     """Version, layout and those columns of a rollout's token record, still packed."""
     row = connection.execute(_records(columns).where(token_record.c.rollout_id == rollout_id))
-    found = row.mappings().first()
-    return dict(found) if found else {"version": None}
+    values = row.mappings().first()
+    return dict(values) if values else {"version": None}
 
 
 def _records(columns: tuple[str, ...]) -> Select[Any]:
@@ -184,14 +184,14 @@ def _order(sort: str) -> ColumnElement[Any]:
 
 def _damaged(connection: Connection, sizes: dict[str, int]) -> dict[str, bool | None]:
     """Whether each record reads back whole; None for those beyond CHECKED_BYTES."""
-    found: dict[str, bool | None] = dict.fromkeys(sizes)
+    whole: dict[str, bool | None] = dict.fromkeys(sizes)
     total = 0
     for rollout_id, size in sizes.items():
         total += size
         if total > CHECKED_BYTES:
             break
-        found[rollout_id] = True
-    checked = [rollout_id for rollout_id, state in found.items() if state is not None]
+        whole[rollout_id] = True
+    checked = [rollout_id for rollout_id, state in whole.items() if state is not None]
     rows = connection.execute(
         _records(packing.COLUMNS).where(token_record.c.rollout_id.in_(checked))
     )
@@ -200,8 +200,8 @@ def _damaged(connection: Connection, sizes: dict[str, int]) -> dict[str, bool | 
             packing.unpack(row["rollout_id"], dict(row))
         except packing.DamagedRecord:
             continue
-        found[row["rollout_id"]] = False
-    return found
+        whole[row["rollout_id"]] = False
+    return whole
 
 
 def _column_names(arrays: dict[str, Any]) -> list[str]:

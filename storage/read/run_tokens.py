@@ -26,19 +26,19 @@ def run_tokens(connection: Connection, columns: Collection[str], ids: Sequence[s
     lack a mask, all of their tokens count.
     """
     rows: list[dict[str, Any]] = []
-    found: list[dict[str, Array]] = []
+    records: list[dict[str, Array]] = []
     damaged = 0
     for row, arrays in read_records(connection, columns, ids):
         if arrays is None:
             damaged += 1
             continue
         rows.append(row)
-        found.append(arrays)
-    if any("mask" in arrays for arrays in found):
-        for row, arrays in zip(rows, found, strict=True):
+        records.append(arrays)
+    if any("mask" in arrays for arrays in records):
+        for row, arrays in zip(rows, records, strict=True):
             arrays.setdefault("mask", np.ones(row["tokens"], bool))
     lengths = np.array([row["tokens"] for row in rows], np.int64)
-    return RunTokens(rows, {n: _joined(n, found) for n in _shared(found)}, lengths, damaged)
+    return RunTokens(rows, {n: _joined(n, records) for n in _shared(records)}, lengths, damaged)
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ def fair_share(connection: Connection, where: Sequence[ColumnElement[bool]], lim
 
     A rollout counts as LEAST tokens at least: what is known of it takes memory as well.
     """
-    found = connection.execute(
+    rollouts = connection.execute(
         select(rollout.c.id, rollout.c.step, rollout.c.tokens).where(*where).order_by(*ORDER)
     ).all()
-    tokens = sum(row.tokens for row in found)
-    total = sum(max(LEAST, row.tokens) for row in found)
+    tokens = sum(row.tokens for row in rollouts)
+    total = sum(max(LEAST, row.tokens) for row in rollouts)
     if total <= limit:
-        return Share([row.id for row in found], tokens, 0)
+        return Share([row.id for row in rollouts], tokens, 0)
     random = np.random.default_rng(0)  # within a step by chance: groups come in an order
     kept: set[str] = set()
     passed = taken = 0
-    for row in sorted(found, key=lambda row: (row.step, random.random())):
+    for row in sorted(rollouts, key=lambda row: (row.step, random.random())):
         size = max(LEAST, row.tokens)
         passed += size
         if taken + size <= passed * limit / total:
             kept.add(row.id)
             taken += size
-    ids = [row.id for row in found if row.id in kept]
-    return Share(ids, tokens, len(found) - len(ids))
+    ids = [row.id for row in rollouts if row.id in kept]
+    return Share(ids, tokens, len(rollouts) - len(ids))
 
 
 def read_records(
@@ -107,17 +107,17 @@ def _records(
             yield {name: row[name] for name in (*ABOUT, "answer")}, dict(row)
 
 
-def _shared(found: Sequence[dict[str, Array]]) -> list[str]:
+def _shared(records: Sequence[dict[str, Array]]) -> list[str]:
     """The columns that all records have, with one inner shape."""
-    if not found:
+    if not records:
         return []
     return [
         name
-        for name, array in found[0].items()
-        if all(name in f and f[name].shape[1:] == array.shape[1:] for f in found)
+        for name, array in records[0].items()
+        if all(name in f and f[name].shape[1:] == array.shape[1:] for f in records)
     ]
 
 
-def _joined(name: str, found: Sequence[dict[str, Array]]) -> Array:
+def _joined(name: str, records: Sequence[dict[str, Array]]) -> Array:
     """End to end, in the widest of the records' types."""
-    return np.concatenate([f[name] for f in found])
+    return np.concatenate([f[name] for f in records])

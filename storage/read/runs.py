@@ -147,14 +147,14 @@ def read_tags(engine: Engine) -> dict[str, Any]:
 
 
 def _tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
-    if found:
+    tags: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
+    if tags:
         rows = connection.execute(
             select(run_tag).where(run_tag.c.run_id.in_(run_ids)).order_by(run_tag.c.tag)
         )
         for row in rows:
-            found[row.run_id].append(row.tag)
-    return found
+            tags[row.run_id].append(row.tag)
+    return tags
 
 
 def _run_item(row: RowMapping, tags: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -47,8 +47,10 @@ def read_tokens(
     """
     unknown = set(columns) - {*MAIN_COLUMNS, *EXTRA_COLUMNS}
     if unknown:
-        known = ", ".join((*MAIN_COLUMNS, *EXTRA_COLUMNS))
-        raise UserError(f"unknown column {min(unknown)!r:.80}; known: {known}", where="columns")
+        column_names = ", ".join((*MAIN_COLUMNS, *EXTRA_COLUMNS))
+        raise UserError(
+            f"unknown column {min(unknown)!r:.80}; known: {column_names}", where="columns"
+        )
     names = tuple(dict.fromkeys(("completion_ids", *columns)))
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)
@@ -89,8 +91,8 @@ def read_topk_range(
         if not 0 <= position < length:
             raise UserError(f"must be 0 to {length - 1} (got {position})", where="position")
         end = min(position + positions, length)
-        asked = [a[position:end] for n, a in arrays.items() if n.endswith("_ids")]
-        ids = np.unique(np.concatenate([a.ravel().astype("<u4") for a in asked]))
+        listed = [a[position:end] for n, a in arrays.items() if n.endswith("_ids")]
+        ids = np.unique(np.concatenate([a.ravel().astype("<u4") for a in listed]))
         texts = read_texts(connection, fingerprint(row), [int(i) for i in ids])
     return [
         _choices(at, {name: array[at] for name, array in arrays.items()}, texts, count)
@@ -107,13 +109,13 @@ def _choices(
     position: int, at: Mapping[str, Any], texts: Texts, count: int | None
 ) -> dict[str, Any]:
     chosen = {f"{side}_logprob": finite(at.get(f"{side}_logprobs")) for side in _SIDES}
-    found: dict[str, Any] = {
+    choices: dict[str, Any] = {
         "position": position,
         "token": {**_alternative(int(at["completion_ids"]), texts), **chosen},
     }
     for side, other in (_SIDES, _SIDES[::-1]):
-        found[side], found[f"{side}_tail"] = _alternatives(at, (side, other), texts, count)
-    return found
+        choices[side], choices[f"{side}_tail"] = _alternatives(at, (side, other), texts, count)
+    return choices
 
 
 def _alternatives(

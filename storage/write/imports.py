@@ -54,7 +54,7 @@ class _Import:
         self._fingerprint = f"import:{run_id}"
         self._source = source or (lambda ids: {})
         self._vocabulary = Vocabulary(engine, self._fingerprint)
-        self._own: dict[int, bytes] = {}  # the first text that a rollout gave for an id
+        self._imported: dict[int, bytes] = {}  # the first text that a rollout gave for an id
         self._scales: dict[str, float] = {}
         self._sums = {"tokens": 0, "bytes": 0, "step": 0}
         self._kl = [0.0, 0.0]  # sum, and over how many tokens
@@ -102,7 +102,7 @@ class _Import:
             if texts is not None
             for i, text in zip(ids, texts, strict=True)
         ]
-        if all(self._own.setdefault(i, text) == text for i, text in pairs):
+        if all(self._imported.setdefault(i, text) == text for i, text in pairs):
             return None
         return {
             "prompt": None if prompt is None else [clean(text) for text in prompt],
@@ -110,9 +110,9 @@ class _Import:
         }
 
     def _texts(self, ids: Collection[int]) -> Texts:
-        own = {i: (self._own[i], False) for i in ids if i in self._own}
-        asked = [i for i in ids if i not in own]
-        return {**own, **self._source(asked)} if asked else own
+        imported = {i: (self._imported[i], False) for i in ids if i in self._imported}
+        missing = [i for i in ids if i not in imported]
+        return {**imported, **self._source(missing)} if missing else imported
 
     def _count(self, rows: Rows) -> None:
         self.count += len(rows.rollouts)

@@ -11,12 +11,12 @@ from storage.write.rows import Rows
 
 def insert_rows(connection: Connection, rows: Rows, vocabulary: list[dict[str, Any]]) -> None:
     """Prompts that are new, rollouts, token records, hot tokens and vocabulary."""
-    known: set[str] = set()
+    existing: set[str] = set()
     for ids in in_chunks(rows.prompts):
-        known.update(
+        existing.update(
             connection.scalars(select(schema.prompt.c.id).where(schema.prompt.c.id.in_(ids)))
         )
-    prompts = [row for name, row in rows.prompts.items() if name not in known]
+    prompts = [row for name, row in rows.prompts.items() if name not in existing]
     for table, batch in (
         (schema.prompt, prompts),
         (schema.rollout, rows.rollouts),

@@ -45,12 +45,12 @@ class RunWriter:
         self._commit_seconds = 0.0
         with read(engine) as connection:
             row = connection.execute(select(schema.run).where(schema.run.c.id == run_id)).mappings()
-            found = row.first()
-        if found is None:
+            stored = row.first()
+        if stored is None:
             raise not_found(run_id)
-        self._config: dict[str, Any] = found["config"]
-        self._scales: dict[str, float] = dict(found["scales"])
-        self._vocabulary = Vocabulary(engine, found["tokenizer"] or run_id)
+        self._config: dict[str, Any] = stored["config"]
+        self._scales: dict[str, float] = dict(stored["scales"])
+        self._vocabulary = Vocabulary(engine, stored["tokenizer"] or run_id)
         self._share = _share(self._config)
 
     def models(self, event: ModelsEvent, versions: Mapping[str, str]) -> None:
@@ -247,8 +247,8 @@ def _share(config: Mapping[str, Any]) -> float:
 
 
 def _exists(connection: Connection, table: Any, run_id: str, step: int) -> bool:
-    found = select(table.c.step).where(table.c.run_id == run_id, table.c.step == step).limit(1)
-    return connection.execute(found).first() is not None
+    query = select(table.c.step).where(table.c.run_id == run_id, table.c.step == step).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def _sums(connection: Connection, run_id: str) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class RowMaker:
     def _summarize(self, rows: Rows, kept: Sequence[Rollout]) -> None:
         statistics = Statistics([rollout.record for rollout in kept])
         records = [rollout.record for rollout in kept if rollout.kind != BESIDE]
-        own = statistics if len(records) == len(kept) else Statistics(records)
-        rows.scales, rows.kl = own.maxima(), own.kl()
+        run_statistics = statistics if len(records) == len(kept) else Statistics(records)
+        rows.scales, rows.kl = run_statistics.maxima(), run_statistics.kl()
         sums = statistics.sums()
         for number, (row, rollout) in enumerate(zip(rows.rollouts, kept, strict=True)):
             row["run_id"] = self._run_id
@@ -82,8 +82,8 @@ class RowMaker:
 
     def _id(self, rollout: Rollout) -> str:
         run = self._run_id.removeprefix("run-")
-        place = f"{rollout.step}-{rollout.kind[0]}-{rollout.group}-{rollout.sample}"
-        name = f"roll-{run}-{place}"
+        position = f"{rollout.step}-{rollout.kind[0]}-{rollout.group}-{rollout.sample}"
+        name = f"roll-{run}-{position}"
         times = self._taken.get(name, 0)  # the same prompt evaluated at several temperatures
         self._taken[name] = times + 1
         return f"{name}-{times}" if times else name

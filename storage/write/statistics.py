@@ -57,12 +57,12 @@ class Statistics:
 
     def maxima(self) -> dict[str, float]:
         """The largest value of each metric; of signed ones, the largest magnitude."""
-        found = {}
+        maxima = {}
         for metric, (name, measure) in _METRICS.items():
             values, usable = self._column(name)
             if usable.any():
-                found[metric] = float(measure(values[usable]).max())
-        return found
+                maxima[metric] = float(measure(values[usable]).max())
+        return maxima
 
     def hottest(self, number: int, count: int) -> list[tuple[int, float]]:
         """Position and heat of a record's `count` worst tokens: those of the highest reverse KL,

@@ -166,7 +166,7 @@ def test_a_split_character_stays_whole(open_page: Visit, site: Any) -> None:
     first = next(i for i, t in enumerate(stored) if texts[int(t)].get("b") == "20f09f")
     page = open_page(f"/rollout?id={found['id']}&pos={first + 1}")
     assert page.locator(f'[data-index="{first}"]').inner_text().strip() == "🎉"
-    place = page.locator("#token-detail .dt-place").inner_text()
+    place = page.locator("#token-detail .dt-position").inner_text()
     assert "part 2 of “🎉”, bytes 8e89" in place
 
 

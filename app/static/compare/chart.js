@@ -24,7 +24,7 @@ export function letterOf(index) {
 
 /** A short line in the colour and dash of a index, as it is drawn. @param {number} index */
 export function lineOf(index) {
-  return h("span", { class: "cmp-line", data: { place: index % 6, dash: index < 6 ? "solid" : "dash" } });
+  return h("span", { class: "cmp-line", data: { series: index % 6, dash: index < 6 ? "solid" : "dash" } });
 }
 
 /** The line with the run's letter. @param {number} index */

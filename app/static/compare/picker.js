@@ -22,7 +22,7 @@ export class Picker {
       onfocus: () => this.look(),
       onkeydown: (/** @type {KeyboardEvent} */ e) => this.keys(e),
     });
-    this.list = h("div", { class: "popup cmp-found", hidden: true });
+    this.list = h("div", { class: "popup cmp-results", hidden: true });
     this.element = h("div", { class: "cmp-picker" }, this.field, this.list);
     this.element.addEventListener(
       "focusout",

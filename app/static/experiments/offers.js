@@ -45,7 +45,7 @@ function offer(item, open, on) {
   );
   const arms = item.arms.map(nameOf).join(" · ");
   const tag = h("span", {
-    class: "tag exp-own",
+    class: "tag exp-custom",
     title: "Does not use the bundled models: loads others from disk or the Hub",
     text: "other models",
   });

@@ -122,7 +122,7 @@ export function numberField(id, label, value, { min, max, step = 1, title = "" }
     input,
     element: h(
       "label",
-      { class: "ask-field", for: id, title },
+      { class: "labelled-field", for: id, title },
       h("span", { class: "muted", text: label }),
       input,
     ),

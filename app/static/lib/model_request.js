@@ -115,5 +115,5 @@ export async function modelsLine() {
     awake: "Model process ready, no models loaded",
     asleep: "No models loaded; the first request loads them",
   };
-  return h("span", { class: "muted ask-state", "data-state": state, text: words[state] ?? state });
+  return h("span", { class: "muted request-state", "data-state": state, text: words[state] ?? state });
 }

@@ -110,5 +110,5 @@ function sources(runs, recipes, chosen) {
 /** @param {string} label @param {HTMLElement} element */
 function labelled(label, element) {
   const text = h("span", { class: "muted", text: label });
-  return h("label", { class: "ask-field", for: element.id }, text, element);
+  return h("label", { class: "labelled-field", for: element.id }, text, element);
 }

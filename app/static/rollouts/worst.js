@@ -256,7 +256,7 @@ export function tokenRow(item, top) {
     chance(item.teacher_logprob, "p(teacher) of the token"),
     h(
       "span",
-      { class: "worst-wanted" },
+      { class: "worst-preferred" },
       item.wanted && [
         h("span", { class: "muted worst-narrow", text: "teacher " }),
         h("span", { class: "mono", text: word(item.wanted) }),

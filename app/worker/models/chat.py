@@ -67,7 +67,7 @@ class _Conversation:
         replies = []
         for writer, text in self._writers:
             reply = writer.reply
-            self._learn([*reply.ids, *(w[0] for w in reply.wanted if w)])
+            self._learn([*reply.ids, *(w[0] for w in reply.teacher_choices if w)])
             written = self._tokenizer.decode(reply.ids, skip_special_tokens=True)
             more = {"prompt": text, "prompt_ids": reply.prompt_ids, "text": written}
             replies.append(reply.as_dict() | more)

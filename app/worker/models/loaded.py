@@ -80,8 +80,8 @@ def _of_recipe(request: ModelRequest) -> RunConfig:
 
 def _of_run(request: ModelRequest, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
     info = read_run(request.engine, run_id)
-    own = run_id if info["attempt"] else None  # then the references have been settled
-    config = resolved(request.engine, request.data_dir, parse(info["config"]), own)
+    settled_run = run_id if info["attempt"] else None  # then the references have been settled
+    config = resolved(request.engine, request.data_dir, parse(info["config"]), settled_run)
     if step is None:
         return config, None
     saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}

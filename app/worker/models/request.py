@@ -66,7 +66,7 @@ class ProgressReporter:
     progress: Progress
     partial: Callable[[], dict[str, Any]] = dict
     phase: str = "starting"
-    still_wanted: bool = True
+    still_awaited: bool = True
     reported_at: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
@@ -78,8 +78,8 @@ class ProgressReporter:
         """Whether the request was cancelled; reports progress when it is time."""
         if time.monotonic() - self.reported_at > REPORT_EVERY:
             self._report()
-        return not self.still_wanted
+        return not self.still_awaited
 
     def _report(self) -> None:
         self.reported_at = time.monotonic()
-        self.still_wanted = self.still_wanted and self.progress(self.phase, self.partial())
+        self.still_awaited = self.still_awaited and self.progress(self.phase, self.partial())

@@ -155,7 +155,7 @@ def test_the_bundled_pair_answers_without_a_run(studio: Studio) -> None:
     page.locator("#pg-status").get_by_text("tokens in").wait_for()
     assert page.locator(".pg-reply").count() == 1
     assert page.get_by_role("button", name="Save").is_hidden()
-    page.wait_for_selector(".ask-state[data-state=ready]")
+    page.wait_for_selector(".request-state[data-state=ready]")
     assert "said=" in page.url
 
 

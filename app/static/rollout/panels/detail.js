@@ -93,7 +93,7 @@ export class Detail {
       }),
       h(
         "div",
-        { class: "dt-place muted" },
+        { class: "dt-position muted" },
         `position ${integer(index)} · id ${rollout.columns.completion_ids[index]} · ${rankText(ranks[index], ranks.length)}`,
         cell.kind === "special" ? " · special" : "",
         part && [" · ", h("span", { class: "muted", text: part })],

@@ -191,7 +191,7 @@ export class WhatIfForm {
 function labelled(label, element) {
   return h(
     "label",
-    { class: "ask-field", for: element.id },
+    { class: "labelled-field", for: element.id },
     h("span", { class: "muted", text: label }),
     element,
   );
