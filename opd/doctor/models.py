@@ -1,10 +1,8 @@
 """What can be checked of the models without their weights and without a network."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from opd.config.folders import RUN_REFERENCE
@@ -12,7 +10,8 @@ from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
-from opd.models.tokenizers import as_ids, differing_ids, load_tokenizer, stop_ids
+from opd.models.stop_ids import stop_ids, stops_in_files
+from opd.models.tokenizers import differing_ids, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ def _local_model(field: str, reference: str, findings: list[Finding]) -> LocalMo
             return None
         tokenizer = load_tokenizer(folder, where=where)
         architecture = architecture_of(reference, where=where)
-        return LocalModel(field, reference, tokenizer, architecture, stops_of(folder, tokenizer))
+        stops = stop_ids(stops_in_files(folder), tokenizer)
+        return LocalModel(field, reference, tokenizer, architecture, stops)
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
@@ -88,16 +88,6 @@ def _absent(reference: str, where: str) -> Finding:
         f"{where} is not in the hub's cache on this machine, so its tokenizer, chat template and "
         "stop ids are compared once it is downloaded.",
     )
-
-
-def stops_of(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end an answer, as `stop_ids` of the loaded model, from its folder's files:
-    generation_config.json, else config.json."""
-    eos: Any = None
-    for name in ("generation_config.json", "config.json"):
-        if eos is None and (folder / name).is_file():
-            eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-    return stop_ids(as_ids(eos), tokenizer)
 
 
 def check_pair(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:

@@ -14,7 +14,6 @@ from opd.config.run import RunConfig
 from opd.data.prompts import Prompt
 from opd.models.forward import completion_hidden
 from opd.models.load import Pair
-from opd.models.tokenizers import declared_stops
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import MAIN, TeacherRouter
 from opd.training.loading import Callbacks, LoadedRun
@@ -98,10 +97,11 @@ class Stops:
 def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
     """None where a teacher does not give its distribution, or none reads."""
     loaded, pair = rehearsal.loaded, rehearsal.loaded.pair
-    teachers = list(loaded.router.teachers.values())
-    if not teachers or not all(isinstance(t, LocalTeacher) for t in teachers):
+    judges = list(loaded.router.teachers.values())
+    teachers = [t for t in judges if isinstance(t, LocalTeacher)]
+    if not teachers or len(teachers) < len(judges):
         return None
-    theirs = [i for t in teachers for i in declared_stops(t.model)]
+    theirs = [i for t in teachers for i in t.stop_ids]
     ids = tuple(i for i in dict.fromkeys([*pair.eos_ids, *theirs]) if i < pair.vocab)
     whole, temperature = sequences(rehearsal.completions), rehearsal.config.sampling.temperature
     by_row: dict[int, tuple[Any, Any]] = {}

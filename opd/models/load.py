@@ -4,7 +4,7 @@ Only safetensors weights and transformers' own code are ever loaded: no pickle, 
 `trust_remote_code`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -31,7 +31,8 @@ from opd.config.folders import check_folder, local_folder
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.forward import pairs_per_token
 from opd.models.progress import download_bar
-from opd.models.tokenizers import declared_stops, load_tokenizer, shared_vocabulary, stop_ids
+from opd.models.stop_ids import declared_stops, stop_ids
+from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 
 ADAPTER = "adapter_config.json"
 PROCESSOR_TOKENS = 2048
@@ -50,12 +51,24 @@ class Pair:
     teacher: Any  # None where the teacher is no model of its own
     tokenizer: Any
     vocab: int  # ids 0 … vocab − 1 are shared and mean the same
-    eos_ids: tuple[int, ...]
+    eos_ids: tuple[int, ...]  # all end a completion; the first, an assistant's message
     pad_id: int
     folders: dict[str, str]
     device: torch.device
     dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
     pairs_per_token: float = 0.0  # of the student: see `opd.models.batches.packs`
+
+    @property
+    def end_id(self) -> int:
+        """Ends an assistant's message. Raises UserError where nothing ends one."""
+        if not self.eos_ids:
+            raise UserError(
+                "names no end-of-sequence token, so no answer could ever end; set eos_token_id in "
+                "its generation_config.json, or sampling.stop_ids",
+                where="student.model",
+                kind=ErrorKind.BAD_DATA,
+            )
+        return self.eos_ids[0]
 
     def at_once(self, limit: int) -> int:
         """Tokens of one pass: on a processor, more than some only leave its caches and pad."""
@@ -66,6 +79,16 @@ class Pair:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A frozen model that judges the student: its folder, the ids that both share, its stops."""
+
+    model: Any
+    folder: Path
+    vocab: int
+    stop_ids: tuple[int, ...]
 
 
 def resolve(reference: str, *, where: str, say: Callable[[str], None] = _silent) -> Path:
@@ -165,7 +188,7 @@ def load_pair(
 ) -> Pair:
     """Loads both models and checks that they can be compared token by token."""
     pair = load_student(student, device=device, dtype=dtype)
-    return with_teacher(pair, *load_teacher(teacher, pair, where="teacher.model", dtype=dtype))
+    return with_teacher(pair, load_teacher(teacher, pair, where="teacher.model", dtype=dtype))
 
 
 def load_student(
@@ -174,29 +197,24 @@ def load_student(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
+    more_stops: Sequence[int] = (),
     say: Callable[[str], None] = _silent,
 ) -> Pair:
     """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`.
 
-    `weights` is a checkpoint of it to load in its place.
+    `weights` is a checkpoint of it to load in its place; `more_stops` end completions too.
     """
     folder = resolve(reference, where="student.model", say=say)
     tokenizer = load_tokenizer(folder, where="student.model")
     model = load_model(weights or folder, where="student.model", dtype=dtype, device=device)
-    eos_ids = stop_ids(declared_stops(model), tokenizer)
-    if not eos_ids:
-        raise UserError(
-            "names no end-of-sequence token, so no answer could ever end",
-            where="student.model",
-            kind=ErrorKind.BAD_DATA,
-        )
+    eos_ids = stop_ids(declared_stops(model), tokenizer, more_stops)
     return Pair(
         student=model,
         teacher=None,
         tokenizer=tokenizer,
         vocab=logit_count(model),
         eos_ids=eos_ids,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
+        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None),
         folders={"student": str(folder)},
         device=device,
         pairs_per_token=pairs_per_token(model),
@@ -211,11 +229,8 @@ def load_teacher(
     dtype: torch.dtype = torch.float32,
     quantize: str = "none",
     say: Callable[[str], None] = _silent,
-) -> tuple[Any, Path, int]:
-    """A frozen model to judge the student, its folder, and how many ids both share.
-
-    Raises UserError when an id means something else to it.
-    """
+) -> TeacherModel:
+    """A frozen judge of the student. Raises UserError where an id means another text to it."""
     folder = resolve(reference, where=where, say=say)
     tokenizer = load_tokenizer(folder, where=where)
     model = load_model(folder, where=where, dtype=dtype, device=pair.device, quantize=quantize)
@@ -223,16 +238,16 @@ def load_teacher(
     vocab = shared_vocabulary(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
     )
-    return model, folder, vocab
+    return TeacherModel(model, folder, vocab, stop_ids(declared_stops(model), tokenizer))
 
 
-def with_teacher(pair: Pair, model: Any, folder: Path, vocab: int) -> Pair:
+def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
     """The pair with this teacher, cut to the ids that both have."""
     return replace(
         pair,
-        teacher=model,
-        vocab=min(pair.vocab, vocab),
-        folders=pair.folders | {"teacher": str(folder)},
+        teacher=teacher.model,
+        vocab=min(pair.vocab, teacher.vocab),
+        folders=pair.folders | {"teacher": str(teacher.folder)},
     )
 
 

@@ -1,8 +1,7 @@
-"""Tokenizers: which ids two of them share, which ids end an answer, and how they are named."""
+"""Tokenizers: loading, which ids two of them share, and how they are named."""
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +59,6 @@ def differing_ids(
         for i in sorted(ours.keys() | theirs.keys())
         if ours.get(i) != theirs.get(i)
     }
-
-
-def declared_stops(model: Any) -> list[int]:
-    """The ids that end an answer by the model's generation settings."""
-    return as_ids(model.generation_config.eos_token_id)
-
-
-def as_ids(eos: Any) -> list[int]:
-    """`eos_token_id` as configurations write it (a list, one id, or nothing) as a list."""
-    return list(eos) if isinstance(eos, list) else [] if eos is None else [eos]
-
-
-def stop_ids(declared: Sequence[int], tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends an answer: those that the model declares, and the tokenizer's EOS."""
-    return tuple(dict.fromkeys([*declared, *as_ids(tokenizer.eos_token_id)]))
 
 
 def fingerprint(tokenizer: Any) -> str:

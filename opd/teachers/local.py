@@ -17,7 +17,6 @@ from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
 from opd.models.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
 from opd.models.load import Pair
-from opd.models.tokenizers import declared_stops
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,9 @@ class Reader:
 class LocalTeacher:
     """A causal LM on this machine, or the student itself in another state.
 
-    `state()` is a context in which `model` is the teacher: with its adapter switched off, or with
-    the moving average in place of its weights.
+    `stop_ids` end what it writes, the first its messages. `state()` is a context in which `model`
+    is the teacher: with its adapter switched off, or with the moving average in place of its
+    weights.
     """
 
     def __init__(
@@ -74,10 +74,12 @@ class LocalTeacher:
         model: Any,
         reader: Reader,
         *,
+        stop_ids: Sequence[int] = (),
         state: Callable[[], AbstractContextManager[Any]] = nullcontext,
         offload: bool = False,
     ) -> None:
         self.model, self.reader, self.state = model, reader, state
+        self.stop_ids = tuple(stop_ids)
         with state():
             self.pairs_per_token = pairs_per_token(model)
         self._offload = offload and reader.device.type != "cpu"
@@ -97,8 +99,8 @@ class LocalTeacher:
 
     def as_student(self, pair: Pair) -> Pair:
         """The pair in which this model writes; it stops where either model would."""
-        stops = tuple(dict.fromkeys([*pair.eos_ids, *declared_stops(self.model)]))
-        return replace(pair, student=self.model, eos_ids=stops)
+        stops = dict.fromkeys([*pair.eos_ids, *self.stop_ids])
+        return replace(pair, student=self.model, eos_ids=tuple(stops))
 
     def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
         with torch.no_grad(), self.state():

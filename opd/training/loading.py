@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from opd.config.run import RunConfig
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.models.forward import causal
 from opd.models.load import (
     Pair,
+    TeacherModel,
     load_model,
     load_student,
     load_teacher,
@@ -108,11 +109,11 @@ def _models(
 ) -> tuple[LoadedModels, "_TeacherFactory"]:
     pair = _student(config, source, callbacks)
     models = _teacher_models(config, pair, callbacks)
-    for model, folder, vocab in models.values():
-        pair = with_teacher(pair, model, folder, vocab)
-    pair = _with_stops(config, pair)
+    for teacher_model in models.values():
+        pair = with_teacher(pair, teacher_model)
+    _check_stops(config, pair)
     main = models.get(field_of(MAIN))
-    pair = replace(pair, teacher=main[0] if main else None)
+    pair = replace(pair, teacher=main.model if main else None)
     average = None
     if config.teacher.kind == "ema":
         average = MovingAverage(pair.student, config.teacher.ema_decay)
@@ -125,15 +126,21 @@ def _models(
     return LoadedModels(pair, TeacherRouter(teachers, config, pair), average), factory
 
 
-def _with_stops(config: RunConfig, pair: Pair) -> Pair:
-    """Adds the configured stop ids. Raises UserError for one that the models do not share."""
+def _check_stops(config: RunConfig, pair: Pair) -> None:
+    """Raises UserError where nothing ends a completion, and for an end that one side lacks."""
     ids = config.sampling.stop_ids
     if any(i >= pair.vocab for i in ids):
         raise UserError(
             f"id {max(ids)} is outside the models' {pair.vocab} shared ids",
             where="sampling.stop_ids",
         )
-    return replace(pair, eos_ids=tuple(dict.fromkeys([*pair.eos_ids, *ids])))
+    if pair.end_id >= pair.vocab:
+        raise UserError(
+            f"its completions end with id {pair.end_id}, which is outside the models' {pair.vocab} "
+            "shared ids, so no answer could ever end",
+            where="student.model",
+            kind=ErrorKind.TOKENIZER_MISMATCH,
+        )
 
 
 def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pair:
@@ -146,6 +153,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
         device=pick_device(config.device),
         dtype=held,
         weights=source if settings.lora is None else None,
+        more_stops=config.sampling.stop_ids,
         say=callbacks.say,
     )
     student: Any = pair.student
@@ -165,11 +173,9 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     return replace(pair, student=student, dtype=computes)
 
 
-def _teacher_models(
-    config: RunConfig, pair: Pair, callbacks: Callbacks
-) -> dict[str, tuple[Any, Path, int]]:
+def _teacher_models(config: RunConfig, pair: Pair, callbacks: Callbacks) -> dict[str, TeacherModel]:
     """The models of the teachers that have their own, by field; one model is loaded once."""
-    loaded: dict[tuple[str, str, str], tuple[Any, Path, int]] = {}
+    loaded: dict[tuple[str, str, str], TeacherModel] = {}
     by_field = {}
     for field, settings in config.teachers.items():
         if settings.kind != "model":
@@ -198,12 +204,17 @@ class _TeacherFactory:
     average: MovingAverage | None
     callbacks: Callbacks
 
-    def teacher(self, field: str, model: tuple[Any, Path, int] | None) -> Teacher | None:
+    def teacher(self, field: str, model: TeacherModel | None) -> Teacher | None:
         settings = self.config.teachers[field]
         match settings.kind:
             case "model":
                 assert model is not None
-                return LocalTeacher(model[0], reader_of(self.pair), offload=settings.offload)
+                return LocalTeacher(
+                    model.model,
+                    reader_of(self.pair),
+                    stop_ids=model.stop_ids,
+                    offload=settings.offload,
+                )
             case "self":
                 return self.start()
             case "ema":

@@ -57,7 +57,7 @@ def _ready(
     if not ids:
         ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
         if rollout.finish_reason == "stop":
-            ids = [*ids, pair.eos_ids[0]]
+            ids = [*ids, pair.end_id]
         record = TokenRecord(np.asarray(ids, np.int64))  # what was said of other tokens is not kept
     if not prompt or not ids:
         raise UserError(

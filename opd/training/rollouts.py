@@ -184,7 +184,7 @@ def _given(writer: Writer, prompt: Prompt) -> Completion:
             where="prompts.columns.completion",
             kind=ErrorKind.BAD_DATA,
         )
-    whole = [*ids, writer.pair.eos_ids[0]]
+    whole = [*ids, writer.pair.end_id]
     given = Sample(
         np.asarray(whole[:limit], np.int64), None, "stop" if len(whole) <= limit else "length"
     )

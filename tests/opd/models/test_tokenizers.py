@@ -1,9 +1,9 @@
-"""What two tokenizers share, and which ids end an answer."""
+"""What two tokenizers share."""
 
 import pytest
 
 from opd.errors import UserError
-from opd.models.tokenizers import as_ids, fingerprint, shared_vocabulary, stop_ids
+from opd.models.tokenizers import fingerprint, shared_vocabulary
 from tests.support import tiny_models
 
 
@@ -17,12 +17,3 @@ def test_different_tokenizers_are_refused_by_id_and_string():
     assert caught.value.kind == "tokenizer mismatch"
     assert caught.value.where == "teacher.model"
     assert fingerprint(ours) != fingerprint(theirs)
-
-
-def test_the_tokenizers_eos_ends_an_answer_beside_what_the_model_declares():
-    tokenizer = tiny_models.tokenizer()
-    eos = tokenizer.eos_token_id
-    assert stop_ids(as_ids([7, eos]), tokenizer) == (7, eos)
-    assert stop_ids(as_ids(7), tokenizer) == (7, eos)
-    tokenizer.eos_token = None
-    assert stop_ids(as_ids(None), tokenizer) == ()

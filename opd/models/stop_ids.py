@@ -1,0 +1,95 @@
+"""Which ids end a completion, and which of them ends an assistant's message.
+
+The chat template decides: a conversation is rendered, and what stands behind the assistant's text
+is looked at. Models list their stop ids in any order, and their tokenizer's EOS may be another one.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+CONTENT, NEXT_CONTENT = "opdreply", "opdquestion"  # texts that no template writes by itself
+
+
+def as_ids(eos: Any) -> list[int]:
+    """`eos_token_id` as configurations write it (a list, one id, or nothing) as a list."""
+    return list(eos) if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def declared_stops(model: Any) -> list[int]:
+    """The ids that end an answer by the model's generation settings, else by its configuration."""
+    declared = as_ids(model.generation_config.eos_token_id)
+    return declared or as_ids(getattr(model.config.get_text_config(), "eos_token_id", None))
+
+
+def stops_in_files(folder: Path) -> list[int]:
+    """What `declared_stops` finds in the loaded model, from the folder's files."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            data = json.loads((folder / name).read_text(encoding="utf-8"))
+            text = data.get("text_config")
+            nested = text.get("eos_token_id") if isinstance(text, dict) else None
+            declared = as_ids(data.get("eos_token_id")) or as_ids(nested)
+            if declared:
+                return declared
+    return []
+
+
+def stop_ids(
+    declared: Sequence[int], tokenizer: Any, configured: Iterable[int] = ()
+) -> tuple[int, ...]:
+    """Every id that ends a completion; the first one ends an assistant's message.
+
+    That is what the chat template writes, else one that the model declares, else the tokenizer's
+    EOS, else the first `configured` one. The order of `declared` does not matter.
+    """
+    eos = as_ids(tokenizer.eos_token_id)
+    written = template_end(tokenizer, declared)
+    by_rank = [*as_ids(written), *(i for i in eos if i in declared), *sorted(declared), *eos]
+    return tuple(dict.fromkeys([*by_rank, *configured]))
+
+
+def template_end(tokenizer: Any, declared: Collection[int] = ()) -> int | None:
+    """The first special id that the chat template writes behind an assistant's text.
+
+    None without a template and where it writes none. A template may end only messages that another
+    one follows; what then follows ends the message if the model declares it (GLM: `<|user|>`).
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    ends = {*declared, *as_ids(tokenizer.eos_token_id)}
+    starts = {tokenizer.unk_token_id, tokenizer.bos_token_id} - ends
+    special = {
+        *(i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()),
+        *tokenizer.all_special_ids,
+    }
+    for roles, candidates in ((1, (special - starts) | ends), (2, ends)):
+        tail = _behind_reply(tokenizer, followed=roles == 2)
+        ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+        end = next((i for i in ids if i in candidates), None)
+        if end is not None:
+            return int(end)
+    return None
+
+
+def _behind_reply(tokenizer: Any, *, followed: bool) -> str:
+    """What the template writes behind an assistant's text, up to the next user's where one is
+    `followed`; empty where it refuses the conversation. Some templates take only lists of parts.
+    """
+    from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
+
+    texts = ["question", CONTENT, *([NEXT_CONTENT] if followed else [])]
+    for parts in (False, True):
+        chat = [
+            {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
+            for role, text in zip(("user", "assistant", "user"), texts, strict=False)
+        ]
+        try:
+            whole = str(tokenizer.apply_chat_template(chat, tokenize=False))
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
+            continue
+        _, found, tail = whole.rpartition(CONTENT)
+        if found:
+            return tail.partition(NEXT_CONTENT)[0].strip()
+    return ""
