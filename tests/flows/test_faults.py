@@ -241,10 +241,10 @@ def test_a_model_that_is_not_there(desk, changes):
     failed(desk, desk.queue(**changes), "missing model", f"{next(iter(changes))}.model: ", "/x/y")
 
 
-def test_a_failed_run_is_told_within_a_heartbeat(desk):
-    """The row is written by the job itself, before its process ends."""
+def test_a_failed_run_is_told_by_the_job_itself(desk):
+    """Before its process ends, and with nobody there who looks for dead ones."""
     run = desk.attempt(desk.queue(teacher="/x/y"))
-    assert run["finished_at"] - run["started_at"] < 5
+    assert run["status"] == "failed" and run["finished_at"] >= run["started_at"]
     assert run["id"] not in {r["id"] for r in jobs.running(desk.engine)}
 
 

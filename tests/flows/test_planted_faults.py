@@ -40,6 +40,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def healthy(place: Place) -> dict[str, Any]:
+    """The diagnosis of a run without a fault, which also stores the texts of the tokens."""
+    return place.diagnosed("healthy", steps=12)
+
+
 def codes(found: dict[str, Any]) -> list[str]:
     return [card["code"] for card in found["items"]]
 
@@ -49,12 +55,11 @@ def evidence(found: dict[str, Any], code: str) -> dict[str, float]:
     return {e["label"]: e["value"] for e in card["evidence"]}
 
 
-def test_a_healthy_run_has_no_card(place: Place) -> None:
-    found = place.diagnosed("healthy", steps=12)
-    assert codes(found) == []
-    judged = {s["code"] for s in found["silent"] if s["judged"]}
+def test_a_healthy_run_has_no_card(healthy: dict[str, Any]) -> None:
+    assert codes(healthy) == []
+    judged = {s["code"] for s in healthy["silent"] if s["judged"]}
     assert len(judged) == 8, "all but the one that needs long answers"
-    assert found["looked_at"]["steps"] == 12 and found["looked_at"]["rollouts"] == 12 * 16
+    assert healthy["looked_at"]["steps"] == 12 and healthy["looked_at"]["rollouts"] == 12 * 16
 
 
 @pytest.mark.parametrize("objective", ["policy_gradient", "jsd"])
@@ -82,6 +87,7 @@ def test_a_teacher_with_another_end(place: Place) -> None:
         assert link["position"] == read_rollout(place.engine, link["id"])["tokens"] - 1
 
 
+@pytest.mark.usefixtures("healthy")  # its own answers never have the <eos> that the card names
 def test_a_student_that_writes_on_after_the_teachers_end(place: Place) -> None:
     student = bundled_with(place.folder / "no-end", "student", eos=UNK)
     found = place.diagnosed("no end", student=student, steps=8)

@@ -1,5 +1,4 @@
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     made.close()
 
 
+def log_of(studio: Studio, run_id: str) -> str:
+    return DataDir(studio.data_dir).run(run_id).log.read_text()
+
+
 def test_runs_queue_up_on_one_slot(shared: Studio) -> None:
     first, second = shared.queue(), shared.queue()
     shared.wait_status(second, "finished")
@@ -36,7 +39,7 @@ def test_runs_queue_up_on_one_slot(shared: Studio) -> None:
     assert a["step"] == b["step"] == 6
     assert [c["step"] for c in a["checkpoints"]] == [4, 6]
     assert {"python", "torch", "transformers", "peft"} <= set(a["versions"])
-    log = (shared.data_dir / "runs" / first / "log.txt").read_text()
+    log = log_of(shared, first)
     assert "step 6/6  KL 0.167" in log
     assert "heldout pass@1 0.750 ± 0.100 (n = 4)" in log
 
@@ -58,12 +61,11 @@ def test_a_killed_job_is_noticed_with_its_cause_and_resumed_from_its_checkpoint(
         run_id = shared.queue("slow", steps=12)
         shared.wait_step(run_id, 3)
         psutil.Process(shared.pid(run_id)).kill()
-        took = shared.wait_status(run_id, "interrupted", 15)
+        shared.wait_status(run_id, "interrupted")
         run = shared.run(run_id)
         assert run["error_kind"] == "killed"
         assert "signal 9 (SIGKILL): the system may have run out of memory" in run["error_text"]
         assert "step" in run["error_text"]  # the log's last line
-        assert took < 15
     jobs.requeue(shared.engine, run_id)
     shared.wait_status(run_id, "finished")
     run, steps = shared.run(run_id), read_steps(shared.engine, run_id)["columns"]
@@ -85,7 +87,7 @@ def test_a_job_outlives_its_supervisor_and_the_next_one_finds_it(studio: Studio)
     studio.wait_step(run_id, studio.run(run_id)["step"] + 2)
     assert studio.pid(run_id) == pid
     psutil.Process(pid).kill()  # nobody's child by now
-    studio.wait_status(run_id, "interrupted", 15)
+    studio.wait_status(run_id, "interrupted")
     assert "the job's process is gone" in studio.run(run_id)["error_text"]
     assert studio.run(run_id)["attempt"] == 1
 
@@ -116,10 +118,11 @@ def test_cancel(shared: Studio, mode: str) -> None:
     shared.wait_step(run_id, 3)
     assert jobs.request_cancel(shared.engine, waiting, "save") == "cancelled"
     assert jobs.request_cancel(shared.engine, run_id, mode) == "running"  # type: ignore[arg-type]
-    took = shared.wait_status(run_id, "cancelled", 20)
+    shared.wait_status(run_id, "cancelled")
     folder = shared.data_dir / "runs" / run_id / "checkpoints"
     run = shared.run(run_id)
-    assert took < 5
+    assert f"{run_id} did not stop" not in (shared.data_dir / "supervisor.log").read_text()
+    assert "did not stop" not in log_of(shared, run_id)
     assert run["error_text"] == ""
     if mode == "save":
         assert run["checkpoints"][-1]["step"] == run["step"] >= 3
@@ -154,7 +157,8 @@ def test_sigterm_saves_and_interrupts(shared: Studio) -> None:
     run_id = shared.queue("slow", steps=500)
     shared.wait_step(run_id, 3)
     psutil.Process(shared.pid(run_id)).terminate()
-    assert shared.wait_status(run_id, "interrupted", 10) < 6
+    shared.wait_status(run_id, "interrupted")
+    assert "did not stop in time" not in log_of(shared, run_id)
     run = shared.run(run_id)
     assert run["error_kind"] == "terminated"
     assert run["checkpoints"][-1]["step"] == run["step"]
@@ -164,7 +168,8 @@ def test_sigterm_ends_a_job_that_never_looks_up(shared: Studio) -> None:
     run_id = shared.queue("hangs")
     shared.wait(lambda: shared.run(run_id)["score_start"] is not None)
     psutil.Process(shared.pid(run_id)).send_signal(signal.SIGTERM)
-    assert shared.wait_status(run_id, "interrupted", 10) < 8
+    shared.wait_status(run_id, "interrupted")
+    assert "did not stop in time (terminated)" in log_of(shared, run_id)
     assert shared.run(run_id)["error_kind"] == "terminated"
 
 
@@ -184,7 +189,7 @@ def test_failures_are_named(shared: Studio) -> None:
         assert run["error_kind"] == kind
         assert text in run["error_text"]
         assert run["hint"]
-        log = (shared.data_dir / "runs" / ids[name] / "log.txt").read_text()
+        log = log_of(shared, ids[name])
         assert ("Traceback" in log) == (name != "exits")
         assert "hf_abcdefgh" not in log + run["error_text"]
 
@@ -199,7 +204,7 @@ def test_a_full_disk_is_named_and_the_rest_stays_readable(studio: Studio) -> Non
     assert run["error_kind"] == "disk full"
     assert "Free space" in run["hint"]
     assert read_rollouts(studio.engine, run_id)["total"] == run["step"] > 0
-    assert time.time() - run["finished_at"] < 5
+    assert run["finished_at"] >= run["started_at"]
 
 
 def test_a_hung_job_is_ended(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,16 +200,18 @@ def test_slow_answers_are_timeouts(server, teacher):
 
 
 def test_an_answer_that_trickles_is_a_timeout(teacher):
+    sent = []
+
     def trickle():
-        for _ in range(100):
+        for number in range(100):
             time.sleep(0.02)
+            sent.append(number)
             yield b" "
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=trickle()))
-    started = time.monotonic()
     reader = teacher("http://there/v1", transport=transport, timeout=0.1, retries=0)
     assert "failed once" in (text := refused(reader)) and "no answer within 0.1 s" in text
-    assert time.monotonic() - started < 1
+    assert len(sent) < 100, "it was read to its end"
 
 
 def test_nobody_there(teacher):
@@ -384,9 +386,10 @@ def test_a_pause_ends_the_reading_and_the_teacher_can_go_on(server, teacher, mon
 
 
 def test_a_pause_cuts_the_wait_for_the_next_try_short(server):
-    server.faults.fail_first = 1000
+    server.faults.fail_first, server.faults.status = 1000, 429
+    server.faults.retry_after = "300"
     config = RouteConfig(kind="remote", url=server.url, model="tiny", retries=100)
-    reader, started = RemoteTeacher(config), time.monotonic()
+    reader = RemoteTeacher(config)
 
     def pause_point():
         if server.seen.bodies:
@@ -396,8 +399,8 @@ def test_a_pause_cuts_the_wait_for_the_next_try_short(server):
         reader.read([[3]], [[5]], pause_point)
     for thread in threading.enumerate():
         if thread.name.startswith("remote-teacher"):
-            thread.join(timeout=5)
-    assert time.monotonic() - started < 0.9  # the first wait alone is a second
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "it waits for the 300 s to pass"
     assert len(server.seen.bodies) == 1
     reader.close()
 
