@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import AskId, ConfigSource, Database
 from app.api.http.replies import Json
+from opd.config.paths import with_absolute_paths
 from storage.queue import requests
 
 router = APIRouter(prefix="/api/v1", tags=["doctor"])
@@ -21,7 +22,7 @@ class DoctorQuestion(ConfigSource):
 @router.post("/doctor", status_code=201)
 def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
     """Queues a check of a configuration and returns its id."""
-    config = body.validated()
+    config = with_absolute_paths(body.validated())
     payload = {"config": config.model_dump(mode="json"), "models": body.models}
     return Json({"id": requests.enqueue(engine, "doctor", payload)}, 201)
 

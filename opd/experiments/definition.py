@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from opd.config.data import Section
 from opd.config.field_errors import FieldError, located
+from opd.config.paths import with_absolute_paths
 from opd.config.run import RunConfig, load_yaml, parse, read_file, with_overrides
 from opd.errors import UserError
 
@@ -113,6 +114,9 @@ class Overlay(Section):
 class Experiment(Section):
     name: ArmName
     source: str = Field("", max_length=4096, description="File it was read from.")
+    folder: str = Field(
+        "", max_length=4096, description="Directory that relative paths start from."
+    )
     title: str = Field("", max_length=200)
     description: str = Field("", max_length=2000)
     question: str = Field(max_length=1000)
@@ -175,6 +179,7 @@ class Experiment(Section):
         """Of all that decides what the runs that count do: not of texts and quick looks."""
         texts = (
             "source",
+            "folder",
             "title",
             "description",
             "question",
@@ -215,7 +220,8 @@ class Experiment(Section):
                 *(f"{v:g}" if isinstance(v, float) else str(v) for v in choice.values()),
             ]
         )
-        return parse({"name": f"{name}, seed {seed}"} | data | {"seed": seed})
+        config = parse({"name": f"{name}, seed {seed}"} | data | {"seed": seed})
+        return with_absolute_paths(config, Path(self.folder)) if self.folder else config
 
 
 def references(node: Any) -> Iterator[str]:

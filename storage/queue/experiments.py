@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
@@ -37,7 +38,8 @@ def create_experiment(
 ) -> str:
     """Makes an experiment, which has no runs yet, and returns its id (`exp-…`).
 
-    The same request_key always gives the same one. Raises UserError."""
+    The same request_key always gives the same one. Relative paths of its runs start from the
+    working directory of this call. Raises UserError."""
     usual = definition.quick.seeds if quick else definition.seeds
     count = usual if seeds is None else seeds
     if not 1 <= count <= MAX_SEEDS:
@@ -50,7 +52,8 @@ def create_experiment(
         "status": "running",
         "quick": quick,
         "seeds": count,
-        "definition": definition.model_dump(mode="json"),
+        "definition": definition.model_dump(mode="json")
+        | {"folder": definition.folder or str(Path.cwd())},
         "request_key": request_key,
         "error_text": "",
         "created_at": time.time(),

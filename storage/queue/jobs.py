@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from opd.config.paths import with_absolute_paths
 from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
@@ -59,6 +60,8 @@ def create_run(
     waiter: Owner | None = None,
 ) -> str:
     """Queues a run and returns its id. The same request_key always gives the same run.
+
+    Local paths are stored as absolute ones: attempts may start in any directory.
 
     `waiter` is a process that will claim the run itself, once its device is free.
 
@@ -309,6 +312,7 @@ _CLEARED: dict[str, Any] = {
 def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
     now = time.time()
     imported = source == "import"
+    stored = config if imported else with_absolute_paths(config)
     return {
         "id": new_id("run"),
         "name": clean(config.name).strip() or recipe or "run",
@@ -322,7 +326,7 @@ def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
         "seed": config.seed,
         "steps": config.steps,
         "device": config.device,
-        "config": config.model_dump(mode="json"),
+        "config": stored.model_dump(mode="json"),
         **{name: {} for name in ("resolved", "versions", "parameters", "scales")},
         **dict.fromkeys(
             ("notes", "loaded_device", "tokenizer", "phase", "error_kind", "error_text", "hint"), ""

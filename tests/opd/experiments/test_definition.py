@@ -89,6 +89,15 @@ def test_a_field_can_be_the_seed() -> None:
     assert made.prompts.problem_seed == made.seed == 7
 
 
+def test_relative_paths_start_from_the_folder_of_the_experiment(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text("")
+    made = definition(common={"prompts": "mine.jsonl", "student": "./s"}, folder=str(tmp_path))
+    config = made.run_config("rl", {}, seed=7, runs={})
+    assert config.prompts.source == str(tmp_path / "mine.jsonl")
+    assert config.student.model == str(tmp_path / "s")
+    assert made.fingerprint == made.model_copy(update={"folder": "/other"}).fingerprint
+
+
 def test_merging_goes_field_by_field() -> None:
     assert merged({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "e": 4}) == {
         "a": {"b": 1, "c": [9]},

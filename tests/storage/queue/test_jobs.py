@@ -44,6 +44,18 @@ def test_a_run_starts_queued_under_its_name(engine: Engine) -> None:
     assert [item["id"] for item in jobs.next_queued(engine)] == [named, recipe, bare]
 
 
+def test_a_run_keeps_local_paths_for_whatever_directory_goes_on_with_it(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    run_id = jobs.create_run(engine, parse({"student": "./s", "prompts": "../rows.jsonl"}))
+    stored = read_run(engine, run_id)
+    assert stored["config"]["student"]["model"] == str(tmp_path / "there" / "s")
+    assert stored["config"]["prompts"]["source"] == str(tmp_path / "rows.jsonl")
+    assert stored["student"] == "./s"  # lists show it as it was given
+
+
 def test_fifty_identical_starts_are_one_run(engine: Engine) -> None:
     with ThreadPoolExecutor(50) as pool:
         starts = [
