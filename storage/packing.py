@@ -76,19 +76,6 @@ def unpack(
     }
 
 
-def unpack_record(rollout_id: str, row: Mapping[str, Any]) -> TokenRecord:
-    """The inverse of `pack`, with ids and ranks as int64. Raises DamagedRecord."""
-    arrays = unpack(rollout_id, row)
-    values: dict[str, Any] = {name: arrays.get(name) for name in FLOAT_COLUMNS}
-    for name in ("completion_ids", "teacher_rank"):
-        values[name] = arrays[name].astype(np.int64) if name in arrays else None
-    values["mask"] = arrays["mask"].astype(np.float32) if "mask" in arrays else None
-    for side in ("student", "teacher"):
-        parts = {field: arrays.get(f"{side}_topk_{part}") for part, field in TOPK_PARTS.items()}
-        values[f"{side}_topk"] = _topk(parts)
-    return TokenRecord(**values)
-
-
 def size(row: Mapping[str, Any]) -> int:
     """Bytes of a packed row."""
     return len(row["layout"]) + sum(len(row[name]) for name in COLUMNS if row[name] is not None)
@@ -183,12 +170,6 @@ def _decode(
         bits: Array = np.unpackbits(np.frombuffer(data, np.uint8), count=shape[0])
         return bits
     return np.frombuffer(data, _READABLE[code]).reshape(shape)
-
-
-def _topk(parts: Mapping[str, Any]) -> TopK | None:
-    if parts["ids"] is None:
-        return None
-    return TopK(**{**parts, "ids": parts["ids"].astype(np.int64)})
 
 
 def finite(value: float | None) -> float | None:

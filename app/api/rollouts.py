@@ -22,7 +22,7 @@ from opd.types import FinishReason, Kind
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.insights.token_classes import TokenClass
 from storage.read.rollouts import read_rollout, read_rollouts
-from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk_range
+from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 MAX_POSITIONS = 512
@@ -121,5 +121,5 @@ def get_topk(
     count: Annotated[int, Query(ge=1, le=MAX_POSITIONS)] = 1,
 ) -> Response:
     """Both models' alternatives at `count` positions from `position` on, where stored."""
-    items = read_topk_range(engine, rollout_id, position, count)
+    items = read_topk(engine, rollout_id, position, count)
     return Json({"items": items, "total": len(items)})

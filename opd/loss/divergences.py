@@ -2,7 +2,7 @@
 
 Log-probabilities come in as (N, V), already divided by the temperature and normalised. Results are
 (N,), differentiable in whatever carries a gradient. Source: method.md of the design; Schulman,
-"Approximating KL divergence" for k1, k2, k3; Agarwal et al., arXiv 2306.13649 for JSD(β).
+"Approximating KL divergence" for k1 and k3; Agarwal et al., arXiv 2306.13649 for JSD(β).
 """
 
 import math
@@ -25,11 +25,6 @@ def at(logp: Tensor, ids: Tensor) -> Tensor:
 def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
     """k1 = log p(x) − log q(x) at the sampled token; signed, unbiased for the reverse KL."""
     return student - teacher
-
-
-def k2(ratio: Tensor) -> Tensor:
-    """½ (log p/q)²: biased, low variance, never negative."""
-    return 0.5 * ratio.square()
 
 
 def k3(ratio: Tensor) -> Tensor:

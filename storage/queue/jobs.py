@@ -129,13 +129,6 @@ def next_queued(engine: Engine) -> list[dict[str, Any]]:
         return [{"id": r["id"], "device": r["device"], "waiter": owner_of(r)} for r in rows]
 
 
-def holder(engine: Engine, slot: str) -> dict[str, Any] | None:
-    """The running run that has the slot: as in `running`."""
-    with read(engine) as connection:
-        row = _holder(connection, slot)
-        return None if row is None else _running_item(row)
-
-
 def running(engine: Engine) -> list[dict[str, Any]]:
     """Runs that are running: id, name, attempt, owner, heartbeat_at, cancel_mode, cancel_at, slot.
 
@@ -265,7 +258,7 @@ def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
 
 
 def delete_run(engine: Engine, run_id: str) -> None:
-    """Hides a run that is not running; `restore_run` brings it back, `purge` makes it final."""
+    """Hides a run that is not running; `restore_run` brings it back."""
     with begin(engine) as connection:
         if run_row(connection, run_id)["status"] == "running":
             raise UserError("is running: cancel it first", where=run_id, kind=ErrorKind.RUNNING)
@@ -279,20 +272,6 @@ def restore_run(engine: Engine, run_id: str) -> None:
         )
         if restored.rowcount != 1:
             raise not_found(run_id)
-
-
-def purge(engine: Engine, deleted_before: float) -> list[str]:
-    """Removes runs deleted before a time, and imports that died before it; returns their ids."""
-    with begin(engine) as connection:
-        abandoned = run.c.hidden & (run.c.created_at < deleted_before)
-        ids = list(
-            connection.scalars(
-                select(run.c.id).where((run.c.deleted_at < deleted_before) | abandoned)
-            )
-        )
-        for run_id in ids:
-            remove(connection, run_id)
-    return ids
 
 
 def remove(connection: Connection, run_id: str) -> None:

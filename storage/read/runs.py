@@ -90,15 +90,6 @@ def _trained(row: Any) -> str:
         return ""
 
 
-def read_scales(engine: Engine, run_id: str) -> dict[str, float]:
-    """The largest value of each metric over the run's stored tokens, for a fixed colour scale.
-
-    reverse_kl, log_ratio and advantages (magnitude), student_surprise, teacher_surprise,
-    student_entropy, teacher_entropy, teacher_rank; those that were never stored are missing."""
-    with read(engine) as connection:
-        return dict(run_row(connection, run_id)["scales"])
-
-
 def read_steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
     """The steps later than `after`, as columns; None where a step lacks a value.
 
@@ -126,21 +117,6 @@ def read_evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
             select(*(evaluation.c[name] for name in fields))
             .where(evaluation.c.run_id == run_id)
             .order_by(evaluation.c.step, evaluation.c.number)
-        ).mappings()
-        items = [dict(row) for row in rows]
-    return {"items": items, "total": len(items)}
-
-
-def read_tags(engine: Engine) -> dict[str, Any]:
-    """Every tag in use with its number of runs, the most used first."""
-    number = func.count().label("runs")
-    with read(engine) as connection:
-        rows = connection.execute(
-            select(run_tag.c.tag, number)
-            .join(run_table, run_table.c.id == run_tag.c.run_id)
-            .where(*shown())
-            .group_by(run_tag.c.tag)
-            .order_by(number.desc(), run_tag.c.tag)
         ).mappings()
         items = [dict(row) for row in rows]
     return {"items": items, "total": len(items)}

@@ -68,21 +68,14 @@ def read_tokens(
 
 
 def read_topk(
-    engine: Engine, rollout_id: str, position: int, count: int | None = None
-) -> dict[str, Any]:
-    """Both models' alternatives at one completion token, likeliest first.
+    engine: Engine, rollout_id: str, position: int, positions: int, count: int | None = None
+) -> list[dict[str, Any]]:
+    """Both models' alternatives at up to `positions` completion tokens, likeliest first.
 
-    {"position", "token": {…}, "student": [{id, text, special, student_logprob,
+    Each: {"position", "token": {…}, "student": [{id, text, special, student_logprob,
     teacher_logprob}] or None, "teacher": […] or None, "student_tail", "teacher_tail"}; a tail is
     the probability outside the alternatives listed here. Raises DamagedRecord.
     """
-    return read_topk_range(engine, rollout_id, position, 1, count)[0]
-
-
-def read_topk_range(
-    engine: Engine, rollout_id: str, position: int, positions: int, count: int | None = None
-) -> list[dict[str, Any]]:
-    """As `read_topk`, for up to so many tokens in a row; the record is read once."""
     names = ("completion_ids", "student_logprobs", "teacher_logprobs", *packing.TOPK_COLUMNS)
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)

@@ -118,7 +118,7 @@ def test_every_tokens_alternatives_are_those_of_the_server(engine: Engine) -> No
     [item] = read_rollouts(engine, run_id)["items"]
     packed = columns(blocks(report(engine, item["id"]).html)[f"{item['id']}/topk"])
     for position in range(item["tokens"]):
-        asked = read_topk(engine, item["id"], position)
+        asked = read_topk(engine, item["id"], position, 1)[0]
         for side, other in (("student", "teacher"), ("teacher", "student")):
             k = len(asked[side])
             at = slice(position * k, position * k + k)

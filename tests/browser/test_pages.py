@@ -75,7 +75,7 @@ def test_token_view_shows_the_stored_numbers(open_page: Visit, site: Any) -> Non
 def test_alternatives_and_the_sentence(open_page: Visit, site: Any) -> None:
     rollout_id = worst_rollout(site)
     position = int(np.argmax(columns(site, rollout_id)["reverse_kl"]))
-    found = read_topk(site.engine, rollout_id, position)
+    found = read_topk(site.engine, rollout_id, position, 1)[0]
     page = open_page(f"/rollout?id={rollout_id}&pos={position}")
     page.wait_for_selector("#token-detail .alt-row.sampled")
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()

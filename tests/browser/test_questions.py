@@ -111,7 +111,7 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     position = worst_of(inspected, item["id"])
     text = pinned(page, item["id"], position)
     assert f"{inspected.columns(item['id'])['reverse_kl'][position]:.3f}" in text
-    wanted = read_topk(inspected.engine, item["id"], position)["teacher"][0]["text"].strip()
+    wanted = read_topk(inspected.engine, item["id"], position, 1)[0]["teacher"][0]["text"].strip()
     assert f"Teacher wanted “{wanted}”" in text
 
 
@@ -221,7 +221,7 @@ def test_6_had_the_student_followed_the_teacher(
     walk = walking(6, title, f"rollout?id={item['id']}")
     walk.key("n")
     walk.click(page.get_by_role("tab", name="What if"))
-    best = read_topk(inspected.engine, item["id"], position)["teacher"][0]
+    best = read_topk(inspected.engine, item["id"], position, 1)[0]["teacher"][0]
     page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
     walk.click(page.locator("#wi-go"))
     card = page.locator(".wi-card[data-author=student]")

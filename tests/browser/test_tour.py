@@ -120,7 +120,7 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
     worst = int(np.argmax(kl))
     href = page.locator("#tour-token").get_attribute("href")
     assert href == f"rollout?id={wrong['id']}&pos={worst}"
-    wanted = read_topk(site.engine, wrong["id"], worst)["teacher"][0]["text"].strip()
+    wanted = read_topk(site.engine, wrong["id"], worst, 1)[0]["teacher"][0]["text"].strip()
     said = page.locator("#tour-say").inner_text()
     assert said.startswith(f"Coach wanted “{wanted}” (") and "; the student wrote “" in said
     page.click("#tour-token")

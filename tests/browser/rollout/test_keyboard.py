@@ -134,7 +134,7 @@ def what_if(page: Any, inspected: Inspected, rollout: str, position: int) -> str
     page.wait_for_function("before => !location.search.includes(`${before}&`)", arg=rollout)
     page.wait_for_selector('#token-view[data-ready="true"]')
     branch = str(page.locator("#token-view").get_attribute("data-rollout"))
-    best = read_topk(inspected.engine, rollout, position)["teacher"][0]
+    best = read_topk(inspected.engine, rollout, position, 1)[0]["teacher"][0]
     assert inspected.columns(branch)["completion_ids"][position] == best["id"]
     return branch
 

@@ -14,7 +14,7 @@ from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, StepEvent
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
-from storage.read.runs import read_scales
+from storage.read.runs import read_run
 from storage.read.tokens import read_tokens
 from storage.write.records import RunWriter
 
@@ -101,7 +101,7 @@ def nearly(found: dict[str, str], expected: dict[str, str]) -> None:
 
 
 def top_of(run: Run) -> float:
-    return float(read_scales(run.engine, run.id)["reverse_kl"])
+    return float(read_run(run.engine, run.id)["scales"]["reverse_kl"])
 
 
 def ready(page: Any, rollout_id: str) -> None:
@@ -172,7 +172,7 @@ def test_a_difference_is_that_of_the_stored_numbers(open_page: Visit, runs: list
     page.select_option("#metric", "teacher_surprise")
     page.wait_for_function("location.search.includes('teacher_surprise')")
     other_metric = values(two, other, "teacher_logprobs") - values(one, mine, "teacher_logprobs")
-    top = float(read_scales(one.engine, one.id)["teacher_surprise"])
+    top = float(read_run(one.engine, one.id)["scales"]["teacher_surprise"])
     nearly(page.evaluate(TINTS), classes(other_metric, top, signed=True))
     page.get_by_role("button", name="Plain view").click()
     page.wait_for_function("!location.search.includes('with=')")

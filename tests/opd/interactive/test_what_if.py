@@ -170,7 +170,7 @@ def test_its_numbers_are_those_of_plain_transformers(trained: Trained) -> None:
         assert branch["temperature"] == 0.7
         assert branch["kl_sum"] == pytest.approx(kl[3:].sum(), abs=TOLERANCE * 10)
         assert list(branch["mask"]) == [0] * 3 + [1] * (len(ids) - 3)
-        best = read_topk(trained.engine, branch["id"], 4)
+        best = read_topk(trained.engine, branch["id"], 4, 1)[0]
         assert best["teacher"][0]["id"] == int(q[4].argmax())
         assert best["teacher"][0]["student_logprob"] == pytest.approx(
             p[4, q[4].argmax()], abs=TOLERANCE

@@ -73,9 +73,8 @@ def test_one_slot_has_one_run(engine: Engine) -> None:
     assert attempt == 1
     assert jobs.claim(engine, run_id, "cuda:0", OWNER) is None
     assert jobs.claim(engine, other, "cpu", OWNER) is None
-    holder = jobs.holder(engine, "cpu")
-    assert holder is not None and holder["id"] == run_id and holder["owner"] == OWNER
-    assert jobs.holder(engine, "cuda:0") is None
+    [holder] = jobs.running(engine)
+    assert (holder["id"], holder["owner"], holder["slot"]) == (run_id, OWNER, "cpu")
     assert jobs.claim(engine, other, "cuda:0", OWNER) == 1
     assert {item["slot"] for item in jobs.running(engine)} == {"cpu", "cuda:0"}
 
@@ -203,11 +202,10 @@ def test_delete_can_be_undone_until_it_is_purged(engine: Engine) -> None:
     with pytest.raises(UserError, match="no such") as caught:
         read_run(engine, run_id)
     assert caught.value.kind == "not found"
-    assert jobs.purge(engine, time.time() - 60) == []
     jobs.restore_run(engine, run_id)
     assert status(engine, run_id) == "finished"
-    jobs.delete_run(engine, run_id)
-    assert jobs.purge(engine, time.time() + 1) == [run_id]
+    with begin(engine) as connection:
+        jobs.remove(connection, run_id)
     with pytest.raises(UserError):
         jobs.restore_run(engine, run_id)
 

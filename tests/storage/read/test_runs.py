@@ -19,7 +19,7 @@ from storage.packing import COLUMNS, DamagedRecord
 from storage.queue import jobs
 from storage.read.export import export_rows
 from storage.read.rollouts import read_rollout, read_rollouts
-from storage.read.runs import read_run, read_runs, read_scales, read_tags
+from storage.read.runs import read_run, read_runs
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from storage.text import joined_texts
 from tests.support import stored_runs
@@ -76,7 +76,6 @@ def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     assert found(tag="good") == [ids[1]]
     assert found(tag="goo") == []
     assert found(status="cancelled") == [ids[3]]
-    assert read_tags(engine) == {"items": [{"tag": "good", "runs": 1}], "total": 1}
     for wrong in ({"limit": -1}, {"limit": 10**9}, {"offset": -1}, {"offset": 2**70}):
         with pytest.raises(UserError):
             read_runs(engine, **wrong)
@@ -175,7 +174,7 @@ def test_one_rollout(engine: Engine, run_id: str) -> None:
         *("student_topk", "teacher_topk"),
     }
     assert "advantage" in found["absent"]["advantages"]
-    assert found["scales"] == read_scales(engine, run_id)
+    assert found["scales"] == read_run(engine, run_id)["scales"]
     json.dumps(found, allow_nan=False)
     with pytest.raises(UserError, match="no such"):
         read_rollout(engine, "roll-none")
@@ -242,7 +241,7 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
     rollout = stored_runs.rollout()
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
     rollout_id = first_id(engine, run_id)
-    found = read_topk(engine, rollout_id, 5)
+    found = read_topk(engine, rollout_id, 5, 1)[0]
     teacher = rollout.record.teacher_topk
     assert teacher is not None
     assert [item["id"] for item in found["teacher"]] == teacher.ids[5].tolist()
@@ -252,13 +251,13 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
     ]
     assert found["teacher_tail"] == pytest.approx(float(teacher.tail_mass[5]))
     assert found["token"]["id"] == int(rollout.record.completion_ids[5])
-    fewer = read_topk(engine, rollout_id, 5, count=1)
+    fewer = read_topk(engine, rollout_id, 5, 1, count=1)[0]
     assert fewer["teacher"] == found["teacher"][:1]
     outside = float(teacher.tail_mass[5]) + float(np.exp(teacher.logprobs[5][1:]).sum())
     assert fewer["teacher_tail"] == pytest.approx(outside)
     for position in (-1, 20):
         with pytest.raises(UserError, match="position"):
-            read_topk(engine, rollout_id, position)
+            read_topk(engine, rollout_id, position, 1)
 
 
 def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
@@ -268,7 +267,7 @@ def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
     bare = replace(record, teacher_topk=replace(record.teacher_topk, other_logprobs=None))
     one = stored_runs.rollout(record=bare)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored_runs.texts)
-    found = read_topk(engine, first_id(engine, run_id), 3)
+    found = read_topk(engine, first_id(engine, run_id), 3, 1)[0]
     assert {entry["student_logprob"] for entry in found["teacher"]} == {None}
     assert None not in {entry["teacher_logprob"] for entry in found["teacher"]}
 
@@ -282,11 +281,11 @@ def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
     view = read_tokens(engine, worst["rollout_id"])
     at = worst["position"]
     assert worst["reverse_kl"] == float(view.columns["reverse_kl"][at])
-    assert worst["reverse_kl"] == read_scales(engine, run_id)["reverse_kl"]
+    assert worst["reverse_kl"] == read_run(engine, run_id)["scales"]["reverse_kl"]
     assert worst["token_id"] == int(view.columns["completion_ids"][at])
     assert (worst["wanted_id"], worst["wanted_logprob"]) == (
-        read_topk(engine, worst["rollout_id"], at)["teacher"][0]["id"],
-        read_topk(engine, worst["rollout_id"], at)["teacher"][0]["teacher_logprob"],
+        read_topk(engine, worst["rollout_id"], at, 1)[0]["teacher"][0]["id"],
+        read_topk(engine, worst["rollout_id"], at, 1)[0]["teacher"][0]["teacher_logprob"],
     )
     ids = [int(i) for i in view.columns["completion_ids"]]
     pieces = stored_runs.texts(ids)
@@ -357,8 +356,8 @@ def test_exported_rows_have_the_agreed_form(engine: Engine) -> None:
 
 def test_deleting_a_run_takes_its_records(engine: Engine, run_id: str) -> None:
     jobs.finish(engine, run_id, 1, "finished")
-    jobs.delete_run(engine, run_id)
-    jobs.purge(engine, time.time() + 1)
+    with begin(engine) as connection:
+        jobs.remove(connection, run_id)
     with read(engine) as connection:
         for table in schema.metadata.sorted_tables:
             left = connection.execute(select(table)).all()

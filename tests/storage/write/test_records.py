@@ -17,7 +17,7 @@ from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs
 from storage.read.export import export_rows
 from storage.read.rollouts import read_rollouts
-from storage.read.runs import read_evaluations, read_run, read_runs, read_scales, read_steps
+from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from storage.read.tokens import read_tokens
 from storage.write.imports import import_rollouts
 from storage.write.records import RunWriter
@@ -92,7 +92,7 @@ def test_sums_of_a_rollout_by_hand(engine: Engine) -> None:
     assert item["student_logprob_sum"] == -4.5
     hot = read_hot_tokens(engine, run_id)["items"]
     assert [(token["position"], token["reverse_kl"]) for token in hot] == [(0, 0.5), (3, 0.125)]
-    scales = read_scales(engine, run_id)
+    scales = read_run(engine, run_id)["scales"]
     assert scales == {
         "log_ratio": 1.0,
         "reverse_kl": 0.5,
