@@ -177,12 +177,12 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 
 @pytest.fixture(scope="session")
-def inspected(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def trained_site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real run of two steps, and made-up ones, with the real server and supervisor."""
-    from tests.support.inspected_site import serving  # noqa: PLC0415 - loads torch
+    from tests.support.trained_site import serving  # noqa: PLC0415 - loads torch
 
-    with serving(tmp_path_factory.mktemp("inspected")) as made:
-        yield made
+    with serving(tmp_path_factory.mktemp("trained")) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

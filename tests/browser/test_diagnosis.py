@@ -16,7 +16,7 @@ from tests.support.records_with_fault import OTHER_END, Columns
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
-Made = Callable[..., str]
+MakeRun = Callable[..., str]
 AGAIN = """async (run) => {
     const { Diagnosis } = await import("./static/run/diagnosis.js");
     window.__again ??= new Diagnosis(run);
@@ -26,7 +26,7 @@ HOSTILE = b"<img src=x onerror='window.__canary=1'>"
 
 
 @pytest.fixture
-def made(site: Any) -> Iterator[Made]:
+def make_run(site: Any) -> Iterator[MakeRun]:
     """Stores runs, finished unless `running`, which are gone after the test."""
     found: list[str] = []
 
@@ -56,9 +56,9 @@ def opened(open_page: Visit, run_id: str) -> Any:
 
 
 def test_a_finding_shows_its_evidence_and_leads_to_its_token(
-    open_page: Visit, site: Any, made: Made
+    open_page: Visit, site: Any, make_run: MakeRun
 ) -> None:
-    run_id = made(other_end)
+    run_id = make_run(other_end)
     page = opened(open_page, run_id)
     (card,) = diagnose(site.engine, run_id)["items"]
     finding = page.locator('[data-code="stop-mismatch"]')
@@ -88,8 +88,8 @@ def test_a_finding_shows_its_evidence_and_leads_to_its_token(
     assert "<|other|>" in detail.inner_text() and "<eos>" in detail.inner_text()
 
 
-def test_all_such_rollouts_are_a_filter_away(open_page: Visit, made: Made) -> None:
-    page = opened(open_page, made(other_end))
+def test_all_such_rollouts_are_a_filter_away(open_page: Visit, make_run: MakeRun) -> None:
+    page = opened(open_page, make_run(other_end))
     page.locator('[data-code="stop-mismatch"] > summary').click()
     with page.expect_navigation():
         page.click("text=All matching rollouts")
@@ -98,9 +98,9 @@ def test_all_such_rollouts_are_a_filter_away(open_page: Visit, made: Made) -> No
 
 
 def test_a_healthy_run_says_so_and_what_was_looked_at(
-    open_page: Visit, site: Any, made: Made
+    open_page: Visit, site: Any, make_run: MakeRun
 ) -> None:
-    run_id = made()
+    run_id = make_run()
     page = opened(open_page, run_id)
     panel = page.locator(".diagnosis")
     assert "No problems found in 64 rollouts, 1,280 tokens" in panel.inner_text()
@@ -117,17 +117,17 @@ def test_a_healthy_run_says_so_and_what_was_looked_at(
     assert "Not checked" in late and "128" in late
 
 
-def test_too_little_and_nothing_are_told_apart(open_page: Visit, made: Made) -> None:
-    page = opened(open_page, made(steps=1))
+def test_too_little_and_nothing_are_told_apart(open_page: Visit, make_run: MakeRun) -> None:
+    page = opened(open_page, make_run(steps=1))
     assert "Too little data yet: 8 rollouts" in page.locator(".diagnosis").inner_text()
-    page = opened(open_page, made(steps=0))
+    page = opened(open_page, make_run(steps=0))
     assert "No data yet" in page.locator(".diagnosis").inner_text()
 
 
 def test_the_last_steps_are_looked_at_too_and_a_finding_stays_open(
-    open_page: Visit, site: Any, made: Made
+    open_page: Visit, site: Any, make_run: MakeRun
 ) -> None:
-    run_id = made(other_end, running=True, steps=5)
+    run_id = make_run(other_end, running=True, steps=5)
     page = open_page("/")
     page.clock.install()
     page.goto(site.link(f"/run?id={run_id}"))
@@ -155,8 +155,10 @@ def test_the_last_steps_are_looked_at_too_and_a_finding_stays_open(
     assert len(asked) <= 2 + passed / 15, "ten calls at once are one look"
 
 
-def test_an_error_is_told_and_can_be_tried_again(open_page: Visit, site: Any, made: Made) -> None:
-    run_id = made(other_end)
+def test_an_error_is_told_and_can_be_tried_again(
+    open_page: Visit, site: Any, make_run: MakeRun
+) -> None:
+    run_id = make_run(other_end)
     page = open_page("/")
     page.route("**/diagnosis", lambda route: route.fulfill(body="{", status=200), times=1)
     page.goto(site.link(f"/run?id={run_id}"))
@@ -166,7 +168,7 @@ def test_an_error_is_told_and_can_be_tried_again(open_page: Visit, site: Any, ma
 
 
 def test_hostile_tokens_stay_text(
-    open_page: Visit, made: Made, monkeypatch: pytest.MonkeyPatch
+    open_page: Visit, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = records_with_fault.texts
 
@@ -174,14 +176,14 @@ def test_hostile_tokens_stay_text(
         return {i: (HOSTILE, True) if i == OTHER_END else t for i, t in plain(ids).items()}
 
     monkeypatch.setattr(records_with_fault, "texts", hostile)
-    page = opened(open_page, made(other_end, tokenizer="hostile"))
+    page = opened(open_page, make_run(other_end, tokenizer="hostile"))
     page.locator('[data-code="stop-mismatch"] > summary').click()
     assert "<img src=x" in page.locator('[data-code="stop-mismatch"]').inner_text()
     assert page.evaluate("window.__canary") is None
 
 
-def test_words_are_readable_in_both_themes(open_page: Visit, made: Made) -> None:
-    page = opened(open_page, made(other_end))
+def test_words_are_readable_in_both_themes(open_page: Visit, make_run: MakeRun) -> None:
+    page = opened(open_page, make_run(other_end))
     for summary in page.locator(".diagnosis summary").all():
         summary.click()
     for theme in ("light", "dark"):

@@ -15,56 +15,56 @@ from opd.training.trainer import Training
 from opd.types import StepEvent
 from storage.queue import jobs
 from storage.read.export import export_rows
-from tests.support.in_process_runs import Desk, models, write_rows
+from tests.support.in_process_runs import JobRunner, models, write_rows
 from tests.support.logprobs_server import LogprobsServer, edited
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     return models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
-def desk(place, tmp_path):
-    made = Desk(tmp_path / "data", place)
+def runner(inputs, tmp_path):
+    made = JobRunner(tmp_path / "data", inputs)
     yield made
     made.engine.dispose()
 
 
-def failed(desk, run_id, kind, *texts, training=None):
+def failed(runner, run_id, kind, *texts, training=None):
     """Runs it; the row must name the failure. Returns how many rollouts can be read."""
-    run = desk.attempt(run_id, training)
+    run = runner.attempt(run_id, training)
     assert (run["status"], run["error_kind"]) == ("failed", kind), run["error_text"]
     for text in texts:
         assert text in run["error_text"]
     assert run["hint"] == ErrorKind(kind).hint
-    return sum(1 for _ in export_rows(desk.engine, run_id, pytest.fail))
+    return sum(1 for _ in export_rows(runner.engine, run_id, pytest.fail))
 
 
-def kept(desk, run_id):
-    return [r["step"] for r in export_rows(desk.engine, run_id, pytest.fail)]
+def kept(runner, run_id):
+    return [r["step"] for r in export_rows(runner.engine, run_id, pytest.fail)]
 
 
-def test_a_loss_that_is_no_number(desk, tmp_path):
+def test_a_loss_that_is_no_number(runner, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
-    for file in (desk.place / "teacher").iterdir():
+    for file in (runner.inputs / "teacher").iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][:] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    run_id = desk.queue(teacher=str(broken))
-    failed(desk, run_id, "nan loss", "optimizer: the loss is nan", "optimizer.learning_rate")
-    assert desk.at_rest(run_id) == []
+    run_id = runner.queue(teacher=str(broken))
+    failed(runner, run_id, "nan loss", "optimizer: the loss is nan", "optimizer.learning_rate")
+    assert runner.at_rest(run_id) == []
 
 
-def test_a_teachers_server_that_scores_too_few_tokens(desk):
+def test_a_teachers_server_that_scores_too_few_tokens(runner):
     """Two steps are fine; then the answers are short by a token."""
-    with LogprobsServer(desk.place / "teacher") as server:
+    with LogprobsServer(runner.inputs / "teacher") as server:
         teacher = {"kind": "remote", "url": server.url, "model": server.name, "retries": 0}
-        run_id = desk.queue(teacher=teacher, objective={"name": "teacher_top_k", "top_k": 5})
+        run_id = runner.queue(teacher=teacher, objective={"name": "teacher_top_k", "top_k": 5})
 
         class Failing(Training):
             def events(self):
@@ -74,57 +74,59 @@ def test_a_teachers_server_that_scores_too_few_tokens(desk):
                         server.faults.edit = edited(lambda entries: entries[:-1])
 
         count = failed(
-            desk, run_id, "teacher server", "teacher.url: ", "and was sent", training=Failing
+            runner, run_id, "teacher server", "teacher.url: ", "and was sent", training=Failing
         )
         assert count == 1 + 2 * 4  # an evaluated one, and two steps
-        assert desk.at_rest(run_id) == [1, 2]
+        assert runner.at_rest(run_id) == [1, 2]
         server.reset()
-        assert desk.attempt(run_id)["status"] == "finished"
+        assert runner.attempt(run_id)["status"] == "finished"
 
 
-def test_a_teachers_server_that_is_not_there(desk):
+def test_a_teachers_server_that_is_not_there(runner):
     teacher = {"kind": "remote", "url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}
-    run_id = desk.queue(teacher=teacher, objective="policy_gradient")
-    failed(desk, run_id, "teacher server", "teacher.url: ")
+    run_id = runner.queue(teacher=teacher, objective="policy_gradient")
+    failed(runner, run_id, "teacher server", "teacher.url: ")
 
 
-def test_an_empty_completion_in_the_data(desk, tmp_path):
+def test_an_empty_completion_in_the_data(runner, tmp_path):
     rows = [{"prompt": f"q {i}", "completion": "" if i == 7 else "so"} for i in range(20)]
     data = write_rows(tmp_path / "given.jsonl", rows)
-    run_id = desk.queue(
-        prompts={"source": data, "eval_source": str(desk.place / "prompts.jsonl")},
+    run_id = runner.queue(
+        prompts={"source": data, "eval_source": str(runner.inputs / "prompts.jsonl")},
         teacher={"kind": "none"},
         objective="sft",
         sampling={"source": "given"},
     )
-    failed(desk, run_id, "bad data", "given.jsonl:8: ", "no completion")
+    failed(runner, run_id, "bad data", "given.jsonl:8: ", "no completion")
 
 
-def test_a_prompt_longer_than_the_context(desk, tmp_path):
+def test_a_prompt_longer_than_the_context(runner, tmp_path):
     rows = [{"prompt": "word " * (40_000 if i == 3 else 1)} for i in range(10)]
-    run_id = desk.queue(prompts=write_rows(tmp_path / "long.jsonl", rows))
-    failed(desk, run_id, "bad data", "long.jsonl:4: ", "tokens", "prompts.overlong")
+    run_id = runner.queue(prompts=write_rows(tmp_path / "long.jsonl", rows))
+    failed(runner, run_id, "bad data", "long.jsonl:4: ", "tokens", "prompts.overlong")
 
 
-def test_a_data_set_without_the_mapped_column(desk, tmp_path):
-    source = str(desk.place / "prompts.jsonl")
-    run_id = desk.queue(prompts={"source": source, "columns": {"prompt": "question"}})
-    failed(desk, run_id, "bad data", "question is missing (the row has prompt, answer, completion)")
+def test_a_data_set_without_the_mapped_column(runner, tmp_path):
+    source = str(runner.inputs / "prompts.jsonl")
+    run_id = runner.queue(prompts={"source": source, "columns": {"prompt": "question"}})
+    failed(
+        runner, run_id, "bad data", "question is missing (the row has prompt, answer, completion)"
+    )
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"prompt": ["a", "b"], "answer": ["1", "2"]})
     pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "rows.parquet")
-    run_id = desk.queue(
+    run_id = runner.queue(
         prompts={"source": str(tmp_path / "rows.parquet"), "columns": {"prompt": "question"}}
     )
-    failed(desk, run_id, "bad data", "prompts.columns.prompt: ", "it has prompt, answer")
+    failed(runner, run_id, "bad data", "prompts.columns.prompt: ", "it has prompt, answer")
 
 
-def test_a_file_that_is_gone_when_the_job_begins(desk, tmp_path):
-    run_id = desk.queue(prompts=str(tmp_path / "gone.jsonl"))
-    failed(desk, run_id, "bad data", "gone.jsonl")
+def test_a_file_that_is_gone_when_the_job_begins(runner, tmp_path):
+    run_id = runner.queue(prompts=str(tmp_path / "gone.jsonl"))
+    failed(runner, run_id, "bad data", "gone.jsonl")
 
 
-def test_a_grader_that_raises(desk, monkeypatch):
+def test_a_grader_that_raises(runner, monkeypatch):
     """From the third step on; what was stored before can be read."""
     steps = []
 
@@ -141,36 +143,40 @@ def test_a_grader_that_raises(desk, monkeypatch):
                     steps.append(event.step)
 
     monkeypatch.setitem(graders.GRADERS, "numeric", judge)
-    prompts = {"source": str(desk.place / "prompts.jsonl"), "grader": "numeric"}
-    run_id = desk.queue(prompts=prompts)
+    prompts = {"source": str(runner.inputs / "prompts.jsonl"), "grader": "numeric"}
+    run_id = runner.queue(prompts=prompts)
     count = failed(
-        desk,
+        runner,
         run_id,
         "grader failed",
         "prompts.grader: the grader numeric failed (ZeroDivisionError: by zero)",
         training=Counting,
     )
     assert count == 1 + 2 * 4
-    assert set(kept(desk, run_id)) == {0, 1, 2}
+    assert set(kept(runner, run_id)) == {0, 1, 2}
 
 
-def test_a_tokenizer_that_is_another(desk, tmp_path):
+def test_a_tokenizer_that_is_another(runner, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
-    for file in (desk.place / "teacher").iterdir():
+    for file in (runner.inputs / "teacher").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
     words["a"], words["b"] = words["b"], words["a"]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     failed(
-        desk, desk.queue(teacher=str(folder)), "tokenizer mismatch", "teacher.model: ", "2 of 310"
+        runner,
+        runner.queue(teacher=str(folder)),
+        "tokenizer mismatch",
+        "teacher.model: ",
+        "2 of 310",
     )
 
 
-def test_memory_that_runs_out_on_the_host(desk):
+def test_memory_that_runs_out_on_the_host(runner):
     """A process of its own whose address space ends shortly above what loading took."""
-    run_id = desk.queue(
+    run_id = runner.queue(
         student={"model": "bundled/student"},
         teacher="bundled/teacher",
         prompts="bundled",
@@ -190,16 +196,16 @@ def test_memory_that_runs_out_on_the_host(desk):
         "sys.exit(job.main(sys.argv[1:], Limited))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, run_id, "--data-dir", str(desk.data_dir)],
+        [sys.executable, "-c", code, run_id, "--data-dir", str(runner.data_dir)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    run = desk.run(run_id)
+    run = runner.run(run_id)
     assert (run["status"], run["error_kind"]) == ("failed", "out of memory"), done.stderr[-3000:]
     assert "micro_batch_tokens" in run["hint"]
-    assert set(kept(desk, run_id)) == {0}
+    assert set(kept(runner, run_id)) == {0}
 
 
 @pytest.mark.parametrize(
@@ -210,42 +216,44 @@ def test_memory_that_runs_out_on_the_host(desk):
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate"),
     ],
 )
-def test_memory_that_runs_out_amid_a_step(desk, error):
+def test_memory_that_runs_out_amid_a_step(runner, error):
     class Full(Training):
         def _one_step(self, *arguments):
             if self._step == 2:
                 raise error
             return super()._one_step(*arguments)
 
-    run_id = desk.queue()
-    count = failed(desk, run_id, "out of memory", type(error).__name__, training=Full)
+    run_id = runner.queue()
+    count = failed(runner, run_id, "out of memory", type(error).__name__, training=Full)
     assert count == 1 + 2 * 4
-    assert desk.at_rest(run_id) == [1, 2]
-    assert desk.attempt(run_id)["status"] == "finished"
+    assert runner.at_rest(run_id) == [1, 2]
+    assert runner.attempt(run_id)["status"] == "finished"
 
 
 @pytest.mark.parametrize("field", ["teacher", "optimizer"])
-def test_an_extra_that_is_not_installed(desk, monkeypatch, field):
+def test_an_extra_that_is_not_installed(runner, monkeypatch, field):
     for module in ("models.load", "training.update"):
         monkeypatch.setattr(f"opd.{module}.find_spec", lambda _: None)
     changes = {
-        "teacher": {"model": str(desk.place / "teacher"), "quantize": "int4"},
+        "teacher": {"model": str(runner.inputs / "teacher"), "quantize": "int4"},
         "optimizer": {"name": "adamw_8bit"},
     }
-    run_id = desk.queue(**{field: changes[field]})
-    failed(desk, run_id, "missing extra", f"{field}.", "pip install 'opd-studio[quantized]'")
+    run_id = runner.queue(**{field: changes[field]})
+    failed(runner, run_id, "missing extra", f"{field}.", "pip install 'opd-studio[quantized]'")
 
 
 @pytest.mark.parametrize("changes", [{"teacher": "/x/y"}, {"student": {"model": "/x/y"}}])
-def test_a_model_that_is_not_there(desk, changes):
-    failed(desk, desk.queue(**changes), "missing model", f"{next(iter(changes))}.model: ", "/x/y")
+def test_a_model_that_is_not_there(runner, changes):
+    failed(
+        runner, runner.queue(**changes), "missing model", f"{next(iter(changes))}.model: ", "/x/y"
+    )
 
 
-def test_a_failed_run_is_told_by_the_job_itself(desk):
+def test_a_failed_run_is_told_by_the_job_itself(runner):
     """Before its process ends, and with nobody there who looks for dead ones."""
-    run = desk.attempt(desk.queue(teacher="/x/y"))
+    run = runner.attempt(runner.queue(teacher="/x/y"))
     assert run["status"] == "failed" and run["finished_at"] >= run["started_at"]
-    assert run["id"] not in {r["id"] for r in jobs.running(desk.engine)}
+    assert run["id"] not in {r["id"] for r in jobs.running(runner.engine)}
 
 
 @pytest.mark.parametrize(
@@ -255,11 +263,11 @@ def test_a_failed_run_is_told_by_the_job_itself(desk):
         (None, "missing model", "has no adapter_model.safetensors"),
     ],
 )
-def test_an_adapters_folder_that_brings_code_or_no_weights(desk, tmp_path, change, kind, text):
+def test_an_adapters_folder_that_brings_code_or_no_weights(runner, tmp_path, change, kind, text):
     folder = tmp_path / "adapter"
     folder.mkdir()
-    settings = {"peft_type": "LORA", "base_model_name_or_path": str(desk.place / "student")}
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(runner.inputs / "student")}
     (folder / "adapter_config.json").write_text(json.dumps(settings | (change or {})))
     if change is not None:
         save_file({"w": torch.zeros(1)}, folder / "adapter_model.safetensors")
-    failed(desk, desk.queue(teacher=str(folder)), kind, "teacher.model: ", text)
+    failed(runner, runner.queue(teacher=str(folder)), kind, "teacher.model: ", text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.inspected_site import enter
+from tests.support.trained_site import enter
 
 pytestmark = pytest.mark.browser
 

@@ -28,19 +28,19 @@ from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.export import export_rows
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
-from tests.support.in_process_runs import Desk, dying, models
+from tests.support.in_process_runs import JobRunner, dying, models
 
 LORA = {"rank": 4, "alpha": 8}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     return models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
-def desk(place, tmp_path):
-    made = Desk(tmp_path / "data", place)
+def runner(inputs, tmp_path):
+    made = JobRunner(tmp_path / "data", inputs)
     yield made
     made.engine.dispose()
 
@@ -49,18 +49,18 @@ def after(kind, step):
     return dying(lambda event: isinstance(event, kind) and event.step == step)
 
 
-def state(desk, run_id):
+def state(runner, run_id):
     """All that must not depend on how the run came about."""
-    desk.at_rest(run_id)
-    return kills.rows(desk.engine) | kills.files(desk.data_dir, run_id)
+    runner.at_rest(run_id)
+    return kills.rows(runner.engine) | kills.files(runner.data_dir, run_id)
 
 
-def twins(desk, tmp_path, **changes):
+def twins(runner, tmp_path, **changes):
     """Two data directories with the same queued run."""
-    run_id = desk.queue(**changes)
-    desk.engine.dispose()
-    shutil.copytree(desk.data_dir, tmp_path / "twin")
-    return run_id, Desk(tmp_path / "twin", desk.place)
+    run_id = runner.queue(**changes)
+    runner.engine.dispose()
+    shutil.copytree(runner.data_dir, tmp_path / "twin")
+    return run_id, JobRunner(tmp_path / "twin", runner.inputs)
 
 
 def change_a_byte(file: Path) -> None:
@@ -102,9 +102,9 @@ def test_twenty_kills_within_saving(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer.json"])
-def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(desk, tmp_path, name):
-    run_id, twin = twins(desk, tmp_path)
-    assert desk.attempt(run_id)["status"] == "finished"
+def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(runner, tmp_path, name):
+    run_id, twin = twins(runner, tmp_path)
+    assert runner.attempt(run_id)["status"] == "finished"
     assert twin.attempt(run_id, after(CheckpointEvent, 3))["status"] == "failed"
     assert twin.at_rest(run_id) == [2, 3]
     change_a_byte(twin.folder(run_id) / "step-000003" / name)
@@ -112,48 +112,48 @@ def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(desk, tmp_path, nam
     log = twin.log(run_id)
     assert f"step-000003/{name} was changed since it was saved; trying the one before" in log
     assert "attempt 2, from step 2" in log
-    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+    assert kills.differences(state(runner, run_id), state(twin, run_id)) == []
 
 
-def test_with_no_checkpoint_whole_a_run_begins_again(desk, tmp_path):
-    run_id, twin = twins(desk, tmp_path)
-    desk.attempt(run_id)
+def test_with_no_checkpoint_whole_a_run_begins_again(runner, tmp_path):
+    run_id, twin = twins(runner, tmp_path)
+    runner.attempt(run_id)
     twin.attempt(run_id, after(StepEvent, 3))
     for folder in twin.folder(run_id).glob("step-*"):
         change_a_byte(folder / "model.safetensors")
     assert twin.attempt(run_id)["status"] == "finished"
     assert "attempt 2, from the start" in twin.log(run_id)
-    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+    assert kills.differences(state(runner, run_id), state(twin, run_id)) == []
 
 
-def test_an_older_damaged_checkpoint_does_not_keep_a_run_from_going_on(desk, tmp_path):
-    run_id, twin = twins(desk, tmp_path)
-    desk.attempt(run_id)
+def test_an_older_damaged_checkpoint_does_not_keep_a_run_from_going_on(runner, tmp_path):
+    run_id, twin = twins(runner, tmp_path)
+    runner.attempt(run_id)
     twin.attempt(run_id, after(CheckpointEvent, 3))
     (twin.folder(run_id) / "step-000002" / "trainer.json").write_text("{")
     assert twin.attempt(run_id)["status"] == "finished"
-    assert kills.differences(state(desk, run_id), state(twin, run_id)) == []
+    assert kills.differences(state(runner, run_id), state(twin, run_id)) == []
 
 
 @pytest.mark.parametrize("event", [CheckpointEvent, StepEvent])
-def test_the_newest_and_the_best_stay_after_a_resume(desk, monkeypatch, event):
-    run_id = desk.queue(
+def test_the_newest_and_the_best_stay_after_a_resume(runner, monkeypatch, event):
+    run_id = runner.queue(
         steps=5, checkpoints={"every": 1, "keep": 1}, evaluation={"prompts": 2, "every": 1}
     )
     scores = iter([0.0, 0.9, 0.5, 0.5, 0.5, 0.5, 0.5])  # of steps 0, 1, 2, …
     monkeypatch.setattr("opd.training.trainer._headline", lambda _: next(scores))
-    assert desk.attempt(run_id, after(event, 3))["status"] == "failed"
-    assert desk.at_rest(run_id) == ([1, 3] if event is CheckpointEvent else [1, 2])
-    assert desk.attempt(run_id)["status"] == "finished"
-    assert desk.at_rest(run_id) == [1, 5]
+    assert runner.attempt(run_id, after(event, 3))["status"] == "failed"
+    assert runner.at_rest(run_id) == ([1, 3] if event is CheckpointEvent else [1, 2])
+    assert runner.attempt(run_id)["status"] == "finished"
+    assert runner.at_rest(run_id) == [1, 5]
 
 
 @pytest.mark.parametrize(("mode", "left"), [("save", [1, 2]), ("discard", [])])
-def test_a_cancelled_runs_checkpoints_are_those_on_record(desk, monkeypatch, mode, left):
-    run_id = desk.queue(checkpoints={"every": 0, "keep": 2})
-    desk.attempt(run_id, after(StepEvent, 1))
-    assert desk.at_rest(run_id) == []
-    run_id = desk.queue(checkpoints={"every": 1, "keep": 2}, steps=400)
+def test_a_cancelled_runs_checkpoints_are_those_on_record(runner, monkeypatch, mode, left):
+    run_id = runner.queue(checkpoints={"every": 0, "keep": 2})
+    runner.attempt(run_id, after(StepEvent, 1))
+    assert runner.at_rest(run_id) == []
+    run_id = runner.queue(checkpoints={"every": 1, "keep": 2}, steps=400)
     lease = []
 
     class Heard(after(StepEvent, 10_000)):
@@ -161,17 +161,17 @@ def test_a_cancelled_runs_checkpoints_are_those_on_record(desk, monkeypatch, mod
             for event in super().events():
                 yield event
                 if isinstance(event, StepEvent) and event.step == 2 and not lease:
-                    lease.append(jobs.request_cancel(desk.engine, run_id, mode))
+                    lease.append(jobs.request_cancel(runner.engine, run_id, mode))
                     while not self._callbacks.stop():
                         time.sleep(0.05)
 
-    assert desk.attempt(run_id, Heard)["status"] == "cancelled"
-    assert desk.at_rest(run_id) == left
+    assert runner.attempt(run_id, Heard)["status"] == "cancelled"
+    assert runner.at_rest(run_id) == left
 
 
-def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(desk, tmp_path):
-    run_id, twin = twins(desk, tmp_path, checkpoints={"every": 0}, steps=2)
-    desk.attempt(run_id)
+def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(runner, tmp_path):
+    run_id, twin = twins(runner, tmp_path, checkpoints={"every": 0}, steps=2)
+    runner.attempt(run_id)
 
     class Stopping(after(StepEvent, 10_000)):
         def events(self):
@@ -189,11 +189,11 @@ def test_the_evaluation_that_a_stop_cut_off_is_made_up_for(desk, tmp_path):
     assert set(steps) == {0, 2}
 
 
-def test_killed_moved_and_resumed_by_command_and_by_button(place, tmp_path):
+def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
     """The whole way of a user: `opd train`, SIGKILL, another folder, `opd resume`, `opd save`."""
     recipe = tmp_path / "run.yaml"
     recipe.write_text(
-        f"student: {place}/student\nteacher: {place}/teacher\nprompts: {place}/prompts.jsonl\n"
+        f"student: {inputs}/student\nteacher: {inputs}/teacher\nprompts: {inputs}/prompts.jsonl\n"
         "steps: 300\ndevice: cpu\nthreads: 1\ncheckpoints: {every: 1}\n"
         "sampling: {prompts_per_step: 2, group_size: 2, max_new_tokens: 6}\n"
         "evaluation: {prompts: 2}\nrecords: {rollouts_per_step: 1}\n"
@@ -251,39 +251,41 @@ def _killed_at(engine, step, started):
     return found[0]["id"]
 
 
-def test_another_runs_checkpoint_is_the_teacher(desk):
-    other = desk.queue(steps=3, checkpoints={"every": 1, "keep": 2})
-    desk.attempt(other)
-    newest = desk.queue(teacher=other, steps=1)
-    run = desk.attempt(newest)
+def test_another_runs_checkpoint_is_the_teacher(runner):
+    other = runner.queue(steps=3, checkpoints={"every": 1, "keep": 2})
+    runner.attempt(other)
+    newest = runner.queue(teacher=other, steps=1)
+    run = runner.attempt(newest)
     assert run["status"] == "finished"
     assert run["config"]["teacher"]["model"] == other
-    assert run["resolved"]["teacher"] == str(desk.folder(other) / "step-000003")
-    older = desk.queue(teacher=f"{other}@2", steps=1)
-    assert desk.attempt(older)["resolved"]["teacher"] == str(desk.folder(other) / "step-000002")
-    routed = desk.queue(
+    assert run["resolved"]["teacher"] == str(runner.folder(other) / "step-000003")
+    older = runner.queue(teacher=f"{other}@2", steps=1)
+    assert runner.attempt(older)["resolved"]["teacher"] == str(runner.folder(other) / "step-000002")
+    routed = runner.queue(
         teacher={
-            "model": str(desk.place / "teacher"),
+            "model": str(runner.inputs / "teacher"),
             "route_by": "answer",
             "routes": {"3": f"{other}@2"},
         },
         steps=1,
     )
-    assert desk.attempt(routed)["status"] == "finished"
-    exported = {run_id: next(export_rows(desk.engine, run_id, print)) for run_id in (older, routed)}
+    assert runner.attempt(routed)["status"] == "finished"
+    exported = {
+        run_id: next(export_rows(runner.engine, run_id, print)) for run_id in (older, routed)
+    }
     assert exported[older]["teacher_logprobs"] == exported[routed]["teacher_logprobs"]
 
 
-def test_a_resumed_run_keeps_the_model_that_it_began_with(desk):
-    other = desk.queue(steps=2, checkpoints={"every": 1, "keep": 9})
-    desk.attempt(other, after(CheckpointEvent, 1))
-    run_id = desk.queue(student={"model": other}, teacher=other, steps=2)
-    desk.attempt(run_id, after(StepEvent, 1))
-    began = desk.run(run_id)["resolved"]
-    assert desk.attempt(other)["status"] == "finished"
-    assert desk.attempt(run_id)["resolved"] == began
-    assert desk.run(run_id)["status"] == "finished"
-    assert began["student"] == began["teacher"] == str(desk.folder(other) / "step-000001")
+def test_a_resumed_run_keeps_the_model_that_it_began_with(runner):
+    other = runner.queue(steps=2, checkpoints={"every": 1, "keep": 9})
+    runner.attempt(other, after(CheckpointEvent, 1))
+    run_id = runner.queue(student={"model": other}, teacher=other, steps=2)
+    runner.attempt(run_id, after(StepEvent, 1))
+    began = runner.run(run_id)["resolved"]
+    assert runner.attempt(other)["status"] == "finished"
+    assert runner.attempt(run_id)["resolved"] == began
+    assert runner.run(run_id)["status"] == "finished"
+    assert began["student"] == began["teacher"] == str(runner.folder(other) / "step-000001")
 
 
 @pytest.mark.parametrize(
@@ -294,21 +296,21 @@ def test_a_resumed_run_keeps_the_model_that_it_began_with(desk):
         ("{other}@7", "{other} has no checkpoint of step 7; it has {other}@1, {other}@2"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_named(desk, reference, text):
-    other, bare = desk.queue(steps=2), desk.queue()
-    desk.attempt(other)
+def test_a_reference_that_leads_nowhere_is_named(runner, reference, text):
+    other, bare = runner.queue(steps=2), runner.queue()
+    runner.attempt(other)
     names = {"other": other, "bare": bare}
-    run = desk.attempt(desk.queue(teacher=reference.format(**names)))
+    run = runner.attempt(runner.queue(teacher=reference.format(**names)))
     assert (run["status"], run["error_kind"]) == ("failed", "missing model")
     assert text.format(**names) in run["error_text"]
     assert run["error_text"].startswith("teacher.model: ")
 
 
-def test_a_damaged_reference_is_refused(desk):
-    other = desk.queue(steps=1)
-    desk.attempt(other)
-    change_a_byte(desk.folder(other) / "step-000001" / "model.safetensors")
-    run = desk.attempt(desk.queue(student={"model": other}))
+def test_a_damaged_reference_is_refused(runner):
+    other = runner.queue(steps=1)
+    runner.attempt(other)
+    change_a_byte(runner.folder(other) / "step-000001" / "model.safetensors")
+    run = runner.attempt(runner.queue(student={"model": other}))
     assert (run["status"], run["error_kind"]) == ("failed", "damaged checkpoint")
     assert "model.safetensors was changed since it was saved" in run["error_text"]
 
@@ -318,38 +320,38 @@ def logits(model):
         return model(torch.arange(2, 40)[None]).logits
 
 
-def test_an_adapters_checkpoint_is_its_model_with_the_adapter(desk, tmp_path):
-    base = desk.place / "student"
-    other = desk.queue(student={"lora": LORA}, steps=2)
-    assert desk.attempt(other)["status"] == "finished"
-    folder = desk.folder(other) / "step-000002"
+def test_an_adapters_checkpoint_is_its_model_with_the_adapter(runner, tmp_path):
+    base = runner.inputs / "student"
+    other = runner.queue(student={"lora": LORA}, steps=2)
+    assert runner.attempt(other)["status"] == "finished"
+    folder = runner.folder(other) / "step-000002"
     targets = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
     assert targets == sorted(targets)  # whatever the process's order of sets
     adapted = logits(load_adapter(load_model(base, where="x"), folder))
     assert (adapted - logits(load_model(base, where="x"))).abs().max() > 0.1
     np.testing.assert_allclose(logits(load_model(folder, where="x")), adapted, atol=1e-4)
     # One adapter upon the other, resumed; then as a teacher, and merged by `opd save`
-    second = desk.queue(student={"model": other, "lora": LORA}, steps=2)
-    desk.attempt(second, after(CheckpointEvent, 1))
-    assert desk.attempt(second)["status"] == "finished"
-    both = logits(load_model(desk.folder(second) / "step-000002", where="x"))
+    second = runner.queue(student={"model": other, "lora": LORA}, steps=2)
+    runner.attempt(second, after(CheckpointEvent, 1))
+    assert runner.attempt(second)["status"] == "finished"
+    both = logits(load_model(runner.folder(second) / "step-000002", where="x"))
     assert (both - adapted).abs().max() > 0.1
-    assert desk.attempt(desk.queue(teacher=second, steps=1))["status"] == "finished"
+    assert runner.attempt(runner.queue(teacher=second, steps=1))["status"] == "finished"
     arguments = ["save", second, "--merge", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*arguments, "--data-dir", str(desk.data_dir)])
+    done = CliRunner().invoke(app, [*arguments, "--data-dir", str(runner.data_dir)])
     assert done.exit_code == 0, done.output
     np.testing.assert_allclose(logits(load_model(tmp_path / "out", where="x")), both, atol=1e-4)
 
 
-def test_all_weights_are_trained_on_from_an_adapters_checkpoint(desk, tmp_path):
-    other = desk.queue(student={"lora": LORA}, steps=1)
-    desk.attempt(other)
-    run_id, twin = twins(desk, tmp_path, student={"model": other}, steps=2)
-    assert desk.attempt(run_id)["status"] == "finished"
+def test_all_weights_are_trained_on_from_an_adapters_checkpoint(runner, tmp_path):
+    other = runner.queue(student={"lora": LORA}, steps=1)
+    runner.attempt(other)
+    run_id, twin = twins(runner, tmp_path, student={"model": other}, steps=2)
+    assert runner.attempt(run_id)["status"] == "finished"
     assert twin.attempt(run_id, after(CheckpointEvent, 1))["status"] == "failed"
     assert twin.attempt(run_id)["status"] == "finished"
     weights = [
-        load_file(d.folder(run_id) / "step-000002" / "model.safetensors") for d in (desk, twin)
+        load_file(d.folder(run_id) / "step-000002" / "model.safetensors") for d in (runner, twin)
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -38,19 +38,19 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-class Desk:
+class JobRunner:
     """A data directory, and jobs that run in this process one attempt at a time."""
 
-    def __init__(self, data_dir: Path, place: Path) -> None:
-        self.data_dir, self.place = data_dir, place
+    def __init__(self, data_dir: Path, inputs: Path) -> None:
+        self.data_dir, self.inputs = data_dir, inputs
         self.engine = open_database(data_dir)
 
     def queue(self, **changes: Any) -> str:
-        student = {"model": str(self.place / "student")} | changes.pop("student", {})
+        student = {"model": str(self.inputs / "student")} | changes.pop("student", {})
         config = {
             "student": student,
-            "teacher": str(self.place / "teacher"),
-            "prompts": str(self.place / "prompts.jsonl"),
+            "teacher": str(self.inputs / "teacher"),
+            "prompts": str(self.inputs / "prompts.jsonl"),
             "steps": 4,
             "device": "cpu",
             "threads": 1,

@@ -111,7 +111,7 @@ def one_step_more(engine: Engine, run_id: str, step: int, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class Made:
+class StoredExperiments:
     """`done` has finished, `running` goes on, `missed` has an arm that never gets there."""
 
     done: str
@@ -126,7 +126,7 @@ COLUMNS = [
 ]
 
 
-def fill(engine: Engine) -> Made:
+def fill(engine: Engine) -> StoredExperiments:
     full = definition()
     short = definition(
         "short",
@@ -139,4 +139,4 @@ def fill(engine: Engine) -> Made:
     missed = started(engine, short, Script(scores | {"sft": SHORT, "rl": climbs(0.7, 0.6)}))
     done = started(engine, full, Script(scores))
     running = started(engine, full, Script(scores, stops_at=Key("final", "opd", 0, 1)))
-    return Made(done, running, missed, {"full": full, "short": short})
+    return StoredExperiments(done, running, missed, {"full": full, "short": short})

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run, read_runs
 from storage.read.tokens import read_tokens, read_topk
-from tests.support.inspected_site import Inspected, visiting
+from tests.support.trained_site import TrainedSite, visiting
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
@@ -65,18 +65,18 @@ def tab_to(page: Any, selector: str, key: str = "Tab") -> int:
 
 
 @pytest.fixture
-def page(chromium: Any, inspected: Inspected) -> Iterator[Any]:
-    with visiting(chromium, inspected.link) as page:
+def page(chromium: Any, trained_site: TrainedSite) -> Iterator[Any]:
+    with visiting(chromium, trained_site.link) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
 
 
-def test_from_launch_to_a_shared_token(page: Any, inspected: Inspected) -> None:
-    page.goto(f"{inspected.address}/")
+def test_from_launch_to_a_shared_token(page: Any, trained_site: TrainedSite) -> None:
+    page.goto(f"{trained_site.address}/")
     run_id = launch(page)
-    watch(page, inspected, run_id)
-    rollout, position = worst_token(page, inspected, run_id)
-    branch = what_if(page, inspected, rollout, position)
+    watch(page, trained_site, run_id)
+    rollout, position = worst_token(page, trained_site, run_id)
+    branch = what_if(page, trained_site, rollout, position)
     share(page, branch, position)
 
 
@@ -102,27 +102,27 @@ def launch(page: Any) -> str:
     return str(page.url.partition("id=")[2])
 
 
-def watch(page: Any, inspected: Inspected, run_id: str) -> None:
+def watch(page: Any, trained_site: TrainedSite, run_id: str) -> None:
     page.locator(".run-progress").get_by_text(re.compile(r"step [12] of 2")).first.wait_for()
     page.locator(".status.finished").wait_for()
-    run = read_run(inspected.engine, run_id)
+    run = read_run(trained_site.engine, run_id)
     assert (run["recipe"], run["steps"], run["step"]) == ("demo", 2, 2)
     assert page.locator("[role=progressbar]").get_attribute("aria-valuenow") == "2"
 
 
-def worst_token(page: Any, inspected: Inspected, run_id: str) -> tuple[str, int]:
+def worst_token(page: Any, trained_site: TrainedSite, run_id: str) -> tuple[str, int]:
     tab_to(page, "#open-worst")
     page.keyboard.press("Enter")
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
-    found = read_rollouts(inspected.engine, run_id, sort="-kl_max", limit=1)["items"][0]
-    position = int(np.argmax(inspected.columns(found["id"])["reverse_kl"]))
+    found = read_rollouts(trained_site.engine, run_id, sort="-kl_max", limit=1)["items"][0]
+    position = int(np.argmax(trained_site.columns(found["id"])["reverse_kl"]))
     page.wait_for_selector(f'#token-detail[data-index="{position}"]')
     assert f"id={found['id']}" in page.url and f"pos={position}" in page.url
     return str(found["id"]), position
 
 
-def what_if(page: Any, inspected: Inspected, rollout: str, position: int) -> str:
+def what_if(page: Any, trained_site: TrainedSite, rollout: str, position: int) -> str:
     tab_to(page, "#tab-token")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector(".wi-choice:has(input:checked) :text('teacher’s choice')")
@@ -134,8 +134,8 @@ def what_if(page: Any, inspected: Inspected, rollout: str, position: int) -> str
     page.wait_for_function("before => !location.search.includes(`${before}&`)", arg=rollout)
     page.wait_for_selector('#token-view[data-ready="true"]')
     branch = str(page.locator("#token-view").get_attribute("data-rollout"))
-    best = read_topk(inspected.engine, rollout, position, 1)[0]["teacher"][0]
-    assert inspected.columns(branch)["completion_ids"][position] == best["id"]
+    best = read_topk(trained_site.engine, rollout, position, 1)[0]["teacher"][0]
+    assert trained_site.columns(branch)["completion_ids"][position] == best["id"]
     return branch
 
 

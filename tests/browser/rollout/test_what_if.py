@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.inspected_site import VIEW, Inspected, visiting
+from tests.support.trained_site import VIEW, TrainedSite, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -24,24 +24,24 @@ class Studio:
 
 
 @pytest.fixture
-def studio(chromium: Any, inspected: Inspected) -> Iterator[Studio]:
-    with visiting(chromium, inspected.link) as page:
-        yield Studio(inspected.address, inspected.run_id, page)
+def studio(chromium: Any, trained_site: TrainedSite) -> Iterator[Studio]:
+    with visiting(chromium, trained_site.link) as page:
+        yield Studio(trained_site.address, trained_site.run_id, page)
 
 
-def worst(inspected: Inspected) -> tuple[str, int]:
+def worst(trained_site: TrainedSite) -> tuple[str, int]:
     """The run's worst token."""
-    name = str(inspected.rollouts(sort="-kl_max", kind="train")[0]["id"])
-    return name, int(np.argmax(inspected.columns(name)["reverse_kl"]))
+    name = str(trained_site.rollouts(sort="-kl_max", kind="train")[0]["id"])
+    return name, int(np.argmax(trained_site.columns(name)["reverse_kl"]))
 
 
 def shown(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def test_the_worst_token_goes_on_otherwise(studio: Studio, inspected: Inspected) -> None:
+def test_the_worst_token_goes_on_otherwise(studio: Studio, trained_site: TrainedSite) -> None:
     page = studio.page
-    rollout, position = worst(inspected)
+    rollout, position = worst(trained_site)
     page.goto(f"{studio.address}/rollout?id={rollout}")
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
@@ -95,9 +95,9 @@ def open_branch(studio: Studio, branches: list[Any], best: Any, position: int) -
     page.locator(".wi-parent").wait_for()
 
 
-def test_what_cannot_be_is_said_beside_the_form(studio: Studio, inspected: Inspected) -> None:
+def test_what_cannot_be_is_said_beside_the_form(studio: Studio, trained_site: TrainedSite) -> None:
     page = studio.page
-    rollout, position = worst(inspected)
+    rollout, position = worst(trained_site)
     page.goto(f"{studio.address}/rollout?id={rollout}&pos={position}&tab=what-if")
     page.wait_for_selector(".wi-choices input:checked")
     page.locator("#wi-limit").fill("2048")
@@ -159,14 +159,14 @@ def test_the_bundled_pair_answers_without_a_run(studio: Studio) -> None:
     assert "said=" in page.url
 
 
-def test_viewers_see_why_they_cannot_ask(studio: Studio, inspected: Inspected) -> None:
+def test_viewers_see_why_they_cannot_ask(studio: Studio, trained_site: TrainedSite) -> None:
     page = studio.page
     page.context.clear_cookies()
     page.request.get(f"{studio.address}/?token={VIEW}")
     page.goto(f"{studio.address}/playground?run={studio.run_id}")
     page.get_by_text("This link is read-only").wait_for()
     assert page.locator("#pg-send").is_disabled() and page.locator("#pg-message").is_disabled()
-    rollout, position = worst(inspected)
+    rollout, position = worst(trained_site)
     page.goto(f"{studio.address}/rollout?id={rollout}&pos={position}&tab=what-if")
     page.get_by_text("This link is read-only").wait_for()
     assert page.locator("#wi-go").is_disabled()

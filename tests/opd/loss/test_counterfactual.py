@@ -247,8 +247,8 @@ def test_masks_against_plain_loops():
         "thinking": np.arange(40) % 20 < 8,
     }
     tokens = StoredTokens(columns, [20, 20])
-    place = [i % 20 for i in range(40)]
-    inside = [3 <= p < 15 for p in place]
+    positions = [i % 20 for i in range(40)]
+    inside = [3 <= p < 15 for p in positions]
 
     def kept(mask, **more):
         return counterfactual.weights(
@@ -266,8 +266,8 @@ def test_masks_against_plain_loops():
     assert kept("all") == expected(lambda i: True)
     assert kept("trained") == expected(lambda i: columns["mask"][i] == 1)
     assert kept("no_special") == expected(lambda i: not columns["special"][i])
-    assert kept("thinking") == expected(lambda i: place[i] < 8)
-    assert kept("answer") == expected(lambda i: place[i] >= 8)
+    assert kept("thinking") == expected(lambda i: positions[i] < 8)
+    assert kept("answer") == expected(lambda i: positions[i] >= 8)
     assert kept("sure_teacher", sure_below=1.0) == expected(
         lambda i: columns["teacher_entropy"][i] < 1
     )
@@ -275,7 +275,7 @@ def test_masks_against_plain_loops():
     assert kept("top_kl", share=0.01) == top(columns["reverse_kl"], 0.01)
     kl = columns["reverse_kl"].astype(float)
     weight = counterfactual.weights(tokens, LabSettings(mask="thinking"))
-    share = sum(kl[i] for i in range(40) if place[i] < 8) / sum(kl)
+    share = sum(kl[i] for i in range(40) if positions[i] < 8) / sum(kl)
     assert counterfactual.kl_share(tokens, weight) == pytest.approx(share)
     with pytest.raises(UserError, match="prefix: must be above start, 5"):
         counterfactual.weights(tokens, LabSettings(start=5, prefix=5))
@@ -297,7 +297,7 @@ def test_thinking_is_what_stands_between_its_tags(pieces, expected):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("lab")
     tiny_models.save_model(root / "student", seed=0, scale=3.0)
     tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
@@ -306,13 +306,13 @@ def place(tmp_path_factory):
     return root
 
 
-def trained(place, folder, objective, top_k=1000):
+def trained(inputs, folder, objective, top_k=1000):
     """The models and the steps of a run that keeps every rollout with the whole vocabulary."""
     given = parse(
         {
-            "student": str(place / "student"),
-            "teacher": str(place / "teacher"),
-            "prompts": str(place / "prompts.jsonl"),
+            "student": str(inputs / "student"),
+            "teacher": str(inputs / "teacher"),
+            "prompts": str(inputs / "prompts.jsonl"),
             "steps": 2,
             "device": "cpu",
             "threads": 1,
@@ -339,9 +339,9 @@ def trained(place, folder, objective, top_k=1000):
     ],
     ids=lambda o: o["name"],
 )
-def test_the_lab_finds_the_trainers_own_loss(place, tmp_path, objective):
+def test_the_lab_finds_the_trainers_own_loss(inputs, tmp_path, objective):
     """A run recorded with its whole vocabulary: exact, and equal to what the trainer reported."""
-    given, models, steps = trained(place, tmp_path / "run", objective)
+    given, models, steps = trained(inputs, tmp_path / "run", objective)
     engine = open_database(tmp_path)
     run_id = jobs.create_run(engine, given)
     attempt = jobs.claim(engine, run_id, "cpu", jobs.Owner(1, 1.0, "boot"))
@@ -364,8 +364,8 @@ def test_the_lab_finds_the_trainers_own_loss(place, tmp_path, objective):
     engine.dispose()
 
 
-def test_a_trainers_loss_lies_within_what_a_few_alternatives_tell(place, tmp_path):
-    _, _, steps = trained(place, tmp_path, {"name": "jsd"}, top_k=4)
+def test_a_trainers_loss_lies_within_what_a_few_alternatives_tell(inputs, tmp_path):
+    _, _, steps = trained(inputs, tmp_path, {"name": "jsd"}, top_k=4)
     for event in steps:
         columns = [unpack("", pack(r.record)) for r in event.rollouts]
         joined = {n: np.concatenate([c[n] for c in columns]) for n in columns[0]}

@@ -20,7 +20,7 @@ LORA = {"rank": 4, "alpha": 8}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("teachers")
     for seed, name in enumerate(("student", "teacher", "other")):
         tiny_models.save_model(root / name, seed=seed, scale=3.0)
@@ -32,14 +32,14 @@ def place(tmp_path_factory):
     return root
 
 
-def settings(place, teacher="teacher", **changes):
+def settings(inputs, teacher="teacher", **changes):
     if isinstance(teacher, str):
-        teacher = {"model": str(place / teacher)}
+        teacher = {"model": str(inputs / teacher)}
     return parse(
         {
-            "student": {"model": str(place / "student"), **changes.pop("student", {})},
+            "student": {"model": str(inputs / "student"), **changes.pop("student", {})},
             "teacher": teacher,
-            "prompts": str(place / "prompts.jsonl"),
+            "prompts": str(inputs / "prompts.jsonl"),
             "steps": 2,
             "device": "cpu",
             "threads": 1,
@@ -74,11 +74,11 @@ def all_of(events, name):
 
 
 @pytest.mark.parametrize("lora", [LORA, None])
-def test_the_students_own_start_gives_zero_until_it_moves(place, tmp_path, lora):
+def test_the_students_own_start_gives_zero_until_it_moves(inputs, tmp_path, lora):
     """With an adapter, the teacher is the same model with the adapter switched off."""
     student = {"lora": lora}
     config = settings(
-        place,
+        inputs,
         {"kind": "self"},
         student=student,
         objective={"name": "grpo"},
@@ -88,19 +88,19 @@ def test_the_students_own_start_gives_zero_until_it_moves(place, tmp_path, lora)
     looks = [e for e in events if isinstance(e, EvaluationEvent)]
     first = all_of(looks[:1], "reverse_kl")
     assert (first == 0).all()
-    config = settings(place, {"kind": "self"}, student=student, objective={"name": "reverse_kl"})
+    config = settings(inputs, {"kind": "self"}, student=student, objective={"name": "reverse_kl"})
     moved = steps(config, tmp_path / "still")
     assert all(abs(e.metrics["loss"]) < 1e-6 for e in moved)  # nothing to learn, and nothing moves
     assert all(e.metrics["grad_norm"] < 1e-4 for e in moved)
     for r in moved[0].rollouts:
-        expected = plain(place / "student", r.prompt_ids, r.record.completion_ids)
+        expected = plain(inputs / "student", r.prompt_ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.teacher_logprobs, expected, atol=1e-4)
 
 
-def test_the_self_teacher_stays_while_the_adapter_moves(place, tmp_path):
+def test_the_self_teacher_stays_while_the_adapter_moves(inputs, tmp_path):
     sft = {"name": "sft"}
     config = settings(
-        place,
+        inputs,
         {"kind": "self"},
         student={"lora": LORA},
         objective=sft,
@@ -111,7 +111,7 @@ def test_the_self_teacher_stays_while_the_adapter_moves(place, tmp_path):
     last = [e for e in Training(config, tmp_path).events() if isinstance(e, EvaluationEvent)][-1]
     assert all_of([last], "reverse_kl").max() > 0
     for r in last.rollouts:
-        expected = plain(place / "student", r.prompt_ids, r.record.completion_ids)
+        expected = plain(inputs / "student", r.prompt_ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.teacher_logprobs, expected, atol=1e-4)
 
 
@@ -134,42 +134,42 @@ def test_privileged_context_is_realigned_exactly(tmp_path, kind):
         np.testing.assert_allclose(r.record.student_logprobs, own, atol=1e-4)
 
 
-def test_a_privileged_prompt_without_its_field_or_too_long_is_named(place, tmp_path):
+def test_a_privileged_prompt_without_its_field_or_too_long_is_named(inputs, tmp_path):
     for template, message in (
         ("{solution} {prompt}", "solution"),
         ("x" * 300_000 + "{prompt}", "tokens; its context leaves room"),
     ):
-        teacher = {"model": str(place / "teacher"), "prompt": template[:90_000] + "{prompt}"}
+        teacher = {"model": str(inputs / "teacher"), "prompt": template[:90_000] + "{prompt}"}
         with pytest.raises(UserError, match=message) as caught:
-            steps(settings(place, teacher), tmp_path)
+            steps(settings(inputs, teacher), tmp_path)
         assert caught.value.kind in ("bad data", "bad input")
 
 
-def test_routed_teachers_each_read_their_own(place, tmp_path):
+def test_routed_teachers_each_read_their_own(inputs, tmp_path):
     teacher = {
-        "model": str(place / "teacher"),
+        "model": str(inputs / "teacher"),
         "route_by": "field",
-        "routes": {"b": str(place / "other")},
+        "routes": {"b": str(inputs / "other")},
     }
-    (event, *_) = steps(settings(place, teacher), tmp_path)
+    (event, *_) = steps(settings(inputs, teacher), tmp_path)
     used = set()
     for r in event.rollouts:
         field = "ab"[int(r.prompt.removeprefix("question ")) % 2]
         used.add(field)
-        folder = place / {"a": "teacher", "b": "other"}[field]
+        folder = inputs / {"a": "teacher", "b": "other"}[field]
         expected = plain(folder, r.prompt_ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.teacher_logprobs, expected, atol=1e-4)
     assert used == {"a", "b"}
 
 
-def test_routing_by_a_field_that_no_row_has_is_named(place, tmp_path):
+def test_routing_by_a_field_that_no_row_has_is_named(inputs, tmp_path):
     teacher = {
-        "model": str(place / "teacher"),
+        "model": str(inputs / "teacher"),
         "route_by": "topic",
-        "routes": {"b": str(place / "other")},
+        "routes": {"b": str(inputs / "other")},
     }
     with pytest.raises(UserError, match="no field 'topic'") as caught:
-        steps(settings(place, teacher), tmp_path)
+        steps(settings(inputs, teacher), tmp_path)
     assert caught.value.where == "teacher.route_by"
 
 
@@ -192,9 +192,9 @@ def test_the_moving_average_follows_its_formula():
 
 
 @pytest.mark.parametrize("lora", [LORA, None])
-def test_the_average_teaches_and_resumes_bit_for_bit(place, tmp_path, lora):
+def test_the_average_teaches_and_resumes_bit_for_bit(inputs, tmp_path, lora):
     teacher = {"kind": "ema", "ema_decay": 0.5, "prompt": "Hint: {answer}. {prompt}"}
-    config = settings(place, teacher, student={"lora": lora}, steps=4, checkpoints={"every": 2})
+    config = settings(inputs, teacher, student={"lora": lora}, steps=4, checkpoints={"every": 2})
     whole = steps(config, tmp_path / "whole")
     assert whole[0].metrics["loss"] > 0  # the hint makes a difference
     training = Training(config, tmp_path / "cut")
@@ -211,12 +211,12 @@ def test_the_average_teaches_and_resumes_bit_for_bit(place, tmp_path, lora):
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_a_server_as_the_teacher_equals_the_model_itself(place, tmp_path):
+def test_a_server_as_the_teacher_equals_the_model_itself(inputs, tmp_path):
     objective = {"name": "teacher_top_k", "top_k": 5}
-    local = steps(settings(place, objective=objective), tmp_path / "local")
-    with LogprobsServer(place / "teacher") as server:
+    local = steps(settings(inputs, objective=objective), tmp_path / "local")
+    with LogprobsServer(inputs / "teacher") as server:
         teacher = {"kind": "remote", "url": server.url, "model": server.name, "top_k": 5}
-        remote = steps(settings(place, teacher, objective=objective), tmp_path / "remote")
+        remote = steps(settings(inputs, teacher, objective=objective), tmp_path / "remote")
     for a, b in zip(local, remote, strict=True):
         assert a.metrics["loss"] == pytest.approx(b.metrics["loss"], rel=1e-4)
         np.testing.assert_allclose(
@@ -228,16 +228,16 @@ def test_a_server_as_the_teacher_equals_the_model_itself(place, tmp_path):
         assert b.metrics["same_top"] == pytest.approx(a.metrics["same_top"])
 
 
-def test_a_server_trains_the_policy_gradient_from_the_sampled_token_alone(place, tmp_path):
+def test_a_server_trains_the_policy_gradient_from_the_sampled_token_alone(inputs, tmp_path):
     objective = {"name": "policy_gradient", "gamma": 0.5}
-    local = steps(settings(place, objective=objective), tmp_path / "local")
-    with LogprobsServer(place / "teacher") as server:
+    local = steps(settings(inputs, objective=objective), tmp_path / "local")
+    with LogprobsServer(inputs / "teacher") as server:
         teacher = {"kind": "remote", "url": server.url, "model": server.name, "top_k": 0}
-        remote = steps(settings(place, teacher, objective=objective), tmp_path / "remote")
+        remote = steps(settings(inputs, teacher, objective=objective), tmp_path / "remote")
     np.testing.assert_allclose(all_of(local, "advantages"), all_of(remote, "advantages"), atol=1e-3)
 
 
-def test_what_a_server_cannot_give_is_refused_beforehand(place):
+def test_what_a_server_cannot_give_is_refused_beforehand(inputs):
     remote = {"kind": "remote", "url": "http://localhost:1/v1"}
     for changes, field in (
         ({"objective": "reverse_kl"}, "objective.name"),
@@ -249,13 +249,13 @@ def test_what_a_server_cannot_give_is_refused_beforehand(place):
         ({"objective": "sft", "sampling": {"source": "teacher"}}, "sampling.source"),
     ):
         with pytest.raises(ConfigError) as caught:
-            settings(place, remote, **changes)
+            settings(inputs, remote, **changes)
         assert [p["field"] for p in caught.value.problems] == [field]
 
 
-def test_discount_follows_the_definition(place, tmp_path):
+def test_discount_follows_the_definition(inputs, tmp_path):
     (event, *_) = steps(
-        settings(place, objective={"name": "policy_gradient", "gamma": 0.5}), tmp_path
+        settings(inputs, objective={"name": "policy_gradient", "gamma": 0.5}), tmp_path
     )
     for r in event.rollouts:
         d = r.record.sampler_logprobs - r.record.teacher_logprobs
@@ -264,11 +264,11 @@ def test_discount_follows_the_definition(place, tmp_path):
             assert r.record.advantages[t] == pytest.approx(expected, abs=1e-4)
 
 
-def test_teacher_samples_are_marked_and_trained_by_likelihood(place, tmp_path):
-    (event, *_) = steps(settings(place, objective="sft"), tmp_path)
+def test_teacher_samples_are_marked_and_trained_by_likelihood(inputs, tmp_path):
+    (event, *_) = steps(settings(inputs, objective="sft"), tmp_path)
     assert {r.author for r in event.rollouts} == {"teacher"}
     for r in event.rollouts:
-        expected = plain(place / "teacher", r.prompt_ids, r.record.completion_ids)
+        expected = plain(inputs / "teacher", r.prompt_ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.sampler_logprobs, expected, atol=1e-4)
         assert r.record.reverse_kl is None  # the teacher was not asked again
     loss = -all_of([event], "student_logprobs").mean()
@@ -276,21 +276,21 @@ def test_teacher_samples_are_marked_and_trained_by_likelihood(place, tmp_path):
     assert event.metrics["by_teacher"] == 1
 
 
-def test_a_share_of_prompts_is_written_by_the_teacher(place, tmp_path):
-    config = settings(place, sampling={"teacher_share": 0.5, "prompts_per_step": 6}, steps=3)
+def test_a_share_of_prompts_is_written_by_the_teacher(inputs, tmp_path):
+    config = settings(inputs, sampling={"teacher_share": 0.5, "prompts_per_step": 6}, steps=3)
     events = steps(config, tmp_path)
     by_group = {(e.step, r.group, r.author) for e in events for r in e.rollouts}
     assert len(by_group) == 18  # a group has one author
     shares = [e.metrics["by_teacher"] for e in events if "by_teacher" in e.metrics]
     assert 0 < np.mean(shares) < 1
     for r in events[0].rollouts:
-        expected = plain(place / r.author, r.prompt_ids, r.record.completion_ids)
+        expected = plain(inputs / r.author, r.prompt_ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.sampler_logprobs, expected, atol=1e-4)
 
 
-def test_given_completions_are_trained_as_they_stand(place, tmp_path):
+def test_given_completions_are_trained_as_they_stand(inputs, tmp_path):
     config = settings(
-        place, {"kind": "none"}, objective="sft", sampling={"source": "given"}, steps=3
+        inputs, {"kind": "none"}, objective="sft", sampling={"source": "given"}, steps=3
     )
     events = steps(config, tmp_path)
     assert {r.author for e in events for r in e.rollouts} == {"given"}
@@ -302,8 +302,8 @@ def test_given_completions_are_trained_as_they_stand(place, tmp_path):
     assert events[-1].metrics["loss"] < events[0].metrics["loss"]
 
 
-def test_rewards_alone_train_without_asking_a_teacher(place, tmp_path):
-    config = settings(place, objective={"name": "grpo", "clip": 0.2, "reference_kl": 0.1})
+def test_rewards_alone_train_without_asking_a_teacher(inputs, tmp_path):
+    config = settings(inputs, objective={"name": "grpo", "clip": 0.2, "reference_kl": 0.1})
     (event, *_) = steps(config, tmp_path)
     assert event.seconds["teacher"] < event.seconds["student"] * 5
     assert all(r.record.teacher_logprobs is None for r in event.rollouts)
@@ -312,17 +312,17 @@ def test_rewards_alone_train_without_asking_a_teacher(place, tmp_path):
     assert (all_of([event], "advantages") == 0).all()  # equal rewards say nothing
 
 
-def test_bfloat16_computes_but_keeps_its_weights_in_float32(place, tmp_path):
-    config = settings(place, student={"dtype": "bfloat16"}, steps=2)
+def test_bfloat16_computes_but_keeps_its_weights_in_float32(inputs, tmp_path):
+    config = settings(inputs, student={"dtype": "bfloat16"}, steps=2)
     training = Training(config, tmp_path)
     events = [e for e in training.events() if isinstance(e, StepEvent)]
     saved = load_file(tmp_path / "step-000002" / "model.safetensors")
     assert {t.dtype for t in saved.values()} == {torch.float32}
-    full = steps(settings(place), tmp_path / "full")
+    full = steps(settings(inputs), tmp_path / "full")
     assert events[0].metrics["reverse_kl"] == pytest.approx(full[0].metrics["reverse_kl"], rel=0.1)
     assert events[0].metrics["reverse_kl"] != full[0].metrics["reverse_kl"]
     lora = {"dtype": "bfloat16", "lora": LORA}
-    assert len(steps(settings(place, student=lora), tmp_path / "lora")) == 2
+    assert len(steps(settings(inputs, student=lora), tmp_path / "lora")) == 2
     saved = load_file(tmp_path / "lora" / "step-000002" / "adapter_model.safetensors")
     assert {t.dtype for t in saved.values()} == {torch.float32}
 
@@ -344,17 +344,17 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, kind):
         assert b.flops > a.flops  # what is computed twice is counted twice
 
 
-def test_further_stop_ids_end_a_completion(place, tmp_path):
-    (event, *_) = steps(settings(place), tmp_path / "a")
+def test_further_stop_ids_end_a_completion(inputs, tmp_path):
+    (event, *_) = steps(settings(inputs), tmp_path / "a")
     often = int(
         np.bincount(np.concatenate([r.record.completion_ids for r in event.rollouts])).argmax()
     )
-    config = settings(place, sampling={"stop_ids": [often]})
+    config = settings(inputs, sampling={"stop_ids": [often]})
     (event, *_) = steps(config, tmp_path / "b")
     ended = [r for r in event.rollouts if r.record.completion_ids[-1] == often]
     assert ended
     assert all(r.finish_reason == "stop" for r in ended)
     assert all(often not in r.record.completion_ids[:-1] for r in event.rollouts)
     with pytest.raises(UserError, match="id 310 is outside") as caught:
-        steps(settings(place, sampling={"stop_ids": [310]}), tmp_path / "c")
+        steps(settings(inputs, sampling={"stop_ids": [310]}), tmp_path / "c")
     assert caught.value.where == "sampling.stop_ids"

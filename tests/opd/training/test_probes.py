@@ -18,24 +18,24 @@ from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.tokens import read_tokens
 from tests.support import tiny_models
-from tests.support.in_process_runs import Desk, dying, models, write_rows
+from tests.support.in_process_runs import JobRunner, dying, models, write_rows
 
 PROBES = 3
 SAMPLES = 2
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     root = models(tmp_path_factory.mktemp("models"))
     write_rows(root / "more.jsonl", [{"prompt": f"question {i}", "answer": "3"} for i in range(30)])
     return root
 
 
-def settings(place, **changes):
+def settings(inputs, **changes):
     return {
-        "student": str(place / "student"),
-        "teacher": str(place / "teacher"),
-        "prompts": {"source": str(place / "more.jsonl"), "probe": PROBES, "eval_share": 0.3},
+        "student": str(inputs / "student"),
+        "teacher": str(inputs / "teacher"),
+        "prompts": {"source": str(inputs / "more.jsonl"), "probe": PROBES, "eval_share": 0.3},
         "steps": 4,
         "device": "cpu",
         "threads": 1,
@@ -48,10 +48,10 @@ def settings(place, **changes):
 
 
 @pytest.fixture(scope="module")
-def events(place, tmp_path_factory):
+def events(inputs, tmp_path_factory):
     """The evaluations by step, and the folder of the checkpoints."""
     folder = tmp_path_factory.mktemp("run")
-    found = list(Training(parse(settings(place)), folder).events())
+    found = list(Training(parse(settings(inputs)), folder).events())
     return {e.step: e for e in found if isinstance(e, EvaluationEvent) and e.scores}, folder
 
 
@@ -68,12 +68,12 @@ def log_probs(folder, rollout):
     return torch.log_softmax(logits[:, :310], -1).numpy()
 
 
-def test_the_first_answers_stay_and_are_scored_by_each_step_s_student(place, events):
+def test_the_first_answers_stay_and_are_scored_by_each_step_s_student(inputs, events):
     evaluations, folder = events
     assert sorted(evaluations) == [0, 2, 4]
     first = of_kind(evaluations[0], "probe")
     assert len(first) == PROBES
-    students = {0: place / "student"} | {s: folder / f"step-{s:06d}" for s in (2, 4)}
+    students = {0: inputs / "student"} | {s: folder / f"step-{s:06d}" for s in (2, 4)}
     moved = 0.0
     for step, event in evaluations.items():
         probes = of_kind(event, "probe")
@@ -88,7 +88,7 @@ def test_the_first_answers_stay_and_are_scored_by_each_step_s_student(place, eve
             )
             assert rollout.record.sampler_logprobs is None
             p = log_probs(students[step], rollout)
-            q = log_probs(place / "teacher", rollout)
+            q = log_probs(inputs / "teacher", rollout)
             at = np.arange(len(p)), rollout.record.completion_ids
             np.testing.assert_allclose(rollout.record.student_logprobs, p[at], atol=2e-4)
             np.testing.assert_allclose(rollout.record.teacher_logprobs, q[at], atol=2e-4)
@@ -117,12 +117,12 @@ def test_each_evaluation_keeps_new_answers_to_the_same_prompts(events):
     assert changed
 
 
-def test_probes_do_not_change_the_training(place, tmp_path):
+def test_probes_do_not_change_the_training(inputs, tmp_path):
     """The same prompts with and without: what is trained on is the same, token by token."""
-    apart = {"source": str(place / "more.jsonl"), "eval_source": str(place / "prompts.jsonl")}
+    apart = {"source": str(inputs / "more.jsonl"), "eval_source": str(inputs / "prompts.jsonl")}
     found = []
     for probes in (0, PROBES):
-        config = settings(place, prompts=apart | {"probe": probes}, steps=2)
+        config = settings(inputs, prompts=apart | {"probe": probes}, steps=2)
         events = list(Training(parse(config), tmp_path / str(probes)).events())
         found.append(
             [
@@ -144,36 +144,36 @@ def test_probes_do_not_change_the_training(place, tmp_path):
     ],
     ids=["after a checkpoint", "before the first one", "after an evaluation"],
 )
-def test_a_resumed_run_has_the_same_probes(place, tmp_path, when):
+def test_a_resumed_run_has_the_same_probes(inputs, tmp_path, when):
     states = []
     for name in ("whole", "broken"):
-        desk = Desk(tmp_path / name, place)
-        run_id = jobs.create_run(desk.engine, parse(settings(place)))
+        runner = JobRunner(tmp_path / name, inputs)
+        run_id = jobs.create_run(runner.engine, parse(settings(inputs)))
         if name == "broken":
-            assert desk.attempt(run_id, dying(when))["status"] == "failed"
-        assert desk.attempt(run_id)["status"] == "finished"
-        states.append(stored_probes(desk, run_id) | checkpoints(desk, run_id))
-        desk.engine.dispose()
+            assert runner.attempt(run_id, dying(when))["status"] == "failed"
+        assert runner.attempt(run_id)["status"] == "finished"
+        states.append(stored_probes(runner, run_id) | checkpoints(runner, run_id))
+        runner.engine.dispose()
     assert len([name for name in states[0] if name.startswith("probe")]) == PROBES * 3
     assert states[0] == states[1]
 
 
-def stored_probes(desk, run_id):
+def stored_probes(runner, run_id):
     """Ids and figures of the stored probes and of the new answers, by place."""
     found = {}
-    for item in read_rollouts(desk.engine, run_id, limit=1000)["items"]:
+    for item in read_rollouts(runner.engine, run_id, limit=1000)["items"]:
         if item["kind"] not in ("probe", "eval"):
             continue
-        columns = read_tokens(desk.engine, item["id"]).columns
+        columns = read_tokens(runner.engine, item["id"]).columns
         key = f"{item['kind']}/{item['step']}/{item['group']}/{item['sample']}"
         assert key not in found
         found[key] = {name: column.tobytes() for name, column in columns.items()}
     return found
 
 
-def checkpoints(desk, run_id):
+def checkpoints(runner, run_id):
     """Without the run's id, which is in no file."""
-    return {f"file/{n}": d for n, d in kills.files(desk.data_dir, run_id).items()}
+    return {f"file/{n}": d for n, d in kills.files(runner.data_dir, run_id).items()}
 
 
 def test_a_checkpoint_carries_the_answers(events):
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_before_there_were_answers_still_loads(tmp_path):
     assert progress_of(tmp_path) == Progress(4, 0.5)
 
 
-def test_without_a_number_a_few_prompts_are_probes(place):
+def test_without_a_number_a_few_prompts_are_probes(inputs):
     def counts(held_out, **prompts):
         config = parse({"prompts": prompts, "evaluation": {"prompts": held_out}})
         found = load_prompts(config, tiny_models.tokenizer(), 4096)
@@ -198,7 +198,7 @@ def test_without_a_number_a_few_prompts_are_probes(place):
 
     assert counts(10, count=5) == (10, 4)
     assert counts(10, count=5, probe=0) == (10, 0)
-    source = {"source": str(place / "more.jsonl")}
+    source = {"source": str(inputs / "more.jsonl")}
     assert counts(10, **source, eval_share=0.1) == (3, 0)
     assert counts(10, **source, eval_share=0.3) == (7, 2)
     assert counts(2, **source, eval_share=0.3) == (2, 1)

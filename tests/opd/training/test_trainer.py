@@ -17,7 +17,7 @@ from tests.support import tiny_models
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("trainer")
     tiny_models.save_model(root / "student", seed=0, scale=3.0)
     tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
@@ -27,12 +27,12 @@ def place(tmp_path_factory):
     return root
 
 
-def settings(place, **changes):
+def settings(inputs, **changes):
     return parse(
         {
-            "student": str(place / "student"),
-            "teacher": str(place / "teacher"),
-            "prompts": str(place / "prompts.jsonl"),
+            "student": str(inputs / "student"),
+            "teacher": str(inputs / "teacher"),
+            "prompts": str(inputs / "prompts.jsonl"),
             "steps": 4,
             "device": "cpu",
             "threads": 1,
@@ -53,11 +53,11 @@ def of(kind, events):
     return [e for e in events if isinstance(e, kind)]
 
 
-def test_events_tell_the_whole_run(place, tmp_path):
-    config = settings(place)
+def test_events_tell_the_whole_run(inputs, tmp_path):
+    config = settings(inputs)
     events = run(config, tmp_path)
     (models,) = of(ModelsEvent, events)
-    assert models.resolved == {n: str((place / n).resolve()) for n in ("student", "teacher")}
+    assert models.resolved == {n: str((inputs / n).resolve()) for n in ("student", "teacher")}
     steps = of(StepEvent, events)
     assert [e.step for e in steps] == [1, 2, 3, 4]
     glance, *evaluations = of(EvaluationEvent, events)
@@ -88,8 +88,8 @@ def test_events_tell_the_whole_run(place, tmp_path):
     }
 
 
-def test_policy_gradient_loss_is_the_mean_log_ratio_on_fresh_samples(place, tmp_path):
-    config = settings(place, objective={"name": "policy_gradient", "reduction": "sum"}, steps=1)
+def test_policy_gradient_loss_is_the_mean_log_ratio_on_fresh_samples(inputs, tmp_path):
+    config = settings(inputs, objective={"name": "policy_gradient", "reduction": "sum"}, steps=1)
     (event,) = of(StepEvent, run(config, tmp_path))
     records = [r.record for r in event.rollouts]
     d = np.concatenate([r.sampler_logprobs - r.teacher_logprobs for r in records])
@@ -98,8 +98,8 @@ def test_policy_gradient_loss_is_the_mean_log_ratio_on_fresh_samples(place, tmp_
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_resumed_equals_uninterrupted_bit_for_bit(place, tmp_path, lora):
-    config = settings(place, student={"model": str(place / "student"), "lora": lora})
+def test_resumed_equals_uninterrupted_bit_for_bit(inputs, tmp_path, lora):
+    config = settings(inputs, student={"model": str(inputs / "student"), "lora": lora})
     whole = of(StepEvent, run(config, tmp_path / "whole"))
     training = Training(config, tmp_path / "cut")
     for event in training.events():
@@ -121,8 +121,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(place, tmp_path, lora):
         assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_older_checkpoints_go(place, tmp_path):
-    run(settings(place, checkpoints={"every": 1, "keep": 2}), tmp_path)
+def test_older_checkpoints_go(inputs, tmp_path):
+    run(settings(inputs, checkpoints={"every": 1, "keep": 2}), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
@@ -140,15 +140,15 @@ def test_the_newest_and_the_best_stay():
     assert [p.step for p in checkpoint.expendable(unscored, keep=1, best=True)] == [0, 1]
 
 
-def test_the_event_of_a_checkpoint_names_those_that_stay(place, tmp_path):
-    config = settings(place, checkpoints={"every": 1, "keep": 1}, evaluation={"every": 1})
+def test_the_event_of_a_checkpoint_names_those_that_stay(inputs, tmp_path):
+    config = settings(inputs, checkpoints={"every": 1, "keep": 1}, evaluation={"every": 1})
     saved = of(CheckpointEvent, run(config, tmp_path))
     folders = {int(p.name.removeprefix("step-")) for p in tmp_path.iterdir()}
     assert folders == {saved[-1].step, *saved[-1].keeps}
 
 
-def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
-    config = settings(place, checkpoints={"every": 1, "keep": 2})
+def test_older_checkpoints_go_after_a_resume_too(inputs, tmp_path):
+    config = settings(inputs, checkpoints={"every": 1, "keep": 2})
     training = Training(config, tmp_path)
     for event in training.events():
         if isinstance(event, CheckpointEvent) and event.step == 2:
@@ -157,8 +157,8 @@ def test_older_checkpoints_go_after_a_resume_too(place, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
-def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
-    (event,) = of(CheckpointEvent, run(settings(place, steps=1), tmp_path))
+def test_a_changed_byte_in_a_checkpoint_is_noticed(inputs, tmp_path):
+    (event,) = of(CheckpointEvent, run(settings(inputs, steps=1), tmp_path))
     folder = tmp_path / "step-000001"
     checkpoint_manifest.verify(folder, event.manifest)
     for name in event.manifest:
@@ -175,8 +175,8 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(place, tmp_path):
         checkpoint_manifest.verify(folder, event.manifest)
 
 
-def test_an_interrupted_save_leaves_nothing_that_looks_whole(place, tmp_path, monkeypatch):
-    training = Training(settings(place, checkpoints={"every": 0}), tmp_path)
+def test_an_interrupted_save_leaves_nothing_that_looks_whole(inputs, tmp_path, monkeypatch):
+    training = Training(settings(inputs, checkpoints={"every": 0}), tmp_path)
     for event in training.events():
         if isinstance(event, StepEvent):
             break
@@ -189,9 +189,9 @@ def test_an_interrupted_save_leaves_nothing_that_looks_whole(place, tmp_path, mo
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
 
 
-def test_stop_ends_the_stream_between_events(place, tmp_path):
+def test_stop_ends_the_stream_between_events(inputs, tmp_path):
     asked = []
-    training = Training(settings(place), tmp_path, stop=lambda: bool(asked))
+    training = Training(settings(inputs), tmp_path, stop=lambda: bool(asked))
     seen = []
     for event in training.events():
         seen.append(event)
@@ -201,7 +201,7 @@ def test_stop_ends_the_stream_between_events(place, tmp_path):
     assert training.save_checkpoint().step == 1
 
 
-def test_nan_loss_is_named_and_leaves_the_weights_alone(place, tmp_path):
+def test_nan_loss_is_named_and_leaves_the_weights_alone(inputs, tmp_path):
     broken = tmp_path / "broken"
     tiny_models.save_model(broken, seed=1)
     state = load_file(broken / "model.safetensors")
@@ -209,26 +209,26 @@ def test_nan_loss_is_named_and_leaves_the_weights_alone(place, tmp_path):
 
     state["model.norm.weight"][:] = float("nan")
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
-    training = Training(settings(place, teacher=str(broken)), tmp_path / "run")
+    training = Training(settings(inputs, teacher=str(broken)), tmp_path / "run")
     with pytest.raises(UserError) as caught:
         list(training.events())
     assert caught.value.kind == "nan loss"
     assert "learning_rate" in str(caught.value)
 
 
-def test_records_kept_follow_the_settings(place, tmp_path):
-    config = settings(place, records={"every": 2, "rollouts_per_step": 4, "top_k": 3})
+def test_records_kept_follow_the_settings(inputs, tmp_path):
+    config = settings(inputs, records={"every": 2, "rollouts_per_step": 4, "top_k": 3})
     steps = of(StepEvent, run(config, tmp_path))
     assert [len(e.rollouts) for e in steps] == [4, 0, 4, 4]  # and always those of the last step
     assert steps[0].rollouts[0].record.teacher_topk.ids.shape[1] == 3
-    config = settings(place, records={"top_k": 0, "budget_mb": 1}, steps=1)
+    config = settings(inputs, records={"top_k": 0, "budget_mb": 1}, steps=1)
     (step,) = of(StepEvent, run(config, tmp_path / "b"))
     assert step.rollouts[0].record.student_topk is None
 
 
-def test_samples_do_not_depend_on_the_run_before(place, tmp_path):
+def test_samples_do_not_depend_on_the_run_before(inputs, tmp_path):
     """No state but the seed: step 3's random numbers are those of (seed, 3, prompt, sample)."""
     assert (uniforms((0, 3, 5, 1), 8) == uniforms((0, 3, 5, 1), 8)).all()
-    one, two = (of(StepEvent, run(settings(place, seed=s), tmp_path / str(s))) for s in (1, 2))
+    one, two = (of(StepEvent, run(settings(inputs, seed=s), tmp_path / str(s))) for s in (1, 2))
     ids = [[r.record.completion_ids.tolist() for r in e[0].rollouts] for e in (one, two)]
     assert ids[0] != ids[1]

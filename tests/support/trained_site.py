@@ -38,7 +38,7 @@ CLIMBS = {"quick": (0.3, 0.85, 0.9), "slow": (0.3, 0.5, 0.7, 0.75, 0.9)}  # ever
 
 
 @dataclass(frozen=True)
-class Inspected:
+class TrainedSite:
     """`run_id` is the real run; `flat` never agrees; `quick` and `slow` reach 80% in the end."""
 
     engine: Engine
@@ -64,7 +64,7 @@ class Inspected:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Inspected]:
+def serving(folder: Path) -> Iterator[TrainedSite]:
     """Trains and makes up the runs in `folder`, and serves them with a supervisor."""
     engine = open_database(folder)
     run_id = jobs.create_run(engine, parse(SMALL))
@@ -76,7 +76,7 @@ def serving(folder: Path) -> Iterator[Inspected]:
     quick, slow = (_climb(engine, name, scores) for name, scores in CLIMBS.items())
     try:
         with _server(folder) as link:
-            yield Inspected(engine, link, run_id, flat, quick, slow)
+            yield TrainedSite(engine, link, run_id, flat, quick, slow)
     finally:
         engine.dispose()
 
