@@ -311,7 +311,7 @@ def main() -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--warm", action="store_true", help="forks in place of fresh processes")
-    parser.add_argument("--saving", action="store_true", help="kills within saving alone")
+    parser.add_argument("--saving", action="store_true", help="kill only while saving")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--break", dest="broken", default="", help="switches a defence off")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ def joined_texts(parts: Iterable[bytes]) -> list[str]:
 
 
 def token_text(data: bytes) -> str:
-    """The text of one token alone; bytes that are no character by themselves as \\xNN."""
+    """The text of one token by itself; bytes that are no character by themselves as \\xNN."""
     return data.decode("utf-8", "backslashreplace")
 
 

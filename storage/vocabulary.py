@@ -76,5 +76,5 @@ def read_texts(connection: Connection, fingerprint: str, ids: Collection[int]) -
 
 
 def text_of(token_id: int, texts: Texts) -> str:
-    """The text of one token alone; an unknown one as ⟨id⟩."""
+    """The text of one token by itself; an unknown one as ⟨id⟩."""
     return token_text(texts[token_id][0]) if token_id in texts else f"⟨{token_id}⟩"

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
 from app.api.http.inputs import AskId, Body, Database, RolloutId, RolloutName, RunName, Text
@@ -56,26 +56,26 @@ class Message(Body):
     content: Annotated[Text, Field(max_length=MAX_TEXT)]
 
 
+def _awaits_a_reply(messages: list[Message]) -> list[Message]:
+    if messages[-1].role != "user" or not messages[-1].content:
+        raise ValueError("the last message must be the user's, and not empty")
+    length = sum(len(m.content) for m in messages)
+    if length > MAX_TEXT:
+        raise ValueError(f"has {length} characters, at most {MAX_TEXT}")
+    return messages
+
+
+Conversation = Annotated[
+    list[Message], Field(min_length=1, max_length=100), AfterValidator(_awaits_a_reply)
+]
+
+
 class Chat(Sampled):
     """The conversation so far with each speaker; the models are those of a run or a recipe."""
 
     run: RunName | None = None
     recipe: Annotated[Text, Field(max_length=100)] = BASE_RECIPE
-    conversations: dict[Speaker, Annotated[list[Message], Field(min_length=1, max_length=100)]]
-
-    @model_validator(mode="after")
-    def _ends_with_a_question(self) -> "Chat":
-        if not self.conversations:
-            raise ValueError("conversations: give at least one speaker")
-        for speaker, messages in self.conversations.items():
-            if messages[-1].role != "user" or not messages[-1].content:
-                raise ValueError(f"conversations.{speaker}: the last message must be the user's")
-            length = sum(len(m.content) for m in messages)
-            if length > MAX_TEXT:
-                raise ValueError(
-                    f"conversations.{speaker}: has {length} characters, at most {MAX_TEXT}"
-                )
-        return self
+    conversations: dict[Speaker, Conversation] = Field(min_length=1)
 
 
 class Keep(Body):

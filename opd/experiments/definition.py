@@ -74,7 +74,7 @@ class Arm(Section):
 
 
 class Target(Section):
-    """The score to reach: a value, or what an arm's run of the same seed ends with."""
+    """The score to reach: a value, or the final score of an arm’s run with the same seed."""
 
     value: float | None = None
     arm: ArmName | None = Field(None, description="Target: mean of its `last` evaluations.")

@@ -1,7 +1,7 @@
 """Sampling from the student, with its log-probabilities: a small KV-cache loop.
 
 Departs from `generate` in three ways: the randomness of a rollout is decided by (seed, step,
-prompt, sample) alone and so does not depend on the batch; what is returned is the raw distribution
+prompt, sample) only and so does not depend on the batch; what is returned is the raw distribution
 at the stated temperature; and finished rows leave the batch. Prompts that occur several times in a
 batch are read once and their cache is repeated.
 """

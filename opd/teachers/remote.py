@@ -29,7 +29,7 @@ class ServerTeacher:
         """Raises UserError for a temperature other than 1, at which servers do not judge."""
         if temperature != 1:
             raise UserError(
-                f"a remote teacher judges only at temperature 1 (got {temperature})",
+                f"a remote teacher scores only at temperature 1 (got {temperature})",
                 where="sampling.temperature",
             )
         opinions = iter(

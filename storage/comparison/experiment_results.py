@@ -142,8 +142,8 @@ class _Results:
             text = f"{self.definition.metric} of {target.value:g}"
         else:
             text = (
-                f"what “{self.definition.arms[target.arm].label}” of the same seed ends with (mean "
-                f"of its last {target.last} evaluations), less {target.margin:g}"
+                f"the final score of “{self.definition.arms[target.arm].label}” with the same seed "
+                f"(mean of its last {target.last} evaluations), minus {target.margin:g}"
             )
         values = [{"seed": s, "value": v} for s, v in sorted(self.targets.items())]
         return {"metric": self.definition.metric, "text": text, "values": values}

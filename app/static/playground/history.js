@@ -4,7 +4,7 @@ import { query } from "../lib/api.js";
 const LONGEST = 1500; // characters of a chat that goes into the address
 const KEY = "opd-chat";
 
-/** The texts alone, as the address holds them. @param {ChatTurn[]} turns */
+/** Only the texts, as the address holds them. @param {ChatTurn[]} turns */
 function textsOf(turns) {
   return JSON.stringify(
     turns.map((t) => [t.user, t.replies.student?.text ?? null, t.replies.teacher?.text ?? null]),

@@ -129,21 +129,22 @@ def test_a_chat_is_about_a_run_or_a_recipe(api: Api, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("conversations", "words"),
+    ("conversations", "field", "words"),
     [
-        ({}, "at least one"),
-        ({"student": []}, "at least 1"),
-        ({"judge": [{"role": "user", "content": "x"}]}, "student"),
-        ({"student": [{"role": "assistant", "content": "x"}]}, "must be the user's"),
-        ({"student": [{"role": "user", "content": ""}]}, "must be the user's"),
-        ({"student": [{"role": "user", "content": "x" * 20_001}]}, "20000"),
-        ({"teacher": [{"role": "user", "content": "x" * 11_000}] * 2}, "at most 20000"),
-        ({"student": [{"role": "user", "content": "x"}] * 101}, "100"),
+        ({}, "", "at least 1"),
+        ({"student": []}, ".student", "at least 1"),
+        ({"judge": [{"role": "user", "content": "x"}]}, ".judge", "student"),
+        ({"student": [{"role": "assistant", "content": "x"}]}, ".student", "must be the user's"),
+        ({"student": [{"role": "user", "content": ""}]}, ".student", "must be the user's"),
+        ({"student": [{"role": "user", "content": "x" * 20_001}]}, ".student", "20000"),
+        ({"teacher": [{"role": "user", "content": "x" * 11_000}] * 2}, ".teacher", "at most 20000"),
+        ({"student": [{"role": "user", "content": "x"}] * 101}, ".student", "100"),
     ],
 )
-def test_conversations_are_bounded(api: Api, conversations: Any, words: str) -> None:
+def test_conversations_are_bounded(api: Api, conversations: Any, field: str, words: str) -> None:
     reply = api("POST", "/chat", {"conversations": conversations})
     assert reply.status_code == 422 and words in reply.text, reply.text
+    assert reply.json()["problems"][0]["field"].startswith(f"conversations{field}"), reply.text
 
 
 def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> None:

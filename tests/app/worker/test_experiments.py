@@ -60,7 +60,7 @@ def test_people_get_a_table(studio: Studio, tmp_path: Path) -> None:
     process = studio.start("cli", "experiment", file(tmp_path), "--quick", "--seeds", "2")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "RL ÷ OPD: steps" in out and "what “RL” of the same seed ends with" in out
+    assert "RL ÷ OPD: steps" in out and "the final score of “RL” with the same seed" in out
 
 
 def test_the_supervisor_takes_one_to_its_end(studio: Studio) -> None:

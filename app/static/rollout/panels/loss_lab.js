@@ -367,7 +367,7 @@ function boundsText(low, high) {
 }
 
 /**
- * One number where both ends print the same, else both, or the lower alone.
+ * One number where both ends print the same, else both, or only the lower.
  * @param {number} low @param {number | null} high
  */
 function valueText(low, high) {

@@ -54,7 +54,7 @@ export function glyphs(text) {
   return /^[\p{Mn}\p{Me}]/u.test(shown) ? `◌${shown}` : shown;
 }
 
-/** A token's text by itself, where it stands: blanks alone as dots, nothing as ∅. @param {string} text */
+/** A token's text by itself, where it stands: only blanks as dots, nothing as ∅. @param {string} text */
 export function visible(text) {
   return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text) || "∅";
 }
