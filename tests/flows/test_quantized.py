@@ -11,18 +11,18 @@ from opd.models.load import load_model, resolve
 from opd.training.trainer import Training
 from opd.types import StepEvent
 from tests.opd.teachers.test_local import LORA, plain, settings, steps
-from tests.opd.teachers.test_local import place as place
+from tests.opd.teachers.test_local import inputs as inputs
 
 EXTRA = "bitsandbytes"
 
 
-def test_without_the_extra_the_field_and_the_extra_are_named(place, tmp_path, monkeypatch):
+def test_without_the_extra_the_field_and_the_extra_are_named(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("opd.models.load.find_spec", lambda _: None)
     monkeypatch.setattr("opd.training.update.find_spec", lambda _: None)
-    teacher = {"model": str(place / "teacher"), "quantize": "int4"}
+    teacher = {"model": str(inputs / "teacher"), "quantize": "int4"}
     for config, field in (
-        (settings(place, teacher), "teacher.quantize"),
-        (settings(place, optimizer={"name": "adamw_8bit"}), "optimizer.name"),
+        (settings(inputs, teacher), "teacher.quantize"),
+        (settings(inputs, optimizer={"name": "adamw_8bit"}), "optimizer.name"),
     ):
         with pytest.raises(UserError, match=r"opd-studio\[quantized\]") as caught:
             steps(config, tmp_path)
@@ -57,11 +57,11 @@ def test_a_quantized_teacher_is_smaller_and_says_nearly_the_same(tmp_path, bits,
 
 
 @pytest.mark.parametrize("lora", [LORA, None])
-def test_the_8_bit_optimizer_resumes_bit_for_bit(place, tmp_path, lora):
+def test_the_8_bit_optimizer_resumes_bit_for_bit(inputs, tmp_path, lora):
     pytest.importorskip(EXTRA)
     optimizer = {"name": "adamw_8bit", "learning_rate": 1e-2}
     config = settings(
-        place, student={"lora": lora}, optimizer=optimizer, steps=4, checkpoints={"every": 2}
+        inputs, student={"lora": lora}, optimizer=optimizer, steps=4, checkpoints={"every": 2}
     )
     whole = steps(config, tmp_path / "whole")
     training = Training(config, tmp_path / "cut")
@@ -77,9 +77,9 @@ def test_the_8_bit_optimizer_resumes_bit_for_bit(place, tmp_path, lora):
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_an_adapter_is_not_quantized(place, tmp_path):
-    steps(settings(place, student={"lora": LORA}, steps=1), tmp_path / "run")
+def test_an_adapter_is_not_quantized(inputs, tmp_path):
+    steps(settings(inputs, student={"lora": LORA}, steps=1), tmp_path / "run")
     teacher = {"model": str(tmp_path / "run" / "step-000001"), "quantize": "int8"}
     with pytest.raises(UserError, match="merged") as caught:
-        steps(settings(place, teacher), tmp_path / "again")
+        steps(settings(inputs, teacher), tmp_path / "again")
     assert caught.value.where == "teacher.quantize"

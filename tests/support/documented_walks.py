@@ -19,7 +19,7 @@ def documented() -> dict[int, tuple[str, list[str]]]:
     found = {}
     for number, title, body in re.findall(r"^### (\d+)\. (.+)\n((?:(?!###).*\n?)*)", text, re.M):
         clicks = re.findall(r"^(\d+)\. (.+)$", body, re.M)
-        assert [int(place) for place, _ in clicks] == list(range(1, len(clicks) + 1)), title
+        assert [int(number) for number, _ in clicks] == list(range(1, len(clicks) + 1)), title
         found[int(number)] = (title, [click for _, click in clicks])
     return found
 
@@ -38,28 +38,28 @@ class Walk:
         assert self.count <= len(self.steps), f"{self.title}: more clicks than documented"
         return self.steps[self.count - 1]
 
-    def named(self, place: Any) -> str:
+    def named(self, element: Any) -> str:
         step = self.step()
-        names = place.evaluate(NAMES)
+        names = element.evaluate(NAMES)
         for label in re.findall(r"\*\*(.+?)\*\*", step):
             assert label.lower() in names.lower(), f"{label!r} is not among {names!r}"
         return step
 
-    def click(self, place: Any) -> None:
-        self.named(place)
-        place.click()
+    def click(self, element: Any) -> None:
+        self.named(element)
+        element.click()
 
     def key(self, key: str) -> None:
         assert f"`{key}`" in self.step()
         self.page.keyboard.press(key)
 
-    def choose(self, place: Any, label: str) -> None:
-        assert f": {label}" in self.named(place)
-        place.select_option(label=label)
+    def choose(self, element: Any, label: str) -> None:
+        assert f": {label}" in self.named(element)
+        element.select_option(label=label)
 
-    def type(self, place: Any, text: str) -> None:
-        assert f": {text}" in self.named(place)
-        place.fill(text)
+    def type(self, element: Any, text: str) -> None:
+        assert f": {text}" in self.named(element)
+        element.fill(text)
 
     def done(self) -> None:
         assert self.count == len(self.steps) <= MOST_CLICKS

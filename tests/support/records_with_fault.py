@@ -157,8 +157,8 @@ def run(
     writer.models(ModelsEvent({"student": "/s", "teacher": "/t"}, tokenizer, "cpu"), {"torch": "2"})
     for step in range(1, steps + 1):
         made = []
-        for place in range(ROLLOUTS):
-            number = (step - 1) * ROLLOUTS + place
+        for sample in range(ROLLOUTS):
+            number = (step - 1) * ROLLOUTS + sample
             parts = columns(tokens, number)
             fault(parts, number)
             made.append(rollout(step, number, parts))
