@@ -17,6 +17,7 @@ from opd.data.chats import Message, rendered_chat, with_last_question, with_syst
 from opd.data.mapping import Draft, Mapper
 from opd.data.sources import Row, RowSelection, Table, bad_data, has_splits, open_table
 from opd.errors import ErrorKind, UserError
+from opd.models.encoding import prompt_ids
 from opd.models.progress import Say
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -137,7 +138,7 @@ def rendered(
                 where="teacher.system",
             )
         text = render(template or "", prompt.row, where="teacher.prompt")
-        return text, _ids(tokenizer, [text], chat=False)[0]
+        return text, prompt_ids(tokenizer, [text], chat=False)[0]
     messages = list(prompt.messages)
     if template is not None:
         content = render(template, prompt.row, where="teacher.prompt")
@@ -149,7 +150,7 @@ def rendered(
         content = render(system, prompt.row, where="teacher.system")
         messages = with_system(messages, content, replacing=True)
     text = rendered_chat(tokenizer, messages, where="teacher.prompt", thinking=data.thinking)
-    return text, _ids(tokenizer, [text], chat=True)[0]
+    return text, prompt_ids(tokenizer, [text], chat=True)[0]
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> str:
@@ -297,8 +298,8 @@ class _PromptBuilder:
         kept = []
         for chat in (False, True):
             group = [p for p in made if (p.messages is not None) is chat]
-            texts = [p.text for p in group]
-            for prompt, ids in zip(group, _ids(self.tokenizer, texts, chat=chat), strict=True):
+            encoded = prompt_ids(self.tokenizer, [p.text for p in group], chat=chat)
+            for prompt, ids in zip(group, encoded, strict=True):
                 if self._fits(ids, drafts[prompt.number - first].where):
                     kept.append(replace(prompt, ids=ids))
         self._tell_dropped(len(made), len(made) - len(kept))
@@ -349,12 +350,6 @@ class _PromptBuilder:
             raise bad_data(f"{self.path}.overlong", f"all {count} {self.what} are too long")
         if dropped:
             self.say(f"{dropped} of {count} {self.what} are too long and were left out")
-
-
-def _ids(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
-    if not texts:
-        return []
-    return [tuple(i) for i in tokenizer(list(texts), add_special_tokens=not chat)["input_ids"]]
 
 
 def _check_given(train: Sequence[Draft], data: DataConfig) -> None:

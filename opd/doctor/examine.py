@@ -15,6 +15,7 @@ from opd.doctor.memory import Estimate, estimate
 from opd.doctor.models import check_pair, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
+from opd.doctor.texts import check_texts
 from opd.errors import UserError
 from opd.training.loading import Callbacks
 
@@ -47,6 +48,8 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     available, findings = read_prompts(config, models.student)
     yield from findings
     yield from check_prompts(config, models, available)
+    if models.student is not None and available.prompts is not None:
+        yield from check_texts(config, models.student, available.prompts.train)
     memory = memory_of(config, prompt_tokens=available.longest)
     if isinstance(memory, Finding):
         yield memory

@@ -12,6 +12,7 @@ import numpy as np
 
 from opd.data.prompts import Prompt, load_prompts
 from opd.errors import ErrorKind, UserError
+from opd.models.encoding import continuation
 from opd.models.load import Pair, context_of
 from opd.sampling.sample import NEVER, Limits, Request, Sample
 from opd.teachers.local import LocalTeacher
@@ -51,8 +52,13 @@ class ContinuationSettings:
     seed: int
 
 
-def chosen_ids(models: LoadedModels, token: int | None, text: str | None) -> tuple[int, ...]:
-    """The ids of another choice, a token's or a text's. Raises UserError naming the limit."""
+def chosen_ids(
+    models: LoadedModels, before: Sequence[int], token: int | None, text: str | None
+) -> tuple[int, ...]:
+    """The ids of another choice, a token's or a text's, as it continues the ids `before` it.
+
+    Raises UserError naming the limit.
+    """
     pair = models.pair
     if token is not None:
         if not 0 <= token < pair.vocab:
@@ -62,7 +68,7 @@ def chosen_ids(models: LoadedModels, token: int | None, text: str | None) -> tup
                 where="token",
             )
         return (token,)
-    ids = tuple(pair.tokenizer(text or "", add_special_tokens=False)["input_ids"])
+    ids = tuple(continuation(pair.tokenizer, pair.tokenizer.decode(list(before)), text or "").ids)
     if not ids:
         raise UserError("the text has no tokens", where="text")
     if any(i >= pair.vocab for i in ids):

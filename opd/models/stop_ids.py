@@ -1,4 +1,4 @@
-"""Which ids end a completion, and which of them ends an assistant's message.
+"""Which ids end a completion, and what a chat template writes around an assistant's message.
 
 The chat template decides: a conversation is rendered, and what stands behind the assistant's text
 is looked at. Models list their stop ids in any order, and their tokenizer's EOS may be another one.
@@ -64,8 +64,9 @@ def template_end(tokenizer: Any, declared: Collection[int] = ()) -> int | None:
         *(i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()),
         *tokenizer.all_special_ids,
     }
-    for roles, candidates in ((1, (special - starts) | ends), (2, ends)):
-        tail = _behind_reply(tokenizer, followed=roles == 2)
+    for messages, candidates in ((2, (special - starts) | ends), (3, ends)):
+        whole = _rendered(tokenizer, messages) or ""
+        tail = whole.rpartition(CONTENT)[2].partition(NEXT_CONTENT)[0].strip()
         ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
         end = next((i for i in ids if i in candidates), None)
         if end is not None:
@@ -73,23 +74,32 @@ def template_end(tokenizer: Any, declared: Collection[int] = ()) -> int | None:
     return None
 
 
-def _behind_reply(tokenizer: Any, *, followed: bool) -> str:
-    """What the template writes behind an assistant's text, up to the next user's where one is
-    `followed`; empty where it refuses the conversation. Some templates take only lists of parts.
+def reply_lead(tokenizer: Any) -> str:
+    """The blanks that the template writes between its generation prompt and an assistant's text."""
+    prompt, reply = (_rendered(tokenizer, count) for count in (1, 2))
+    before, found, _ = (reply or "").rpartition(CONTENT)
+    lead = before[len(prompt or "") :]
+    return lead if prompt and found and before.startswith(prompt) and lead.isspace() else ""
+
+
+def _rendered(tokenizer: Any, messages: int) -> str | None:
+    """So many messages of user, assistant and user, with the generation prompt where a user's is
+    the only one; None where the template refuses them. Some templates take only lists of parts.
     """
     from jinja2 import TemplateError  # noqa: PLC0415 - only for chats
 
-    texts = ["question", CONTENT, *([NEXT_CONTENT] if followed else [])]
+    texts = [("user", "question"), ("assistant", CONTENT), ("user", NEXT_CONTENT)][:messages]
     for parts in (False, True):
         chat = [
             {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
-            for role, text in zip(("user", "assistant", "user"), texts, strict=False)
+            for role, text in texts
         ]
         try:
-            whole = str(tokenizer.apply_chat_template(chat, tokenize=False))
+            whole = tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=messages == 1
+            )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
             continue
-        _, found, tail = whole.rpartition(CONTENT)
-        if found:
-            return tail.partition(NEXT_CONTENT)[0].strip()
-    return ""
+        if texts[-1][1] in whole:
+            return str(whole)
+    return None

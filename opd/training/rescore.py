@@ -12,6 +12,7 @@ from opd.errors import ErrorKind, UserError
 from opd.interchange.jsonl import OWN_IDS
 from opd.interchange.trl import Chat, Message
 from opd.models.batches import Sequences
+from opd.models.encoding import continuation, prompt_ids, split_end
 from opd.models.load import Pair, context_of
 from opd.training.scoring import Scoring, score
 from opd.types import Ints, Rollout, TokenRecord
@@ -25,9 +26,10 @@ def score_rollouts(
     """Each rollout with its record as both models find it; its mask, and what the sampler said,
     are kept.
 
-    A rollout without token ids of a tokenizer is tokenized, and ends with the student's EOS where
-    its finish reason is "stop". Without `temperature`, each is scored at its own. Raises UserError
-    for ids outside the shared vocabulary and for sequences longer than a model's context.
+    A rollout without token ids of a tokenizer is tokenized, as a text that continues its prompt,
+    and ends once with the id that ends a message where its finish reason is "stop". Without
+    `temperature`, each is scored at its own. Raises UserError for ids outside the shared vocabulary
+    and for sequences longer than a model's context.
     """
     context = min(context_of(pair.student), context_of(pair.teacher))
     source = enumerate(rollouts, 1)
@@ -51,13 +53,18 @@ def _ready(
     pair: Pair, rollout: Rollout, temperature: float | None, number: int, context: int
 ) -> Rollout:
     where = f"rollout {number} (group {rollout.group}, sample {rollout.sample})"
-    prompt = _tokenizer_ids(rollout.prompt_ids) or pair.tokenizer(rollout.prompt)["input_ids"]
+    tokenizer = pair.tokenizer
+    prompt = _tokenizer_ids(rollout.prompt_ids)
+    if not prompt:
+        prompt = list(prompt_ids(tokenizer, [rollout.prompt], chat=False)[0])
     ids = _tokenizer_ids(rollout.record.completion_ids)
     record = rollout.record
     if not ids:
-        ids = pair.tokenizer(rollout.completion, add_special_tokens=False)["input_ids"]
-        if rollout.finish_reason == "stop":
-            ids = [*ids, pair.end_id]
+        before = rollout.prompt or tokenizer.decode(prompt)
+        ids = continuation(tokenizer, before, rollout.completion).ids
+        if rollout.finish_reason == "stop" and ids:
+            body, end = split_end(tokenizer, ids, pair.eos_ids)
+            ids = [*body, pair.end_id if end is None else end]
         record = TokenRecord(np.asarray(ids, np.int64))  # what was said of other tokens is not kept
     if not prompt or not ids:
         raise UserError(
@@ -79,7 +86,7 @@ def _ready(
             kind=ErrorKind.BAD_DATA,
         )
     chosen = temperature if temperature is not None else rollout.temperature or 1.0
-    decoded = pair.tokenizer.decode
+    decoded = tokenizer.decode
     return replace(
         rollout,
         record=record,
@@ -95,7 +102,7 @@ def chat_of(tokenizer: Any) -> Chat:
 
     def render(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
         text = rendered_chat(tokenizer, messages, where="--student")
-        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text, list(prompt_ids(tokenizer, [text], chat=True)[0])
 
     return render
 

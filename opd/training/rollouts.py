@@ -12,7 +12,9 @@ from opd.data.prompts import Prompt
 from opd.errors import ErrorKind, UserError
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
+from opd.models.encoding import continuation, split_end
 from opd.models.load import Pair
+from opd.models.stop_ids import reply_lead
 from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
@@ -55,7 +57,8 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     """
     config = writer.config
     if config.author == "given":
-        return [_given(writer, p) for p in prompts]
+        lead = reply_lead(writer.pair.tokenizer)
+        return [_given(writer, p, lead if p.messages else "") for p in prompts]
     settings = config.sampling
     limits = Limits(settings.max_new_tokens, settings.temperature, settings.batch_size)
     jobs = _numbered(prompts, settings.group_size)
@@ -172,19 +175,21 @@ def _by_teacher(
     return [samples[i] for i in range(len(jobs))]
 
 
-def _given(writer: Writer, prompt: Prompt) -> Completion:
-    """The row's own completion, ended by the student's EOS, cut to the limit of length."""
-    tokenizer: Any = writer.pair.tokenizer
-    text = prompt.completion or ""
+def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:
+    """The row's own completion behind the template's `lead`, ended once, cut to the limit."""
+    pair, text = writer.pair, prompt.completion or ""
     limit = writer.config.sampling.max_new_tokens
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-    if not ids:
+    ids = continuation(pair.tokenizer, prompt.text, lead + text).ids if text else []
+    body, end = split_end(pair.tokenizer, ids, pair.eos_ids)
+    if not body:
         raise UserError(
             f"prompt {prompt.number} has an empty completion; leave such rows out",
             where="prompts.columns.completion",
             kind=ErrorKind.BAD_DATA,
         )
-    whole = [*ids, writer.pair.end_id]
+    if end is not None:
+        text = pair.tokenizer.decode(body, skip_special_tokens=True).removeprefix(lead)
+    whole = [*body, pair.end_id if end is None else end]
     given = Sample(
         np.asarray(whole[:limit], np.int64), None, "stop" if len(whole) <= limit else "length"
     )

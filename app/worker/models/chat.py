@@ -12,6 +12,7 @@ from opd.data.prompts import Prompt, chat_text
 from opd.errors import UserError
 from opd.interactive.scored_chat import ReplySettings, ReplyWriter
 from opd.interactive.what_if import AUTHORS, branches, writing_teacher
+from opd.models.encoding import prompt_ids
 from opd.sampling.sample import Sample, Stopped
 from opd.training.rollouts import Completion
 from opd.types import Author, Rollout
@@ -91,7 +92,7 @@ class _Conversation:
             text = chat_text(self._tokenizer, messages, requested.config.prompts)
         else:
             text = messages[-1]["content"]
-        ids = tuple(self._tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
+        ids = prompt_ids(self._tokenizer, [text], chat=self._chat)[0]
         if not ids:
             raise UserError("the message has no tokens", where="conversations")
         vocab = requested.models.pair.vocab

@@ -109,11 +109,12 @@ def _branch_point(request: ModelRequest, requested: RequestedModels) -> BranchPo
         tuple(int(i) for i in view.prompt_ids),
         parent["answer"],
     )
-    ids = view.columns["completion_ids"][: payload["position"]]
+    kept = tuple(int(i) for i in view.columns["completion_ids"][: payload["position"]])
+    before = (*stored.ids, *kept)
     return BranchPoint(
         prompt_of(requested.models, stored),
-        tuple(int(i) for i in ids),
-        chosen_ids(requested.models, payload["token"], payload["text"]),
+        kept,
+        chosen_ids(requested.models, before, payload["token"], payload["text"]),
     )
 
 

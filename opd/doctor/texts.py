@@ -1,0 +1,162 @@
+"""Special tokens in the data's texts: written twice, in the middle, or across a prompt's end."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from opd.config.run import RunConfig
+from opd.data.prompts import Prompt
+from opd.doctor.findings import Finding, quoted
+from opd.doctor.models import LocalModel
+from opd.models.encoding import continuation, special_around, split_end, text_ids
+
+LOOKED_AT = 256  # training prompts
+
+
+def check_texts(
+    config: RunConfig, student: LocalModel, train: Sequence[Prompt]
+) -> Iterator[Finding]:
+    """What the student's tokenizer makes of the first training prompts and given completions."""
+    prompts = train[:LOOKED_AT]
+    yield from _appended(student)
+    yield from _started_twice(student, prompts)
+    yield from _rendered_twice(student, prompts)
+    yield from _ended_prompts(student, prompts)
+    if config.author == "given":
+        yield from _completions(student, prompts)
+
+
+def _appended(student: LocalModel) -> Iterator[Finding]:
+    _, behind = special_around(student.tokenizer)
+    if behind:
+        names = ", ".join(map(student.name, behind))
+        yield Finding(
+            "tokenizer-appends",
+            "info",
+            f"The tokenizer appends {names} to every text",
+            "A prompt that ends with it reads as a finished text. It is left out of prompts and "
+            "completions here; other programs that use this tokenizer may keep it.",
+            evidence={"appended": [student.name(i) for i in behind]},
+        )
+
+
+def _started_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    """Texts that begin with the special token which is put before them anyway."""
+    before, _ = special_around(student.tokenizer)
+    start = before[0] if before else student.tokenizer.bos_token_id
+    twice = [
+        p
+        for p in prompts
+        if start is not None
+        and [*(before if p.messages is None else []), *text_ids(student.tokenizer, p.text)][:2]
+        == [start, start]
+    ]
+    if twice:
+        yield _found(
+            "start-twice",
+            "warning",
+            f"{len(twice)} of {len(prompts)} prompts begin with {student.name(start)} twice",
+            "Their text contains it, and the tokenizer or the chat template writes it too. It is "
+            "kept once.",
+            "Remove it from the data's texts; for prompts that were rendered elsewhere, give the "
+            "messages and set prompts.chat.",
+            twice,
+        )
+
+
+def _rendered_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    """Chats whose messages contain the tokens that the template itself writes around messages."""
+    special = set(student.tokenizer.all_special_ids)
+    twice = [
+        p
+        for p in prompts
+        for m in p.messages or ()
+        if isinstance(m.get("content"), str)
+        and not special.isdisjoint(text_ids(student.tokenizer, m["content"]))
+    ]
+    if twice:
+        yield _found(
+            "special-in-messages",
+            "warning",
+            f"{len(twice)} messages contain special tokens",
+            f"Of {len(prompts)} prompts. The chat template writes such tokens around messages; in "
+            "their texts they end or open one, as in a prompt that was rendered twice.",
+            "Remove them from the data's texts, or set prompts.chat to false if the prompts are "
+            "already rendered.",
+            twice,
+        )
+
+
+def _ended_prompts(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    ended = [p for p in prompts if p.messages is None and p.ids[-1] in student.stops]
+    if ended:
+        yield _found(
+            "prompt-ends",
+            "warning",
+            f"{len(ended)} of {len(prompts)} prompts end with a stop token",
+            f"After {student.name(ended[0].ids[-1])} a text is finished; what a model writes then "
+            "does not continue the prompt.",
+            "Remove it from the prompts' texts.",
+            ended,
+        )
+
+
+def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    """The given completions, as the run encodes them."""
+    ended, inside, merged = [], [], []
+    for prompt in prompts:
+        if not prompt.completion:
+            continue
+        made = continuation(student.tokenizer, prompt.text, prompt.completion)
+        body, end = split_end(student.tokenizer, made.ids, student.stops)
+        if end is not None:
+            ended.append(prompt)
+        if not set(student.stops).isdisjoint(body):
+            inside.append(prompt)
+        if made.merges:
+            merged.append(prompt)
+    count, end_name = len(prompts), student.name(student.stops[0]) if student.stops else ""
+    if ended:
+        yield _found(
+            "completion-ended",
+            "info",
+            f"{len(ended)} of {count} given completions already end with a stop token",
+            f"It is kept once; the others get {end_name}.",
+            "",
+            ended,
+        )
+    if inside:
+        yield _found(
+            "stop-inside",
+            "warning",
+            f"{len(inside)} of {count} given completions contain a stop token before their end",
+            "The student is trained on what follows it, which it would never write: sampling stops "
+            "there.",
+            "Cut the completions at that token, or split conversations into one row per reply.",
+            inside,
+        )
+    if merged:
+        yield _found(
+            "merged-boundary",
+            "info",
+            f"{len(merged)} of {count} given completions would share a token with their prompt",
+            "The tokenizer joins the end of the prompt with the beginning of the completion. Here "
+            "the completion begins a new token, as one that is sampled does.",
+            "",
+            merged,
+        )
+
+
+def _found(
+    code: str,
+    severity: Any,
+    title: str,
+    text: str,
+    advice: str,
+    prompts: Collection[Prompt],
+) -> Finding:
+    """A finding on some prompts, the first of them quoted."""
+    first = next(iter(prompts))
+    evidence = {"count": len(prompts), "first": first.number, "text": quoted(first.text)}
+    if code in ("completion-ended", "stop-inside", "merged-boundary"):
+        evidence["completion"] = quoted(first.completion or "")
+    return Finding(code, severity, title, text, advice, evidence)

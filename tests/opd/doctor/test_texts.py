@@ -1,0 +1,100 @@
+"""The doctor names special tokens that the data's texts contain."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import processors
+
+from opd.config.run import parse
+from opd.data.prompts import load_prompts
+from opd.doctor.findings import Finding
+from opd.doctor.models import LocalModel
+from opd.doctor.texts import check_texts
+from tests.opd.doctor.test_examine import rows
+from tests.support import tiny_models
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def student(form: str | None = None) -> LocalModel:
+    tokenizer = tiny_models.tokenizer()
+    more = {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+    tokenizer.add_special_tokens({"bos_token": "<s>", **more})
+    tokenizer.chat_template = CHATML
+    if form is not None:
+        pairs = [(t, tokenizer.convert_tokens_to_ids(t)) for t in ("<s>", "<eos>")]
+        tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+            single=form, special_tokens=pairs
+        )
+    return LocalModel("student", "s", tokenizer, None, (0,))
+
+
+def look(
+    model: LocalModel, path: Path, *items: dict[str, Any], **prompts: Any
+) -> dict[str, Finding]:
+    given = "completion" in items[0]
+    source = rows(path / "rows.jsonl", *items)
+    config = parse(
+        {
+            "prompts": {"source": source, "eval_source": source, **prompts},
+            **({"objective": "sft", "sampling": {"source": "given"}} if given else {}),
+        }
+    )
+    train = load_prompts(config, model.tokenizer, 512).train
+    return {f.code: f for f in check_texts(config, model, train)}
+
+
+def test_clean_texts_have_no_finding(tmp_path: Path) -> None:
+    assert look(student("<s> $A"), tmp_path, {"prompt": "1 + 2 ="}, {"prompt": "a"}) == {}
+    given = {"prompt": "1 + 2 =", "completion": " 3"}
+    assert look(student("<s> $A"), tmp_path, given, {**given, "prompt": "a"}) == {}
+    assert look(student(), tmp_path, {"prompt": "hi"}, chat=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("form", "text"), [("<s> $A", "<s>1 + 2"), (None, "<s><s>1 + 2"), ("<s> $A", "<s><s>1")]
+)
+def test_a_start_that_is_written_twice(tmp_path: Path, form: str | None, text: str) -> None:
+    found = look(student(form), tmp_path, {"prompt": text}, {"prompt": "1 + 2"})["start-twice"]
+    assert found.severity == "warning" and "1 of 2" in found.title and "<s>" in found.title
+    assert text in found.evidence["text"] and "prompts.chat" in found.advice
+
+
+def test_a_text_with_its_bos_is_fine_where_the_tokenizer_adds_none(tmp_path: Path) -> None:
+    assert look(student(), tmp_path, {"prompt": "<s>1 + 2"}) == {}
+
+
+def test_a_tokenizer_that_appends_an_end(tmp_path: Path) -> None:
+    found = look(student("<s> $A <eos>"), tmp_path, {"prompt": "1 + 2"})
+    assert list(found) == ["tokenizer-appends"]
+    assert found["tokenizer-appends"].evidence == {"appended": ["0 (<eos>)"]}
+
+
+def test_prompts_that_end_and_chats_that_are_rendered_twice(tmp_path: Path) -> None:
+    found = look(student(), tmp_path, {"prompt": "1 + 2<eos>"}, {"prompt": "a"})
+    assert found["prompt-ends"].evidence["count"] == 1
+    rendered = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    found = look(student(), tmp_path, {"prompt": rendered}, {"prompt": "hi"}, chat=True)
+    assert list(found) == ["special-in-messages"]
+    assert "prompts.chat" in found["special-in-messages"].advice
+
+
+def test_given_completions_with_ends_and_shared_tokens(tmp_path: Path) -> None:
+    found = look(
+        student(),
+        tmp_path,
+        {"prompt": "The te", "completion": "acher"},
+        {"prompt": "1 + 2 =", "completion": " 3<eos>\n"},
+        {"prompt": "1 + 2 =", "completion": " 3<eos>User: 4"},
+    )
+    assert {code: f.evidence["count"] for code, f in found.items()} == {
+        "completion-ended": 1,
+        "stop-inside": 1,
+        "merged-boundary": 1,
+    }
+    assert found["stop-inside"].severity == "warning"
+    assert "acher" in found["merged-boundary"].evidence["completion"]
