@@ -4,18 +4,24 @@ Asked before a run is made, so that a missing folder stands beside its field and
 run behind, and again when the models are loaded.
 """
 
-import json
 import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from opd.config.model_kind import check_kind
+from opd.config.weight_files import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    checked_header,
+    read_headers,
+    read_object,
+    refuse_pointer,
+)
 from opd.errors import ErrorKind, UserError
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BUNDLED_DATA = (
     "bundled",
     *(f"bundled/{name}" for name in ("word-problems", "format", "tools", "known")),
@@ -23,7 +29,6 @@ BUNDLED_DATA = (
     *(f"bundled/{name}" for name in ("facts-1", "facts-2", "facts-1-mix", "facts-2-mix")),
 )
 DATA_ENDINGS = (".jsonl", ".json", ".parquet")
-PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def local_folder(reference: str, *, where: str) -> Path | None:
@@ -51,39 +56,41 @@ def local_folder(reference: str, *, where: str) -> Path | None:
 
 
 def check_folder(folder: Path, *, where: str) -> None:
-    """Refuses a folder that is not a model, brings its own code, or has only pickled weights.
+    """Refuses a folder that is not a causal language model, brings its own code, or has weights
+    that are missing, cut off or pickled.
 
     An adapter folder is valid, too: it names its base model.
     """
     config, adapter = folder / "config.json", folder / ADAPTER
     if not config.is_file() and not adapter.is_file():
         raise UserError(
-            f"{folder} has no config.json and no {ADAPTER}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
+            f"{folder} {_without_config(folder)}", where=where, kind=ErrorKind.MISSING_MODEL
         )
-    if adapter.is_file():
-        _check_adapter(adapter, where=where)
     for path in (config, folder / "tokenizer_config.json", folder / "generation_config.json"):
-        if path.is_file() and "auto_map" in _read_json(path, where=where):
+        if path.is_file() and "auto_map" in read_object(path, where=where):
             raise UserError(
                 f"{path} brings its own code (auto_map), which is never run; use a model that "
                 "transformers supports",
                 where=where,
                 kind=ErrorKind.REFUSED_MODEL,
             )
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
-        weights = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-        raise UserError(
-            f"{folder} has {weights}; save the model with save_pretrained (safetensors)",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        )
+    for name in ("tokenizer.json", "tokenizer.model"):
+        refuse_pointer(folder / name, where=where)
+    if adapter.is_file():
+        _check_adapter(adapter, where=where)
+    else:
+        check_kind(folder, read_object(config, where=where), where=where)
+        read_headers(folder, where=where)
+
+
+def _without_config(folder: Path) -> str:
+    if (folder / "model_index.json").is_file():
+        return "is a diffusion pipeline (model_index.json); give a causal language model"
+    return f"has no config.json and no {ADAPTER}"
 
 
 def _check_adapter(path: Path, *, where: str) -> None:
-    if _read_json(path, where=where).get("megatron_config") is not None:
+    if read_object(path, where=where).get("megatron_config") is not None:
         raise UserError(
             f"{path} names a library to import (megatron_config), which is refused",
             where=where,
@@ -95,18 +102,7 @@ def _check_adapter(path: Path, *, where: str) -> None:
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         )
-
-
-def _read_json(path: Path, *, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", where=where, kind=ErrorKind.MISSING_MODEL
-        ) from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is not a JSON object", where=where, kind=ErrorKind.MISSING_MODEL)
-    return data
+    checked_header(path.parent / ADAPTER_WEIGHTS, where=where)
 
 
 def is_local(reference: str) -> bool:

@@ -7,11 +7,13 @@ from typing import Any
 
 from opd.config.folders import RUN_REFERENCE
 from opd.config.run import RunConfig
+from opd.config.weight_files import ADAPTER
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
 from opd.models.stop_ids import stop_ids, stops_in_files
 from opd.models.tokenizers import differing_ids, load_tokenizer
+from opd.models.weights import check_stored
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,24 @@ def _local_model(field: str, reference: str, findings: list[Finding]) -> LocalMo
             findings.append(_absent(reference, where))
             return None
         tokenizer = load_tokenizer(folder, where=where)
+        unused = "" if (folder / ADAPTER).is_file() else check_stored(folder, where=where)
+        if unused:
+            findings.append(_unused(reference, where, unused))
         architecture = architecture_of(reference, where=where)
         stops = stop_ids(stops_in_files(folder), tokenizer)
         return LocalModel(field, reference, tokenizer, architecture, stops)
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
+
+
+def _unused(reference: str, where: str, unused: str) -> Finding:
+    return Finding(
+        "weights-unused",
+        "info",
+        f"{reference} holds more than its language model",
+        f"{where}: {unused}. The run neither needs nor saves them.",
+    )
 
 
 def _absent(reference: str, where: str) -> Finding:

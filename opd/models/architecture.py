@@ -5,8 +5,6 @@ disk, by its published one.
 """
 
 import json
-import math
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from opd.config.folders import RUN_REFERENCE, local_folder
+from opd.config.weight_files import stored_numbers
 from opd.errors import ErrorKind, UserError
 
-MAX_HEADER_BYTES = 100_000_000
 WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
 WITH_BIAS = ("qwen2",)  # of queries, keys and values
 
@@ -128,7 +126,7 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
     if base is not None and isinstance(base.get("base_model_name_or_path"), str):
         return architecture_of(base["base_model_name_or_path"], where=where)
     config = _json(folder / "config.json")
-    return None if config is None else from_config(config, stored=stored_parameters(folder))
+    return None if config is None else from_config(config, stored=stored_numbers(folder))
 
 
 def from_config(config: dict[str, Any], *, stored: int | None = None) -> Architecture | None:
@@ -157,25 +155,6 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
         kind=str(config.get("model_type", "")),
         stored=stored,
     )
-
-
-def stored_parameters(folder: Path) -> int | None:
-    """How many numbers the folder's safetensors files hold, by only reading their headers."""
-    files = sorted(folder.glob("*.safetensors"))
-    counts = [_numbers(path) for path in files]
-    return sum(c or 0 for c in counts) if files and None not in counts else None
-
-
-def _numbers(path: Path) -> int | None:
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > MAX_HEADER_BYTES:
-                return None
-            header = json.loads(file.read(size))
-        return sum(int(math.prod(e["shape"])) for n, e in header.items() if n != "__metadata__")
-    except (OSError, ValueError, struct.error, KeyError, TypeError):
-        return None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -20,21 +20,17 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from opd.config.folders import check_folder, local_folder
+from opd.config.weight_files import ADAPTER
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.forward import pairs_per_token
 from opd.models.progress import download_bar
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
+from opd.models.weights import Comparison, check, check_stored, quiet, untie
 
-ADAPTER = "adapter_config.json"
 PROCESSOR_TOKENS = 2048
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -118,12 +114,6 @@ def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path
         ) from None
 
 
-def quiet() -> None:
-    """No bars while weights load, no advice in the log that does not concern users."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 def load_model(
     folder: Path,
     *,
@@ -131,13 +121,13 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     quantize: str = "none",
+    say: Callable[[str], None] = _silent,
 ) -> Any:
     """A causal LM in evaluation mode, dropout off, from safetensors only.
 
     A folder with only an adapter is its base model with the adapter merged in. Quantized weights
     are made on the device where they stay.
     """
-    quiet()
     if (folder / ADAPTER).is_file():
         from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
 
@@ -154,20 +144,22 @@ def load_model(
                 where=where,
                 kind=ErrorKind.MISSING_MODEL,
             )
-        model = adapters.merged(load_model(base, where=where, dtype=dtype), folder)
+        model = adapters.merged(load_model(base, where=where, dtype=dtype, say=say), folder)
         return model if device is None else model.to(device)
     extra: dict[str, Any] = {}
     if quantize != "none":
         extra["quantization_config"] = quantization(quantize, where=where)
         extra["device_map"] = {"": device or torch.device("cpu")}
+    quiet()
+    check_stored(folder, where=where)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **extra,
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -178,6 +170,14 @@ def load_model(
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None
+    unused = check(model, Comparison.of(info), folder, where=where)
+    if unused:
+        say(f"{folder}: {unused}")
+    if untie(model):
+        say(
+            f"{folder}: its head is stored and differs from its embedding; it counts, although "
+            "config.json ties them"
+        )
     if device is not None and quantize == "none":
         model.to(device)
     return model.eval()
@@ -206,7 +206,9 @@ def load_student(
     """
     folder = resolve(reference, where="student.model", say=say)
     tokenizer = load_tokenizer(folder, where="student.model")
-    model = load_model(weights or folder, where="student.model", dtype=dtype, device=device)
+    model = load_model(
+        weights or folder, where="student.model", dtype=dtype, device=device, say=say
+    )
     eos_ids = stop_ids(declared_stops(model), tokenizer, more_stops)
     return Pair(
         student=model,
@@ -233,7 +235,9 @@ def load_teacher(
     """A frozen judge of the student. Raises UserError where an id means another text to it."""
     folder = resolve(reference, where=where, say=say)
     tokenizer = load_tokenizer(folder, where=where)
-    model = load_model(folder, where=where, dtype=dtype, device=pair.device, quantize=quantize)
+    model = load_model(
+        folder, where=where, dtype=dtype, device=pair.device, quantize=quantize, say=say
+    )
     model.requires_grad_(False)
     vocab = shared_vocabulary(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opd.config.run import RunConfig, to_yaml
+from opd.config.weight_files import ADAPTER
 from opd.config.wording import teacher_name, trained
 from opd.errors import UserError
 from opd.files import written_aside
 from opd.models.adapters import merged
-from opd.models.load import ADAPTER, load_model, resolve
+from opd.models.load import load_model, resolve
 from opd.models.tokenizers import load_tokenizer
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.types import Score
