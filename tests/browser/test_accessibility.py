@@ -1,4 +1,4 @@
-"""No page has a serious finding of axe-core, light or dark; contrast is among what it looks at."""
+"""No page has a serious finding of axe-core, light or dark; links fit into a narrow window."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,3 +66,24 @@ def test_no_page_has_a_serious_finding(name: str, themed: Any, site: Site) -> No
 def said(violation: dict[str, Any]) -> str:
     places = [f"{n['target']} {n['html'][:160]}" for n in violation["nodes"][:4]]
     return f"{violation['id']}: {violation['help']}; {len(violation['nodes'])} of {places}"
+
+
+BAR = """() => [...document.querySelectorAll(".nav-holder nav a, .theme-switch")].map((link) => {
+    const box = link.getBoundingClientRect();
+    return [box.left, box.top, box.right, box.bottom];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 640])
+def test_the_links_of_the_bar_fit_beside_the_theme(
+    open_page: Callable[[str], Any], width: int
+) -> None:
+    page = open_page("/playground")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_selector(".theme-switch")
+    *links, theme = page.evaluate(BAR)
+    assert len(links) == 6 and len({top for _, top, _, _ in links}) == 1, "one row"
+    body = page.locator(".opd").first.bounding_box()
+    for left, top, right, bottom in links:
+        assert left >= 0 and right <= width and bottom <= body["y"]
+        assert right <= theme[0] or top >= theme[3], "beside the switch or below it"
