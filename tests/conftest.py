@@ -139,6 +139,15 @@ def opd(
 
 
 @pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A data directory with SmolLM2 converted in it: made once a session, for all workers."""
+    from tests.support.gguf_files import converted  # noqa: PLC0415 - loads torch
+
+    base = tmp_path_factory.getbasetemp()
+    return converted(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     if not CHROMIUM.exists():
         warnings.filterwarnings("default", message="NO BROWSER TESTS")

@@ -42,13 +42,13 @@ def doctor(
     if definition is not None:
         _check_experiment(definition, json)
     config, _ = configuration(source, assignments or [])
-    from app.worker.references import names_runs, resolved
+    from app.worker.references import names_runs, needs_conversion, resolved
     from opd.doctor.examine import examine, report
     from opd.training.loading import Callbacks
 
-    if names_runs(config):
-        config = resolved(workspace.engine(), workspace.data_dir, config)
     callbacks = Callbacks(say=lambda text: say(plain(f"{text} …")))
+    if names_runs(config) or (needs_conversion(config) and not static):
+        config = resolved(workspace.engine(), workspace.data_dir, config, say=callbacks.say)
     checked = report(config, list(examine(config, models=not static, callbacks=callbacks)))
     if json:
         json_line(checked)

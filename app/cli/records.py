@@ -86,7 +86,6 @@ def score(
     from opd.interchange.formats import open_rollouts
     from opd.interchange.jsonl import to_row, write_line
 
-    del workspace  # nothing is stored
     if temperature is not None and not 0 < temperature <= MAX_TEMPERATURE:
         raise UserError(
             f"must be above 0 and at most {MAX_TEMPERATURE} (got {temperature})",
@@ -95,11 +94,16 @@ def score(
     # All of it is checked before models load
     total = sum(1 for _ in open_rollouts(rollouts, form).rollouts)
     with aside(out) as path, path.open("wb") as file:
+        from app.worker.models.converted import model_at_hand
         from opd.models.load import load_pair, pick_device
         from opd.models.token_text import TokenText
         from opd.training.rescore import chat_of, score_rollouts
 
-        pair = load_pair(student, teacher, device=pick_device("auto"))
+        folders = [
+            model_at_hand(workspace.data_dir, reference, where=f"--{field}", say=say)
+            for field, reference in (("student", student), ("teacher", teacher))
+        ]
+        pair = load_pair(folders[0], folders[1], device=pick_device("auto"))
         source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
         text = TokenText(pair.tokenizer)
         for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k):

@@ -153,7 +153,13 @@ def _work(
     watch: Callable[[Event], None],
 ) -> _JobProgress:
     info = read_run(job.engine, job.run_id)
-    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id)
+    config = resolved(
+        job.engine,
+        job.data_dir,
+        parse(info["config"]),
+        job.run_id,
+        say=lambda text: _say(job, text, watch),
+    )
     writer = RunWriter(job.engine, job.run_id, job.attempt)
     step, resume_from = start_of(job, info)
     if job.attempt > 1:

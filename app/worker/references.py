@@ -1,4 +1,5 @@
-"""Models that are other runs: `run-…` and `run-…@STEP` become that run's checkpoint folder."""
+"""Models that are other runs or are converted first: `run-…` and `run-…@STEP` become that run's
+checkpoint folder, `bundled/smollm2` the folder that it was converted into."""
 
 import json
 import re
@@ -7,11 +8,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
+from app.worker.models.converted import model_at_hand
 from opd.config.folders import RUN_REFERENCE
+from opd.config.gguf.smollm import SMOLLM2
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.files import written_aside
+from opd.models.progress import Say
 from opd.training.checkpoint_manifest import folder_of, verify
 from storage.data_dir import DataDir
 from storage.read.runs import read_run
@@ -20,7 +24,11 @@ T = TypeVar("T", StudentConfig, TeacherConfig, RouteConfig)
 
 
 def resolved(
-    engine: Engine, data_dir: DataDir, config: RunConfig, run_id: str | None = None
+    engine: Engine,
+    data_dir: DataDir,
+    config: RunConfig,
+    run_id: str | None = None,
+    say: Say = lambda _: None,
 ) -> RunConfig:
     """The configuration with folders in place of references.
 
@@ -29,7 +37,7 @@ def resolved(
     not there, has no such checkpoint, or one that was damaged.
     """
     memory = None if run_id is None else data_dir.run(run_id).references
-    finder = _Finder(engine, data_dir, memory)
+    finder = _Finder(engine, data_dir, memory, say)
     student = finder.placed(config.student, "student.model")
     teacher = config.teacher
     if teacher.kind == "model":
@@ -47,9 +55,17 @@ def resolved(
 
 def names_runs(config: RunConfig) -> bool:
     """Whether a model of the configuration is another run."""
+    return any(_named(model) is not None for model in _models(config))
+
+
+def needs_conversion(config: RunConfig) -> bool:
+    """Whether a model of the configuration is converted before it is loaded."""
+    return SMOLLM2 in _models(config)
+
+
+def _models(config: RunConfig) -> list[str]:
     models = [config.student.model]
-    models += [t.model for t in config.teachers.values() if t.kind == "model"]
-    return any(_named(m) is not None for m in models)
+    return models + [t.model for t in config.teachers.values() if t.kind == "model"]
 
 
 def _named(reference: str) -> re.Match[str] | None:
@@ -57,7 +73,8 @@ def _named(reference: str) -> re.Match[str] | None:
 
 
 class _Finder:
-    def __init__(self, engine: Engine, data_dir: DataDir, memory: Path | None) -> None:
+    def __init__(self, engine: Engine, data_dir: DataDir, memory: Path | None, say: Say) -> None:
+        self._say = say
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
         self._stored_steps: dict[str, int] = {}
         if memory is not None and memory.is_file():
@@ -65,8 +82,12 @@ class _Finder:
         self._steps = dict(self._stored_steps)
 
     def placed(self, section: T, where: str) -> T:
-        """The section with its model's folder; as it is where it names no run."""
+        """The section with its model's folder; as it is where it names neither a run nor one that
+        is converted first."""
         reference = section.model
+        if reference == SMOLLM2:
+            converted = model_at_hand(self._data_dir, reference, where=where, say=self._say)
+            return section.model_copy(update={"model": converted})
         named = _named(reference)
         if named is None:
             return section

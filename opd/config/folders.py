@@ -9,6 +9,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from opd.config.gguf.header import check_file, is_gguf
+from opd.config.gguf.smollm import SMOLLM2, smollm2_file
 from opd.config.model_kind import check_kind
 from opd.config.weight_files import (
     ADAPTER,
@@ -32,23 +34,31 @@ DATA_ENDINGS = (".jsonl", ".json", ".parquet")
 
 
 def local_folder(reference: str, *, where: str) -> Path | None:
-    """The checked folder of a bundled or local model; None for a hub id and another run.
+    """The checked folder or GGUF file of a bundled or local model; None for a hub id and another
+    run.
 
     Raises UserError for a folder that is not there or holds no usable model.
     """
     if reference in BUNDLED:
         return Path(str(resources.files("opd") / reference))
+    if reference == SMOLLM2:
+        return smollm2_file(where=where)
     folder = Path(reference).expanduser()
     if RUN_REFERENCE.fullmatch(reference) and not folder.exists():
         return None
     if folder.is_dir():
         check_folder(folder, where=where)
         return folder.resolve()
-    looks_local = reference.startswith((".", "/", "~")) or reference.count("/") != 1
+    if is_gguf(folder) and folder.is_file():
+        check_file(folder, where=where)
+        return folder.resolve()
+    looks_local = (
+        reference.startswith((".", "/", "~")) or reference.count("/") != 1 or is_gguf(folder)
+    )
     if looks_local or folder.exists():
         raise UserError(
             f"no such model folder: {reference}; give a folder with config.json and safetensors "
-            f"weights, a hub id, or one of {', '.join(BUNDLED)}",
+            f"weights, a GGUF file, a hub id, or one of {', '.join((*BUNDLED, SMOLLM2))}",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         )
@@ -86,7 +96,9 @@ def check_folder(folder: Path, *, where: str) -> None:
 def _without_config(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return "is a diffusion pipeline (model_index.json); give a causal language model"
-    return f"has no config.json and no {ADAPTER}"
+    files = sorted(p.name for p in folder.iterdir() if is_gguf(p))
+    advice = f"; to load a GGUF file of it, name the file: {folder / files[0]}" if files else ""
+    return f"has no config.json and no {ADAPTER}{advice}"
 
 
 def _check_adapter(path: Path, *, where: str) -> None:

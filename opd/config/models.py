@@ -21,8 +21,8 @@ class LoraConfig(Section):
 class StudentConfig(Section):
     model: Reference = Field(
         "bundled/student",
-        description="Model to train: bundled/student, a local folder, a hub id, or another run "
-        "(run-… or run-…@STEP).",
+        description="Model to train: bundled/student, bundled/smollm2, a local folder or GGUF "
+        "file, a hub id, or another run (run-… or run-…@STEP).",
     )
     lora: LoraConfig | None = Field(
         None, description="Train a low-rank adapter instead of all weights."
@@ -53,8 +53,8 @@ class RouteConfig(Section):
     )
     model: Reference = Field(
         "bundled/teacher",
-        description="bundled/teacher, a local folder, a hub id, or another run (run-… or "
-        "run-…@STEP); the name under which a server has it (remote).",
+        description="bundled/teacher, a local folder or GGUF file, a hub id, or another run (run-… "
+        "or run-…@STEP); the name under which a server has it (remote).",
     )
     prompt: Template | None = Field(
         None,

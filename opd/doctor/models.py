@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from opd.config.folders import RUN_REFERENCE
+from opd.config.gguf.header import is_gguf
 from opd.config.run import RunConfig
 from opd.config.weight_files import ADAPTER
 from opd.doctor.findings import Finding, refused
@@ -67,7 +68,8 @@ def _local_model(field: str, reference: str, findings: list[Finding]) -> LocalMo
             findings.append(_absent(reference, where))
             return None
         tokenizer = load_tokenizer(folder, where=where)
-        unused = "" if (folder / ADAPTER).is_file() else check_stored(folder, where=where)
+        compared = not is_gguf(folder) and not (folder / ADAPTER).is_file()
+        unused = check_stored(folder, where=where) if compared else ""
         if unused:
             findings.append(_unused(reference, where, unused))
         architecture = architecture_of(reference, where=where)

@@ -13,6 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from opd.config.folders import RUN_REFERENCE, local_folder
+from opd.config.gguf.header import is_gguf, read_header
 from opd.config.weight_files import stored_numbers
 from opd.errors import ErrorKind, UserError
 
@@ -122,6 +123,9 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
     folder = folder_at_hand(reference, where=where)
     if folder is None:
         return PUBLISHED.get(reference)
+    if is_gguf(folder):
+        header = read_header(folder, where=where)
+        return from_config(header.as_config(), stored=header.parameters)
     base = _json(folder / "adapter_config.json")
     if base is not None and isinstance(base.get("base_model_name_or_path"), str):
         return architecture_of(base["base_model_name_or_path"], where=where)

@@ -23,9 +23,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from opd.config.folders import check_folder, local_folder
+from opd.config.gguf.header import is_gguf
 from opd.config.weight_files import ADAPTER
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.forward import pairs_per_token
+from opd.models.gguf import load_gguf_model
 from opd.models.progress import download_bar
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
@@ -88,7 +90,7 @@ class TeacherModel:
 
 
 def resolve(reference: str, *, where: str, say: Callable[[str], None] = _silent) -> Path:
-    """The local folder of a model: bundled, given, or downloaded from the hub, with progress said.
+    """The local folder or GGUF file of a model: bundled, given, or downloaded, with progress said.
 
     Raises UserError that says what is missing and what to do.
     """
@@ -128,6 +130,10 @@ def load_model(
     A folder with only an adapter is its base model with the adapter merged in. Quantized weights
     are made on the device where they stay.
     """
+    if is_gguf(folder):
+        quiet()
+        model = load_gguf_model(folder, where=where, dtype=dtype, quantize=quantize)
+        return model if device is None else model.to(device)
     if (folder / ADAPTER).is_file():
         from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from opd.config.gguf.header import is_gguf, read_header
+
 CONTENT, NEXT_CONTENT = "opdreply", "opdquestion"  # texts that no template writes by itself
 
 
@@ -24,7 +26,10 @@ def declared_stops(model: Any) -> list[int]:
 
 
 def stops_in_files(folder: Path) -> list[int]:
-    """What `declared_stops` finds in the loaded model, from the folder's files."""
+    """What `declared_stops` finds in the loaded model, from the folder's files, or from
+    a GGUF file's header."""
+    if is_gguf(folder):
+        return read_header(folder, where=str(folder)).stop_ids()
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
             data = json.loads((folder / name).read_text(encoding="utf-8"))

@@ -7,13 +7,17 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from opd.config.gguf.header import is_gguf
 from opd.errors import ErrorKind, UserError, one_line
+from opd.models.gguf import load_gguf_tokenizer
 
 TEACHER = "teacher.model"
 
 
 def load_tokenizer(folder: Path, *, where: str) -> Any:
-    """The folder's tokenizer. Raises UserError, naming `where`, without a usable one."""
+    """The tokenizer of a folder or GGUF file. Raises UserError without a usable one."""
+    if is_gguf(folder):
+        return load_gguf_tokenizer(folder, where=where)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -24,6 +24,7 @@ def test_the_names_on_disk_stay() -> None:
         "model_log": "/d/answerer.log",
         "model_state": "/d/answerer.json",
         "runs": "/d/runs",
+        "models": "/d/models",
         "log": "/d/runs/run-a/log.txt",
         "checkpoints": "/d/runs/run-a/checkpoints",
         "references": "/d/runs/run-a/references.json",

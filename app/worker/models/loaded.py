@@ -15,6 +15,7 @@ from app.worker.references import resolved
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
 from opd.errors import UserError
+from opd.models.progress import Say
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER
@@ -50,7 +51,11 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
     """
     run_id = request.payload.get("run")
     step = request.payload.get("checkpoint")
-    config, folder = _of_run(request, run_id, step) if run_id else (_of_recipe(request), None)
+    config, folder = (
+        _of_run(request, run_id, step, reporter.say)
+        if run_id
+        else (_of_recipe(request, reporter.say), None)
+    )
     about = {
         "run": run_id,
         "recipe": None if run_id else request.payload.get("recipe"),
@@ -73,15 +78,17 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
     return RequestedModels(models, config, run_id, step or 0, about)
 
 
-def _of_recipe(request: ModelRequest) -> RunConfig:
+def _of_recipe(request: ModelRequest, say: Say) -> RunConfig:
     config = parse(recipe(request.payload["recipe"]).config)
-    return resolved(request.engine, request.data_dir, config)
+    return resolved(request.engine, request.data_dir, config, say=say)
 
 
-def _of_run(request: ModelRequest, run_id: str, step: int | None) -> tuple[RunConfig, Path | None]:
+def _of_run(
+    request: ModelRequest, run_id: str, step: int | None, say: Say
+) -> tuple[RunConfig, Path | None]:
     info = read_run(request.engine, run_id)
     settled_run = run_id if info["attempt"] else None  # then the references have been settled
-    config = resolved(request.engine, request.data_dir, parse(info["config"]), settled_run)
+    config = resolved(request.engine, request.data_dir, parse(info["config"]), settled_run, say)
     if step is None:
         return config, None
     saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}

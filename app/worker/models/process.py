@@ -25,7 +25,7 @@ from app.worker.job import DATABASE_VARIABLE
 from app.worker.logs import start_log
 from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
 from app.worker.process import this_process
-from app.worker.references import resolved
+from app.worker.references import names_runs, needs_conversion, resolved
 from opd.errors import UserError
 from storage import locks
 from storage.data_dir import DataDir
@@ -49,7 +49,9 @@ def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     request.cache.release()
     findings: list[Any] = []
     reporter = ProgressReporter(progress, lambda: {"findings": [f.as_dict() for f in findings]})
-    config = resolved(request.engine, request.data_dir, parse(request.payload["config"]))
+    config = parse(request.payload["config"])
+    if names_runs(config) or (request.payload["models"] and needs_conversion(config)):
+        config = resolved(request.engine, request.data_dir, config, say=reporter.say)
     callbacks = Callbacks(reporter.say, reporter.stop)
     for finding in examine(config, models=bool(request.payload["models"]), callbacks=callbacks):
         findings.append(finding)
