@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from opd.config.field_errors import FieldError
 from opd.config.json_schema import check_schema
-from opd.config.templates import fields_of
+from opd.config.templates import check_template_args, fields_of
 
 
 def _readable(template: str) -> str:
@@ -28,12 +28,22 @@ def _is_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _template_args(args: dict[str, Any]) -> dict[str, Any]:
+    check_template_args(args)
+    return args
+
+
 PROBES = 4  # where no number of them is given
 Reference = Annotated[str, Field(min_length=1, max_length=1000)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 Template = Annotated[str, Field(min_length=1, max_length=100_000), AfterValidator(_readable)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_compiles)]
 Schema = Annotated[dict[str, Any], AfterValidator(_is_schema)]
+TemplateArgs = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=200)], Any],
+    Field(max_length=64),
+    AfterValidator(_template_args),
+]
 Grader = Literal["exact", "regex", "numeric", "math", "json", "tool_call", "none"]
 
 
@@ -60,6 +70,16 @@ class ColumnsConfig(Section):
     completion: Column = Field(
         "completion", description="Column with given completions (sampling.source: given)."
     )
+    system: Column = Field(
+        "system", description="Column with the row's system message, for chats without one."
+    )
+    tools: Column = Field(
+        "tools", description="Column with the tools that the chat template lists."
+    )
+    template_args: Column = Field(
+        "chat_template_kwargs",
+        description="Column with variables of the chat template, which override template_args.",
+    )
 
 
 class DataConfig(Section):
@@ -80,7 +100,13 @@ class DataConfig(Section):
         None, max_length=100_000, description="System message for chats without one."
     )
     thinking: bool | None = Field(
-        None, description="Thinking switch of the chat template, if it has one."
+        None,
+        description="Thinking switch of the chat template (enable_thinking, thinking), if it has "
+        "one.",
+    )
+    template_args: TemplateArgs | None = Field(
+        None,
+        description="Further variables of the chat template, such as {reasoning_effort: low}.",
     )
     prompt_template: Template | None = Field(
         None,
@@ -99,10 +125,10 @@ class DataConfig(Section):
         "exact",
         description="How a completion is graded as right or wrong.",
         json_schema_extra=choices(
-            exact="The text after </think> equals the answer.",
+            exact="The text after the reasoning equals the answer.",
             regex="What answer_pattern matches equals the answer.",
-            numeric="The last number equals the answer, within tolerance.",
-            math="math-verify judges both to be equal.",
+            numeric="The last number, of a last \\boxed{} if any, equals the answer, within tolerance.",
+            math="math-verify judges both to be equal; the last \\boxed{} counts.",
             json="The text is JSON that is valid under json_schema.",
             tool_call="The call's name and arguments equal the answer's.",
             none="No grading, no reward.",

@@ -1,7 +1,7 @@
 """Verifiable rewards: does a completion give the right answer?
 
-Graders look at what follows the last </think>, at all of it where there is none, and at no more
-than its last MAX_TEXT characters, so that no text makes a pattern run for hours.
+Graders look at the answer that follows the reasoning (`final`), and at no more than its last
+MAX_TEXT characters, so that no text makes a pattern run for hours.
 """
 
 import json
@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from opd.config.json_schema import children
 from opd.errors import ErrorKind, UserError
+from opd.grading.final_answer import (
+    final,
+    harmony_calls,
+    last_boxed,
+    plain_fractions,
+    plain_numbers,
+)
 from opd.grading.math_process import as_latex, judge
 
 if TYPE_CHECKING:
     from opd.config.data import DataConfig
 
-THINK_END = "</think>"
 MAX_TEXT = 20_000
 MAX_JSON_DEPTH = 100
+AS_JSON = ("json", "tool_call")  # graders whose answer is a JSON value
 # What sympy, jsonschema and re raise where they fail for reasons of their own.
 FAILURES = (
     ArithmeticError,
@@ -46,21 +53,41 @@ CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 def grade(data: "DataConfig", completion: str, answer: str | None) -> float | None:
     """1.0 for right, 0.0 for wrong; None without a grader or without anything to compare with.
 
-    Only the grader json works without an answer. Raises UserError where the grader itself fails.
+    Of several right answers (`right_answers`), one is enough. Only the grader json works without
+    an answer. Raises UserError where the grader itself fails.
     """
     if data.grader == "none" or (answer is None and data.grader != "json"):
         return None
+    answers = right_answers(data.grader, answer or "")
     try:
         if data.grader == "exact":
-            return exact(completion, answer or "")
-        return float(GRADERS[data.grader](data, _final(completion), answer or ""))
+            return max(exact(completion, a) for a in answers)
+        if data.grader == "tool_call":
+            return float(_tool_call(completion, answers[0]))
+        text = final(completion)[-MAX_TEXT:]
+        return float(any(GRADERS[data.grader](data, text, a) for a in answers))
     except FAILURES as error:
         raise _failed(data.grader, completion, error) from error
 
 
 def exact(completion: str, answer: str) -> float:
-    """1.0 when the text after the last </think> (all of it where there is none) is the answer."""
-    return float(completion.rpartition(THINK_END)[2].strip() == answer.strip())
+    """1.0 when the text after the reasoning is the answer."""
+    return float(final(completion) == answer.strip())
+
+
+def right_answers(grader: str, answer: str) -> tuple[str, ...]:
+    """The right answers that a text stands for: several as a JSON list of texts, else itself.
+
+    For json and tool_call a list is one answer.
+    """
+    if grader in AS_JSON or not answer.lstrip().startswith('["'):
+        return (answer,)
+    try:
+        answers = json.loads(answer)
+    except (ValueError, RecursionError):
+        return (answer,)
+    texts = isinstance(answers, list) and all(isinstance(a, str) for a in answers)
+    return tuple(answers) if texts else (answer,)
 
 
 def find(pattern: str, text: str) -> str | None:
@@ -77,9 +104,9 @@ def find(pattern: str, text: str) -> str | None:
 def problem_of(data: "DataConfig", answer: str) -> str | None:
     """What keeps an answer of the data from ever being given, in words; None for a usable one."""
     shown = repr(answer[:100])
-    if data.grader == "numeric" and last_number(answer) is None:
+    if data.grader == "numeric" and _number_in(answer) is None:
         return f"answer must contain a number (grader numeric; got {shown})"
-    if data.grader == "math" and not judge(as_latex(answer), None):
+    if data.grader == "math" and not judge(as_latex(plain_numbers(answer)), None):
         return f"answer cannot be read by math-verify (got {shown})"
     if data.grader in ("json", "tool_call"):
         try:
@@ -102,10 +129,6 @@ def last_number(text: str) -> tuple[Fraction, bool] | None:
     return last
 
 
-def _final(completion: str) -> str:
-    return completion.rpartition(THINK_END)[2][-MAX_TEXT:].strip()
-
-
 def _failed(grader: str, completion: str, error: Exception) -> UserError:
     return UserError(
         f"the grader {grader} failed ({type(error).__name__}: {str(error)[:200]}) on the "
@@ -115,8 +138,8 @@ def _failed(grader: str, completion: str, error: Exception) -> UserError:
     )
 
 
-def _regex(data: "DataConfig", final: str, answer: str) -> bool:
-    return find(data.answer_pattern or "", final) == answer.strip()
+def _regex(data: "DataConfig", text: str, answer: str) -> bool:
+    return find(data.answer_pattern or "", text) == answer.strip()
 
 
 def _number(match: re.Match[str]) -> tuple[Fraction, bool] | None:
@@ -129,14 +152,21 @@ def _number(match: re.Match[str]) -> tuple[Fraction, bool] | None:
     return -value if negative else value, match["percent"] is not None
 
 
-def _numeric(data: "DataConfig", final: str, answer: str) -> bool:
+def _number_in(text: str) -> tuple[Fraction, bool] | None:
+    r"""The last number, in the last \boxed{} where there is one."""
+    boxed = last_boxed(text)
+    return last_number(plain_fractions(text if boxed is None else boxed))
+
+
+def _numeric(data: "DataConfig", text: str, answer: str) -> bool:
     """|number − answer| ≤ tolerance, in exact arithmetic.
 
     Where only one of both is a percentage, it may stand for itself or for its hundredth: 50% is
     50, and is 0.5.
     """
-    text = final if data.answer_pattern is None else find(data.answer_pattern, final)
-    given, right = last_number(text or ""), last_number(answer)
+    if data.answer_pattern is not None:
+        text = find(data.answer_pattern, text) or ""
+    given, right = _number_in(text), _number_in(answer)
     if given is None or right is None:
         return False
     tolerance = Fraction(str(data.tolerance))
@@ -148,13 +178,19 @@ def _numeric(data: "DataConfig", final: str, answer: str) -> bool:
     return difference <= tolerance
 
 
-def _math(data: "DataConfig", final: str, answer: str) -> bool:
-    return judge(final, answer)
+def _math(data: "DataConfig", text: str, answer: str) -> bool:
+    r"""Of several boxes the last one counts; one without an end, or empty, is no answer."""
+    boxed, right = last_boxed(text), last_boxed(answer)
+    if boxed is not None:
+        if not boxed.strip():
+            return False
+        text = f"\\boxed{{{boxed}}}"
+    return judge(plain_numbers(text), plain_numbers(right or answer))
 
 
-def _json_grader(data: "DataConfig", final: str, answer: str) -> bool:
+def _json_grader(data: "DataConfig", text: str, answer: str) -> bool:
     try:
-        value = _json(_unfenced(final))
+        value = _json(_unfenced(text))
     except ValueError:
         return False
     if data.json_schema is not None and not _satisfies(value, data.json_schema):
@@ -173,10 +209,17 @@ def _satisfies(value: Any, schema: dict[str, Any]) -> bool:
         raise ValueError(f"unresolvable reference {error}") from None
 
 
-def _tool_call(data: "DataConfig", final: str, answer: str) -> bool:
-    texts = CALL.findall(final)
+def _tool_call(completion: str, answer: str) -> bool:
+    """The calls of harmony's channels, of <tool_call> tags, or the whole text as JSON."""
+    text = final(completion)[-MAX_TEXT:]
+    tagged = CALL.findall(text)
     try:
-        value = [_json(text) for text in texts] if texts else _json(_unfenced(final))
+        if channels := harmony_calls(completion[-MAX_TEXT:]):
+            value: Any = [{"name": n, "arguments": _json(a)} for n, a in channels]
+        elif tagged:
+            value = [_json(call) for call in tagged]
+        else:
+            value = _json(_unfenced(text))
     except ValueError:
         return False
     given = _calls(value)
@@ -236,5 +279,4 @@ GRADERS: dict[str, Callable[["DataConfig", str, str], bool]] = {
     "numeric": _numeric,
     "math": _math,
     "json": _json_grader,
-    "tool_call": _tool_call,
 }

@@ -10,6 +10,7 @@ from opd.config.data import DataConfig
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt
 from opd.errors import ErrorKind, UserError
+from opd.grading.final_answer import gradable_texts
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
 from opd.models.encoding import continuation, split_end
@@ -117,10 +118,12 @@ def graded(
     author: Author = "student",
 ) -> list[Completion]:
     """The samples, one a job, with their texts and rewards."""
-    texts = tokenizer.batch_decode([s.completion_ids for s in samples], skip_special_tokens=True)
+    ids = [s.completion_ids for s in samples]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    gradable = gradable_texts(tokenizer, ids, texts)
     return [
-        Completion(prompt, number, s, text, grade(grading, text, prompt.answer), author)
-        for (prompt, number), s, text in zip(jobs, samples, texts, strict=True)
+        Completion(prompt, number, s, text, grade(grading, whole, prompt.answer), author)
+        for (prompt, number), s, text, whole in zip(jobs, samples, texts, gradable, strict=True)
     ]
 
 
