@@ -8,12 +8,21 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from opd.errors import UserError
 
 PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 NAME = re.compile(r"[^\W\d][\w-]*")
+# What the product itself gives to a chat template, or what would change more than a template.
+RESERVED_ARGS = (
+    *("messages", "conversation", "tools", "documents", "chat_template"),
+    *("add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"),
+    *("tokenize", "tokenizer_kwargs", "sanitize_control_tokens", "return_dict", "return_tensors"),
+    *("padding", "truncation", "max_length"),
+)
 WHOLE_BELOW = 10**15  # floats up to here are exact whole numbers, and are written as such
 
 
@@ -33,9 +42,14 @@ def render(template: str, row: Mapping[str, Any], *, where: str = "template") ->
 
 
 def as_text(value: Any) -> str | None:
-    """Text as it is, whole numbers without a fraction (4.0 is "4"); None for all else."""
+    """Text as it is, numbers without needless zeros (4.0 is "4"), dates in ISO 8601; else None."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Decimal) and value.is_finite():
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if isinstance(value, date | time):
+        return value.isoformat()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
@@ -43,6 +57,13 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE_BELOW:
         return str(int(value))
     return str(value)
+
+
+def check_template_args(args: Mapping[str, Any]) -> None:
+    """Raises ValueError for a chat template's variable that is not the user's to set."""
+    for name in args:
+        if name in RESERVED_ARGS:
+            raise ValueError(f"{name} is set by the program; name only variables of the template")
 
 
 def _parts(template: str) -> Iterator[tuple[str, bool]]:

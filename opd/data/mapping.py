@@ -1,28 +1,49 @@
 """From a row of any data to a prompt that is still to be rendered, by the configured columns."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opd.config.data import DataConfig
-from opd.config.templates import as_text, fields_of, render
-from opd.data.chats import Message, last_question, with_last_question
+from opd.config.templates import check_template_args, fields_of, render
+from opd.data.answers import answer_of, several
+from opd.data.chats import (
+    NO_OPTIONS,
+    ChatOptions,
+    Message,
+    last_question,
+    with_last_question,
+    with_system,
+)
+from opd.data.columns import (
+    GIVEN_ANSWERS,
+    OUTPUT,
+    TEMPLATE_ARGS,
+    PromptColumn,
+    has_column,
+    prompt_column,
+    recognised_columns,
+    value_of,
+)
+from opd.data.messages import checked_args, checked_messages, checked_tools, looks_like_chat
 from opd.data.sources import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError
-from opd.grading.graders import find, problem_of
+from opd.grading.graders import find, problem_of, right_answers
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A row as mapped, before it is rendered."""
+    """A row as mapped, before it is rendered; `form` says what it was read as."""
 
     row: Mapping[str, Any]
     where: str
     text: str | None  # of a plain prompt
     messages: tuple[Message, ...] | None
-    answer: str | None
+    answer: str | None  # several right ones as JSON text
     completion: str | None
+    reply: Message | None = None  # an assistant's message, where it is the completion
+    options: ChatOptions = NO_OPTIONS
+    form: str = "text"
 
 
 @dataclass(frozen=True)
@@ -34,62 +55,145 @@ class Mapper:
     path: str
 
     def __call__(self, indices: Sequence[int]) -> list[Draft]:
-        self._check_columns()
-        return [self._draft(row) for row in self.table.take(indices)]
+        self.check_columns()
+        return [self.draft(row) for row in self.table.take(indices)]
 
-    def _check_columns(self) -> None:
+    def check_columns(self) -> None:
         """Raises UserError for a table without a configured column, with those that it has."""
         columns, has = self.data.columns, self.table.columns
         if has is None:
             return
-        if columns.messages in has:
+        chosen = columns.model_fields_set
+        if has_column(has, columns.messages):
             needed = {}
         elif self.data.prompt_template is not None:
             mapped = {"prompt": columns.prompt, "answer": columns.answer}
             fields = fields_of(self.data.prompt_template)
             missing = next((f for f in fields if mapped.get(f, f) not in has), None)
             needed = {"prompt_template": missing}
+        elif not has_column(has, columns.prompt) and recognised_columns(self.data, has):
+            needed = {}
         else:
             needed = {"columns.prompt": columns.prompt}
-        if columns.answer != "answer" or self.data.answer_in_data is not None:
+        if "answer" in chosen or self.data.answer_in_data is not None:
             needed["columns.answer"] = columns.answer
+        for name in chosen & {"messages", "completion", "system", "tools", "template_args"}:
+            needed[f"columns.{name}"] = getattr(columns, name)
         for name, column in needed.items():
-            if column is not None and column not in has:
+            if column is not None and not has_column(has, column):
                 raise UserError(
                     f"{self.table.name} has no column {column!r}; it has {', '.join(has)}"[:1000],
                     where=f"{self.path}.{name}",
                     kind=ErrorKind.BAD_DATA,
                 )
 
-    def _draft(self, row: Row) -> Draft:
-        columns, fields = self.data.columns, dict(row.fields)
-        whole = _answer(fields.get(columns.answer), self.data.grader, row.where)
+    def draft(self, row: Row) -> Draft:
+        """Raises UserError, naming the row, for one that cannot be used."""
+        fields = dict(row.fields)
+        column = prompt_column(self.data, fields, row.where)
+        whole = answer_of(
+            value_of(fields, self.data.columns.answer, row.where), self.data.grader, row.where
+        )
         answer = self._cut_out(whole, row.where)
-        completion = _completion(fields.get(columns.completion), row.where)
-        messages = self._messages(fields)
-        if messages is not None:
-            chat, given = _checked_chat(messages, row.where)
-            question = last_question(chat)
-            completion = given if completion is None else completion
-        else:
-            chat, question = None, fields.get(columns.prompt)
+        chat, reply = self._chat(column, row.where)
+        question = last_question(chat) if chat else column and column.value
         fields |= {"prompt": question, "answer": answer}
         if self.data.answer_in_data is not None:
             fields["full_answer"] = whole
+        completion = self._completion(row, column, reply)
         text = None if chat is not None else self._text(row, fields, question)
         if chat is not None and self.data.prompt_template is not None:
-            template = render(self.data.prompt_template, fields, where=row.where)
-            chat = tuple(with_last_question(chat, template) or chat)
+            content = render(self.data.prompt_template, fields, where=row.where)
+            chat = tuple(with_last_question(chat, content) or chat)
         if question is None:
             fields["prompt"] = text
-        return Draft(fields, row.where, text, chat, answer, completion)
+        form = column.form if column else "text"
+        if chat is None and self.data.chat:
+            chat, text = ({"role": "user", "content": text},), None
+        options = NO_OPTIONS
+        if chat is not None:
+            chat, options = self._with_system(chat, row), self._options(row)
+        given = completion if isinstance(completion, str) else None
+        message = None if isinstance(completion, str) else completion
+        return Draft(fields, row.where, text, chat, answer, given, message, options, form)
 
-    def _messages(self, fields: Mapping[str, Any]) -> Any:
-        """The row's chat, which may stand in the prompt's column too."""
-        messages = fields.get(self.data.columns.messages)
-        if messages is None and isinstance(fields.get(self.data.columns.prompt), list):
-            return fields[self.data.columns.prompt]
-        return messages
+    def unread(self, row: Row) -> list[str]:
+        """The row's columns that nothing here reads."""
+        columns, column = self.data.columns, prompt_column(self.data, row.fields, row.where)
+        read = {*(column.names if column else ()), columns.answer, columns.completion}
+        if self.data.chat or (column is not None and column.is_chat):
+            read |= {columns.system, columns.tools, columns.template_args, TEMPLATE_ARGS}
+        read |= set(fields_of(self.data.prompt_template or ""))
+        roots = {name.partition(".")[0] for name in read}
+        return [k for k, v in row.fields.items() if k not in roots and v is not None]
+
+    def _chat(
+        self, column: PromptColumn | None, where: str
+    ) -> tuple[tuple[Message, ...] | None, Message | None]:
+        """The chat, and an assistant's last message, which is not of the prompt."""
+        if column is None or not column.is_chat:
+            return None, None
+        messages = checked_messages(column.value, column.names[0], where)
+        reply = messages.pop() if messages[-1]["role"] == "assistant" else None
+        if not messages:
+            raise bad_data(where, "the chat has no message to answer")
+        return tuple(messages), reply
+
+    def _completion(
+        self, row: Row, column: PromptColumn | None, reply: Message | None
+    ) -> str | Message | None:
+        """The given completion: text, or an assistant's message. Raises UserError for two."""
+        name = self.data.columns.completion
+        value = value_of(row.fields, name, row.where)
+        if value is None and column is not None and column.form == "Alpaca":
+            name, value = OUTPUT, row.fields.get(OUTPUT)
+        if value is None:
+            return reply
+        given: str | Message
+        if looks_like_chat(value):
+            given = self._given_message(value, name, row.where)
+        elif isinstance(value, str):
+            given = value
+        else:
+            raise bad_data(row.where, f"{name} must be text or one message (got {value!r:.100})")
+        if reply is not None and "completion" not in self.data.columns.model_fields_set:
+            content = given if isinstance(given, str) else given["content"]
+            if content != reply["content"]:
+                raise bad_data(
+                    row.where,
+                    f"the last message and {name} give different completions; "
+                    f"{self.path}.columns.completion names the column to use",
+                )
+        return given
+
+    def _given_message(self, value: Any, name: str, where: str) -> Message:
+        messages = checked_messages(value, name, where)
+        if len(messages) != 1 or messages[0]["role"] != "assistant":
+            roles = ", ".join(str(m["role"]) for m in messages)
+            raise bad_data(where, f"{name} must be one assistant message (got {roles:.200})")
+        return messages[0]
+
+    def _with_system(self, chat: tuple[Message, ...], row: Row) -> tuple[Message, ...]:
+        name = self.data.columns.system
+        system = value_of(row.fields, name, row.where)
+        if system is None or system == "":
+            return chat
+        if not isinstance(system, str):
+            raise bad_data(row.where, f"{name} must be text (got {system!r:.100})")
+        return tuple(with_system(chat, system, replacing=False))
+
+    def _options(self, row: Row) -> ChatOptions:
+        columns, fields = self.data.columns, row.fields
+        name = columns.template_args
+        if "template_args" not in columns.model_fields_set and name not in fields:
+            name = TEMPLATE_ARGS
+        variables = checked_args(value_of(fields, name, row.where), name, row.where)
+        try:
+            check_template_args(variables)
+        except ValueError as error:
+            raise bad_data(row.where, f"{name}: {error}") from None
+        tools = checked_tools(value_of(fields, columns.tools, row.where), columns.tools, row.where)
+        return ChatOptions(tools, variables)
 
     def _text(self, row: Row, fields: Mapping[str, Any], question: Any) -> str:
         """The plain prompt. Raises UserError for what is not text."""
@@ -98,63 +202,30 @@ class Mapper:
             return render(self.data.prompt_template, fields, where=row.where)
         if isinstance(question, str) and question:
             return question
-        if name in row.fields:
+        if question is not None or name in row.fields:
             raise bad_data(row.where, f"{name} must be non-empty text (got {question!r:.200})")
         has = f"{', '.join(row.fields):.200}"
+        chats = [n for n in GIVEN_ANSWERS if n in row.fields]
+        more = f"; {self.path}.columns.messages: {chats[0]} reads that chat" if chats else ""
         raise bad_data(
-            row.where, f"{name} is missing (the row has {has}); {self.path}.columns.prompt names it"
+            row.where,
+            f"{name} is missing (the row has {has}); {self.path}.columns.prompt names it{more}",
         )
 
     def _cut_out(self, answer: str | None, where: str) -> str | None:
+        """The answer, or what answer_in_data finds in it. Raises UserError for unusable ones."""
         if answer is None:
             return None
+        answers = right_answers(self.data.grader, answer)
         if self.data.answer_in_data is not None:
-            part = find(self.data.answer_in_data, answer)
-            if part is None:
+            parts = [find(self.data.answer_in_data, a) for a in answers]
+            answers = tuple(p for p in parts if p is not None)
+            if not answers:
                 raise bad_data(
                     where,
                     f"{self.path}.answer_in_data finds nothing in the answer {answer[-200:]!r}",
                 )
-            answer = part
-        problem = problem_of(self.data, answer)
-        if problem is not None:
-            raise bad_data(where, problem)
-        return answer
-
-
-def _checked_chat(value: Any, where: str) -> tuple[tuple[Message, ...], str | None]:
-    """A row's messages, and what an assistant's last one says, which is not of the prompt."""
-    if not isinstance(value, list) or not value:
-        raise bad_data(where, f"messages must be a list of {{role, content}} (got {value!r:.200})")
-    messages = []
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise bad_data(
-                where, f"message {number} must be {{role, content}} (got {message!r:.200})"
-            )
-        plain = {k: v for k, v in message.items() if v is not None}  # Arrow fills what is missing
-        if not isinstance(plain.setdefault("content", ""), str):
-            raise bad_data(where, f"content of message {number} must be text")
-        messages.append(plain)
-    given = None
-    if messages[-1]["role"] == "assistant":
-        given = messages.pop()["content"]
-    if not messages:
-        raise bad_data(where, "the chat has no message to answer")
-    return tuple(messages), given
-
-
-def _answer(value: Any, grader: str, where: str) -> str | None:
-    """Text or number; objects and lists (of the graders json and tool_call) as their JSON."""
-    text = as_text(value)
-    if isinstance(value, dict | list) and grader in ("json", "tool_call"):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    if value is not None and text is None:
-        raise bad_data(where, f"answer must be text or a number (got {value!r:.100})")
-    return text
-
-
-def _completion(value: Any, where: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise bad_data(where, f"completion must be text (got {value!r:.100})")
-    return value
+        problems = [problem_of(self.data, a) for a in answers]
+        if all(problems):
+            raise bad_data(where, problems[0] or "")
+        return several([a for a, p in zip(answers, problems, strict=True) if p is None])

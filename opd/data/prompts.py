@@ -13,7 +13,16 @@ from opd.config.data import PROBES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.config.templates import render
-from opd.data.chats import Message, rendered_chat, with_last_question, with_system
+from opd.data.chats import (
+    NO_OPTIONS,
+    ChatOptions,
+    Message,
+    options_of,
+    rendered_chat,
+    rendered_reply,
+    with_last_question,
+    with_system,
+)
 from opd.data.mapping import Draft, Mapper
 from opd.data.sources import Row, RowSelection, Table, bad_data, has_splits, open_table
 from opd.errors import ErrorKind, UserError
@@ -38,6 +47,7 @@ class Prompt:
     row: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Message, ...] | None = None
     completion: str | None = None
+    options: ChatOptions = NO_OPTIONS  # of the chat template: its section's and the row's own
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,10 @@ def load_prompts(
     first = 0
     sets = []
     for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
-        builder = _PromptBuilder(config.prompts, tokenizer, room, f"{name} prompts", "prompts", say)
+        given = config.author == "given" and name == "train"
+        builder = _PromptBuilder(
+            config.prompts, tokenizer, room, f"{name} prompts", "prompts", say, given
+        )
         sets.append(builder.prompts(drafts, first))
         first += len(drafts)
     suites = {}
@@ -149,7 +162,8 @@ def rendered(
     if system is not None:
         content = render(system, prompt.row, where="teacher.system")
         messages = with_system(messages, content, replacing=True)
-    text = rendered_chat(tokenizer, messages, where="teacher.prompt", thinking=data.thinking)
+    options = prompt.options.over(options_of(data))
+    text = rendered_chat(tokenizer, messages, where="teacher.prompt", options=options)
     return text, prompt_ids(tokenizer, [text], chat=True)[0]
 
 
@@ -159,7 +173,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> 
     """
     if data.system is not None:
         messages = with_system(messages, data.system, replacing=False)
-    return rendered_chat(tokenizer, messages, where="conversations", thinking=data.thinking)
+    return rendered_chat(tokenizer, messages, where="conversations", options=options_of(data))
 
 
 def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
@@ -287,6 +301,7 @@ class _PromptBuilder:
     what: str
     path: str
     say: Say
+    given: bool = False  # whether the data's own completions are trained on
 
     def prompts(self, drafts: Sequence[Draft], first: int) -> list[Prompt]:
         """Prompts numbered from `first`; a dropped one's number is left out.
@@ -306,25 +321,38 @@ class _PromptBuilder:
         return sorted(kept, key=lambda p: p.number)
 
     def _rendered(self, draft: Draft, number: int) -> Prompt:
-        messages, text = draft.messages, draft.text
-        if text is not None and self.data.chat:
-            messages = ({"role": "user", "content": text},)
-        if messages is not None:
-            if getattr(self.tokenizer, "chat_template", None) is None:
-                raise UserError(
-                    "the student's tokenizer has no chat template; use plain prompts, or the model "
-                    "that was tuned for chats",
-                    where=f"{self.path}.chat",
-                )
-            if self.data.system is not None:
-                messages = tuple(with_system(messages, self.data.system, replacing=False))
-            text = rendered_chat(
-                self.tokenizer, messages, where=draft.where, thinking=self.data.thinking
-            )
-        for part in (text, draft.completion):
+        if draft.messages is None:
+            text, completion = draft.text or "", draft.completion
+            if completion is None and draft.reply is not None:
+                completion = draft.reply["content"]
+            prompt = Prompt(number, text, (), draft.answer, draft.row, None, completion)
+        else:
+            prompt = self._chat(draft, draft.messages, number)
+        for part in (prompt.text, prompt.completion):
             if part is not None and SURROGATE.search(part):
                 raise bad_data(draft.where, "the prompt holds half a character (a lone surrogate)")
-        return Prompt(number, text or "", (), draft.answer, draft.row, messages, draft.completion)
+        return prompt
+
+    def _chat(self, draft: Draft, messages: Sequence[Message], number: int) -> Prompt:
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise UserError(
+                "the student's tokenizer has no chat template; use plain prompts, or the model "
+                "that was tuned for chats",
+                where=f"{self.path}.chat",
+            )
+        if self.data.system is not None:
+            messages = with_system(messages, self.data.system, replacing=False)
+        options = draft.options.over(options_of(self.data))
+        text = rendered_chat(self.tokenizer, messages, where=draft.where, options=options)
+        completion = draft.completion
+        if completion is None and draft.reply is not None:
+            completion = draft.reply["content"]
+            if self.given:
+                completion = rendered_reply(
+                    self.tokenizer, messages, draft.reply, where=draft.where, options=options
+                )
+        chat = tuple(messages)
+        return Prompt(number, text, (), draft.answer, draft.row, chat, completion, options)
 
     def _fits(self, ids: Sequence[int], where: str) -> bool:
         if not ids:
@@ -354,7 +382,7 @@ class _PromptBuilder:
 
 def _check_given(train: Sequence[Draft], data: DataConfig) -> None:
     for draft in train:
-        if not draft.completion:
+        if not draft.completion and draft.reply is None:
             raise bad_data(
                 draft.where,
                 f"no completion in {data.columns.completion}; sampling.source given needs one of "

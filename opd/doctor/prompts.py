@@ -8,7 +8,7 @@ from typing import Any
 from opd.config.data import DataConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
-from opd.data.chats import last_question, with_system
+from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import LocalModel, LocalModels
@@ -18,7 +18,6 @@ from opd.teachers.routing import MAIN, by_route, field_of
 UNLIMITED = 2**31
 LOOKED_AT = 256  # prompts whose rendering for teachers is tried
 THINKING_ROOM = 1024  # tokens; a thinking model rarely reaches its answer in fewer
-SWITCH = "enable_thinking"
 SAMPLE = ({"role": "user", "content": "What is 2 + 3?"},)
 
 
@@ -179,7 +178,8 @@ def _end(text: str) -> str:
 
 def _thinking(config: RunConfig, student: LocalModel) -> Iterator[Finding]:
     switch = config.prompts.thinking
-    has_one = SWITCH in (student.template or "")
+    names = template_variables(student.template or "")
+    has_one = not names.isdisjoint(THINKING_SWITCHES)
     if switch is not None and not has_one:
         yield Finding(
             "thinking-ignored",
