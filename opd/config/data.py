@@ -127,7 +127,7 @@ class DataConfig(Section):
         json_schema_extra=choices(
             exact="The text after the reasoning equals the answer.",
             regex="What answer_pattern matches equals the answer.",
-            numeric="The last number, of a last \\boxed{} if any, equals the answer, within tolerance.",
+            numeric="The last number (in a \\boxed{}, if any) equals the answer, within tolerance.",
             math="math-verify judges both to be equal; the last \\boxed{} counts.",
             json="The text is JSON that is valid under json_schema.",
             tool_call="The call's name and arguments equal the answer's.",
