@@ -15,9 +15,10 @@ from sqlalchemy import Engine
 
 from bench.support.synthetic import HOSTILE, RolloutMaker
 from opd.config.run import RunConfig, parse
+from opd.errors import ErrorKind
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, RunStatus, Score, StepEvent
 from storage.engine import open_database
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.write.records import RunWriter
 
 STEPS = 20
@@ -62,7 +63,7 @@ def fill_run(engine: Engine, number: int, tokens: int, long: Sequence[int] = ())
             store.evaluation(event, maker.vocabulary.lookup)
     _finish(engine, run_id, attempt, ENDINGS[number % len(ENDINGS)])
     if number % 3 == 0:
-        jobs.set_notes(engine, run_id, f"baseline {HOSTILE[1]} {HOSTILE[2]}")
+        run_details.set_notes(engine, run_id, f"baseline {HOSTILE[1]} {HOSTILE[2]}")
     return run_id
 
 
@@ -145,12 +146,9 @@ def _evaluation(maker: RolloutMaker, step: int) -> EvaluationEvent:
 
 
 def _finish(engine: Engine, run_id: str, attempt: int, status: RunStatus) -> None:
-    errors = {
-        "error_kind": "out of memory",
-        "error_text": f"the processor's memory ran out at step 20 {HOSTILE[4]} {HOSTILE[0]}",
-        "hint": "lower optimizer.micro_batch_tokens or sampling.batch_size",
-    }
-    jobs.finish(engine, run_id, attempt, status, **(errors if status == "failed" else {}))
+    text = f"the processor's memory ran out at step 20 {HOSTILE[4]} {HOSTILE[0]}"
+    failure = jobs.Failure(ErrorKind.OUT_OF_MEMORY, text) if status == "failed" else None
+    jobs.finish(engine, run_id, attempt, status, failure)
 
 
 def main() -> None:

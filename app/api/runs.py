@@ -21,7 +21,7 @@ from app.api.http.replies import Json
 from app.api.http.tables import csv_line
 from opd.types import RunStatus
 from storage.data_dir import DataDir
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.read.disk import disk_use
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 
@@ -104,24 +104,24 @@ def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
 @router.patch("/runs/{run_id}")
 def edit_run(request: Request, engine: Database, run_id: RunId, body: EditRun) -> Response:
     if body.name is not None:
-        jobs.rename(engine, run_id, body.name)
+        run_details.rename(engine, run_id, body.name)
     if body.tags is not None:
-        jobs.set_tags(engine, run_id, body.tags)
+        run_details.set_tags(engine, run_id, body.tags)
     if body.notes is not None:
-        jobs.set_notes(engine, run_id, body.notes)
+        run_details.set_notes(engine, run_id, body.notes)
     return get_run(request, engine, run_id)
 
 
 @router.delete("/runs/{run_id}")
 def delete_run(engine: Database, run_id: RunId) -> Response:
     """Hides the run; `restore` brings it back."""
-    jobs.delete_run(engine, run_id)
+    run_details.delete_run(engine, run_id)
     return Json({"id": run_id})
 
 
 @router.post("/runs/{run_id}/restore")
 def restore_run(engine: Database, run_id: RunId) -> Response:
-    jobs.restore_run(engine, run_id)
+    run_details.restore_run(engine, run_id)
     return Json({"id": run_id})
 
 

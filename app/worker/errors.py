@@ -3,20 +3,12 @@
 import errno
 import os
 import re
-from dataclasses import dataclass
 
 from opd.errors import ErrorKind, UserError
+from storage.queue.jobs import Failure
 
 MEMORY_ERROR = re.compile(r"out of memory|can't allocate memory|alloc_cpu|bad_alloc", re.I)
 SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|DATABASE_URL|WEBHOOK", re.I)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an attempt ended before its time; the kind says what to do about it."""
-
-    kind: ErrorKind
-    text: str
 
 
 def describe(error: BaseException) -> Failure:

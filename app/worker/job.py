@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
-from app.worker.errors import Failure, describe
+from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
@@ -45,6 +45,7 @@ from opd.types import (
 from storage.data_dir import DataDir, RunDir
 from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
+from storage.queue.jobs import Failure
 from storage.read.runs import read_run
 from storage.write.records import RunWriter, forget_checkpoints
 
@@ -324,15 +325,7 @@ def _record(job: Job, outcome: Outcome) -> bool:
     for pause in (0.0, 0.2, 0.5):
         time.sleep(pause)
         try:
-            ended = jobs.finish(
-                job.engine,
-                job.run_id,
-                job.attempt,
-                outcome.status,
-                error_kind=failure.kind if failure else "",
-                error_text=failure.text if failure else "",
-                hint=failure.kind.hint if failure else "",
-            )
+            ended = jobs.finish(job.engine, job.run_id, job.attempt, outcome.status, failure)
         except DiskFullError:
             job.folder.reserve.unlink(missing_ok=True)
             continue

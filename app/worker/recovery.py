@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker import process
-from app.worker.errors import Failure, redact
+from app.worker.errors import redact
 from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from app.worker.logs import last_line
 from app.worker.webhook import notification
@@ -17,7 +17,7 @@ from opd.errors import ErrorKind
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs
-from storage.queue.jobs import Owner
+from storage.queue.jobs import Failure, Owner
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +99,7 @@ def finish(
     engine: Engine, data_dir: DataDir, run: Running, status: RunStatus, failure: Failure | None
 ) -> None:
     """Records the end and tells of it, unless the attempt has ended otherwise meanwhile."""
-    done = jobs.finish(
-        engine,
-        run.id,
-        run.attempt,
-        status,
-        error_kind=failure.kind if failure else "",
-        error_text=failure.text if failure else "",
-        hint=failure.kind.hint if failure else "",
-    )
+    done = jobs.finish(engine, run.id, run.attempt, status, failure)
     if done:
         notification.notify(engine, data_dir, run.id)
         text = f"{status}. {failure.text}" if failure else status

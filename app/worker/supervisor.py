@@ -25,7 +25,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process, slots
 from app.worker.cancellation import Pressure
-from app.worker.errors import Failure
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
@@ -36,6 +35,7 @@ from storage import locks
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
+from storage.queue.jobs import Failure
 
 log = logging.getLogger(__name__)
 JOB = (sys.executable, "-m", "app.worker.job")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from opd.config.paths import with_absolute_paths
@@ -19,14 +19,15 @@ from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
 from storage.engine import begin, read
-from storage.lookups import not_found, run_row
-from storage.schema import run, run_tag
+from storage.lookups import run_row
+from storage.queue.run_details import checked_tags, checked_text, write_tags
+from storage.schema import run
 from storage.text import clean
 
 CancelMode = Literal["save", "discard"]
 RESUMABLE = ("interrupted", "failed", "cancelled")
 CLAIMABLE = ("queued", "interrupted")
-MAX_NAME, MAX_TAG, MAX_TAGS, MAX_NOTES, MAX_KEY = 200, 100, 50, 20_000, 200
+MAX_KEY = 200
 SILENT_SECONDS = 60  # a heartbeat older than this marks the end of an attempt that just vanished
 
 
@@ -48,6 +49,14 @@ class Owner:
     boot: str  # the machine's boot id
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended before its time; the kind says what to do about it."""
+
+    kind: ErrorKind
+    text: str
+
+
 def create_run(
     engine: Engine,
     config: RunConfig,
@@ -67,8 +76,8 @@ def create_run(
 
     An import is not queued: it stays hidden until `records.import_rollouts` has it whole.
     """
-    labels = _checked_tags(tags)
-    key = None if request_key is None else _checked_text(request_key, MAX_KEY, "request_key")
+    labels = checked_tags(tags)
+    key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
     row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
     try:
         with begin(engine) as connection:
@@ -78,7 +87,7 @@ def create_run(
             if parent is not None:
                 run_row(connection, parent)
             connection.execute(insert(run).values(**row, parent=parent, request_key=key))
-            _write_tags(connection, row["id"], labels)
+            write_tags(connection, row["id"], labels)
     except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
         with read(engine) as connection:
             existing = connection.scalar(select(run.c.id).where(run.c.request_key == key))
@@ -169,10 +178,7 @@ def finish(
     run_id: str,
     attempt: int,
     status: RunStatus,
-    *,
-    error_kind: str = "",
-    error_text: str = "",
-    hint: str = "",
+    failure: Failure | None = None,
 ) -> bool:
     """Ends a running attempt. False: it was no longer the run's, and nothing was changed."""
     now = time.time()
@@ -190,9 +196,9 @@ def finish(
                 finished_at=end,
                 seconds=run.c.seconds + max(0.0, end - row["attempt_at"]),
                 phase="",
-                error_kind=clean(error_kind),
-                error_text=clean(error_text),
-                hint=clean(hint),
+                error_kind=failure.kind if failure else "",
+                error_text=clean(failure.text) if failure else "",
+                hint=failure.kind.hint if failure else "",
             )
         )
         return True
@@ -238,45 +244,6 @@ def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = N
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
     values = queued | _CLEARED | owner_values(waiter)
     connection.execute(update(run).where(run.c.id == run_id).values(values))
-
-
-def rename(engine: Engine, run_id: str, name: str) -> None:
-    _update(engine, run_id, {"name": _checked_text(name, MAX_NAME, "name")})
-
-
-def set_notes(engine: Engine, run_id: str, notes: str) -> None:
-    if len(notes) > MAX_NOTES:
-        raise UserError(f"at most {MAX_NOTES} characters (got {len(notes)})", where="notes")
-    _update(engine, run_id, {"notes": clean(notes)})
-
-
-def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
-    labels = _checked_tags(tags)
-    with begin(engine) as connection:
-        run_row(connection, run_id)
-        _write_tags(connection, run_id, labels)
-
-
-def delete_run(engine: Engine, run_id: str) -> None:
-    """Hides a run that is not running; `restore_run` brings it back."""
-    with begin(engine) as connection:
-        if run_row(connection, run_id)["status"] == "running":
-            raise UserError("is running: cancel it first", where=run_id, kind=ErrorKind.RUNNING)
-        connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=time.time()))
-
-
-def restore_run(engine: Engine, run_id: str) -> None:
-    with begin(engine) as connection:
-        restored = connection.execute(
-            update(run).where(run.c.id == run_id, ~run.c.hidden).values(deleted_at=None)
-        )
-        if restored.rowcount != 1:
-            raise not_found(run_id)
-
-
-def remove(connection: Connection, run_id: str) -> None:
-    """Deletes a run with all its records inside the caller's transaction."""
-    connection.execute(delete(run).where(run.c.id == run_id))
 
 
 _CLEARED: dict[str, Any] = {
@@ -349,34 +316,8 @@ def _running_item(row: RowMapping) -> dict[str, Any]:
     return {**{name: row[name] for name in names}, "owner": owner_of(row)}
 
 
-def _update(engine: Engine, run_id: str, values: dict[str, Any]) -> None:
-    with begin(engine) as connection:
-        run_row(connection, run_id)
-        connection.execute(update(run).where(run.c.id == run_id).values(**values))
-
-
 def _update_attempt(engine: Engine, run_id: str, attempt: int, values: dict[str, Any]) -> None:
     with begin(engine) as connection:
         changed = connection.execute(update(run).where(*_held(run_id, attempt)).values(**values))
         if changed.rowcount != 1:
             raise LeaseLost(run_id, attempt)
-
-
-def _write_tags(connection: Connection, run_id: str, tags: list[str]) -> None:
-    connection.execute(delete(run_tag).where(run_tag.c.run_id == run_id))
-    if tags:
-        connection.execute(insert(run_tag), [{"run_id": run_id, "tag": tag} for tag in tags])
-
-
-def _checked_text(text: str, limit: int, field: str) -> str:
-    text = clean(text).strip()
-    if not 1 <= len(text) <= limit:
-        raise UserError(f"must have 1 to {limit} characters (got {len(text)})", where=field)
-    return text
-
-
-def _checked_tags(tags: Sequence[str]) -> list[str]:
-    labels = sorted({_checked_text(tag, MAX_TAG, "tags") for tag in tags})
-    if len(labels) > MAX_TAGS:
-        raise UserError(f"at most {MAX_TAGS} tags (got {len(labels)})", where="tags")
-    return labels

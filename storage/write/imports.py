@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select, update
 from opd.types import Rollout
 from storage import schema
 from storage.engine import begin
-from storage.queue import jobs
+from storage.queue import run_details
 from storage.text import clean
 from storage.vocabulary import Texts, Vocabulary
 from storage.write.insert import insert_rows
@@ -42,7 +42,7 @@ def import_rollouts(
     finally:
         if not whole:
             with begin(engine) as connection:
-                jobs.remove(connection, run_id)
+                run_details.remove(connection, run_id)
     return importer.count
 
 

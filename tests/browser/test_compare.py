@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from bench.fill import STEPS
+from opd.errors import ErrorKind
 from opd.types import EvaluationEvent, Score
 from storage.comparison.compare import ComparisonQuery, comparison, shared_prompts
 from storage.queue import jobs
@@ -191,7 +192,9 @@ def test_a_notification_at_the_end_of_a_run(open_page: Visit, site: Any) -> None
     page.evaluate(FAKE, "granted")
     page.click("#notify")
     assert page.locator("#notify").get_attribute("aria-pressed") == "true"
-    jobs.finish(site.engine, live.run_id, live.attempt, "failed", error_kind="nan loss")
+    jobs.finish(
+        site.engine, live.run_id, live.attempt, "failed", jobs.Failure(ErrorKind.NAN_LOSS, "")
+    )
     page.wait_for_function("window.__shown?.length")
     assert page.evaluate("window.__shown") == ["live: failed|step 0 of 9 · score 50% · nan loss"]
     page.wait_for_timeout(2_000)

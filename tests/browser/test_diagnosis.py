@@ -7,7 +7,7 @@ import pytest
 
 from opd.types import StepEvent
 from storage.diagnosis.diagnose import diagnose
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.read.runs import read_run
 from storage.write.records import RunWriter
 from tests.browser.test_doctor import CONTRASTS
@@ -41,7 +41,7 @@ def make_run(site: Any) -> Iterator[MakeRun]:
     for run_id in found:
         if read_run(site.engine, run_id)["status"] == "running":
             jobs.finish(site.engine, run_id, 1, "finished")
-        jobs.delete_run(site.engine, run_id)
+        run_details.delete_run(site.engine, run_id)
 
 
 def other_end(columns: Columns, number: int) -> None:

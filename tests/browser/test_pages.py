@@ -13,7 +13,7 @@ from bench.support.synthetic import HOSTILE, RolloutMaker
 from opd.config.run import parse
 from opd.types import ModelsEvent, StepEvent
 from storage.insights.hot_tokens import read_hot_tokens
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.read.rollouts import ABSENT, read_rollouts
 from storage.read.runs import read_run, read_runs
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
@@ -324,9 +324,9 @@ def test_the_canary_can_fire(chromium: Any) -> None:
 def test_hostile_text_stays_text(open_page: Visit, site: Any) -> None:
     hostile = read_rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
     failed = read_runs(site.engine, status="failed")["items"][0]["id"]
-    jobs.set_notes(site.engine, failed, " ".join(HOSTILE).replace("\0", ""))
-    jobs.set_tags(site.engine, failed, [text.replace("\0", "") for text in HOSTILE])
-    jobs.rename(site.engine, failed, HOSTILE[1])
+    run_details.set_notes(site.engine, failed, " ".join(HOSTILE).replace("\0", ""))
+    run_details.set_tags(site.engine, failed, [text.replace("\0", "") for text in HOSTILE])
+    run_details.rename(site.engine, failed, HOSTILE[1])
     for path in (
         "/",
         f"/run?id={failed}",

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, update
 
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import with_settings
 from opd.experiments.plan import Key, Plan, PlannedRun
 from opd.types import EvaluationEvent, Score, StepEvent
@@ -256,7 +256,13 @@ def test_where_every_choice_failed_all_are_tried_again(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=False)
     for _ in range(2):
         run_id, _ = next_run(engine, name)
-        jobs.finish(engine, run_id, claimed(engine, run_id), "failed", error_kind="missing model")
+        jobs.finish(
+            engine,
+            run_id,
+            claimed(engine, run_id),
+            "failed",
+            jobs.Failure(ErrorKind.MISSING_MODEL, ""),
+        )
     assert plan_of(engine, name).problem
     experiments.end_experiment(engine, name, "failed")
     experiments.resume_experiment(engine, name)
@@ -337,7 +343,9 @@ def test_resumed_all_at_once_or_not_at_all(engine: Engine, monkeypatch: pytest.M
 def test_a_choice_that_broke_is_not_tried_again(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=False)
     run_id, _ = next_run(engine, name)
-    jobs.finish(engine, run_id, claimed(engine, run_id), "failed", error_kind="nan loss")
+    jobs.finish(
+        engine, run_id, claimed(engine, run_id), "failed", jobs.Failure(ErrorKind.NAN_LOSS, "")
+    )
     act(engine, name, RISING)  # the other rate, which is chosen
     experiments.end_experiment(engine, name, "stopped")
     experiments.resume_experiment(engine, name)

@@ -11,7 +11,7 @@ from opd.errors import UserError
 from opd.types import EvaluationEvent, StepEvent
 from storage import packing
 from storage.engine import open_database, read
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.read.related import read_related
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
@@ -119,7 +119,7 @@ def test_probes_come_first_into_a_short_list(engine):
 
 def test_deleted_runs_are_left_out(engine):
     chosen = one(engine, "newer", kind="eval", group=1, step=4, sample=0)
-    jobs.delete_run(engine, run_of(engine, "older"))
+    run_details.delete_run(engine, run_of(engine, "older"))
     assert read_related(engine, chosen["id"])["others"] == {"items": [], "total": 0}
     with pytest.raises(UserError) as refusal:
         read_related(engine, "roll-none")

@@ -16,7 +16,7 @@ from storage import schema
 from storage.engine import begin, read
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.packing import COLUMNS, DamagedRecord
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from storage.read.export import export_rows
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run, read_runs
@@ -57,8 +57,8 @@ def damage(engine: Engine, rollout_id: str, column: str) -> None:
 
 def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     ids = [jobs.create_run(engine, parse({"name": f"n{n} 100%"}), recipe="r") for n in range(5)]
-    jobs.set_tags(engine, ids[1], ["good"])
-    jobs.set_notes(engine, ids[2], "look at THIS")
+    run_details.set_tags(engine, ids[1], ["good"])
+    run_details.set_notes(engine, ids[2], "look at THIS")
     jobs.request_cancel(engine, ids[3], "save")
     newest_first = ids[::-1]
 
@@ -357,7 +357,7 @@ def test_exported_rows_have_the_agreed_form(engine: Engine) -> None:
 def test_deleting_a_run_takes_its_records(engine: Engine, run_id: str) -> None:
     jobs.finish(engine, run_id, 1, "finished")
     with begin(engine) as connection:
-        jobs.remove(connection, run_id)
+        run_details.remove(connection, run_id)
     with read(engine) as connection:
         for table in schema.metadata.sorted_tables:
             left = connection.execute(select(table)).all()
