@@ -17,7 +17,7 @@ from opd.interactive.what_if import AUTHORS, SEED, check_room, writing_teacher
 from opd.loss import divergences
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
-from opd.sampling.fast_decoder import decoder_for
+from opd.sampling.decoding import decoder_for
 from opd.sampling.sample import chosen, log_probs_at, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.training.loading import LoadedModels

@@ -54,11 +54,12 @@ class ScoreBatch:
     """
 
     input_ids: Tensor  # (B, L) right-padded
-    position_ids: Tensor  # (B, L)
+    position_ids: Tensor | None  # (B, L); None: each row counts from 0
     sees: Tensor | None  # None: each sees what comes before it
     scored_by: Tensor  # (N,) flat positions in B·L whose logits score the targets
     targets: Tensor  # (N,) completion after completion
     lengths: tuple[int, ...]  # completion tokens of each sequence; they sum to N
+    row_lengths: tuple[int, ...]  # tokens of each row, without its padding
 
 
 def packs(sequences: Sequences, *, pairs_per_token: float) -> list[list[int]]:
@@ -115,13 +116,15 @@ def score_batch(
             scored_by[i] = torch.cat([first, row * longest + torch.arange(span.start, span.stop)])
             start = span.stop
     targets = [torch.as_tensor(c, dtype=torch.long) for c in sequences.completions]
+    packed = len(rows) < len(sequences)
     return ScoreBatch(
         ids.to(device),
-        positions.to(device),
-        None if len(rows) == len(sequences) else _sees(owner).to(device),
+        positions.to(device) if packed else None,
+        _sees(owner).to(device) if packed else None,
         torch.cat([scored_by[i] for i in range(len(sequences))]).to(device),
         torch.cat(targets).to(device),
         tuple(len(c) for c in sequences.completions),
+        tuple(pack_length(sequences, members) for members in rows),
     )
 
 

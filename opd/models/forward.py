@@ -2,22 +2,22 @@
 
 Logits of prompts and padding are never made, and those of completions only for as many tokens at a
 time as the caller asks for: tokens × vocabulary would fill the memory. What a model does to logits
-after its head (soft-capping, scaling) is its own code's: its forward pass is run with the decoder
-standing in for the given hidden states.
+after its head (soft-capping, scaling) is its own code's: its forward pass is run with the backbone
+standing in for the given hidden states. How a model is to be read for its numbers to be those of
+one unpadded row is its `Route`, which `opd.models.routes` finds out once.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from opd.models.batches import ScoreBatch, Sequences, score_batch
-from opd.models.cost import model_cost
+from opd.models.batches import ScoreBatch
 
 CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: at most 64 MB in float32
 CACHED_VALUES = 2**22  # on a processor, where pieces that fit its caches are twice as fast
@@ -25,14 +25,41 @@ PIECE_TOKENS = 128  # there no smaller pieces than these: each reads the whole h
 
 
 @dataclass(frozen=True)
+class Route:
+    """How a model is read so that a row's numbers depend on nothing but the row.
+
+    `backbone` makes the hidden states that the head turns into logits; None where none can be told
+    apart, and logits of whole passes take their place.
+    """
+
+    backbone: Any
+    alone: bool = False  # one row at a time
+    switch: int | None = None  # rows of more tokens than this are read apart from shorter ones
+
+    def groups(self, lengths: tuple[int, ...]) -> list[list[int]]:
+        """The numbers of the rows that share a pass, by their lengths in tokens."""
+        rows = list(range(len(lengths)))
+        if self.alone:
+            return [[row] for row in rows]
+        if self.switch is None:
+            return [rows]
+        short = [row for row in rows if lengths[row] <= self.switch]
+        return [part for part in (short, [r for r in rows if r not in set(short)]) if part]
+
+
+@dataclass(frozen=True)
 class Hidden:
-    """states (N, D): what scores the N completion tokens; `form` is the decoder's output type."""
+    """states (N, D): what scores the N completion tokens; `form` is the backbone's output type,
+    None where the states are logits already."""
 
     states: Tensor
-    form: type[Any]
+    form: type[Any] | None
 
     def piece(self, cut: slice) -> "Hidden":
         return Hidden(self.states[cut], self.form)
+
+
+_ROUTES: "WeakKeyDictionary[Any, Route]" = WeakKeyDictionary()
 
 
 def causal(model: Any) -> Any:
@@ -40,55 +67,62 @@ def causal(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def take_route(model: Any, route: Route) -> None:
+    """From now on the model is read this way."""
+    _ROUTES[causal(model)] = route
+
+
+def route_of(model: Any) -> Route:
+    """The way taken for this model; through `get_decoder()` where none was."""
+    whole = causal(model)
+    return _ROUTES.get(whole) or Route(whole.get_decoder())
+
+
 def completion_hidden(model: Any, batch: ScoreBatch) -> Hidden:
     """Hidden states that score the completion tokens, with gradient where the model has one."""
-    output = causal(model).get_decoder()(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=batch.sees,
-        use_cache=False,
-    )
-    states: Tensor = output.last_hidden_state
+    whole, route = causal(model), route_of(model)
+    groups = route.groups(batch.row_lengths)
+    if len(groups) == 1:
+        states, form = _states(whole, route, batch.input_ids, batch.position_ids, batch.sees)
+        scored_by = batch.scored_by
+    else:
+        states, form, scored_by = _states_apart(whole, route, batch, groups)
     # Completions of one prompt are scored by the same position, whose gradients add up: indexing
     # with [] would let two threads add them in either order.
-    scoring = states.reshape(-1, states.shape[-1]).index_select(0, batch.scored_by)
-    return Hidden(scoring, type(output))
+    scoring = states.reshape(-1, states.shape[-1]).index_select(0, scored_by)
+    return Hidden(scoring, form)
 
 
-@torch.no_grad()
-def pairs_per_token(model: Any) -> float:
-    """How many pairs of attention cost as much as one token's matrices, for
-    `opd.models.batches.packs`.
+def _states(
+    whole: Any, route: Route, ids: Tensor, positions: Tensor | None, sees: Tensor | None
+) -> tuple[Tensor, type[Any] | None]:
+    """(B, L, D) of ids (B, L), and the output's type; logits (B, L, V) without a backbone."""
+    packed = {} if positions is None else {"position_ids": positions, "attention_mask": sees}
+    if route.backbone is None:
+        return whole(input_ids=ids, use_cache=False, **packed).logits, None
+    output = route.backbone(input_ids=ids, use_cache=False, **packed)
+    return output.last_hidden_state, type(output)
 
-    0 where the model's attention takes no mask of our own (sliding windows, kernels without one),
-    and where sequences that share a prompt come out different from the same ones apart.
+
+def _states_apart(
+    whole: Any, route: Route, batch: ScoreBatch, groups: list[list[int]]
+) -> tuple[Tensor, type[Any] | None, Tensor]:
+    """States (N', D) of the groups' rows, each group in a pass, and where `scored_by` lies there.
+
+    Such models are read without packs: each row has the positions 0, 1, 2 …
     """
-    config = causal(model).config.get_text_config()
-    layer_types = getattr(config, "layer_types", None)
-    windowed = (
-        set(layer_types) != {"full_attention"}
-        if layer_types
-        else getattr(config, "sliding_window", None) is not None
-    )
-    if windowed or config._attn_implementation != "sdpa" or not _takes_packs(model):
-        return 0.0
-    cost = model_cost(causal(model))
-    return cost.parameters / (2 * cost.layers * cost.width)
-
-
-def _takes_packs(model: Any) -> bool:
-    """Do three completions of one prompt score the same in one row as in three?"""
-    weight = causal(model).get_output_embeddings().weight
-    toy = Sequences([[1, 2, 3]] * 3, [[4, 5, 6], [2, 1], [3, 3, 1, 2]])
-    together, apart = (
-        completion_hidden(
-            model, score_batch(toy, pad_id=0, device=weight.device, pairs_per_token=ratio)
-        ).states.float()
-        for ratio in (math.inf, 0.0)
-    )
-    size = float(apart.abs().max())
-    tolerance = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
-    return bool((together - apart).abs().max() <= tolerance * size)
+    width = batch.input_ids.shape[1]
+    parts: list[Tensor] = []
+    moved = torch.zeros(batch.input_ids.numel(), dtype=torch.long)
+    first, form = 0, None
+    for rows in groups:
+        length = max(batch.row_lengths[row] for row in rows)
+        states, form = _states(whole, route, batch.input_ids[rows, :length], None, None)
+        parts.append(states.reshape(-1, states.shape[-1]))
+        for row in rows:
+            moved[row * width : row * width + length] = torch.arange(first, first + length)
+            first += length
+    return torch.cat(parts), form, moved.to(batch.scored_by.device)[batch.scored_by]
 
 
 @contextmanager
@@ -118,22 +152,25 @@ def logits_of(model: Any, hidden: Hidden, *, vocab: int) -> Tensor:
 
     `vocab` cuts them to the ids that student and teacher share.
     """
-    whole = causal(model)
-    with _returning(whole.get_decoder(), hidden):
-        ignored = torch.zeros((1, 1), dtype=torch.long, device=hidden.states.device)
-        logits: Tensor = whole(input_ids=ignored, use_cache=False).logits[0, :, :vocab]
+    if hidden.form is None:
+        logits: Tensor = hidden.states[:, :vocab]
+    else:
+        answer = hidden.form(last_hidden_state=hidden.states.unsqueeze(0))
+        with _returning(route_of(model).backbone, answer):
+            ignored = torch.zeros((1, 1), dtype=torch.long, device=hidden.states.device)
+            whole = causal(model)(input_ids=ignored, use_cache=False)
+        logits = whole.logits[0, :, :vocab]
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 @contextmanager
-def _returning(decoder: nn.Module, hidden: Hidden) -> Iterator[None]:
-    """Inside, the decoder returns these hidden states, whatever it is given."""
-    answer = hidden.form(last_hidden_state=hidden.states.unsqueeze(0))
-    decoder.forward = lambda *_, **__: answer
+def _returning(backbone: nn.Module, answer: Any) -> Iterator[None]:
+    """Inside, the backbone returns this answer, whatever it is given."""
+    backbone.forward = lambda *_, **__: answer
     try:
         yield
     finally:
-        del decoder.forward
+        del backbone.forward
 
 
 def spans(tokens: int, *, vocab: int, limit: int | None = None) -> list[slice]:

@@ -26,9 +26,9 @@ from opd.config.folders import check_folder, local_folder
 from opd.config.gguf.header import is_gguf
 from opd.config.weight_files import ADAPTER
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.forward import pairs_per_token
 from opd.models.gguf import load_gguf_model
 from opd.models.progress import download_bar
+from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 from opd.models.weights import Comparison, check, check_stored, quiet, untie
@@ -216,6 +216,7 @@ def load_student(
         weights or folder, where="student.model", dtype=dtype, device=device, say=say
     )
     eos_ids = stop_ids(declared_stops(model), tokenizer, more_stops)
+    find_route(model, where="student.model")
     return Pair(
         student=model,
         teacher=None,
@@ -245,6 +246,7 @@ def load_teacher(
         folder, where=where, dtype=dtype, device=pair.device, quantize=quantize, say=say
     )
     model.requires_grad_(False)
+    find_route(model, where=where)
     vocab = shared_vocabulary(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
     )

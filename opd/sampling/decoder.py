@@ -1,4 +1,5 @@
-"""The generic decoder: a transformers causal LM, its own forward pass, a cache in place."""
+"""Decoders by a transformers causal LM's own forward pass: with a cache written in place, with the
+model's own cache, and without any."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +9,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from opd.models.forward import Hidden, causal, logits_of
+from opd.models.batches import Sequences, score_batch
+from opd.models.forward import Hidden, causal, completion_hidden, logits_of, route_of
 
 
 class Decoder(Protocol):
@@ -100,7 +102,7 @@ class ModelDecoder:
         ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
         longest = ids.shape[1]
         ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
-        output = causal(self._model).get_decoder()(
+        output = _backbone(self._model)(
             input_ids=ids,
             cache=self._cache,
             use_cache=True,
@@ -108,10 +110,12 @@ class ModelDecoder:
         )
         states = output.last_hidden_state
         last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
-        source = to_the_right(lengths)
+        source = to_the_right(lengths)[:, None, :, None]
         for layer in self._cache.layers:
-            index = source[:, None, :, None].expand_as(layer.keys)
-            layer.hold(layer.keys.gather(2, index)[rows], layer.values.gather(2, index)[rows])
+            keys, values = (
+                held.gather(2, source.expand_as(held))[rows] for held in (layer.keys, layer.values)
+            )
+            layer.hold(keys, values)
         return logits_of(self._model, last, vocab=self._vocab)[rows]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -126,3 +130,64 @@ class ModelDecoder:
 
     def keep(self, rows: Tensor) -> None:
         self._cache.batch_select_indices(rows)
+
+
+class OwnCacheDecoder:
+    """Decodes with the cache that the model makes for itself: recurrent states, indexes, windows.
+
+    Its prompts are of one length: nothing is ever padded, and the state of a row sees only it.
+    """
+
+    def __init__(self, model: Any, *, vocab: int, pad_id: int, device: torch.device) -> None:
+        self._model, self._vocab, self._device = model, vocab, device
+        self._cache: Any = None
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+        ids = torch.tensor([list(p) for p in prompts], device=self._device)
+        output = _backbone(self._model)(input_ids=ids, use_cache=True)
+        self._cache = output.cache
+        self.keep(rows)
+        last = Hidden(output.last_hidden_state[:, -1], type(output))
+        return logits_of(self._model, last, vocab=self._vocab)[rows]
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        output = self._model(input_ids=tokens.unsqueeze(1), cache=self._cache, use_cache=True)
+        logits: Tensor = output.logits[:, -1, : self._vocab]
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.reorder_cache(rows)  # which also repeats rows, and drops them
+
+
+class RereadingDecoder:
+    """Decodes without a cache: every token reads its whole row again. Slow, and right wherever
+    scoring is."""
+
+    def __init__(self, model: Any, *, vocab: int, pad_id: int, device: torch.device) -> None:
+        self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
+        self._rows: list[list[int]] = []
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+        self._rows = [list(prompts[i]) for i in rows.tolist()]
+        return self._read()
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        for row, token in zip(self._rows, tokens.tolist(), strict=True):
+            row.append(token)
+        return self._read()
+
+    def keep(self, rows: Tensor) -> None:
+        self._rows = [self._rows[i] for i in rows.tolist()]
+
+    def _read(self) -> Tensor:
+        """Logits (B, V) of what follows each row: of a completion of one token, whatever it is."""
+        ends = Sequences(self._rows, [[self._pad_id]] * len(self._rows))
+        batch = score_batch(ends, pad_id=self._pad_id, device=self._device)
+        return logits_of(self._model, completion_hidden(self._model, batch), vocab=self._vocab)
+
+
+def _backbone(model: Any) -> Any:
+    backbone = route_of(model).backbone
+    if backbone is None:
+        raise NotImplementedError(f"{type(causal(model)).__name__} has no hidden states of its own")
+    return backbone

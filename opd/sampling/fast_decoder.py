@@ -6,7 +6,6 @@ gate and up, normalisation by torch's own kernel, residuals added by the product
 takes is checked against their configuration, and its logits against their own forward pass.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opd.sampling.decoder import Decoder, ModelDecoder, Slots, pad_right, to_the_right
+from opd.sampling.decoder import Slots, pad_right, to_the_right
 
-log = logging.getLogger(__name__)
 MODEL_TYPES = ("llama", "qwen3")
 MAX_PARAMETERS = 50_000_000  # above, the products dominate and the copies of weights cost memory
 MANY_ROWS = 64  # from which on a second thread pays
@@ -36,17 +34,8 @@ class _Layer:
     down: Tensor
 
 
-def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) -> Decoder:
-    """The fast decoder where it knows the model and agrees with it, else the model's own."""
-    if _knows(model, device):
-        decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id)
-        if decoder.agrees():
-            return decoder
-        log.warning("decoding with the model's own forward pass: the fast one differs from it")
-    return ModelDecoder(model, vocab=vocab, pad_id=pad_id, device=device)
-
-
-def _knows(model: Any, device: torch.device) -> bool:
+def takes(model: Any, device: torch.device) -> bool:
+    """Is it one of the models that the fast decoder computes?"""
     config = model.config
     return bool(
         device.type == "cpu"

@@ -6,8 +6,9 @@ at the stated temperature; and finished rows leave the batch. Prompts that occur
 batch are read once and their cache is repeated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from opd.loss import divergences
 from opd.models.load import Pair
-from opd.sampling.fast_decoder import decoder_for
+from opd.sampling.decoding import decoder_for, equal_lengths
 from opd.types import FinishReason, Floats, Ints
 
 COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
@@ -79,15 +80,23 @@ def sample(
 ) -> list[Sample]:
     """Writes every requested rollout with the student, in the order of the requests.
 
-    Rows are decoded in batches of similar prompt length. Raises Stopped when `stop()` turns true.
+    Rows are decoded in batches of similar prompt length, of one length where the model's state must
+    not see padding. Raises Stopped when `stop()` turns true.
     """
-    order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+    lengths = [len(r.prompt_ids) for r in requests]
     results: dict[int, Sample] = {}
-    for first in range(0, len(order), limits.batch_size):
-        rows = order[first : first + limits.batch_size]
+    for rows in _batches(lengths, limits.batch_size, equal_lengths(pair.student, pair.device)):
         batch = _Batch(pair, [requests[i] for i in rows], limits)
         results |= zip(rows, batch.run(stop), strict=True)
     return [results[i] for i in range(len(requests))]
+
+
+def _batches(lengths: Sequence[int], size: int, equal: bool) -> Iterator[list[int]]:
+    """Row numbers by length, at most `size` a batch; with `equal`, of one length each."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    groups = [list(g) for _, g in groupby(order, key=lambda i: lengths[i])] if equal else [order]
+    for group in groups:
+        yield from (group[first : first + size] for first in range(0, len(group), size))
 
 
 class _Batch:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
-from opd.models.forward import Hidden, completion_hidden, logits_of, pairs_per_token, spans
+from opd.models.forward import Hidden, completion_hidden, logits_of, spans
 from opd.models.load import Pair
+from opd.models.routes import pairs_per_token
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch
 from opd.models.batches import Sequences
 from opd.models.load import load_pair
 from opd.sampling.decoder import ModelDecoder
-from opd.sampling.fast_decoder import FastDecoder, decoder_for
+from opd.sampling.decoding import decoder_for
+from opd.sampling.fast_decoder import FastDecoder
 from opd.sampling.sample import Limits, Request, Stopped, sample, uniforms
 from opd.training.scoring import Scoring, score
 from tests.support import tiny_models

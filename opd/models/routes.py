@@ -1,0 +1,175 @@
+"""Finds out how a model has to be read, by reading a few tokens, or refuses it.
+
+A model is read fast where that gives what one unpadded row gives: hidden states of its backbone,
+many rows padded on the right in one pass, completions of one prompt in one row. Each of these is
+tried on toy rows when the model is loaded, and given up where the numbers differ.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from opd.errors import ErrorKind, UserError, one_line
+from opd.models.batches import Sequences, score_batch
+from opd.models.cost import model_cost
+from opd.models.forward import (
+    Route,
+    causal,
+    completion_hidden,
+    logits_of,
+    route_of,
+    take_route,
+)
+from opd.models.kinds import rope_switch
+
+# The second row is the start of the first one: what follows must not show in it.
+TOY = Sequences([[3, 4], [3, 4], [5, 4, 3]], [[5, 3, 4, 5], [5, 3], [4, 4, 3, 5, 3, 4]])
+EXACT, ROUNDED = 1e-3, 0.1  # of the largest logit, in float32 and in fewer bits
+# What a model's own code raises for arguments it does not take.
+CANNOT = (
+    *(AssertionError, AttributeError, IndexError, KeyError, LookupError),
+    *(NotImplementedError, RuntimeError, TypeError, ValueError),
+)
+
+
+@torch.no_grad()
+def find_route(model: Any, *, where: str) -> Route:
+    """Takes and returns the fastest way to read the model that gives its own numbers.
+
+    Raises UserError at `where` for a model whose numbers cannot be had: one that sees what follows
+    a token, draws random numbers, or needs more than text.
+    """
+    try:
+        expected = _alone(causal(model))
+    except CANNOT as error:
+        out_of_memory(error)
+        reason = f"its forward pass fails on plain text: {one_line(error)}"
+        raise refused(model, reason, where) from None
+    if not bool(expected.isfinite().all()):  # broken weights, which the first loss names
+        return route_of(model)
+    if not close(causal(model), _alone(causal(model)), expected):
+        raise refused(model, "it gives other logits each time it reads the same tokens", where)
+    switch = rope_switch(causal(model).config.get_text_config().to_dict())
+    for route in _routes(causal(model), switch):
+        take_route(model, route)
+        if _agrees(causal(model), expected):
+            return route
+    raise refused(
+        model,
+        "its logits at a token change with the tokens that follow: it reads in both directions, "
+        "and no token's probability is that of a next token",
+        where,
+    )
+
+
+def refused(model: Any, reason: str, where: str) -> UserError:
+    name = type(causal(model)).__name__
+    return UserError(f"{name} cannot be used: {reason}", where=where, kind=ErrorKind.REFUSED_MODEL)
+
+
+@torch.no_grad()
+def pairs_per_token(model: Any) -> float:
+    """How many pairs of attention cost as much as one token's matrices, for
+    `opd.models.batches.packs`.
+
+    0 where the model's attention takes no mask of our own (sliding windows, recurrent layers,
+    kernels without one), and where sequences that share a prompt come out different from the same
+    ones apart.
+    """
+    whole, route = causal(model), route_of(model)
+    config = whole.config.get_text_config()
+    if route.backbone is None or route.alone or route.switch is not None:
+        return 0.0
+    plain = keeps_everything(config) and not getattr(config, "sliding_window", None)
+    if not plain or config._attn_implementation != "sdpa" or not _takes_packs(model):
+        return 0.0
+    cost = model_cost(whole)
+    return cost.parameters / (2 * cost.layers * cost.width)
+
+
+def keeps_everything(config: Any) -> bool:
+    """Does each layer keep keys and values of all tokens, and nothing else?"""
+    return _layer_types(config) <= {DynamicLayer}
+
+
+def keeps_or_slides(config: Any) -> bool:
+    """Do all layers keep keys and values, of all tokens or of a window, and nothing else?"""
+    return _layer_types(config) <= {DynamicLayer, DynamicSlidingWindowLayer}
+
+
+def _layer_types(config: Any) -> set[type]:
+    """What transformers keeps in this model's layers between two tokens."""
+    try:
+        return {type(layer) for layer in DynamicCache(config=config).layers}
+    except CANNOT:
+        return {object}
+
+
+def close(model: Any, actual: Tensor, expected: Tensor) -> bool:
+    """Are logits (N, V) the same but for rounding? In few bits a mixture's experts may change at
+    single tokens; a wrong position or state shows in most of them."""
+    largest = float(expected.abs().max())
+    difference = (actual - expected).abs().amax(-1)
+    few_bits = torch.is_autocast_enabled(expected.device.type)
+    if model.dtype in (torch.float32, torch.float64) and not few_bits:
+        return bool((difference <= EXACT * largest).all())
+    return bool(difference.median() <= ROUNDED * largest)
+
+
+def _routes(whole: Any, switch: int | None) -> Iterator[Route]:
+    backbones = [whole.get_decoder(), whole.base_model]
+    for backbone in dict.fromkeys(backbones):
+        if backbone is not None and backbone is not whole:
+            yield Route(backbone, switch=switch)
+    yield Route(None, switch=switch)
+    yield Route(None, alone=True)
+
+
+def _agrees(whole: Any, expected: Tensor) -> bool:
+    batch = score_batch(TOY, pad_id=0, device=expected.device)
+    try:
+        hidden = completion_hidden(whole, batch)
+        actual = logits_of(whole, hidden, vocab=expected.shape[-1])
+    except CANNOT as error:
+        out_of_memory(error)
+        return False
+    return actual.shape == expected.shape and close(whole, actual, expected)
+
+
+def _alone(whole: Any) -> Tensor:
+    """Logits (N, V) of TOY's completions, each row by itself; the second row's are the first's."""
+    device = next(whole.parameters()).device
+    rows = []
+    for number in (0, 0, 2):
+        prompt, completion = TOY.prompts[number], TOY.completions[number]
+        ids = torch.tensor([[*prompt, *completion[:-1]]], device=device)
+        logits = whole(input_ids=ids, use_cache=False).logits[0].float()
+        rows.append(logits[len(prompt) - 1 :])
+    rows[1] = rows[1][: len(TOY.completions[1])]
+    return torch.cat(rows)
+
+
+def _takes_packs(model: Any) -> bool:
+    """Do three completions of one prompt score the same in one row as in three?"""
+    weight = causal(model).get_output_embeddings().weight
+    toy = Sequences([[1, 2, 3]] * 3, [[4, 5, 6], [2, 1], [3, 3, 1, 2]])
+    together, apart = (
+        completion_hidden(
+            model, score_batch(toy, pad_id=0, device=weight.device, pairs_per_token=ratio)
+        ).states.float()
+        for ratio in (math.inf, 0.0)
+    )
+    size = float(apart.abs().max())
+    tolerance = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
+    return bool((together - apart).abs().max() <= tolerance * size)
+
+
+def out_of_memory(error: BaseException) -> None:
+    """Raises the error again where memory ran out: that says nothing of the model."""
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
+        raise error
