@@ -11,7 +11,7 @@ WORKS = {
     "its own decoder": "llama4_text",
     "without a cache": "openai-gpt",
 }
-REFUSED = {"bert": "both directions"}
+REFUSED = {"bert": "an encoder"}
 
 
 @pytest.mark.parametrize("model_type", WORKS.values(), ids=WORKS)
