@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from opd.config.layer_kinds import rope_switch
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.batches import Sequences, score_batch
 from opd.models.cost import model_cost
@@ -25,7 +26,6 @@ from opd.models.forward import (
     route_of,
     take_route,
 )
-from opd.models.kinds import rope_switch
 
 # The second row is the start of the first one: what follows must not show in it.
 TOY = Sequences([[3, 4], [3, 4], [5, 4, 3]], [[5, 3, 4, 5], [5, 3], [4, 4, 3, 5, 3, 4]])
