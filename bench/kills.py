@@ -61,7 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # What no two attempts share.
 VOLATILE = {
-    "run": ("slot", "attempt", "seconds", "phase", "status"),
+    "run": ("slot", "attempt", "seconds", "phase", "status", "inputs"),
     "step": ("attempt", "seconds"),
     "checkpoint": ("path",),
 }

@@ -80,6 +80,12 @@ class ErrorKind(StrEnum):
         "Only an interrupted, failed or cancelled run can be resumed.",
         409,
     )
+    CHANGED_INPUTS = (
+        "changed inputs",
+        "Restore what changed, or resume the run with the changes: opd resume RUN "
+        "--accept-changes, or the button on its page.",
+        409,
+    )
     DAMAGED_RECORD = (
         "damaged record",
         "The rest of the run can be read; this rollout cannot be restored.",
@@ -153,6 +159,23 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class ChangedInputsError(UserError):
+    """What a run depends on is not what it was at the run's start; `changes` says what, by field.
+
+    `changes` are {"field", "text"}.
+    """
+
+    def __init__(self, run_id: str, changes: list[dict[str, str]]) -> None:
+        self.changes = changes
+        listed = "; ".join(f"{c['field']}: {c['text']}" for c in changes)
+        super().__init__(
+            f"changed since the run started: {listed}. Restore this, or go on with it: "
+            f"opd resume {run_id} --accept-changes",
+            where=run_id,
+            kind=ErrorKind.CHANGED_INPUTS,
+        )
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -13,12 +13,14 @@ from app.api.http.inputs import (
     EditRun,
     Limit,
     Offset,
+    ResumeRun,
     RunId,
     SearchText,
     StartRun,
 )
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
+from app.worker.run_inputs import check_unchanged
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs, run_details
@@ -135,8 +137,18 @@ def cancel_run(
 
 
 @router.post("/runs/{run_id}/resume")
-def resume_run(engine: Database, run_id: RunId) -> Response:
-    jobs.requeue(engine, run_id)
+def resume_run(
+    request: Request,
+    engine: Database,
+    run_id: RunId,
+    body: Annotated[ResumeRun | None, Body()] = None,
+) -> Response:
+    """Queues the run again. Refused with 409 and `changes` where models or data have changed since
+    its start, unless `accept_changes`."""
+    accept = body is not None and body.accept_changes
+    if not accept:
+        check_unchanged(engine, request.app.state.data_dir, run_id)
+    jobs.requeue(engine, run_id, accept_changes=accept)
     return Json({"id": run_id, "status": "queued"})
 
 

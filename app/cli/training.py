@@ -9,7 +9,7 @@ import typer
 from app.cli.inspect_runs import Json, Run
 from app.cli.output import json_line, plain, result, say
 from app.cli.workspace import Workspace
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -61,10 +61,22 @@ def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]
     return check_inputs(parse(with_overrides(data, assignments))), recipe
 
 
-def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
+def resume(
+    workspace: Workspace,
+    run: Run,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Resume even if models, data, tokenizer or chat template have changed since.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
     """Resume a run from its last checkpoint."""
     from app.worker.process import alive, this_process
     from app.worker.recovery import bury, running
+    from app.worker.run_inputs import check_unchanged
     from app.worker.webhook.notification import check_setting
     from storage.queue import jobs
     from storage.read.runs import read_run
@@ -77,8 +89,10 @@ def resume(workspace: Workspace, run: Run, json: Json = False) -> None:
             if alive(entry.owner):
                 raise UserError(f"is running (process {entry.owner.pid})", where=run)
             bury(engine, workspace.data_dir, entry)
+    if not accept_changes:
+        check_unchanged(engine, workspace.data_dir, run)
     if read_run(engine, run)["status"] != "queued":
-        jobs.requeue(engine, run, waiter=this_process())
+        jobs.requeue(engine, run, waiter=this_process(), accept_changes=accept_changes)
     _to_the_end(workspace, engine, run, json)
 
 
@@ -105,8 +119,9 @@ def _exit_code(outcome: "Outcome", run_id: str) -> int:
     if failure is not None:
         # Of bad input the text itself says what to do.
         advice = "" if failure.kind.by_input else failure.kind.hint
-        parts = (failure.text.rstrip("."), advice)
-        say(plain(f"Error: {'. '.join(p for p in parts if p)}"))
+        text = ". ".join(p for p in (failure.text.rstrip("."), advice) if p)
+        # Ctrl-C is no error, but what was asked for.
+        say(plain(text if failure.kind == ErrorKind.INTERRUPTED else f"Error: {text}"))
     if outcome.status == "interrupted":
         say(f"to resume: opd resume {run_id}")
     if failure is not None and outcome.status == "failed":

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
+from app.worker.run_inputs import settle
 from app.worker.signals import listening
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
@@ -72,6 +74,7 @@ class TrainingFactory(Protocol):
         stop: Callable[[], bool],
         resume_from: Path | None,
         say: Callable[[str], None],
+        moment: datetime,
     ) -> TrainingLike: ...
 
 
@@ -163,6 +166,7 @@ def _work(
     )
     writer = RunWriter(job.engine, job.run_id, job.attempt)
     step, resume_from = start_of(job, info)
+    moment = settle(job.engine, info, config, step if resume_from else None)
     if job.attempt > 1:
         writer.truncate_after(step)
         sweep(job.engine, job.data_dir, job.run_id, job.attempt)
@@ -173,6 +177,7 @@ def _work(
         stop=lease.stop,
         resume_from=resume_from,
         say=lambda text: _say(job, text, watch),
+        moment=moment,
     )
     progress = _JobProgress(session, writer)
     with closing(session.events()) as events:  # type: ignore[type-var]

@@ -76,6 +76,13 @@ class RemoteTeacher:
             )
         self._read_batch([([0], [0])], going)
 
+    def served_model(self) -> str | None:
+        """What the server says it serves under the model's name: its path or id, if it tells."""
+        answer = self._ask("/models", None, SPARE_BYTES, threading.Event())
+        entry = next((m for m in _models(answer) if m.get("id") == self._config.model), {})
+        served = entry.get("root") or entry.get("id")
+        return None if served is None else str(served)
+
     def read(
         self,
         prompts: Sequence[Sequence[int]],
@@ -240,9 +247,12 @@ def _key(config: RouteConfig, where: str) -> str | None:
 
 
 def _model_names(answer: Any) -> list[str]:
+    return [str(model.get("id")) for model in _models(answer)]
+
+
+def _models(answer: Any) -> list[dict[str, Any]]:
     data = answer.get("data") if isinstance(answer, dict) else None
-    models = [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
-    return [str(model.get("id")) for model in models]
+    return [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
 
 
 def _json(content: bytes) -> Any:

@@ -6,6 +6,7 @@ what it is given and decides, through `stop`, when to end.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts
+from opd.data.template_dates import asks_for_time, render_as_of
 from opd.models.load import Pair, context_of
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
@@ -43,7 +45,8 @@ class Training:
 
     `folder` receives the checkpoints; `resume_from` is a checkpoint folder to continue from; `stop`
     is polled within long phases and ends the stream early, without an event for what was
-    unfinished; `say` is called with the progress of loading.
+    unfinished; `say` is called with the progress of loading; chat templates that ask for the time
+    find `moment`, by default that of now.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class Training:
         stop: Callable[[], bool] = NEVER,
         resume_from: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
+        moment: datetime | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self._callbacks = Callbacks(say, stop)
         self._resume_from = resume_from
+        self._moment = moment or datetime.now()
         self._step = 0
         self._score: float | None = None  # held-out, after this very step
         self._owes = False  # the evaluation that is due after this very step
@@ -123,7 +128,9 @@ class Training:
         if pair.teacher is not None:
             parameters["teacher"] = pair.teacher.num_parameters()
         yield ModelsEvent(pair.folders, fingerprint(pair.tokenizer), str(pair.device), parameters)
-        yield PhaseEvent("loading prompts")
+        dated = asks_for_time(pair.tokenizer)
+        as_of = f", as of {self._moment:%Y-%m-%d %H:%M:%S} in the chat template" if dated else ""
+        yield PhaseEvent(f"loading prompts{as_of}")
         prompts = load_prompts(
             config, pair.tokenizer, context_of(pair.student), self._callbacks.say
         )
@@ -150,6 +157,7 @@ class Training:
     def _load(self) -> LoadedRun:
         self._loaded = load(self.config, self._resume_from, self._callbacks)
         self._tokens = TokenText(self._loaded.pair.tokenizer)
+        render_as_of(self._loaded.pair.tokenizer, self._moment)
         self._step = self._loaded.step
         if self._resume_from is not None:
             self._saved = checkpoint.saved(self.folder, up_to=self._step)

@@ -226,23 +226,35 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
         return status
 
 
-def requeue(engine: Engine, run_id: str, waiter: Owner | None = None) -> None:
+def requeue(
+    engine: Engine, run_id: str, waiter: Owner | None = None, *, accept_changes: bool = False
+) -> None:
     """Queues an interrupted, failed or cancelled run again; it goes on from its checkpoint.
 
-    `waiter` as in `create_run`."""
+    `waiter` as in `create_run`; with `accept_changes`, also where what it depends on has changed.
+    """
     with begin(engine) as connection:
-        requeue_within(connection, run_id, waiter)
+        requeue_within(connection, run_id, waiter, accept_changes=accept_changes)
 
 
-def requeue_within(connection: Connection, run_id: str, waiter: Owner | None = None) -> None:
+def requeue_within(
+    connection: Connection,
+    run_id: str,
+    waiter: Owner | None = None,
+    *,
+    accept_changes: bool = False,
+) -> None:
     """`requeue` inside the caller's transaction."""
-    status = run_row(connection, run_id)["status"]
+    row = run_row(connection, run_id)
+    status, inputs = row["status"], row["inputs"]
     if status not in RESUMABLE:
         raise UserError(
             f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
         )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
     values = queued | _CLEARED | owner_values(waiter)
+    if inputs is not None:
+        values["inputs"] = {**inputs, "accept": accept_changes}
     connection.execute(update(run).where(run.c.id == run_id).values(values))
 
 

@@ -14,6 +14,7 @@ from opd.config.wording import trained
 from opd.errors import UserError
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, run_row, shown
+from storage.queue.inputs import stored_inputs
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
 
@@ -73,10 +74,13 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
             for c in checkpoints
         ]
     details = ("config", "resolved", "versions", "parameters", "loaded_device", "tokenizer")
+    inputs = stored_inputs(row["inputs"])
     return {
         **_run_item(row, tags),
         **{name: row[name] for name in details},
         "trained": _trained(row),
+        "rendered_as_of": inputs.moment,
+        "accepted_changes": inputs.accepted,
         "checkpoints": saved,
         "scales": row["scales"],
     }

@@ -115,6 +115,26 @@ def test_a_changed_byte_sends_the_run_back_by_one_checkpoint(runner, tmp_path, n
     assert kills.differences(state(runner, run_id), state(twin, run_id)) == []
 
 
+def test_a_date_in_the_chat_template_is_that_of_the_first_attempt(runner, tmp_path):
+    shutil.copytree(runner.inputs / "student", tmp_path / "student")
+    clock = "{{ strftime_now('%H:%M:%S.%f') }} {{ messages[0].content }}"
+    (tmp_path / "student" / "chat_template.jinja").write_text(clock)
+    run_id = runner.queue(
+        student={"model": str(tmp_path / "student")},
+        prompts={"source": str(runner.inputs / "prompts.jsonl"), "chat": True},
+        teacher={"kind": "self", "prompt": "Hint. {prompt}"},
+    )
+    assert runner.attempt(run_id, after(CheckpointEvent, 2))["status"] == "failed"
+    run = runner.attempt(run_id)
+    assert run["status"] == "finished"
+    rollouts = [r for r in export_rows(runner.engine, run_id) if r["kind"] == "train"]
+    assert {r["step"] for r in rollouts} == {1, 2, 3, 4}
+    times = {r["prompt"].split()[0] for r in rollouts}
+    assert times == {f"{run['rendered_as_of'].partition('T')[2]}.000000"}
+    date = run["rendered_as_of"].replace("T", " ")
+    assert runner.log(run_id).count(f"as of {date} in the chat template") == 2
+
+
 def test_with_no_checkpoint_whole_a_run_begins_again(runner, tmp_path):
     run_id, twin = twins(runner, tmp_path)
     runner.attempt(run_id)

@@ -14,6 +14,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ class Training:
         stop: Callable[[], bool] = lambda: False,
         resume_from: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
+        moment: datetime | None = None,
     ) -> None:
         self.config = config
         self.folder = folder

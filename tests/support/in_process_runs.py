@@ -66,6 +66,9 @@ class JobRunner:
         """Runs the next attempt to its end; the run's row."""
         if self.run(run_id)["status"] in jobs.RESUMABLE:
             jobs.requeue(self.engine, run_id)
+        return self.attempt_queued(run_id, training)
+
+    def attempt_queued(self, run_id: str, training: Any = None) -> dict[str, Any]:
         start_log(DataDir(self.data_dir).run(run_id).log)
         claimed = job.claim(self.engine, DataDir(self.data_dir), run_id, "cpu")
         assert claimed is not None

@@ -2,14 +2,26 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine
 
 from opd.config.run import parse
-from opd.types import EvaluationEvent, ModelsEvent, Rollout, Score, StepEvent, TokenRecord, TopK
+from opd.fingerprints.inputs import fingerprints
+from opd.types import (
+    CheckpointEvent,
+    EvaluationEvent,
+    ModelsEvent,
+    Rollout,
+    Score,
+    StepEvent,
+    TokenRecord,
+    TopK,
+)
 from storage.queue import jobs
+from storage.queue.inputs import RunInputs, write_inputs
 from storage.write.records import RunWriter
 
 VOCABULARY = 300
@@ -88,3 +100,21 @@ def started(engine: Engine, slot: str = "cpu", **config: Any) -> tuple[str, RunW
     writer = RunWriter(engine, run_id, attempt)
     writer.models(ModelsEvent({"student": "/s", "teacher": "/t"}, "words", "cpu"), {"torch": "2"})
     return run_id, writer
+
+
+def interrupted_run(engine: Engine, rows: Path, count: int = 4, name: str = "") -> str:
+    """A run upon `count` rows, which are written, interrupted after a checkpoint of step 1."""
+    write_prompts(rows, count)
+    config = parse({"prompts": str(rows), "name": name, "device": "cpu"})
+    run_id = jobs.create_run(engine, config)
+    attempt = jobs.claim(engine, run_id, f"slot of {run_id}", OWNER)
+    assert attempt is not None
+    inputs = RunInputs("2026-01-02T03:04:05", fingerprints(config, online=False))
+    write_inputs(engine, run_id, attempt, inputs)
+    RunWriter(engine, run_id, attempt).checkpoint(CheckpointEvent(1, str(rows.parent), {}))
+    assert jobs.finish(engine, run_id, attempt, "interrupted")
+    return run_id
+
+
+def write_prompts(path: Path, count: int) -> None:
+    path.write_text("".join(f'{{"prompt": "question {i}"}}\n' for i in range(count)))

@@ -96,6 +96,12 @@ class CancelRun(Body):
     mode: Literal["save", "discard"] = "save"
 
 
+class ResumeRun(Body):
+    """`accept_changes`: go on though models or data are not what they were at the start."""
+
+    accept_changes: bool = False
+
+
 def check_size(data: Any) -> None:
     """Refuses data too large, too deep or not storable as text, before anything walks it by name.
 

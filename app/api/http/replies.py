@@ -9,18 +9,24 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from opd.errors import ConfigError, UserError
+from opd.errors import ChangedInputsError, ConfigError, UserError
 
 MAX_PROBLEMS = 50
 MAX_MESSAGE = 1_000
 
 
+class ChangedField(BaseModel):
+    field: str
+    text: str
+
+
 class Error(BaseModel):
-    """An error: message, field or file, and kind."""
+    """An error: message, field or file, and kind; of a refused resume, what has changed."""
 
     error: str
     where: str = ""
     kind: str = ""
+    changes: list[ChangedField] = []
 
 
 class Problem(BaseModel):
@@ -74,7 +80,15 @@ async def _config_error(request: Request, error: Exception) -> Response:
 
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
-    content = {"error": _clean(error.message), "where": _clean(error.where), "kind": error.kind}
+    content: dict[str, Any] = {
+        "error": _clean(error.message),
+        "where": _clean(error.where),
+        "kind": error.kind,
+    }
+    if isinstance(error, ChangedInputsError):
+        content["changes"] = [
+            {name: _clean(text) for name, text in change.items()} for change in error.changes
+        ]
     return Json(content, error.kind.status)
 
 

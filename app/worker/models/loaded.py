@@ -4,6 +4,7 @@ import gc
 import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 
 from app.worker.models.request import ModelRequest, ProgressReporter
 from app.worker.references import resolved
+from app.worker.run_inputs import moment_of
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
+from opd.data.template_dates import render_as_of
 from opd.errors import UserError
 from opd.models.progress import Say
 from opd.models.token_text import TokenText
@@ -21,6 +24,7 @@ from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.training.loading import Callbacks, LoadedModels, load_models
+from storage.queue.inputs import read_inputs
 from storage.read.runs import read_run
 
 
@@ -75,6 +79,7 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
         return load_models(config, folder, Callbacks(reporter.say, reporter.stop))
 
     models = request.cache.get(key, about, load).with_config(config)
+    render_as_of(models.pair.tokenizer, _moment(request, run_id))
     return RequestedModels(models, config, run_id, step or 0, about)
 
 
@@ -97,6 +102,13 @@ def _of_run(
     folder = folder_of(request.data_dir.run(run_id).checkpoints, step)
     verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
     return config, folder
+
+
+def _moment(request: ModelRequest, run_id: str | None) -> datetime:
+    """That of the run's prompts; now, without a run."""
+    if run_id is None:
+        return datetime.now()
+    return moment_of(read_inputs(request.engine, run_id), read_run(request.engine, run_id))
 
 
 def _models_part(config: RunConfig) -> dict[str, Any]:

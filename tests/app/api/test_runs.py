@@ -19,7 +19,9 @@ from app.api.system import log_path
 from opd.config.recipes import recipe
 from opd.config.run import load_yaml, parse, with_overrides
 from storage.data_dir import DataDir
+from storage.queue.inputs import read_inputs
 from tests.support.api_client import TOKENS, Api, first_rollout, rollout, stored_run
+from tests.support.stored_runs import interrupted_run, write_prompts
 
 
 @pytest.fixture
@@ -53,6 +55,22 @@ def test_a_run_from_start_to_deletion(api: Api) -> None:
     assert api("GET", f"/runs/{run_id}").status_code == 404
     assert api("POST", f"/runs/{run_id}/restore").status_code == 200
     assert api.get(f"/runs/{run_id}")["config"]["steps"] == 3
+
+
+def test_a_run_whose_data_has_changed_is_resumed_by_choice(api: Api, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    engine = api.app.state.engine
+    run_id = interrupted_run(engine, rows)
+    write_prompts(rows, 6)
+    refused = api("POST", f"/runs/{run_id}/resume")
+    assert refused.status_code == 409
+    changes = [{"field": "prompts.source", "text": "rows.jsonl has 6 rows, 4 when the run started"}]
+    assert (refused.json()["kind"], refused.json()["changes"]) == ("changed inputs", changes)
+    assert api("POST", f"/runs/{run_id}/resume", {"accept_changes": False}).status_code == 409
+    assert api.get(f"/runs/{run_id}")["status"] == "interrupted"
+    assert api("POST", f"/runs/{run_id}/resume", {"accept": True}).status_code == 422
+    assert api("POST", f"/runs/{run_id}/resume", {"accept_changes": True}).status_code == 200
+    assert read_inputs(engine, run_id).accept
 
 
 def test_one_request_key_starts_one_run(api: Api) -> None:

@@ -1,7 +1,7 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from app.worker.errors import Failure
 from app.worker.job import Outcome
 from app.worker.process import this_process
 from opd.errors import ErrorKind
+from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_runs
+from tests.support.stored_runs import interrupted_run, write_prompts
 from tests.support.studio import Studio
 
 
@@ -109,6 +111,23 @@ def test_resume_takes_over_from_the_dead_at_once(studio: Studio, tmp_path: Path)
     assert code == 0
     assert json.loads(out)["steps"] == 40
     assert studio.run(run_id)["attempt"] == 2
+
+
+def test_resume_refuses_changed_data_and_leaves_the_run_as_it_is(
+    opd: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    engine = open_database(tmp_path / "data")
+    run_id = interrupted_run(engine, tmp_path / "rows.jsonl")
+    write_prompts(tmp_path / "rows.jsonl", 3)
+    code, out, err = opd("resume", run_id)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"Error: {run_id}: changed since the run started: prompts.source: rows.jsonl has 3 rows, "
+        "4 when the run started. "
+    )
+    assert f"opd resume {run_id} --accept-changes" in err
+    assert read_runs(engine)["items"][0]["status"] == "interrupted"
+    engine.dispose()
 
 
 def test_train_waits_for_the_device_and_says_for_what(studio: Studio, tmp_path: Path) -> None:
