@@ -82,6 +82,7 @@ class Rollout:
     reward: float | None = None
     answer: str | None = None
     author: Author = "student"
+    teacher_end: str | None = None  # token that the teacher read in place of the stop id
     # Each token's text, for records whose tokenizer is not at hand
     prompt_tokens: Sequence[str] | None = None
     completion_tokens: Sequence[str] | None = None

@@ -178,6 +178,7 @@ rollout = Table(
     Column("log_ratio_sum", Float),
     Column("student_logprob_sum", Float),
     Column("author", String(16), nullable=False, server_default="student"),
+    Column("teacher_end", Text),  # token that the teacher read in place of the stop id
     *(
         Index(f"ix_rollout_run_id_{name}", "run_id", name)
         for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward", "step", "tokens")

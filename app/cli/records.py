@@ -80,6 +80,10 @@ def score(
         typer.Option(help="Temperature of both models; default: each line's own, or 1."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, max=64, help="Alternatives kept per token.")] = 8,
+    end_token: Annotated[
+        str | None,
+        typer.Option(help="The teacher's own end token, as teacher.end_token of a run."),
+    ] = None,
     form: Form = "auto",
 ) -> None:
     """Score completions with both models. Writes token records; nothing is trained."""
@@ -97,6 +101,7 @@ def score(
         from app.worker.models.converted import model_at_hand
         from opd.models.load import load_pair, pick_device
         from opd.models.token_text import TokenText
+        from opd.teachers.end_token import end_token_of
         from opd.training.rescore import chat_of, score_rollouts
 
         folders = [
@@ -106,7 +111,8 @@ def score(
         pair = load_pair(folders[0], folders[1], device=pick_device("auto"))
         source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
         text = TokenText(pair.tokenizer)
-        for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k):
+        end = end_token_of(end_token, pair, where="--end-token")
+        for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k, end=end):
             write_line(file, _with_texts(to_row(rollout), text))
     result(f"{total} rollouts → {out}")
 

@@ -65,6 +65,14 @@ class RouteConfig(Section):
         None,
         description="Template of a system message that only the teacher reads (chat prompts).",
     )
+    end_token: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Token with which this teacher ends its messages, such as <|im_end|>; shown to "
+        "it in place of the student's stop token. For a base student with a chat teacher.",
+        json_schema_extra=only_for("model", "remote"),
+    )
     ema_decay: float = Field(
         0.99,
         ge=0,
@@ -124,6 +132,10 @@ class RouteConfig(Section):
             raise FieldError("url", "a remote teacher needs its server's address")
         if self.kind != "remote" and self.url is not None:
             raise FieldError("url", f"only a remote teacher has one (kind is {self.kind})")
+        if self.kind not in ("model", "remote") and self.end_token is not None:
+            raise FieldError(
+                "end_token", f"only a teacher with an end of its own has one (kind is {self.kind})"
+            )
         if self.kind != "model" and self.quantize != "none":
             raise FieldError("quantize", f"only kind model is loaded (kind is {self.kind})")
         if self.kind != "model" and self.offload:

@@ -55,8 +55,8 @@ def _other_end(
         title = "Student and teacher end with different tokens"
         instead = f"and preferred {other} at {percent(share)} of {len(ends)} ends"
         advice = (
-            f"Put {other} first in eos_token_id of the student's generation_config.json, before "
-            "its own token, or use a student and a teacher of the same family."
+            f"Set teacher.end_token: {other}, which the teacher then reads in place of {end}, or "
+            "use a student and a teacher of the same kind (both base, or both tuned for chats)."
         )
         second = Evidence("ends where it prefers another", share, "share", END_OTHER_SHARE, "above")
     else:
@@ -87,6 +87,8 @@ def _other_end(
 
 def _continues(records: RunRecords, passed: Indices, share: float) -> CheckResult:
     end, _ = _preferred_special(records, passed)
+    given = _students_probability(records, passed)
+    writes_it = given is None or given >= END_PROBABILITY
     return CheckResult(
         [
             Evidence(
@@ -99,7 +101,11 @@ def _continues(records: RunRecords, passed: Indices, share: float) -> CheckResul
         f"{SURE_STOP:g} before the completion was truncated; for the student, that token ends "
         "nothing.",
         advice=f"Add {end} to sampling.stop_ids, or to eos_token_id in generation_config.json of "
-        "student.model.",
+        "student.model."
+        if writes_it
+        else f"Set teacher.end_token: {end}, which the teacher then reads in place of the "
+        f"student's stop token. Adding it to sampling.stop_ids does not help: the student gives it "
+        f"{_probability(given or 0.0)}.",
         severity="error",
         rollouts=clearest(
             records,
@@ -137,6 +143,14 @@ def _preferred_special(records: RunRecords, tokens: Indices) -> tuple[str, float
         return "", 0.0
     values, counts = np.unique(other, return_counts=True)
     return records.text(int(values[counts.argmax()])), float(counts.max() / len(tokens))
+
+
+def _students_probability(records: RunRecords, tokens: Indices) -> float | None:
+    """Of the teacher's likeliest tokens there, on average; None where it was not recorded."""
+    if records.teacher_topk is None:
+        return None
+    given = np.exp(records.teacher_topk[2][tokens, 0])
+    return float(given.mean()) if np.isfinite(given).all() else None
 
 
 def _probability(value: float) -> str:

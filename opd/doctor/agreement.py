@@ -7,6 +7,7 @@ import numpy as np
 from opd.doctor.findings import Finding
 from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
 from opd.grading.outcome import is_right
+from opd.models.load import Pair
 
 # Nats per token. The same weights read the same tokens by the same code: only rounding may differ.
 ZERO_KL = 1e-4
@@ -180,7 +181,10 @@ def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
         best = int(others.argmax())
         if others[best] > A_STOP:
             reported = True
-            yield _disagree(name(stop), name(stops.ids[best]), float(others[best]), evidence)
+            given = float(stops.student[mine, best].mean())
+            advice = _end_advice(pair, stops.ids[best], given)
+            text = name(stop), name(stops.ids[best])
+            yield _disagree(*text, float(others[best]), advice, evidence)
     foreign = [k for k, stop in enumerate(stops.ids) if stop not in pair.eos_ids]
     for k in foreign:
         cut = [
@@ -190,7 +194,10 @@ def _stops(rehearsal: Rehearsal, stops: Stops) -> Iterator[Finding]:
         ]
         if cut:
             reported = True
-            yield _missing(name(stops.ids[k]), len(cut), evidence)
+            sure = np.concatenate([np.arange(s.start, s.stop) for s in cut])
+            sure = sure[stops.teacher[sure, k] > SURE_STOP]
+            advice = _end_advice(pair, stops.ids[k], float(stops.student[sure, k].mean()))
+            yield _missing(name(stops.ids[k]), len(cut), advice, evidence)
     if not reported:
         yield Finding(
             "stop-agrees",
@@ -213,7 +220,21 @@ def _last(rehearsal: Rehearsal, stops: Stops, end: int) -> int:
     return int(rehearsal.completions[number].sample.completion_ids[-1])
 
 
-def _disagree(ours: str, theirs: str, share: float, evidence: dict[str, object]) -> Finding:
+def _end_advice(pair: Pair, end: int, given: float) -> str:
+    """What helps against the teacher's `end`, to which the student gives this probability."""
+    text = pair.tokenizer.convert_ids_to_tokens(end)
+    mapping = f"Set teacher.end_token: {text}, or use a student and a teacher of the same kind."
+    if given >= NO_STOP:
+        return f"Add {end} ({text}) to sampling.stop_ids: the student writes it too. {mapping}"
+    return (
+        f"{mapping} Adding {end} ({text}) to sampling.stop_ids does not help: the student gives it "
+        f"{given:.1g}, and neither sampled tokens nor the reverse KL raise that."
+    )
+
+
+def _disagree(
+    ours: str, theirs: str, share: float, advice: str, evidence: dict[str, object]
+) -> Finding:
     return Finding(
         "stop-disagrees",
         "warning",
@@ -221,21 +242,19 @@ def _disagree(ours: str, theirs: str, share: float, evidence: dict[str, object])
         f"Where the student ends with {ours}, the teacher gives that token a probability below "
         f"{NO_STOP:g}, and {theirs} {share:.2f}. The student learns not to stop, and its answers "
         "grow to the limit.",
-        f"Put {theirs} first in eos_token_id of the student's generation_config.json (beside its "
-        "own), or use a student and a teacher of the same kind.",
+        advice,
         evidence,
     )
 
 
-def _missing(theirs: str, count: int, evidence: dict[str, object]) -> Finding:
+def _missing(theirs: str, count: int, advice: str, evidence: dict[str, object]) -> Finding:
     return Finding(
         "stop-missing",
         "warning",
         "The teacher would stop where the student cannot",
         f"In {count} truncated answers, the teacher gave {theirs} a probability above "
         f"{SURE_STOP:g}; that token does not end the student's answers.",
-        f"Add {theirs} to sampling.stop_ids, or to eos_token_id in generation_config.json of "
-        "student.model.",
+        advice,
         evidence,
     )
 

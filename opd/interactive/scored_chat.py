@@ -19,6 +19,7 @@ from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for
 from opd.sampling.sample import chosen, log_probs_at, uniforms
+from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher
 from opd.training.loading import LoadedModels
 from opd.types import Author, FinishReason
@@ -109,7 +110,9 @@ class ReplyWriter:
         self._student = _NextTokens(pair, pair.student, pair.computing, temperature)
         self._teacher = None
         teacher = models.router.teacher()
+        self._end: EndToken | None = None
         if isinstance(teacher, LocalTeacher):
+            self._end = teacher.end
             self._stack.enter_context(teacher.present())
             self._teacher = _NextTokens(pair, teacher.model, teacher.state, temperature)
         key = (settings.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
@@ -157,6 +160,10 @@ class ReplyWriter:
             for column in (reply.teacher, reply.reverse_kl, reply.teacher_choices):
                 column.append(None)
             return
+        if self._end is not None:
+            ended = int(token) in self._eos
+            replaced = self._end.replaced([[int(token) if ended else self._end.stop_ids[0]]])
+            q = self._end.swap(q.clone(), replaced.to(q.device))
         best = int(q.argmax(-1))
         reply.teacher.append(float(divergences.at(q, token)))
         reply.reverse_kl.append(float(divergences.reverse_kl(p, q)))

@@ -150,7 +150,12 @@ def branches(
         for record in score_completions(models.router, completions, settings, with_sampler=False)
     ]
     return as_rollouts(
-        completions, records, step=step, kind="branch", temperature=settings.temperature
+        models.router,
+        completions,
+        records,
+        step=step,
+        kind="branch",
+        temperature=settings.temperature,
     )
 
 

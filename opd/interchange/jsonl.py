@@ -87,8 +87,12 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
         row[name] = None if values is None else values.tolist()
     for name in ("student_topk", "teacher_topk"):
         row[name] = _pairs(getattr(record, name))
-    author = {} if rollout.author == "student" else {"author": rollout.author}
-    return row | {"temperature": rollout.temperature} | author
+    row["temperature"] = rollout.temperature
+    if rollout.author != "student":
+        row["author"] = rollout.author
+    if rollout.teacher_end is not None:
+        row["teacher_end"] = rollout.teacher_end
+    return row
 
 
 def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
@@ -165,6 +169,7 @@ class _Record:
             reward=self._number("reward", None),
             answer=self._text("answer"),
             author=self._choice("author", get_args(Author), "student"),
+            teacher_end=self._text("teacher_end"),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )

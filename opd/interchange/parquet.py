@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("teacher_topk", ALTERNATIVES),
         ("temperature", pa.float64()),
         ("author", pa.string()),
+        ("teacher_end", pa.string()),
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),
         ("token_texts", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())]))),

@@ -18,6 +18,7 @@ from opd.models.batches import ScoreBatch, Sequences, score_batch
 from opd.models.forward import Hidden, completion_hidden, logits_of, spans
 from opd.models.load import Pair
 from opd.models.routes import pairs_per_token
+from opd.teachers.end_token import EndToken
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Teacher(Protocol):
     """`model` is None where it is not on this machine."""
 
     model: Any
+    end: EndToken | None  # shown in place of the student's stop ids
 
     def read(self, batches: Sequence[Sequences], temperature: float) -> Iterator[Reading]:
         """One reading a batch, in order; each is to be used before the next is asked for."""
@@ -76,11 +78,12 @@ class LocalTeacher:
         reader: Reader,
         *,
         stop_ids: Sequence[int] = (),
+        end: EndToken | None = None,
         state: Callable[[], AbstractContextManager[Any]] = nullcontext,
         offload: bool = False,
     ) -> None:
         self.model, self.reader, self.state = model, reader, state
-        self.stop_ids = tuple(stop_ids)
+        self.stop_ids, self.end = tuple(stop_ids), end
         with state():
             self.pairs_per_token = pairs_per_token(model)
         self._offload = offload and reader.device.type != "cpu"
@@ -109,7 +112,10 @@ class LocalTeacher:
             hidden = completion_hidden(self.model, rows)
         if aside:
             hidden = Hidden(hidden.states.cpu(), hidden.form)
-        return LocalReading(self, hidden, temperature)
+        if self.end is None:
+            return LocalReading(self, hidden, temperature)
+        replaced = self.end.replaced(batch.completions).to(self.reader.device)
+        return LocalReading(self, hidden, temperature, replaced)
 
     @contextmanager
     def present(self) -> Iterator[None]:
@@ -136,6 +142,7 @@ class LocalReading:
     teacher: LocalTeacher
     hidden: Hidden
     temperature: float
+    replaced: Tensor | None = None  # (N,) see EndToken; None where nothing is
 
     @torch.no_grad()
     def view(self, span: slice, targets: Tensor) -> View:
@@ -147,6 +154,8 @@ class LocalReading:
                 vocab=self.teacher.reader.vocab,
             )
         full = divergences.log_probs(logits, self.temperature)
+        if self.teacher.end is not None and self.replaced is not None:
+            full = self.teacher.end.swap(full, self.replaced[span])
         return View(divergences.at(full, targets), divergences.rank(full, targets), full)
 
 

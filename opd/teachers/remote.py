@@ -12,6 +12,7 @@ from torch import Tensor
 from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences
 from opd.sampling.sample import Stopped
+from opd.teachers.end_token import EndToken
 from opd.teachers.local import Reader, Reading, View
 from opd.teachers.vllm_answers import RemoteOpinion
 from opd.teachers.vllm_client import RemoteTeacher
@@ -22,8 +23,14 @@ class ServerTeacher:
 
     model: Any = None
 
-    def __init__(self, remote: RemoteTeacher, reader: Reader, stop: Callable[[], bool]) -> None:
-        self._remote, self._reader, self._stop = remote, reader, stop
+    def __init__(
+        self,
+        remote: RemoteTeacher,
+        reader: Reader,
+        stop: Callable[[], bool],
+        end: EndToken | None = None,
+    ) -> None:
+        self._remote, self._reader, self._stop, self.end = remote, reader, stop, end
 
     def read(self, batches: Sequence[Sequences], temperature: float) -> Iterator[Reading]:
         """Raises UserError for a temperature other than 1, at which servers do not judge."""
@@ -35,12 +42,15 @@ class ServerTeacher:
         opinions = iter(
             self._remote.read(
                 [p for b in batches for p in b.prompts],
-                [c for b in batches for c in b.completions],
+                [self.end.shown(c) if self.end else c for b in batches for c in b.completions],
                 self._pause_point,
             )
         )
         for batch in batches:
-            yield ServerReading(list(islice(opinions, len(batch))), self._reader)
+            replaced = self.end.replaced(batch.completions) if self.end else None
+            yield ServerReading(
+                list(islice(opinions, len(batch))), self._reader, self.end, replaced
+            )
 
     def close(self) -> None:
         """Closes the connections."""
@@ -55,6 +65,8 @@ class ServerTeacher:
 class ServerReading:
     opinions: Sequence[RemoteOpinion]
     reader: Reader
+    end: EndToken | None = None
+    replaced: Tensor | None = None  # (N,) see EndToken
 
     def view(self, span: slice, targets: Tensor) -> View:
         at, ranks = (
@@ -74,6 +86,8 @@ class ServerReading:
                     where="teacher.model",
                     kind=ErrorKind.TOKENIZER_MISMATCH,
                 )
+            if self.end is not None and self.replaced is not None:
+                ids = self.end.swap_ids(ids, self.replaced[span].to(ids.device))
         return View(self._tensor(at), self._tensor(ranks), None, ids, top)
 
     def _tensor(self, values: Any) -> Tensor:

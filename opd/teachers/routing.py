@@ -64,6 +64,11 @@ class TeacherRouter:
             return next(iter(self.teachers.values()), None)
         return self.teachers.get(route_of(self.config.teacher, prompt))
 
+    def end_token(self, prompt: Prompt) -> str | None:
+        """What this prompt's teacher is shown in place of the student's stop ids; None: nothing."""
+        teacher = self.teacher(prompt)
+        return teacher.end.text if teacher is not None and teacher.end is not None else None
+
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
         route = route_of(self.config.teacher, prompt)

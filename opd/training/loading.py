@@ -21,6 +21,7 @@ from opd.models.load import (
     with_teacher,
 )
 from opd.sampling.sample import NEVER
+from opd.teachers.end_token import end_token_of
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
@@ -206,6 +207,7 @@ class _TeacherFactory:
 
     def teacher(self, field: str, model: TeacherModel | None) -> Teacher | None:
         settings = self.config.teachers[field]
+        end = end_token_of(settings.end_token, self.pair, where=f"{field}.end_token")
         match settings.kind:
             case "model":
                 assert model is not None
@@ -213,6 +215,7 @@ class _TeacherFactory:
                     model.model,
                     reader_of(self.pair),
                     stop_ids=model.stop_ids,
+                    end=end,
                     offload=settings.offload,
                 )
             case "self":
@@ -228,7 +231,7 @@ class _TeacherFactory:
                 except UserError:
                     remote.close()
                     raise
-                return ServerTeacher(remote, reader_of(self.pair), self.callbacks.stop)
+                return ServerTeacher(remote, reader_of(self.pair), self.callbacks.stop, end)
             case "none":
                 return None
 

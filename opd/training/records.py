@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opd.config.run import RunConfig
+from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion
 from opd.types import Kind, Rollout, TokenRecord
 
 
 def as_rollouts(
+    router: TeacherRouter,
     completions: Sequence[Completion],
     records: Sequence[TokenRecord],
     *,
@@ -19,7 +21,7 @@ def as_rollouts(
     kind: Kind,
     temperature: float,
 ) -> list[Rollout]:
-    """The completions with what was recorded of their tokens, one record each."""
+    """The completions with what was recorded of their tokens by the router's teachers."""
     return [
         Rollout(
             step=step,
@@ -35,6 +37,7 @@ def as_rollouts(
             reward=c.reward,
             answer=c.prompt.answer,
             author=c.author,
+            teacher_end=router.end_token(c.prompt),
         )
         for c, record in zip(completions, records, strict=True)
     ]

@@ -14,6 +14,7 @@ from opd.interchange.trl import Chat, Message
 from opd.models.batches import Sequences
 from opd.models.encoding import continuation, prompt_ids, split_end
 from opd.models.load import Pair, context_of
+from opd.teachers.end_token import EndToken
 from opd.training.scoring import Scoring, score
 from opd.types import Ints, Rollout, TokenRecord
 
@@ -21,15 +22,21 @@ CHUNK = 256  # rollouts in memory at once
 
 
 def score_rollouts(
-    pair: Pair, rollouts: Iterable[Rollout], *, temperature: float | None, top_k: int
+    pair: Pair,
+    rollouts: Iterable[Rollout],
+    *,
+    temperature: float | None,
+    top_k: int,
+    end: EndToken | None = None,
 ) -> Iterator[Rollout]:
     """Each rollout with its record as both models find it; its mask, and what the sampler said,
     are kept.
 
     A rollout without token ids of a tokenizer is tokenized, as a text that continues its prompt,
     and ends once with the id that ends a message where its finish reason is "stop". Without
-    `temperature`, each is scored at its own. Raises UserError for ids outside the shared vocabulary
-    and for sequences longer than a model's context.
+    `temperature`, each is scored at its own. The teacher is shown `end` in place of the student's
+    stop ids. Raises UserError for ids outside the shared vocabulary and for sequences longer than a
+    model's context.
     """
     context = min(context_of(pair.student), context_of(pair.teacher))
     source = enumerate(rollouts, 1)
@@ -41,11 +48,11 @@ def score_rollouts(
                 [ready[i].prompt_ids.tolist() for i in rows],
                 [ready[i].record.completion_ids for i in rows],
             )
-            for i, record in zip(rows, score(pair, whole, Scoring(t, top_k)), strict=True):
+            for i, record in zip(rows, score(pair, whole, Scoring(t, top_k), end), strict=True):
                 given = ready[i].record
                 mask = record.mask if given.mask is None else given.mask
                 kept = replace(record, sampler_logprobs=given.sampler_logprobs, mask=mask)
-                ready[i] = replace(ready[i], record=kept)
+                ready[i] = replace(ready[i], record=kept, teacher_end=end.text if end else None)
         yield from ready
 
 

@@ -13,6 +13,7 @@ from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, micro_batches, units
 from opd.models.forward import Hidden, completion_hidden, logits_of, spans
 from opd.models.load import Pair
+from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher, Reader, Reading, View
 from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion, sequences
@@ -62,15 +63,18 @@ class Measures:
 
 @torch.no_grad()
 def score(
-    pair: Pair, whole: Sequences, settings: Scoring, sampler: Sequence[Floats] | None = None
+    pair: Pair, whole: Sequences, settings: Scoring, end: EndToken | None = None
 ) -> list[TokenRecord]:
-    """Teacher-forces given completions through both models; one record a sequence, no training."""
-    teacher = LocalTeacher(pair.teacher, reader_of(pair))
+    """Teacher-forces given completions through both models; one record a sequence, no training.
+
+    The teacher is shown `end` in place of the student's stop ids.
+    """
+    teacher = LocalTeacher(pair.teacher, reader_of(pair), end=end)
     rows = micro_batches(
         units(whole, pairs_per_token=pair.pairs_per_token), max_tokens=settings.micro_batch_tokens
     )
     readings = teacher.read([whole.take(r) for r in rows], settings.temperature)
-    return _scored(pair, whole, settings, zip(rows, readings, strict=True), sampler)
+    return _scored(pair, whole, settings, zip(rows, readings, strict=True))
 
 
 def score_completions(

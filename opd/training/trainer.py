@@ -181,6 +181,7 @@ class Training:
         self._step, self._score = step, None
         self._owes = _due(step, config.evaluation.every, config.steps)
         rollouts = as_rollouts(
+            learner.router,
             completions,
             done.records,
             step=step,
@@ -250,7 +251,12 @@ class Training:
             self._loaded.router, completions, settings, with_sampler=temperature > 0
         )
         return as_rollouts(
-            completions, records, step=self._step, kind=kind, temperature=settings.temperature
+            self._loaded.router,
+            completions,
+            records,
+            step=self._step,
+            kind=kind,
+            temperature=settings.temperature,
         )
 
     def _checkpoint(self) -> Iterator[Event]:

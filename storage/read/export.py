@@ -75,6 +75,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     return {
         **{field: row[field] for field in _PLAIN},
         **({} if row["author"] == "student" else {"author": row["author"]}),
+        **({} if row["teacher_end"] is None else {"teacher_end": row["teacher_end"]}),
         "prompt_token_ids": prompt_ids,
         "completion_token_ids": completion_ids,
         **{field: _listed(arrays, field) for field in TOKEN_COLUMNS},

@@ -140,6 +140,7 @@ def _plain(rollout: Rollout) -> dict[str, Any]:
         "texts": None,
         "finish_reason": rollout.finish_reason,
         "author": rollout.author,
+        "teacher_end": rollout.teacher_end and clean(rollout.teacher_end),
         "temperature": rollout.temperature,
         "reward": finite(rollout.reward),
         "tokens": len(rollout.record),

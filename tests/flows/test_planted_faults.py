@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from storage.diagnosis.diagnose import diagnose
 from storage.engine import open_database
+from storage.read.export import export_rows
 from storage.read.rollouts import read_rollout
 from tests.opd.doctor.test_dynamic import bundled_with
 from tests.support import runs_with_fault
@@ -85,6 +87,40 @@ def test_a_teacher_with_another_end(planted_runs: PlantedRuns) -> None:
     assert seen["ends where it prefers another"] > 0.95
     for link in card["rollouts"]:
         assert link["position"] == read_rollout(planted_runs.engine, link["id"])["tokens"] - 1
+
+
+def test_an_end_token_teaches_to_stop_where_the_plain_run_unlearns_it(
+    planted_runs: PlantedRuns,
+) -> None:
+    """As a base student and a chat teacher, whose end the student never writes."""
+    teacher = planted_runs.teacher("chat-end", swapped((EOS, UNK)))
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "prompts": {"problem_steps": 1},
+        "sampling": {"prompts_per_step": 4, "group_size": 4, "max_new_tokens": 40},
+        "optimizer": {"learning_rate": 3e-3},
+        "evaluation": {"prompts": 1, "every": 0, "keep": 0, "temperatures": [1.0]},
+    }
+    truncated, ends = {}, {}
+    for name, token in (("plain", None), ("mapped", "<unk>")):
+        run_id = runs_with_fault.train(
+            planted_runs.engine,
+            planted_runs.folder / name,
+            teacher={"model": teacher, "end_token": token},
+            **settings,
+        )
+        items = export_rows(planted_runs.engine, run_id)
+        rows = [row for row in items if row["kind"] == "train"]
+        truncated[name] = [
+            np.mean([r["finish_reason"] == "length" for r in rows if r["step"] == step])
+            for step in range(1, 7)
+        ]
+        ends[name] = {row.get("teacher_end") for row in rows}
+        finished = [r for r in rows if r["finish_reason"] == "stop"]
+        assert {r["completion_token_ids"][-1] for r in finished} == {EOS}
+    assert max(truncated["plain"]) == 1 and np.mean(truncated["plain"][2:]) > 0.8
+    assert truncated["mapped"][-1] < 0.2
+    assert ends == {"plain": {None}, "mapped": {"<unk>"}}
 
 
 @pytest.mark.usefixtures("healthy")  # its own answers never have the <eos> that the card names

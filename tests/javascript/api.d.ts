@@ -99,6 +99,8 @@ interface RolloutItem extends Graded {
   group: number;
   sample: number;
   author: "student" | "teacher" | "given";
+  /** Token that the teacher read in place of the stop id. */
+  teacher_end: string | null;
   tokens: number;
   finish_reason: "stop" | "length" | null;
   kl_sum: number | null;

@@ -57,6 +57,12 @@ export class RolloutHead {
       verdictTag(meta),
       finish(meta.finish_reason),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
+      meta.teacher_end &&
+        h("span", {
+          class: "tag",
+          text: `teacher’s end ${plain(meta.teacher_end, 24)}`,
+          title: "teacher.end_token: shown to the teacher in place of the student’s stop token; their probabilities change places",
+        }),
       fact("tokens", integer(n)),
       columns.reverse_kl && fact("KL", `${sum(meta.kl_sum ?? null)} nats`),
       columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),

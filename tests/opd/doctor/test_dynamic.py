@@ -107,6 +107,10 @@ def test_a_teacher_that_ends_with_another_id(tmp_path: Path) -> None:
     by_id = {e["id"]: e for e in found.evidence["ids"]}
     assert by_id["1 (<eos>)"]["teacher"] < 1e-3 and by_id["1 (<eos>)"]["student"] > 0.5
     assert by_id["2 (<unk>)"]["teacher"] > 0.5
+    assert "teacher.end_token: <unk>" in found.advice and "does not help" in found.advice
+    mapped = rehearsed(teacher={"model": teacher, "end_token": "<unk>"})["stop-agrees"]
+    by_id = {e["id"]: e for e in mapped.evidence["ids"]}
+    assert mapped.severity == "ok" and by_id["1 (<eos>)"]["teacher"] > 0.5
 
 
 def test_a_student_that_cannot_stop_where_the_teacher_would(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_a_student_that_cannot_stop_where_the_teacher_would(tmp_path: Path) -> N
     student = bundled_with(tmp_path / "s", "student", eos=UNK)
     found = rehearsed(student=student)
     assert found["stop-missing"].severity == "warning"
-    assert "1 (<eos>)" in found["stop-missing"].advice
+    assert "Add 1 (<eos>) to sampling.stop_ids" in found["stop-missing"].advice
     assert found["cut-off"].severity == "warning"
 
 

@@ -96,6 +96,7 @@ export class Detail {
         { class: "dt-position muted" },
         `position ${integer(index)} · id ${rollout.columns.completion_ids[index]} · ${rankText(ranks[index], ranks.length)}`,
         cell.kind === "special" ? " · special" : "",
+        readAs(rollout, index),
         part && [" · ", h("span", { class: "muted", text: part })],
       ),
       h("span", { class: "dt-pin", text: pinned ? "pinned" : "" }),
@@ -182,6 +183,15 @@ function sentenceOf({ cells, columns }, index, best) {
     return `Teacher agrees: ${written} is its first choice (${says(q)}, student ${says(p)}).`;
   const preferred = `Teacher wanted ${quote(best.text)} (${says(best.teacher_logprob)})`;
   return `${preferred}; the student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
+}
+
+/**
+ * That the teacher read another end at the last token, where it did.
+ * @param {Rollout} rollout @param {number} index
+ */
+function readAs({ meta, n }, index) {
+  const replaced = meta.teacher_end && meta.finish_reason === "stop" && meta.author !== "teacher";
+  return replaced && index === n - 1 ? ` · shown to the teacher as ${meta.teacher_end}` : "";
 }
 
 /** @param {AlternativeRow} row */
