@@ -63,7 +63,8 @@ class Mapper:
         columns, has = self.data.columns, self.table.columns
         if has is None:
             return
-        chosen = columns.model_fields_set
+        settings = type(columns).model_fields  # a stored run states every field, defaults too
+        chosen = {n for n, f in settings.items() if getattr(columns, n) != f.default}
         if has_column(has, columns.messages):
             needed = {}
         elif self.data.prompt_template is not None:

@@ -122,6 +122,16 @@ def test_bundled_problems():
         load_prompts(parse({"prompts": {"count": 900_000, "problem_steps": 1}}), tokenizer, 512)
 
 
+def test_a_stored_configuration_asks_for_no_column_by_its_defaults():
+    """A run stores every field, and so names every column, wished for or not."""
+    tokenizer = tiny_models.tokenizer()
+    whole = parse({"prompts": {"count": 5}}).model_dump(mode="json")
+    assert len(load_prompts(parse(whole), tokenizer, 512).train) == 5
+    whole["prompts"]["columns"]["system"] = "instructions"
+    with pytest.raises(UserError, match="no column 'instructions'"):
+        load_prompts(parse(whole), tokenizer, 512)
+
+
 def test_bundled_problems_can_be_others_to_choose_settings_on():
     def drawn(**prompts):
         config = parse({"prompts": {"count": 40, **prompts}, "evaluation": {"prompts": 40}})
