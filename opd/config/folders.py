@@ -9,17 +9,12 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from opd.config.adapter_files import check_adapter, local_chain
 from opd.config.gguf.header import check_file, is_gguf
 from opd.config.gguf.smollm import SMOLLM2, smollm2_file
 from opd.config.model_kind import check_kind
-from opd.config.weight_files import (
-    ADAPTER,
-    ADAPTER_WEIGHTS,
-    checked_header,
-    read_headers,
-    read_object,
-    refuse_pointer,
-)
+from opd.config.tokenizer_files import check_tokenizer
+from opd.config.weight_files import ADAPTER, read_headers, read_object, refuse_pointer
 from opd.errors import ErrorKind, UserError
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
@@ -66,10 +61,17 @@ def local_folder(reference: str, *, where: str) -> Path | None:
 
 
 def check_folder(folder: Path, *, where: str) -> None:
+    """Refuses a folder without a usable model or without a tokenizer.
+
+    An adapter folder is valid, too: it names its base model, whose tokenizer may be its own.
+    """
+    check_model(folder, where=where)
+    check_tokenizer(folder, where=where)
+
+
+def check_model(folder: Path, *, where: str) -> None:
     """Refuses a folder that is not a causal language model, brings its own code, or has weights
     that are missing, cut off or pickled.
-
-    An adapter folder is valid, too: it names its base model.
     """
     config, adapter = folder / "config.json", folder / ADAPTER
     if not config.is_file() and not adapter.is_file():
@@ -87,7 +89,9 @@ def check_folder(folder: Path, *, where: str) -> None:
     for name in ("tokenizer.json", "tokenizer.model"):
         refuse_pointer(folder / name, where=where)
     if adapter.is_file():
-        _check_adapter(adapter, where=where)
+        check_adapter(folder, where=where)
+        for base in local_chain(folder, where=where)[1:2]:
+            (check_file if is_gguf(base) else check_model)(base, where=where)
     else:
         check_kind(folder, read_object(config, where=where), where=where)
         read_headers(folder, where=where)
@@ -99,22 +103,6 @@ def _without_config(folder: Path) -> str:
     files = sorted(p.name for p in folder.iterdir() if is_gguf(p))
     advice = f"; to load a GGUF file of it, name the file: {folder / files[0]}" if files else ""
     return f"has no config.json and no {ADAPTER}{advice}"
-
-
-def _check_adapter(path: Path, *, where: str) -> None:
-    if read_object(path, where=where).get("megatron_config") is not None:
-        raise UserError(
-            f"{path} names a library to import (megatron_config), which is refused",
-            where=where,
-            kind=ErrorKind.REFUSED_MODEL,
-        )
-    if not (path.parent / ADAPTER_WEIGHTS).is_file():
-        raise UserError(
-            f"{path.parent} has no {ADAPTER_WEIGHTS}; save the adapter with save_pretrained",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        )
-    checked_header(path.parent / ADAPTER_WEIGHTS, where=where)
 
 
 def is_local(reference: str) -> bool:

@@ -1,20 +1,22 @@
 """What can be checked of the models without their weights and without a network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from opd.config.adapter_files import base_reference, is_adapter
 from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.header import is_gguf
 from opd.config.run import RunConfig
-from opd.config.weight_files import ADAPTER
+from opd.config.tokenizer_files import missing_file, tokenizer_folder
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
 from opd.models.stop_ids import as_ids, stop_ids, stops_in_files, template_end
 from opd.models.tokenizers import differing_ids, load_tokenizer
-from opd.models.weights import check_stored
+from opd.models.weights import empty_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class LocalModels:
 def look_up(config: RunConfig) -> LocalModels:
     """Every model that is on this disk; findings on those that are not."""
     findings: list[Finding] = []
-    student = _local_model("student", config.student.model, findings)
+    lora = config.student.lora
+    targets = () if lora is None or isinstance(lora.targets, str) else lora.targets
+    student = _local_model("student", config.student.model, findings, targets)
     if student is not None:
         ends = dict.fromkeys([*student.stops, *config.sampling.stop_ids])
         student = replace(student, stops=tuple(ends))
@@ -62,26 +66,56 @@ def look_up(config: RunConfig) -> LocalModels:
     return LocalModels(student, teachers, findings)
 
 
-def _local_model(field: str, reference: str, findings: list[Finding]) -> LocalModel | None:
+def _local_model(
+    field: str, reference: str, findings: list[Finding], targets: Sequence[str] = ()
+) -> LocalModel | None:
     where = f"{field}.model"
     try:
-        folder = folder_at_hand(reference, where=where)
-        if folder is None:
-            findings.append(_absent(reference, where))
+        chain, absent = _chain_at_hand(reference, where=where)
+        if absent is not None:
+            findings.append(_absent(absent, where))
+        if not chain or (absent is not None and all(missing_file(f) for f in chain)):
             return None
-        tokenizer = load_tokenizer(folder, where=where)
-        compared = not is_gguf(folder) and not (folder / ADAPTER).is_file()
-        unused = check_stored(folder, where=where) if compared else ""
+        tokenizer = load_tokenizer(tokenizer_folder(chain, where=where), where=where)
+        unused = "" if absent is not None else _check_weights(chain, where=where, targets=targets)
         if unused:
             findings.append(_unused(reference, where, unused))
         architecture = architecture_of(reference, where=where)
-        files = stops_in_files(folder)
+        files = stops_in_files(chain[-1])
         declared = tuple(dict.fromkeys([*files, *as_ids(tokenizer.eos_token_id)]))
         stops = stop_ids(files, tokenizer)
         return LocalModel(field, reference, tokenizer, architecture, stops, declared)
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
+
+
+def _chain_at_hand(reference: str, *, where: str) -> tuple[list[Path], str | None]:
+    """The model's folder and those of its bases; the first of them that is not on this disk."""
+    chain: list[Path] = []
+    while True:
+        folder = folder_at_hand(reference, where=where)
+        if folder is None:
+            return chain, reference
+        chain.append(folder)
+        if not is_adapter(folder):
+            return chain, None
+        reference = base_reference(folder, where=where)
+
+
+def _check_weights(chain: list[Path], *, where: str, targets: Sequence[str]) -> str:
+    """What of a whole model's weights is not used, in words. Raises UserError for faulty ones."""
+    found = None if is_gguf(chain[-1]) else empty_model(chain[-1], where=where)
+    if found is None:
+        return ""
+    model, unused = found
+    if chain[1:] or targets:
+        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+
+        for adapter in reversed(chain[:-1]):
+            model = adapters.load_adapter(model, adapter, where=where).unload()
+        adapters.check_targets(model, targets)
+    return unused
 
 
 def _unused(reference: str, where: str, unused: str) -> Finding:

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from opd.config.adapter_files import base_reference, is_adapter
 from opd.config.folders import RUN_REFERENCE, local_folder
 from opd.config.gguf.header import is_gguf, read_header
 from opd.config.weight_files import stored_numbers
@@ -126,9 +127,8 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
     if is_gguf(folder):
         header = read_header(folder, where=where)
         return from_config(header.as_config(), stored=header.parameters)
-    base = _json(folder / "adapter_config.json")
-    if base is not None and isinstance(base.get("base_model_name_or_path"), str):
-        return architecture_of(base["base_model_name_or_path"], where=where)
+    if is_adapter(folder):
+        return architecture_of(base_reference(folder, where=where), where=where)
     config = _json(folder / "config.json")
     return None if config is None else from_config(config, stored=stored_numbers(folder))
 

@@ -12,33 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from opd.config.folders import check_folder, local_folder
+from opd.config.adapter_files import is_adapter
 from opd.config.gguf.header import is_gguf
-from opd.config.weight_files import ADAPTER
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.gguf import load_gguf_model
-from opd.models.progress import download_bar
+from opd.models.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 from opd.models.weights import Comparison, check, check_stored, quiet, untie
 
 PROCESSOR_TOKENS = 2048
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-
-def _silent(_: str) -> None:
-    """Progress that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -89,33 +76,6 @@ class TeacherModel:
     stop_ids: tuple[int, ...]
 
 
-def resolve(reference: str, *, where: str, say: Callable[[str], None] = _silent) -> Path:
-    """The local folder or GGUF file of a model: bundled, given, or downloaded, with progress said.
-
-    Raises UserError that says what is missing and what to do.
-    """
-    folder = local_folder(reference, where=where)
-    if folder is None:
-        folder = _download(reference, where=where, say=say)
-        check_folder(folder, where=where)
-    return folder
-
-
-def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path:
-    try:
-        bar = download_bar(f"downloading {reference}", say)
-        return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        gated = isinstance(error, RepositoryNotFoundError)  # of which a gated one is a kind
-        advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
-        raise UserError(
-            f"{reference!r} is no local folder and could not be fetched from the hub: "
-            f"{one_line(error)}{advice}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        ) from None
-
-
 def load_model(
     folder: Path,
     *,
@@ -123,7 +83,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     quantize: str = "none",
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
 ) -> Any:
     """A causal LM in evaluation mode, dropout off, from safetensors only.
 
@@ -134,23 +94,19 @@ def load_model(
         quiet()
         model = load_gguf_model(folder, where=where, dtype=dtype, quantize=quantize)
         return model if device is None else model.to(device)
-    if (folder / ADAPTER).is_file():
+    if is_adapter(folder):
         from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
 
-        base = resolve(adapters.base_of(folder, where=where), where=where)
         if quantize != "none":
             raise UserError(
                 f"{folder} is an adapter, which is merged into whole weights: save it merged "
                 "(opd save --merge), or take quantize none",
                 where=f"{where.removesuffix('.model')}.quantize",
             )
-        if base == folder:
-            raise UserError(
-                f"{folder} names itself as its base model",
-                where=where,
-                kind=ErrorKind.MISSING_MODEL,
-            )
-        model = adapters.merged(load_model(base, where=where, dtype=dtype, say=say), folder)
+        base = base_folder(folder, where=where, say=say)
+        model = adapters.merged(
+            load_model(base, where=where, dtype=dtype, say=say), folder, where=where
+        )
         return model if device is None else model.to(device)
     extra: dict[str, Any] = {}
     if quantize != "none":
@@ -204,17 +160,19 @@ def load_student(
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
     more_stops: Sequence[int] = (),
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
 ) -> Pair:
     """The student with its tokenizer, by itself: all its ids count. Its weights are in `dtype`.
 
     `weights` is a checkpoint of it to load in its place; `more_stops` end completions too.
     """
     folder = resolve(reference, where="student.model", say=say)
-    tokenizer = load_tokenizer(folder, where="student.model")
+    vocabulary = folder_of_tokenizer(folder, where="student.model", say=say)
+    tokenizer = load_tokenizer(vocabulary, where="student.model")
     model = load_model(
         weights or folder, where="student.model", dtype=dtype, device=device, say=say
     )
+    model.name_or_path = name_of(reference, folder)
     eos_ids = stop_ids(declared_stops(model), tokenizer, more_stops)
     find_route(model, where="student.model")
     return Pair(
@@ -237,11 +195,12 @@ def load_teacher(
     where: str,
     dtype: torch.dtype = torch.float32,
     quantize: str = "none",
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
 ) -> TeacherModel:
     """A frozen judge of the student. Raises UserError where an id means another text to it."""
     folder = resolve(reference, where=where, say=say)
-    tokenizer = load_tokenizer(folder, where=where)
+    vocabulary = folder_of_tokenizer(folder, where=where, say=say)
+    tokenizer = load_tokenizer(vocabulary, where=where)
     model = load_model(
         folder, where=where, dtype=dtype, device=pair.device, quantize=quantize, say=say
     )

@@ -66,8 +66,8 @@ class Comparison:
     def of(cls, info: dict[str, Any]) -> "Comparison":
         """From transformers' `output_loading_info`."""
         return cls(
-            _in_order(info["missing_keys"]),
-            _in_order(info["unexpected_keys"]),
+            in_order(info["missing_keys"]),
+            in_order(info["unexpected_keys"]),
             sorted((n, tuple(a), tuple(b)) for n, a, b in info["mismatched_keys"]),
         )
 
@@ -103,10 +103,19 @@ def check_stored(folder: Path, *, where: str) -> str:
 
     Quantized folders are compared when they are loaded. Raises UserError.
     """
+    model = empty_model(folder, where=where)
+    return "" if model is None else model[1]
+
+
+def empty_model(folder: Path, *, where: str) -> tuple[Any, str] | None:
+    """The folder's model without weights, on the meta device, and what `check` returns of it.
+
+    None for a quantized folder. Raises UserError.
+    """
     quiet()
     config = causal_config(folder, where=where)
     if getattr(config, "quantization_config", None) is not None:
-        return ""
+        return None
     stored = {
         name: torch.empty(t.shape, dtype=DTYPES.get(t.dtype, torch.float32), device="meta")
         for name, t in read_headers(folder, where=where).items()
@@ -130,7 +139,7 @@ def check_stored(folder: Path, *, where: str) -> str:
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None
-    return check(model, Comparison.of(info), folder, where=where)
+    return model, check(model, Comparison.of(info), folder, where=where)
 
 
 def check(model: Any, found: Comparison, folder: Path, *, where: str) -> str:
@@ -146,7 +155,7 @@ def check(model: Any, found: Comparison, folder: Path, *, where: str) -> str:
     if text is not None:
         raise UserError(f"{folder}: {text}", where=where, kind=ErrorKind.REFUSED_MODEL)
     unused = [n for n in found.unexpected if not COMPUTED.search(n)]
-    return f"{_count(unused)} not used, {_first(unused)}" if unused else ""
+    return f"{count(unused)} not used, {first(unused)}" if unused else ""
 
 
 def untie(model: Any) -> bool:
@@ -169,7 +178,7 @@ def _missing(model: Any, found: Comparison) -> str | None:
         return None
     return (
         f"{len(found.missing)} of {len(model.state_dict())} weights are missing from its files, "
-        f"{_first(found.missing)}; random ones would be used in their place: download the folder "
+        f"{first(found.missing)}; random ones would be used in their place: download the folder "
         "again, or save the model with save_pretrained"
     )
 
@@ -179,7 +188,7 @@ def _mismatched(found: Comparison) -> str | None:
         return None
     name, stored, needed = found.mismatched[0]
     return (
-        f"{_count(found.mismatched)} of another shape than its config.json says, first {name}: "
+        f"{count(found.mismatched)} of another shape than its config.json says, first {name}: "
         f"{list(stored)} stored, {list(needed)} needed; take both from the same model"
     )
 
@@ -187,11 +196,11 @@ def _mismatched(found: Comparison) -> str | None:
 def _misplaced(wrong: Sequence[str]) -> str:
     if any("lora_" in name for name in wrong):
         return (
-            f"{_count(wrong)} of an adapter that is not merged, {_first(wrong)}; merge it "
+            f"{count(wrong)} of an adapter that is not merged, {first(wrong)}; merge it "
             "(merge_and_unload) before saving, or save the adapter by itself"
         )
     return (
-        f"its config.json has no place for {_count(wrong)} of its files, {_first(wrong)}; they "
+        f"its config.json has no place for {count(wrong)} of its files, {first(wrong)}; they "
         "would be left out: take config.json and weights from the same model"
     )
 
@@ -256,15 +265,15 @@ def _in_decoder(model: Any, name: str) -> bool:
     return parent is not None and f"{parent}.".startswith(f"{inside}.".lstrip("."))
 
 
-def _count(names: Sequence[Any]) -> str:
+def count(names: Sequence[Any]) -> str:
     return f"{len(names)} weight{'' if len(names) == 1 else 's'}"
 
 
-def _first(names: Sequence[str]) -> str:
+def first(names: Sequence[str]) -> str:
     return f"first {', '.join(names[:SHOWN])}"
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Sorted with numbers as numbers: layer 2 before layer 10."""
 
     def key(name: str) -> list[tuple[int, str]]:

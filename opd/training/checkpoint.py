@@ -7,7 +7,6 @@ and the step are all the state.
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opd import files
+from opd.models.forward import causal
 from opd.teachers.local import MovingAverage
 from opd.training import checkpoint_manifest, probes
 from opd.types import CheckpointEvent
@@ -56,10 +56,9 @@ def save(
     files.remove(final)
     student, tokenizer = models
     with files.written_aside(final, folder=True, durable=True) as aside:
-        with warnings.catch_warnings():
-            # The base of an adapter upon an adapter: its folder has none, and none is needed.
-            warnings.filterwarnings("ignore", "Could not find a config file")
-            student.save_pretrained(aside, safe_serialization=True)
+        # Embeddings keep their size, so that peft need not look at (or fetch) the base's.
+        adapter = {"save_embedding_layers": False} if causal(student) is not student else {}
+        student.save_pretrained(aside, safe_serialization=True, **adapter)
         tokenizer.save_pretrained(aside)
         save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
         if average is not None:

@@ -12,7 +12,8 @@ from opd.config.wording import teacher_name, trained
 from opd.errors import UserError
 from opd.files import written_aside
 from opd.models.adapters import merged
-from opd.models.load import load_model, resolve
+from opd.models.load import load_model
+from opd.models.resolve import folder_of_tokenizer, resolve
 from opd.models.tokenizers import load_tokenizer
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.types import Score
@@ -62,7 +63,8 @@ def _merge(checkpoint: Path, folder: Path, reference: str) -> None:
     base = resolve(reference, where="student.model")
     model = merged(load_model(base, where="student.model"), checkpoint)
     model.save_pretrained(folder)
-    load_tokenizer(base, where="student.model").save_pretrained(folder)
+    vocabulary = folder_of_tokenizer(base, where="student.model")
+    load_tokenizer(vocabulary, where="student.model").save_pretrained(folder)
 
 
 def model_card(made: Provenance, *, adapter: bool) -> str:

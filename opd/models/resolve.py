@@ -1,0 +1,73 @@
+"""From what a user writes to folders: bundled, local, or downloaded from the hub."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from opd.config.adapter_files import base_reference, is_adapter
+from opd.config.folders import BUNDLED, check_folder, local_folder
+from opd.config.gguf.smollm import SMOLLM2
+from opd.config.tokenizer_files import missing_file, tokenizer_folder
+from opd.errors import ErrorKind, UserError, one_line
+from opd.models.progress import download_bar
+
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def silent(_: str) -> None:
+    """Progress that nobody waits for."""
+
+
+def resolve(reference: str, *, where: str, say: Callable[[str], None] = silent) -> Path:
+    """The local folder or GGUF file of a model: bundled, given, or downloaded, with progress said.
+
+    Raises UserError that says what is missing and what to do.
+    """
+    folder = local_folder(reference, where=where)
+    if folder is None:
+        folder = _download(reference, where=where, say=say)
+        check_folder(folder, where=where)
+    return folder
+
+
+def base_folder(folder: Path, *, where: str, say: Callable[[str], None] = silent) -> Path:
+    """The folder of the model that an adapter was made for. Raises UserError."""
+    return resolve(base_reference(folder, where=where), where=where, say=say)
+
+
+def folder_of_tokenizer(folder: Path, *, where: str, say: Callable[[str], None] = silent) -> Path:
+    """The folder, or of its bases the first with a tokenizer: adapters are saved without one."""
+    chain = [folder]
+    while missing_file(chain[-1]) is not None and is_adapter(chain[-1]):
+        chain.append(base_folder(chain[-1], where=where, say=say))
+    return tokenizer_folder(chain, where=where)
+
+
+def name_of(reference: str, folder: Path) -> str:
+    """How what is made of a model names it: its hub id, else where it is on this disk."""
+    if reference in (*BUNDLED, SMOLLM2):
+        return str(folder)
+    written = Path(reference).expanduser()
+    return str(written.absolute()) if written.exists() else reference
+
+
+def _download(reference: str, *, where: str, say: Callable[[str], None]) -> Path:
+    try:
+        bar = download_bar(f"downloading {reference}", say)
+        return Path(snapshot_download(reference, allow_patterns=HUB_FILES, tqdm_class=bar))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        gated = isinstance(error, RepositoryNotFoundError)  # of which a gated one is a kind
+        advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
+        raise UserError(
+            f"{reference!r} is no local folder and could not be fetched from the hub: "
+            f"{one_line(error)}{advice}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
+        ) from None
