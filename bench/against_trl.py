@@ -36,8 +36,8 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from opd.config.run import RunConfig, parse
 from opd.data.prompts import PromptSet, load_prompts
+from opd.models.folders.resolve import resolve
 from opd.models.load import context_of
-from opd.models.resolve import resolve
 from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.rollouts import Completion, Writer, sequences, write

@@ -178,7 +178,7 @@ class _Cold:
 def _warm(trial: Trial) -> Killable:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["opd.training.trainer", "opd.models.adapters", "app.worker.job", *SLOW]
+        ["opd.training.trainer", "opd.models.folders.adapters", "app.worker.job", *SLOW]
     )
     process = context.Process(target=_forked, args=(trial,))
     process.start()

@@ -15,7 +15,7 @@ from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.files import written_aside
-from opd.models.progress import Say
+from opd.models.folders.progress import Say
 from opd.training.checkpoint_manifest import folder_of, verify
 from storage.data_dir import DataDir
 from storage.read.runs import read_run

@@ -9,12 +9,12 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from opd.config.adapter_files import check_adapter, local_chain
 from opd.config.gguf.header import check_file, is_gguf
 from opd.config.gguf.smollm import SMOLLM2, smollm2_file
-from opd.config.model_kind import check_kind
-from opd.config.tokenizer_files import check_tokenizer
-from opd.config.weight_files import ADAPTER, read_headers, read_object, refuse_pointer
+from opd.config.model_files.adapters import check_adapter, local_chain
+from opd.config.model_files.kind import check_kind
+from opd.config.model_files.tokenizers import check_tokenizer
+from opd.config.model_files.weights import ADAPTER, read_headers, read_object, refuse_pointer
 from opd.errors import ErrorKind, UserError
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))

@@ -27,7 +27,7 @@ from opd.data.mapping import Draft, Mapper
 from opd.data.sources import Row, RowSelection, Table, bad_data, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.encoding import prompt_ids
-from opd.models.progress import Say
+from opd.models.folders.progress import Say
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 

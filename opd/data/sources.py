@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from opd.config.data import DataConfig
 from opd.config.folders import is_local
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.progress import Say, download_bar
+from opd.models.folders.progress import Say, download_bar
 
 MAX_LINE_BYTES = 4_000_000
 LINE_ENDINGS = (".jsonl", ".ndjson")

@@ -6,17 +6,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from opd.config.adapter_files import base_reference, is_adapter
 from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.header import is_gguf
+from opd.config.model_files.adapters import base_reference, is_adapter
+from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
 from opd.config.run import RunConfig
-from opd.config.tokenizer_files import missing_file, tokenizer_folder
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
+from opd.models.folders.weights import empty_model
 from opd.models.stop_ids import as_ids, stop_ids, stops_in_files, template_end
 from opd.models.tokenizers import differing_ids, load_tokenizer
-from opd.models.weights import empty_model
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _check_weights(chain: list[Path], *, where: str, targets: Sequence[str]) -> 
         return ""
     model, unused = found
     if chain[1:] or targets:
-        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+        from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 
         for adapter in reversed(chain[:-1]):
             model = adapters.load_adapter(model, adapter, where=where).unload()

@@ -12,10 +12,10 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from opd.config.adapter_files import base_reference, is_adapter
 from opd.config.folders import RUN_REFERENCE, local_folder
 from opd.config.gguf.header import is_gguf, read_header
-from opd.config.weight_files import stored_numbers
+from opd.config.model_files.adapters import base_reference, is_adapter
+from opd.config.model_files.weights import stored_numbers
 from opd.errors import ErrorKind, UserError
 
 WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")

@@ -15,15 +15,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from opd.config.adapter_files import is_adapter
 from opd.config.gguf.header import is_gguf
+from opd.config.model_files.adapters import is_adapter
 from opd.errors import ErrorKind, UserError, one_line
+from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
+from opd.models.folders.weights import Comparison, check, check_stored, quiet, untie
 from opd.models.gguf import load_gguf_model
-from opd.models.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
-from opd.models.weights import Comparison, check, check_stored, quiet, untie
 
 PROCESSOR_TOKENS = 2048
 
@@ -95,7 +95,7 @@ def load_model(
         model = load_gguf_model(folder, where=where, dtype=dtype, quantize=quantize)
         return model if device is None else model.to(device)
     if is_adapter(folder):
-        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+        from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 
         if quantize != "none":
             raise UserError(

@@ -159,7 +159,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     )
     student: Any = pair.student
     if settings.lora is not None:
-        from opd.models import adapters  # noqa: PLC0415 - peft takes seconds to import
+        from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 
         student = (
             adapters.load_adapter(student, source)

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from opd.config.model_files.weights import ADAPTER
 from opd.config.run import RunConfig, to_yaml
-from opd.config.weight_files import ADAPTER
 from opd.config.wording import teacher_name, trained
 from opd.errors import UserError
 from opd.files import written_aside
-from opd.models.adapters import merged
+from opd.models.folders.adapters import merged
+from opd.models.folders.resolve import folder_of_tokenizer, resolve
 from opd.models.load import load_model
-from opd.models.resolve import folder_of_tokenizer, resolve
 from opd.models.tokenizers import load_tokenizer
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.types import Score

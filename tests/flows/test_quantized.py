@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from opd.config.run import parse
 from opd.errors import UserError
+from opd.models.folders.resolve import resolve
 from opd.models.load import load_model
-from opd.models.resolve import resolve
 from opd.training.trainer import Training
 from opd.types import StepEvent
 from tests.opd.teachers.test_local import LORA, plain, settings, steps

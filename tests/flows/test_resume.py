@@ -20,7 +20,7 @@ from app.cli.main import app
 from app.worker.supervisor import Supervisor
 from bench import kills
 from bench.support import saves
-from opd.models.adapters import load_adapter
+from opd.models.folders.adapters import load_adapter
 from opd.models.load import load_model
 from opd.types import CheckpointEvent, StepEvent
 from storage.data_dir import DataDir

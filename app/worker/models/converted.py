@@ -13,7 +13,7 @@ from pathlib import Path
 from opd.config.gguf.smollm import SMOLLM2, smollm2_file
 from opd.errors import ErrorKind, UserError
 from opd.files import remove, written_aside
-from opd.models.progress import Say
+from opd.models.folders.progress import Say
 from opd.training import checkpoint_manifest
 from storage.data_dir import DataDir
 from storage.locks import waiting
@@ -52,8 +52,8 @@ def smollm2_folder(data_dir: DataDir, *, where: str, say: Say) -> Path:
 
 
 def _convert(file: Path, folder: Path, where: str) -> None:
+    from opd.models.folders.weights import quiet  # noqa: PLC0415
     from opd.models.gguf import convert_gguf  # noqa: PLC0415 - loads torch
-    from opd.models.weights import quiet  # noqa: PLC0415
 
     quiet()
     with written_aside(folder, folder=True, durable=True) as aside:

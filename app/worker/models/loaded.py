@@ -18,7 +18,7 @@ from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
 from opd.data.template_dates import render_as_of
 from opd.errors import UserError
-from opd.models.progress import Say
+from opd.models.folders.progress import Say
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER

@@ -108,7 +108,7 @@ def test_draws_follow_from_seed_and_step(tmp_path):
 
 
 def test_bundled_problems():
-    from opd.models.resolve import resolve  # noqa: PLC0415 - beside its only use
+    from opd.models.folders.resolve import resolve  # noqa: PLC0415 - beside its only use
     from opd.models.tokenizers import load_tokenizer  # noqa: PLC0415
 
     tokenizer = load_tokenizer(resolve("bundled/student", where="test"), where="test")

@@ -14,7 +14,7 @@ from opd.config.run import check_inputs, parse
 from opd.data import sources
 from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ConfigError, UserError
-from opd.models.progress import amount, download_bar, throttled
+from opd.models.folders.progress import amount, download_bar, throttled
 
 TABLE = [{"question": f"q{i}", "n": i} for i in range(7)]
 

@@ -13,7 +13,6 @@ from opd.config.run import RunConfig, parse
 from opd.doctor import memory
 from opd.doctor.memory import Estimate, estimate
 from opd.models import forward
-from opd.models.adapters import with_adapter
 from opd.models.architecture import (
     PUBLISHED,
     Architecture,
@@ -21,6 +20,7 @@ from opd.models.architecture import (
     folder_at_hand,
     from_config,
 )
+from opd.models.folders.adapters import with_adapter
 from tests.support.tiny_models import KINDS, config, save_model
 
 BILLION = 1e9

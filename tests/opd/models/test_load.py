@@ -9,9 +9,9 @@ import torch
 
 from opd.config.models import LoraConfig
 from opd.errors import UserError
-from opd.models.adapters import with_adapter
+from opd.models.folders.adapters import with_adapter
+from opd.models.folders.resolve import resolve
 from opd.models.load import load_pair, pick_device
-from opd.models.resolve import resolve
 from tests.support import tiny_models
 
 CPU = torch.device("cpu")

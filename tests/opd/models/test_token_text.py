@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from opd.models.resolve import resolve
+from opd.models.folders.resolve import resolve
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import load_tokenizer
 from tests.support import tiny_models

@@ -11,12 +11,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from opd.config.adapter_files import base_reference, is_adapter
 from opd.config.folders import BUNDLED, check_folder, local_folder
 from opd.config.gguf.smollm import SMOLLM2
-from opd.config.tokenizer_files import missing_file, tokenizer_folder
+from opd.config.model_files.adapters import base_reference, is_adapter
+from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.progress import download_bar
+from opd.models.folders.progress import download_bar
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from opd.config.adapter_files import is_adapter, local_chain
+from opd.config.model_files.adapters import is_adapter, local_chain
 from opd.errors import ErrorKind, UserError
 
 WHOLE = (

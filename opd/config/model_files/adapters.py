@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from opd.config.weight_files import (
+from opd.config.model_files.weights import (
     ADAPTER,
     ADAPTER_WEIGHTS,
     PICKLE_ENDINGS,

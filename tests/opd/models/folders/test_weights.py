@@ -20,12 +20,12 @@ from transformers import (
 )
 
 from opd.config.folders import local_folder
+from opd.config.model_files.weights import stored_numbers
 from opd.config.run import parse
-from opd.config.weight_files import stored_numbers
 from opd.doctor.models import look_up
 from opd.errors import UserError
+from opd.models.folders.weights import WRAPPERS, check_stored
 from opd.models.load import load_model
-from opd.models.weights import WRAPPERS, check_stored
 from tests.support import tiny_models
 from tests.support.tiny_models import config, tokenizer
 

@@ -18,8 +18,8 @@ from transformers.models.auto.auto_factory import _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from opd.config.model_kind import REMEDY
-from opd.config.weight_files import read_headers
+from opd.config.model_files.kind import REMEDY
+from opd.config.model_files.weights import read_headers
 from opd.errors import ErrorKind, UserError, one_line
 
 SHOWN = 3

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from opd.config.model_files.weights import ADAPTER, read_object
 from opd.config.models import LoraConfig
-from opd.config.weight_files import ADAPTER, read_object
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.weights import count, first, in_order
+from opd.models.folders.weights import count, first, in_order
 
 TARGETS = "student.lora.targets"
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, Conv1D)

@@ -15,9 +15,9 @@ from opd.config.models import LoraConfig
 from opd.config.run import parse
 from opd.doctor.models import look_up
 from opd.errors import UserError
-from opd.models.adapters import with_adapter
+from opd.models.folders.adapters import with_adapter
+from opd.models.folders.resolve import resolve
 from opd.models.load import load_model, load_pair, load_student
-from opd.models.resolve import resolve
 from tests.support import tiny_models
 
 CPU = torch.device("cpu")
@@ -191,7 +191,7 @@ def test_a_saved_adapter_names_the_hub_id_of_its_base(root, tmp_path, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(
-        "opd.models.resolve.snapshot_download",
+        "opd.models.folders.resolve.snapshot_download",
         lambda *_, **__: str(cache / "snapshots" / ("a" * 40)),
     )
     assert base_named("tiny/base", tmp_path / "saved") == "tiny/base"
