@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from opd.config.folders import ADAPTER, ADAPTER_WEIGHTS, BUNDLED_DATA
+from opd.config.folders import BUNDLED_DATA
+from opd.config.model_files.weights import ADAPTER, ADAPTER_WEIGHTS
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.errors import UserError
