@@ -20,7 +20,7 @@ from app.api.http.inputs import (
 )
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
-from app.worker.run_inputs import check_unchanged
+from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs, run_details
@@ -150,6 +150,13 @@ def resume_run(
         check_unchanged(engine, request.app.state.data_dir, run_id)
     jobs.requeue(engine, run_id, accept_changes=accept)
     return Json({"id": run_id, "status": "queued"})
+
+
+@router.get("/runs/{run_id}/changes")
+def list_changes(request: Request, engine: Database, run_id: RunId) -> Response:
+    """The models and data that have changed since the run started, which `resume` would refuse."""
+    items = changed_inputs(engine, request.app.state.data_dir, run_id)
+    return Json({"items": items, "total": len(items)})
 
 
 @router.get("/runs/{run_id}/steps")

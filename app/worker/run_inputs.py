@@ -20,21 +20,26 @@ from storage.read.runs import read_run
 log = logging.getLogger(__name__)
 
 
-def check_unchanged(engine: Engine, data_dir: DataDir, run_id: str) -> None:
-    """Raises ChangedInputsError where an attempt would meet other inputs than the run began with.
+def changed_inputs(engine: Engine, data_dir: DataDir, run_id: str) -> list[dict[str, str]]:
+    """What is not as it was when the run started, as {"field", "text"}; nothing of a run that
+    cannot be resumed, or would begin again.
 
-    Looked at without network and without loading models, before a run is queued again; the attempt
-    itself looks once more.
+    Looked at without network and without loading models; the attempt itself looks once more.
     """
     info, stored = read_run(engine, run_id), read_inputs(engine, run_id)
     begins_again = not info["checkpoints"]
     if info["status"] not in RESUMABLE or begins_again or stored.fingerprints is None:
-        return
+        return []
     try:
         config = resolved(engine, data_dir, parse(info["config"]), run_id)
     except UserError:  # what is missing is for the attempt to say
-        return
-    found = changes(stored.fingerprints, fingerprints(config, online=False))
+        return []
+    return changes(stored.fingerprints, fingerprints(config, online=False))
+
+
+def check_unchanged(engine: Engine, data_dir: DataDir, run_id: str) -> None:
+    """Raises ChangedInputsError where an attempt would meet other inputs than the first did."""
+    found = changed_inputs(engine, data_dir, run_id)
     if found:
         raise ChangedInputsError(run_id, found)
 

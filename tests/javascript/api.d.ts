@@ -20,6 +20,11 @@ interface ShownError {
   where?: string;
 }
 
+interface ChangedInput {
+  field: string;
+  text: string;
+}
+
 interface Checkpoint {
   step: number;
   path: string;
@@ -67,6 +72,7 @@ interface Run {
   /** Of one run only, not in a list. */
   config?: any;
   trained?: string;
+  accepted_changes?: { attempt: number; step: number; changes: ChangedInput[] }[];
   checkpoints?: Checkpoint[];
   scales?: Record<string, number>;
   versions?: Record<string, string>;

@@ -17,6 +17,7 @@ import { MemoView } from "../lib/memo_view.js";
 import { diskTitle, elapsed, models } from "../runs/row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
+const CHANGED = "changed inputs"; // the kind of error of a resume that met other models or data
 
 export class RunHead {
   /** @type {number} */
@@ -26,7 +27,7 @@ export class RunHead {
   /** @type {string} */
   problemPrint;
 
-  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown}} on */
+  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown}} on */
   constructor(on) {
     this.on = on;
     this.name = h("h1");
@@ -53,6 +54,8 @@ export class RunHead {
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
+    this.accepted = h("div", { class: "muted run-trained", id: "accepted-changes" });
+    this.changes = h("div");
     this.element = h(
       "header",
       { class: "run-head" },
@@ -60,7 +63,9 @@ export class RunHead {
       h("div", { class: "run-state" }, this.bar),
       this.facts,
       this.trained,
+      this.accepted,
       this.problem,
+      this.changes,
     );
   }
 
@@ -98,6 +103,7 @@ export class RunHead {
     this.clone.setAttribute("href", page("new", { from: run.id }));
     if (this.actsFor === run.status) return;
     this.actsFor = run.status;
+    fill(this.changes);
     const focused = this.acts.contains(document.activeElement);
     fill(this.acts, this.actions(run));
     if (focused) this.rollouts.focus(); // what had the focus is gone
@@ -212,6 +218,44 @@ export class RunHead {
       rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
+    fill(
+      this.accepted,
+      (run.accepted_changes ?? []).map((one) =>
+        h("p", {
+          text: `Resumed after step ${integer(one.step)} with changes: ${one.changes.map(changeText).join("; ")}.`,
+        }),
+      ),
+    );
+  }
+
+  /**
+   * What has changed since the run started, and the button that resumes it all the same.
+   * @param {ChangedInput[]} changes
+   */
+  showChanges(changes) {
+    const accept = this.acceptButton("resume-anyway");
+    fill(
+      this.changes,
+      h(
+        "section",
+        { class: "panel problem", role: "alert", id: "changes" },
+        h("h2", { text: "Changed since the run started" }),
+        h("ul", { class: "changes" }, ...changes.map((change) => h("li", { text: changeText(change) }))),
+        h("p", {}, "Restore what changed and resume, or continue with the changes; the run records them."),
+        h(
+          "p",
+          { class: "row" },
+          accept,
+          button("Not now", () => fill(this.changes), { class: "btn quiet" }),
+        ),
+      ),
+    );
+    accept.focus();
+  }
+
+  /** @param {string} id */
+  acceptButton(id) {
+    return button("Resume with the changes", () => this.on.accept(), { class: "btn", id });
   }
 
   /** @param {Run} run */
@@ -229,9 +273,15 @@ export class RunHead {
           h("h2", { text: plain(run.error_kind || "The run failed", 120) }),
           h("pre", { class: "wrap", text: visible(run.error_text ?? "") }),
           run.hint && h("p", {}, h("strong", { text: "What to change: " }), plain(run.hint, 600)),
+          run.error_kind === CHANGED && h("p", {}, this.acceptButton("accept-changes")),
         ),
     );
   }
+}
+
+/** @param {ChangedInput} change */
+function changeText(change) {
+  return `${plain(change.field, 200)}: ${plain(change.text, 300)}`;
 }
 
 /** @param {string} text */

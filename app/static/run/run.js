@@ -68,7 +68,8 @@ class RunPage {
     document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
     this.head = new RunHead({
       cancel: (mode) => this.act("cancel", { mode }),
-      resume: () => this.act("resume"),
+      resume: () => this.resume(),
+      accept: () => this.act("resume", { accept_changes: true }),
     });
     this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
@@ -114,6 +115,19 @@ class RunPage {
     await Promise.all([this.worst.refresh(), this.diagnosis.refresh(), this.insights.refresh()]);
     const { items, total } = await get(`runs/${this.id}/rollouts`, { sort: "-kl_max", limit: 1 });
     this.head.offer(items[0] ?? null, total);
+  }
+
+  /** Resumes the run, or shows what has changed since its start. */
+  async resume() {
+    /** @type {{items: ChangedInput[]}} */
+    let changes;
+    try {
+      changes = await get(`runs/${this.id}/changes`);
+    } catch (error) {
+      return toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+    if (changes.items.length) return this.head.showChanges(changes.items);
+    await this.act("resume");
   }
 
   /** @param {string} action @param {object} [body] */

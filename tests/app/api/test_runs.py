@@ -61,11 +61,13 @@ def test_a_run_whose_data_has_changed_is_resumed_by_choice(api: Api, tmp_path: P
     rows = tmp_path / "rows.jsonl"
     engine = api.app.state.engine
     run_id = interrupted_run(engine, rows)
+    assert api.get(f"/runs/{run_id}/changes") == {"items": [], "total": 0}
     write_prompts(rows, 6)
     refused = api("POST", f"/runs/{run_id}/resume")
     assert refused.status_code == 409
     changes = [{"field": "prompts.source", "text": "rows.jsonl has 6 rows, 4 when the run started"}]
     assert (refused.json()["kind"], refused.json()["changes"]) == ("changed inputs", changes)
+    assert api.get(f"/runs/{run_id}/changes") == {"items": changes, "total": 1}
     assert api("POST", f"/runs/{run_id}/resume", {"accept_changes": False}).status_code == 409
     assert api.get(f"/runs/{run_id}")["status"] == "interrupted"
     assert api("POST", f"/runs/{run_id}/resume", {"accept": True}).status_code == 422
