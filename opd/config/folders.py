@@ -25,7 +25,10 @@ BUNDLED_DATA = (
     *(f"bundled/{name}" for name in ("general", "general-1", "general-2")),
     *(f"bundled/{name}" for name in ("facts-1", "facts-2", "facts-1-mix", "facts-2-mix")),
 )
-DATA_ENDINGS = (".jsonl", ".json", ".parquet")
+DATA_ENDINGS = (
+    *(".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
 
 
 def local_folder(reference: str, *, where: str) -> Path | None:

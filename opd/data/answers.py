@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opd.config.templates import as_text
-from opd.data.sources import bad_data
+from opd.data.rows import bad_data
 from opd.grading.graders import AS_JSON
 
 LISTS = ("aliases", "text")  # of TriviaQA's and SQuAD's answers

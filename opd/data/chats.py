@@ -82,7 +82,8 @@ def rendered_reply(
     where: str,
     options: ChatOptions = NO_OPTIONS,
 ) -> str:
-    """What the model would have to write for the template to show this reply, without its end.
+    """What the template writes of this reply after its generation prompt, without the blanks
+    before it and the end of the turn.
 
     Raises UserError, naming `where`, where the template leaves out the reply's reasoning or tool
     calls, or writes a reply that does not continue the prompt.
@@ -102,7 +103,10 @@ def rendered_reply(
             where=where,
             kind=ErrorKind.BAD_DATA,
         )
-    text = whole[len(prompt) :].removesuffix(bare.rpartition(MARK)[2])
+    before, _, end = bare.rpartition(MARK)
+    text = whole[len(prompt) :].removesuffix(end)
+    if (lead := before.removeprefix(prompt)).isspace():
+        text = text.removeprefix(lead)
     for name in REASONING:
         if reply.get(name) and str(reply[name]).strip() not in text:
             raise _left_out(name, where)

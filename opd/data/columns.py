@@ -6,7 +6,7 @@ from typing import Any
 
 from opd.config.data import DataConfig
 from opd.data.messages import is_sharegpt, looks_like_chat, parsed
-from opd.data.sources import bad_data
+from opd.data.rows import bad_data
 
 CONVERSATIONS = ("conversations", "conversation")
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"

@@ -26,7 +26,7 @@ from opd.data.columns import (
     value_of,
 )
 from opd.data.messages import checked_args, checked_messages, checked_tools, looks_like_chat
-from opd.data.sources import Row, Table, bad_data
+from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError
 from opd.grading.graders import find, problem_of, right_answers
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opd.data.chats import Message
-from opd.data.sources import bad_data
+from opd.data.rows import bad_data
 
 SHAREGPT_ROLES = {
     "human": "user",

@@ -24,7 +24,8 @@ from opd.data.chats import (
     with_system,
 )
 from opd.data.mapping import Draft, Mapper
-from opd.data.sources import Row, RowSelection, Table, bad_data, has_splits, open_table
+from opd.data.rows import Row, Table, bad_data
+from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.encoding import prompt_ids
 from opd.models.folders.progress import Say

@@ -1,12 +1,11 @@
-"""Rows of data from any source: JSON lines, Parquet, a folder of a data set, or the hub.
+"""Rows of data from any source: a file, a folder of a data set, or the hub.
 
-Only JSON, Parquet and Arrow files are read: nothing pickled, no code of a data set. A source is
-opened first and its rows are made when asked for, so that a few rows of a large one cost little.
+Only JSON, CSV, Parquet and Arrow files are read: nothing pickled, no code of a data set. A source
+is opened first and its rows are made when asked for, so that a few of a large one cost little.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,32 +13,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from opd.config.data import DataConfig
-from opd.config.folders import is_local
+from opd.config.folders import DATA_ENDINGS, is_local
+from opd.data.files import SEPARATED, file_rows, text_ending
+from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.folders.progress import Say, download_bar
 
-MAX_LINE_BYTES = 4_000_000
-LINE_ENDINGS = (".jsonl", ".ndjson")
-FORMATS = ("parquet", "json", "arrow")
+TEXT_FORMATS = ("json", "csv")
+FORMATS = ("parquet", "arrow", *TEXT_FORMATS)
+ARROW_ENDINGS = (".arrow", ".feather")
+ABOUT = ("dataset_infos.json", "dataset_info.json")  # describe a data set
 HUB_FILE = re.compile(r"hf://datasets/([^@]+)@([^/]+)/(.+)")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row; `where` names it for people: file and line, or data set and row."""
-
-    fields: Mapping[str, Any]
-    where: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """An opened source. `columns` is None where each row has its own, as in JSON lines."""
-
-    name: str
-    columns: tuple[str, ...] | None
-    count: int
-    take: Callable[[Sequence[int]], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -74,76 +58,35 @@ def has_splits(source: str) -> bool:
 
 
 def _from_file(path: Path, selection: RowSelection) -> Table:
-    if path.suffix == ".parquet":
+    """What a file is, its first bytes say, else its ending."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise bad_data(selection.field, f"{path} cannot be read: {error.strerror}") from None
+    if head.startswith(b"PAR1") or path.suffix == ".parquet":
         return _parquet(str(path), [path], selection)
-    return _json_lines(str(path), [path], selection)
+    if head.startswith(b"ARROW1") or path.suffix in ARROW_ENDINGS:
+        from opd.data.arrow import feather_table  # noqa: PLC0415 - only where there is Arrow
+
+        return feather_table(str(path), path, selection.field)
+    return _text_files(str(path), [path], selection)
 
 
-def _json_lines(name: str, paths: Sequence[Path], selection: RowSelection) -> Table:
+def _text_files(name: str, paths: Sequence[Path], selection: RowSelection) -> Table:
     rows: list[Row] = []
     for path in paths:
-        rows += islice(_lines(path, selection.field), max(0, selection.enough - len(rows)))
-    return Table(name, None, len(rows), lambda indices: [rows[i] for i in indices])
-
-
-def _lines(path: Path, field: str) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for n, line in enumerate(lines, 1):
-                if line.strip():
-                    yield Row(_object(line, f"{path}:{n}"), f"{path}:{n}")
-    except OSError as error:
-        raise bad_data(field, f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise bad_data(field, f"{path} is not UTF-8 text: {error.reason}") from None
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    if len(line) > MAX_LINE_BYTES:
-        raise bad_data(where, f"the line is longer than {MAX_LINE_BYTES} characters")
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise bad_data(where, f"not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise bad_data(where, "must be a JSON object")
-    return data
+        part = file_rows(path, selection.field)
+        rows += islice(part, max(0, selection.enough - len(rows)))
+    separated = all(text_ending(path) in SEPARATED for path in paths)
+    columns = tuple(rows[0].fields) if rows and separated else None
+    return Table(name, columns, len(rows), lambda indices: [rows[i] for i in indices])
 
 
 def _parquet(name: str, paths: Sequence[Path], selection: RowSelection) -> Table:
-    """Reads the row groups that hold the rows asked for."""
-    import pyarrow as pa  # noqa: PLC0415 - only where there is Parquet
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    from opd.data.arrow import parquet_table  # noqa: PLC0415 - only where there is Parquet
 
-    try:
-        files = [pq.ParquetFile(path) for path in paths]
-    except (OSError, pa.ArrowException) as error:
-        raise bad_data(selection.field, f"{name} cannot be read: {one_line(error)}") from None
-    groups = [
-        (file, number, file.metadata.row_group(number).num_rows)
-        for file in files
-        for number in range(file.metadata.num_row_groups)
-    ]
-
-    def take(indices: Sequence[int]) -> list[Row]:
-        rows: dict[int, Any] = {}
-        first = 0
-        for file, number, size in groups:
-            inside = sorted({i for i in indices if first <= i < first + size})
-            if inside:
-                try:
-                    group = file.read_row_group(number)
-                except (OSError, pa.ArrowException) as error:
-                    raise bad_data(
-                        selection.field, f"{name} cannot be read: {one_line(error)}"
-                    ) from None
-                values = group.take([i - first for i in inside]).to_pylist()
-                rows |= dict(zip(inside, values, strict=True))
-            first += size
-        return [Row(rows[i], f"{name} row {i + 1}") for i in indices]
-
-    columns = tuple(files[0].schema_arrow.names)
-    return Table(name, columns, sum(size for *_, size in groups), take)
+    return parquet_table(name, paths, selection.field)
 
 
 def _from_folder(data: DataConfig, folder: Path, selection: RowSelection) -> Table:
@@ -196,14 +139,30 @@ def _from_data_files(data: DataConfig, source: str, selection: RowSelection) -> 
     form = type(builder).__module__.rpartition(".")[2]
     if form not in FORMATS:
         raise UserError(
-            f"{source} is made of {form} files; only Parquet, JSON and Arrow files are read",
+            f"{source} is made of {form} files; only Parquet, JSON, CSV and Arrow files are read",
             where=selection.field,
             kind=ErrorKind.REFUSED_DATA,
         )
     splits = builder.config.data_files or {}
     if selection.split not in splits:
         raise _no_split(source, selection, splits)
+    _tell_left_out(source, [str(f) for files in splits.values() for f in files], selection.say)
     return _files(form, source, [str(f) for f in splits[selection.split]], selection)
+
+
+def _tell_left_out(source: str, chosen: Sequence[str], say: Say) -> None:
+    """Names the files of a folder that look like data and belong to no split."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    taken = {Path(f).resolve() for f in chosen}
+    others = [
+        p.name
+        for p in sorted(folder.iterdir())
+        if p.suffix in DATA_ENDINGS and p.name not in ABOUT and p.resolve() not in taken
+    ]
+    if others:
+        say(f"not read, as other files of {source} have another form: {', '.join(others[:5])}")
 
 
 def _files(form: str, source: str, files: Sequence[str], selection: RowSelection) -> Table:
@@ -218,8 +177,8 @@ def _files(form: str, source: str, files: Sequence[str], selection: RowSelection
                 return table
     if form == "parquet":
         return table
-    if form == "json" and all(f.endswith(LINE_ENDINGS) for f in files):
-        return _json_lines(source, paths, selection)
+    if form in TEXT_FORMATS:
+        return _text_files(source, paths, selection)
     return _converted(form, source, paths, selection)
 
 
@@ -272,10 +231,12 @@ def _converted(form: str, source: str, paths: Sequence[Path], selection: RowSele
 
 def _data_set(name: str, dataset: Any) -> Table:
     """Rows as Arrow holds them: images and sounds stay bytes and are not decoded."""
+    from opd.data.arrow import python_rows  # noqa: PLC0415 - only where there is Arrow
+
     plain = dataset.with_format("arrow")
 
     def take(indices: Sequence[int]) -> list[Row]:
-        values = plain[list(indices)].to_pylist() if indices else []
+        values = python_rows(plain[list(indices)]) if indices else []
         return [Row(v, f"{name} row {i + 1}") for i, v in zip(indices, values, strict=True)]
 
     return Table(name, tuple(dataset.column_names), len(dataset), take)
@@ -288,7 +249,3 @@ def _no_split(source: str, selection: RowSelection, splits: Mapping[str, Any]) -
         where=selection.field,
         kind=ErrorKind.MISSING_DATA,
     )
-
-
-def bad_data(where: str, message: str) -> UserError:
-    return UserError(message, where=where, kind=ErrorKind.BAD_DATA)

@@ -192,10 +192,12 @@ def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:
         )
     if end is not None:
         text = pair.tokenizer.decode(body, skip_special_tokens=True).removeprefix(lead)
+    gradable = text
+    if end is not None:
+        (gradable,) = gradable_texts(pair.tokenizer, [body], [text])
     whole = [*body, pair.end_id if end is None else end]
     given = Sample(
         np.asarray(whole[:limit], np.int64), None, "stop" if len(whole) <= limit else "length"
     )
-    return Completion(
-        prompt, 0, given, text, grade(writer.config.prompts, text, prompt.answer), "given"
-    )
+    reward = grade(writer.config.prompts, gradable, prompt.answer)
+    return Completion(prompt, 0, given, text, reward, "given")

@@ -80,6 +80,8 @@ def test_a_reply_is_what_the_template_writes_after_its_generation_prompt():
     assert reply_text(TEMPLATE, reasoning_content="so") == "<think>so</think>4"
     assert reply_text(TEMPLATE, thinking="so") == "<think>so</think>4"
     assert reply_text(OPENED, reasoning_content="so") == "so</think>4"
+    spaced = TEMPLATE.replace("<{{ m.role }}>", "<{{ m.role }}>\n")
+    assert reply_text(spaced, reasoning_content="so") == "<think>so</think>4"
     call = {"function": {"name": "f", "arguments": {"x": 1}}}
     assert reply_text(TEMPLATE, tool_calls=[call]) == '4f{"x": 1}'
 

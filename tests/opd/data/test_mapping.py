@@ -6,7 +6,7 @@ import pytest
 
 from opd.config.data import DataConfig
 from opd.data.mapping import Mapper
-from opd.data.sources import Row, Table
+from opd.data.rows import Row, Table
 from opd.errors import UserError
 
 USER, REPLY = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}

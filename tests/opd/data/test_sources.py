@@ -1,5 +1,6 @@
 """Rows from JSON lines, Parquet, folders and the hub; and what is said while they are fetched."""
 
+import gzip
 import json
 
 import datasets
@@ -7,6 +8,7 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from opd.config.data import DataConfig
 from opd.config.folders import is_local
@@ -80,7 +82,7 @@ def test_saved_data_sets(tmp_path):
     assert "cannot be read" in str(refusal(tmp_path / "one"))
 
 
-@pytest.mark.parametrize("form", ["parquet", "jsonl", "json", "arrow"])
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "json", "arrow", "jsonl.gz", "csv"])
 def test_folders_of_files(tmp_path, form):
     folder = tmp_path / "set"
     folder.mkdir()
@@ -91,16 +93,48 @@ def test_folders_of_files(tmp_path, form):
         elif form == "arrow":
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, found.schema) as writer:
                 writer.write_table(found)
+        elif form == "csv":
+            path.write_text("question,n\n" + "".join(f"{r['question']},{r['n']}\n" for r in part))
+        elif form == "jsonl.gz":
+            with gzip.open(path, "wt") as file:
+                file.writelines(json.dumps(row) + "\n" for row in part)
         else:
             write_lines(path, part)
     said = []
-    assert values(opened(folder, say=said.append)) == TABLE
+    every = [r | {"n": str(r["n"])} for r in TABLE] if form == "csv" else TABLE
+    assert values(opened(folder, say=said.append)) == every
     assert said[0] == f"loading {folder}"
-    assert values(opened(folder, split="test")) == TABLE[:1]
+    assert values(opened(folder, split="test")) == every[:1]
     error = refusal(folder, split="dev")
     assert "test" in error.message
     if form == "parquet":  # the second file is not needed
         assert opened(folder, enough=3).count == 4
+
+
+def test_files_of_another_form_in_a_folder_are_named(tmp_path):
+    write_lines(tmp_path / "train-0.jsonl")
+    write_lines(tmp_path / "train-1.jsonl")
+    pq.write_table(pa.Table.from_pylist(TABLE), tmp_path / "more.parquet")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    said = []
+    assert len(values(opened(tmp_path, say=said.append))) == 14
+    assert said[-1].endswith("have another form: more.parquet")
+
+
+def test_files_are_what_their_bytes_say(tmp_path):
+    table = pa.Table.from_pylist(TABLE)
+    pq.write_table(table, tmp_path / "parquet.data")
+    feather.write_feather(table, tmp_path / "a.feather")
+    with (
+        pa.OSFile(str(tmp_path / "s.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    for name in ("parquet.data", "a.feather", "s.arrow"):
+        opened_table = opened(tmp_path / name)
+        assert (opened_table.columns, values(opened_table)) == (("question", "n"), TABLE)
+    (tmp_path / "bad.arrow").write_bytes(b"ARROW1")
+    assert "cannot be read" in str(refusal(tmp_path / "bad.arrow"))
 
 
 def test_folders_that_are_no_data(tmp_path):
@@ -109,13 +143,13 @@ def test_folders_that_are_no_data(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"")
     error = refusal(tmp_path / "images")
-    assert "only Parquet, JSON and Arrow" in error.message
+    assert "only Parquet, JSON, CSV and Arrow" in error.message
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "script.py").write_text("raise SystemExit")
     assert "scripts are no longer supported" in refusal(tmp_path / "script").message
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "train.json").write_text("{")
-    assert "cannot be read" in str(refusal(tmp_path / "bad"))
+    assert "train.json:1: not valid JSON" in str(refusal(tmp_path / "bad"))
 
 
 class Hub:
