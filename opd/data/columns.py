@@ -29,6 +29,11 @@ def value_of(fields: Mapping[str, Any], name: str, where: str) -> Any:
     return value_of(inner, rest, where) if isinstance(inner, Mapping) else None
 
 
+def chosen_columns(data: DataConfig) -> set[str]:
+    """The roles whose column has another name than by default: somebody chose it."""
+    return set(data.columns.model_dump(exclude_defaults=True))
+
+
 def has_column(columns: Collection[str], name: str) -> bool:
     return name in columns or name.partition(".")[0] in columns
 
@@ -59,7 +64,7 @@ def prompt_column(data: DataConfig, fields: Mapping[str, Any], where: str) -> Pr
 
 def recognised_columns(data: DataConfig, columns: Collection[str]) -> list[str]:
     """The columns that are taken for the prompt without being configured."""
-    chosen = data.columns.model_fields_set
+    chosen = chosen_columns(data)
     names = [c for c in CONVERSATIONS if c in columns and "messages" not in chosen]
     alpaca = INSTRUCTION in columns and (INPUT in columns or OUTPUT in columns)
     return [*names, INSTRUCTION] if alpaca and "prompt" not in chosen else names

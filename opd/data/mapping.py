@@ -20,6 +20,7 @@ from opd.data.columns import (
     OUTPUT,
     TEMPLATE_ARGS,
     PromptColumn,
+    chosen_columns,
     has_column,
     prompt_column,
     recognised_columns,
@@ -63,8 +64,7 @@ class Mapper:
         columns, has = self.data.columns, self.table.columns
         if has is None:
             return
-        settings = type(columns).model_fields  # a stored run states every field, defaults too
-        chosen = {n for n, f in settings.items() if getattr(columns, n) != f.default}
+        chosen = chosen_columns(self.data)
         if has_column(has, columns.messages):
             needed = {}
         elif self.data.prompt_template is not None:
@@ -157,13 +157,13 @@ class Mapper:
             given = value
         else:
             raise bad_data(row.where, f"{name} must be text or one message (got {value!r:.100})")
-        if reply is not None and "completion" not in self.data.columns.model_fields_set:
+        if reply is not None and "completion" not in chosen_columns(self.data):
             content = given if isinstance(given, str) else given["content"]
             if content != reply["content"]:
                 raise bad_data(
                     row.where,
-                    f"the last message and {name} give different completions; "
-                    f"{self.path}.columns.completion names the column to use",
+                    f"the last message and {name} give different completions; leave one of them "
+                    f"out, or rename the column and name it in {self.path}.columns.completion",
                 )
         return given
 
@@ -186,7 +186,7 @@ class Mapper:
     def _options(self, row: Row) -> ChatOptions:
         columns, fields = self.data.columns, row.fields
         name = columns.template_args
-        if "template_args" not in columns.model_fields_set and name not in fields:
+        if "template_args" not in chosen_columns(self.data) and name not in fields:
             name = TEMPLATE_ARGS
         variables = checked_args(value_of(fields, name, row.where), name, row.where)
         try:

@@ -56,7 +56,8 @@ def test_alpaca_has_its_output_as_completion():
 def test_completions_that_cannot_be_used():
     both = {"messages": [USER, REPLY], "completion": "c"}
     assert "give different completions" in refusal(both)
-    assert draft(both, {"completion": "completion"}).completion == "c"
+    other = {"messages": [USER, REPLY], "written": "c"}
+    assert draft(other, {"completion": "written"}).completion == "c"
     assert draft(both | {"completion": "b"}).completion == "b"
     turns = {"prompt": [USER], "completion": [REPLY, USER, REPLY]}
     assert "one assistant message (got assistant, user, assistant)" in refusal(turns)
@@ -113,6 +114,14 @@ def test_what_is_missing_names_the_choice():
     )
     assert "columns.messages: chosen" in refusal({"chosen": [USER, REPLY], "rejected": [USER]})
     assert draft({"chosen": [USER, REPLY]}, {"messages": "chosen"}).reply == REPLY
+
+
+def test_a_configuration_with_every_default_written_out_is_the_same():
+    written = DataConfig().columns.model_dump()
+    assert draft({"instruction": "a", "output": "b"}, written).form == "Alpaca"
+    table = Table("t", ("prompt",), 1, lambda indices: [Row({"prompt": "a"}, "t") for _ in indices])
+    data = DataConfig.model_validate({"columns": written})
+    assert Mapper(data, table, "prompts")([0])[0].text == "a"
 
 
 def test_columns_that_nothing_reads():
