@@ -1,6 +1,7 @@
 """Takes a picture of every page and state of a running server, light and dark, in two widths.
 
     python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--only NAME]
+        [--prefix smollm-]
 
 The newest run with probes is shown, best a finished demo run; with a second run beside it, Compare
 has something to compare.
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("link")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     parser.add_argument("--only", default="")
+    parser.add_argument("--prefix", default="", help="of the pictures' names")
     parser.add_argument("--widths", default="1280,1920")
     options = parser.parse_args()
     parts = urlsplit(options.link)
@@ -108,7 +110,7 @@ def main() -> None:
                 page.goto(options.link)
                 for name, (path, keys) in states_of(page, site).items():
                     if options.only in ("", name):
-                        file = options.out / f"{name}-{width}-{scheme}.webp"
+                        file = options.out / f"{options.prefix}{name}-{width}-{scheme}.webp"
                         shoot(page, site + path, keys, file)
                 context.close()
         browser.close()

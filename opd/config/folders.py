@@ -24,6 +24,7 @@ BUNDLED_DATA = (
     *(f"bundled/{name}" for name in ("word-problems", "format", "tools", "known")),
     *(f"bundled/{name}" for name in ("general", "general-1", "general-2")),
     *(f"bundled/{name}" for name in ("facts-1", "facts-2", "facts-1-mix", "facts-2-mix")),
+    *(f"bundled/{name}" for name in ("handbook", "everyday", "everyday-open")),
 )
 DATA_ENDINGS = (
     *(".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opd.bundled import facts, office
+from opd.bundled.handbook import HANDBOOK_SOURCES
 from opd.bundled.problems import Split, problems
 from opd.config.data import PROBES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
@@ -289,6 +290,9 @@ def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
         made = problems(draw.count, seed=draw.seed, split=draw.split, steps=draw.steps)
         return [{"prompt": p.prompt, "answer": p.answer, "completion": p.solution} for p in made]
     split: facts.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
+    if source in HANDBOOK_SOURCES:
+        shuffled = random.Random(f"{source}/{split}/{draw.seed}")
+        return HANDBOOK_SOURCES[source](split, draw.count, shuffled)
     return office.rows(source, split, draw.count, draw.seed)
 
 

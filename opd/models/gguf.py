@@ -16,7 +16,7 @@ from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
+    PreTrainedTokenizerFast,
     modeling_gguf_pytorch_utils,
 )
 
@@ -64,7 +64,7 @@ def load_gguf_tokenizer(file: Path, *, where: str) -> Any:
     header = check_file(file, where=where)
     try:
         with _by_itself(file) as (folder, name):
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=name)
     except UNREADABLE as error:
         raise _refused(file, f"has no usable tokenizer: {one_line(error)}", where) from None
     tokenizer.name_or_path = str(file)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from opd.models.tokenizers import special_ids
+
 METASPACE = "▁"
 
 
@@ -27,7 +29,7 @@ class TokenText:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._special = set(tokenizer.all_special_ids)
+        self._special = special_ids(tokenizer)
         self._added = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items()}
         decoder = _decoder(tokenizer)
         self._byte_level = "ByteLevel" in decoder

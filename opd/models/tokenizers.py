@@ -65,6 +65,13 @@ def differing_ids(
     }
 
 
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of special tokens: those with a role (EOS, …), and all that are marked as special, which
+    real vocabularies have dozens of."""
+    marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return marked | set(tokenizer.all_special_ids)
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Names a vocabulary: SHA-256 over its ids and strings, 16 hex digits."""
     pairs = sorted((i, t) for t, i in tokenizer.get_vocab().items())

@@ -25,6 +25,7 @@ from opd.loss.objective import LossInputs, TokenLoss
 from opd.loss.token_losses import row_scales, token_losses
 from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
+from opd.models.tokenizers import special_ids
 from opd.sampling.sample import Sample, Stopped
 from opd.teachers.local import Reading, Teacher, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
@@ -145,7 +146,7 @@ def update(
     is not finite, Stopped when asked to stop between micro-batches.
     """
     config = learner.config
-    credit = _credit(completions, config, learner.pair.tokenizer.all_special_ids)
+    credit = _credit(completions, config, sorted(special_ids(learner.pair.tokenizer)))
     by_row: dict[int, TokenRecord] = {}
     same_top: list[Any] = []
     total = 0.0

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from opd.bundled.facts import RELATIONS, Row, Split, facts, unrelated
+from opd.bundled.handbook import HANDBOOK_SOURCES
 from opd.bundled.make import HERE
 from opd.bundled.make_assistant import accuracy, build_chat_tokenizer, grading, rendered
 from opd.bundled.office import BACKGROUND_SHARE, SKILLS, SOURCES, rows
@@ -21,7 +22,7 @@ SPLITS = get_args(Split)
 
 
 def test_the_settings_know_every_source():
-    assert sorted(BUNDLED_DATA) == sorted(["bundled", *SOURCES])
+    assert sorted(BUNDLED_DATA) == sorted(["bundled", *SOURCES, *HANDBOOK_SOURCES])
 
 
 @functools.cache

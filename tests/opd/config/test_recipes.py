@@ -14,8 +14,12 @@ from opd.doctor.findings import Finding, healthy
 from opd.doctor.memory import estimate
 from opd.training.trainer import Training
 from opd.types import EvaluationEvent
+from tests.support.gguf_files import needs_smollm
 
-ALL = [pytest.param(r, id=r.name) for r in recipes()]
+SMOLLM = ("smollm-handbook",)
+ALL = [
+    pytest.param(r, id=r.name, marks=[needs_smollm] if r.name in SMOLLM else []) for r in recipes()
+]
 BUNDLED = [p for p in ALL if p.values[0].name.startswith("demo-")]
 STATED = re.compile(r"[Tt]akes about ([\d.]+) GB of")
 

@@ -13,9 +13,14 @@ from opd.doctor.arms import check_arm, examine_experiment, stand_ins
 from opd.doctor.findings import Finding, healthy
 from opd.doctor.machine import CONTEXT, MARGIN
 from opd.experiments.definition import Experiment, experiment, experiments
+from tests.support.gguf_files import needs_smollm
 from tests.support.tiny_models import tokenizer
 
-ALL = [pytest.param(e, id=e.name) for e in experiments()]
+SMOLLM = ("real-knowledge",)
+ALL = [
+    pytest.param(e, id=e.name, marks=[needs_smollm] if e.name in SMOLLM else [])
+    for e in experiments()
+]
 REAL = [p for p in ALL if p.values[0].name.startswith("qwen3-")]
 MEMORY = re.compile(r"Takes about ([\d.]+) GB of a GPU's memory")
 TIME = re.compile(r"Up to ([\d.]+) hours in full, ([\d.]+) for a quick look")

@@ -1,11 +1,11 @@
 """Every id's bytes join to the text, whatever the tokenizer's way of writing them."""
 
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from opd.models.folders.resolve import resolve
 from opd.models.token_text import TokenText
-from opd.models.tokenizers import load_tokenizer
+from opd.models.tokenizers import load_tokenizer, special_ids
 from tests.support import tiny_models
 
 HARD = "naïve 語 🙂 <b>${x}</b>\n\ttab\u202e \u200b"
@@ -23,6 +23,16 @@ def test_byte_level_bytes_join_to_the_text():
 def test_special_tokens_are_marked():
     table = TokenText(tiny_models.tokenizer())([tiny_models.EOS, tiny_models.PAD])
     assert table == {tiny_models.EOS: (b"<eos>", True), tiny_models.PAD: (b"<pad>", True)}
+
+
+def test_special_tokens_without_a_role_are_marked_too():
+    """Real vocabularies have `<|file_sep|>` and others beside BOS, EOS and padding."""
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.add_tokens([AddedToken("<|file_sep|>", special=True), AddedToken("<think>")])
+    ids = tokenizer.convert_tokens_to_ids(["<|file_sep|>", "<think>", "<eos>"])
+    assert ids[0] not in tokenizer.all_special_ids
+    assert [special for _, special in TokenText(tokenizer)(ids).values()] == [True, True, False]
+    assert special_ids(tokenizer) >= {ids[0], ids[2]}
 
 
 def test_metaspace_and_byte_fallback():
