@@ -16,6 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opd import files
+from opd.config.model_files.weights import ADAPTER, read_object
+from opd.config.models import StudentConfig
+from opd.errors import ErrorKind, UserError
 from opd.models.forward import causal
 from opd.teachers.local import MovingAverage
 from opd.training import checkpoint_manifest, probes
@@ -24,6 +27,9 @@ from opd.types import CheckpointEvent
 OPTIMIZER = "optimizer.safetensors"
 AVERAGE = "average.safetensors"
 STATE = "trainer.json"
+CONFIG = "config.json"
+MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # of their parameter's shape
+SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 NUMBER = ":int"  # ends the name of a plain number among tensors
 
 
@@ -69,16 +75,80 @@ def save(
     return CheckpointEvent(progress.step, str(final), digests)
 
 
+def check_student(path: Path, student: StudentConfig, model: Path) -> None:
+    """Raises UserError, at the field, where a checkpoint is of another student than configured.
+
+    `model` is the student's folder, which may have become another model since the run started.
+    """
+    adapter, kept = _settings(path / ADAPTER), _settings(path / CONFIG)
+    if student.lora is not None and not adapter:
+        raise _other_student("student.lora", "set", "all weights", path)
+    if student.lora is not None:
+        lora = student.lora
+        expected: dict[str, tuple[str, Any]] = {
+            "rank": ("r", lora.rank),
+            "alpha": ("lora_alpha", lora.alpha),
+        }
+        if not isinstance(lora.targets, str):
+            expected["targets"] = ("target_modules", sorted(lora.targets))
+        for field, (key, value) in expected.items():
+            trained = adapter.get(key)
+            if (sorted(trained) if isinstance(trained, list) else trained) != value:
+                raise _other_student(f"student.lora.{field}", value, trained, path)
+    elif adapter:
+        raise _other_student("student.lora", "null", "an adapter", path)
+    else:
+        now = _settings(model / CONFIG)
+        for key in SHAPE:
+            if key in now and key in kept and now[key] != kept[key]:
+                raise _other_student("student.model", f"{key} {now[key]}", kept[key], path)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return read_object(path, where="checkpoint") if path.is_file() else {}
+
+
+def _other_student(field: str, configured: object, trained: object, path: Path) -> UserError:
+    return UserError(
+        f"is {configured}, but the checkpoint {path.name} was trained with {trained}; set it back, "
+        "or start a new run",
+        where=field,
+        kind=ErrorKind.BAD_CONFIGURATION,
+    )
+
+
 def restore(
     path: Path, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
 ) -> int:
     """Puts moments and average back; returns the step that the checkpoint was taken after."""
     state = _nested(load_file(path / OPTIMIZER))
+    _check_moments(state, optimizer, path)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if average is not None:
         restore_average(path, average)
     return progress_of(path).step
+
+
+def _check_moments(
+    state: Mapping[int, Mapping[str, Any]], optimizer: torch.optim.Optimizer, path: Path
+) -> None:
+    """Raises UserError for moments that are not those of the optimizer's parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fitting = state.keys() <= set(range(len(parameters))) and all(
+        moments[name].shape == parameters[number].shape
+        for number, moments in state.items()
+        for name in MOMENTS
+        if name in moments
+    )
+    if not fitting:
+        raise UserError(
+            f"{path / OPTIMIZER} holds moments of other parameters than the student's "
+            f"{len(parameters)} tensors; restore the student and its settings as they were, or "
+            "start a new run",
+            where="checkpoint",
+            kind=ErrorKind.BAD_CONFIGURATION,
+        )
 
 
 def restore_average(path: Path, average: MovingAverage) -> None:

@@ -158,6 +158,8 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
         say=callbacks.say,
     )
     student: Any = pair.student
+    if source is not None:
+        checkpoint.check_student(source, settings, Path(pair.folders["student"]))
     if settings.lora is not None:
         from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 

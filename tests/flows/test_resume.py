@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from app.cli.main import app
@@ -22,12 +23,15 @@ from bench import kills
 from bench.support import saves
 from opd.models.folders.adapters import load_adapter
 from opd.models.load import load_model
+from opd.training.checkpoint_manifest import make
 from opd.types import CheckpointEvent, StepEvent
+from storage import schema
 from storage.data_dir import DataDir
-from storage.engine import open_database
+from storage.engine import begin, open_database
 from storage.queue import jobs
 from storage.read.export import export_rows
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
+from tests.support import tiny_models
 from tests.support.in_process_runs import JobRunner, dying, models
 
 LORA = {"rank": 4, "alpha": 8}
@@ -133,6 +137,52 @@ def test_a_date_in_the_chat_template_is_that_of_the_first_attempt(runner, tmp_pa
     assert times == {f"{run['rendered_as_of'].partition('T')[2]}.000000"}
     date = run["rendered_as_of"].replace("T", " ")
     assert runner.log(run_id).count(f"as of {date} in the chat template") == 2
+
+
+def reconfigure(runner, run_id, **changes):
+    """The run with another configuration than it was started with."""
+    config = runner.run(run_id)["config"] | changes
+    with begin(runner.engine) as connection:
+        connection.execute(update(schema.run).values(config=config))
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(runner):
+    student = {"model": str(runner.inputs / "student")}
+    run_id = runner.queue(student=student | {"lora": LORA})
+    runner.attempt(run_id, after(CheckpointEvent, 2))
+    reconfigure(runner, run_id, student=student | {"lora": LORA | {"rank": 8}})
+    run = runner.attempt(run_id)
+    assert (run["status"], run["error_kind"]) == ("failed", "bad configuration")
+    assert "student.lora.rank: is 8, but the checkpoint step-000002 was" in run["error_text"]
+
+
+def test_another_model_in_the_students_folder_is_refused_even_where_changes_are_accepted(
+    runner, tmp_path
+):
+    shutil.copytree(runner.inputs / "student", tmp_path / "student")
+    run_id = runner.queue(student={"model": str(tmp_path / "student")})
+    runner.attempt(run_id, after(CheckpointEvent, 2))
+    tiny_models.save_model(tmp_path / "student", "llama")
+    run = runner.attempt(run_id)
+    assert run["error_kind"] == "changed inputs"
+    assert "student.model: model settings changed" in run["error_text"]
+    jobs.requeue(runner.engine, run_id, accept_changes=True)
+    run = runner.attempt_queued(run_id)
+    assert run["error_kind"] == "bad configuration"
+    assert "student.model: is model_type llama, but the checkpoint" in run["error_text"]
+
+
+def test_moments_of_other_parameters_are_refused(runner):
+    run_id = runner.queue()
+    runner.attempt(run_id, after(CheckpointEvent, 2))
+    path = runner.folder(run_id) / "step-000002"
+    moments = load_file(path / "optimizer.safetensors")
+    name = next(n for n in moments if n.endswith("exp_avg"))
+    save_file(moments | {name: torch.zeros(3, 3)}, path / "optimizer.safetensors")
+    with begin(runner.engine) as connection:
+        connection.execute(update(schema.checkpoint).values(manifest=make(path)))
+    run = runner.attempt(run_id)
+    assert run["status"] == "failed" and "holds moments of other parameters" in run["error_text"]
 
 
 def test_with_no_checkpoint_whole_a_run_begins_again(runner, tmp_path):
