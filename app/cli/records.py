@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option("--out", help="Output path.", show_default=False)]
 Form = Annotated[
-    str, typer.Option("--format", help="rollouts, vllm or trl; auto detects it from the file.")
+    str,
+    typer.Option("--format", help="rollouts, vllm, trl or trainer; auto detects it from the file."),
 ]
 PromptTokens = Annotated[
     int | None,
@@ -64,8 +65,12 @@ def import_file(
     engine = workspace.engine()
     run_id = jobs.create_run(engine, config, source="import")
     count = import_rollouts(engine, run_id, source.rollouts, source.vocabulary)
+    if source.shape:
+        say(f"read as {source.shape}")
     if source.rewards:
         say(f"reward: {' + '.join(source.rewards)}")
+    for change, times in source.changes.items():
+        say(f"{times} {change}")
     result(f"{run_id} {count} rollouts")
 
 

@@ -1,26 +1,36 @@
 """Rollouts from files of other programs, and in which form a file is.
 
 - rollouts: our own records, as JSON lines or as Parquet.
-- vllm: answers of vLLM with `prompt_logprobs` (opd/interchange/vllm.py), JSON lines or one
-  document.
+- vllm: answers of vLLM with `prompt_logprobs` (opd/interchange/vllm.py) or of SGLang
+  (opd/interchange/sglang.py), JSON lines or one document.
 - trl: the table of completions that TRL's trainers write (opd/interchange/trl.py), in Parquet.
+- trainer: dumps of other trainers (opd/interchange/trainers.py), JSON lines.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from opd.errors import UserError
-from opd.interchange import parquet
-from opd.interchange.jsonl import MAX_LINE_BYTES, json_lines, rollouts_of, shown
+from opd.errors import ErrorKind, UserError
+from opd.interchange import parquet, sglang
+from opd.interchange.jsonl import BOM, MAX_LINE_BYTES, json_lines, parsed, rollouts_of, shown
+from opd.interchange.trainers import SHAPES, Dump, refuse, shape_of
 from opd.interchange.trl import Chat, Completions, Message, is_table, reward_columns
 from opd.interchange.vllm import Answers, is_answer
 from opd.types import Rollout
 
-FORMATS = ("auto", "rollouts", "vllm", "trl")
+FORMATS = ("auto", "rollouts", "vllm", "trl", "trainer")
+NOT_READ = (  # how such a file begins → what it is
+    (b"PK\x03\x04", "is a ZIP archive, as torch.save and numpy write"),
+    (b"\x80", "is a Python pickle"),
+    (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd: decompress it first"),
+    (b"ARROW1", "is an Arrow file: write it as Parquet"),
+    (b"\xff\xff\xff\xff", "is an Arrow stream: write it as Parquet"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,18 @@ class Source:
 
     format: str  # one of FORMATS but auto
     rollouts: Iterator[Rollout]
-    texts: dict[int, str] = field(default_factory=dict)
+    texts: Mapping[int, str | bytes] = field(default_factory=dict)
     rewards: tuple[str, ...] = ()  # the columns that make up the reward
+    shape: str = ""  # whose dump it is
+    changes: Mapping[str, int] = field(default_factory=dict)  # what was changed, and how often
 
     def vocabulary(self, ids: Any) -> dict[int, tuple[bytes, bool]]:
         """The texts of those ids that the file gave, for the store."""
         texts = {i: self.texts[i] for i in ids if i in self.texts}
-        return {i: (text.encode("utf-8", "replace"), False) for i, text in texts.items()}
+        return {
+            i: (text if isinstance(text, bytes) else text.encode("utf-8", "replace"), False)
+            for i, text in texts.items()
+        }
 
 
 def lines_of(messages: Sequence[Message]) -> tuple[str, list[int] | None]:
@@ -56,16 +71,20 @@ def open_rollouts(
         raise UserError(f"must be one of {names} (got {shown(format_name)})", where="--format")
     if path.is_dir():
         raise UserError("is a folder; name a file", where=str(path))
+    _check_beginning(path)
     form = format_of(path) if format_name == "auto" else format_name
     if form == "vllm":
         answers = Answers(str(path), prompt_tokens)
-        rows = answers.rows(_documents(path))
-        return Source(form, rollouts_of(rows, str(path)), answers.texts)
+        rows = answers.rows(sglang.as_answers(_documents(path), str(path)))
+        rollouts = rollouts_of(rows, str(path))
+        return Source(form, rollouts, answers.texts, changes=answers.changes)
+    if form == "trainer":
+        return _dump(path, chat)
     if form == "trl":
         table = Completions(str(path), reward_columns(path), chat)
         rows = table.rows(parquet.read_parquet(path))
         return Source(form, rollouts_of(rows, str(path), "row"), rewards=table.rewards)
-    texts: dict[int, str] = {}
+    texts: dict[int, bytes] = {}
     if parquet.is_parquet(path):
         rows, unit = parquet.read_parquet(path), "row"
     else:
@@ -78,17 +97,45 @@ def format_of(path: Path) -> str:
     if parquet.is_parquet(path):
         return "trl" if is_table(parquet.columns_of(path).names) else "rollouts"
     try:
-        _, first = next(_documents(path), (0, None))
+        first = next(_documents(path), (0, {}))[1]
     except UserError:
         return "rollouts"  # whose reader names the fault
+    if shape_of(first) is not None:
+        return "trainer"
+    refuse(first, f"{path}, line 1")
     return "vllm" if is_answer(first) else "rollouts"
+
+
+def _dump(path: Path, chat: Chat) -> Source:
+    first = next(_documents(path), (0, {}))[1]
+    shape = shape_of(first)
+    if shape is None:
+        names = ", ".join(shape.name for shape in SHAPES)
+        raise UserError(f"is no dump of {names}: its fields are {shown([*first])}", where=str(path))
+    rows = Dump(str(path), chat).rows(_documents(path), shape)
+    return Source("trainer", rollouts_of(rows, str(path)), shape=shape.name)
+
+
+def _check_beginning(path: Path) -> None:
+    """Raises UserError for files that are neither text nor Parquet, by what they are."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    for magic, text in NOT_READ:
+        if start.startswith(magic):
+            runs_code = "archive" in text or "pickle" in text
+            kind = ErrorKind.REFUSED_DATA if runs_code else ErrorKind.BAD_DATA
+            code = "; pickled objects can run code and are not read" if runs_code else ""
+            raise UserError(text + code, where=str(path), kind=kind)
 
 
 def _documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of JSON lines, of one JSON document, or of a list that is one."""
     whole = _whole(path)
     if whole is None:
-        yield from json_lines(path)
+        yield from json_lines(path, infinite=True)
         return
     for number, data in enumerate(whole if isinstance(whole, list) else [whole], 1):
         if not isinstance(data, dict):
@@ -101,7 +148,7 @@ def _whole(path: Path) -> Any:
     """The document, where the first line is not one by itself but the file is."""
     try:
         with path.open("rb") as file:
-            first = file.readline(MAX_LINE_BYTES)
+            first = file.readline(MAX_LINE_BYTES).removeprefix(BOM)
             if _parsed(first) is not None and not first.lstrip().startswith(b"["):
                 return None
             return _parsed(first + file.read(MAX_LINE_BYTES - len(first)))
@@ -111,6 +158,6 @@ def _whole(path: Path) -> Any:
 
 def _parsed(data: bytes) -> Any:
     try:
-        return orjson.loads(data)
+        return parsed(data, infinite=True)
     except orjson.JSONDecodeError:
         return None

@@ -3,6 +3,7 @@
 Checked are types, lengths and finiteness, not whether the figures fit each other.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from opd.types import (
 )
 
 MAX_LINE_BYTES = 256_000_000
+BOM = b"\xef\xbb\xbf"
 MAX_ID = 2**31 - 1
 OWN_IDS = 10_000_000  # the ids that tokens given only as texts get; above every vocabulary
 NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
@@ -39,14 +41,14 @@ def rollouts_of(
     rows: Iterable[tuple[int, dict[str, Any]]],
     path: str,
     unit: str = "line",
-    texts: dict[int, str] | None = None,
+    texts: dict[int, bytes] | None = None,
 ) -> Iterator[Rollout]:
     """Every record, in order; `rows` are numbered from 1 as errors name them.
 
     Raises UserError at the first that cannot be taken, and where there is none. A sample number
     used twice in one place (step, kind, group) is changed, so that several runs joined in one
     file stay apart. Tokens given only as texts get ids of our own, from OWN_IDS on, which no
-    model's tokenizer has. `texts` grows by the texts of alternatives that the rows give.
+    model's tokenizer has. `texts` grows by the tokens that the rows give by id, as UTF-8 or bytes.
     """
     numbering: dict[str, int] = {}
     taken: dict[tuple[int, str, int], set[int]] = {}
@@ -99,27 +101,50 @@ def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
     file.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines with their line numbers. Raises UserError."""
+def json_lines(path: Path, infinite: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines with their line numbers. Raises UserError.
+
+    With `infinite`, -Infinity is a number, which JSON does not have."""
     try:
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
+                line = line.removeprefix(BOM) if number == 1 else line
                 if len(line) > MAX_LINE_BYTES:
                     raise UserError(
                         f"longer than the limit of {MAX_LINE_BYTES} bytes",
                         where=f"{path}, line {number}",
                     )
                 if line.strip():
-                    yield number, _object(line, f"{path}, line {number}")
+                    yield number, _object(line, f"{path}, line {number}", infinite)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def _object(line: bytes, where: str) -> dict[str, Any]:
+def parsed(line: bytes, infinite: bool = False) -> Any:
+    """A JSON value. Raises JSONDecodeError."""
     try:
-        data = orjson.loads(line)
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if not infinite or b"-Infinity" not in line:
+            raise
+        try:
+            return json.loads(line, parse_constant=_infinite)
+        except (ValueError, RecursionError):
+            pass
+        raise
+
+
+def _infinite(name: str) -> float:
+    if name != "-Infinity":
+        raise ValueError(name)
+    return -math.inf
+
+
+def _object(line: bytes, where: str, infinite: bool) -> dict[str, Any]:
+    try:
+        data = parsed(line, infinite)
     except orjson.JSONDecodeError as error:
         _fail_at_number(error, where)
         raise UserError(f"not valid JSON: {error}", where=where) from None
@@ -174,9 +199,18 @@ class _Record:
             completion_tokens=completion_tokens,
         )
 
-    def token_texts(self) -> dict[int, str]:
-        """Texts of ids, as `token_texts` tells them: [[id, text] …]."""
-        pairs = self._list("token_texts", None) or []
+    def token_texts(self) -> dict[int, bytes]:
+        """Ids' tokens: `token_texts`, [[id, text] …], and `token_bytes`, [[id, hex] …]."""
+        texts = {i: text.encode("utf-8", "replace") for i, text in self._by_id("token_texts")}
+        for i, digits in self._by_id("token_bytes"):
+            try:
+                texts[i] = bytes.fromhex(digits)
+            except ValueError:
+                self._fail("token_bytes", f"must be hexadecimal (got {shown(digits)})")
+        return texts
+
+    def _by_id(self, name: str) -> list[tuple[int, str]]:
+        pairs = self._list(name, None) or []
         for i, pair in enumerate(pairs):
             if not (
                 isinstance(pair, list)
@@ -185,17 +219,18 @@ class _Record:
                 and 0 <= pair[0] <= MAX_ID
                 and isinstance(pair[1], str)
             ):
-                self._fail(f"token_texts[{i}]", f"must be [id, text] (got {shown(pair)})")
-        return dict(pairs)
+                self._fail(f"{name}[{i}]", f"must be [id, text] (got {shown(pair)})")
+        return [(i, text) for i, text in pairs]
 
     def _tokens(self, ids: Ints) -> TokenRecord:
-        columns = {name: self._floats(name, len(ids)) for name in FLOAT_COLUMNS}
+        mask = self._floats("mask", len(ids), flags=True)
+        columns = {name: self._floats(name, len(ids), mask=mask) for name in FLOAT_COLUMNS}
         tops = self._topk("student_topk", len(ids)), self._topk("teacher_topk", len(ids))
         return TokenRecord(
             completion_ids=ids,
             **columns,
             teacher_rank=self._ids("teacher_rank", len(ids)),
-            mask=self._floats("mask", len(ids), flags=True),
+            mask=mask,
             student_topk=_joined(tops[0], tops[1]),
             teacher_topk=_joined(tops[1], tops[0]),
         )
@@ -230,12 +265,18 @@ class _Record:
         check_ids(name, values, self._fail)
         return np.array(values, np.int64)
 
-    def _floats(self, name: str, length: int, *, flags: bool = False) -> Floats | None:
+    def _floats(
+        self, name: str, length: int, *, flags: bool = False, mask: Floats | None = None
+    ) -> Floats | None:
+        """Numbers; where the mask leaves a token out, null for one that is not known (NaN here)."""
         values = self._list(name, length)
         if values is None:
             return None
         for i, value in enumerate(values):
-            if not finite(value) and not (flags and isinstance(value, bool)):
+            if finite(value) or (flags and isinstance(value, bool)):
+                continue
+            unknown = value is None or (isinstance(value, float) and math.isnan(value))
+            if not (unknown and mask is not None and mask[i] == 0):
                 self._fail(f"{name}[{i}]", f"must be a finite number (got {shown(value)})")
         return np.array(values, np.float32)
 

@@ -13,6 +13,7 @@ from opd.errors import ErrorKind, UserError, one_line
 
 GROUP_ROWS = 256
 TOPK = ("student_topk", "teacher_topk")
+BY_ID = ("token_texts", "token_bytes")
 ALTERNATIVES = pa.list_(pa.list_(pa.struct([("id", pa.int64()), ("logprob", pa.float32())])))
 FLOATS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
@@ -45,6 +46,7 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),
         ("token_texts", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())]))),
+        ("token_bytes", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())]))),
     ]
 )
 
@@ -63,8 +65,9 @@ def write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
     typed = row | {name: _structs(row[name]) for name in TOPK if row.get(name)}
-    if row.get("token_texts"):
-        typed["token_texts"] = [{"id": i, "text": text} for i, text in row["token_texts"]]
+    for name in BY_ID:
+        if row.get(name):
+            typed[name] = [{"id": i, "text": text} for i, text in row[name]]
     return typed
 
 
@@ -116,7 +119,7 @@ def _untyped(row: dict[str, Any]) -> dict[str, Any]:
     """
     row = {name: value for name, value in row.items() if value is not None}
     row = row | {name: [_pairs(pairs) for pairs in row[name]] for name in TOPK if row.get(name)}
-    return row | ({"token_texts": _pairs(row["token_texts"])} if row.get("token_texts") else {})
+    return row | {name: _pairs(row[name]) for name in BY_ID if row.get(name)}
 
 
 def _pairs(items: Any) -> Any:

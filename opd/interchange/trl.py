@@ -78,14 +78,14 @@ class Completions:
     def _prompt(self, value: Any, where: str) -> tuple[str, list[int] | None]:
         if isinstance(value, str):
             return value, None
-        return self.chat(_messages(value, f"{where}, prompt"))
+        return self.chat(messages(value, f"{where}, prompt"))
 
     def _completion(self, value: Any, where: str) -> str:
         """The text, or the assistant's messages."""
         if isinstance(value, str):
             return value
-        messages = _messages(value, f"{where}, completion")
-        return "\n".join(m["content"] for m in messages if m["role"] == "assistant")
+        said = messages(value, f"{where}, completion")
+        return "\n".join(m["content"] for m in said if m["role"] == "assistant")
 
     def _reward(self, given: Mapping[str, Any]) -> float | None:
         """The sum of the rewards, as TRL's weights are 1; one that is NaN was not given."""
@@ -97,13 +97,15 @@ class Completions:
         return float(sum(given_values))
 
 
-def _messages(value: Any, where: str) -> list[Message]:
+def messages(value: Any, where: str) -> list[Message]:
+    """A chat's messages. Raises UserError."""
     if not isinstance(value, list) or not value:
         _bad(where, f"must be text or a list of messages (got {shown(value)})")
-    return [_message(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return [message(item, f"{where}[{i}]") for i, item in enumerate(value)]
 
 
-def _message(item: Any, where: str) -> Message:
+def message(item: Any, where: str) -> Message:
+    """One message, its text parts joined. Raises UserError."""
     role = item.get("role") if isinstance(item, dict) else None
     if not isinstance(role, str):
         _bad(where, f"must be a message with role and content (got {shown(item)})")

@@ -8,6 +8,7 @@ pair {"student": …, "teacher": …} of what the student generated and what the
 Source: vLLM, vllm/logprobs.py and vllm/entrypoints/openai/protocol.py.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from opd.errors import ErrorKind, UserError
 from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, check_ids, finite, shown
 
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
+FLOOR = -9999.0  # which vLLM's server writes for −∞
+FLOORED = f"log-probabilities of -Infinity were taken as {FLOOR:g}, as vLLM's server writes them"
 OWN_FIELDS = (  # of ours, that a line may have beside the answers
     *("step", "kind", "group", "sample", "reward", "answer", "temperature", "author", "mask"),
     *("prompt", "completion", "finish_reason"),
@@ -29,7 +32,9 @@ Pair = list[Any]  # id and log-probability
 
 def is_answer(data: Any) -> bool:
     """Whether a line has the form of an answer."""
-    return isinstance(data, dict) and bool({"prompt_logprobs", "choices", "teacher"} & set(data))
+    return isinstance(data, dict) and bool(
+        {"prompt_logprobs", "choices", "teacher", "meta_info"} & set(data)
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Answers:
     path: str
     prompt_tokens: int | None = None
     texts: dict[int, str] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)  # what was changed, and how often
 
     def rows(self, lines: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
         """A row for each choice of each line, under its line's number. Raises UserError."""
@@ -152,10 +158,11 @@ class _Line:
             self._fail("teacher.prompt_token_ids", "are not the student's prompt and completion")
         ids = scored or joined
         if not ids:
+            echo = "this is an echo, which names tokens by their texts; "
             self._fail(
                 "prompt_token_ids",
-                "is missing: ask the server for it (return_token_ids: true), or write the ids that "
-                "were sent into the line",
+                f"is missing: {echo if _is_echo(teacher) else ''}ask the server for it "
+                "(return_token_ids: true), or write the ids that were sent into the line",
             )
         return ids, self._start(i, prompt, len(ids))
 
@@ -240,6 +247,10 @@ class _Line:
         return _Scores([self._logprob(f"{where}[{i}]", v) for i, v in enumerate(values)])
 
     def _logprob(self, where: str, value: Any) -> float:
+        if value == -math.inf:
+            changes = self.answers.changes
+            changes[FLOORED] = changes.get(FLOORED, 0) + 1
+            return FLOOR
         if not finite(value) or value > ROUNDING:
             self._fail(where, f"must be a number of at most 0 (got {shown(value)})")
         return min(float(value), 0.0)
@@ -254,6 +265,12 @@ class _Line:
 
     def _fail(self, name: str, message: str) -> NoReturn:
         raise UserError(message, where=f"{self.where}, {name}", kind=ErrorKind.BAD_DATA)
+
+
+def _is_echo(choice: Row) -> bool:
+    """Whether a choice has the log-probabilities of OpenAI's completions with `echo`."""
+    given = choice.get("logprobs")
+    return isinstance(given, dict) and "token_logprobs" in given
 
 
 def _likeliest(read: list[dict[int, _Entry]], ids: list[int]) -> list[list[Pair]] | None:

@@ -84,6 +84,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         **_own_texts("prompt_tokens", stored_texts.get("prompt"), prompt_ids, texts),
         **_own_texts("completion_tokens", stored_texts.get("completion"), completion_ids, texts),
         **_other_texts(listed - {*prompt_ids, *completion_ids}, texts),
+        **_parts_of_characters({*prompt_ids, *completion_ids, *listed}, texts),
     }
 
 
@@ -110,6 +111,22 @@ def _other_texts(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
     """[[id, text] …] of alternatives that stand nowhere in the rollout itself."""
     pairs = [[i, token_text(texts[i][0])] for i in sorted(ids) if i in texts]
     return {"token_texts": pairs} if pairs else {}
+
+
+def _parts_of_characters(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
+    """[[id, bytes in hex] …] of tokens whose text cannot be told by itself."""
+    pairs = [
+        [i, texts[i][0].hex()] for i in sorted(ids) if i in texts and not _is_text(texts[i][0])
+    ]
+    return {"token_bytes": pairs} if pairs else {}
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _own_texts(

@@ -110,9 +110,10 @@ class _Import:
         }
 
     def _texts(self, ids: Collection[int]) -> Texts:
+        """The file's own for an id, else the first that a rollout gave: of a part of a character,
+        a rollout gives the whole character or nothing."""
         imported = {i: (self._imported[i], False) for i in ids if i in self._imported}
-        missing = [i for i in ids if i not in imported]
-        return {**imported, **self._source(missing)} if missing else imported
+        return {**imported, **self._source(ids)}
 
     def _count(self, rows: Rows) -> None:
         self.count += len(rows.rollouts)

@@ -314,7 +314,7 @@ def test_the_form_is_seen(tmp_path: Path) -> None:
     assert format_of(EXAMPLES / "completions.parquet") == "trl"
     with pytest.raises(UserError, match="--format: must be one of auto, rollouts, vllm, trl"):
         open_rollouts(EXAMPLES / "vllm.jsonl", "csv")
-    assert set(FORMATS) == {"auto", "rollouts", "vllm", "trl"}
+    assert set(FORMATS) == {"auto", "rollouts", "vllm", "trl", "trainer"}
 
 
 def hostile_files(folder: Path) -> dict[str, bytes]:
@@ -423,3 +423,33 @@ def test_alternatives_keep_their_texts_through_export(opd: Run, tmp_path: Path) 
         assert {i: t.decode() for i, (t, _) in source.vocabulary([1, 3, 4]).items()} == {
             i: f" w{i}" for i in (1, 3, 4)
         }
+
+
+def test_parts_of_characters_and_masked_unknowns_come_back(opd: Run, tmp_path: Path) -> None:
+    """Of one id, an alternative's bytes and a completion's half of a character."""
+    e, tops = "é".encode(), [[[11, -0.5], [12, -1.5]], [[12, -0.5], [13, -2]]]
+    line = {
+        "prompt_token_ids": [3],
+        "completion_token_ids": [11, 12, 11],
+        "completion_tokens": ["", "é", "\ufffd"],
+        "teacher_topk": [tops[0], tops[1], tops[0]],
+        "token_texts": [[13, "x"]],
+        "token_bytes": [[11, e[:1].hex()], [12, e[1:].hex()]],
+        "mask": [1, 0, 1],
+        "sampler_logprobs": [-0.5, None, -0.25],
+    }
+    path = written(tmp_path / "in.jsonl", line)
+    exported = []
+    for ending in ("jsonl", "parquet", "jsonl"):
+        run_id = opd("import", str(path), "--name", "x")[1].split()[0]
+        path = tmp_path / f"out-{len(exported)}.{ending}"
+        assert opd("export", run_id, "--out", str(path))[0] == 0
+        [rollout] = open_rollouts(path).rollouts
+        exported.append(json.dumps(to_row(rollout), default=str))
+        assert rollout.completion_tokens == line["completion_tokens"]
+        assert open_rollouts(path).format == "rollouts"
+        source = open_rollouts(path)
+        list(source.rollouts)
+        tokens = {i: data for i, (data, _) in source.vocabulary([11, 12, 13]).items()}
+        assert tokens == {11: e[:1], 12: e[1:], 13: b"x"}
+    assert len(set(exported)) == 1 and '"sampler_logprobs": [-0.5, NaN, -0.25]' in exported[0]
