@@ -28,7 +28,7 @@ from opd.data.mapping import Draft, Mapper
 from opd.data.rows import Row, Table, bad_data
 from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ErrorKind, UserError
-from opd.models.encoding import prompt_ids
+from opd.models.encoding import prompt_ids, text_ids
 from opd.models.folders.progress import Say
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -90,16 +90,21 @@ class PromptSet:
 
 
 def load_prompts(
-    config: RunConfig, tokenizer: Any, context: int, say: Say = lambda _: None
+    config: RunConfig,
+    tokenizer: Any,
+    context: int,
+    say: Say = lambda _: None,
+    vocab: int | None = None,
 ) -> PromptSet:
     """The run's prompts. Raises UserError naming field, or file and line, of what cannot be used.
 
-    `context` is the model's, in tokens; `say` is told what is being loaded and what is left out.
+    `context` is the models', in tokens, and `vocab` the number of ids that they share (None: not
+    known); `say` is told what is being loaded and what is left out.
     """
     room = context - config.sampling.max_new_tokens
     if room < 1:
         raise UserError(
-            f"{config.sampling.max_new_tokens} leaves no room for a prompt in the model's context "
+            f"{config.sampling.max_new_tokens} leaves no room for a prompt in the models' context "
             f"of {context} tokens",
             where="sampling.max_new_tokens",
         )
@@ -113,14 +118,15 @@ def load_prompts(
     for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
         given = config.author == "given" and name == "train"
         builder = _PromptBuilder(
-            config.prompts, tokenizer, room, f"{name} prompts", "prompts", say, given
+            config.prompts, tokenizer, room, f"{name} prompts", "prompts", say, given, vocab
         )
         sets.append(builder.prompts(drafts, first))
         first += len(drafts)
     suites = {}
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
-        builder = _PromptBuilder(suite, tokenizer, room, f"prompts of {name}", path, say)
+        what = f"prompts of {name}"
+        builder = _PromptBuilder(suite, tokenizer, room, what, path, say, vocab=vocab)
         if suite.source in BUNDLED_DATA:
             steps = suite.problem_steps or config.prompts.problem_steps
             draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
@@ -307,6 +313,7 @@ class _PromptBuilder:
     path: str
     say: Say
     given: bool = False  # whether the data's own completions are trained on
+    vocab: int | None = None  # number of ids that the models share
 
     def prompts(self, drafts: Sequence[Draft], first: int) -> list[Prompt]:
         """Prompts numbered from `first`; a dropped one's number is left out.
@@ -320,6 +327,7 @@ class _PromptBuilder:
             group = [p for p in made if (p.messages is not None) is chat]
             encoded = prompt_ids(self.tokenizer, [p.text for p in group], chat=chat)
             for prompt, ids in zip(group, encoded, strict=True):
+                self._check_ids(prompt, ids, drafts[prompt.number - first].where)
                 if self._fits(ids, drafts[prompt.number - first].where):
                     kept.append(replace(prompt, ids=ids))
         self._tell_dropped(len(made), len(made) - len(kept))
@@ -359,6 +367,22 @@ class _PromptBuilder:
         chat = tuple(messages)
         return Prompt(number, text, (), draft.answer, draft.row, chat, completion, options)
 
+    def _check_ids(self, prompt: Prompt, ids: Sequence[int], where: str) -> None:
+        """Raises UserError for a token that a model has no row for."""
+        if self.vocab is None:
+            return
+        given = prompt.completion if self.given else None
+        if given and len(self.tokenizer) > self.vocab:
+            ids = [*ids, *text_ids(self.tokenizer, given)]
+        largest = max(ids, default=0)
+        if largest >= self.vocab:
+            raise bad_data(
+                where,
+                f"token {self.tokenizer.convert_ids_to_tokens(largest)!r} has id {largest}, beyond "
+                f"the {self.vocab} ids that the models share; resize the smaller embedding, or "
+                "use the tokenizer that it was trained with",
+            )
+
     def _fits(self, ids: Sequence[int], where: str) -> bool:
         if not ids:
             raise bad_data(where, "the prompt has no tokens")
@@ -368,7 +392,7 @@ class _PromptBuilder:
         if self.data.overlong == "drop":
             return False
         reason = (
-            f"the model's context leaves room for {limit} beside sampling.max_new_tokens"
+            f"the models' context leaves room for {limit} beside sampling.max_new_tokens"
             if limit == self.room
             else f"{self.path}.max_prompt_tokens is {limit}"
         )

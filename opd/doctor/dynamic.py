@@ -15,7 +15,7 @@ from opd.doctor.pace import EFFICIENCY, duration
 from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
 from opd.errors import UserError
 from opd.models import cost
-from opd.models.load import context_of, pick_device
+from opd.models.load import pick_device
 from opd.sampling.sample import Stopped
 from opd.training.loading import Callbacks, LoadedRun, load
 
@@ -49,8 +49,9 @@ def _with_models(
     config: RunConfig, loaded: LoadedRun, callbacks: Callbacks, free: tuple[float, float] | None
 ) -> Iterator[Finding]:
     callbacks.say("reading prompts")
-    context = context_of(loaded.pair.student)
-    prompts = load_prompts(config, loaded.pair.tokenizer, context, callbacks.say)
+    pair, router = loaded.pair, loaded.router
+    prompts = load_prompts(config, pair.tokenizer, router.context(), callbacks.say, pair.vocab)
+    router.check_prompts(prompts.train)
     if free is not None:
         longest = max(len(p.ids) for p in prompts.train)
         yield check_device(estimate(config, prompt_tokens=longest), *free)

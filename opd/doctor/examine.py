@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from opd.config.run import RunConfig
+from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine import check_host
 from opd.doctor.memory import Estimate, estimate
-from opd.doctor.models import check_pair, look_up
+from opd.doctor.models import check_rows, check_vocabulary, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
 from opd.doctor.texts import check_texts
@@ -42,10 +43,14 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     models = look_up(config)
     yield from models.findings
     if models.student is not None:
+        yield from check_student_end(models.student)
+        yield from check_rows(models.student)
         for teacher in models.teachers.values():
-            yield from check_pair(models.student, teacher)
+            yield from check_vocabulary(models.student, teacher)
+            yield from check_ends(models.student, teacher)
+            yield from check_rows(teacher)
     say("reading prompts")
-    available, findings = read_prompts(config, models.student)
+    available, findings = read_prompts(config, models)
     yield from findings
     yield from check_prompts(config, models, available)
     if models.student is not None and available.prompts is not None:

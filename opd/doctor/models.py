@@ -15,8 +15,10 @@ from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
 from opd.models.folders.weights import empty_model
-from opd.models.stop_ids import as_ids, stop_ids, stops_in_files, template_end
-from opd.models.tokenizers import differing_ids, load_tokenizer
+from opd.models.stop_ids import as_ids, stop_ids, stops_in_files
+from opd.models.tokenizers import VocabularyComparison, compare_vocabularies, load_tokenizer
+
+UNLIMITED = 2**31  # tokens of context where a model does not say
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class LocalModel:
         return f"{token_id} ({text})" if text is not None else str(token_id)
 
     @property
+    def context(self) -> int:
+        return (self.architecture.context if self.architecture else None) or UNLIMITED
+
+    @property
     def template(self) -> str | None:
         template = getattr(self.tokenizer, "chat_template", None)
         return template if isinstance(template, str) else None
@@ -46,6 +52,22 @@ class LocalModels:
     student: LocalModel | None
     teachers: dict[str, LocalModel]
     findings: list[Finding]
+
+    def context(self, config: RunConfig) -> int:
+        """How many tokens every model holds that reads the student's own prompts."""
+        plain = [
+            teacher
+            for field, teacher in self.teachers.items()
+            if config.teachers[field].prompt is None and config.teachers[field].system is None
+        ]
+        readers = [m for m in (self.student, *plain) if m is not None]
+        return min((m.context for m in readers), default=UNLIMITED)
+
+    @property
+    def vocab(self) -> int | None:
+        """How many ids the models share; None where no model's is known."""
+        models = [m for m in (self.student, *self.teachers.values()) if m is not None]
+        return min((m.architecture.vocab for m in models if m.architecture), default=None)
 
 
 def look_up(config: RunConfig) -> LocalModels:
@@ -144,16 +166,34 @@ def _absent(reference: str, where: str) -> Finding:
     )
 
 
-def check_pair(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
-    """Whether ids mean the same to both, and whether both end answers alike."""
-    yield from _vocabulary(student, teacher)
-    yield from _stops(student, teacher)
+def check_rows(model: LocalModel) -> Iterator[Finding]:
+    """Whether the model has a row for each id of its tokenizer."""
+    if model.architecture is None:
+        return
+    rows = model.architecture.vocab
+    without = {i: t for t, i in model.tokenizer.get_vocab().items() if i >= rows}
+    if without:
+        first = min(without)
+        yield Finding(
+            "ids-without-rows",
+            "warning",
+            f"{model.field}: {len(without):,} ids of its tokenizer have no row in the model",
+            f"The model has {rows:,} rows; the first id beyond them is {first} "
+            f"({without[first]!r}). A prompt or completion that contains one is refused.",
+            f"Resize the embedding of {model.field}.model (resize_token_embeddings), or use the "
+            "tokenizer that it was trained with.",
+            {"rows": rows, "ids": len(without), "first": first},
+        )
 
 
-def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
+def check_vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
+    """Whether ids mean the same to both."""
     counts = [_ids(m) for m in (student, teacher)]
     shared = min(counts)
-    different = differing_ids(student.tokenizer, teacher.tokenizer, shared)
+    compared = compare_vocabularies(student.tokenizer, teacher.tokenizer, shared)
+    different = compared.renamed
+    if compared.one_sided and not different:
+        yield _one_sided(teacher.field, compared)
     if different:
         examples = [
             {"id": i, "student": ours, "teacher": theirs}
@@ -188,114 +228,31 @@ def _vocabulary(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
         )
 
 
+def _one_sided(field: str, compared: VocabularyComparison) -> Finding:
+    sides = (("the student", compared.student_only), (field, compared.teacher_only))
+    listed = [
+        f"{len(only):,} only {who} has ({', '.join(map(repr, islice(only.values(), 4)))}"
+        + (" …)" if len(only) > 4 else ")")
+        for who, only in sides
+        if only
+    ]
+    return Finding(
+        "tokenizer-one-sided",
+        "info",
+        "Some tokens are known to one side only",
+        f"All other ids stand for the same text; {' and '.join(listed)}. Where the student writes "
+        "one that the teacher never learnt, the teacher's probability is that of an untrained row: "
+        "in practice, it rules the token out.",
+        evidence={
+            "student": {str(i): t for i, t in islice(compared.student_only.items(), 8)},
+            "teacher": {str(i): t for i, t in islice(compared.teacher_only.items(), 8)},
+        },
+    )
+
+
 def _ids(model: LocalModel) -> int:
     return (
         model.architecture.vocab
         if model.architecture is not None
         else len(model.tokenizer.get_vocab())
-    )
-
-
-def _stops(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:
-    ours, theirs = set(student.stops), set(teacher.stops)
-    evidence = {
-        "student": [student.name(i) for i in student.stops],
-        "teacher": [teacher.name(i) for i in teacher.stops],
-    }
-    if not ours:
-        yield Finding(
-            "no-stop",
-            "error",
-            "The student names no end-of-sequence token",
-            "No answer could ever finish; the run is refused.",
-            "Set eos_token_id in generation_config.json of student.model, or sampling.stop_ids.",
-            evidence,
-        )
-    elif teacher.end_token is not None:
-        yield _shown_end(student, teacher, evidence)
-    elif theirs - ours or _ends_only_by_template(student, teacher):
-        yield _other_stops(student, teacher, evidence)
-    else:
-        yield Finding(
-            "stops-same",
-            "ok",
-            "The teacher's stop ids end the student's answers",
-            f"Answers end with {', '.join(evidence['student'])}.",
-            evidence=evidence,
-        )
-
-
-def _ends_only_by_template(student: LocalModel, teacher: LocalModel) -> bool:
-    """Whether the teacher's messages end with a token that only the student's template writes: a
-    base model often has the chat template of its family."""
-    end = template_end(teacher.tokenizer, teacher.declared)
-    return end is not None and end in teacher.declared and end not in student.declared
-
-
-def _other_stops(
-    student: LocalModel, teacher: LocalModel, evidence: dict[str, list[str]]
-) -> Finding:
-    missing = sorted({*teacher.stops} - {*student.stops}) or list(teacher.stops[:1])
-    names = ", ".join(student.name(i) for i in missing)
-    apart = {*student.declared}.isdisjoint(teacher.stops) or _ends_only_by_template(
-        student, teacher
-    )
-    end = teacher.tokenizer.convert_ids_to_tokens(teacher.stops[0])
-    return Finding(
-        "stops-differ",
-        "warning" if apart else "info",
-        "The teacher ends its answers with another token",
-        f"The teacher also ends with {names}, which the student does not end its answers with"
-        + (
-            f" ({', '.join(student.name(i) for i in student.declared)}). Where the student ends, "
-            "the teacher then disagrees: the student learns not to stop, and its answers grow to "
-            "the limit."
-            if apart
-            else "; they share another one."
-        ),
-        f"Set {teacher.field}.end_token: {end}, which the teacher then reads in place of the "
-        "student's stop token, or use a student and a teacher of the same kind (both base, or both "
-        "tuned for chats). An id in sampling.stop_ids only helps a student that writes it already "
-        "or is trained on completions with it; sampled tokens and the reverse KL do not raise a "
-        "probability near 0.",
-        evidence,
-    )
-
-
-def _shown_end(student: LocalModel, teacher: LocalModel, evidence: dict[str, list[str]]) -> Finding:
-    text = teacher.end_token or ""
-    end = teacher.tokenizer.get_vocab().get(text)
-    field = f"{teacher.field}.end_token"
-    if end is None or student.tokenizer.get_vocab().get(text) != end:
-        return Finding(
-            "end-token-unknown",
-            "error",
-            f"{field} is not a token of both models",
-            f"{text!r} is not one token with the same id in both vocabularies; the run is refused.",
-            f"Set {field} to the token that ends the teacher's messages, such as "
-            f"{teacher.tokenizer.convert_ids_to_tokens(teacher.stops[0])!r}.",
-            evidence,
-        )
-    others = [i for i in student.stops if i != end]
-    if end in student.declared or not others:
-        return Finding(
-            "end-token-unused",
-            "info",
-            f"{field} changes nothing",
-            f"The student ends its answers with {student.name(end)} itself.",
-            f"Leave {field} empty.",
-            evidence,
-        )
-    ends = end in teacher.stops
-    return Finding(
-        "end-token",
-        "ok" if ends else "warning",
-        f"The teacher reads {teacher.name(end)} where the student ends",
-        f"In place of {', '.join(map(student.name, others))}; their probabilities change places in "
-        "what the teacher says. Recorded ids are the student's."
-        + ("" if ends else f" But the teacher's own files end answers with {evidence['teacher']}."),
-        ""
-        if ends
-        else f"Set {field} to {teacher.tokenizer.convert_ids_to_tokens(teacher.stops[0])!r}.",
-        evidence,
     )

@@ -11,11 +11,10 @@ from opd.config.run import RunConfig
 from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.doctor.findings import Finding, quoted, refused
-from opd.doctor.models import LocalModel, LocalModels
+from opd.doctor.models import UNLIMITED, LocalModel, LocalModels
 from opd.errors import UserError
 from opd.teachers.routing import MAIN, by_route, field_of
 
-UNLIMITED = 2**31
 LOOKED_AT = 256  # prompts whose rendering for teachers is tried
 THINKING_ROOM = 1024  # tokens; a thinking model rarely reaches its answer in fewer
 SAMPLE = ({"role": "user", "content": "What is 2 + 3?"},)
@@ -29,18 +28,16 @@ class AvailablePrompts:
     longest: int | None
 
 
-def read_prompts(
-    config: RunConfig, student: LocalModel | None
-) -> tuple[AvailablePrompts, list[Finding]]:
+def read_prompts(config: RunConfig, models: LocalModels) -> tuple[AvailablePrompts, list[Finding]]:
     """The run's prompts where their source is on this disk; findings on them."""
     away = [s for s in _sources(config.prompts) if s not in BUNDLED_DATA and not is_local(s)]
     if away:
         return AvailablePrompts(None, None), [_not_looked_at(", ".join(away))]
-    if student is None:
+    if models.student is None:
         return AvailablePrompts(None, None), []
-    context = (student.architecture.context if student.architecture else None) or UNLIMITED
+    tokenizer, context = models.student.tokenizer, models.context(config)
     try:
-        prompts = load_prompts(_at_hand(config), student.tokenizer, context)
+        prompts = load_prompts(_at_hand(config), tokenizer, context, vocab=models.vocab)
     except UserError as error:
         return AvailablePrompts(None, None), [
             refused("prompts-refused", "The prompts cannot be used", error)
@@ -106,7 +103,7 @@ def check_prompts(
     else:
         yield from _plain(student, models.teachers)
     if read.prompts is not None:
-        yield from _privileged(config, student, read.prompts.train)
+        yield from _privileged(config, models, student, read.prompts.train)
         yield from _routes(config, read.prompts.train)
 
 
@@ -214,7 +211,7 @@ def _plain(student: LocalModel, teachers: dict[str, LocalModel]) -> Iterator[Fin
 
 
 def _privileged(
-    config: RunConfig, student: LocalModel, train: Sequence[Prompt]
+    config: RunConfig, models: LocalModels, student: LocalModel, train: Sequence[Prompt]
 ) -> Iterator[Finding]:
     """The teachers' own prompts, tried on the first rows that each of them reads."""
     try:
@@ -240,7 +237,7 @@ def _privileged(
         except UserError as error:
             yield refused("teacher-prompt-refused", f"{field}: its prompt cannot be made", error)
             continue
-        context = (student.architecture.context if student.architecture else None) or UNLIMITED
+        context = models.teachers.get(field, student).context
         if longest + config.sampling.max_new_tokens > context:
             yield Finding(
                 "teacher-prompt-long",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opd.interactive.what_if import AUTHORS, SEED, check_room, writing_teacher
 from opd.loss import divergences
-from opd.models.load import Pair
+from opd.models.load import Pair, context_of
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for
 from opd.sampling.sample import chosen, log_probs_at, uniforms
@@ -105,7 +105,8 @@ class ReplyWriter:
         if author == "teacher":
             writer = writing_teacher(models.router, None).as_student(pair)
         self._eos = writer.eos_ids
-        check_room(writer, len(prompt_ids), settings.max_new_tokens)
+        context = min(models.router.context(), context_of(writer.student))
+        check_room(context, len(prompt_ids), settings.max_new_tokens)
         self._stack = ExitStack()
         self._student = _NextTokens(pair, pair.student, pair.computing, temperature)
         self._teacher = None

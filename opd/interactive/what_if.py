@@ -13,7 +13,7 @@ import numpy as np
 from opd.data.prompts import Prompt, load_prompts
 from opd.errors import ErrorKind, UserError
 from opd.models.encoding import continuation
-from opd.models.load import Pair, context_of
+from opd.models.load import context_of
 from opd.sampling.sample import NEVER, Limits, Request, Sample
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
@@ -87,7 +87,7 @@ def prompt_of(models: LoadedModels, stored: Prompt) -> Prompt:
     hinted = any(t.prompt or t.system for t in config.teachers.values())
     if config.teacher.route_by is None and not hinted:
         return stored
-    prompts = load_prompts(config, pair.tokenizer, context_of(pair.student))
+    prompts = load_prompts(config, pair.tokenizer, models.router.context())
     suites = [p for suite in prompts.suites.values() for p in suite.prompts]
     for prompt in (*prompts.train, *prompts.held_out, *prompts.probe, *suites):
         if prompt.number == stored.number and prompt.ids == stored.ids:
@@ -159,9 +159,9 @@ def branches(
     )
 
 
-def check_room(pair: Pair, tokens: int, max_new_tokens: int) -> None:
+def check_room(context: int, tokens: int, max_new_tokens: int) -> None:
     """Raises UserError where a model's context does not hold what is to be written."""
-    room = context_of(pair.student) - tokens
+    room = context - tokens
     if max_new_tokens > room:
         raise UserError(
             f"{max_new_tokens} is too much: {tokens} tokens stand before it, and the model's "
@@ -186,8 +186,9 @@ def _by(
     else:
         prompt_ids = prompt.ids if teacher is None else models.router.prompt_ids(prompt)
         start = (*prompt_ids, *prefix)
-        check_room(pair, len(prompt.ids) + len(prefix), settings.max_new_tokens)
-        check_room(writer, len(start), settings.max_new_tokens)
+        read = len(prompt.ids) + len(prefix)
+        check_room(models.router.context(), read, settings.max_new_tokens)
+        check_room(context_of(writer.student), len(start), settings.max_new_tokens)
         count = settings.samples if settings.temperature else 1
         branch_key = AUTHORS.index(author) * SEED + len(point.kept)
         requests = [Request(start, (settings.seed, SEED, branch_key, n)) for n in range(count)]

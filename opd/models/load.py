@@ -173,15 +173,16 @@ def load_student(
         weights or folder, where="student.model", dtype=dtype, device=device, say=say
     )
     model.name_or_path = name_of(reference, folder)
+    rows = logit_count(model)
     eos_ids = stop_ids(declared_stops(model), tokenizer, more_stops)
     find_route(model, where="student.model")
     return Pair(
         student=model,
         teacher=None,
         tokenizer=tokenizer,
-        vocab=logit_count(model),
+        vocab=rows,
         eos_ids=eos_ids,
-        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None),
+        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None and i < rows),
         folders={"student": str(folder)},
         device=device,
         pairs_per_token=pairs_per_token(model),
@@ -214,10 +215,12 @@ def load_teacher(
 
 def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
     """The pair with this teacher, cut to the ids that both have."""
+    vocab = min(pair.vocab, teacher.vocab)
     return replace(
         pair,
         teacher=teacher.model,
-        vocab=min(pair.vocab, teacher.vocab),
+        vocab=vocab,
+        pad_id=pair.pad_id if pair.pad_id < vocab else 0,  # both read it, and neither sees it
         folders=pair.folders | {"teacher": str(teacher.folder)},
     )
 

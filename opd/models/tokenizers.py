@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,34 @@ def load_tokenizer(folder: Path, *, where: str) -> Any:
         ) from None
 
 
+@dataclass(frozen=True)
+class VocabularyComparison:
+    """Ids of two tokenizers whose texts differ, lowest first.
+
+    `renamed` ids stand for another text on each side, or for one that has another id there; the
+    others stand for a text that only one side knows.
+    """
+
+    renamed: dict[int, tuple[str | None, str | None]]
+    student_only: dict[int, str]
+    teacher_only: dict[int, str]
+
+    @property
+    def one_sided(self) -> bool:
+        return bool(self.student_only or self.teacher_only)
+
+
 def shared_vocabulary(
     student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
 ) -> int:
     """How many leading ids both models can produce. Raises UserError when an id's text differs.
 
     Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
-    the distributions renormalised over what is shared.
+    the distributions renormalised over what is shared. An id that stands for a text on one side
+    only stays: the other model has a row for it, which it never learnt.
     """
     shared = min(student_logits, teacher_logits)
-    different = differing_ids(student, teacher, shared)
+    different = compare_vocabularies(student, teacher, shared).renamed
     if different:
         i, (ours, theirs) = next(iter(different.items()))
         raise UserError(
@@ -50,19 +69,24 @@ def shared_vocabulary(
     return shared
 
 
-def differing_ids(
-    student: Any, teacher: Any, shared: int
-) -> dict[int, tuple[str | None, str | None]]:
-    """The ids below `shared` whose text differs between two tokenizers, lowest first, with both."""
-    ours, theirs = (
-        {i: t for t, i in tokenizer.get_vocab().items() if i < shared}
-        for tokenizer in (student, teacher)
-    )
-    return {
-        i: (ours.get(i), theirs.get(i))
-        for i in sorted(ours.keys() | theirs.keys())
-        if ours.get(i) != theirs.get(i)
-    }
+def compare_vocabularies(student: Any, teacher: Any, shared: int) -> VocabularyComparison:
+    """Compares the ids below `shared`."""
+    texts = [{i: t for t, i in side.get_vocab().items()} for side in (student, teacher)]
+    ours, theirs = texts
+    known = [set(side.values()) for side in texts]
+    renamed: dict[int, tuple[str | None, str | None]] = {}
+    only: tuple[dict[int, str], dict[int, str]] = {}, {}
+    for i in sorted(i for i in ours.keys() | theirs.keys() if i < shared):
+        a, b = ours.get(i), theirs.get(i)
+        if a == b:
+            continue
+        if a is not None and b is None and a not in known[1]:
+            only[0][i] = a
+        elif b is not None and a is None and b not in known[0]:
+            only[1][i] = b
+        else:
+            renamed[i] = a, b
+    return VocabularyComparison(renamed, *only)
 
 
 def special_ids(tokenizer: Any) -> set[int]:

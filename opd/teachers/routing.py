@@ -69,6 +69,22 @@ class TeacherRouter:
         teacher = self.teacher(prompt)
         return teacher.end.text if teacher is not None and teacher.end is not None else None
 
+    def context(self) -> int:
+        """How many tokens every model holds that reads the student's own prompts."""
+        fields = self.config.teachers
+        plain = [
+            teacher.model
+            for route, teacher in self.teachers.items()
+            if fields[field_of(route)].prompt is None and fields[field_of(route)].system is None
+        ]
+        return min(context_of(m) for m in (self.pair.student, *plain) if m is not None)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError for a prompt of a teacher's own that it cannot read."""
+        if any(t.prompt or t.system for t in self.config.teachers.values()):
+            for prompt in prompts:
+                self.prompt_ids(prompt)
+
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
         route = route_of(self.config.teacher, prompt)

@@ -15,7 +15,7 @@ import torch
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts
 from opd.data.template_dates import asks_for_time, render_as_of
-from opd.models.load import Pair, context_of
+from opd.models.load import Pair
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.sampling.sample import NEVER, Stopped
@@ -131,10 +131,12 @@ class Training:
         dated = asks_for_time(pair.tokenizer)
         as_of = f", as of {self._moment:%Y-%m-%d %H:%M:%S} in the chat template" if dated else ""
         yield PhaseEvent(f"loading prompts{as_of}")
+        router = loaded.router
         prompts = load_prompts(
-            config, pair.tokenizer, context_of(pair.student), self._callbacks.say
+            config, pair.tokenizer, router.context(), self._callbacks.say, pair.vocab
         )
-        writer = Writer(pair, config, loaded.router)
+        router.check_prompts(prompts.train)
+        writer = Writer(pair, config, router)
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)

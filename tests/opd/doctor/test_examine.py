@@ -209,6 +209,46 @@ def test_an_end_token_is_compared_with_both_vocabularies(
     assert "stops-differ" not in found
 
 
+def with_tokens(folder: str, *texts: str) -> str:
+    made = tokenizer()
+    made.add_tokens(list(texts))
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_tokens_of_one_side_are_an_information(tmp_path: Path) -> None:
+    student = with_tokens(save_model(tmp_path / "s"), "<think>", "</think>")
+    found = look(student=student, teacher=save_model(tmp_path / "t"))
+    assert found["tokenizer-one-sided"].severity == "info"
+    assert "2 only the student has ('<think>', '</think>')" in found["tokenizer-one-sided"].text
+    assert "tokenizer-differs" not in found and found["tokenizer-same"].severity == "ok"
+
+
+def test_tokens_without_a_row_are_found_where_a_prompt_has_them(tmp_path: Path) -> None:
+    count = len(tokenizer())
+    model = with_tokens(save_model(tmp_path / "m", vocab=count), "<tool>")
+    source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"{n} + 1"} for n in range(4)])}
+    found = look(student=model, teacher=model, prompts=source)
+    assert found["ids-without-rows"].severity == "warning"
+    assert found["ids-without-rows"].evidence == {"rows": count, "ids": 1, "first": count}
+    source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"<tool>{n}"} for n in range(4)])}
+    refusal = look(student=model, teacher=model, prompts=source)["prompts-refused"]
+    assert "p.jsonl:" in refusal.text and f"'<tool>' has id {count}" in refusal.text
+
+
+def test_a_teacher_of_shorter_context_is_found(tmp_path: Path) -> None:
+    student = save_model(tmp_path / "s", vocab=310)
+    teacher = save_model(tmp_path / "t", "gpt2", vocab=310)
+    source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": "x" * 200}] * 4)}
+    settings: dict[str, Any] = {"prompts": source, "sampling": {"max_new_tokens": 100}}
+    found = look(student=student, teacher=teacher, **settings)["prompts-refused"]
+    assert "the prompt has 200 tokens; the models' context leaves room for 156" in found.text
+    assert "prompts-refused" not in look(student=student, teacher=student, **settings)
+    hinted = {"model": teacher, "prompt": "{prompt} 1"}
+    found = look(student=student, teacher=hinted, **settings)["teacher-prompt-long"]
+    assert found.severity == "error" and "context of 256" in found.text
+
+
 def test_a_student_without_any_end_is_an_error(tmp_path: Path) -> None:
     student = save_model(tmp_path / "s")
     for name in ("generation_config.json", "config.json", "tokenizer_config.json"):
@@ -216,6 +256,8 @@ def test_a_student_without_any_end_is_an_error(tmp_path: Path) -> None:
         data = json.loads(path.read_text())
         path.write_text(json.dumps({k: v for k, v in data.items() if "eos" not in k}))
     assert look(student=student, teacher=student)["no-stop"].severity == "error"
+    assert look(student=student, teacher={"kind": "self"})["no-stop"].severity == "error"
+    assert "no-stop" not in look(student=student, teacher=student, sampling={"stop_ids": [7]})
 
 
 def test_chat_templates_are_rendered_and_compared(tmp_path: Path) -> None:

@@ -344,6 +344,32 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, kind):
         assert b.flops > a.flops  # what is computed twice is counted twice
 
 
+def test_a_prompt_that_one_model_cannot_read_is_refused_before_any_step(inputs, tmp_path):
+    short = tiny_models.save_model(tmp_path / "short", "gpt2")
+    rows = [{"prompt": "y" * (250 if i == 3 else 5), "answer": "3"} for i in range(8)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"prompt": "y", "answer": "3"}))
+    prompts = {"source": str(tmp_path / "long.jsonl"), "eval_source": str(tmp_path / "eval.jsonl")}
+    config = settings(inputs, {"model": short}, prompts=prompts)
+    with pytest.raises(UserError, match=r"the models' context leaves room for 248") as caught:
+        steps(config, tmp_path / "a")
+    assert "long.jsonl:4" in caught.value.where
+    config = settings(inputs, {"model": short}, prompts=prompts | {"overlong": "drop"})
+    assert len(steps(config, tmp_path / "b")) == 2
+    hinted = {"model": short, "prompt": "{prompt}{prompt}"}
+    with pytest.raises(UserError, match="its context leaves room for 248"):
+        steps(settings(inputs, hinted, prompts=prompts), tmp_path / "c")
+    assert not list((tmp_path / "c").glob("step-*"))
+
+
+def test_a_token_that_one_model_has_no_row_for_is_refused_before_any_step(inputs, tmp_path):
+    small = tiny_models.save_model(tmp_path / "small", vocab=50)
+    config = settings(inputs, {"model": small})
+    with pytest.raises(UserError, match=r"beyond the 50 ids that the models share") as caught:
+        steps(config, tmp_path / "a")
+    assert "prompts.jsonl:" in caught.value.where
+
+
 def test_further_stop_ids_end_a_completion(inputs, tmp_path):
     (event, *_) = steps(settings(inputs), tmp_path / "a")
     often = int(
