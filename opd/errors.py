@@ -69,8 +69,8 @@ class ErrorKind(StrEnum):
     )
     GRADER_FAILED = (
         "grader failed",
-        "Correct the grader's settings (prompts.grader and those beside it), or remove the row; "
-        "then resume the run.",
+        "Remove the row and resume the run with the change (opd resume RUN --accept-changes), or "
+        "correct the grader's settings (prompts.grader and those beside it) in a new run.",
     )
     NOT_FOUND = "not found", "List the runs with opd runs.", 404
     RUNNING = "running", "Cancel the run first.", 409

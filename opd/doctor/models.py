@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from opd.config.gguf.header import is_gguf
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
 from opd.config.run import RunConfig
+from opd.data.template_dates import render_as_of
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
@@ -85,6 +87,10 @@ def look_up(config: RunConfig) -> LocalModels:
             teacher = _local_model(field, settings.model, findings)
             if teacher is not None:
                 teachers[field] = replace(teacher, end_token=settings.end_token)
+    now = datetime.now()  # for all of them: templates that write the time are compared
+    for model in (student, *teachers.values()):
+        if model is not None:
+            render_as_of(model.tokenizer, now)
     return LocalModels(student, teachers, findings)
 
 

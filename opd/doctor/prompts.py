@@ -10,6 +10,7 @@ from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
+from opd.data.template_dates import asks_for_time
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import UNLIMITED, LocalModel, LocalModels
 from opd.errors import UserError
@@ -100,6 +101,7 @@ def check_prompts(
     if chat:
         yield from _templates(config, student, models.teachers, read)
         yield from _thinking(config, student)
+        yield from _dates(student)
     else:
         yield from _plain(student, models.teachers)
     if read.prompts is not None:
@@ -194,6 +196,19 @@ def _thinking(config: RunConfig, student: LocalModel) -> Iterator[Finding]:
             + (" by default" if switch is None else "")
             + "; most answers are truncated before they reach a result.",
             "Set prompts.thinking to false, or sampling.max_new_tokens to 2048 or more.",
+        )
+
+
+def _dates(student: LocalModel) -> Iterator[Finding]:
+    if asks_for_time(student.tokenizer):
+        takes_one = "date_string" in (student.template or "")
+        yield Finding(
+            "dated-template",
+            "info",
+            "The chat template writes the date",
+            "Prompts hold the date on which the run first starts. Resuming keeps it; a run that "
+            "starts on another day has other prompts.",
+            "To compare runs, set prompts.template_args.date_string." if takes_one else "",
         )
 
 

@@ -278,6 +278,16 @@ def test_chat_templates_are_rendered_and_compared(tmp_path: Path) -> None:
     assert look(student=student, teacher=same, prompts=prompts)["plain-prompts"].severity == "info"
 
 
+def test_a_template_that_writes_the_time(tmp_path: Path) -> None:
+    clock = "{{ strftime_now('%H:%M:%S.%f') }} {{ messages[0].content }}"
+    source = rows(tmp_path / "rows.jsonl", {"prompt": "1"}, {"prompt": "2"})
+    student, teacher = (chat_folder(tmp_path / name, clock) for name in "st")
+    prompts = {"source": source, "chat": True}
+    found = look(student=student, teacher=teacher, prompts=prompts)
+    assert found["dated-template"].severity == "info"
+    assert "chat-template-same" in found  # both render one moment
+
+
 def test_the_thinking_switch(tmp_path: Path) -> None:
     student = chat_folder(tmp_path / "s")
     source = rows(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "b"})

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -165,3 +167,38 @@ def test_a_repository_of_the_hub_is_its_revision(
     assert line == f"student.model: revision is {'c' * 40}, was {'a' * 40} when the run started"
     (line,) = found(config, lambda: cache("dataset", "d" * 40))
     assert line.startswith("prompts.source: revision is d")
+
+
+def test_a_server_is_what_it_says_it_serves() -> None:
+    models = [{"id": "other", "root": "x"}, {"id": "tiny", "root": "/models/one"}]
+
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = json.dumps({"data": models}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Models)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    teacher = {"kind": "remote", "url": url, "model": "tiny"}
+    config = parse({"teacher": teacher, "objective": "policy_gradient"})
+    try:
+        before = fingerprints(config, online=True)
+        assert "teacher.model" not in fingerprints(config, online=False)
+        models[1]["root"] = "/models/two"
+        (change,) = changes(before, fingerprints(config, online=True))
+        assert change["text"] == (
+            "served model is /models/two, was /models/one when the run started"
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert "teacher.model" not in fingerprints(config, online=True)  # nobody answers
