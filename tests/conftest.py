@@ -20,7 +20,10 @@ import pytest
 from sqlalchemy import Engine
 
 from bench.support.chromium import CHROMIUM, FLAGS
+from tests import warm_starts
 
+# Read when torch loads. On models as small as the tests', threads mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 TOKEN = "browser-tests"
 START_SECONDS = 300  # a busy machine takes long for everything
@@ -45,6 +48,12 @@ PIECES = (
     ("tests/app/worker/",),
     ("tests/flows/",),
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of the whole suite starts many processes; one file's few are not worth it."""
+    if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
+        config.add_cleanup(warm_starts.install())
 
 
 def piece(nodeid: str) -> str:

@@ -1,6 +1,7 @@
 """A finished run of the bundled pair, end to end by the command line, checked from outside."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests import warm_starts
+
 STEPS = 3
 
 
 def command(*arguments):
     """Runs `opd` in a process of its own; its standard output."""
+    # The training starts as a user's does.
+    cold = {warm_starts.COLD: "1"} if arguments[0] == "train" else {}
     done = subprocess.run(
         [sys.executable, "-m", "app.cli.main", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | cold,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -16,6 +16,7 @@ from app.cli.main import app
 from app.cli.serving import bind
 from opd.errors import UserError
 from storage import engine as database
+from tests import warm_starts
 from tests.support.studio import Studio
 
 
@@ -33,7 +34,9 @@ def accepts(port: int) -> bool:
 
 def test_serve(studio: Studio) -> None:
     """One server's life: link, supervisor, a crash of that, a job that outlives it all."""
-    server = studio.start("cli", "serve", "--port", "0", "--token", "secret")
+    server = studio.start(
+        "cli", "serve", "--port", "0", "--token", "secret", **{warm_starts.COLD: "1"}
+    )
     assert server.stdout is not None
     link = server.stdout.readline().strip()
     port = int(link.split(":")[2].partition("/")[0])

@@ -1,0 +1,61 @@
+"""What the suite starts as forks are the processes that were asked for."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import warm_starts
+
+pytestmark = pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ or sys.platform != "linux",
+    reason="only workers of the whole suite have forks",
+)
+
+
+def supervisor(folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "app.worker.supervisor", "--data-dir", str(folder)]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | environment,
+    )
+
+
+def has_torch(pid: int) -> bool:
+    return any("torch" in m.path for m in psutil.Process(pid).memory_maps())
+
+
+def test_a_fork_has_what_it_was_given(tmp_path: Path) -> None:
+    started = supervisor(tmp_path, OPD_JOB="some:1")
+    seen = psutil.Process(started.pid)
+    assert has_torch(started.pid), "it is none"
+    assert seen.ppid() == os.getpid() and os.getsid(started.pid) == started.pid
+    assert [part for part in seen.cmdline() if part] == started.args
+    assert seen.environ()["OPD_JOB"] == "some:1" and Path(seen.cwd()) == tmp_path
+    started.kill()
+    assert started.wait(60) == -signal.SIGKILL
+
+
+def test_an_ordinary_start_is_one_environment_away(tmp_path: Path) -> None:
+    started = supervisor(tmp_path, **{warm_starts.COLD: "1"})
+    assert not has_torch(started.pid)
+    started.kill()
+    started.wait(60)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["nonsense"], 2)])
+def test_its_end_and_its_words_arrive(arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "app.cli.main", *arguments]
+    forked, ordinary = (
+        subprocess.run(command, capture_output=True, text=True, env=os.environ | more, check=False)
+        for more in ({}, {warm_starts.COLD: "1"})
+    )
+    assert forked.returncode == ordinary.returncode == code
+    assert (forked.stdout, forked.stderr) == (ordinary.stdout, ordinary.stderr)
