@@ -183,6 +183,11 @@ class PromptsConfig(DataConfig):
     eval_share: float = Field(
         0.1, gt=0, le=0.5, description="Fraction of source held out if no evaluation data is named."
     )
+    exclude_evaluation: bool = Field(
+        False,
+        description="Leave out training prompts that also stand in the held-out prompts or in a "
+        "suite (equal but for blanks and case).",
+    )
     probe: int | None = Field(
         None,
         ge=0,

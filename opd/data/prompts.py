@@ -2,32 +2,30 @@
 
 import random
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opd.bundled import facts, office
-from opd.bundled.handbook import HANDBOOK_SOURCES
-from opd.bundled.problems import Split, problems
-from opd.config.data import PROBES, DataConfig, PromptsConfig
-from opd.config.folders import BUNDLED_DATA, is_local
+from opd.config.data import DataConfig
 from opd.config.run import RunConfig
 from opd.config.templates import render
 from opd.data.chats import (
     NO_OPTIONS,
+    THINKING_SWITCHES,
     ChatOptions,
     Message,
     options_of,
     rendered_chat,
     rendered_reply,
+    template_source,
+    template_variables,
     with_last_question,
     with_system,
 )
-from opd.data.mapping import Draft, Mapper
-from opd.data.rows import Row, Table, bad_data
-from opd.data.sources import RowSelection, has_splits, open_table
-from opd.errors import ErrorKind, UserError
+from opd.data.drafts import NO_FINDINGS, DataFindings, read_drafts
+from opd.data.mapping import Draft
+from opd.data.rows import bad_data
+from opd.errors import UserError
 from opd.models.encoding import prompt_ids, text_ids
 from opd.models.folders.progress import Say
 
@@ -70,6 +68,7 @@ class PromptSet:
     held_out: Sequence[Prompt]
     probe: Sequence[Prompt] = ()
     suites: Mapping[str, Suite] = field(default_factory=dict)
+    findings: DataFindings = NO_FINDINGS
 
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
@@ -108,37 +107,44 @@ def load_prompts(
             f"of {context} tokens",
             where="sampling.max_new_tokens",
         )
-    train, held_out, probe = _drawn(config, say)
+    sets = read_drafts(config, say)
     if config.author == "given":
-        _check_given(train, config.prompts)
+        _check_given(sets.train, config.prompts)
     if config.objective.uses_rewards:
-        _check_answers(train, config.prompts)
+        _check_answers(sets.train, config.prompts)
     first = 0
-    sets = []
-    for name, drafts in (("train", train), ("held-out", held_out), ("probe", probe)):
+    made = []
+    for name, drafts in (("train", sets.train), ("held-out", sets.held_out), ("probe", sets.probe)):
         given = config.author == "given" and name == "train"
         builder = _PromptBuilder(
             config.prompts, tokenizer, room, f"{name} prompts", "prompts", say, given, vocab
         )
-        sets.append(builder.prompts(drafts, first))
+        made.append(builder.prompts(drafts, first))
         first += len(drafts)
     suites = {}
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
         what = f"prompts of {name}"
         builder = _PromptBuilder(suite, tokenizer, room, what, path, say, vocab=vocab)
-        if suite.source in BUNDLED_DATA:
-            steps = suite.problem_steps or config.prompts.problem_steps
-            draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
-            drafts = _bundled(suite, suite.source, draw, path)
-        else:
-            table = open_table(
-                suite, suite.source, RowSelection(suite.split, suite.count, f"{path}.source", say)
-            )
-            drafts = Mapper(suite, table, path)(range(min(suite.count, table.count)))
-        suites[name] = Suite(name, builder.prompts(drafts, first), suite, suite.when == "ends")
-        first += len(drafts)
-    return PromptSet(sets[0], sets[1], sets[2], suites)
+        prompts = builder.prompts(sets.suites[name], first)
+        suites[name] = Suite(name, prompts, suite, suite.when == "ends")
+        first += len(sets.suites[name])
+    for line in ignored_options(tokenizer, made[0]):
+        say(line)
+    return PromptSet(made[0], made[1], made[2], suites, sets.findings)
+
+
+def ignored_options(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:
+    """What rows and settings give to the chat template, and it does not read."""
+    given: set[str] = set()
+    for prompt in prompts:
+        given |= {*prompt.options.variables, *(("tools",) if prompt.options.tools else ())}
+    if not given:
+        return []
+    names = template_variables(template_source(tokenizer) or "")
+    if given.issuperset(THINKING_SWITCHES):  # of prompts.thinking, which has a finding of its own
+        given -= set(THINKING_SWITCHES)
+    return [f"the chat template does not read {name}" for name in sorted(given - names)]
 
 
 def rendered(
@@ -182,124 +188,6 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> 
     if data.system is not None:
         messages = with_system(messages, data.system, replacing=False)
     return rendered_chat(tokenizer, messages, where="conversations", options=options_of(data))
-
-
-def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
-    """Train, held-out and probe rows. A source without an own one for evaluation is shuffled by
-    the seed, and its first rows are held out.
-    """
-    data, held = config.prompts, config.evaluation.prompts
-    probe = _wished(data)
-    apart = data.eval_source is not None or data.eval_split is not None
-    if data.source in BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
-        raise UserError("the bundled problems have no splits", where="prompts.eval_split")
-    if data.source in BUNDLED_DATA:
-        draw = _Draw(data.count, "train", data.problem_steps, data.problem_seed)
-        train = _bundled(data, data.source, draw)
-        if not apart:
-            kept = replace(draw, count=held + probe, split="eval")
-            others = _bundled(data, data.source, kept)
-            return train, others[:held], others[held:]
-    else:
-        enough = data.count if apart else data.count + held + probe
-        everything = not apart and is_local(data.source)
-        selection = RowSelection(
-            data.split, sys.maxsize if everything else enough, "prompts.source", say
-        )
-        table = open_table(data, data.source, selection)
-        mapped = Mapper(data, table, "prompts")
-        if not apart:
-            return _shared(config, table, mapped)
-        train = mapped(range(min(data.count, table.count)))
-    others = _apart(data, held + probe, say)
-    probe = _probes(len(others), data)
-    return train, others[probe : probe + held], others[:probe]
-
-
-def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
-    """The first rows of the source that is only for evaluation."""
-    source, name = data.eval_source or data.source, "prompts.eval_source"
-    if source in BUNDLED_DATA:
-        return _bundled(data, source, _Draw(count, "eval", data.problem_steps, data.problem_seed))
-    if data.eval_source is None:
-        name = "prompts.eval_split"
-        if not has_splits(source):
-            raise UserError(f"{source} has no splits; give prompts.eval_source", where=name)
-    table = open_table(data, source, RowSelection(data.eval_split or data.split, count, name, say))
-    return Mapper(data, table, "prompts")(range(min(count, table.count)))
-
-
-def _shared(
-    config: RunConfig, table: Table, mapped: Mapper
-) -> tuple[list[Draft], list[Draft], list[Draft]]:
-    data, held = config.prompts, config.evaluation.prompts
-    if table.count < 2:
-        raise UserError(
-            f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
-            "(or give prompts.eval_source)",
-            where="prompts.source",
-            kind=ErrorKind.BAD_DATA,
-        )
-    order = list(range(table.count))
-    random.Random(f"split/{config.seed}").shuffle(order)
-    most = held + _wished(data)
-    share = max(1, min(most, round(table.count * data.eval_share)))
-    probe = _probes(share, data)
-    share = min(share, held + probe)
-    chosen = order[: share + data.count]
-    drafts = mapped(chosen)
-    return drafts[share:], drafts[probe:share], drafts[:probe]
-
-
-def _wished(data: PromptsConfig) -> int:
-    """How many probes are asked for, or taken by default where there is enough."""
-    return PROBES if data.probe is None else data.probe
-
-
-def _probes(held_out: int, data: PromptsConfig) -> int:
-    """How many of the held-out prompts become probes. Raises UserError where none would be left."""
-    if data.probe is None:
-        return min(PROBES, held_out // 4)
-    if held_out <= data.probe:
-        raise UserError(
-            f"{data.probe} leaves none of the {held_out} held-out prompts to evaluate on; ask for "
-            "fewer or hold out more (prompts.eval_share, prompts.eval_source)",
-            where="prompts.probe",
-        )
-    return data.probe
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Which bundled rows: how many of which split, by a seed that is not the run's, so that runs
-    differ only in their samples."""
-
-    count: int
-    split: Split
-    steps: int  # of a word problem
-    seed: int
-
-
-def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") -> list[Draft]:
-    try:
-        rows = _bundled_rows(source, draw)
-    except ValueError as error:
-        raise UserError(str(error), where=path) from None
-    named = [Row(row, f"{source}, {draw.split} row {i}") for i, row in enumerate(rows)]
-    columns = tuple(named[0].fields) if named else ()
-    table = Table(source, columns, len(named), lambda indices: [named[i] for i in indices])
-    return Mapper(data, table, path)(range(len(named)))
-
-
-def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
-    if source == "bundled":
-        made = problems(draw.count, seed=draw.seed, split=draw.split, steps=draw.steps)
-        return [{"prompt": p.prompt, "answer": p.answer, "completion": p.solution} for p in made]
-    split: facts.Split = "tune" if draw.split == "eval" and draw.seed else draw.split
-    if source in HANDBOOK_SOURCES:
-        shuffled = random.Random(f"{source}/{split}/{draw.seed}")
-        return HANDBOOK_SOURCES[source](split, draw.count, shuffled)
-    return office.rows(source, split, draw.count, draw.seed)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from opd.config.run import RunConfig
 from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.data.template_dates import asks_for_time
+from opd.doctor.data import check_data
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import UNLIMITED, LocalModel, LocalModels
 from opd.errors import UserError
@@ -59,7 +60,8 @@ def read_prompts(config: RunConfig, models: LocalModels) -> tuple[AvailablePromp
                 "room": room if context < UNLIMITED else None,
                 "first": quoted(prompts.train[0].text),
             },
-        )
+        ),
+        *check_data(prompts, tokenizer),
     ]
 
 

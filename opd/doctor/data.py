@@ -1,0 +1,67 @@
+"""Rows as they were read: their form, those that stand twice, what the chat template leaves out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from opd.data.drafts import forms_text
+from opd.data.prompts import PromptSet, ignored_options
+from opd.doctor.findings import Finding
+
+EXAMPLES = 3
+
+
+def check_data(prompts: PromptSet, tokenizer: Any) -> Iterator[Finding]:
+    findings = prompts.findings
+    for source, forms in findings.forms.items():
+        rows = sum(forms.values())
+        yield Finding(
+            "data-form",
+            "ok",
+            f"{source} read as {forms_text(forms)}",
+            f"`opd data {source}` shows its rows.",
+            evidence={"source": source, "rows": rows, "forms": dict(forms)},
+        )
+    yield from _in_evaluation(prompts)
+    if findings.repeats:
+        examples = [f"{again} as {first}" for first, again in findings.repeats[:EXAMPLES]]
+        yield Finding(
+            "train-repeats",
+            "info",
+            f"{len(findings.repeats):,} training prompts stand more than once",
+            f"They are equal but for blanks and case and count as often as they stand: "
+            f"{'; '.join(examples)}.",
+            evidence={"count": len(findings.repeats)},
+        )
+    for line in ignored_options(tokenizer, prompts.train):
+        yield Finding(
+            "template-ignores",
+            "warning",
+            f"The {line.removeprefix('the ')}",
+            "The data or prompts.template_args give it to the student's chat template, which does "
+            "not use it: the prompt is the same without it.",
+            "Use a model whose template reads it, or leave it out.",
+        )
+
+
+def _in_evaluation(prompts: PromptSet) -> Iterator[Finding]:
+    findings = prompts.findings
+    for overlap in findings.overlaps:
+        examples = [f"{ours} as {theirs}" for ours, theirs in overlap.rows[:EXAMPLES]]
+        what = f"{len(overlap.rows):,} training prompts also stand in {overlap.evaluation}"
+        text = f"They are equal but for blanks and case: {'; '.join(examples)}."
+        evidence = {
+            "evaluation": overlap.evaluation,
+            "count": len(overlap.rows),
+            "train": [ours for ours, _ in overlap.rows[:EXAMPLES]],
+        }
+        if findings.excluded:
+            yield Finding("train-in-evaluation", "ok", f"{what}; left out", text, evidence=evidence)
+        else:
+            yield Finding(
+                "train-in-evaluation",
+                "warning",
+                what,
+                f"{text} The scores there then measure memory, too.",
+                "Set prompts.exclude_evaluation to true, which leaves them out of training.",
+                evidence,
+            )
