@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from opd.config.run import RunConfig
+from opd.doctor.data.texts import check_texts
 from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine import check_host
@@ -16,7 +17,6 @@ from opd.doctor.memory import Estimate, estimate
 from opd.doctor.models import check_rows, check_vocabulary, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
-from opd.doctor.texts import check_texts
 from opd.errors import UserError
 from opd.training.loading import Callbacks
 

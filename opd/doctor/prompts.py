@@ -11,7 +11,7 @@ from opd.config.run import RunConfig
 from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.data.template_dates import asks_for_time
-from opd.doctor.data import check_data
+from opd.doctor.data.rows import check_data
 from opd.doctor.findings import Finding, quoted, refused
 from opd.doctor.models import UNLIMITED, LocalModel, LocalModels
 from opd.errors import UserError

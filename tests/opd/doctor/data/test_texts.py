@@ -8,9 +8,9 @@ from tokenizers import processors
 
 from opd.config.run import parse
 from opd.data.prompts import load_prompts
+from opd.doctor.data.texts import check_texts
 from opd.doctor.findings import Finding
 from opd.doctor.models import LocalModel
-from opd.doctor.texts import check_texts
 from tests.opd.doctor.test_examine import rows
 from tests.support import tiny_models
 

@@ -4,7 +4,7 @@ import json
 
 from opd.config.run import parse
 from opd.data.prompts import load_prompts
-from opd.doctor.data import check_data
+from opd.doctor.data.rows import check_data
 from tests.support import tiny_models
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
