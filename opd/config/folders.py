@@ -13,6 +13,7 @@ from opd.config.gguf.header import check_file, is_gguf
 from opd.config.gguf.smollm import SMOLLM2, smollm2_file
 from opd.config.model_files.adapters import check_adapter, local_chain
 from opd.config.model_files.kind import check_kind
+from opd.config.model_files.quantized import check_library
 from opd.config.model_files.tokenizers import check_tokenizer
 from opd.config.model_files.weights import ADAPTER, read_headers, read_object, refuse_pointer
 from opd.errors import ErrorKind, UserError
@@ -97,7 +98,9 @@ def check_model(folder: Path, *, where: str) -> None:
         for base in local_chain(folder, where=where)[1:2]:
             (check_file if is_gguf(base) else check_model)(base, where=where)
     else:
-        check_kind(folder, read_object(config, where=where), where=where)
+        settings = read_object(config, where=where)
+        check_kind(folder, settings, where=where)
+        check_library(folder, settings, where=where)
         read_headers(folder, where=where)
 
 

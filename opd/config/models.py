@@ -8,6 +8,7 @@ from opd.config.data import Column, Reference, Section, Template, choices, only_
 from opd.config.field_errors import FieldError
 
 Dtype = Literal["float32", "bfloat16"]
+Quantize = Literal["none", "int8", "int4"]
 
 
 class LoraConfig(Section):
@@ -31,10 +32,21 @@ class StudentConfig(Section):
         "float32",
         description="Compute precision; trained weights stay in float32.",
     )
+    quantize: Quantize = Field(
+        "none",
+        description="Quantize the student's frozen weights to 8 or 4 bits and train the adapter "
+        "(QLoRA; needs lora and the extra quantized).",
+    )
     gradient_checkpointing: bool = Field(
         False,
         description="Recompute activations in the backward pass (less memory, slower).",
     )
+
+    @model_validator(mode="after")
+    def _only_an_adapter_on_quantized_weights(self) -> "StudentConfig":
+        if self.quantize != "none" and self.lora is None:
+            raise FieldError("quantize", "quantized weights stay as they are: set lora, too")
+        return self
 
 
 class RouteConfig(Section):
@@ -81,7 +93,7 @@ class RouteConfig(Section):
         json_schema_extra=only_for("ema"),
     )
     dtype: Dtype = Field("float32", description="Precision of the teacher's weights.")
-    quantize: Literal["none", "int8", "int4"] = Field(
+    quantize: Quantize = Field(
         "none",
         description="Quantize the teacher's weights to 8 or 4 bits (needs the extra quantized).",
         json_schema_extra=only_for("model"),

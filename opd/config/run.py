@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from opd.config.data import PromptsConfig, Section
 from opd.config.field_errors import FieldError, located, names_a_field
 from opd.config.folders import local_folder, readable_data
+from opd.config.model_files.quantized import refuse_training_all
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
 from opd.config.sections import (
     CheckpointsConfig,
@@ -194,6 +195,11 @@ def check_inputs(config: RunConfig) -> RunConfig:
     prompts = config.prompts
     checks: list[tuple[Callable[..., object], str | None, str]] = [
         (local_folder, config.student.model, "student.model"),
+        (
+            refuse_training_all,
+            None if config.student.lora else config.student.model,
+            "student.lora",
+        ),
         *(
             (local_folder, teacher.model, f"{field}.model")
             for field, teacher in config.teachers.items()

@@ -135,16 +135,15 @@ def trained_parameters(config: RunConfig, student: Architecture) -> int:
 
 
 def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[MemoryPart]:
-    """Weights: parameters × 4 B (with an adapter: of its dtype); adapter, gradient and moments:
-    trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
+    """Weights: parameters × 4 B (with an adapter: of its dtype, or quantized); adapter, gradient
+    and moments: trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
     settings = config.student
     adapter, trained = settings.lora is not None, trained_parameters(config, model)
     held = BYTES[settings.dtype] if adapter else 4.0
-    parts = [
-        MemoryPart(
-            "student's weights", model.parameters * held, f"{_m(model.parameters)} × {held:g} B"
-        )
-    ]
+    weights, formula = model.parameters * held, f"{_m(model.parameters)} × {held:g} B"
+    if settings.quantize != "none" or model.packed != "none":
+        weights, formula = _held(model, settings.dtype, settings.quantize)
+    parts = [MemoryPart("student's weights", weights, formula)]
     if adapter:
         parts.append(MemoryPart("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
     moments = MOMENTS[config.optimizer.name]
@@ -206,6 +205,16 @@ def _cache(name: str, dtype: str, model: Architecture, load: TokenLoad, phase: P
     return MemoryPart(name, load.decoded * load.row * token + logits, formula, phase)
 
 
+def _held(model: Architecture, dtype: str, quantize: str) -> tuple[float, str]:
+    """Bytes of frozen weights: of the dtype; where the layers are quantized, theirs × 1 or ½ B."""
+    value = BYTES[dtype]
+    packed = model.packed if quantize == "none" else quantize
+    inner = value if packed == "none" else BYTES[packed] + QUANTIZED_EXTRA[packed]
+    others = model.parameters - model.in_linears
+    formula = f"{_m(model.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
+    return model.in_linears * inner + others * value, formula
+
+
 def _teacher(
     name: str, teacher: RouteConfig, model: Architecture, load: TokenLoad, *, writes: bool
 ) -> list[MemoryPart]:
@@ -215,12 +224,7 @@ def _teacher(
     One that `writes` completions holds a cache as the student does that samples.
     """
     value = BYTES[teacher.dtype]
-    inner = value
-    if teacher.quantize != "none":
-        inner = BYTES[teacher.quantize] + QUANTIZED_EXTRA[teacher.quantize]
-    others = model.parameters - model.in_linears
-    weights = model.in_linears * inner + others * value
-    formula = f"{_m(model.in_linears)} in layers × {inner:.3g} B + {_m(others)} × {value:g} B"
+    weights, formula = _held(model, teacher.dtype, teacher.quantize)
     reading = load.micro_batch * value * (6 * model.hidden + 3 * model.intermediate)
     work = MemoryPart(
         f"{name}: reading",

@@ -163,6 +163,8 @@ def _extras(config: RunConfig) -> Iterator[Finding]:
     needed: dict[str, list[str]] = {}
     if config.optimizer.name == "adamw_8bit":
         needed.setdefault("bitsandbytes", []).append("optimizer.name")
+    if config.student.quantize != "none":
+        needed.setdefault("bitsandbytes", []).append("student.quantize")
     for name, teacher in config.teachers.items():
         if teacher.quantize != "none":
             needed.setdefault("bitsandbytes", []).append(f"{name}.quantize")

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from opd.config.folders import RUN_REFERENCE, local_folder
 from opd.config.gguf.header import is_gguf, read_header
 from opd.config.model_files.adapters import base_reference, is_adapter
+from opd.config.model_files.quantized import held_as, method_of
 from opd.config.model_files.weights import stored_numbers
 from opd.errors import ErrorKind, UserError
 
@@ -37,6 +38,7 @@ class Architecture:
     context: int | None = None
     kind: str = "qwen3"
     stored: int | None = None
+    packed: str = "none"  # int8 or int4 where its folder's weights stay so in memory
 
     @property
     def embedding(self) -> int:
@@ -130,7 +132,10 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
     if is_adapter(folder):
         return architecture_of(base_reference(folder, where=where), where=where)
     config = _json(folder / "config.json")
-    return None if config is None else from_config(config, stored=stored_numbers(folder))
+    if config is None:
+        return None
+    packs = method_of(config) is not None  # several numbers in one, and scales besides
+    return from_config(config, stored=None if packs else stored_numbers(folder))
 
 
 def from_config(config: dict[str, Any], *, stored: int | None = None) -> Architecture | None:
@@ -158,6 +163,7 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
         context=number("max_position_embeddings", "n_positions"),
         kind=str(config.get("model_type", "")),
         stored=stored,
+        packed=held_as(config),
     )
 
 

@@ -15,6 +15,8 @@ from torch import nn
 
 from opd.config.run import RunConfig
 
+SCALES = ("_scale", "_zero_point")  # beside quantized weights
+
 
 @dataclass(frozen=True)
 class ModelCost:
@@ -34,14 +36,20 @@ def model_cost(model: Any) -> ModelCost:
     head = model.get_output_embeddings().weight
     lookups = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
     matrices = {
-        id(p): p.numel()
+        id(p): _numbers(p)
         for n, p in model.named_parameters()
-        if p.ndim >= 2 and "lora_" not in n and id(p) not in lookups
+        if p.ndim >= 2 and "lora_" not in n and id(p) not in lookups and not n.endswith(SCALES)
     }
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return ModelCost(sum(matrices.values()), config.num_hidden_layers, heads * size)
+
+
+def _numbers(parameter: Any) -> int:
+    """How many numbers a parameter stands for: 4-bit ones are stored two to a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel() if packed is not None else parameter.numel())
 
 
 def causal_pairs(start: int, end: int) -> int:

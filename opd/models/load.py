@@ -7,17 +7,19 @@ Only safetensors weights and transformers' own code are ever loaded: no pickle, 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from opd.config.gguf.header import is_gguf
 from opd.config.model_files.adapters import is_adapter
+from opd.config.model_files.quantized import method_of
+from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError, one_line
+from opd.models.folders.quantized import quantization, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.folders.weights import Comparison, check, check_stored, quiet, untie
 from opd.models.gguf import load_gguf_model
@@ -26,6 +28,11 @@ from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 
 PROCESSOR_TOKENS = 2048
+# What transformers and the libraries beneath it raise for a folder that they cannot load.
+UNLOADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError),
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,13 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     quantize: str = "none",
+    computes: torch.dtype = torch.bfloat16,
     say: Callable[[str], None] = silent,
 ) -> Any:
     """A causal LM in evaluation mode, dropout off, from safetensors only.
 
     A folder with only an adapter is its base model with the adapter merged in. Quantized weights
-    are made on the device where they stay.
+    are made on the device where they stay, and compute in `computes`.
     """
     if is_gguf(folder):
         quiet()
@@ -108,9 +116,17 @@ def load_model(
             load_model(base, where=where, dtype=dtype, say=say), folder, where=where
         )
         return model if device is None else model.to(device)
+    stored = method_of(read_object(folder / "config.json", where=where))
+    if stored is not None and quantize != "none":
+        raise UserError(
+            f"{folder} is quantized already ({stored}): take quantize none",
+            where=f"{where.removesuffix('.model')}.quantize",
+        )
     extra: dict[str, Any] = {}
     if quantize != "none":
-        extra["quantization_config"] = quantization(quantize, where=where)
+        extra["quantization_config"] = quantization(quantize, where=where, computes=computes)
+    in_place = stored is not None or quantize != "none"
+    if in_place:
         extra["device_map"] = {"": device or torch.device("cpu")}
     quiet()
     check_stored(folder, where=where)
@@ -124,7 +140,7 @@ def load_model(
             ignore_mismatched_sizes=True,
             **extra,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNLOADABLE as error:
         if "memory" in str(error):
             raise
         raise UserError(
@@ -140,7 +156,9 @@ def load_model(
             f"{folder}: its head is stored and differs from its embedding; it counts, although "
             "config.json ties them"
         )
-    if device is not None and quantize == "none":
+    if in_place:
+        settle(model)
+    elif device is not None:
         model.to(device)
     return model.eval()
 
@@ -159,6 +177,7 @@ def load_student(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
+    quantize: str = "none",
     more_stops: Sequence[int] = (),
     say: Callable[[str], None] = silent,
 ) -> Pair:
@@ -170,7 +189,13 @@ def load_student(
     vocabulary = folder_of_tokenizer(folder, where="student.model", say=say)
     tokenizer = load_tokenizer(vocabulary, where="student.model")
     model = load_model(
-        weights or folder, where="student.model", dtype=dtype, device=device, say=say
+        weights or folder,
+        where="student.model",
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        computes=dtype,
+        say=say,
     )
     model.name_or_path = name_of(reference, folder)
     rows = logit_count(model)
@@ -222,24 +247,6 @@ def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
         vocab=vocab,
         pad_id=pair.pad_id if pair.pad_id < vocab else 0,  # both read it, and neither sees it
         folders=pair.folders | {"teacher": str(teacher.folder)},
-    )
-
-
-def quantization(bits: str, *, where: str) -> Any:
-    """transformers' configuration of frozen weights in 8 bits or 4 (NF4), computed in bfloat16.
-
-    Raises UserError without bitsandbytes.
-    """
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"{bits} needs bitsandbytes: pip install 'opd-studio[quantized]'",
-            where=f"{where.removesuffix('.model')}.quantize",
-            kind=ErrorKind.MISSING_EXTRA,
-        )
-    if bits == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from opd.config.model_files.quantized import all_weights
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
+from opd.models.folders.quantized import method_in
 from opd.models.forward import causal
 from opd.models.load import (
     Pair,
@@ -154,10 +156,14 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
         device=pick_device(config.device),
         dtype=held,
         weights=source if settings.lora is None else None,
+        quantize=settings.quantize,
         more_stops=config.sampling.stop_ids,
         say=callbacks.say,
     )
     student: Any = pair.student
+    method = method_in(student)
+    if method is not None and settings.lora is None:
+        raise all_weights(method, where="student.lora")
     if source is not None:
         checkpoint.check_student(source, settings, Path(pair.folders["student"]))
     if settings.lora is not None:
@@ -168,7 +174,8 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
             if source
             else adapters.with_adapter(student, settings.lora, seed=config.seed)
         )
-    student.to(pair.device)
+    if method is None:
+        student.to(pair.device)
     if settings.gradient_checkpointing:
         causal(student).activation_checkpointing_enable(
             activation_checkpointing_kwargs={"use_reentrant": False}

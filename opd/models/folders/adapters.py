@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from opd.config.model_files.weights import ADAPTER, read_object
 from opd.config.models import LoraConfig
 from opd.errors import ErrorKind, UserError, one_line
+from opd.models.folders.quantized import method_in
 from opd.models.folders.weights import count, first, in_order
 
 TARGETS = "student.lora.targets"
@@ -154,6 +155,13 @@ def merged(model: Any, folder: Path, *, where: str = "student.model") -> Any:
 
     It is called after that folder, so that an adapter trained upon it names it as its base.
     """
+    method = method_in(model)
+    if method is not None:
+        raise _refused(
+            f"{folder} has a quantized base model ({model.name_or_path}, {method}), into which it "
+            "cannot be merged exactly; set base_model_name_or_path to the unquantized model",
+            where,
+        )
     adapted = load_adapter(model, folder, where=where)
     tied = model.config.get_text_config().tie_word_embeddings
     ends = (adapted.get_input_embeddings(), adapted.get_output_embeddings())
