@@ -1,14 +1,17 @@
-"""The demo recipe over several seeds: scores before and after, steps and seconds to a target.
+"""A recipe over several seeds: scores before and after, steps and seconds to a target, seconds by
+phase, memory.
 
-    python -m bench.demo_scores [--seeds 3] [--target 0.8] [--prompts 500]
+    python -m bench.demo_scores [--seeds 3] [--target 0.8] [--prompts 500] [--every 1]
+        [--recipe smollm-handbook] [--data-dir DIR]
 
-Every seed is an ordinary run in a fresh data directory, evaluated after every step. Seconds are
-those of the steps themselves, evaluation left out.
+Every seed is an ordinary run, in a fresh data directory unless one is given, where it stays for the
+pages to show. Seconds are those of the steps themselves, evaluation left out.
 """
 
 import argparse
 import json
 import math
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,9 @@ from storage.read.runs import read_evaluations, read_run, read_steps
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="demo")
+    parser.add_argument("--data-dir", default="")
+    parser.add_argument("--every", type=int, default=1, help="steps between evaluations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.8)
     parser.add_argument("--prompts", type=int, default=500)
@@ -30,7 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     ends: dict[str, list[float]] = {}
     for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as data:
+        with tempfile.TemporaryDirectory() as fresh:
+            data = options.data_dir or fresh
             run_id = train(data, seed, options)
             engine = open_database(data)
             report(engine, run_id, seed, options.target, ends)
@@ -40,6 +47,8 @@ def main() -> None:
             f"{name:28} mean {statistics.mean(values):.3f} over {len(values)} seeds, "
             f"standard error {spread(values):.3f}"
         )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(f"peak memory of a run's process {peak:.1f} GB")
 
 
 def spread(values: list[float]) -> float:
@@ -49,11 +58,12 @@ def spread(values: list[float]) -> float:
 def train(data: str, seed: int, options: argparse.Namespace) -> str:
     settings = [
         f"seed={seed}",
-        "evaluation.every=1",
+        f"evaluation.every={options.every}",
         f"evaluation.prompts={options.prompts}",
         *options.set,
     ]
-    command = [sys.executable, "-m", "app.cli.main", "train", "demo", "--data-dir", data, "--json"]
+    command = [sys.executable, "-m", "app.cli.main", "train", options.recipe]
+    command += ["--data-dir", data, "--json"]
     for setting in settings:
         command += ["--set", setting]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
@@ -84,7 +94,14 @@ def report(
         )
         ends.setdefault(f"{suite} before", []).append(items[0]["value"])
         ends.setdefault(f"{suite} after", []).append(items[-1]["value"])
+    by_phase = {p.removeprefix("seconds_"): sum(s or 0 for s in columns[p]) for p in phases}
+    print(
+        f"seed {seed} {len(seconds)} steps, {sum(columns['tokens'])} completion tokens, "
+        f"{sum(columns['flops']) / 1e12:.1f} TFLOP; seconds: "
+        + ", ".join(f"{phase} {total:.1f}" for phase, total in by_phase.items())
+    )
     run = read_run(engine, run_id)
+    print(f"seed {seed} {(run['finished_at'] - run['started_at']) / 60:.1f} minutes in all")
     print(
         f"seed {seed} median step {statistics.median(seconds):.2f} s, storing {share:.1%} of it, "
         f"{run['bytes'] / run['tokens']:.0f} bytes a token with both top-8",

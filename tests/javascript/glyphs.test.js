@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  bounded,
   cellsOf,
   cellsOfTexts,
   glyphs,
   visible,
   widthOf,
   word,
+  wordBeside,
 } from "../../app/static/rollout/text/glyphs.js";
 
 test("what cannot be seen, or would change direction, is drawn", () => {
@@ -18,6 +20,12 @@ test("what cannot be seen, or would change direction, is drawn", () => {
 test("blanks by themselves are dots, around a word they go", () => {
   assert.deepEqual([visible("  "), visible(" a"), visible("")], ["··", " a", "∅"]);
   assert.deepEqual([word(" a "), word(" ")], ["a", "·"]);
+});
+
+test("tokens that differ in their blanks only look different beside each other", () => {
+  assert.deepEqual([bounded(" her"), bounded("a b  "), bounded("  ")], ["·her", "a b··", "··"]);
+  assert.deepEqual([wordBeside(" her", "her"), wordBeside("her", " her")], ["·her", "her"]);
+  assert.deepEqual([wordBeside(" her", " his"), wordBeside(" her", " her")], ["her", "her"]);
 });
 
 test("wide characters take two cells, accents none", () => {

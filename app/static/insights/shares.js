@@ -2,7 +2,7 @@
 import { page } from "../lib/api.js";
 import { h, link } from "../lib/dom.js";
 import { integer, nats, percent } from "../lib/format.js";
-import { visible } from "../rollout/text/glyphs.js";
+import { bounded } from "../rollout/text/glyphs.js";
 import { InsightPanel, table } from "./panel.js";
 
 /** @type {Record<string, string>} */
@@ -80,7 +80,7 @@ export class Strings extends InsightPanel {
         ? `nats per token; the ${strings.length} of ${integer(distinct)} with the most KL`
         : "nats per token";
     const rows = strings.map((s) => [
-      link(visible(s.text).replace(/^ | $/g, "·"), this.tokens({ token_id: s.token_id }), {
+      link(bounded(s.text), this.tokens({ token_id: s.token_id }), {
         class: "mono token-link",
         "data-token": s.token_id,
         title: `${CLASSES[s.class]}, id ${s.token_id}`,

@@ -2,7 +2,7 @@
 import { fill, h } from "../../lib/dom.js";
 import { integer, percent, probability } from "../../lib/format.js";
 import { sameRollout, shownToken } from "../state.js";
-import { glyphs, word } from "../text/glyphs.js";
+import { bounded, glyphs, wordBeside } from "../text/glyphs.js";
 import { ranksOf } from "../text/metrics.js";
 import { alternativesAt, firstChoice, isNumber, tableOf } from "./alternatives.js";
 import { drawFigures } from "./figures.js";
@@ -175,13 +175,14 @@ function isSame(one, other) {
  */
 function sentenceOf({ cells, columns }, index, best) {
   const [p, q] = [columns.student_logprobs?.[index], columns.teacher_logprobs?.[index]];
-  const written = quote(cells[index].raw);
+  const { raw } = cells[index];
+  const written = quote(raw, best?.text);
   /** @param {unknown} logprob */
   const says = (logprob) => (isNumber(logprob) ? probability(Math.exp(logprob)) : "–");
   if (!best) return `The student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
   if (best.id === columns.completion_ids[index])
     return `Teacher agrees: ${written} is its first choice (${says(q)}, student ${says(p)}).`;
-  const preferred = `Teacher wanted ${quote(best.text)} (${says(best.teacher_logprob)})`;
+  const preferred = `Teacher wanted ${quote(best.text, raw)} (${says(best.teacher_logprob)})`;
   return `${preferred}; the student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
 }
 
@@ -202,7 +203,7 @@ function alternativeRow(row) {
     bar("s", row.p),
     h("span", {
       class: "alt-token mono",
-      text: glyphs(row.text === " " ? "·" : row.text) || "∅",
+      text: bounded(row.text),
       title: `id ${row.id}`,
     }),
     bar("t", row.q),
@@ -221,9 +222,9 @@ function rankText(rank, count) {
   return `${ordinal}worst of ${integer(count)}`;
 }
 
-/** @param {string} text */
-function quote(text) {
-  const characters = [...word(text)];
+/** @param {string} text @param {string} [other] the token that it is told from */
+function quote(text, other = text) {
+  const characters = [...wordBeside(text, other)];
   return characters.length > MAX_QUOTED
     ? `“${characters.slice(0, MAX_QUOTED).join("")}…”`
     : `“${characters.join("")}”`;

@@ -1,7 +1,7 @@
 // What stands at the token instead, and how student or teacher continue from there.
 import { button, fill, h, numberField, select } from "../../lib/dom.js";
 import { probability } from "../../lib/format.js";
-import { visible } from "../text/glyphs.js";
+import { bounded } from "../text/glyphs.js";
 import { firstChoice, isNumber, tableOf } from "./alternatives.js";
 
 const MAX_CHOICES = 12;
@@ -148,8 +148,8 @@ export class WhatIfForm {
       h("input", { type: "radio", name: "wi-choice", value: key, onchange: () => this.choose(key) }),
       h(
         "span",
-        { class: "wi-token", title: [visible(row.text), notes].filter(Boolean).join(" ") },
-        h("span", { class: "mono", text: visible(row.text) }),
+        { class: "wi-token", title: [bounded(row.text), notes].filter(Boolean).join(" ") },
+        h("span", { class: "mono", text: bounded(row.text) }),
         notes ? h("span", { class: "muted", text: ` ${notes}` }) : null,
       ),
       h("span", { class: "r num", text: says(row.p) }),
