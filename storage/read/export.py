@@ -72,7 +72,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         with read(engine) as connection:
             texts.update(read_texts(connection, name, new))
     stored_texts = row["texts"] or {}
-    return {
+    exported = {
         **{field: row[field] for field in _PLAIN},
         **({} if row["author"] == "student" else {"author": row["author"]}),
         **({} if row["teacher_end"] is None else {"teacher_end": row["teacher_end"]}),
@@ -84,8 +84,8 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
         **_own_texts("prompt_tokens", stored_texts.get("prompt"), prompt_ids, texts),
         **_own_texts("completion_tokens", stored_texts.get("completion"), completion_ids, texts),
         **_other_texts(listed - {*prompt_ids, *completion_ids}, texts),
-        **_parts_of_characters({*prompt_ids, *completion_ids, *listed}, texts),
     }
+    return exported | _exact(exported, texts)
 
 
 def _listed(arrays: dict[str, Any], field: str) -> list[Any] | None:
@@ -113,20 +113,15 @@ def _other_texts(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
     return {"token_texts": pairs} if pairs else {}
 
 
-def _parts_of_characters(ids: set[int], texts: Texts) -> dict[str, list[list[Any]]]:
-    """[[id, bytes in hex] …] of tokens whose text cannot be told by itself."""
-    pairs = [
-        [i, texts[i][0].hex()] for i in sorted(ids) if i in texts and not _is_text(texts[i][0])
-    ]
-    return {"token_bytes": pairs} if pairs else {}
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _exact(row: dict[str, Any], texts: Texts) -> dict[str, list[list[Any]]]:
+    """[[id, bytes in hex] …] of tokens that the row's texts do not tell, as parts of characters."""
+    pairs = {
+        *zip(row["prompt_token_ids"], row.get("prompt_tokens", ()), strict=False),
+        *zip(row["completion_token_ids"], row.get("completion_tokens", ()), strict=False),
+        *map(tuple, row.get("token_texts", ())),
+    }
+    odd = {i for i, text in pairs if i in texts and text.encode() != texts[i][0]}
+    return {"token_bytes": [[i, texts[i][0].hex()] for i in sorted(odd)]} if odd else {}
 
 
 def _own_texts(

@@ -430,13 +430,13 @@ def test_parts_of_characters_and_masked_unknowns_come_back(opd: Run, tmp_path: P
     e, tops = "é".encode(), [[[11, -0.5], [12, -1.5]], [[12, -0.5], [13, -2]]]
     line = {
         "prompt_token_ids": [3],
-        "completion_token_ids": [11, 12, 11],
-        "completion_tokens": ["", "é", "\ufffd"],
-        "teacher_topk": [tops[0], tops[1], tops[0]],
+        "completion_token_ids": [11, 12, 11, 14],
+        "completion_tokens": ["", "é", "", "\ufffdat"],
+        "teacher_topk": [tops[0], tops[1], tops[0], tops[1]],
         "token_texts": [[13, "x"]],
-        "token_bytes": [[11, e[:1].hex()], [12, e[1:].hex()]],
-        "mask": [1, 0, 1],
-        "sampler_logprobs": [-0.5, None, -0.25],
+        "token_bytes": [[11, e[:1].hex()], [12, e[1:].hex()], [14, b"at".hex()]],
+        "mask": [1, 0, 1, 1],
+        "sampler_logprobs": [-0.5, None, -0.25, -1],
     }
     path = written(tmp_path / "in.jsonl", line)
     exported = []
@@ -450,6 +450,6 @@ def test_parts_of_characters_and_masked_unknowns_come_back(opd: Run, tmp_path: P
         assert open_rollouts(path).format == "rollouts"
         source = open_rollouts(path)
         list(source.rollouts)
-        tokens = {i: data for i, (data, _) in source.vocabulary([11, 12, 13]).items()}
-        assert tokens == {11: e[:1], 12: e[1:], 13: b"x"}
-    assert len(set(exported)) == 1 and '"sampler_logprobs": [-0.5, NaN, -0.25]' in exported[0]
+        tokens = {i: data for i, (data, _) in source.vocabulary([11, 12, 13, 14]).items()}
+        assert tokens == {11: e[:1], 12: e[1:], 13: b"x", 14: b"at"}
+    assert len(set(exported)) == 1 and '"sampler_logprobs": [-0.5, NaN, -0.25, -1.0]' in exported[0]
