@@ -34,6 +34,7 @@ def check_rehearsal(rehearsal: Rehearsal) -> Iterator[Finding]:
         stops = stop_probabilities(rehearsal)
         if stops is not None:
             yield from _stops(rehearsal, stops)
+        yield from _unknown(rehearsal)
         yield from _first_token(rehearsal)
         yield from _support(rehearsal)
 
@@ -257,6 +258,27 @@ def _missing(theirs: str, count: int, advice: str, evidence: dict[str, object]) 
         advice,
         evidence,
     )
+
+
+def _unknown(rehearsal: Rehearsal) -> Iterator[Finding]:
+    """Tokens of the student's own that a teacher has only an untrained row for."""
+    pair = rehearsal.loaded.pair
+    ids = np.concatenate([w.sample.completion_ids for w in rehearsal.completions])
+    written = sorted(pair.unknown.intersection(ids.tolist()))
+    if written:
+        count = int(np.isin(ids, written).sum())
+        names = ", ".join(repr(pair.tokenizer.convert_ids_to_tokens(i)) for i in written)
+        yield Finding(
+            "unknown-tokens",
+            "warning",
+            f"{count} of {len(ids)} tokens are unknown to the teacher",
+            f"The student writes {names}; the teacher's tokenizer has no such token, and its "
+            "probability there is that of a row which it never learnt: the student is taught not "
+            "to write it.",
+            "Use a teacher of the student's own version, or prompts after which the student does "
+            "not write these tokens (for <think>: prompts.thinking false).",
+            {"tokens": count, "of": len(ids), "ids": written},
+        )
 
 
 def _first_token(rehearsal: Rehearsal) -> Iterator[Finding]:

@@ -17,6 +17,20 @@ def check_student_end(student: LocalModel) -> Iterator[Finding]:
             "No answer could ever finish; the run is refused.",
             "Set eos_token_id in generation_config.json of student.model, or sampling.stop_ids.",
         )
+    end = template_end(student.tokenizer, student.declared)
+    if end is not None and end not in student.declared:
+        yield Finding(
+            "end-not-declared",
+            "info",
+            f"Only the student's chat template ends messages with {student.name(end)}",
+            "Its generation_config.json and tokenizer name "
+            f"{', '.join(map(student.name, student.declared)) or 'no end'}. Here completions stop "
+            "at both, and given ones end as the template writes. Other programs would go on after "
+            f"{student.name(end)}.",
+            f"Add {end} to eos_token_id in generation_config.json of student.model if the student "
+            "is to chat.",
+            {"template": student.name(end), "declared": list(map(student.name, student.declared))},
+        )
 
 
 def check_ends(student: LocalModel, teacher: LocalModel) -> Iterator[Finding]:

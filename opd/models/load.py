@@ -25,7 +25,7 @@ from opd.models.folders.weights import Comparison, check, check_stored, quiet, u
 from opd.models.gguf import load_gguf_model
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
-from opd.models.tokenizers import load_tokenizer, shared_vocabulary
+from opd.models.tokenizers import compare_vocabularies, load_tokenizer, shared_vocabulary
 
 PROCESSOR_TOKENS = 2048
 # What transformers and the libraries beneath it raise for a folder that they cannot load.
@@ -49,6 +49,7 @@ class Pair:
     device: torch.device
     dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
     pairs_per_token: float = 0.0  # of the student: see `opd.models.batches.packs`
+    unknown: frozenset[int] = frozenset()  # ids of the student's that a teacher never learnt
 
     @property
     def end_id(self) -> int:
@@ -81,6 +82,7 @@ class TeacherModel:
     folder: Path
     vocab: int
     stop_ids: tuple[int, ...]
+    unknown: frozenset[int] = frozenset()  # ids that only the student's tokenizer has a text for
 
 
 def load_model(
@@ -235,7 +237,9 @@ def load_teacher(
     vocab = shared_vocabulary(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
     )
-    return TeacherModel(model, folder, vocab, stop_ids(declared_stops(model), tokenizer))
+    compared = compare_vocabularies(pair.tokenizer, tokenizer, vocab)
+    stops = stop_ids(declared_stops(model), tokenizer)
+    return TeacherModel(model, folder, vocab, stops, frozenset(compared.student_only))
 
 
 def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
@@ -246,6 +250,7 @@ def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
         teacher=teacher.model,
         vocab=vocab,
         pad_id=pair.pad_id if pair.pad_id < vocab else 0,  # both read it, and neither sees it
+        unknown=pair.unknown | teacher.unknown,
         folders=pair.folders | {"teacher": str(teacher.folder)},
     )
 

@@ -61,7 +61,8 @@ export class RolloutHead {
         h("span", {
           class: "tag",
           text: `teacher’s end ${plain(meta.teacher_end, 24)}`,
-          title: "teacher.end_token: shown to the teacher in place of the student’s stop token; their probabilities change places",
+          title:
+            "teacher.end_token: shown to the teacher in place of the student’s stop token; their probabilities change places",
         }),
       fact("tokens", integer(n)),
       columns.reverse_kl && fact("KL", `${sum(meta.kl_sum ?? null)} nats`),

@@ -113,6 +113,17 @@ def test_a_teacher_that_ends_with_another_id(tmp_path: Path) -> None:
     assert mapped.severity == "ok" and by_id["1 (<eos>)"]["teacher"] > 0.5
 
 
+def test_tokens_that_the_teacher_never_learnt_are_counted(tmp_path: Path) -> None:
+    teacher = bundled_with(tmp_path / "t", "teacher", eos=EOS)
+    path = Path(teacher) / "tokenizer.json"
+    data = json.loads(path.read_text())
+    think = data["model"]["vocab"].pop("<think>")
+    path.write_text(json.dumps(data))
+    found = rehearsed(teacher=teacher, sampling={"max_new_tokens": 4})["unknown-tokens"]
+    assert found.severity == "warning" and "'<think>'" in found.text
+    assert found.evidence == {"tokens": 6, "of": 24, "ids": [think]}
+
+
 def test_a_student_that_cannot_stop_where_the_teacher_would(tmp_path: Path) -> None:
     """It writes the teacher's end and goes on: the answers run to the limit."""
     student = bundled_with(tmp_path / "s", "student", eos=UNK)

@@ -179,36 +179,6 @@ def test_a_teacher_with_another_end_is_a_warning(tmp_path: Path) -> None:
     assert "1 (<pad>)" in found.text and "sampling.stop_ids" in found.advice
 
 
-def test_a_base_student_with_its_familys_template_still_ends_with_its_own_token(
-    tmp_path: Path,
-) -> None:
-    template = "{% for m in messages %}{{ m.content }}<pad>{% endfor %}"
-    student = chat_folder(tmp_path / "s", template, eos=[0])
-    teacher = chat_folder(tmp_path / "t", template, eos=[1, 0])
-    found = look(student=student, teacher=teacher)["stops-differ"]
-    assert found.severity == "warning" and "1 (<pad>)" in found.text
-    assert "teacher.end_token: <pad>" in found.advice
-    assert "stops-same" in look(student=teacher, teacher=student)
-
-
-@pytest.mark.parametrize(
-    ("token", "ends", "code", "severity"),
-    [
-        ("<pad>", [1], "end-token", "ok"),
-        ("<pad>", [5], "end-token", "warning"),
-        ("<eos>", [0], "end-token-unused", "info"),
-        ("<|im_end|>", [1], "end-token-unknown", "error"),
-    ],
-)
-def test_an_end_token_is_compared_with_both_vocabularies(
-    tmp_path: Path, token: str, ends: list[int], code: str, severity: str
-) -> None:
-    student, teacher = save_model(tmp_path / "s"), save_model(tmp_path / "t", eos=ends)
-    found = look(student=student, teacher={"model": teacher, "end_token": token})
-    assert found[code].severity == severity
-    assert "stops-differ" not in found
-
-
 def with_tokens(folder: str, *texts: str) -> str:
     made = tokenizer()
     made.add_tokens(list(texts))
