@@ -149,6 +149,13 @@ def test_bundled_models_have_fingerprints_and_bundled_data_needs_none() -> None:
     assert set(made["student.model"]) >= {"weights", "model settings", "tokenizer"}
 
 
+def test_a_revision_that_cannot_be_told_is_not_compared() -> None:
+    adapter = {"adapter": {"digest": "a", "bytes": 1}}
+    known = {"student.model": {**adapter, "base model's revision": {"digest": "b"}}}
+    assert changes(known, {"student.model": adapter}) == []
+    assert changes({"student.model": adapter}, known) == []
+
+
 def test_a_repository_of_the_hub_is_its_revision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
