@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from opd.config.gguf.header import is_gguf
+from opd.config.model_files.tokenizers import files_of, missing_file
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.gguf import load_gguf_tokenizer
 
@@ -27,6 +29,21 @@ def load_tokenizer(folder: Path, *, where: str) -> Any:
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Saves a tokenizer as it came: its own files, class and templates.
+
+    transformers would write another class name, which its older versions do not know.
+    """
+    source = Path(tokenizer.name_or_path)
+    if not source.is_dir() or missing_file(source) is not None:
+        tokenizer.save_pretrained(folder)
+        return
+    for path in files_of(source):
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 @dataclass(frozen=True)

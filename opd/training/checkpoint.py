@@ -20,6 +20,7 @@ from opd.config.model_files.weights import ADAPTER, read_object
 from opd.config.models import StudentConfig
 from opd.errors import ErrorKind, UserError
 from opd.models.forward import causal
+from opd.models.tokenizers import save_tokenizer
 from opd.teachers.local import MovingAverage
 from opd.training import checkpoint_manifest, probes
 from opd.types import CheckpointEvent
@@ -65,7 +66,7 @@ def save(
         # Embeddings keep their size, so that peft need not look at (or fetch) the base's.
         adapter = {"save_embedding_layers": False} if causal(student) is not student else {}
         student.save_pretrained(aside, safe_serialization=True, **adapter)
-        tokenizer.save_pretrained(aside)
+        save_tokenizer(tokenizer, aside)
         save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
         if average is not None:
             save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)

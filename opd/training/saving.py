@@ -14,7 +14,7 @@ from opd.files import written_aside
 from opd.models.folders.adapters import merged
 from opd.models.folders.resolve import folder_of_tokenizer, resolve
 from opd.models.load import load_model
-from opd.models.tokenizers import load_tokenizer
+from opd.models.tokenizers import load_tokenizer, save_tokenizer
 from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
 from opd.types import Score
 
@@ -64,7 +64,7 @@ def _merge(checkpoint: Path, folder: Path, reference: str) -> None:
     model = merged(load_model(base, where="student.model"), checkpoint)
     model.save_pretrained(folder)
     vocabulary = folder_of_tokenizer(base, where="student.model")
-    load_tokenizer(vocabulary, where="student.model").save_pretrained(folder)
+    save_tokenizer(load_tokenizer(vocabulary, where="student.model"), folder)
 
 
 def model_card(made: Provenance, *, adapter: bool) -> str:

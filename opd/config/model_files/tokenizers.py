@@ -15,6 +15,12 @@ WHOLE = (
     *("sentencepiece.model", "spm.model", "bpe.model", "vocab.txt"),
 )
 PAIRS = {"vocab.json": "merges.txt", "merges.txt": "vocab.json"}
+FILES = (
+    *WHOLE,
+    *PAIRS,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.bpe"),
+)
 WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 MISTRAL = "tekken.json"
 
@@ -35,6 +41,13 @@ def missing_file(folder: Path) -> str | None:
     if (folder / MISTRAL).is_file():
         return f"has {MISTRAL}, Mistral's own format, but no tokenizer.json"
     return "has no tokenizer.json (nor tokenizer.model, nor vocab.json with merges.txt)"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files of a folder's tokenizer, chat templates included; none of a GGUF file."""
+    named = [folder / name for name in FILES if (folder / name).is_file()]
+    more = ("*.tiktoken", "additional_chat_templates/*.jinja")
+    return named + sorted(path for pattern in more for path in folder.glob(pattern))
 
 
 def _needs_none(folder: Path) -> bool:
