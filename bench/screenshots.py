@@ -1,7 +1,7 @@
 """Takes a picture of every page and state of a running server, light and dark, in two widths.
 
     python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--only NAME]
-        [--prefix smollm-]
+        [--prefix smollm-] [--rollout ID] [--widths 1280]
 
 The newest run with probes is shown, best a finished demo run; with a second run beside it, Compare
 has something to compare.
@@ -24,8 +24,9 @@ QUALITY = 62
 READY = '#token-view[data-ready="true"]'
 
 
-def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
-    """Name → address, and what to do there: keys, or "scroll SELECTOR"."""
+def states_of(page: Page, site: str, shown: str) -> dict[str, tuple[str, list[str]]]:
+    """Name → address, and what to do there: keys, or "scroll SELECTOR". `shown` is the rollout to
+    show; the worst wrong one where it is empty."""
 
     def read(path: str) -> Any:
         return page.request.get(f"{site}/api/v1/{path}").json()["items"]
@@ -47,7 +48,7 @@ def states_of(page: Page, site: str) -> dict[str, tuple[str, list[str]]]:
     for experiment in read("experiments?limit=1"):
         states["experiment"] = (f"/experiment?id={experiment['id']}", [])
     worst = read(f"runs/{run}/rollouts?sort=-kl_sum&limit=1&correct=false")[0]["id"]
-    rollout = f"/rollout?id={worst}"
+    rollout = f"/rollout?id={shown or worst}"
     states |= {
         "rollout": (rollout, ["n"]),
         "signed": (f"{rollout}&metric=log_ratio", ["n"]),
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("link")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     parser.add_argument("--only", default="")
+    parser.add_argument("--rollout", default="", help="which one to show")
     parser.add_argument("--prefix", default="", help="of the pictures' names")
     parser.add_argument("--widths", default="1280,1920")
     options = parser.parse_args()
@@ -108,7 +110,7 @@ def main() -> None:
                 context = browser.new_context(viewport=size, color_scheme=scheme)
                 page = context.new_page()
                 page.goto(options.link)
-                for name, (path, keys) in states_of(page, site).items():
+                for name, (path, keys) in states_of(page, site, options.rollout).items():
                     if options.only in ("", name):
                         file = options.out / f"{options.prefix}{name}-{width}-{scheme}.webp"
                         shoot(page, site + path, keys, file)

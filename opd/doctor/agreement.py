@@ -17,7 +17,9 @@ GAPS = {"float32": 1e-3, "bfloat16": 0.05}
 # Nats at the first token of an answer: a teacher that likes one other opening differs by about 1,
 # one that reads an unknown chat format by several.
 FIRST_TOKEN = 2.0
-OFF_SUPPORT, OFF_SHARE = 1e-4, 0.2  # a share of tokens that the teacher all but rules out
+# A share of tokens that the teacher all but rules out: p below OFF_SUPPORT, and LESS_LIKELY times
+# below the student's. Sampled from 50,000 ids, 5% of a student's tokens are that rare to itself.
+OFF_SUPPORT, LESS_LIKELY, OFF_SHARE = 1e-4, 10, 0.2
 OVERLAP = 0.25  # of the 8 likeliest tokens; related models share more than half
 NO_STOP, A_STOP, SURE_STOP = 1e-3, 0.1, 0.5
 CUT_OFF = 0.25  # published runs with cut answers work, but those tokens never see an end
@@ -320,7 +322,10 @@ def _support(rehearsal: Rehearsal) -> Iterator[Finding]:
     teacher = rehearsal.all_of("teacher_logprobs")
     assert teacher is not None
     tokens = np.exp(teacher)
-    ruled_out = float((tokens < OFF_SUPPORT).mean())
+    student = rehearsal.all_of("student_logprobs")
+    assert student is not None
+    less_likely = teacher < student - np.log(LESS_LIKELY)
+    ruled_out = float(((tokens < OFF_SUPPORT) & less_likely).mean())
     evidence = {
         "teacher_on_student_tokens": float(tokens.mean()),
         "ruled_out_share": ruled_out,

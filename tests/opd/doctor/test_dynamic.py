@@ -206,6 +206,23 @@ def test_models_that_are_far_apart(tmp_path: Path) -> None:
     assert found.evidence["overlap"] < 0.25 or found.evidence["ruled_out_share"] > 0.2
 
 
+@pytest.mark.parametrize(("student", "ruled_out"), [(2e-5, 0.0), (0.1, 1.0)])
+def test_only_tokens_that_were_likely_can_be_ruled_out(student: float, ruled_out: float) -> None:
+    """From a vocabulary of 50,000, many sampled tokens are rare to the student itself."""
+    rehearsal = rehearsal_of(parse({}))
+    records = [
+        replace(
+            record,
+            student_logprobs=np.full_like(record.student_logprobs, np.log(student)),
+            teacher_logprobs=np.full_like(record.teacher_logprobs, np.log(1e-5)),
+        )
+        for record in rehearsal.records
+    ]
+    found = codes(list(check_rehearsal(replace(rehearsal, records=records))))["agreement"]
+    assert found.evidence["ruled_out_share"] == ruled_out
+    assert found.severity == ("warning" if ruled_out else "ok")
+
+
 def test_a_model_is_its_own_best_teacher() -> None:
     found = rehearsed(teacher="bundled/student")["agreement"].evidence
     assert found["overlap"] == 1
