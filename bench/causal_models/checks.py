@@ -4,6 +4,8 @@ Everything is compared with the model by itself: `generate` for greedy completio
 pass in float64 for log-probabilities, each on one unpadded row.
 """
 
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bench.causal_models.tiny import EOS, PAD, tiny_config
-from opd.errors import UserError
+from opd.config.layer_kinds import kinds
+from opd.config.model_files.kind import ENCODERS, other_kind
+from opd.errors import UserError, one_line
 from opd.models.batches import Sequences
-from opd.models.forward import completion_hidden, logits_of
+from opd.models.forward import completion_hidden, logits_of, route_of
 from opd.models.load import Pair, load_pair
+from opd.models.routes import CANNOT
+from opd.sampling.decoder import OwnCacheDecoder, RereadingDecoder
+from opd.sampling.decoding import decoding_of
 from opd.sampling.sample import Limits, Request, Sample, sample
 from opd.training.scoring import Scoring, batch_of, score
 
@@ -30,34 +38,67 @@ SCALE = 4.0  # of the random weights: distributions far from uniform
 
 
 @dataclass(frozen=True)
-class Result:
-    """`faults` names what differs, by how much; `refused` is the reason, at `student.model`."""
+class ModelCheck:
+    """`faults` names what differs, by how much; `refused` is the reason, at `student.model`; `way`
+    is how the model is read where that is not the usual way."""
 
     kind: str
     faults: dict[str, float]
     refused: str = ""
-
-    @property
-    def right(self) -> bool:
-        return not self.faults
+    way: str = ""
 
 
-def check(model_type: str, tokenizer: Any) -> Result:
+def check(model_type: str, tokenizer: Any) -> ModelCheck:
     """Makes a tiny model of that type and puts it through everything."""
+    other = other_kind({"model_type": model_type, "is_decoder": True})
+    if other is not None:  # few of them can be made without the models that they belong to
+        return ModelCheck("–", {}, other.partition(" (model_type")[0])
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        save(model_type, folder, tokenizer)
+        try:
+            config = save(model_type, folder, tokenizer)
+        except ImportError as error:  # as it would be refused where it is loaded
+            named = re.search(r"requires the (\w+) library", str(error))
+            reason = f"needs the package {named[1]}" if named else one_line(error)
+            return ModelCheck("wrapper", {}, reason)
+        kind = ", ".join(kinds(config))
         try:
             pair = load_pair(str(folder), str(folder), device=CPU)
         except UserError as error:
             if error.where != "student.model":
                 raise
-            return Result("refused", {}, str(error).partition(": ")[2])
-        return Result("", dict(_faults(pair, folder)))
+            reason = str(error).removeprefix("student.model: ").removeprefix(f"{folder} ")
+            return ModelCheck(kind, {}, reason)
+        return ModelCheck(kind, dict(_faults(pair, folder)), way=_way(model_type, pair))
 
 
-def save(model_type: str, folder: Path, tokenizer: Any) -> None:
-    """Random weights, the same each time, with a tokenizer beside them."""
+def _way(model_type: str, pair: Pair) -> str:
+    """What is unusual in how the student is read and writes, and in which folders it may lie."""
+    route = route_of(pair.student)
+    plain = CONFIG_MAPPING[model_type]()
+    parts = (
+        "decoder-only folders" if getattr(plain, "is_encoder_decoder", False) else "",
+        "folders with is_decoder" if model_type in ENCODERS else "",
+        "row by row" if route.alone else "whole passes" if route.backbone is None else "",
+        _decoder(pair),
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _decoder(pair: Pair) -> str:
+    made = decoding_of(pair.student, CPU).make
+    names: dict[Any, str] = {
+        OwnCacheDecoder: "with its own cache",
+        RereadingDecoder: "without a cache",
+    }
+    return names.get(made, "")
+
+
+def save(model_type: str, folder: Path, tokenizer: Any) -> dict[str, Any]:
+    """Random weights, the same each time, with a tokenizer beside them; returns config.json.
+
+    A wrapper's text model is saved under the wrapper's own type, by which it is loaded.
+    """
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config(model_type))
     with torch.no_grad():
@@ -67,6 +108,12 @@ def save(model_type: str, folder: Path, tokenizer: Any) -> None:
     model.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=PAD)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        wrapper = tiny_config(model_type)
+        wrapper.architectures = [type(model).__name__]
+        wrapper.save_pretrained(folder)
+    return config
 
 
 def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
@@ -77,7 +124,7 @@ def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
     prompts = [p for p in PROMPTS for _ in range(2)]
     whole = Sequences(prompts, [s.completion_ids for s in samples])
     records = score(pair, whole, Scoring())
-    exact = _in_float64(folder)
+    exact = _exact(folder)
     found: dict[str, list[float]] = {}
     for number, (written, record) in enumerate(zip(samples, records, strict=True)):
         alone = score(pair, whole.take([number]), Scoring())[0]
@@ -103,28 +150,49 @@ def _samples(pair: Pair, prompts: Any, temperature: float) -> list[Sample]:
 
 def _greedy(pair: Pair) -> Iterator[tuple[str, float]]:
     """Prompts whose greedy completion is not the model's own."""
-    different = 0
-    for prompt, ours in zip(PROMPTS, _samples(pair, PROMPTS, 0.0), strict=True):
-        own = pair.teacher.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            do_sample=False,
-            max_new_tokens=NEW_TOKENS,
-        )[0, len(prompt) :]
-        different += own.tolist() != ours.completion_ids.tolist()
+    ours = [s.completion_ids.tolist() for s in _samples(pair, PROMPTS, 0.0)]
+    try:
+        own = [_generated(pair.teacher, prompt) for prompt in PROMPTS]
+    except CANNOT:  # few models cannot even generate
+        own = [_continued(pair.teacher, prompt) for prompt in PROMPTS]
+    different = sum(a != b for a, b in zip(ours, own, strict=True))
     if different:
         yield "greedy", float(different)
 
 
-def _in_float64(folder: Path) -> Any:
-    try:  # grouped products of experts take no float64
-        return _loaded(folder, experts_implementation="eager")
-    except (TypeError, ValueError):
-        return _loaded(folder)
+def _generated(model: Any, prompt: tuple[int, ...]) -> list[int]:
+    whole = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+    )
+    ids: list[int] = whole[0, len(prompt) :].tolist()
+    return ids
 
 
-def _loaded(folder: Path, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **options).eval()
+def _continued(model: Any, prompt: tuple[int, ...]) -> list[int]:
+    ids = list(prompt)
+    while len(ids) < len(prompt) + NEW_TOKENS and ids[len(prompt) :][-1:] != [EOS]:
+        ids.append(
+            int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        )
+    return ids[len(prompt) :]
+
+
+def _exact(folder: Path) -> Any:
+    """The model in float64; in float32 where its code has numbers that only float32 holds."""
+    for options in ({"experts_implementation": "eager"}, {}, {"dtype": torch.float32}):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, **{"dtype": torch.float64} | options
+            ).eval()
+            with torch.no_grad():
+                model(input_ids=torch.tensor([PROMPTS[0]]), use_cache=False)
+        except CANNOT:
+            continue
+        return model
+    raise AssertionError("the model reads in no precision")
 
 
 @torch.no_grad()

@@ -3,6 +3,63 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# Model types whose configuration does not name its layers' types.
+RECURRENT = ("falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm")
+HYBRID = (
+    *("bamba", "falcon_h1", "granitemoehybrid", "inkling_text", "inkling2_text", "jamba"),
+    *("inkling2_loop_text", "lfm2", "lfm2_moe", "minimax", "nemotron_h", "recurrent_gemma"),
+    *("zamba", "zamba2", "zaya"),
+)
+ALIBI = ("bloom", "mpt")
+STATEFUL = ("linear", "mamba", "conv", "recurrent", "hybrid", "ssm", "rwkv")  # in a layer type
+
+
+def kinds(config: Mapping[str, Any]) -> list[str]:
+    """What a causal model's configuration says of its layers, in words; one word at least."""
+    text = config.get("text_config")
+    whole = {**config, **text} if isinstance(text, Mapping) else config
+    listed = whole.get("layer_types") or whole.get("layers_block_type") or ()
+    types = {str(t) for t in listed}
+    stateful = {t for t in types if any(word in t for word in STATEFUL)}
+    model_type = str(whole.get("model_type"))
+    marks = {
+        "recurrent": model_type in RECURRENT,
+        "hybrid": model_type in HYBRID or bool(stateful),
+        "latent attention": isinstance(whole.get("kv_lora_rank"), int),
+        "indexed attention": any("index" in t or "sparse" in t for t in types),
+        "sliding window": any("sliding" in t or "chunked" in t for t in types)
+        or (not types and bool(whole.get("sliding_window"))),
+        "shared keys and values": bool(whole.get("num_kv_shared_layers")),
+        "ALiBi": model_type in ALIBI or whole.get("alibi") is True,
+        "mixture of experts": experts(whole) > 1,
+        "wrapper": isinstance(text, Mapping),
+    }
+    return [word for word, is_so in marks.items() if is_so] or ["dense"]
+
+
+def experts(config: Mapping[str, Any]) -> int:
+    """How many experts a token is routed between; 0 without any."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    inner = config.get("ffn_config")
+    for part in (config, inner if isinstance(inner, Mapping) else {}):
+        for name in names:
+            value = part.get(name)
+            if isinstance(value, int) and value > 0:
+                return value
+            if isinstance(value, list) and value and isinstance(value[0], int):
+                return value[0]
+    return 0
+
+
+def context(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a row may have; None where the configuration does not say.
+
+    Doge leaves keys out in longer rows than `keep_window_size`, by their padded length.
+    """
+    names = ("max_position_embeddings", "n_positions", "keep_window_size")
+    limits = (config.get(name) for name in names)
+    return min((n for n in limits if isinstance(n, int) and n > 0), default=None)
+
 
 def rope_switch(config: Mapping[str, Any]) -> int | None:
     """How many tokens a row may have before the model takes other rotary frequencies; else None.

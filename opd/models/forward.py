@@ -4,7 +4,7 @@ Logits of prompts and padding are never made, and those of completions only for 
 time as the caller asks for: tokens × vocabulary would fill the memory. What a model does to logits
 after its head (soft-capping, scaling) is its own code's: its forward pass is run with the backbone
 standing in for the given hidden states. How a model is to be read for its numbers to be those of
-one unpadded row is its `Route`, which `opd.models.routes` finds out once.
+one unpadded row is its `ReadingRoute`, which `opd.models.routes` finds out once.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ PIECE_TOKENS = 128  # there no smaller pieces than these: each reads the whole h
 
 
 @dataclass(frozen=True)
-class Route:
+class ReadingRoute:
     """How a model is read so that a row's numbers depend on nothing but the row.
 
     `backbone` makes the hidden states that the head turns into logits; None where none can be told
@@ -59,7 +59,7 @@ class Hidden:
         return Hidden(self.states[cut], self.form)
 
 
-_ROUTES: "WeakKeyDictionary[Any, Route]" = WeakKeyDictionary()
+_ROUTES: "WeakKeyDictionary[Any, ReadingRoute]" = WeakKeyDictionary()
 
 
 def causal(model: Any) -> Any:
@@ -67,15 +67,15 @@ def causal(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def take_route(model: Any, route: Route) -> None:
+def take_route(model: Any, route: ReadingRoute) -> None:
     """From now on the model is read this way."""
     _ROUTES[causal(model)] = route
 
 
-def route_of(model: Any) -> Route:
+def route_of(model: Any) -> ReadingRoute:
     """The way taken for this model; through `get_decoder()` where none was."""
     whole = causal(model)
-    return _ROUTES.get(whole) or Route(whole.get_decoder())
+    return _ROUTES.get(whole) or ReadingRoute(whole.get_decoder())
 
 
 def completion_hidden(model: Any, batch: ScoreBatch) -> Hidden:
@@ -94,7 +94,7 @@ def completion_hidden(model: Any, batch: ScoreBatch) -> Hidden:
 
 
 def _states(
-    whole: Any, route: Route, ids: Tensor, positions: Tensor | None, sees: Tensor | None
+    whole: Any, route: ReadingRoute, ids: Tensor, positions: Tensor | None, sees: Tensor | None
 ) -> tuple[Tensor, type[Any] | None]:
     """(B, L, D) of ids (B, L), and the output's type; logits (B, L, V) without a backbone."""
     packed = {} if positions is None else {"position_ids": positions, "attention_mask": sees}
@@ -105,7 +105,7 @@ def _states(
 
 
 def _states_apart(
-    whole: Any, route: Route, batch: ScoreBatch, groups: list[list[int]]
+    whole: Any, route: ReadingRoute, batch: ScoreBatch, groups: list[list[int]]
 ) -> tuple[Tensor, type[Any] | None, Tensor]:
     """States (N', D) of the groups' rows, each group in a pass, and where `scored_by` lies there.
 

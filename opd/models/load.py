@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from opd.config.gguf.header import is_gguf
+from opd.config.layer_kinds import context
 from opd.config.model_files.adapters import is_adapter
 from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
@@ -276,4 +277,4 @@ def pick_device(name: str) -> torch.device:
 
 def context_of(model: Any) -> int:
     """How many tokens the model reads at most; very many where it does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    return context(model.config.get_text_config().to_dict()) or 2**31

@@ -19,7 +19,7 @@ from opd.errors import ErrorKind, UserError, one_line
 from opd.models.batches import Sequences, score_batch
 from opd.models.cost import model_cost
 from opd.models.forward import (
-    Route,
+    ReadingRoute,
     causal,
     completion_hidden,
     logits_of,
@@ -38,7 +38,7 @@ CANNOT = (
 
 
 @torch.no_grad()
-def find_route(model: Any, *, where: str) -> Route:
+def find_route(model: Any, *, where: str) -> ReadingRoute:
     """Takes and returns the fastest way to read the model that gives its own numbers.
 
     Raises UserError at `where` for a model whose numbers cannot be had: one that sees what follows
@@ -121,13 +121,13 @@ def close(model: Any, actual: Tensor, expected: Tensor) -> bool:
     return bool(difference.median() <= ROUNDED * largest)
 
 
-def _routes(whole: Any, switch: int | None) -> Iterator[Route]:
-    backbones = [whole.get_decoder(), whole.base_model]
+def _routes(whole: Any, switch: int | None) -> Iterator[ReadingRoute]:
+    backbones = [whole.get_decoder(), whole.base_model, getattr(whole, "model", None)]
     for backbone in dict.fromkeys(backbones):
         if backbone is not None and backbone is not whole:
-            yield Route(backbone, switch=switch)
-    yield Route(None, switch=switch)
-    yield Route(None, alone=True)
+            yield ReadingRoute(backbone, switch=switch)
+    yield ReadingRoute(None, switch=switch)
+    yield ReadingRoute(None, alone=True)
 
 
 def _agrees(whole: Any, expected: Tensor) -> bool:

@@ -30,6 +30,28 @@ ENCODERS = (
     *("rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta"),
     *("xlm-roberta-xl", "xmod"),
 )
+# Model types that transformers loads as a causal model although they do not write text by
+# themselves, or not in a way that can be scored.
+UNFIT = {
+    **dict.fromkeys(
+        ("gemma4_assistant", "gemma4_unified_assistant"),
+        "a draft model that reads the keys and values of another Gemma 4 model",
+    ),
+    **dict.fromkeys(("musicgen", "musicgen_melody"), "a model that writes audio codes, not text"),
+    **dict.fromkeys(
+        ("prophetnet", "xlnet"), "a model whose logits at a token change with what follows it"
+    ),
+    **dict.fromkeys(
+        (
+            *("camembert", "cpmant", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm"),
+            *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+        ),
+        "a model that takes one id for padding wherever it stands, so that positions depend on "
+        "what was written",
+    ),
+    "moshi": "a speech model, whose text is written beside audio codes",
+    "reformer": "a model that computes gradients only with dropout on",
+}
 REMEDY = "give a causal language model (…ForCausalLM)"
 
 
@@ -45,15 +67,18 @@ def other_kind(config: Mapping[str, Any]) -> str | None:
     architectures = config.get("architectures")
     names = [str(n) for n in architectures] if isinstance(architectures, list) else []
     named = f" ({names[0]})" if names else ""
-    if any(n.endswith("ForCausalLM") for n in names):
+    model_type = config.get("model_type")
+    if any(n.endswith("ForCausalLM") for n in names) and model_type not in (*ENCODERS, *UNFIT):
         return None
     if config.get("is_encoder_decoder") is True:
         return f"an encoder–decoder model{named or _of_type(config)}"
     for pattern, kind in OTHER_HEADS:
         if any(re.search(pattern, n) for n in names):
             return f"{kind}{named}"
-    if config.get("model_type") in ENCODERS and config.get("is_decoder") is not True:
+    if model_type in ENCODERS and config.get("is_decoder") is not True:
         return f"an encoder{named or _of_type(config)}"
+    if model_type in UNFIT:
+        return f"{UNFIT[str(model_type)]}{named or _of_type(config)}"
     if "_diffusers_version" in config:
         return f"a part of a diffusion pipeline ({config.get('_class_name', 'diffusers')})"
     return None

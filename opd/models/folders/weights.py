@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.models.auto.auto_factory import _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -82,7 +83,7 @@ def causal_config(folder: Path, *, where: str) -> Any:
     """The folder's configuration. Raises UserError for one that is not of a causal model."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise UserError(
             f"{folder}/config.json cannot be used: {one_line(error)}",
             where=where,
@@ -133,7 +134,7 @@ def empty_model(folder: Path, *, where: str) -> tuple[Any, str] | None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(
             f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
             where=where,
@@ -166,7 +167,8 @@ def untie(model: Any) -> bool:
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     config = model.config.get_text_config()
-    if not config.tie_word_embeddings or head is None or head.weight is embedding.weight:
+    tied = getattr(config, "tie_word_embeddings", False)
+    if not tied or head is None or head.weight is embedding.weight:
         return False
     for each in (model.config, config):
         each.tie_word_embeddings = False
