@@ -19,7 +19,6 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from bench.support.chromium import CHROMIUM
 
 SIZES = {1280: 800, 1920: 1080}
-SETTLE_MS = 2000
 QUALITY = 62
 READY = '#token-view[data-ready="true"]'
 
@@ -73,18 +72,18 @@ def read_related(page: Page, site: str, rollout_id: str) -> list[str]:
     return [str(r["id"]) for r in sorted(others, key=lambda r: r["step"])[-1:]]
 
 
-def shoot(page: Page, address: str, keys: list[str], file: Path) -> None:
+def shoot(page: Page, address: str, keys: list[str], file: Path, settle: int) -> None:
     page.goto(address)
     if "/rollout?" in address:
         page.wait_for_selector(READY)
-    page.wait_for_timeout(SETTLE_MS)
+    page.wait_for_timeout(settle)
     for key in keys:
         if key.startswith("scroll "):
             page.locator(key.removeprefix("scroll ")).evaluate("(e) => e.scrollIntoView()")
-            page.wait_for_timeout(SETTLE_MS)
+            page.wait_for_timeout(settle)
         else:
             page.keyboard.press(key)
-    page.wait_for_timeout(SETTLE_MS if keys else 0)
+    page.wait_for_timeout(settle if keys else 0)
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         picture.convert("RGB").save(file, quality=QUALITY, method=6)
     print(file, file.stat().st_size)
@@ -98,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rollout", default="", help="which one to show")
     parser.add_argument("--prefix", default="", help="of the pictures' names")
     parser.add_argument("--widths", default="1280,1920")
+    parser.add_argument("--settle", type=int, default=2000, help="milliseconds to draw a page")
     options = parser.parse_args()
     parts = urlsplit(options.link)
     site = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -113,7 +113,7 @@ def main() -> None:
                 for name, (path, keys) in states_of(page, site, options.rollout).items():
                     if options.only in ("", name):
                         file = options.out / f"{options.prefix}{name}-{width}-{scheme}.webp"
-                        shoot(page, site + path, keys, file)
+                        shoot(page, site + path, keys, file, options.settle)
                 context.close()
         browser.close()
 
