@@ -34,13 +34,13 @@ class ErrorKind(StrEnum):
     BAD_CONFIGURATION = "bad configuration", "Correct the field named above."
     BAD_DATA = (
         "bad data",
-        "Fix the line, column or field named above; each line of a file is one JSON object.",
+        "Fix the row, column or field named above; `opd data FILE` shows how a file is read.",
     )
     MISSING_DATA = (
         "missing data",
         "Give a file that exists, or a data set that this machine can reach.",
     )
-    REFUSED_DATA = "refused data", "Use data without code of its own: JSON lines or Parquet."
+    REFUSED_DATA = "refused data", "Use data without code of its own: JSON, CSV or Parquet."
     MISSING_MODEL = (
         "missing model",
         "Give a folder with config.json and safetensors weights, a hub id, bundled/student, "

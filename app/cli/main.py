@@ -9,6 +9,7 @@ import typer
 
 from app.cli import (
     checking,
+    data,
     experiments,
     inspect_runs,
     records,
@@ -104,6 +105,7 @@ for name, command in (
     ("resume", training.resume),
     ("cancel", training.cancel),
     ("doctor", checking.doctor),
+    ("data", data.data),
     ("recipes", inspect_runs.recipes),
     ("runs", inspect_runs.runs),
     ("show", inspect_runs.show),

@@ -88,7 +88,7 @@ class DataConfig(Section):
     source: Reference = Field(
         "bundled",
         description="bundled (word problems), another bundled set such as bundled/facts-1, a "
-        "JSON Lines or Parquet file, a data set folder, or a hub id.",
+        "JSON, CSV or Parquet file, a data set folder, or a hub id.",
     )
     subset: Column | None = Field(None, description="Configuration (subset) of the hub data set.")
     split: Column = Field("train", description="Split of the hub data set or folder.")

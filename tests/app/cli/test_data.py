@@ -1,0 +1,50 @@
+"""`opd data` for people and for scripts."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli.main import app
+
+
+@pytest.fixture
+def opd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["opd", "data", *arguments, "--data-dir", str(tmp_path)])
+        with pytest.raises(SystemExit) as left:
+            app()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+def test_a_file_is_shown_with_its_form_and_its_problems(opd, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}\n'
+        '{"conversations": [{"from": "narrator", "value": "a"}]}\n'
+    )
+    code, out, _ = opd(str(path))
+    assert code == 1
+    assert f"{path}: 2 rows, read as ShareGPT" in out
+    assert "a.jsonl:2: message 1 is from 'narrator'" in out
+    assert "  user: 'a'\n  completion: 'b'" in out
+    code, out, _ = opd(str(path), "--json", "--rows", "0")
+    seen = json.loads(out)
+    assert (code, seen["forms"], seen["shown"]) == (1, {"ShareGPT": 1}, [])
+    assert seen["problems"][0]["row"] == f"{path}:2"
+
+
+def test_settings_and_what_cannot_be_read(opd, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,solution\na,1\n")
+    code, _, err = opd(str(path))
+    assert code == 2
+    assert "prompts.columns.prompt" in err and "it has question, solution" in err
+    code, out, _ = opd(str(path), "--set", "prompts.columns.prompt=question")
+    assert code == 0
+    assert "Columns that are not part of a prompt: solution (1)" in out
+    assert "is made by the program" in opd("bundled")[2]
