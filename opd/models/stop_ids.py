@@ -80,11 +80,25 @@ def template_end(tokenizer: Any, declared: Collection[int] = ()) -> int | None:
 
 
 def reply_lead(tokenizer: Any) -> str:
-    """The blanks that the template writes between its generation prompt and an assistant's text."""
+    """What the template writes between its generation prompt and an assistant's text: a blank
+    (Mistral), an empty thought (Qwen3), the final channel (harmony); "" without a template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return ""
     prompt, reply = (_rendered(tokenizer, count) for count in (1, 2))
     before, found, _ = (reply or "").rpartition(CONTENT)
-    lead = before[len(prompt or "") :]
-    return lead if prompt and found and before.startswith(prompt) and lead.isspace() else ""
+    return before[len(prompt) :] if prompt and found and before.startswith(prompt) else ""
+
+
+def led(tokenizer: Any, prompt: str, reply: str, lead: str) -> str:
+    """A reply with the template's `lead`, where neither the prompt nor the reply has it already."""
+    written = lead.strip()
+    if not written:
+        return lead + reply
+    ids = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in (lead, reply)]
+    marks = ids[0] & ids[1] & tokenizer.added_tokens_decoder.keys()
+    there = prompt.endswith(lead) or reply.lstrip().startswith(written) or marks
+    return reply if there else lead + reply
 
 
 def _rendered(tokenizer: Any, messages: int) -> str | None:

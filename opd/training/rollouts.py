@@ -13,9 +13,9 @@ from opd.errors import ErrorKind, UserError
 from opd.grading.final_answer import gradable_texts
 from opd.grading.graders import grade
 from opd.models.batches import Sequences
-from opd.models.encoding import continuation, split_end
+from opd.models.encoding import continuation, split_end, text_ids
 from opd.models.load import Pair
-from opd.models.stop_ids import reply_lead
+from opd.models.stop_ids import led, reply_lead
 from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
@@ -182,7 +182,8 @@ def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:
     """The row's own completion behind the template's `lead`, ended once, cut to the limit."""
     pair, text = writer.pair, prompt.completion or ""
     limit = writer.config.sampling.max_new_tokens
-    ids = continuation(pair.tokenizer, prompt.text, lead + text).ids if text else []
+    whole_text = led(pair.tokenizer, prompt.text, text, lead)
+    ids = continuation(pair.tokenizer, prompt.text, whole_text).ids if text else []
     body, end = split_end(pair.tokenizer, ids, pair.eos_ids)
     if not body:
         raise UserError(
@@ -191,7 +192,8 @@ def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:
             kind=ErrorKind.BAD_DATA,
         )
     if end is not None:
-        text = pair.tokenizer.decode(body, skip_special_tokens=True).removeprefix(lead)
+        bare, _ = split_end(pair.tokenizer, text_ids(pair.tokenizer, text), pair.eos_ids)
+        text = pair.tokenizer.decode(bare, skip_special_tokens=True)
     gradable = text
     if end is not None:
         (gradable,) = gradable_texts(pair.tokenizer, [body], [text])

@@ -1,6 +1,7 @@
 """Special tokens in the data's texts: written twice, in the middle, or across a prompt's end."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from opd.config.run import RunConfig
@@ -8,6 +9,7 @@ from opd.data.prompts import Prompt
 from opd.doctor.findings import Finding, quoted
 from opd.doctor.models import LocalModel
 from opd.models.encoding import continuation, special_around, split_end, text_ids
+from opd.models.stop_ids import led, reply_lead
 
 LOOKED_AT = 256  # training prompts
 
@@ -100,49 +102,76 @@ def _ended_prompts(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[F
         )
 
 
-def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
-    """The given completions, as the run encodes them."""
-    ended, inside, merged = [], [], []
-    for prompt in prompts:
-        if not prompt.completion:
-            continue
-        made = continuation(student.tokenizer, prompt.text, prompt.completion)
+@dataclass(frozen=True)
+class _GivenTexts:
+    """Prompts by what their given completions are, as the run encodes them."""
+
+    led: list[Prompt] = field(default_factory=list)
+    ended: list[Prompt] = field(default_factory=list)
+    inside: list[Prompt] = field(default_factory=list)
+    merged: list[Prompt] = field(default_factory=list)
+
+    def add(self, student: LocalModel, prompt: Prompt, completion: str, lead: str) -> None:
+        text = completion
+        if prompt.messages is not None:
+            text = led(student.tokenizer, prompt.text, text, lead)
+        if text.removesuffix(completion).strip():
+            self.led.append(prompt)
+        made = continuation(student.tokenizer, prompt.text, text)
         body, end = split_end(student.tokenizer, made.ids, student.stops)
         if end is not None:
-            ended.append(prompt)
+            self.ended.append(prompt)
         if not set(student.stops).isdisjoint(body):
-            inside.append(prompt)
+            self.inside.append(prompt)
         if made.merges:
-            merged.append(prompt)
+            self.merged.append(prompt)
+
+
+def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    """What the given completions contain beside plain text."""
+    given, lead = _GivenTexts(), reply_lead(student.tokenizer)
+    for prompt in prompts:
+        if prompt.completion:
+            given.add(student, prompt, prompt.completion, lead)
     count, end_name = len(prompts), student.name(student.stops[0]) if student.stops else ""
-    if ended:
+    if given.ended:
         yield _found(
             "completion-ended",
             "info",
-            f"{len(ended)} of {count} given completions already end with a stop token",
+            f"{len(given.ended)} of {count} given completions already end with a stop token",
             f"It is kept once; the others get {end_name}.",
             "",
-            ended,
+            given.ended,
         )
-    if inside:
+    if given.led:
+        yield _found(
+            "reply-lead",
+            "info",
+            f"The chat template writes {lead!r} before {len(given.led)} of {count} replies",
+            "It stands between the generation prompt and an assistant's text, so the student is "
+            "trained to write it first.",
+            "",
+            given.led,
+        )
+    if given.inside:
         yield _found(
             "stop-inside",
             "warning",
-            f"{len(inside)} of {count} given completions contain a stop token before their end",
+            f"{len(given.inside)} of {count} given completions have a stop token before their end",
             "The student is trained on what follows it, which it would never write: sampling stops "
             "there.",
             "Cut the completions at that token, or split conversations into one row per reply.",
-            inside,
+            given.inside,
         )
-    if merged:
+    if given.merged:
         yield _found(
             "merged-boundary",
             "info",
-            f"{len(merged)} of {count} given completions would share a token with their prompt",
+            f"{len(given.merged)} of {count} given completions would share a token with a prompt",
             "The tokenizer joins the end of the prompt with the beginning of the completion. Here "
             "the completion begins a new token, as one that is sampled does.",
             "",
-            merged,
+            given.merged,
         )
 
 
@@ -157,6 +186,6 @@ def _found(
     """A finding on some prompts, the first of them quoted."""
     first = next(iter(prompts))
     evidence = {"count": len(prompts), "first": first.number, "text": quoted(first.text)}
-    if code in ("completion-ended", "stop-inside", "merged-boundary"):
+    if code in ("completion-ended", "reply-lead", "stop-inside", "merged-boundary"):
         evidence["completion"] = quoted(first.completion or "")
     return Finding(code, severity, title, text, advice, evidence)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from opd.bundled.tokenizer import build_tokenizer
 from opd.models.encoding import continuation, prompt_ids, special_around, split_end, text_ids
-from opd.models.stop_ids import reply_lead
+from opd.models.stop_ids import led, reply_lead
 from tests.support import tiny_models
 
 
@@ -108,9 +108,9 @@ def test_a_completion_ends_once(text: str, body: str, end: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "lead"),
-    [(" {{ m.content }}</s>", " "), ("{{ m.content }}</s>", ""), ("<x> {{ m.content }}", "")],
+    [(" {{ m.content }}</s>", " "), ("{{ m.content }}</s>", ""), ("<x> {{ m.content }}", "<x> ")],
 )
-def test_the_templates_blank_before_a_reply_is_found(reply: str, lead: str) -> None:
+def test_what_the_template_writes_before_a_reply_is_found(reply: str, lead: str) -> None:
     tokenizer = tiny_models.tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}"
@@ -120,3 +120,21 @@ def test_the_templates_blank_before_a_reply_is_found(reply: str, lead: str) -> N
     assert reply_lead(tokenizer) == lead
     tokenizer.chat_template = None
     assert reply_lead(tokenizer) == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "whole"),
+    [
+        ("[A]", "7", "<think>\n\n</think>\n\n7"),
+        ("[A]<think>\n\n</think>\n\n", "7", "7"),
+        ("[A]", "<think>\nso\n</think>\n\n7", "<think>\nso\n</think>\n\n7"),
+        ("[A]<think>\n", "so\n</think>\n\n7", "so\n</think>\n\n7"),
+    ],
+)
+def test_what_the_template_writes_before_a_reply_is_written_once(
+    prompt: str, reply: str, whole: str
+) -> None:
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    assert led(tokenizer, prompt, reply, "<think>\n\n</think>\n\n") == whole
+    assert led(tokenizer, prompt, reply, " ") == " " + reply

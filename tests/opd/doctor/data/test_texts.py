@@ -83,6 +83,18 @@ def test_prompts_that_end_and_chats_that_are_rendered_twice(tmp_path: Path) -> N
     assert "prompts.chat" in found["special-in-messages"].advice
 
 
+def test_what_the_template_writes_before_given_replies_is_said(tmp_path: Path) -> None:
+    model = student()
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}so: {% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    row = {"prompt": "1 + 2 =", "completion": "3"}
+    found = look(model, tmp_path, row, {**row, "completion": "so: 3"}, chat=True)
+    assert found["reply-lead"].evidence["count"] == 1 and "'so: '" in found["reply-lead"].title
+
+
 def test_given_completions_with_ends_and_shared_tokens(tmp_path: Path) -> None:
     found = look(
         student(),
