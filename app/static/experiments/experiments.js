@@ -207,7 +207,7 @@ function none() {
   empty(
     element,
     "No past runs",
-    "A quick look takes a few minutes on two CPU cores. All of its runs stay in the list of runs, with their tokens.",
+    "A quick look takes minutes on two CPU cores, longer on shared ones. All of its runs stay in the list of runs, with their tokens.",
   );
   return element;
 }
