@@ -51,6 +51,16 @@ def experts(config: Mapping[str, Any]) -> int:
     return 0
 
 
+def active_experts(config: Mapping[str, Any]) -> int:
+    """How many experts a token is routed to: all of them where the configuration does not say."""
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
+    inner = config.get("ffn_config")
+    more = inner.get("moe_top_k") if isinstance(inner, Mapping) else None
+    values = (*(config.get(name) for name in names), config.get("moe_top_k"), more)
+    total = max(1, experts(config))
+    return min(total, next((v for v in values if isinstance(v, int) and v > 0), total))
+
+
 def context(config: Mapping[str, Any]) -> int | None:
     """How many tokens a row may have; None where the configuration does not say.
 

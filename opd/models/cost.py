@@ -7,15 +7,20 @@ step is therefore 8N a sampled token for the student and 2N for the teacher, plu
 attention. Source: Kaplan et al., arXiv 2001.08361, section 2.1.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from opd.config.layer_kinds import active_experts, experts
 from opd.config.run import RunConfig
 
 SCALES = ("_scale", "_zero_point")  # beside quantized weights
+
+
+ROUTED = re.compile(r"(^|\.)experts\.")  # weights of the experts that a token is routed between
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,26 @@ class ModelCost:
 
 
 def model_cost(model: Any) -> ModelCost:
-    """Counts a transformers model's matrices, without adapter weights and embedding look-ups."""
-    head = model.get_output_embeddings().weight
+    """Counts a transformers model's matrices, without adapter weights and embedding look-ups.
+
+    Of a mixture's experts, as many count as a token is routed to; those that all tokens pass
+    through count in full.
+    """
+    head = getattr(model.get_output_embeddings(), "weight", None)
     lookups = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
+    config = model.config.get_text_config()
+    settings = config.to_dict()
+    share = active_experts(settings) / max(1, experts(settings))
     matrices = {
-        id(p): _numbers(p)
+        id(p): _numbers(p) * (share if ROUTED.search(n) else 1.0)
         for n, p in model.named_parameters()
         if p.ndim >= 2 and "lora_" not in n and id(p) not in lookups and not n.endswith(SCALES)
     }
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return ModelCost(sum(matrices.values()), config.num_hidden_layers, heads * size)
+    heads = getattr(config, "num_attention_heads", None) or 0  # recurrent models have none
+    if not isinstance(heads, int):  # layer by layer
+        heads = max(heads)
+    size = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
+    return ModelCost(round(sum(matrices.values())), config.num_hidden_layers, heads * size)
 
 
 def _numbers(parameter: Any) -> int:

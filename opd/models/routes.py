@@ -6,7 +6,7 @@ tried on toy rows when the model is loaded, and given up where the numbers diffe
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -65,6 +65,25 @@ def find_route(model: Any, *, where: str) -> ReadingRoute:
         "and no token's probability is that of a next token",
         where,
     )
+
+
+def check_lengths(model: Any, prompts: Iterable[int], new_tokens: int, *, where: str) -> None:
+    """Refuses prompts, by their lengths, whose completions may pass from the model's short rotary
+    factors to its long ones: the same token would have two probabilities."""
+    switch = route_of(model).switch
+    if switch is None:
+        return
+    crossing = [n for n in prompts if n <= switch < n + new_tokens - 1]
+    if crossing:
+        raise UserError(
+            f"the model takes other rotary factors (LongRoPE) for rows of more than {switch} "
+            f"tokens, and {len(crossing)} prompts may begin below and end above with "
+            f"sampling.max_new_tokens {new_tokens}, the longest of {max(crossing)} tokens; let "
+            f"prompts and completions stay within {switch} tokens in all, or give prompts of more "
+            f"than {switch}",
+            where=where,
+            kind=ErrorKind.REFUSED_MODEL,
+        )
 
 
 def refused(model: Any, reason: str, where: str) -> UserError:

@@ -14,6 +14,7 @@ from opd.data.prompts import Prompt, rendered
 from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences, micro_batches, units
 from opd.models.load import Pair, context_of
+from opd.models.routes import check_lengths
 from opd.teachers.local import Reading, Teacher
 
 MAIN = ""  # the route of the teacher of all prompts that no other route takes
@@ -80,7 +81,15 @@ class TeacherRouter:
         return min(context_of(m) for m in (self.pair.student, *plain) if m is not None)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError for a prompt of a teacher's own that it cannot read."""
+        """Raises UserError for a prompt of a teacher's own that it cannot read, and for prompts
+        whose completions may pass to other rotary factors."""
+        limit = self.config.sampling.max_new_tokens
+        models = {"student": self.pair.student}
+        models |= {field_of(route): teacher.model for route, teacher in self.teachers.items()}
+        for field, model in models.items():
+            if model is not None:
+                lengths = [len(p.ids) for p in prompts]
+                check_lengths(model, lengths, limit, where=f"{field}.model")
         if any(t.prompt or t.system for t in self.config.teachers.values()):
             for prompt in prompts:
                 self.prompt_ids(prompt)

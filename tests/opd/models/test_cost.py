@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from bench.causal_models.tiny import tiny_config
 from opd.config.run import parse
 from opd.models.cost import (
     ModelCost,
@@ -64,3 +65,17 @@ def test_a_step_says_what_its_teacher_sampled(tmp_path):
     assert taught.metrics["teacher_sampling_flops"] == pytest.approx(expected)
     assert 0 < expected < taught.flops
     assert "teacher_sampling_flops" not in own.metrics
+
+
+def test_a_token_meets_only_the_experts_that_it_is_routed_to() -> None:
+    """2 of 4 experts of 3 · 32 · 16 each, beside attention, router and head, counted by hand."""
+    model = AutoModelForCausalLM.from_config(tiny_config("qwen3_moe"))
+    layer = 2 * 32 * 32 + 2 * 32 * 16  # queries and output, keys and values
+    router, expert = 4 * 32, 3 * 32 * 16
+    assert model_cost(model).parameters == 2 * (layer + router + 2 * expert) + 320 * 32
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "rwkv", "openai-gpt", "bloom", "nemotron_h"])
+def test_every_kind_has_a_cost(model_type: str) -> None:
+    cost = model_cost(AutoModelForCausalLM.from_config(tiny_config(model_type)))
+    assert cost.forward(10, causal_pairs(0, 10)) > 2 * 10 * 320 * 32
