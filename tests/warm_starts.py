@@ -288,10 +288,10 @@ def _become(request: dict[str, Any]) -> tuple[types.CodeType, dict[str, Any]]:
 def _show(command: list[str], env: dict[str, str]) -> None:
     """Writes the command and the environment where /proc/PID/cmdline and environ show them."""
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    starts = list(map(int, fields[45:49]))
+    arguments, arguments_end, variables, variables_end = map(int, fields[45:49])
     for start, end, parts in (
-        (*starts[:2], command),
-        (*starts[2:], [f"{name}={value}" for name, value in env.items()]),
+        (arguments, arguments_end, command),
+        (variables, variables_end, [f"{name}={value}" for name, value in env.items()]),
     ):
         text = "".join(f"{part}\0" for part in parts).encode()
         ctypes.memset(start, 0, end - start)
