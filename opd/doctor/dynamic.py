@@ -16,6 +16,7 @@ from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
 from opd.errors import UserError
 from opd.models import cost
 from opd.models.load import pick_device
+from opd.models.parameters import count_parameters
 from opd.sampling.sample import Stopped
 from opd.training.loading import Callbacks, LoadedRun, load
 
@@ -54,7 +55,8 @@ def _with_models(
     router.check_prompts(prompts.train)
     if free is not None:
         longest = max(len(p.ids) for p in prompts.train)
-        yield check_device(estimate(config, prompt_tokens=longest), *free)
+        trained = count_parameters(pair.student).trainable
+        yield check_device(estimate(config, prompt_tokens=longest, trained=trained), *free)
     rehearsal = rehearse(config, loaded, _chosen(prompts.train), callbacks)
     yield from check_rehearsal(rehearsal)
     callbacks.say("measuring the device")

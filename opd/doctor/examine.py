@@ -14,7 +14,7 @@ from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine import check_host
 from opd.doctor.memory import Estimate, estimate
-from opd.doctor.models import check_rows, check_vocabulary, look_up
+from opd.doctor.models import check_parameters, check_rows, check_vocabulary, look_up
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
 from opd.errors import UserError
@@ -45,6 +45,7 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     if models.student is not None:
         yield from check_student_end(models.student)
         yield from check_rows(models.student)
+        yield from check_parameters(models.student, adapter=config.student.lora is not None)
         for teacher in models.teachers.values():
             yield from check_vocabulary(models.student, teacher)
             yield from check_ends(models.student, teacher)
@@ -55,17 +56,21 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     yield from check_prompts(config, models, available)
     if models.student is not None and available.prompts is not None:
         yield from check_texts(config, models.student, available.prompts.train)
-    memory = memory_of(config, prompt_tokens=available.longest)
+    counts = models.student.counts if models.student is not None else None
+    trained = counts.trainable if counts is not None else None
+    memory = memory_of(config, prompt_tokens=available.longest, trained=trained)
     if isinstance(memory, Finding):
         yield memory
     else:
         yield from check_host(config, memory)
 
 
-def memory_of(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate | Finding:
+def memory_of(
+    config: RunConfig, *, prompt_tokens: int | None = None, trained: int | None = None
+) -> Estimate | Finding:
     """The estimate, or why there is none."""
     try:
-        return estimate(config, prompt_tokens=prompt_tokens)
+        return estimate(config, prompt_tokens=prompt_tokens, trained=trained)
     except UserError as error:
         return refused("memory-refused", "Memory cannot be estimated", error)
 
@@ -73,7 +78,12 @@ def memory_of(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimat
 def report(config: RunConfig, findings: Sequence[Finding]) -> dict[str, Any]:
     """Plain data: {"ok", "findings", "memory"}; memory is null where it cannot be estimated."""
     longest = [f.evidence["longest"] for f in findings if f.code == "prompts-fit"]
-    memory = memory_of(config, prompt_tokens=longest[0] if longest else None)
+    trained = [f.evidence["trainable"] for f in findings if f.code == "parameters"]
+    memory = memory_of(
+        config,
+        prompt_tokens=longest[0] if longest else None,
+        trained=trained[0] if trained else None,
+    )
     return {
         "ok": healthy(findings),
         "findings": [f.as_dict() for f in worst_first(findings)],

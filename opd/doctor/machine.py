@@ -27,7 +27,7 @@ def check_host(config: RunConfig, estimate: Estimate) -> Iterator[Finding]:
             "memory-unknown",
             "info",
             "The memory estimate is incomplete",
-            f"The sizes of {', '.join(estimate.unknown)} are not known before they are downloaded.",
+            f"The sizes of {', '.join(estimate.unknown)} are not known before they are loaded.",
         )
     free, total = (float(getattr(psutil.virtual_memory(), n)) for n in ("available", "total"))
     on_processor = config.device == "cpu" or (config.device == "auto" and not _gpus())

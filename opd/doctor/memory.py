@@ -5,7 +5,7 @@ gigabyte besides. Parts that never exist together are counted by phase, and the 
 decides.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from opd.config.models import RouteConfig
@@ -102,12 +102,19 @@ class TokenLoad:
         return cls(row, micro, min(sampling.batch_size, rows), rows * row)
 
 
-def estimate(config: RunConfig, *, prompt_tokens: int | None = None) -> Estimate:
-    """Adds up the parts of a run; `prompt_tokens` is the longest prompt where it is known."""
+def estimate(
+    config: RunConfig, *, prompt_tokens: int | None = None, trained: int | None = None
+) -> Estimate:
+    """Adds up the parts of a run; `prompt_tokens` is the longest prompt, `trained` the number of
+    the student's trained parameters, where they are known."""
     load = TokenLoad.of(config, prompt_tokens)
     student = architecture_of(config.student.model, where="student.model")
     parts: list[MemoryPart] = []
     unknown = []
+    if student is not None and config.student.lora is not None:
+        student = replace(student, adapted=trained)
+        if student.experts and trained is None:
+            unknown.append("student.lora")
     if student is None:
         unknown.append("student.model")
     else:

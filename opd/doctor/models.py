@@ -1,7 +1,7 @@
 """What can be checked of the models without their weights and without a network."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,14 @@ from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.header import is_gguf
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
+from opd.config.models import LoraConfig
 from opd.config.run import RunConfig
 from opd.data.template_dates import render_as_of
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.models.architecture import Architecture, architecture_of, folder_at_hand
 from opd.models.folders.weights import empty_model
+from opd.models.parameters import ParameterCounts, count_parameters
 from opd.models.stop_ids import as_ids, stop_ids, stops_in_files
 from opd.models.tokenizers import VocabularyComparison, compare_vocabularies, load_tokenizer
 
@@ -34,6 +36,7 @@ class LocalModel:
     stops: tuple[int, ...]  # the first ends an assistant's message
     declared: tuple[int, ...] = ()  # those that its files name, whatever its template writes
     end_token: str | None = None  # of a teacher: shown to it in place of the student's stops
+    counts: ParameterCounts | None = None  # of a student, with the adapter that it gets
 
     def name(self, token_id: int) -> str:
         text = self.tokenizer.convert_ids_to_tokens(token_id)
@@ -75,9 +78,7 @@ class LocalModels:
 def look_up(config: RunConfig) -> LocalModels:
     """Every model that is on this disk; findings on those that are not."""
     findings: list[Finding] = []
-    lora = config.student.lora
-    targets = () if lora is None or isinstance(lora.targets, str) else lora.targets
-    student = _local_model("student", config.student.model, findings, targets)
+    student = _local_model("student", config.student.model, findings, config.student.lora)
     if student is not None:
         ends = dict.fromkeys([*student.stops, *config.sampling.stop_ids])
         student = replace(student, stops=tuple(ends))
@@ -95,7 +96,7 @@ def look_up(config: RunConfig) -> LocalModels:
 
 
 def _local_model(
-    field: str, reference: str, findings: list[Finding], targets: Sequence[str] = ()
+    field: str, reference: str, findings: list[Finding], lora: LoraConfig | None = None
 ) -> LocalModel | None:
     where = f"{field}.model"
     try:
@@ -105,14 +106,16 @@ def _local_model(
         if not chain or (absent is not None and all(missing_file(f) for f in chain)):
             return None
         tokenizer = load_tokenizer(tokenizer_folder(chain, where=where), where=where)
-        unused = "" if absent is not None else _check_weights(chain, where=where, targets=targets)
+        unused, counts = "", None
+        if absent is None:
+            unused, counts = _check_weights(chain, where=where, lora=lora)
         if unused:
             findings.append(_unused(reference, where, unused))
         architecture = architecture_of(reference, where=where)
         files = stops_in_files(chain[-1])
         declared = tuple(dict.fromkeys([*files, *as_ids(tokenizer.eos_token_id)]))
         stops = stop_ids(files, tokenizer)
-        return LocalModel(field, reference, tokenizer, architecture, stops, declared)
+        return LocalModel(field, reference, tokenizer, architecture, stops, declared, counts=counts)
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
@@ -131,19 +134,43 @@ def _chain_at_hand(reference: str, *, where: str) -> tuple[list[Path], str | Non
         reference = base_reference(folder, where=where)
 
 
-def _check_weights(chain: list[Path], *, where: str, targets: Sequence[str]) -> str:
-    """What of a whole model's weights is not used, in words. Raises UserError for faulty ones."""
+def _check_weights(
+    chain: list[Path], *, where: str, lora: LoraConfig | None
+) -> tuple[str, ParameterCounts | None]:
+    """What of a whole model's weights is not used, in words, and its parameters, with the adapter
+    that a run makes. Raises UserError for faulty ones."""
     found = None if is_gguf(chain[-1]) else empty_model(chain[-1], where=where)
     if found is None:
-        return ""
+        return "", None
     model, unused = found
-    if chain[1:] or targets:
+    if chain[1:] or lora is not None:
         from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 
         for adapter in reversed(chain[:-1]):
             model = adapters.load_adapter(model, adapter, where=where).unload()
-        adapters.check_targets(model, targets)
-    return unused
+        if lora is not None:
+            model = adapters.with_adapter(model, lora)
+    return unused, count_parameters(model)
+
+
+def check_parameters(model: LocalModel, *, adapter: bool) -> Iterator[Finding]:
+    """How many are trained, and how many a token meets, where that is not all of them."""
+    counts = model.counts
+    if counts is None or not (adapter or counts.active < counts.total):
+        return
+    yield Finding(
+        "parameters",
+        "info",
+        str(counts),
+        f"{model.field}.model, counted as the run makes it"
+        + (", adapter included" if adapter else "")
+        + (
+            "; a token meets only the experts that it is routed to."
+            if counts.active < counts.total
+            else "."
+        ),
+        evidence=asdict(counts),
+    )
 
 
 def _unused(reference: str, where: str, unused: str) -> Finding:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError
 
 from opd.config.folders import RUN_REFERENCE, local_folder
 from opd.config.gguf.header import is_gguf, read_header
+from opd.config.layer_kinds import active_experts, experts
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.quantized import held_as, method_of
 from opd.config.model_files.weights import stored_numbers
@@ -39,6 +40,9 @@ class Architecture:
     kind: str = "qwen3"
     stored: int | None = None
     packed: str = "none"  # int8 or int4 where its folder's weights stay so in memory
+    experts: int = 0  # of a mixture, all of one width; `intermediate` is that of a token's experts
+    expert_width: int = 0
+    adapted: int | None = None  # the exact count of an adapter's parameters, where it was made
 
     @property
     def embedding(self) -> int:
@@ -47,13 +51,18 @@ class Architecture:
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of the linear modules of one layer, by name."""
+        """(inputs, outputs) of the linear modules of one layer, by name; a mixture's experts are
+        fused tensors, not modules."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {
+        attention = {
             "q_proj": (self.hidden, queries),
             "k_proj": (self.hidden, keys),
             "v_proj": (self.hidden, keys),
             "o_proj": (queries, self.hidden),
+        }
+        if self.experts:
+            return attention
+        return attention | {
             "gate_proj": (self.hidden, self.intermediate),
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
@@ -67,7 +76,7 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """Embedding (twice with a head of its own) + linear modules + norms (2D a layer, D at the
-        end, 2 · head size a layer where heads are normalised) + biases."""
+        end, 2 · head size a layer where heads are normalised) + biases + experts and routers."""
         if self.stored is not None:
             return self.stored
         norms = self.layers * 2 * self.hidden + self.hidden
@@ -76,15 +85,19 @@ class Architecture:
         biases = 0
         if self.kind in WITH_BIAS:
             biases = self.layers * (self.heads + 2 * self.kv_heads) * self.head_dim
-        return self.embedding * (1 if self.tied else 2) + self.in_linears + norms + biases
+        whole = self.embedding * (1 if self.tied else 2) + self.in_linears + norms + biases
+        return whole + self.layers * self.experts * self.hidden * (3 * self.expert_width + 1)
 
     @property
     def matrices(self) -> int:
-        """Parameters in products, per token: linear modules and the head."""
-        return self.in_linears + self.embedding
+        """Parameters in products, per token: linear modules, its experts, router and the head."""
+        routed = 3 * self.intermediate + self.experts if self.experts else 0
+        return self.in_linears + self.layers * self.hidden * routed + self.embedding
 
     def adapter(self, rank: int, targets: str | list[str] = "all-linear") -> int:
         """layers · Σ rank · (inputs + outputs) over the modules that get an adapter."""
+        if self.adapted is not None:
+            return self.adapted
         chosen = self.linears if isinstance(targets, str) else set(targets)
         return self.layers * sum(rank * sum(self.linears.get(n, (0, 0))) for n in chosen)
 
@@ -151,19 +164,24 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
     heads, vocab = number("num_attention_heads", "n_head"), number("vocab_size")
     if hidden is None or layers is None or heads is None or vocab is None:
         return None
+    width = number("intermediate_size", "n_inner") or 4 * hidden
+    mixture = experts(whole) if experts(whole) > 1 else 0
+    expert_width = number("moe_intermediate_size") or width if mixture else 0
     return Architecture(
         hidden,
         layers,
         heads,
         kv_heads=number("num_key_value_heads") or heads,
         head_dim=number("head_dim") or hidden // heads,
-        intermediate=number("intermediate_size", "n_inner") or 4 * hidden,
+        intermediate=active_experts(whole) * expert_width if mixture else width,
         vocab=vocab,
         tied=bool(whole.get("tie_word_embeddings", config.get("model_type") == "gpt2")),
         context=number("max_position_embeddings", "n_positions"),
         kind=str(config.get("model_type", "")),
         stored=stored,
         packed=held_as(config),
+        experts=mixture,
+        expert_width=expert_width,
     )
 
 

@@ -7,20 +7,16 @@ step is therefore 8N a sampled token for the student and 2N for the teacher, plu
 attention. Source: Kaplan et al., arXiv 2001.08361, section 2.1.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from opd.config.layer_kinds import active_experts, experts
 from opd.config.run import RunConfig
+from opd.models.parameters import ROUTED, numbers_of, routed_share
 
 SCALES = ("_scale", "_zero_point")  # beside quantized weights
-
-
-ROUTED = re.compile(r"(^|\.)experts\.")  # weights of the experts that a token is routed between
 
 
 @dataclass(frozen=True)
@@ -45,10 +41,9 @@ def model_cost(model: Any) -> ModelCost:
     head = getattr(model.get_output_embeddings(), "weight", None)
     lookups = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
     config = model.config.get_text_config()
-    settings = config.to_dict()
-    share = active_experts(settings) / max(1, experts(settings))
+    share = routed_share(config.to_dict())
     matrices = {
-        id(p): _numbers(p) * (share if ROUTED.search(n) else 1.0)
+        id(p): numbers_of(p) * (share if ROUTED.search(n) else 1.0)
         for n, p in model.named_parameters()
         if p.ndim >= 2 and "lora_" not in n and id(p) not in lookups and not n.endswith(SCALES)
     }
@@ -57,12 +52,6 @@ def model_cost(model: Any) -> ModelCost:
         heads = max(heads)
     size = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
     return ModelCost(round(sum(matrices.values())), config.num_hidden_layers, heads * size)
-
-
-def _numbers(parameter: Any) -> int:
-    """How many numbers a parameter stands for: 4-bit ones are stored two to a byte."""
-    packed = getattr(parameter, "quant_state", None)
-    return int(packed.shape.numel() if packed is not None else parameter.numel())
 
 
 def causal_pairs(start: int, end: int) -> int:

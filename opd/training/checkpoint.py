@@ -7,7 +7,7 @@ and the step are all the state.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ STATE = "trainer.json"
 CONFIG = "config.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # of their parameter's shape
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+# What an expert's matrices are called apart and fused, and its router: peft renames them.
+EXPERT_NAMES = frozenset(
+    ("w1", "w2", "w3", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "gate", "gate.weight")
+)
 NUMBER = ":int"  # ends the name of a plain number among tensors
 
 
@@ -90,12 +94,10 @@ def check_student(path: Path, student: StudentConfig, model: Path) -> None:
             "rank": ("r", lora.rank),
             "alpha": ("lora_alpha", lora.alpha),
         }
-        if not isinstance(lora.targets, str):
-            expected["targets"] = ("target_modules", sorted(lora.targets))
         for field, (key, value) in expected.items():
-            trained = adapter.get(key)
-            if (sorted(trained) if isinstance(trained, list) else trained) != value:
-                raise _other_student(f"student.lora.{field}", value, trained, path)
+            if adapter.get(key) != value:
+                raise _other_student(f"student.lora.{field}", value, adapter.get(key), path)
+        _check_targets(lora.targets, adapter, path)
     elif adapter:
         raise _other_student("student.lora", "null", "an adapter", path)
     else:
@@ -103,6 +105,17 @@ def check_student(path: Path, student: StudentConfig, model: Path) -> None:
         for key in SHAPE:
             if key in now and key in kept and now[key] != kept[key]:
                 raise _other_student("student.model", f"{key} {now[key]}", kept[key], path)
+
+
+def _check_targets(targets: str | Sequence[str], adapter: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError for other names than those that the checkpoint's adapter is on."""
+    modules, tensors = adapter.get("target_modules"), adapter.get("target_parameters") or []
+    if isinstance(targets, str) or not isinstance(modules, list):
+        return
+    trained = sorted({*modules, *tensors})
+    fused = EXPERT_NAMES if tensors else frozenset()  # peft puts one name for the other
+    if {*targets} - fused != {*trained} - fused:
+        raise _other_student("student.lora.targets", sorted(targets), trained, path)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts
 from opd.data.template_dates import asks_for_time, render_as_of
 from opd.models.load import Pair
+from opd.models.parameters import count_parameters
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.sampling.sample import NEVER, Stopped
@@ -127,6 +128,7 @@ class Training:
         parameters = {"student": pair.student.num_parameters()}
         if pair.teacher is not None:
             parameters["teacher"] = pair.teacher.num_parameters()
+        self._callbacks.say(f"student: {count_parameters(pair.student)}")
         yield ModelsEvent(pair.folders, fingerprint(pair.tokenizer), str(pair.device), parameters)
         dated = asks_for_time(pair.tokenizer)
         as_of = f", as of {self._moment:%Y-%m-%d %H:%M:%S} in the chat template" if dated else ""

@@ -20,6 +20,7 @@ from opd.config.models import LoraConfig
 from opd.errors import ErrorKind, UserError, one_line
 from opd.models.folders.quantized import method_in
 from opd.models.folders.weights import count, first, in_order
+from opd.models.parameters import ROUTED
 
 TARGETS = "student.lora.targets"
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, Conv1D)
@@ -30,33 +31,45 @@ MISMATCH = re.compile(
 
 def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
     """The model with a fresh low-rank adapter; only the adapter is trained."""
-    check_targets(model, lora.targets)
+    fused = check_targets(model, lora.targets)
+    named = lora.targets if isinstance(lora.targets, str) else sorted({*lora.targets} - {*fused})
     config = PeftLora(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        target_modules=named,
+        target_parameters=fused or None,
     )
     torch.manual_seed(seed)
+    without_memory = next(model.parameters()).is_meta
     try:
-        return _finished(get_peft_model(model, config).eval())
+        with warnings.catch_warnings():
+            # peft widens the rank of fused experts by patterns that name no module.
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
+            adapted = get_peft_model(model, config, low_cpu_mem_usage=without_memory)
+        return _finished(adapted.eval())
     except ValueError as error:
         raise UserError(one_line(error), where=TARGETS) from None
 
 
-def check_targets(model: Any, targets: str | Sequence[str]) -> None:
-    """Raises UserError for names that no module has, or only one that takes no adapter."""
+def check_targets(model: Any, targets: str | Sequence[str]) -> list[str]:
+    """Those of the targets that are fused experts (3-D parameters), which are no modules.
+
+    Raises UserError for names that no module has, or only one that takes no adapter.
+    """
     if isinstance(targets, str):
-        return
+        return []
     modules = dict(model.named_modules())
-    adaptable = sorted(
-        {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
-    )
+    linears = {_leaf(n) for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
+    fused = {_leaf(n) for n, p in model.named_parameters() if p.ndim == 3 and ROUTED.search(n)}
+    adaptable = sorted(linears | fused)
     tied = model.config.get_text_config().tie_word_embeddings
     ends = (model.get_input_embeddings(), model.get_output_embeddings()) if tied else ()
     for target in targets:
         named = [m for n, m in modules.items() if n == target or n.endswith(f".{target}")]
+        if not named and target in fused:
+            continue
         if not named:
             near = get_close_matches(target, adaptable)
             raise UserError(
@@ -77,6 +90,11 @@ def check_targets(model: Any, targets: str | Sequence[str]) -> None:
                 "adapter could not be merged; leave it out",
                 where=TARGETS,
             )
+    return sorted({*targets} & (fused - linears))
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def load_adapter(model: Any, folder: Path, *, where: str = "student.model") -> Any:
@@ -145,8 +163,9 @@ def _finished(model: Any) -> Any:
     base = model.get_base_model().name_or_path
     for config in model.peft_config.values():
         config.base_model_name_or_path = base
-        if isinstance(config.target_modules, set):
-            config.target_modules = sorted(config.target_modules)
+        for name in ("target_modules", "target_parameters"):
+            if isinstance(getattr(config, name, None), set):
+                setattr(config, name, sorted(getattr(config, name)))
     return model
 
 

@@ -54,9 +54,11 @@ def of(kind, events):
 
 
 def test_events_tell_the_whole_run(inputs, tmp_path):
-    config = settings(inputs)
-    events = run(config, tmp_path)
+    config, told = settings(inputs), []
+    events = run(config, tmp_path, say=told.append)
     (models,) = of(ModelsEvent, events)
+    count = models.parameters["student"]
+    assert f"student: {count:,} of {count:,} parameters are trained" in told
     assert models.resolved == {n: str((inputs / n).resolve()) for n in ("student", "teacher")}
     steps = of(StepEvent, events)
     assert [e.step for e in steps] == [1, 2, 3, 4]

@@ -1,0 +1,49 @@
+"""How many parameters a model has, how many are trained, and how many one token meets."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opd.config.layer_kinds import active_experts, experts
+
+ROUTED = re.compile(r"(^|\.)experts\.")  # weights of the experts that a token is routed between
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """`total` holds the adapter's too, as peft's `print_trainable_parameters` counts; `active` are
+    all but those of the experts that a token is not routed to."""
+
+    trainable: int
+    total: int
+    active: int
+
+    def __str__(self) -> str:
+        active = f", {self.active:,} active per token" if self.active < self.total else ""
+        return f"{self.trainable:,} of {self.total:,} parameters are trained{active}"
+
+
+def count_parameters(model: Any) -> ParameterCounts:
+    """Counts each tensor once, with or without an adapter upon the model."""
+    share = routed_share(model.config.get_text_config().to_dict())
+    trainable = total = 0
+    active = 0.0
+    for name, parameter in model.named_parameters():
+        size = numbers_of(parameter)
+        trainable += size if parameter.requires_grad else 0
+        total += size
+        active += size * (share if ROUTED.search(name) else 1.0)
+    return ParameterCounts(trainable, total, round(active))
+
+
+def routed_share(config: Mapping[str, Any]) -> float:
+    """The share of a mixture's experts that a token is routed to; 1 without experts."""
+    count = experts(config)
+    return active_experts(config) / count if count else 1.0
+
+
+def numbers_of(parameter: Any) -> int:
+    """How many numbers a parameter stands for: 4-bit ones are stored two to a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel() if packed is not None else parameter.numel())
