@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.config.folders import BUNDLED_DATA
+from opd.config.model_files.adapters import base_path
 from opd.config.model_files.weights import ADAPTER, ADAPTER_WEIGHTS
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
@@ -121,9 +122,12 @@ def _base(folder: Path, online: bool) -> Fingerprint:
     """Of the model that an adapter was made for; nothing where its folder does not say."""
     settings = _json(folder / ADAPTER)
     base = settings.get("base_model_name_or_path")
-    if not isinstance(base, str) or Path(base).expanduser() == folder:
+    if not isinstance(base, str):
         return {}
-    return _model(base, online)
+    local = base_path(folder, base)
+    if local is not None and local.samefile(folder):
+        return {}
+    return _model(base if local is None else str(local), online)
 
 
 def _tokenizer_settings(folder: Path) -> tuple[str, str]:

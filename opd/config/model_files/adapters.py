@@ -3,6 +3,7 @@
 An adapter is often made on another machine: its base may be a path that is not there.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_reference(folder: Path, *, where: str) -> str:
-    """The model that an adapter was made for: a hub id, or a folder that is there.
+    """The model that an adapter was made for: a hub id, or the path of one that is there.
 
     Raises UserError for a path of another machine, saying what to write in its place.
     """
@@ -44,8 +45,9 @@ def base_reference(folder: Path, *, where: str) -> str:
     base = read_object(path, where=where).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise _missing(f"{path} names no base model (base_model_name_or_path)", where)
-    if Path(base).expanduser().exists():
-        return base
+    local = base_path(folder, base)
+    if local is not None:
+        return str(local)
     cached = HUB_CACHE.search(base)
     if cached is None and not LOCAL_PATH.match(base) and base.count("/") <= 1 and "\\" not in base:
         return base
@@ -57,11 +59,21 @@ def base_reference(folder: Path, *, where: str) -> str:
     )
 
 
+def base_path(folder: Path, base: str) -> Path | None:
+    """Where on this disk the base model of an adapter lies; None where it does not.
+
+    A relative path is taken from the adapter's folder, else from the working directory.
+    """
+    written = os.path.expanduser(base)  # unlike Path's, it passes users that do not exist
+    paths = (folder.absolute() / written, Path(written))
+    return next((p for p in paths if os.path.exists(p)), None)
+
+
 def local_chain(folder: Path, *, where: str) -> list[Path]:
     """The folder, and the folders of its base models as far as they are given as paths."""
     chain = [folder]
     while is_adapter(chain[-1]):
-        base = Path(base_reference(chain[-1], where=where)).expanduser()
+        base = Path(base_reference(chain[-1], where=where))
         if not base.exists():
             break
         if any(base.resolve() == seen.resolve() for seen in chain):

@@ -116,6 +116,18 @@ def test_a_base_model_changes_with_its_adapter(config: RunConfig, tmp_path: Path
     assert line.startswith("student.model: adapter changed")
 
 
+def test_a_base_beside_its_adapter_is_compared(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    write_model(tmp_path / "adapter" / "base")
+    settings = {"base_model_name_or_path": "base"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_text("a")
+    config = parse({"student": str(tmp_path / "adapter")})
+    weights = tmp_path / "adapter" / "base" / "model.safetensors"
+    (line,) = found(config, lambda: weights.write_text("x"))
+    assert line.startswith("student.model: base model's weights changed")
+
+
 def test_times_copies_and_files_beside_are_no_change(config: RunConfig, tmp_path: Path) -> None:
     def copy() -> None:
         shutil.copytree(tmp_path / "student", tmp_path / "copy")

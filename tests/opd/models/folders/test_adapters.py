@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from opd.config.folders import local_folder
+from opd.config.model_files.adapters import base_reference
 from opd.config.models import LoraConfig
 from opd.config.run import parse
 from opd.doctor.models import look_up
 from opd.errors import UserError
 from opd.models.folders.adapters import with_adapter
-from opd.models.folders.resolve import resolve
+from opd.models.folders.resolve import base_folder, resolve
 from opd.models.load import load_model, load_pair, load_student
 from tests.support import tiny_models
 
@@ -93,6 +94,7 @@ def test_an_adapter_is_its_base_with_what_it_adds(root):
         ("D:\\hub\\" + SNAPSHOT.replace("/", "\\"), "Qwen/Qwen3-0.6B"),
         ("/scratch/llama", "that model's folder or hub id"),
         ("../llama-of-mine", "that model's folder or hub id"),
+        ("~nobody/llama", "that model's folder or hub id"),
         ("C:\\models\\llama", "that model's folder or hub id"),
     ],
 )
@@ -101,6 +103,37 @@ def test_a_base_of_another_machine_is_answered_with_what_to_write(changed, base,
     assert "adapter_config.json names a base model that is not on this machine" in text
     assert base in text
     assert text.endswith(f"set base_model_name_or_path in it to {instead}")
+
+
+@pytest.mark.parametrize("base", ["../base", "base", "./models/base", "models/base"])
+def test_a_relative_base_is_taken_from_the_adapter_s_folder(
+    root, changed, tmp_path, monkeypatch, base
+):
+    folder = changed(base_model_name_or_path=base)
+    there = shutil.copytree(root / "llama", folder / base)
+    (tmp_path / "elsewhere" / "models" / "base").mkdir(parents=True)  # of other things
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    reference = f"../{folder.name}"
+    assert resolve(base_reference(Path(reference), where="m"), where="m") == there.resolve()
+    pair = load_student(reference, device=CPU)
+    assert pair.tokenizer.get_vocab() == tiny_models.tokenizer().get_vocab()
+    assert look_up(parse({"student": reference})).findings == []
+
+
+def test_a_relative_base_is_taken_from_the_working_directory_else(
+    root, changed, tmp_path, monkeypatch
+):
+    folder = changed(base_model_name_or_path="models/base")
+    there = shutil.copytree(root / "llama", tmp_path / "work" / "models" / "base")
+    monkeypatch.chdir(tmp_path / "work")
+    assert base_folder(folder, where="m") == there
+
+
+def test_a_base_in_the_home_directory(root, changed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    there = shutil.copytree(root / "llama", tmp_path / "home" / "base")
+    folder = changed(base_model_name_or_path="~/base")
+    assert base_folder(folder, where="m") == there
 
 
 def test_a_base_that_is_a_hub_id_is_fetched_and_its_absence_told(changed, monkeypatch):
