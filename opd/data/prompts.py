@@ -2,13 +2,14 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opd.config.data import DataConfig
 from opd.config.run import RunConfig
-from opd.config.templates import render
+from opd.config.templates import RESERVED_ARGS, fields_of, render
 from opd.data.chats import (
     NO_OPTIONS,
     THINKING_SWITCHES,
@@ -61,6 +62,33 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class UnusedColumn:
+    """A column named like a variable of the chat template, in rows that do not give it to it."""
+
+    name: str
+    section: str  # prompts, or a suite's path
+    rows: int
+    args_column: str  # whose value would be given
+
+    def __str__(self) -> str:
+        return (
+            f"column {self.name} ({self.counted}) is not used, but the chat "
+            f"template reads a variable of that name; set {self.remedy}"
+        )
+
+    @property
+    def counted(self) -> str:
+        return f"{self.rows:,} row{'s' if self.rows > 1 else ''} of {self.section}"
+
+    @property
+    def remedy(self) -> str:
+        return (
+            f"{self.section}.template_args.{self.name} for all rows, or give each row's value in "
+            f'a column {self.args_column}: {{"{self.name}": …}}'
+        )
+
+
+@dataclass(frozen=True)
 class PromptSet:
     """The run's prompts; no prompt stands in two of the parts."""
 
@@ -69,6 +97,7 @@ class PromptSet:
     probe: Sequence[Prompt] = ()
     suites: Mapping[str, Suite] = field(default_factory=dict)
     findings: DataFindings = NO_FINDINGS
+    unused_columns: Sequence[UnusedColumn] = ()
 
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
@@ -121,6 +150,8 @@ def load_prompts(
         )
         made.append(builder.prompts(drafts, first))
         first += len(drafts)
+    everything = [prompt for part in made for prompt in part]
+    unused = unused_columns(config.prompts, "prompts", tokenizer, everything)
     suites = {}
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
@@ -128,10 +159,11 @@ def load_prompts(
         builder = _PromptBuilder(suite, tokenizer, room, what, path, say, vocab=vocab)
         prompts = builder.prompts(sets.suites[name], first)
         suites[name] = Suite(name, prompts, suite, suite.when == "ends")
+        unused += unused_columns(suite, path, tokenizer, prompts)
         first += len(sets.suites[name])
-    for line in ignored_options(tokenizer, made[0]):
+    for line in (*ignored_options(tokenizer, made[0]), *map(str, unused)):
         say(line)
-    return PromptSet(made[0], made[1], made[2], suites, sets.findings)
+    return PromptSet(made[0], made[1], made[2], suites, sets.findings, unused)
 
 
 def ignored_options(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:
@@ -145,6 +177,31 @@ def ignored_options(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:
     if given.issuperset(THINKING_SWITCHES):  # of prompts.thinking, which has a finding of its own
         given -= set(THINKING_SWITCHES)
     return [f"the chat template does not read {name}" for name in sorted(given - names)]
+
+
+def unused_columns(
+    data: DataConfig, section: str, tokenizer: Any, prompts: Sequence[Prompt]
+) -> list[UnusedColumn]:
+    """Columns that rows have beside their chat, and that the chat template would read."""
+    names = template_variables(template_source(tokenizer) or "")
+    if not names.isdisjoint(THINKING_SWITCHES):
+        names |= set(THINKING_SWITCHES)
+    names -= {*RESERVED_ARGS, *data.columns.model_dump().values()}
+    names -= set(fields_of(data.prompt_template or ""))
+    rows: Counter[str] = Counter()
+    for prompt in prompts:
+        if prompt.messages is not None:
+            for name in names & prompt.row.keys() - prompt.options.variables.keys():
+                rows[name] += _is_variable(name, prompt.row[name])
+    column = data.columns.template_args
+    return [UnusedColumn(name, section, n, column) for name, n in sorted(rows.items()) if n]
+
+
+def _is_variable(name: str, value: Any) -> bool:
+    """Whether a value of that column is meant for the template: `thinking` may also be a text."""
+    if name in THINKING_SWITCHES and isinstance(value, str):
+        return value.lower() in ("true", "false")
+    return value is not None
 
 
 def rendered(

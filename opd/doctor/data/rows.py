@@ -41,6 +41,16 @@ def check_data(prompts: PromptSet, tokenizer: Any) -> Iterator[Finding]:
             "not use it: the prompt is the same without it.",
             "Use a model whose template reads it, or leave it out.",
         )
+    for column in prompts.unused_columns:
+        yield Finding(
+            "unused-columns",
+            "warning",
+            f"Column {column.name} is not used",
+            f"It stands in {column.counted}. The student's chat template reads a variable of that "
+            "name, but does not get it from there.",
+            f"Set {column.remedy}.",
+            {"column": column.name, "section": column.section, "rows": column.rows},
+        )
 
 
 def _in_evaluation(prompts: PromptSet) -> Iterator[Finding]:

@@ -10,11 +10,11 @@ from tests.support import tiny_models
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
-def findings(tmp_path, rows, held_out, **prompts):
+def findings(tmp_path, rows, held_out, template=PLAIN, **prompts):
     for name, part in (("train", rows), ("eval", held_out)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
     tokenizer = tiny_models.tokenizer()
-    tokenizer.chat_template = PLAIN
+    tokenizer.chat_template = template
     source = {"source": str(tmp_path / "train.jsonl"), "eval_source": str(tmp_path / "eval.jsonl")}
     loaded = load_prompts(parse({"prompts": source | prompts}), tokenizer, 256)
     return {f.code: f for f in check_data(loaded, tokenizer)}
@@ -41,3 +41,51 @@ def test_what_the_template_does_not_read(tmp_path):
     assert said["data-form"].title.endswith("read as messages")
     assert said["template-ignores"].severity == "warning"
     assert said["template-ignores"].title == "The chat template does not read tools"
+
+
+READS_SWITCH = PLAIN + "{% if thinking %}<think>{% endif %}{{ reasoning_effort }}{{ documents }}"
+
+
+def test_columns_that_the_template_would_read(tmp_path):
+    chat = [{"role": "user", "content": "a"}]
+    rows = [
+        {"messages": chat, "enable_thinking": False, "documents": [], "id": 7},
+        {"messages": chat, "enable_thinking": True},
+        {"messages": chat, "thinking": "2 and 3 make 5", "reasoning_effort": None},
+    ]
+    said = findings(tmp_path, rows, rows[:1], READS_SWITCH)
+    assert said["unused-columns"].severity == "warning"
+    assert said["unused-columns"].evidence == {
+        "column": "enable_thinking",
+        "section": "prompts",
+        "rows": 3,
+    }
+    assert "prompts.template_args.enable_thinking" in said["unused-columns"].advice
+    assert '{"enable_thinking": …}' in said["unused-columns"].advice
+    assert "unused-columns" not in findings(tmp_path, rows, rows)
+    for chosen in (
+        {"template_args": {"enable_thinking": False}},
+        {"thinking": True},
+        {"prompt_template": "{enable_thinking} {prompt}"},
+    ):
+        assert "unused-columns" not in findings(
+            tmp_path, rows[:2], rows[:1], READS_SWITCH, **chosen
+        )
+
+
+def test_a_suite_s_columns_that_the_template_would_read_are_logged(tmp_path):
+    row = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "low"}
+    source = tmp_path / "suite.jsonl"
+    source.write_text(json.dumps(row) + "\n")
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.chat_template = READS_SWITCH
+    suites = {"hard": {"source": str(source)}}
+    lines = []
+    config = parse({"prompts": {"chat": True, "count": 2}, "evaluation": {"suites": suites}})
+    load_prompts(config, tokenizer, 1024, lines.append)
+    assert (
+        "column reasoning_effort (1 row of evaluation.suites.hard) is not used, but the chat "
+        "template reads a variable of that name; set "
+        "evaluation.suites.hard.template_args.reasoning_effort for all rows, or give each row's "
+        'value in a column chat_template_kwargs: {"reasoning_effort": …}'
+    ) in lines
