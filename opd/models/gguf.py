@@ -7,7 +7,6 @@ holds all that the file holds, and text becomes the ids that the model learnt, o
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from transformers import (
 
 from opd.config.gguf.header import DIGIT_SPLITS, GgufHeader, check_file
 from opd.errors import ErrorKind, UserError, one_line
+from opd.models.folders.progress import without_bars
 
 # What transformers raises for a file that it cannot read.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
@@ -92,14 +92,12 @@ def _by_itself(file: Path) -> Iterator[tuple[str, str]]:
 
     Inside, its progress bar stays silent.
     """
-    bar = modeling_gguf_pytorch_utils.tqdm
-    with tempfile.TemporaryDirectory(prefix="opd-gguf-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="opd-gguf-") as folder,
+        without_bars(modeling_gguf_pytorch_utils),
+    ):
         (Path(folder) / file.name).symlink_to(file.resolve())
-        modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
-        try:
-            yield folder, file.name
-        finally:
-            modeling_gguf_pytorch_utils.tqdm = bar
+        yield folder, file.name
 
 
 def _check_complete(file: Path, header: GgufHeader, model: Any, where: str) -> None:

@@ -20,7 +20,7 @@ from opd.config.model_files.adapters import is_adapter
 from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.folders.quantized import quantization, settle
+from opd.models.folders.quantized import quantization, quiet_loading, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.folders.weights import Comparison, check, check_stored, quiet, untie
 from opd.models.gguf import load_gguf_model
@@ -134,15 +134,16 @@ def load_model(
     quiet()
     check_stored(folder, where=where)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **extra,
-        )
+        with quiet_loading(stored):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **extra,
+            )
     except UNLOADABLE as error:
         if "memory" in str(error):
             raise

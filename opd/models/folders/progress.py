@@ -3,7 +3,10 @@
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 from tqdm.std import tqdm
@@ -37,6 +40,21 @@ def amount(done: float, total: float | None) -> str:
     """ "12 of 40 MB"; without the total where it is not known."""
     size = f"{max(total, done) / MEGABYTE:.{_digits(total)}f}" if total else None
     return f"{done / MEGABYTE:.{_digits(total or done)}f}" + (f" of {size} MB" if size else " MB")
+
+
+@contextmanager
+def without_bars(*modules: ModuleType) -> Iterator[None]:
+    """Inside, these modules' tqdm bars draw nothing; for libraries that have no switch for it."""
+    with ExitStack() as stack:
+        for names in map(vars, modules):
+            if (bar := names.get("tqdm")) is not None:
+                stack.callback(names.update, tqdm=bar)
+                names["tqdm"] = partial(_disabled, bar)
+        yield
+
+
+def _disabled(bar: type[Any], *args: Any, **options: Any) -> Any:
+    return bar(*args, **options | {"disable": True})
 
 
 def download_bar(label: str, say: Say, *, clock: Clock = time.monotonic) -> type[Any]:

@@ -1,6 +1,9 @@
 """Quantized weights: made so when they are loaded, or stored so in their folder."""
 
 import logging
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -8,6 +11,13 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from opd.errors import ErrorKind, UserError
+from opd.models.folders.progress import without_bars
+
+COMPRESSED = "compressed-tensors"
+COMPRESSED_BARS = (
+    *("compressors.model_compressors.model_compressor", "quantization.lifecycle.apply"),
+    "offload.dispatch",
+)
 
 
 def quantization(bits: str, *, where: str, computes: torch.dtype = torch.bfloat16) -> Any:
@@ -37,6 +47,15 @@ def method_in(model: Any) -> str | None:
     return str(getattr(method, "value", method))
 
 
+def quiet_loading(method: str | None) -> AbstractContextManager[None]:
+    """Inside, the library that reads weights stored by this method draws no progress bars."""
+    if method != COMPRESSED:
+        return nullcontext()
+    import_module("compressed_tensors")  # with those of its modules that this version has
+    names = (f"compressed_tensors.{name}" for name in COMPRESSED_BARS)
+    return without_bars(*(sys.modules[name] for name in names if name in sys.modules))
+
+
 @torch.no_grad()
 def settle(model: Any) -> None:
     """Makes a quantized model one whose rows do not depend on each other, ready for an adapter.
@@ -54,6 +73,7 @@ def settle(model: Any) -> None:
             state.threshold = 0.0
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    if method_in(model) == "compressed-tensors":
+    if method_in(model) == COMPRESSED:
         device = model.get_input_embeddings().weight.device
-        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), use_cache=False)
+        with quiet_loading(COMPRESSED):
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), use_cache=False)

@@ -109,8 +109,10 @@ def configure(folder, **settings):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_quantized_folder_is_the_model_that_transformers_makes_of_it(folders, kind):
+def test_a_quantized_folder_is_the_model_that_transformers_makes_of_it(folders, kind, capfd):
+    capfd.readouterr()
     ours = load_model(folders / kind, where="m", device=CPU)
+    assert capfd.readouterr() == ("", "")
     plain = AutoModelForCausalLM.from_pretrained(folders / kind, dtype=torch.float32)
     whole = AutoModelForCausalLM.from_pretrained(folders / "whole")
     with torch.no_grad():
