@@ -8,6 +8,7 @@ import torch
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, load_prompts
 from opd.doctor.agreement import check_rehearsal
+from opd.doctor.batches import check_batches
 from opd.doctor.findings import Finding, refused
 from opd.doctor.machine import check_device
 from opd.doctor.memory import estimate
@@ -58,6 +59,7 @@ def _with_models(
         trained = count_parameters(pair.student).trainable
         yield check_device(estimate(config, prompt_tokens=longest, trained=trained), *free)
     rehearsal = rehearse(config, loaded, _chosen(prompts.train), callbacks)
+    yield from check_batches(rehearsal)
     yield from check_rehearsal(rehearsal)
     callbacks.say("measuring the device")
     yield _time(rehearsal)

@@ -7,6 +7,7 @@ tried on toy rows when the model is loaded, and given up where the numbers diffe
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,16 @@ from opd.models.forward import (
     take_route,
 )
 
+
+@dataclass(frozen=True)
+class BatchComparison:
+    """Rows read as a batch against each by itself. `difference` is the largest between
+    log-probabilities of completion tokens, in nats; `agrees`: no more than rounding."""
+
+    agrees: bool
+    difference: float
+
+
 # The second row is the start of the first one: what follows must not show in it.
 TOY = Sequences([[3, 4], [3, 4], [5, 4, 3]], [[5, 3, 4, 5], [5, 3], [4, 4, 3, 5, 3, 4]])
 EXACT, ROUNDED = 1e-3, 0.1  # of the largest logit, in float32 and in fewer bits
@@ -45,14 +56,14 @@ def find_route(model: Any, *, where: str) -> ReadingRoute:
     a token, draws random numbers, or needs more than text.
     """
     try:
-        expected = _alone(causal(model))
+        expected = _toy_alone(causal(model))
     except CANNOT as error:
         out_of_memory(error)
         reason = f"its forward pass fails on plain text: {one_line(error)}"
         raise refused(model, reason, where) from None
     if not bool(expected.isfinite().all()):  # broken weights, which the first loss names
         return route_of(model)
-    if not close(causal(model), _alone(causal(model)), expected):
+    if not close(causal(model), _toy_alone(causal(model)), expected):
         raise refused(model, "it gives other logits each time it reads the same tokens", where)
     switch = rope_switch(causal(model).config.get_text_config().to_dict())
     for route in _routes(causal(model), switch):
@@ -65,6 +76,23 @@ def find_route(model: Any, *, where: str) -> ReadingRoute:
         "and no token's probability is that of a next token",
         where,
     )
+
+
+@torch.no_grad()
+def compare_batch(
+    model: Any, rows: Sequences, *, pad_id: int, pairs_per_token: float = 0.0
+) -> BatchComparison:
+    """Reads the rows by the model's route, padded or packed, and each by itself."""
+    whole = causal(model)
+    expected = torch.cat(_alone(whole, rows))
+    batch = score_batch(
+        rows, pad_id=pad_id, device=expected.device, pairs_per_token=pairs_per_token
+    )
+    actual = logits_of(whole, completion_hidden(whole, batch), vocab=expected.shape[-1])
+    targets = batch.targets.unsqueeze(1)
+    at = (logits.log_softmax(-1).gather(1, targets) for logits in (actual, expected))
+    difference = float(torch.cat(list(at), dim=1).diff(dim=1).abs().max())
+    return BatchComparison(close(whole, actual, expected), difference)
 
 
 def check_lengths(model: Any, prompts: Iterable[int], new_tokens: int, *, where: str) -> None:
@@ -160,17 +188,21 @@ def _agrees(whole: Any, expected: Tensor) -> bool:
     return actual.shape == expected.shape and close(whole, actual, expected)
 
 
-def _alone(whole: Any) -> Tensor:
+def _toy_alone(whole: Any) -> Tensor:
     """Logits (N, V) of TOY's completions, each row by itself; the second row's are the first's."""
+    first, second, third = _alone(whole, TOY.take([0, 0, 2]))
+    return torch.cat([first, second[: len(TOY.completions[1])], third])
+
+
+def _alone(whole: Any, rows: Sequences) -> list[Tensor]:
+    """Logits (completion tokens, V) of each row by itself."""
     device = next(whole.parameters()).device
-    rows = []
-    for number in (0, 0, 2):
-        prompt, completion = TOY.prompts[number], TOY.completions[number]
+    found = []
+    for prompt, completion in zip(rows.prompts, rows.completions, strict=True):
         ids = torch.tensor([[*prompt, *completion[:-1]]], device=device)
         logits = whole(input_ids=ids, use_cache=False).logits[0].float()
-        rows.append(logits[len(prompt) - 1 :])
-    rows[1] = rows[1][: len(TOY.completions[1])]
-    return torch.cat(rows)
+        found.append(logits[len(prompt) - 1 :])
+    return found
 
 
 def _takes_packs(model: Any) -> bool:
