@@ -19,6 +19,7 @@ from opd.errors import ErrorKind
 from opd.types import EvaluationEvent, ModelsEvent, Rollout, RunStatus, Score, StepEvent
 from storage.engine import open_database
 from storage.queue import jobs, run_details
+from storage.queue.failure import Failure
 from storage.write.records import RunWriter
 
 STEPS = 20
@@ -147,7 +148,7 @@ def _evaluation(maker: RolloutMaker, step: int) -> EvaluationEvent:
 
 def _finish(engine: Engine, run_id: str, attempt: int, status: RunStatus) -> None:
     text = f"the processor's memory ran out at step 20 {HOSTILE[4]} {HOSTILE[0]}"
-    failure = jobs.Failure(ErrorKind.OUT_OF_MEMORY, text) if status == "failed" else None
+    failure = Failure(ErrorKind.OUT_OF_MEMORY, text) if status == "failed" else None
     jobs.finish(engine, run_id, attempt, status, failure)
 
 

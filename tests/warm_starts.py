@@ -122,7 +122,8 @@ class Starter:
                 answer = b""
             finally:
                 prctl(SET_CHILD_SUBREAPER, 0)
-            if not answer:  # it has ended
+            if not answer:
+                print("warm starts: the spare has ended; from now on cold", file=sys.__stderr__)
                 self._spare = None
             return int(answer or 0)
 

@@ -5,7 +5,7 @@ import os
 import re
 
 from opd.errors import ErrorKind, UserError
-from storage.queue.jobs import Failure
+from storage.queue.failure import Failure
 
 MEMORY_ERROR = re.compile(r"out of memory|can't allocate memory|alloc_cpu|bad_alloc", re.I)
 SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|DATABASE_URL|WEBHOOK", re.I)

@@ -47,7 +47,7 @@ from opd.types import (
 from storage.data_dir import DataDir, RunDir
 from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
-from storage.queue.jobs import Failure
+from storage.queue.failure import Failure
 from storage.read.runs import read_run
 from storage.write.records import RunWriter, forget_checkpoints
 

@@ -17,7 +17,8 @@ from opd.errors import ErrorKind
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs
-from storage.queue.jobs import Failure, Owner
+from storage.queue.failure import Failure
+from storage.queue.jobs import Owner
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from storage import locks
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.queue.jobs import Failure
+from storage.queue.failure import Failure
 
 log = logging.getLogger(__name__)
 JOB = (sys.executable, "-m", "app.worker.job")

@@ -20,6 +20,7 @@ from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
 from storage.engine import begin, read
 from storage.lookups import run_row
+from storage.queue.failure import Failure
 from storage.queue.run_details import checked_tags, checked_text, write_tags
 from storage.schema import run
 from storage.text import clean
@@ -47,14 +48,6 @@ class Owner:
     pid: int
     started: float  # psutil's create_time
     boot: str  # the machine's boot id
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an attempt ended before its time; the kind says what to do about it."""
-
-    kind: ErrorKind
-    text: str
 
 
 def create_run(

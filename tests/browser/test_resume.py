@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 
 from opd.errors import ErrorKind
 from storage.queue import jobs
+from storage.queue.failure import Failure
 from storage.queue.inputs import read_inputs
-from storage.queue.jobs import Failure
 from storage.read.runs import read_run
 from tests.support.stored_runs import OWNER, interrupted_run, write_prompts
 

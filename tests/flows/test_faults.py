@@ -232,7 +232,7 @@ def test_memory_that_runs_out_amid_a_step(runner, error):
 
 @pytest.mark.parametrize("field", ["teacher", "optimizer"])
 def test_an_extra_that_is_not_installed(runner, monkeypatch, field):
-    for module in ("models.load", "training.update"):
+    for module in ("models.folders.quantized", "training.update"):
         monkeypatch.setattr(f"opd.{module}.find_spec", lambda _: None)
     changes = {
         "teacher": {"model": str(runner.inputs / "teacher"), "quantize": "int4"},

@@ -15,11 +15,18 @@ VALUES = {
     *("teacher server", "grader failed", "not found", "running", "not running", "not resumable"),
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
     *("terminated", "interrupted", "hung", "out of memory", "disk full", "nan loss"),
-    *("damaged checkpoint", "lease lost", "locked", "error"),
+    *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs"),
 }
 STATUS = {
     404: {"not found"},
-    409: {"running", "not running", "not resumable", "damaged record", "lease lost"},
+    409: {
+        "running",
+        "not running",
+        "not resumable",
+        "damaged record",
+        "lease lost",
+        "changed inputs",
+    },
     429: {"busy"},
     503: {"locked"},
     507: {"disk full"},

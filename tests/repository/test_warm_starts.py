@@ -35,7 +35,8 @@ def has_torch(pid: int) -> bool:
 def test_a_fork_has_what_it_was_given(tmp_path: Path) -> None:
     started = supervisor(tmp_path, OPD_JOB="some:1")
     seen = psutil.Process(started.pid)
-    assert has_torch(started.pid), "it is none"
+    early = {name for name in os.environ if name.startswith(warm_starts.READ_EARLY)}
+    assert has_torch(started.pid), f"it is none; of the environment it reads {early}"
     assert seen.ppid() == os.getpid() and os.getsid(started.pid) == started.pid
     assert [part for part in seen.cmdline() if part] == started.args
     assert seen.environ()["OPD_JOB"] == "some:1" and Path(seen.cwd()) == tmp_path
