@@ -65,7 +65,7 @@ def _show(seen: "Preview") -> None:
     result(plain(f"{seen.source}: {seen.rows:,} rows, read as {seen.form}"))
     result(f"{seen.answers:,} with an answer, {seen.completions:,} with a completion")
     if seen.repeats:
-        result(f"{seen.repeats:,} stand more than once (equal but for blanks and case)")
+        result(f"{seen.repeats:,} occur more than once (equal except for whitespace and case)")
     if seen.unread:
         columns = ", ".join(f"{name} ({count:,})" for name, count in seen.unread.items())
         result(plain(f"Columns that are not part of a prompt: {columns}"))

@@ -185,8 +185,8 @@ class PromptsConfig(DataConfig):
     )
     exclude_evaluation: bool = Field(
         False,
-        description="Leave out training prompts that also stand in the held-out prompts or in a "
-        "suite (equal but for blanks and case).",
+        description="Leave out training prompts that are also in the held-out prompts or in a "
+        "suite (equal except for whitespace and case).",
     )
     probe: int | None = Field(
         None,

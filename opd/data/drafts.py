@@ -58,7 +58,7 @@ def read_drafts(config: RunConfig, say: Say = lambda _: None) -> DraftSets:
     kept = without(train, evaluation) if config.prompts.exclude_evaluation else train
     if not kept:
         raise UserError(
-            "leaves no training prompt: all of them stand in the evaluation",
+            "leaves no training prompt: all of them are in the evaluation",
             where="prompts.exclude_evaluation",
             kind=ErrorKind.BAD_DATA,
         )
@@ -80,7 +80,7 @@ def described(findings: DataFindings, count: int) -> list[str]:
     """The findings on `count` training rows, a sentence each."""
     lines = [f"{source} read as {forms_text(f)}" for source, f in findings.forms.items()]
     lines += [
-        f"{len(o.rows)} of {count} training prompts also stand in {o.evaluation}, the first at "
+        f"{len(o.rows)} of {count} training prompts are also in {o.evaluation}, the first at "
         f"{o.rows[0][0]} and {o.rows[0][1]}"
         for o in findings.overlaps
     ]

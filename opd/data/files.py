@@ -151,7 +151,7 @@ def _separated(stream: TextIO, path: Path, separator: str) -> Iterator[Row]:
     try:
         names = [name.strip() for name in next(reader)]
         if repeated := {n for n in names if names.count(n) > 1}:
-            raise bad_data(f"{path}:1", f"column {min(repeated)!r} stands more than once")
+            raise bad_data(f"{path}:1", f"column {min(repeated)!r} occurs more than once")
         line = reader.line_num + 1
         for values in reader:
             if values and len(values) != len(names):

@@ -1,7 +1,7 @@
 """Rows that stand twice: in training and in an evaluation, or more than once in training.
 
-Rows are the same whose prompts are, but for blanks and case: a chat by all its messages, a plain
-prompt as the chat of one question.
+Rows are the same whose prompts are, except for whitespace and case: a chat by all its messages, a
+plain prompt as the chat of one question.
 """
 
 import re
@@ -17,7 +17,7 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Overlap:
-    """Training rows that also stand in an evaluation: (where in training, where there)."""
+    """Training rows that are also in an evaluation: (where in training, where there)."""
 
     evaluation: str
     rows: Sequence[tuple[str, str]]
@@ -56,7 +56,7 @@ def without(train: Sequence[Draft], evaluation: Mapping[str, Sequence[Draft]]) -
 
 
 def repeats(train: Sequence[Draft]) -> list[tuple[str, str]]:
-    """(first, again) of rows that stand more than once."""
+    """(first, again) of rows that occur more than once."""
     first: dict[Key, str] = {}
     again = []
     for draft in train:

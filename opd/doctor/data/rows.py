@@ -27,8 +27,8 @@ def check_data(prompts: PromptSet, tokenizer: Any) -> Iterator[Finding]:
         yield Finding(
             "train-repeats",
             "info",
-            f"{len(findings.repeats):,} training prompts stand more than once",
-            f"They are equal but for blanks and case and count as often as they stand: "
+            f"{len(findings.repeats):,} training prompts occur more than once",
+            f"They are equal except for whitespace and case, and count as often as they occur: "
             f"{'; '.join(examples)}.",
             evidence={"count": len(findings.repeats)},
         )
@@ -46,7 +46,7 @@ def check_data(prompts: PromptSet, tokenizer: Any) -> Iterator[Finding]:
             "unused-columns",
             "warning",
             f"Column {column.name} is not used",
-            f"It stands in {column.counted}. The student's chat template reads a variable of that "
+            f"It is in {column.counted}. The student's chat template reads a variable of that "
             "name, but does not get it from there.",
             f"Set {column.remedy}.",
             {"column": column.name, "section": column.section, "rows": column.rows},
@@ -57,8 +57,8 @@ def _in_evaluation(prompts: PromptSet) -> Iterator[Finding]:
     findings = prompts.findings
     for overlap in findings.overlaps:
         examples = [f"{ours} as {theirs}" for ours, theirs in overlap.rows[:EXAMPLES]]
-        what = f"{len(overlap.rows):,} training prompts also stand in {overlap.evaluation}"
-        text = f"They are equal but for blanks and case: {'; '.join(examples)}."
+        what = f"{len(overlap.rows):,} training prompts are also in {overlap.evaluation}"
+        text = f"They are equal except for whitespace and case: {'; '.join(examples)}."
         evidence = {
             "evaluation": overlap.evaluation,
             "count": len(overlap.rows),

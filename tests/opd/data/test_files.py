@@ -95,7 +95,7 @@ def test_empty_values_of_csv_are_none(tmp_path):
         ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "cannot be read"),
         ("a.jsonl", b"\xff\x00\x01", "is not UTF-8 text"),
         ("a.csv", b"a,b\n1\n", "a.csv:2: has 1 values; the header has 2"),
-        ("a.csv", b"a,a\n1,2\n", "column 'a' stands more than once"),
+        ("a.csv", b"a,a\n1,2\n", "column 'a' occurs more than once"),
         ("a.csv", b'a,b\n1,2\n1,"2\n', "a.csv:3: not valid CSV"),
     ],
 )

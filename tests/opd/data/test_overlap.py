@@ -1,4 +1,4 @@
-"""Rows that stand twice: equal but for blanks and case, and no others."""
+"""Rows that stand twice: equal except for whitespace and case, and no others."""
 
 import pytest
 

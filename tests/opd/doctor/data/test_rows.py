@@ -25,7 +25,7 @@ def test_rows_that_stand_twice(tmp_path):
     said = findings(tmp_path, rows, [{"prompt": "A"}])
     assert said["train-in-evaluation"].severity == "warning"
     assert said["train-in-evaluation"].title == (
-        "1 training prompts also stand in the held-out prompts"
+        "1 training prompts are also in the held-out prompts"
     )
     assert "train.jsonl:1 as " in said["train-in-evaluation"].text
     assert said["train-repeats"].evidence == {"count": 1}
