@@ -1,4 +1,5 @@
-"""Puts every causal model of transformers through `checks` and writes docs/models.md.
+"""Puts every causal model of transformers through `checks` and writes docs/models.md and
+opd/models/tried.json.
 
     make test-models                     all of them: ten minutes on an idle core
     make test-models MODELS='qwen|glm'   those whose model type matches; other rows stay
@@ -17,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging as transformers_logging
 
 from bench.causal_models.checks import ModelCheck, check
-from bench.causal_models.table import DOCUMENT, ModelRow, causal_classes, read_rows, written
+from bench.causal_models.table import ModelRow, causal_classes, read_rows, write
 from opd.errors import one_line
 from opd.models.routes import CANNOT
 from tests.support.tiny_models import tokenizer
@@ -37,7 +38,7 @@ def main() -> int:
             rows[model_type] = ModelRow.of(name, model_type, _checked(model_type))
             print(f"{rows[model_type].line()} {time.perf_counter() - start:.1f} s", flush=True)
             ordered = [rows[m] for m in causal_classes() if m in rows]
-            DOCUMENT.write_text(written(ordered), encoding="utf-8")
+            write(ordered)
     wrong = [row.model_type for row in rows.values() if row.outcome == "WRONG"]
     print(f"{len(rows)} model types, {len(wrong)} wrong: {', '.join(wrong) or 'none'}")
     return 1 if wrong else 0

@@ -1,5 +1,6 @@
 """docs/models.md: one row for each model type that transformers loads as a causal model."""
 
+import json
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bench.causal_models.checks import ModelCheck
+from opd.models.tried import TRIED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEADER = ("class", "model_type", "kind", "outcome", "why, or how it is read")
@@ -44,6 +46,19 @@ def read_rows() -> list[ModelRow]:
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
     return [ModelRow(*row) for row in cells[2:]]
+
+
+def write(rows: list[ModelRow]) -> None:
+    """The document, and what the doctor reads of it."""
+    DOCUMENT.write_text(written(rows), encoding="utf-8")
+    TRIED.write_text(listed(rows), encoding="utf-8")
+
+
+def listed(rows: list[ModelRow]) -> str:
+    """The model types that work, as JSON."""
+    works = [row.model_type for row in rows if row.outcome == "works"]
+    tried = {"transformers": transformers.__version__, "works": works}
+    return json.dumps(tried, indent=1) + "\n"
 
 
 def written(rows: list[ModelRow]) -> str:

@@ -14,7 +14,13 @@ from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine import check_host
 from opd.doctor.memory import Estimate, estimate
-from opd.doctor.models import check_parameters, check_rows, check_vocabulary, look_up
+from opd.doctor.models import (
+    check_class,
+    check_parameters,
+    check_rows,
+    check_vocabulary,
+    look_up,
+)
 from opd.doctor.prompts import check_prompts, read_prompts
 from opd.doctor.settings import check_settings
 from opd.errors import UserError
@@ -45,8 +51,10 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     if models.student is not None:
         yield from check_student_end(models.student)
         yield from check_rows(models.student)
+        yield from check_class(models.student)
         yield from check_parameters(models.student, adapter=config.student.lora is not None)
         for teacher in models.teachers.values():
+            yield from check_class(teacher)
             yield from check_vocabulary(models.student, teacher)
             yield from check_ends(models.student, teacher)
             yield from check_rows(teacher)

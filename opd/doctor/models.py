@@ -1,6 +1,6 @@
 """What can be checked of the models without their weights and without a network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from opd.config.folders import RUN_REFERENCE
-from opd.config.gguf.header import is_gguf
+from opd.config.gguf.header import is_gguf, read_header
+from opd.config.layer_kinds import kinds
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
+from opd.config.model_files.weights import read_object
 from opd.config.models import LoraConfig
 from opd.config.run import RunConfig
 from opd.data.template_dates import render_as_of
@@ -21,6 +23,7 @@ from opd.models.folders.weights import empty_model
 from opd.models.parameters import ParameterCounts, count_parameters
 from opd.models.stop_ids import as_ids, stop_ids, stops_in_files
 from opd.models.tokenizers import VocabularyComparison, compare_vocabularies, load_tokenizer
+from opd.models.tried import tried_models, was_tried
 
 UNLIMITED = 2**31  # tokens of context where a model does not say
 
@@ -37,6 +40,7 @@ class LocalModel:
     declared: tuple[int, ...] = ()  # those that its files name, whatever its template writes
     end_token: str | None = None  # of a teacher: shown to it in place of the student's stops
     counts: ParameterCounts | None = None  # of a student, with the adapter that it gets
+    settings: Mapping[str, Any] | None = None  # its config.json, or its base's
 
     def name(self, token_id: int) -> str:
         text = self.tokenizer.convert_ids_to_tokens(token_id)
@@ -115,7 +119,16 @@ def _local_model(
         files = stops_in_files(chain[-1])
         declared = tuple(dict.fromkeys([*files, *as_ids(tokenizer.eos_token_id)]))
         stops = stop_ids(files, tokenizer)
-        return LocalModel(field, reference, tokenizer, architecture, stops, declared, counts=counts)
+        return LocalModel(
+            field,
+            reference,
+            tokenizer,
+            architecture,
+            stops,
+            declared,
+            counts=counts,
+            settings=_settings(chain[-1], where=where),
+        )
     except UserError as error:
         findings.append(refused("model-refused", f"{reference} cannot be used", error))
         return None
@@ -151,6 +164,37 @@ def _check_weights(
         if lora is not None:
             model = adapters.with_adapter(model, lora)
     return unused, count_parameters(model)
+
+
+def _settings(folder: Path, *, where: str) -> Mapping[str, Any] | None:
+    if is_gguf(folder):
+        return read_header(folder, where=where).as_config()
+    path = folder / "config.json"
+    return read_object(path, where=where) if path.is_file() else None
+
+
+def check_class(model: LocalModel) -> Iterator[Finding]:
+    """What the model is by its configuration, and whether its class was tried."""
+    if model.settings is None:
+        return
+    model_type, words = model.settings.get("model_type"), kinds(model.settings)
+    tried, version = was_tried(model.settings), tried_models().transformers
+    yield Finding(
+        "model-class",
+        "ok" if tried else "info",
+        f"{model.field}: {model_type} ({', '.join(words)}) {'works' if tried else 'was not tried'}",
+        f"docs/models.md: a tiny model of this type was right in every respect with transformers "
+        f"{version}."
+        if tried
+        else f"docs/models.md, made with transformers {version}, has no such type that works. How "
+        "it is read is found out when it is loaded, and it is refused where no way is right.",
+        evidence={
+            "field": model.field,
+            "model_type": model_type,
+            "kinds": words,
+            "tried": tried,
+        },
+    )
 
 
 def check_parameters(model: LocalModel, *, adapter: bool) -> Iterator[Finding]:

@@ -1,9 +1,19 @@
 """One class of each kind of causal model: right in every respect, or refused by name."""
 
+import json
+
 import pytest
 
 from bench.causal_models.checks import check
-from bench.causal_models.table import ModelRow, causal_classes, read_rows, written
+from bench.causal_models.table import (
+    DOCUMENT,
+    ModelRow,
+    causal_classes,
+    listed,
+    read_rows,
+    written,
+)
+from opd.models.tried import tried_models
 from tests.support.tiny_models import tokenizer
 
 WORKS = {
@@ -52,6 +62,12 @@ def test_the_document_has_every_class_of_the_installed_transformers() -> None:
     assert not missing, f"run make test-models MODELS='{'|'.join(sorted(missing))}'"
     assert {row.outcome for row in rows} == {"works", "refused"}
     assert all(row.note for row in rows if row.outcome == "refused")
+
+
+def test_the_doctor_knows_the_classes_of_the_document() -> None:
+    works = {row.model_type for row in read_rows() if row.outcome == "works"}
+    assert tried_models().works == works == set(json.loads(listed(read_rows()))["works"])
+    assert f"of transformers {tried_models().transformers} loads" in DOCUMENT.read_text()
 
 
 def test_rows_are_read_as_they_were_written() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from opd.doctor.examine import examine, report, static
 from opd.doctor.findings import Finding, healthy, quoted, size, worst_first
 from opd.doctor.machine import check_device
 from opd.doctor.memory import Estimate, MemoryPart
+from opd.doctor.models import LocalModel, check_class, look_up
+from opd.models.tried import tried_models
 from opd.training.loading import Callbacks
 from tests.support.tiny_models import save_model, tokenizer
 
@@ -56,7 +59,7 @@ def rows(path: Path, *items: dict[str, Any]) -> str:
 
 def test_the_bundled_pair_is_in_order() -> None:
     found = look()
-    assert set(found) == {"tokenizer-same", "stops-same", "prompts-fit", "memory"}
+    assert set(found) == {"model-class", "tokenizer-same", "stops-same", "prompts-fit", "memory"}
     assert {f.severity for f in found.values()} == {"ok"}
     assert found["prompts-fit"].evidence["longest"] < 64
 
@@ -149,6 +152,23 @@ def test_swapped_strings_of_two_ids_are_an_error(tmp_path: Path) -> None:
     assert found.severity == "error"
     assert found.evidence["different"] == 2
     assert found.evidence["examples"][0] == {"id": 40, "student": a, "teacher": b}
+
+
+def test_a_class_is_said_to_work_by_its_configuration(tmp_path: Path) -> None:
+    folder = Path(save_model(tmp_path / "student"))
+    (found,) = check_class(local(folder))
+    assert found.severity == "ok" and found.title == "student: qwen3 (dense) works"
+    newer = {"model_type": "qwen9", "layer_types": ["sliding_attention"], "num_experts": 8}
+    (found,) = check_class(replace(local(folder), settings=newer))
+    assert found.severity == "info"
+    assert found.title == "student: qwen9 (sliding window, mixture of experts) was not tried"
+    assert tried_models().transformers in found.text
+
+
+def local(folder: Path) -> LocalModel:
+    student = look_up(parse({"student": str(folder), "teacher": {"kind": "self"}})).student
+    assert student is not None
+    return student
 
 
 def test_padded_vocabularies_are_cut(tmp_path: Path) -> None:
