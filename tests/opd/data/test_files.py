@@ -32,8 +32,8 @@ def refusal(path):
         ("a.jsonl", LINES.replace("\n", "\r\n").encode()),
         ("a.jsonl", LINES.encode("utf-8-sig")),
         ("a.jsonl", LINES.encode("utf-16")),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())),
-        ("a.jsonl", gzip.compress(LINES.encode())),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("a.jsonl", gzip.compress(LINES.encode(), mtime=0)),
         ("a.jsonl.bz2", bz2.compress(LINES.encode())),
         ("a.jsonl.xz", lzma.compress(LINES.encode())),
         ("a.json", LINES.encode()),
@@ -46,7 +46,7 @@ def refusal(path):
         ("a.csv", CSV.encode("utf-8-sig")),
         ("a.csv", CSV.replace(",1", ";1").replace(",2", ";2").replace("t,a", "t;a").encode()),
         ("a.tsv", 'prompt\tanswer\na, b\t1\n"naïve\n語"\t2\n'.encode()),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
     ],
 )
 def test_one_set_of_rows_from_every_file(tmp_path, name, content):
@@ -92,7 +92,7 @@ def test_empty_values_of_csv_are_none(tmp_path):
         ("a.json", b'[\n{"a": 1},\n{]', "a.json:3: not valid JSON"),
         ("a.jsonl", b"\x28\xb5\x2f\xfd1234", "compressed with Zstandard"),
         ("a.xlsx", b"PK\x03\x04abcd", "ZIP archive or a spreadsheet"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "cannot be read"),
         ("a.jsonl", b"\xff\x00\x01", "is not UTF-8 text"),
         ("a.csv", b"a,b\n1\n", "a.csv:2: has 1 values; the header has 2"),
         ("a.csv", b"a,a\n1,2\n", "column 'a' occurs more than once"),
