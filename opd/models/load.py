@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -106,18 +106,7 @@ def load_model(
         model = load_gguf_model(folder, where=where, dtype=dtype, quantize=quantize)
         return model if device is None else model.to(device)
     if is_adapter(folder):
-        from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
-
-        if quantize != "none":
-            raise UserError(
-                f"{folder} is an adapter, which is merged into whole weights: save it merged "
-                "(opd save --merge), or take quantize none",
-                where=f"{where.removesuffix('.model')}.quantize",
-            )
-        base = base_folder(folder, where=where, say=say)
-        model = adapters.merged(
-            load_model(base, where=where, dtype=dtype, say=say), folder, where=where
-        )
+        model = _merged(folder, where=where, dtype=dtype, quantize=quantize, say=say)
         return model if device is None else model.to(device)
     stored = method_of(read_object(folder / "config.json", where=where))
     if stored is not None and quantize != "none":
@@ -133,25 +122,8 @@ def load_model(
         extra["device_map"] = {"": device or torch.device("cpu")}
     quiet()
     check_stored(folder, where=where)
-    try:
-        with quiet_loading(stored):
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **extra,
-            )
-    except UNLOADABLE as error:
-        if "memory" in str(error):
-            raise
-        raise UserError(
-            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        ) from None
+    with quiet_loading(stored):
+        model, info = _pretrained(folder, where=where, dtype=dtype, **extra)
     unused = check(model, Comparison.of(info), folder, where=where)
     if unused:
         say(f"{folder}: {unused}")
@@ -165,6 +137,50 @@ def load_model(
     elif device is not None:
         model.to(device)
     return model.eval()
+
+
+def _merged(
+    folder: Path, *, where: str, dtype: torch.dtype, quantize: str, say: Callable[[str], None]
+) -> Any:
+    """The base model of an adapter's folder with the adapter merged in."""
+    from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
+
+    if quantize != "none":
+        raise UserError(
+            f"{folder} is an adapter, which is merged into whole weights: save it merged "
+            "(opd save --merge), or take quantize none",
+            where=f"{where.removesuffix('.model')}.quantize",
+        )
+    base = base_folder(folder, where=where, say=say)
+    model = load_model(base, where=where, dtype=dtype, say=say)
+    return adapters.merged(model, folder, where=where)
+
+
+def _pretrained(
+    folder: Path, *, where: str, dtype: torch.dtype, **extra: Any
+) -> tuple[Any, dict[str, Any]]:
+    """What transformers makes of the folder, and what it tells about keys and shapes."""
+    try:
+        return cast(
+            tuple[Any, dict[str, Any]],
+            AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **extra,
+            ),
+        )
+    except UNLOADABLE as error:
+        if "memory" in str(error):
+            raise
+        raise UserError(
+            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
+        ) from None
 
 
 def load_pair(
