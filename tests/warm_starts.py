@@ -56,7 +56,11 @@ WITHOUT_CHILDREN = {"app.worker.job", "app.worker.models.process", "job"}
 # What a job sets for itself before torch reads it
 READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "MKL_CBWR": "AUTO", "TQDM_DISABLE": "1"}
 READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "MKL_", "OMP_", "PYTHON", "TRANSFORMERS", COLD)
-TAKEN_OVER = {"HF_TOKEN", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER", *READ_BY_TORCH}
+TAKEN_OVER = {
+    *("HF_TOKEN", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"),
+    "HF_XET_HIGH_PERFORMANCE",  # lm_eval sets it as it is imported; only downloads read it
+    *READ_BY_TORCH,
+}
 PADDING = "TESTS_PADDING"  # room in which a fork shows its own command and environment
 SET_CHILD_SUBREAPER = 36
 LARGEST = 2**17  # bytes of a request
