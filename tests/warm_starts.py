@@ -246,6 +246,7 @@ def _born(request: dict[str, Any], writer: int) -> dict[str, Any]:
         time.sleep(0.001)
     if request["session"]:
         os.setsid()
+    os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["env"])
     _show(request["command"], request["env"])
@@ -268,7 +269,6 @@ def _place(files: list[int], numbers: list[int]) -> None:
 
 def _become(request: dict[str, Any]) -> tuple[types.CodeType, dict[str, Any]]:
     """Makes this process what was asked for; the code to run."""
-    os.chdir(request["folder"])
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     stdout = cast(io.TextIOWrapper, sys.stdout)
