@@ -1,7 +1,10 @@
 """Arrow's tables as the rows that JSON would have: no filled-in nulls, numbers as written."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +58,29 @@ def parquet_table(name: str, paths: Sequence[Path], field: str) -> Table:
         files = [pq.ParquetFile(path) for path in paths]
     except (OSError, pa.ArrowException) as error:
         raise bad_data(field, f"{name} cannot be read: {one_line(error)}") from None
-    groups = [
-        (file, number, file.metadata.row_group(number).num_rows)
-        for file in files
-        for number in range(file.metadata.num_row_groups)
-    ]
+    groups = [(file, number) for file in files for number in range(file.metadata.num_row_groups)]
+    sizes = (file.metadata.row_group(number).num_rows for file, number in groups)
+    starts = list(accumulate(sizes, initial=0))  # and the end
+
+    @lru_cache(maxsize=1)  # of a large group, a thousand rows at a time may be taken
+    def group(at: int) -> pa.Table:
+        file, number = groups[at]
+        try:
+            return file.read_row_group(number)
+        except (OSError, pa.ArrowException) as error:
+            raise bad_data(field, f"{name} cannot be read: {one_line(error)}") from None
 
     def take(indices: Sequence[int]) -> list[Row]:
+        inside: dict[int, list[int]] = {}
+        for i in sorted(set(indices)):
+            inside.setdefault(bisect_right(starts, i) - 1, []).append(i)
         rows: dict[int, Any] = {}
-        first = 0
-        for file, number, size in groups:
-            inside = sorted({i for i in indices if first <= i < first + size})
-            if inside:
-                try:
-                    group = file.read_row_group(number)
-                except (OSError, pa.ArrowException) as error:
-                    raise bad_data(field, f"{name} cannot be read: {one_line(error)}") from None
-                values = python_rows(_taken(group, [i - first for i in inside]))
-                rows |= dict(zip(inside, values, strict=True))
-            first += size
+        for at, chosen in inside.items():
+            values = python_rows(_taken(group(at), [i - starts[at] for i in chosen]))
+            rows |= dict(zip(chosen, values, strict=True))
         return [Row(rows[i], f"{name} row {i + 1}") for i in indices]
 
-    columns = tuple(files[0].schema_arrow.names)
-    return Table(name, columns, sum(size for *_, size in groups), take)
+    return Table(name, tuple(files[0].schema_arrow.names), starts[-1], take)
 
 
 def feather_table(name: str, path: Path, field: str) -> Table:

@@ -58,3 +58,17 @@ def test_string_views_in_parquet(tmp_path):
     table = parquet_table("a", [path], "prompts.source")
     assert [row.fields["x"] for row in table.take([2, 0])] == ["c", "a"]
     assert table.take([]) == []
+
+
+def test_a_row_group_is_read_once_for_rows_taken_a_few_at_a_time(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = pa.table({"x": list(range(10))})
+    with pq.ParquetWriter(path, rows.schema) as writer:
+        for start, size in ((0, 4), (4, 0), (4, 6)):
+            writer.write_table(rows.slice(start, size))
+    table = parquet_table("a", [path, path], "prompts.source")
+    assert table.count == 20
+    taken = [13, 3, 4, 9, 10, 3, 19]
+    assert [row.fields["x"] for row in table.take(taken)] == [i % 10 for i in taken]
+    path.write_bytes(b"")
+    assert [row.where for row in table.take([15, 14])] == ["a row 16", "a row 15"]
