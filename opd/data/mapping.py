@@ -46,6 +46,13 @@ class Draft:
     options: ChatOptions = NO_OPTIONS
     form: str = "text"
 
+    @property
+    def completion_text(self) -> str | None:
+        """The completion, of a message its content."""
+        if self.completion is None and self.reply is not None:
+            return str(self.reply["content"])
+        return self.completion
+
 
 @dataclass(frozen=True)
 class Mapper:

@@ -79,7 +79,7 @@ def preview(data: PromptsConfig, *, count: int, tokenizer: Any | None, say: Say)
         table.count,
         dict(Counter(d.form for d in drafts)),
         sum(d.answer is not None for d in drafts),
-        sum(d.completion is not None or d.reply is not None for d in drafts),
+        sum(d.completion_text is not None for d in drafts),
         dict(unread),
         len(repeats(drafts)),
         len(problems),
@@ -103,7 +103,4 @@ def _shown(data: PromptsConfig, draft: Draft, tokenizer: Any | None) -> ShownRow
         if tokenizer is not None:
             options = draft.options.over(options_of(data))
             prompt = rendered_chat(tokenizer, messages, where=draft.where, options=options)
-    completion = draft.completion
-    if completion is None and draft.reply is not None:
-        completion = str(draft.reply["content"])
-    return ShownRow(draft.where, draft.form, prompt, draft.answer, completion)
+    return ShownRow(draft.where, draft.form, prompt, draft.answer, draft.completion_text)

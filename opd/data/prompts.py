@@ -280,9 +280,7 @@ class _PromptBuilder:
 
     def _rendered(self, draft: Draft, number: int) -> Prompt:
         if draft.messages is None:
-            text, completion = draft.text or "", draft.completion
-            if completion is None and draft.reply is not None:
-                completion = draft.reply["content"]
+            text, completion = draft.text or "", draft.completion_text
             prompt = Prompt(number, text, (), draft.answer, draft.row, None, completion)
         else:
             prompt = self._chat(draft, draft.messages, number)
@@ -302,13 +300,11 @@ class _PromptBuilder:
             messages = with_system(messages, self.data.system, replacing=False)
         options = draft.options.over(options_of(self.data))
         text = rendered_chat(self.tokenizer, messages, where=draft.where, options=options)
-        completion = draft.completion
-        if completion is None and draft.reply is not None:
-            completion = draft.reply["content"]
-            if self.given:
-                completion = rendered_reply(
-                    self.tokenizer, messages, draft.reply, where=draft.where, options=options
-                )
+        completion = draft.completion_text
+        if self.given and draft.completion is None and draft.reply is not None:
+            completion = rendered_reply(
+                self.tokenizer, messages, draft.reply, where=draft.where, options=options
+            )
         chat = tuple(messages)
         return Prompt(number, text, (), draft.answer, draft.row, chat, completion, options)
 
