@@ -39,6 +39,13 @@ def with_system(messages: Sequence[Message], text: str, *, replacing: bool) -> l
     return [*messages[:first], system, *messages[first + 1 :]]
 
 
+def with_default_system(messages: Sequence[Message], data: DataConfig) -> list[Message]:
+    """The chat with its section's system message, if there is one, where it has none."""
+    if data.system is None:
+        return list(messages)
+    return with_system(messages, data.system, replacing=False)
+
+
 @dataclass(frozen=True)
 class ChatOptions:
     """What a chat template is given beside the messages: tools, and variables of its own."""

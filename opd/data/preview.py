@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd.config.data import PromptsConfig
-from opd.data.chats import options_of, rendered_chat, with_system
+from opd.data.chats import options_of, rendered_chat, with_default_system
 from opd.data.drafts import forms_text
 from opd.data.mapping import Draft, Mapper
 from opd.data.overlap import repeats
@@ -96,9 +96,7 @@ def _rows(take: Callable[[list[int]], list[Row]], count: int) -> Iterator[Row]:
 def _shown(data: PromptsConfig, draft: Draft, tokenizer: Any | None) -> ShownRow:
     prompt: str | list[dict[str, Any]] = draft.text or ""
     if draft.messages is not None:
-        messages = list(draft.messages)
-        if data.system is not None:
-            messages = with_system(messages, data.system, replacing=False)
+        messages = with_default_system(draft.messages, data)
         prompt = [dict(m) for m in messages]
         if tokenizer is not None:
             options = draft.options.over(options_of(data))

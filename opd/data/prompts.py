@@ -20,6 +20,7 @@ from opd.data.chats import (
     rendered_reply,
     template_source,
     template_variables,
+    with_default_system,
     with_last_question,
     with_system,
 )
@@ -242,9 +243,12 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> 
     """A conversation as the student reads it before its next reply. Raises UserError where the
     chat template refuses the messages.
     """
-    if data.system is not None:
-        messages = with_system(messages, data.system, replacing=False)
-    return rendered_chat(tokenizer, messages, where="conversations", options=options_of(data))
+    return rendered_chat(
+        tokenizer,
+        with_default_system(messages, data),
+        where="conversations",
+        options=options_of(data),
+    )
 
 
 @dataclass(frozen=True)
@@ -296,8 +300,7 @@ class _PromptBuilder:
                 "that was tuned for chats",
                 where=f"{self.path}.chat",
             )
-        if self.data.system is not None:
-            messages = with_system(messages, self.data.system, replacing=False)
+        messages = with_default_system(messages, self.data)
         options = draft.options.over(options_of(self.data))
         text = rendered_chat(self.tokenizer, messages, where=draft.where, options=options)
         completion = draft.completion_text

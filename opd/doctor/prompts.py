@@ -8,7 +8,12 @@ from typing import Any
 from opd.config.data import DataConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
-from opd.data.chats import THINKING_SWITCHES, last_question, template_variables, with_system
+from opd.data.chats import (
+    THINKING_SWITCHES,
+    last_question,
+    template_variables,
+    with_default_system,
+)
 from opd.data.prompts import Prompt, PromptSet, load_prompts, rendered
 from opd.data.template_dates import asks_for_time
 from opd.doctor.data.rows import check_data
@@ -162,8 +167,7 @@ def _through(model: LocalModel, messages: Sequence[Any], data: DataConfig) -> st
     """The chat as this model's own template renders it; None without one, or where it refuses."""
     if model.template is None:
         return None
-    if data.system is not None:
-        messages = with_system(messages, data.system, replacing=False)
+    messages = with_default_system(messages, data)
     question = last_question(messages) or ""
     prompt = Prompt(0, "", (), None, {"question": question}, tuple(messages))
     try:
