@@ -55,7 +55,7 @@ def read_drafts(config: RunConfig, say: Say = lambda _: None) -> DraftSets:
     evaluation = {"the held-out prompts": [*held_out, *probe]}
     evaluation |= {f"suite {name}": drafts for name, drafts in suites.items()}
     common = overlaps(train, evaluation)
-    kept = without(train, evaluation) if config.prompts.exclude_evaluation else train
+    kept = without(train, common) if config.prompts.exclude_evaluation else train
     if not kept:
         raise UserError(
             "leaves no training prompt: all of them are in the evaluation",

@@ -49,10 +49,10 @@ def overlaps(train: Sequence[Draft], evaluation: Mapping[str, Sequence[Draft]]) 
     return common
 
 
-def without(train: Sequence[Draft], evaluation: Mapping[str, Sequence[Draft]]) -> list[Draft]:
-    """The training rows that stand in no evaluation."""
-    held = {key_of(draft) for drafts in evaluation.values() for draft in drafts}
-    return [draft for draft in train if key_of(draft) not in held]
+def without(train: Sequence[Draft], common: Sequence[Overlap]) -> list[Draft]:
+    """The training rows that stand in no evaluation, by their overlaps."""
+    held = {where for overlap in common for where, _ in overlap.rows}
+    return [draft for draft in train if draft.where not in held]
 
 
 def repeats(train: Sequence[Draft]) -> list[tuple[str, str]]:

@@ -40,5 +40,5 @@ def test_overlaps_and_repeats():
     }
     (only,) = overlaps(train, evaluation)
     assert (only.evaluation, only.rows) == ("held-out", [("t:2", "e:1")])
-    assert [d.where for d in without(train, evaluation)] == ["t:1", "t:3", "t:4"]
+    assert [d.where for d in without(train, [only])] == ["t:1", "t:3", "t:4"]
     assert repeats(train) == [("t:1", "t:4")]
