@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 CLOCK = "strftime_now"  # what a template calls for the time, with a format
@@ -30,6 +30,7 @@ def _dated(original: Any, moment: datetime, *arguments: Any, **options: Any) -> 
     return _with_clock(template, moment) if CLOCK in template else template
 
 
+@lru_cache(maxsize=8)  # asked for at every chat that is rendered
 def _with_clock(template: str, moment: datetime) -> str:
     """The template behind a macro of the clock's name.
 
