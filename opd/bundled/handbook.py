@@ -29,8 +29,8 @@ class Fact:
 
 
 def _fact(value: str, sentence: str, *questions: str) -> Fact:
-    """The first two questions are for evaluation in other words than all others, the next two for
-    tuning, the rest for training."""
+    """The first five questions are for evaluation, the next five for tuning, the others for
+    training."""
     return Fact(
         value, sentence, {"eval": questions[:5], "tune": questions[5:10], "train": questions[10:]}
     )
