@@ -8,7 +8,7 @@ import typer
 
 from app.cli.inspect_runs import Json
 from app.cli.output import json_line, plain, result, say, table
-from app.cli.training import configuration
+from app.cli.training import Assignments, configuration
 from app.cli.workspace import Workspace
 from opd.errors import UserError
 
@@ -26,10 +26,7 @@ def doctor(
             metavar="RECIPE_OR_FILE", help="Recipe, experiment, or YAML file of either."
         ),
     ],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     static: Annotated[
         bool, typer.Option("--static", help="Load no models and use no network.")
     ] = False,

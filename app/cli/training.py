@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from app.worker.job import Outcome
     from opd.config.run import RunConfig
 
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable."),
+]
 EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "interrupted": 130, None: 1}
 CANCEL_PATIENCE = 30.0
 
@@ -26,10 +30,7 @@ def train(
     source: Annotated[
         str, typer.Argument(metavar="RECIPE_OR_FILE", help="Recipe name or YAML file.")
     ],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     json: Json = False,
 ) -> None:
     """Train one run in the foreground."""
