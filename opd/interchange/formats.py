@@ -9,6 +9,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,13 @@ def format_of(path: Path) -> str:
 
 
 def _dump(path: Path, chat: Chat) -> Source:
-    first = next(_documents(path), (0, {}))[1]
+    documents = _documents(path)
+    number, first = next(documents, (0, {}))
     shape = shape_of(first)
     if shape is None:
         names = ", ".join(shape.name for shape in SHAPES)
         raise UserError(f"is no dump of {names}: its fields are {shown([*first])}", where=str(path))
-    rows = Dump(str(path), chat).rows(_documents(path), shape)
+    rows = Dump(str(path), chat).rows(chain([(number, first)], documents), shape)
     return Source("trainer", rollouts_of(rows, str(path)), shape=shape.name)
 
 
