@@ -76,8 +76,9 @@ class Mapper:
             needed = {}
         elif self.data.prompt_template is not None:
             mapped = {"prompt": columns.prompt, "answer": columns.answer}
-            fields = fields_of(self.data.prompt_template)
-            missing = next((f for f in fields if mapped.get(f, f) not in has), None)
+            made = {"prompt"} if recognised_columns(self.data, has) else set()
+            fields = [f for f in fields_of(self.data.prompt_template) if f not in made]
+            missing = next((f for f in fields if not has_column(has, mapped.get(f, f))), None)
             needed = {"prompt_template": missing}
         elif not has_column(has, columns.prompt) and recognised_columns(self.data, has):
             needed = {}

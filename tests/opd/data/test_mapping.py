@@ -124,6 +124,26 @@ def test_a_configuration_with_every_default_written_out_is_the_same():
     assert Mapper(data, table, "prompts")([0])[0].text == "a"
 
 
+@pytest.mark.parametrize(
+    ("fields", "columns", "text"),
+    [
+        ({"instruction": "a", "output": "b"}, {}, "Q: a"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, {}, "Q: a"),
+        ({"extra": {"question": "a"}, "answer": "b"}, {"prompt": "extra.question"}, "Q: a"),
+    ],
+)
+def test_a_template_over_a_prompt_that_is_no_column_of_its_name(fields, columns, text):
+    """In a table with columns, such as Parquet, as in JSON lines."""
+    for names in (None, tuple(fields)):
+        table = Table("t", names, 1, lambda indices: [Row(fields, "t") for _ in indices])
+        data = DataConfig.model_validate({"columns": columns, "prompt_template": "Q: {prompt}"})
+        (found,) = Mapper(data, table, "prompts")([0])
+        assert (found.messages[0]["content"] if found.messages else found.text) == text
+    missing = DataConfig(prompt_template="{level} {prompt}")
+    with pytest.raises(UserError, match="'level'"):
+        Mapper(missing, Table("t", tuple(fields), 1, lambda _: []), "prompts").check_columns()
+
+
 def test_columns_that_nothing_reads():
     row = {"prompt": "a", "answer": "1", "tools": TOOLS, "level": 3, "empty": None}
     assert mapper(row).unread(Row(row, "a")) == ["tools", "level"]
