@@ -108,7 +108,7 @@ def problem_of(data: "DataConfig", answer: str) -> str | None:
         return f"answer must contain a number (grader numeric; got {shown})"
     if data.grader == "math" and not judge(as_latex(plain_numbers(answer)), None):
         return f"answer cannot be read by math-verify (got {shown})"
-    if data.grader in ("json", "tool_call"):
+    if data.grader in AS_JSON:
         try:
             value = _json(answer)
         except ValueError as error:
