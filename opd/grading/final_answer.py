@@ -26,7 +26,9 @@ MARKERS = (*THINK_ENDS, CHANNEL, MESSAGE, *CALL_TAGS)
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 VULGAR = re.compile("[¼-¾⅐-⅞]")
 SEPARATOR = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!;: ]|,\\!)(?=[0-9]{3}(?![0-9]))")
-LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+LATEX_FRACTION = re.compile(
+    r"\\[dtc]?frac\s*(?:\{\s*([-−]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"
+)
 MIXED = re.compile(r"(?<![\d.,/])(\d{1,15})\s+(\d{1,9})\s?/\s?(\d{1,9})(?![\d/]|[.,]\d)")
 
 
@@ -91,16 +93,22 @@ def plain_numbers(text: str) -> str:
 
 def plain_fractions(text: str) -> str:
     r"""LaTeX's fractions of whole numbers written with a slash, after a number as a mixed one."""
-    return plain_numbers(LATEX_FRACTION.sub(lambda m: " {}/{}".format(*_parts(m)), text))
+    return plain_numbers(LATEX_FRACTION.sub(_latex, text))
 
 
-def _parts(match: re.Match[str]) -> list[str]:
-    return [group for group in match.groups() if group is not None]
+def _latex(match: re.Match[str]) -> str:
+    above, below = (group for group in match.groups() if group is not None)
+    return _slashed(match, above, below)
 
 
 def _vulgar(match: re.Match[str]) -> str:
-    above, below = unicodedata.normalize("NFKD", match[0]).split("\u2044")
-    return f" {above}/{below}"
+    return _slashed(match, *unicodedata.normalize("NFKD", match[0]).split("\u2044"))
+
+
+def _slashed(match: re.Match[str], above: str, below: str) -> str:
+    """The fraction, apart from a number before it, but not from its sign."""
+    signed = match.string.endswith(("-", "−", "+"), 0, match.start())
+    return f"{above}/{below}" if signed else f" {above}/{below}"
 
 
 def _improper(match: re.Match[str]) -> str:
