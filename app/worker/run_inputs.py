@@ -13,7 +13,7 @@ from opd.errors import ChangedInputsError, UserError
 from opd.fingerprints.differences import changes
 from opd.fingerprints.inputs import fingerprints
 from storage.data_dir import DataDir
-from storage.queue.inputs import RunInputs, read_inputs, write_inputs
+from storage.queue.inputs import read_inputs, write_inputs
 from storage.queue.jobs import RESUMABLE
 from storage.read.runs import read_run
 
@@ -52,9 +52,14 @@ def settle(engine: Engine, info: dict[str, Any], config: RunConfig, step: int | 
     """
     run_id, attempt = info["id"], info["attempt"]
     before, now = read_inputs(engine, run_id), fingerprints(config, online=True)
-    known = before.fingerprints
-    found = [] if known is None else changes(known, now)
-    inputs = replace(before, moment=moment_of(before, info).isoformat(), accept=False)
+    known, moment = before.fingerprints, moment_of(info)
+    found = changes(known or {}, now)
+    inputs = replace(
+        before,
+        moment=moment.isoformat(),
+        fingerprints={**(known or {}), **now},
+        accept=False,
+    )
     if step is not None and known is None:
         log.warning(
             "this run began before fingerprints of models and data were kept: changes since its "
@@ -69,14 +74,14 @@ def settle(engine: Engine, info: dict[str, Any], config: RunConfig, step: int | 
         inputs = replace(inputs, accepted=[*before.accepted, entry])
     elif step is None:
         inputs = replace(inputs, accepted=[])
-    write_inputs(engine, run_id, attempt, replace(inputs, fingerprints={**(known or {}), **now}))
-    return moment_of(inputs, info)
+    write_inputs(engine, run_id, attempt, inputs)
+    return moment
 
 
-def moment_of(inputs: RunInputs, info: dict[str, Any]) -> datetime:
-    """When the first attempt began, in the local time of the machine that it began on."""
-    if inputs.moment is not None:
-        return datetime.fromisoformat(inputs.moment)
+def moment_of(info: dict[str, Any]) -> datetime:
+    """When a run's first attempt began, in the local time of the machine that it began on."""
+    if info["rendered_as_of"] is not None:
+        return datetime.fromisoformat(info["rendered_as_of"])
     started = info["started_at"]
     now = datetime.now().replace(microsecond=0)
     return now if started is None else datetime.fromtimestamp(int(started))

@@ -24,7 +24,6 @@ from opd.models.tokenizers import fingerprint
 from opd.training.checkpoint import OPTIMIZER
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.training.loading import Callbacks, LoadedModels, load_models
-from storage.queue.inputs import read_inputs
 from storage.read.runs import read_run
 
 
@@ -108,7 +107,7 @@ def _moment(request: ModelRequest, run_id: str | None) -> datetime:
     """That of the run's prompts; now, without a run."""
     if run_id is None:
         return datetime.now()
-    return moment_of(read_inputs(request.engine, run_id), read_run(request.engine, run_id))
+    return moment_of(read_run(request.engine, run_id))
 
 
 def _models_part(config: RunConfig) -> dict[str, Any]:
