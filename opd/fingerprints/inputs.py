@@ -9,7 +9,7 @@ distances over all of them, with their sizes: every large tensor of a model has 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -18,6 +18,7 @@ from typing import Any
 
 from opd.config.folders import BUNDLED_DATA
 from opd.config.model_files.adapters import base_path
+from opd.config.model_files.tokenizers import files_of
 from opd.config.model_files.weights import ADAPTER, ADAPTER_WEIGHTS
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
@@ -27,11 +28,6 @@ from opd.fingerprints.digests import MEGABYTE, digest_of
 
 DATA_LIMIT = 512 * MEGABYTE
 CHECKPOINT_STATE = ("optimizer.safetensors", "average.safetensors")
-TOKENIZER_FILES = (
-    *("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"),
-    *("special_tokens_map.json", "*.model", "*.tiktoken"),
-)
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*")
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
@@ -101,12 +97,14 @@ def _model_folder(folder: Path, online: bool) -> Fingerprint:
     ]
     adapter = [p for p in weights if p.name == ADAPTER_WEIGHTS] + [*folder.glob(ADAPTER)]
     settings, own_template = _tokenizer_settings(folder)
+    tokenizer = [p for p in files_of(folder) if p.name != TOKENIZER_SETTINGS]
+    templates = [p for p in tokenizer if "chat_template" in str(p.relative_to(folder))]
     parts = {
         "weights": digest_of([p for p in weights if p not in adapter]),
         "adapter": digest_of(adapter),
         "model settings": digest_of(_model_settings(folder)),
-        "tokenizer": digest_of(_matching(folder, TOKENIZER_FILES), more=settings),
-        "chat template": digest_of(_matching(folder, TEMPLATE_FILES), more=own_template),
+        "tokenizer": digest_of([p for p in tokenizer if p not in templates], more=settings),
+        "chat template": digest_of(templates, more=own_template),
     }
     if (folder / ADAPTER).is_file():
         parts |= {f"base model's {name}": part for name, part in _base(folder, online).items()}
@@ -196,11 +194,6 @@ def _served(teacher: RouteConfig) -> Fingerprint:
     finally:
         remote.close()
     return {} if served is None else {"served model": {"digest": served}}
-
-
-def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
-    for pattern in patterns:
-        yield from folder.glob(pattern)
 
 
 def _json(path: Path) -> dict[str, Any]:
