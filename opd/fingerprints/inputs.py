@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.config.folders import BUNDLED_DATA
-from opd.config.model_files.adapters import base_path
+from opd.config.model_files.adapters import base_reference, is_adapter, local_chain
 from opd.config.model_files.tokenizers import files_of
 from opd.config.model_files.weights import ADAPTER, ADAPTER_WEIGHTS
 from opd.config.models import RouteConfig
@@ -106,7 +106,7 @@ def _model_folder(folder: Path, online: bool) -> Fingerprint:
         "tokenizer": digest_of([p for p in tokenizer if p not in templates], more=settings),
         "chat template": digest_of(templates, more=own_template),
     }
-    if (folder / ADAPTER).is_file():
+    if is_adapter(folder):
         parts |= {f"base model's {name}": part for name, part in _base(folder, online).items()}
     return {name: part for name, part in parts.items() if part}
 
@@ -118,14 +118,12 @@ def _model_settings(folder: Path) -> list[Path]:
 
 def _base(folder: Path, online: bool) -> Fingerprint:
     """Of the model that an adapter was made for; nothing where its folder does not say."""
-    settings = _json(folder / ADAPTER)
-    base = settings.get("base_model_name_or_path")
-    if not isinstance(base, str):
+    try:
+        local_chain(folder, where=str(folder))  # raises where adapters name each other
+        base = base_reference(folder, where=str(folder))
+    except UserError:
         return {}
-    local = base_path(folder, base)
-    if local is not None and local.samefile(folder):
-        return {}
-    return _model(base if local is None else str(local), online)
+    return _model(base, online)
 
 
 def _tokenizer_settings(folder: Path) -> tuple[str, str]:

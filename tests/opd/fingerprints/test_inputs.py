@@ -128,6 +128,15 @@ def test_a_base_beside_its_adapter_is_compared(config: RunConfig, tmp_path: Path
     assert line.startswith("student.model: base model's weights changed")
 
 
+def test_adapters_that_name_each_other_have_no_base(tmp_path: Path) -> None:
+    for name, base in (("one", "two"), ("two", "one")):
+        (tmp_path / name).mkdir()
+        settings = {"base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(settings))
+    made = fingerprints(parse({"student": str(tmp_path / "one")}), online=False)
+    assert list(made["student.model"]) == ["adapter"]
+
+
 def test_times_copies_and_files_beside_are_no_change(config: RunConfig, tmp_path: Path) -> None:
     def copy() -> None:
         shutil.copytree(tmp_path / "student", tmp_path / "copy")
