@@ -82,17 +82,17 @@ class TeacherRouter:
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raises UserError for a prompt of a teacher's own that it cannot read, and for prompts
-        whose completions may pass to other rotary factors."""
+        whose completions may pass to other rotary factors, each in the form its model reads."""
         limit = self.config.sampling.max_new_tokens
-        models = {"student": self.pair.student}
-        models |= {field_of(route): teacher.model for route, teacher in self.teachers.items()}
-        for field, model in models.items():
-            if model is not None:
-                lengths = [len(p.ids) for p in prompts]
-                check_lengths(model, lengths, limit, where=f"{field}.model")
-        if any(t.prompt or t.system for t in self.config.teachers.values()):
-            for prompt in prompts:
-                self.prompt_ids(prompt)
+        lengths = [len(p.ids) for p in prompts]
+        check_lengths(self.pair.student, lengths, limit, where="student.model")
+        for route, rows in self.by_route(prompts).items():
+            teacher = self.teachers.get(route)
+            if teacher is None:
+                continue
+            lengths = [len(self.prompt_ids(prompts[i])) for i in rows]
+            if teacher.model is not None:
+                check_lengths(teacher.model, lengths, limit, where=f"{field_of(route)}.model")
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
