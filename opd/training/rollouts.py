@@ -191,11 +191,10 @@ def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:
             where="prompts.columns.completion",
             kind=ErrorKind.BAD_DATA,
         )
+    gradable = text
     if end is not None:
         bare, _ = split_end(pair.tokenizer, text_ids(pair.tokenizer, text), pair.eos_ids)
         text = pair.tokenizer.decode(bare, skip_special_tokens=True)
-    gradable = text
-    if end is not None:
         (gradable,) = gradable_texts(pair.tokenizer, [body], [text])
     whole = [*body, pair.end_id if end is None else end]
     given = Sample(
