@@ -156,14 +156,12 @@ def _work(
     training: TrainingFactory | None,
     watch: Callable[[Event], None],
 ) -> _JobProgress:
+    def say(text: str) -> None:
+        jobs.set_phase(job.engine, job.run_id, job.attempt, text)
+        watch(PhaseEvent(text))
+
     info = read_run(job.engine, job.run_id)
-    config = resolved(
-        job.engine,
-        job.data_dir,
-        parse(info["config"]),
-        job.run_id,
-        say=lambda text: _say(job, text, watch),
-    )
+    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id, say)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
     step, resume_from = start_of(job, info)
     moment = settle(job.engine, info, config, step if resume_from else None)
@@ -176,7 +174,7 @@ def _work(
         job.checkpoints,
         stop=lease.stop,
         resume_from=resume_from,
-        say=lambda text: _say(job, text, watch),
+        say=say,
         moment=moment,
     )
     progress = _JobProgress(session, writer)
@@ -188,11 +186,6 @@ def _work(
             if lease.stop():
                 break
     return progress
-
-
-def _say(job: Job, text: str, watch: Callable[[Event], None]) -> None:
-    jobs.set_phase(job.engine, job.run_id, job.attempt, text)
-    watch(PhaseEvent(text))
 
 
 def _trainer() -> TrainingFactory:
