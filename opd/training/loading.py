@@ -22,6 +22,7 @@ from opd.models.load import (
     pick_device,
     with_teacher,
 )
+from opd.models.routes import find_route
 from opd.sampling.sample import NEVER
 from opd.teachers.end_token import end_token_of
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
@@ -251,6 +252,7 @@ class _TeacherFactory:
         folder = Path(self.pair.folders["student"])
         model = load_model(folder, where="student.model").to(self.pair.device)
         model.requires_grad_(False)
+        find_route(model, where="student.model")
         return LocalTeacher(model, reader_of(self.pair), state=self.pair.computing)
 
     def _student_as(self, state: Callable[[], AbstractContextManager[Any]]) -> LocalTeacher:
