@@ -183,6 +183,12 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
+def raise_lack_of_memory(error: BaseException) -> None:
+    """Raises the error again where memory ran out: that says nothing of what was being read."""
+    if "memory" in str(error):
+        raise error
+
+
 class ConfigError(UserError):
     """A configuration that cannot run; `problems` has one entry a field: {"field", "message"}."""
 

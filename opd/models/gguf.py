@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from opd.config.gguf.header import DIGIT_SPLITS, GgufHeader, check_file
-from opd.errors import ErrorKind, UserError, one_line
+from opd.errors import ErrorKind, UserError, one_line, raise_lack_of_memory
 from opd.models.folders.progress import without_bars
 
 # What transformers raises for a file that it cannot read.
@@ -48,8 +48,7 @@ def load_gguf_model(
                 folder, config=config, gguf_file=name, dtype=dtype, output_loading_info=True
             )
     except UNREADABLE as error:
-        if "memory" in str(error):
-            raise
+        raise_lack_of_memory(error)
         raise _refused(file, f"cannot be loaded: {one_line(error)}", where) from None
     missing = sorted(report["missing_keys"])
     if missing:

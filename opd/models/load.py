@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from opd.config.gguf.header import is_gguf
@@ -19,21 +18,16 @@ from opd.config.layer_kinds import context
 from opd.config.model_files.adapters import is_adapter
 from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
-from opd.errors import ErrorKind, UserError, one_line
+from opd.errors import ErrorKind, UserError
 from opd.models.folders.quantized import quantization, quiet_loading, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
-from opd.models.folders.weights import Comparison, check, check_stored, quiet, untie
+from opd.models.folders.weights import Comparison, check, check_stored, quiet, refusing, untie
 from opd.models.gguf import load_gguf_model
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import compare_vocabularies, load_tokenizer, shared_vocabulary
 
 PROCESSOR_TOKENS = 2048
-# What transformers and the libraries beneath it raise for a folder that they cannot load.
-UNLOADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError),
-    SafetensorError,
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ def _pretrained(
     folder: Path, *, where: str, dtype: torch.dtype, **extra: Any
 ) -> tuple[Any, dict[str, Any]]:
     """What transformers makes of the folder, and what it tells about keys and shapes."""
-    try:
+    with refusing(folder, where=where):
         return cast(
             tuple[Any, dict[str, Any]],
             AutoModelForCausalLM.from_pretrained(
@@ -173,14 +167,6 @@ def _pretrained(
                 **extra,
             ),
         )
-    except UNLOADABLE as error:
-        if "memory" in str(error):
-            raise
-        raise UserError(
-            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        ) from None
 
 
 def load_pair(

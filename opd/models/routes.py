@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from opd.config.layer_kinds import rope_switch
-from opd.errors import ErrorKind, UserError, one_line
+from opd.errors import ErrorKind, UserError, one_line, raise_lack_of_memory
 from opd.models.batches import Sequences, score_batch
 from opd.models.cost import model_cost
 from opd.models.forward import (
@@ -58,7 +58,7 @@ def find_route(model: Any, *, where: str) -> ReadingRoute:
     try:
         expected = _toy_alone(causal(model))
     except CANNOT as error:
-        out_of_memory(error)
+        raise_lack_of_memory(error)
         reason = f"its forward pass fails on plain text: {one_line(error)}"
         raise refused(model, reason, where) from None
     if not bool(expected.isfinite().all()):  # broken weights, which the first loss names
@@ -183,7 +183,7 @@ def _agrees(whole: Any, expected: Tensor) -> bool:
         hidden = completion_hidden(whole, batch)
         actual = logits_of(whole, hidden, vocab=expected.shape[-1])
     except CANNOT as error:
-        out_of_memory(error)
+        raise_lack_of_memory(error)
         return False
     return actual.shape == expected.shape and close(whole, actual, expected)
 
@@ -218,9 +218,3 @@ def _takes_packs(model: Any) -> bool:
     size = float(apart.abs().max())
     tolerance = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
     return bool((together - apart).abs().max() <= tolerance * size)
-
-
-def out_of_memory(error: BaseException) -> None:
-    """Raises the error again where memory ran out: that says nothing of the model."""
-    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
-        raise error

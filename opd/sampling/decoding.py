@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from opd.errors import raise_lack_of_memory
 from opd.models.forward import causal, route_of
-from opd.models.routes import CANNOT, close, keeps_or_slides, out_of_memory
+from opd.models.routes import CANNOT, close, keeps_or_slides
 from opd.sampling.decoder import Decoder, ModelDecoder, OwnCacheDecoder, RereadingDecoder
 from opd.sampling.fast_decoder import FastDecoder, takes
 
@@ -73,7 +74,7 @@ def _agrees(model: Any, decoding: Decoding, device: torch.device) -> bool:
     try:
         actual = _logits(model, decoding.make, prompts, device)
     except CANNOT as error:
-        out_of_memory(error)
+        raise_lack_of_memory(error)
         return False
     return actual.shape == expected.shape and close(model, actual, expected)
 

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from opd.config.model_files.weights import ADAPTER, read_object
 from opd.config.models import LoraConfig
-from opd.errors import ErrorKind, UserError, one_line
+from opd.errors import ErrorKind, UserError, one_line, raise_lack_of_memory
 from opd.models.folders.quantized import method_in
 from opd.models.folders.weights import count, first, in_order
 from opd.models.parameters import ROUTED
@@ -111,8 +111,7 @@ def load_adapter(model: Any, folder: Path, *, where: str = "student.model") -> A
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
             again = adapted.load_adapter(str(folder), "default", is_trainable=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if "memory" in str(error):
-            raise
+        raise_lack_of_memory(error)
         raise _refused(f"{folder} {_unfit(error)}", where) from None
     _check_settings(adapted, folder, where=where)
     missing, unexpected = in_order(again.missing_keys), in_order(again.unexpected_keys)

@@ -7,13 +7,15 @@ taken; transformers' own renaming and fusing of weights apply.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.models.auto.auto_factory import _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -21,9 +23,14 @@ from transformers.utils import logging as transformers_logging
 
 from opd.config.model_files.kind import REMEDY
 from opd.config.model_files.weights import read_headers
-from opd.errors import ErrorKind, UserError, one_line
+from opd.errors import ErrorKind, UserError, one_line, raise_lack_of_memory
 
 SHOWN = 3
+# What transformers and the libraries beneath it raise for a folder that they cannot load.
+UNLOADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError),
+    SafetensorError,
+)
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # What wraps a model, by the prefix that it leaves in names, and how to save without it.
@@ -79,6 +86,20 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
+@contextmanager
+def refusing(folder: Path, *, where: str) -> Iterator[None]:
+    """Inside, what says that a folder cannot be loaded becomes a UserError; lack of memory not."""
+    try:
+        yield
+    except UNLOADABLE as error:
+        raise_lack_of_memory(error)
+        raise UserError(
+            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
+            where=where,
+            kind=ErrorKind.MISSING_MODEL,
+        ) from None
+
+
 def causal_config(folder: Path, *, where: str) -> Any:
     """The folder's configuration. Raises UserError for one that is not of a causal model."""
     try:
@@ -125,7 +146,7 @@ def empty_model(folder: Path, *, where: str) -> tuple[Any, str] | None:
     text = config.sub_configs.get("text_config")
     if text is not None and model_class.config_class == text:
         config = config.get_text_config()
-    try:
+    with refusing(folder, where=where):
         model, info = model_class.from_pretrained(
             None,
             config=config,
@@ -134,12 +155,6 @@ def empty_model(folder: Path, *, where: str) -> tuple[Any, str] | None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise UserError(
-            f"{folder} cannot be loaded as a causal language model: {one_line(error)}",
-            where=where,
-            kind=ErrorKind.MISSING_MODEL,
-        ) from None
     return model, check(model, Comparison.of(info), folder, where=where)
 
 
