@@ -25,7 +25,7 @@ from opd.models.folders.weights import Comparison, check, check_stored, quiet, r
 from opd.models.gguf import load_gguf_model
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
-from opd.models.tokenizers import compare_vocabularies, load_tokenizer, shared_vocabulary
+from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 
 PROCESSOR_TOKENS = 2048
 
@@ -238,12 +238,11 @@ def load_teacher(
     )
     model.requires_grad_(False)
     find_route(model, where=where)
-    vocab = shared_vocabulary(
+    compared = shared_vocabulary(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
     )
-    compared = compare_vocabularies(pair.tokenizer, tokenizer, vocab)
     stops = stop_ids(declared_stops(model), tokenizer)
-    return TeacherModel(model, folder, vocab, stops, frozenset(compared.student_only))
+    return TeacherModel(model, folder, compared.shared, stops, frozenset(compared.student_only))
 
 
 def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:

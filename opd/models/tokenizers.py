@@ -48,12 +48,13 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class VocabularyComparison:
-    """Ids of two tokenizers whose texts differ, lowest first.
+    """Ids of two tokenizers below `shared` whose texts differ, lowest first.
 
     `renamed` ids stand for another text on each side, or for one that has another id there; the
     others stand for a text that only one side knows.
     """
 
+    shared: int
     renamed: dict[int, tuple[str | None, str | None]]
     student_only: dict[int, str]
     teacher_only: dict[int, str]
@@ -65,15 +66,16 @@ class VocabularyComparison:
 
 def shared_vocabulary(
     student: Any, teacher: Any, student_logits: int, teacher_logits: int, *, where: str = TEACHER
-) -> int:
-    """How many leading ids both models can produce. Raises UserError when an id's text differs.
+) -> VocabularyComparison:
+    """The leading ids that both models can produce. Raises UserError when an id's text differs.
 
     Families pad their vocabularies differently (151,936 and 152,064): the longer one is cut, and
     the distributions renormalised over what is shared. An id that stands for a text on one side
     only stays: the other model has a row for it, which it never learnt.
     """
     shared = min(student_logits, teacher_logits)
-    different = compare_vocabularies(student, teacher, shared).renamed
+    compared = compare_vocabularies(student, teacher, shared)
+    different = compared.renamed
     if different:
         i, (ours, theirs) = next(iter(different.items()))
         raise UserError(
@@ -83,7 +85,7 @@ def shared_vocabulary(
             where=where,
             kind=ErrorKind.TOKENIZER_MISMATCH,
         )
-    return shared
+    return compared
 
 
 def compare_vocabularies(student: Any, teacher: Any, shared: int) -> VocabularyComparison:
@@ -103,7 +105,7 @@ def compare_vocabularies(student: Any, teacher: Any, shared: int) -> VocabularyC
             only[1][i] = b
         else:
             renamed[i] = a, b
-    return VocabularyComparison(renamed, *only)
+    return VocabularyComparison(shared, renamed, *only)
 
 
 def special_ids(tokenizer: Any) -> set[int]:

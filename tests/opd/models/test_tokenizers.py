@@ -40,8 +40,8 @@ def test_ids_that_one_side_knows_are_no_mismatch() -> None:
     plain, more = tiny_models.tokenizer(), with_tokens("<think>", "</think>")
     count = len(plain)
     for student, teacher in ((plain, more), (more, plain)):
-        assert shared_vocabulary(student, teacher, 310, 320) == 310
-        assert shared_vocabulary(student, teacher, count, 320) == count
+        assert shared_vocabulary(student, teacher, 310, 320).shared == 310
+        assert shared_vocabulary(student, teacher, count, 320).shared == count
     compared = compare_vocabularies(more, plain, 310)
     assert compared.student_only == {count: "<think>", count + 1: "</think>"}
     assert compared.renamed == compared.teacher_only == {}
