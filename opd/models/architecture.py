@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError
 
 from opd.config.folders import RUN_REFERENCE, local_folder
 from opd.config.gguf.header import is_gguf, read_header
-from opd.config.layer_kinds import active_experts, experts
+from opd.config.layer_kinds import active_experts, context, experts
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.quantized import held_as, method_of
 from opd.config.model_files.weights import stored_numbers
@@ -176,7 +176,7 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
         intermediate=active_experts(whole) * expert_width if mixture else width,
         vocab=vocab,
         tied=bool(whole.get("tie_word_embeddings", config.get("model_type") == "gpt2")),
-        context=number("max_position_embeddings", "n_positions"),
+        context=context(whole),
         kind=str(config.get("model_type", "")),
         stored=stored,
         packed=held_as(config),

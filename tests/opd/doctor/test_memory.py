@@ -78,6 +78,11 @@ def test_a_shape_without_its_weights_has_the_same_count(kind: str) -> None:
     assert shape.parameters == sum(p.numel() for p in model.parameters())
 
 
+def test_the_context_is_what_a_run_takes_for_it() -> None:
+    shape = from_config(config("qwen3", 310).to_dict() | {"keep_window_size": 128})
+    assert shape is not None and shape.context == 128
+
+
 def test_what_is_not_on_this_disk_has_no_shape(tmp_path: Path) -> None:
     assert architecture_of("nobody/has-this", where="student.model") is None
     assert folder_at_hand("run-abcdefgh", where="student.model") is None
