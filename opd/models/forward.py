@@ -44,7 +44,8 @@ class ReadingRoute:
         if self.switch is None:
             return [rows]
         short = [row for row in rows if lengths[row] <= self.switch]
-        return [part for part in (short, [r for r in rows if r not in set(short)]) if part]
+        long = [row for row in rows if lengths[row] > self.switch]
+        return [part for part in (short, long) if part]
 
 
 @dataclass(frozen=True)
