@@ -1,10 +1,18 @@
-"""Files and folders that are whole or not there: written aside, then renamed."""
+"""Files and folders: where a user means, and whole or not there (written aside, then renamed)."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def expanded(written: str) -> Path:
+    """The path with `~` as a home directory; as it is written where no such user exists."""
+    try:
+        return Path(written).expanduser()
+    except (RuntimeError, ValueError):  # ValueError: what no name can hold
+        return Path(written)
 
 
 @contextmanager

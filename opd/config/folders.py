@@ -17,8 +17,11 @@ from opd.config.model_files.quantized import check_library
 from opd.config.model_files.tokenizers import check_tokenizer
 from opd.config.model_files.weights import ADAPTER, read_headers, read_object, refuse_pointer
 from opd.errors import ErrorKind, UserError
+from opd.files import expanded
 
 BUNDLED = tuple(f"bundled/{name}" for name in ("student", "teacher", "small", "slips", "assistant"))
+BUNDLED_MODELS = (*BUNDLED, SMOLLM2)
+LOCAL_STARTS = (".", "/", "~")
 RUN_REFERENCE = re.compile(r"(run-[a-z0-9-]{1,80})(?:@(\d{1,9}))?")
 BUNDLED_DATA = (
     "bundled",
@@ -43,7 +46,7 @@ def local_folder(reference: str, *, where: str) -> Path | None:
         return Path(str(resources.files("opd") / reference))
     if reference == SMOLLM2:
         return smollm2_file(where=where)
-    folder = Path(reference).expanduser()
+    folder = expanded(reference)
     if RUN_REFERENCE.fullmatch(reference) and not folder.exists():
         return None
     if folder.is_dir():
@@ -52,13 +55,11 @@ def local_folder(reference: str, *, where: str) -> Path | None:
     if is_gguf(folder) and folder.is_file():
         check_file(folder, where=where)
         return folder.resolve()
-    looks_local = (
-        reference.startswith((".", "/", "~")) or reference.count("/") != 1 or is_gguf(folder)
-    )
+    looks_local = reference.startswith(LOCAL_STARTS) or reference.count("/") != 1 or is_gguf(folder)
     if looks_local or folder.exists():
         raise UserError(
             f"no such model folder: {reference}; give a folder with config.json and safetensors "
-            f"weights, a GGUF file, a hub id, or one of {', '.join((*BUNDLED, SMOLLM2))}",
+            f"weights, a GGUF file, a hub id, or one of {', '.join(BUNDLED_MODELS)}",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         )
@@ -114,11 +115,15 @@ def _without_config(folder: Path) -> str:
 
 def is_local(reference: str) -> bool:
     """Whether a data source is meant as a path on this disk; if not, it is a hub id."""
+    return named_as_file(reference) or os.path.exists(reference)
+
+
+def named_as_file(reference: str) -> bool:
+    """Whether a data source can only be a path, whether or not something is there."""
     return (
-        reference.startswith((".", "/", "~"))
+        reference.startswith(LOCAL_STARTS)
         or reference.endswith(DATA_ENDINGS)
         or reference.count("/") > 1
-        or os.path.exists(reference)
     )
 
 
@@ -126,14 +131,14 @@ def readable_data(reference: str, *, where: str) -> None:
     """Raises UserError for a local file or folder that cannot be read; a hub id passes."""
     if reference in BUNDLED_DATA or not is_local(reference):
         return
-    path = Path(reference).expanduser()
+    path = expanded(reference)
     try:
         if path.is_dir():
             next(path.iterdir(), None)
             return
         with path.open("rb"):
             return
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"{reference} cannot be read: {reason}", where=where, kind=ErrorKind.BAD_DATA

@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
-from opd.config.folders import BUNDLED, BUNDLED_DATA, DATA_ENDINGS
+from opd.config.folders import (
+    BUNDLED_DATA,
+    BUNDLED_MODELS,
+    LOCAL_STARTS,
+    named_as_file,
+)
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
-
-LOCAL_STARTS = (".", "/", "~")
+from opd.files import expanded
 
 
 def with_absolute_paths(config: RunConfig, base: Path | None = None) -> RunConfig:
@@ -45,9 +49,9 @@ def with_absolute_paths(config: RunConfig, base: Path | None = None) -> RunConfi
 
 def model_path(reference: str, base: Path) -> str:
     """The absolute path of a local model; any other reference as it is."""
-    if reference in BUNDLED:
+    if reference in BUNDLED_MODELS:
         return reference
-    path = _from(base, reference)
+    path = base / expanded(reference)
     local = reference.startswith(LOCAL_STARTS) or path.exists()
     return _plain(path) if local else reference
 
@@ -56,17 +60,8 @@ def data_path(reference: str, base: Path) -> str:
     """The absolute path of a local data file or folder; any other reference as it is."""
     if reference in BUNDLED_DATA:
         return reference
-    path = _from(base, reference)
-    named_as_path = reference.startswith(LOCAL_STARTS) or reference.count("/") > 1
-    local = named_as_path or reference.endswith(DATA_ENDINGS) or path.exists()
-    return _plain(path) if local else reference
-
-
-def _from(base: Path, reference: str) -> Path:
-    try:
-        return base / Path(reference).expanduser()
-    except RuntimeError:  # ~user without a home, which is refused where it is read
-        return base / reference
+    path = base / expanded(reference)
+    return _plain(path) if named_as_file(reference) or path.exists() else reference
 
 
 def _plain(path: Path) -> str:

@@ -17,6 +17,7 @@ from opd.config.folders import DATA_ENDINGS, is_local
 from opd.data.files import SEPARATED, file_rows, text_ending
 from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError, one_line
+from opd.files import expanded
 from opd.models.folders.progress import Say, download_bar
 
 TEXT_FORMATS = ("json", "csv")
@@ -42,7 +43,7 @@ def open_table(data: DataConfig, source: str, selection: RowSelection) -> Table:
     if not is_local(source):
         table = _from_hub(data, source, selection)
     else:
-        path = Path(source).expanduser()
+        path = expanded(source)
         table = (
             _from_folder(data, path, selection) if path.is_dir() else _from_file(path, selection)
         )
@@ -53,7 +54,7 @@ def open_table(data: DataConfig, source: str, selection: RowSelection) -> Table:
 
 def has_splits(source: str) -> bool:
     """Whether a source is made of splits: hub ids are, and folders, but for one saved table."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     return not is_local(source) or (path.is_dir() and not (path / "state.json").exists())
 
 

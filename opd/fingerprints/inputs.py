@@ -23,6 +23,7 @@ from opd.config.model_files.weights import ADAPTER, ADAPTER_WEIGHTS
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.errors import UserError
+from opd.files import expanded
 from opd.fingerprints.differences import Fingerprint
 from opd.fingerprints.digests import MEGABYTE, digest_of
 
@@ -81,7 +82,7 @@ def _model(reference: str, online: bool) -> Fingerprint:
     if reference.startswith("bundled/"):
         path = Path(str(resources.files("opd") / reference))
     else:
-        path = Path(reference).expanduser()
+        path = expanded(reference)
     if path.is_dir():
         return _model_folder(path, online)
     if path.is_file():
@@ -137,7 +138,7 @@ def _tokenizer_settings(folder: Path) -> tuple[str, str]:
 def _data(reference: str, online: bool) -> Fingerprint:
     if reference in BUNDLED_DATA:
         return {}
-    path = Path(reference).expanduser()
+    path = expanded(reference)
     if path.is_dir():
         files = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith("cache-"))
         shown = [p for p in files if not any(n[0] == "." for n in p.relative_to(path).parts)]

@@ -16,6 +16,7 @@ from opd.config.model_files.weights import (
     read_object,
 )
 from opd.errors import ErrorKind, UserError
+from opd.files import expanded
 
 HUB_CACHE = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots[/\\]")
 LOCAL_PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
@@ -64,8 +65,8 @@ def base_path(folder: Path, base: str) -> Path | None:
 
     A relative path is taken from the adapter's folder, else from the working directory.
     """
-    written = os.path.expanduser(base)  # unlike Path's, it passes users that do not exist
-    paths = (folder.absolute() / written, Path(written))
+    written = expanded(base)
+    paths = (folder.absolute() / written, written)
     return next((p for p in paths if os.path.exists(p)), None)
 
 

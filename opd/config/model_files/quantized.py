@@ -10,6 +10,7 @@ from typing import Any
 
 from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError
+from opd.files import expanded
 
 # By transformers' name of the method: modules that read it, and how to install them.
 LIBRARIES = {
@@ -59,7 +60,7 @@ def check_library(folder: Path, config: Mapping[str, Any], *, where: str) -> Non
 
 def refuse_training_all(reference: str, *, where: str) -> None:
     """Refuses to train all weights of a local folder whose weights are quantized."""
-    path = Path(reference).expanduser() / "config.json"
+    path = expanded(reference) / "config.json"
     method = method_of(read_object(path, where=where)) if path.is_file() else None
     if method is not None:
         raise all_weights(method, where=where)

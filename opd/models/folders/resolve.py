@@ -11,11 +11,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from opd.config.folders import BUNDLED, check_folder, local_folder
-from opd.config.gguf.smollm import SMOLLM2
+from opd.config.folders import BUNDLED_MODELS, check_folder, local_folder
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
 from opd.errors import ErrorKind, UserError, one_line
+from opd.files import expanded
 from opd.models.folders.progress import download_bar
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -52,9 +52,9 @@ def folder_of_tokenizer(folder: Path, *, where: str, say: Callable[[str], None] 
 
 def name_of(reference: str, folder: Path) -> str:
     """How what is made of a model names it: its hub id, else where it is on this disk."""
-    if reference in (*BUNDLED, SMOLLM2):
+    if reference in BUNDLED_MODELS:
         return str(folder)
-    written = Path(reference).expanduser()
+    written = expanded(reference)
     return str(written.absolute()) if written.exists() else reference
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from opd.config.paths import with_absolute_paths
-from opd.config.run import RunConfig, parse
+from opd.config.paths import data_path, with_absolute_paths
+from opd.config.run import RunConfig, check_inputs, parse
+from opd.errors import ConfigError
 
 
 @pytest.fixture
@@ -78,6 +79,16 @@ def test_what_is_not_on_this_disk_is_left_alone(base: Path) -> None:
         }
     )
     assert with_absolute_paths(config, base) == config
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_refused_as_a_path_that_is_not_there() -> None:
+    written = "~no-such-user/rows.jsonl"
+    config = parse({"student": "~no-such-user/model", "prompts": written})
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(config)
+    fields = [problem["field"] for problem in caught.value.problems]
+    assert fields == ["student.model", "prompts.source"]
+    assert data_path(written, Path("/base")) == f"/base/{written}"
 
 
 def test_links_are_kept_and_dots_only_dropped_where_they_mean_the_same(base: Path) -> None:
