@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
-from app.worker.models.converted import model_at_hand
+from app.worker.models.converted import smollm2_folder
 from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.smollm import SMOLLM2
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
@@ -86,8 +86,8 @@ class _Finder:
         is converted first."""
         reference = section.model
         if reference == SMOLLM2:
-            converted = model_at_hand(self._data_dir, reference, where=where, say=self._say)
-            return section.model_copy(update={"model": converted})
+            converted = smollm2_folder(self._data_dir, where=where, say=self._say)
+            return section.model_copy(update={"model": str(converted)})
         named = _named(reference)
         if named is None:
             return section
