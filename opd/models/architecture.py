@@ -4,7 +4,6 @@ Free of torch: a model is measured before anything of it is loaded, and where it
 disk, by its published one.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from opd.config.gguf.header import is_gguf, read_header
 from opd.config.layer_kinds import active_experts, context, experts
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.quantized import held_as, method_of
-from opd.config.model_files.weights import stored_numbers
-from opd.errors import ErrorKind, UserError
+from opd.config.model_files.weights import read_object, stored_numbers
 
 WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
 WITH_BIAS = ("qwen2",)  # of queries, keys and values
@@ -144,9 +142,10 @@ def architecture_of(reference: str, *, where: str) -> Architecture | None:
         return from_config(header.as_config(), stored=header.parameters)
     if is_adapter(folder):
         return architecture_of(base_reference(folder, where=where), where=where)
-    config = _json(folder / "config.json")
-    if config is None:
+    path = folder / "config.json"
+    if not path.is_file():
         return None
+    config = read_object(path, where=where)
     packs = method_of(config) is not None  # several numbers in one, and scales besides
     return from_config(config, stored=None if packs else stored_numbers(folder))
 
@@ -183,15 +182,3 @@ def from_config(config: dict[str, Any], *, stored: int | None = None) -> Archite
         experts=mixture,
         expert_width=expert_width,
     )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot be read: {error}", where=str(path), kind=ErrorKind.MISSING_MODEL
-        ) from None
-    return data if isinstance(data, dict) else None

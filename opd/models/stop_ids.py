@@ -4,12 +4,12 @@ The chat template decides: a conversation is rendered, and what stands behind th
 is looked at. Models list their stop ids in any order, and their tokenizer's EOS may be another one.
 """
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from opd.config.gguf.header import is_gguf, read_header
+from opd.config.model_files.weights import read_object
 
 CONTENT, NEXT_CONTENT = "opdreply", "opdquestion"  # texts that no template writes by itself
 
@@ -27,12 +27,12 @@ def declared_stops(model: Any) -> list[int]:
 
 def stops_in_files(folder: Path) -> list[int]:
     """What `declared_stops` finds in the loaded model, from the folder's files, or from
-    a GGUF file's header."""
+    a GGUF file's header. Raises UserError."""
     if is_gguf(folder):
         return read_header(folder, where=str(folder)).stop_ids()
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
-            data = json.loads((folder / name).read_text(encoding="utf-8"))
+            data = read_object(folder / name, where=str(folder))
             text = data.get("text_config")
             nested = text.get("eos_token_id") if isinstance(text, dict) else None
             declared = as_ids(data.get("eos_token_id")) or as_ids(nested)
