@@ -13,6 +13,7 @@ from opd.config.model_files.weights import (
     ADAPTER_WEIGHTS,
     PICKLE_ENDINGS,
     checked_header,
+    missing_model,
     read_object,
 )
 from opd.errors import ErrorKind, UserError
@@ -45,7 +46,7 @@ def base_reference(folder: Path, *, where: str) -> str:
     path = folder / ADAPTER
     base = read_object(path, where=where).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise _missing(f"{path} names no base model (base_model_name_or_path)", where)
+        raise missing_model(f"{path} names no base model (base_model_name_or_path)", where)
     local = base_path(folder, base)
     if local is not None:
         return str(local)
@@ -53,7 +54,7 @@ def base_reference(folder: Path, *, where: str) -> str:
     if cached is None and not LOCAL_PATH.match(base) and base.count("/") <= 1 and "\\" not in base:
         return base
     instead = f"{cached['owner']}/{cached['name']}" if cached else "that model's folder or hub id"
-    raise _missing(
+    raise missing_model(
         f"{path} names a base model that is not on this machine ({base}); set "
         f"base_model_name_or_path in it to {instead}",
         where,
@@ -78,7 +79,7 @@ def local_chain(folder: Path, *, where: str) -> list[Path]:
         if not base.exists():
             break
         if any(base.resolve() == seen.resolve() for seen in chain):
-            raise _missing(f"{chain[-1]} names itself as its base model", where)
+            raise missing_model(f"{chain[-1]} names itself as its base model", where)
         chain.append(base)
     return chain
 
@@ -93,7 +94,7 @@ def check_adapter(folder: Path, *, where: str) -> None:
     if not weights.is_file():
         pickled = any((folder / f"adapter_model{ending}").is_file() for ending in PICKLE_ENDINGS)
         only = " (only pickled weights)" if pickled else ""
-        raise _missing(
+        raise missing_model(
             f"{folder} has no {ADAPTER_WEIGHTS}{only}; save the adapter with save_pretrained", where
         )
     checked_header(weights, where=where)
@@ -111,7 +112,3 @@ def _refusal(config: dict[str, Any]) -> str | None:
     if kind in PROMPT_KINDS:
         return f"is of kind {kind}, which cannot be merged into a model; give a low-rank adapter"
     return None
-
-
-def _missing(message: str, where: str) -> UserError:
-    return UserError(message, where=where, kind=ErrorKind.MISSING_MODEL)

@@ -78,12 +78,12 @@ def read_headers(folder: Path, *, where: str) -> dict[str, StoredTensor]:
     try:
         files = weight_files(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _missing(f"{folder / INDEX} cannot be read: {error}", where) from None
+        raise missing_model(f"{folder / INDEX} cannot be read: {error}", where) from None
     if not files:
-        raise _missing(f"{folder} has {_instead(folder)}", where)
+        raise missing_model(f"{folder} has {_instead(folder)}", where)
     absent = [path.name for path in files if not path.is_file()]
     if absent:
-        raise _missing(
+        raise missing_model(
             f"{len(absent)} of {len(files)} weight files named by {folder / INDEX} are missing, "
             f"first {absent[0]}; {DOWNLOAD}",
             where,
@@ -100,7 +100,7 @@ def checked_header(path: Path, *, where: str) -> dict[str, StoredTensor]:
         return read_header(path)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else error
-        raise _missing(f"{path} {text}", where) from None
+        raise missing_model(f"{path} {text}", where) from None
 
 
 def refuse_pointer(path: Path, *, where: str) -> None:
@@ -111,7 +111,7 @@ def refuse_pointer(path: Path, *, where: str) -> None:
     except OSError:
         return  # said by what reads it
     if pointer:
-        raise _missing(f"{path} is a Git LFS pointer, not the file; {DOWNLOAD}", where)
+        raise missing_model(f"{path} is a Git LFS pointer, not the file; {DOWNLOAD}", where)
 
 
 def _instead(folder: Path) -> str:
@@ -127,7 +127,7 @@ def _instead(folder: Path) -> str:
     return f"{weights}; save the model with save_pretrained (safetensors)"
 
 
-def _missing(message: str, where: str) -> UserError:
+def missing_model(message: str, where: str) -> UserError:
     return UserError(message, where=where, kind=ErrorKind.MISSING_MODEL)
 
 
@@ -146,7 +146,7 @@ def read_object(path: Path, *, where: str) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _missing(f"{path} cannot be read: {error}", where) from None
+        raise missing_model(f"{path} cannot be read: {error}", where) from None
     if not isinstance(data, dict):
-        raise _missing(f"{path} is not a JSON object", where)
+        raise missing_model(f"{path} is not a JSON object", where)
     return data
