@@ -10,6 +10,7 @@ from opd.doctor.findings import Finding, quoted
 from opd.doctor.models import LocalModel
 from opd.models.encoding import continuation, special_around, split_end, text_ids
 from opd.models.stop_ids import led, reply_lead
+from opd.models.tokenizers import special_ids
 
 LOOKED_AT = 256  # training prompts
 
@@ -67,7 +68,7 @@ def _started_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[F
 
 def _rendered_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     """Chats whose messages contain the tokens that the template itself writes around messages."""
-    special = set(student.tokenizer.all_special_ids)
+    special = special_ids(student.tokenizer)
     twice = [
         p
         for p in prompts

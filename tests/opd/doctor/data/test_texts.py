@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 
 from opd.config.run import parse
 from opd.data.prompts import load_prompts
@@ -81,6 +81,14 @@ def test_prompts_that_end_and_chats_that_are_rendered_twice(tmp_path: Path) -> N
     found = look(student(), tmp_path, {"prompt": rendered}, {"prompt": "hi"}, chat=True)
     assert list(found) == ["special-in-messages"]
     assert "prompts.chat" in found["special-in-messages"].advice
+
+
+def test_special_tokens_without_a_role_are_seen_in_messages(tmp_path: Path) -> None:
+    model = student()
+    model.tokenizer.add_tokens([AddedToken("<|sep|>", special=True), AddedToken("<think>")])
+    assert model.tokenizer.convert_tokens_to_ids("<|sep|>") not in model.tokenizer.all_special_ids
+    found = look(model, tmp_path, {"prompt": "a<|sep|>b"}, {"prompt": "<think>"}, chat=True)
+    assert found["special-in-messages"].evidence["count"] == 1
 
 
 def test_what_the_template_writes_before_given_replies_is_said(tmp_path: Path) -> None:
