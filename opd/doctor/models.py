@@ -12,7 +12,7 @@ from opd.config.gguf.header import is_gguf, read_header
 from opd.config.layer_kinds import kinds
 from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
-from opd.config.model_files.weights import read_object
+from opd.config.model_files.weights import PICKLE_ENDINGS, read_object, stored_numbers
 from opd.config.models import LoraConfig
 from opd.config.run import RunConfig
 from opd.data.template_dates import render_as_of
@@ -135,7 +135,8 @@ def _local_model(
 
 
 def _chain_at_hand(reference: str, *, where: str) -> tuple[list[Path], str | None]:
-    """The model's folder and those of its bases; the first of them that is not on this disk."""
+    """The model's folder and those of its bases; the first of them that is not on this disk, or
+    not with its weights."""
     chain: list[Path] = []
     while True:
         folder = folder_at_hand(reference, where=where)
@@ -143,8 +144,15 @@ def _chain_at_hand(reference: str, *, where: str) -> tuple[list[Path], str | Non
             return chain, reference
         chain.append(folder)
         if not is_adapter(folder):
-            return chain, None
+            return chain, None if is_gguf(folder) or _has_weights(folder) else reference
         reference = base_reference(folder, where=where)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether all weights are there. The hub's cache may hold only a model's tokenizer, or a part
+    of its files; a run fetches the others, but never pickled ones, which it refuses."""
+    pickled = any(path.suffix in PICKLE_ENDINGS for path in folder.iterdir())
+    return pickled or stored_numbers(folder) is not None
 
 
 def _check_weights(
@@ -238,8 +246,8 @@ def _absent(reference: str, where: str) -> Finding:
         "not-downloaded",
         "info",
         f"{reference} is not downloaded yet",
-        f"{where} is not in the hub's cache on this machine, so its tokenizer, chat template and "
-        "stop ids are compared once it is downloaded.",
+        f"{where} is not in the hub's cache on this machine, or not whole; of its tokenizer, chat "
+        "template, stop ids and weights, what is missing is checked once it is downloaded.",
     )
 
 

@@ -206,6 +206,22 @@ def with_tokens(folder: str, *texts: str) -> str:
     return folder
 
 
+def test_a_model_without_its_weights_in_the_hubs_cache_is_compared_and_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(save_model(tmp_path / "cached"))
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(
+        "opd.models.architecture.try_to_load_from_cache", lambda _, name: str(folder / name)
+    )
+    found = look(student=save_model(tmp_path / "s"), teacher="some/model")
+    assert found["not-downloaded"].title == "some/model is not downloaded yet"
+    assert found["tokenizer-same"].severity == "ok" and "model-refused" not in found
+    (folder / "pytorch_model.bin").touch()
+    found = look(student=str(tmp_path / "s"), teacher="some/model")
+    assert "pickled" in found["model-refused"].text
+
+
 def test_tokens_of_one_side_are_an_information(tmp_path: Path) -> None:
     student = with_tokens(save_model(tmp_path / "s"), "<think>", "</think>")
     found = look(student=student, teacher=save_model(tmp_path / "t"))
