@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,15 +19,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def supervisor(folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
+@contextmanager
+def supervisor(folder: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Ended afterwards, whatever the test found."""
     command = [sys.executable, "-m", "app.worker.supervisor", "--data-dir", str(folder)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=folder,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         env=os.environ | environment,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 def has_torch(pid: int) -> bool:
@@ -33,22 +42,20 @@ def has_torch(pid: int) -> bool:
 
 
 def test_a_fork_has_what_it_was_given(tmp_path: Path) -> None:
-    started = supervisor(tmp_path, OPD_JOB="some:1")
-    seen = psutil.Process(started.pid)
-    early = {name for name in os.environ if name.startswith(warm_starts.READ_EARLY)}
-    assert has_torch(started.pid), f"it is none; of the environment it reads {early}"
-    assert seen.ppid() == os.getpid() and os.getsid(started.pid) == started.pid
-    assert [part for part in seen.cmdline() if part] == started.args
-    assert seen.environ()["OPD_JOB"] == "some:1" and Path(seen.cwd()) == tmp_path
-    started.kill()
-    assert started.wait(60) == -signal.SIGKILL
+    with supervisor(tmp_path, OPD_JOB="some:1") as started:
+        seen = psutil.Process(started.pid)
+        early = {name for name in os.environ if name.startswith(warm_starts.READ_EARLY)}
+        assert has_torch(started.pid), f"it is none; of the environment it reads {early}"
+        assert seen.ppid() == os.getpid() and os.getsid(started.pid) == started.pid
+        assert [part for part in seen.cmdline() if part] == started.args
+        assert seen.environ()["OPD_JOB"] == "some:1" and Path(seen.cwd()) == tmp_path
+        started.kill()
+        assert started.wait(60) == -signal.SIGKILL
 
 
 def test_an_ordinary_start_is_one_environment_away(tmp_path: Path) -> None:
-    started = supervisor(tmp_path, **{warm_starts.COLD: "1"})
-    assert not has_torch(started.pid)
-    started.kill()
-    started.wait(60)
+    with supervisor(tmp_path, **{warm_starts.COLD: "1"}) as started:
+        assert not has_torch(started.pid)
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["nonsense"], 2)])
