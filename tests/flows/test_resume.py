@@ -269,17 +269,14 @@ def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
         "evaluation: {prompts: 2}\nrecords: {rollouts_per_step: 1}\n"
     )
     first = tmp_path / "first"
-    command = [sys.executable, "-m", "app.cli.main"]
-    train = subprocess.Popen([*command, "train", str(recipe), "--data-dir", str(first)])
     engine = open_database(first)
-    run_id = _killed_at(engine, 2, train)
+    run_id = _killed_at(engine, 2, "train", str(recipe), "--data-dir", str(first))
     engine.dispose()
     moved = tmp_path / "moved"
     first.rename(moved)
     engine = open_database(moved)
-    resume = subprocess.Popen([*command, "resume", run_id, "--data-dir", str(moved)])
     step = read_run(engine, run_id)["step"]
-    _killed_at(engine, step + 2, resume)
+    _killed_at(engine, step + 2, "resume", run_id, "--data-dir", str(moved))
     assert read_run(engine, run_id)["attempt"] == 2
     supervisor = Supervisor(engine, DataDir(moved))  # as behind the page's button
     supervisor.turn()
@@ -307,18 +304,20 @@ def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
     assert all(torch.equal(saved[name], kept[name]) for name in kept)
 
 
-def _killed_at(engine, step, started):
-    """Waits for the run's step, kills its process, and returns the run's id."""
+def _killed_at(engine, step, *command):
+    """Starts the command, waits for the run's step, kills its process, and returns the run's id."""
+    started = subprocess.Popen([sys.executable, "-m", "app.cli.main", *command])
     end = time.monotonic() + 300
-    while True:
-        assert started.poll() is None and time.monotonic() < end
-        found = read_runs(engine)["items"]
-        if found and found[0]["status"] == "running" and found[0]["step"] >= step:
-            break
-        time.sleep(0.05)
-    started.kill()
-    started.wait()
-    return found[0]["id"]
+    try:
+        while True:
+            assert started.poll() is None and time.monotonic() < end
+            found = read_runs(engine)["items"]
+            if found and found[0]["status"] == "running" and found[0]["step"] >= step:
+                return found[0]["id"]
+            time.sleep(0.05)
+    finally:
+        started.kill()
+        started.wait()
 
 
 def test_another_runs_checkpoint_is_the_teacher(runner):
