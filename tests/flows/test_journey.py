@@ -2,37 +2,22 @@
 
 import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.trained_site import enter
+from tests.support.trained_site import enter, server
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[str]:
-    """The link that `opd serve` prints, of a server on a fresh data directory."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "app.cli.main", "serve", "--port", "0", "--data-dir", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    link = server.stdout.readline().strip()
-    try:
+    """The link of a server on a fresh data directory."""
+    with server(tmp_path) as link:
         yield link
-    finally:
-        server.send_signal(signal.SIGTERM)
-        with server.stdout:
-            server.stdout.read()
-        assert server.wait(timeout=300) == 0
 
 
 def opened(page: Any, link: str) -> str:

@@ -75,7 +75,7 @@ def serving(folder: Path) -> Iterator[TrainedSite]:
     jobs.finish(engine, flat, 1, "finished")
     quick, slow = (_climb(engine, name, scores) for name, scores in CLIMBS.items())
     try:
-        with _server(folder) as link:
+        with server(folder, "--view-token", VIEW) as link:
             yield TrainedSite(engine, link, run_id, flat, quick, slow)
     finally:
         engine.dispose()
@@ -94,8 +94,9 @@ def _climb(engine: Engine, name: str, scores: Sequence[float]) -> str:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    command = (sys.executable, "-m", "app.cli.main", "serve", "--port", "0", "--view-token", VIEW)
+def server(folder: Path, *options: str) -> Iterator[str]:
+    """The link that `opd serve` prints; it must stop cleanly by SIGTERM."""
+    command = (sys.executable, "-m", "app.cli.main", "serve", "--port", "0", *options)
     process = subprocess.Popen(
         [*command, "--data-dir", str(folder)], stdout=subprocess.PIPE, text=True
     )
