@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
+from opd.config.model_files.kind import ENCODERS
+
 VOCAB = 320
 EOS, PAD, BOS = 0, 1, 2
 MODEL, HEADS, HEAD = 32, 4, 8
@@ -50,14 +52,9 @@ MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 8}  # as many inner values as expa
 ALTERNATING = ["sliding_attention", "full_attention"]
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 DOTS3 = {"head_dim": 2 * HEAD, "per_layer_config": {}}
-ENCODERS = (
-    *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
-    *("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod", "reformer"),
-)
 
 OVERRIDES: dict[str, dict[str, Any]] = {
-    **{model_type: {"is_decoder": True} for model_type in ENCODERS},
+    **{model_type: {"is_decoder": True} for model_type in (*ENCODERS, "bert-generation")},
     "bamba": MAMBA2 | {"attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 100},
     "cohere_compass_text": {
