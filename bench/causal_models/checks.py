@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,8 @@ def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
     """Everything that is not as it must be."""
     with torch.no_grad():
         yield from _greedy(pair)
-    samples = _samples(pair, [p for p in PROMPTS for _ in range(2)], temperature=1.0)
     prompts = [p for p in PROMPTS for _ in range(2)]
+    samples = _samples(pair, prompts, temperature=1.0)
     whole = Sequences(prompts, [s.completion_ids for s in samples])
     records = score(pair, whole, Scoring())
     exact = _exact(folder)
@@ -207,7 +207,7 @@ def _log_probs(model: Any, prompt: tuple[int, ...], written: Sample) -> np.ndarr
 def _gradient(pair: Pair, whole: Sequences) -> Iterator[tuple[str, float]]:
     """One backward pass over all weights: finite, and not zero everywhere."""
     pair.student.requires_grad_(True)
-    hidden = completion_hidden(pair.student, batch_of(replace(pair), whole))
+    hidden = completion_hidden(pair.student, batch_of(pair, whole))
     mean = logits_of(pair.student, hidden, vocab=pair.vocab).log_softmax(-1).mean()
     mean.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in pair.student.parameters() if p.grad is not None]
