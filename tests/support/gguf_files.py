@@ -10,6 +10,7 @@ import torch
 
 from opd.config.gguf.smollm import INSTALL_PACKAGE, smollm2_file
 from opd.errors import UserError
+from opd.models.folders.resolve import silent
 from storage.data_dir import DataDir
 
 NAMES = {
@@ -127,10 +128,6 @@ def is_installed() -> bool:
 needs_smollm = pytest.mark.skipif(
     not is_installed(), reason=f"NO TESTS OF SMOLLM2: {INSTALL_PACKAGE}"
 )
-
-
-def silent(_: str) -> None:
-    """Progress that nobody waits for."""
 
 
 def converted(shared: Path) -> DataDir:

@@ -15,9 +15,10 @@ from app.worker.references import needs_conversion, resolved
 from opd.config.gguf.smollm import INSTALL_PACKAGE, PACKAGE, VERSION, smollm2_file
 from opd.config.run import check_inputs, parse
 from opd.errors import ConfigError
+from opd.models.folders.resolve import silent
 from opd.models.load import load_student
 from storage.data_dir import DataDir
-from tests.support.gguf_files import needs_smollm, silent
+from tests.support.gguf_files import needs_smollm
 
 SETTINGS = {"student": "bundled/smollm2", "teacher": {"kind": "self"}}
 
