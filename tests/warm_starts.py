@@ -58,6 +58,7 @@ READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "MKL_CBWR": "AUTO", "TQDM_DISABLE": "
 READ_EARLY = ("HF_", "LANG", "LC_", "LD_", "MKL_", "OMP_", "PYTHON", "TRANSFORMERS", COLD)
 TAKEN_OVER = {
     *("HF_TOKEN", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"),
+    "HF_HUB_DISABLE_TELEMETRY",  # Gradio sets it for pages without analytics
     "HF_XET_HIGH_PERFORMANCE",  # lm_eval sets it as it is imported; only downloads read it
     *READ_BY_TORCH,
 }

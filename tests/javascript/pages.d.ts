@@ -19,7 +19,7 @@ interface ExperimentActions {
 }
 
 interface OfferActions {
-  start: (item: ExperimentDefinition, quick: boolean) => unknown;
+  start: (item: ExperimentDefinition, quick: boolean, button: HTMLButtonElement) => unknown;
   toggle: (name: string) => unknown;
 }
 

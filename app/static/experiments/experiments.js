@@ -40,7 +40,7 @@ class ExperimentsPage {
     /** @type {Map<string, string>} */
     this.outcomes = new Map(); // id of a finished one → what came out
     /** @type {Map<string, string>} */
-    this.keys = new Map(); // what is started → its key, so that a second click starts no second one
+    this.keys = new Map(); // what is started → its key, so that another try starts no second one
   }
 
   start() {
@@ -75,7 +75,7 @@ class ExperimentsPage {
     );
     loading(this.offers.element, "the experiments");
     loading(this.past.element, "past runs");
-    addEventListener("pageshow", (event) => event.persisted && this.keys.clear()); // come back to: a click starts another
+    addEventListener("pageshow", (event) => event.persisted && this.again());
     this.readOffers();
     this.refresh();
     poll(LIVE, () => this.refresh());
@@ -93,7 +93,7 @@ class ExperimentsPage {
 
   drawOffers() {
     /** @type {OfferActions} */
-    const on = { start: (item, quick) => this.begin(item, quick), toggle: (name) => this.toggle(name) };
+    const on = { start: (item, quick, start) => this.begin(item, quick, start), toggle: (name) => this.toggle(name) };
     this.offers.show([this.items, this.opened], () => offerTable(this.items, this.opened, on));
   }
 
@@ -109,8 +109,9 @@ class ExperimentsPage {
     history.replaceState(null, "", page("experiments", { ...Object.fromEntries(query()), ...change }));
   }
 
-  /** @param {ExperimentDefinition} item @param {boolean} quick */
-  async begin(item, quick) {
+  /** @param {ExperimentDefinition} item @param {boolean} quick @param {HTMLButtonElement} start */
+  async begin(item, quick, start) {
+    start.disabled = true; // a second click would leave the page twice
     const kind = `${item.name} ${quick}`;
     if (!this.keys.has(kind)) this.keys.set(kind, newKey());
     try {
@@ -121,8 +122,15 @@ class ExperimentsPage {
       });
       location.href = page("experiment", { id });
     } catch (error) {
+      start.disabled = false;
       toast([error.message, error.hint].filter(Boolean).join(". "));
     }
+  }
+
+  /** Come back to: a click starts another. */
+  again() {
+    this.keys.clear();
+    for (const start of this.root.querySelectorAll("[data-start]")) start.removeAttribute("disabled");
   }
 
   async refresh() {

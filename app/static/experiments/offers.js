@@ -7,7 +7,7 @@ import { texts } from "./texts.js";
 const COLUMNS = 3;
 
 /**
- * `on.start(definition, quick)` starts one, `on.toggle(name)` folds one out or in.
+ * `on.start(definition, quick, button)` starts one, `on.toggle(name)` folds one out or in.
  * @param {ExperimentDefinition[]} items @param {string} opened @param {OfferActions} on
  */
 export function offerTable(items, opened, on) {
@@ -88,7 +88,7 @@ function starter(item, quick, on) {
       class: "btn small",
       "data-start": quick ? "quick" : "full",
       "aria-label": `${label}: ${titleOf(item)}`,
-      onclick: () => on.start(item, quick),
+      onclick: () => on.start(item, quick, start),
     },
     label,
   );
