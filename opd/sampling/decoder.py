@@ -20,7 +20,7 @@ class Decoder(Protocol):
         """Reads each prompt once; row i of the batch continues prompts[rows[i]]. Logits (B, V)."""
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
-        """Reads one token a row, (B,) at positions (B,); `seen` (B, length) is False on padding.
+        """Reads one token a row, (B,) at positions (B,); `seen` (B, ≥ length) is False on padding.
 
         Returns the logits (B, V) of what comes next.
         """
@@ -119,10 +119,11 @@ class ModelDecoder:
         return logits_of(self._model, last, vocab=self._vocab)[rows]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        length = self._cache.layers[0].length + 1
         logits: Tensor = self._model(
             input_ids=tokens.unsqueeze(1),
             position_ids=positions.unsqueeze(1),
-            attention_mask=None if seen is None else seen.long(),
+            attention_mask=None if seen is None else seen[:, :length].long(),
             cache=self._cache,
             use_cache=True,
         ).logits[:, -1, : self._vocab]

@@ -92,7 +92,8 @@ class FastDecoder:
         cos, sin = self._rope(positions)  # (B, size)
         bias = None
         if seen is not None:
-            bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).unsqueeze(1)
+            visible = seen[:, : self._caches[0].length + 1]
+            bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf).unsqueeze(1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qk, v = self._qkv(hidden, layer)
             qk = _rotated(qk, cos.unsqueeze(1), sin.unsqueeze(1))

@@ -4,6 +4,8 @@ Departs from `generate` in three ways: the randomness of a rollout is decided by
 prompt, sample) only and so does not depend on the batch; what is returned is the raw distribution
 at the stated temperature; and finished rows leave the batch. Prompts that occur several times in a
 batch are read once and their cache is repeated.
+
+Everything that a token needs stays on the device, where the host looks only every few tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +14,17 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opd.loss import divergences
 from opd.models.load import Pair
+from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for, equal_lengths
 from opd.types import FinishReason, Floats, Ints
 
 COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
+LOOK_EVERY = 16  # tokens between two looks of the host: each waits for a GPU
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -69,7 +74,7 @@ def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
     """Tokens (B,) by inverse distribution function of log-probabilities (B, V)."""
     if greedy:
         return logp.argmax(-1)
-    cumulative = logp.double().exp().cumsum(-1)
+    cumulative = logp.to(draws.dtype).exp().cumsum(-1)
     thresholds = (draws * cumulative[:, -1]).unsqueeze(1)
     tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
     return tokens.clamp(max=logp.shape[-1] - 1)
@@ -100,69 +105,94 @@ def _batches(lengths: Sequence[int], size: int, equal: bool) -> Iterator[list[in
 
 
 class _Batch:
-    """The rows decoded together. Row tensors shrink as rows end; `self.alive` names them."""
+    """The rows decoded together. Row tensors are on the device, and shrink as rows end."""
 
     def __init__(self, pair: Pair, requests: Sequence[Request], limits: Limits) -> None:
-        self.pair, self.requests, self.limits = pair, requests, limits
-        self.lengths = torch.tensor([len(r.prompt_ids) for r in requests])
-        self.alive = torch.arange(len(requests))  # rows still in the batch, (B,)
-        self.going = torch.ones(len(requests), dtype=torch.bool)  # of those: not yet ended, (B,)
-        self.ids = np.zeros((len(requests), limits.max_new_tokens), dtype=np.int64)
-        self.logprobs = np.zeros((len(requests), limits.max_new_tokens), dtype=np.float32)
-        self.counts = np.full(len(requests), limits.max_new_tokens)
-        self.stopped = np.zeros(len(requests), dtype=bool)
-        draws = np.stack([uniforms(r.key, limits.max_new_tokens) for r in requests])
-        self.draws = torch.from_numpy(draws).to(pair.device)
-        self.eos = torch.tensor(pair.eos_ids, device=pair.device)
+        self.pair, self.limits = pair, limits
+        self.prompts = [tuple(r.prompt_ids) for r in requests]
+        self.samples: dict[int, Sample] = {}
+        lengths = torch.tensor([len(p) for p in self.prompts])
+        self.longest = int(lengths.max())
+        rows, steps, device = len(requests), limits.max_new_tokens, pair.device
+        slots = torch.arange(self.longest + steps) >= (self.longest - lengths).unsqueeze(1)
+        self.seen = None if bool(slots.all()) else slots.to(device)  # False where padding stands
+        draws = torch.from_numpy(np.stack([uniforms(r.key, steps) for r in requests]))
+        self.draws = draws.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self.eos = torch.tensor(pair.eos_ids, dtype=torch.long, device=device)
+        self.alive = np.arange(rows)  # the numbers of the rows in the batch
+        self.going = torch.ones(rows, dtype=torch.bool, device=device)  # not yet ended
+        self.ids = torch.zeros((rows, steps), dtype=torch.long, device=device)
+        self.logprobs = torch.zeros((rows, steps), device=device)
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # written last
+        self.positions = lengths.to(device)  # at which they stand
+        self.column = torch.zeros(1, dtype=torch.long, device=device)  # to be written next
 
     @torch.inference_mode()
     def run(self, stop: Callable[[], bool]) -> list[Sample]:
-        pair = self.pair
+        pair, steps = self.pair, self.limits.max_new_tokens
+        look_every = 1 if pair.device.type == "cpu" else LOOK_EVERY
         decoder = decoder_for(
             pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device
         )
-        prompts = [tuple(r.prompt_ids) for r in self.requests]
-        distinct = {p: i for i, p in enumerate(dict.fromkeys(prompts))}
-        rows = torch.tensor([distinct[p] for p in prompts], device=pair.device)
-        logits = decoder.prefill(list(distinct), rows)
-        longest = int(self.lengths.max())
-        steps = self.limits.max_new_tokens
-        slots = torch.arange(longest + steps) >= (longest - self.lengths).unsqueeze(1)
-        seen = slots.to(pair.device)  # (B, longest + steps), False where padding stands
-        padded = not bool(slots.all())
-        for t in range(steps):
-            if stop():
-                raise Stopped
-            logp = log_probs_at(logits, self.limits.temperature)
-            tokens = chosen(logp, self.draws[:, t], greedy=self.limits.temperature == 0)
-            logprobs = divergences.at(logp, tokens)
-            going = self._keep(t, tokens, logprobs)
-            if t + 1 == steps or not going.any():
-                break
-            if going.float().mean() <= COMPACT_AT:
-                rows = torch.nonzero(going).squeeze(-1).to(self.pair.device)
-                decoder.keep(rows)
-                tokens, seen, self.draws = tokens[rows], seen[rows], self.draws[rows]
-                self.alive = self.alive[going]
-                self.going = self.going[going]
-            positions = (self.lengths[self.alive] + t).to(self.pair.device)
-            visible = seen[:, : longest + t + 1] if padded else None
-            logits = decoder.step(tokens, positions, visible)
-        return [self._result(i) for i in range(len(self.requests))]
+        distinct = {p: i for i, p in enumerate(dict.fromkeys(self.prompts))}
+        rows = torch.tensor([distinct[p] for p in self.prompts], device=pair.device)
+        if stop():
+            raise Stopped
+        self._choose(decoder.prefill(list(distinct), rows))
+        for t in range(1, steps):
+            if t % look_every == 0:
+                if stop():
+                    raise Stopped
+                if not self._look(t, decoder):
+                    break
+            self._advance(decoder)
+        self._collect(np.arange(len(self.alive)), steps)
+        return [self.samples[i] for i in range(len(self.prompts))]
 
-    def _keep(self, t: int, tokens: Tensor, logprobs: Tensor) -> Tensor:
-        """Notes token t of the rows still going; returns which go on, (B,) bool on the host."""
-        rows = self.alive.numpy()
-        self.ids[rows, t] = tokens.cpu().numpy()
-        self.logprobs[rows, t] = logprobs.cpu().numpy()
-        ended = torch.isin(tokens, self.eos).cpu() & self.going
-        done = rows[ended.numpy()]
-        self.counts[done] = t + 1
-        self.stopped[done] = True
-        self.going = self.going & ~ended
-        return self.going
+    def _advance(self, decoder: Decoder) -> None:
+        """Reads the tokens written last, and writes the next; nothing here waits for the device."""
+        logits = decoder.step(self.tokens, self.positions, self.seen)
+        self.positions += 1
+        self._choose(logits)
 
-    def _result(self, row: int) -> Sample:
-        n = self.counts[row]
-        reason: FinishReason = "stop" if self.stopped[row] else "length"
-        return Sample(self.ids[row, :n].copy(), self.logprobs[row, :n].copy(), reason)
+    def _choose(self, logits: Tensor) -> None:
+        """Writes the tokens that follow, of logits (B, V)."""
+        logp = log_probs_at(logits, self.limits.temperature)
+        draws = self.draws.index_select(1, self.column).squeeze(1)
+        tokens = chosen(logp, draws, greedy=self.limits.temperature == 0)
+        self.ids.index_copy_(1, self.column, tokens.unsqueeze(1))
+        self.logprobs.index_copy_(1, self.column, divergences.at(logp, tokens).unsqueeze(1))
+        self.going &= (tokens.unsqueeze(1) != self.eos).all(1)
+        self.tokens.copy_(tokens)
+        self.column += 1
+
+    def _look(self, written: int, decoder: Decoder) -> bool:
+        """Whether any row goes on; the others leave the batch once they are enough."""
+        going = self.going.cpu()
+        if not bool(going.any()):
+            return False
+        if going.float().mean() <= COMPACT_AT:
+            self._collect(np.flatnonzero(~going.numpy()), written)
+            self.alive = self.alive[going.numpy()]
+            rows = torch.nonzero(going).squeeze(-1).to(self.pair.device)
+            decoder.keep(rows)
+            self.going, self.tokens, self.positions = (
+                held[rows] for held in (self.going, self.tokens, self.positions)
+            )
+            self.draws, self.ids, self.logprobs = (
+                held[rows] for held in (self.draws, self.ids, self.logprobs)
+            )
+            self.seen = None if self.seen is None else self.seen[rows]
+        return True
+
+    def _collect(self, rows: NDArray[np.int64], written: int) -> None:
+        """Notes what these rows of the batch have written: all up to the first end."""
+        at = torch.from_numpy(rows).to(self.pair.device)
+        ids, logprobs = (x[at, :written].cpu().numpy() for x in (self.ids, self.logprobs))
+        ends = np.isin(ids, self.pair.eos_ids)
+        for row, number in enumerate(self.alive[rows]):
+            stopped = bool(ends[row].any())
+            n = int(ends[row].argmax()) + 1 if stopped else written
+            self.samples[int(number)] = Sample(
+                ids[row, :n].copy(), logprobs[row, :n].copy(), "stop" if stopped else "length"
+            )
