@@ -5,12 +5,14 @@ pass in float64 for log-probabilities, each on one unpadded row.
 """
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from opd.models.batches import Sequences
 from opd.models.forward import completion_hidden, logits_of, route_of
 from opd.models.load import Pair, load_pair
 from opd.models.routes import CANNOT
+from opd.sampling import decoding, fixed_decoder
 from opd.sampling.decoder import OwnCacheDecoder, RereadingDecoder
-from opd.sampling.decoding import decoding_of
+from opd.sampling.decoding import decoding_of, fixed_decoder_agrees
 from opd.sampling.sample import Limits, Request, Sample, sample
 from opd.training.scoring import Scoring, batch_of, score
 
@@ -34,6 +37,7 @@ CPU = torch.device("cpu")
 PROMPTS = ((5, 9, 17), (30, 31, 32, 33, 40, 41, 42, 50, 51), (7, 8, 9, 10, 11))
 NEW_TOKENS = 8
 NEAR = 1e-4  # nats
+BORDER = 4  # slots of the decoder for GPUs, so that short completions cross several
 SCALE = 4.0  # of the random weights: distributions far from uniform
 
 
@@ -140,12 +144,28 @@ def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
             found.setdefault(name, []).append(float(np.abs(student - values).max()))
     worst = {name: max(values) for name, values in found.items()}
     yield from ((name, value) for name, value in worst.items() if not value <= NEAR)
+    yield from _replayed(pair, prompts, samples)
     yield from _gradient(pair, whole)
 
 
 def _samples(pair: Pair, prompts: Any, temperature: float) -> list[Sample]:
     requests = [Request(p, (0, 0, i, 0)) for i, p in enumerate(prompts)]
     return sample(pair, requests, Limits(NEW_TOKENS, temperature, 16))
+
+
+def _replayed(pair: Pair, prompts: Any, samples: list[Sample]) -> Iterator[tuple[str, float]]:
+    """How far the decoder for GPUs is from the same samples, where it takes the model."""
+    short = patch.object(fixed_decoder, "BORDER", BORDER)
+    with short, patch.object(decoding, "FIXED_ON", ("cpu",)):
+        if not fixed_decoder_agrees(pair.student, CPU):
+            return
+        replayed = _samples(pair, prompts, temperature=1.0)
+    for a, b in zip(samples, replayed, strict=True):
+        assert a.sampler_logprobs is not None and b.sampler_logprobs is not None
+        if a.completion_ids.tolist() != b.completion_ids.tolist():
+            yield "replayed", math.inf
+        elif not (gap := float(np.abs(a.sampler_logprobs - b.sampler_logprobs).max())) <= NEAR:
+            yield "replayed", gap
 
 
 def _greedy(pair: Pair) -> Iterator[tuple[str, float]]:

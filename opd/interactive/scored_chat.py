@@ -75,8 +75,7 @@ class _NextTokens:
     def start(self, prompt_ids: tuple[int, ...]) -> Tensor:
         """(1, V) after the prompt."""
         with self._state():
-            rows = torch.zeros(1, dtype=torch.long, device=self._pair.device)
-            return log_probs_at(self._decoder.prefill([prompt_ids], rows), self._temperature)
+            return log_probs_at(self._decoder.prefill([prompt_ids], [0]), self._temperature)
 
     def read(self, token: int, position: int) -> Tensor:
         device = self._pair.device

@@ -16,7 +16,7 @@ from opd.models.forward import Hidden, causal, completion_hidden, logits_of, rou
 class Decoder(Protocol):
     """Reads prompts, then one token a row at a time. Caches hold prompts at their right end."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """Reads each prompt once; row i of the batch continues prompts[rows[i]]. Logits (B, V)."""
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -80,14 +80,15 @@ def pad_right(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Te
     return ids, lengths
 
 
-def to_the_right(lengths: Tensor) -> Tensor:
-    """(n, longest): the slot whose content moves to each slot, so that every prompt ends last.
+def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:
+    """(n, width): the slot whose content moves to each slot, so that every prompt ends last; the
+    width is by default that of the longest.
 
     Prompts are read padded on the right, where nothing sees the padding, and moved afterwards: read
     padded on the left, some attention kernels meet rows that see nothing, which gives NaN.
     """
-    longest = int(lengths.max())
-    shift = torch.arange(longest, device=lengths.device) - (longest - lengths).unsqueeze(1)
+    width = width or int(lengths.max())
+    shift = torch.arange(width, device=lengths.device) - (width - lengths).unsqueeze(1)
     return shift.clamp(min=0)
 
 
@@ -98,11 +99,11 @@ class ModelDecoder:
         self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
         self._cache = Cache(layer_class_to_replicate=Slots)  # full length, in sliding layers too
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
         longest = ids.shape[1]
         ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
-        output = _backbone(self._model)(
+        output = backbone_of(self._model)(
             input_ids=ids,
             cache=self._cache,
             use_cache=True,
@@ -113,10 +114,11 @@ class ModelDecoder:
         source = to_the_right(lengths)[:, None, :, None]
         for layer in self._cache.layers:
             keys, values = (
-                held.gather(2, source.expand_as(held))[rows] for held in (layer.keys, layer.values)
+                held.gather(2, source.expand_as(held))[list(rows)]
+                for held in (layer.keys, layer.values)
             )
             layer.hold(keys, values)
-        return logits_of(self._model, last, vocab=self._vocab)[rows]
+        return logits_of(self._model, last, vocab=self._vocab)[list(rows)]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         length = self._cache.layers[0].length + 1
@@ -143,13 +145,13 @@ class OwnCacheDecoder:
         self._model, self._vocab, self._device = model, vocab, device
         self._cache: Any = None
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         ids = torch.tensor([list(p) for p in prompts], device=self._device)
-        output = _backbone(self._model)(input_ids=ids, use_cache=True)
+        output = backbone_of(self._model)(input_ids=ids, use_cache=True)
         self._cache = output.cache
-        self.keep(rows)
+        self.keep(torch.tensor(rows, device=self._device))
         last = Hidden(output.last_hidden_state[:, -1], type(output))
-        return logits_of(self._model, last, vocab=self._vocab)[rows]
+        return logits_of(self._model, last, vocab=self._vocab)[list(rows)]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         output = self._model(input_ids=tokens.unsqueeze(1), cache=self._cache, use_cache=True)
@@ -168,8 +170,8 @@ class RereadingDecoder:
         self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
         self._rows: list[list[int]] = []
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
-        self._rows = [list(prompts[i]) for i in rows.tolist()]
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+        self._rows = [list(prompts[i]) for i in rows]
         return self._read()
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -187,7 +189,7 @@ class RereadingDecoder:
         return logits_of(self._model, completion_hidden(self._model, batch), vocab=self._vocab)
 
 
-def _backbone(model: Any) -> Any:
+def backbone_of(model: Any) -> Any:
     backbone = route_of(model).backbone
     if backbone is None:
         raise NotImplementedError(f"{type(causal(model)).__name__} has no hidden states of its own")

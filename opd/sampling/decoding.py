@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,10 +15,14 @@ from opd.models.forward import causal, route_of
 from opd.models.routes import CANNOT, close, keeps_or_slides
 from opd.sampling.decoder import Decoder, ModelDecoder, OwnCacheDecoder, RereadingDecoder
 from opd.sampling.fast_decoder import FastDecoder, takes
+from opd.sampling.fixed_decoder import FixedDecoder
+from opd.sampling.fixed_decoder import takes as takes_fixed
 
 log = logging.getLogger(__name__)
 TOY = [[3, 4, 5, 3], [5, 3]]  # prompts that the decoders are compared on
 TOY_EQUAL = [[3, 4, 5, 3], [5, 3, 4, 4]]
+TOY_TOKENS = ([4, 3, 5], [3, 5, 4], [5, 4], [3, 5])  # of the rows, token by token
+FIXED_ON = ("cuda",)  # kinds of device where launching a kernel costs more than running it
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,18 @@ class Decoding:
 
 
 _DECODINGS: "WeakKeyDictionary[Any, Decoding]" = WeakKeyDictionary()
+_FIXED: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
 
 
-def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) -> Decoder:
-    """The fast decoder where it knows the model and agrees with it, else the model's own."""
+def decoder_for(
+    model: Any, *, vocab: int, pad_id: int, device: torch.device, room: int = 0
+) -> Decoder:
+    """The fast decoder where it knows the model and agrees with it, else the model's own.
+
+    `room` is the number of tokens that will be written, where it is known.
+    """
+    if room and device.type in FIXED_ON and fixed_decoder_agrees(model, device):
+        return FixedDecoder(model, vocab=vocab, pad_id=pad_id, device=device, room=room)
     if takes(model, device):
         decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id)
         if decoder.agrees():
@@ -41,8 +54,23 @@ def decoder_for(model: Any, *, vocab: int, pad_id: int, device: torch.device) ->
     return decoding_of(model, device).make(model, vocab=vocab, pad_id=pad_id, device=device)
 
 
+@torch.no_grad()
+def fixed_decoder_agrees(model: Any, device: torch.device) -> bool:
+    """Is the model one whose tokens can be replayed, with its own numbers? Tried once."""
+    whole = causal(model)
+    if whole not in _FIXED:
+        apart = route_of(model).switch is not None
+        make = partial(FixedDecoder, room=len(TOY_TOKENS))
+        _FIXED[whole] = (
+            takes_fixed(model) and not apart and _agrees(model, Decoding(make, False), device)
+        )
+    return _FIXED[whole]
+
+
 def equal_lengths(model: Any, device: torch.device) -> bool:
     """May only prompts of one length share a batch?"""
+    if device.type in FIXED_ON and fixed_decoder_agrees(model, device):
+        return False
     return not takes(model, device) and decoding_of(model, device).equal_lengths
 
 
@@ -85,16 +113,16 @@ def _logits(
     """Logits (N, V) of two prompts, one of them twice, and of four tokens; a row leaves between."""
     vocab = causal(model).config.get_text_config().vocab_size
     decoder = make(model, vocab=vocab, pad_id=0, device=device)
-    rows = torch.tensor([0, 1, 1], device=device)
-    lengths = torch.tensor([len(prompts[i]) for i in rows.tolist()], device=device)
+    rows = [0, 1, 1]
+    lengths = torch.tensor([len(prompts[i]) for i in rows], device=device)
     logits = [decoder.prefill(prompts, rows)]
     longest = int(lengths.max())
-    for step, tokens in enumerate(([4, 3, 5], [3, 5, 4], [5, 4], [3, 5])):
+    for step, tokens in enumerate(TOY_TOKENS):
         if step == 2:
             left = torch.tensor([2, 0], device=device)
             decoder.keep(left)
             lengths = lengths[left]
-        slots = torch.arange(longest + step + 1, device=device)
+        slots = torch.arange(longest + len(TOY_TOKENS), device=device)
         seen = slots >= (longest - lengths).unsqueeze(1)
         logits.append(
             decoder.step(

@@ -73,15 +73,16 @@ class FastDecoder:
         self._caches = [Slots() for _ in self._layers]
         return bool((expected - logits).abs().max() <= TOLERANCE * expected.abs().max())
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Tensor) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         ids, lengths = pad_right(prompts, self._pad_id)
         hidden = self._read(ids, self._rope(torch.arange(ids.shape[1])))
         source = to_the_right(lengths)
         for cache in self._caches:
             index = source[:, None, :, None].expand_as(cache.keys)
-            cache.hold(cache.keys.gather(2, index)[rows], cache.values.gather(2, index)[rows])
+            keys, values = (held.gather(2, index) for held in (cache.keys, cache.values))
+            cache.hold(keys[list(rows)], values[list(rows)])
         ends = hidden[torch.arange(len(ids)), lengths - 1]
-        return self._logits(ends)[rows]
+        return self._logits(ends)[list(rows)]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         with _one_thread() if len(tokens) < MANY_ROWS else nullcontext():

@@ -21,10 +21,11 @@ from opd.loss import divergences
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for, equal_lengths
+from opd.sampling.fixed_decoder import FixedDecoder
+from opd.sampling.replay import Replay, captures
 from opd.types import FinishReason, Floats, Ints
 
 COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
-LOOK_EVERY = 16  # tokens between two looks of the host: each waits for a GPU
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -80,6 +81,11 @@ def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
     return tokens.clamp(max=logp.shape[-1] - 1)
 
 
+def look_every(device: torch.device) -> int:
+    """Tokens between two looks of the host at which rows go on: each look waits for a GPU."""
+    return 1 if device.type == "cpu" else 16
+
+
 def sample(
     pair: Pair, requests: Sequence[Request], limits: Limits, stop: Callable[[], bool] = NEVER
 ) -> list[Sample]:
@@ -130,22 +136,26 @@ class _Batch:
     @torch.inference_mode()
     def run(self, stop: Callable[[], bool]) -> list[Sample]:
         pair, steps = self.pair, self.limits.max_new_tokens
-        look_every = 1 if pair.device.type == "cpu" else LOOK_EVERY
+        every = look_every(pair.device)
         decoder = decoder_for(
-            pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device
+            pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device, room=steps
         )
         distinct = {p: i for i, p in enumerate(dict.fromkeys(self.prompts))}
-        rows = torch.tensor([distinct[p] for p in self.prompts], device=pair.device)
+        rows = [distinct[p] for p in self.prompts]
         if stop():
             raise Stopped
         self._choose(decoder.prefill(list(distinct), rows))
+        fixed = isinstance(decoder, FixedDecoder)
+        advance = Replay(lambda: self._advance(decoder), captures=fixed and captures(pair.device))
         for t in range(1, steps):
-            if t % look_every == 0:
+            if t % every == 0:
                 if stop():
                     raise Stopped
-                if not self._look(t, decoder):
+                if not self._look(t, decoder, advance):
                     break
-            self._advance(decoder)
+            if isinstance(decoder, FixedDecoder) and decoder.reach(self.longest + t):
+                advance.forget()
+            advance()
         self._collect(np.arange(len(self.alive)), steps)
         return [self.samples[i] for i in range(len(self.prompts))]
 
@@ -166,7 +176,7 @@ class _Batch:
         self.tokens.copy_(tokens)
         self.column += 1
 
-    def _look(self, written: int, decoder: Decoder) -> bool:
+    def _look(self, written: int, decoder: Decoder, advance: Replay) -> bool:
         """Whether any row goes on; the others leave the batch once they are enough."""
         going = self.going.cpu()
         if not bool(going.any()):
@@ -183,6 +193,7 @@ class _Batch:
                 held[rows] for held in (self.draws, self.ids, self.logprobs)
             )
             self.seen = None if self.seen is None else self.seen[rows]
+            advance.forget()
         return True
 
     def _collect(self, rows: NDArray[np.int64], written: int) -> None:

@@ -116,7 +116,7 @@ def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
     knows = pair.student.config.model_type in ("qwen3", "llama")
     assert isinstance(decoder(pair), FastDecoder if knows else ModelDecoder)
     own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
-    rows = torch.tensor([0, 1, 1])
+    rows = [0, 1, 1]
     seen = torch.arange(8) >= (7 - torch.tensor([2, 7, 7])).unsqueeze(1)
     with torch.inference_mode():
         for one in (a := decoder(pair), own):

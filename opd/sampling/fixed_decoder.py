@@ -1,0 +1,203 @@
+"""A decoder whose tensors stay where they are, so that a GPU can replay a token without its host.
+
+A thousand kernels a token of a small model cost more to launch than to run. Captured once as a
+CUDA graph they cost their running time, if nothing in them depends on what only the host knows: the
+cache has room for the whole batch from the start, and where the next token goes is a number on the
+device. Attention reads the cache up to a border that the host moves, and with it the graph ends.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from opd.models.forward import Hidden, causal, logits_of
+from opd.models.routes import keeps_or_slides
+from opd.sampling.decoder import Slots, backbone_of, pad_right, to_the_right
+
+BORDER = 128  # slots between two borders
+PREFILL_TOKENS = 16_384  # of prompts and padding that are read in one pass
+KINDS = {"full_attention", "sliding_attention"}
+
+
+def takes(model: Any) -> bool:
+    """Does the model take a mask of our own over keys and values of all tokens?"""
+    config = causal(model).config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    sliding = "sliding_attention" in kinds
+    return bool(
+        keeps_or_slides(config)
+        and kinds <= KINDS
+        and (sliding or not getattr(config, "sliding_window", None))
+        and config._attn_implementation in ("sdpa", "eager")
+    )
+
+
+class FixedSlots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """One layer's keys and values of all rows (B, heads, capacity, size), written at the decoder's
+    cursor and shown up to its border."""
+
+    _buffers: list[Tensor]
+    _decoder: "FixedDecoder"
+
+    @classmethod
+    def of(cls, read: Slots, rows: int, capacity: int, decoder: "FixedDecoder") -> "FixedSlots":
+        """Of that many rows, empty, in the shape of what a layer has read of prompts.
+
+        Zeros, since what is masked still meets a weight of 0.
+        """
+        layer = cls()
+        layer._decoder = decoder
+        layer._buffers = [
+            held.new_zeros((rows, held.shape[1], capacity, held.shape[3]))
+            for held in (read.keys, read.values)
+        ]
+        layer.dtype, layer.device = read.keys.dtype, read.keys.device
+        layer.is_initialized = True
+        return layer
+
+    def fill(self, rows: Tensor, read: Slots, sources: Tensor, slots: Tensor) -> None:
+        """Gives these rows the prompts `sources`, moved as `slots` (rows, longest) says."""
+        index = slots[:, None, :, None]
+        for held, new in zip(self._buffers, (read.keys, read.values), strict=True):
+            taken = new[sources]
+            shape = (*taken.shape[:2], slots.shape[1], taken.shape[3])
+            held[rows, :, : slots.shape[1]] = taken.gather(2, index.expand(shape))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        for held, new in zip(self._buffers, (key_states, value_states), strict=True):
+            held.index_copy_(2, self._decoder.cursor, new)
+        self.keys, self.values = (b[:, :, : self._decoder.shown] for b in self._buffers)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self._decoder.shown
+
+    def keep(self, rows: Tensor) -> None:
+        self._buffers = [held[rows] for held in self._buffers]
+
+
+class FixedDecoder:
+    """A `Decoder` by the model's own forward pass, over `FixedSlots` for `room` new tokens."""
+
+    def __init__(
+        self, model: Any, *, vocab: int, pad_id: int, device: torch.device, room: int
+    ) -> None:
+        self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
+        self._room = room
+        self._layers: list[FixedSlots] = []
+        self._config = causal(model).config.get_text_config()
+        self._sliding = "sliding_attention" in (getattr(self._config, "layer_types", None) or ())
+        self.shown = 0  # slots that attention looks at
+        self.cursor = torch.zeros(1, dtype=torch.long, device=device)  # of the next token
+
+    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+        lengths = [len(p) for p in prompts]
+        longest = max(lengths)
+        self._capacity = longest + self._room
+        self._layers = []
+        logits = []
+        for part in _parts(lengths):
+            mine = [i for i, row in enumerate(rows) if part.start <= row < part.stop]
+            filled, sources = (
+                self._on_device(mine),
+                self._on_device([rows[i] - part.start for i in mine]),
+            )
+            read = self._read(prompts[part])
+            logits.append(read.logits)
+            slots = to_the_right(read.lengths, longest)[sources]
+            for number, layer in enumerate(read.layers):
+                if number == len(self._layers):
+                    self._layers.append(FixedSlots.of(layer, len(rows), self._capacity, self))
+                self._layers[number].fill(filled, layer, sources, slots)
+        self._cache = Cache(layers=self._layers)
+        self.cursor.fill_(longest)
+        self.shown = 0
+        self.reach(longest + 1)
+        return torch.cat(logits)[self._on_device(rows)]
+
+    def _on_device(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, device=self._device)
+
+    def reach(self, length: int) -> bool:
+        """Lets attention look at caches of this length; True where its border moved."""
+        moved = length > self.shown
+        if moved:
+            self.shown = min(self._capacity, -(-length // BORDER) * BORDER)
+        return moved
+
+    def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
+        logits: Tensor = self._model(
+            input_ids=tokens.unsqueeze(1),
+            position_ids=positions.unsqueeze(1),
+            attention_mask=self._mask(len(tokens), seen),
+            cache=self._cache,
+            use_cache=True,
+        ).logits[:, -1, : self._vocab]
+        self.cursor += 1
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        for layer in self._layers:
+            layer.keep(rows)
+
+    def _mask(self, rows: int, seen: Tensor | None) -> Any:
+        """(B, 1, 1, shown), True where a row's next token looks; one for each kind of layer."""
+        slots = torch.arange(self.shown, device=self._device)
+        visible = (slots <= self.cursor).expand(rows, -1)
+        if seen is not None:
+            visible = visible & seen[:, : self.shown]
+        if not self._sliding:
+            return self._as_mask(visible)
+        near = visible & (slots > self.cursor - self._config.sliding_window)
+        return {"full_attention": self._as_mask(visible), "sliding_attention": self._as_mask(near)}
+
+    def _as_mask(self, visible: Tensor) -> Tensor:
+        """As the model's attention takes it: booleans, or what is added to its scores."""
+        mask = visible[:, None, None, :]
+        if self._config._attn_implementation != "eager":
+            return mask
+        dtype: torch.dtype = causal(self._model).dtype
+        hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self._device)
+        return torch.where(mask, torch.zeros_like(hidden), hidden)
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> "_Read":
+        ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
+        width = ids.shape[1]
+        cache = Cache(layer_class_to_replicate=Slots)
+        output = backbone_of(self._model)(
+            input_ids=ids,
+            cache=cache,
+            use_cache=True,
+            position_ids=torch.arange(width, device=self._device).expand_as(ids),
+        )
+        states = output.last_hidden_state
+        ends = lengths - 1 + width * torch.arange(len(ids), device=self._device)
+        last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
+        return _Read(logits_of(self._model, last, vocab=self._vocab), cache.layers, lengths)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Prompts that were read padded on the right: logits (n, V) of what follows each."""
+
+    logits: Tensor
+    layers: list[Slots]
+    lengths: Tensor
+
+
+def _parts(lengths: Sequence[int]) -> Iterator[slice]:
+    """Cuts prompts into parts of at most PREFILL_TOKENS with their padding; one at least each."""
+    first, longest = 0, 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > first and (i + 1 - first) * longest > PREFILL_TOKENS:
+            yield slice(first, i)
+            first, longest = i, length
+    yield slice(first, len(lengths))

@@ -1,0 +1,111 @@
+"""The decoder for GPUs, on the processor: the same tokens and numbers as the model's own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bench.causal_models.checks import save
+from opd.models.load import Pair, load_pair
+from opd.sampling import decoding, fixed_decoder
+from opd.sampling import sample as sampling
+from opd.sampling.decoding import decoder_for, fixed_decoder_agrees
+from opd.sampling.fixed_decoder import FixedDecoder
+from opd.sampling.sample import Limits, Request, sample
+from tests.support import tiny_models
+
+CPU = torch.device("cpu")
+PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
+KINDS = {
+    "dense": "qwen3",
+    "positions learnt": "gpt2",
+    "soft-capped, sliding": "gemma2",
+    "sliding by type": "gemma3_text",
+    "attention without sdpa": "gpt_oss",
+    "mixture of experts": "qwen3_moe",
+    "latent attention": "minicpm3",
+    "keys and values of different widths": "mimo_v2_flash",
+}
+NOT_ITS_KINDS = {"recurrent": "mamba", "hybrid": "qwen3_5_text", "ALiBi": "bloom"}
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    def made(kind: str) -> str:
+        folder = tmp_path_factory.getbasetemp() / "fixed" / kind
+        if not folder.exists():
+            save(kind, folder, tiny_models.tokenizer())
+        return str(folder)
+
+    return made
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The fixed decoder, with borders and looks that a short completion meets several times."""
+
+    def take() -> None:
+        monkeypatch.setattr(decoding, "FIXED_ON", ("cpu",))
+        monkeypatch.setattr(fixed_decoder, "BORDER", 8)
+        monkeypatch.setattr(fixed_decoder, "PREFILL_TOKENS", 16)
+        monkeypatch.setattr(sampling, "look_every", lambda _: 5)
+
+    return take
+
+
+def written(pair: Pair, temperature: float = 1.0):
+    pair = replace(pair, eos_ids=tuple(range(25)))  # many ends, so that rows leave on the way
+    requests = [Request(p, (0, 1, number, 0)) for number, p in enumerate(PROMPTS)]
+    return sample(pair, requests, Limits(24, temperature, batch_size=5))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, kind, temperature):
+    pair = load_pair(folder_of(kind), folder_of(kind), device=CPU)
+    own = written(pair, temperature)
+    assert {s.finish_reason for s in own} == {"stop", "length"} or temperature == 0
+    as_on_a_gpu()
+    made = decoder_for(pair.student, vocab=pair.vocab, pad_id=0, device=CPU, room=4)
+    assert isinstance(made, FixedDecoder)
+    for a, b in zip(own, written(pair, temperature), strict=True):
+        assert a.completion_ids.tolist() == b.completion_ids.tolist()
+        assert a.finish_reason == b.finish_reason
+        np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", NOT_ITS_KINDS.values(), ids=NOT_ITS_KINDS)
+def test_it_leaves_other_models_to_their_own_decoder(folder_of, kind):
+    pair = load_pair(folder_of(kind), folder_of(kind), device=CPU)
+    assert not fixed_decoder_agrees(pair.student, CPU)
+
+
+def test_a_window_narrower_than_the_completion_is_kept(folder_of, as_on_a_gpu):
+    """What the toy prompts of the comparison are too short to show."""
+    pair = load_pair(folder_of("gemma3_text"), folder_of("gemma3_text"), device=CPU)
+    window = pair.student.config.get_text_config().sliding_window
+    assert window < 15 < fixed_decoder.BORDER
+    as_on_a_gpu()
+    right = written(pair)[4]
+    pair.student.config.get_text_config().sliding_window = 1000
+    as_if_unlimited = written(pair)[4]
+    assert not np.allclose(right.sampler_logprobs[0], 0)
+    assert right.completion_ids.tolist() != as_if_unlimited.completion_ids.tolist()
+
+
+def test_prompts_that_are_read_in_parts_are_the_same_prompts(folder_of, monkeypatch):
+    pair = load_pair(folder_of("qwen3"), folder_of("qwen3"), device=CPU)
+    prompts, rows = [[5], [13, 14, 15], [6, 7, 8, 9, 10]], [2, 0, 1, 2]
+
+    def logits(tokens_at_once: int):
+        monkeypatch.setattr(fixed_decoder, "PREFILL_TOKENS", tokens_at_once)
+        decoder = FixedDecoder(pair.student, vocab=pair.vocab, pad_id=1, device=CPU, room=3)
+        with torch.inference_mode():
+            first = decoder.prefill(prompts, rows)
+            seen = torch.arange(8) >= (5 - torch.tensor([5, 1, 3, 5])).unsqueeze(1)
+            positions = torch.tensor([5, 1, 3, 5])
+            return first, decoder.step(torch.tensor([9, 8, 7, 6]), positions, seen)
+
+    for whole, parts in zip(logits(1000), logits(4), strict=True):
+        torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
