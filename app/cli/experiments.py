@@ -151,7 +151,7 @@ def _run(workspace: Workspace, engine: "Engine", run: dict[str, Any]) -> None:
     import gc
 
     from app.cli.foreground import run_as_job, run_to_the_end, wait_for
-    from app.worker.slots import gpu_count
+    from opd.devices.gpus import gpu_count
 
     if run["status"] != "queued":
         wait_for(workspace, engine, run["id"])

@@ -19,6 +19,7 @@ from app.worker.job import Job, Outcome
 from app.worker.logs import BriefFormatter, start_log
 from app.worker.recovery import bury_dead, did_not_start, running
 from app.worker.signals import listening
+from opd.devices.gpus import gpu_count
 from opd.errors import UserError
 from opd.types import Event, PhaseEvent, StepEvent
 from storage.queue import jobs
@@ -94,7 +95,7 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
 def _a_free_slot(workspace: Workspace, engine: Engine, device: str) -> Iterator[str]:
     bury_dead(engine, workspace.data_dir)
     taken = [run.slot for run in running(engine)]
-    slot = slots.choose(device, taken, slots.gpu_count())
+    slot = slots.choose(device, taken, gpu_count())
     if slot is not None:
         yield slot
 
@@ -110,9 +111,7 @@ def wait_for(workspace: Workspace, engine: Engine, run_id: str) -> None:
 def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
     """A progress bar where a person watches, else the log's lines; both on standard error."""
     if not sys.stderr.isatty():
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(BriefFormatter())
-        logging.getLogger().addHandler(handler)
+        _log_to_stderr(logging.INFO)
         yield lambda _: None
         return
     from rich.console import Console
@@ -126,6 +125,7 @@ def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("starting", total=steps)
+        _log_to_stderr(logging.WARNING)
 
         def watch(event: Event) -> None:
             if isinstance(event, StepEvent):
@@ -136,3 +136,10 @@ def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
                 progress.update(task, description=plain(event.text))
 
         yield watch
+
+
+def _log_to_stderr(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(BriefFormatter())
+    logging.getLogger().addHandler(handler)

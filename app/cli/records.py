@@ -104,7 +104,8 @@ def score(
     total = sum(1 for _ in open_rollouts(rollouts, form).rollouts)
     with aside(out) as path, path.open("wb") as file:
         from app.worker.models.converted import model_at_hand
-        from opd.models.load import load_pair, pick_device
+        from opd.devices.choice import pick_device
+        from opd.models.load import load_pair
         from opd.models.token_text import TokenText
         from opd.teachers.end_token import end_token_of
         from opd.training.rescore import chat_of, score_rollouts

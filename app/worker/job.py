@@ -169,8 +169,12 @@ def _work(
         writer.truncate_after(step)
         sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
-    session = (training or _trainer())(
-        _on_slot(config, job.slot),
+    here = _on_slot(config, job.slot)
+    make = training or _trainer()
+    if training is None:
+        _check_device(here)
+    session = make(
+        here,
         job.checkpoints,
         stop=lease.stop,
         resume_from=resume_from,
@@ -199,6 +203,13 @@ def _trainer() -> TrainingFactory:
     from opd.training.trainer import Training  # noqa: PLC0415 - loads torch, after the claim
 
     return Training
+
+
+def _check_device(config: RunConfig) -> None:
+    """Raises UserError for a run that its device cannot do; logs what may go wrong there."""
+    from opd.doctor.machine.device import before_loading  # noqa: PLC0415 - loads torch
+
+    before_loading(config, lambda text: log.warning("%s", text))
 
 
 def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:

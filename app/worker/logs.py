@@ -20,7 +20,8 @@ class BriefFormatter(logging.Formatter):
     """Time and message, without a traceback: that one is in the file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}")
+        level = "warning: " if record.levelno == logging.WARNING else ""
+        return redact(f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}")
 
 
 def start_log(path: Path | None = None) -> None:

@@ -30,6 +30,7 @@ from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
 from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
+from opd.devices.gpus import gpu_count
 from opd.errors import ErrorKind, UserError
 from storage import locks
 from storage.data_dir import DataDir
@@ -129,7 +130,7 @@ class Supervisor:
             return
         taken = {run.slot for run in running(self._engine)}
         taken |= {child.slot for child in self._children.values()}
-        gpus = slots.gpu_count()
+        gpus = gpu_count()
         for row in queued:
             slot = slots.choose(row["device"], taken, gpus)
             if slot is not None and row["id"] not in self._children:

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ class RunConfig(Section):
     steps: int = Field(20, ge=1, le=1_000_000, description="Optimizer steps.")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$",
-        description="auto, cpu, cuda or cuda:N. auto: the first free GPU, else the CPU.",
+        pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$",
+        description="auto, cpu, cuda, cuda:N or mps. auto: the first free GPU, else mps (Apple's, "
+        "which has not been tried yet), else the CPU.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of prompts and samples.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]
@@ -73,7 +74,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
-        for check in (_objective_fits, _samples_fit, _teachers_fit):
+        for check in (_objective_fits, _samples_fit, _teachers_fit, _device_fits):
             check(self)
         return self
 
@@ -170,6 +171,24 @@ def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
             "sampling.temperature",
             f"a remote teacher scores only at temperature 1 (got {config.sampling.temperature})",
         )
+
+
+def _device_fits(config: RunConfig) -> None:
+    if config.device == "mps":
+        for field, message in unsupported_on_mps(config):
+            raise FieldError(field, message)
+
+
+def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(field, message) of what Apple's GPU cannot do: what needs bitsandbytes' CUDA kernels."""
+    quantized = {"student.quantize": config.student.quantize} | {
+        f"{name}.quantize": teacher.quantize for name, teacher in config.teachers.items()
+    }
+    for field, value in quantized.items():
+        if value != "none":
+            yield field, f"is not supported on mps (got {value}): take none, or device cpu"
+    if config.optimizer.name == "adamw_8bit":
+        yield "optimizer.name", "adamw_8bit is not supported on mps: take adamw, or device cpu"
 
 
 VISIBLE_FIELDS = (
@@ -314,7 +333,7 @@ def _problem(error: Any) -> dict[str, str]:
     if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
         message = "must be a whole number"
     if error["type"] == "string_pattern_mismatch" and field == "device":
-        message = "must be auto, cpu, cuda or cuda:N"
+        message = "must be auto, cpu, cuda, cuda:N or mps"
     if isinstance(value, (str, int, float, bool)) or value is None:
         message += f" (got {value!r:.80})"
     return {"field": field, "message": message}

@@ -7,16 +7,17 @@ import torch
 
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, load_prompts
+from opd.devices.choice import free_memory
+from opd.devices.support import run_device
 from opd.doctor.agreement import check_rehearsal
 from opd.doctor.batches import check_batches
 from opd.doctor.findings import Finding, refused
-from opd.doctor.machine import check_device
+from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import estimate
 from opd.doctor.pace import EFFICIENCY, duration
 from opd.doctor.rehearsal import PROMPTS, Rehearsal, rehearse
 from opd.errors import UserError
 from opd.models import cost
-from opd.models.load import pick_device
 from opd.models.parameters import count_parameters
 from opd.sampling.sample import Stopped
 from opd.training.loading import Callbacks, LoadedRun, load
@@ -27,7 +28,7 @@ PRODUCT = 1024  # rows and columns of the product that measures the device
 def dynamic(config: RunConfig, callbacks: Callbacks) -> Iterator[Finding]:
     """Findings; the last one says how long the run may take."""
     try:
-        free = _free(config)
+        free = free_memory(run_device(config))
         loaded = load(config, None, callbacks)
     except UserError as error:
         yield refused("models-refused", "The models cannot be loaded", error)
@@ -57,7 +58,7 @@ def _with_models(
     if free is not None:
         longest = max(len(p.ids) for p in prompts.train)
         trained = count_parameters(pair.student).trainable
-        yield check_device(estimate(config, prompt_tokens=longest, trained=trained), *free)
+        yield check_gpu(estimate(config, prompt_tokens=longest, trained=trained), *free)
     rehearsal = rehearse(config, loaded, _chosen(prompts.train), callbacks)
     yield from check_batches(rehearsal)
     yield from check_rehearsal(rehearsal)
@@ -69,15 +70,6 @@ def _chosen(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Prompts spread over the whole set."""
     stride = max(1, len(prompts) // PROMPTS)
     return list(prompts[::stride])[:PROMPTS]
-
-
-def _free(config: RunConfig) -> tuple[float, float] | None:
-    """Free and all bytes of the GPU that the run would take; None for the processor."""
-    device = pick_device(config.device)
-    if device.type != "cuda":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    return float(free), float(total)
 
 
 def _out_of_memory(when: str) -> Finding:

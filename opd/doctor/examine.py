@@ -12,7 +12,8 @@ from opd.config.run import RunConfig
 from opd.doctor.data.texts import check_texts
 from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
-from opd.doctor.machine import check_host
+from opd.doctor.machine.device import check_device, device_type
+from opd.doctor.machine.fit import check_memory
 from opd.doctor.memory import Estimate, estimate
 from opd.doctor.models import (
     check_class,
@@ -45,6 +46,7 @@ def examine(config: RunConfig, *, models: bool, callbacks: Callbacks) -> Iterato
 def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     """Findings that need neither weights nor a network."""
     yield from check_settings(config)
+    yield from check_device(config)
     say("comparing tokenizers")
     models = look_up(config)
     yield from models.findings
@@ -70,7 +72,7 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     if isinstance(memory, Finding):
         yield memory
     else:
-        yield from check_host(config, memory)
+        yield from check_memory(config, memory, device_type(config))
 
 
 def memory_of(

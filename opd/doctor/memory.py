@@ -38,6 +38,7 @@ class MemoryPart:
     formula: str
     phase: Phase = "always"
     where: Where = "device"
+    certain: bool = False  # of a phase, and held beside all that lasts whatever the run's tokens
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Estimate:
     def lasting(self) -> float:
         """Bytes on the device from loading to the end."""
         return self._sum("device", "always")
+
+    @property
+    def least(self) -> float:
+        """Bytes on the device that the run holds at once in any case: a lower bound."""
+        return self.lasting + sum(p.bytes for p in self.parts if p.certain)
 
     @property
     def device(self) -> float:
@@ -156,7 +162,7 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
     moments = MOMENTS[config.optimizer.name]
     parts += [
         MemoryPart("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
-        MemoryPart("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update"),
+        MemoryPart("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update", certain=True),
     ]
     if settings.dtype == "bfloat16" and not adapter:
         copies = model.in_linears * 2.0

@@ -108,6 +108,12 @@ def load_model(
             f"{folder} is quantized already ({stored}): take quantize none",
             where=f"{where.removesuffix('.model')}.quantize",
         )
+    if stored is not None and device is not None and device.type == "mps":
+        raise UserError(
+            f"{folder} is stored quantized ({stored}), which is not supported on mps: take whole "
+            "weights, or device cpu",
+            where=where,
+        )
     extra: dict[str, Any] = {}
     if quantize != "none":
         extra["quantization_config"] = quantization(quantize, where=where, computes=computes)
@@ -261,20 +267,6 @@ def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:
 def logit_count(model: Any) -> int:
     """How many logits the model's head gives."""
     return int(model.get_output_embeddings().weight.shape[0])
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the processor where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(
-            f"{name} asked for, but this machine has {count} CUDA devices; use auto or cpu",
-            where="device",
-        )
-    return device
 
 
 def context_of(model: Any) -> int:

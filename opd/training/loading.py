@@ -10,6 +10,7 @@ import torch
 
 from opd.config.model_files.quantized import all_weights
 from opd.config.run import RunConfig
+from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
 from opd.models.folders.quantized import method_in
 from opd.models.forward import causal
@@ -19,7 +20,6 @@ from opd.models.load import (
     load_model,
     load_student,
     load_teacher,
-    pick_device,
     with_teacher,
 )
 from opd.models.routes import find_route
@@ -154,7 +154,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     held = computes if settings.lora is not None else torch.float32
     pair = load_student(
         settings.model,
-        device=pick_device(config.device),
+        device=run_device(config, callbacks.say),
         dtype=held,
         weights=source if settings.lora is None else None,
         quantize=settings.quantize,

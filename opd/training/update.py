@@ -289,7 +289,11 @@ class MicroBatch:
         return self._tensor(np.repeat(np.asarray(values), self.batch.lengths))
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values).to(self.learner.pair.device)
+        device = self.learner.pair.device
+        tensor = torch.from_numpy(values)
+        if device.type == "mps":  # it has no float64
+            tensor = tensor.float()
+        return tensor.to(device)
 
 
 def _sampler_logprobs(sample: Sample) -> Floats:

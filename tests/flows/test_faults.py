@@ -15,6 +15,7 @@ from opd.training.trainer import Training
 from opd.types import StepEvent
 from storage.queue import jobs
 from storage.read.export import export_rows
+from tests.support.devices.fake_gpus import FakeCuda
 from tests.support.in_process_runs import JobRunner, models, write_rows
 from tests.support.logprobs_server import LogprobsServer, edited
 
@@ -228,6 +229,26 @@ def test_memory_that_runs_out_amid_a_step(runner, error):
     assert count == 1 + 2 * 4
     assert runner.at_rest(run_id) == [1, 2]
     assert runner.attempt(run_id)["status"] == "finished"
+
+
+def test_a_run_that_no_gpu_here_can_do_is_refused_before_loading(runner, monkeypatch):
+    """Another program fills the GPU; there is one only; it has no bfloat16."""
+    monkeypatch.setattr("opd.training.trainer.load", lambda *_: pytest.fail("was loaded"))
+    FakeCuda(free=1e5).install(monkeypatch)
+    failed(runner, runner.queue(device="cuda:0"), "out of memory", "device: ", "100.0 kB free")
+    failed(runner, runner.queue(device="cuda:3"), "bad input", "device: cuda:3", "use cuda:0")
+    FakeCuda(bfloat16=False).install(monkeypatch)
+    run_id = runner.queue(device="cuda:0", student={"dtype": "bfloat16"})
+    failed(runner, run_id, "bad input", "student.dtype: Tesla T4", "float32")
+
+
+def test_a_gpu_that_cannot_be_used_is_in_the_log(runner, monkeypatch):
+    FakeCuda(count=0, broken="the driver is gone").install(monkeypatch)
+    monkeypatch.setattr("opd.devices.choice.gpu_count", lambda: 1)
+    run_id = runner.queue(device="auto", steps=1)
+    assert runner.attempt(run_id)["status"] == "finished"
+    (line,) = [x for x in runner.log(run_id).splitlines() if "the driver is gone" in x]
+    assert "WARNING" in line and "the processor is used" in line
 
 
 @pytest.mark.parametrize("field", ["teacher", "optimizer"])

@@ -31,7 +31,8 @@ FREE_OF_MODELS = (
     *("opd.grading", "opd.diagnosis"),
     *("opd.loss.counterfactual", "opd.loss.credit", "opd.loss.divergence_bounds"),
     "opd.models.architecture",
-    *("opd.doctor.findings", "opd.doctor.machine", "opd.doctor.memory", "opd.doctor.settings"),
+    "opd.devices.gpus",
+    *("opd.doctor.findings", "opd.doctor.machine.fit", "opd.doctor.memory", "opd.doctor.settings"),
     *("opd.training.checkpoint_manifest", "opd.teachers.vllm_client"),
 )
 # … but for these, which train, score and answer, and commands, which do so late.

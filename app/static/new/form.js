@@ -7,7 +7,7 @@ const SUGGESTIONS = {
   "student.model": ["bundled/student"],
   "teacher.model": ["bundled/teacher"],
   "prompts.source": ["bundled"],
-  device: ["auto", "cpu", "cuda", "cuda:0"],
+  device: ["auto", "cpu", "cuda", "cuda:0", "mps"],
 };
 
 /** @param {Field} field @param {unknown} value @param {(value: unknown) => unknown} changed */

@@ -104,7 +104,7 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
 def test_where_there_are_gpus_every_run_is_a_process(
     opd: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.worker.slots.gpu_count", lambda: 1)
+    monkeypatch.setattr("opd.devices.gpus.gpu_count", lambda: 1)
     common = {**data()["common"], "student": "bundled/nothing"}
     code, _, err = opd("experiment", file(tmp_path, common=common), "--quick")
     assert code == 1
@@ -116,7 +116,7 @@ def test_where_there_are_gpus_every_run_is_a_process(
 def test_a_job_that_dies_before_it_begins_is_not_started_for_ever(
     opd: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.worker.slots.gpu_count", lambda: 1)
+    monkeypatch.setattr("opd.devices.gpus.gpu_count", lambda: 1)
     broken = (sys.executable, "-c", "raise SystemExit('no driver')")
     monkeypatch.setattr("app.cli.foreground.JOB", broken)
     code, _, err = opd("experiment", file(tmp_path), "--quick")

@@ -299,5 +299,5 @@ def test_it_stops_when_nobody_asks_any_more() -> None:
 def test_a_graphics_card_is_measured_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dynamic_checks, "_free", lambda config: (1e6, 24e9))
+    monkeypatch.setattr(dynamic_checks, "free_memory", lambda device: (1e6, 24e9))
     assert whole(parse({}))["memory-device"].severity == "error"

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from opd.config.run import parse
-from opd.doctor import machine
+from opd.devices.gpus import DriverReport
 from opd.doctor import settings as settings_checks
 from opd.doctor.examine import examine, report, static
 from opd.doctor.findings import Finding, healthy, quoted, size, worst_first
-from opd.doctor.machine import check_device
+from opd.doctor.machine import fit as machine
+from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import Estimate, MemoryPart
 from opd.doctor.models import LocalModel, check_class, look_up
 from opd.models.tried import tried_models
 from opd.training.loading import Callbacks
+from tests.support.devices.fake_gpus import FakeCuda
 from tests.support.tiny_models import save_model, tokenizer
 
 TEMPLATE = (
@@ -365,19 +367,20 @@ def test_the_gpu_is_compared_with_the_estimate() -> None:
     estimate = Estimate(
         [MemoryPart("weights", 10e9, ""), MemoryPart("activations", 5e9, "", "update")]
     )
-    assert check_device(estimate, 80e9, 80e9).severity == "ok"
-    assert check_device(estimate, 16e9, 24e9).severity == "warning"
-    assert check_device(estimate, 8e9, 24e9).severity == "error"
+    assert check_gpu(estimate, 80e9, 80e9).severity == "ok"
+    assert check_gpu(estimate, 16e9, 24e9).severity == "warning"
+    assert check_gpu(estimate, 8e9, 24e9).severity == "error"
 
 
 def test_a_run_for_a_gpu_is_measured_when_its_models_are_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "_gpus", lambda: True)
+    FakeCuda().install(monkeypatch)
+    monkeypatch.setattr(machine, "ask_driver", lambda: DriverReport())
     found = look()
     assert found["memory-device"].severity == "info" and "memory" not in found
-    offloaded = look(teacher={"model": "Qwen/Qwen3-8B", "offload": True})
-    assert "of the host's memory" in offloaded["memory-device"].text
+    offloaded = look(teacher={"offload": True})
+    assert "of the host's memory" in offloaded["memory"].title
 
 
 def test_too_little_memory_is_a_warning_before_it_is_hopeless(

@@ -1,0 +1,70 @@
+"""The run's device: whether it is there, can do what is asked for, and has room for the run."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from opd.config.run import RunConfig
+from opd.devices.choice import free_memory, unused_gpu
+from opd.devices.support import run_device
+from opd.doctor.findings import Finding, refused
+from opd.doctor.machine.fit import check_gpu
+from opd.doctor.memory import Estimate, estimate
+from opd.errors import ErrorKind, UserError
+
+
+def check_device(config: RunConfig) -> Iterator[Finding]:
+    """Findings on the device by itself; takes no memory of it."""
+    try:
+        run_device(config)
+    except UserError as error:
+        yield refused("device-refused", "The run's device cannot be used as configured", error)
+        return
+    reason = unused_gpu() if config.device == "auto" else ""
+    if reason:
+        yield Finding(
+            "gpu-unused",
+            "warning",
+            "The run would take the processor: the GPU here cannot be used",
+            f"This machine shows a GPU, but {reason}.",
+            "Make the GPU work, or set device to cpu if the processor is meant.",
+        )
+
+
+def device_type(config: RunConfig) -> str:
+    """`cuda`, `mps` or `cpu`; the wanted one where torch does not have it."""
+    try:
+        return run_device(config).type
+    except UserError:
+        return torch.device("cuda" if config.device == "auto" else config.device).type
+
+
+def check_fit(config: RunConfig, memory: Estimate) -> Finding | None:
+    """The GPU's free memory now, as torch gives it, against the plan; None for a processor.
+
+    Takes the memory of a program's start on the GPU. Raises UserError where there is no room.
+    """
+    free = free_memory(run_device(config))
+    return None if free is None else check_gpu(memory, *free)
+
+
+def before_loading(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Says what may go wrong on the run's device. Raises UserError for what must.
+
+    A run that might fit is not refused: only one whose weights, gradients and moments alone are
+    larger than the memory that is free.
+    """
+    device = run_device(config, say)
+    if device.type != "cuda":
+        return
+    try:
+        memory = estimate(config)
+    except UserError:  # a model that cannot be read, which loading refuses in its own words
+        memory = Estimate()
+    found = check_fit(config, memory)
+    if found is None or found.severity == "ok":
+        return
+    text = f"{found.title}. {found.text} {found.advice}"
+    if found.severity == "error":
+        raise UserError(text, where="device", kind=ErrorKind.OUT_OF_MEMORY)
+    say(text)

@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+
+from opd.config.run import parse
+from opd.devices import choice
+from opd.doctor.examine import static
+from opd.doctor.machine.device import before_loading, check_device
+from opd.errors import ErrorKind, UserError
+from tests.support.devices.fake_gpus import FakeCuda, fake_driver
+
+
+def found(**changes: Any) -> dict[str, Any]:
+    return {f.code: f for f in static(parse(changes), lambda _: None)}
+
+
+def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(count=1).install(monkeypatch)
+    refused = found(device="cuda:3")["device-refused"]
+    assert refused.severity == "error" and "1 CUDA device here" in refused.text
+    assert "device-refused" not in found(device="cuda:0")
+
+
+def test_a_gpu_that_auto_cannot_take_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(count=0, broken="no driver").install(monkeypatch)
+    monkeypatch.setattr(choice, "gpu_count", lambda: 1)
+    (finding,) = check_device(parse({}))
+    assert (finding.code, finding.severity) == ("gpu-unused", "warning")
+    assert "no driver" in finding.text
+    assert list(check_device(parse({"device": "cpu"}))) == []
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "severity", "advice"),
+    [(80000, "ok", ""), (8, "error", "nvidia-smi"), (100, "warning", "nvidia-smi")],
+)
+def test_the_driver_s_free_memory_is_compared_before_anything_is_loaded(
+    free_mib: int, severity: str, advice: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeCuda(broken="must not be asked").install(monkeypatch)
+    fake_driver(tmp_path, monkeypatch, f"0, GPU-a, H100, 81559, {free_mib}, 3")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    told = found(device="cuda")["memory-device"]
+    assert told.severity == severity and advice in told.advice
+    assert told.evidence["free"] == free_mib * 2**20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_what_cannot_fit_is_refused(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's pair takes 18 MB of weights, gradients and moments and more for its tokens."""
+    config = parse({"student": {"dtype": dtype}})
+    said: list[str] = []
+    FakeCuda(free=79e9).install(monkeypatch)
+    before_loading(config, said.append)
+    assert said == []
+    FakeCuda(free=400e6).install(monkeypatch)
+    before_loading(config, said.append)
+    assert len(said) == 1 and "400.0 MB free" in said[0]
+    FakeCuda(free=8e6).install(monkeypatch)
+    with pytest.raises(UserError, match=r"8\.0 MB free.*moments are") as caught:
+        before_loading(config, said.append)
+    assert caught.value.kind == ErrorKind.OUT_OF_MEMORY and len(said) == 1
+
+
+def test_a_processor_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(free=0).install(monkeypatch)
+    before_loading(parse({"device": "cpu"}), pytest.fail)
+
+
+def test_a_model_that_cannot_be_read_is_left_to_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda().install(monkeypatch)
+    before_loading(parse({"teacher": "/no/such/folder"}), pytest.fail)
