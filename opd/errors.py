@@ -92,6 +92,11 @@ class ErrorKind(StrEnum):
         409,
     )
     BUSY = "busy", "Wait until the earlier requests have finished.", 429
+    DEVICE_BUSY = (
+        "device busy",
+        "Wait until the run named above has ended, or answer on the processor (device: cpu).",
+        409,
+    )
     CANCELLED = "cancelled", "Send the request again."
     NOT_OUR_DATABASE = (
         "not our database",

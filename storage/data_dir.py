@@ -75,6 +75,10 @@ class DataDir:
         """What the model process has in memory."""
         return self.path / "answerer.json"
 
+    def device_lock(self, slot: str) -> Path:
+        """Held while models of a page or a command are on a GPU; `slot` as in `cuda:0`."""
+        return self.path / "devices" / f"{slot.replace(':', '-')}.lock"
+
     @property
     def runs(self) -> Path:
         return self.path / "runs"

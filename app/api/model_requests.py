@@ -26,12 +26,17 @@ Checkpoint = Literal["newest", "start"] | Annotated[int, Field(ge=0, le=MAX_STEP
 
 
 class Sampled(Body):
-    """Sampling settings; temperature 0 takes the most likely token and is scored at 1."""
+    """Sampling settings; temperature 0 takes the most likely token and is scored at 1.
+
+    device: `auto` is that of the run's configuration, refused while a run has it; `cpu` always is
+    the processor.
+    """
 
     checkpoint: Checkpoint = "newest"
     temperature: float = Field(1.0, ge=0, le=10)
     max_new_tokens: int = Field(128, ge=1, le=2048)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    device: Literal["auto", "cpu"] = "auto"
 
 
 class WhatIf(Sampled):

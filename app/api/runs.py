@@ -20,6 +20,7 @@ from app.api.http.inputs import (
 )
 from app.api.http.replies import Json
 from app.api.http.tables import csv_line
+from app.worker.devices.holds import in_use_by
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.types import RunStatus
 from storage.data_dir import DataDir
@@ -100,7 +101,10 @@ def runs_csv(engine: Database) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
-    return Json(_with_disk(read_run(engine, run_id), request.app.state.data_dir))
+    """A run; `waits_for` names the slots that a queued one waits for, each with the run there."""
+    run = read_run(engine, run_id)
+    waits = in_use_by(engine, run["device"]) if run["status"] == "queued" else {}
+    return Json(_with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
 
 
 @router.patch("/runs/{run_id}")

@@ -1,6 +1,7 @@
 """`opd doctor`."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -13,6 +14,8 @@ from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
+    from app.worker.devices.holds import DeviceHold
+    from opd.config.run import RunConfig
     from opd.experiments.definition import Experiment
 
 HEADS = {"error": "Errors", "warning": "Warnings", "info": "Notes", "ok": "Passed"}
@@ -39,6 +42,7 @@ def doctor(
     if definition is not None:
         _check_experiment(definition, json)
     config, _ = configuration(source, assignments or [])
+    from app.worker.devices.examination import examine_on_device
     from app.worker.references import names_runs, needs_conversion, resolved
     from opd.doctor.examine import examine, report
     from opd.training.loading import Callbacks
@@ -46,12 +50,22 @@ def doctor(
     callbacks = Callbacks(say=lambda text: say(plain(f"{text} …")))
     if names_runs(config) or (needs_conversion(config) and not static):
         config = resolved(workspace.engine(), workspace.data_dir, config, say=callbacks.say)
-    checked = report(config, list(examine(config, models=not static, callbacks=callbacks)))
+    if static:
+        found = examine(config, models=False, callbacks=callbacks)
+    else:
+        found = examine_on_device(config, partial(_held, workspace), callbacks)
+    checked = report(config, list(found))
     if json:
         json_line(checked)
     else:
         _show(checked)
     raise typer.Exit(0 if checked["ok"] else 1)
+
+
+def _held(workspace: Workspace, config: "RunConfig") -> "DeviceHold":
+    from app.worker.devices.holds import hold_device
+
+    return hold_device(workspace.engine, workspace.data_dir, config)
 
 
 def _experiment(source: str, assignments: list[str]) -> "Experiment | None":

@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from app.cli.output import plain, say
 from app.cli.workspace import Workspace
 from app.worker import job as jobs_here
-from app.worker import slots
+from app.worker.devices import slots
+from app.worker.devices.holds import in_use_by
 from app.worker.job import Job, Outcome
 from app.worker.logs import BriefFormatter, start_log
 from app.worker.recovery import bury_dead, did_not_start, running
@@ -84,8 +85,8 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
             yield from _a_free_slot(workspace, engine, device)
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while waiting", where=run_id)
-            others = ", ".join(sorted(run.id for run in running(engine)))
-            if others != announced:
+            others = ", ".join(sorted(in_use_by(engine, device).values()))
+            if others and others != announced:
                 say(f"waiting for the device, in use by {others} (to free it: opd cancel {others})")
                 announced = others
             time.sleep(LOOK_EVERY)

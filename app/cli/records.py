@@ -90,6 +90,9 @@ def score(
         typer.Option(help="The teacher's own end token, as teacher.end_token of a run."),
     ] = None,
     form: Form = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps, as device of a run.")
+    ] = "auto",
 ) -> None:
     """Score completions with both models. Writes token records; nothing is trained."""
     from opd.interchange.formats import open_rollouts
@@ -103,7 +106,9 @@ def score(
     # All of it is checked before models load
     total = sum(1 for _ in open_rollouts(rollouts, form).rollouts)
     with aside(out) as path, path.open("wb") as file:
+        from app.worker.devices.holds import hold_device
         from app.worker.models.converted import model_at_hand
+        from opd.config.run import parse
         from opd.devices.choice import pick_device
         from opd.models.load import load_pair
         from opd.models.token_text import TokenText
@@ -114,12 +119,14 @@ def score(
             model_at_hand(workspace.data_dir, reference, where=f"--{field}", say=say)
             for field, reference in (("student", student), ("teacher", teacher))
         ]
-        pair = load_pair(folders[0], folders[1], device=pick_device("auto"))
+        held = hold_device(workspace.engine, workspace.data_dir, parse({"device": device}))
+        pair = load_pair(folders[0], folders[1], device=pick_device(held.config.device))
         source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
         text = TokenText(pair.tokenizer)
         end = end_token_of(end_token, pair, where="--end-token")
         for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k, end=end):
             write_line(file, _with_texts(to_row(rollout), text))
+    held.close()
     result(f"{total} rollouts → {out}")
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
+from app.worker.devices.holds import wait_for_device
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
@@ -170,6 +171,7 @@ def _work(
         sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
     here = _on_slot(config, job.slot)
+    wait_for_device(job.data_dir, job.slot, lease.stop, say)
     make = training or _trainer()
     if training is None:
         _check_device(here)

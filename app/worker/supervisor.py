@@ -23,8 +23,9 @@ from typing import IO, Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.worker import process, slots
+from app.worker import process
 from app.worker.cancellation import Pressure
+from app.worker.devices import slots
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log

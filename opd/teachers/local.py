@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from opd.devices.choice import give_back_memory
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
 from opd.models.forward import Hidden, completion_hidden, logits_of, spans
@@ -134,7 +135,7 @@ class LocalTeacher:
         if self._offload:
             self.model.to("cpu")
             self.model.get_output_embeddings().to(self.reader.device)
-            torch.cuda.empty_cache()
+            give_back_memory()
 
 
 @dataclass(frozen=True)

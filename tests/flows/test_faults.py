@@ -1,18 +1,23 @@
 """What goes wrong is named on the run's row, with what to change; its records stay readable."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from app.worker import job, process
 from opd.errors import ErrorKind
 from opd.grading import graders
 from opd.training.trainer import Training
-from opd.types import StepEvent
+from opd.types import PhaseEvent, StepEvent
+from storage import locks
+from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.export import export_rows
 from tests.support.devices.fake_gpus import FakeCuda
@@ -240,6 +245,23 @@ def test_a_run_that_no_gpu_here_can_do_is_refused_before_loading(runner, monkeyp
     FakeCuda(bfloat16=False).install(monkeypatch)
     run_id = runner.queue(device="cuda:0", student={"dtype": "bfloat16"})
     failed(runner, run_id, "bad input", "student.dtype: Tesla T4", "float32")
+
+
+def test_a_run_waits_until_a_request_s_models_have_left_its_gpu(runner):
+    """The lock stands for what answers on the GPU; the processor, for the GPU itself."""
+    path = DataDir(runner.data_dir).device_lock("cuda:0")
+    path.parent.mkdir()
+    held = locks.take(path)
+    leaving = threading.Timer(0.5, held.close)
+    leaving.start()
+    run_id = runner.queue(steps=1)
+    claimed = job.claim(runner.engine, DataDir(runner.data_dir), run_id, "cuda:0")
+    os.environ.pop(process.MARK)
+    said = []
+    outcome = job.run(claimed, watch=lambda event: said.append((event, held.closed)))
+    assert outcome.status == "finished"
+    assert said[0] == (PhaseEvent("waiting for cuda:0, where models answer a request"), False)
+    assert all(closed for _, closed in said[1:])
 
 
 def test_a_gpu_that_cannot_be_used_is_in_the_log(runner, monkeypatch):

@@ -18,6 +18,7 @@ interface ShownError {
   message: string;
   hint?: string;
   where?: string;
+  kind?: string;
 }
 
 interface ChangedInput {
@@ -70,6 +71,7 @@ interface Run {
   tags: string[];
   cancel_mode: string | null;
   /** Of one run only, not in a list. */
+  waits_for?: Record<string, string>;
   config?: any;
   trained?: string;
   accepted_changes?: { attempt: number; step: number; changes: ChangedInput[] }[];

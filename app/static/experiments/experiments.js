@@ -93,7 +93,10 @@ class ExperimentsPage {
 
   drawOffers() {
     /** @type {OfferActions} */
-    const on = { start: (item, quick, start) => this.begin(item, quick, start), toggle: (name) => this.toggle(name) };
+    const on = {
+      start: (item, quick, start) => this.begin(item, quick, start),
+      toggle: (name) => this.toggle(name),
+    };
     this.offers.show([this.items, this.opened], () => offerTable(this.items, this.opened, on));
   }
 

@@ -1,6 +1,6 @@
 // A request to the model process: sent, followed until it is answered, and cancelled.
 import { get, send } from "./api.js";
-import { h, poll } from "./dom.js";
+import { button, h, poll } from "./dom.js";
 import { duration } from "./format.js";
 
 const LOOK_EVERY = 250; // ms
@@ -52,7 +52,7 @@ export class ModelRequest {
     if (id !== this.id) return;
     if (state.state === "done") this.end(() => this.on.done(state.answer, id));
     else if (state.state === "failed")
-      this.end(() => this.on.failed({ message: state.error_text, hint: state.hint }));
+      this.end(() => this.on.failed({ message: state.error_text, hint: state.hint, kind: state.error_kind }));
     else this.on.change(state);
   }
 
@@ -80,6 +80,15 @@ export class ModelRequest {
       credentials: "same-origin",
     }).catch(() => {});
   }
+}
+
+/**
+ * Where a run has the GPU, a way to ask again for an answer on the processor.
+ * @param {ShownError} error @param {() => unknown} ask
+ */
+export function onProcessor(error, ask) {
+  if (error.kind !== "device busy") return null;
+  return button("Answer on the processor", ask, { title: "Slower; takes no memory of the GPU" });
 }
 
 /** What is being done, in words, with the time left where it is known. @param {ModelRequestState} state */

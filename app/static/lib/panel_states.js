@@ -16,8 +16,8 @@ export function failed(element, error, retry) {
   fill(element, errorBox(error, retry));
 }
 
-/** @param {ShownError} error @param {(() => unknown) | null} [retry] */
-export function errorBox(error, retry) {
+/** @param {ShownError} error @param {(() => unknown) | null} [retry] @param {Child} [more] */
+export function errorBox(error, retry, more) {
   const again = retry && h("button", { type: "button", class: "btn", onclick: retry }, "Try again");
   return h(
     "div",
@@ -26,5 +26,6 @@ export function errorBox(error, retry) {
     error.where && h("p", { text: error.where }),
     error.hint && h("p", { text: error.hint }),
     again,
+    more,
   );
 }

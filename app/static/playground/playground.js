@@ -2,7 +2,13 @@
 import { get, page } from "../lib/api.js";
 import { button, fill, h, poll } from "../lib/dom.js";
 import { fixed, plain } from "../lib/format.js";
-import { ModelRequest, modelsLine, progressText, reasonAgainstRequests } from "../lib/model_request.js";
+import {
+  ModelRequest,
+  modelsLine,
+  onProcessor,
+  progressText,
+  reasonAgainstRequests,
+} from "../lib/model_request.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme, recall } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
@@ -32,6 +38,7 @@ class Playground {
     this.failure = null;
     /** @type {string[]} */
     this.prompts = [];
+    this.device = "auto"; // or the processor, once it was chosen
     this.top = SCALE;
     this.usable = true;
     this.reason = "";
@@ -214,7 +221,7 @@ class Playground {
     this.failure = null;
     fill(this.status, "Sending …");
     this.offer();
-    this.request.ask("chat", { ...models, conversations, ...sampling });
+    this.request.ask("chat", { ...models, conversations, device: this.device, ...sampling });
     this.sendButton.disabled = true;
   }
 
@@ -296,7 +303,15 @@ class Playground {
     this.turns.forEach((_, i) => {
       this.drawTurn(i);
     });
-    if (this.failure) this.talk.append(errorBox(this.failure, () => this.retry()));
+    const { failure } = this;
+    if (!failure) return;
+    const elsewhere = onProcessor(failure, () => this.retryOnProcessor());
+    this.talk.append(errorBox(failure, () => this.retry(), elsewhere));
+  }
+
+  retryOnProcessor() {
+    this.device = "cpu";
+    this.retry();
   }
 
   retry() {

@@ -166,6 +166,7 @@ export class RunHead {
       run.phase &&
         ["running", "queued"].includes(run.status) &&
         h("span", { class: "muted", text: plain(run.phase, 120) }),
+      run.status === "queued" && waiting(run.waits_for ?? {}),
     );
   }
 
@@ -297,4 +298,14 @@ function tagOf(tag) {
   return /^exp-[a-z0-9]{1,28}$/.test(tag)
     ? link(tag, page("experiment", { id: tag }), { class: "tag" })
     : h("span", { class: "tag", text: plain(tag, 24) });
+}
+
+/** The runs that have the devices a queued one may take. @param {Record<string, string>} slots */
+function waiting(slots) {
+  const parts = Object.entries(slots).flatMap(([slot, run]) => [
+    `, ${slot} in use by `,
+    h("a", { href: page("run", { id: run }), text: run }),
+  ]);
+  if (!parts.length) return null;
+  return h("span", { class: "muted", id: "waits-for" }, "waiting for the device", parts);
 }

@@ -1,6 +1,5 @@
 """The models that a question is about: of a run's checkpoint, of its start, or of a recipe."""
 
-import gc
 import json
 import os
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.worker.models.request import ModelRequest, ProgressReporter
+from app.worker.models.request import ModelRequest, ProgressReporter, give_back
 from app.worker.references import resolved
 from app.worker.run_inputs import moment_of
 from opd.config.recipes import recipe
@@ -50,7 +49,8 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
     """Loads what the question names, unless it is in memory already.
 
     The payload's "run" or else "recipe" says which models; "checkpoint" at which step, None: as
-    they start. Raises UserError for a checkpoint that is not whole and for what cannot be loaded.
+    they start; "device" is "cpu" where the processor is to answer. Raises UserError for a
+    checkpoint that is not whole, for what cannot be loaded, and for a GPU that a run has.
     """
     run_id = request.payload.get("run")
     step = request.payload.get("checkpoint")
@@ -59,6 +59,8 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
         if run_id
         else (_of_recipe(request, reporter.say), None)
     )
+    if request.payload.get("device") == "cpu":
+        config = config.model_copy(update={"device": "cpu"})
     about = {
         "run": run_id,
         "recipe": None if run_id else request.payload.get("recipe"),
@@ -71,11 +73,10 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
 
     def load() -> LoadedModels:
         reporter.say(f"loading student ({at}) and teacher")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
+        held = request.hold(config)
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
-        return load_models(config, folder, Callbacks(reporter.say, reporter.stop))
+        return load_models(held.config, folder, Callbacks(reporter.say, reporter.stop))
 
     models = request.cache.get(key, about, load).with_config(config)
     render_as_of(models.pair.tokenizer, _moment(request, run_id))

@@ -9,7 +9,6 @@ starts another.
 """
 
 import argparse
-import gc
 import logging
 import os
 import sys
@@ -23,10 +22,16 @@ from sqlalchemy import Engine
 from app.worker.errors import describe
 from app.worker.job import DATABASE_VARIABLE
 from app.worker.logs import start_log
-from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
+from app.worker.models.request import (
+    ModelCache,
+    ModelRequest,
+    Progress,
+    ProgressReporter,
+    give_back,
+)
 from app.worker.process import this_process
 from app.worker.references import names_runs, needs_conversion, resolved
-from opd.errors import UserError
+from opd.errors import ErrorKind, UserError
 from storage import locks
 from storage.data_dir import DataDir
 from storage.engine import open_database
@@ -42,6 +47,7 @@ Answer = Callable[[ModelRequest, Progress], dict[str, Any]]
 
 def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "doctor": {"config", "models"} → the doctor's report."""
+    from app.worker.devices.examination import examine_on_device  # noqa: PLC0415 - loads torch
     from opd.config.run import parse  # noqa: PLC0415 - as late as the models' libraries
     from opd.doctor.examine import examine, report  # noqa: PLC0415 - loads torch
     from opd.training.loading import Callbacks  # noqa: PLC0415
@@ -53,7 +59,11 @@ def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     if names_runs(config) or (request.payload["models"] and needs_conversion(config)):
         config = resolved(request.engine, request.data_dir, config, say=reporter.say)
     callbacks = Callbacks(reporter.say, reporter.stop)
-    for finding in examine(config, models=bool(request.payload["models"]), callbacks=callbacks):
+    if request.payload["models"]:
+        found = examine_on_device(config, request.hold, callbacks)
+    else:
+        found = examine(config, models=False, callbacks=callbacks)
+    for finding in found:
         findings.append(finding)
         if reporter.stop():
             break
@@ -97,6 +107,9 @@ def serve(
     cache.release()
     last = time.monotonic()
     while time.monotonic() - last < idle:
+        if cache.gives_way(engine) or (not cache.holds and _on_a_gpu()):
+            log.info("a run takes the GPU: exiting")
+            return
         claimed = requests.claim(engine, this_process())
         if claimed is None:
             time.sleep(LOOK_EVERY)
@@ -107,7 +120,7 @@ def serve(
             answers[claimed["kind"]],
             ModelRequest(claimed["payload"], engine, data_dir, cache),
         )
-        _let_go()
+        give_back()
         last = time.monotonic()
     log.info("no requests for %.0f s: exiting", idle)
 
@@ -120,22 +133,22 @@ def _answer(name: str, answer: Answer, request: ModelRequest) -> None:
 
     try:
         result = answer(request, progress)
-    except (UserError, MemoryError) as error:
-        if isinstance(error, MemoryError):
-            request.cache.release()
+    except (UserError, MemoryError, RuntimeError) as error:
         failure = describe(error)
+        if failure.kind == ErrorKind.ERROR:
+            raise
+        if failure.kind == ErrorKind.OUT_OF_MEMORY:
+            request.cache.release()
         log.warning("%s: %s", name, failure.text)
         requests.fail(request.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
         return
     requests.finish(request.engine, name, result)
 
 
-def _let_go() -> None:
-    """Gives back the memory of models that nothing refers to any more."""
-    gc.collect()
+def _on_a_gpu() -> bool:
+    """Whether this process has memory of a GPU, which only its exit gives back."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def main(arguments: list[str] | None = None, answers: Mapping[str, Answer] = ANSWERS) -> int:

@@ -1,5 +1,7 @@
 """A request to the model process, and how its progress is reported. Free of torch."""
 
+import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app.worker.devices.holds import DeviceHold, hold_device
+from opd.config.run import RunConfig
 from storage.data_dir import DataDir
 from storage.queue.model_state import write_model_state
 
@@ -24,6 +28,28 @@ class ModelCache:
         self._data_dir = data_dir
         self._key: str | None = None
         self._models: Any = None
+        self._held: DeviceHold | None = None
+
+    def hold(self, take: Callable[[], DeviceHold]) -> DeviceHold:
+        """Holds a device for the models that are to be loaded, in place of the one before.
+
+        Longer than the models: what a GPU's libraries take of it is given back by an exit only."""
+        self._let_go()
+        held = take()
+        self._held = held
+        return held
+
+    @property
+    def holds(self) -> bool:
+        return self._held is not None
+
+    def gives_way(self, engine: Engine) -> bool:
+        """Lets models and device go where a run waits for it; whether it did."""
+        if self._held is None or not self._held.wanted(engine):
+            return False
+        self.release()
+        self._let_go()
+        return True
 
     def get(self, key: str, about: dict[str, Any], load: Callable[[], Any]) -> Any:
         """The models of that key; others are let go before these are loaded."""
@@ -39,11 +65,18 @@ class ModelCache:
         return self._models
 
     def release(self) -> None:
-        """Lets go of what is in memory; the garbage collector gives it back."""
+        """Lets go of what is in memory."""
         models, self._models, self._key = self._models, None, None
         if models is not None:
             models.close()
+            del models
+            give_back()
         self._report("awake", None)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
     def _report(self, state: str, about: dict[str, Any] | None) -> None:
         write_model_state(self._data_dir, state, about)
@@ -57,6 +90,10 @@ class ModelRequest:
     engine: Engine
     data_dir: DataDir
     cache: ModelCache
+
+    def hold(self, config: RunConfig) -> DeviceHold:
+        """A device for models of that configuration, kept with them. Raises UserError."""
+        return self.cache.hold(lambda: hold_device(lambda: self.engine, self.data_dir, config))
 
 
 @dataclass
@@ -83,3 +120,12 @@ class ProgressReporter:
     def _report(self) -> None:
         self.reported_at = time.monotonic()
         self.still_awaited = self.still_awaited and self.progress(self.phase, self.partial())
+
+
+def give_back() -> None:
+    """Gives back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if "torch" in sys.modules:
+        from opd.devices.choice import give_back_memory  # noqa: PLC0415 - loads torch
+
+        give_back_memory()

@@ -63,6 +63,7 @@ def test_a_what_if_is_queued_with_the_checkpoint_of_now(api: Api, engine: Engine
 @pytest.mark.parametrize(
     ("change", "field", "limit"),
     [
+        ({"device": "cuda"}, "device", "'auto' or 'cpu'"),
         ({"position": TOKENS}, "position", str(TOKENS - 1)),
         ({"position": -1}, "position", "0"),
         ({"token": -1}, "token", "0"),

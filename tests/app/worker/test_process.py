@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from app.worker import process, slots
+from app.worker import process
 from app.worker.errors import describe, redact
 from app.worker.signals import listening
 from opd.errors import ErrorKind, UserError
@@ -79,19 +79,6 @@ def test_causes_in_words() -> None:
     )
     assert process.cause_of_exit(-11) == "killed by signal 11 (SIGSEGV)"
     assert process.cause_of_exit(3) == "the job's process ended with exit code 3"
-
-
-def test_slots() -> None:
-    assert slots.choose("auto", set(), 0) == "cpu"
-    assert slots.choose("auto", {"cpu"}, 0) is None
-    assert slots.choose("auto", {"cuda:0"}, 2) == "cuda:1"
-    assert slots.choose("cuda", {"cuda:0", "cuda:1"}, 2) is None
-    assert slots.choose("cuda:1", {"cuda:0"}, 1) == "cuda:1"
-    assert slots.choose("cpu", {"cuda:0"}, 1) == "cpu"
-    assert slots.choose("auto", set(), 0, apple=True) == "mps"
-    assert slots.choose("auto", {"mps"}, 0, apple=True) is None
-    assert slots.choose("mps", set(), 1) == "mps"
-    assert slots.candidates("cuda", 2) == ["cuda:0", "cuda:1"]
 
 
 def test_a_signal_is_heard_while_the_main_thread_computes() -> None:

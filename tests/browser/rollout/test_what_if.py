@@ -170,3 +170,67 @@ def test_viewers_see_why_they_cannot_ask(studio: Studio, trained_site: TrainedSi
     page.goto(f"{studio.address}/rollout?id={rollout}&pos={position}&tab=what-if")
     page.get_by_text("This link is read-only").wait_for()
     assert page.locator("#wi-go").is_disabled()
+
+
+def busy_at_first(page: Any) -> list[dict[str, Any]]:
+    """Answers the first request as where a run has the GPU; → the bodies of all requests."""
+    bodies: list[dict[str, Any]] = []
+
+    def ask(route: Any) -> None:
+        bodies.append(route.request.post_data_json)
+        route.continue_()
+
+    def look(route: Any) -> None:
+        if len(bodies) > 1:
+            route.continue_()
+            return
+        text = "device: the GPU is busy (cuda:0: run-a); wait for its end, or use the processor"
+        failed = {"state": "failed", "phase": "", "answer": None, "error_text": text}
+        route.fulfill(json=failed | {"error_kind": "device busy", "hint": "Wait."})
+
+    page.route(re.compile("/api/v1/(what-if|chat)$"), ask)
+    page.route(re.compile("/api/v1/questions/[^/]+$"), look)
+    return bodies
+
+
+def test_where_the_gpu_is_busy_the_processor_can_be_chosen(
+    studio: Studio, trained_site: TrainedSite
+) -> None:
+    page = studio.page
+    rollout, _ = worst(trained_site)
+    bodies = busy_at_first(page)
+    page.goto(f"{studio.address}/rollout?id={rollout}")
+    page.wait_for_selector('#token-view[data-ready="true"]')
+    page.keyboard.press("n")
+    page.get_by_role("tab", name="What if").click()
+    page.wait_for_selector(".wi-choice:has(input:checked)")
+    page.locator("#wi-limit").fill("4")
+    page.locator("#wi-go").click()
+    page.get_by_text("the GPU is busy (cuda:0: run-a)").wait_for()
+    page.get_by_role("button", name="Answer on the processor").click()
+    page.wait_for_selector(".wi-card[data-author=student]")
+    assert [body["device"] for body in bodies] == ["auto", "cpu"]
+
+    bodies.clear()
+    page.goto(f"{studio.address}/playground?run={studio.run_id}&limit=4")
+    page.locator("#pg-message").fill("1 + 1 =")
+    page.keyboard.press("Enter")
+    page.get_by_text("the GPU is busy").wait_for()
+    page.get_by_role("button", name="Answer on the processor").click()
+    page.get_by_text(re.compile(r"tokens in .* s")).wait_for()
+    assert [body["device"] for body in bodies] == ["auto", "cpu"]
+
+
+def test_a_queued_run_says_what_it_waits_for(studio: Studio) -> None:
+    page = studio.page
+
+    def queued(route: Any) -> None:
+        run = route.fetch().json()
+        route.fulfill(json=run | {"status": "queued", "waits_for": {"cuda:0": studio.run_id}})
+
+    page.route(re.compile(f"/api/v1/runs/{studio.run_id}$"), queued)
+    page.goto(f"{studio.address}/run?id={studio.run_id}")
+    line = page.locator("#waits-for")
+    line.wait_for()
+    assert line.inner_text() == f"waiting for the device, cuda:0 in use by {studio.run_id}"
+    assert line.get_by_role("link").get_attribute("href").endswith(f"run?id={studio.run_id}")

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from sqlalchemy import Engine, select
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.worker.devices import holds
 from app.worker.job import claim, run
 from app.worker.models import process
 from app.worker.models.request import ModelCache, ModelRequest
 from app.worker.models.what_if import what_if as answer
+from app.worker.process import this_process
 from opd.config.run import parse
 from opd.types import Floats
 from storage import schema
@@ -27,6 +29,7 @@ from storage.read.branches import read_branches
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
+from tests.support.devices.fake_gpus import FakeCuda
 from tests.support.tiny_models import save_model
 
 TOLERANCE = 1e-4
@@ -394,3 +397,20 @@ def test_a_chat_template_is_told_the_whole_conversation(tmp_path: Path) -> None:
     )
     assert max(map(abs, reply["reverse_kl"])) < TOLERANCE, "student and teacher are one model"
     engine.dispose()
+
+
+def test_a_busy_gpu_is_told_and_the_processor_answers_by_choice(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeCuda().install(monkeypatch)
+    monkeypatch.setattr(holds, "gpu_count", lambda: 1)
+    run_id = jobs.create_run(trained.engine, parse({}))
+    attempt = jobs.claim(trained.engine, run_id, "cuda:0", this_process())
+    assert attempt is not None
+    payload = conversation("1 + 2 =", run=None, recipe="demo", checkpoint=None, max_new_tokens=2)
+    refused = answered(trained, "chat", payload)
+    assert (refused["state"], refused["error_kind"]) == ("failed", "device busy")
+    assert f"cuda:0: {run_id}" in refused["error_text"] and "processor" in refused["hint"]
+    chosen = answered(trained, "chat", payload | {"device": "cpu"})
+    assert chosen["state"] == "done" and len(chosen["answer"]["replies"]) == 2
+    assert jobs.finish(trained.engine, run_id, attempt, "cancelled")

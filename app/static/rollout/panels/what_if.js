@@ -2,7 +2,13 @@
 import { get } from "../../lib/api.js";
 import { fill, h } from "../../lib/dom.js";
 import { fixed, integer } from "../../lib/format.js";
-import { ModelRequest, modelsLine, progressText, reasonAgainstRequests } from "../../lib/model_request.js";
+import {
+  ModelRequest,
+  modelsLine,
+  onProcessor,
+  progressText,
+  reasonAgainstRequests,
+} from "../../lib/model_request.js";
 import { errorBox } from "../../lib/panel_states.js";
 import { openRollout } from "../open.js";
 import { sameRollout } from "../state.js";
@@ -26,6 +32,7 @@ export class WhatIf {
     this.sent = null; // the rollout and the position of the request that is answered
     this.refusal = ""; // why this visitor may not ask
     this.turn = 0;
+    this.device = "auto"; // or the processor, once it was chosen
     this.head = h("p", { class: "wi-head" });
     this.form = new WhatIfForm({ submit: () => this.ask(), stop: () => this.cancel() });
     this.status = h("p", { class: "muted wi-status", role: "status", "aria-live": "polite" });
@@ -156,7 +163,12 @@ export class WhatIf {
     fill(this.results);
     this.say("Sending the request …");
     this.sent = { rollout, position };
-    this.request.ask("what-if", { rollout: rollout.meta.id, position, ...this.form.values() });
+    this.request.ask("what-if", {
+      rollout: rollout.meta.id,
+      position,
+      device: this.device,
+      ...this.form.values(),
+    });
     this.showForm();
   }
 
@@ -178,8 +190,17 @@ export class WhatIf {
     this.say("");
     fill(
       this.results,
-      errorBox(error, () => this.ask()),
+      errorBox(
+        error,
+        () => this.ask(),
+        onProcessor(error, () => this.askProcessor()),
+      ),
     );
+  }
+
+  askProcessor() {
+    this.device = "cpu";
+    this.ask();
   }
 
   /** @param {{seconds: number, branches: string[]}} answer */

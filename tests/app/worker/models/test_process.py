@@ -13,6 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, update
 
+from app.worker.devices.holds import DeviceHold
 from app.worker.models import process
 from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.process import alive, this_process
@@ -249,3 +250,48 @@ def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) ->
     assert "tokenizer-same" in codes and "model-of-a-run" not in codes
     assert "there is no run run-nothing" in state(engine, unknown)["error_text"]
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [run_id]
+
+
+class HeldGpu(DeviceHold):
+    """A GPU that a run wants from the beginning."""
+
+    closed = 0
+
+    def wanted(self, engine: Engine) -> bool:
+        return True
+
+    def close(self) -> None:
+        HeldGpu.closed += 1
+
+
+def test_the_process_ends_where_a_run_wants_its_gpu(tmp_path: Path, engine: Engine) -> None:
+    first, second = (requests.enqueue(engine, "look", {}) for _ in range(2))
+
+    def look(asked: process.ModelRequest, progress: process.Progress) -> Any:
+        asked.cache.hold(lambda: HeldGpu(parse({})))
+        return {}
+
+    began = time.monotonic()
+    process.serve(engine, DataDir(tmp_path), 60, {"look": look})
+    assert time.monotonic() - began < 30
+    assert state(engine, first)["state"] == "done"
+    assert state(engine, second)["state"] == "queued", "left to the next process"
+    assert HeldGpu.closed == 1
+
+
+def test_a_lack_of_memory_is_the_answer_and_another_error_is_not(
+    tmp_path: Path, engine: Engine
+) -> None:
+    full, broken = (requests.enqueue(engine, kind, {}) for kind in ("full", "broken"))
+
+    def fail(text: str) -> process.Answer:
+        def answer(asked: process.ModelRequest, progress: process.Progress) -> Any:
+            raise RuntimeError(text)
+
+        return answer
+
+    answers = {"full": fail("CUDA out of memory. Tried to allocate 2 GiB"), "broken": fail("bug")}
+    with pytest.raises(RuntimeError, match="bug"):
+        process.serve(engine, DataDir(tmp_path), 60, answers)
+    assert state(engine, full)["error_kind"] == "out of memory"
+    assert state(engine, broken)["state"] == "running", "the supervisor tells of our death"

@@ -1,0 +1,107 @@
+"""Who has a GPU: a run in its slot, or else, for as long as no run wants it, whatever loads models
+for a page or a command, by a lock file of the slot.
+
+Both sides first say so and then look: a run claims its slot in the database and waits until the
+lock is free; anything else takes the lock and gives it back where a run has the slot. So nothing
+that answers a question fills the memory of a run's GPU. A processor is shared.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+from sqlalchemy import Engine
+
+from app.worker.devices import slots
+from opd.config.run import RunConfig
+from opd.devices.gpus import gpu_count
+from opd.errors import ErrorKind, UserError
+from storage import locks
+from storage.data_dir import DataDir
+from storage.queue import jobs
+
+LOOK_EVERY = 0.2
+TRIES = 3  # whoever looks whether a lock is held has it for a moment
+
+
+@dataclass(frozen=True)
+class DeviceHold:
+    """A device that models may be loaded on, until it is closed. `slot` is None for a processor."""
+
+    config: RunConfig  # with the device that was found
+    slot: str | None = None
+    lock: IO[bytes] | None = None
+
+    def wanted(self, engine: Engine) -> bool:
+        """Whether a run waits for it."""
+        return self.slot is not None and _run_on(engine, self.slot) is not None
+
+    def close(self) -> None:
+        if self.lock is not None:
+            self.lock.close()
+
+
+def hold_device(database: Callable[[], Engine], data_dir: DataDir, config: RunConfig) -> DeviceHold:
+    """A device of the configuration that no run has. The database is asked for a GPU only.
+
+    Raises UserError of kind "device busy" where there is none, and for a device that torch has not.
+    """
+    from opd.devices.choice import pick_device  # noqa: PLC0415 - loads torch
+
+    if pick_device(config.device).type == "cpu":
+        return DeviceHold(config)
+    engine, busy = database(), []
+    for slot in slots.candidates(config.device, gpu_count()):
+        lock = _take(data_dir, slot)
+        if lock is None:
+            busy.append(f"{slot}: models of another request")
+            continue
+        run = _run_on(engine, slot)
+        if run is None:
+            named = config.device if slot in ("cpu", "mps") else slot
+            return DeviceHold(config.model_copy(update={"device": named}), slot, lock)
+        lock.close()
+        busy.append(f"{slot}: {run}")
+    raise UserError(
+        f"the GPU is busy ({', '.join(busy)}), and its memory belongs to what is there; wait for "
+        "its end, or use the processor (cpu)",
+        where="device",
+        kind=ErrorKind.DEVICE_BUSY,
+    )
+
+
+def wait_for_device(
+    data_dir: DataDir, slot: str, stop: Callable[[], bool], say: Callable[[str], None]
+) -> None:
+    """Returns once nothing but the run that has the slot holds it, or when asked to stop."""
+    said = False
+    while slot != "cpu" and locks.held(data_dir.device_lock(slot)) and not stop():
+        if not said:
+            say(f"waiting for {slot}, where models answer a request")
+            said = True
+        time.sleep(LOOK_EVERY)
+
+
+def in_use_by(engine: Engine, device: str) -> dict[str, str]:
+    """Slot → run, of the slots that a run with this device may take; empty while one is free."""
+    holders = {run["slot"]: str(run["id"]) for run in jobs.running(engine)}
+    wanted = slots.candidates(device, gpu_count())
+    return {s: holders[s] for s in wanted} if all(s in holders for s in wanted) else {}
+
+
+def _take(data_dir: DataDir, slot: str) -> IO[bytes] | None:
+    path = data_dir.device_lock(slot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(TRIES):
+        lock = locks.take(path)
+        if lock is not None:
+            return lock
+        time.sleep(0.02)
+    return None
+
+
+def _run_on(engine: Engine, slot: str) -> str | None:
+    """The run that has the slot."""
+    running = (str(run["id"]) for run in jobs.running(engine) if run["slot"] == slot)
+    return next(running, None)
