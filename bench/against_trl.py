@@ -34,6 +34,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from bench.support.endless import EndlessTraining
 from opd.config.run import RunConfig, parse
 from opd.data.prompts import PromptSet, load_prompts
 from opd.models.folders.resolve import resolve
@@ -299,21 +300,11 @@ class _InTurn(TrainerCallback):  # type: ignore[misc]
         self._began = time.perf_counter()
 
 
-class _Endless(Training):
-    """Nothing that the student writes ends its completion."""
-
-    def _load(self) -> LoadedRun:
-        loaded = super()._load()
-        pair = replace(loaded.pair, eos_ids=(loaded.pair.vocab + 1,))
-        self._loaded = replace(loaded, learner=replace(loaded.learner, pair=pair))
-        return self._loaded
-
-
 @contextlib.contextmanager
 def our_steps(case: Case, folder: Path) -> Iterator[Iterator[StepEvent]]:
     """The run's steps as they come, each stored before it is handed out where `kept` says so."""
     config = case.config()
-    training = (Training if case.natural else _Endless)(config, folder)
+    training = (Training if case.natural else EndlessTraining)(config, folder)
     engine = open_database(folder)
     run_id = jobs.create_run(engine, config)
     attempt = jobs.claim(engine, run_id, "cpu", jobs.Owner(1, 0.0, ""))
