@@ -27,7 +27,7 @@ from opd.config.sections import ObjectiveConfig
 from opd.loss import divergences
 from opd.loss.objective import LossInputs
 from opd.loss.token_losses import token_losses
-from opd.models.forward import spans
+from opd.models.forward import piece_values, spans
 
 TOKENS, HIDDEN = 2048, 64
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says
@@ -138,7 +138,9 @@ def made(vocab: int) -> Heads:
 def in_pieces(heads: Heads, name: str) -> None:
     config = OBJECTIVES[name]
     ones = torch.ones(TOKENS)
-    for cut in spans(TOKENS, vocab=len(heads.head)):
+    vocab = len(heads.head)
+    limit = piece_values(vocab, heads.head.device)
+    for cut in spans(TOKENS, vocab=vocab, limit=limit):
         with torch.no_grad():
             logits = linear(heads.teacher_states[cut], heads.teacher_head)
             teacher = divergences.log_probs(logits, 1.0)

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from opd.config.run import RunConfig, parse
 from opd.data.prompts import Prompt, load_prompts
 from opd.models import cost
-from opd.models.forward import spans
+from opd.models.forward import piece_values, spans
 from opd.models.load import context_of
 from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, LoadedRun, load
@@ -148,7 +148,8 @@ def teacher_reads(setup: Setup, written: Sequence[Completion]) -> None:
     for rows, reading in readings:
         assert reading is not None
         targets = reader_of(pair).batch(whole.take(rows), 0.0).targets
-        for cut in spans(len(targets), vocab=pair.vocab):
+        limit = piece_values(pair.vocab, pair.device)
+        for cut in spans(len(targets), vocab=pair.vocab, limit=limit):
             reading.view(cut, targets[cut])
 
 

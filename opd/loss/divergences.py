@@ -43,7 +43,7 @@ class _KL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         weights = a.exp()
-        terms = weights * torch.where(a == -math.inf, torch.zeros_like(a), a - b)
+        terms = (a - b).masked_fill_(a == -math.inf, 0.0).mul_(weights)
         ctx.save_for_backward(
             terms if ctx.needs_input_grad[0] else None, weights if ctx.needs_input_grad[1] else None
         )
@@ -97,9 +97,10 @@ def skewed_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     return _kl(student, mixture)
 
 
-def entropy(logp: Tensor) -> Tensor:
-    """−Σ_v p log p."""
-    return -torch.where(logp == -math.inf, torch.zeros_like(logp), logp.exp() * logp).sum(-1)
+def entropy(logp: Tensor, probabilities: Tensor | None = None) -> Tensor:
+    """−Σ_v p log p; `probabilities` are exp(logp), where somebody has them."""
+    p = logp.exp() if probabilities is None else probabilities
+    return -torch.where(logp == -math.inf, 0.0, p * logp).sum(-1)
 
 
 def rank(logp: Tensor, ids: Tensor) -> Tensor:

@@ -83,10 +83,14 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """loss (N,), with gradient; advantages (N,) detached, or None where the objective has none."""
+    """loss (N,), with gradient; advantages (N,) detached, or None where the objective has none.
+
+    `reverse_kl` (N,) is the exact one, detached, where the objective has it at hand anyway.
+    """
 
     loss: Tensor
     advantages: Tensor | None = None
+    reverse_kl: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The configured objective of a micro-batch's tokens, and how they are reduced to one number."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,25 +11,34 @@ from opd.loss.objective import LossInputs, Settings, TokenLoss
 from opd.loss.objective_table import OBJECTIVES
 
 
-def token_losses(x: LossInputs, settings: Settings) -> TokenLoss:
+def token_losses(x: LossInputs, settings: Settings, rows: Tensor | None = None) -> TokenLoss:
     """The configured objective of every token, times its weight; weight 0 gives exactly 0.
 
     Such tokens are left out before anything is computed: multiplied by 0 instead, one that is
-    infinite or not a number would still spoil the gradient.
+    infinite or not a number would still spoil the gradient. `rows` are the numbers of those that
+    count; looked for here, the host waits for them.
     """
-    rows = torch.nonzero(x.mask > 0).squeeze(-1)
-    counted = x if len(rows) == len(x.mask) else x.where(rows)
     loss = OBJECTIVES[settings.name].loss
     if loss is None:
         raise ValueError(f"{settings.name} cannot be trained")
+    if rows is None:
+        rows = torch.nonzero(x.mask > 0).squeeze(-1)
+    everything = len(rows) == len(x.mask)
+    counted = x if everything else x.where(rows)
     token_loss = _with_reward(counted, settings, loss(counted, settings))
 
     def spread(values: Tensor) -> Tensor:
         weighted = counted.mask * values
+        if everything:
+            return weighted
         return weighted.new_zeros(len(x.mask)).index_put((rows,), weighted)
 
     advantages = token_loss.advantages
-    return TokenLoss(spread(token_loss.loss), None if advantages is None else spread(advantages))
+    return TokenLoss(
+        spread(token_loss.loss),
+        None if advantages is None else spread(advantages),
+        token_loss.reverse_kl if everything else None,
+    )
 
 
 def _with_reward(x: LossInputs, settings: Settings, token_loss: TokenLoss) -> TokenLoss:
@@ -39,9 +49,9 @@ def _with_reward(x: LossInputs, settings: Settings, token_loss: TokenLoss) -> To
     if settings.weighting.kl_clip is not None:
         loss = loss.clamp(max=settings.weighting.kl_clip)
     if not settings.reward_weight or x.reward_advantage is None:
-        return TokenLoss(loss)
+        return replace(token_loss, loss=loss)
     reward = importance.weighted(x, settings.reward_weight * x.reward_advantage, None)
-    return TokenLoss(loss + reward.loss, reward.advantages)
+    return replace(token_loss, loss=loss + reward.loss, advantages=reward.advantages)
 
 
 def row_scales(weights: Sequence[float], reduction: str) -> list[float]:

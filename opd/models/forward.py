@@ -20,6 +20,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from opd.models.batches import ScoreBatch
 
 CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: at most 64 MB in float32
+CARD_VALUES = 2**27  # the same on a GPU, where every piece reads the head and adds to its gradient
+CARD_COPIES = 8  # of a piece's values in float32, held together; a GPU's piece takes at most
+CARD_SHARE = 1 / 4  # this share of the memory that is free
 CACHED_VALUES = 2**22  # on a processor, where pieces that fit its caches are twice as fast
 PIECE_TOKENS = 128  # there no smaller pieces than these: each reads the whole head again
 
@@ -174,11 +177,30 @@ def _returning(backbone: nn.Module, answer: Any) -> Iterator[None]:
         del backbone.forward
 
 
-def spans(tokens: int, *, vocab: int, limit: int | None = None) -> list[slice]:
+def spans(tokens: int, *, vocab: int, limit: int) -> list[slice]:
     """Cuts N tokens into pieces of at most `limit` values of tokens × vocabulary."""
-    if limit is None and torch.cuda.is_available():
-        limit = CHUNK_VALUES
-    elif limit is None:
-        limit = min(CHUNK_VALUES, max(CACHED_VALUES, PIECE_TOKENS * vocab))
     size = max(1, limit // vocab)
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
+
+
+def piece_values(vocab: int, device: torch.device) -> int:
+    """How many values of tokens × vocabulary are made at a time.
+
+    On a GPU a power of two that its free memory holds several times, so that a run that resumes
+    beside slightly more or less memory adds up the same pieces.
+    """
+    if device.type == "cpu":
+        return min(CHUNK_VALUES, max(CACHED_VALUES, PIECE_TOKENS * vocab))
+    free = free_memory(device)
+    if free is None:
+        return CHUNK_VALUES
+    fitting = max(1, int(free * CARD_SHARE / (4 * CARD_COPIES)))
+    return max(CACHED_VALUES, min(CARD_VALUES, 1 << (fitting.bit_length() - 1)))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that nobody holds, and those that torch keeps for later; None but on CUDA devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -68,6 +68,16 @@ class Pair:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def casting_once(self) -> AbstractContextManager[Any]:
+        """Inside, a trained weight is cast once for all `computing` contexts together.
+
+        torch forgets casts when the outermost autocast context ends; this one computes as outside.
+        Whatever changes a weight inside, or reads it without a gradient, clears what is kept.
+        """
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
+
 
 @dataclass(frozen=True)
 class TeacherModel:

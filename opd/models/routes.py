@@ -126,10 +126,13 @@ def pairs_per_token(model: Any) -> float:
 
     0 where the model's attention takes no mask of our own (sliding windows, recurrent layers,
     kernels without one), and where sequences that share a prompt come out different from the same
-    ones apart.
+    ones apart. 0 on a GPU: without a mask its fused kernel skips what a position does not see and
+    lets queries share their keys; with one, keys are repeated and all pairs are computed.
     """
     whole, route = causal(model), route_of(model)
     config = whole.config.get_text_config()
+    if whole.get_output_embeddings().weight.device.type != "cpu":
+        return 0.0
     if route.backbone is None or route.alone or route.switch is not None:
         return 0.0
     plain = keeps_everything(config) and not getattr(config, "sliding_window", None)

@@ -16,7 +16,7 @@ from torch import Tensor
 from opd.devices.choice import give_back_memory
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
-from opd.models.forward import Hidden, completion_hidden, logits_of, spans
+from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans
 from opd.models.load import Pair
 from opd.models.routes import pairs_per_token
 from opd.teachers.end_token import EndToken
@@ -192,5 +192,5 @@ class MovingAverage:
 
 def sampled_log_probs(reading: Reading, targets: Tensor, vocab: int) -> Tensor:
     """The teacher's log-probabilities (N,) of the tokens written, piece by piece."""
-    cuts = spans(len(targets), vocab=vocab)
+    cuts = spans(len(targets), vocab=vocab, limit=piece_values(vocab, targets.device))
     return torch.cat([reading.view(cut, targets[cut]).at for cut in cuts])

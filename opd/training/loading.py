@@ -258,7 +258,11 @@ class _TeacherFactory:
     def _student_as(self, state: Callable[[], AbstractContextManager[Any]]) -> LocalTeacher:
         @contextmanager
         def both() -> Iterator[None]:
-            with self.pair.computing(), state():
-                yield
+            torch.clear_autocast_cache()  # casts of these weights, with gradient or of other values
+            try:
+                with self.pair.computing(), state():
+                    yield
+            finally:
+                torch.clear_autocast_cache()
 
         return LocalTeacher(self.pair.student, reader_of(self.pair), state=both)

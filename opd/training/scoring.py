@@ -1,7 +1,7 @@
 """Student and teacher read the same tokens: everything that is recorded of each of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from opd.config.run import RunConfig
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, micro_batches, units
-from opd.models.forward import Hidden, completion_hidden, logits_of, spans
+from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans
 from opd.models.load import Pair
 from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher, Reader, Reading, View
@@ -26,6 +26,7 @@ MEASURED = (
     "student_entropy",
     "teacher_entropy",
     "teacher_rank",
+    "advantages",
 )
 
 
@@ -45,20 +46,24 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Measures:
-    """Per-token quantities of N tokens, detached, on the host; the top-k is (N, k).
+    """Per-token quantities of N tokens, on the host; the top-k is (N, k).
 
-    What the teacher did not say is None.
+    What the teacher did not say is None. `advantages` are the objective's, where it has some.
     """
 
     student_logprobs: Floats
     student_entropy: Floats
-    student_topk: TopK | None
+    student_topk: TopK | None = None
     teacher_logprobs: Floats | None = None
     reverse_kl: Floats | None = None
     teacher_entropy: Floats | None = None
     teacher_rank: Ints | None = None
     same_top: np.ndarray | None = None  # bool: is the same token the likeliest to both?
     teacher_topk: TopK | None = None
+    advantages: Floats | None = None
+
+
+Columns = dict[str, Tensor]  # fields of Measures, or of their TopK: (N,), (N, k); on the device
 
 
 @torch.no_grad()
@@ -111,12 +116,13 @@ def _scored(
     by_row: dict[int, TokenRecord] = {}
     for rows, reading in readings:
         batch = batch_of(pair, whole.take(rows))
-        with pair.computing():
-            hidden = completion_hidden(pair.student, batch)
         parts = []
-        for cut, student in student_pieces(pair, hidden, settings.temperature):
-            view = reading.view(cut, batch.targets[cut]) if reading else None
-            parts.append(measure(student, batch.targets[cut], view, settings.top_k))
+        with pair.casting_once():
+            with pair.computing():
+                hidden = completion_hidden(pair.student, batch)
+            for cut, student in student_pieces(pair, hidden, settings.temperature):
+                view = reading.view(cut, batch.targets[cut]) if reading else None
+                parts.append(measure(student, batch.targets[cut], view, settings.top_k))
         by_row |= zip(
             rows,
             records(
@@ -142,70 +148,100 @@ def batch_of(pair: Pair, sequences: Sequences) -> ScoreBatch:
 def student_pieces(
     pair: Pair, hidden: Hidden, temperature: float
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Tokens, and the student's log-probabilities (n, V) of them, a piece at a time."""
-    for cut in spans(len(hidden.states), vocab=pair.vocab):
-        with pair.computing():
-            logits = logits_of(pair.student, hidden.piece(cut), vocab=pair.vocab)
-        yield cut, divergences.log_probs(logits, temperature)
+    """Tokens, and the student's log-probabilities (n, V) of them, a piece at a time.
+
+    They are in float32: differences of two of them, of the size of a rounding to bfloat16, are
+    what is trained.
+    """
+    limit = piece_values(pair.vocab, hidden.states.device)
+    for cut in spans(len(hidden.states), vocab=pair.vocab, limit=limit):
+        yield cut, _log_probs(pair, hidden.piece(cut), temperature)
+
+
+def _log_probs(pair: Pair, piece: Hidden, temperature: float) -> Tensor:
+    with pair.computing():
+        logits = logits_of(pair.student, piece, vocab=pair.vocab)
+    return divergences.log_probs(logits, temperature)
 
 
 @torch.no_grad()
-def measure(student: Tensor, targets: Tensor, view: View | None, top_k: int) -> Measures:
-    """All recorded quantities from log-probabilities (N, V), ids (N,) and the teacher's view."""
+def measure(
+    student: Tensor,
+    targets: Tensor,
+    view: View | None,
+    top_k: int,
+    reverse_kl: Tensor | None = None,
+) -> Columns:
+    """All recorded quantities from log-probabilities (N, V), ids (N,) and the teacher's view.
+
+    They stay on the device, so that nobody waits; `reverse_kl` (N,) is theirs, where it is known.
+    """
     student = student.detach()
     k = min(top_k, student.shape[-1])
-    measures = Measures(
-        student_logprobs=_floats(divergences.at(student, targets)),
-        student_entropy=_floats(divergences.entropy(student)),
-        student_topk=_top(student, view.full if view else None, k) if k else None,
-    )
+    columns = {"student_logprobs": divergences.at(student, targets)}
+    columns |= _distribution("student", student, view.full if view else None, k)
     if view is None:
-        return measures
-    measures = replace(
-        measures, teacher_logprobs=_floats(view.at), teacher_rank=view.rank.cpu().numpy()
+        return columns
+    columns |= {"teacher_logprobs": view.at, "teacher_rank": view.rank}
+    if view.full is None:
+        return columns | _judged_in_part(student, view, k)
+    columns |= _distribution("teacher", view.full, student, k)
+    columns["reverse_kl"] = (
+        divergences.reverse_kl(student, view.full) if reverse_kl is None else reverse_kl
     )
-    return (
-        _judged_in_part(measures, student, view, k)
-        if view.full is None
-        else replace(
-            measures,
-            reverse_kl=_floats(divergences.reverse_kl(student, view.full)),
-            teacher_entropy=_floats(divergences.entropy(view.full)),
-            same_top=(student.argmax(-1) == view.full.argmax(-1)).cpu().numpy(),
-            teacher_topk=_top(view.full, student, k) if k else None,
-        )
-    )
+    columns["same_top"] = student.argmax(-1) == view.full.argmax(-1)
+    return columns
 
 
-def _judged_in_part(measures: Measures, student: Tensor, view: View, top_k: int) -> Measures:
+def _distribution(name: str, logp: Tensor, other: Tensor | None, k: int) -> Columns:
+    """A model's entropy and its k likeliest tokens; exp(log-probabilities) is made only once."""
+    probabilities = logp.exp()
+    columns = {f"{name}_entropy": divergences.entropy(logp, probabilities)}
+    if k:
+        top, ids = logp.topk(k, dim=-1)
+        tail = probabilities.scatter_(-1, ids, 0.0).sum(-1)  # not 1 − …, which loses a small tail
+        columns |= _top(name, ids, top, None if other is None else other.gather(-1, ids), tail)
+    return columns
+
+
+def _judged_in_part(student: Tensor, view: View, top_k: int) -> Columns:
     """By a teacher that gives only its likeliest tokens."""
     if view.top_ids is None or view.top is None:
-        return measures
-    ids, top = view.top_ids[:, :top_k], view.top[:, :top_k]
-    tail = (1 - top.exp().sum(-1)).clamp(min=0)
-    return replace(
-        measures,
-        same_top=(student.argmax(-1) == view.top_ids[:, 0]).cpu().numpy(),
-        teacher_topk=TopK(
-            ids.cpu().numpy(), _floats(top), _floats(student.gather(-1, ids)), _floats(tail)
-        )
-        if top_k
-        else None,
-    )
+        return {}
+    columns = {"same_top": student.argmax(-1) == view.top_ids[:, 0]}
+    if top_k:
+        ids, top = view.top_ids[:, :top_k], view.top[:, :top_k]
+        tail = (1 - top.exp().sum(-1)).clamp(min=0)
+        columns |= _top("teacher", ids, top, student.gather(-1, ids), tail)
+    return columns
 
 
-def joined(parts: Sequence[Measures]) -> Measures:
-    """Pieces of one batch, one after the other."""
+def _top(name: str, ids: Tensor, top: Tensor, other: Tensor | None, tail: Tensor) -> Columns:
+    """The fields of a TopK, by the measure's name and theirs."""
+    values = {"ids": ids, "logprobs": top, "other_logprobs": other, "tail_mass": tail}
+    return {f"{name}_topk.{k}": v for k, v in values.items() if v is not None}
 
-    def column(name: str) -> Any:
-        values = [getattr(p, name) for p in parts]
-        if values[0] is None or len(values) == 1:
-            return values[0]
-        if isinstance(values[0], TopK):
-            return _each(lambda name: [getattr(v, name) for v in values], np.concatenate)
-        return np.concatenate(values)
 
-    return Measures(**{f.name: column(f.name) for f in fields(Measures)})
+def joined(parts: Sequence[Columns]) -> Measures:
+    """Pieces of one batch, one after the other, on the host: it waits once a type of numbers."""
+    columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    values: dict[str, Any] = {}
+    for dtype in (torch.float32, torch.int64):
+        named = {
+            n: c for n, c in columns.items() if c.is_floating_point() == dtype.is_floating_point
+        }
+        if not named:
+            continue
+        flat = torch.cat([c.to(dtype).flatten() for c in named.values()]).cpu().numpy()
+        ends = np.cumsum([c.numel() for c in named.values()])[:-1]
+        for (name, column), part in zip(named.items(), np.split(flat, ends), strict=True):
+            values[name] = part.reshape(column.shape)
+    for name in ("student_topk", "teacher_topk"):
+        fields_of = {f.name: values.pop(f"{name}.{f.name}", None) for f in fields(TopK)}
+        values[name] = TopK(**fields_of) if fields_of["ids"] is not None else None
+    if "same_top" in values:
+        values["same_top"] = values["same_top"].astype(bool)
+    return Measures(**values)
 
 
 def records(
@@ -213,14 +249,13 @@ def records(
     completions: list[Ints],
     *,
     sampler: Sequence[Floats | None] | None = None,
-    advantages: Floats | None = None,
     mask: Floats | None = None,
 ) -> list[TokenRecord]:
     """Cuts the N tokens into one record a rollout; their lengths must sum to N."""
     measured, total = len(measures.student_logprobs), sum(map(len, completions))
     if measured != total:
         raise ValueError(f"measured {measured} tokens for completions of {total} tokens")
-    columns = {name: getattr(measures, name) for name in MEASURED} | {"advantages": advantages}
+    columns = {name: getattr(measures, name) for name in MEASURED}
     columns["mask"] = np.ones(total, np.float32) if mask is None else mask
     result, first = [], 0
     for i, ids in enumerate(completions):
@@ -238,31 +273,9 @@ def records(
     return result
 
 
-def _floats(values: Tensor) -> Floats:
-    return values.float().cpu().numpy()
-
-
-def _top(model: Tensor, other: Tensor | None, k: int) -> TopK:
-    logprobs, ids = model.topk(k, dim=-1)
-    tail = (
-        torch.zeros_like(logprobs[:, 0])
-        if k == model.shape[-1]
-        else divergences.tail_log_prob(model, ids).exp()
-    )
-    others = None if other is None else _floats(other.gather(-1, ids))
-    return TopK(ids.cpu().numpy(), _floats(logprobs), others, _floats(tail))
-
-
 def _cut(top: TopK | None, span: slice) -> TopK | None:
     if top is None:
         return None
-    return _each(lambda name: [getattr(top, name)], lambda parts: parts[0][span])
-
-
-def _each(parts: Callable[[str], list[Any]], make: Callable[[list[Any]], Any]) -> TopK:
-    """A TopK whose every field is made of parts of that field; None stays None."""
-    made: dict[str, Any] = {}
-    for f in fields(TopK):
-        values = parts(f.name)
-        made[f.name] = None if values[0] is None else make(values)
-    return TopK(**made)
+    columns: dict[str, Any] = {f.name: getattr(top, f.name) for f in fields(TopK)}
+    cut: dict[str, Any] = {name: None if v is None else v[span] for name, v in columns.items()}
+    return TopK(**cut)

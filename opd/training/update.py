@@ -27,10 +27,18 @@ from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.models.tokenizers import special_ids
 from opd.sampling.sample import Sample, Stopped
-from opd.teachers.local import Reading, Teacher, sampled_log_probs
+from opd.teachers.local import Reading, Teacher, View, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion, sequences
-from opd.training.scoring import Measures, batch_of, joined, measure, records, student_pieces
+from opd.training.scoring import (
+    Columns,
+    Measures,
+    batch_of,
+    joined,
+    measure,
+    records,
+    student_pieces,
+)
 from opd.types import Floats, TokenRecord
 
 T = TypeVar("T")
@@ -164,11 +172,11 @@ def update(
             micro_batch = MicroBatch(
                 learner, [completions[i] for i in rows], [credit[i] for i in rows], reading
             )
-            loss, measures, losses = micro_batch.forward_backward(clock)
+            loss, measures = micro_batch.forward_backward(clock)
             total += loss
             if measures.same_top is not None:
                 same_top.append(measures.same_top)
-            by_row |= zip(rows, micro_batch.records(measures, losses), strict=True)
+            by_row |= zip(rows, micro_batch.records(measures), strict=True)
     with clock.phase("optimizer"):
         norm = _step(learner, total)
     agreed = float(np.concatenate(same_top).mean()) if same_top else None
@@ -214,52 +222,72 @@ class MicroBatch:
         self.batch = batch_of(learner.pair, sequences(completions))
         self.weights = np.concatenate([c.weights for c in credit])
 
-    def forward_backward(self, clock: Clock) -> tuple[float, Measures, TokenLoss]:
-        """Adds its gradient; returns its reduced loss, what was measured, and the token losses.
+    def forward_backward(self, clock: Clock) -> tuple[float, Measures]:
+        """Adds its gradient; returns its reduced loss, and what was measured.
 
         The vocabulary is met a piece of the tokens at a time, loss and gradient together, so that
-        tokens × vocabulary is never held whole.
+        tokens × vocabulary is never held whole. The host waits for nothing until all is under way.
         """
-        pair, config = self.learner.pair, self.learner.config
+        pair = self.learner.pair
         with clock.phase("teacher"):
             columns = self._other_columns()
+        with pair.casting_once():
+            with pair.computing(), recomputing(pair.student):
+                hidden = completion_hidden(pair.student, self.batch)
+            leaf = hidden.states.detach().requires_grad_()
+            losses, measured = self._pieces(Hidden(leaf, hidden.form), columns, clock)
+            if leaf.grad is not None:
+                torch.autograd.backward(hidden.states, leaf.grad)
+        return float(sum(losses)), joined(measured)
+
+    def _pieces(
+        self, hidden: Hidden, columns: dict[str, Tensor], clock: Clock
+    ) -> tuple[list[Tensor], list[Columns]]:
+        """Each piece's loss and measures, its gradient added to `hidden` and to the head."""
+        pair, config = self.learner.pair, self.learner.config
         scale = self._per_token([c.scale for c in self.credit])  # in float64: sums of many tokens
-        with pair.computing(), recomputing(pair.student):
-            hidden = completion_hidden(pair.student, self.batch)
-        leaf = hidden.states.detach().requires_grad_()
-        total, measured, losses = 0.0, [], []
-        whole = Hidden(leaf, hidden.form)
-        for cut, student in student_pieces(pair, whole, config.sampling.temperature):
-            targets = self.batch.targets[cut]
+        counted = np.flatnonzero(self.weights > 0)
+        rows = self._tensor(counted)
+        losses, measured = [], []
+        for cut, student in student_pieces(pair, hidden, config.sampling.temperature):
             with clock.phase("teacher"):
-                view = self.reading.view(cut, targets) if self.reading else None
-            inputs = LossInputs(
-                student=student,
-                targets=targets,
-                teacher=view.full if view else None,
-                teacher_at=view.at if view else None,
-                teacher_ids=view.top_ids if view else None,
-                teacher_top=view.top if view else None,
-                **{name: values[cut] for name, values in columns.items()},
-            )
-            token_loss = token_losses(inputs, config.objective)
+                view = self.reading.view(cut, self.batch.targets[cut]) if self.reading else None
+            inputs = self._inputs(cut, student, view, columns)
+            here = slice(*np.searchsorted(counted, [cut.start, cut.stop]))
+            token_loss = token_losses(inputs, config.objective, rows[here] - cut.start)
             loss = (token_loss.loss * scale[cut]).sum()
             if loss.requires_grad:  # no token of this piece may count
                 loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            losses.append(TokenLoss(token_loss.loss.detach(), token_loss.advantages))
-            measured.append(measure(student, targets, view, config.records.top_k))
-        if leaf.grad is not None:
-            torch.autograd.backward(hidden.states, leaf.grad)
-        return total, joined(measured), _joined(losses)
+            losses.append(loss.detach())
+            measured.append(self._measured(inputs, view, token_loss))
+            del student, view, inputs, token_loss, loss  # before the next piece takes as much
+        return losses, measured
 
-    def records(self, measures: Measures, losses: TokenLoss) -> list[TokenRecord]:
-        advantages = losses.advantages
+    def _inputs(
+        self, cut: slice, student: Tensor, view: View | None, columns: dict[str, Tensor]
+    ) -> LossInputs:
+        return LossInputs(
+            student=student,
+            targets=self.batch.targets[cut],
+            teacher=view.full if view else None,
+            teacher_at=view.at if view else None,
+            teacher_ids=view.top_ids if view else None,
+            teacher_top=view.top if view else None,
+            **{name: values[cut] for name, values in columns.items()},
+        )
+
+    def _measured(self, x: LossInputs, view: View | None, token_loss: TokenLoss) -> Columns:
+        top_k = self.learner.config.records.top_k
+        columns = measure(x.student, x.targets, view, top_k, token_loss.reverse_kl)
+        if token_loss.advantages is not None:
+            columns["advantages"] = token_loss.advantages
+        return columns
+
+    def records(self, measures: Measures) -> list[TokenRecord]:
         return records(
             measures,
             [c.sample.completion_ids for c in self.completions],
             sampler=[c.sample.sampler_logprobs for c in self.completions],
-            advantages=None if advantages is None else advantages.float().cpu().numpy(),
             mask=self.weights,
         )
 
@@ -300,13 +328,6 @@ def _sampler_logprobs(sample: Sample) -> Floats:
     """(T,) in nats; zeros where nobody sampled it here, for objectives that look at none."""
     given = sample.sampler_logprobs
     return np.zeros(len(sample.completion_ids), np.float32) if given is None else given
-
-
-def _joined(losses: Sequence[TokenLoss]) -> TokenLoss:
-    advantages = [x.advantages for x in losses if x.advantages is not None]
-    return TokenLoss(
-        torch.cat([x.loss for x in losses]), torch.cat(advantages) if advantages else None
-    )
 
 
 def _step(learner: Learner, loss: float) -> float:

@@ -40,7 +40,8 @@ def reverse_kl(x: LossInputs, settings: Settings) -> TokenLoss:
     """KL(p‖q)."""
     from opd.loss import divergences
 
-    return TokenLoss(divergences.reverse_kl(x.student, x.whole_teacher))
+    divergence = divergences.reverse_kl(x.student, x.whole_teacher)
+    return TokenLoss(divergence, reverse_kl=divergence.detach())
 
 
 def forward_kl(x: LossInputs, settings: Settings) -> TokenLoss:
@@ -84,7 +85,7 @@ def entropy_aware(x: LossInputs, settings: Settings) -> TokenLoss:
     unsure = divergences.entropy(teacher) >= settings.entropy_threshold
     reverse = divergences.reverse_kl(x.student, teacher)
     forward = divergences.forward_kl(x.student, teacher)
-    return TokenLoss(torch.where(unsure, forward, reverse))
+    return TokenLoss(torch.where(unsure, forward, reverse), reverse_kl=reverse.detach())
 
 
 def _jsd_in_words(settings: Settings) -> str:

@@ -2,12 +2,20 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from opd.models.batches import ScoreBatch
-from opd.models.forward import completion_hidden
+from opd.models.forward import (
+    CARD_COPIES,
+    CARD_VALUES,
+    PIECE_TOKENS,
+    completion_hidden,
+    free_memory,
+    piece_values,
+)
 
 
 def test_threads_add_the_gradients_of_a_shared_prompt_in_one_order() -> None:
@@ -31,6 +39,27 @@ def _gradient() -> Tensor:
     found.states.backward(torch.randn(3000, 64, generator=random))
     assert states.grad is not None
     return states.grad
+
+
+def test_a_gpu_takes_larger_pieces_of_the_vocabulary_the_more_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, vocab = torch.device("cuda"), 151_936
+    values = {}
+    for gigabytes in (0.1, 2, 9, 12, 70):
+        monkeypatch.setattr("opd.models.forward.free_memory", lambda _, g=gigabytes: int(g * 1e9))
+        values[gigabytes] = piece_values(vocab, card)
+    assert values[70] == CARD_VALUES
+    assert values[9] == values[12]  # a little more or less changes no sum
+    assert values[0.1] < values[2] < values[9] < values[70]
+    for gigabytes in (2, 9, 12, 70):
+        assert values[gigabytes] * 4 * CARD_COPIES <= gigabytes * 1e9 / 4
+
+
+def test_pieces_on_a_processor_depend_on_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert piece_values(50_000, torch.device("cpu")) == PIECE_TOKENS * 50_000
+    assert free_memory(torch.device("cpu")) is None
 
 
 class _Model:

@@ -84,7 +84,7 @@ def test_pieces_of_the_vocabulary_add_up_to_the_whole(folders, monkeypatch):
     pair = load_pair(*folders, device=CPU)
     whole = sequences(seed=5)
     at_once = score(pair, whole, Scoring())
-    three = lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab)  # noqa: E731
+    three = lambda n, vocab, limit: spans(n, vocab=vocab, limit=3 * vocab)  # noqa: E731
     monkeypatch.setattr("opd.training.scoring.spans", three)
     in_pieces = score(pair, whole, Scoring())
     for a, b in zip(at_once, in_pieces, strict=True):
@@ -110,7 +110,8 @@ def test_what_a_teacher_does_not_say_is_none():
     targets = torch.tensor([0, 1, 2])
     top, ids = teacher.topk(4, dim=-1)
     at = teacher.gather(-1, targets[:, None])[:, 0]
-    found = measure(student, targets, View(at, torch.tensor([2, 0, 1]), None, ids, top), 3)
+    view = View(at, torch.tensor([2, 0, 1]), None, ids, top)
+    found = joined([measure(student, targets, view, 3)])
     assert found.reverse_kl is None
     assert found.teacher_entropy is None
     assert found.student_topk.other_logprobs is None
@@ -120,7 +121,7 @@ def test_what_a_teacher_does_not_say_is_none():
     )
     assert (found.same_top == (student.argmax(-1) == teacher.argmax(-1)).numpy()).all()
     alone = measure(student, targets, None, 3)
-    assert alone.teacher_logprobs is None
+    assert joined([alone]).teacher_logprobs is None
     assert joined([alone, alone]).student_topk.ids.shape == (6, 3)
 
 
@@ -234,6 +235,6 @@ def test_empty_completion_and_wrong_length_are_named():
     with pytest.raises(ValueError, match="sequence 1: the completion is empty"):
         Sequences([[1], [2]], [[3], []])
     logp = torch.log_softmax(torch.randn(3, 5), -1)
-    measures = measure(logp, torch.tensor([0, 1, 2]), None, 2)
+    measures = joined([measure(logp, torch.tensor([0, 1, 2]), None, 2)])
     with pytest.raises(ValueError, match="measured 3 tokens for completions of 4"):
         records(measures, [np.array([0, 1]), np.array([2, 3])])

@@ -5,18 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen3ForCausalLM
 
+from opd.config.models import LoraConfig
 from opd.config.run import parse
 from opd.data.prompts import Prompt
-from opd.models.forward import spans
-from opd.models.load import load_pair
+from opd.models.folders.adapters import with_adapter
+from opd.models.forward import causal, completion_hidden, spans
+from opd.models.load import Pair, load_pair
+from opd.models.routes import pairs_per_token
 from opd.sampling.sample import NEVER, Sample
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
-from opd.training.rollouts import Completion
-from opd.training.scoring import reader_of
+from opd.training.rollouts import Completion, sequences
+from opd.training.scoring import batch_of, measure, reader_of, student_pieces
 from opd.training.update import Clock, Learner, learning_rate, update
 from tests.support import tiny_models
+from tests.support.devices.operator_counts import FAKE_CUDA, OperatorCounts, fake_cuda, on_fake_cuda
 
 CPU = torch.device("cpu")
 
@@ -28,6 +33,12 @@ def folders(request, tmp_path_factory):
         tiny_models.save_model(root / name, request.param, seed=seed, vocab=vocab)
         for name, seed, vocab in (("student", 0, 310), ("teacher", 1, 320))
     ]
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    root = tmp_path_factory.mktemp("qwen")
+    return [tiny_models.save_model(root / name) for name in ("student", "teacher")]
 
 
 def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective):
@@ -146,7 +157,7 @@ def sft(p, q, targets, w):
 def test_the_gradient_is_that_of_plain_autograd(folders, objective, loss_of, monkeypatch):
     """In micro-batches, right-padded, a few tokens of the vocabulary at a time."""
     monkeypatch.setattr(
-        "opd.training.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=3 * vocab)
+        "opd.training.scoring.spans", lambda n, vocab, limit: spans(n, vocab=vocab, limit=3 * vocab)
     )
     student = learner(folders, micro_batch_tokens=64, **objective)
     expected = naive(student, rollouts(), loss_of)
@@ -163,7 +174,7 @@ def test_micro_batches_and_pieces_add_up_to_the_whole(folders, name, reduction, 
     at_once = learner(folders, reference=name == "grpo", **objective)
     whole, report = gradient(at_once, rollouts())
     monkeypatch.setattr(
-        "opd.training.scoring.spans", lambda n, vocab: spans(n, vocab=vocab, limit=2 * vocab)
+        "opd.training.scoring.spans", lambda n, vocab, limit: spans(n, vocab=vocab, limit=2 * vocab)
     )
     parts, other = gradient(
         learner(folders, reference=name == "grpo", micro_batch_tokens=64, **objective), rollouts()
@@ -222,3 +233,94 @@ def test_the_learning_rate_warms_up_and_falls(decay, rates):
 def test_a_rate_that_falls_ends_above_0_even_where_all_is_warm_up():
     config = parse({"steps": 3, "optimizer": {"warmup_steps": 9, "decay": "linear"}})
     assert all(learning_rate(config, step) > 0 for step in range(1, 4))
+
+
+def bfloat16_learner(qwen, *, adapter):
+    """A student that computes in bfloat16, its weights in float32 or below an adapter."""
+    config = parse(
+        {
+            "student": {"dtype": "bfloat16"},
+            "sampling": {"group_size": 2},
+            "optimizer": {"micro_batch_tokens": 64},
+        }
+    )
+    kept = torch.bfloat16 if adapter else torch.float32
+    pair = load_pair(*qwen, device=CPU, dtype=kept)
+    pair.teacher.to(torch.bfloat16)
+    student = with_adapter(pair.student, LoraConfig(rank=2)) if adapter else pair.student
+    pair = replace(pair, student=student, dtype=torch.bfloat16, pairs_per_token=0.0)
+    teacher = LocalTeacher(pair.teacher, reader_of(pair))
+    trained = [p for p in student.parameters() if p.requires_grad]
+    router = TeacherRouter({"": teacher}, config, pair)
+    return Learner(pair, torch.optim.SGD(trained, lr=1.0), config, router)
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["all-weights", "adapter"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "recomputing"])
+def test_a_micro_batch_casts_a_weight_once_and_waits_a_few_times(
+    qwen, adapter, checkpointing, monkeypatch
+):
+    """Whatever number of pieces the vocabulary is met in."""
+    monkeypatch.setattr(
+        "opd.training.scoring.spans", lambda n, vocab, limit: spans(n, vocab=vocab, limit=2 * vocab)
+    )
+    student = bfloat16_learner(qwen, adapter=adapter)
+    if checkpointing:
+        causal(student.pair.student).activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
+    written, trained = rollouts(12), student.trained
+    prompts, whole = [w.prompt for w in written], sequences(written)
+    batches = sum(1 for _ in student.router.read(prompts, whole, temperature=1.0, max_tokens=64))
+    with OperatorCounts(trained) as counts:
+        update(student, written, Clock(), NEVER)
+    assert batches > 1
+    assert counts.casts
+    assert max(counts.casts.values()) <= batches
+    # Two kinds of numbers and the loss of each; transformers looks at the positions that each model
+    # reads; and the gradient's norm of the step.
+    assert counts.waits["cpu"] == 2 * batches
+    assert counts.waits.total() - 2 * batches <= 3 * batches + 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("adapter", [False, True], ids=["all-weights", "adapter"])
+def test_on_a_gpu_rows_are_read_without_masks_and_repeated_keys(adapter, monkeypatch):
+    """Both models' reading, all pieces, on fake tensors: what stays on the wrong device fails."""
+    monkeypatch.setattr("opd.models.forward.free_memory", lambda _: 2**33)
+    written = [w for w in rollouts(8) if len(w.sample.completion_ids) > 1]
+    config = tiny_models.config("qwen3", 310)
+    student, teacher = (Qwen3ForCausalLM(config).eval() for _ in range(2))
+    teacher.bfloat16()
+    if adapter:
+        student = with_adapter(student.bfloat16(), LoraConfig(rank=2))
+    with fake_cuda(monkeypatch):
+        student, teacher = on_fake_cuda(student), on_fake_cuda(teacher)
+        pair = Pair(
+            student=student,
+            teacher=teacher,
+            tokenizer=None,
+            vocab=300,
+            eos_ids=(0,),
+            pad_id=1,
+            folders={},
+            device=FAKE_CUDA,
+            dtype=torch.bfloat16,
+            pairs_per_token=pairs_per_token(student),
+        )
+        whole = sequences(written)
+        with OperatorCounts(student.parameters()) as counts, pair.casting_once():
+            (reading,) = LocalTeacher(teacher, reader_of(pair)).read([whole], 0.7)
+            batch = batch_of(pair, whole)
+            with pair.computing():
+                hidden = completion_hidden(pair.student, batch)
+            pieces = list(student_pieces(pair, hidden, 0.7))
+            for cut, logp in pieces:
+                view = reading.view(cut, batch.targets[cut])
+                measured = measure(logp, batch.targets[cut], view, 3)
+    assert {c.device for c in measured.values()} == {FAKE_CUDA}
+    assert pair.pairs_per_token == 0
+    assert counts.attention == 2 * config.num_hidden_layers
+    assert (counts.masked_attention, counts.repeated_keys) == (0, 0)
+    assert counts.waits.total() == 0
+    assert max(counts.casts.values()) <= 1
