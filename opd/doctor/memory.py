@@ -173,10 +173,28 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
         )
     return [
         *parts,
+        *_sampling_copy(config, model),
         _activations(config, model, load),
         _chunk(model, load),
         _cache("keys and values of sampling", settings.dtype, model, load, "sampling"),
     ]
+
+
+def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
+    """What is sampled from where it is not what is trained: all weights in bfloat16, or those
+    beneath an adapter, merged; parameters × 2 B (float32: 4 B)."""
+    settings = config.student
+    if settings.quantize != "none" or model.packed != "none":
+        return []
+    if settings.lora is not None:
+        copied = model.beneath_adapter(settings.lora.targets)
+    elif settings.dtype != "float32":
+        copied = model.parameters
+    else:
+        return []
+    held = BYTES[settings.dtype]
+    formula = f"{_m(copied)} × {held:g} B"
+    return [MemoryPart("copy that is sampled from", copied * held, formula)]
 
 
 def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:

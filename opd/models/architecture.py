@@ -4,6 +4,7 @@ Free of torch: a model is measured before anything of it is loaded, and where it
 disk, by its published one.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ class Architecture:
             return self.adapted
         chosen = self.linears if isinstance(targets, str) else set(targets)
         return self.layers * sum(rank * sum(self.linears.get(n, (0, 0))) for n in chosen)
+
+    def beneath_adapter(self, targets: str | list[str] = "all-linear") -> int:
+        """layers · Σ inputs · outputs over the modules that get an adapter; a mixture's experts
+        (layers · experts · 3 · hidden · width) where a name is none of the modules'."""
+        chosen = set(self.linears if isinstance(targets, str) else targets)
+        modules = sum(math.prod(self.linears[n]) for n in chosen & set(self.linears))
+        fused = self.experts if chosen - set(self.linears) else 0
+        return self.layers * (modules + fused * 3 * self.hidden * self.expert_width)
 
 
 def _qwen3(

@@ -45,6 +45,7 @@ class Pair:
     dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
     pairs_per_token: float = 0.0  # of the student: see `opd.models.batches.packs`
     unknown: frozenset[int] = frozenset()  # ids of the student's that a teacher never learnt
+    sampling_copy: Callable[[], Any | None] | None = None  # see `opd.sampling.sampling_copy`
 
     @property
     def end_id(self) -> int:

@@ -105,7 +105,7 @@ class LocalTeacher:
     def as_student(self, pair: Pair) -> Pair:
         """The pair in which this model writes; it stops where either model would."""
         stops = dict.fromkeys([*pair.eos_ids, *self.stop_ids])
-        return replace(pair, student=self.model, eos_ids=tuple(stops))
+        return replace(pair, student=self.model, sampling_copy=None, eos_ids=tuple(stops))
 
     def _read(self, batch: Sequences, temperature: float, aside: bool = False) -> "LocalReading":
         with torch.no_grad(), self.state():

@@ -24,6 +24,7 @@ from opd.models.load import (
 )
 from opd.models.routes import find_route
 from opd.sampling.sample import NEVER
+from opd.sampling.sampling_copy import SamplingCopy
 from opd.teachers.end_token import end_token_of
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
@@ -181,7 +182,13 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
         causal(student).activation_checkpointing_enable(
             activation_checkpointing_kwargs={"use_reentrant": False}
         )
-    return replace(pair, student=student, dtype=computes)
+    copied = method is None and (settings.lora is not None or held != computes)
+    return replace(
+        pair,
+        student=student,
+        dtype=computes,
+        sampling_copy=SamplingCopy(student, computes, callbacks.say) if copied else None,
+    )
 
 
 def _teacher_models(config: RunConfig, pair: Pair, callbacks: Callbacks) -> dict[str, TeacherModel]:

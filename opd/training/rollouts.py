@@ -1,7 +1,7 @@
 """From prompts to graded completions: written by the student, by a teacher, or given."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,9 @@ def sample_by(
 ) -> list[Sample]:
     """Samples of the pair's student, or of a teacher in its place. Raises Stopped."""
     if teacher is None:
+        copy = pair.sampling_copy() if pair.sampling_copy else None
+        if copy is not None:
+            return sample(replace(pair, student=copy, sampling_copy=None), requests, limits, stop)
         with pair.computing():
             return sample(pair, requests, limits, stop)
     with teacher.present(), teacher.state():

@@ -47,6 +47,7 @@ def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
         with warnings.catch_warnings():
             # peft widens the rank of fused experts by patterns that name no module.
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # and so it shall be
             adapted = get_peft_model(model, config, low_cpu_mem_usage=without_memory)
         return _finished(adapted.eval())
     except ValueError as error:

@@ -21,6 +21,7 @@ from opd.models.architecture import (
     from_config,
 )
 from opd.models.folders.adapters import with_adapter
+from opd.training.loading import Callbacks, load
 from tests.support.tiny_models import KINDS, config, save_model
 
 BILLION = 1e9
@@ -128,6 +129,21 @@ def test_weights_gradients_and_moments_are_what_a_step_leaves(lora: Any, tmp_pat
     assert part(found, "gradients") == sum(p.grad.nbytes for p in trained)
     moments = sum(v.nbytes for s in optimizer.state.values() for v in s.values() if v.ndim)
     assert part(found, "optimizer's moments") == moments
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [None, {"rank": 4}, {"rank": 4, "targets": ["q_proj", "up_proj"]}])
+def test_the_copy_that_is_sampled_from_is_as_large_as_planned(
+    dtype: str, lora: Any, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "student")
+    settings = run(
+        student={"model": folder, "dtype": dtype, "lora": lora}, teacher={"kind": "self"}
+    )
+    made = load(settings, None, Callbacks()).pair.sampling_copy
+    planned = [p.bytes for p in estimate(settings).parts if p.name == "copy that is sampled from"]
+    assert planned == ([] if made is None else [made.bytes])
+    assert (made is None) == (lora is None and dtype == "float32")
 
 
 @pytest.mark.parametrize("adapter", [False, True])

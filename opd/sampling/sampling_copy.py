@@ -1,0 +1,125 @@
+"""What is sampled from, where that is not the weights that are trained.
+
+A token of a completion reads every weight once and computes little with it. Weights that are held
+wider than the run computes would be cast again at every token, and an adapter beside each matrix
+costs as much as small matrices do; so a copy in the run's dtype, with the adapter merged, is made
+once and brought up to date, in place, whenever sampling begins. What the copy rounds away shows as
+the sampler gap of the step.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from opd.models.forward import causal, take_route
+from opd.models.routes import find_route
+
+SPARE = 0.1  # of the free memory, which the copy leaves
+log = logging.getLogger(__name__)
+
+
+class SamplingCopy:
+    """The student in `dtype` with its adapter merged; parameters that are so already are shared.
+
+    Made at the first call; every call brings it up to date and returns it, or None where the
+    memory does not allow it, which `say` is told once.
+    """
+
+    def __init__(
+        self, student: Any, dtype: torch.dtype, say: Callable[[str], None] = log.info
+    ) -> None:
+        self._student, self._dtype, self._say = student, dtype, say
+        self._merges = dict(_adapted(student))
+        self._targets: list[tuple[Tensor, Tensor]] = []  # a parameter, and what stands for it
+        self._model: Any = None
+        self._refused = False
+
+    @property
+    def bytes(self) -> int:
+        """What it takes beside the student."""
+        return sum(p.numel() for p in self._own()) * self._dtype.itemsize
+
+    @torch.no_grad()
+    def __call__(self) -> Any | None:
+        if self._model is None and not self._refused:
+            self._make()
+        for source, target in self._targets:
+            deltas = [layer.get_delta_weight("default") for layer in self._merges.get(source, ())]
+            if deltas:
+                torch.add(source, sum(deltas[1:], deltas[0]), out=target)
+            else:
+                target.copy_(source)
+        return self._model
+
+    def _own(self) -> list[nn.Parameter]:
+        """The parameters that the copy has apart from the student's."""
+        whole = causal(self._student)
+        wide = tuple(getattr(whole, "_keep_in_fp32_modules_strict", None) or ())
+        held = {
+            p: name
+            for name, p in whole.named_parameters()
+            if not any(part.startswith("lora_") for part in name.split("."))
+        }
+        return [
+            p
+            for p, name in held.items()
+            if p in self._merges or (p.dtype != self._dtype and not {*name.split(".")} & {*wide})
+        ]
+
+    def _make(self) -> None:
+        device = next(self._student.parameters()).device
+        free = free_bytes(device)
+        if self.bytes > (1 - SPARE) * free:
+            self._refused = True
+            self._say(
+                f"sampling from the trained weights themselves, which is slower: a copy in "
+                f"{str(self._dtype).removeprefix('torch.')} takes "
+                f"{self.bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+            )
+            return
+        whole = causal(self._student)
+        stands_for: dict[int, Any] = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
+        for source in self._own():
+            target = torch.empty_like(source, dtype=self._dtype)
+            stands_for[id(source)] = nn.Parameter(target, requires_grad=False)
+            self._targets.append((source, stands_for[id(source)]))
+        model = copy.deepcopy(whole, stands_for)
+        for name, layer in _layers(model):
+            model.set_submodule(name, layer.get_base_layer())
+        self._model = model
+        self()
+        take_route(model, find_route(model, where="student.model"))
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Modules with an adapter of their own by name, the outermost of nested ones."""
+    inside = ""
+    for name, module in [*model.named_modules()]:
+        if hasattr(module, "get_delta_weight") and not (inside and name.startswith(inside)):
+            inside = f"{name}."
+            yield name, module
+
+
+def _adapted(student: Any) -> Iterator[tuple[nn.Parameter, list[Any]]]:
+    """The parameters that adapters change, each with their layers."""
+    found: dict[nn.Parameter, list[Any]] = {}
+    for module in student.modules():
+        if hasattr(module, "get_delta_weight"):
+            base = module.get_base_layer()
+            found.setdefault(getattr(base, getattr(module, "parameter_name", "weight")), []).append(
+                module
+            )
+    yield from found.items()
+
+
+def free_bytes(device: torch.device) -> int:
+    """What can still be allocated there."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
