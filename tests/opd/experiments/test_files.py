@@ -11,7 +11,7 @@ import pytest
 from opd.data.prompts import load_prompts
 from opd.doctor.arms import check_arm, examine_experiment, stand_ins
 from opd.doctor.findings import Finding, healthy
-from opd.doctor.machine import CONTEXT, MARGIN
+from opd.doctor.machine.fit import CONTEXT, MARGIN
 from opd.experiments.definition import Experiment, experiment, experiments
 from tests.support.gguf_files import needs_smollm
 from tests.support.tiny_models import tokenizer
