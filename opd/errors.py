@@ -1,7 +1,11 @@
 """What can go wrong, by name, and what a user can fix, as exceptions."""
 
+import re
 from enum import StrEnum
 
+MEMORY_ERROR = re.compile(
+    r"out of memory|can't allocate memory|alloc_cpu|bad_alloc|ALLOC_FAILED", re.I
+)
 RESUME = "Resume the run: it continues from its last checkpoint."
 
 
@@ -112,7 +116,15 @@ class ErrorKind(StrEnum):
     OUT_OF_MEMORY = (
         "out of memory",
         "Lower optimizer.micro_batch_tokens or sampling.batch_size, shorten "
-        "sampling.max_new_tokens, train an adapter (student.lora), or use smaller models.",
+        "sampling.max_new_tokens, train an adapter (student.lora), or use smaller models, first "
+        "what the error names; or end the program that took the memory, and resume the run.",
+        500,
+        False,
+    )
+    DEVICE_LOST = (
+        "device lost",
+        "The driver or the GPU failed: see nvidia-smi and the system's log; the machine may need a "
+        "restart. Then resume the run: it continues from its last checkpoint.",
         500,
         False,
     )
@@ -190,8 +202,22 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 def raise_lack_of_memory(error: BaseException) -> None:
     """Raises the error again where memory ran out: that says nothing of what was being read."""
-    if "memory" in str(error):
+    if lacks_memory(error) or "memory" in str(error):
         raise error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether another library's error says that memory ran out, of the machine or of a device."""
+    return isinstance(error, MemoryError) or MEMORY_ERROR.search(str(error)) is not None
+
+
+class LackOfMemoryError(UserError):
+    """Memory ran out during a run. `phase`: "loading", "evaluation", "checkpoint", of a step
+    "sample", "teacher", "student" or "optimizer", or empty."""
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        super().__init__(message, kind=ErrorKind.OUT_OF_MEMORY)
+        self.phase = phase
 
 
 class ConfigError(UserError):

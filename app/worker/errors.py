@@ -4,10 +4,15 @@ import errno
 import os
 import re
 
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, lacks_memory
 from storage.queue.failure import Failure
 
-MEMORY_ERROR = re.compile(r"out of memory|can't allocate memory|alloc_cpu|bad_alloc", re.I)
+# What a driver says of itself, not of a mistake in what it was given.
+DEVICE_ERROR = re.compile(
+    r"CUDA error: (unknown error|unspecified launch failure|uncorrectable ECC|driver shutting down"
+    r"|no CUDA-capable device|system not yet initialized|the launch timed out|.*hardware)",
+    re.I,
+)
 SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|DATABASE_URL|WEBHOOK", re.I)
 
 
@@ -29,8 +34,10 @@ def redact(text: str) -> str:
 def _kind(error: BaseException) -> ErrorKind:
     if isinstance(error, UserError):
         return error.kind
-    if isinstance(error, MemoryError) or MEMORY_ERROR.search(str(error)):
+    if lacks_memory(error):
         return ErrorKind.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and DEVICE_ERROR.search(str(error)):
+        return ErrorKind.DEVICE_LOST
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ErrorKind.DISK_FULL
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

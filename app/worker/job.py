@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
 from app.worker.devices.holds import wait_for_device
+from app.worker.devices.out_of_memory import explained, rescued
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
@@ -34,7 +35,7 @@ from app.worker.run_inputs import settle
 from app.worker.signals import listening
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, LackOfMemoryError, UserError
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
@@ -150,6 +151,12 @@ class _JobProgress:
     stepped: int = -1
     saved: int = -1
 
+    def save(self) -> None:
+        """A checkpoint of the last step, where there is none."""
+        if self.stepped > self.saved and (event := self.training.save_checkpoint()):
+            self.writer.checkpoint(event)
+            self.saved = event.step
+
 
 def _work(
     job: Job,
@@ -183,14 +190,18 @@ def _work(
         say=say,
         moment=moment,
     )
-    progress = _JobProgress(session, writer)
-    with closing(session.events()) as events:  # type: ignore[type-var]
-        for event in events:
-            _store(job, progress, event)
-            log.info("%s", line_of(event, config.steps))
-            watch(event)
-            if lease.stop():
-                break
+    progress = _JobProgress(session, writer, saved=step if resume_from else -1)
+    try:
+        with closing(session.events()) as events:  # type: ignore[type-var]
+            for event in events:
+                _store(job, progress, event)
+                log.info("%s", line_of(event, config.steps))
+                watch(event)
+                if lease.stop():
+                    break
+    except LackOfMemoryError as error:
+        rescued(error, progress.save)
+        raise explained(error, config, progress.saved) from error
     return progress
 
 
@@ -284,9 +295,7 @@ def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
     elif reason != "lost" and progress.stepped > progress.saved:
         log.info("saving a checkpoint before stopping")
-        event = progress.training.save_checkpoint()
-        if event is not None:
-            progress.writer.checkpoint(event)
+        progress.save()
     return _stopped(reason)
 
 

@@ -53,3 +53,11 @@ def teacher_name(teacher: "RouteConfig") -> str:
         "none": "none",
     }
     return names[teacher.kind] + hint
+
+
+def size(count: float) -> str:
+    """Bytes in GB, MB or kB of a thousand each."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.1f} kB"

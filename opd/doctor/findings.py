@@ -50,11 +50,3 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 def quoted(text: str) -> str:
     """A text as evidence: its beginning, on one line, with what cannot be seen written out."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
-
-
-def size(count: float) -> str:
-    """Bytes in GB, MB or kB of a thousand each."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1e3:.1f} kB"

@@ -62,7 +62,11 @@ class Estimate:
     def device(self) -> float:
         """What lasts and the largest phase."""
         phases: tuple[Phase, ...] = ("sampling", "writing", "reading", "update")
-        return self.lasting + max(self._sum("device", p) for p in phases)
+        return max(self.during(p) for p in phases)
+
+    def during(self, phase: Phase) -> float:
+        """What lasts and this phase."""
+        return self.lasting + (0.0 if phase == "always" else self._sum("device", phase))
 
     @property
     def host(self) -> float:

@@ -15,6 +15,9 @@ import torch
 from opd.config.run import RunConfig
 from opd.data.prompts import Prompt, PromptSet, load_prompts
 from opd.data.template_dates import asks_for_time, render_as_of
+from opd.devices.choice import pick_device
+from opd.devices.lack_of_memory import lack_of_memory
+from opd.errors import LackOfMemoryError, lacks_memory
 from opd.models.load import Pair
 from opd.models.parameters import count_parameters
 from opd.models.token_text import TokenText
@@ -72,6 +75,8 @@ class Training:
         self._saved: list[checkpoint.Progress] = []
         self._tokens: TokenText | None = None
         self._loaded: LoadedRun | None = None
+        self._during = "loading"  # or a step, whose clock knows more
+        self._clock = Clock()
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, in order. Raises UserError for what a user can fix."""
@@ -79,9 +84,19 @@ class Training:
             yield from self._run()
         except Stopped:
             return
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise self._lack_of_memory(error) from error
         finally:
             if self._loaded is not None:
                 self._loaded.close()
+
+    def _lack_of_memory(self, error: BaseException) -> LackOfMemoryError:
+        device = self._loaded.pair.device if self._loaded else pick_device(self.config.device)
+        if self._during == "step":
+            return lack_of_memory(error, device, self._clock.failed, self._step + 1)
+        return lack_of_memory(error, device, self._during, self._step)
 
     def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         """id → (bytes, special?) of the run's tokenizer; only once the models are loaded."""
@@ -146,6 +161,7 @@ class Training:
             yield from self._after_step(writer, prompts)
         flops = StepFlops(loaded)
         while self._step < config.steps:
+            self._during, self._clock = "step", Clock()
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
             yield self._one_step(writer, prompts, flops)
             yield from self._after_step(writer, prompts)
@@ -171,7 +187,7 @@ class Training:
 
     def _one_step(self, writer: Writer, prompts: PromptSet, flops: StepFlops) -> StepEvent:
         assert self._loaded is not None
-        config, step, clock = self.config, self._step + 1, Clock()
+        config, step, clock = self.config, self._step + 1, self._clock
         chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
             completions = write(writer, chosen, step=step, stop=self._callbacks.stop)
@@ -203,6 +219,7 @@ class Training:
 
     def _first_look(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         """The first rollouts for people who wait; the evaluation that follows replaces them."""
+        self._during = "evaluation"
         settings = self.config.evaluation
         glance = prompts.held_out[: settings.keep]
         if glance:
@@ -214,6 +231,7 @@ class Training:
             )
 
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+        self._during = "evaluation"
         yield PhaseEvent(f"evaluating after step {self._step}")
         ends = self._step in (0, self.config.steps)
         scores, completions, fresh = evaluate(writer, prompts, self._callbacks.stop, ends=ends)
@@ -264,6 +282,7 @@ class Training:
         )
 
     def _checkpoint(self) -> Iterator[Event]:
+        self._during = "checkpoint"
         event = self.save_checkpoint()
         if event is not None:
             yield event  # recorded by the consumer before anything older is removed

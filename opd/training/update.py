@@ -49,6 +49,7 @@ class Clock:
     """Seconds by phase of one step; a phase within a phase is taken from the outer one."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    failed: str = ""  # the phase in which an error was raised, the inner one of several
     _inner: list[float] = field(default_factory=list)
 
     @contextmanager
@@ -57,6 +58,9 @@ class Clock:
         self._inner.append(0.0)
         try:
             yield
+        except Exception:
+            self.failed = self.failed or name
+            raise
         finally:
             spent = time.perf_counter() - start
             exclusive = spent - self._inner.pop()

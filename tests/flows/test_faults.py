@@ -239,6 +239,7 @@ def test_memory_that_runs_out_amid_a_step(runner, error):
 def test_a_run_that_no_gpu_here_can_do_is_refused_before_loading(runner, monkeypatch):
     """Another program fills the GPU; there is one only; it has no bfloat16."""
     monkeypatch.setattr("opd.training.trainer.load", lambda *_: pytest.fail("was loaded"))
+    monkeypatch.setattr("opd.doctor.machine.device.PATIENCE", 0.0)
     FakeCuda(free=1e5).install(monkeypatch)
     failed(runner, runner.queue(device="cuda:0"), "out of memory", "device: ", "100.0 kB free")
     failed(runner, runner.queue(device="cuda:3"), "bad input", "device: cuda:3", "use cuda:0")

@@ -15,7 +15,8 @@ VALUES = {
     *("teacher server", "grader failed", "not found", "running", "not running", "not resumable"),
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
     *("terminated", "interrupted", "hung", "out of memory", "disk full", "nan loss"),
-    *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs"),
+    *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
+    "device lost",
 }
 STATUS = {
     404: {"not found"},
@@ -26,6 +27,7 @@ STATUS = {
         "damaged record",
         "lease lost",
         "changed inputs",
+        "device busy",
     },
     429: {"busy"},
     503: {"locked"},

@@ -6,6 +6,8 @@ lock is free; anything else takes the lock and gives it back where a run has the
 that answers a question fills the memory of a run's GPU. A processor is shared.
 """
 
+import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +90,15 @@ def in_use_by(engine: Engine, device: str) -> dict[str, str]:
     holders = {run["slot"]: str(run["id"]) for run in jobs.running(engine)}
     wanted = slots.candidates(device, gpu_count())
     return {s: holders[s] for s in wanted} if all(s in holders for s in wanted) else {}
+
+
+def give_back() -> None:
+    """Gives back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if "torch" in sys.modules:
+        from opd.devices.choice import give_back_memory  # noqa: PLC0415 - loads torch
+
+        give_back_memory()
 
 
 def _take(data_dir: DataDir, slot: str) -> IO[bytes] | None:

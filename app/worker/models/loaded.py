@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from app.worker.models.request import ModelRequest, ProgressReporter, give_back
+from app.worker.devices.holds import give_back
+from app.worker.models.request import ModelRequest, ProgressReporter
 from app.worker.references import resolved
 from app.worker.run_inputs import moment_of
 from opd.config.recipes import recipe

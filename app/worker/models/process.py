@@ -19,16 +19,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app.worker.devices.holds import give_back
 from app.worker.errors import describe
 from app.worker.job import DATABASE_VARIABLE
 from app.worker.logs import start_log
-from app.worker.models.request import (
-    ModelCache,
-    ModelRequest,
-    Progress,
-    ProgressReporter,
-    give_back,
-)
+from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
 from app.worker.process import this_process
 from app.worker.references import names_runs, needs_conversion, resolved
 from opd.errors import ErrorKind, UserError

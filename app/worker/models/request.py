@@ -1,7 +1,5 @@
 """A request to the model process, and how its progress is reported. Free of torch."""
 
-import gc
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from app.worker.devices.holds import DeviceHold, hold_device
+from app.worker.devices.holds import DeviceHold, give_back, hold_device
 from opd.config.run import RunConfig
 from storage.data_dir import DataDir
 from storage.queue.model_state import write_model_state
@@ -120,12 +118,3 @@ class ProgressReporter:
     def _report(self) -> None:
         self.reported_at = time.monotonic()
         self.still_awaited = self.still_awaited and self.progress(self.phase, self.partial())
-
-
-def give_back() -> None:
-    """Gives back the memory of models that nothing refers to any more."""
-    gc.collect()
-    if "torch" in sys.modules:
-        from opd.devices.choice import give_back_memory  # noqa: PLC0415 - loads torch
-
-        give_back_memory()

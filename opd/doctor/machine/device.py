@@ -1,5 +1,6 @@
 """The run's device: whether it is there, can do what is asked for, and has room for the run."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,6 +12,8 @@ from opd.doctor.findings import Finding, refused
 from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import Estimate, estimate
 from opd.errors import ErrorKind, UserError
+
+PATIENCE = 5.0  # seconds that a process which has just ended may take to leave its GPU
 
 
 def check_device(config: RunConfig) -> Iterator[Finding]:
@@ -62,6 +65,10 @@ def before_loading(config: RunConfig, say: Callable[[str], None]) -> None:
     except UserError:  # a model that cannot be read, which loading refuses in its own words
         memory = Estimate()
     found = check_fit(config, memory)
+    until = time.monotonic() + PATIENCE
+    while found is not None and found.severity == "error" and time.monotonic() < until:
+        time.sleep(0.2)
+        found = check_fit(config, memory)
     if found is None or found.severity == "ok":
         return
     text = f"{found.title}. {found.text} {found.advice}"

@@ -7,8 +7,9 @@ from typing import Any
 import psutil
 
 from opd.config.run import RunConfig
+from opd.config.wording import size
 from opd.devices.gpus import ask_driver, gpu_of
-from opd.doctor.findings import Finding, Severity, size
+from opd.doctor.findings import Finding, Severity
 from opd.doctor.memory import Estimate
 
 MARGIN = 1.15  # what allocators keep beyond what is asked for, and what the estimate leaves out

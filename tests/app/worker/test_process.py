@@ -96,6 +96,9 @@ def test_a_signal_is_heard_while_the_main_thread_computes() -> None:
     [
         (MemoryError(), "out of memory", False),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory", False),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling x"), "out of memory", False),
+        (RuntimeError("CUDA error: unspecified launch failure"), "device lost", False),
+        (RuntimeError("CUDA error: device-side assert triggered"), "error", False),
         (OSError(errno.ENOSPC, "No space left on device"), "disk full", False),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory", False),
         (

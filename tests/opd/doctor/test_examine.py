@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from opd.config.run import parse
+from opd.config.wording import size
 from opd.devices.gpus import DriverReport
 from opd.doctor import settings as settings_checks
 from opd.doctor.examine import examine, report, static
-from opd.doctor.findings import Finding, healthy, quoted, size, worst_first
+from opd.doctor.findings import Finding, healthy, quoted, worst_first
 from opd.doctor.machine import fit as machine
 from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import Estimate, MemoryPart

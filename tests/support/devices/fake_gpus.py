@@ -19,6 +19,8 @@ class FakeCuda:
     bfloat16: bool = True
     integrated: bool = False
     broken: str = ""
+    peak: float = 0.0
+    reserved: float = 0.0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def init() -> None:
@@ -37,6 +39,10 @@ class FakeCuda:
             "is_bf16_supported": lambda including_emulation: including_emulation or self.bfloat16,
             "get_device_name": lambda _: "Tesla T4",
             "get_device_capability": lambda _: (9, 0) if self.bfloat16 else (7, 5),
+            "max_memory_allocated": lambda _: int(self.peak),
+            "max_memory_reserved": lambda _: int(self.reserved),
+            "memory_reserved": lambda _: int(self.reserved),
+            "reset_peak_memory_stats": lambda _: None,
             "get_device_properties": lambda _: SimpleNamespace(is_integrated=self.integrated),
         }
         for name, answer in answers.items():

@@ -5,6 +5,7 @@ import pytest
 from opd.config.run import parse
 from opd.devices import choice
 from opd.doctor.examine import static
+from opd.doctor.machine import device
 from opd.doctor.machine.device import before_loading, check_device
 from opd.errors import ErrorKind, UserError
 from tests.support.devices.fake_gpus import FakeCuda, fake_driver
@@ -57,9 +58,23 @@ def test_only_what_cannot_fit_is_refused(dtype: str, monkeypatch: pytest.MonkeyP
     before_loading(config, said.append)
     assert len(said) == 1 and "400.0 MB free" in said[0]
     FakeCuda(free=8e6).install(monkeypatch)
+    monkeypatch.setattr(device, "PATIENCE", 0.0)
     with pytest.raises(UserError, match=r"8\.0 MB free.*moments are") as caught:
         before_loading(config, said.append)
     assert caught.value.kind == ErrorKind.OUT_OF_MEMORY and len(said) == 1
+
+
+def test_a_gpu_that_is_being_left_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(free=8e6).install(monkeypatch)
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        FakeCuda(free=79e9).install(monkeypatch)
+
+    monkeypatch.setattr(device.time, "sleep", sleep)
+    before_loading(parse({}), pytest.fail)
+    assert len(looks) == 1
 
 
 def test_a_processor_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,33 @@
+from typing import Any, get_args
+
+import pytest
+
+from opd.config.run import parse, with_overrides
+from opd.doctor.machine.remedies import remedies
+from opd.doctor.memory import Phase, estimate
+
+
+@pytest.mark.parametrize("phase", [None, *get_args(Phase)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"student": {"lora": {"rank": 8}}, "teacher": {"kind": "self"}}]
+)
+def test_each_saves_what_it_says_and_the_first_most(
+    phase: Phase | None, settings: dict[str, Any]
+) -> None:
+    config = parse(settings)
+
+    def needed(data: Any) -> float:
+        memory = estimate(parse(data))
+        return memory.device if phase is None else memory.during(phase)
+
+    plain = config.model_dump(mode="json")
+    found = remedies(config, phase)
+    for remedy in found:
+        changed = with_overrides(plain, [f"{remedy.field}={remedy.value}"])
+        assert needed(plain) - needed(changed) == pytest.approx(remedy.saves)
+    assert [r.saves for r in found] == sorted((r.saves for r in found), reverse=True)
+    assert found if phase != "writing" else True
+
+
+def test_a_run_whose_models_cannot_be_read_has_none() -> None:
+    assert remedies(parse({"student": "/no/such/folder"}), None) == []
