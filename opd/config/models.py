@@ -30,7 +30,13 @@ class StudentConfig(Section):
     )
     dtype: Dtype = Field(
         "float32",
-        description="Compute precision; trained weights stay in float32.",
+        description="Compute precision. On a GPU products of float32 are rounded to TF32.",
+    )
+    weights: Dtype = Field(
+        "float32",
+        description="Precision in which trained weights, gradients and moments are held. bfloat16 "
+        "takes 8 instead of 16 bytes per parameter and has 8 bits of precision: updates are "
+        "rounded up or down at random, gradients of micro-batches add up with rounding.",
     )
     quantize: Quantize = Field(
         "none",
@@ -46,6 +52,19 @@ class StudentConfig(Section):
     def _only_an_adapter_on_quantized_weights(self) -> "StudentConfig":
         if self.quantize != "none" and self.lora is None:
             raise FieldError("quantize", "quantized weights stay as they are: set lora, too")
+        return self
+
+    @model_validator(mode="after")
+    def _bfloat16_throughout(self) -> "StudentConfig":
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise FieldError(
+                "weights", "an adapter is held in float32: leave out bfloat16, or lora"
+            )
+        if self.weights == "bfloat16" and self.dtype != "bfloat16":
+            raise FieldError(
+                "weights",
+                f"bfloat16 weights compute in bfloat16: set dtype, too (got {self.dtype})",
+            )
         return self
 
 

@@ -74,7 +74,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
-        for check in (_objective_fits, _samples_fit, _teachers_fit, _device_fits):
+        for check in (_objective_fits, _samples_fit, _teachers_fit, _weights_fit, _device_fits):
             check(self)
         return self
 
@@ -150,6 +150,24 @@ def _teachers_fit(config: RunConfig) -> None:
             raise FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
         if teacher.kind == "remote":
             _remote_fits(config, field, teacher)
+
+
+def _weights_fit(config: RunConfig) -> None:
+    """bfloat16 weights have an optimizer of their own, and an average of them would stall."""
+    if config.student.weights != "bfloat16":
+        return
+    if config.optimizer.name != "adamw":
+        raise FieldError(
+            "student.weights",
+            f"bfloat16 holds its moments in bfloat16 (optimizer.name is {config.optimizer.name}; "
+            "take adamw)",
+        )
+    if any(teacher.kind == "ema" for teacher in config.teachers.values()):
+        raise FieldError(
+            "student.weights",
+            "a moving average of bfloat16 weights would not move: take float32, or another "
+            "teacher.kind than ema",
+        )
 
 
 def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:

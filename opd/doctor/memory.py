@@ -21,13 +21,14 @@ CHUNK_VALUES = 2**24  # as in opd.models.forward, which loads torch; a test comp
 CHUNK_COPIES = 6  # logits, log-probabilities, their gradients, the teacher's of both
 ASSUMED_PROMPT = 256  # tokens, where nothing says how long prompts are
 # Bytes that a token's backward pass keeps in a layer, for each unit of (feed-forward width, width
-# of queries and of keys with values, hidden width), by what computes and whether only an adapter
-# is trained. Measured with saved-tensor hooks on Qwen3; a test measures again.
+# of queries and of keys with values, hidden width), by what computes and what is trained: an
+# adapter, or weights in a type. Measured with saved-tensor hooks on Qwen3; a test measures again.
 KEPT = {
-    ("float32", False): (16.0, 16.0, 24.0),
-    ("float32", True): (16.0, 12.0, 16.0),
-    ("bfloat16", False): (8.0, 10.0, 26.0),
-    ("bfloat16", True): (8.0, 10.0, 18.0),
+    ("float32", "float32"): (16.0, 16.0, 24.0),
+    ("float32", "adapter"): (16.0, 12.0, 16.0),
+    ("bfloat16", "float32"): (8.0, 10.0, 26.0),
+    ("bfloat16", "bfloat16"): (8.0, 10.0, 16.0),
+    ("bfloat16", "adapter"): (8.0, 10.0, 18.0),
 }
 
 
@@ -152,29 +153,30 @@ def trained_parameters(config: RunConfig, student: Architecture) -> int:
 
 
 def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[MemoryPart]:
-    """Weights: parameters × 4 B (with an adapter: of its dtype, or quantized); adapter, gradient
-    and moments: trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit)."""
+    """Weights: parameters × 4 B, or 2 B (with an adapter: of its dtype, or quantized); adapter,
+    gradient and moments: trained × 4 B, 4 B, and 8 B (adamw) or 2 B and a bit (adamw_8bit); of
+    bfloat16 weights half of it."""
     settings = config.student
     adapter, trained = settings.lora is not None, trained_parameters(config, model)
-    held = BYTES[settings.dtype] if adapter else 4.0
+    value = 4.0 if adapter else BYTES[settings.weights]  # of a number of what is trained
+    held = BYTES[settings.dtype] if adapter else value
     weights, formula = model.parameters * held, f"{_m(model.parameters)} × {held:g} B"
     if settings.quantize != "none" or model.packed != "none":
         weights, formula = _held(model, settings.dtype, settings.quantize)
     parts = [MemoryPart("student's weights", weights, formula)]
     if adapter:
         parts.append(MemoryPart("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
-    moments = MOMENTS[config.optimizer.name]
+    moments = MOMENTS[config.optimizer.name] * value / 4
     parts += [
         MemoryPart("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
-        MemoryPart("gradients", trained * 4.0, f"{_m(trained)} × 4 B", "update", certain=True),
+        MemoryPart(
+            "gradients", trained * value, f"{_m(trained)} × {value:g} B", "update", certain=True
+        ),
     ]
-    if settings.dtype == "bfloat16" and not adapter:
-        copies = model.in_linears * 2.0
-        parts.append(
-            MemoryPart(
-                "bfloat16 copies", copies, f"{_m(model.in_linears)} in layers × 2 B", "update"
-            )
-        )
+    if settings.dtype == "bfloat16" and not adapter and settings.weights == "float32":
+        cast = model.in_linears + model.embedding
+        formula = f"{_m(cast)} in layers and head × 2 B"
+        parts.append(MemoryPart("bfloat16 copies", cast * 2.0, formula, "update"))
     return [
         *parts,
         *_sampling_copy(config, model),
@@ -185,14 +187,14 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
 
 
 def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
-    """What is sampled from where it is not what is trained: all weights in bfloat16, or those
+    """What is sampled from where it is not what is trained: float32 weights in bfloat16, or those
     beneath an adapter, merged; parameters × 2 B (float32: 4 B)."""
     settings = config.student
     if settings.quantize != "none" or model.packed != "none":
         return []
     if settings.lora is not None:
         copied = model.beneath_adapter(settings.lora.targets)
-    elif settings.dtype != "float32":
+    elif settings.dtype != settings.weights:
         copied = model.parameters
     else:
         return []
@@ -203,16 +205,16 @@ def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
 
 def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:
     """tokens × layers × (a · feed-forward + b · heads + c · hidden), a, b, c of KEPT; with
-    gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter, and
-    one layer)."""
-    adapter = config.student.lora is not None
-    a, b, c = KEPT[config.student.dtype, adapter]
+    gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter or
+    bfloat16 weights, and one layer)."""
+    trained = "adapter" if config.student.lora is not None else config.student.weights
+    a, b, c = KEPT[config.student.dtype, trained]
     width = (model.heads + model.kv_heads) * model.head_dim
     layer = a * model.intermediate + b * width + c * model.hidden
     if not config.student.gradient_checkpointing:
         formula = f"{load.micro_batch} tokens × {model.layers} layers × {layer / 1e3:.1f} kB"
         return MemoryPart("activations", load.micro_batch * model.layers * layer, formula, "update")
-    stream = 2.0 if adapter and config.student.dtype == "bfloat16" else 4.0
+    stream = 2.0 if config.student.dtype == "bfloat16" and trained != "float32" else 4.0
     kept = model.layers * model.hidden * stream
     formula = (
         f"{load.micro_batch} tokens × ({kept / 1e3:.1f} kB between layers + {layer / 1e3:.1f} kB)"

@@ -42,7 +42,8 @@ class Pair:
     pad_id: int
     folders: dict[str, str]
     device: torch.device
-    dtype: torch.dtype = torch.float32  # the student computes in it; its weights may be wider
+    dtype: torch.dtype = torch.float32  # the student computes in it
+    weights: torch.dtype = torch.float32  # of what is trained; may be wider
     pairs_per_token: float = 0.0  # of the student: see `opd.models.batches.packs`
     unknown: frozenset[int] = frozenset()  # ids of the student's that a teacher never learnt
     sampling_copy: Callable[[], Any | None] | None = None  # see `opd.sampling.sampling_copy`
@@ -65,7 +66,7 @@ class Pair:
 
     def computing(self) -> AbstractContextManager[Any]:
         """Inside, the student computes in its dtype."""
-        if self.dtype == torch.float32:
+        if self.weights == self.dtype:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
@@ -75,7 +76,7 @@ class Pair:
         torch forgets casts when the outermost autocast context ends; this one computes as outside.
         Whatever changes a weight inside, or reads it without a gradient, clears what is kept.
         """
-        if self.dtype == torch.float32:
+        if self.weights == self.dtype:
             return nullcontext()
         return torch.autocast(self.device.type, enabled=False)
 

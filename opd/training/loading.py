@@ -31,8 +31,9 @@ from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training import checkpoint
+from opd.training.optimization.optimizers import make_optimizer
 from opd.training.scoring import reader_of
-from opd.training.update import Learner, make_optimizer
+from opd.training.update import Learner
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -119,6 +120,9 @@ def _models(
     _check_stops(config, pair)
     main = models.get(field_of(MAIN))
     pair = replace(pair, teacher=main.model if main else None)
+    if pair.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # only now: a model is checked without rounding
+        callbacks.say("products of float32 numbers are rounded to TF32 (10 bits of precision)")
     average = None
     if config.teacher.kind == "ema":
         average = MovingAverage(pair.student, config.teacher.ema_decay)
@@ -152,7 +156,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     """The student on its device, with its adapter or from its checkpoint."""
     settings = config.student
     computes = DTYPES[settings.dtype]
-    held = computes if settings.lora is not None else torch.float32
+    held = computes if settings.lora is not None else DTYPES[settings.weights]
     pair = load_student(
         settings.model,
         device=run_device(config, callbacks.say),
@@ -187,6 +191,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
         pair,
         student=student,
         dtype=computes,
+        weights=DTYPES[settings.weights],
         sampling_copy=SamplingCopy(student, computes, callbacks.say) if copied else None,
     )
 
@@ -257,7 +262,8 @@ class _TeacherFactory:
         if self.config.student.lora is not None:
             return self._student_as(self.pair.student.disable_adapter)
         folder = Path(self.pair.folders["student"])
-        model = load_model(folder, where="student.model").to(self.pair.device)
+        model = load_model(folder, where="student.model", dtype=self.pair.weights)
+        model.to(self.pair.device)
         model.requires_grad_(False)
         find_route(model, where="student.model")
         return LocalTeacher(model, reader_of(self.pair), state=self.pair.computing)

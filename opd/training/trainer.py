@@ -26,11 +26,12 @@ from opd.sampling.sample import NEVER, Stopped
 from opd.training import checkpoint, probes
 from opd.training.evaluation import SUITE, evaluate
 from opd.training.loading import Callbacks, LoadedRun, load
+from opd.training.optimization.optimizers import learning_rate
 from opd.training.records import all_tokens, as_rollouts, kept
 from opd.training.rollouts import Completion, Writer, write, write_evaluation
 from opd.training.scoring import Scoring, score_completions
 from opd.training.step_flops import StepFlops
-from opd.training.update import Clock, Update, learning_rate, update
+from opd.training.update import Clock, Update, update
 from opd.types import (
     CheckpointEvent,
     EvaluationEvent,

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from opd.models.tokenizers import special_ids
 from opd.sampling.sample import Sample, Stopped
 from opd.teachers.local import Reading, Teacher, View, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
+from opd.training.optimization.optimizers import clip
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import (
     Columns,
@@ -111,42 +111,6 @@ class _Credit:
     weights: Floats  # (T,) of its tokens
     scale: float  # of its losses, by the reduction
     reward: float | None  # relative to its group; None where nobody asks
-
-
-def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trained. Raises UserError for 8 bits without bitsandbytes."""
-    settings = config.optimizer
-    options: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "betas": (settings.beta1, settings.beta2),
-        "weight_decay": settings.weight_decay,
-    }
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(trained, **options)
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            "adamw_8bit needs bitsandbytes: pip install 'opd-studio[quantized]'",
-            where="optimizer.name",
-            kind=ErrorKind.MISSING_EXTRA,
-        )
-    from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415 - an optional extra
-
-    optimizer: torch.optim.Optimizer = AdamW8bit(trained, **options)
-    return optimizer
-
-
-def learning_rate(config: RunConfig, step: int) -> float:
-    """The step's rate; steps count from 1. Linear warm-up over `warmup_steps`, then by `decay`.
-
-    With s of the S steps after the warm-up done before: 1, 1 − s/S, or (1 + cos(π s/S)) / 2 of it.
-    """
-    settings = config.optimizer
-    warm = min(1.0, step / max(1, settings.warmup_steps))
-    done = max(0, step - 1 - settings.warmup_steps)
-    left = 1 - min(1.0, done / max(1, config.steps - settings.warmup_steps))
-    shares = {"none": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
-    return settings.learning_rate * warm * shares[settings.decay]
 
 
 def update(
@@ -336,7 +300,7 @@ def _sampler_logprobs(sample: Sample) -> Floats:
 
 def _step(learner: Learner, loss: float) -> float:
     limit = learner.config.optimizer.max_grad_norm
-    norm = float(torch.nn.utils.clip_grad_norm_(learner.trained, limit))
+    norm = float(clip(learner.trained, limit))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
             f"the loss is {loss} and its gradient's norm {norm}: lower "

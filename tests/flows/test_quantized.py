@@ -19,7 +19,7 @@ EXTRA = "bitsandbytes"
 
 def test_without_the_extra_the_field_and_the_extra_are_named(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("opd.models.folders.quantized.find_spec", lambda _: None)
-    monkeypatch.setattr("opd.training.update.find_spec", lambda _: None)
+    monkeypatch.setattr("opd.training.optimization.optimizers.find_spec", lambda _: None)
     teacher = {"model": str(inputs / "teacher"), "quantize": "int4"}
     for config, field in (
         (settings(inputs, teacher), "teacher.quantize"),

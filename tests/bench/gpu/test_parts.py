@@ -93,7 +93,7 @@ def test_memory_is_measured_beside_its_plan(bench_gpu, monkeypatch):
 def test_a_missing_extra_skips_its_line(bench_gpu, monkeypatch):
     chosen = {name: memory.SETTINGS[name] for name in ("optimizer adamw_8bit",)}
     monkeypatch.setattr(memory, "SETTINGS", chosen)
-    monkeypatch.setattr("opd.training.update.find_spec", lambda name: None)
+    monkeypatch.setattr("opd.training.optimization.optimizers.find_spec", lambda name: None)
     (line,) = figures(bench_gpu, "memory").values()
     assert "needs bitsandbytes" in line["skipped"]
 

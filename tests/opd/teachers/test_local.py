@@ -327,6 +327,22 @@ def test_bfloat16_computes_but_keeps_its_weights_in_float32(inputs, tmp_path):
     assert {t.dtype for t in saved.values()} == {torch.float32}
 
 
+def test_bfloat16_weights_are_trained_saved_and_resumed_bit_for_bit(inputs, tmp_path):
+    student = {"dtype": "bfloat16", "weights": "bfloat16"}
+    config = settings(inputs, student=student, steps=3, checkpoints={"every": 2})
+    whole = steps(config, tmp_path / "whole")
+    saved = load_file(tmp_path / "whole" / "step-000003" / "model.safetensors")
+    assert {t.dtype for t in saved.values()} == {torch.bfloat16}
+    moments = load_file(tmp_path / "whole" / "step-000003" / "optimizer.safetensors")
+    assert {t.dtype for t in moments.values() if t.ndim} == {torch.bfloat16}
+    before = tmp_path / "whole" / "step-000002"
+    rest = Training(config, tmp_path / "rest", resume_from=before)
+    (again,) = [e for e in rest.events() if isinstance(e, StepEvent)]
+    assert dict(again.metrics) == dict(whole[2].metrics)
+    resumed = load_file(tmp_path / "rest" / "step-000003" / "model.safetensors")
+    assert all(torch.equal(saved[name], resumed[name]) for name in saved)
+
+
 @pytest.mark.parametrize("kind", tiny_models.KINDS)
 def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, kind):
     """Dropout stays off, though transformers checkpoints in training mode alone."""

@@ -19,7 +19,7 @@ from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import batch_of, measure, reader_of, student_pieces
-from opd.training.update import Clock, Learner, learning_rate, update
+from opd.training.update import Clock, Learner, update
 from tests.support import tiny_models
 from tests.support.devices.operator_counts import FAKE_CUDA, OperatorCounts, fake_cuda, on_fake_cuda
 
@@ -213,26 +213,6 @@ def test_a_phase_within_a_phase_is_counted_once():
     assert clock.seconds["teacher"] > 0.5 * sum(clock.seconds.values())
     assert list(clock.each("sample", iter([1, 2]))) == [1, 2]
     assert clock.seconds["sample"] >= 0
-
-
-@pytest.mark.parametrize(
-    ("decay", "rates"),
-    [
-        ("none", [0.5, 1, 1, 1, 1, 1]),
-        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1, 1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4]),
-    ],
-)
-def test_the_learning_rate_warms_up_and_falls(decay, rates):
-    # 2 steps of warm-up, of which the last is at the full rate; the 4 others fall from it towards 0
-    optimizer = {"learning_rate": 1, "warmup_steps": 2, "decay": decay}
-    config = parse({"steps": 6, "optimizer": optimizer})
-    assert [learning_rate(config, step) for step in range(1, 7)] == pytest.approx(rates)
-
-
-def test_a_rate_that_falls_ends_above_0_even_where_all_is_warm_up():
-    config = parse({"steps": 3, "optimizer": {"warmup_steps": 9, "decay": "linear"}})
-    assert all(learning_rate(config, step) > 0 for step in range(1, 4))
 
 
 def bfloat16_learner(qwen, *, adapter):
