@@ -71,7 +71,7 @@ def run_part(options: argparse.Namespace) -> int:
     import torch
 
     from bench.gpu.workbench import Workbench
-    from opd.models.load import pick_device
+    from opd.devices.choice import pick_device
 
     device = pick_device(options.device)
     bench = Workbench(device, options.small or device.type == "cpu", options.models)

@@ -18,6 +18,8 @@ from tests.opd.doctor.test_dynamic import bundled_with
 from tests.support import runs_with_fault
 from tests.support.runs_with_fault import EOS, UNK, altered, ids_of, swapped
 
+pytestmark = pytest.mark.device
+
 
 @dataclass
 class PlantedRuns:

@@ -13,6 +13,9 @@ from opd.training.trainer import Training
 from opd.types import StepEvent
 from tests.opd.teachers.test_local import LORA, plain, settings, steps
 from tests.opd.teachers.test_local import inputs as inputs
+from tests.support.devices.tested import DEVICE
+
+pytestmark = pytest.mark.device
 
 EXTRA = "bitsandbytes"
 
@@ -43,7 +46,7 @@ def test_a_quantized_teacher_is_smaller_and_says_nearly_the_same(tmp_path, bits,
             "prompts": {"count": 8},
             "steps": 1,
             "threads": 1,
-            "device": "cpu",
+            "device": str(DEVICE),
             "sampling": {"prompts_per_step": 8, "group_size": 1},
             "evaluation": {"prompts": 2, "keep": 1},
         }

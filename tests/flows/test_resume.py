@@ -32,7 +32,10 @@ from storage.queue import jobs
 from storage.read.export import export_rows
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 from tests.support.in_process_runs import JobRunner, dying, models
+
+pytestmark = pytest.mark.device  # but for the kills of `bench.kills`, which are the processor's
 
 LORA = {"rank": 4, "alpha": 8}
 
@@ -264,7 +267,7 @@ def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
     recipe = tmp_path / "run.yaml"
     recipe.write_text(
         f"student: {inputs}/student\nteacher: {inputs}/teacher\nprompts: {inputs}/prompts.jsonl\n"
-        "steps: 300\ndevice: cpu\nthreads: 1\ncheckpoints: {every: 1}\n"
+        f"steps: 300\ndevice: {DEVICE}\nthreads: 1\ncheckpoints: {{every: 1}}\n"
         "sampling: {prompts_per_step: 2, group_size: 2, max_new_tokens: 6}\n"
         "evaluation: {prompts: 2}\nrecords: {rollouts_per_step: 1}\n"
     )

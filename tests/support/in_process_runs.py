@@ -16,6 +16,7 @@ from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE, SLOT
 
 
 class Died(Exception):
@@ -52,7 +53,7 @@ class JobRunner:
             "teacher": str(self.inputs / "teacher"),
             "prompts": str(self.inputs / "prompts.jsonl"),
             "steps": 4,
-            "device": "cpu",
+            "device": str(DEVICE),
             "threads": 1,
             "sampling": {"prompts_per_step": 2, "group_size": 2, "max_new_tokens": 6},
             "evaluation": {"prompts": 2, "keep": 1},
@@ -70,7 +71,7 @@ class JobRunner:
 
     def attempt_queued(self, run_id: str, training: Any = None) -> dict[str, Any]:
         start_log(DataDir(self.data_dir).run(run_id).log)
-        claimed = job.claim(self.engine, DataDir(self.data_dir), run_id, "cpu")
+        claimed = job.claim(self.engine, DataDir(self.data_dir), run_id, SLOT)
         assert claimed is not None
         os.environ.pop(process.MARK)
         job.run(claimed, training)

@@ -16,6 +16,7 @@ from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, StepEvent
 from storage.queue import jobs
 from storage.write.records import RunWriter
+from tests.support.devices.tested import DEVICE
 from tests.support.stored_runs import OWNER
 
 torch.set_num_threads(1)
@@ -26,7 +27,7 @@ Table = torch.Tensor
 SMALL: dict[str, Any] = {
     "steps": 8,
     "threads": 1,
-    "device": "cpu",
+    "device": str(DEVICE),
     "sampling": {"prompts_per_step": 8, "group_size": 2, "max_new_tokens": 64},
     "optimizer": {"learning_rate": 1e-3},
     "evaluation": {"prompts": 32, "every": 4, "keep": 4},

@@ -14,6 +14,8 @@ from opd.experiments.definition import Experiment, parse_experiment
 from opd.models.architecture import PUBLISHED
 from tests.support.experiment_definition import data, definition
 
+pytestmark = pytest.mark.device
+
 SMALL, LARGE = PUBLISHED["Qwen/Qwen3-0.6B"], PUBLISHED["Qwen/Qwen3-4B"]
 
 

@@ -17,7 +17,10 @@ from opd.models.forward import ReadingRoute, causal, take_route
 from opd.models.load import context_of
 from opd.teachers.routing import MAIN
 from opd.training.loading import Callbacks, LoadedRun, load
+from tests.support.devices.tested import DEVICE
 from tests.support.tiny_models import save_model
+
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def found(root: Path, change: Callable[[LoadedRun], Any] = lambda _: None) -> di
             "student": str(root / "student"),
             "teacher": str(root / "teacher"),
             "prompts": str(root / "prompts.jsonl"),
-            "device": "cpu",
+            "device": str(DEVICE),
             "sampling": {"max_new_tokens": 6},
             "evaluation": {"prompts": 2},
         }

@@ -26,6 +26,8 @@ from opd.training.loading import Callbacks, LoadedRun, load
 from tests.support.logprobs_server import LogprobsServer
 from tests.support.tiny_models import save_model
 
+pytestmark = pytest.mark.device
+
 torch.set_num_threads(1)
 EOS, UNK = 1, 2
 Change = Callable[[LoadedRun], Any]

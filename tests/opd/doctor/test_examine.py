@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,9 @@ from opd.config.wording import size
 from opd.devices.gpus import DriverReport
 from opd.doctor import settings as settings_checks
 from opd.doctor.examine import examine, report, static
-from opd.doctor.findings import Finding, healthy, quoted, worst_first
+from opd.doctor.findings import SEVERITIES, Finding, healthy, quoted, worst_first
 from opd.doctor.machine import fit as machine
+from opd.doctor.machine.device import device_type
 from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import Estimate, MemoryPart
 from opd.doctor.models import LocalModel, check_class, look_up
@@ -23,6 +25,8 @@ from opd.models.tried import tried_models
 from opd.training.loading import Callbacks
 from tests.support.devices.fake_gpus import FakeCuda
 from tests.support.tiny_models import save_model, tokenizer
+
+pytestmark = pytest.mark.device
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -62,7 +66,10 @@ def rows(path: Path, *items: dict[str, Any]) -> str:
 
 def test_the_bundled_pair_is_in_order() -> None:
     found = look()
-    assert set(found) == {"model-class", "tokenizer-same", "stops-same", "prompts-fit", "memory"}
+    on_processor = device_type(parse({})) == "cpu"
+    memory = found.pop("memory" if on_processor else "memory-device")
+    assert memory.severity == "ok" or not on_processor  # a GPU's driver may be mute
+    assert set(found) == {"model-class", "tokenizer-same", "stops-same", "prompts-fit"}
     assert {f.severity for f in found.values()} == {"ok"}
     assert found["prompts-fit"].evidence["longest"] < 64
 
@@ -136,6 +143,8 @@ def test_a_privileged_self_teacher_has_something_to_teach() -> None:
 def test_missing_extras_are_named_with_the_command(
     module: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
     assert "missing-extra" not in look(**settings)
     monkeypatch.setattr(settings_checks, "find_spec", lambda name: None)
     found = look(**settings)["missing-extra"]
@@ -389,7 +398,7 @@ def test_too_little_memory_is_a_warning_before_it_is_hopeless(
 ) -> None:
     little = SimpleNamespace(available=10e6, total=24e9)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: little)
-    found = look()["memory"]
+    found = look(teacher={"offload": True})["memory"]
     assert found.severity == "warning" and "student.lora" in found.advice
 
 
@@ -406,7 +415,9 @@ def test_the_report_is_plain_and_worst_first() -> None:
     found = report(config, list(static(config, lambda _: None)))
     assert json.loads(json.dumps(found)) == found
     assert found["ok"] is True
-    assert [f["severity"] for f in found["findings"]][:2] == ["warning", "ok"]
+    severities = [f["severity"] for f in found["findings"]]
+    assert severities[0] == "warning" and "ok" in severities
+    assert severities == sorted(severities, key=SEVERITIES.index)
     assert found["memory"]["device"] > 0
     broken = parse({"teacher": "/no/such/folder"})
     assert report(broken, [])["memory"] is None

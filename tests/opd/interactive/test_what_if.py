@@ -30,11 +30,14 @@ from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from tests.support.devices.fake_gpus import FakeCuda
+from tests.support.devices.tested import DEVICE, SLOT
 from tests.support.tiny_models import save_model
+
+pytestmark = pytest.mark.device
 
 TOLERANCE = 1e-4
 SMALL: dict[str, Any] = {
-    "device": "cpu",
+    "device": str(DEVICE),
     "threads": 1,
     "steps": 2,
     "prompts": {"count": 8, "probe": 0, "grader": "numeric"},
@@ -75,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     engine = open_database(folder)
     config = SMALL | {"student": student, "teacher": teacher}
     run_id = jobs.create_run(engine, parse(config))
-    job = claim(engine, DataDir(folder), run_id, "cpu")
+    job = claim(engine, DataDir(folder), run_id, SLOT)
     assert job is not None
     assert run(job).status == "finished"
     yield Trained(engine, folder, run_id, student, teacher)
@@ -349,7 +352,7 @@ def test_a_teacher_made_of_the_student_judges_and_writes(tmp_path: Path, kind: s
     }
     engine = open_database(tmp_path)
     run_id = jobs.create_run(engine, parse(config))
-    job = claim(engine, DataDir(tmp_path), run_id, "cpu")
+    job = claim(engine, DataDir(tmp_path), run_id, SLOT)
     assert job is not None
     assert run(job).status == "finished"
     made = Trained(engine, tmp_path, run_id, student, student)
@@ -380,7 +383,7 @@ def test_a_chat_template_is_told_the_whole_conversation(tmp_path: Path) -> None:
     tokenizer.save_pretrained(student)
     engine = open_database(tmp_path)
     prompts = {"chat": True, "system": "Be brief."}
-    config = {"student": student, "teacher": student, "device": "cpu", "prompts": prompts}
+    config = {"student": student, "teacher": student, "device": str(DEVICE), "prompts": prompts}
     run_id = jobs.create_run(engine, parse(config))
     said = [
         {"role": "user", "content": "1 + 2"},

@@ -32,7 +32,10 @@ from storage.read.tokens import read_tokens
 from storage.write.records import RunWriter
 from tests.support import tiny_models
 from tests.support.api_client import Api
+from tests.support.devices.tested import DEVICE
 from tests.support.stored_runs import rollout, started, step_event, texts
+
+pytestmark = pytest.mark.device
 
 GRPO = "objective=grpo"
 NEAR = 3e-6  # nats: float32 numbers of up to some tens of nats
@@ -314,7 +317,7 @@ def trained(inputs, folder, objective, top_k=1000):
             "teacher": str(inputs / "teacher"),
             "prompts": str(inputs / "prompts.jsonl"),
             "steps": 2,
-            "device": "cpu",
+            "device": str(DEVICE),
             "threads": 1,
             "objective": objective,
             "sampling": {"prompts_per_step": 3, "group_size": 2, "max_new_tokens": 8},

@@ -12,15 +12,17 @@ from opd.sampling.fast_decoder import FastDecoder
 from opd.sampling.sample import Limits, Request, Stopped, sample, uniforms
 from opd.training.scoring import Scoring, score
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.device
+
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
 
 
 @pytest.fixture(scope="module", params=tiny_models.KINDS)
 def pair(request, tmp_path_factory):
     folder = tiny_models.save_model(tmp_path_factory.mktemp(request.param) / "m", request.param)
-    return load_pair(folder, folder, device=CPU)
+    return load_pair(folder, folder, device=DEVICE)
 
 
 def requests(prompts=PROMPTS, seed=0):
@@ -59,7 +61,7 @@ def test_seed_step_prompt_and_sample_each_decide(pair):
 def test_greedy_equals_generate(pair):
     for prompt in PROMPTS:
         (ours,) = sample(pair, [Request(prompt, (0, 0, 0, 0))], Limits(16, 0.0, 1))
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=DEVICE)
         theirs = pair.student.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -76,8 +78,8 @@ def test_frequencies_follow_the_distribution(pair):
     written = sample(pair, many, Limits(1, 1.0, batch_size=1000))
     counts = np.bincount([int(w.completion_ids[0]) for w in written], minlength=pair.vocab)
     with torch.no_grad():
-        logits = pair.student(torch.tensor([[5, 6]])).logits[0, -1]
-    p = torch.softmax(logits.double(), -1).numpy()
+        logits = pair.student(torch.tensor([[5, 6]], device=DEVICE)).logits[0, -1]
+    p = torch.softmax(logits.double(), -1).cpu().numpy()
     expected = n * p
     common = expected > 20
     error = (counts[common] - expected[common]) / np.sqrt(expected[common] * (1 - p[common]) + 1e-9)
@@ -88,7 +90,7 @@ def test_stops_at_any_of_several_eos_ids_and_says_why(tmp_path):
     folder = tiny_models.save_model(
         tmp_path / "m", eos=[tiny_models.EOS, *range(100, 200)], scale=2.0
     )
-    pair = load_pair(folder, folder, device=CPU)
+    pair = load_pair(folder, folder, device=DEVICE)
     assert set(range(100, 200)) < set(pair.eos_ids)
     written = sample(pair, [Request([5], (0, 0, 0, i)) for i in range(64)], Limits(6, 1.0, 64))
     reasons = set()
@@ -109,21 +111,21 @@ def test_stops_when_asked(pair):
 
 
 def decoder(pair):
-    return decoder_for(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
+    return decoder_for(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=DEVICE)
 
 
 def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
     knows = pair.student.config.model_type in ("qwen3", "llama")
     assert isinstance(decoder(pair), FastDecoder if knows else ModelDecoder)
-    own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=CPU)
+    own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=DEVICE)
     rows = [0, 1, 1]
-    seen = torch.arange(8) >= (7 - torch.tensor([2, 7, 7])).unsqueeze(1)
+    positions = torch.tensor([2, 7, 7], device=DEVICE)
+    seen = torch.arange(8, device=DEVICE) >= (7 - positions).unsqueeze(1)
     with torch.inference_mode():
         for one in (a := decoder(pair), own):
             one.logits = one.prefill([[5, 6], [7, 8, 9, 10, 11, 12, 13]], rows)
         torch.testing.assert_close(a.logits, own.logits, atol=1e-4, rtol=1e-4)
-        positions = torch.tensor([2, 7, 7])
-        tokens = torch.tensor([20, 30, 40])
+        tokens = torch.tensor([20, 30, 40], device=DEVICE)
         torch.testing.assert_close(
             a.step(tokens, positions, seen), own.step(tokens, positions, seen), atol=1e-4, rtol=1e-4
         )
@@ -131,7 +133,7 @@ def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
 
 def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):
     folder = tiny_models.save_model(tmp_path / "m")
-    pair = load_pair(folder, folder, device=CPU)
+    pair = load_pair(folder, folder, device=DEVICE)
     with torch.inference_mode():
         assert isinstance(decoder(pair), FastDecoder)
         pair.student.model.layers[0].mlp.down_proj.register_forward_hook(lambda m, a, out: out * 2)

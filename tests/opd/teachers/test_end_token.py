@@ -18,7 +18,10 @@ from opd.teachers.remote import ServerTeacher
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training.scoring import Scoring, reader_of, score
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 from tests.support.logprobs_server import LogprobsServer
+
+pytestmark = pytest.mark.device
 
 EOS, END, OTHER = 0, 40, 41
 PROMPTS = [[7, 8], [9], [10, 11, 12], [13], [14]]
@@ -35,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def pair(folders: tuple[str, str]) -> Pair:
-    return load_pair(*folders, device=torch.device("cpu"))
+    return load_pair(*folders, device=DEVICE)
 
 
 def mapping(pair: Pair) -> EndToken:
@@ -96,7 +99,7 @@ def test_a_teacher_behind_a_server_is_sent_its_own_end(
         )
         (here,), (there,) = (list(t.read([whole], 1.0)) for t in (local, remote))
         remote.close()
-    targets = torch.tensor([i for ids in COMPLETIONS[:4] for i in ids])
+    targets = torch.tensor([i for ids in COMPLETIONS[:4] for i in ids], device=DEVICE)
     for span in (slice(0, 4), slice(4, len(targets))):
         ours, theirs = here.view(span, targets[span]), there.view(span, targets[span])
         torch.testing.assert_close(ours.at, theirs.at, atol=1e-4, rtol=0)

@@ -14,7 +14,10 @@ from opd.teachers.local import MovingAverage
 from opd.training.trainer import Training
 from opd.types import EvaluationEvent, StepEvent
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 from tests.support.logprobs_server import LogprobsServer
+
+pytestmark = pytest.mark.device
 
 LORA = {"rank": 4, "alpha": 8}
 
@@ -41,7 +44,7 @@ def settings(inputs, teacher="teacher", **changes):
             "teacher": teacher,
             "prompts": str(inputs / "prompts.jsonl"),
             "steps": 2,
-            "device": "cpu",
+            "device": str(DEVICE),
             "threads": 1,
             "sampling": {
                 "prompts_per_step": 3,

@@ -12,6 +12,8 @@ from opd.types import EvaluationEvent, StepEvent
 from tests.opd.teachers.test_local import settings
 from tests.support import tiny_models
 
+pytestmark = pytest.mark.device
+
 
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one():
     for n, c in ((5, 0), (5, 1), (5, 3), (5, 5), (1, 1)):

@@ -11,6 +11,9 @@ from opd.errors import UserError
 from opd.models.load import load_student
 from opd.training.lm_eval_tasks import lm_eval_scores
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
+
+pytestmark = pytest.mark.device
 
 pytest.importorskip("lm_eval")
 CHOICES = ["3", "4", "5"]
@@ -56,7 +59,7 @@ def by_hand(folder, tokenizer, rows):
 
 @pytest.mark.filterwarnings("ignore")  # of lm-eval and what it stands on
 def test_a_task_gives_the_figure_that_a_hand_computation_gives(student, tmp_path):
-    pair = load_student(student, device=torch.device("cpu"))
+    pair = load_student(student, device=DEVICE)
     rows, description = task(tmp_path)
     (score,) = lm_eval_scores(pair, [description], limit=None)
     assert (score.suite, score.metric, score.n) == ("lm-eval/sums", "acc", len(rows))
@@ -69,7 +72,7 @@ def test_a_task_gives_the_figure_that_a_hand_computation_gives(student, tmp_path
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_unknown_task_and_a_missing_extra_are_named(student, monkeypatch):
-    pair = load_student(student, device=torch.device("cpu"))
+    pair = load_student(student, device=DEVICE)
     with pytest.raises(UserError, match="no task 'no-such-task'"):
         lm_eval_scores(pair, ["no-such-task"], limit=1)
     monkeypatch.setattr("opd.training.lm_eval_tasks.find_spec", lambda _: None)

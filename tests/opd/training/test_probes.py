@@ -18,7 +18,10 @@ from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.tokens import read_tokens
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 from tests.support.in_process_runs import JobRunner, dying, models, write_rows
+
+pytestmark = pytest.mark.device
 
 PROBES = 3
 SAMPLES = 2
@@ -37,7 +40,7 @@ def settings(inputs, **changes):
         "teacher": str(inputs / "teacher"),
         "prompts": {"source": str(inputs / "more.jsonl"), "probe": PROBES, "eval_share": 0.3},
         "steps": 4,
-        "device": "cpu",
+        "device": str(DEVICE),
         "threads": 1,
         "sampling": {"prompts_per_step": 2, "group_size": 2, "max_new_tokens": 10},
         "evaluation": {"prompts": 3, "every": 2, "keep": 2, "samples": SAMPLES},

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from opd.errors import UserError
 from opd.models.load import Pair, load_pair
 from opd.training.rescore import CHUNK, score_rollouts
 from opd.types import Rollout
 from tests.opd.interchange.test_jsonl import read_rollouts, written
+from tests.support.devices.tested import DEVICE
 from tests.support.tiny_models import save_model
+
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("models")
     student = save_model(folder / "student", seed=1)
     teacher = save_model(folder / "teacher", seed=2)
-    return load_pair(student, teacher, device=torch.device("cpu"))
+    return load_pair(student, teacher, device=DEVICE)
 
 
 def scored(pair: Pair, path: Path, *lines: Any) -> list[Rollout]:

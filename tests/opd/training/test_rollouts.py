@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from opd.config.run import parse
 from opd.data.prompts import load_prompts
@@ -17,6 +16,9 @@ from opd.training.rescore import score_rollouts
 from opd.training.rollouts import Completion, Writer, write
 from tests.opd.interchange.test_jsonl import read_rollouts, written
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
+
+pytestmark = pytest.mark.device
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %}"
@@ -32,7 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     tokenizer.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": ["</turn>"]})
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(path)
-    return load_pair(path, path, device=torch.device("cpu"))
+    return load_pair(path, path, device=DEVICE)
 
 
 def completions(pair: Pair, folder: Path, *texts: str, **prompts: Any) -> list[Completion]:

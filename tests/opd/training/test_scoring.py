@@ -13,8 +13,9 @@ from opd.models.load import load_pair
 from opd.teachers.local import View
 from opd.training.scoring import Scoring, joined, measure, records, score
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.device
 
 
 def sequences(seed=0, n=7, vocab=300):
@@ -44,7 +45,7 @@ def folders(request, tmp_path_factory):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_records_equal_an_independent_computation(folders, temperature):
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     assert pair.vocab == 310  # the padded vocabularies differ: cut to what is shared
     whole = sequences()
     found = score(pair, whole, Scoring(temperature, 8, micro_batch_tokens=64))
@@ -71,7 +72,7 @@ def test_records_equal_an_independent_computation(folders, temperature):
 
 
 def test_result_does_not_depend_on_padding_batch_or_chunks(folders):
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     whole = sequences(seed=2)
     together = score(pair, whole, Scoring(micro_batch_tokens=100_000))
     for i, record in enumerate(together):
@@ -81,7 +82,7 @@ def test_result_does_not_depend_on_padding_batch_or_chunks(folders):
 
 
 def test_pieces_of_the_vocabulary_add_up_to_the_whole(folders, monkeypatch):
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     whole = sequences(seed=5)
     at_once = score(pair, whole, Scoring())
     three = lambda n, vocab, limit: spans(n, vocab=vocab, limit=3 * vocab)  # noqa: E731
@@ -126,7 +127,7 @@ def test_what_a_teacher_does_not_say_is_none():
 
 
 def test_dropout_is_off(folders):
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     whole = sequences(n=2)
     first, second = (score(pair, whole, Scoring()) for _ in range(2))
     for a, b in zip(first, second, strict=True):
@@ -134,7 +135,7 @@ def test_dropout_is_off(folders):
 
 
 def test_teacher_equal_to_student_gives_zero(folders):
-    pair = load_pair(folders[0], folders[0], device=CPU)
+    pair = load_pair(folders[0], folders[0], device=DEVICE)
     for record in score(pair, sequences(), Scoring()):
         assert (record.reverse_kl == 0).all()
         assert (record.student_logprobs == record.teacher_logprobs).all()
@@ -142,7 +143,7 @@ def test_teacher_equal_to_student_gives_zero(folders):
 
 def test_logits_of_one_position_score_the_next_token(folders):
     """Off by one: changing the last token changes nothing but its own score."""
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     a, b = [5, 9, 11, 20], [5, 9, 11, 21]
     one, two = score(pair, Sequences([[4, 8], [4, 8]], [a, b]), Scoring())
     assert (one.student_logprobs[:3] == two.student_logprobs[:3]).all()
@@ -152,7 +153,7 @@ def test_logits_of_one_position_score_the_next_token(folders):
 
 def test_the_pad_id_may_be_the_eos_id(tmp_path):
     folder = tiny_models.save_model(tmp_path / "m", pad_is_eos=True)
-    pair = load_pair(folder, folder, device=CPU)
+    pair = load_pair(folder, folder, device=DEVICE)
     assert pair.pad_id == tiny_models.EOS
     whole = Sequences([[4], [4, 5, 6]], [[7, tiny_models.EOS], [7, 8, 9, 10, tiny_models.EOS]])
     found = score(pair, whole, Scoring())
@@ -161,8 +162,8 @@ def test_the_pad_id_may_be_the_eos_id(tmp_path):
 
 
 def test_no_logits_are_made_for_prompts_and_padding(folders):
-    pair = load_pair(*folders, device=CPU)
-    batch = score_batch(Sequences([[4] * 9, [4]], [[5], [6, 7, 8]]), pad_id=1, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
+    batch = score_batch(Sequences([[4] * 9, [4]], [[5], [6, 7, 8]]), pad_id=1, device=DEVICE)
     seen = []
     handle = pair.student.get_output_embeddings().register_forward_hook(
         lambda module, args, output: seen.append(output.shape[:-1])
@@ -204,7 +205,7 @@ def test_prompts_are_shared_where_that_costs_less():
 def test_a_shared_row_by_hand():
     """Two completions of one prompt: positions start again, neither sees the other."""
     whole = Sequences([[4, 8], [4, 8]], [[5, 6, 0], [7, 0]])
-    batch = score_batch(whole, pad_id=1, device=CPU, pairs_per_token=1e9)
+    batch = score_batch(whole, pad_id=1, device=DEVICE, pairs_per_token=1e9)
     assert batch.input_ids.tolist() == [[4, 8, 5, 6, 7]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
     assert batch.scored_by.tolist() == [1, 2, 3, 1, 4]
@@ -220,7 +221,7 @@ def test_a_shared_row_by_hand():
 
 def test_sharing_a_prompt_changes_no_number(folders):
     """Where the attention takes no such mask (Gemma 2's windows), nothing is shared."""
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     whole = sharing(range(2, 12), 4, others=[[3, 4], [3, 4], [9]])
     windows = pair.student.config.model_type == "gemma2"
     assert (pair.pairs_per_token == 0) == windows

@@ -14,6 +14,9 @@ from opd.training import checkpoint, checkpoint_manifest
 from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, PhaseEvent, StepEvent
 from tests.support import tiny_models
+from tests.support.devices.tested import DEVICE
+
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def settings(inputs, **changes):
             "teacher": str(inputs / "teacher"),
             "prompts": str(inputs / "prompts.jsonl"),
             "steps": 4,
-            "device": "cpu",
+            "device": str(DEVICE),
             "threads": 1,
             "sampling": {"prompts_per_step": 3, "group_size": 2, "max_new_tokens": 8},
             "evaluation": {"prompts": 2, "every": 2, "keep": 1},

@@ -22,8 +22,9 @@ from opd.training.scoring import batch_of, measure, reader_of, student_pieces
 from opd.training.update import Clock, Learner, update
 from tests.support import tiny_models
 from tests.support.devices.operator_counts import FAKE_CUDA, OperatorCounts, fake_cuda, on_fake_cuda
+from tests.support.devices.tested import DEVICE
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module", params=tiny_models.KINDS)
@@ -50,7 +51,7 @@ def learner(folders, *, reference=False, micro_batch_tokens=100_000, **objective
             "optimizer": {"max_grad_norm": 1e6, "micro_batch_tokens": micro_batch_tokens},
         }
     )
-    pair = load_pair(*folders, device=CPU)
+    pair = load_pair(*folders, device=DEVICE)
     if pair.pairs_per_token:  # prompts are shared wherever they can be
         pair = replace(pair, pairs_per_token=1e9)
     pair.student.double()
@@ -94,13 +95,13 @@ def naive(student, written, loss_of):
     pair.student.zero_grad()
     losses, weights = [], []
     for w in written:
-        ids = torch.tensor([[*w.prompt.ids, *w.sample.completion_ids]])
+        ids = torch.tensor([[*w.prompt.ids, *w.sample.completion_ids]], device=DEVICE)
         span = slice(len(w.prompt.ids) - 1, -1)
         p, q = (
             torch.log_softmax(m(ids).logits[0, span, : pair.vocab] / 0.7, -1)
             for m in (pair.student, pair.teacher)
         )
-        targets = torch.tensor(w.sample.completion_ids)
+        targets = torch.tensor(w.sample.completion_ids, device=DEVICE)
         losses.append(loss_of(p, q.detach(), targets, w))
         weights.append(len(targets))
     (torch.cat(losses).sum() / sum(weights)).backward()
@@ -135,7 +136,7 @@ def jsd(p, q, targets, w):
 
 
 def policy_gradient(p, q, targets, w):
-    sampler = torch.from_numpy(w.sample.sampler_logprobs)
+    sampler = torch.from_numpy(w.sample.sampler_logprobs).to(DEVICE)
     advantage = -(sampler - at(q, targets)).detach()
     return -torch.exp(at(p, targets) - sampler) * advantage
 
@@ -225,7 +226,7 @@ def bfloat16_learner(qwen, *, adapter):
         }
     )
     kept = torch.bfloat16 if adapter else torch.float32
-    pair = load_pair(*qwen, device=CPU, dtype=kept)
+    pair = load_pair(*qwen, device=DEVICE, dtype=kept)
     pair.teacher.to(torch.bfloat16)
     student = with_adapter(pair.student, LoraConfig(rank=2)) if adapter else pair.student
     pair = replace(pair, student=student, dtype=torch.bfloat16, pairs_per_token=0.0)
