@@ -143,7 +143,7 @@ def teacher_reads(setup: Setup, written: Sequence[Completion]) -> None:
         [w.prompt for w in written],
         whole,
         temperature=1.0,
-        max_tokens=setup.config.optimizer.micro_batch_tokens,
+        max_tokens=setup.config.optimizer.tokens_per_pass,
     )
     for rows, reading in readings:
         assert reading is not None

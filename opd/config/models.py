@@ -43,9 +43,10 @@ class StudentConfig(Section):
         description="Quantize the student's frozen weights to 8 or 4 bits and train the adapter "
         "(QLoRA; needs lora and the extra quantized).",
     )
-    gradient_checkpointing: bool = Field(
-        False,
-        description="Recompute activations in the backward pass (less memory, slower).",
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass (less memory, slower); empty: on a "
+        "GPU whose memory would not hold one row, if micro_batch_tokens is empty, too.",
     )
 
     @model_validator(mode="after")

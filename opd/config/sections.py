@@ -10,6 +10,7 @@ from opd.loss.objective import Parameter
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, owners
 
 Share = Annotated[float, Field(ge=0, le=1)]
+TOKENS_PER_PASS = 8192  # of a micro-batch, where no setting and no GPU says otherwise
 Reduction = Literal["token_mean", "sequence_mean", "sum"]
 
 
@@ -150,9 +151,18 @@ class OptimizerConfig(Section):
         ),
     )
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Maximum gradient norm.")
-    micro_batch_tokens: int = Field(
-        8192, ge=64, le=10_000_000, description="Tokens per forward and backward pass."
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=64,
+        le=10_000_000,
+        description="Tokens per forward and backward pass; empty: as many as the GPU's memory "
+        f"holds, {TOKENS_PER_PASS:,} elsewhere.",
     )
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """What is set, or what is taken where nothing is measured."""
+        return self.micro_batch_tokens or TOKENS_PER_PASS
 
 
 class EvaluationConfig(Section):

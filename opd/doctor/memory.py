@@ -109,7 +109,7 @@ class TokenLoad:
         longest = prompt or config.prompts.max_prompt_tokens or ASSUMED_PROMPT
         row = longest + sampling.max_new_tokens
         rows = sampling.prompts_per_step * sampling.group_size
-        micro = max(row, min(config.optimizer.micro_batch_tokens, rows * row))
+        micro = max(row, min(config.optimizer.tokens_per_pass, rows * row))
         return cls(row, micro, min(sampling.batch_size, rows), rows * row)
 
 

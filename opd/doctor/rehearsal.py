@@ -65,7 +65,7 @@ def rehearse(
         Writer(loaded.pair, short), prompts, temperature=temperature, stop=callbacks.stop
     )
     seconds = time.perf_counter() - start
-    settings = Scoring(temperature, TOP_K, config.optimizer.micro_batch_tokens)
+    settings = Scoring(temperature, TOP_K, config.optimizer.tokens_per_pass)
     callbacks.say("the teacher reads the answers")
     records = score_completions(loaded.router, completions, settings)
     callbacks.say("the student reads its own answers")
@@ -109,7 +109,7 @@ def stop_probabilities(rehearsal: Rehearsal) -> Stops | None:
         [c.prompt for c in rehearsal.completions],
         whole,
         temperature=temperature,
-        max_tokens=rehearsal.config.optimizer.micro_batch_tokens,
+        max_tokens=rehearsal.config.optimizer.tokens_per_pass,
     )
     for rows, reading in readings:
         assert reading is not None

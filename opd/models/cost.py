@@ -76,12 +76,13 @@ def scoring_flops(model: ModelCost, lengths: Iterable[int]) -> float:
     return sum(model.forward(n, causal_pairs(0, n)) for n in lengths)
 
 
-def training_passes(config: RunConfig) -> float:
+def training_passes(config: RunConfig, *, recomputes: bool = False) -> float:
     """How many forward passes a step's training costs.
 
-    3 for forward and backward, 2 with an adapter; one more each where activations are recomputed
-    and where the reference reads.
+    3 for forward and backward, 2 with an adapter; one more each where activations are recomputed,
+    as is set or as was chosen by the memory, and where the reference reads.
     """
     passes = 3.0 if config.student.lora is None else 2.0
-    again = config.student.gradient_checkpointing + bool(config.objective.reference_kl)
+    recomputes = recomputes or bool(config.student.gradient_checkpointing)
+    again = recomputes + bool(config.objective.reference_kl)
     return passes + again

@@ -13,7 +13,6 @@ from opd.config.run import RunConfig
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
 from opd.models.folders.quantized import method_in
-from opd.models.forward import causal
 from opd.models.load import (
     Pair,
     TeacherModel,
@@ -31,6 +30,7 @@ from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training import checkpoint
+from opd.training.optimization.micro_batch_size import MicroBatchSize, recompute
 from opd.training.optimization.optimizers import make_optimizer
 from opd.training.scoring import reader_of
 from opd.training.update import Learner
@@ -97,8 +97,20 @@ def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Loaded
     optimizer = make_optimizer(pair.student, config)
     step = checkpoint.restore(source, optimizer, models.average) if source else 0
     judges = replace(router, teachers={}) if config.needs == "nothing" else router
-    learner = Learner(pair, optimizer, config, judges, reference)
+    learner = Learner(pair, optimizer, config, judges, reference, _sizes(pair, config, callbacks))
     return LoadedRun(learner, router, models.average, step)
+
+
+def _sizes(pair: Pair, config: RunConfig, callbacks: Callbacks) -> MicroBatchSize | None:
+    """Chooses the size of micro-batches on a GPU; None where it is set, and elsewhere."""
+    if pair.device.type != "cuda" or config.optimizer.micro_batch_tokens is not None:
+        return None
+    return MicroBatchSize(
+        pair,
+        longest_completion=config.sampling.max_new_tokens,
+        may_recompute=config.student.gradient_checkpointing is None,
+        say=callbacks.say,
+    )
 
 
 def load_models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
@@ -183,9 +195,7 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     if method is None:
         student.to(pair.device)
     if settings.gradient_checkpointing:
-        causal(student).activation_checkpointing_enable(
-            activation_checkpointing_kwargs={"use_reentrant": False}
-        )
+        recompute(student)
     copied = method is None and (settings.lora is not None or held != computes)
     return replace(
         pair,

@@ -41,7 +41,7 @@ class Scoring:
     @classmethod
     def of(cls, config: RunConfig, temperature: float) -> "Scoring":
         """As the run scores; a greedy completion (temperature 0) at temperature 1."""
-        return cls(temperature or 1.0, config.records.top_k, config.optimizer.micro_batch_tokens)
+        return cls(temperature or 1.0, config.records.top_k, config.optimizer.tokens_per_pass)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from opd.models import cost
 from opd.models.batches import pack_length, packs
+from opd.models.forward import causal
 from opd.teachers.local import LocalTeacher
 from opd.training.loading import LoadedRun
 from opd.training.rollouts import Completion, sequences
@@ -18,16 +19,16 @@ class StepFlops:
     """
 
     def __init__(self, loaded: LoadedRun) -> None:
-        config = loaded.learner.config
         self._loaded = loaded
         self._student = cost.model_cost(loaded.pair.student)
-        self._passes = cost.training_passes(config)
         self._costs: dict[int, cost.ModelCost] = {}
 
     def step(self, completions: Sequence[Completion]) -> float:
         """FLOPs of the step that samples and trains on these completions."""
         reading = self._reading(self._student, completions, self._loaded.pair.pairs_per_token)
-        return self._passes * reading + self._sampling(completions) + self._judging(completions)
+        recomputes = causal(self._loaded.pair.student).is_gradient_checkpointing
+        passes = cost.training_passes(self._loaded.learner.config, recomputes=recomputes)
+        return passes * reading + self._sampling(completions) + self._judging(completions)
 
     def parts(self, completions: Sequence[Completion]) -> dict[str, float]:
         """What of a step's FLOPs is left out where a teacher's completions are already there."""

@@ -22,6 +22,7 @@ from opd.errors import ErrorKind, UserError
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
 from opd.loss.objective import LossInputs, TokenLoss
 from opd.loss.token_losses import row_scales, token_losses
+from opd.models.batches import Sequences
 from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.models.tokenizers import special_ids
@@ -88,6 +89,7 @@ class Learner:
     config: RunConfig
     router: TeacherRouter  # empty where the objective needs no teacher
     reference: Teacher | None = None
+    sizes: Callable[[Sequences], int] | None = None  # tokens of a pass; None: as configured
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -127,11 +129,12 @@ def update(
     same_top: list[Any] = []
     total = 0.0
     learner.optimizer.zero_grad(set_to_none=True)
+    whole, tokens = sequences(completions), config.optimizer.tokens_per_pass
     readings = learner.router.read(
         [c.prompt for c in completions],
-        sequences(completions),
+        whole,
         temperature=config.sampling.temperature,
-        max_tokens=learner.pair.at_once(config.optimizer.micro_batch_tokens),
+        max_tokens=learner.sizes(whole) if learner.sizes else learner.pair.at_once(tokens),
     )
     for rows, reading in clock.each("teacher", readings):
         if stop():

@@ -52,7 +52,7 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, Any]]:
     step = sampling.prompts_per_step * sampling.group_size * (sampling.max_new_tokens + 1)
     yield (
         "optimizer.micro_batch_tokens",
-        max(64, min(config.optimizer.micro_batch_tokens, step) // 2),
+        max(64, min(config.optimizer.tokens_per_pass, step) // 2),
     )
     yield "student.gradient_checkpointing", "true"
     yield "sampling.batch_size", max(1, rows // 2)

@@ -1,0 +1,117 @@
+"""How many tokens a GPU's pass takes where no setting says so, by what its memory holds.
+
+A row of the first step is read forwards and backwards, alone and twice: the difference of the peaks
+is what its tokens take. What does not fit at all is recomputed in the backward pass, where that
+was left open. Sizes are powers of two, so that a run that resumes beside a little more or less
+memory adds up the same micro-batches.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from opd.config.sections import TOKENS_PER_PASS
+from opd.models.batches import Sequences
+from opd.models.forward import causal, completion_hidden, free_memory, recomputing
+from opd.models.load import Pair
+from opd.training.scoring import batch_of
+
+SHARE = 0.7  # of what is free, for activations; pieces of the vocabulary take from the rest
+MOST_TOKENS = 65_536  # above that, larger products are no faster
+MOMENTS = 2  # of the size of the trained weights, which the first step of the optimizer makes
+
+
+@dataclass(frozen=True)
+class PassMemory:
+    """Bytes of a forward and backward pass: `fixed` are gradients and copies of weights."""
+
+    fixed: float
+    per_token: float
+
+    def tokens(self, free: float) -> int:
+        """The largest power of two that fits, at least 1."""
+        fitting = SHARE * (free - self.fixed) / max(1.0, self.per_token)
+        return 1 << (max(1, min(MOST_TOKENS, int(fitting))).bit_length() - 1)
+
+
+class MicroBatchSize:
+    """Chosen at the first update, for the whole run; `say` is told.
+
+    `longest` is the largest number of tokens that a row may have.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        longest_completion: int,
+        may_recompute: bool,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._pair, self._say = pair, say
+        self._longest_completion, self._may_recompute = longest_completion, may_recompute
+        self._tokens: int | None = None
+
+    def __call__(self, whole: Sequences) -> int:
+        """Tokens of a pass over such sequences."""
+        if self._tokens is None:
+            self._tokens = self._chosen(whole)
+        return self._tokens
+
+    def _chosen(self, whole: Sequences) -> int:
+        free = free_memory(self._pair.device)
+        if free is None:
+            return TOKENS_PER_PASS
+        longest = max(map(len, whole.prompts)) + self._longest_completion
+        found, left = self._measured(whole), free - self._moments()
+        possible = causal(self._pair.student).supports_gradient_checkpointing
+        if found.tokens(left) < longest and self._may_recompute and possible:
+            recompute(self._pair.student)
+            found = self._measured(whole)
+            self._say(
+                f"activations are recomputed in the backward pass: a row of {longest} tokens would "
+                "not fit"
+            )
+        tokens = found.tokens(left)
+        taken = (
+            "more than fits" if math.isinf(found.per_token) else f"{found.per_token / 1e6:.2f} MB"
+        )
+        self._say(f"micro-batches of {tokens} tokens: {taken} per token, {free / 1e9:.1f} GB free")
+        return tokens
+
+    def _measured(self, whole: Sequences) -> PassMemory:
+        row = max(range(len(whole)), key=lambda i: whole.lengths[i])
+        try:
+            one, two = (peak_of_pass(self._pair, whole.take([row] * n)) for n in (1, 2))
+        except torch.OutOfMemoryError:
+            self._pair.student.zero_grad(set_to_none=True)
+            return PassMemory(0.0, math.inf)
+        per_token = max(0.0, (two - one) / whole.lengths[row])
+        return PassMemory(one - per_token * whole.lengths[row], per_token)
+
+    def _moments(self) -> int:
+        trained = [p for p in self._pair.student.parameters() if p.requires_grad]
+        return sum(MOMENTS * int(p.numel()) * int(p.element_size()) for p in trained)
+
+
+def recompute(student: Any) -> None:
+    """From now on the student's layers keep no activations inside `recomputing`."""
+    causal(student).activation_checkpointing_enable(
+        activation_checkpointing_kwargs={"use_reentrant": False}
+    )
+
+
+def peak_of_pass(pair: Pair, rows: Sequences) -> int:
+    """Bytes above what is held before, at the most, while the rows are read and their gradient is
+    made; the gradient is dropped."""
+    batch, device = batch_of(pair, rows), pair.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with pair.computing(), recomputing(pair.student):
+        states = completion_hidden(pair.student, batch).states
+    states.sum().backward()  # type: ignore[no-untyped-call]
+    pair.student.zero_grad(set_to_none=True)
+    return int(torch.cuda.max_memory_allocated(device) - before)

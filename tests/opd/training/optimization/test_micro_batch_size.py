@@ -1,0 +1,107 @@
+"""Sizes of micro-batches by the memory that a pass takes; the GPU's figures are made up."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from opd.models.batches import Sequences
+from opd.models.load import load_student
+from opd.training.optimization import micro_batch_size
+from opd.training.optimization.micro_batch_size import MicroBatchSize, PassMemory, peak_of_pass
+from tests.support import tiny_models
+
+ROWS = Sequences([[2, 3], [2, 3, 4], [2]], [[5, 6], [5, 6, 7, 8], [5]])
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return load_student(tiny_models.save_model(tmp_path / "m"), device=torch.device("cpu"))
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A GPU with `free` bytes: 1 MB of a pass is fixed; a token takes 8 kB, recomputed 1 kB."""
+
+    class Card:
+        free = 10**9
+        passes = 0
+
+        def peak(self, pair, rows):
+            self.passes += 1
+            each = 1000 if pair.student.is_gradient_checkpointing else 8000
+            return 10**6 + each * sum(rows.lengths)
+
+    card = Card()
+    monkeypatch.setattr(micro_batch_size, "free_memory", lambda _: card.free)
+    monkeypatch.setattr(micro_batch_size, "peak_of_pass", card.peak)
+    return card
+
+
+def sizes(pair, said=None, *, longest=10, may_recompute=True):
+    say = (said if said is not None else []).append
+    return MicroBatchSize(pair, longest_completion=longest, may_recompute=may_recompute, say=say)
+
+
+def test_a_power_of_two_is_measured_once_and_said(pair, card):
+    said = []
+    choose = sizes(pair, said)
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    assert choose(ROWS) == choose(ROWS) == 65_536  # 87,500 but for what else there is
+    assert card.passes == 2
+    assert said == ["micro-batches of 65536 tokens: 0.01 MB per token, 1.0 GB free"]
+    card.free = 10**6 + moments + 8000 * 3000
+    assert sizes(pair)(ROWS) == 2048  # 0.7 of 3000
+    assert not pair.student.is_gradient_checkpointing
+
+
+def test_a_little_more_or_less_memory_changes_nothing(pair, card):
+    found = set()
+    for card.free in range(400_000_000, 500_000_000, 20_000_000):
+        found.add(sizes(pair)(ROWS))
+    assert found == {32_768}
+
+
+def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair, card):
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    card.free = 10**6 + moments + 8000 * 1000
+    said = []
+    assert sizes(pair, longest=5000, may_recompute=False)(ROWS) == 512
+    assert not pair.student.is_gradient_checkpointing
+    assert sizes(pair, said, longest=5000)(ROWS) == 4096
+    assert pair.student.is_gradient_checkpointing
+    assert said[0] == (
+        "activations are recomputed in the backward pass: a row of 5003 tokens would not fit"
+    )
+
+
+def test_a_pass_that_runs_out_of_memory_is_taken_in_smaller_ones(pair, card, monkeypatch):
+    def peak(pair, rows):
+        if len(rows) == 2 and not pair.student.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError
+        return card.peak(pair, rows)
+
+    monkeypatch.setattr(micro_batch_size, "peak_of_pass", peak)
+    assert sizes(pair, may_recompute=False)(ROWS) == 1
+    assert sizes(pair)(ROWS) == 65_536
+    assert pair.student.is_gradient_checkpointing
+
+
+def test_without_room_a_micro_batch_is_one_row():
+    assert PassMemory(fixed=2e9, per_token=1e3).tokens(free=1e9) == 1
+    assert PassMemory(fixed=0, per_token=0).tokens(free=1e9) == micro_batch_size.MOST_TOKENS
+
+
+def test_the_pass_that_is_measured_leaves_weights_and_gradients_alone(pair, monkeypatch):
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 100)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda _: 350)
+    before = [p.detach().clone() for p in pair.student.parameters()]
+    with_gradient = []
+    for parameter in pair.student.parameters():
+        parameter.register_hook(with_gradient.append)
+    assert peak_of_pass(replace(pair, dtype=torch.bfloat16), ROWS) == 250
+    assert with_gradient
+    after = list(pair.student.parameters())
+    assert all(p.grad is None for p in after)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
