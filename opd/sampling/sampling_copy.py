@@ -35,7 +35,7 @@ class SamplingCopy:
     ) -> None:
         self._student, self._dtype, self._say = student, dtype, say
         self._merges = dict(_adapted(student))
-        self._targets: list[tuple[Tensor, Tensor]] = []  # a parameter, and what stands for it
+        self._targets: list[tuple[nn.Parameter, Tensor]] = []  # a parameter, and what stands for it
         self._model: Any = None
         self._refused = False
 

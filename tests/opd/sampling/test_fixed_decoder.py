@@ -1,10 +1,13 @@
 """The decoder for GPUs, on the processor: the same tokens and numbers as the model's own."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from bench.causal_models.checks import save
 from opd.models.load import Pair, load_pair
@@ -14,6 +17,12 @@ from opd.sampling.decoding import decoder_for, fixed_decoder_agrees
 from opd.sampling.fixed_decoder import FixedDecoder
 from opd.sampling.sample import Limits, Request, sample
 from tests.support import tiny_models
+from tests.support.devices.operator_counts import (
+    FAKE_CUDA,
+    OperatorCounts,
+    fake_cuda,
+    on_fake_cuda,
+)
 
 CPU = torch.device("cpu")
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
@@ -109,3 +118,28 @@ def test_prompts_that_are_read_in_parts_are_the_same_prompts(folder_of, monkeypa
 
     for whole, parts in zip(logits(1000), logits(4), strict=True):
         torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_on_a_gpu_casts_no_weight_repeats_no_keys_and_waits_for_nothing(monkeypatch):
+    """Counted on tensors of a GPU that have no values; what is captured is exactly this."""
+    shape = tiny_models.config("qwen3", 310)
+    model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).eval()
+    counts = OperatorCounts()
+    with fake_cuda(monkeypatch), torch.inference_mode():
+        on_fake_cuda(model)
+        pair = SimpleNamespace(
+            student=model, vocab=310, pad_id=1, eos_ids=(0, 7), device=FAKE_CUDA
+        )
+        monkeypatch.setattr(decoding, "fixed_decoder_agrees", lambda *_: True)
+        requests = [Request(p, (0, 0, i, 0)) for i, p in enumerate(PROMPTS)]
+        batch = sampling._Batch(cast(Pair, pair), requests, Limits(24, 1.0, batch_size=5))
+        decoder = decoder_for(model, vocab=310, pad_id=1, device=FAKE_CUDA, room=24)
+        assert isinstance(decoder, FixedDecoder)
+        batch._choose(decoder.prefill(batch.prompts, range(len(batch.prompts))))
+        counts = OperatorCounts(model.parameters())
+        with counts:
+            batch._advance(decoder)
+    assert not counts.casts and not counts.waits and counts.copies_to_device == 0
+    assert counts.attention == shape.num_hidden_layers and counts.repeated_keys == 0
+    assert sampling.look_every(FAKE_CUDA) == 16  # at most one wait each 16 tokens
+    print(dict(counts.operators), sum(counts.operators.values()))
