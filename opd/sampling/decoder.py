@@ -36,7 +36,8 @@ class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
         self.hold(key_states[:, :, :0], value_states[:, :, :0], key_states.shape[2])
 
     def hold(self, keys: Tensor, values: Tensor, room: int = 0) -> None:
@@ -73,11 +74,9 @@ class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
 
 def pad_right(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """ids (n, longest) padded on the right, and lengths (n,)."""
-    lengths = torch.tensor([len(p) for p in prompts])
-    ids = torch.full((len(prompts), int(lengths.max())), pad_id, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.as_tensor(prompt)
-    return ids, lengths
+    longest = max(len(p) for p in prompts)
+    ids = torch.tensor([[*prompt, *[pad_id] * (longest - len(prompt))] for prompt in prompts])
+    return ids, torch.tensor([len(p) for p in prompts])
 
 
 def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:

@@ -66,7 +66,7 @@ class FixedSlots(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
         for held, new in zip(self._buffers, (read.keys, read.values), strict=True):
             taken = new[sources]
             shape = (*taken.shape[:2], slots.shape[1], taken.shape[3])
-            held[rows, :, : slots.shape[1]] = taken.gather(2, index.expand(shape))
+            held[:, :, : slots.shape[1]].index_copy_(0, rows, taken.gather(2, index.expand(shape)))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -123,7 +123,7 @@ class FixedDecoder:
         return torch.cat(logits)[self._on_device(rows)]
 
     def _on_device(self, numbers: Sequence[int]) -> Tensor:
-        return torch.tensor(numbers, device=self._device)
+        return torch.tensor(numbers).to(self._device)
 
     def reach(self, length: int) -> bool:
         """Lets attention look at caches of this length; True where its border moved."""

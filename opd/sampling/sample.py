@@ -117,11 +117,12 @@ class _Batch:
         self.pair, self.limits = pair, limits
         self.prompts = [tuple(r.prompt_ids) for r in requests]
         self.samples: dict[int, Sample] = {}
-        lengths = torch.tensor([len(p) for p in self.prompts])
+        lengths = np.array([len(p) for p in self.prompts])
         self.longest = int(lengths.max())
         rows, steps, device = len(requests), limits.max_new_tokens, pair.device
-        slots = torch.arange(self.longest + steps) >= (self.longest - lengths).unsqueeze(1)
-        self.seen = None if bool(slots.all()) else slots.to(device)  # False where padding stands
+        slots = np.arange(self.longest + steps) >= (self.longest - lengths)[:, None]
+        # False where padding stands
+        self.seen = None if slots.all() else torch.from_numpy(slots).to(device)
         draws = torch.from_numpy(np.stack([uniforms(r.key, steps) for r in requests]))
         self.draws = draws.to(device, torch.float32 if device.type == "mps" else torch.float64)
         self.eos = torch.tensor(pair.eos_ids, dtype=torch.long, device=device)
@@ -130,7 +131,7 @@ class _Batch:
         self.ids = torch.zeros((rows, steps), dtype=torch.long, device=device)
         self.logprobs = torch.zeros((rows, steps), device=device)
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # written last
-        self.positions = lengths.to(device)  # at which they stand
+        self.positions = torch.from_numpy(lengths).to(device)  # at which they stand
         self.column = torch.zeros(1, dtype=torch.long, device=device)  # to be written next
 
     @torch.inference_mode()

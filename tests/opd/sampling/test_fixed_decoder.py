@@ -124,22 +124,19 @@ def test_a_token_on_a_gpu_casts_no_weight_repeats_no_keys_and_waits_for_nothing(
     """Counted on tensors of a GPU that have no values; what is captured is exactly this."""
     shape = tiny_models.config("qwen3", 310)
     model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).eval()
-    counts = OperatorCounts()
     with fake_cuda(monkeypatch), torch.inference_mode():
         on_fake_cuda(model)
-        pair = SimpleNamespace(
-            student=model, vocab=310, pad_id=1, eos_ids=(0, 7), device=FAKE_CUDA
-        )
+        pair = SimpleNamespace(student=model, vocab=310, pad_id=1, eos_ids=(0, 7), device=FAKE_CUDA)
         monkeypatch.setattr(decoding, "fixed_decoder_agrees", lambda *_: True)
         requests = [Request(p, (0, 0, i, 0)) for i, p in enumerate(PROMPTS)]
         batch = sampling._Batch(cast(Pair, pair), requests, Limits(24, 1.0, batch_size=5))
         decoder = decoder_for(model, vocab=310, pad_id=1, device=FAKE_CUDA, room=24)
         assert isinstance(decoder, FixedDecoder)
-        batch._choose(decoder.prefill(batch.prompts, range(len(batch.prompts))))
-        counts = OperatorCounts(model.parameters())
+        with OperatorCounts():
+            batch._choose(decoder.prefill(batch.prompts, range(len(batch.prompts))))
+        counts = OperatorCounts(model.parameters(), key_heads=shape.num_key_value_heads)
         with counts:
             batch._advance(decoder)
     assert not counts.casts and not counts.waits and counts.copies_to_device == 0
     assert counts.attention == shape.num_hidden_layers and counts.repeated_keys == 0
     assert sampling.look_every(FAKE_CUDA) == 16  # at most one wait each 16 tokens
-    print(dict(counts.operators), sum(counts.operators.values()))

@@ -27,13 +27,14 @@ TO_HOST = {"cpu", "tolist"}
 class OperatorCounts:
     """Counts what runs inside `with counts:`; `weights` are told apart in `casts`."""
 
-    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+    def __init__(self, weights: Iterable[Tensor] = (), *, key_heads: int = 0) -> None:
         self.operators: Counter[str] = Counter()
         self.casts: Counter[int] = Counter()  # number of a weight → how often it was cast
         self.waits: Counter[str] = Counter()  # what the host waits for: values, copies to it
         self.copies_to_device = 0
         self.attention = self.masked_attention = 0
         self.repeated_keys = 0
+        self._key_heads = key_heads  # where it is known; queries may be packed on them
         self._numbers = {_identity(w): i for i, w in enumerate(weights)}
         self._modes: list[Any] = []
 
@@ -65,7 +66,9 @@ class OperatorCounts:
         self.attention += 1
         self.masked_attention += mask is not None
         # A stride of 0 or a fresh copy: several heads of queries read the same keys.
-        self.repeated_keys += not grouped and key.shape[1] == query.shape[1]
+        heads = self._key_heads or query.shape[1]
+        repeated = key.shape[1] > heads if self._key_heads else key.shape[1] == heads
+        self.repeated_keys += repeated and not grouped
 
 
 class _Functions(TorchFunctionMode):
@@ -138,6 +141,10 @@ def _indexed(tensor: Tensor, index: Any) -> Tensor:
 # Methods that look for the GPU's driver before they call operators, and the operators.
 ASK_THE_DRIVER = {
     "__getitem__": _indexed,
+    "__setitem__": lambda tensor, index, value: torch.ops.aten.copy_(
+        _indexed(tensor, index), value
+    ),
+    "copy_": torch.ops.aten.copy_,
     "contiguous": lambda tensor: tensor.clone(memory_format=torch.contiguous_format),
 }
 
