@@ -29,7 +29,7 @@ from opd.models.load import Pair, load_pair
 from opd.models.routes import CANNOT
 from opd.sampling import decoding, fixed_decoder
 from opd.sampling.decoder import OwnCacheDecoder, RereadingDecoder
-from opd.sampling.decoding import decoding_of, fixed_decoder_agrees
+from opd.sampling.decoding import decoding_of, fixed_decoder_of
 from opd.sampling.sample import Limits, Request, Sample, sample
 from opd.training.scoring import Scoring, batch_of, score
 
@@ -157,7 +157,7 @@ def _replayed(pair: Pair, prompts: Any, samples: list[Sample]) -> Iterator[tuple
     """How far the decoder for GPUs is from the same samples, where it takes the model."""
     short = patch.object(fixed_decoder, "BORDER", BORDER)
     with short, patch.object(decoding, "FIXED_ON", ("cpu",)):
-        if not fixed_decoder_agrees(pair.student, CPU):
+        if fixed_decoder_of(pair.student, CPU) is None:
             return
         replayed = _samples(pair, prompts, temperature=1.0)
     for a, b in zip(samples, replayed, strict=True):

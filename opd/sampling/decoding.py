@@ -17,6 +17,7 @@ from opd.sampling.decoder import Decoder, ModelDecoder, OwnCacheDecoder, Rereadi
 from opd.sampling.fast_decoder import FastDecoder, takes
 from opd.sampling.fixed_decoder import FixedDecoder
 from opd.sampling.fixed_decoder import takes as takes_fixed
+from opd.sampling.fused_decoder import FusedDecoder, takes_fused
 
 log = logging.getLogger(__name__)
 TOY = [[3, 4, 5, 3], [5, 3]]  # prompts that the decoders are compared on
@@ -34,7 +35,7 @@ class Decoding:
 
 
 _DECODINGS: "WeakKeyDictionary[Any, Decoding]" = WeakKeyDictionary()
-_FIXED: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
+_FIXED: "WeakKeyDictionary[Any, type[FixedDecoder] | None]" = WeakKeyDictionary()
 
 
 def decoder_for(
@@ -44,8 +45,9 @@ def decoder_for(
 
     `room` is the number of tokens that will be written, where it is known.
     """
-    if room and device.type in FIXED_ON and fixed_decoder_agrees(model, device):
-        return FixedDecoder(model, vocab=vocab, pad_id=pad_id, device=device, room=room)
+    fixed = fixed_decoder_of(model, device) if room and device.type in FIXED_ON else None
+    if fixed is not None:
+        return fixed(model, vocab=vocab, pad_id=pad_id, device=device, room=room)
     if takes(model, device):
         decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id)
         if decoder.agrees():
@@ -55,21 +57,26 @@ def decoder_for(
 
 
 @torch.no_grad()
-def fixed_decoder_agrees(model: Any, device: torch.device) -> bool:
-    """Is the model one whose tokens can be replayed, with its own numbers? Tried once."""
+def fixed_decoder_of(model: Any, device: torch.device) -> type[FixedDecoder] | None:
+    """The decoder whose tokens can be replayed, where one gives the model's own numbers."""
     whole = causal(model)
     if whole not in _FIXED:
-        apart = route_of(model).switch is not None
-        make = partial(FixedDecoder, room=len(TOY_TOKENS))
-        _FIXED[whole] = (
-            takes_fixed(model) and not apart and _agrees(model, Decoding(make, False), device)
+        candidates: list[type[FixedDecoder]] = [FusedDecoder] if takes_fused(model) else []
+        if takes_fixed(model):
+            candidates.append(FixedDecoder)
+        if route_of(model).switch is not None:
+            candidates = []
+        room = len(TOY_TOKENS)
+        agreeing = (
+            c for c in candidates if _agrees(model, Decoding(partial(c, room=room), False), device)
         )
+        _FIXED[whole] = next(agreeing, None)
     return _FIXED[whole]
 
 
 def equal_lengths(model: Any, device: torch.device) -> bool:
     """May only prompts of one length share a batch?"""
-    if device.type in FIXED_ON and fixed_decoder_agrees(model, device):
+    if device.type in FIXED_ON and fixed_decoder_of(model, device) is not None:
         return False
     return not takes(model, device) and decoding_of(model, device).equal_lengths
 

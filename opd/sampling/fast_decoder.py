@@ -97,7 +97,7 @@ class FastDecoder:
             bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf).unsqueeze(1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qk, v = self._qkv(hidden, layer)
-            qk = _rotated(qk, cos.unsqueeze(1), sin.unsqueeze(1))
+            qk = rotated(qk, cos.unsqueeze(1), sin.unsqueeze(1))
             keys, values = cache.update(qk[:, self._heads :].unsqueeze(2), v.unsqueeze(2))
             mixed = self._attend(qk[:, : self._heads], keys, values, bias)
             hidden = self._rest(hidden, mixed, layer)
@@ -139,8 +139,7 @@ class FastDecoder:
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin (n, size) of the positions (n,), sin with the sign of the half it meets."""
         cos, sin = self._model.model.rotary_emb(self._head, positions.unsqueeze(0))
-        half = self._size // 2
-        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+        return cos[0], signed(sin[0])
 
     def _qkv(self, hidden: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
         """Queries with keys (…, heads + kv_heads, size), values (…, kv_heads, size)."""
@@ -175,7 +174,7 @@ class FastDecoder:
         cos, sin = (x.unsqueeze(1) for x in rope)  # (T, 1, size)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qk, v = self._qkv(hidden.view(n, length, -1), layer)
-            qk = _rotated(qk, cos, sin).transpose(1, 2)
+            qk = rotated(qk, cos, sin).transpose(1, 2)
             keys, values = cache.update(qk[:, self._heads :], v.transpose(1, 2))
             mixed = functional.scaled_dot_product_attention(
                 qk[:, : self._heads], keys, values, is_causal=True, enable_gqa=True
@@ -196,6 +195,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions; rolling by half and a signed sin equal transformers' rotate_half."""
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions; rolling by half and a `signed` sin equal transformers' rotate_half."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """(n, size) with the sign of the half that it meets."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)

@@ -125,7 +125,7 @@ class _Batch:
         self.seen = None if slots.all() else torch.from_numpy(slots).to(device)
         draws = torch.from_numpy(np.stack([uniforms(r.key, steps) for r in requests]))
         self.draws = draws.to(device, torch.float32 if device.type == "mps" else torch.float64)
-        self.eos = torch.tensor(pair.eos_ids, dtype=torch.long, device=device)
+        self.eos = torch.tensor(pair.eos_ids, dtype=torch.long).to(device)
         self.alive = np.arange(rows)  # the numbers of the rows in the batch
         self.going = torch.ones(rows, dtype=torch.bool, device=device)  # not yet ended
         self.ids = torch.zeros((rows, steps), dtype=torch.long, device=device)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from opd.models.forward import causal, take_route
 from opd.models.routes import find_route
 
+SHARE_INPUTS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 SPARE = 0.1  # of the free memory, which the copy leaves
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,14 @@ class SamplingCopy:
             return
         whole = causal(self._student)
         stands_for: dict[int, Any] = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
-        for source in self._own():
-            target = torch.empty_like(source, dtype=self._dtype)
-            stands_for[id(source)] = nn.Parameter(target, requires_grad=False)
+        own = self._own()
+        rooms = {p: torch.empty_like(p, dtype=self._dtype) for p in own}
+        for weights in _sharing_inputs(whole, own):
+            sizes = [len(w) for w in weights]
+            buffer = rooms[weights[0]].new_empty((sum(sizes), weights[0].shape[1]))
+            rooms |= zip(weights, torch.split(buffer, sizes), strict=True)
+        for source, room in rooms.items():
+            stands_for[id(source)] = nn.Parameter(room, requires_grad=False)
             self._targets.append((source, stands_for[id(source)]))
         model = copy.deepcopy(whole, stands_for)
         for name, layer in _layers(model):
@@ -94,6 +100,17 @@ class SamplingCopy:
         self._model = model
         self()
         take_route(model, find_route(model, where="student.model"))
+
+
+def _sharing_inputs(model: Any, own: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Weights (out, in) that read the same input, to lie side by side: one product for all."""
+    for module in model.modules():
+        for names in SHARE_INPUTS:
+            linears: list[Any] = [getattr(module, name, None) for name in names]
+            bases = [x.get_base_layer() if hasattr(x, "get_base_layer") else x for x in linears]
+            weights: list[Any] = [x.weight for x in bases if isinstance(x, nn.Linear)]
+            if len(weights) == len(names) and all(any(w is p for p in own) for w in weights):
+                yield weights
 
 
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:

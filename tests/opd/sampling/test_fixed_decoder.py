@@ -13,7 +13,7 @@ from bench.causal_models.checks import save
 from opd.models.load import Pair, load_pair
 from opd.sampling import decoding, fixed_decoder
 from opd.sampling import sample as sampling
-from opd.sampling.decoding import decoder_for, fixed_decoder_agrees
+from opd.sampling.decoding import decoder_for, fixed_decoder_of
 from opd.sampling.fixed_decoder import FixedDecoder
 from opd.sampling.sample import Limits, Request, sample
 from tests.support import tiny_models
@@ -27,7 +27,7 @@ from tests.support.devices.operator_counts import (
 CPU = torch.device("cpu")
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
 KINDS = {
-    "dense": "qwen3",
+    "dense": "granite",
     "positions learnt": "gpt2",
     "soft-capped, sliding": "gemma2",
     "sliding by type": "gemma3_text",
@@ -77,7 +77,7 @@ def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, ki
     assert {s.finish_reason for s in own} == {"stop", "length"} or temperature == 0
     as_on_a_gpu()
     made = decoder_for(pair.student, vocab=pair.vocab, pad_id=0, device=CPU, room=4)
-    assert isinstance(made, FixedDecoder)
+    assert type(made) is FixedDecoder
     for a, b in zip(own, written(pair, temperature), strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist()
         assert a.finish_reason == b.finish_reason
@@ -87,7 +87,7 @@ def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, ki
 @pytest.mark.parametrize("kind", NOT_ITS_KINDS.values(), ids=NOT_ITS_KINDS)
 def test_it_leaves_other_models_to_their_own_decoder(folder_of, kind):
     pair = load_pair(folder_of(kind), folder_of(kind), device=CPU)
-    assert not fixed_decoder_agrees(pair.student, CPU)
+    assert fixed_decoder_of(pair.student, CPU) is None
 
 
 def test_a_window_narrower_than_the_completion_is_kept(folder_of, as_on_a_gpu):
@@ -127,7 +127,7 @@ def test_a_token_on_a_gpu_casts_no_weight_repeats_no_keys_and_waits_for_nothing(
     with fake_cuda(monkeypatch), torch.inference_mode():
         on_fake_cuda(model)
         pair = SimpleNamespace(student=model, vocab=310, pad_id=1, eos_ids=(0, 7), device=FAKE_CUDA)
-        monkeypatch.setattr(decoding, "fixed_decoder_agrees", lambda *_: True)
+        monkeypatch.setattr(decoding, "fixed_decoder_of", lambda *_: FixedDecoder)
         requests = [Request(p, (0, 0, i, 0)) for i, p in enumerate(PROMPTS)]
         batch = sampling._Batch(cast(Pair, pair), requests, Limits(24, 1.0, batch_size=5))
         decoder = decoder_for(model, vocab=310, pad_id=1, device=FAKE_CUDA, room=24)
