@@ -66,7 +66,7 @@ def takes_fused(model: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _FusedLayer:
     norm: Tensor
     qkv: _Projection
     head_norm: Tensor | None  # (heads + kv_heads, size)
@@ -107,7 +107,7 @@ class FusedDecoder(FixedDecoder):
         self.cursor += 1
         return functional.linear(self._norm(hidden, self._model.model.norm.weight), self._head)
 
-    def _layer(self, layer: Any) -> _Layer:
+    def _layer(self, layer: Any) -> _FusedLayer:
         attention, mlp = layer.self_attn, layer.mlp
         norms = None
         if hasattr(attention, "q_norm"):
@@ -117,7 +117,7 @@ class FusedDecoder(FixedDecoder):
                     attention.k_norm.weight.expand(self._kv_heads, -1),
                 ]
             )
-        return _Layer(
+        return _FusedLayer(
             norm=layer.input_layernorm.weight,
             qkv=_Projection.of(attention.q_proj, attention.k_proj, attention.v_proj),
             head_norm=norms,
@@ -135,7 +135,7 @@ class FusedDecoder(FixedDecoder):
         cos, sin = self._model.model.rotary_emb(hidden, positions.unsqueeze(0))
         return cos[0].unsqueeze(1), signed(sin[0]).unsqueeze(1)
 
-    def _qkv(self, hidden: Tensor, layer: _Layer) -> tuple[Tensor, Tensor]:
+    def _qkv(self, hidden: Tensor, layer: _FusedLayer) -> tuple[Tensor, Tensor]:
         """Queries with keys (B, heads + kv_heads, size), values (B, kv_heads, size)."""
         both = self._heads + self._kv_heads
         qkv = layer.qkv(self._norm(hidden, layer.norm)).view(len(hidden), -1, self._size)
