@@ -23,6 +23,9 @@ PARTS = {
     "generate": BenchmarkPart("others", "generate", "transformers' generate"),
     "trl": BenchmarkPart("others", "trl_bfloat16", "TRL, all in bfloat16", 180),
     "trl-mixed": BenchmarkPart("others", "trl_mixed", "TRL, float32 weights under bf16=True", 180),
+    "as-trl": BenchmarkPart(
+        "whole_steps", "as_trl", "whole steps in TRL's precisions, with its checkpointing", 180
+    ),
     "shares": BenchmarkPart("shares", "shares", "student and teacher by the bfloat16 peak"),
     "decode": BenchmarkPart("decode", "decode", "a token step by rows and length"),
     "records": BenchmarkPart("records", "records", "records against the processor's float64"),

@@ -31,6 +31,16 @@ def table(bench: Workbench) -> Iterator[Figures]:
     yield Figures("LoRA", whole_steps(bench, bench.config(student={"lora": LORA})))
 
 
+def as_trl(bench: Workbench) -> Iterator[Figures]:
+    """In both of the precisions that TRL is measured in, with its default checkpointing."""
+    for name, student in (
+        ("weights and moments in bfloat16", {"weights": bench.dtype}),
+        ("weights and moments in float32", {}),
+    ):
+        config = bench.config(student={"gradient_checkpointing": True, **student})
+        yield Figures(f"{name}, checkpointing", whole_steps(bench, config))
+
+
 def whole_steps(
     bench: Workbench, config: RunConfig, *, times: int = 3, budget: float = BUDGET
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.gpu import __main__ as command
-from bench.gpu import memory, resume
+from bench.gpu import memory, resume, whole_steps
 from bench.gpu.parts import figures_of
 from bench.gpu.workbench import Workbench, tokenizer
 from tests.support.tiny_models import TEXTS
@@ -39,6 +39,16 @@ def test_the_table_has_phases_rates_and_the_plan(bench_gpu):
         assert values["sampling tokens/s"]["median"] > values["tokens/s"]["median"] > 0
         assert values["peak GiB"] is None and values["plan GiB"] > 0
         assert 0 <= values["sampler gap"] < 1e-4
+
+
+def test_trl_s_precisions_are_measured_with_its_checkpointing(bench_gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(whole_steps, "whole_steps", lambda _, config: asked.append(config) or {})
+    monkeypatch.setattr(Workbench, "dtype", "bfloat16")
+    lines = figures(bench_gpu, "as-trl")
+    assert len(lines) == 2
+    assert [c.student.weights for c in asked] == ["bfloat16", "float32"]
+    assert all(c.student.gradient_checkpointing for c in asked)
 
 
 def test_generate_writes_the_same_work(bench_gpu):
@@ -79,10 +89,12 @@ def test_float32_records_are_those_of_float64_and_bfloat16_ones_near(bench_gpu):
 
 def test_memory_is_measured_beside_its_plan(bench_gpu, monkeypatch):
     chosen = {name: memory.SETTINGS[name] for name in ("all weights", "teacher.offload")}
-    plans = {
-        name: bench_gpu.plan(bench_gpu.config(memory.WORK, **changes))
-        for name, changes in memory.SETTINGS.items()
-    }
+    with monkeypatch.context() as patch:
+        patch.setattr(Workbench, "dtype", "bfloat16")
+        plans = {
+            name: bench_gpu.plan(bench_gpu.config(memory.WORK, **changes))
+            for name, changes in memory.SETTINGS.items()
+        }
     assert plans["LoRA"] < plans["all weights"] > plans["optimizer adamw_8bit"]
     monkeypatch.setattr(memory, "SETTINGS", chosen)
     lines = figures(bench_gpu, "memory")

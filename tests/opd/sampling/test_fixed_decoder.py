@@ -1,4 +1,4 @@
-"""The decoder for GPUs, on the processor: the same tokens and numbers as the model's own."""
+"""The decoder for GPUs, on either: the same tokens and numbers as the model's own."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,8 +23,10 @@ from tests.support.devices.operator_counts import (
     fake_cuda,
     on_fake_cuda,
 )
+from tests.support.devices.tested import DEVICE
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.device
+
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
 KINDS = {
     "dense": "granite",
@@ -55,11 +57,12 @@ def as_on_a_gpu(monkeypatch):
     """The fixed decoder, with borders and looks that a short completion meets several times."""
 
     def take() -> None:
-        monkeypatch.setattr(decoding, "FIXED_ON", ("cpu",))
+        monkeypatch.setattr(decoding, "FIXED_ON", (DEVICE.type,))
         monkeypatch.setattr(fixed_decoder, "BORDER", 8)
         monkeypatch.setattr(fixed_decoder, "PREFILL_TOKENS", 16)
         monkeypatch.setattr(sampling, "look_every", lambda _: 5)
 
+    monkeypatch.setattr(decoding, "FIXED_ON", ())
     return take
 
 
@@ -72,11 +75,11 @@ def written(pair: Pair, temperature: float = 1.0):
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, kind, temperature):
-    pair = load_pair(folder_of(kind), folder_of(kind), device=CPU)
+    pair = load_pair(folder_of(kind), folder_of(kind), device=DEVICE)
     own = written(pair, temperature)
     assert {s.finish_reason for s in own} == {"stop", "length"} or temperature == 0
     as_on_a_gpu()
-    made = decoder_for(pair.student, vocab=pair.vocab, pad_id=0, device=CPU, room=4)
+    made = decoder_for(pair.student, vocab=pair.vocab, pad_id=0, device=DEVICE, room=4)
     assert type(made) is FixedDecoder
     for a, b in zip(own, written(pair, temperature), strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist()
@@ -86,13 +89,13 @@ def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, ki
 
 @pytest.mark.parametrize("kind", NOT_ITS_KINDS.values(), ids=NOT_ITS_KINDS)
 def test_it_leaves_other_models_to_their_own_decoder(folder_of, kind):
-    pair = load_pair(folder_of(kind), folder_of(kind), device=CPU)
-    assert fixed_decoder_of(pair.student, CPU) is None
+    pair = load_pair(folder_of(kind), folder_of(kind), device=DEVICE)
+    assert fixed_decoder_of(pair.student, DEVICE) is None
 
 
 def test_a_window_narrower_than_the_completion_is_kept(folder_of, as_on_a_gpu):
     """What the toy prompts of the comparison are too short to show."""
-    pair = load_pair(folder_of("gemma3_text"), folder_of("gemma3_text"), device=CPU)
+    pair = load_pair(folder_of("gemma3_text"), folder_of("gemma3_text"), device=DEVICE)
     window = pair.student.config.get_text_config().sliding_window
     assert window < 15 < fixed_decoder.BORDER
     as_on_a_gpu()
@@ -104,17 +107,18 @@ def test_a_window_narrower_than_the_completion_is_kept(folder_of, as_on_a_gpu):
 
 
 def test_prompts_that_are_read_in_parts_are_the_same_prompts(folder_of, monkeypatch):
-    pair = load_pair(folder_of("qwen3"), folder_of("qwen3"), device=CPU)
+    pair = load_pair(folder_of("qwen3"), folder_of("qwen3"), device=DEVICE)
     prompts, rows = [[5], [13, 14, 15], [6, 7, 8, 9, 10]], [2, 0, 1, 2]
 
     def logits(tokens_at_once: int):
         monkeypatch.setattr(fixed_decoder, "PREFILL_TOKENS", tokens_at_once)
-        decoder = FixedDecoder(pair.student, vocab=pair.vocab, pad_id=1, device=CPU, room=3)
+        decoder = FixedDecoder(pair.student, vocab=pair.vocab, pad_id=1, device=DEVICE, room=3)
         with torch.inference_mode():
             first = decoder.prefill(prompts, rows)
-            seen = torch.arange(8) >= (5 - torch.tensor([5, 1, 3, 5])).unsqueeze(1)
-            positions = torch.tensor([5, 1, 3, 5])
-            return first, decoder.step(torch.tensor([9, 8, 7, 6]), positions, seen)
+            positions = torch.tensor([5, 1, 3, 5], device=DEVICE)
+            seen = torch.arange(8, device=DEVICE) >= (5 - positions).unsqueeze(1)
+            tokens = torch.tensor([9, 8, 7, 6], device=DEVICE)
+            return first, decoder.step(tokens, positions, seen)
 
     for whole, parts in zip(logits(1000), logits(4), strict=True):
         torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
