@@ -27,8 +27,10 @@ from tests.support.devices.operator_counts import (
     fake_cuda,
     on_fake_cuda,
 )
+from tests.support.devices.tested import DEVICE
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.device
+
 VIEWS = {"slice", "view", "reshape", "unsqueeze", "squeeze", "transpose", "select", "expand"}
 VIEWS |= {"numpy_T", "flatten", "chunk", "new_empty"}  # the last stands for attention's result
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
@@ -40,11 +42,12 @@ def test_it_writes_what_the_models_own_decoder_writes(tmp_path, monkeypatch, kin
     config = save(kind, tmp_path, tiny_models.tokenizer())
     unlimited = json.dumps(config | {"sliding_window": None})  # as Mistral is since its version 0.2
     (tmp_path / "config.json").write_text(unlimited, encoding="utf-8")
-    pair = load_pair(str(tmp_path), str(tmp_path), device=CPU)
+    pair = load_pair(str(tmp_path), str(tmp_path), device=DEVICE)
+    monkeypatch.setattr(decoding, "FIXED_ON", ())
     own = sample(pair, REQUESTS, Limits(24, 1.0, 5))
-    monkeypatch.setattr(decoding, "FIXED_ON", ("cpu",))
+    monkeypatch.setattr(decoding, "FIXED_ON", (DEVICE.type,))
     monkeypatch.setattr(fixed_decoder, "BORDER", 8)
-    assert fixed_decoder_of(pair.student, CPU) is FusedDecoder
+    assert fixed_decoder_of(pair.student, DEVICE) is FusedDecoder
     for a, b in zip(own, sample(pair, REQUESTS, Limits(24, 1.0, 5)), strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist()
         np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-4)
@@ -53,14 +56,15 @@ def test_it_writes_what_the_models_own_decoder_writes(tmp_path, monkeypatch, kin
 @pytest.mark.parametrize("kind", ["gemma2", "gpt2", "granite", "mixtral"])
 def test_it_leaves_other_shapes_alone(tmp_path, kind):
     save(kind, tmp_path, tiny_models.tokenizer())
-    assert fixed_decoder_of(load_model(tmp_path, where="student.model"), CPU) is FixedDecoder
+    model = load_model(tmp_path, where="student.model", device=DEVICE)
+    assert fixed_decoder_of(model, DEVICE) is FixedDecoder
 
 
 def test_it_stands_back_where_it_disagrees(tmp_path):
     save("qwen3", tmp_path, tiny_models.tokenizer())
-    model = load_model(tmp_path, where="student.model")
+    model = load_model(tmp_path, where="student.model", device=DEVICE)
     model.model.layers[0].mlp.down_proj.register_forward_hook(lambda m, a, out: out * 2)
-    assert fixed_decoder_of(model, CPU) is FixedDecoder
+    assert fixed_decoder_of(model, DEVICE) is FixedDecoder
 
 
 def test_a_copys_weights_of_one_input_lie_side_by_side(tmp_path):
