@@ -1,6 +1,8 @@
 """REST routes of runs: list, start, edit, cancel, resume, delete."""
 
+import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
@@ -22,6 +24,7 @@ from app.api.http.replies import Json
 from app.api.http.tables import csv_line
 from app.worker.devices.holds import in_use_by
 from app.worker.run_inputs import changed_inputs, check_unchanged
+from opd.devices.gpus import DriverReport, ask_driver, gpu_of
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs, run_details
@@ -56,6 +59,7 @@ CSV_COLUMNS = [
     "error_text",
 ]
 PAGE = 1000
+GPU_AGE = 2.0  # seconds
 
 
 @router.get("/runs")
@@ -105,6 +109,19 @@ def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
     run = read_run(engine, run_id)
     waits = in_use_by(engine, run["device"]) if run["status"] == "queued" else {}
     return Json(_with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
+
+
+@router.get("/runs/{run_id}/gpu")
+def run_gpu(engine: Database, run_id: RunId) -> Response:
+    """The GPU of a running run, as its driver tells: name, bytes in all and free, use in percent.
+
+    Null for what is not known: without nvidia-smi, and where the run has no GPU now.
+    """
+    run = read_run(engine, run_id)
+    slot = run["slot"] if run["status"] == "running" else None
+    gpu = gpu_of(slot, _driver_report(int(time.monotonic() / GPU_AGE))) if slot else None
+    known = {name: getattr(gpu, name, None) for name in ("name", "total", "free", "use")}
+    return Json({"slot": slot, **known})
 
 
 @router.patch("/runs/{run_id}")
@@ -174,6 +191,13 @@ def list_steps(
 @router.get("/runs/{run_id}/evaluations")
 def list_evaluations(engine: Database, run_id: RunId) -> Response:
     return Json(read_evaluations(engine, run_id))
+
+
+@lru_cache(maxsize=1)
+def _driver_report(age: int) -> DriverReport:
+    """Asked once for all who look within GPU_AGE."""
+    del age
+    return ask_driver()
 
 
 def _with_disk(item: dict[str, Any], data_dir: DataDir) -> dict[str, Any]:

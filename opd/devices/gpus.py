@@ -58,7 +58,12 @@ def ask_driver() -> DriverReport:
 
 
 def gpu_of(device: str, report: DriverReport) -> Gpu | None:
-    """The GPU behind `cuda` or `cuda:N`; behind `auto` the one with the most free memory."""
+    """The GPU behind `cuda` or `cuda:N`; behind `auto` the one with the most free memory.
+
+    None behind anything else, and where the driver tells of none.
+    """
+    if not re.fullmatch(r"auto|cuda(:\d+)?", device):
+        return None
     if device == "auto":
         return max(report.gpus, key=lambda gpu: gpu.free or 0.0, default=None)
     number = int(device.partition(":")[2] or 0)

@@ -17,6 +17,7 @@ from opd.data.prompts import Prompt, PromptSet, load_prompts
 from opd.data.template_dates import asks_for_time, render_as_of
 from opd.devices.choice import pick_device
 from opd.devices.lack_of_memory import lack_of_memory
+from opd.devices.usage import memory_metrics, start_of_step
 from opd.errors import LackOfMemoryError, lacks_memory
 from opd.models.load import Pair
 from opd.models.parameters import count_parameters
@@ -189,6 +190,8 @@ class Training:
     def _one_step(self, writer: Writer, prompts: PromptSet, flops: StepFlops) -> StepEvent:
         assert self._loaded is not None
         config, step, clock = self.config, self._step + 1, self._clock
+        device = self._loaded.pair.device
+        start_of_step(device)
         chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
             completions = write(writer, chosen, step=step, stop=self._callbacks.stop)
@@ -214,7 +217,9 @@ class Training:
             seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
             flops=flops.step(completions),
-            metrics=_metrics(completions, done, rate) | flops.parts(completions),
+            metrics=_metrics(completions, done, rate)
+            | flops.parts(completions)
+            | memory_metrics(device),
             rollouts=kept(rollouts, step, config),
         )
 

@@ -386,3 +386,33 @@ class LiveRun:
 
     def end(self) -> None:
         jobs.finish(self.engine, self.run_id, self.attempt, "finished")
+
+
+def test_a_gpu_s_memory_is_shown_where_there_is_one(open_page: Visit, site: Any) -> None:
+    page = open_page(f"/run?id={site.run_id}")
+    page.locator(".plot svg").first.wait_for()
+    title = page.get_by_role("heading", name="GPU memory")
+    assert not title.is_visible() and not page.get_by_text("GPU", exact=True).is_visible()
+
+    def steps(route: Any) -> None:
+        data = route.fetch().json()
+        count = len(data["columns"].get("step", []))
+        memory = {"memory_peak": [30.5e9] * count, "memory_reserved": [34e9] * count}
+        route.fulfill(json=data | {"columns": data["columns"] | memory})
+
+    def running(route: Any) -> None:
+        state = {"status": "running", "slot": "cuda:0", "started_at": 1.0, "finished_at": None}
+        route.fulfill(json=route.fetch().json() | state)
+
+    gpu = {"slot": "cuda:0", "name": "NVIDIA H100", "total": 80e9, "free": 44e9, "use": 97.0}
+    page.route(re.compile("/steps[?]"), steps)
+    page.route(re.compile(f"/api/v1/runs/{site.run_id}$"), running)
+    page.route(re.compile("/gpu$"), lambda route: route.fulfill(json=gpu))
+    page.reload()
+    expect(title).to_be_visible()
+    figure = page.locator("figure", has=title)
+    expect(figure.locator(".plot-now")).to_have_text("30.5  ·  34.0")
+    figure.locator(".plot svg").first.wait_for()
+    expect(page.locator(".run-facts")).to_contain_text(
+        re.compile(r"36\S* GB of 80\S* GB · 97% busy")
+    )

@@ -74,10 +74,20 @@ interface Run {
   waits_for?: Record<string, string>;
   config?: any;
   trained?: string;
+  slot?: string | null;
   accepted_changes?: { attempt: number; step: number; changes: ChangedInput[] }[];
   checkpoints?: Checkpoint[];
   scales?: Record<string, number>;
   versions?: Record<string, string>;
+}
+
+/** Of `runs/RUN/gpu`: bytes, and percent. */
+interface GpuState {
+  slot: string | null;
+  name: string | null;
+  total: number | null;
+  free: number | null;
+  use: number | null;
 }
 
 /** Columns over the steps of a run, all of one length; null where a step has no value. */

@@ -7,7 +7,7 @@ import { duration, nats, number, percent, short } from "../lib/format.js";
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
 /**
  * @type {{title: string, unit: string, lines?: [column: string, label: string][], share?: boolean,
- *   score?: boolean, phases?: boolean}[]}
+ *   score?: boolean, phases?: boolean, scale?: number, optional?: boolean}[]}
  */
 const CHARTS = [
   { title: "Reverse KL", unit: "nats per token", lines: [["reverse_kl", "reverse KL"]] },
@@ -28,6 +28,16 @@ const CHARTS = [
     lines: [
       ["finished", "finished (EOS)"],
       ["same_top", "top-1 agreement"],
+    ],
+  },
+  {
+    title: "GPU memory",
+    unit: "GB, peak of the step",
+    scale: 1e-9,
+    optional: true, // a processor has none
+    lines: [
+      ["memory_peak", "allocated"],
+      ["memory_reserved", "reserved"],
     ],
   },
   { title: "Time by phase", unit: "seconds per step", phases: true },
@@ -59,6 +69,7 @@ export class RunCharts {
     /** @param {number} step */
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
     this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
+    for (const { spec, chart } of this.charts) chart.element.hidden = Boolean(spec.optional);
     this.more = h("div", { class: "chart-grid" });
     this.moreBox = h(
       "details",
@@ -120,16 +131,18 @@ export class RunCharts {
   draw() {
     const step = this.steps;
     for (const { spec, chart } of this.charts) {
-      const { lines = [] } = spec;
+      const { lines = [], scale = 1 } = spec;
+      if (spec.optional) chart.element.hidden = !lines.some(([name]) => name in this.columns);
+      if (chart.element.hidden) continue;
       if (spec.score) this.drawScore(chart);
       else if (spec.phases) this.drawPhases(chart);
       else {
         chart.draw(
-          lines.map(([name, label]) => ({ name: label, x: step, y: this.columns[name] ?? [] })),
+          lines.map(([name, label]) => ({ name: label, x: step, y: scaled(this.columns[name], scale) })),
           spec.share ? SHARE : {},
         );
         chart.now.textContent = lines
-          .map(([name]) => lastOf(this.columns[name], spec))
+          .map(([name]) => lastOf(scaled(this.columns[name], scale), spec))
           .filter(Boolean)
           .join("  ·  ");
       }
@@ -204,6 +217,11 @@ export class RunCharts {
     const tokens = (this.columns.tokens ?? []).slice(-10).map(Number);
     return each ? `${short(tokens.reduce((a, b) => a + b, 0) / tokens.length / each)}/s` : "";
   }
+}
+
+/** @param {(number | null)[] | undefined} values @param {number} scale */
+function scaled(values = [], scale) {
+  return scale === 1 ? values : values.map((v) => (v === null ? null : v * scale));
 }
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };

@@ -26,6 +26,8 @@ export class RunHead {
   actsFor;
   /** @type {string} */
   problemPrint;
+  /** @type {GpuState | null} */
+  gpu = null;
 
   /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown}} on */
   constructor(on) {
@@ -200,6 +202,7 @@ export class RunHead {
             ],
       ],
       ["Tokens", [short(run.tokens), h("span", { class: "muted", text: speed && ` · ${speed}` })]],
+      ...gpuFact(run, this.gpu),
       ["Compute", run.flops ? withUnit(run.flops, "FLOP") : "–"],
       ["Disk", h("span", { title: diskTitle(run), text: bytes(run.bytes + (run.disk?.files ?? 0)) })],
       [
@@ -298,6 +301,21 @@ function tagOf(tag) {
   return /^exp-[a-z0-9]{1,28}$/.test(tag)
     ? link(tag, page("experiment", { id: tag }), { class: "tag" })
     : h("span", { class: "tag", text: plain(tag, 24) });
+}
+
+/**
+ * What a running run's GPU is doing now, where its driver tells.
+ * @param {Run} run @param {GpuState | null} gpu @returns {[string, Child, string?][]}
+ */
+function gpuFact(run, gpu) {
+  if (run.status !== "running" || !gpu?.name) return [];
+  const used = gpu.total !== null && gpu.free !== null ? gpu.total - gpu.free : null;
+  const parts = [
+    used === null ? "" : `${bytes(used)} of ${bytes(gpu.total)}`,
+    gpu.use === null ? "" : `${Math.round(gpu.use)}% busy`,
+  ];
+  const title = `${plain(gpu.name, 80)}, ${gpu.slot}: memory of all programs, and use in the last second`;
+  return [["GPU", parts.filter(Boolean).join(" · ") || plain(gpu.name, 40), title]];
 }
 
 /** The runs that have the devices a queued one may take. @param {Record<string, string>} slots */

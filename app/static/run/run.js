@@ -100,6 +100,7 @@ class RunPage {
       const changed = live || this.tick === 0 || before.status !== this.run.status;
       const fresh = changed ? await this.charts.refresh() : false;
       if (changed) await this.log.refresh();
+      this.head.gpu = await this.gpu();
       if (fresh && this.tick % WORST_EVERY === 0) await this.followRollouts();
       else if (this.tick === 0 || before.status !== this.run.status) await this.followRollouts();
       if (changed) this.tick++;
@@ -109,6 +110,12 @@ class RunPage {
     }
     this.head.show(this.run, this.charts);
     this.notifier.update(this.run);
+  }
+
+  /** What the run's GPU is doing; null without one. @returns {Promise<GpuState | null>} */
+  async gpu() {
+    if (this.run.status !== "running" || !this.run.slot?.startsWith("cuda")) return null;
+    return get(`runs/${this.id}/gpu`);
   }
 
   async followRollouts() {

@@ -15,12 +15,16 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import Engine
 
+from app.api import runs as runs_routes
 from app.api.system import log_path
+from app.worker.process import this_process
 from opd.config.recipes import recipe
 from opd.config.run import load_yaml, parse, with_overrides
 from storage.data_dir import DataDir
+from storage.queue import jobs
 from storage.queue.inputs import read_inputs
 from tests.support.api_client import TOKENS, Api, first_rollout, rollout, stored_run
+from tests.support.devices.fake_gpus import fake_driver
 from tests.support.stored_runs import interrupted_run, write_prompts
 
 
@@ -315,3 +319,30 @@ def test_static_files_are_asked_for_again(api: Api) -> None:
     assert kind in ("text/javascript", "application/javascript")  # the second once Gradio is loaded
     assert answer.headers["cache-control"] == "no-cache"
     assert asyncio.run(get({"if-none-match": answer.headers["etag"]})).status_code == 304
+
+
+def test_a_running_run_s_gpu(
+    api: Api, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_routes, "GPU_AGE", 1e-9)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    fake_driver(tmp_path, monkeypatch, "0, GPU-a, NVIDIA H100, 80000, 20000, 97")
+    run_id = jobs.create_run(engine, parse({}))
+    nothing = {"slot": None, "name": None, "total": None, "free": None, "use": None}
+    assert api.get(f"/runs/{run_id}/gpu") == nothing
+    attempt = jobs.claim(engine, run_id, "cuda:0", this_process())
+    assert attempt is not None
+    assert api.get(f"/runs/{run_id}/gpu") == {
+        **{"slot": "cuda:0", "name": "NVIDIA H100", "use": 97.0},
+        **{"total": 80000 * 2**20, "free": 20000 * 2**20},
+    }
+    other = jobs.create_run(engine, parse({"device": "cuda"}))
+    monkeypatch.setattr("app.worker.devices.holds.gpu_count", lambda: 1)
+    assert api.get(f"/runs/{other}")["waits_for"] == {"cuda:0": run_id}
+    assert api.get(f"/runs/{run_id}")["waits_for"] == {}
+    jobs.finish(engine, run_id, attempt, "finished")
+    assert api.get(f"/runs/{run_id}/gpu") == nothing
+    assert api.get(f"/runs/{other}")["waits_for"] == {}
+    processor = jobs.create_run(engine, parse({}))
+    assert jobs.claim(engine, processor, "cpu", this_process())
+    assert api.get(f"/runs/{processor}/gpu") == nothing | {"slot": "cpu"}
