@@ -27,7 +27,8 @@ def run_device(config: RunConfig, say: Callable[[str], None] = lambda _: None) -
 
 
 def _in_bfloat16(config: RunConfig) -> list[str]:
-    fields = ["student.dtype"] if config.student.dtype == "bfloat16" else []
+    student = {"student.dtype": config.student.dtype, "student.weights": config.student.weights}
+    fields = [field for field, dtype in student.items() if dtype == "bfloat16"]
     return fields + [
         f"{name}.dtype"
         for name, teacher in config.teachers.items()

@@ -39,7 +39,7 @@ class MemoryPart:
     formula: str
     phase: Phase = "always"
     where: Where = "device"
-    certain: bool = False  # of a phase, and held beside all that lasts whatever the run's tokens
+    certain: bool | None = None  # held at once with all that is; by default, what lasts is
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ class Estimate:
     @property
     def least(self) -> float:
         """Bytes on the device that the run holds at once in any case: a lower bound."""
-        return self.lasting + sum(p.bytes for p in self.parts if p.certain)
+        here = (p for p in self.parts if p.where == "device")
+        return sum(
+            p.bytes for p in here if (p.phase == "always" if p.certain is None else p.certain)
+        )
 
     @property
     def device(self) -> float:
@@ -200,7 +203,8 @@ def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
         return []
     held = BYTES[settings.dtype]
     formula = f"{_m(copied)} × {held:g} B"
-    return [MemoryPart("copy that is sampled from", copied * held, formula)]
+    # Where it does not fit, the run goes without.
+    return [MemoryPart("copy that is sampled from", copied * held, formula, certain=False)]
 
 
 def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:

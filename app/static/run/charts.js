@@ -30,6 +30,7 @@ const CHARTS = [
       ["same_top", "top-1 agreement"],
     ],
   },
+  { title: "Time by phase", unit: "seconds per step", phases: true },
   {
     title: "GPU memory",
     unit: "GB, peak of the step",
@@ -40,7 +41,6 @@ const CHARTS = [
       ["memory_reserved", "reserved"],
     ],
   },
-  { title: "Time by phase", unit: "seconds per step", phases: true },
 ];
 const KNOWN = new Set([
   "step",

@@ -309,13 +309,18 @@ function tagOf(tag) {
  */
 function gpuFact(run, gpu) {
   if (run.status !== "running" || !gpu?.name) return [];
-  const used = gpu.total !== null && gpu.free !== null ? gpu.total - gpu.free : null;
+  const [used, total] = [gpu.total === null || gpu.free === null ? null : gpu.total - gpu.free, gpu.total];
   const parts = [
-    used === null ? "" : `${bytes(used)} of ${bytes(gpu.total)}`,
-    gpu.use === null ? "" : `${Math.round(gpu.use)}% busy`,
+    used === null ? "" : `${giga(used)} of ${giga(total)} GB`,
+    gpu.use === null ? "" : `${Math.round(gpu.use)}%`,
   ];
-  const title = `${plain(gpu.name, 80)}, ${gpu.slot}: memory of all programs, and use in the last second`;
+  const title = `${plain(gpu.name, 80)}, ${gpu.slot}: memory that all programs hold, and its use in the last second`;
   return [["GPU", parts.filter(Boolean).join(" · ") || plain(gpu.name, 40), title]];
+}
+
+/** @param {number | null} value */
+function giga(value) {
+  return Math.round((value ?? 0) / 1e9);
 }
 
 /** The runs that have the devices a queued one may take. @param {Record<string, string>} slots */

@@ -61,6 +61,7 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, Any]]:
         yield "student.lora", "{rank: 32}"
     if student.dtype == "float32":
         yield "student.dtype", "bfloat16"
+    yield "student.weights", "bfloat16"
     yield "optimizer.name", "adamw_8bit"
     for name, teacher in config.teachers.items():
         if teacher.kind == "model":

@@ -317,3 +317,12 @@ def test_bfloat16_weights_take_half_of_everything_that_lasts() -> None:
     assert part(wide, "bfloat16 copies") > 0
     names = [p.name for p in narrow.parts]
     assert "bfloat16 copies" not in names and "copy that is sampled from" not in names
+
+
+def test_what_a_run_holds_at_least_leaves_out_what_it_can_do_without() -> None:
+    memory = estimate(run(student={"dtype": "bfloat16"}))
+    by_name = {part.name: part.bytes for part in memory.parts}
+    certain = ("student's weights", "optimizer's moments", "gradients", "teacher: weights")
+    assert memory.least == pytest.approx(sum(by_name[name] for name in certain))
+    assert by_name["copy that is sampled from"] > 0
+    assert estimate(run(teacher={"offload": True})).least < estimate(run()).least
