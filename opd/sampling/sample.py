@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opd.loss import divergences
+from opd.models.architecture import from_config
+from opd.models.forward import causal, free_memory
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for, equal_lengths
@@ -26,6 +28,8 @@ from opd.sampling.replay import Replay, captures
 from opd.types import FinishReason, Floats, Ints
 
 COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
+CHOOSING_BYTES = 32  # for each id of the vocabulary: logits twice, and the chances in float64
+MEMORY_SHARE = 0.8  # of what is free, for the rows that are decoded together
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -96,10 +100,23 @@ def sample(
     """
     lengths = [len(r.prompt_ids) for r in requests]
     results: dict[int, Sample] = {}
-    for rows in _batches(lengths, limits.batch_size, equal_lengths(pair.student, pair.device)):
+    size = _rows_at_once(pair, limits, max(lengths, default=0))
+    for rows in _batches(lengths, size, equal_lengths(pair.student, pair.device)):
         batch = _Batch(pair, [requests[i] for i in rows], limits)
         results |= zip(rows, batch.run(stop), strict=True)
     return [results[i] for i in range(len(requests))]
+
+
+def _rows_at_once(pair: Pair, limits: Limits, longest: int) -> int:
+    """At most `batch_size`, and on a GPU no more than its free memory holds to the last token."""
+    free = free_memory(pair.device)
+    shape = from_config(causal(pair.student).config.to_dict())
+    if free is None or shape is None:
+        return limits.batch_size
+    width = 2 * shape.layers * shape.kv_heads * shape.head_dim  # of a token's keys and values
+    cache = width * causal(pair.student).dtype.itemsize * (longest + limits.max_new_tokens)
+    row = int(cache) + CHOOSING_BYTES * pair.vocab
+    return max(1, min(limits.batch_size, int(free * MEMORY_SHARE) // row))
 
 
 def _batches(lengths: Sequence[int], size: int, equal: bool) -> Iterator[list[int]]:

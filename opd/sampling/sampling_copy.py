@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from opd.models.forward import causal, take_route
+from opd.models.forward import causal, free_memory, take_route
 from opd.models.routes import find_route
 
 SHARE_INPUTS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -136,7 +136,5 @@ def _adapted(student: Any) -> Iterator[tuple[nn.Parameter, list[Any]]]:
 
 def free_bytes(device: torch.device) -> int:
     """What can still be allocated there."""
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + held
+    free = free_memory(device)
+    return int(psutil.virtual_memory().available) if free is None else free

@@ -6,6 +6,7 @@ import torch
 
 from opd.models.batches import Sequences
 from opd.models.load import load_pair
+from opd.sampling import sample as sampling
 from opd.sampling.decoder import ModelDecoder
 from opd.sampling.decoding import decoder_for
 from opd.sampling.fast_decoder import FastDecoder
@@ -102,6 +103,20 @@ def test_stops_at_any_of_several_eos_ids_and_says_why(tmp_path):
         assert w.finish_reason == "stop" or len(w.completion_ids) == 6
         assert len(w.sampler_logprobs) == len(w.completion_ids)
     assert reasons == {"stop", "length"}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_a_gpu_decodes_as_many_rows_as_its_free_memory_holds(pair, monkeypatch, rows):
+    """32 B for each of 310 ids; 2 layers, keys and values, 2 or 4 heads of 8, 4 B, 40 tokens."""
+    heads = getattr(pair.student.config, "num_key_value_heads", 4)
+    row = 32 * 310 + 2 * 2 * heads * 8 * 4 * (16 + 24)
+
+    def most(free: int | None) -> int:
+        monkeypatch.setattr(sampling, "free_memory", lambda _: free)
+        return sampling._rows_at_once(pair, Limits(24, 1.0, batch_size=5), longest=16)
+
+    assert most(int(row * rows / 0.8) + 1) == rows
+    assert (most(1), most(10**12), most(None)) == (1, 5, 5)
 
 
 def test_stops_when_asked(pair):
