@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from opd.config.sections import TOKENS_PER_PASS
+from opd.devices.usage import peak_from_here
 from opd.models.batches import Sequences
 from opd.models.forward import causal, completion_hidden, free_memory, recomputing
 from opd.models.load import Pair
@@ -108,7 +109,7 @@ def peak_of_pass(pair: Pair, rows: Sequences) -> int:
     """Bytes above what is held before, at the most, while the rows are read and their gradient is
     made; the gradient is dropped."""
     batch, device = batch_of(pair, rows), pair.device
-    torch.cuda.reset_peak_memory_stats(device)
+    peak_from_here(device)
     before = torch.cuda.memory_allocated(device)
     with pair.computing(), recomputing(pair.student):
         states = completion_hidden(pair.student, batch).states

@@ -58,7 +58,9 @@ def test_what_makes_a_step_longer() -> None:
     adapted = {"model": "Qwen/Qwen3-0.6B", "lora": {}, "gradient_checkpointing": True}
     grpo = {"objective": "grpo", "teacher": {"kind": "none"}}
     assert step(**grpo) == pytest.approx(bare + flops(SMALL, 3) / rate)
-    assert step(**grpo, student=adapted) == pytest.approx(bare * ADAPTED + flops(SMALL, 3) / rate)
+    assert step(**grpo, student=adapted) == pytest.approx(bare + flops(SMALL, 3) / rate)
+    quantized = adapted | {"quantize": "int8"}
+    assert step(**grpo, student=quantized) == pytest.approx(bare * ADAPTED + flops(SMALL, 3) / rate)
     own = {"teacher": {"kind": "self"}}
     assert step(**own) == pytest.approx(bare + flops(SMALL, 4) / rate)
     written = 2 * 100 * LARGE.layers * LAYER
