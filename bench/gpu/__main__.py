@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.gpu.parts import PARTS, figures_of
 
+UNUSABLE = 2  # exit code where the device is not there
 MAKING = 60.0  # seconds that a part may take besides for making the models
 
 
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Each part in a process of its own; the exit code is 1 where one failed."""
+    """Each part in a process of its own; the exit code is 1 where one failed, 2 without device."""
     failed = []
     for name, part in PARTS.items():
         command = [sys.executable, "-m", "bench.gpu", "--part", name, "--device", options.device]
@@ -60,6 +61,8 @@ def run_all(options: argparse.Namespace) -> int:
         except subprocess.TimeoutExpired:
             print(f"{name}: stopped after {part.limit + MAKING:.0f} s", flush=True)
             code = 1
+        if code == UNUSABLE:
+            return code
         if code:
             failed.append(name)
     if failed:
@@ -72,8 +75,13 @@ def run_part(options: argparse.Namespace) -> int:
 
     from bench.gpu.workbench import Workbench
     from opd.devices.choice import pick_device
+    from opd.errors import UserError
 
-    device = pick_device(options.device)
+    try:
+        device = pick_device(options.device)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return UNUSABLE
     bench = Workbench(device, options.small or device.type == "cpu", options.models)
     threads = os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(int(threads) if threads else os.cpu_count() or 1)

@@ -15,7 +15,8 @@ from opd.training.rollouts import sample_by
 
 ROWS, LENGTHS = (1, 16, 64, 256), (128, 1024, 4096)
 MOST_TOKENS = 300_000  # of keys and values, 34 GB
-FEW, MANY = 8, 72  # new tokens: their difference leaves the prompt's reading out
+FEW, MANY = 32, 160  # new tokens: their difference leaves the prompt's reading out
+BUDGET = 6.0  # seconds of each length of each size
 
 
 def decode(bench: Workbench) -> Iterator[Figures]:
@@ -50,7 +51,7 @@ def seconds(bench: Workbench, pair: Pair, requests: list[Request], new: int) -> 
         samples = sample_by(None, pair, requests, Limits(new, 1.0, len(requests)), NEVER)
         assert all(len(s.completion_ids) == new for s in samples)
 
-    return statistics.median(bench.repeated(run))
+    return statistics.median(bench.repeated(run, budget=BUDGET))
 
 
 def copied_per_second(bench: Workbench) -> float:

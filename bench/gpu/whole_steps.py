@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.gpu.others import MICRO_BATCH
 from bench.gpu.workbench import Figures, Workbench, rates, spread
 from bench.support.endless import EndlessTraining
 from opd.config.run import RunConfig
@@ -26,18 +27,23 @@ class UnevaluatedTraining(EndlessTraining):
 
 
 def table(bench: Workbench) -> Iterator[Figures]:
-    """All weights, then an adapter: the same work, and the doctor's plan beside the peak."""
+    """All weights, then an adapter, in micro-batches as large as the free memory allows."""
     yield Figures("all weights", whole_steps(bench, bench.config()))
     yield Figures("LoRA", whole_steps(bench, bench.config(student={"lora": LORA})))
 
 
 def as_trl(bench: Workbench) -> Iterator[Figures]:
-    """In both of the precisions that TRL is measured in, with its default checkpointing."""
+    """In both of the precisions that TRL is measured in, with its default checkpointing and in
+    micro-batches of as many completions."""
+    tokens = MICRO_BATCH * (max(map(len, bench.texts())) + bench.work.new)
     for name, student in (
         ("weights and moments in bfloat16", {"weights": bench.dtype}),
         ("weights and moments in float32", {}),
     ):
-        config = bench.config(student={"gradient_checkpointing": True, **student})
+        config = bench.config(
+            student={"gradient_checkpointing": True, **student},
+            optimizer={"micro_batch_tokens": tokens},
+        )
         yield Figures(f"{name}, checkpointing", whole_steps(bench, config))
 
 

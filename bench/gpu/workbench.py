@@ -130,7 +130,7 @@ class Workbench:
             model = Qwen3ForCausalLM(config).to(torch.bfloat16)
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(HEAD_SCALE)
-        aside = folder.with_suffix(".part")
+        aside = folder.with_name(f"{folder.name}.part")
         model.save_pretrained(aside)
         tokenizer(self.vocab).save_pretrained(aside)
         aside.rename(folder)
@@ -194,16 +194,17 @@ class Workbench:
         return float(torch.cuda.max_memory_allocated(self.device)) if self.on_card else None
 
     def memory(self, config: RunConfig) -> dict[str, Any]:
-        """The peak beside the doctor's plan for it."""
+        """The peak, and beside it the doctor's plan where micro-batches are not chosen by what
+        memory is free."""
         peak, plan = self.peak(), self.plan(config)
-        values: dict[str, Any] = {"peak GiB": in_gib(peak), "plan GiB": in_gib(plan)}
+        values: dict[str, Any] = {"peak GiB": in_gib(peak)}
         if peak is not None:
-            reserved = float(torch.cuda.max_memory_reserved(self.device))
-            values |= {
-                "reserved GiB": in_gib(reserved),
-                "plan / peak": round(plan / peak, 3),
-                "within 15%": abs(plan / peak - 1) <= 0.15,
-            }
+            values["reserved GiB"] = in_gib(float(torch.cuda.max_memory_reserved(self.device)))
+        if config.optimizer.micro_batch_tokens is not None:
+            values["plan GiB"] = in_gib(plan)
+            if peak is not None:
+                values["plan / peak"] = round(plan / peak, 3)
+                values["within 15%"] = abs(plan / peak - 1) <= 0.15
         return values
 
     def seconds(self, call: Callable[[], object]) -> float:
