@@ -3,9 +3,13 @@
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from opd.devices.gpus import ask_driver, gpu_count
 from opd.errors import ErrorKind, UserError, one_line
@@ -70,6 +74,18 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "mps":
         return bool(torch.backends.mps.is_macos_or_newer(14, 0))
     return True
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating-point type of a device: Apple's has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on the device, in float32 where that has no float64."""
+    if values.dtype == np.float64 and widest(device) == torch.float32:
+        values = values.astype(np.float32)
+    return torch.from_numpy(values).to(device)
 
 
 def free_memory(device: torch.device) -> tuple[float, float] | None:

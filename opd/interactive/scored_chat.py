@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opd.devices.choice import on_device
 from opd.interactive.what_if import AUTHORS, SEED, check_room, writing_teacher
 from opd.loss import divergences
 from opd.models.load import Pair, context_of
@@ -116,7 +117,7 @@ class ReplyWriter:
             self._stack.enter_context(teacher.present())
             self._teacher = _NextTokens(pair, teacher.model, teacher.state, temperature)
         key = (settings.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
-        self._draws = torch.from_numpy(uniforms(key, settings.max_new_tokens)).to(pair.device)
+        self._draws = on_device(uniforms(key, settings.max_new_tokens), pair.device)
         self._p: Tensor | None = None
         self._q: Tensor | None = None
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opd.devices.choice import on_device
 from opd.loss import divergences
 from opd.models.architecture import from_config
 from opd.models.forward import causal, free_memory
@@ -140,8 +141,7 @@ class _Batch:
         slots = np.arange(self.longest + steps) >= (self.longest - lengths)[:, None]
         # False where padding stands
         self.seen = None if slots.all() else torch.from_numpy(slots).to(device)
-        draws = torch.from_numpy(np.stack([uniforms(r.key, steps) for r in requests]))
-        self.draws = draws.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self.draws = on_device(np.stack([uniforms(r.key, steps) for r in requests]), device)
         self.eos = torch.tensor(pair.eos_ids, dtype=torch.long).to(device)
         self.alive = np.arange(rows)  # the numbers of the rows in the batch
         self.going = torch.ones(rows, dtype=torch.bool, device=device)  # not yet ended

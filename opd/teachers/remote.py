@@ -6,9 +6,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from opd.devices.choice import on_device
 from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences
 from opd.sampling.sample import Stopped
@@ -91,4 +91,4 @@ class ServerReading:
         return View(self._tensor(at), self._tensor(ranks), None, ids, top)
 
     def _tensor(self, values: Any) -> Tensor:
-        return torch.from_numpy(values).to(self.reader.device)
+        return on_device(values, self.reader.device)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opd.config.run import RunConfig
+from opd.devices.choice import on_device
 from opd.errors import ErrorKind, UserError
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
 from opd.loss.objective import LossInputs, TokenLoss
@@ -288,11 +289,7 @@ class MicroBatch:
         return self._tensor(np.repeat(np.asarray(values), self.batch.lengths))
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
-        device = self.learner.pair.device
-        tensor = torch.from_numpy(values)
-        if device.type == "mps":  # it has no float64
-            tensor = tensor.float()
-        return tensor.to(device)
+        return on_device(values, self.learner.pair.device)
 
 
 def _sampler_logprobs(sample: Sample) -> Floats:

@@ -1,11 +1,12 @@
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
 from opd.devices import choice
-from opd.devices.choice import free_memory, give_back_memory, pick_device, unused_gpu
+from opd.devices.choice import free_memory, give_back_memory, on_device, pick_device, unused_gpu
 from opd.errors import ErrorKind, UserError
 from tests.support.devices.fake_gpus import FakeCuda
 
@@ -101,6 +102,15 @@ def test_a_gpu_without_room_for_a_start(
     with pytest.raises(UserError) as caught:
         free_memory(GPU)
     assert caught.value.kind == kind and text in caught.value.message
+
+
+def test_an_array_keeps_its_type_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.array([0.1, 0.2])
+    wide = on_device(values, torch.device("cpu"))
+    assert wide.dtype == torch.float64 and wide.tolist() == values.tolist()
+    monkeypatch.setattr(choice, "widest", lambda _: torch.float32)
+    assert on_device(values, torch.device("cpu")).dtype == torch.float32
+    assert on_device(np.arange(2), torch.device("cpu")).dtype == torch.int64
 
 
 def test_giving_memory_back_starts_no_gpu() -> None:
