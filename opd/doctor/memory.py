@@ -21,14 +21,13 @@ CHUNK_VALUES = 2**24  # as in opd.models.forward, which loads torch; a test comp
 CHUNK_COPIES = 6  # logits, log-probabilities, their gradients, the teacher's of both
 ASSUMED_PROMPT = 256  # tokens, where nothing says how long prompts are
 # Bytes that a token's backward pass keeps in a layer, for each unit of (feed-forward width, width
-# of queries and of keys with values, hidden width), by what computes and what is trained: an
-# adapter, or weights in a type. Measured with saved-tensor hooks on Qwen3; a test measures again.
+# of queries and of keys with values, hidden width), by what computes and whether only an adapter
+# is trained. Measured with saved-tensor hooks on Qwen3; a test measures again.
 KEPT = {
-    ("float32", "float32"): (16.0, 16.0, 24.0),
-    ("float32", "adapter"): (16.0, 12.0, 16.0),
-    ("bfloat16", "float32"): (8.0, 10.0, 26.0),
-    ("bfloat16", "bfloat16"): (8.0, 10.0, 16.0),
-    ("bfloat16", "adapter"): (8.0, 10.0, 18.0),
+    ("float32", False): (16.0, 16.0, 24.0),
+    ("float32", True): (16.0, 12.0, 16.0),
+    ("bfloat16", False): (8.0, 10.0, 16.0),
+    ("bfloat16", True): (8.0, 10.0, 18.0),
 }
 
 
@@ -176,10 +175,6 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
             "gradients", trained * value, f"{_m(trained)} × {value:g} B", "update", certain=True
         ),
     ]
-    if settings.dtype == "bfloat16" and not adapter and settings.weights == "float32":
-        cast = model.in_linears + model.embedding
-        formula = f"{_m(cast)} in layers and head × 2 B"
-        parts.append(MemoryPart("bfloat16 copies", cast * 2.0, formula, "update"))
     return [
         *parts,
         *_sampling_copy(config, model),
@@ -190,8 +185,8 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
 
 
 def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
-    """What is sampled from where it is not what is trained: float32 weights in bfloat16, or those
-    beneath an adapter, merged; parameters × 2 B (float32: 4 B)."""
+    """What is sampled from where it is not what is trained: float32 weights in bfloat16, where it
+    computes the loss, too, or those beneath an adapter, merged; parameters × 2 B (float32: 4 B)."""
     settings = config.student
     if settings.quantize != "none" or model.packed != "none":
         return []
@@ -209,17 +204,14 @@ def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
 
 def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:
     """tokens × layers × (a · feed-forward + b · heads + c · hidden), a, b, c of KEPT; with
-    gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16 with an adapter or
-    bfloat16 weights, and one layer)."""
-    trained = "adapter" if config.student.lora is not None else config.student.weights
-    a, b, c = KEPT[config.student.dtype, trained]
+    gradient checkpointing tokens × (layers × hidden × 4 B, 2 B in bfloat16, and one layer)."""
+    a, b, c = KEPT[config.student.dtype, config.student.lora is not None]
     width = (model.heads + model.kv_heads) * model.head_dim
     layer = a * model.intermediate + b * width + c * model.hidden
     if not config.student.gradient_checkpointing:
         formula = f"{load.micro_batch} tokens × {model.layers} layers × {layer / 1e3:.1f} kB"
         return MemoryPart("activations", load.micro_batch * model.layers * layer, formula, "update")
-    stream = 2.0 if config.student.dtype == "bfloat16" and trained != "float32" else 4.0
-    kept = model.layers * model.hidden * stream
+    kept = model.layers * model.hidden * BYTES[config.student.dtype]
     formula = (
         f"{load.micro_batch} tokens × ({kept / 1e3:.1f} kB between layers + {layer / 1e3:.1f} kB)"
     )
@@ -297,11 +289,12 @@ def _teacher(
 
 
 def _of_student(config: RunConfig, name: str, kind: str, model: Architecture) -> list[MemoryPart]:
-    """The start: nothing with an adapter, which is switched off, else a copy of 4 B a parameter.
-    The moving average: 4 B a trained parameter."""
+    """The start: nothing with an adapter, which is switched off, else a copy in the student's
+    dtype. The moving average: 4 B a trained parameter."""
     if kind == "self" and config.student.lora is None:
-        copy = model.parameters * 4.0
-        return [MemoryPart(f"{name}: the student's start", copy, f"{_m(model.parameters)} × 4 B")]
+        value = BYTES[config.student.dtype]
+        formula = f"{_m(model.parameters)} × {value:g} B"
+        return [MemoryPart(f"{name}: the student's start", model.parameters * value, formula)]
     if kind == "ema":
         trained = trained_parameters(config, model)
         return [MemoryPart(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]

@@ -30,6 +30,7 @@ from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
 from opd.teachers.vllm_client import RemoteTeacher
 from opd.training import checkpoint
+from opd.training.optimization.compute_copy import ComputeCopy
 from opd.training.optimization.micro_batch_size import MicroBatchSize, recompute
 from opd.training.optimization.optimizers import make_optimizer
 from opd.training.scoring import reader_of
@@ -97,8 +98,25 @@ def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Loaded
     optimizer = make_optimizer(pair.student, config)
     step = checkpoint.restore(source, optimizer, models.average) if source else 0
     judges = replace(router, teachers={}) if config.needs == "nothing" else router
-    learner = Learner(pair, optimizer, config, judges, reference, _sizes(pair, config, callbacks))
+    learner = Learner(
+        pair,
+        optimizer,
+        config,
+        judges,
+        reference,
+        sizes=_sizes(pair, config, callbacks),
+        copy=_compute_copy(pair, config),
+    )
     return LoadedRun(learner, router, models.average, step)
+
+
+def _compute_copy(pair: Pair, config: RunConfig) -> ComputeCopy | None:
+    """None where the student computes itself: in float32, below an adapter, and beside an average
+    of its float32 weights, from which only steps should tell it apart and no rounding."""
+    averaged = any(teacher.kind == "ema" for teacher in config.teachers.values())
+    if pair.sampling_copy is None or config.student.lora is not None or averaged:
+        return None
+    return ComputeCopy(pair)
 
 
 def _sizes(pair: Pair, config: RunConfig, callbacks: Callbacks) -> MicroBatchSize | None:
@@ -106,7 +124,7 @@ def _sizes(pair: Pair, config: RunConfig, callbacks: Callbacks) -> MicroBatchSiz
     if pair.device.type != "cuda" or config.optimizer.micro_batch_tokens is not None:
         return None
     return MicroBatchSize(
-        pair,
+        pair.student,
         longest_completion=config.sampling.max_new_tokens,
         may_recompute=config.student.gradient_checkpointing is None,
         say=callbacks.say,
@@ -272,11 +290,11 @@ class _TeacherFactory:
         if self.config.student.lora is not None:
             return self._student_as(self.pair.student.disable_adapter)
         folder = Path(self.pair.folders["student"])
-        model = load_model(folder, where="student.model", dtype=self.pair.weights)
+        model = load_model(folder, where="student.model", dtype=self.pair.dtype)
         model.to(self.pair.device)
         model.requires_grad_(False)
         find_route(model, where="student.model")
-        return LocalTeacher(model, reader_of(self.pair), state=self.pair.computing)
+        return LocalTeacher(model, reader_of(self.pair))
 
     def _student_as(self, state: Callable[[], AbstractContextManager[Any]]) -> LocalTeacher:
         @contextmanager

@@ -88,9 +88,11 @@ def score_completions(
     settings: Scoring,
     *,
     with_sampler: bool = True,
+    pair: Pair | None = None,
 ) -> list[TokenRecord]:
     """Both models' opinions of the completions, each prompt's by its own teacher; no training.
 
+    `pair` has the student that reads, where it is not the router's.
     The sampler's log-probabilities are kept `with_sampler`: those of a greedy completion are at
     another temperature than it was sampled at.
     """
@@ -102,7 +104,7 @@ def score_completions(
         max_tokens=settings.micro_batch_tokens,
     )
     sampler = [c.sample.sampler_logprobs for c in completions] if with_sampler else None
-    return _scored(router.pair, whole, settings, readings, sampler)
+    return _scored(pair or router.pair, whole, settings, readings, sampler)
 
 
 @torch.no_grad()

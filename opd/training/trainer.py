@@ -276,7 +276,11 @@ class Training:
         temperature = self.config.evaluation.temperatures[0]
         settings = Scoring.of(self.config, temperature)
         records = score_completions(
-            self._loaded.router, completions, settings, with_sampler=temperature > 0
+            self._loaded.router,
+            completions,
+            settings,
+            with_sampler=temperature > 0,
+            pair=self._loaded.learner.computes(),
         )
         return as_rollouts(
             self._loaded.router,

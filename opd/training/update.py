@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,13 +23,14 @@ from opd.errors import ErrorKind, UserError
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
 from opd.loss.objective import LossInputs, TokenLoss
 from opd.loss.token_losses import row_scales, token_losses
-from opd.models.batches import Sequences
 from opd.models.forward import Hidden, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.models.tokenizers import special_ids
 from opd.sampling.sample import Sample, Stopped
 from opd.teachers.local import Reading, Teacher, View, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
+from opd.training.optimization.compute_copy import ComputeCopy
+from opd.training.optimization.micro_batch_size import MicroBatchSize
 from opd.training.optimization.optimizers import clip
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import (
@@ -90,11 +91,16 @@ class Learner:
     config: RunConfig
     router: TeacherRouter  # empty where the objective needs no teacher
     reference: Teacher | None = None
-    sizes: Callable[[Sequences], int] | None = None  # tokens of a pass; None: as configured
+    sizes: MicroBatchSize | None = None  # None: as configured
+    copy: ComputeCopy | None = None  # None: the student itself computes
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.pair.student.parameters() if p.requires_grad]
+
+    def computes(self) -> Pair:
+        """The pair whose student reads what is trained on: the student or its copy."""
+        return self.copy() if self.copy else self.pair
 
 
 @dataclass(frozen=True)
@@ -131,18 +137,22 @@ def update(
     total = 0.0
     learner.optimizer.zero_grad(set_to_none=True)
     whole, tokens = sequences(completions), config.optimizer.tokens_per_pass
+    pair = learner.computes()
     readings = learner.router.read(
         [c.prompt for c in completions],
         whole,
         temperature=config.sampling.temperature,
-        max_tokens=learner.sizes(whole) if learner.sizes else learner.pair.at_once(tokens),
+        max_tokens=learner.sizes(pair, whole) if learner.sizes else pair.at_once(tokens),
     )
     for rows, reading in clock.each("teacher", readings):
         if stop():
             raise Stopped
         with clock.phase("student"):
             micro_batch = MicroBatch(
-                learner, [completions[i] for i in rows], [credit[i] for i in rows], reading
+                replace(learner, pair=pair),
+                [completions[i] for i in rows],
+                [credit[i] for i in rows],
+                reading,
             )
             loss, measures = micro_batch.forward_backward(clock)
             total += loss

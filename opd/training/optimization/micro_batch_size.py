@@ -41,37 +41,38 @@ class PassMemory:
 class MicroBatchSize:
     """Chosen at the first update, for the whole run; `say` is told.
 
-    `longest` is the largest number of tokens that a row may have.
+    `student` holds the weights that are trained; the pair's may be a copy that computes for it.
     """
 
     def __init__(
         self,
-        pair: Pair,
+        student: Any,
         *,
         longest_completion: int,
         may_recompute: bool,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._pair, self._say = pair, say
+        self._student, self._say = student, say
         self._longest_completion, self._may_recompute = longest_completion, may_recompute
         self._tokens: int | None = None
 
-    def __call__(self, whole: Sequences) -> int:
+    def __call__(self, pair: Pair, whole: Sequences) -> int:
         """Tokens of a pass over such sequences."""
         if self._tokens is None:
-            self._tokens = self._chosen(whole)
+            self._tokens = self._chosen(pair, whole)
         return self._tokens
 
-    def _chosen(self, whole: Sequences) -> int:
-        free = free_memory(self._pair.device)
+    def _chosen(self, pair: Pair, whole: Sequences) -> int:
+        free = free_memory(pair.device)
         if free is None:
             return TOKENS_PER_PASS
         longest = max(map(len, whole.prompts)) + self._longest_completion
-        found, left = self._measured(whole), free - self._moments()
-        possible = causal(self._pair.student).supports_gradient_checkpointing
+        found, left = self._measured(pair, whole), free - self._moments()
+        possible = causal(self._student).supports_gradient_checkpointing
         if found.tokens(left) < longest and self._may_recompute and possible:
-            recompute(self._pair.student)
-            found = self._measured(whole)
+            for model in {causal(self._student), causal(pair.student)}:
+                recompute(model)
+            found = self._measured(pair, whole)
             self._say(
                 f"activations are recomputed in the backward pass: a row of {longest} tokens would "
                 "not fit"
@@ -83,18 +84,21 @@ class MicroBatchSize:
         self._say(f"micro-batches of {tokens} tokens: {taken} per token, {free / 1e9:.1f} GB free")
         return tokens
 
-    def _measured(self, whole: Sequences) -> PassMemory:
+    def _measured(self, pair: Pair, whole: Sequences) -> PassMemory:
         row = max(range(len(whole)), key=lambda i: whole.lengths[i])
         try:
-            one, two = (peak_of_pass(self._pair, whole.take([row] * n)) for n in (1, 2))
+            one = peak_of_pass(pair, whole.take([row]))
+            self._student.zero_grad(set_to_none=True)
+            two = peak_of_pass(pair, whole.take([row, row]))
         except torch.OutOfMemoryError:
-            self._pair.student.zero_grad(set_to_none=True)
             return PassMemory(0.0, math.inf)
+        finally:
+            self._student.zero_grad(set_to_none=True)
         per_token = max(0.0, (two - one) / whole.lengths[row])
         return PassMemory(one - per_token * whole.lengths[row], per_token)
 
     def _moments(self) -> int:
-        trained = [p for p in self._pair.student.parameters() if p.requires_grad]
+        trained = [p for p in self._student.parameters() if p.requires_grad]
         return sum(MOMENTS * int(p.numel()) * int(p.element_size()) for p in trained)
 
 
@@ -107,12 +111,11 @@ def recompute(student: Any) -> None:
 
 def peak_of_pass(pair: Pair, rows: Sequences) -> int:
     """Bytes above what is held before, at the most, while the rows are read and their gradient is
-    made; the gradient is dropped."""
+    added to that of the weights."""
     batch, device = batch_of(pair, rows), pair.device
     peak_from_here(device)
     before = torch.cuda.memory_allocated(device)
     with pair.computing(), recomputing(pair.student):
         states = completion_hidden(pair.student, batch).states
     states.sum().backward()  # type: ignore[no-untyped-call]
-    pair.student.zero_grad(set_to_none=True)
     return int(torch.cuda.max_memory_allocated(device) - before)

@@ -1,6 +1,7 @@
 """Sizes of micro-batches by the memory that a pass takes; the GPU's figures are made up."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -29,6 +30,9 @@ def card(monkeypatch):
 
         def peak(self, pair, rows):
             self.passes += 1
+            for parameter in pair.student.parameters():
+                assert parameter.grad is None
+                parameter.grad = torch.ones_like(parameter)
             each = 1000 if pair.student.is_gradient_checkpointing else 8000
             return 10**6 + each * sum(rows.lengths)
 
@@ -40,7 +44,12 @@ def card(monkeypatch):
 
 def sizes(pair, said=None, *, longest=10, may_recompute=True):
     say = (said if said is not None else []).append
-    return MicroBatchSize(pair, longest_completion=longest, may_recompute=may_recompute, say=say)
+    return partial(
+        MicroBatchSize(
+            pair.student, longest_completion=longest, may_recompute=may_recompute, say=say
+        ),
+        pair,
+    )
 
 
 def test_a_power_of_two_is_measured_once_and_said(pair, card):
@@ -49,6 +58,7 @@ def test_a_power_of_two_is_measured_once_and_said(pair, card):
     moments = 8 * sum(p.numel() for p in pair.student.parameters())
     assert choose(ROWS) == choose(ROWS) == 65_536  # 87,500 but for what else there is
     assert card.passes == 2
+    assert all(p.grad is None for p in pair.student.parameters())
     assert said == ["micro-batches of 65536 tokens: 0.01 MB per token, 1.0 GB free"]
     card.free = 10**6 + moments + 8000 * 3000
     assert sizes(pair)(ROWS) == 2048  # 0.7 of 3000
@@ -92,7 +102,7 @@ def test_without_room_a_micro_batch_is_one_row():
     assert PassMemory(fixed=0, per_token=0).tokens(free=1e9) == micro_batch_size.MOST_TOKENS
 
 
-def test_the_pass_that_is_measured_leaves_weights_and_gradients_alone(pair, monkeypatch):
+def test_the_pass_that_is_measured_is_a_whole_one_and_leaves_the_weights_alone(pair, monkeypatch):
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda _: None)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 100)
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda _: 350)
@@ -103,5 +113,4 @@ def test_the_pass_that_is_measured_leaves_weights_and_gradients_alone(pair, monk
     assert peak_of_pass(replace(pair, dtype=torch.bfloat16), ROWS) == 250
     assert with_gradient
     after = list(pair.student.parameters())
-    assert all(p.grad is None for p in after)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
