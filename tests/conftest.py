@@ -90,6 +90,18 @@ def _no_loop_of_the_browser(request: pytest.FixtureRequest) -> Iterator[None]:
     asyncio._set_running_loop(loop)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _whole_products() -> Iterator[None]:
+    """On a GPU a run rounds products of float32 to TF32; tests compare more closely than that."""
+    patch = pytest.MonkeyPatch()
+    if os.environ.get("OPD_TEST_DEVICE", "cpu") != "cpu":
+        import torch  # noqa: PLC0415 - not needed elsewhere
+
+        patch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
+    yield
+    patch.undo()
+
+
 @dataclass(frozen=True)
 class Site:
     address: str
