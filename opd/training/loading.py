@@ -210,6 +210,8 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
             if source
             else adapters.with_adapter(student, settings.lora, seed=config.seed)
         )
+        if computes != torch.float32:
+            adapters.keep_inputs(student)
     if method is None:
         student.to(pair.device)
     if settings.gradient_checkpointing:

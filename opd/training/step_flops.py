@@ -26,7 +26,7 @@ class StepFlops:
     def step(self, completions: Sequence[Completion]) -> float:
         """FLOPs of the step that samples and trains on these completions."""
         reading = self._reading(self._student, completions, self._loaded.pair.pairs_per_token)
-        recomputes = causal(self._loaded.pair.student).is_gradient_checkpointing
+        recomputes = causal(self._loaded.pair.student).is_activation_checkpointing
         passes = cost.training_passes(self._loaded.learner.config, recomputes=recomputes)
         return passes * reading + self._sampling(completions) + self._judging(completions)
 

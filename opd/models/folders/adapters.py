@@ -54,6 +54,16 @@ def with_adapter(model: Any, lora: LoraConfig, *, seed: int = 0) -> Any:
         raise UserError(one_line(error), where=TARGETS) from None
 
 
+def keep_inputs(model: Any) -> None:
+    """From now on the adapter takes inputs as they come, which autocast must make one type of.
+
+    peft would cast each to the adapter's float32 first, for autocast to cast it back.
+    """
+    for module in model.modules():
+        if getattr(module, "cast_input_dtype_enabled", False):
+            module.cast_input_dtype_enabled = False
+
+
 def check_targets(model: Any, targets: str | Sequence[str]) -> list[str]:
     """Those of the targets that are fused experts (3-D parameters), which are no modules.
 

@@ -20,7 +20,7 @@ from opd.models.architecture import (
     folder_at_hand,
     from_config,
 )
-from opd.models.folders.adapters import with_adapter
+from opd.models.folders.adapters import keep_inputs, with_adapter
 from opd.training.loading import Callbacks, load
 from tests.support.tiny_models import KINDS, config, save_model
 
@@ -169,6 +169,8 @@ def _saved(layers: int, dtype: str, adapter: bool) -> int:
     model: Any = AutoModelForCausalLM.from_config(shape).eval().to(computes)
     if adapter:
         model = with_adapter(model, LoraConfig(rank=8)).get_base_model()
+    if dtype == "bfloat16":
+        keep_inputs(model)
     held = {p.untyped_storage().data_ptr() for p in model.parameters()}
     seen: dict[int, int] = {}
     kept: list[torch.Tensor] = []

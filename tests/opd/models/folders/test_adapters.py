@@ -16,10 +16,11 @@ from opd.config.models import LoraConfig
 from opd.config.run import parse
 from opd.doctor.models import look_up
 from opd.errors import UserError
-from opd.models.folders.adapters import with_adapter
+from opd.models.folders.adapters import keep_inputs, with_adapter
 from opd.models.folders.resolve import base_folder, resolve
 from opd.models.load import load_model, load_pair, load_student
 from tests.support import tiny_models
+from tests.support.devices.operator_counts import OperatorCounts
 
 CPU = torch.device("cpu")
 FILE = "adapter_model.safetensors"
@@ -275,3 +276,24 @@ def test_targets_by_a_longer_name_and_of_a_head_of_its_own(root):
 def test_a_head_that_is_tied_takes_no_adapter(root):
     with pytest.raises(UserError, match="'lm_head' is tied"):
         with_adapter(load_model(root / "qwen3", where="m"), LoraConfig(targets=["lm_head"]))
+
+
+@torch.no_grad()
+def test_an_adapter_that_takes_inputs_as_they_come_computes_the_same_with_fewer_casts(root):
+    model = with_adapter(
+        AutoModelForCausalLM.from_pretrained(root / "llama", dtype=torch.bfloat16), LoraConfig()
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.fill_(0.01)
+    ids = torch.tensor([[3, 4, 5]])
+
+    def logits():
+        with OperatorCounts() as counts, torch.autocast("cpu", torch.bfloat16):
+            return model(input_ids=ids).logits, counts.operators["_to_copy"]
+
+    before, casts = logits()
+    keep_inputs(model)
+    after, fewer = logits()
+    assert torch.equal(before, after)
+    assert fewer <= casts - 2 * 7 * 2  # there and back, at 7 matrices of 2 layers

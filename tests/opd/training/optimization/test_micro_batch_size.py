@@ -33,7 +33,7 @@ def card(monkeypatch):
             for parameter in pair.student.parameters():
                 assert parameter.grad is None
                 parameter.grad = torch.ones_like(parameter)
-            each = 1000 if pair.student.is_gradient_checkpointing else 8000
+            each = 1000 if pair.student.is_activation_checkpointing else 8000
             return 10**6 + each * sum(rows.lengths)
 
     card = Card()
@@ -62,7 +62,7 @@ def test_a_power_of_two_is_measured_once_and_said(pair, card):
     assert said == ["micro-batches of 65536 tokens: 0.01 MB per token, 1.0 GB free"]
     card.free = 10**6 + moments + 8000 * 3000
     assert sizes(pair)(ROWS) == 2048  # 0.7 of 3000
-    assert not pair.student.is_gradient_checkpointing
+    assert not pair.student.is_activation_checkpointing
 
 
 def test_a_little_more_or_less_memory_changes_nothing(pair, card):
@@ -77,9 +77,9 @@ def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair,
     card.free = 10**6 + moments + 8000 * 1000
     said = []
     assert sizes(pair, longest=5000, may_recompute=False)(ROWS) == 512
-    assert not pair.student.is_gradient_checkpointing
+    assert not pair.student.is_activation_checkpointing
     assert sizes(pair, said, longest=5000)(ROWS) == 4096
-    assert pair.student.is_gradient_checkpointing
+    assert pair.student.is_activation_checkpointing
     assert said[0] == (
         "activations are recomputed in the backward pass: a row of 5003 tokens would not fit"
     )
@@ -87,14 +87,14 @@ def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair,
 
 def test_a_pass_that_runs_out_of_memory_is_taken_in_smaller_ones(pair, card, monkeypatch):
     def peak(pair, rows):
-        if len(rows) == 2 and not pair.student.is_gradient_checkpointing:
+        if len(rows) == 2 and not pair.student.is_activation_checkpointing:
             raise torch.OutOfMemoryError
         return card.peak(pair, rows)
 
     monkeypatch.setattr(micro_batch_size, "peak_of_pass", peak)
     assert sizes(pair, may_recompute=False)(ROWS) == 1
     assert sizes(pair)(ROWS) == 65_536
-    assert pair.student.is_gradient_checkpointing
+    assert pair.student.is_activation_checkpointing
 
 
 def test_without_room_a_micro_batch_is_one_row():
