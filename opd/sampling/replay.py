@@ -44,8 +44,8 @@ class Replay:
         self._graph, self._warm = None, False
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """Nothing runs while it is captured. `torch.cuda.graph` would first collect garbage, which
-        takes as long as a hundred tokens."""
+        """Nothing runs while it is captured. `torch.cuda.graph` would first empty the allocator's
+        cache, and in older versions collect garbage, which takes as long as a hundred tokens."""
         graph = torch.cuda.CUDAGraph()
         try:
             with _aside():
