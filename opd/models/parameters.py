@@ -13,15 +13,22 @@ ROUTED = re.compile(r"(^|\.)experts\.")  # weights of the experts that a token i
 @dataclass(frozen=True)
 class ParameterCounts:
     """`total` holds the adapter's too, as peft's `print_trainable_parameters` counts; `active` are
-    all but those of the experts that a token is not routed to."""
+    all but those of the experts that a token is not routed to; `adapted` of the base lie beneath an
+    adapter (0 without one): the others stay as they are, such as a mixture's experts where only
+    modules are named."""
 
     trainable: int
     total: int
     active: int
+    adapted: int = 0
 
     def __str__(self) -> str:
         active = f", {self.active:,} active per token" if self.active < self.total else ""
-        return f"{self.trainable:,} of {self.total:,} parameters are trained{active}"
+        text = f"{self.trainable:,} of {self.total:,} parameters are trained{active}"
+        if not self.adapted:
+            return text
+        share = self.adapted / (self.total - self.trainable)
+        return f"{text}, by an adapter on {share:.0%} of the rest"
 
 
 def count_parameters(model: Any) -> ParameterCounts:
@@ -34,7 +41,18 @@ def count_parameters(model: Any) -> ParameterCounts:
         trainable += size if parameter.requires_grad else 0
         total += size
         active += size * (share if ROUTED.search(name) else 1.0)
-    return ParameterCounts(trainable, total, round(active))
+    beneath = sum(numbers_of(weight) for weight in adapted_weights(model))
+    return ParameterCounts(trainable, total, round(active), beneath)
+
+
+def adapted_weights(model: Any) -> dict[Any, list[Any]]:
+    """The base's parameters that adapters change, each with peft's layers that do."""
+    weights: dict[Any, list[Any]] = {}
+    for layer in model.modules():
+        if hasattr(layer, "get_delta_weight"):
+            weight = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+            weights.setdefault(weight, []).append(layer)
+    return weights
 
 
 def routed_share(config: Mapping[str, Any]) -> float:

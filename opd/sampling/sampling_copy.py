@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from opd.models.forward import causal, free_memory, take_route
+from opd.models.parameters import adapted_weights
 from opd.models.routes import find_route
 
 SHARE_INPUTS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -35,7 +36,7 @@ class SamplingCopy:
         self, student: Any, dtype: torch.dtype, say: Callable[[str], None] = log.info
     ) -> None:
         self._student, self._dtype, self._say = student, dtype, say
-        self._merges = dict(_adapted(student))
+        self._merges = adapted_weights(student)
         self._targets: list[tuple[nn.Parameter, Tensor]] = []  # a parameter, and what stands for it
         self._model: Any = None
         self._refused = False
@@ -120,18 +121,6 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(module, "get_delta_weight") and not (inside and name.startswith(inside)):
             inside = f"{name}."
             yield name, module
-
-
-def _adapted(student: Any) -> Iterator[tuple[nn.Parameter, list[Any]]]:
-    """The parameters that adapters change, each with their layers."""
-    found: dict[nn.Parameter, list[Any]] = {}
-    for module in student.modules():
-        if hasattr(module, "get_delta_weight"):
-            base = module.get_base_layer()
-            found.setdefault(getattr(base, getattr(module, "parameter_name", "weight")), []).append(
-                module
-            )
-    yield from found.items()
 
 
 def free_bytes(device: torch.device) -> int:

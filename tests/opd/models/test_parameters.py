@@ -60,6 +60,19 @@ def test_a_token_meets_half_of_four_experts() -> None:
     assert str(ParameterCounts(3, 1000, 1000)) == "3 of 1,000 parameters are trained"
 
 
+def test_how_much_of_the_weights_lies_beneath_the_adapter_is_said() -> None:
+    """By hand: the attention of two layers, their routers and experts (3 · 32 · 16 each of 4); of
+    gpt-oss, whose experts and routers peft does not find, the attention."""
+    for model_type, more in (("qwen3_moe", 2 * 4 * (32 + 3 * 32 * 16)), ("gpt_oss", 0)):
+        model = made(model_type)
+        attention = sum(p.numel() for n, p in model.named_parameters() if "_proj.weight" in n)
+        counts = count_parameters(with_adapter(model, LoraConfig(rank=2)))
+        assert counts.adapted == attention + more
+        share = counts.adapted / (counts.total - counts.trainable)
+        assert str(counts).endswith(f", by an adapter on {share:.0%} of the rest")
+        assert count_parameters(made(model_type)).adapted == 0
+
+
 @pytest.mark.parametrize("model_type", MIXTURES)
 def test_experts_are_trained_in_one_order_in_every_process(model_type: str) -> None:
     settings = with_adapter(made(model_type), LoraConfig(rank=2)).peft_config["default"]
