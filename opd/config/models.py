@@ -112,7 +112,9 @@ class RouteConfig(Section):
         description="Decay of the moving average per step (ema).",
         json_schema_extra=only_for("ema"),
     )
-    dtype: Dtype = Field("float32", description="Precision of the teacher's weights.")
+    dtype: Literal["student", "float32", "bfloat16"] = Field(
+        "student", description="Precision of the teacher's weights; student: that of student.dtype."
+    )
     quantize: Quantize = Field(
         "none",
         description="Quantize the teacher's weights to 8 or 4 bits (needs the extra quantized).",

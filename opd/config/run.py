@@ -102,9 +102,13 @@ class RunConfig(Section):
 
     @property
     def teachers(self) -> dict[str, RouteConfig]:
-        """Every teacher by its field's path."""
+        """Every teacher by its field's path, with the dtype that it has."""
         routes = {f"teacher.routes.{k}": v for k, v in self.teacher.routes.items()}
-        return {"teacher": self.teacher, **routes}
+        alike = {"dtype": self.student.dtype}
+        return {
+            field: teacher.model_copy(update=alike) if teacher.dtype == "student" else teacher
+            for field, teacher in {"teacher": self.teacher, **routes}.items()
+        }
 
 
 def _objective_fits(config: RunConfig) -> None:

@@ -66,7 +66,10 @@ def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
 
 
 def test_messages_speak_plainly():
-    assert problems({"device": "tpu"})["device"] == "must be auto, cpu, cuda or cuda:N (got 'tpu')"
+    assert (
+        problems({"device": "tpu"})["device"]
+        == "must be auto, cpu, cuda, cuda:N or mps (got 'tpu')"
+    )
     assert problems({"steps": 1e99})["steps"].startswith("must be a whole number")
 
 
@@ -182,3 +185,18 @@ def test_every_field_has_help():
 
     check(RunConfig)
     assert len(VISIBLE_FIELDS) <= 6
+
+
+def test_a_teacher_is_held_as_the_student_computes_unless_it_says_otherwise():
+    routes = {"a": {"dtype": "float32"}, "b": {}}
+    config = parse(
+        {"student": {"dtype": "bfloat16"}, "teacher": {"route_by": "kind", "routes": routes}}
+    )
+    dtypes = {field: teacher.dtype for field, teacher in config.teachers.items()}
+    assert dtypes == {
+        "teacher": "bfloat16",
+        "teacher.routes.a": "float32",
+        "teacher.routes.b": "bfloat16",
+    }
+    assert parse({}).teachers["teacher"].dtype == "float32"
+    assert "dtype" not in to_yaml(parse({}))
