@@ -169,7 +169,8 @@ def resume_run(
     accept = body is not None and body.accept_changes
     if not accept:
         check_unchanged(engine, request.app.state.data_dir, run_id)
-    jobs.requeue(engine, run_id, accept_changes=accept)
+    settings = body.set if body is not None else []
+    jobs.requeue(engine, run_id, accept_changes=accept, settings=settings)
     return Json({"id": run_id, "status": "queued"})
 
 

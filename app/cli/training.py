@@ -72,6 +72,14 @@ def resume(
             help="Resume even if models, data, tokenizer or chat template have changed since.",
         ),
     ] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Go on with another value of a setting that decides memory or device; repeatable.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Resume a run from its last checkpoint."""
@@ -93,7 +101,15 @@ def resume(
     if not accept_changes:
         check_unchanged(engine, workspace.data_dir, run)
     if read_run(engine, run)["status"] != "queued":
-        jobs.requeue(engine, run, waiter=this_process(), accept_changes=accept_changes)
+        jobs.requeue(
+            engine,
+            run,
+            waiter=this_process(),
+            accept_changes=accept_changes,
+            settings=assignments or [],
+        )
+    elif assignments:
+        raise UserError("is queued: its settings can be changed once it has ended", where=run)
     _to_the_end(workspace, engine, run, json)
 
 

@@ -201,7 +201,7 @@ def _work(
                     break
     except LackOfMemoryError as error:
         rescued(error, progress.save)
-        raise explained(error, config, progress.saved) from error
+        raise explained(error, config, job.run_id, progress.saved) from error
     return progress
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from opd.config.paths import with_absolute_paths
+from opd.config.resuming import with_changes
 from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
@@ -22,7 +23,7 @@ from storage.engine import begin, read
 from storage.lookups import run_row
 from storage.queue.failure import Failure
 from storage.queue.run_details import checked_tags, checked_text, write_tags
-from storage.schema import run
+from storage.schema import checkpoint, run
 from storage.text import clean
 
 CancelMode = Literal["save", "discard"]
@@ -220,14 +221,20 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
 
 
 def requeue(
-    engine: Engine, run_id: str, waiter: Owner | None = None, *, accept_changes: bool = False
+    engine: Engine,
+    run_id: str,
+    waiter: Owner | None = None,
+    *,
+    accept_changes: bool = False,
+    settings: Sequence[str] = (),
 ) -> None:
     """Queues an interrupted, failed or cancelled run again; it goes on from its checkpoint.
 
     `waiter` as in `create_run`; with `accept_changes`, also where what it depends on has changed.
+    settings: `field=value` of `opd.config.resuming`, with which it goes on. Raises UserError.
     """
     with begin(engine) as connection:
-        requeue_within(connection, run_id, waiter, accept_changes=accept_changes)
+        requeue_within(connection, run_id, waiter, accept_changes=accept_changes, settings=settings)
 
 
 def requeue_within(
@@ -236,6 +243,7 @@ def requeue_within(
     waiter: Owner | None = None,
     *,
     accept_changes: bool = False,
+    settings: Sequence[str] = (),
 ) -> None:
     """`requeue` inside the caller's transaction."""
     row = run_row(connection, run_id)
@@ -246,8 +254,17 @@ def requeue_within(
         )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
     values = queued | _CLEARED | owner_values(waiter)
+    changes: list[dict[str, str]] = []
+    if settings:
+        config, changes = with_changes(row["config"], settings)
+        values |= {"config": config.model_dump(mode="json"), "device": config.device}
     if inputs is not None:
-        values["inputs"] = {**inputs, "accept": accept_changes}
+        accepted = list(inputs.get("accepted", []))
+        if changes:
+            saved = select(func.max(checkpoint.c.step)).where(checkpoint.c.run_id == run_id)
+            begins = {"attempt": row["attempt"] + 1, "step": connection.scalar(saved) or 0}
+            accepted.append(begins | {"changes": changes})
+        values["inputs"] = {**inputs, "accept": accept_changes, "accepted": accepted}
     connection.execute(update(run).where(run.c.id == run_id).values(values))
 
 

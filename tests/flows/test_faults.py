@@ -276,7 +276,7 @@ def test_a_gpu_that_cannot_be_used_is_in_the_log(runner, monkeypatch):
 
 @pytest.mark.parametrize("field", ["teacher", "optimizer"])
 def test_an_extra_that_is_not_installed(runner, monkeypatch, field):
-    for module in ("models.folders.quantized", "training.update"):
+    for module in ("models.folders.quantized", "training.optimization.optimizers"):
         monkeypatch.setattr(f"opd.{module}.find_spec", lambda _: None)
     changes = {
         "teacher": {"model": str(runner.inputs / "teacher"), "quantize": "int4"},

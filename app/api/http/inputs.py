@@ -97,9 +97,13 @@ class CancelRun(Body):
 
 
 class ResumeRun(Body):
-    """`accept_changes`: go on though models or data are not what they were at the start."""
+    """`accept_changes`: go on though models or data are not what they were at the start.
+
+    set: `field=value` of the settings that may change within a run (opd.config.resuming).
+    """
 
     accept_changes: bool = False
+    set: list[Annotated[Text, Field(max_length=2000)]] = Field(default=[], max_length=20)
 
 
 def check_size(data: Any) -> None:

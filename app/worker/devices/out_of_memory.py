@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 
 from app.worker.devices.holds import give_back
+from opd.config.resuming import may_change
 from opd.config.run import RunConfig
 from opd.config.wording import size
 from opd.doctor.machine.remedies import remedies
@@ -12,7 +13,7 @@ from opd.doctor.memory import Phase
 from opd.errors import LackOfMemoryError
 
 log = logging.getLogger(__name__)
-NAMED = 4  # remedies
+NAMED = 3  # remedies
 # Phases in which student and optimizer are those of the last whole step.
 INTACT = ("sample", "teacher", "student", "evaluation")
 
@@ -33,14 +34,18 @@ def rescued(error: LackOfMemoryError, save: Callable[[], object]) -> None:
         log.exception("no checkpoint could be saved")
 
 
-def explained(error: LackOfMemoryError, config: RunConfig, kept: int) -> LackOfMemoryError:
+def explained(
+    error: LackOfMemoryError, config: RunConfig, run_id: str, kept: int
+) -> LackOfMemoryError:
     """The error with the settings that help, most first; `kept` is the step of the newest
     checkpoint, below 0 where there is none."""
     found = remedies(config, _phase(error.phase, config))[:NAMED]
     named = ", ".join(f"{r.field}: {r.value} (about {size(r.saves)} less)" for r in found)
     helps = f" What helps, most first: {named}." if named else ""
     start = f"the checkpoint of step {kept}" if kept >= 0 else "the start, for want of a checkpoint"
-    text = f"{error.message}.{helps} The run can be resumed from {start}"
+    settings = "".join(f" --set {r.field}={r.value}" for r in found if may_change(r.field))
+    how = f"opd resume {run_id}{settings}"
+    text = f"{error.message}.{helps} The run can go on from {start}: {how}"
     return LackOfMemoryError(text, phase=error.phase)
 
 

@@ -346,3 +346,16 @@ def test_a_running_run_s_gpu(
     processor = jobs.create_run(engine, parse({}))
     assert jobs.claim(engine, processor, "cpu", this_process())
     assert api.get(f"/runs/{processor}/gpu") == nothing | {"slot": "cpu"}
+
+
+def test_a_run_is_resumed_with_other_settings_of_memory(api: Api, engine: Engine) -> None:
+    run_id = jobs.create_run(engine, parse({}))
+    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    assert attempt is not None and jobs.finish(engine, run_id, attempt, "failed")
+    refused = api("POST", f"/runs/{run_id}/resume", {"set": ["seed=1"]})
+    assert refused.status_code == 422 and "cannot change within a run" in refused.json()["error"]
+    assert api.get(f"/runs/{run_id}")["status"] == "failed"
+    changed = {"set": ["sampling.batch_size=8", "device=cpu"]}
+    assert api("POST", f"/runs/{run_id}/resume", changed).json()["status"] == "queued"
+    run = api.get(f"/runs/{run_id}")
+    assert (run["config"]["sampling"]["batch_size"], run["device"]) == (8, "cpu")

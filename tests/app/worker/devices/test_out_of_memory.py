@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from app.worker.devices.out_of_memory import explained
+from opd.config.resuming import may_change
 from opd.config.run import parse
 from opd.errors import LackOfMemoryError
 from opd.training import checkpoint, trainer
+from storage.queue import jobs
 from tests.support.in_process_runs import JobRunner, models
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1 GiB")
@@ -83,6 +85,7 @@ def test_each_phase_is_named_and_the_run_goes_on(
     assert "are free (OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB" in text
     assert runner.at_rest(run_id) == ([kept] if kept >= 0 else [])
     assert (f"checkpoint of step {kept}" if kept >= 0 else "for want of a checkpoint") in text
+    jobs.requeue(runner.engine, run_id, settings=["optimizer.micro_batch_tokens=128"])
     ended = runner.attempt(run_id)
     assert (ended["status"], ended["step"]) == ("finished", 3)
     whole = runner.attempt(
@@ -90,7 +93,11 @@ def test_each_phase_is_named_and_the_run_goes_on(
             steps=3, checkpoints={"every": 0}, evaluation={"prompts": 2, "keep": 1, "every": 2}
         )
     )
-    assert ended["kl"] == whole["kl"], "a run that went on is the run that never stopped"
+    assert ended["kl"] == pytest.approx(whole["kl"]), "it is the run that never stopped"
+    assert ended["config"]["optimizer"]["micro_batch_tokens"] == 128
+    if kept >= 0:
+        changed = {"field": "optimizer.micro_batch_tokens", "text": "256 → 128"}
+        assert ended["accepted_changes"] == [{"attempt": 2, "step": kept, "changes": [changed]}]
 
 
 def _found(module: str, attribute: str) -> Callable[..., Any]:
@@ -131,6 +138,9 @@ def test_where_even_saving_fails_the_older_checkpoint_is_named(
 def test_what_helps_is_named_for_the_phase(phase: str, first: str, never: str) -> None:
     config = parse({"optimizer": {"micro_batch_tokens": 128}, "sampling": {"max_new_tokens": 1024}})
     error = LackOfMemoryError("out of memory", phase=phase)
-    text = explained(error, config, 3).message
+    text = explained(error, config, "run-a", 3).message
     assert f"most first: {first}" in text, text
-    assert never not in text and "checkpoint of step 3" in text
+    assert never not in text and "from the checkpoint of step 3: opd resume run-a" in text
+    named = text.partition("opd resume run-a")[2]
+    assert all(may_change(part.partition("=")[0]) for part in named.split(" --set ")[1:])
+    assert ("--set" in named) == (phase != "loading") or "teacher.offload=true" in named

@@ -1,0 +1,56 @@
+"""Settings that may change when a run goes on: those that decide memory and device."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from opd.config.run import RunConfig, parse, with_overrides
+from opd.errors import UserError
+
+FIELDS = (
+    *("device", "threads", "optimizer.micro_batch_tokens", "sampling.batch_size"),
+    *("student.gradient_checkpointing", "teacher.offload"),
+)
+_ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.offload$")
+
+
+def may_change(field: str) -> bool:
+    """Whether a run may go on with another value: results then differ by rounding at most."""
+    return field in FIELDS or _ROUTE.match(field) is not None
+
+
+def with_changes(
+    config: dict[str, Any], assignments: Sequence[str]
+) -> tuple[RunConfig, list[dict[str, str]]]:
+    """A run's stored configuration with `field=value` changed, and what changed, as {"field",
+    "text"}. Raises UserError for what decides what a step computes."""
+    for assignment in assignments:
+        field = assignment.partition("=")[0].strip()
+        if not may_change(field):
+            raise UserError(
+                "cannot change within a run; start another one, whose student may be this run's "
+                f"(may change: {', '.join(FIELDS)})",
+                where=f"--set {field}",
+            )
+    before, after = parse(config), parse(with_overrides(config, list(assignments)))
+    old, new = (_flat(c.model_dump(mode="json")) for c in (before, after))
+    changes = [
+        {"field": field, "text": f"{_shown(old.get(field))} → {_shown(value)}"}
+        for field, value in new.items()
+        if old.get(field) != value
+    ]
+    return after, changes
+
+
+def _shown(value: Any) -> str:
+    return "empty" if value is None else str(value)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
