@@ -19,6 +19,7 @@ from opd.config.model_files.adapters import is_adapter
 from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError
+from opd.models import attention
 from opd.models.folders.quantized import quantization, quiet_loading, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.folders.weights import Comparison, check, check_stored, quiet, refusing, untie
@@ -107,6 +108,7 @@ def load_model(
     A folder with only an adapter is its base model with the adapter merged in. Quantized weights
     are made on the device where they stay, and compute in `computes`.
     """
+    attention.install()
     if is_gguf(folder):
         quiet()
         model = load_gguf_model(folder, where=where, dtype=dtype, quantize=quantize)
