@@ -25,7 +25,6 @@ export function errorBox(error, retry, more) {
     h("strong", { text: error.message }),
     error.where && h("p", { text: error.where }),
     error.hint && h("p", { text: error.hint }),
-    again,
-    more,
+    more ? h("div", { class: "row" }, again, more) : again,
   );
 }

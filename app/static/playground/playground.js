@@ -55,9 +55,15 @@ class Playground {
       maxlength: "20000",
       "aria-label": "Message",
       placeholder: "Message both models",
+      disabled: true, // until it is known whose models answer
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
     });
-    this.sendButton = button("Send", null, { id: "pg-send", class: "btn strong", type: "submit" });
+    this.sendButton = button("Send", null, {
+      id: "pg-send",
+      class: "btn strong",
+      type: "submit",
+      disabled: true,
+    });
     this.stopButton = button("Stop", () => this.stop(), { id: "pg-stop", hidden: true });
     this.status = h("p", { class: "muted", role: "status", "aria-live": "polite", id: "pg-status" });
     this.models = h("span", { class: "pg-models" });
