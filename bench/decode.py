@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from bench.support.generation import generate
 from opd.bundled.problems import problems
 from opd.config.models import LoraConfig
 from opd.models.folders.adapters import with_adapter
@@ -100,16 +101,7 @@ def compare(
     limits = Limits(size.tokens, 1.0, size.rows)
 
     def theirs() -> None:
-        out = pair.student.generate(
-            **encoded,
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            temperature=1.0,
-            min_new_tokens=size.tokens,
-            max_new_tokens=size.tokens,
-        )
-        assert out.shape == (size.rows, encoded["input_ids"].shape[1] + size.tokens)
+        generate(pair.student, encoded, size.tokens)
 
     def ours() -> None:
         assert all(len(s.completion_ids) == size.tokens for s in sample(pair, requests, limits))

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from bench.gpu.workbench import Figures, Workbench, in_gib, rates, spread
+from bench.support.generation import generate as write_by_generate
 
 BUDGET = 80.0
 MICRO_BATCH = 8  # completions that TRL reads at once
@@ -23,22 +24,9 @@ def generate(bench: Workbench) -> Iterator[Figures]:
     texts = [text for text in bench.texts(work.prompts) for _ in range(work.group)]
     encoded = encoder(texts, return_tensors="pt", padding=True).to(bench.device)
 
-    def call() -> None:
-        out = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            min_new_tokens=work.new,
-            max_new_tokens=work.new,
-        )
-        assert out.shape == (work.rows, encoded["input_ids"].shape[1] + work.new)
-
     bench.start_peak()
     with torch.inference_mode():
-        seconds = bench.repeated(call)
+        seconds = bench.repeated(lambda: write_by_generate(model, encoded, work.new))
     yield Figures(
         "generate, bfloat16",
         {"sampling tokens/s": rates(work.tokens, seconds), "peak GiB": in_gib(bench.peak())},

@@ -18,7 +18,7 @@ from tests.support.tiny_models import TEXTS
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
-NEEDED = ("bench/steps.py", "bench/support/endless.py")
+NEEDED = ("bench/steps.py", "bench/support/endless.py", "bench/support/generation.py")
 
 
 @pytest.fixture(scope="module")
