@@ -111,6 +111,14 @@ def free_memory(device: torch.device) -> tuple[float, float] | None:
     return free, total
 
 
+def allocatable_memory(device: torch.device) -> int | None:
+    """Bytes that nobody holds, and those that torch keeps for later; None but on CUDA devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def give_back_memory() -> None:
     """What the allocators keep in reserve, back to the device; initializes none."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from opd.devices.choice import allocatable_memory
 from opd.models.batches import ScoreBatch
 
 CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: at most 64 MB in float32
@@ -191,16 +192,8 @@ def piece_values(vocab: int, device: torch.device) -> int:
     """
     if device.type == "cpu":
         return min(CHUNK_VALUES, max(CACHED_VALUES, PIECE_TOKENS * vocab))
-    free = free_memory(device)
+    free = allocatable_memory(device)
     if free is None:
         return CHUNK_VALUES
     fitting = max(1, int(free * CARD_SHARE / (4 * CARD_COPIES)))
     return max(CACHED_VALUES, min(CARD_VALUES, 1 << (fitting.bit_length() - 1)))
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that nobody holds, and those that torch keeps for later; None but on CUDA devices."""
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opd.devices.choice import on_device
+from opd.devices.choice import allocatable_memory, on_device
 from opd.loss import divergences
 from opd.models.architecture import from_config
-from opd.models.forward import causal, free_memory
+from opd.models.forward import causal
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for, equal_lengths
@@ -110,7 +110,7 @@ def sample(
 
 def _rows_at_once(pair: Pair, limits: Limits, longest: int) -> int:
     """At most `batch_size`, and on a GPU no more than its free memory holds to the last token."""
-    free = free_memory(pair.device)
+    free = allocatable_memory(pair.device)
     shape = from_config(causal(pair.student).config.to_dict())
     if free is None or shape is None:
         return limits.batch_size

@@ -16,7 +16,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from opd.models.forward import causal, free_memory, take_route
+from opd.devices.choice import allocatable_memory
+from opd.models.forward import causal, take_route
 from opd.models.parameters import adapted_weights
 from opd.models.routes import find_route
 
@@ -125,5 +126,5 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 def free_bytes(device: torch.device) -> int:
     """What can still be allocated there."""
-    free = free_memory(device)
+    free = allocatable_memory(device)
     return int(psutil.virtual_memory().available) if free is None else free

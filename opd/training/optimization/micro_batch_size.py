@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from opd.config.sections import TOKENS_PER_PASS
+from opd.devices.choice import allocatable_memory
 from opd.devices.usage import peak_from_here
 from opd.models.batches import Sequences
-from opd.models.forward import causal, completion_hidden, free_memory, recomputing
+from opd.models.forward import causal, completion_hidden, recomputing
 from opd.models.load import Pair
 from opd.training.scoring import batch_of
 
@@ -63,7 +64,7 @@ class MicroBatchSize:
         return self._tokens
 
     def _chosen(self, pair: Pair, whole: Sequences) -> int:
-        free = free_memory(pair.device)
+        free = allocatable_memory(pair.device)
         if free is None:
             return TOKENS_PER_PASS
         longest = max(map(len, whole.prompts)) + self._longest_completion

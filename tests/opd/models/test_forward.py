@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from opd.devices.choice import allocatable_memory
 from opd.models.batches import ScoreBatch
 from opd.models.forward import (
     CARD_COPIES,
     CARD_VALUES,
     PIECE_TOKENS,
     completion_hidden,
-    free_memory,
     piece_values,
 )
 
@@ -47,7 +47,9 @@ def test_a_gpu_takes_larger_pieces_of_the_vocabulary_the_more_memory_is_free(
     card, vocab = torch.device("cuda"), 151_936
     values = {}
     for gigabytes in (0.1, 2, 9, 12, 70):
-        monkeypatch.setattr("opd.models.forward.free_memory", lambda _, g=gigabytes: int(g * 1e9))
+        monkeypatch.setattr(
+            "opd.models.forward.allocatable_memory", lambda _, g=gigabytes: int(g * 1e9)
+        )
         values[gigabytes] = piece_values(vocab, card)
     assert values[70] == CARD_VALUES
     assert values[9] == values[12]  # a little more or less changes no sum
@@ -59,7 +61,7 @@ def test_a_gpu_takes_larger_pieces_of_the_vocabulary_the_more_memory_is_free(
 def test_pieces_on_a_processor_depend_on_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert piece_values(50_000, torch.device("cpu")) == PIECE_TOKENS * 50_000
-    assert free_memory(torch.device("cpu")) is None
+    assert allocatable_memory(torch.device("cpu")) is None
 
 
 class _Model:

@@ -112,7 +112,7 @@ def test_a_gpu_decodes_as_many_rows_as_its_free_memory_holds(pair, monkeypatch, 
     row = 32 * 310 + 2 * 2 * heads * 8 * 4 * (16 + 24)
 
     def most(free: int | None) -> int:
-        monkeypatch.setattr(sampling, "free_memory", lambda _: free)
+        monkeypatch.setattr(sampling, "allocatable_memory", lambda _: free)
         return sampling._rows_at_once(pair, Limits(24, 1.0, batch_size=5), longest=16)
 
     assert most(int(row * rows / 0.8) + 1) == rows

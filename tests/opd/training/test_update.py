@@ -268,7 +268,7 @@ def test_a_micro_batch_casts_a_weight_once_and_waits_a_few_times(
 @pytest.mark.parametrize("adapter", [False, True], ids=["all-weights", "adapter"])
 def test_on_a_gpu_rows_are_read_without_masks_and_repeated_keys(adapter, monkeypatch):
     """Both models' reading, all pieces, on fake tensors: what stays on the wrong device fails."""
-    monkeypatch.setattr("opd.models.forward.free_memory", lambda _: 2**33)
+    monkeypatch.setattr("opd.models.forward.allocatable_memory", lambda _: 2**33)
     written = [w for w in rollouts(8) if len(w.sample.completion_ids) > 1]
     config = tiny_models.config("qwen3", 310)
     student, teacher = (Qwen3ForCausalLM(config).eval() for _ in range(2))

@@ -37,7 +37,7 @@ def card(monkeypatch):
             return 10**6 + each * sum(rows.lengths)
 
     card = Card()
-    monkeypatch.setattr(micro_batch_size, "free_memory", lambda _: card.free)
+    monkeypatch.setattr(micro_batch_size, "allocatable_memory", lambda _: card.free)
     monkeypatch.setattr(micro_batch_size, "peak_of_pass", card.peak)
     return card
 
