@@ -2,6 +2,7 @@
 model's own cache, and without any."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -91,6 +92,37 @@ def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:
     return shift.clamp(min=0)
 
 
+@dataclass(frozen=True)
+class ReadPrompts:
+    """The states (n, D) at the last token of each prompt, and their lengths (n,)."""
+
+    last: Hidden
+    lengths: Tensor
+
+
+def read_prompts(
+    model: Any,
+    cache: Cache,
+    prompts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    device: torch.device,
+) -> ReadPrompts:
+    """Reads prompts into the cache, padded on the right, by the model's own forward pass."""
+    ids, lengths = (t.to(device) for t in pad_right(prompts, pad_id))
+    width = ids.shape[1]
+    ends = lengths - 1 + width * torch.arange(len(ids), device=device)
+    output = backbone_of(model)(
+        input_ids=ids,
+        cache=cache,
+        use_cache=True,
+        position_ids=torch.arange(width, device=device).expand_as(ids),
+    )
+    states = output.last_hidden_state
+    last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
+    return ReadPrompts(last, lengths)
+
+
 class ModelDecoder:
     """Decodes with the model's own forward pass."""
 
@@ -99,25 +131,17 @@ class ModelDecoder:
         self._cache = Cache(layer_class_to_replicate=Slots)  # full length, in sliding layers too
 
     def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
-        ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
-        longest = ids.shape[1]
-        ends = lengths - 1 + longest * torch.arange(len(ids), device=self._device)
-        output = backbone_of(self._model)(
-            input_ids=ids,
-            cache=self._cache,
-            use_cache=True,
-            position_ids=torch.arange(longest, device=self._device).expand_as(ids),
+        read = read_prompts(
+            self._model, self._cache, prompts, pad_id=self._pad_id, device=self._device
         )
-        states = output.last_hidden_state
-        last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
-        source = to_the_right(lengths)[:, None, :, None]
+        source = to_the_right(read.lengths)[:, None, :, None]
         for layer in self._cache.layers:
             keys, values = (
                 held.gather(2, source.expand_as(held))[list(rows)]
                 for held in (layer.keys, layer.values)
             )
             layer.hold(keys, values)
-        return logits_of(self._model, last, vocab=self._vocab)[list(rows)]
+        return logits_of(self._model, read.last, vocab=self._vocab)[list(rows)]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         length = self._cache.layers[0].length + 1

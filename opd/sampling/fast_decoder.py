@@ -39,16 +39,32 @@ def takes(model: Any, device: torch.device) -> bool:
     config = model.config
     return bool(
         device.type == "cpu"
-        and type(model).__module__.startswith("transformers.")  # no adapter around it
-        and config.model_type in MODEL_TYPES
-        and config.hidden_act == "silu"
+        and plain_llama(model, MODEL_TYPES)
         and not getattr(config, "attention_bias", False)
-        and not getattr(config, "mlp_bias", False)
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and model.dtype == torch.float32
         and not torch.is_autocast_enabled(device.type)
         and model.num_parameters() <= MAX_PARAMETERS
     )
+
+
+def plain_llama(model: Any, model_types: Sequence[str]) -> bool:
+    """Is it of these Llama-shaped types, with nothing around or within it that changes that?"""
+    config = model.config
+    return bool(
+        type(model).__module__.startswith("transformers.")  # no adapter around it
+        and config.model_type in model_types
+        and config.hidden_act == "silu"
+        and not getattr(config, "mlp_bias", False)
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    )
+
+
+def head_norms(attention: Any, heads: int, kv_heads: int) -> Tensor | None:
+    """(heads + kv_heads, size): the norms of queries and keys, head by head; None without any."""
+    if not hasattr(attention, "q_norm"):
+        return None
+    queries, keys = attention.q_norm.weight, attention.k_norm.weight
+    return torch.cat([queries.expand(heads, -1), keys.expand(kv_heads, -1)])
 
 
 class FastDecoder:
@@ -109,19 +125,11 @@ class FastDecoder:
 
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        norms = None
-        if hasattr(attention, "q_norm"):
-            norms = torch.cat(
-                [
-                    attention.q_norm.weight.expand(self._heads, -1),
-                    attention.k_norm.weight.expand(self._kv_heads, -1),
-                ]
-            )
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         return _Layer(
             norm=layer.input_layernorm.weight,
             qkv=torch.cat([p.weight for p in projections]).T.contiguous(),
-            head_norm=norms,
+            head_norm=head_norms(attention, self._heads, self._kv_heads),
             out=attention.o_proj.weight.T.contiguous(),
             mlp_norm=layer.post_attention_layernorm.weight,
             gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).T.contiguous(),

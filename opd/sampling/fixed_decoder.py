@@ -7,7 +7,6 @@ device. Attention reads the cache up to a border that the host moves, and with i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from opd.models.forward import Hidden, causal, logits_of
+from opd.models.forward import causal, logits_of
 from opd.models.routes import keeps_or_slides
-from opd.sampling.decoder import Slots, backbone_of, pad_right, to_the_right
+from opd.sampling.decoder import Slots, read_prompts, to_the_right
 
 BORDER = 128  # slots between two borders
 PREFILL_TOKENS = 16_384  # of prompts and padding that are read in one pass
@@ -109,10 +108,13 @@ class FixedDecoder:
                 self._on_device(mine),
                 self._on_device([rows[i] - part.start for i in mine]),
             )
-            read = self._read(prompts[part])
-            logits.append(read.logits)
+            cache = Cache(layer_class_to_replicate=Slots)
+            read = read_prompts(
+                self._model, cache, prompts[part], pad_id=self._pad_id, device=self._device
+            )
+            logits.append(logits_of(self._model, read.last, vocab=self._vocab))
             slots = to_the_right(read.lengths, longest)[sources]
-            for number, layer in enumerate(read.layers):
+            for number, layer in enumerate(cache.layers):
                 if number == len(self._layers):
                     self._layers.append(FixedSlots.of(layer, len(rows), self._capacity, self))
                 self._layers[number].fill(filled, layer, sources, slots)
@@ -166,30 +168,6 @@ class FixedDecoder:
         dtype: torch.dtype = causal(self._model).dtype
         hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self._device)
         return torch.where(mask, torch.zeros_like(hidden), hidden)
-
-    def _read(self, prompts: Sequence[Sequence[int]]) -> "_Read":
-        ids, lengths = (t.to(self._device) for t in pad_right(prompts, self._pad_id))
-        width = ids.shape[1]
-        cache = Cache(layer_class_to_replicate=Slots)
-        output = backbone_of(self._model)(
-            input_ids=ids,
-            cache=cache,
-            use_cache=True,
-            position_ids=torch.arange(width, device=self._device).expand_as(ids),
-        )
-        states = output.last_hidden_state
-        ends = lengths - 1 + width * torch.arange(len(ids), device=self._device)
-        last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
-        return _Read(logits_of(self._model, last, vocab=self._vocab), cache.layers, lengths)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Prompts that were read padded on the right: logits (n, V) of what follows each."""
-
-    logits: Tensor
-    layers: list[Slots]
-    lengths: Tensor
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[slice]:

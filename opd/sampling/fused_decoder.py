@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opd.sampling.fast_decoder import rotated, signed
+from opd.sampling.fast_decoder import head_norms, plain_llama, rotated, signed
 from opd.sampling.fixed_decoder import FixedDecoder
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -54,14 +54,8 @@ def side_by_side(weights: list[Tensor]) -> Tensor | None:
 
 def takes_fused(model: Any) -> bool:
     """Is it of the shape that is computed here, with nothing around it?"""
-    config = model.config
     return bool(
-        type(model).__module__.startswith("transformers.")  # no adapter around it
-        and config.model_type in MODEL_TYPES
-        and config.hidden_act == "silu"
-        and not getattr(config, "mlp_bias", False)
-        and not getattr(config, "sliding_window", None)
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        plain_llama(model, MODEL_TYPES) and not getattr(model.config, "sliding_window", None)
     )
 
 
@@ -109,18 +103,10 @@ class FusedDecoder(FixedDecoder):
 
     def _layer(self, layer: Any) -> _FusedLayer:
         attention, mlp = layer.self_attn, layer.mlp
-        norms = None
-        if hasattr(attention, "q_norm"):
-            norms = torch.cat(
-                [
-                    attention.q_norm.weight.expand(self._heads, -1),
-                    attention.k_norm.weight.expand(self._kv_heads, -1),
-                ]
-            )
         return _FusedLayer(
             norm=layer.input_layernorm.weight,
             qkv=_Projection.of(attention.q_proj, attention.k_proj, attention.v_proj),
-            head_norm=norms,
+            head_norm=head_norms(attention, self._heads, self._kv_heads),
             out=attention.o_proj.weight,
             mlp_norm=layer.post_attention_layernorm.weight,
             gate_up=_Projection.of(mlp.gate_proj, mlp.up_proj),
