@@ -1,14 +1,14 @@
 """How many tokens a GPU's pass takes where no setting says so, by what its memory holds.
 
-A row of the first step is read forwards and backwards, alone and twice: the difference of the peaks
-is what its tokens take. What does not fit at all is recomputed in the backward pass, where that
-was left open. Sizes are powers of two, so that a run that resumes beside a little more or less
-memory adds up the same micro-batches.
+A row of the first step is read forwards and backwards, twice at once, then four times, and so on
+for as long as twice as many are sure to fit. Passes of few rows tell nothing of larger ones: their
+peak is that of the gradients at the end, when the activations are gone. What does not fit at all is
+recomputed in the backward pass, where that was left open. Sizes are powers of two, so that a run
+that resumes beside a little more or less memory adds up the same micro-batches.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,19 +24,6 @@ from opd.training.scoring import batch_of
 SHARE = 0.7  # of what is free, for activations; pieces of the vocabulary take from the rest
 MOST_TOKENS = 65_536  # above that, larger products are no faster
 MOMENTS = 2  # of the size of the trained weights, which the first step of the optimizer makes
-
-
-@dataclass(frozen=True)
-class PassMemory:
-    """Bytes of a forward and backward pass: `fixed` are gradients and copies of weights."""
-
-    fixed: float
-    per_token: float
-
-    def tokens(self, free: float) -> int:
-        """The largest power of two that fits, at least 1."""
-        fitting = SHARE * (free - self.fixed) / max(1.0, self.per_token)
-        return 1 << (max(1, min(MOST_TOKENS, int(fitting))).bit_length() - 1)
 
 
 class MicroBatchSize:
@@ -68,35 +55,43 @@ class MicroBatchSize:
         if free is None:
             return TOKENS_PER_PASS
         longest = max(map(len, whole.prompts)) + self._longest_completion
-        found, left = self._measured(pair, whole), free - self._moments()
+        room = SHARE * (free - self._moments())
+        fitting = self._fitting(pair, whole, room)
         possible = causal(self._student).supports_gradient_checkpointing
-        if found.tokens(left) < longest and self._may_recompute and possible:
+        if fitting < longest and self._may_recompute and possible:
             for model in {causal(self._student), causal(pair.student)}:
                 recompute(model)
-            found = self._measured(pair, whole)
+            fitting = self._fitting(pair, whole, room)
             self._say(
                 f"activations are recomputed in the backward pass: a row of {longest} tokens would "
                 "not fit"
             )
-        tokens = found.tokens(left)
-        taken = (
-            "more than fits" if math.isinf(found.per_token) else f"{found.per_token / 1e6:.2f} MB"
+        tokens = 1 << (max(1, min(MOST_TOKENS, int(fitting))).bit_length() - 1)
+        self._say(
+            f"micro-batches of {tokens} tokens: {free / 1e9:.1f} GB free, of which a pass of "
+            f"{int(fitting)} would take {room / 1e9:.1f}"
         )
-        self._say(f"micro-batches of {tokens} tokens: {taken} per token, {free / 1e9:.1f} GB free")
         return tokens
 
-    def _measured(self, pair: Pair, whole: Sequences) -> PassMemory:
+    def _fitting(self, pair: Pair, whole: Sequences, room: float) -> float:
+        """Tokens of a pass that takes at most `room` bytes; 0 where not even a row can be read.
+
+        A pass of twice the rows takes at most twice the memory.
+        """
         row = max(range(len(whole)), key=lambda i: whole.lengths[i])
-        try:
-            one = peak_of_pass(pair, whole.take([row]))
-            self._student.zero_grad(set_to_none=True)
-            two = peak_of_pass(pair, whole.take([row, row]))
-        except torch.OutOfMemoryError:
-            return PassMemory(0.0, math.inf)
-        finally:
-            self._student.zero_grad(set_to_none=True)
-        per_token = max(0.0, (two - one) / whole.lengths[row])
-        return PassMemory(one - per_token * whole.lengths[row], per_token)
+        length = whole.lengths[row]
+        rows, peak, tried = 0, math.inf, 2  # one row alone is compiled apart
+        while tried:
+            try:
+                peak = peak_of_pass(pair, whole.take([row] * tried))
+                rows = tried
+                grows = 2 * peak <= room and rows * length < MOST_TOKENS
+                tried = 2 * rows if grows else 0
+            except torch.OutOfMemoryError:
+                tried = 0 if rows else tried // 2
+            finally:
+                self._student.zero_grad(set_to_none=True)
+        return rows * length * room / max(1.0, peak)
 
     def _moments(self) -> int:
         trained = [p for p in self._student.parameters() if p.requires_grad]

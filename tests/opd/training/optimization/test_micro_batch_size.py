@@ -9,7 +9,7 @@ import torch
 from opd.models.batches import Sequences
 from opd.models.load import load_student
 from opd.training.optimization import micro_batch_size
-from opd.training.optimization.micro_batch_size import MicroBatchSize, PassMemory, peak_of_pass
+from opd.training.optimization.micro_batch_size import MicroBatchSize, peak_of_pass
 from tests.support import tiny_models
 
 ROWS = Sequences([[2, 3], [2, 3, 4], [2]], [[5, 6], [5, 6, 7, 8], [5]])
@@ -22,10 +22,12 @@ def pair(tmp_path):
 
 @pytest.fixture
 def card(monkeypatch):
-    """A GPU with `free` bytes: 1 MB of a pass is fixed; a token takes 8 kB, recomputed 1 kB."""
+    """A GPU with `free` bytes. A pass takes 8 kB a token, recomputed 1 kB, and at its end at least
+    `gradients`."""
 
     class Card:
         free = 10**9
+        gradients = 10**6
         passes = 0
 
         def peak(self, pair, rows):
@@ -34,7 +36,7 @@ def card(monkeypatch):
                 assert parameter.grad is None
                 parameter.grad = torch.ones_like(parameter)
             each = 1000 if pair.student.is_activation_checkpointing else 8000
-            return 10**6 + each * sum(rows.lengths)
+            return max(self.gradients, each * sum(rows.lengths))
 
     card = Card()
     monkeypatch.setattr(micro_batch_size, "allocatable_memory", lambda _: card.free)
@@ -57,12 +59,23 @@ def test_a_power_of_two_is_measured_once_and_said(pair, card):
     choose = sizes(pair, said)
     moments = 8 * sum(p.numel() for p in pair.student.parameters())
     assert choose(ROWS) == choose(ROWS) == 65_536  # 87,500 but for what else there is
-    assert card.passes == 2
+    passes = card.passes
+    assert choose(ROWS) == 65_536
+    assert card.passes == passes
     assert all(p.grad is None for p in pair.student.parameters())
-    assert said == ["micro-batches of 65536 tokens: 0.01 MB per token, 1.0 GB free"]
-    card.free = 10**6 + moments + 8000 * 3000
+    assert said == [
+        "micro-batches of 65536 tokens: 1.0 GB free, of which a pass of 87482 would take 0.7"
+    ]
+    card.free = moments + 8000 * 3000
     assert sizes(pair)(ROWS) == 2048  # 0.7 of 3000
     assert not pair.student.is_activation_checkpointing
+
+
+def test_gradients_that_outweigh_the_activations_of_few_rows_do_not_hide_them(pair, card):
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    card.free = moments + 8000 * 20_000
+    card.gradients = 8000 * 5000
+    assert sizes(pair)(ROWS) == 8192  # 0.7 of 20,000 hold 14,000
 
 
 def test_a_little_more_or_less_memory_changes_nothing(pair, card):
@@ -74,7 +87,7 @@ def test_a_little_more_or_less_memory_changes_nothing(pair, card):
 
 def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair, card):
     moments = 8 * sum(p.numel() for p in pair.student.parameters())
-    card.free = 10**6 + moments + 8000 * 1000
+    card.free = moments + 8000 * 1000
     said = []
     assert sizes(pair, longest=5000, may_recompute=False)(ROWS) == 512
     assert not pair.student.is_activation_checkpointing
@@ -85,9 +98,9 @@ def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair,
     )
 
 
-def test_a_pass_that_runs_out_of_memory_is_taken_in_smaller_ones(pair, card, monkeypatch):
+def test_a_row_that_runs_out_of_memory_is_recomputed_or_read_alone(pair, card, monkeypatch):
     def peak(pair, rows):
-        if len(rows) == 2 and not pair.student.is_activation_checkpointing:
+        if not pair.student.is_activation_checkpointing:
             raise torch.OutOfMemoryError
         return card.peak(pair, rows)
 
@@ -97,9 +110,32 @@ def test_a_pass_that_runs_out_of_memory_is_taken_in_smaller_ones(pair, card, mon
     assert pair.student.is_activation_checkpointing
 
 
-def test_without_room_a_micro_batch_is_one_row():
-    assert PassMemory(fixed=2e9, per_token=1e3).tokens(free=1e9) == 1
-    assert PassMemory(fixed=0, per_token=0).tokens(free=1e9) == micro_batch_size.MOST_TOKENS
+def test_no_pass_is_tried_that_may_not_fit(pair, card, monkeypatch):
+    tried = []
+
+    def peak(pair, rows):
+        tried.append(card.peak(pair, rows))
+        return tried[-1]
+
+    monkeypatch.setattr(micro_batch_size, "peak_of_pass", peak)
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    card.free, card.gradients = moments + 8000 * 1000, 0
+    assert sizes(pair)(ROWS) == 512
+    assert max(tried) <= 0.7 * 8000 * 1000
+    card.free = moments + 8000 * 8
+    assert sizes(pair, may_recompute=False)(ROWS) == 4  # a row of 7 tokens: one a pass
+
+
+def test_where_two_rows_do_not_fit_one_is_measured(pair, card, monkeypatch):
+    def peak(pair, rows):
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError
+        return card.peak(pair, rows)
+
+    monkeypatch.setattr(micro_batch_size, "peak_of_pass", peak)
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    card.free, card.gradients = moments + 8000 * 12, 0
+    assert sizes(pair, may_recompute=False, longest=5)(ROWS) == 8  # 0.7 of 12
 
 
 def test_the_pass_that_is_measured_is_a_whole_one_and_leaves_the_weights_alone(pair, monkeypatch):
