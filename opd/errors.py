@@ -202,7 +202,7 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 def raise_lack_of_memory(error: BaseException) -> None:
     """Raises the error again where memory ran out: that says nothing of what was being read."""
-    if lacks_memory(error) or "memory" in str(error):
+    if lacks_memory(error) or re.search(r"\bmemory\b", str(error)):
         raise error
 
 

@@ -19,6 +19,7 @@ from opd.config.model_files.adapters import base_reference, is_adapter
 from opd.config.model_files.quantized import held_as, method_of
 from opd.config.model_files.weights import read_object, stored_numbers
 
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3")  # types whose layers are those of a Llama
 WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
 WITH_BIAS = ("qwen2",)  # of queries, keys and values
 

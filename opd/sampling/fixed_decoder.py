@@ -161,13 +161,11 @@ class FixedDecoder:
         return {"full_attention": self._as_mask(visible), "sliding_attention": self._as_mask(near)}
 
     def _as_mask(self, visible: Tensor) -> Tensor:
-        """As the model's attention takes it: booleans, or what is added to its scores."""
-        mask = visible[:, None, None, :]
-        if self._config._attn_implementation != "eager":
-            return mask
+        """What is added to the scores of attention, which would make it of booleans in each layer
+        again."""
         dtype: torch.dtype = causal(self._model).dtype
         hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self._device)
-        return torch.where(mask, torch.zeros_like(hidden), hidden)
+        return torch.where(visible[:, None, None, :], torch.zeros_like(hidden), hidden)
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[slice]:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from opd.models.architecture import LLAMAS
 from opd.sampling.fast_decoder import head_norms, plain_llama, rotated, signed
 from opd.sampling.fixed_decoder import FixedDecoder
-
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ def side_by_side(weights: list[Tensor]) -> Tensor | None:
 
 def takes_fused(model: Any) -> bool:
     """Is it of the shape that is computed here, with nothing around it?"""
-    return bool(
-        plain_llama(model, MODEL_TYPES) and not getattr(model.config, "sliding_window", None)
-    )
+    return bool(plain_llama(model, LLAMAS) and not getattr(model.config, "sliding_window", None))
 
 
 @dataclass(frozen=True)

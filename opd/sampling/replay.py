@@ -17,16 +17,17 @@ class Replay:
 
     With `captures`, the first call runs it as it is, the second captures it as a CUDA graph, and
     that and all further ones replay the graph, until `forget` is called because a tensor moved or
-    a shape changed. Without, every call runs it.
+    a shape changed. Without, every call runs it; so does each from where it cannot be captured,
+    which sets `captures` to False.
     """
 
     def __init__(self, function: Callable[[], None], *, captures: bool) -> None:
-        self._function, self._captures = function, captures
+        self._function, self.captures = function, captures
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = False
 
     def __call__(self) -> None:
-        if not self._captures:
+        if not self.captures:
             self._function()
         elif self._graph is None and not self._warm:
             with _aside():
@@ -57,7 +58,7 @@ class Replay:
         except RuntimeError as error:
             raise_lack_of_memory(error)
             log.warning("sampling without a CUDA graph, which is slower: %s", one_line(error))
-            self._captures = False
+            self.captures = False
             return None
         return graph
 

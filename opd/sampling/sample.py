@@ -11,11 +11,14 @@ Everything that a token needs stays on the device, where the host looks only eve
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from opd.devices.choice import allocatable_memory, on_device
 from opd.loss import divergences
@@ -29,8 +32,11 @@ from opd.sampling.replay import Replay, captures
 from opd.types import FinishReason, Floats, Ints
 
 COMPACT_AT = 0.75  # finished rows leave the batch once at most this fraction of the rows continues
+WIDE = 8192  # ids from which on a vocabulary is met in blocks of BLOCK
+BLOCK = 256
 CHOOSING_BYTES = 32  # for each id of the vocabulary: logits twice, and the chances in float64
 MEMORY_SHARE = 0.8  # of what is free, for the rows that are decoded together
+_NOT_CAPTURED: "WeakSet[Any]" = WeakSet()  # models whose tokens cannot be
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a named constant reads better as default)
 
 
@@ -60,6 +66,15 @@ class Sample:
     sampler_logprobs: Floats | None
     finish_reason: FinishReason
 
+    def first(self, tokens: int) -> "Sample":
+        """As if cut off after so many tokens."""
+        if len(self.completion_ids) <= tokens:
+            return self
+        given = self.sampler_logprobs
+        return Sample(
+            self.completion_ids[:tokens], None if given is None else given[:tokens], "length"
+        )
+
 
 class Stopped(Exception):
     """Sampling was asked to stop before it was done."""
@@ -77,13 +92,37 @@ def log_probs_at(logits: Tensor, temperature: float) -> Tensor:
 
 
 def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
-    """Tokens (B,) by inverse distribution function of log-probabilities (B, V)."""
+    """Tokens (B,) by inverse distribution function of log-probabilities (B, V).
+
+    A wide vocabulary is summed in blocks first: one running sum over all of it takes a GPU longer
+    than many a layer.
+    """
     if greedy:
         return logp.argmax(-1)
-    cumulative = logp.to(draws.dtype).exp().cumsum(-1)
-    thresholds = (draws * cumulative[:, -1]).unsqueeze(1)
-    tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
-    return tokens.clamp(max=logp.shape[-1] - 1)
+    if logp.shape[-1] < WIDE:
+        chances = logp.to(draws.dtype).exp()
+        return _above(chances.cumsum(-1), draws)
+    padded = functional.pad(logp.exp(), (0, -logp.shape[-1] % BLOCK))
+    blocks = padded.view(len(logp), -1, BLOCK)
+    upto = blocks.sum(-1, dtype=draws.dtype).cumsum(-1)
+    block = _above(upto, draws)
+    index = block.unsqueeze(1)
+    before = functional.pad(upto, (1, 0)).gather(1, index)
+    chances = blocks.gather(1, index.unsqueeze(2).expand(-1, 1, BLOCK)).squeeze(1)
+    within = before + chances.cumsum(-1, dtype=draws.dtype)
+    return block * BLOCK + _first_above(within, (draws * upto[:, -1]).unsqueeze(1))
+
+
+def _above(cumulative: Tensor, draws: Tensor) -> Tensor:
+    """(B,) the first place where a running sum (B, n) exceeds the draw's share of the whole."""
+    return _first_above(cumulative, (draws * cumulative[:, -1]).unsqueeze(1))
+
+
+def _first_above(cumulative: Tensor, thresholds: Tensor) -> Tensor:
+    """Where none exceeds it, by rounding, the last place that adds anything."""
+    first = torch.searchsorted(cumulative, thresholds, right=True)
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.minimum(first, last).squeeze(1)
 
 
 def look_every(device: torch.device) -> int:
@@ -163,8 +202,12 @@ class _Batch:
         if stop():
             raise Stopped
         self._choose(decoder.prefill(list(distinct), rows))
-        fixed = isinstance(decoder, FixedDecoder)
-        advance = Replay(lambda: self._advance(decoder), captures=fixed and captures(pair.device))
+        captured = (
+            isinstance(decoder, FixedDecoder)
+            and captures(pair.device)
+            and causal(pair.student) not in _NOT_CAPTURED
+        )
+        advance = Replay(lambda: self._advance(decoder), captures=captured)
         for t in range(1, steps):
             if t % every == 0:
                 if stop():
@@ -174,6 +217,8 @@ class _Batch:
             if isinstance(decoder, FixedDecoder) and decoder.reach(self.longest + t):
                 advance.forget()
             advance()
+        if captured and not advance.captures:
+            _NOT_CAPTURED.add(causal(pair.student))
         self._collect(np.arange(len(self.alive)), steps)
         return [self.samples[i] for i in range(len(self.prompts))]
 

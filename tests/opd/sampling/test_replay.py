@@ -84,6 +84,22 @@ def test_what_cannot_be_captured_is_said_and_runs_on_uncaptured(graphs, caplog):
     assert "not permitted" in caplog.text
 
 
+def test_talk_of_pinned_memory_is_not_taken_for_a_lack_of_it(graphs):
+    """What torch says of a mixture whose experts are looped over."""
+
+    def function() -> None:
+        if open_graphs:
+            raise RuntimeError(
+                "Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the CPU "
+                "tensor is pinned. Please use tensor.pin_memory() or pin_memory=True."
+            )
+
+    advance = Replay(function, captures=True)
+    for _ in range(3):
+        advance()
+    assert not advance.captures and len(graphs) == 1
+
+
 def test_lack_of_memory_is_not_taken_for_something_that_cannot_be_captured(graphs):
     def function() -> None:
         if open_graphs:

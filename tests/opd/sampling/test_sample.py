@@ -119,16 +119,21 @@ def test_a_gpu_decodes_as_many_rows_as_its_free_memory_holds(pair, monkeypatch, 
     assert (most(1), most(10**12), most(None)) == (1, 5, 5)
 
 
-def test_stops_when_asked(pair):
+def test_stops_when_asked(pair, monkeypatch):
+    monkeypatch.setattr(sampling, "look_every", lambda _: 1)
     calls = iter([False, False, True])
     with pytest.raises(Stopped):
         sample(pair, requests(), Limits(24, 1.0, 5), stop=lambda: next(calls))
+
+
+on_processors = pytest.mark.skipif(DEVICE.type != "cpu", reason="the lean decoder is not for GPUs")
 
 
 def decoder(pair):
     return decoder_for(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=DEVICE)
 
 
+@on_processors
 def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
     knows = pair.student.config.model_type in ("qwen3", "llama")
     assert isinstance(decoder(pair), FastDecoder if knows else ModelDecoder)
@@ -146,6 +151,7 @@ def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
         )
 
 
+@on_processors
 def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):
     folder = tiny_models.save_model(tmp_path / "m")
     pair = load_pair(folder, folder, device=DEVICE)
@@ -154,3 +160,24 @@ def test_the_lean_decoder_stands_back_where_it_disagrees(tmp_path, caplog):
         pair.student.model.layers[0].mlp.down_proj.register_forward_hook(lambda m, a, out: out * 2)
         assert isinstance(decoder(pair), ModelDecoder)
     assert "differs" in caplog.text
+
+
+@pytest.mark.parametrize("width", [sampling.WIDE, 20_001])
+def test_a_wide_vocabulary_is_chosen_from_as_one_running_sum_would(width):
+    draw = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn((64, width), generator=draw)
+    logits[torch.rand(logits.shape, generator=draw) < 0.5] = -torch.inf
+    logp = logits.log_softmax(-1)
+    draws = torch.rand(64, generator=draw, dtype=torch.float64)
+    tokens = sampling.chosen(logp, draws, greedy=False)
+    cumulative = logp.double().exp().cumsum(-1)
+    expected = torch.searchsorted(cumulative, (draws * cumulative[:, -1]).unsqueeze(1), right=True)
+    assert torch.equal(tokens, expected.squeeze(1))
+
+
+@pytest.mark.parametrize("width", [600, sampling.WIDE])
+def test_no_draw_takes_an_id_without_a_chance(width):
+    logp = torch.full((3, width), -torch.inf)
+    logp[:, 300] = 0.0
+    draws = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)  # 1 stands for what rounds up to it
+    assert sampling.chosen(logp, draws, greedy=False).tolist() == [300] * 3
