@@ -1,11 +1,12 @@
 """What a GPU does with real shapes, part by part, from random weights and without a network.
 
-    python -m bench.gpu [--part table] [--device cuda|cpu] [--out FILE] [--models FOLDER] [--small]
+    python -m bench.gpu [--part table] [--device cuda|cpu] [--out FILE] [--models FOLDER]
+        [--times N] [--small]
 
 A student of Qwen3-0.6B's shape and a teacher of Qwen3-4B's, a vocabulary of 151,936 ids, 16 × 4
 rollouts of 512 tokens a step, bfloat16. Every part is a process of its own with a time limit, and
-takes about a minute on one H100: medians with their range over at least three measurements after
-one that warms up, fewer only where time is short (n is printed). Without --part all are run, the
+takes about a minute on one H100: medians with their range over N measurements (three) after one
+that warms up, fewer only where time is short (n is printed). Without --part all are run, the
 table first. Each line is printed, and appended to FILE as a line of JSON.
 
 It needs the project's tree, torch, transformers, pydantic, psutil and safetensors; with peft the
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="cuda (default), cuda:N or cpu")
     parser.add_argument("--out", type=Path, help="file to append lines of JSON to")
     parser.add_argument("--models", type=Path, help="folder that keeps the models between calls")
+    parser.add_argument("--times", type=int, default=3, help="measurements of each figure (3)")
     parser.add_argument("--small", action="store_true", help="tiny shapes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +56,8 @@ def run_all(options: argparse.Namespace) -> int:
     failed = []
     for name, part in PARTS.items():
         command = [sys.executable, "-m", "bench.gpu", "--part", name, "--device", options.device]
-        command += ["--models", str(options.models), *(["--small"] if options.small else [])]
+        command += ["--times", str(options.times), "--models", str(options.models)]
+        command += ["--small"] if options.small else []
         command += ["--out", str(options.out)] if options.out else []
         try:
             code = subprocess.run(command, check=False, timeout=part.limit + MAKING).returncode
@@ -82,7 +85,8 @@ def run_part(options: argparse.Namespace) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return UNUSABLE
-    bench = Workbench(device, options.small or device.type == "cpu", options.models)
+    small = options.small or device.type == "cpu"
+    bench = Workbench(device, small, options.models, options.times)
     threads = os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(int(threads) if threads else os.cpu_count() or 1)
     environment = bench.environment()

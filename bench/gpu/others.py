@@ -77,7 +77,7 @@ def _trl(bench: Workbench, name: str, dtype: torch.dtype, *, bf16: bool) -> Figu
     from datasets import Dataset
     from trl import DistillationConfig, DistillationTrainer
 
-    work, times = bench.work, 3
+    work, times = bench.work, bench.times
     at_once = min(work.rows, MICRO_BATCH)
     texts = [t for t in bench.texts(work.prompts * (times + 1)) for _ in range(work.group)]
     bench.start_peak()

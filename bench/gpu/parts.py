@@ -20,6 +20,9 @@ PARTS = {
     "table": BenchmarkPart(
         "whole_steps", "table", "a whole step by phase, all weights and LoRA", 180
     ),
+    "compiled": BenchmarkPart(
+        "whole_steps", "compiled", "the same by torch.compile, with its start", 180
+    ),
     "generate": BenchmarkPart("others", "generate", "transformers' generate"),
     "trl": BenchmarkPart("others", "trl_bfloat16", "TRL, all in bfloat16", 180),
     "trl-mixed": BenchmarkPart("others", "trl_mixed", "TRL, float32 weights under bf16=True", 180),

@@ -32,6 +32,12 @@ def table(bench: Workbench) -> Iterator[Figures]:
     yield Figures("LoRA", whole_steps(bench, bench.config(student={"lora": LORA})))
 
 
+def compiled(bench: Workbench) -> Iterator[Figures]:
+    """All weights, with what the update computes compiled, for which the first step waits."""
+    config = bench.config(optimizer={"compile": True})
+    yield Figures("all weights, compiled", whole_steps(bench, config))
+
+
 def as_trl(bench: Workbench) -> Iterator[Figures]:
     """In both of the precisions that TRL is measured in, with its default checkpointing and in
     micro-batches of as many completions."""
@@ -48,9 +54,11 @@ def as_trl(bench: Workbench) -> Iterator[Figures]:
 
 
 def whole_steps(
-    bench: Workbench, config: RunConfig, *, times: int = 3, budget: float = BUDGET
+    bench: Workbench, config: RunConfig, *, times: int | None = None, budget: float = BUDGET
 ) -> dict[str, Any]:
-    """Of `times` steps after one that warms up; of fewer, one at least, after `budget` seconds."""
+    """Of `times` steps (the workbench's) after one that warms up; of fewer, one at least, after
+    `budget` seconds."""
+    times = times or bench.times
     bench.start_peak()
     began = last = time.perf_counter()
     ready, seconds, steps = 0.0, list[float](), list[StepEvent]()

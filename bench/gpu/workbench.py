@@ -86,6 +86,7 @@ class Workbench:
     device: torch.device
     small: bool
     folder: Path
+    times: int = 3  # measurements of what takes seconds, after one that warms up
 
     @property
     def on_card(self) -> bool:
@@ -215,10 +216,11 @@ class Workbench:
         return time.perf_counter() - start
 
     def repeated(
-        self, call: Callable[[], object], *, times: int = 3, budget: float = 60.0
+        self, call: Callable[[], object], *, times: int | None = None, budget: float = 60.0
     ) -> list[float]:
-        """Seconds of `times` calls after one that warms up; of fewer, but one at least, where
-        all of them took `budget` seconds."""
+        """Seconds of `times` calls (the workbench's) after one that warms up; of fewer, but one at
+        least, where all of them took `budget` seconds."""
+        times = times or self.times
         spent = [self.seconds(call)]
         while len(spent) < 2 or (len(spent) <= times and sum(spent) < budget):
             spent.append(self.seconds(call))

@@ -9,6 +9,7 @@ from opd.errors import UserError
 
 FIELDS = (
     *("device", "threads", "optimizer.micro_batch_tokens", "sampling.batch_size"),
+    "optimizer.compile",
     *("student.gradient_checkpointing", "teacher.offload"),
 )
 _ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.offload$")

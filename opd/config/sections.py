@@ -159,6 +159,12 @@ class OptimizerConfig(Section):
         f"holds, {TOKENS_PER_PASS:,} elsewhere.",
     )
 
+    compile: bool = Field(
+        False,
+        description="Compile what the update computes (torch.compile): fewer, larger kernels after "
+        "a start of a minute or more. For long runs on a GPU.",
+    )
+
     @property
     def tokens_per_pass(self) -> int:
         """What is set, or what is taken where nothing is measured."""

@@ -152,8 +152,9 @@ def recomputing(model: Any) -> Iterator[None]:
             layer.training = False
 
 
-def logits_of(model: Any, hidden: Hidden, *, vocab: int) -> Tensor:
-    """Logits (N, vocab) of hidden states (N, D), in float32 or better.
+def logits_of(model: Any, hidden: Hidden, *, vocab: int, widened: bool = True) -> Tensor:
+    """Logits (N, vocab) of hidden states (N, D), in float32 or better; as they are, if not
+    `widened`.
 
     `vocab` cuts them to the ids that student and teacher share.
     """
@@ -165,6 +166,12 @@ def logits_of(model: Any, hidden: Hidden, *, vocab: int) -> Tensor:
             ignored = torch.zeros((1, 1), dtype=torch.long, device=hidden.states.device)
             whole = causal(model)(input_ids=ignored, use_cache=False)
         logits = whole.logits[0, :, :vocab]
+    return wide(logits) if widened else logits
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In float32 or better: differences of two of them, of the size of a rounding to bfloat16, are
+    what is trained."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

@@ -20,10 +20,10 @@ from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError
 from opd.models import attention
+from opd.models.folders.gguf import load_gguf_model
 from opd.models.folders.quantized import quantization, quiet_loading, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.folders.weights import Comparison, check, check_stored, quiet, refusing, untie
-from opd.models.gguf import load_gguf_model
 from opd.models.routes import find_route, pairs_per_token
 from opd.models.stop_ids import declared_stops, stop_ids
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary

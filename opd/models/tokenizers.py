@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from opd.config.gguf.header import is_gguf
 from opd.config.model_files.tokenizers import files_of, missing_file
 from opd.errors import ErrorKind, UserError, one_line
-from opd.models.gguf import load_gguf_tokenizer
+from opd.models.folders.gguf import load_gguf_tokenizer
 
 TEACHER = "teacher.model"
 

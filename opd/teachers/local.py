@@ -16,7 +16,8 @@ from torch import Tensor
 from opd.devices.choice import give_back_memory
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, score_batch
-from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans
+from opd.models.compilation import compilable
+from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans, wide
 from opd.models.load import Pair
 from opd.models.routes import pairs_per_token
 from opd.teachers.end_token import EndToken
@@ -153,11 +154,25 @@ class LocalReading:
                 self.teacher.model,
                 replace(piece, states=piece.states.to(targets.device)),
                 vocab=self.teacher.reader.vocab,
+                widened=False,
             )
-        full = divergences.log_probs(logits, self.temperature)
-        if self.teacher.end is not None and self.replaced is not None:
-            full = self.teacher.end.swap(full, self.replaced[span])
-        return View(divergences.at(full, targets), divergences.rank(full, targets), full)
+        replaced = None if self.replaced is None else self.replaced[span]
+        return viewed(logits, targets, self.temperature, self.teacher.end, replaced)
+
+
+@compilable
+def viewed(
+    logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    end: EndToken | None = None,
+    replaced: Tensor | None = None,
+) -> View:
+    """Of the teacher's logits (n, V); see `EndToken` for what is `replaced` (n,)."""
+    full = divergences.log_probs(wide(logits), temperature)
+    if end is not None and replaced is not None:
+        full = end.swap(full, replaced)
+    return View(divergences.at(full, targets), divergences.rank(full, targets), full)
 
 
 class MovingAverage:

@@ -12,6 +12,7 @@ from opd.config.model_files.quantized import all_weights
 from opd.config.run import RunConfig
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
+from opd.models.compilation import Compilation
 from opd.models.folders.quantized import method_in
 from opd.models.load import (
     Pair,
@@ -106,6 +107,7 @@ def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Loaded
         reference,
         sizes=_sizes(pair, config, callbacks),
         copy=_compute_copy(pair, config),
+        compilation=Compilation(callbacks.say) if config.optimizer.compile else None,
     )
     return LoadedRun(learner, router, models.average, step)
 

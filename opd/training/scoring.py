@@ -11,7 +11,7 @@ from torch import Tensor
 from opd.config.run import RunConfig
 from opd.loss import divergences
 from opd.models.batches import ScoreBatch, Sequences, micro_batches, units
-from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans
+from opd.models.forward import Hidden, completion_hidden, logits_of, piece_values, spans, wide
 from opd.models.load import Pair
 from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher, Reader, Reading, View
@@ -150,20 +150,18 @@ def batch_of(pair: Pair, sequences: Sequences) -> ScoreBatch:
 def student_pieces(
     pair: Pair, hidden: Hidden, temperature: float
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Tokens, and the student's log-probabilities (n, V) of them, a piece at a time.
+    """Tokens, and the student's log-probabilities (n, V) of them, a piece at a time."""
+    for cut, logits in student_logits(pair, hidden):
+        yield cut, divergences.log_probs(wide(logits), temperature)
 
-    They are in float32: differences of two of them, of the size of a rounding to bfloat16, are
-    what is trained.
-    """
+
+def student_logits(pair: Pair, hidden: Hidden) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens, and the student's logits (n, V) of them as it computes them, a piece at a time."""
     limit = piece_values(pair.vocab, hidden.states.device)
     for cut in spans(len(hidden.states), vocab=pair.vocab, limit=limit):
-        yield cut, _log_probs(pair, hidden.piece(cut), temperature)
-
-
-def _log_probs(pair: Pair, piece: Hidden, temperature: float) -> Tensor:
-    with pair.computing():
-        logits = logits_of(pair.student, piece, vocab=pair.vocab)
-    return divergences.log_probs(logits, temperature)
+        with pair.computing():
+            logits = logits_of(pair.student, hidden.piece(cut), vocab=pair.vocab, widened=False)
+        yield cut, logits
 
 
 @torch.no_grad()

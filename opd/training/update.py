@@ -8,8 +8,9 @@ policy gradient and far less variance. See `opd.loss.objectives`.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,13 +21,15 @@ from torch import Tensor
 from opd.config.run import RunConfig
 from opd.devices.choice import on_device
 from opd.errors import ErrorKind, UserError
+from opd.loss import divergences
 from opd.loss.credit import check_weights, discounted, group_advantages, token_weights
-from opd.loss.objective import LossInputs, TokenLoss
+from opd.loss.objective import LossInputs
 from opd.loss.token_losses import row_scales, token_losses
-from opd.models.forward import Hidden, completion_hidden, recomputing
+from opd.models.compilation import Compilation, compilable
+from opd.models.forward import Hidden, completion_hidden, recomputing, wide
 from opd.models.load import Pair
 from opd.models.tokenizers import special_ids
-from opd.sampling.sample import Sample, Stopped
+from opd.sampling.sample import NEVER, Sample, Stopped
 from opd.teachers.local import Reading, Teacher, View, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
 from opd.training.optimization.compute_copy import ComputeCopy
@@ -34,17 +37,19 @@ from opd.training.optimization.micro_batch_size import MicroBatchSize
 from opd.training.optimization.optimizers import clip
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import (
+    MEASURED,
     Columns,
     Measures,
     batch_of,
     joined,
     measure,
     records,
-    student_pieces,
+    student_logits,
 )
 from opd.types import Floats, TokenRecord
 
 T = TypeVar("T")
+TRIED_TOKENS = 16  # of each completion that compilation is tried on
 
 
 @dataclass
@@ -93,6 +98,7 @@ class Learner:
     reference: Teacher | None = None
     sizes: MicroBatchSize | None = None  # None: as configured
     copy: ComputeCopy | None = None  # None: the student itself computes
+    compilation: Compilation | None = None  # None: nothing is compiled
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -130,14 +136,63 @@ def update(
     Raises UserError (kind "nan loss") before the weights are touched when the loss or its gradient
     is not finite, Stopped when asked to stop between micro-batches.
     """
+    learner.optimizer.zero_grad(set_to_none=True)
+    pair = learner.computes()
+    with _compiling(learner, pair, completions):
+        gradient = _accumulate(learner, pair, completions, clock, stop)
+    with clock.phase("optimizer"):
+        norm = _step(learner, gradient.loss)
+    agreed = float(np.concatenate(gradient.same_top).mean()) if gradient.same_top else None
+    return Update(gradient.records, agreed, gradient.loss, norm)
+
+
+def _compiling(
+    learner: Learner, pair: Pair, completions: Sequence[Completion]
+) -> AbstractContextManager[None]:
+    """Inside, what an update computes is compiled, where the run asks for it."""
+    if learner.compilation is None:
+        return nullcontext()
+    judges = [t.model for t in learner.router.teachers.values() if t.model is not None]
+    trial = partial(_trial, learner, pair, completions)
+    return learner.compilation([pair.student, *judges], trial)
+
+
+def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> Tensor:
+    """What an update computes of the first tokens of two completions: log-probabilities,
+    divergences, and the gradient's norm."""
+    shortest = sorted(completions, key=lambda c: len(c.prompt.ids))[:2]
+    first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in shortest]
+    gradient = _accumulate(replace(learner, sizes=None), pair, first, Clock(), NEVER)
+    norm = float(clip(learner.trained, math.inf))
+    learner.optimizer.zero_grad(set_to_none=True)
+    columns = [getattr(record, name) for record in gradient.records for name in MEASURED]
+    known = [torch.from_numpy(c).float() for c in columns if c is not None]
+    return torch.cat([torch.tensor([gradient.loss, norm]), *known])
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """Of a whole batch, added to that of the weights, and what was found on the way."""
+
+    loss: float
+    records: list[TokenRecord]
+    same_top: list[NDArray[np.bool_]]
+
+
+def _accumulate(
+    learner: Learner,
+    pair: Pair,
+    completions: Sequence[Completion],
+    clock: Clock,
+    stop: Callable[[], bool],
+) -> _Gradient:
+    """The micro-batches of an update; `pair` has the student that computes them."""
     config = learner.config
     credit = _credit(completions, config, sorted(special_ids(learner.pair.tokenizer)))
     by_row: dict[int, TokenRecord] = {}
     same_top: list[Any] = []
     total = 0.0
-    learner.optimizer.zero_grad(set_to_none=True)
     whole, tokens = sequences(completions), config.optimizer.tokens_per_pass
-    pair = learner.computes()
     readings = learner.router.read(
         [c.prompt for c in completions],
         whole,
@@ -159,10 +214,7 @@ def update(
             if measures.same_top is not None:
                 same_top.append(measures.same_top)
             by_row |= zip(rows, micro_batch.records(measures), strict=True)
-    with clock.phase("optimizer"):
-        norm = _step(learner, total)
-    agreed = float(np.concatenate(same_top).mean()) if same_top else None
-    return Update([by_row[i] for i in range(len(completions))], agreed, total, norm)
+    return _Gradient(total, [by_row[i] for i in range(len(completions))], same_top)
 
 
 def _credit(
@@ -231,25 +283,25 @@ class MicroBatch:
         counted = np.flatnonzero(self.weights > 0)
         rows = self._tensor(counted)
         losses, measured = [], []
-        for cut, student in student_pieces(pair, hidden, config.sampling.temperature):
+        for cut, logits in student_logits(pair, hidden):
             with clock.phase("teacher"):
                 view = self.reading.view(cut, self.batch.targets[cut]) if self.reading else None
-            inputs = self._inputs(cut, student, view, columns)
+            inputs = self._inputs(cut, logits, view, columns)
             here = slice(*np.searchsorted(counted, [cut.start, cut.stop]))
-            token_loss = token_losses(inputs, config.objective, rows[here] - cut.start)
-            loss = (token_loss.loss * scale[cut]).sum()
+            token_loss, found = judged(inputs, view, config, rows[here] - cut.start)
+            loss = (token_loss * scale[cut]).sum()
             if loss.requires_grad:  # no token of this piece may count
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            measured.append(self._measured(inputs, view, token_loss))
-            del student, view, inputs, token_loss, loss  # before the next piece takes as much
+            measured.append(found)
+            del logits, view, inputs, token_loss, found, loss  # before the next piece takes as much
         return losses, measured
 
     def _inputs(
-        self, cut: slice, student: Tensor, view: View | None, columns: dict[str, Tensor]
+        self, cut: slice, logits: Tensor, view: View | None, columns: dict[str, Tensor]
     ) -> LossInputs:
         return LossInputs(
-            student=student,
+            student=logits,
             targets=self.batch.targets[cut],
             teacher=view.full if view else None,
             teacher_at=view.at if view else None,
@@ -257,13 +309,6 @@ class MicroBatch:
             teacher_top=view.top if view else None,
             **{name: values[cut] for name, values in columns.items()},
         )
-
-    def _measured(self, x: LossInputs, view: View | None, token_loss: TokenLoss) -> Columns:
-        top_k = self.learner.config.records.top_k
-        columns = measure(x.student, x.targets, view, top_k, token_loss.reverse_kl)
-        if token_loss.advantages is not None:
-            columns["advantages"] = token_loss.advantages
-        return columns
 
     def records(self, measures: Measures) -> list[TokenRecord]:
         return records(
@@ -300,6 +345,20 @@ class MicroBatch:
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return on_device(values, self.learner.pair.device)
+
+
+@compilable
+def judged(
+    x: LossInputs, view: View | None, config: RunConfig, rows: Tensor
+) -> tuple[Tensor, Columns]:
+    """Of n tokens, whose `x.student` are logits: the losses (n,) with gradient, and all that is
+    recorded of them. `rows` are the numbers of those that count."""
+    student = divergences.log_probs(wide(x.student), config.sampling.temperature)
+    token_loss = token_losses(replace(x, student=student), config.objective, rows)
+    columns = measure(student, x.targets, view, config.records.top_k, token_loss.reverse_kl)
+    if token_loss.advantages is not None:
+        columns["advantages"] = token_loss.advantages
+    return token_loss.loss, columns
 
 
 def _sampler_logprobs(sample: Sample) -> Floats:

@@ -52,8 +52,8 @@ def smollm2_folder(data_dir: DataDir, *, where: str, say: Say) -> Path:
 
 
 def _convert(file: Path, folder: Path, where: str) -> None:
+    from opd.models.folders.gguf import convert_gguf  # noqa: PLC0415 - loads torch
     from opd.models.folders.weights import quiet  # noqa: PLC0415
-    from opd.models.gguf import convert_gguf  # noqa: PLC0415 - loads torch
 
     quiet()
     with written_aside(folder, folder=True, durable=True) as aside:

@@ -15,7 +15,7 @@ from opd.doctor.examine import static
 from opd.errors import ConfigError, ErrorKind, UserError
 from opd.models.architecture import architecture_of
 from opd.models.folders.adapters import with_adapter
-from opd.models.gguf import convert_gguf
+from opd.models.folders.gguf import convert_gguf
 from opd.models.load import load_model, load_pair
 from opd.models.tokenizers import load_tokenizer
 from tests.support.tiny_models import EOS, config, tokenizer
