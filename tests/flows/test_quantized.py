@@ -13,7 +13,7 @@ from opd.training.trainer import Training
 from opd.types import StepEvent
 from tests.opd.teachers.test_local import LORA, plain, settings, steps
 from tests.opd.teachers.test_local import inputs as inputs
-from tests.support.devices.tested import DEVICE
+from tests.support.devices.tested import DEVICE, repeatable
 
 pytestmark = pytest.mark.device
 
@@ -75,7 +75,7 @@ def test_the_8_bit_optimizer_resumes_bit_for_bit(inputs, tmp_path, lora):
     resumed = Training(config, tmp_path / "cut", resume_from=tmp_path / "cut" / "step-000002")
     again = [e for e in resumed.events() if isinstance(e, StepEvent)]
     for a, b in zip(whole[2:], again, strict=True):
-        assert dict(a.metrics) == dict(b.metrics)
+        assert repeatable(a.metrics) == repeatable(b.metrics)
     name = "adapter_model.safetensors" if lora else "model.safetensors"
     one, two = (load_file(tmp_path / d / "step-000004" / name) for d in ("whole", "cut"))
     assert all(torch.equal(one[k], two[k]) for k in one)

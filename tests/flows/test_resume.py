@@ -35,7 +35,10 @@ from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE
 from tests.support.in_process_runs import JobRunner, dying, models
 
-pytestmark = pytest.mark.device  # but for the kills of `bench.kills`, which are the processor's
+pytestmark = pytest.mark.device
+of_a_processor = pytest.mark.skipif(
+    DEVICE.type != "cpu", reason="the runs of bench.kills are the processor's"
+)
 
 LORA = {"rank": 4, "alpha": 8}
 
@@ -76,6 +79,7 @@ def change_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
+@of_a_processor
 def test_three_kills_leave_no_trace(tmp_path):
     """A short form of `python -m bench.kills`, all of them of one run."""
     reference = kills.Reference.of(tmp_path, kills.CASES["average"], warm=True)
@@ -90,6 +94,7 @@ def test_three_kills_leave_no_trace(tmp_path):
     assert any(name.endswith("average.safetensors") for name in reference.state)
 
 
+@of_a_processor
 def test_the_comparison_can_fail(tmp_path):
     """Without the optimizer's moments, a resumed run is another."""
     reference = kills.Reference.of(tmp_path, kills.CASES["full"], warm=True)

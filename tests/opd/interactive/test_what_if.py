@@ -35,6 +35,13 @@ from tests.support.tiny_models import save_model
 
 pytestmark = pytest.mark.device
 
+
+@pytest.fixture(autouse=True)
+def a_process_of_its_own(monkeypatch):
+    """Which would end where models were on a GPU and are not any more, as here after each test."""
+    monkeypatch.setattr(process, "_on_a_gpu", lambda: False)
+
+
 TOLERANCE = 1e-4
 SMALL: dict[str, Any] = {
     "device": str(DEVICE),

@@ -224,7 +224,7 @@ def test_sharing_a_prompt_changes_no_number(folders):
     pair = load_pair(*folders, device=DEVICE)
     whole = sharing(range(2, 12), 4, others=[[3, 4], [3, 4], [9]])
     windows = pair.student.config.model_type == "gemma2"
-    assert (pair.pairs_per_token == 0) == windows
+    assert (pair.pairs_per_token == 0) == (windows or DEVICE.type != "cpu")
     together = score(replace(pair, pairs_per_token=0 if windows else 1e9), whole, Scoring())
     apart = score(replace(pair, pairs_per_token=0), whole, Scoring())
     for a, b in zip(together, apart, strict=True):

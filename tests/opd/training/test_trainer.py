@@ -14,7 +14,7 @@ from opd.training import checkpoint, checkpoint_manifest
 from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, PhaseEvent, StepEvent
 from tests.support import tiny_models
-from tests.support.devices.tested import DEVICE
+from tests.support.devices.tested import DEVICE, repeatable
 
 pytestmark = pytest.mark.device
 
@@ -115,7 +115,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(inputs, tmp_path, lora):
     )
     assert [e.step for e in rest] == [3, 4]
     for a, b in zip(whole[2:], rest, strict=True):
-        assert dict(a.metrics) == dict(b.metrics)
+        assert repeatable(a.metrics) == repeatable(b.metrics)
         for x, y in zip(a.rollouts, b.rollouts, strict=True):
             assert (x.record.completion_ids == y.record.completion_ids).all()
             assert x.record.reverse_kl.tobytes() == y.record.reverse_kl.tobytes()
