@@ -42,6 +42,7 @@ _RUN_FIELDS = (
     *("id", "name", "status", "source", "recipe", "student", "teacher", "objective", "trained"),
     *("steps", "step", "kl", "score", "score_start", "score_suite", "seed", "device", "tokens"),
     *("flops", "seconds", "created_at", "started_at", "finished_at", "versions", "notes", "tags"),
+    "end_reason",
 )
 
 

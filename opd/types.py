@@ -112,6 +112,17 @@ class Score:
 
 
 @dataclass(frozen=True)
+class EarlierAttempts:
+    """What a run had taken and reached before this attempt, up to the step where this one begins.
+
+    seconds: of wall time. evaluations: their scores by step.
+    """
+
+    seconds: float = 0.0
+    evaluations: Mapping[int, Sequence[Score]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class EvaluationEvent:
     step: int
     scores: Sequence[Score]
@@ -139,6 +150,13 @@ class PhaseEvent:
 
 
 @dataclass(frozen=True)
+class EndEvent:
+    """The run ends before its last step, by its own setting; everything is saved."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class ModelsEvent:
     """What was loaded: local folders, tokenizer, sizes."""
 
@@ -148,4 +166,4 @@ class ModelsEvent:
     parameters: Mapping[str, int] = field(default_factory=dict)
 
 
-Event = StepEvent | EvaluationEvent | CheckpointEvent | PhaseEvent | ModelsEvent
+Event = StepEvent | EvaluationEvent | CheckpointEvent | PhaseEvent | ModelsEvent | EndEvent

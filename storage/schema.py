@@ -79,6 +79,8 @@ run = Table(
     Column("error_kind", Text, nullable=False),
     Column("error_text", Text, nullable=False),
     Column("hint", Text, nullable=False),
+    # Why it finished before its last step; empty where it did not
+    Column("end_reason", Text, nullable=False, server_default=text("''")),
     # Sums over its records, so that a list of runs reads no other table
     Column("step", BigInteger, nullable=False),
     Column("tokens", BigInteger, nullable=False),

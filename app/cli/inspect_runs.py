@@ -81,6 +81,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
         ("run", f"{run['id']}  {run['name']}"),
         ("status", f"{run['status']}  {run['phase'] or ''}".strip()),
         ("step", f"{run['step']} of {run['steps']}"),
+        ("ended by", run["end_reason"]),
         ("KL", run["kl"]),
         ("score", f"{plain(run['score_start'])} → {plain(run['score'])}"),
     ]

@@ -122,6 +122,8 @@ def _to_the_end(workspace: Workspace, engine: "Engine", run_id: str, json: bool)
         json_line(report)
     else:
         result(f"{run_id} {report['status']} after {report['steps']} steps")
+        if report["end_reason"]:
+            result(f"  ended by {plain(report['end_reason'])}")
         for name, value in report["metrics"].items():
             if name.startswith("eval/") and not name.endswith("/start"):
                 start = report["metrics"].get(f"{name}/start")
@@ -162,7 +164,13 @@ def _report(engine: "Engine", run_id: str) -> dict[str, Any]:
         metrics[name] = score["value"]
         if score["step"] == 0:
             metrics[f"{name}/start"] = score["value"]
-    return {"run_id": run_id, "status": run["status"], "steps": run["step"], "metrics": metrics}
+    return {
+        "run_id": run_id,
+        "status": run["status"],
+        "steps": run["step"],
+        "end_reason": run["end_reason"],
+        "metrics": metrics,
+    }
 
 
 def cancel(

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +39,8 @@ from opd.errors import ErrorKind, LackOfMemoryError, UserError
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
+    EarlierAttempts,
+    EndEvent,
     EvaluationEvent,
     Event,
     ModelsEvent,
@@ -50,7 +52,7 @@ from storage.data_dir import DataDir, RunDir
 from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
 from storage.queue.failure import Failure
-from storage.read.runs import read_run
+from storage.read.runs import read_earlier_attempts, read_run
 from storage.write.records import RunWriter, forget_checkpoints
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class TrainingFactory(Protocol):
         resume_from: Path | None,
         say: Callable[[str], None],
         moment: datetime,
+        earlier: EarlierAttempts,
     ) -> TrainingLike: ...
 
 
@@ -106,6 +109,7 @@ class Outcome:
     status: RunStatus | None
     failure: Failure | None = None
     recorded: bool = True
+    end_reason: str = ""  # of a run that ended before its last step, by its own setting
 
 
 def claim(engine: Engine, data_dir: DataDir, run_id: str, slot: str) -> Job | None:
@@ -141,7 +145,7 @@ def run(
                 sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         recorded = outcome.status is None or _record(job, outcome)
     log.info("%s", f"run {outcome.status}" if outcome.status else "the run was taken over")
-    return Outcome(outcome.status, outcome.failure, recorded)
+    return replace(outcome, recorded=recorded)
 
 
 @dataclass
@@ -150,6 +154,7 @@ class _JobProgress:
     writer: RunWriter
     stepped: int = -1
     saved: int = -1
+    end_reason: str = ""
 
     def save(self) -> None:
         """A checkpoint of the last step, where there is none."""
@@ -189,6 +194,7 @@ def _work(
         resume_from=resume_from,
         say=say,
         moment=moment,
+        earlier=read_earlier_attempts(job.engine, job.run_id, step),
     )
     progress = _JobProgress(session, writer, saved=step if resume_from else -1)
     try:
@@ -284,13 +290,15 @@ def _store(job: Job, progress: _JobProgress, event: Event) -> None:
         case CheckpointEvent():
             writer.checkpoint(event)
             progress.saved = event.step
+        case EndEvent(reason):
+            progress.end_reason = reason
 
 
 def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
     """The outcome of a training that raised nothing, with the checkpoint that was asked for."""
     reason = lease.reason
     if reason is None:
-        return Outcome("finished")
+        return Outcome("finished", end_reason=progress.end_reason)
     if reason == "discard":
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
     elif reason != "lost" and progress.stepped > progress.saved:
@@ -345,7 +353,10 @@ def _record(job: Job, outcome: Outcome) -> bool:
     for pause in (0.0, 0.2, 0.5):
         time.sleep(pause)
         try:
-            ended = jobs.finish(job.engine, job.run_id, job.attempt, outcome.status, failure)
+            ended = jobs.finish(
+                *(job.engine, job.run_id, job.attempt, outcome.status, failure),
+                end_reason=outcome.end_reason,
+            )
         except DiskFullError:
             job.folder.reserve.unlink(missing_ok=True)
             continue

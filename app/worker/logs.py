@@ -5,7 +5,15 @@ import sys
 from pathlib import Path
 
 from app.worker.errors import redact
-from opd.types import CheckpointEvent, EvaluationEvent, Event, ModelsEvent, PhaseEvent, StepEvent
+from opd.types import (
+    CheckpointEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    ModelsEvent,
+    PhaseEvent,
+    StepEvent,
+)
 
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 TAIL_BYTES = 4096
@@ -59,6 +67,8 @@ def line_of(event: Event, steps: int) -> str:
             return f"evaluation after step {event.step}: {', '.join(scores)}"
         case CheckpointEvent():
             return f"checkpoint after step {event.step}: {event.path}"
+        case EndEvent(reason):
+            return f"the run ends here: {reason}"
 
 
 def last_line(path: Path) -> str:

@@ -21,6 +21,7 @@ from opd.config.sections import (
     OptimizerConfig,
     RecordsConfig,
     SamplingConfig,
+    StopConfig,
 )
 from opd.errors import ConfigError, UserError
 from opd.loss.objective import Need, Objective
@@ -54,6 +55,7 @@ class RunConfig(Section):
     checkpoints: CheckpointsConfig = Field(
         default_factory=CheckpointsConfig  # type: ignore[arg-type]
     )
+    stop: StopConfig = Field(default_factory=StopConfig)  # type: ignore[arg-type]
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores.")
 
     @field_validator("student", "teacher", mode="before")
@@ -74,7 +76,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
-        for check in (_objective_fits, _samples_fit, _teachers_fit, _weights_fit, _device_fits):
+        for check in CHECKS:
             check(self)
         return self
 
@@ -195,6 +197,24 @@ def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
         )
 
 
+def _stop_fits(config: RunConfig) -> None:
+    """What ends a run by its held-out score needs such scores while it trains."""
+    for field in ("score", "patience"):
+        if getattr(config.stop, field) is None:
+            continue
+        if config.evaluation.every == 0:
+            raise FieldError(
+                f"stop.{field}",
+                "needs evaluations while the run trains: set evaluation.every to 1 or more (got 0)",
+            )
+        if config.prompts.grader == "none":
+            raise FieldError(f"stop.{field}", "needs a grader (prompts.grader is none)")
+        if 1 not in config.evaluation.pass_at:
+            raise FieldError(
+                f"stop.{field}", f"needs pass@1 (evaluation.pass_at is {config.evaluation.pass_at})"
+            )
+
+
 def _device_fits(config: RunConfig) -> None:
     if config.device == "mps":
         for field, message in unsupported_on_mps(config):
@@ -213,6 +233,7 @@ def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "optimizer.name", "adamw_8bit is not supported on mps: take adamw, or device cpu"
 
 
+CHECKS = (_objective_fits, _samples_fit, _teachers_fit, _weights_fit, _stop_fits, _device_fits)
 VISIBLE_FIELDS = (
     "student.model",
     "teacher.model",

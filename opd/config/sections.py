@@ -243,6 +243,31 @@ class RecordsConfig(Section):
     )
 
 
+class StopConfig(Section):
+    """When a run ends before its last step; each is looked at after a step and its evaluation."""
+
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=10_000_000,
+        description="End once the run has taken this many minutes, over all of its attempts.",
+    )
+    score: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="End once the held-out score is at least this: pass@1 at the first of "
+        "evaluation.temperatures.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="End after this many evaluations in a row whose held-out score is not above "
+        "the best one before them, the one before training included.",
+    )
+
+
 class CheckpointsConfig(Section):
     every: int = Field(
         0, ge=0, le=1_000_000, description="Steps between checkpoints; 0: only at the end."

@@ -22,7 +22,8 @@ from opd.errors import ErrorKind, UserError
 from opd.models.forward import causal
 from opd.models.tokenizers import save_tokenizer
 from opd.teachers.local import MovingAverage
-from opd.training import checkpoint_manifest, probes
+from opd.training import checkpoint_manifest
+from opd.training.held_out import probes
 from opd.types import CheckpointEvent
 
 OPTIMIZER = "optimizer.safetensors"

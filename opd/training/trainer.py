@@ -24,8 +24,10 @@ from opd.models.parameters import count_parameters
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.sampling.sample import NEVER, Stopped
-from opd.training import checkpoint, probes
+from opd.training import checkpoint
 from opd.training.evaluation import SUITE, evaluate
+from opd.training.held_out import probes
+from opd.training.held_out.stop_rule import StopRule
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.optimization.optimizers import learning_rate
 from opd.training.records import all_tokens, as_rollouts, kept
@@ -35,6 +37,8 @@ from opd.training.step_flops import StepFlops
 from opd.training.update import Clock, Update, update
 from opd.types import (
     CheckpointEvent,
+    EarlierAttempts,
+    EndEvent,
     EvaluationEvent,
     Event,
     Kind,
@@ -52,7 +56,8 @@ class Training:
     `folder` receives the checkpoints; `resume_from` is a checkpoint folder to continue from; `stop`
     is polled within long phases and ends the stream early, without an event for what was
     unfinished; `say` is called with the progress of loading; chat templates that ask for the time
-    find `moment`, by default that of now.
+    find `moment`, by default that of now; `earlier` is what the
+    attempts before this one have taken and reached.
     """
 
     def __init__(
@@ -64,12 +69,14 @@ class Training:
         resume_from: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         moment: datetime | None = None,
+        earlier: EarlierAttempts | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self._callbacks = Callbacks(say, stop)
         self._resume_from = resume_from
         self._moment = moment or datetime.now()
+        self._rule = StopRule(config, earlier or EarlierAttempts())
         self._step = 0
         self._score: float | None = None  # held-out, after this very step
         self._owes = False  # the evaluation that is due after this very step
@@ -159,22 +166,45 @@ class Training:
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)
-        elif self._owes:
-            yield from self._after_step(writer, prompts)
+        else:
+            yield from self._after_step(writer, prompts, resumed=True)
         flops = StepFlops(loaded)
-        while self._step < config.steps:
+        while self._step < config.steps and not self._rule.reason:
             self._during, self._clock = "step", Clock()
             yield PhaseEvent(f"step {self._step + 1} of {config.steps}")
             yield self._one_step(writer, prompts, flops)
             yield from self._after_step(writer, prompts)
+        if self._step < config.steps:
+            yield EndEvent(self._rule.reason)
 
-    def _after_step(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
+    def _after_step(
+        self, writer: Writer, prompts: PromptSet, *, resumed: bool = False
+    ) -> Iterator[Event]:
         """What is due after a step; made up for by the next attempt where a stop cut it off."""
-        if self._owes:
+        unsaved = self._owes or not resumed
+        if self._step < self.config.steps:
+            self._rule.look()
+        if self._owes or self._rule.reason:
             yield from self._evaluation(writer, prompts)
             self._owes = False
-        if _due(self._step, self.config.checkpoints.every, self.config.steps):
+            if not self._ends:  # and if it ends by this very score, the others are still to be made
+                self._rule.look()
+                if self._rule.reason and self._more_at_ends(prompts):
+                    yield from self._evaluation(writer, prompts)
+        if unsaved and (
+            self._rule.reason or _due(self._step, self.config.checkpoints.every, self.config.steps)
+        ):
             yield from self._checkpoint()
+
+    @property
+    def _ends(self) -> bool:
+        """Whether the run begins or ends with this step."""
+        return self._step in (0, self.config.steps) or bool(self._rule.reason)
+
+    def _more_at_ends(self, prompts: PromptSet) -> bool:
+        """Whether the last evaluation has more to it than those between."""
+        suites = prompts.suites.values()
+        return bool(self.config.evaluation.lm_eval) or any(s.at_ends for s in suites)
 
     def _load(self) -> LoadedRun:
         self._loaded = load(self.config, self._resume_from, self._callbacks)
@@ -239,8 +269,9 @@ class Training:
     def _evaluation(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:
         self._during = "evaluation"
         yield PhaseEvent(f"evaluating after step {self._step}")
-        ends = self._step in (0, self.config.steps)
+        ends = self._ends
         scores, completions, fresh = evaluate(writer, prompts, self._callbacks.stop, ends=ends)
+        self._rule.evaluated(self._step, scores)
         if ends:
             scores += self._lm_eval(writer.pair)
         self._score = _headline(scores)
@@ -262,7 +293,7 @@ class Training:
         settings = self.config.evaluation
         if not settings.lm_eval:
             return []
-        from opd.training.lm_eval_tasks import lm_eval_scores  # noqa: PLC0415 - an optional extra, slow to import
+        from opd.training.held_out.lm_eval_tasks import lm_eval_scores  # noqa: PLC0415 - an optional extra, slow to import
 
         return lm_eval_scores(
             pair, settings.lm_eval, limit=settings.lm_eval_limit, say=self._callbacks.say

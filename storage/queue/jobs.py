@@ -173,8 +173,12 @@ def finish(
     attempt: int,
     status: RunStatus,
     failure: Failure | None = None,
+    *,
+    end_reason: str = "",
 ) -> bool:
-    """Ends a running attempt. False: it was no longer the run's, and nothing was changed."""
+    """Ends a running attempt. False: it was no longer the run's, and nothing was changed.
+
+    `end_reason` says why a run finished before its last step."""
     now = time.time()
     with begin(engine) as connection:
         row = connection.execute(select(run).where(*_held(run_id, attempt))).mappings().first()
@@ -193,6 +197,7 @@ def finish(
                 error_kind=failure.kind if failure else "",
                 error_text=clean(failure.text) if failure else "",
                 hint=failure.kind.hint if failure else "",
+                end_reason=clean(end_reason),
             )
         )
         return True

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
 from opd.config.run import parse
 from opd.config.wording import trained
 from opd.errors import UserError
+from opd.types import EarlierAttempts, Score
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
@@ -23,6 +24,7 @@ RUN_FIELDS = (
     *("kl", "score", "score_start", "score_suite", "created_at", "started_at", "finished_at"),
     *("error_kind", "error_text", "hint", "notes", "parent", "seed", "objective", "attempt"),
     *("slot", "device", "cancel_mode", "cancel_at", "heartbeat_at", "bytes", "tokens", "flops"),
+    "end_reason",
 )
 _SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
 
@@ -124,6 +126,15 @@ def read_evaluations(engine: Engine, run_id: str) -> dict[str, Any]:
         ).mappings()
         items = [dict(row) for row in rows]
     return {"items": items, "total": len(items)}
+
+
+def read_earlier_attempts(engine: Engine, run_id: str, step: int) -> EarlierAttempts:
+    """The run's time until now, and its evaluations up to the step at which an attempt begins."""
+    evaluations: dict[int, list[Score]] = {}
+    for row in read_evaluations(engine, run_id)["items"]:
+        if row["step"] <= step and row["value"] is not None:
+            evaluations.setdefault(row.pop("step"), []).append(Score(**row))
+    return EarlierAttempts(read_run(engine, run_id)["seconds"], evaluations)
 
 
 def _tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:

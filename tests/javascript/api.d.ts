@@ -67,6 +67,8 @@ interface Run {
   error_kind: string;
   error_text: string;
   hint: string;
+  /** Why it finished before its last step; empty where it did not. */
+  end_reason: string;
   notes: string;
   tags: string[];
   cancel_mode: string | null;

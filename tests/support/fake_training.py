@@ -26,6 +26,7 @@ from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.types import (
     CheckpointEvent,
+    EarlierAttempts,
     EvaluationEvent,
     Event,
     ModelsEvent,
@@ -53,6 +54,7 @@ class Training:
         resume_from: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         moment: datetime | None = None,
+        earlier: EarlierAttempts | None = None,
     ) -> None:
         self.config = config
         self.folder = folder

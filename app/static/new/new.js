@@ -18,6 +18,7 @@ const GROUPS = [
   ["evaluation", "Evaluation"],
   ["records", "Token records"],
   ["checkpoints", "Checkpoints"],
+  ["stop", "Ending early"],
 ];
 
 // Which choice decides what else of a section is shown

@@ -18,7 +18,7 @@ import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
 import { Diagnosis } from "../run/diagnosis.js";
-import { models } from "../runs/row.js";
+import { endText, models } from "../runs/row.js";
 import { lineChart } from "./chart.js";
 
 /** @param {ReportData} data */
@@ -68,6 +68,7 @@ function head({ run, steps }) {
       { class: "figures run-facts" },
       facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value))),
     ),
+    run.end_reason && h("p", { class: "run-trained", text: endText(run) }),
     run.trained && h("p", { class: "muted run-trained", text: `Trained: ${plain(run.trained, 600)}.` }),
     run.notes && h("p", { class: "run-trained", text: plain(run.notes, 2000) }),
   );

@@ -14,7 +14,7 @@ import {
   withUnit,
 } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
-import { diskTitle, elapsed, models } from "../runs/row.js";
+import { diskTitle, elapsed, endText, models } from "../runs/row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 const CHANGED = "changed inputs"; // the kind of error of a resume that met other models or data
@@ -55,6 +55,7 @@ export class RunHead {
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
+    this.ended = h("p", { class: "run-trained", id: "end-reason" });
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
     this.accepted = h("div", { class: "muted run-trained", id: "accepted-changes" });
     this.changes = h("div");
@@ -64,6 +65,7 @@ export class RunHead {
       this.line,
       h("div", { class: "run-state" }, this.bar),
       this.facts,
+      this.ended,
       this.trained,
       this.accepted,
       this.problem,
@@ -221,6 +223,7 @@ export class RunHead {
       this.facts,
       rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
+    this.ended.textContent = run.end_reason ? endText(run) : "";
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
     fill(
       this.accepted,

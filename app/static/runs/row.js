@@ -101,7 +101,7 @@ export function diskTitle(run) {
 
 /** @param {Run} run */
 function why(run) {
-  const lines = [run.phase, run.error_kind, run.error_text].filter(Boolean);
+  const lines = [run.phase, run.end_reason, run.error_kind, run.error_text].filter(Boolean);
   return plain(lines.join(": "), 300);
 }
 
@@ -121,6 +121,11 @@ function tagsOf(run, on) {
       title: "Show only runs with this tag",
     }),
   );
+}
+
+/** Why the run finished before its last step. @param {Run} run */
+export function endText(run) {
+  return `Ended after step ${integer(run.step)} of ${integer(run.steps)} by ${plain(run.end_reason, 300)}.`;
 }
 
 /** @param {Run} run */

@@ -61,6 +61,7 @@ def test_train_ends_with_one_object(studio: Studio, tmp_path: Path) -> None:
         "run_id": result["run_id"],
         "status": "finished",
         "steps": 6,
+        "end_reason": "",
         "metrics": {
             "reverse_kl": pytest.approx(1 / 6),
             "eval/heldout/pass@1": 0.75,

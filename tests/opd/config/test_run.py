@@ -43,6 +43,20 @@ def test_bad_values_name_field_value_and_limit():
     assert problems({"optimizer": {"learning_rate": 1e308}}).keys() == {"optimizer.learning_rate"}
 
 
+def test_an_end_by_score_needs_scores_while_the_run_trains():
+    every = {"evaluation": {"every": 2}}
+    for field, value in (("score", 0.8), ("patience", 3)):
+        stop = {"stop": {field: value}}
+        assert "evaluation.every" in problems(stop)[f"stop.{field}"]
+        assert "grader" in problems(stop | every | {"prompts": {"grader": "none"}})[f"stop.{field}"]
+        sampled = {"evaluation": {"every": 2, "samples": 4, "pass_at": [4]}}
+        assert "pass@1" in problems(stop | sampled)[f"stop.{field}"]
+        assert parse(stop | every).stop.model_dump()[field] == value
+    assert parse({"stop": {"minutes": 0.5}}).stop.minutes == 0.5
+    bad = {"stop": {"minutes": 0, "score": 1.5, "patience": 0, "hours": 1}}
+    assert problems(bad).keys() == {f"stop.{n}" for n in ("minutes", "score", "patience", "hours")}
+
+
 def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from opd.errors import UserError
 from opd.models.load import load_student
-from opd.training.lm_eval_tasks import lm_eval_scores
+from opd.training.held_out.lm_eval_tasks import lm_eval_scores
 from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE
 
@@ -75,7 +75,7 @@ def test_an_unknown_task_and_a_missing_extra_are_named(student, monkeypatch):
     pair = load_student(student, device=DEVICE)
     with pytest.raises(UserError, match="no task 'no-such-task'"):
         lm_eval_scores(pair, ["no-such-task"], limit=1)
-    monkeypatch.setattr("opd.training.lm_eval_tasks.find_spec", lambda _: None)
+    monkeypatch.setattr("opd.training.held_out.lm_eval_tasks.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"opd-studio\[lm-eval\]") as caught:
         lm_eval_scores(pair, ["hellaswag"], limit=1)
     assert caught.value.kind == "missing extra"

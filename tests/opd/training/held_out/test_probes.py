@@ -11,7 +11,7 @@ from opd.config.run import parse
 from opd.data.prompts import load_prompts
 from opd.models.load import load_model
 from opd.training.checkpoint import Progress, progress_of
-from opd.training.probes import Answer
+from opd.training.held_out.probes import Answer
 from opd.training.trainer import Training
 from opd.types import CheckpointEvent, EvaluationEvent, StepEvent
 from storage.queue import jobs
