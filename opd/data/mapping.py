@@ -29,7 +29,8 @@ from opd.data.columns import (
 from opd.data.messages import checked_args, checked_messages, checked_tools, looks_like_chat
 from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError
-from opd.grading.graders import find, problem_of, right_answers
+from opd.grading.extraction import find
+from opd.grading.graders import problem_of, right_answers
 
 
 @dataclass(frozen=True)

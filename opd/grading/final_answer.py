@@ -68,6 +68,19 @@ def gradable_texts(tokenizer: Any, ids: Sequence[Any], texts: list[str]) -> list
     return [pattern.sub("", text) for text in whole]
 
 
+def graded_text(text: str, tokens: Sequence[tuple[bytes, bool]]) -> str:
+    """As `gradable_texts`, from the stored (bytes, special) of a completion's tokens."""
+    special = {data.decode("utf-8", "replace") for data, is_special in tokens if is_special}
+    if special.isdisjoint(MARKERS):
+        return text
+    kept = [
+        data
+        for data, is_special in tokens
+        if CHANNEL in special or not is_special or data.decode("utf-8", "replace") in MARKERS
+    ]
+    return b"".join(kept).decode("utf-8", "replace")
+
+
 def last_boxed(text: str) -> str | None:
     r"""What the last \boxed{} holds, braces and all; "" for an unclosed one, None without one."""
     boxes = list(BOX.finditer(text))

@@ -3,13 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
 
 from opd.errors import UserError
 from opd.grading.outcome import RIGHT_ABOVE, is_right
 from storage import packing
 from storage.engine import read
-from storage.lookups import page_limit, page_offset, rollout_row, run_row
+from storage.lookups import (
+    fingerprint,
+    page_limit,
+    page_offset,
+    rollout_row,
+    run_fingerprint,
+    run_row,
+)
+from storage.read.extracted import StoredCompletion, read_extractions
 from storage.schema import prompt, token_record
 from storage.schema import rollout as table
 
@@ -104,7 +113,8 @@ def read_rollouts(
     """
     where = RolloutFilter(**filters).conditions(run_id)
     page = (
-        select(*(table.c[name] for name in _FIELDS), table.c.completion, prompt.c.text)
+        select(*(table.c[name] for name in _FIELDS), table.c.completion)
+        .add_columns(prompt.c.text, prompt.c.answer)
         .join(prompt, prompt.c.id == table.c.prompt_id)
         .where(*where)
         .order_by(_order(sort), table.c.id)
@@ -112,17 +122,24 @@ def read_rollouts(
         .offset(page_offset(offset))
     )
     with read(engine) as connection:
-        run_row(connection, run_id)
+        run = run_row(connection, run_id)
         total = connection.scalar(select(func.count()).select_from(table).where(*where))
         rows = connection.execute(page).mappings().all()
-        damaged = _damaged(connection, {row["id"]: row["bytes"] for row in rows})
+        whole = _checked(connection, {row["id"]: row["bytes"] for row in rows})
+        graded = {
+            row["id"]: StoredCompletion(row["completion"], whole.get(row["id"])) for row in rows
+        }
+        extracted = read_extractions(connection, run["config"], run_fingerprint(run), graded)
     items = [
         {
             **{name: row[name] for name in _FIELDS},
             "right": is_right(row["reward"]),
             "prompt": row["text"][:CUT],
             "completion": row["completion"][:CUT],
-            "damaged": damaged[row["id"]],
+            "answer": _cut(row["answer"]),
+            "extracted": _cut(extracted[row["id"]].text),
+            "extraction_note": extracted[row["id"]].note,
+            "damaged": whole[row["id"]] is None if row["id"] in whole else None,
         }
         for row in rows
     ]
@@ -134,18 +151,23 @@ def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)
         record = record_row(connection, rollout_id)
-    problem = ""
-    arrays: dict[str, Any] = {}
-    try:
-        arrays = packing.unpack(rollout_id, record)
-    except packing.DamagedRecord as error:
-        problem = error.message
+        problem = ""
+        arrays: dict[str, Any] = {}
+        try:
+            arrays = packing.unpack(rollout_id, record)
+        except packing.DamagedRecord as error:
+            problem = error.message
+        graded = {rollout_id: StoredCompletion(row["completion"], arrays.get("completion_ids"))}
+        extracted = read_extractions(connection, row["run_config"], fingerprint(row), graded)
     alternatives = arrays.get("teacher_topk_ids", arrays.get("student_topk_ids"))
     columns = _column_names(arrays)
     return {
         **{name: row[name] for name in _FIELDS},
         "right": is_right(row["reward"]),
         **{name: row[name] for name in ("prompt", "completion", "answer", "run_name")},
+        "grader": (row["run_config"].get("prompts") or {}).get("grader"),
+        "extracted": extracted[rollout_id].text,
+        "extraction_note": extracted[rollout_id].note,
         "prompt_tokens": len(row["prompt_ids"]) // packing.PROMPT_ID_BYTES,
         "objective": row["run_config"]["objective"]["name"],
         "top_k": 0 if alternatives is None else alternatives.shape[1],
@@ -182,26 +204,31 @@ def _order(sort: str) -> ColumnElement[Any]:
     return (column.desc() if sort.startswith("-") else column.asc()).nulls_last()
 
 
-def _damaged(connection: Connection, sizes: dict[str, int]) -> dict[str, bool | None]:
-    """Whether each record reads back whole; None for those beyond CHECKED_BYTES."""
-    whole: dict[str, bool | None] = dict.fromkeys(sizes)
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:CUT]
+
+
+def _checked(connection: Connection, sizes: dict[str, int]) -> dict[str, NDArray[Any] | None]:
+    """The completion's ids of each record that reads back whole, None of each that does not;
+    those beyond CHECKED_BYTES are left out."""
+    checked: dict[str, NDArray[Any] | None] = {}
     total = 0
     for rollout_id, size in sizes.items():
         total += size
         if total > CHECKED_BYTES:
             break
-        whole[rollout_id] = True
-    checked = [rollout_id for rollout_id, state in whole.items() if state is not None]
+        checked[rollout_id] = None
     rows = connection.execute(
-        _records(packing.COLUMNS).where(token_record.c.rollout_id.in_(checked))
+        _records(packing.COLUMNS).where(token_record.c.rollout_id.in_(list(checked)))
     )
     for row in rows.mappings():
         try:
-            packing.unpack(row["rollout_id"], dict(row))
+            ids = packing.unpack(row["rollout_id"], dict(row))["completion_ids"]
         except packing.DamagedRecord:
-            continue
-        whole[row["rollout_id"]] = False
-    return whole
+            checked[row["rollout_id"]] = None
+        else:
+            checked[row["rollout_id"]] = ids
+    return checked
 
 
 def _column_names(arrays: dict[str, Any]) -> list[str]:

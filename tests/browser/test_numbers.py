@@ -58,6 +58,22 @@ def test_the_list_of_rollouts(open_page: Visit, site: Any) -> None:
     assert most == sorted(most, reverse=True)
 
 
+def test_the_answer_and_what_was_extracted_stand_beside_the_grade(
+    open_page: Visit, site: Any
+) -> None:
+    item = next(i for i in all_rollouts(site) if i["answer"] is not None)
+    page = open_page(f"/rollout?id={item['id']}")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        line = page.locator(".rt-answers > summary")
+        line.wait_for()
+        said = line.inner_text()
+        assert item["answer"][:20] in said
+        assert (item["extracted"] or item["extraction_note"])[:20] in said
+    line.click()
+    assert item["answer"] in page.locator(".rt-answers-full").inner_text()
+
+
 def test_the_worst_tokens(open_page: Visit, site: Any) -> None:
     stored = {item["id"]: columns(site, item["id"]) for item in all_rollouts(site)}
     page = open_page(f"/rollouts?run={site.run_id}&view=worst")

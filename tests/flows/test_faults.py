@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from app.worker import job, process
 from opd.errors import ErrorKind
 from opd.grading import graders
+from opd.grading.extraction import Extraction
 from opd.training.trainer import Training
 from opd.types import PhaseEvent, StepEvent
 from storage import locks
@@ -139,7 +140,7 @@ def test_a_grader_that_raises(runner, monkeypatch):
     def judge(*_):
         if len(steps) >= 2:
             raise ZeroDivisionError("by zero")
-        return 1.0
+        return Extraction(None)
 
     class Counting(Training):
         def events(self):
@@ -148,7 +149,7 @@ def test_a_grader_that_raises(runner, monkeypatch):
                 if isinstance(event, StepEvent):
                     steps.append(event.step)
 
-    monkeypatch.setitem(graders.GRADERS, "numeric", judge)
+    monkeypatch.setattr(graders, "extract", judge)
     prompts = {"source": str(runner.inputs / "prompts.jsonl"), "grader": "numeric"}
     run_id = runner.queue(prompts=prompts)
     count = failed(

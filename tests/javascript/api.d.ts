@@ -129,12 +129,16 @@ interface RolloutItem extends Graded {
   prompt: string;
   completion: string;
   damaged: boolean | null;
+  answer: string | null;
+  /** What the run's grader took out of the completion; null: nothing, and the note says why. */
+  extracted?: string | null;
+  extraction_note?: string;
+  grader?: string | null;
 }
 
 /** All about one rollout but its tokens. */
 interface RolloutMeta extends RolloutItem {
   run_name: string;
-  answer: string | null;
   objective: string;
   prompt_tokens: number;
   temperature: number | null;

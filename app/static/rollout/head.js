@@ -2,6 +2,7 @@
 import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, plain, sum, verdict } from "../lib/format.js";
+import { Answers, isGraded } from "./answers.js";
 
 /** @type {Record<string, string>} */
 const SORTS = {
@@ -25,6 +26,7 @@ export class RolloutHead {
     this.share = copyButton("Copy link", () => location.href);
     this.share.classList.add("small");
     this.share.title = "The address opens what you see: rollout, token, metric, tab";
+    this.answers = new Answers();
     this.element = h(
       "header",
       { class: "rt-head" },
@@ -54,7 +56,7 @@ export class RolloutHead {
     );
     fill(
       this.facts,
-      verdictTag(meta),
+      !isGraded(meta) && verdictTag(meta),
       finish(meta.finish_reason),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
       meta.teacher_end &&
@@ -68,10 +70,8 @@ export class RolloutHead {
       columns.reverse_kl && fact("KL", `${sum(meta.kl_sum ?? null)} nats`),
       columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
-      meta.answer !== null &&
-        meta.answer !== undefined &&
-        fact("answer", plain(String(meta.answer), 24), "fact extra"),
     );
+    this.answers.show(meta, verdictTag(meta));
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
 

@@ -151,6 +151,7 @@ class RolloutPage {
       this.root,
       link("Skip to the text", "#token-view", { class: "btn skip", onclick }),
       this.head.element,
+      this.head.answers.element,
       this.toolbar.element,
       this.comparison.bar,
       h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element),

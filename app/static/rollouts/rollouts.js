@@ -3,6 +3,7 @@ import { get, page } from "../lib/api.js";
 import { button, fill, h, inField, link } from "../lib/dom.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
+import { extractedText, isGraded } from "../rollout/answers.js";
 import { verdictTag } from "../rollout/head.js";
 import { RolloutFilters } from "./filters.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
@@ -21,6 +22,8 @@ const COLUMNS = [
   ["kl_sum", "KL sum, nats", "r"],
   ["kl_mean", "mean", "r"],
   ["kl_max", "max", "r"],
+  ["", "Extracted", "graded"],
+  ["", "Answer", "graded"],
   ["", "Completion", "wide"],
 ];
 
@@ -55,6 +58,7 @@ class RolloutsPage {
     this.tokenState = Object.fromEntries(Object.keys(TOKEN_FILTERS).map((k) => [k, params.get(k) ?? ""]));
     this.tokenOffset = offsetIn(params, "token_offset");
     this.view = params.get("view") === "worst" ? "worst" : "list";
+    this.graded = false; // whether any row of the page was
   }
 
   async start() {
@@ -235,6 +239,7 @@ class RolloutsPage {
       return;
     }
     const top = Math.max(...items.map((i) => i.kl_sum ?? 0));
+    this.graded = items.some(isGraded);
     const rows = items.map((item, k) => this.row(item, this.offset + k, top));
     fill(
       this.panel,
@@ -246,7 +251,7 @@ class RolloutsPage {
   head() {
     const current = this.state.sort.replace("-", "");
     const down = this.state.sort.startsWith("-");
-    const cells = COLUMNS.map(([key, label, kind]) => {
+    const cells = COLUMNS.filter(([, , kind]) => kind !== "graded" || this.graded).map(([key, label, kind]) => {
       if (!key) return h("th", { class: kind, scope: "col", text: label });
       const here = key === current;
       const sort = here && down ? key : `-${key}`;
@@ -292,6 +297,7 @@ class RolloutsPage {
       ),
       h("td", { class: "r", text: nats(item.kl_mean) }),
       h("td", { class: "r", text: fixed(item.kl_max, 2) }),
+      this.graded && answerCells(item),
       h(
         "td",
         { class: "clip wide mono", title: prompt },
@@ -321,6 +327,17 @@ class RolloutsPage {
       }),
     );
   }
+}
+
+/** What the grader extracted, and the correct answer. @param {RolloutItem} item */
+function answerCells(item) {
+  const nothing = item.extracted === null || item.extracted === undefined;
+  const extracted = extractedText(item);
+  const answer = plain(item.answer ?? "", 300);
+  return [
+    h("td", { class: `graded ${nothing ? "muted" : "mono"}`, title: extracted, text: extracted || "–" }),
+    h("td", { class: "graded mono", title: answer, text: answer || "–" }),
+  ];
 }
 
 /** @param {URLSearchParams} params @param {string} name */

@@ -63,7 +63,7 @@ def test_every_grader_of_the_document(tmp_path, grader, settings, lines):
 
 
 def test_the_document_has_every_grader():
-    assert {title for title, *_ in sections(GRADED)} == {*GRADERS, "exact", "tool_call", "none"}
+    assert {title for title, *_ in sections(GRADED)} == {*GRADERS, "none"}
 
 
 def test_rows_that_cannot_be_used_are_listed(tmp_path):
