@@ -49,6 +49,11 @@ class DataDir:
         return self.path / "token"
 
     @property
+    def standby_note(self) -> Path:
+        """The job process that waits for a run, while there is one."""
+        return self.path / "standby.json"
+
+    @property
     def server_note(self) -> Path:
         """Port, process and address of the server, while there is one."""
         return self.path / "server.json"

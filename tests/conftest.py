@@ -24,6 +24,7 @@ from tests import warm_starts
 
 # Read when torch loads. On models as small as the tests', threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPD_STANDBY", "0")  # it costs each server of the tests seconds of processor
 ROOT = Path(__file__).parent.parent
 TOKEN = "browser-tests"
 START_SECONDS = 300  # a busy machine takes long for everything

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
+from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
 from storage.read.runs import read_run
@@ -21,12 +22,14 @@ MAX_LOG_BYTES = 262_144
 
 @router.get("/health")
 def health(request: Request) -> Response:
-    """Whether jobs can start, and the access of the caller's token: full, view or none."""
+    """Whether jobs can start, the process that waits for the next one with its memory in bytes,
+    and the access of the caller's token: full, view or none."""
     return Json(
         {
             "ok": True,
             "version": _version(),
             "supervisor": supervisor_alive(request.app.state.data_dir),
+            "standby": waiting(request.app.state.data_dir),
             "access": getattr(request.state, "access", "none"),
         }
     )

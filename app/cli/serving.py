@@ -66,9 +66,17 @@ def serve(
             envvar="OPD_WEBHOOK", metavar="URL", help="URL that receives a POST when a run ends."
         ),
     ] = None,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            envvar="OPD_STANDBY",
+            help="Keep a process with its libraries loaded, so that a run starts at once.",
+        ),
+    ] = True,
 ) -> None:
     """Serve the dashboard and run queued jobs."""
     _set_webhook(webhook)
+    os.environ["OPD_STANDBY"] = str(int(standby))  # the supervisor reads it
     with bind(host, port) as bound:
         secret = _token(workspace, token)
         listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)

@@ -1,11 +1,14 @@
 """The job: one attempt at one run, from claim to recorded end.
 
     python -m app.worker.job RUN_ID --data-dir DIR --slot cpu
+    python -m app.worker.job --standby --data-dir DIR
 
 The supervisor starts it in a process group of its own; `opd train` runs the same code in place.
+With --standby it loads its libraries and waits for a run on its input (`app.worker.standby`).
 """
 
 import argparse
+import json
 import logging
 import os
 import platform
@@ -17,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -386,10 +389,15 @@ def library_versions() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None, training: TrainingFactory | None = None) -> int:
     parser = argparse.ArgumentParser(prog="app.worker.job")
-    parser.add_argument("run_id")
+    parser.add_argument("run_id", nargs="?")
+    parser.add_argument("--standby", action="store_true")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--slot", default="cpu")
     options = parser.parse_args(arguments)
+    if options.standby and not _receive_run(options, training):
+        return 0
+    if options.run_id is None:
+        parser.error("a run is needed, or --standby")
     data_dir = DataDir(options.data_dir)
     start_log()
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
@@ -401,6 +409,34 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     if not outcome.recorded:
         return EXIT_UNRECORDED
     return EXIT_FAILED if outcome.status == "failed" else 0
+
+
+def _receive_run(options: argparse.Namespace, training: TrainingFactory | None) -> bool:
+    """Waits for a run, its slot and the log that output goes to from then on; False where the
+    supervisor that would name one has gone."""
+    if training is None:
+        _load_libraries()
+    line = sys.stdin.readline()
+    if not line:
+        return False
+    order = json.loads(line)
+    options.run_id, options.slot = order["run_id"], order["slot"]
+    with open(order["log"], "ab") as output, open(os.devnull, "rb") as nothing:
+        for file, number in ((nothing, 0), (output, 1), (output, 2)):
+            os.dup2(file.fileno(), number)
+    return True
+
+
+def _load_libraries() -> None:
+    """What nearly every run imports; nothing here starts a GPU."""
+    _trainer()
+    for name in (
+        "opd.doctor.machine.device",
+        "opd.models.folders.adapters",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.qwen3.modeling_qwen3",
+    ):
+        import_module(name)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
 from app.worker.models.supervision import ModelProcessSupervisor
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
+from app.worker.standby import Standby
 from opd.devices.gpus import gpu_count
 from opd.errors import ErrorKind, UserError
 from storage import locks
@@ -63,6 +64,7 @@ class Supervisor:
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
+        self._standby = Standby(data_dir, job)
         self._looked = time.monotonic()
 
     def turn(self) -> None:
@@ -81,6 +83,7 @@ class Supervisor:
         live = {run.key for run in runs_now}
         self._beats = {key: beat for key, beat in self._beats.items() if key in live}
         self._start_queued()
+        self._standby.turn()
         self._model_process.turn()
         advance_all(self._engine, self._data_dir)
 
@@ -149,8 +152,11 @@ class Supervisor:
 
     def _start(self, run_id: str, slot: str) -> Child:
         """The process claims the run itself."""
-        command = [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot]
-        started = process.start_detached(command, log=self._data_dir.run(run_id).log)
+        run_log = self._data_dir.run(run_id).log
+        started = self._standby.take(run_id, slot, run_log)
+        if started is None:
+            command = [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot]
+            started = process.start_detached(command, log=run_log)
         log.info("%s: process %d on %s", run_id, started.pid, slot)
         return Child(started, slot)
 
