@@ -79,13 +79,14 @@ def test_alternatives_and_the_sentence(open_page: Visit, site: Any) -> None:
     page = open_page(f"/rollout?id={rollout_id}&pos={position}")
     page.wait_for_selector("#token-detail .alt-row.sampled")
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
-    assert rows == len({e["id"] for e in (*found["student"], *found["teacher"])})
+    assert rows == len({e["id"] for e in (found["token"], *found["student"], *found["teacher"])})
     shares = page.locator("#token-detail .alt-row:not(.alt-head) > .num").all_inner_texts()
     parts = [float(s.strip("%").replace("<1", "0").replace("−", "-")) for s in shares]
     assert sum(parts) == pytest.approx(100, abs=6)
     sentence = page.locator("#token-detail .dt-say").inner_text()
     assert re.match(
-        r"Teacher wanted “.+” \(.+\); the student wrote “.+” \(.+, teacher .+\)\.", sentence
+        r"Teacher (?:wanted|leaned to) “.+” \(.+\); the student wrote “.+” \(.+, teacher .+\)\.",
+        sentence,
     )
 
 

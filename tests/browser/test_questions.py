@@ -113,8 +113,8 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     assert f"{trained_site.columns(item['id'])['reverse_kl'][position]:.3f}" in text
     wanted = read_topk(trained_site.engine, item["id"], position, 1)[0]["teacher"][0][
         "text"
-    ].strip()
-    assert f"Teacher wanted “{wanted}”" in text
+    ].replace(" ", "·")
+    assert re.search(rf"Teacher (wanted|leaned to) “{re.escape(wanted)}”", text)
 
 
 def test_2_whether_the_teacher_penalises_right_answers(

@@ -76,7 +76,7 @@ def test_a_rollout_opens_with_its_stored_numbers(open_report: Open, site: Any) -
         assert shown(float(stored[column][hottest])) in text, column
     asked = read_topk(site.engine, name, hottest, 1)[0]
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
-    assert rows == len({e["id"] for e in (*asked["student"], *asked["teacher"])})
+    assert rows == len({e["id"] for e in (asked["token"], *asked["student"], *asked["teacher"])})
     order = np.argsort(-stored["reverse_kl"], kind="stable")
     page.keyboard.press("n")
     page.wait_for_selector(f'#token-detail[data-index="{order[1]}"]')

@@ -4,8 +4,10 @@ import {
   ago,
   duration,
   fixed,
+  leaning,
   nats,
   number,
+  ordinal,
   percent,
   plain,
   probability,
@@ -63,4 +65,16 @@ test("times are in the largest sensible unit", () => {
 test("one line of a list shows what is invisible and is cut at its limit", () => {
   assert.equal(plain("a\nb\u202e"), "a ⏎ b⟨202E⟩");
   assert.equal(plain("abcdef", 3), "abc…");
+});
+
+test("ordinals are English", () => {
+  assert.deepEqual(
+    [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111, 1003].map((n) => ordinal(n)),
+    ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "101st", "111th", "1,003rd"],
+  );
+});
+
+test("the teacher wanted what has half of its mass, and leaned to what has less", () => {
+  const told = [0.9, 0.5, 0.49].map((p) => leaning(Math.log(p)));
+  assert.deepEqual([...told, leaning(null)], ["wanted", "wanted", "leaned to", "leaned to"]);
 });

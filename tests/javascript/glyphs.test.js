@@ -7,8 +7,6 @@ import {
   glyphs,
   visible,
   widthOf,
-  word,
-  wordBeside,
 } from "../../app/static/rollout/text/glyphs.js";
 
 test("what cannot be seen, or would change direction, is drawn", () => {
@@ -17,15 +15,13 @@ test("what cannot be seen, or would change direction, is drawn", () => {
   assert.equal(glyphs("\u0301"), "◌\u0301"); // a combining accent has something to stand on
 });
 
-test("blanks by themselves are dots, around a word they go", () => {
+test("blanks by themselves are dots, in running text they stay", () => {
   assert.deepEqual([visible("  "), visible(" a"), visible("")], ["··", " a", "∅"]);
-  assert.deepEqual([word(" a "), word(" ")], ["a", "·"]);
 });
 
-test("tokens that differ in their blanks only look different beside each other", () => {
+test("tokens that differ in their blanks only look different", () => {
   assert.deepEqual([bounded(" her"), bounded("a b  "), bounded("  ")], ["·her", "a b··", "··"]);
-  assert.deepEqual([wordBeside(" her", "her"), wordBeside("her", " her")], ["·her", "her"]);
-  assert.deepEqual([wordBeside(" her", " his"), wordBeside(" her", " her")], ["her", "her"]);
+  assert.deepEqual([bounded(" 6"), bounded("6"), bounded("")], ["·6", "6", "∅"]);
 });
 
 test("wide characters take two cells, accents none", () => {

@@ -283,6 +283,8 @@ interface AlternativeRow extends Alternative {
   q: number | null;
   share: number | null;
   sampled: boolean;
+  /** The written token, listed by neither model. */
+  outside: boolean;
 }
 
 /** A token that the panel shows. */

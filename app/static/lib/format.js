@@ -59,6 +59,20 @@ export function verdict({ right, reward }) {
   return right ? "right" : "wrong";
 }
 
+const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
+/** @type {Partial<Record<Intl.LDMLPluralRule, string>>} */
+const SUFFIXES = { one: "st", two: "nd", few: "rd", other: "th" };
+
+/** 1st, 2nd, 3rd, 11th, 21st. @param {number} value */
+export function ordinal(value) {
+  return `${integer(value)}${SUFFIXES[ORDINALS.select(value)]}`;
+}
+
+/** How a teacher's first choice is told: it wants what has half of its mass. @param {Value} logprob */
+export function leaning(logprob) {
+  return logprob !== null && logprob !== undefined && Math.exp(logprob) >= 0.5 ? "wanted" : "leaned to";
+}
+
 /** @param {number | null | undefined} value */
 export function integer(value) {
   if (value === null || value === undefined) return NONE;

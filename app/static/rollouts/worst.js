@@ -3,7 +3,7 @@ import { get, page } from "../lib/api.js";
 import { button, fill, h, link } from "../lib/dom.js";
 import { fixed, integer, probability } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
-import { glyphs, visible, word } from "../rollout/text/glyphs.js";
+import { bounded, glyphs } from "../rollout/text/glyphs.js";
 
 const STEP = 25;
 const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
@@ -249,7 +249,7 @@ export function tokenRow(item, top) {
       "span",
       { class: "worst-text mono" },
       h("span", { class: "worst-before" }, h("bdi", { text: glyphs(item.before ?? "") })),
-      h("mark", { text: visible(item.text ?? "") }),
+      h("mark", { text: bounded(item.text ?? "") }),
       h("span", { class: "worst-after" }, h("bdi", { text: glyphs(item.after ?? "") })),
     ),
     chance(item.student_logprob, "p(student) of the token"),
@@ -259,7 +259,7 @@ export function tokenRow(item, top) {
       { class: "worst-preferred" },
       item.wanted && [
         h("span", { class: "muted worst-narrow", text: "teacher " }),
-        h("span", { class: "mono", text: word(item.wanted) }),
+        h("span", { class: "mono", text: bounded(item.wanted) }),
       ],
     ),
     chance(item.wanted_logprob, "p(teacher) of its top choice"),

@@ -6,6 +6,7 @@ import {
   bytes,
   duration,
   integer,
+  leaning,
   number,
   percent,
   plain,
@@ -15,7 +16,7 @@ import {
   withUnit,
 } from "../lib/format.js";
 import { classOf, LEVELS } from "../lib/palette.js";
-import { glyphs, word } from "../rollout/text/glyphs.js";
+import { bounded, glyphs } from "../rollout/text/glyphs.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
 
@@ -303,10 +304,10 @@ function sentence(token) {
   const wrote = quote(token.wrote);
   if (!token.wanted || token.wanted.id === token.id)
     return `The student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
-  return `Coach wanted ${quote(token.wanted.text)} (${probability(Math.exp(token.wanted.teacher_logprob ?? 0))}); the student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
+  return `Coach ${leaning(token.wanted.teacher_logprob)} ${quote(token.wanted.text)} (${probability(Math.exp(token.wanted.teacher_logprob ?? 0))}); the student wrote ${wrote} (${probability(token.student)}, coach ${probability(token.teacher)}).`;
 }
 
 /** @param {string} text */
 function quote(text) {
-  return `“${word(text)}”`;
+  return `“${bounded(text)}”`;
 }

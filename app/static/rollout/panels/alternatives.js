@@ -19,14 +19,15 @@ export function alternativesAt(rollout, position) {
 }
 
 /**
- * One row per alternative of either model, by the larger of both probabilities, and what is not
- * listed. `share` is p·(log p − log q) as a fraction of the exact KL.
- * @param {Alternatives} alternatives @param {number} sampled @param {number} kl
+ * One row per alternative of either model and for the written token, by the larger of both
+ * probabilities, and what is not listed. `share` is p·(log p − log q) as a fraction of the exact KL.
+ * @param {Alternatives} alternatives @param {Alternative} written @param {number} kl
  */
-export function tableOf(alternatives, sampled, kl) {
+export function tableOf(alternatives, written, kl) {
   /** @type {Map<number, AlternativeRow>} */
   const rows = new Map();
-  for (const entry of [...(alternatives.student ?? []), ...(alternatives.teacher ?? [])]) {
+  const listed = [...(alternatives.student ?? []), ...(alternatives.teacher ?? [])];
+  for (const entry of [...listed, written]) {
     if (rows.has(entry.id)) continue;
     const [p, q] = [entry.student_logprob, entry.teacher_logprob];
     const share = kl > 1e-6 && isNumber(p) && isNumber(q) ? (Math.exp(p) * (p - q)) / kl : null;
@@ -35,12 +36,19 @@ export function tableOf(alternatives, sampled, kl) {
       p: probabilityOf(p),
       q: probabilityOf(q),
       share,
-      sampled: entry.id === sampled,
+      sampled: entry.id === written.id,
+      outside: entry === written,
     });
   }
   const list = [...rows.values()].sort((a, b) => larger(b) - larger(a));
   const shown = list.reduce((sum, row) => sum + (row.share ?? 0), 0);
   return { list, rest: { p: rest(list, "p"), q: rest(list, "q"), share: kl > 1e-6 ? 1 - shown : null } };
+}
+
+/** The written token as an alternative. @param {Rollout} rollout @param {number} index @returns {Alternative} */
+export function writtenAt({ cells, columns: c }, index) {
+  const [p, q] = [c.student_logprobs?.[index] ?? null, c.teacher_logprobs?.[index] ?? null];
+  return { id: c.completion_ids[index], text: cells[index].raw, student_logprob: p, teacher_logprob: q };
 }
 
 /** @param {AlternativeRow} row */

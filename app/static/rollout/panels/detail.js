@@ -1,17 +1,14 @@
 // The panel of one token: its figures, both models' alternatives, and one plain sentence.
 import { fill, h } from "../../lib/dom.js";
-import { integer, percent, probability } from "../../lib/format.js";
+import { integer, leaning, ordinal, percent, probability } from "../../lib/format.js";
 import { sameRollout, shownToken } from "../state.js";
-import { bounded, glyphs, wordBeside } from "../text/glyphs.js";
+import { bounded, glyphs } from "../text/glyphs.js";
 import { ranksOf } from "../text/metrics.js";
-import { alternativesAt, firstChoice, isNumber, tableOf } from "./alternatives.js";
+import { alternativesAt, firstChoice, isNumber, tableOf, writtenAt } from "./alternatives.js";
 import { drawFigures } from "./figures.js";
 
 const MAX_ROWS = 12;
 const MAX_QUOTED = 12; // characters of a token in the sentence, which has two lines
-const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
-/** @type {Partial<Record<Intl.LDMLPluralRule, string>>} */
-const SUFFIXES = { one: "st", two: "nd", few: "rd", other: "th" };
 const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
 /** @implements {Panel} */
@@ -89,7 +86,7 @@ export class Detail {
       h("div", {
         class: "dt-token mono",
         "data-kind": cell.kind,
-        text: cell.number ? glyphs(cell.whole ?? "") : cell.lines.join(""),
+        text: cell.number ? glyphs(cell.whole ?? "") : headOf(cell),
       }),
       h(
         "div",
@@ -131,8 +128,10 @@ export class Detail {
     if (!alternatives) return this.face("No alternatives are stored for this token.");
     const { rollout, index } = shown;
     const c = rollout.columns;
-    const { list, rest } = tableOf(alternatives, c.completion_ids[index], c.reverse_kl?.[index] ?? 0);
-    const more = list.length - MAX_ROWS;
+    const { list, rest } = tableOf(alternatives, writtenAt(rollout, index), c.reverse_kl?.[index] ?? 0);
+    const rows = list.filter((row, k) => k < MAX_ROWS || row.sampled);
+    const more = list.length - rows.length;
+    const rank = c.teacher_rank?.[index];
     fill(
       this.table,
       h(
@@ -143,7 +142,7 @@ export class Detail {
         h("span", { text: "teacher" }),
         h("span", { class: "r", text: "of KL", title: "share of this token’s reverse KL" }),
       ),
-      list.slice(0, MAX_ROWS).map(alternativeRow),
+      rows.map((row) => [alternativeRow(row), row.outside && outsideNote(rank)]),
       more > 0 && h("div", { class: "alt-more muted", text: `${more} more` }),
       h(
         "div",
@@ -176,13 +175,13 @@ function isSame(one, other) {
 function sentenceOf({ cells, columns }, index, best) {
   const [p, q] = [columns.student_logprobs?.[index], columns.teacher_logprobs?.[index]];
   const { raw } = cells[index];
-  const written = quote(raw, best?.text);
+  const written = quote(raw);
   /** @param {unknown} logprob */
   const says = (logprob) => (isNumber(logprob) ? probability(Math.exp(logprob)) : "–");
   if (!best) return `The student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
   if (best.id === columns.completion_ids[index])
     return `Teacher agrees: ${written} is its first choice (${says(q)}, student ${says(p)}).`;
-  const preferred = `Teacher wanted ${quote(best.text, raw)} (${says(best.teacher_logprob)})`;
+  const preferred = `Teacher ${leaning(best.teacher_logprob)} ${quote(best.text)} (${says(best.teacher_logprob)})`;
   return `${preferred}; the student wrote ${written} (${says(p)}, teacher ${says(q)}).`;
 }
 
@@ -211,6 +210,17 @@ function alternativeRow(row) {
   );
 }
 
+/** Under the written token where neither model's top-k lists it. @param {number | undefined} rank of the teacher, from 0 */
+function outsideNote(rank) {
+  const place = rank === undefined ? "" : `; the teacher’s ${ordinal(rank + 1)}`;
+  return h("div", { class: "alt-outside muted", text: `written, outside the stored top-k${place}` });
+}
+
+/** The token's drawn lines, its outer blanks as dots. @param {DrawnCell} cell */
+function headOf({ kind, lines, raw }) {
+  return kind === "part" ? lines.join("") : bounded(raw);
+}
+
 /** A share of the KL, and no false 0. @param {Value} value */
 function shareText(value) {
   return value && value > 0 && value < 0.005 ? "<1%" : percent(value);
@@ -218,13 +228,12 @@ function shareText(value) {
 
 /** @param {number} rank @param {number} count */
 function rankText(rank, count) {
-  const ordinal = rank === 1 ? "" : `${integer(rank)}${SUFFIXES[ORDINALS.select(rank)]} `;
-  return `${ordinal}worst of ${integer(count)}`;
+  return `${rank === 1 ? "" : `${ordinal(rank)} `}worst of ${integer(count)}`;
 }
 
-/** @param {string} text @param {string} [other] the token that it is told from */
-function quote(text, other = text) {
-  const characters = [...wordBeside(text, other)];
+/** @param {string} text */
+function quote(text) {
+  const characters = [...bounded(text)];
   return characters.length > MAX_QUOTED
     ? `“${characters.slice(0, MAX_QUOTED).join("")}…”`
     : `“${characters.join("")}”`;

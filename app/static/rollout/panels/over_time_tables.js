@@ -2,7 +2,7 @@
 import { page } from "../../lib/api.js";
 import { button, h, link } from "../../lib/dom.js";
 import { fixed, integer, plain, sum, verdict } from "../../lib/format.js";
-import { word } from "../text/glyphs.js";
+import { bounded } from "../text/glyphs.js";
 import { unitOf } from "../text/metrics.js";
 
 const MAX_NAME = 40; // characters of a run's name
@@ -144,6 +144,6 @@ function numberCell(text) {
 
 /** @param {string} text */
 function shortened(text) {
-  const shown = [...word(text)];
+  const shown = [...bounded(text)];
   return shown.length > MAX_TOKEN ? `${shown.slice(0, MAX_TOKEN - 1).join("")}…` : shown.join("");
 }

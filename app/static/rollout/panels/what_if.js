@@ -12,7 +12,7 @@ import {
 import { errorBox } from "../../lib/panel_states.js";
 import { openRollout } from "../open.js";
 import { sameRollout } from "../state.js";
-import { visible } from "../text/glyphs.js";
+import { bounded } from "../text/glyphs.js";
 import { alternativesAt } from "./alternatives.js";
 import { WhatIfForm } from "./what_if_form.js";
 import { branchTable, card, original, parentLine } from "./what_if_results.js";
@@ -136,7 +136,7 @@ export class WhatIf {
     fill(
       this.head,
       "Instead of ",
-      h("strong", { class: "mono", text: visible(rollout.cells[position].raw) }),
+      h("strong", { class: "mono", text: bounded(rollout.cells[position].raw) }),
       h("span", { class: "muted", text: ` at position ${integer(position)}` }),
     );
     this.form.offer(rollout, position, null);

@@ -2,7 +2,7 @@
 import { button, fill, h, numberField, select } from "../../lib/dom.js";
 import { probability } from "../../lib/format.js";
 import { bounded } from "../text/glyphs.js";
-import { firstChoice, isNumber, tableOf } from "./alternatives.js";
+import { firstChoice, isNumber, tableOf, writtenAt } from "./alternatives.js";
 
 const MAX_CHOICES = 12;
 /** @type {Option[]} */
@@ -115,9 +115,9 @@ export class WhatIfForm {
    * @param {Rollout} rollout @param {number} position @param {Alternatives | null} alternatives
    */
   offer(rollout, position, alternatives) {
-    const sampled = rollout.columns.completion_ids[position];
+    const written = writtenAt(rollout, position);
     const kl = rollout.columns.reverse_kl?.[position] ?? 0;
-    const rows = alternatives ? tableOf(alternatives, sampled, kl).list.slice(0, MAX_CHOICES) : [];
+    const rows = alternatives ? tableOf(alternatives, written, kl).list.slice(0, MAX_CHOICES) : [];
     const best = alternatives ? firstChoice(alternatives) : null;
     fill(
       this.choices,

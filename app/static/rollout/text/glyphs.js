@@ -59,22 +59,9 @@ export function visible(text) {
   return glyphs(text.trim() === "" ? text.replace(/ /g, "·") : text) || "∅";
 }
 
-/** As `visible`, without the blanks around it: a word of a sentence. @param {string} text */
-export function word(text) {
-  return visible(text.trim() || text);
-}
-
-/** A token among others, its outer blanks as dots: “her” and “ her” are two. @param {string} text */
+/** A token outside its text, its outer blanks as dots: “her” and “ her” are two. @param {string} text */
 export function bounded(text) {
   return visible(text).replace(/^ +| +$/g, (blanks) => "·".repeat(blanks.length));
-}
-
-/**
- * As `word`; as `bounded` where it would read like the other token.
- * @param {string} text @param {string} other
- */
-export function wordBeside(text, other) {
-  return text !== other && word(text) === word(other) ? bounded(text) : word(text);
 }
 
 /** @param {string} character */

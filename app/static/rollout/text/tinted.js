@@ -1,8 +1,8 @@
 // A few tokens as running text, tinted by reverse KL; one tab stop, arrow keys move, pointing shows.
 import { h } from "../../lib/dom.js";
-import { fixed, probability } from "../../lib/format.js";
+import { fixed, leaning, probability } from "../../lib/format.js";
 import { classOf, GAMMA, levelOf } from "../../lib/palette.js";
-import { wordBeside } from "./glyphs.js";
+import { bounded } from "./glyphs.js";
 
 export class TintedTokens {
   /**
@@ -104,8 +104,8 @@ export function sentenceOf(raw, { p, q, kl, best, author = "" }) {
   const says = (value) => (typeof value === "number" ? probability(Math.exp(value)) : "–");
   const wroteThis =
     { teacher: "; the teacher itself wrote this", student: "; the student wrote this" }[author] ?? "";
-  const text = `“${wordBeside(raw, best?.text ?? raw)}”: student ${says(p)}, teacher ${says(q)}, reverse KL ${fixed(kl)} nats.`;
+  const text = `“${bounded(raw)}”: student ${says(p)}, teacher ${says(q)}, reverse KL ${fixed(kl)} nats.`;
   if (!best) return text;
   if (best.same) return `${text} It is the teacher’s first choice.`;
-  return `${text} Teacher wanted “${wordBeside(best.text, raw)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
+  return `${text} Teacher ${leaning(best.q)} “${bounded(best.text)}” (${says(best.q)}, student ${says(best.p)})${wroteThis}.`;
 }
