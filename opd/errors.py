@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from typing import Any
 
 MEMORY_ERROR = re.compile(
     r"out of memory|can't allocate memory|alloc_cpu|bad_alloc|ALLOC_FAILED", re.I
@@ -82,6 +83,11 @@ class ErrorKind(StrEnum):
     NOT_RESUMABLE = (
         "not resumable",
         "Only an interrupted, failed or cancelled run can be resumed.",
+        409,
+    )
+    STALE_EDIT = (
+        "stale edit",
+        "Look at what the other edit made of the run, then make yours again.",
         409,
     )
     CHANGED_INPUTS = (
@@ -176,6 +182,19 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class StaleEditError(UserError):
+    """Somebody else has edited the run since; `current` is what it is now: {"version", "name",
+    "notes", "tags"}."""
+
+    def __init__(self, run_id: str, current: dict[str, Any]) -> None:
+        self.current = current
+        super().__init__(
+            "was edited by somebody else meanwhile: nothing was changed",
+            where=run_id,
+            kind=ErrorKind.STALE_EDIT,
+        )
 
 
 class ChangedInputsError(UserError):

@@ -9,12 +9,13 @@ import errno
 import os
 import shutil
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -85,6 +86,21 @@ def read(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def holds_text(engine: Engine, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """Whether the column holds the text, in whatever case; SQLite's own functions know only that
+    of ASCII letters."""
+    if not _is_sqlite(engine):
+        return column.icontains(text, autoescape=True)
+    folded: ColumnElement[bool] = func.opd_folded(column).contains(_folded(text), autoescape=True)
+    return folded
+
+
+def _folded(text: str | None) -> str:
+    """The text without its case; letters with accents in one form."""
+    normal = unicodedata.normalize("NFC", text or "").casefold()
+    return unicodedata.normalize("NFC", normal)
+
+
 def where(engine: Engine) -> str:
     """The database as errors name it: its file, or its URL without the password."""
     return engine.url.database or "" if _is_sqlite(engine) else str(engine.url)
@@ -142,6 +158,7 @@ def _set_up(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
     cursor.close()
+    connection.create_function("opd_folded", 1, _folded, deterministic=True)
 
 
 def _begin(connection: Connection) -> None:

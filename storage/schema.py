@@ -53,6 +53,7 @@ run = Table(
     Column("device", Text, nullable=False),
     Column("config", JSON, nullable=False),
     Column("notes", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),  # of name, notes, tags
     # What was loaded
     Column("resolved", JSON, nullable=False),
     Column("versions", JSON, nullable=False),

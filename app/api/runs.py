@@ -13,6 +13,7 @@ from app.api.http.inputs import (
     CancelRun,
     Database,
     EditRun,
+    IfMatch,
     Limit,
     Offset,
     ResumeRun,
@@ -125,13 +126,18 @@ def run_gpu(engine: Database, run_id: RunId) -> Response:
 
 
 @router.patch("/runs/{run_id}")
-def edit_run(request: Request, engine: Database, run_id: RunId, body: EditRun) -> Response:
-    if body.name is not None:
-        run_details.rename(engine, run_id, body.name)
-    if body.tags is not None:
-        run_details.set_tags(engine, run_id, body.tags)
-    if body.notes is not None:
-        run_details.set_notes(engine, run_id, body.notes)
+def edit_run(
+    request: Request,
+    engine: Database,
+    run_id: RunId,
+    body: EditRun,
+    if_match: IfMatch = None,
+) -> Response:
+    """Changes name, notes and tags. With the header `If-Match: VERSION`, refused with 409 and
+    `current` where somebody else has edited the run since it had that version."""
+    version = None if if_match in (None, "*") else int(if_match.removeprefix("W/").strip('"'))
+    change = run_details.RunEdit(**body.model_dump())
+    run_details.edit(engine, run_id, change, version=version)
     return get_run(request, engine, run_id)
 
 

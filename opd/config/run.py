@@ -14,6 +14,7 @@ from opd.config.field_errors import FieldError, located, names_a_field
 from opd.config.folders import local_folder, readable_data
 from opd.config.model_files.quantized import refuse_training_all
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
+from opd.config.names import check_name
 from opd.config.sections import (
     CheckpointsConfig,
     EvaluationConfig,
@@ -267,6 +268,7 @@ def check_inputs(config: RunConfig) -> RunConfig:
             for field, teacher in config.teachers.items()
             if teacher.kind == "model"
         ),
+        (check_name, config.name.strip(), "name"),
         (readable_data, prompts.source, "prompts.source"),
         (readable_data, prompts.eval_source, "prompts.eval_source"),
         *(

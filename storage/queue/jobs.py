@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from opd.config.names import check_name
 from opd.config.paths import with_absolute_paths
 from opd.config.resuming import with_changes
 from opd.config.run import RunConfig
@@ -71,6 +72,7 @@ def create_run(
     An import is not queued: it stays hidden until `records.import_rollouts` has it whole.
     """
     labels = checked_tags(tags)
+    check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
     row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
     try:

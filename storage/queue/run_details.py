@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, delete, insert, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from opd.errors import ErrorKind, UserError
+from opd.config.names import check_name
+from opd.errors import ErrorKind, StaleEditError, UserError
 from storage.engine import begin
 from storage.lookups import not_found, run_row
 from storage.schema import run, run_tag
@@ -15,21 +16,54 @@ from storage.text import clean
 MAX_NAME, MAX_TAG, MAX_TAGS, MAX_NOTES = 200, 100, 50, 20_000
 
 
+@dataclass(frozen=True)
+class RunEdit:
+    """What one edit changes; None and empty leave as it is. `tags` replaces all tags."""
+
+    name: str | None = None
+    notes: str | None = None
+    tags: Sequence[str] | None = None
+    add_tags: Sequence[str] = ()
+    remove_tags: Sequence[str] = ()
+
+
+def edit(engine: Engine, run_id: str, change: RunEdit, *, version: int | None = None) -> None:
+    """Makes the whole change, or none of it.
+
+    `version` is that of the run which the editor has seen. Raises StaleEditError where it is not
+    the run's any more, UserError for what cannot be stored.
+    """
+    with begin(engine) as connection:
+        row = run_row(connection, run_id)
+        tags = _tags(connection, run_id)
+        seen = {name: row[name] for name in ("version", "name", "notes")} | {"tags": sorted(tags)}
+        if version not in (None, row["version"]):
+            raise StaleEditError(run_id, seen)
+        values = {name: v for name, v in _texts(change).items() if v != row[name]}
+        labels = _edited_tags(tags, change)
+        if not values and labels == tags:
+            return
+        updated = connection.execute(
+            update(run)
+            .where(run.c.id == run_id, run.c.version == row["version"])
+            .values(**values, version=row["version"] + 1)
+        )
+        if updated.rowcount != 1:  # only where writers do not wait for each other (PostgreSQL)
+            raise StaleEditError(run_id, seen)
+        if labels != tags:
+            write_tags(connection, run_id, sorted(labels))
+
+
 def rename(engine: Engine, run_id: str, name: str) -> None:
-    _update(engine, run_id, {"name": checked_text(name, MAX_NAME, "name")})
+    edit(engine, run_id, RunEdit(name=name))
 
 
 def set_notes(engine: Engine, run_id: str, notes: str) -> None:
-    if len(notes) > MAX_NOTES:
-        raise UserError(f"at most {MAX_NOTES} characters (got {len(notes)})", where="notes")
-    _update(engine, run_id, {"notes": clean(notes)})
+    edit(engine, run_id, RunEdit(notes=notes))
 
 
 def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
-    labels = checked_tags(tags)
-    with begin(engine) as connection:
-        run_row(connection, run_id)
-        write_tags(connection, run_id, labels)
+    edit(engine, run_id, RunEdit(tags=tags))
 
 
 def delete_run(engine: Engine, run_id: str) -> None:
@@ -54,10 +88,34 @@ def remove(connection: Connection, run_id: str) -> None:
     connection.execute(delete(run).where(run.c.id == run_id))
 
 
-def _update(engine: Engine, run_id: str, values: dict[str, Any]) -> None:
-    with begin(engine) as connection:
-        run_row(connection, run_id)
-        connection.execute(update(run).where(run.c.id == run_id).values(**values))
+def _texts(change: RunEdit) -> dict[str, str]:
+    texts = {}
+    if change.name is not None:
+        texts["name"] = checked_label(change.name, MAX_NAME, "name")
+    if change.notes is not None:
+        if len(change.notes) > MAX_NOTES:
+            raise UserError(
+                f"at most {MAX_NOTES} characters (got {len(change.notes)})", where="notes"
+            )
+        texts["notes"] = clean(change.notes)
+    return texts
+
+
+def _edited_tags(tags: set[str], change: RunEdit) -> set[str]:
+    """The tags after the change. Those to remove are not checked: older ones may be anything."""
+    removed = {clean(tag).strip() for tag in change.remove_tags}
+    added = checked_tags(change.add_tags)
+    if both := removed.intersection(added):
+        raise UserError(f"{min(both)!r} is to be added and removed", where="tags")
+    kept = tags if change.tags is None else set(checked_tags(change.tags))
+    edited = (kept - removed).union(added)
+    if len(edited) > MAX_TAGS and edited != tags:
+        raise UserError(f"at most {MAX_TAGS} tags (would be {len(edited)})", where="tags")
+    return edited
+
+
+def _tags(connection: Connection, run_id: str) -> set[str]:
+    return set(connection.scalars(select(run_tag.c.tag).where(run_tag.c.run_id == run_id)))
 
 
 def write_tags(connection: Connection, run_id: str, tags: list[str]) -> None:
@@ -73,8 +131,15 @@ def checked_text(text: str, limit: int, field: str) -> str:
     return text
 
 
+def checked_label(text: str, limit: int, field: str) -> str:
+    """A name or tag: `checked_text` without control characters."""
+    label = checked_text(text, limit, field)
+    check_name(label, where=field)
+    return label
+
+
 def checked_tags(tags: Sequence[str]) -> list[str]:
-    labels = sorted({checked_text(tag, MAX_TAG, "tags") for tag in tags})
+    labels = sorted({checked_label(tag, MAX_TAG, "tags") for tag in tags})
     if len(labels) > MAX_TAGS:
         raise UserError(f"at most {MAX_TAGS} tags (got {len(labels)})", where="tags")
     return labels

@@ -13,7 +13,7 @@ from opd.config.run import parse
 from opd.config.wording import trained
 from opd.errors import UserError
 from opd.types import EarlierAttempts, Score
-from storage.engine import read
+from storage.engine import holds_text, read
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
 from storage.schema import checkpoint, evaluation, run_tag, step
@@ -24,7 +24,7 @@ RUN_FIELDS = (
     *("kl", "score", "score_start", "score_suite", "created_at", "started_at", "finished_at"),
     *("error_kind", "error_text", "hint", "notes", "parent", "seed", "objective", "attempt"),
     *("slot", "device", "cancel_mode", "cancel_at", "heartbeat_at", "bytes", "tokens", "flops"),
-    "end_reason",
+    *("end_reason", "version"),
 )
 _SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
 
@@ -38,12 +38,12 @@ def read_runs(
     limit: int = 100,
     offset: int = 0,
 ) -> dict[str, Any]:
-    """Runs, newest first. `search` looks into id, name, notes, recipe and models."""
+    """Runs, newest first. `search` looks into id, name, notes, recipe, models and tags."""
     where = shown()
     if search:
-        where.append(
-            or_(*(run_table.c[name].icontains(search, autoescape=True) for name in _SEARCHED))
-        )
+        texts = [holds_text(engine, run_table.c[name], search) for name in _SEARCHED]
+        tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
+        where.append(or_(*texts, run_table.c.id.in_(tagged)))
     if status:
         where.append(run_table.c.status == status)
     if tag:

@@ -16,7 +16,7 @@ VALUES = {
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
     *("terminated", "interrupted", "hung", "out of memory", "disk full", "nan loss"),
     *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
-    "device lost",
+    *("device lost", "stale edit"),
 }
 STATUS = {
     404: {"not found"},
@@ -28,6 +28,7 @@ STATUS = {
         "lease lost",
         "changed inputs",
         "device busy",
+        "stale edit",
     },
     429: {"busy"},
     503: {"locked"},

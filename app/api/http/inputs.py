@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Engine
 
@@ -40,6 +40,13 @@ Text = Annotated[str, AfterValidator(_storable)]
 SearchText = Annotated[Text, Query(max_length=500)]
 Tag = Annotated[Text, Field(min_length=1, max_length=100)]
 Name = Annotated[Text, Field(max_length=200)]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        pattern=r'^(\*|(W/)?"?[0-9]{1,9}"?)$',
+        description="The run's `version` that the editor has seen.",
+    ),
+]
 RunName = Annotated[str, Field(pattern=f"^{RUN_ID}$")]
 RolloutName = Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
 
@@ -87,9 +94,19 @@ class StartRun(ConfigSource):
 
 
 class EditRun(Body):
+    """`tags` replaces all of them; `add_tags` and `remove_tags` leave the others as they are."""
+
     name: Annotated[Name, Field(min_length=1)] | None = None
     tags: list[Tag] | None = Field(default=None, max_length=50)
+    add_tags: list[Tag] = Field(default=[], max_length=50)
+    remove_tags: list[Tag] = Field(default=[], max_length=50)
     notes: Annotated[Text, Field(max_length=20_000)] | None = None
+
+    @model_validator(mode="after")
+    def _tags_in_one_way(self) -> "EditRun":
+        if self.tags is not None and (self.add_tags or self.remove_tags):
+            raise ValueError("give tags, or add_tags and remove_tags, not both")
+        return self
 
 
 class CancelRun(Body):

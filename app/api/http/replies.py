@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from opd.errors import ChangedInputsError, ConfigError, UserError
+from opd.errors import ChangedInputsError, ConfigError, StaleEditError, UserError
 
 MAX_PROBLEMS = 50
 MAX_MESSAGE = 1_000
@@ -20,13 +20,24 @@ class ChangedField(BaseModel):
     text: str
 
 
+class EditedRun(BaseModel):
+    """What somebody else's edit has made of a run."""
+
+    version: int
+    name: str
+    notes: str
+    tags: list[str]
+
+
 class Error(BaseModel):
-    """An error: message, field or file, and kind; of a refused resume, what has changed."""
+    """An error: message, field or file, and kind; of a refused resume, what has changed; of a
+    refused edit, what the run is now."""
 
     error: str
     where: str = ""
     kind: str = ""
     changes: list[ChangedField] = []
+    current: EditedRun | None = None
 
 
 class Problem(BaseModel):
@@ -89,6 +100,8 @@ async def _user_error(request: Request, error: Exception) -> Response:
         content["changes"] = [
             {name: _clean(text) for name, text in change.items()} for change in error.changes
         ]
+    if isinstance(error, StaleEditError):
+        content["current"] = error.current
     return Json(content, error.kind.status)
 
 

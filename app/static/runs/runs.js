@@ -58,7 +58,7 @@ class RunsPage {
     const search = h("input", {
       class: "field search",
       type: "search",
-      placeholder: "Search name, recipe, notes",
+      placeholder: "Search name, recipe, notes, tags",
       "aria-label": "Search runs",
       value: this.state.search,
     });

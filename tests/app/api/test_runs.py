@@ -118,13 +118,14 @@ def test_the_check_gives_the_same_run_in_every_form(api: Api) -> None:
     assert plain == "opd train demo"
 
 
-@pytest.mark.parametrize("name", ["1e5", "null", "; rm -rf /", "$(id)", "a\nb", "'", "--set", "é"])
-def test_the_command_never_says_something_else(api: Api, name: str) -> None:
-    command = api("POST", "/config/check", {"config": {"name": name}}).json()["command"]
+@pytest.mark.parametrize("text", ["1e5", "null", "; rm -rf /", "$(id)", "a\nb", "'", "--set", "é"])
+def test_the_command_never_says_something_else(api: Api, text: str) -> None:
+    config = {"prompts": {"system": text}}
+    command = api("POST", "/config/check", {"config": config}).json()["command"]
     words = shlex.split(command)
     if words[2:] != ["run.yaml"]:
         sets = [word for word in words[3:] if word != "--set"]
-        assert parse(with_overrides(recipe("demo").config, sets)).name == name
+        assert parse(with_overrides(recipe("demo").config, sets)).prompts.system == text
 
 
 def test_the_schema_and_the_recipes(api: Api) -> None:
@@ -319,6 +320,47 @@ def test_static_files_are_asked_for_again(api: Api) -> None:
     assert kind in ("text/javascript", "application/javascript")  # the second once Gradio is loaded
     assert answer.headers["cache-control"] == "no-cache"
     assert asyncio.run(get({"if-none-match": answer.headers["etag"]})).status_code == 304
+
+
+def test_of_two_people_who_edit_the_second_is_told_what_the_first_wrote(
+    api: Api, engine: Engine
+) -> None:
+    run_id = jobs.create_run(engine, parse({}), tags=("a",))
+    version = api.get(f"/runs/{run_id}")["version"]
+    path, seen = f"/runs/{run_id}", {"If-Match": f'"{version}"'}
+    first = api("PATCH", path, {"name": "hers", "add_tags": ["b"]}, headers=seen).json()
+    assert (first["name"], first["tags"], first["version"]) == ("hers", ["a", "b"], version + 1)
+    reply = api("PATCH", path, {"name": "his", "remove_tags": ["a"]}, headers=seen)
+    assert reply.status_code == 409
+    told = reply.json()
+    assert told["kind"] == "stale edit" and "edited by somebody else" in told["error"]
+    assert told["current"] == {
+        **{"version": version + 1, "name": "hers", "notes": ""},
+        "tags": ["a", "b"],
+    }
+    assert api.get(path)["name"] == "hers"
+    for header in (str(version + 1), f'W/"{version + 1}"', "*"):
+        assert api("PATCH", path, {"name": "hers"}, headers={"If-Match": header}).json() == first
+    assert api("PATCH", path, {"notes": "n"}).status_code == 200  # as ever, without the header
+    for header in ("", "x", "-1", '"1", "2"', "9" * 30):
+        assert api("PATCH", path, {"name": "x"}, headers={"If-Match": header}).status_code == 422
+    for body in (
+        {"tags": ["x"], "add_tags": ["y"]},
+        {"add_tags": ["y"], "remove_tags": ["y"]},
+        {"add_tags": [f"t{n}" for n in range(49)]},
+        {"name": "a\nb"},
+        {"add_tags": ["\x1b[31m"]},
+    ):
+        assert api("PATCH", path, body).status_code == 422, body
+    assert api.get(path)["name"] == "hers" and api.get(path)["tags"] == ["a", "b"]
+    started = api("POST", "/runs", {"recipe": "demo", "name": "a\tb"})
+    assert started.status_code == 422 and "control characters" in started.text
+    assert api("POST", "/config/check", {"config": {"name": "a\tb"}}).json()["problems"] == [
+        {
+            "field": "name",
+            "message": "must not hold control characters (U+0009 is character 2): remove it",
+        }
+    ]
 
 
 def test_a_running_run_s_gpu(

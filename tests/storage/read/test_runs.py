@@ -55,6 +55,27 @@ def damage(engine: Engine, rollout_id: str, column: str) -> None:
         connection.execute(update(table).where(where).values({column: bytes(data)}))
 
 
+@pytest.mark.parametrize(
+    ("stored", "searched"),
+    [
+        ("Größe ÄRGER", "größe ärger"),
+        ("ΑΘΗΝΑΣ", "αθηνας"),
+        ("МОСКВА", "москва"),
+        ("Straße", "STRASSE"),
+        ("İstanbul", "istanbul".replace("i", "i\u0307", 1)),
+        ("cafe\u0301", "CAFÉ"),  # an accent of its own, and one that is part of its letter
+    ],
+)
+def test_search_ignores_case_in_every_script(engine: Engine, stored: str, searched: str) -> None:
+    named = jobs.create_run(engine, parse({"name": f"a {stored} b"}))
+    tagged = jobs.create_run(engine, parse({"name": "x"}), tags=(stored,))
+    noted = jobs.create_run(engine, parse({"name": "x"}))
+    run_details.set_notes(engine, noted, stored)
+    jobs.create_run(engine, parse({"name": "another"}))
+    found = {item["id"] for item in read_runs(engine, search=searched)["items"]}
+    assert found == {named, tagged, noted}
+
+
 def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     ids = [jobs.create_run(engine, parse({"name": f"n{n} 100%"}), recipe="r") for n in range(5)]
     run_details.set_tags(engine, ids[1], ["good"])
@@ -73,6 +94,7 @@ def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     assert found(search="this") == [ids[2]]
     assert found(search="100%") == newest_first
     assert found(search="1_0") == []  # no wildcards
+    assert found(search="GOO") == [ids[1]]  # part of a tag
     assert found(tag="good") == [ids[1]]
     assert found(tag="goo") == []
     assert found(status="cancelled") == [ids[3]]
