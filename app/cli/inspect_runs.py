@@ -1,5 +1,7 @@
-"""`opd recipes`, `opd runs`, `opd show`."""
+"""`opd recipes`, `opd runs`, `opd show`, `opd log`."""
 
+from pathlib import Path
+from time import sleep
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +12,7 @@ from app.cli.workspace import Workspace
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id.", show_default=False)]
 PAGE = 200
+FOLLOW_EVERY = 0.5  # seconds
 
 
 def recipes(workspace: Workspace, json: Json = False) -> None:
@@ -74,6 +77,49 @@ def show(workspace: Workspace, run: Run, json: Json = False) -> None:
         result(f"{label:<12}{plain(value)}")
     result("")
     result(_configuration(stored["config"]))
+
+
+def log(
+    workspace: Workspace,
+    run: Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print new lines until the run has ended.")
+    ] = False,
+) -> None:
+    """Print the log of a run, of all of its attempts."""
+    from opd.errors import ErrorKind, UserError
+    from storage.read.runs import read_run
+
+    engine = workspace.engine()
+    path = workspace.data_dir.run(run).log
+    live = _live(read_run(engine, run))
+    if not path.is_file() and not (follow and live):
+        raise UserError("has no log", where=run, kind=ErrorKind.NOT_FOUND)
+    read = 0
+    while True:
+        read = _print_lines(path, read, whole=live and follow)
+        if not (follow and live):
+            return
+        sleep(FOLLOW_EVERY)
+        live = _live(read_run(engine, run))
+
+
+def _live(run: dict[str, Any]) -> bool:
+    return run["status"] in ("queued", "running")
+
+
+def _print_lines(path: Path, start: int, *, whole: bool) -> int:
+    """Prints the log from a byte on, with `whole` only lines that have ended; → where it ends."""
+    if not path.is_file():
+        return start
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if whole and not line.endswith(b"\n"):
+                break
+            result(plain(line.decode("utf-8", "replace").rstrip("\n")))
+            start += len(line)
+    return start
 
 
 def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import typer
 from app.cli import (
     checking,
     data,
+    editing,
     experiments,
     inspect_runs,
     records,
@@ -109,6 +110,10 @@ for name, command in (
     ("recipes", inspect_runs.recipes),
     ("runs", inspect_runs.runs),
     ("show", inspect_runs.show),
+    ("log", inspect_runs.log),
+    ("rename", editing.rename),
+    ("tag", editing.tag),
+    ("delete", editing.delete),
     ("export", records.export),
     ("import", records.import_file),
     ("score", records.score),

@@ -1,0 +1,121 @@
+"""`opd rename`, `opd tag`, `opd delete`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.inspect_runs import Json, Run
+from app.cli.output import json_line, json_list, plain, result
+from app.cli.workspace import Workspace
+from opd.errors import ErrorKind, UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+FIELDS = ("id", "name", "notes", "tags", "version")
+
+
+def rename(
+    workspace: Workspace,
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="New name.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Give a run another name."""
+    from storage.queue.run_details import RunEdit, edit
+
+    engine = workspace.engine()
+    edit(engine, run, RunEdit(name=name))
+    edited = _edited(engine, run)
+    if json:
+        json_line(edited)
+    else:
+        result(f"{run}  {plain(edited['name'])}")
+
+
+def tag(
+    workspace: Workspace,
+    run: Run,
+    tags: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TAG]...", help="Tags to add.", show_default=False),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option("--remove", metavar="TAG", help="Remove a tag; repeatable."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Add tags to a run and remove tags from it; the others stay. Prints the run's tags."""
+    from storage.queue.run_details import RunEdit, edit
+
+    engine = workspace.engine()
+    edit(engine, run, RunEdit(add_tags=tags or [], remove_tags=remove or []))
+    edited = _edited(engine, run)
+    if json:
+        json_line(edited)
+    else:
+        result(f"{run}  {plain(', '.join(edited['tags']) or 'no tags')}")
+
+
+def delete(
+    workspace: Workspace,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run ids.", show_default=False)
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring deleted runs back.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete runs that are not running. Their files stay; --undo brings the runs back."""
+    from storage.queue.run_details import delete_run, restore_run
+
+    engine = workspace.engine()
+    names = list(dict.fromkeys(runs))
+    if not undo:
+        listed = _deletable(engine, names)
+        if not yes:
+            _ask(listed)
+    for name in names:
+        (restore_run if undo else delete_run)(engine, name)
+    if json:
+        json_list([{"id": name} for name in names])
+        return
+    for name in names:
+        result(f"{name} {'restored' if undo else 'deleted'}")
+
+
+def _deletable(engine: "Engine", names: list[str]) -> list[dict[str, Any]]:
+    """The runs, of which none is running; nothing is deleted where one of them cannot be."""
+    from storage.read.runs import read_run
+
+    found = [read_run(engine, name) for name in names]
+    for run in found:
+        if run["status"] == "running":
+            raise UserError(
+                f"is running: stop it first (opd cancel {run['id']})",
+                where=run["id"],
+                kind=ErrorKind.RUNNING,
+            )
+    return found
+
+
+def _ask(runs: list[dict[str, Any]]) -> None:
+    if not _at_a_terminal():
+        raise UserError("nobody is there to confirm: give --yes", where="opd delete")
+    for run in runs:
+        typer.echo(f"{run['id']}  {plain(run['name'])}  {run['status']}", err=True)
+    count = "this run" if len(runs) == 1 else f"these {len(runs)} runs"
+    typer.confirm(f"Delete {count}?", abort=True, err=True)
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _edited(engine: "Engine", run: str) -> dict[str, Any]:
+    from storage.read.runs import read_run
+
+    stored = read_run(engine, run)
+    return {name: stored[name] for name in FIELDS}
