@@ -10,7 +10,9 @@ from typing import Any
 import gradio as gr
 import orjson
 from gradio.components.navbar import Navbar
+from starlette.types import ASGIApp
 
+from app.endpoints import Endpoints
 from app.scripts import sources, style_sheets
 
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")
@@ -40,11 +42,19 @@ PAGES = (
     Page("rollout", "Rollout", "/rollout", "rollout/rollout.js", in_navbar=False),
     Page("experiment", "Experiment", "/experiment", "experiments/experiment.js", in_navbar=False),
 )
+# Gradio's footer, which leads to its view of the endpoints, is shown on this page only.
+ENDPOINTS_TITLE, ENDPOINTS_PATH = "Endpoints", "/endpoints"
+ENDPOINTS_TEXT = (
+    '<div class="opd opd-endpoints"><h1>Endpoints</h1><p>Programs call them with '
+    "<code>gradio_client</code>; <b>Use via API</b> below lists each with its parameters. The "
+    "access token goes into the header <code>Authorization: Bearer TOKEN</code>.</p></div>"
+)
 
 
-def build_pages() -> gr.Blocks:
+def build_pages(site: ASGIApp) -> gr.Blocks:
     """All pages: those about one run, rollout or experiment by address, the others in the
-    navigation bar."""
+    navigation bar. The endpoints, which ask `site`, have a page of their own, so that the others
+    do not carry their descriptions."""
     demo: gr.Blocks = gr.Blocks(title="OPD Studio", analytics_enabled=False, fill_width=True)
     first, *others = PAGES
     with demo:
@@ -52,6 +62,10 @@ def build_pages() -> gr.Blocks:
     for page in others:
         with demo.route(page.title, page.path, show_in_navbar=page.in_navbar):
             _fill(page)
+    with demo.route(ENDPOINTS_TITLE, ENDPOINTS_PATH, show_in_navbar=False):
+        Navbar(main_page_name=PAGES[0].title)
+        gr.HTML(html_template=ENDPOINTS_TEXT, js_on_load=None, apply_default_css=False)
+        Endpoints(site).add()
     return demo
 
 
@@ -67,7 +81,7 @@ def mount_options() -> dict[str, Any]:
     return {
         "theme": gr.themes.Base(font=list(SANS), font_mono=list(MONO)),
         "head": head(),
-        "footer_links": [],
+        "footer_links": ["api"],
         "run_history": False,
         "show_error": False,
         "pwa": False,

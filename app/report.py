@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine
 
-from app.api.http.payload import encode
+from app.payload import encode
 from app.scripts import STATIC, renamed, sources, style_sheets
 from opd.config.run import parse, to_yaml
 from opd.errors import ConfigError, ErrorKind, UserError

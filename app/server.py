@@ -27,6 +27,7 @@ from app.api import (
     lab,
     model_requests,
     related,
+    reports,
     rollouts,
     runs,
     system,
@@ -43,14 +44,16 @@ ROUTERS = tuple(
     part.router
     for part in (
         *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab),
-        *(configs, doctor, model_requests, system),
+        *(configs, doctor, model_requests, reports, system),
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-# What Gradio's pages need of its routes. Uploads, files by path, proxying, monitoring and editing
-# are not among it, and what a later version adds is not until it is named here.
+# What Gradio's pages and clients of its endpoints need of its routes. Uploads, files by path,
+# proxying, monitoring and editing are not among it, and what a later version adds is not until it
+# is named here.
 GRADIO_API = (
     "app_id",
+    "call/",
     "cancel",
     "heartbeat/",
     "info",
@@ -176,7 +179,7 @@ async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
         warnings.filterwarnings("ignore", message="SSR mode is not supported with multi-page")
         gradio.mount_gradio_app(
             site,
-            build_pages(),
+            build_pages(site),
             path="/",
             server_name=options.host,
             server_port=options.port,

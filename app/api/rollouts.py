@@ -16,11 +16,12 @@ from app.api.http.inputs import (
     SearchText,
     Sort,
 )
-from app.api.http.payload import encode, etag
 from app.api.http.replies import Json
+from app.payload import encode, etag
 from opd.types import FinishReason, Kind
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.insights.token_classes import TokenClass
+from storage.read.export import export_row
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 
@@ -100,7 +101,7 @@ def get_tokens(
     columns: Annotated[str, Query(pattern=r"^[a-z_,]{0,300}$")] = "",
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
-    """The tokens in binary form (see app/api/http/payload.py).
+    """The tokens in binary form (see app/payload.py).
 
     `columns`: names separated by commas, or `all`; by default the main ones, and as many others as
     fit into 24 bytes per token. The header's `more` names what was left out.
@@ -111,6 +112,12 @@ def get_tokens(
     if headers["etag"] in if_none_match:
         return Response(status_code=304, headers=headers)
     return Response(payload, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/rollouts/{rollout_id}/record")
+def get_record(engine: Database, rollout_id: RolloutId) -> Response:
+    """The rollout with every token as JSON: what `opd export` writes and `opd import` reads."""
+    return Json(export_row(engine, rollout_id))
 
 
 @router.get("/rollouts/{rollout_id}/topk")

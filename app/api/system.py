@@ -27,7 +27,7 @@ def health(request: Request) -> Response:
     return Json(
         {
             "ok": True,
-            "version": _version(),
+            "version": program_version(),
             "supervisor": supervisor_alive(request.app.state.data_dir),
             "standby": waiting(request.app.state.data_dir),
             "access": getattr(request.state, "access", "none"),
@@ -75,7 +75,7 @@ def supervisor_alive(data_dir: DataDir) -> bool:
     return locks.held(data_dir.supervisor_lock)
 
 
-def _version() -> str:
+def program_version() -> str:
     try:
         return version("opd-studio")
     except PackageNotFoundError:

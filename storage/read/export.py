@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 from opd.types import TOKEN_COLUMNS
 from storage import packing
 from storage.engine import read
-from storage.lookups import run_fingerprint, run_row
+from storage.lookups import fingerprint, rollout_row, run_fingerprint, run_row
 from storage.read.rollouts import record_row
 from storage.schema import prompt, rollout
 from storage.text import joined_texts, token_text
@@ -38,6 +38,23 @@ def export_rows(
         ids = list(
             connection.scalars(select(table.id).where(table.run_id == run_id).order_by(*order))
         )
+    yield from _rows(engine, name, ids, on_damaged)
+
+
+def export_row(engine: Engine, rollout_id: str) -> dict[str, Any]:
+    """One rollout. Raises DamagedRecord, "not found"."""
+    with read(engine) as connection:
+        name = fingerprint(rollout_row(connection, rollout_id))
+    return next(_rows(engine, name, [rollout_id]))
+
+
+def _rows(
+    engine: Engine,
+    name: str,
+    ids: list[str],
+    on_damaged: Callable[[packing.DamagedRecord], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rollouts of a run whose token texts are stored under `name`."""
     texts: Texts = {}
     for start in range(0, len(ids), CHUNK):
         for row, record in _chunk(engine, ids[start : start + CHUNK]):

@@ -416,3 +416,14 @@ def test_a_gpu_s_memory_is_shown_where_there_is_one(open_page: Visit, site: Any)
     expect(figure.locator(".plot-now")).to_have_text("30.5  ·  34.0")
     figure.locator(".plot svg").first.wait_for()
     expect(page.locator(".run-facts")).to_contain_text("36 of 80 GB · 97%")
+
+
+def test_gradios_own_view_shows_the_endpoints(visitor: Any, site: Any) -> None:
+    page = visitor.new_page()  # not watched: the view asks for routes that are closed here
+    page.goto(site.link("/endpoints"))
+    page.get_by_role("button", name="Use via API").click()
+    view = page.locator(".api-docs")
+    for name in ("start_run", "rollout_tokens", "worst_tokens", "what_if", "doctor", "report"):
+        expect(view.get_by_text(f"/{name}").first).to_be_visible()
+    expect(view.get_by_text("name of a recipe").first).to_be_attached()
+    page.close()

@@ -1,19 +1,27 @@
 """Serves a data directory for the browser tests: python browser_server.py DIR SOCKET [VIEW_TOKEN].
 
-SOCKET is an inherited one, bound to the port. No supervisor, so a queued run stays queued.
+SOCKET is an inherited one, bound to the port. No supervisor, so a queued run stays queued. Other
+tests have the same server in a thread of their own process.
 """
 
 import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy import Engine
 
 from app.server import ServerOptions, build
 from storage.data_dir import DataDir
 from storage.engine import open_database
 
 TOKEN = "browser-tests"
+VIEW_TOKEN = "view-only"
+PATIENCE = 60.0  # seconds
 
 
 def main() -> None:
@@ -23,6 +31,34 @@ def main() -> None:
     options = ServerOptions(data_dir=DataDir(folder), port=port, token=TOKEN, view_token=view)
     application = build(open_database(folder), options)
     uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[bound])
+
+
+@contextmanager
+def loopback_server(engine: Engine, data_dir: Path) -> Iterator[str]:
+    """Its address, while it runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        options = ServerOptions(DataDir(data_dir), port=port, token=TOKEN, view_token=VIEW_TOKEN)
+        servers: list[uvicorn.Server] = []
+
+        def serve() -> None:
+            application = build(engine, options)  # here: it opens an event loop of its own
+            config = uvicorn.Config(application, log_level="error", timeout_graceful_shutdown=1)
+            servers.append(uvicorn.Server(config))
+            servers[0].run(sockets=[bound])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        until = time.monotonic() + PATIENCE
+        while not (servers and servers[0].started):
+            assert time.monotonic() < until and thread.is_alive()
+            time.sleep(0.02)
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            servers[0].should_exit = True
+            thread.join(PATIENCE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,251 @@
+"""Gradio's endpoints, asked by gradio_client over the loopback."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from sqlalchemy import Engine
+
+from app.worker import job, process
+from app.worker.process import this_process
+from opd.interchange.jsonl import rollouts_of
+from storage.data_dir import DataDir
+from storage.engine import open_database
+from storage.queue import requests
+from storage.read.rollouts import read_rollouts
+from storage.read.runs import read_runs
+from tests.support.api_client import Api, stored_run
+from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
+from tests.support.in_process_runs import models
+
+NAMES = {
+    *("list_runs", "get_run", "start_run", "stop_run", "resume_run", "run_metrics"),
+    *("list_rollouts", "rollout_tokens", "worst_tokens", "what_if", "doctor", "answer", "report"),
+}
+YAML = """
+student: {model: STUDENT}
+teacher: TEACHER
+prompts: PROMPTS
+device: cpu
+threads: 1
+sampling: {prompts_per_step: 2, group_size: 2, max_new_tokens: 6}
+evaluation: {prompts: 2, keep: 1}
+"""
+
+
+class Asked:
+    """A server over a data directory, a client of its endpoints, and its REST routes."""
+
+    def __init__(self, address: str, engine: Engine, folder: Path) -> None:
+        self.address, self.engine, self.folder = address, engine, folder
+        self.client = client_of(address)
+        self.api = Api(engine, folder)
+        self.run_id = stored_run(engine)
+        self.rollout_id: str = read_rollouts(engine, self.run_id)["items"][0]["id"]
+
+    def __call__(self, name: str, /, **parameters: Any) -> Any:
+        return self.client.predict(api_name=f"/{name}", **parameters)
+
+    def refusal(self, name: str, /, **parameters: Any) -> str:
+        with pytest.raises(AppError) as refused:
+            self(name, **parameters)
+        return str(refused.value)
+
+
+def client_of(address: str, token: str = TOKEN) -> Client:
+    headers = {"Authorization": f"Bearer {token}"}
+    return Client(address, headers=headers, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    folder = tmp_path_factory.mktemp("endpoints")
+    engine = open_database(folder)
+    with loopback_server(engine, folder) as address:
+        made = Asked(address, engine, folder)
+        yield made
+        made.client.close()
+    engine.dispose()
+
+
+def test_a_run_is_launched_and_its_tokens_are_read(asked: Asked, tmp_path: Path) -> None:
+    yaml = YAML
+    root = models(tmp_path)
+    for word, name in (
+        ("STUDENT", "student"),
+        ("TEACHER", "teacher"),
+        ("PROMPTS", "prompts.jsonl"),
+    ):
+        yaml = yaml.replace(word, str(root / name))
+    run_id = asked("start_run", yaml=yaml, changes=["steps=1"], name="by a client", tags=["a"])[
+        "id"
+    ]
+    queued = asked("get_run", run=run_id)
+    assert (queued["status"], queued["name"], queued["tags"]) == ("queued", "by a client", ["a"])
+
+    claimed = job.claim(asked.engine, DataDir(asked.folder), run_id, "cpu")
+    assert claimed is not None
+    os.environ.pop(process.MARK)
+    job.run(claimed)
+
+    ended = asked("get_run", run=run_id)
+    assert ended["status"] == "finished"
+    assert [Path(c["folder"]).name for c in ended["checkpoints"]] == ["step-000001"]
+    metrics = asked("run_metrics", run=run_id)
+    assert metrics["columns"]["step"] == [1] and metrics["columns"]["reverse_kl"][0] > 0
+    assert {e["step"] for e in metrics["evaluations"]} == {0, 1}
+    rollouts = asked("list_rollouts", run=run_id, kind="train")
+    assert rollouts["total"] == 4
+    record = asked("rollout_tokens", rollout=rollouts["items"][0]["id"])
+    assert len(record["student_logprobs"]) == len(record["completion_token_ids"]) > 0
+    [read] = rollouts_of([(1, record)], "answer")
+    assert read.record is not None and read.record.teacher_logprobs is not None
+
+
+def test_what_is_told_is_what_rest_tells(asked: Asked) -> None:
+    run_id, rollout_id = asked.run_id, asked.rollout_id
+    runs = asked("list_runs", search="with tokens")
+    assert runs == asked.api.get("/runs", search="with tokens") and runs["total"] == 1
+    assert asked("worst_tokens", run=run_id, step=2, limit=3) == asked.api.get(
+        f"/runs/{run_id}/hot-tokens", step=2, limit=3
+    )
+    assert asked("rollout_tokens", rollout=rollout_id) == asked.api.get(
+        f"/rollouts/{rollout_id}/record"
+    )
+    assert 'data-block="report"' in asked("report", name=run_id, rollouts=1)
+    assert f'data-block="{rollout_id}/tokens"' in asked("report", name=rollout_id)
+
+
+def test_runs_are_stopped_and_resumed(asked: Asked) -> None:
+    run_id = asked("start_run", recipe="demo", changes=["steps=2"], request_key="once")["id"]
+    assert asked("start_run", recipe="demo", request_key="once")["id"] == run_id
+    assert asked("stop_run", run=run_id)["status"] == "cancelled"
+    assert asked("resume_run", run=run_id, accept_changes=True)["status"] == "queued"
+    assert asked("stop_run", run=run_id, mode="discard")["status"] == "cancelled"
+
+
+def answering(engine: Engine, answer: dict[str, Any] | None) -> threading.Thread:
+    """What the model process would do with the next request; None: it fails."""
+
+    def work() -> None:
+        while (claimed := requests.claim(engine, this_process())) is None:
+            pass
+        if answer is None:
+            requests.fail(engine, claimed["id"], "no such model")
+        else:
+            requests.finish(engine, claimed["id"], answer)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_the_model_process_is_asked_and_awaited(asked: Asked) -> None:
+    rollout_id = asked.rollout_id
+    later = asked("doctor", recipe="demo", wait=0)
+    assert (later["state"], later["ok"]) == ("queued", None)
+    answering(asked.engine, {"ok": True, "findings": [], "memory": None}).join()
+    assert asked("answer", id=later["id"])["answer"]["ok"] is True
+    told = asked.refusal("what_if", rollout=rollout_id, position=0, text=" 7")
+    assert (
+        told == 'checkpoint: the run has no checkpoint yet; "start" uses the models it started from'
+    )
+    worker = answering(asked.engine, {"branches": ["roll-b"]})
+    answered = asked("what_if", rollout=rollout_id, position=0, text=" 7", checkpoint="start")
+    worker.join()
+    assert (answered["state"], answered["answer"]) == ("done", {"branches": ["roll-b"]})
+    worker = answering(asked.engine, None)
+    assert asked.refusal("doctor", recipe="demo") == "no such model"
+    worker.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "route", "body"),
+    [
+        ("list_runs", {"limit": 5000}, "/runs?limit=5000", None),
+        ("list_runs", {"status": "gone"}, "/runs?status=gone", None),
+        ("get_run", {"run": "run-none"}, "/runs/run-none", None),
+        ("get_run", {"run": "<b>"}, "/runs/%3Cb%3E", None),
+        ("get_run", {"run": "run-a/../../health"}, "/runs/run-a/x/health", None),
+        ("list_rollouts", {"run": "RUN", "sort": "evil"}, "/runs/RUN/rollouts?sort=evil", None),
+        ("rollout_tokens", {"rollout": "roll-none"}, "/rollouts/roll-none/record", None),
+        ("report", {"name": "RUN", "rollouts": 0}, "/runs/RUN/report?rollouts=0", None),
+        ("start_run", {}, "/runs", {}),
+        ("start_run", {"recipe": "nope"}, "/runs", {"recipe": "nope"}),
+        ("start_run", {"yaml": "steps: ["}, "/runs", {"yaml": "steps: ["}),
+        (
+            "start_run",
+            {"recipe": "demo", "changes": ["steps=-1", "sampling.top_q=2"]},
+            "/runs",
+            {"recipe": "demo", "set": ["steps=-1", "sampling.top_q=2"]},
+        ),
+        ("start_run", {"recipe": "demo", "name": 7}, "/runs", {"recipe": "demo", "name": 7}),
+        ("stop_run", {"run": "RUN", "mode": "kill"}, "/runs/RUN/cancel", {"mode": "kill"}),
+        ("resume_run", {"run": "RUN"}, "/runs/RUN/resume", {}),
+        ("doctor", {"recipe": "nope"}, "/doctor", {"recipe": "nope"}),
+    ],
+)
+def test_wrong_input_is_refused_in_the_words_of_rest(
+    asked: Asked, name: str, given: dict[str, Any], route: str, body: dict[str, Any] | None
+) -> None:
+    before = read_runs(asked.engine)["total"]
+    given = {k: asked.run_id if v == "RUN" else v for k, v in given.items()}
+    told = asked.refusal(name, **given)
+    reply = asked.api("GET" if body is None else "POST", route.replace("RUN", asked.run_id), body)
+    assert reply.status_code >= 400
+    refused = reply.json()
+    single = {"field": refused.get("where", ""), "message": refused.get("error", "")}
+    problems = refused.get("problems", [single])
+    for problem in problems:
+        assert problem["message"] in told and problem["field"] in told
+    assert read_runs(asked.engine)["total"] == before
+
+
+def test_a_wait_has_a_limit(asked: Asked) -> None:
+    assert asked.refusal("doctor", recipe="demo", wait=-1).startswith("wait: must be 0 to 3600")
+
+
+def test_every_endpoint_says_what_it_takes(asked: Asked) -> None:
+    told = asked.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
+    assert {name.removeprefix("/") for name in told} == NAMES
+    for name, endpoint in told.items():
+        assert endpoint["description"], name
+        for parameter in endpoint["parameters"]:
+            assert parameter["python_type"]["type"], (name, parameter)
+            assert parameter["python_type"]["description"], (name, parameter)
+    start = {p["parameter_name"]: p for p in told["/start_run"]["parameters"]}
+    assert (
+        start["recipe"]["parameter_has_default"]
+        and "list[str]" in start["changes"]["python_type"]["type"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [("", 403), ("wrong", 401), (VIEW_TOKEN, 403), (TOKEN, 200)]
+)
+def test_without_the_token_every_endpoint_refuses(asked: Asked, token: str, status: int) -> None:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    before = read_runs(asked.engine)["total"]
+    config = httpx.get(
+        f"{asked.address}config", headers={"authorization": f"Bearer {TOKEN}"}
+    ).json()
+    numbers = {d["api_name"]: d["id"] for d in config["dependencies"]}
+    assert numbers.keys() == NAMES
+    for name in NAMES:
+        joined = {"fn_index": numbers[name], "data": [], "session_hash": "s"}
+        for path, body in (("queue/join", joined), (f"call/{name}", {"data": []})):
+            reply = httpx.post(f"{asked.address}gradio_api/{path}", headers=headers, json=body)
+            assert reply.status_code == status, (name, path, reply.text)
+    assert read_runs(asked.engine)["total"] == before
+
+
+def test_pages_do_not_carry_the_endpoints(asked: Asked) -> None:
+    page = httpx.get(asked.address).text
+    assert "worst_tokens" not in page
+    assert "worst_tokens" in httpx.get(f"{asked.address}endpoints").text
