@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+BETWEEN = 3  # blanks between two columns of a table
+
 
 def say(text: str = "") -> None:
     """For people: to standard error, which leaves standard output to results."""
@@ -27,19 +29,39 @@ def json_list(items: Sequence[Any], total: int | None = None) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: str = "") -> None:
-    """A plain table; columns named in `right` (comma-separated) are numbers."""
+    """A plain table; columns named in `right` (comma-separated) are numbers. Words stay whole:
+    where they do not fit side by side, each row is a paragraph."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    texts = [[plain(cell) for cell in row] for row in rows]
+    widths = [
+        max(cell_len(word) for text in column for word in text.split() or [""])
+        for column in zip(columns, *texts, strict=True)
+    ]
+    if sum(widths) + BETWEEN * (len(columns) - 1) > console.width:
+        _paragraphs(columns, texts)
+        return
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
+    for column, width in zip(columns, widths, strict=True):
         numbers = column in right.split(",")
-        grid.add_column(column, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(plain(cell)) for cell in row))
-    Console().print(grid)
+        grid.add_column(column, justify="right" if numbers else "left", min_width=width)
+    for row in texts:
+        grid.add_row(*map(Text, row))
+    console.print(grid)
+
+
+def _paragraphs(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Each row under the text of its first column, a line for each of the others."""
+    width = max(len(column) for column in columns[1:])
+    for first, *others in rows:
+        result(f"\n{first}")
+        for column, text in zip(columns[1:], others, strict=True):
+            result(f"  {column:{width}}  {text}")
 
 
 def plain(value: Any) -> str:
