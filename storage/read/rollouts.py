@@ -1,5 +1,6 @@
 """Rollouts as lists, and one with all that its page says about it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from storage.lookups import (
     run_row,
 )
 from storage.read.extracted import StoredCompletion, read_extractions
+from storage.read.teachers import teachers_of
 from storage.schema import prompt, token_record
 from storage.schema import rollout as table
 
@@ -114,7 +116,7 @@ def read_rollouts(
     where = RolloutFilter(**filters).conditions(run_id)
     page = (
         select(*(table.c[name] for name in _FIELDS), table.c.completion)
-        .add_columns(prompt.c.text, prompt.c.answer)
+        .add_columns(table.c.prompt_id, prompt.c.text, prompt.c.answer)
         .join(prompt, prompt.c.id == table.c.prompt_id)
         .where(*where)
         .order_by(_order(sort), table.c.id)
@@ -133,6 +135,7 @@ def read_rollouts(
     items = [
         {
             **{name: row[name] for name in _FIELDS},
+            "same": _digest(row["prompt_id"], whole.get(row["id"])),
             "right": is_right(row["reward"]),
             "prompt": row["text"][:CUT],
             "completion": row["completion"][:CUT],
@@ -168,6 +171,7 @@ def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
         "grader": (row["run_config"].get("prompts") or {}).get("grader"),
         "extracted": extracted[rollout_id].text,
         "extraction_note": extracted[rollout_id].note,
+        "teachers": teachers_of(row["run_config"]),
         "prompt_tokens": len(row["prompt_ids"]) // packing.PROMPT_ID_BYTES,
         "objective": row["run_config"]["objective"]["name"],
         "top_k": 0 if alternatives is None else alternatives.shape[1],
@@ -202,6 +206,14 @@ def _order(sort: str) -> ColumnElement[Any]:
         )
     column = table.c[name]
     return (column.desc() if sort.startswith("-") else column.asc()).nulls_last()
+
+
+def _digest(prompt_id: str, ids: NDArray[Any] | None) -> str | None:
+    """Alike for rollouts of one prompt with the very same tokens; None where they are not known."""
+    if ids is None:
+        return None
+    content = prompt_id.encode() + ids.astype("<u4").tobytes()
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def _cut(text: str | None) -> str | None:

@@ -16,6 +16,7 @@ from opd.types import EarlierAttempts, Score
 from storage.engine import holds_text, read
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
+from storage.read.teachers import teachers_of
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
 
@@ -80,6 +81,7 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     return {
         **_run_item(row, tags),
         **{name: row[name] for name in details},
+        "teachers": teachers_of(row["config"]),
         "trained": _trained(row),
         "rendered_as_of": inputs.moment,
         "accepted_changes": inputs.accepted,

@@ -75,6 +75,7 @@ interface Run {
   /** Of one run only, not in a list. */
   waits_for?: Record<string, string>;
   config?: any;
+  teachers?: Teacher[];
   trained?: string;
   slot?: string | null;
   accepted_changes?: { attempt: number; step: number; changes: ChangedInput[] }[];
@@ -129,6 +130,8 @@ interface RolloutItem extends Graded {
   prompt: string;
   completion: string;
   damaged: boolean | null;
+  /** Equal for rollouts of one prompt with the very same tokens; null where they are not known. */
+  same?: string | null;
   answer: string | null;
   /** What the run's grader took out of the completion; null: nothing, and the note says why. */
   extracted?: string | null;
@@ -136,9 +139,18 @@ interface RolloutItem extends Graded {
   grader?: string | null;
 }
 
+/** A teacher as configured; `prompt` and `system` are the templates of what it reads instead. */
+interface Teacher {
+  route: string;
+  name: string;
+  prompt: string | null;
+  system: string | null;
+}
+
 /** All about one rollout but its tokens. */
 interface RolloutMeta extends RolloutItem {
   run_name: string;
+  teachers?: Teacher[];
   objective: string;
   prompt_tokens: number;
   temperature: number | null;
@@ -154,6 +166,8 @@ interface RolloutMeta extends RolloutItem {
 /** One of the worst tokens of a run, with the text around it. */
 interface HotToken {
   rollout_id: string;
+  kind?: string;
+  group?: number;
   step: number;
   position: number;
   token_id: number;

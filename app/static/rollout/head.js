@@ -3,6 +3,7 @@ import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, plain, sum, verdict } from "../lib/format.js";
 import { Answers, isGraded } from "./answers.js";
+import { TeacherPrompt, teacherTag } from "./teachers.js";
 
 /** @type {Record<string, string>} */
 const SORTS = {
@@ -27,6 +28,7 @@ export class RolloutHead {
     this.share.classList.add("small");
     this.share.title = "The address opens what you see: rollout, token, metric, tab";
     this.answers = new Answers();
+    this.teacherPrompt = new TeacherPrompt();
     this.element = h(
       "header",
       { class: "rt-head" },
@@ -59,6 +61,7 @@ export class RolloutHead {
       !isGraded(meta) && verdictTag(meta),
       finish(meta.finish_reason),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
+      teacherTag(meta.teachers ?? []),
       meta.teacher_end &&
         h("span", {
           class: "tag",
@@ -72,6 +75,7 @@ export class RolloutHead {
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
     );
     this.answers.show(meta, verdictTag(meta));
+    this.teacherPrompt.show(meta.teachers ?? []);
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
 

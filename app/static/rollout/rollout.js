@@ -152,6 +152,7 @@ class RolloutPage {
       link("Skip to the text", "#token-view", { class: "btn skip", onclick }),
       this.head.element,
       this.head.answers.element,
+      this.head.teacherPrompt.element,
       this.toolbar.element,
       this.comparison.bar,
       h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element),

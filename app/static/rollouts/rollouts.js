@@ -6,6 +6,7 @@ import { empty, failed, loading } from "../lib/panel_states.js";
 import { extractedText, isGraded } from "../rollout/answers.js";
 import { verdictTag } from "../rollout/head.js";
 import { RolloutFilters } from "./filters.js";
+import { grouped, kindsOf } from "./groups.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
 import { WorstFilters } from "./worst_filters.js";
 
@@ -168,7 +169,7 @@ class RolloutsPage {
 
   /** @param {number} by */
   stepRow(by) {
-    const rows = [...this.panel.querySelectorAll(/** @type {"a"} */ ("tbody a.text-link"))];
+    const rows = [...this.panel.querySelectorAll(/** @type {"a"} */ ("tbody tr:not([hidden]) a.text-link"))];
     const at = rows.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by]?.focus();
   }
@@ -240,7 +241,12 @@ class RolloutsPage {
     }
     const top = Math.max(...items.map((i) => i.kl_sum ?? 0));
     this.graded = items.some(isGraded);
-    const rows = items.map((item, k) => this.row(item, this.offset + k, top));
+    const at = new Map(items.map((item, k) => [item.id, this.offset + k]));
+    /** @param {RolloutItem} item */
+    const row = (item) => this.row(item, at.get(item.id) ?? 0, top);
+    const rows = grouped(items, ({ step, same }) => (same ? `${step}/${same}` : null)).map((group) =>
+      groupRows(group, group.map(row)),
+    );
     fill(
       this.panel,
       h("table", { class: "table rollouts" }, this.head(), h("tbody", {}, rows)),
@@ -277,7 +283,7 @@ class RolloutsPage {
       "tr",
       { "data-rollout": item.id, onclick: open },
       h("td", { class: "r", text: item.step }),
-      h("td", { class: "muted", text: item.kind }),
+      h("td", { class: "muted kind", text: item.kind }),
       h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
       h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdictTag(item)),
       h("td", {
@@ -327,6 +333,29 @@ class RolloutsPage {
       }),
     );
   }
+}
+
+/**
+ * The rows of equal rollouts: the first, and behind its "×4" the others.
+ * @param {RolloutItem[]} items @param {HTMLElement[]} rows
+ */
+function groupRows(items, rows) {
+  const [first, ...others] = rows;
+  if (!others.length) return rows;
+  for (const row of others) row.hidden = true;
+  const count = button(`×${items.length}`, null, {
+    class: "btn small same",
+    "aria-expanded": "false",
+    title: `The same tokens ${items.length} times: ${kindsOf(items)}. Show all.`,
+  });
+  count.addEventListener("click", (event) => {
+    event.stopPropagation(); // the row opens its rollout
+    const open = count.getAttribute("aria-expanded") !== "true";
+    count.setAttribute("aria-expanded", String(open));
+    for (const row of others) row.hidden = !open;
+  });
+  first.querySelector(".kind")?.append(" ", count);
+  return rows;
 }
 
 /** What the grader extracted, and the correct answer. @param {RolloutItem} item */

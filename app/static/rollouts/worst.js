@@ -4,6 +4,7 @@ import { button, fill, h, link } from "../lib/dom.js";
 import { fixed, integer, probability } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { bounded, glyphs } from "../rollout/text/glyphs.js";
+import { grouped, kindsOf } from "./groups.js";
 
 const STEP = 25;
 const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
@@ -119,7 +120,7 @@ export class WorstTokens {
     fill(
       this.list,
       head(),
-      items.map((item) => tokenRow(item, top)),
+      grouped(items, sameToken).map((group) => tokenRow(group[0], top, group)),
       this.turn ? this.pager(items.length) : this.more(items.length),
     );
     this.list.scrollTop = 0;
@@ -228,22 +229,27 @@ export class WorstTokens {
   }
 }
 
-/** @param {HotToken} item @param {number} top */
-export function tokenRow(item, top) {
+/** Alike for one token in one context at one step. @param {HotToken} item */
+function sameToken({ step, position, group, token_id, before, text, after }) {
+  return JSON.stringify([step, position, group, token_id, before, text, after]);
+}
+
+/** `same`: the equal ones, which one row stands for. @param {HotToken} item @param {number} top @param {HotToken[]} [same] */
+export function tokenRow(item, top, same = [item]) {
   const value = item.heat;
   return h(
     "a",
     {
       class: "worst-row",
       href: page("rollout", { id: item.rollout_id, pos: item.position }),
-      title: `step ${item.step}, position ${item.position}`,
+      title: `step ${item.step}, position ${item.position}${same.length > 1 ? `: ${kindsOf(same)}` : ""}`,
       "data-token": item.token_id,
     },
     h(
       "span",
       { class: "worst-value num" },
       h("span", { class: "worst-bar", style: { width: `${(value / (top || 1)) * 100}%` } }),
-      h("span", { text: fixed(value, 2) }),
+      h("span", { text: `${same.length > 1 ? `×${same.length} ` : ""}${fixed(value, 2)}` }),
     ),
     h(
       "span",

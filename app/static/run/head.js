@@ -14,6 +14,7 @@ import {
   withUnit,
 } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
+import { teacherNames } from "../rollout/teachers.js";
 import { diskTitle, elapsed, endText, models } from "../runs/row.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
@@ -57,6 +58,7 @@ export class RunHead {
     this.problem = h("div");
     this.ended = h("p", { class: "run-trained", id: "end-reason" });
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
+    this.teachers = h("p", { class: "muted run-trained", id: "teachers" });
     this.accepted = h("div", { class: "muted run-trained", id: "accepted-changes" });
     this.changes = h("div");
     this.element = h(
@@ -67,6 +69,7 @@ export class RunHead {
       this.facts,
       this.ended,
       this.trained,
+      this.teachers,
       this.accepted,
       this.problem,
       this.changes,
@@ -224,6 +227,7 @@ export class RunHead {
       rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
     this.ended.textContent = run.end_reason ? endText(run) : "";
+    this.teachers.textContent = teachersText(run.teachers ?? []);
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";
     fill(
       this.accepted,
@@ -284,6 +288,12 @@ export class RunHead {
         ),
     );
   }
+}
+
+/** @param {Teacher[]} teachers */
+function teachersText(teachers) {
+  if (!teachers.length) return "";
+  return `${teachers.length > 1 ? "Teachers" : "Teacher"}: ${teacherNames(teachers)}.`;
 }
 
 /** @param {ChangedInput} change */
