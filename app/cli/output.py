@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-BETWEEN = 3  # blanks between two columns of a table
+EDGES = 4  # blanks at both edges of a table; three stand between two columns
 
 
 def say(text: str = "") -> None:
@@ -43,7 +43,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: str =
         max(cell_len(word) for text in column for word in text.split() or [""])
         for column in zip(columns, *texts, strict=True)
     ]
-    if sum(widths) + BETWEEN * (len(columns) - 1) > console.width:
+    if sum(widths) + 3 * (len(columns) - 1) + EDGES > console.width:
         _paragraphs(columns, texts)
         return
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")

@@ -13,7 +13,7 @@ def printed(capsys: pytest.CaptureFixture[str], heads=HEADS, rows=ROWS) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("width", [80, 50, 44])
+@pytest.mark.parametrize("width", [80, 52, 48])
 def test_words_stay_whole(monkeypatch, capsys, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     out = printed(capsys)
