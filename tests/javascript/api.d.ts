@@ -38,7 +38,17 @@ interface Disk {
   other: number;
 }
 
+/** What people change on a run. */
+interface RunLabels {
+  version: number;
+  name: string;
+  notes: string;
+  tags: string[];
+}
+
 interface Run {
+  /** Raised by each edit of name, notes or tags. */
+  version: number;
   id: string;
   name: string;
   status: RunStatus;

@@ -87,8 +87,8 @@ interface RowActions {
   chosen: Set<string>;
   choose: (id: string, on: boolean) => unknown;
   filter: (change: Record<string, string>) => unknown;
-  edit: (run: Run, form: HTMLElement) => unknown;
-  save: (run: Run, change: object) => Promise<unknown>;
+  edit: (run: Run) => unknown;
+  saved: (run: Run) => unknown;
   remove: (run: Run) => unknown;
 }
 

@@ -13,6 +13,8 @@ class ApiError extends Error {
     this.problems = detail?.problems ?? body?.problems ?? [];
     this.hint = body?.hint ?? hintOf(status);
     this.where = body?.where ?? "";
+    /** Of an edit that was refused: what the run is now. @type {RunLabels | null} */
+    this.current = body?.current ?? null;
   }
 }
 
@@ -82,12 +84,13 @@ export async function getBytes(path, params, options) {
 /**
  * Sends JSON; → JSON of the answer, null where it has none. Raises ApiError.
  * @param {string} method @param {string} path @param {unknown} [body]
+ * @param {Record<string, string>} [headers]
  * @returns {Promise<any>}
  */
-export async function send(method, path, body) {
+export async function send(method, path, body, headers) {
   const response = await request(address(path), {
     method,
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", ...headers },
     body: JSON.stringify(body ?? {}),
   });
   return response.status === 204 ? null : response.json();

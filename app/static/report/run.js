@@ -18,7 +18,7 @@ import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
 import { Diagnosis } from "../run/diagnosis.js";
-import { endText, models } from "../runs/row.js";
+import { endText, models } from "../runs/texts.js";
 import { lineChart } from "./chart.js";
 
 /** @param {ReportData} data */

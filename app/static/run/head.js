@@ -15,7 +15,9 @@ import {
 } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { teacherNames } from "../rollout/teachers.js";
-import { diskTitle, elapsed, endText, models } from "../runs/row.js";
+import { actionMenu, runEditor } from "../runs/editor.js";
+import { diskTitle, elapsed } from "../runs/row.js";
+import { endText, models } from "../runs/texts.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 const CHANGED = "changed inputs"; // the kind of error of a resume that met other models or data
@@ -29,8 +31,10 @@ export class RunHead {
   problemPrint;
   /** @type {GpuState | null} */
   gpu = null;
+  /** @type {Run} */
+  run;
 
-  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown}} on */
+  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown, remove: () => unknown, saved: () => unknown}} on */
   constructor(on) {
     this.on = on;
     this.name = h("h1");
@@ -41,6 +45,8 @@ export class RunHead {
     this.rollouts = link("Rollouts", "./", { class: "btn" });
     this.clone = link("Clone with changes", "./", { class: "btn" });
     this.acts = h("span", { class: "run-part" });
+    this.edit = button("Edit name, tags, notes", () => this.openEditor(), { class: "btn quiet" });
+    this.delete = button("Delete", () => this.on.remove(), { class: "btn quiet" });
     this.line = h(
       "div",
       { class: "page-bar" },
@@ -52,7 +58,10 @@ export class RunHead {
       this.rollouts,
       this.clone,
       this.acts,
+      actionMenu([this.edit, this.delete]),
     );
+    this.editor = h("div");
+    this.notes = h("p", { class: "run-trained", id: "notes" });
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
@@ -65,9 +74,11 @@ export class RunHead {
       "header",
       { class: "run-head" },
       this.line,
+      this.editor,
       h("div", { class: "run-state" }, this.bar),
       this.facts,
       this.ended,
+      this.notes,
       this.trained,
       this.teachers,
       this.accepted,
@@ -108,12 +119,26 @@ export class RunHead {
     this.rollouts.textContent = `Rollouts${this.total ? ` ${integer(this.total)}` : ""}`;
     this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
     this.clone.setAttribute("href", page("new", { from: run.id }));
+    this.run = run;
+    const busy = ["running", "queued"].includes(run.status);
+    this.delete.disabled = busy;
+    this.delete.title = busy ? "Stop the run first" : "";
     if (this.actsFor === run.status) return;
     this.actsFor = run.status;
     fill(this.changes);
     const focused = this.acts.contains(document.activeElement);
     fill(this.acts, this.actions(run));
     if (focused) this.rollouts.focus(); // what had the focus is gone
+  }
+
+  openEditor() {
+    const close = () => fill(this.editor);
+    const saved = () => {
+      close();
+      this.on.saved();
+    };
+    fill(this.editor, runEditor(this.run, { saved, close }));
+    this.editor.querySelector("input")?.focus();
   }
 
   /** @param {Run} run */
@@ -226,6 +251,7 @@ export class RunHead {
       this.facts,
       rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
+    this.notes.textContent = plain(run.notes ?? "", 2000);
     this.ended.textContent = run.end_reason ? endText(run) : "";
     this.teachers.textContent = teachersText(run.teachers ?? []);
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";

@@ -2,7 +2,7 @@
 
 import { Insights } from "../insights/insights.js";
 import { get, send } from "../lib/api.js";
-import { fill, h, poll, toast } from "../lib/dom.js";
+import { button, fill, h, link, poll, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
@@ -39,6 +39,7 @@ class RunPage {
   notifier;
   /** @type {HTMLElement} */
   notice;
+  deleted = false;
 
   /** @param {HTMLElement} root @param {string} id */
   constructor(root, id) {
@@ -70,6 +71,8 @@ class RunPage {
       cancel: (mode) => this.act("cancel", { mode }),
       resume: () => this.resume(),
       accept: () => this.act("resume", { accept_changes: true }),
+      remove: () => this.remove(),
+      saved: () => this.refresh(),
     });
     this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
@@ -91,7 +94,31 @@ class RunPage {
     this.head.bar.after(this.notifier.element);
   }
 
+  /** Deletes the run; the page stays, with the way back. */
+  async remove() {
+    try {
+      await send("DELETE", `runs/${this.id}`);
+    } catch (error) {
+      return toast([error.message, error.hint].filter(Boolean).join(". "));
+    }
+    this.deleted = true;
+    const undo = async () => {
+      await send("POST", `runs/${this.id}/restore`);
+      this.deleted = false;
+      await this.refresh();
+    };
+    const face = h("section", { class: "panel problem", role: "alert", id: "deleted" });
+    fill(
+      face,
+      h("h2", { text: "This run is deleted" }),
+      h("p", { class: "row" }, button("Undo", undo, { class: "btn" }), link("All runs", "./", { class: "btn quiet" })),
+    );
+    fill(this.notice, face);
+    face.querySelector("button")?.focus();
+  }
+
   async refresh() {
+    if (this.deleted) return;
     const before = this.run;
     try {
       this.run = await get(`runs/${this.id}`);

@@ -1,7 +1,9 @@
-// One line of the table of runs, and the form that changes its name, tags and notes.
+// One line of the table of runs.
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
 import { ago, bytes, date, duration, exact, integer, nats, percent, plain, short } from "../lib/format.js";
+import { actionMenu, runEditor } from "./editor.js";
+import { models } from "./texts.js";
 
 export const COLUMNS = [
   ["", "choose"],
@@ -62,17 +64,15 @@ export function runRow(run, on) {
     h(
       "td",
       { class: "r actions" },
-      h(
-        "div",
-        {},
-        button("Edit", () => on.edit(run, editor(run, on)), { class: "btn small quiet" }),
-        link("Clone", page("new", { from: run.id }), { class: "btn small quiet" }),
+      actionMenu([
+        button("Edit", () => on.edit(run), { class: "btn quiet" }),
+        link("Clone", page("new", { from: run.id }), { class: "btn quiet" }),
         button("Delete", () => on.remove(run), {
-          class: "btn small quiet",
+          class: "btn quiet",
           disabled: busy,
           title: busy ? "Stop the run first" : "",
         }),
-      ),
+      ]),
     ),
   );
 }
@@ -123,19 +123,6 @@ function tagsOf(run, on) {
   );
 }
 
-/** Why the run finished before its last step. @param {Run} run */
-export function endText(run) {
-  return `Ended after step ${integer(run.step)} of ${integer(run.steps)} by ${plain(run.end_reason, 300)}.`;
-}
-
-/** @param {Run} run */
-export function models(run) {
-  /** @param {string | null | undefined} text */
-  const last = (text) => plain((text ?? "–").split("/").slice(-1)[0], 32);
-  if (run.teacher === "none") return [last(run.student), h("span", { class: "muted", text: " no teacher" })];
-  return [last(run.student), h("span", { class: "muted", text: " ← " }), last(run.teacher)];
-}
-
 /** @param {Run} run */
 function score(run) {
   if (run.score === null || run.score === undefined) return "–";
@@ -143,61 +130,12 @@ function score(run) {
   return [h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)];
 }
 
-/** @param {Run} run @param {RowActions} on */
-function editor(run, on) {
-  const name = h("input", { class: "field", value: run.name ?? "", maxlength: "200", "aria-label": "Name" });
-  const tags = h("input", {
-    class: "field",
-    value: (run.tags ?? []).join(", "),
-    placeholder: "tags, comma-separated",
-    "aria-label": "Tags",
-  });
-  const notes = h("input", {
-    class: "field wide",
-    value: run.notes ?? "",
-    placeholder: "notes",
-    maxlength: "20000",
-    "aria-label": "Notes",
-  });
-  const problem = h("span", { class: "bad-text", role: "alert" });
-  const close = () => problem.closest("tr")?.remove();
-  const save = async () => {
-    const list = tags.value
-      .split(",")
-      .map((t) => t.trim())
-      .filter(Boolean);
-    /** @type {{tags: string[], notes: string, name?: string}} */
-    const change = { tags: list, notes: notes.value };
-    if (name.value.trim()) change.name = name.value.trim();
-    try {
-      await on.save(run, change);
-    } catch (error) {
-      problem.textContent = error.message;
-    }
-  };
-  /** @param {KeyboardEvent} e */
-  const keys = (e) => {
-    if (e.key === "Enter") save();
-    if (e.key === "Escape") close();
-  };
-  return h(
-    "tr",
-    { class: "editor", onkeydown: keys },
-    h(
-      "td",
-      { colspan: COLUMNS.length },
-      h(
-        "div",
-        { class: "row" },
-        name,
-        tags,
-        notes,
-        button("Save", save, { class: "btn strong" }),
-        button("Cancel", close, { class: "btn quiet" }),
-        problem,
-      ),
-    ),
-  );
+/** The row below a run in which it is edited. @param {Run} run @param {RowActions} on */
+export function editorRow(run, on) {
+  const row = h("tr", { class: "editor" });
+  const form = runEditor(run, { saved: () => on.saved(run), close: () => row.remove() });
+  row.append(h("td", { colspan: COLUMNS.length }, form));
+  return row;
 }
 
 /** @param {Run} run */

@@ -6,7 +6,7 @@ import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom
 import { integer } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
-import { COLUMNS, runRow } from "./row.js";
+import { COLUMNS, editorRow, runRow } from "./row.js";
 
 const PAGE = 100;
 const LIVE = 2000; // ms
@@ -58,7 +58,7 @@ class RunsPage {
     const search = h("input", {
       class: "field search",
       type: "search",
-      placeholder: "Search name, recipe, notes, tags",
+      placeholder: "Search name, notes, tags",
       "aria-label": "Search runs",
       value: this.state.search,
     });
@@ -178,7 +178,8 @@ class RunsPage {
     for (const item of items) {
       const print = JSON.stringify(item);
       let row = this.rows.get(item.id);
-      if (!row || row.print !== print || row.minute !== minute()) {
+      const held = row?.element.querySelector("details[open]"); // its menu is being used
+      if (!row || (!held && (row.print !== print || row.minute !== minute()))) {
         const element = runRow(item, this);
         if (row) row.element.replaceWith(element);
         row = { ...row, print, element, minute: minute() };
@@ -265,19 +266,18 @@ class RunsPage {
     );
   }
 
-  /** @param {Run} item @param {HTMLElement} form */
-  edit(item, form) {
+  /** @param {Run} item */
+  edit(item) {
     const row = this.rows.get(item.id);
     if (!row) return;
     row.editor?.remove();
-    row.editor = form;
-    row.element.after(form);
-    form.querySelector("input")?.focus();
+    row.editor = editorRow(item, this);
+    row.element.after(row.editor);
+    row.editor.querySelector("input")?.focus();
   }
 
-  /** @param {Run} item @param {object} change */
-  async save(item, change) {
-    await send("PATCH", `runs/${item.id}`, change);
+  /** @param {Run} item */
+  saved(item) {
     this.rows.get(item.id)?.editor?.remove();
     this.refresh();
   }

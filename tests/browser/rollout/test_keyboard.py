@@ -274,4 +274,4 @@ def test_the_focus_stays_in_the_head_of_a_run_while_it_goes_on(open_page: Visit,
             });
         }"""
     )
-    assert held == ["Open the worst rollout", "Rollouts 3", "Clone with changes", "Stop"]
+    assert held == ["Open the worst rollout", "Rollouts 3", "Clone with changes", "Stop", "⋯"]
