@@ -18,11 +18,22 @@ async function start() {
   document.body.append(pages);
   try {
     const data = await reportData();
-    document.body.prepend(bar(data));
+    if (location.protocol === "about:") keepInFrame();
+    else document.body.prepend(bar(data));
     new Report(pages, data).show();
   } catch (error) {
     fill(pages, h("main", { class: "opd" }, errorBox(error)));
   }
+}
+
+/** A frame's links lead from the address of the page around it; here they are to stay inside. */
+function keepInFrame() {
+  document.addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest("a[href^='#']") : null;
+    if (!link) return;
+    event.preventDefault();
+    location.hash = link.getAttribute("href") ?? "";
+  });
 }
 
 /** @param {ReportData} reportData */

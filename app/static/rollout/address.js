@@ -38,6 +38,7 @@ export function targetOf(params = query()) {
  * @param {"push" | "replace"} history @param {RolloutView} shown @param {ListOrigin} listOrigin
  */
 export function writeAddress(history, shown, { filters, at }) {
+  if (globalThis.location?.protocol === "about:") return; // a frame without an address of its own
   const params = {
     id: shown.rollout.meta.id,
     pos: shown.pinned >= 0 ? shown.pinned : null,

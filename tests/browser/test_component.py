@@ -1,0 +1,100 @@
+"""The token view as a component: in a foreign Gradio application, and in a notebook's page."""
+
+import html
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from app import component
+from app.component import TokenHeatmap
+from opd.errors import UserError
+
+pytestmark = pytest.mark.browser
+HOSTILE = '</script><img src=x onerror="parent.stolen=1">'
+ROW = {
+    "prompt": f"why {HOSTILE}",
+    "completion_tokens": [" so", HOSTILE, " it", " is"],
+    "student_logprobs": np.array([-0.1, -0.2, -3.0, -0.4]),
+    "teacher_logprobs": [-0.3, -2.0, -0.1, -0.2],
+    "temperature": 0.5,
+}
+
+
+@pytest.fixture
+def watched(chromium: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A page, and every address that it asks for; nothing may be on its console."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page, asked
+    page.close()
+    assert faults == []
+
+
+def shows_the_tokens(page: Any) -> None:
+    frame = page.frame_locator("iframe")
+    expect(frame.locator('#token-view[data-ready="true"]')).to_have_attribute("data-tokens", "4")
+    expect(frame.locator("[data-index='1']").first).to_contain_text("</script><img")
+    frame.locator("[data-index='2']").first.click()
+    expect(frame.locator("#token-detail")).to_contain_text("−2.900")
+    expect(frame.locator("body")).to_contain_text("temperature 0.5")
+    frame.locator("a[href='#run']").first.click()
+    expect(frame.locator(".run-head")).to_be_visible()
+    assert page.evaluate("window.stolen") is None
+
+
+def test_it_works_in_a_foreign_application(
+    watched: tuple[Any, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    page, asked = watched
+    with gr.Blocks(analytics_enabled=False) as demo:
+        TokenHeatmap(ROW)
+        shown = TokenHeatmap(height=300)
+        button = gr.Button("Show")
+        button.click(lambda: ROW, None, shown)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        page.goto(address)
+        shows_the_tokens(page)
+        page.get_by_role("button", name="Show").click()
+        expect(page.locator("iframe")).to_have_count(2)
+        inside = page.frame_locator("iframe >> nth=1").locator('#token-view[data-ready="true"]')
+        expect(inside).to_have_attribute("data-tokens", "4")
+    finally:
+        demo.close()
+    assert not [a for a in asked if "/api/v1" in a or "/static/rollout" in a or "/static/lib" in a]
+
+
+def test_it_works_in_the_page_of_a_notebook(watched: tuple[Any, list[str]], tmp_path: Path) -> None:
+    page, asked = watched
+    file = tmp_path / "notebook.html"
+    output = TokenHeatmap(ROW)._repr_html_()
+    file.write_text(f'<!doctype html><div class="output">{output}</div>', encoding="utf-8")
+    page.context.set_offline(True)
+    page.goto(file.as_uri())
+    shows_the_tokens(page)
+    assert not [a for a in asked if not a.startswith(("file:", "data:"))]
+
+
+def test_wrong_values_are_refused_by_field() -> None:
+    for row, told in (
+        ({"completion_tokens": ["a"], "student_logprobs": [-1.0, -2.0]}, "student_logprobs"),
+        ({"completion_tokens": ["a"], "teacher_logprobs": [float("nan")]}, "teacher_logprobs"),
+        ({"prompt": "no completion"}, "completion_token_ids"),
+        ({"completion_tokens": [object()]}, "rollout"),
+    ):
+        with pytest.raises(UserError, match=told):
+            TokenHeatmap(row)
+    with pytest.raises(UserError, match="height: must be 200 to 4000"):
+        TokenHeatmap(ROW, height=10)
+    assert not Path(component.__file__).with_suffix(".pyi").exists()
+    assert TokenHeatmap()._repr_html_() == ""
+    assert html.escape("<script") in TokenHeatmap(ROW)._repr_html_()
