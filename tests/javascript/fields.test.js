@@ -9,6 +9,7 @@ import {
   titleOf,
   valueAt,
 } from "../../app/static/new/fields.js";
+import { changeOf } from "../../app/static/runs/editor.js";
 
 const schema = {
   properties: {
@@ -75,4 +76,21 @@ test("values are set and read at dotted paths", () => {
   assert.equal(valueAt(config, "lora.rank"), 8);
   assert.equal(valueAt(config, "teacher.model"), undefined);
   assert.deepEqual(flatten(config), { lora: true, "lora.rank": 8, student: true, "student.model": "x" });
+});
+
+// The form of a run sends only what was typed.
+const labelled = { name: "a", notes: "", tags: ["one", "two, three"] };
+const typed = { name: "a", notes: "", tags: "one, two, three" };
+
+test("what was not typed is not sent, even a tag with a comma", () => {
+  assert.deepEqual(changeOf(labelled, typed), {});
+  assert.deepEqual(changeOf(labelled, { ...typed, notes: "n" }), { notes: "n" });
+  assert.deepEqual(changeOf(labelled, { ...typed, name: "b" }), { name: "b" });
+});
+
+test("tags are added and removed, not set", () => {
+  const plain = { ...labelled, tags: ["one", "two"] };
+  const change = changeOf(plain, { ...typed, tags: " two,three ,, " });
+  assert.deepEqual(change, { add_tags: ["three"], remove_tags: ["one"] });
+  assert.deepEqual(changeOf(plain, { ...typed, tags: "" }), { add_tags: [], remove_tags: ["one", "two"] });
 });
