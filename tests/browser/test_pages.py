@@ -14,7 +14,7 @@ from opd.config.run import parse
 from opd.types import ModelsEvent, StepEvent
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs, run_details
-from storage.read.rollouts import ABSENT, read_rollouts
+from storage.read.rollouts import ABSENT, read_rollout, read_rollouts
 from storage.read.runs import read_run, read_runs
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from storage.write.records import RunWriter
@@ -169,6 +169,20 @@ def test_a_split_character_stays_whole(open_page: Visit, site: Any) -> None:
     assert page.locator(f'[data-index="{first}"]').inner_text().strip() == "🎉"
     place = page.locator("#token-detail .dt-position").inner_text()
     assert "part 2 of “🎉”, bytes 8e89" in place
+
+
+def test_the_plain_text_is_the_stored_completion(open_page: Visit, site: Any) -> None:
+    rollout_id = worst_rollout(site)
+    page = open_page(f"/rollout?id={rollout_id}")
+    page.click("#plain-text")
+    plain = page.locator(".tv-plain")
+    assert (
+        plain.evaluate("e => e.textContent") == read_rollout(site.engine, rollout_id)["completion"]
+    )
+    assert not page.locator(".tv-scroll").is_visible()
+    page.keyboard.press("Enter")  # the switch has the focus: back to the tokens
+    page.locator(".tv-scroll").wait_for()
+    assert not plain.is_visible() and page.locator(".tv-tok").count() > 0
 
 
 def test_a_metric_that_cannot_be_shown_gives_its_reason(open_page: Visit, site: Any) -> None:

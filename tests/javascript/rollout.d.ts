@@ -322,6 +322,7 @@ interface ToolbarActions {
   scale: (change: Partial<ScaleChoice>) => unknown;
   palette: (name: string) => unknown;
   underline: (on: boolean) => unknown;
+  plain: (on: boolean) => unknown;
   search: (query: string) => unknown;
   next: (step: number) => unknown;
   help: () => unknown;

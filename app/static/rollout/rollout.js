@@ -15,6 +15,7 @@ import { Comparison } from "./panels/comparison.js";
 import { Detail } from "./panels/detail.js";
 import { LossLab } from "./panels/loss_lab.js";
 import { OverTime } from "./panels/over_time.js";
+import { PlainText } from "./panels/plain_text.js";
 import { SidePanels } from "./panels/side.js";
 import { WhatIf } from "./panels/what_if.js";
 import { filtersOf } from "./rollout_list.js";
@@ -64,6 +65,7 @@ class RolloutPage {
       pick: (index) => this.pin(index ?? -1),
       view: (first, last) => this.viewed(first, last),
     });
+    this.plain = new PlainText();
     this.minimap = new Minimap((line) => this.text.centre(line));
     this.profile = new Profile(pin);
     this.comparison = new Comparison(state, this.text, { pin, open, end: () => compare(null) });
@@ -92,6 +94,7 @@ class RolloutPage {
       "section",
       { id: "token-view", class: "tv", "data-ready": "false" },
       this.text.element,
+      this.plain.element,
       this.minimap.element,
     );
   }
@@ -130,6 +133,7 @@ class RolloutPage {
       scale: (changes) => this.state.patch(changes),
       palette: (name) => this.usePalette(name),
       underline: (on) => this.useUnderline(on),
+      plain: (on) => this.usePlain(on),
       search: (text) => this.finder.search(text),
       next: (step) => this.finder.next(step),
       help: showHelp,
@@ -239,6 +243,7 @@ class RolloutPage {
     if (sameRollout(rollout, before)) return;
     this.layoutMs = performance.now() - started;
     this.head.show(rollout, this.filters);
+    this.plain.show(rollout);
   }
 
   /** @param {Readonly<ViewState>} view */
@@ -334,6 +339,13 @@ class RolloutPage {
   useUnderline(on) {
     remember("underline", on ? "1" : "");
     this.state.patch({ underline: on });
+  }
+
+  /** @param {boolean} on */
+  usePlain(on) {
+    this.toolbar.showPlain(on);
+    this.plain.toggle(on, [this.text.element, this.minimap.element]);
+    if (!on) this.resized();
   }
 
   fromAddress() {

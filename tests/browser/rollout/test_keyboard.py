@@ -23,7 +23,7 @@ SMALL = {  # in the order of the form
     "evaluation-prompts": "4",
 }
 STOPS_TO_THE_TEXT = (
-    23  # navigation 6, skip link, place 3, neighbours and sharing 3, answers, tools 8, the text
+    24  # navigation 6, skip link, place 3, neighbours and sharing 3, answers, tools 9, the text
 )
 LINKS_OF_THE_BAR = 6
 MOST_STOPS = 400

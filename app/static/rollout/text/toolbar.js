@@ -7,7 +7,7 @@ import { METRICS, reasonAgainst, unitOf } from "./metrics.js";
 
 export class Toolbar {
   /**
-   * `on`: metric(key), scale(changes), palette(name), underline(on), search(text), next(step), help();
+   * `on`: metric(key), scale(changes), palette(name), underline(on), plain(on), search(text), next(step), help();
    * `choices` are what it shows first.
    * @param {ToolbarChoices} choices @param {ToolbarActions} on
    */
@@ -32,6 +32,13 @@ export class Toolbar {
     this.gammaText = h("span", { class: "num muted gamma", text: number(choices.gamma, 2) });
     this.own = check("Scale to this rollout", choices.own, (own) => on.scale({ own }));
     this.search = searchField(on);
+    this.plain = button("¶", () => on.plain(this.plain.getAttribute("aria-pressed") !== "true"), {
+      class: "btn small",
+      id: "plain-text",
+      title: "Plain text: the completion as running text, without tokens",
+      "aria-label": "Plain text",
+      "aria-pressed": "false",
+    });
     this.count = h("span", { class: "num muted count", role: "status" });
     this.element = h(
       "div",
@@ -45,6 +52,7 @@ export class Toolbar {
       h("span", { class: "spacer" }),
       this.search,
       this.count,
+      this.plain,
       button("?", on.help, {
         class: "btn small",
         title: "Keyboard shortcuts",
@@ -72,6 +80,11 @@ export class Toolbar {
     this.metric.title = metric.means;
     this.unit.textContent = unitOf(metric);
     this.max.placeholder = number(tints.top);
+  }
+
+  /** @param {boolean} on */
+  showPlain(on) {
+    this.plain.setAttribute("aria-pressed", String(on));
   }
 
   clearMax() {
