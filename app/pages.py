@@ -59,14 +59,22 @@ def build_pages(site: ASGIApp) -> gr.Blocks:
     first, *others = PAGES
     with demo:
         _fill(first)
-    for page in others:
-        with demo.route(page.title, page.path, show_in_navbar=page.in_navbar):
+        for page in others:
+            _begin(demo, page.title, page.path, shown=page.in_navbar)
             _fill(page)
-    with demo.route(ENDPOINTS_TITLE, ENDPOINTS_PATH, show_in_navbar=False):
+        _begin(demo, ENDPOINTS_TITLE, ENDPOINTS_PATH, shown=False)
         Navbar(main_page_name=PAGES[0].title)
         gr.HTML(html_template=ENDPOINTS_TEXT, js_on_load=None, apply_default_css=False)
         Endpoints(site).add()
     return demo
+
+
+def _begin(demo: gr.Blocks, title: str, path: str, *, shown: bool) -> None:
+    """What follows belongs to this page. `Blocks.route` does the same, and at the end of each page
+    makes the whole application, half a second in all."""
+    name = path.strip("/")
+    demo.pages.append((name, title, shown))
+    demo.current_page = name
 
 
 def _fill(page: Page) -> None:
