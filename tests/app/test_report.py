@@ -36,7 +36,9 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def filled(engine: Engine, rollouts: int = 24, name: str = HOSTILE) -> str:
-    run_id, writer = started(engine, name=name)
+    run_id, writer = started(engine)
+    with begin(engine) as connection:  # names once held anything
+        connection.execute(update(schema.run).values(name=name))
     kept = [
         replace(rollout(1, group), completion=HOSTILE, prompt=f"{HOSTILE} {group}")
         for group in range(rollouts)

@@ -18,6 +18,7 @@ def test_the_names_on_disk_stay() -> None:
         "database": "/d/studio.db",
         "token": "/d/token",
         "server_note": "/d/server.json",
+        "standby_note": "/d/standby.json",
         "supervisor_lock": "/d/supervisor.lock",
         "supervisor_log": "/d/supervisor.log",
         "model_lock": "/d/answerer.lock",
