@@ -23,15 +23,8 @@ def rename(
     json: Json = False,
 ) -> None:
     """Give a run another name."""
-    from storage.queue.run_details import RunEdit, edit
-
-    engine = workspace.engine()
-    edit(engine, run, RunEdit(name=name))
-    edited = _edited(engine, run)
-    if json:
-        json_line(edited)
-    else:
-        result(f"{run}  {plain(edited['name'])}")
+    edited = _edited(workspace, run, name=name)
+    _tell(edited, edited["name"], json)
 
 
 def tag(
@@ -48,15 +41,8 @@ def tag(
     json: Json = False,
 ) -> None:
     """Add tags to a run and remove tags from it; the others stay. Prints the run's tags."""
-    from storage.queue.run_details import RunEdit, edit
-
-    engine = workspace.engine()
-    edit(engine, run, RunEdit(add_tags=tags or [], remove_tags=remove or []))
-    edited = _edited(engine, run)
-    if json:
-        json_line(edited)
-    else:
-        result(f"{run}  {plain(', '.join(edited['tags']) or 'no tags')}")
+    edited = _edited(workspace, run, add_tags=tags or [], remove_tags=remove or [])
+    _tell(edited, ", ".join(edited["tags"]) or "no tags", json)
 
 
 def delete(
@@ -114,8 +100,19 @@ def _at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _edited(engine: "Engine", run: str) -> dict[str, Any]:
+def _edited(workspace: Workspace, run: str, **changes: Any) -> dict[str, Any]:
+    """What the run's editable fields are after these changes."""
+    from storage.queue.run_details import RunEdit, edit
     from storage.read.runs import read_run
 
+    engine = workspace.engine()
+    edit(engine, run, RunEdit(**changes))
     stored = read_run(engine, run)
     return {name: stored[name] for name in FIELDS}
+
+
+def _tell(edited: dict[str, Any], text: str, json: bool) -> None:
+    if json:
+        json_line(edited)
+    else:
+        result(f"{edited['id']}  {plain(text)}")

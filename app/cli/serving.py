@@ -76,7 +76,7 @@ def serve(
 ) -> None:
     """Serve the dashboard and run queued jobs."""
     _set_webhook(webhook)
-    os.environ["OPD_STANDBY"] = str(int(standby))  # the supervisor reads it
+    _set_standby(standby)
     with bind(host, port) as bound:
         secret = _token(workspace, token)
         listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)
@@ -120,6 +120,13 @@ def _set_webhook(url: str | None) -> None:
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
+
+
+def _set_standby(kept: bool) -> None:
+    """Where the supervisor finds it."""
+    from app.worker.standby import VARIABLE
+
+    os.environ[VARIABLE] = str(int(kept))
 
 
 def bind(host: str, port: int) -> socket.socket:

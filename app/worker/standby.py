@@ -113,7 +113,7 @@ def code_version() -> CodeVersion:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Closes its input, which ends it, and waits for it in vain at most for a moment."""
+    """Whatever it does just now."""
     if child.stdin is not None and not child.stdin.closed:
         child.stdin.close()
     if child.poll() is None:

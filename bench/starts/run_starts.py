@@ -60,7 +60,7 @@ def served(standby: bool, options: argparse.Namespace) -> list[tuple[float, floa
             assert server.stdout is not None
             found = re.search(r"(http://\S+?)/\?token=(\S+)", server.stdout.readline())
             assert found is not None
-            studio = Studio(found[1], found[2], Path(data))
+            studio = ServerClient(found[1], found[2], Path(data))
             _until(studio.ready)
             runs = []
             for _ in range(options.count):
@@ -72,7 +72,7 @@ def served(standby: bool, options: argparse.Namespace) -> list[tuple[float, floa
             server.wait(timeout=30)
 
 
-class Studio:
+class ServerClient:
     def __init__(self, address: str, token: str, data_dir: Path) -> None:
         self._address, self._token, self._data_dir = address, token, data_dir
 

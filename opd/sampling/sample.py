@@ -100,27 +100,24 @@ def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
     if greedy:
         return logp.argmax(-1)
     if logp.shape[-1] < WIDE:
-        chances = logp.to(draws.dtype).exp()
-        return _above(chances.cumsum(-1), draws)
+        cumulative = logp.to(draws.dtype).exp().cumsum(-1)
+        return _first_above(cumulative, draws * cumulative[:, -1])
     padded = functional.pad(logp.exp(), (0, -logp.shape[-1] % BLOCK))
     blocks = padded.view(len(logp), -1, BLOCK)
     upto = blocks.sum(-1, dtype=draws.dtype).cumsum(-1)
-    block = _above(upto, draws)
+    thresholds = draws * upto[:, -1]
+    block = _first_above(upto, thresholds)
     index = block.unsqueeze(1)
     before = functional.pad(upto, (1, 0)).gather(1, index)
     chances = blocks.gather(1, index.unsqueeze(2).expand(-1, 1, BLOCK)).squeeze(1)
     within = before + chances.cumsum(-1, dtype=draws.dtype)
-    return block * BLOCK + _first_above(within, (draws * upto[:, -1]).unsqueeze(1))
-
-
-def _above(cumulative: Tensor, draws: Tensor) -> Tensor:
-    """(B,) the first place where a running sum (B, n) exceeds the draw's share of the whole."""
-    return _first_above(cumulative, (draws * cumulative[:, -1]).unsqueeze(1))
+    return block * BLOCK + _first_above(within, thresholds)
 
 
 def _first_above(cumulative: Tensor, thresholds: Tensor) -> Tensor:
-    """Where none exceeds it, by rounding, the last place that adds anything."""
-    first = torch.searchsorted(cumulative, thresholds, right=True)
+    """(B,) the first place where a running sum (B, n) exceeds its threshold (B,); where none does,
+    by rounding, the last place that adds anything."""
+    first = torch.searchsorted(cumulative, thresholds.unsqueeze(1), right=True)
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     return torch.minimum(first, last).squeeze(1)
 

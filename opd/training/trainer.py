@@ -56,8 +56,8 @@ class Training:
     `folder` receives the checkpoints; `resume_from` is a checkpoint folder to continue from; `stop`
     is polled within long phases and ends the stream early, without an event for what was
     unfinished; `say` is called with the progress of loading; chat templates that ask for the time
-    find `moment`, by default that of now; `earlier` is what the
-    attempts before this one have taken and reached.
+    find `moment`, by default that of now; `earlier` is what the attempts before this one have taken
+    and reached.
     """
 
     def __init__(

@@ -111,16 +111,22 @@ def test_outside_an_update_nothing_is_compiled(graphs):
     assert not graphs
 
 
-def test_a_compiler_that_fails_is_said_and_done_without(inputs, tmp_path, monkeypatch):
-    def broken(graph, inputs):
-        raise FileNotFoundError("gcc")
-
-    monkeypatch.setattr(compilation, "BACKEND", broken)
+def given_up(inputs, tmp_path):
+    """What the log of a run says that has the losses of one that compiles nothing."""
     said = []
     compiled = steps(settings(inputs, compiled=True), tmp_path / "a", said)
     plain = steps(settings(inputs, compiled=False), tmp_path / "b")
     assert list(map(loss, compiled)) == list(map(loss, plain))
     (line,) = [line for line in said if "compile" in line]
+    return line
+
+
+def test_a_compiler_that_fails_is_said_and_done_without(inputs, tmp_path, monkeypatch):
+    def broken(graph, inputs):
+        raise FileNotFoundError("gcc")
+
+    monkeypatch.setattr(compilation, "BACKEND", broken)
+    line = given_up(inputs, tmp_path)
     assert line.startswith("without torch.compile, which failed: ")
     assert "gcc" in line
 
@@ -136,9 +142,5 @@ def test_what_compiles_to_other_numbers_is_not_used(inputs, tmp_path, monkeypatc
         return call
 
     monkeypatch.setattr(compilation, "BACKEND", wrong)
-    said = []
-    compiled = steps(settings(inputs, compiled=True), tmp_path / "a", said)
-    plain = steps(settings(inputs, compiled=False), tmp_path / "b")
-    assert list(map(loss, compiled)) == list(map(loss, plain))
-    (line,) = [line for line in said if "compile" in line]
+    line = given_up(inputs, tmp_path)
     assert line.startswith("without torch.compile, whose results differ by ")
