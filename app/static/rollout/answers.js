@@ -37,7 +37,10 @@ export class Answers {
     );
     fill(
       this.full,
-      block(`Extracted by the grader (${meta.grader ?? "none"})`, nothing ? note : whole(meta.extracted ?? "")),
+      block(
+        `Extracted by the grader (${meta.grader ?? "none"})`,
+        nothing ? note : whole(meta.extracted ?? ""),
+      ),
       block("Correct answer", meta.answer === null ? "none stored" : whole(meta.answer)),
     );
   }

@@ -257,17 +257,19 @@ class RolloutsPage {
   head() {
     const current = this.state.sort.replace("-", "");
     const down = this.state.sort.startsWith("-");
-    const cells = COLUMNS.filter(([, , kind]) => kind !== "graded" || this.graded).map(([key, label, kind]) => {
-      if (!key) return h("th", { class: kind, scope: "col", text: label });
-      const here = key === current;
-      const sort = here && down ? key : `-${key}`;
-      const text = `${label || "Grade"}${here ? (down ? " ↓" : " ↑") : ""}`;
-      return h(
-        "th",
-        { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null },
-        h("button", { type: "button", onclick: () => this.change({ sort }) }, text),
-      );
-    });
+    const cells = COLUMNS.filter(([, , kind]) => kind !== "graded" || this.graded).map(
+      ([key, label, kind]) => {
+        if (!key) return h("th", { class: kind, scope: "col", text: label });
+        const here = key === current;
+        const sort = here && down ? key : `-${key}`;
+        const text = `${label || "Grade"}${here ? (down ? " ↓" : " ↑") : ""}`;
+        return h(
+          "th",
+          { class: kind, scope: "col", "aria-sort": here ? (down ? "descending" : "ascending") : null },
+          h("button", { type: "button", onclick: () => this.change({ sort }) }, text),
+        );
+      },
+    );
     return h("thead", {}, h("tr", {}, cells));
   }
 

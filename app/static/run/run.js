@@ -111,7 +111,12 @@ class RunPage {
     fill(
       face,
       h("h2", { text: "This run is deleted" }),
-      h("p", { class: "row" }, button("Undo", undo, { class: "btn" }), link("All runs", "./", { class: "btn quiet" })),
+      h(
+        "p",
+        { class: "row" },
+        button("Undo", undo, { class: "btn" }),
+        link("All runs", "./", { class: "btn quiet" }),
+      ),
     );
     fill(this.notice, face);
     face.querySelector("button")?.focus();
