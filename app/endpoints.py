@@ -1,11 +1,12 @@
-"""Named Gradio endpoints, for gradio_client and other programs that speak Gradio's protocol.
+"""Named Gradio endpoints, for gradio_client and, as tools of an MCP server, for assistants.
 
 Each asks the REST routes within the process, so that both take the same input, check it alike and
 refuse it in the same words. They are called by POST, which the security layer opens to the full
-token only.
+token only. Their docstrings are what programs and assistants are told.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from opd.types import Kind, RunStatus
 AT_ONCE = 20  # calls of one endpoint; a call that waits for an answer takes no thread
 LOOK_EVERY = 0.2  # seconds
 MAX_WAIT = 3600.0
+MAX_TEXT = 2000  # characters of an id or of a text to look for
+UNFINISHED = ("queued", "running")
 Rows = dict[str, Any]
 
 
@@ -49,7 +52,7 @@ class Endpoints:
         limit: int = 100,
         offset: int = 0,
     ) -> Rows:
-        """A page of runs, newest first.
+        """A page of runs, newest first: to find a run's id.
 
         Parameters:
             search: text in id, name, notes, recipe or models
@@ -64,15 +67,20 @@ class Endpoints:
             "/runs", search=search, status=status, tag=tag, limit=limit, offset=offset
         )
 
-    async def get_run(self, run: str) -> Rows:
-        """A run: status, step, last KL and score, configuration, checkpoints.
+    async def get_run(self, run: str, wait: float = 0.0) -> Rows:
+        """A run: status, step, last KL and score, error, configuration, checkpoints.
 
         Parameters:
             run: id of a run
+            wait: seconds to wait for its end, 0 to 3600; then the run as it is
         Returns:
-            the run
+            the run: `status` is "queued", "running", "finished", "failed", "cancelled" or
+            "interrupted"; `error_text` and `hint` say why it failed; `kl` is in nats per token
         """
-        return await self._get(f"/runs/{_part(run)}")
+        path = f"/runs/{_part(run)}"
+        return await self._looked(
+            path, _seconds(wait), lambda state: state["status"] not in UNFINISHED
+        )
 
     async def start_run(
         self,
@@ -83,15 +91,15 @@ class Endpoints:
         tags: list[str] = [],  # noqa: B006
         request_key: str | None = None,
     ) -> Rows:
-        """Queue a run of a recipe or of a configuration in YAML.
+        """Queue a run of a recipe or of a configuration in YAML; `get_run` waits for its end.
 
         Parameters:
-            recipe: name of a recipe
+            recipe: name of a recipe; "demo" trains the bundled student in about a minute
             yaml: text of a configuration, instead of a recipe
-            changes: "field=value" for each setting to change
+            changes: "field=value" for each setting to change, such as "steps=20"
             name: name of the run
             tags: tags of the run
-            request_key: the same key always gives the same run
+            request_key: any text of yours; the same key always gives the same run
         Returns:
             {"id": id of the run}
         """
@@ -100,7 +108,7 @@ class Endpoints:
         return await self._ask("POST", "/runs", body)
 
     async def stop_run(self, run: str, mode: Literal["save", "discard"] = "save") -> Rows:
-        """Stop a run.
+        """Stop a run that is queued or running.
 
         Parameters:
             run: id of a run
@@ -120,7 +128,7 @@ class Endpoints:
 
         Parameters:
             run: id of a run
-            changes: "field=value" for each setting that may change within a run
+            changes: "field=value" for each setting that may change within a run, such as "steps=40"
             accept_changes: resume even if models or data have changed since
         Returns:
             {"id": id of the run, "status": its status}
@@ -129,11 +137,11 @@ class Endpoints:
         return await self._ask("POST", f"/runs/{_part(run)}/resume", body)
 
     async def run_metrics(self, run: str, after: int = -1) -> Rows:
-        """The metrics of a run's steps, and its evaluations.
+        """The metrics of a run's steps (losses and KL in nats per token), and its evaluations.
 
         Parameters:
             run: id of a run
-            after: only later steps
+            after: only later steps than this one
         Returns:
             {"columns": {metric: [a value per step]}, "last": step, "evaluations": [score, …]}
         """
@@ -153,13 +161,13 @@ class Endpoints:
         limit: int = 50,
         offset: int = 0,
     ) -> Rows:
-        """A page of a run's rollouts with the sums over their tokens.
+        """A page of a run's rollouts (prompt, completion, verdict) with the sums over their tokens.
 
         Parameters:
             run: id of a run
-            sort: column to sort by; "-" before it for the largest first
+            sort: column to sort by, such as "-kl_sum" or "step"; "-" for the largest first
             step: only rollouts of this step
-            kind: only rollouts of this kind
+            kind: only rollouts of training, evaluation, probes or what-if continuations
             correct: only right (true) or wrong (false) ones
             text: text in prompt or completion
             limit: number of rollouts, 1 to 1000
@@ -171,7 +179,9 @@ class Endpoints:
         return await self._get(f"/runs/{_part(run)}/rollouts", limit=limit, offset=offset, **query)
 
     async def rollout_tokens(self, rollout: str) -> Rows:
-        """One rollout with every token: ids, texts, log-probabilities, alternatives.
+        """One rollout with every token: ids, texts, log-probabilities (nats), alternatives.
+
+        Several kilobytes per ten tokens; `worst_tokens` names the few that matter most.
 
         Parameters:
             rollout: id of a rollout
@@ -188,7 +198,7 @@ class Endpoints:
         limit: int = 50,
         offset: int = 0,
     ) -> Rows:
-        """The tokens of a run at which student and teacher disagree most.
+        """Which tokens went wrong: those at which student and teacher disagree most, worst first.
 
         Parameters:
             run: id of a run
@@ -197,7 +207,9 @@ class Endpoints:
             limit: number of tokens, 1 to 1000
             offset: number of tokens to skip
         Returns:
-            {"items": [token, …], "total": n}
+            {"items": [token, …], "total": n}: each with the `text` that the student wrote, what
+            stands `before` and `after` it, what the teacher `wanted` there, log-probabilities and
+            `heat` (the disagreement) in nats, and `rollout_id` and `position`
         """
         query = {"step": step, "kind": kind, "limit": limit, "offset": offset}
         return await self._get(f"/runs/{_part(run)}/hot-tokens", **query)
@@ -216,12 +228,12 @@ class Endpoints:
 
         Parameters:
             rollout: id of a rollout
-            position: index of the completion token to exchange
+            position: index of the completion token to exchange, from 0
             text: what to write there instead; or:
             token: id of a token to write there instead
             checkpoint: step of the run's checkpoint that continues, "newest" or "start"
             max_new_tokens: length of the continuation, 1 to 2048
-            wait: seconds to wait for the answer
+            wait: seconds to wait for the answer, 0 to 3600
         Returns:
             {"id", "state", "answer": {…}}; `answer` asks for it later
         """
@@ -244,7 +256,7 @@ class Endpoints:
             yaml: text of a configuration, instead of a recipe
             changes: "field=value" for each setting to change
             models: false loads no weights and uses no network
-            wait: seconds to wait for the answer
+            wait: seconds to wait for the answer, 0 to 3600
         Returns:
             {"id", "state", "ok", "findings": […], "memory"}
         """
@@ -264,33 +276,40 @@ class Endpoints:
     async def report(self, name: str, rollouts: int = 20) -> str:
         """A run with its worst rollouts, or one rollout, as a file that opens without a server.
 
+        Hundreds of kilobytes: meant to be saved, not read.
+
         Parameters:
             name: id of a run or a rollout
             rollouts: number of a run's rollouts in it, 1 to 200
         Returns:
             the text of an HTML file
         """
-        kind = "rollouts" if name.startswith("roll-") else "runs"
+        kind = "rollouts" if str(name).startswith("roll-") else "runs"
         query = {} if kind == "rollouts" else {"rollouts": rollouts}
         reply = await self._send("GET", f"/{kind}/{_part(name)}/report", query, None)
         return reply.text
 
     async def _answered(self, path: str, body: Rows, answers: str, wait: float) -> Rows:
         """Asks the model process, and looks for its answer until it has ended or `wait` is over."""
-        if not 0 <= wait <= MAX_WAIT:
-            raise _refused(f"wait: must be 0 to {MAX_WAIT:g} seconds (got {wait})")
+        seconds = _seconds(wait)
         asked = await self._ask("POST", path, body)
+        address = f"{answers}/{_part(asked['id'])}"
+        state = await self._looked(address, seconds, lambda s: s["state"] in ("done", "failed"))
+        if state["state"] == "failed":
+            raise _refused(state["error_text"])
+        return state
+
+    async def _looked(self, path: str, wait: float, ended: Callable[[Rows], bool]) -> Rows:
+        """What is at `path`, as soon as that has ended or `wait` seconds are over."""
         until = time.monotonic() + wait
         while True:
-            state = await self._get(f"{answers}/{_part(asked['id'])}")
-            if state["state"] == "failed":
-                raise _refused(state["error_text"])
-            if state["state"] == "done" or time.monotonic() >= until:
+            state = await self._get(path)
+            if ended(state) or time.monotonic() >= until:
                 return state
             await asyncio.sleep(LOOK_EVERY)
 
     async def _get(self, path: str, **query: Any) -> Rows:
-        given = {name: value for name, value in query.items() if value not in ("", None)}
+        given = {k: _sendable(k, value) for k, value in query.items() if value not in ("", None)}
         reply = await self._send("GET", path, given, None)
         told: Rows = _without_files(reply.json())
         return told
@@ -300,10 +319,17 @@ class Endpoints:
         return reply
 
     async def _send(self, method: str, path: str, query: Rows, body: Rows | None) -> httpx.Response:
-        """The REST route's answer. Raises gr.Error with its text where it refuses."""
+        """The REST route's answer. Raises gr.Error with its text where it refuses.
+
+        What JSON cannot say (half a character, an infinite number) is left for the route to judge.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"content-type": "application/json"}
         transport = httpx.ASGITransport(self._site)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            reply = await client.request(method, f"/api/v1{path}", params=query, json=body)
+            reply = await client.request(
+                *(method, f"/api/v1{path}"), params=query, content=content, headers=headers
+            )
         if reply.status_code >= 400:
             raise _refused(_text(reply.json()))
         return reply
@@ -331,6 +357,9 @@ def _without_files(answer: Any) -> Any:
 
 
 def _config(recipe: str | None, yaml: str | None, changes: list[str]) -> Rows:
+    """Raises gr.Error for both: for REST, a recipe beside YAML only says where that came from."""
+    if recipe is not None and yaml is not None:
+        raise _refused("give recipe or yaml, not both")
     return {"recipe": recipe, "yaml": yaml, "set": changes}
 
 
@@ -338,7 +367,24 @@ def _part(name: str) -> str:
     """An id as one part of an address. Raises gr.Error for what would lead elsewhere."""
     if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
         raise _refused("there is nothing at this address")
+    if len(name) > MAX_TEXT:
+        raise _refused(f"must have at most {MAX_TEXT} characters (got {len(name)})")
     return quote(name.encode("utf-8", "replace"), safe="")
+
+
+def _sendable(name: str, value: Any) -> Any:
+    """A value of a query, without halves of characters. Raises gr.Error for what is too long."""
+    text = value if isinstance(value, str) else ""
+    if len(text) > MAX_TEXT:
+        raise _refused(f"{name}: must have at most {MAX_TEXT} characters (got {len(text)})")
+    return text.encode("utf-8", "replace").decode() or value
+
+
+def _seconds(wait: Any) -> float:
+    """Raises gr.Error for what is not a number of seconds that a call may wait."""
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
+        raise _refused(f"wait: must be 0 to {MAX_WAIT:g} seconds (got {repr(wait)[:40]})")
+    return float(wait)
 
 
 def _text(refusal: Rows) -> str:

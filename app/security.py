@@ -175,10 +175,12 @@ class SecurityLayer:
         return self.policy.tokens.of_cookies(headers.getlist("cookie"))
 
     def _inner_scope(self, scope: Scope, access: Access) -> Scope:
-        """What the routes see: the access, and no forwarding header that nobody vouches for."""
+        """What the routes see: the access, a proxy's prefix, and no forwarding header that nobody
+        vouches for."""
         state: MutableMapping[str, Any] = {**scope.get("state", {}), "access": access}
         headers = self.policy.origins.without_untrusted(scope["headers"])
-        return {**scope, "state": state, "headers": headers}
+        prefix = self.policy.root_path or scope.get("root_path", "")
+        return {**scope, "state": state, "headers": headers, "root_path": prefix}
 
 
 def _check_sizes(scope: Scope) -> None:

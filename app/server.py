@@ -1,13 +1,16 @@
 """Puts the dashboard together: security layer, REST, static files, Gradio's pages."""
 
 import asyncio
+import importlib
 import importlib.util
 import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from sqlalchemy import Engine
@@ -76,6 +79,7 @@ class ServerOptions:
     view_token: str | None = None
     allow_hosts: Sequence[str] = ()
     root_path: str = ""
+    mcp: bool = False
 
 
 def build(engine: Engine, options: ServerOptions) -> ASGIApp:
@@ -112,7 +116,6 @@ def rest_app(engine: Engine, options: ServerOptions) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        root_path=options.root_path,
         responses={404: {"model": Error}, 409: {"model": Error}, 422: {"model": Problems}},
     )
     site.state.engine = engine
@@ -169,17 +172,20 @@ def _is_open(path: str) -> bool:
 
 async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
     """Gradio opens an event loop, with its sockets, for each lock it makes outside of one."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio  # noqa: PLC0415 - takes seconds: only when serving
-
+    gradio = _imported_gradio(options.mcp)
     from app.pages import build_pages, mount_options  # noqa: PLC0415 - imports gradio
 
+    pages = build_pages(site)
+    if options.mcp:
+        from app.mcp_server import add_tools  # noqa: PLC0415 - needs an extra
+
+        add_tools(site, pages)
     with warnings.catch_warnings():
         # said of every application with several pages, also when SSR is off as here
         warnings.filterwarnings("ignore", message="SSR mode is not supported with multi-page")
         gradio.mount_gradio_app(
             site,
-            build_pages(site),
+            pages,
             path="/",
             server_name=options.host,
             server_port=options.port,
@@ -188,8 +194,25 @@ async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
             enable_monitoring=False,
             **mount_options(),
         )
-    pages = site.router.routes[-1]
-    pages.app.add_middleware(OnlyKnownRoutes)  # type: ignore[attr-defined]
+    mounted = site.router.routes[-1]
+    mounted.app.add_middleware(OnlyKnownRoutes)  # type: ignore[attr-defined]
+
+
+def _imported_gradio(with_mcp: bool) -> Any:
+    """Gradio imports the MCP library wherever it is installed, which takes half a second: only
+    where it is used. The import itself takes seconds: only when serving."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    hidden = not with_mcp and "mcp" not in sys.modules
+    if hidden:
+        sys.modules["mcp"] = None  # type: ignore[assignment]
+    try:
+        import gradio  # noqa: PLC0415
+    finally:
+        if hidden:
+            del sys.modules["mcp"]
+    if with_mcp and not hasattr(gradio.mcp.GradioMCPServer, "types"):
+        importlib.reload(gradio.mcp)  # a server before this one did without
+    return gradio
 
 
 async def _unknown(request: Request) -> Response:

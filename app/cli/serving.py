@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 DEFAULT_PORT = 7860
+MCP_PATH = "gradio_api/mcp/"
 DEMO_PORTS = 50  # tried one after the other where none is asked for
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
@@ -32,6 +33,7 @@ class Listening:
     view_token: str | None = None
     allow_hosts: tuple[str, ...] = ()
     root_path: str = ""
+    mcp: bool = False
 
     @property
     def port(self) -> int:
@@ -73,17 +75,26 @@ def serve(
             help="Keep a process with its libraries loaded, so that a run starts at once.",
         ),
     ] = True,
+    mcp: Annotated[
+        bool, typer.Option("--mcp", help="Serve the endpoints to assistants as an MCP server.")
+    ] = False,
 ) -> None:
     """Serve the dashboard and run queued jobs."""
+    if mcp:
+        _check_mcp()
     _set_webhook(webhook)
     _set_standby(standby)
     with bind(host, port) as bound:
         secret = _token(workspace, token)
-        listening = Listening(bound, host, secret, view_token, tuple(allow_host or ()), root_path)
+        listening = Listening(
+            *(bound, host, secret, view_token, tuple(allow_host or ()), root_path), mcp=mcp
+        )
         engine = workspace.engine()
         result(listening.link())
         if view_token:
             result(f"view only: {listening.link().partition('?')[0]}?token={view_token}")
+        if mcp:
+            result(f"MCP: {listening.link(MCP_PATH).partition('?')[0]} (token as bearer header)")
         workspace.warn()
         _serve(workspace, engine, listening)
 
@@ -120,6 +131,19 @@ def _set_webhook(url: str | None) -> None:
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
+
+
+def _check_mcp() -> None:
+    """Raises UserError unless the packages of the extra are there."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("mcp")
+    except PackageNotFoundError:
+        raise UserError("needs mcp: pip install 'opd-studio[mcp]'", where="--mcp") from None
+    if found.partition(".")[0] != "1":
+        text = f"needs mcp 1.x (found {found}): pip install 'opd-studio[mcp]'"
+        raise UserError(text, where="--mcp")
 
 
 def _set_standby(kept: bool) -> None:
@@ -205,6 +229,7 @@ def _run_server(workspace: Workspace, engine: "Engine", listening: Listening) ->
         view_token=listening.view_token,
         allow_hosts=listening.allow_hosts,
         root_path=listening.root_path,
+        mcp=listening.mcp,
     )
     config = uvicorn.Config(
         build(engine, options),

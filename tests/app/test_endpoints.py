@@ -20,7 +20,7 @@ from storage.engine import open_database
 from storage.queue import requests
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
-from tests.support.api_client import Api, stored_run
+from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
 from tests.support.in_process_runs import models
 
@@ -207,8 +207,32 @@ def test_wrong_input_is_refused_in_the_words_of_rest(
     assert read_runs(asked.engine)["total"] == before
 
 
-def test_a_wait_has_a_limit(asked: Asked) -> None:
-    assert asked.refusal("doctor", recipe="demo", wait=-1).startswith("wait: must be 0 to 3600")
+def test_what_rest_would_not_refuse_is_refused_by_field(asked: Asked) -> None:
+    for name, given, text in (
+        ("doctor", {"recipe": "demo", "wait": -1}, "wait: must be 0 to 3600 seconds (got -1)"),
+        (
+            "get_run",
+            {"run": asked.run_id, "wait": "5"},
+            "wait: must be 0 to 3600 seconds (got '5')",
+        ),
+        (
+            "list_runs",
+            {"search": "x" * 2001},
+            "search: must have at most 2000 characters (got 2001)",
+        ),
+        ("get_run", {"run": "x" * 2001}, "must have at most 2000 characters (got 2001)"),
+        ("start_run", {"recipe": "demo", "yaml": "steps: 2"}, "give recipe or yaml, not both"),
+    ):
+        assert asked.refusal(name, **given) == text
+
+
+def test_a_run_is_awaited(asked: Asked) -> None:
+    run_id = asked("start_run", recipe="demo", changes=["steps=2"])["id"]
+    assert asked("get_run", run=run_id, wait=0.1)["status"] == "queued"
+    worker = threading.Thread(target=train, args=(asked.engine, run_id))
+    worker.start()
+    assert asked("get_run", run=run_id, wait=60)["status"] == "finished"
+    worker.join()
 
 
 def test_every_endpoint_says_what_it_takes(asked: Asked) -> None:

@@ -1,4 +1,5 @@
-"""Pages are what Gradio's own `route` would make of them, built in a process of their own."""
+"""Pages are what Gradio's own `route` would make of them, built in a process of their own, which
+imports Gradio as the server does."""
 
 import json
 import subprocess
@@ -8,7 +9,9 @@ from app.pages import ENDPOINTS_PATH, PAGES
 
 BUILD = """
 import json
-import gradio as gr
+import sys
+from app.server import _imported_gradio
+gr = _imported_gradio(with_mcp=False)
 from app.pages import _begin, build_pages
 
 def without_ids(value):  # they count on from what was built before
@@ -28,6 +31,7 @@ with theirs.route("Second", "/second", show_in_navbar=False):
     gr.HTML("second")
 whole = build_pages(None)
 print(json.dumps({
+    "mcp": sorted(name for name in sys.modules if name.partition(".")[0] == "mcp"),
     "ours": [without_ids(ours.config), ours.pages, ours.current_page],
     "theirs": [without_ids(theirs.config), theirs.pages, theirs.current_page],
     "pages": whole.config["pages"],
@@ -41,6 +45,7 @@ def test_pages_are_as_by_route() -> None:
         [sys.executable, "-c", BUILD], capture_output=True, text=True, check=True, timeout=120
     )
     found = json.loads(done.stdout.splitlines()[-1])
+    assert found["mcp"] == [], "the library of MCP is imported only where it is served"
     assert found["ours"] == found["theirs"]
     page = found["ours"][0]["page"]
     assert len(page[""]["components"]) == len(page["second"]["components"]) == 1

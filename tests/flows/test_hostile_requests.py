@@ -67,7 +67,7 @@ def run_id(engine: Engine) -> str:
 
 
 def server_options(data_dir: Path, host: str = "127.0.0.1") -> ServerOptions:
-    return ServerOptions(data_dir=DataDir(data_dir), host=host, token=TOKEN, view_token=VIEW)
+    return ServerOptions(DataDir(data_dir), host, token=TOKEN, view_token=VIEW, mcp=True)
 
 
 def routes(app: Any, prefix: str = "") -> Iterator[str]:

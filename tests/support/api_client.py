@@ -83,6 +83,12 @@ def rollout(step: int, sample: int) -> Rollout:
 def stored_run(engine: Engine) -> str:
     """A run with two steps of three rollouts, one evaluation, and no job behind it."""
     run_id = jobs.create_run(engine, parse({"name": "with tokens"}), recipe="demo")
+    train(engine, run_id)
+    return run_id
+
+
+def train(engine: Engine, run_id: str) -> None:
+    """What a job would store of a queued run that has two steps."""
     owner = jobs.Owner(pid=1, started=1.0, boot="b")
     attempt = jobs.claim(engine, run_id, "cpu", owner)
     assert attempt is not None
@@ -102,7 +108,6 @@ def stored_run(engine: Engine) -> str:
         )
     writer.evaluation(EvaluationEvent(2, [Score("held-out", "pass@1", 0.5, 10, 0.1)]), vocabulary)
     jobs.finish(engine, run_id, attempt, "finished")
-    return run_id
 
 
 def first_rollout(api: Api, run_id: str) -> str:

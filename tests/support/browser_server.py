@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from sqlalchemy import Engine
@@ -34,12 +35,12 @@ def main() -> None:
 
 
 @contextmanager
-def loopback_server(engine: Engine, data_dir: Path) -> Iterator[str]:
-    """Its address, while it runs."""
+def loopback_server(engine: Engine, data_dir: Path, **more: Any) -> Iterator[str]:
+    """Its address, while it runs. `more`: fields of ServerOptions."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        options = ServerOptions(DataDir(data_dir), port=port, token=TOKEN, view_token=VIEW_TOKEN)
+        options = ServerOptions(*(DataDir(data_dir), "127.0.0.1", port, TOKEN, VIEW_TOKEN), **more)
         servers: list[uvicorn.Server] = []
 
         def serve() -> None:

@@ -5,6 +5,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -14,8 +15,10 @@ import pytest
 from app.cli import serving
 from app.cli.main import app
 from app.cli.serving import bind
+from app.cli.workspace import Workspace
 from opd.errors import UserError
 from storage import engine as database
+from storage.data_dir import DataDir
 from tests import warm_starts
 from tests.support.studio import Studio
 
@@ -138,3 +141,22 @@ def test_another_database_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
     assert database.sqlite_advice("postgresql://h/d") is None
     assert database.sqlite_advice("sqlite:////tmp/x.db")
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [(None, "needs mcp: pip install"), ("2.0.1", "needs mcp 1.x (found 2.0.1): pip install")],
+)
+def test_mcp_without_its_extra_is_refused_at_the_start(
+    found: str | None, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def version(name: str) -> str:
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(UserError) as refused:
+        serving.serve(Workspace(DataDir(tmp_path / "data"), None), mcp=True)
+    assert str(refused.value) == f"--mcp: {told} 'opd-studio[mcp]'"
+    assert not (tmp_path / "data").exists()
