@@ -160,6 +160,11 @@ class RouteConfig(Section):
         json_schema_extra=only_for("remote"),
     )
 
+    @property
+    def has_own_prompt(self) -> bool:
+        """Whether it reads something else than the student's prompt."""
+        return self.prompt is not None or self.system is not None
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "RouteConfig":
         if self.kind == "remote" and self.url is None:

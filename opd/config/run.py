@@ -94,6 +94,26 @@ class RunConfig(Section):
         return self.author == "teacher" or self.sampling.teacher_share > 0
 
     @property
+    def evaluates_teacher(self) -> bool:
+        """Whether the teacher's own score is measured, as told or by default.
+
+        By default not where it is the student itself and reads what the student reads: that score
+        is the student's own before training.
+        """
+        asked = self.evaluation.teacher
+        if asked is not None:
+            return asked
+        used = self.needs != "nothing" or self.teacher_writes
+        return (
+            used
+            and self.prompts.grader != "none"
+            and all(
+                t.kind == "model" or (t.kind in ("self", "ema") and t.has_own_prompt)
+                for t in self.teachers.values()
+            )
+        )
+
+    @property
     def objective_entry(self) -> Objective:
         """The objective's entry in the table."""
         return OBJECTIVES[self.objective.name]
@@ -216,6 +236,21 @@ def _stop_fits(config: RunConfig) -> None:
             )
 
 
+def _evaluation_fits(config: RunConfig) -> None:
+    if not config.evaluation.teacher:
+        return
+    if config.prompts.grader == "none":
+        raise FieldError(
+            "evaluation.teacher", "needs a grader: without one there is no score (got true)"
+        )
+    for field, teacher in config.teachers.items():
+        if teacher.kind in ("remote", "none"):
+            raise FieldError(
+                "evaluation.teacher",
+                f"needs teachers on this machine ({field}.kind is {teacher.kind}; got true)",
+            )
+
+
 def _device_fits(config: RunConfig) -> None:
     if config.device == "mps":
         for field, message in unsupported_on_mps(config):
@@ -234,7 +269,15 @@ def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "optimizer.name", "adamw_8bit is not supported on mps: take adamw, or device cpu"
 
 
-CHECKS = (_objective_fits, _samples_fit, _teachers_fit, _weights_fit, _stop_fits, _device_fits)
+CHECKS = (
+    _objective_fits,
+    _samples_fit,
+    _teachers_fit,
+    _weights_fit,
+    _stop_fits,
+    _evaluation_fits,
+    _device_fits,
+)
 VISIBLE_FIELDS = (
     "student.model",
     "teacher.model",

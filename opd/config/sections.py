@@ -200,6 +200,11 @@ class EvaluationConfig(Section):
             description="Additional evaluation sets, by name.",
         )
     )
+    teacher: bool | None = Field(
+        None,
+        description="Evaluate the teacher too, once, on the held-out prompts before training; "
+        "empty: where answers are graded and every teacher is a model on this machine.",
+    )
     lm_eval: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         [],
         max_length=32,

@@ -8,6 +8,7 @@ from opd.doctor.findings import Finding
 from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
 from opd.grading.outcome import is_right
 from opd.models.load import Pair
+from opd.training.evaluation import proportion
 
 # Nats per token. The same weights read the same tokens by the same code: only rounding may differ.
 ZERO_KL = 1e-4
@@ -32,6 +33,7 @@ def check_rehearsal(rehearsal: Rehearsal) -> Iterator[Finding]:
     yield from _gap(rehearsal)
     yield from _cut_off(rehearsal)
     yield from _reward(rehearsal)
+    yield from _teacher_score(rehearsal)
     if rehearsal.judged:
         stops = stop_probabilities(rehearsal)
         if stops is not None:
@@ -150,6 +152,37 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
             "examples": [
                 {"answer": w.prompt.answer, "completion": w.text[-300:]}
                 for w in rehearsal.completions[:2]
+            ],
+        },
+    )
+
+
+def _teacher_score(rehearsal: Rehearsal) -> Iterator[Finding]:
+    """How many of the same prompts the teacher itself gets right."""
+    theirs = [float(is_right(w.reward)) for w in rehearsal.by_teacher if w.reward is not None]
+    if not theirs:
+        return
+    ours = [float(is_right(w.reward)) for w in rehearsal.completions if w.reward is not None]
+    teacher, student = (proportion("", "", values) for values in (theirs, ours))
+    error = float(np.hypot(teacher.standard_error, student.standard_error))
+    poor = not any(theirs) or teacher.value < student.value - 2 * error
+    counts = f"{sum(theirs):.0f} of {len(theirs)}"
+    yield Finding(
+        "teacher-score",
+        "warning" if poor else "ok",
+        f"The teacher itself gets {counts} right",
+        f"The student gets {sum(ours):.0f} of {len(ours)} on the same training prompts."
+        + (" What a teacher cannot do it cannot teach." if poor else ""),
+        "Look at an answer below: if it is correct, fix prompts.grader or prompts.answer_pattern; "
+        "otherwise check the teacher's chat template and end, or use a stronger teacher."
+        if poor
+        else "",
+        {
+            "teacher": teacher.value,
+            "student": student.value,
+            "examples": [
+                {"answer": w.prompt.answer, "completion": w.text[-300:]}
+                for w in rehearsal.by_teacher[:2]
             ],
         },
     )
@@ -292,9 +325,7 @@ def _first_token(rehearsal: Rehearsal) -> Iterator[Finding]:
     assert everywhere is not None
     typical = float(everywhere.mean())
     evidence = {"mean": mean, "largest": most, "mean_of_all_tokens": typical}
-    unhinted = all(
-        t.prompt is None and t.system is None for t in rehearsal.config.teachers.values()
-    )
+    unhinted = all(not t.has_own_prompt for t in rehearsal.config.teachers.values())
     far = mean > FIRST_TOKEN and mean > 2 * typical
     yield Finding(
         "first-token",

@@ -254,7 +254,8 @@ def _teacher(
     """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
 
     An offloaded one keeps its head on the device, the rest on the host while it is not needed.
-    One that `writes` completions holds a cache as the student does that samples.
+    One that `writes` completions holds a cache as the student does that samples; one that is only
+    evaluated takes as many rows at a time as are free.
     """
     value = BYTES[teacher.dtype]
     weights, formula = _held(model, teacher.dtype, teacher.quantize)

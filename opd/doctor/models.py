@@ -67,7 +67,7 @@ class LocalModels:
         plain = [
             teacher
             for field, teacher in self.teachers.items()
-            if config.teachers[field].prompt is None and config.teachers[field].system is None
+            if not config.teachers[field].has_own_prompt
         ]
         readers = [m for m in (self.student, *plain) if m is not None]
         return min((m.context for m in readers), default=UNLIMITED)

@@ -74,6 +74,10 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
         times * _by_student(config, student, load, answers)
         for times, answers in _evaluations(config)
     )
+    if config.evaluates_teacher and largest is not None:
+        route, model = largest
+        answers = _answers(config, config.evaluation.prompts)
+        evaluations += sum(_decoding(config, model, load, n, dtype=route.dtype) for n in answers)
     return Pace(sampling + flops / (PEAK * EFFICIENCY), evaluations, config.steps)
 
 
@@ -129,11 +133,13 @@ def _evaluations(config: RunConfig) -> list[tuple[int, int]]:
     probes = PROBES if config.prompts.probe is None else config.prompts.probe
     sets = [(often, settings.prompts + probes)]
     sets += [(2 if s.when == "ends" else often, s.count) for s in settings.suites.values()]
-    return [
-        (times, count * (settings.samples if temperature else 1))
-        for times, count in sets
-        for temperature in settings.temperatures
-    ]
+    return [(times, answers) for times, count in sets for answers in _answers(config, count)]
+
+
+def _answers(config: RunConfig, prompts: int) -> list[int]:
+    """How many completions an evaluation of so many prompts takes at each temperature."""
+    settings = config.evaluation
+    return [prompts * (settings.samples if t else 1) for t in settings.temperatures]
 
 
 def duration(seconds: float) -> str:

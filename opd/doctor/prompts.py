@@ -242,7 +242,7 @@ def _privileged(
     for route, numbers in routes.items():
         field = field_of(route)
         teacher = config.teachers[field]
-        if teacher.prompt is None and teacher.system is None:
+        if not teacher.has_own_prompt:
             continue
         longest, example = 0, ""
         try:

@@ -29,7 +29,11 @@ TOP_K = 8
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Rollouts with their records; `self_scores` are those of the student as its own teacher."""
+    """Rollouts with their records; `self_scores` are those of the student as its own teacher.
+
+    `by_teacher` are the teacher's answers to the same prompts; none where the run does not measure
+    its score.
+    """
 
     config: RunConfig
     loaded: LoadedRun
@@ -38,6 +42,7 @@ class Rehearsal:
     self_scores: Sequence[TokenRecord]
     seconds: float  # of sampling
     limit: int  # of a completion's tokens here
+    by_teacher: Sequence[Completion] = ()
 
     @property
     def judged(self) -> bool:
@@ -75,7 +80,14 @@ def rehearse(
     records = score_completions(loaded.router, completions, settings)
     callbacks.say("the student reads its own answers")
     self_scores = score_completions(_self_taught(config, loaded.pair), completions, settings)
-    return Rehearsal(config, loaded, completions, records, self_scores, seconds, limit)
+    by_teacher: Sequence[Completion] = ()
+    if config.evaluates_teacher:
+        callbacks.say("the teacher answers them itself")
+        writer = Writer(loaded.pair, short, loaded.router)
+        by_teacher = write_evaluation(
+            writer, prompts, temperature=temperature, stop=callbacks.stop, author="teacher"
+        )
+    return Rehearsal(config, loaded, completions, records, self_scores, seconds, limit, by_teacher)
 
 
 def _self_taught(config: RunConfig, pair: Pair) -> TeacherRouter:

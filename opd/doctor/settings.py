@@ -127,7 +127,7 @@ def _nothing_to_learn(config: RunConfig) -> Iterator[Finding]:
     if config.needs == "nothing" or config.objective.reward_weight:
         return
     for name, teacher in config.teachers.items():
-        if _same_model(config, teacher) and teacher.prompt is None and teacher.system is None:
+        if _same_model(config, teacher) and not teacher.has_own_prompt:
             yield Finding(
                 "nothing-to-learn",
                 "warning",

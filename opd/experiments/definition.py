@@ -28,6 +28,8 @@ MAX_SEEDS = 50
 MAX_CHOICES = 16
 SEED = "{seed}"
 START = "start"  # the row of a result's table that stands for what all arms begin with
+# What no arm needs and each of its runs would pay for, unless the definition asks for it.
+DEFAULTS = {"evaluation": {"teacher": False}}
 SOME_RUN = "run-0"  # stands for an arm's run while a definition is checked
 Stage = Literal["tune", "final"]
 FieldPath = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[A-Za-z0-9_-]+)+$|^steps$")]
@@ -212,7 +214,7 @@ class Experiment(Section):
 
         Raises ConfigError."""
         over = self.tuning.config if stage == "tune" else self.quick.config if quick else {}
-        data = merged(merged(self.common, self.arms[arm].config), over)
+        data = merged(merged(merged(DEFAULTS, self.common), self.arms[arm].config), over)
         data = with_overrides(_placed(data, runs, seed), [f"{k}={v}" for k, v in choice.items()])
         name = ", ".join(
             [

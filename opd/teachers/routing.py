@@ -76,7 +76,7 @@ class TeacherRouter:
         plain = [
             teacher.model
             for route, teacher in self.teachers.items()
-            if fields[field_of(route)].prompt is None and fields[field_of(route)].system is None
+            if not fields[field_of(route)].has_own_prompt
         ]
         return min(context_of(m) for m in (self.pair.student, *plain) if m is not None)
 
@@ -98,7 +98,7 @@ class TeacherRouter:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
         route = route_of(self.config.teacher, prompt)
         settings: RouteConfig = self.config.teachers[field_of(route)]
-        if settings.prompt is None and settings.system is None:
+        if not settings.has_own_prompt:
             return prompt.ids
         _, ids = rendered(
             prompt,

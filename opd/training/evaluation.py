@@ -73,12 +73,13 @@ def evaluate(
                 probed = [c for c in completions if c.prompt.number in probes]
                 completions = [c for c in completions if c.prompt.number not in probes]
             suite = suite_name(name, temperature, writer.config.sampling.temperature)
-            scores += _scores(suite, completions, writer.config.evaluation.pass_at)
+            scores += scores_of(suite, completions, writer.config.evaluation.pass_at)
             shown = shown or completions
     return scores, shown, probed
 
 
-def _scores(suite: str, completions: Sequence[Completion], ks: Sequence[int]) -> list[Score]:
+def scores_of(suite: str, completions: Sequence[Completion], ks: Sequence[int]) -> list[Score]:
+    """pass@k for each k that every prompt has samples for, where they were graded; and finished."""
     rewards: dict[int, list[float]] = {}
     for c in completions:
         if c.reward is not None:

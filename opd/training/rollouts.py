@@ -65,8 +65,7 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     jobs = _numbered(prompts, settings.group_size)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
     completions: dict[tuple[int, int], Completion] = {}
-    samplers: dict[Author, _Sampler] = {"student": _by_student, "teacher": _by_teacher}
-    for author, sampler in samplers.items():
+    for author, sampler in _SAMPLERS.items():
         part = [(p, g) for p, g in jobs if (p.number in by_teacher) == (author == "teacher")]
         if part:
             samples = sampler(writer, part, limits, step, stop)
@@ -82,17 +81,19 @@ def write_evaluation(
     temperature: float,
     stop: Stop,
     data: DataConfig | None = None,
+    author: Author = "student",
 ) -> list[Completion]:
     """Completions of held-out prompts; the same random numbers at every evaluation.
 
     `samples` of each above temperature 0, one at 0; graded as `data` says, else as the prompts.
+    Raises UserError for a prompt that the teacher cannot read, where it is the author.
     """
     config = writer.config
     limits = Limits(config.sampling.max_new_tokens, temperature, config.sampling.batch_size)
     count = config.evaluation.samples if temperature else 1
     jobs = [(p, g) for p in prompts for g in range(count)]
-    samples = _by_student(writer, jobs, limits, EVALUATION, stop)
-    return graded(writer.pair.tokenizer, data or config.prompts, jobs, samples)
+    samples = _SAMPLERS[author](writer, jobs, limits, EVALUATION, stop)
+    return graded(writer.pair.tokenizer, data or config.prompts, jobs, samples, author)
 
 
 def sample_by(
@@ -179,6 +180,9 @@ def _by_teacher(
         ]
         samples |= zip(rows, sample_by(teacher, writer.pair, requests, limits, stop), strict=True)
     return [samples[i] for i in range(len(jobs))]
+
+
+_SAMPLERS: dict[Author, _Sampler] = {"student": _by_student, "teacher": _by_teacher}
 
 
 def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:

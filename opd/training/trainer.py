@@ -28,6 +28,7 @@ from opd.training import checkpoint
 from opd.training.evaluation import SUITE, evaluate
 from opd.training.held_out import probes
 from opd.training.held_out.stop_rule import StopRule
+from opd.training.held_out.teacher_score import teacher_scores
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.optimization.optimizers import learning_rate
 from opd.training.records import all_tokens, as_rollouts, kept
@@ -275,6 +276,8 @@ class Training:
         if ends:
             scores += self._lm_eval(writer.pair)
         self._score = _headline(scores)
+        if self._step == 0:
+            scores += teacher_scores(writer, prompts, self._callbacks.stop, self._callbacks.say)
         shown = self._scored(completions[: self.config.evaluation.keep], "eval")
         if prompts.probe:
             shown += self._probed(writer, prompts.probe, fresh)

@@ -179,6 +179,27 @@ def test_a_grader_that_finds_nothing_right(objective: str, severity: str) -> Non
     assert len(found.evidence["examples"]) == 2
 
 
+def test_the_teachers_own_score_is_told() -> None:
+    found = rehearsed()["teacher-score"]
+    assert found.severity == "ok"
+    assert found.title == "The teacher itself gets 6 of 6 right"
+    assert found.evidence["teacher"] == 1.0
+
+
+def test_a_teacher_that_gets_nothing_right_is_warned_of() -> None:
+    def forget(loaded: LoadedRun) -> None:
+        for weights in loaded.pair.teacher.parameters():
+            weights.data.normal_(generator=torch.Generator(weights.device).manual_seed(0))
+
+    found = rehearsed(forget)
+    assert found["teacher-score"].severity == "warning"
+    assert "cannot teach" in found["teacher-score"].text
+
+
+def test_a_teacher_that_is_not_to_be_evaluated_writes_nothing() -> None:
+    assert "teacher-score" not in rehearsed(evaluation={"teacher": False})
+
+
 def test_a_first_token_of_another_format() -> None:
     rehearsal = rehearsal_of(parse({}))
     records = []
