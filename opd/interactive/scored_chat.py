@@ -19,7 +19,7 @@ from opd.loss import divergences
 from opd.models.load import Pair, context_of
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for
-from opd.sampling.sample import chosen, log_probs_at, uniforms
+from opd.sampling.sample import chosen, log_probs_at, nan_error, uniforms
 from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher
 from opd.training.loading import LoadedModels
@@ -134,6 +134,8 @@ class ReplyWriter:
         assert self._p is not None
         source = self._p if reply.author == "student" else self._q
         assert source is not None
+        if bool(source.isnan().any()):
+            raise nan_error(where=reply.author)
         draw = self._draws[len(reply.ids)].unsqueeze(0)
         token = chosen(source, draw, greedy=settings.temperature == 0)
         self._note(token)

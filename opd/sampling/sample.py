@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opd.devices.choice import allocatable_memory, on_device
+from opd.errors import ErrorKind, UserError
 from opd.loss import divergences
 from opd.models.architecture import from_config
 from opd.models.forward import causal
@@ -80,6 +81,16 @@ class Stopped(Exception):
     """Sampling was asked to stop before it was done."""
 
 
+def nan_error(*, where: str) -> UserError:
+    """For a model whose log-probabilities are NaN while it writes."""
+    return UserError(
+        "its log-probabilities are NaN while it writes: its weights hold NaN or infinity, or its "
+        "numbers overflow in this dtype (try float32)",
+        where=where,
+        kind=ErrorKind.NAN_LOSS,
+    )
+
+
 def uniforms(key: tuple[int, int, int, int], count: int) -> np.ndarray:
     """One random number in [0, 1) per token of the rollout: Philox keyed by the four numbers."""
     seeds = np.random.SeedSequence(list(key))
@@ -116,10 +127,10 @@ def chosen(logp: Tensor, draws: Tensor, *, greedy: bool) -> Tensor:
 
 def _first_above(cumulative: Tensor, thresholds: Tensor) -> Tensor:
     """(B,) the first place where a running sum (B, n) exceeds its threshold (B,); where none does,
-    by rounding, the last place that adds anything."""
+    by rounding, the last place that adds anything. Of NaN the last place."""
     first = torch.searchsorted(cumulative, thresholds.unsqueeze(1), right=True)
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
-    return torch.minimum(first, last).squeeze(1)
+    return torch.minimum(first, last).squeeze(1).clamp_(max=cumulative.shape[-1] - 1)
 
 
 def look_every(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from opd.models.batches import Sequences
 from opd.models.encoding import continuation, split_end, text_ids
 from opd.models.load import Pair
 from opd.models.stop_ids import led, reply_lead
-from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
+from opd.sampling.sample import Limits, Request, Sample, nan_error, sample, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
 from opd.types import Author
@@ -103,15 +103,29 @@ def sample_by(
     limits: Limits,
     stop: Stop,
 ) -> list[Sample]:
-    """Samples of the pair's student, or of a teacher in its place. Raises Stopped."""
-    if teacher is None:
-        copy = pair.sampling_copy() if pair.sampling_copy else None
-        if copy is not None:
-            return sample(replace(pair, student=copy, sampling_copy=None), requests, limits, stop)
+    """Samples of the pair's student, or of a teacher in its place.
+
+    Raises Stopped, and UserError where the model's log-probabilities are NaN.
+    """
+    if teacher is not None:
+        with teacher.present(), teacher.state():
+            samples = sample(teacher.as_student(pair), requests, limits, stop)
+        return _numbers(samples, where="teacher")
+    copy = pair.sampling_copy() if pair.sampling_copy else None
+    if copy is not None:
+        samples = sample(replace(pair, student=copy, sampling_copy=None), requests, limits, stop)
+    else:
         with pair.computing():
-            return sample(pair, requests, limits, stop)
-    with teacher.present(), teacher.state():
-        return sample(teacher.as_student(pair), requests, limits, stop)
+            samples = sample(pair, requests, limits, stop)
+    return _numbers(samples, where="student")
+
+
+def _numbers(samples: list[Sample], *, where: str) -> list[Sample]:
+    """The samples. Raises UserError for NaN, of which neither the likeliest token nor a draw is
+    anything."""
+    if any(s.sampler_logprobs is not None and np.isnan(s.sampler_logprobs).any() for s in samples):
+        raise nan_error(where=where)
+    return samples
 
 
 def graded(

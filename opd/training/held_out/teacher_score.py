@@ -25,15 +25,18 @@ def teacher_scores(
     config = writer.config
     if not config.evaluates_teacher:
         return []
+    assert writer.router is not None
     try:
-        return [
-            score for t in config.evaluation.temperatures for score in _at(writer, prompts, t, stop)
-        ]
+        for prompt in prompts.held_out:
+            writer.router.prompt_ids(prompt)
     except UserError as error:
         if config.evaluation.teacher:
             raise
         say(f"the teacher itself is not evaluated: {error}")
         return []
+    return [
+        score for t in config.evaluation.temperatures for score in _at(writer, prompts, t, stop)
+    ]
 
 
 def _at(

@@ -85,12 +85,11 @@ def test_events_tell_the_whole_run(inputs, tmp_path):
         assert event.flops > 0
     assert steps[-1].metrics["reverse_kl"] < steps[0].metrics["reverse_kl"]
     scores = evaluations[0].scores
+    metrics = ("pass@1", "finished", "teacher_pass@1", "teacher_finished")
     assert {(s.suite, s.metric) for s in scores} == {
-        ("heldout", "pass@1"),
-        ("heldout", "finished"),
-        ("heldout-greedy", "pass@1"),
-        ("heldout-greedy", "finished"),
+        (suite, metric) for suite in ("heldout", "heldout-greedy") for metric in metrics
     }
+    assert {s.metric for s in evaluations[-1].scores} == {"pass@1", "finished"}
 
 
 def test_policy_gradient_loss_is_the_mean_log_ratio_on_fresh_samples(inputs, tmp_path):
@@ -214,11 +213,19 @@ def test_nan_loss_is_named_and_leaves_the_weights_alone(inputs, tmp_path):
 
     state["model.norm.weight"][:] = float("nan")
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
-    training = Training(settings(inputs, teacher=str(broken)), tmp_path / "run")
+    alone = {"prompts": 2, "keep": 1, "teacher": False}
+    training = Training(settings(inputs, teacher=str(broken), evaluation=alone), tmp_path / "run")
     with pytest.raises(UserError) as caught:
         list(training.events())
     assert caught.value.kind == "nan loss"
     assert "learning_rate" in str(caught.value)
+    for model, where in (
+        ({"teacher": str(broken)}, "teacher"),
+        ({"student": str(broken)}, "student"),
+    ):
+        with pytest.raises(UserError, match="are NaN while it writes") as caught:
+            list(Training(settings(inputs, **model), tmp_path / where).events())
+        assert (caught.value.kind, caught.value.where) == ("nan loss", where)
 
 
 def test_records_kept_follow_the_settings(inputs, tmp_path):
