@@ -30,11 +30,11 @@ from app.api import (
     lab,
     model_requests,
     related,
-    reports,
     rollouts,
     runs,
     system,
 )
+from app.api.files import exports, reports
 from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.origins import is_loopback, origins_of
 from app.scripts import STATIC
@@ -47,7 +47,7 @@ ROUTERS = tuple(
     part.router
     for part in (
         *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab),
-        *(configs, doctor, model_requests, reports, system),
+        *(configs, doctor, model_requests, reports, exports, system),
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]

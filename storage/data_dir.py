@@ -80,6 +80,20 @@ class DataDir:
         """What the model process has in memory."""
         return self.path / "answerer.json"
 
+    @property
+    def file_lock(self) -> Path:
+        """Held by the process that makes files to download."""
+        return self.path / "files.lock"
+
+    @property
+    def file_log(self) -> Path:
+        return self.path / "files.log"
+
+    @property
+    def downloads(self) -> Path:
+        """Files made for pages, each under the id of its request, for a day."""
+        return self.path / "downloads"
+
     def device_lock(self, slot: str) -> Path:
         """Held while models of a page or a command are on a GPU; `slot` as in `cuda:0`."""
         return self.path / "devices" / f"{slot.replace(':', '-')}.lock"

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import RUN_ID, Database, Offset, Text
 from app.api.http.replies import Json
-from app.api.http.tables import csv_line
+from opd.interchange.spreadsheet import csv_line
 from storage.comparison import curves
 from storage.comparison.compare import ComparisonQuery, comparison, shared_prompts
 from storage.read.disk import disk_use

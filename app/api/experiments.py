@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from app.api.http.inputs import Body, Database, Limit, Offset, Text
 from app.api.http.replies import Json
-from app.api.http.tables import csv_line
 from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Experiment, experiments, merged
+from opd.interchange.spreadsheet import csv_line
 from storage.comparison import experiment_results
 from storage.queue import experiments as store
 

@@ -22,10 +22,10 @@ from app.api.http.inputs import (
     StartRun,
 )
 from app.api.http.replies import Json
-from app.api.http.tables import csv_line
 from app.worker.devices.holds import in_use_by
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of
+from opd.interchange.spreadsheet import csv_line
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs, run_details

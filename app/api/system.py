@@ -1,7 +1,6 @@
 """REST routes of what lies outside the database: the server's health and a job's log file."""
 
 import codecs
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
+from app.version import program_version
 from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
@@ -73,10 +73,3 @@ def _decoded(data: bytes) -> tuple[str, int]:
 def supervisor_alive(data_dir: DataDir) -> bool:
     """Whether a supervisor holds its lock."""
     return locks.held(data_dir.supervisor_lock)
-
-
-def program_version() -> str:
-    try:
-        return version("opd-studio")
-    except PackageNotFoundError:
-        return "unknown"

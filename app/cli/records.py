@@ -1,6 +1,5 @@
 """`opd export`, `opd import`, `opd score`, `opd save`."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,6 @@ from app.cli.inspect_runs import Run
 from app.cli.output import result, say
 from app.cli.workspace import Workspace
 from opd.errors import UserError
-from opd.types import Score
 
 if TYPE_CHECKING:
     from opd.models.token_text import TokenText
@@ -31,19 +29,31 @@ PromptTokens = Annotated[
     ),
 ]
 MAX_TEMPERATURE = 10
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
-def export(workspace: Workspace, run: Run, out: Out) -> None:
-    """Export a run's rollouts. With token records, as JSON lines or Parquet."""
+def export(
+    workspace: Workspace,
+    run: Run,
+    out: Out,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="One flat row per rollout, without token records; CSV always is."
+        ),
+    ] = False,
+) -> None:
+    """Export a run's rollouts. With token records, as JSON lines or Parquet; as a table, as CSV or
+    Parquet."""
     check_ending(out, SUFFIXES)
-    from storage.read.export import export_rows
+    from app.worker.files.rollouts import RolloutExport, write_rollouts
     from storage.read.runs import read_run
 
+    wanted = RolloutExport([run], out.suffix.lower().removeprefix("."), table)  # type: ignore[arg-type]
     engine = workspace.engine()
     read_run(engine, run)
     with aside(out) as path:
-        count = _write(path, out.suffix.lower(), export_rows(engine, run, _tell_damaged))
+        count = write_rollouts(path, wanted, wanted.rows(engine, _tell_damaged))
     result(f"{count} rollouts → {out}")
 
 
@@ -145,39 +155,10 @@ def save(
     ] = False,
 ) -> None:
     """Save the trained student. A transformers folder or an adapter, with a model card."""
-    from opd.config.run import parse
-    from storage.read.runs import read_evaluations, read_run
+    from app.worker.files.saved_model import save_model
 
-    engine = workspace.engine()
-    info = read_run(engine, run)
-    if not info["checkpoints"]:
-        raise UserError("has no checkpoint to save", where=run)
-    newest = info["checkpoints"][-1]
-    from app.worker.references import resolved
-    from opd.training.checkpoint_manifest import folder_of, verify
-    from opd.training.saving import Provenance
-    from opd.training.saving import save as save_student
-
-    folder = folder_of(workspace.data_dir.run(run).checkpoints, newest["step"])
-    verify(folder, newest["manifest"])
-    config = parse(info["config"])
-    scores = read_evaluations(engine, run)["items"]
-    made = Provenance(
-        run,
-        config,
-        newest["step"],
-        info["versions"],
-        before=_scores(scores, 0),
-        after=_scores(scores, max((s["step"] for s in scores), default=0)),
-    )
-    base = resolved(engine, workspace.data_dir, config, run).student.model if merge else ""
-    save_student(folder, out, made, merge_into=base)
-    result(f"{run} after step {newest['step']} → {out}")
-
-
-def _scores(items: list[dict[str, Any]], step: int) -> list[Score]:
-    names = ("suite", "metric", "value", "n", "standard_error")
-    return [Score(**{name: s[name] for name in names}) for s in items if s["step"] == step]
+    step = save_model(workspace.engine(), workspace.data_dir, run, out, merge=merge)
+    result(f"{run} after step {step} → {out}")
 
 
 def _tell_damaged(error: UserError) -> None:
@@ -197,17 +178,3 @@ def _with_texts(row: dict[str, Any], text: "TokenText") -> dict[str, Any]:
     others = listed - {*row["prompt_token_ids"], *row["completion_token_ids"]}
     row["token_texts"] = [[i, token_text(data)] for i, (data, _) in sorted(text(others).items())]
     return row
-
-
-def _write(path: Path, suffix: str, rows: Iterable[dict[str, Any]]) -> int:
-    from opd.interchange.jsonl import write_line
-    from opd.interchange.parquet import write_parquet
-
-    if suffix == ".parquet":
-        return write_parquet(path, rows)
-    count = 0
-    with path.open("wb") as file:
-        for row in rows:
-            write_line(file, row)
-            count += 1
-    return count

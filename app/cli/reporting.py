@@ -25,12 +25,11 @@ def report(
 ) -> None:
     """Write a standalone HTML report. It opens without server or network."""
     check_ending(out, ENDINGS)
-    from importlib.metadata import version
-
     from app.report import report as made_of
+    from app.version import program_version
 
     with aside(out) as path:
-        made = made_of(workspace.engine(), name, rollouts=rollouts, version=version("opd-studio"))
+        made = made_of(workspace.engine(), name, rollouts=rollouts, version=program_version())
         size = path.write_bytes(made.html.encode())
     count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
     result(f"{count}, {size / 1000:.0f} kB → {out}")

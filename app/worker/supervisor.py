@@ -1,5 +1,5 @@
 """The supervisor: starts queued runs, one per device slot, and notices how they end; starts the
-model process when there is a request for it.
+model process and the file process when there is a request for them.
 
     python -m app.worker.supervisor --data-dir DIR [--parent PID]
 
@@ -29,7 +29,7 @@ from app.worker.devices import slots
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
-from app.worker.models.supervision import ModelProcessSupervisor
+from app.worker.models.supervision import FileProcessSupervisor, ModelProcessSupervisor
 from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
 from app.worker.standby import Standby
 from opd.devices.gpus import gpu_count
@@ -64,6 +64,7 @@ class Supervisor:
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
+        self._file_process = FileProcessSupervisor(engine, data_dir)
         self._standby = Standby(data_dir, job)
         self._looked = time.monotonic()
 
@@ -85,6 +86,7 @@ class Supervisor:
         self._start_queued()
         self._standby.turn()
         self._model_process.turn()
+        self._file_process.turn()
         advance_all(self._engine, self._data_dir)
 
     def _bury_children(self) -> None:

@@ -23,12 +23,10 @@ from opd.models.forward import causal
 from opd.models.tokenizers import save_tokenizer
 from opd.teachers.local import MovingAverage
 from opd.training import checkpoint_manifest
+from opd.training.checkpoint_manifest import AVERAGE, OPTIMIZER, STATE
 from opd.training.held_out import probes
 from opd.types import CheckpointEvent
 
-OPTIMIZER = "optimizer.safetensors"
-AVERAGE = "average.safetensors"
-STATE = "trainer.json"
 CONFIG = "config.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # of their parameter's shape
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")

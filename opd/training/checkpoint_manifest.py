@@ -1,4 +1,5 @@
-"""A folder's files by their SHA-256: made when it is written, checked before it is read again.
+"""A checkpoint's files: which are not of the model, and all by their SHA-256, which is made when
+the folder is written and checked before it is read again.
 
 Free of torch, so that a resume knows in a moment from which checkpoint it continues.
 """
@@ -8,6 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opd.errors import ErrorKind, UserError
+
+OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
+STATE = "trainer.json"
+BESIDE_THE_MODEL = (OPTIMIZER, AVERAGE, STATE, "README.md")  # what a saved model is without
 
 
 def folder_of(folder: Path, step: int) -> Path:

@@ -1,5 +1,6 @@
 """The trained student as a folder that transformers or peft loads, with a card that says how."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from opd.models.folders.adapters import merged
 from opd.models.folders.resolve import folder_of_tokenizer, resolve
 from opd.models.load import load_model
 from opd.models.tokenizers import load_tokenizer, save_tokenizer
-from opd.training.checkpoint import AVERAGE, OPTIMIZER, STATE
+from opd.training.checkpoint_manifest import BESIDE_THE_MODEL
 from opd.types import Score
 
 
@@ -31,11 +32,14 @@ class Provenance:
     after: Sequence[Score]
 
 
-def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "") -> None:
+def save(
+    checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "", link: bool = False
+) -> None:
     """Writes the checkpoint's student to `out`, all of it or nothing.
 
     A low-rank adapter is written as such, or merged into the model named; all weights are written
-    as they are. Raises UserError when `out` exists and is not an empty folder.
+    as they are. link: where both lie on one disk, files are the checkpoint's own. Raises UserError
+    when `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
@@ -53,10 +57,22 @@ def save(checkpoint: Path, out: Path, made: Provenance, *, merge_into: str = "")
         if adapter and merge_into:
             _merge(checkpoint, aside, merge_into)
         else:
-            left_out = shutil.ignore_patterns(OPTIMIZER, AVERAGE, STATE, "README.md")
-            shutil.copytree(checkpoint, aside, ignore=left_out, dirs_exist_ok=True)
+            left_out = shutil.ignore_patterns(*BESIDE_THE_MODEL)
+            copy = _linked if link else shutil.copy2
+            shutil.copytree(
+                checkpoint, aside, ignore=left_out, copy_function=copy, dirs_exist_ok=True
+            )
         card = model_card(made, adapter=adapter and not merge_into)
         (aside / "README.md").write_text(card, encoding="utf-8")
+
+
+def _linked(source: str, target: str) -> str:
+    """For a folder that is read once and removed."""
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk, or one without hard links
+        shutil.copy2(source, target)
+    return target
 
 
 def _merge(checkpoint: Path, folder: Path, reference: str) -> None:

@@ -1,4 +1,5 @@
-"""Requests to the model process: queued by the server, answered by that process.
+"""Requests that are answered outside the server: by the model process, and those for a file
+(FILE_KINDS) by the file process, so that neither waits for the other.
 
 A running request belongs to one process; when that has died, another one marks it as failed. The
 table is called `question`.
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from sqlalchemy import Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, delete, func, insert, select, update
 
 from opd.errors import ErrorKind, UserError
 from storage.engine import begin, read
@@ -19,6 +20,7 @@ from storage.schema import question
 from storage.text import clean
 
 State = Literal["queued", "running", "done", "failed"]
+FILE_KINDS = ("export", "report", "save")
 MAX_WAITING = 20
 KEPT_SECONDS = 86_400.0
 SHOWN = ("id", "kind", "state", "phase", "answer", "error_kind", "error_text", "hint")
@@ -39,7 +41,7 @@ def enqueue(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
             delete(question).where(ended, question.c.created_at < now - KEPT_SECONDS)
         )
         waiting = connection.scalar(
-            select(func.count()).select_from(question).where(question.c.state == "queued")
+            select(func.count()).select_from(question).where(*_of(kind in FILE_KINDS, "queued"))
         )
         if (waiting or 0) >= MAX_WAITING:
             raise UserError(
@@ -72,13 +74,28 @@ def read_whole_request(engine: Engine, name: str) -> dict[str, Any]:
     return {key: row[key] for key in ("kind", "payload", "state", "answer")}
 
 
-def claim(engine: Engine, owner: Owner) -> dict[str, Any] | None:
+def read_file_requests(engine: Engine) -> list[dict[str, Any]]:
+    """Every request for a file, newest first, with its payload."""
+    query = select(question).where(question.c.kind.in_(FILE_KINDS))
+    with read(engine) as connection:
+        rows = connection.execute(query.order_by(question.c.created_at.desc(), question.c.id))
+        return [{key: row[key] for key in (*SHOWN, *TIMES, "payload")} for row in rows.mappings()]
+
+
+def remove(engine: Engine, name: str) -> None:
+    """Removes a request that has ended; another one stays."""
+    with begin(engine) as connection:
+        ended = question.c.state.in_(("done", "failed"))
+        connection.execute(delete(question).where(question.c.id == name, ended))
+
+
+def claim(engine: Engine, owner: Owner, *, files: bool = False) -> dict[str, Any] | None:
     """Gives the oldest queued request to a process: id, kind, payload. None: none is queued."""
     with begin(engine) as connection:
         row = (
             connection.execute(
                 select(question)
-                .where(question.c.state == "queued")
+                .where(*_of(files, "queued"))
                 .order_by(question.c.created_at, question.c.id)
             )
             .mappings()
@@ -135,23 +152,30 @@ def fail(
     )
 
 
-def waiting(engine: Engine) -> list[str]:
+def waiting(engine: Engine, *, files: bool = False) -> list[str]:
     """Ids of queued requests, oldest first."""
     with read(engine) as connection:
         return list(
             connection.scalars(
                 select(question.c.id)
-                .where(question.c.state == "queued")
+                .where(*_of(files, "queued"))
                 .order_by(question.c.created_at, question.c.id)
             )
         )
 
 
-def abandoned(engine: Engine, alive: Callable[[Owner], bool]) -> list[str]:
+def abandoned(engine: Engine, alive: Callable[[Owner], bool], *, files: bool = False) -> list[str]:
     """Ids of running requests whose process has died."""
     with read(engine) as connection:
-        rows = connection.execute(select(question).where(question.c.state == "running")).mappings()
+        rows = connection.execute(select(question).where(*_of(files, "running"))).mappings()
         return [row["id"] for row in rows if not alive(_owner(row))]
+
+
+def _of(files: bool, state: State) -> list[ColumnElement[bool]]:
+    """Requests in that state: those for a file, or all others."""
+    kind = question.c.kind
+    mine = kind.in_(FILE_KINDS) if files else kind.not_in(FILE_KINDS)
+    return [mine, question.c.state == state]
 
 
 def _row(engine: Engine, name: str) -> RowMapping:

@@ -119,7 +119,7 @@ def read_rollouts(
         .add_columns(table.c.prompt_id, prompt.c.text, prompt.c.answer)
         .join(prompt, prompt.c.id == table.c.prompt_id)
         .where(*where)
-        .order_by(_order(sort), table.c.id)
+        .order_by(ordering(sort), table.c.id)
         .limit(page_limit(limit))
         .offset(page_offset(offset))
     )
@@ -197,7 +197,8 @@ def _records(columns: tuple[str, ...]) -> Select[Any]:
     return select(*(token_record.c[name] for name in names))
 
 
-def _order(sort: str) -> ColumnElement[Any]:
+def ordering(sort: str) -> ColumnElement[Any]:
+    """By one of SORTABLE, descending with "-" before it. Raises UserError."""
     name = sort.removeprefix("-")
     if name not in SORTABLE:
         raise UserError(

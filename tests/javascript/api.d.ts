@@ -32,6 +32,34 @@ interface Checkpoint {
   created_at: number;
 }
 
+/** What `save` would hold. */
+interface FileModel {
+  step: number;
+  bytes: number;
+  adapter: boolean;
+}
+
+/** A request for a file. */
+interface FileItem {
+  id: string;
+  kind: string;
+  state: "queued" | "running" | "done" | "failed";
+  phase: string;
+  runs: string[];
+  file: string;
+  bytes: number | null;
+  damaged: number | null;
+  progress: { done: number; total: number } | null;
+  error_kind: string;
+  error_text: string;
+  hint: string;
+}
+
+interface FilePage extends Page<FileItem> {
+  model?: FileModel | null;
+  free?: number;
+}
+
 interface Disk {
   files: number;
   checkpoints: number;

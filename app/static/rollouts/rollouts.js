@@ -1,5 +1,5 @@
 // The rollouts of a run: sorted and filtered by the server, page by page; the worst tokens beside.
-import { get, page } from "../lib/api.js";
+import { address, get, page } from "../lib/api.js";
 import { button, fill, h, inField, link } from "../lib/dom.js";
 import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
@@ -48,6 +48,8 @@ class RolloutsPage {
   nameLink;
   /** @type {RolloutFilters} */
   filters;
+  /** @type {HTMLAnchorElement[]} the rollouts that match, as tables */
+  tables;
 
   /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
@@ -89,6 +91,14 @@ class RolloutsPage {
       this.panel,
       this.worst.element,
     );
+    this.tables = ["csv", "parquet"].map((ending) =>
+      link(ending === "csv" ? "CSV" : "Parquet", "./", {
+        class: "btn",
+        download: `${this.run}-rollouts.${ending}`,
+        title: "Download the rollouts that match",
+        data: { ending },
+      }),
+    );
     this.nameLink = link(this.run, page("run", { id: this.run }));
     fill(
       this.root,
@@ -104,6 +114,7 @@ class RolloutsPage {
         ),
         this.count,
         h("span", { class: "spacer" }),
+        this.tables,
         this.tabs(),
       ),
       this.filters.element,
@@ -192,6 +203,8 @@ class RolloutsPage {
     const key = JSON.stringify([this.state, this.offset]);
     this.refreshTokens();
     this.filters.show();
+    for (const table of this.tables)
+      table.href = address(`runs/${this.run}/rollouts.${table.dataset.ending}`, this.state);
     try {
       const answer = await get(`runs/${this.run}/rollouts`, {
         ...this.state,

@@ -14,10 +14,12 @@ import {
   withUnit,
 } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
+import { actionMenu } from "../lib/menu.js";
 import { teacherNames } from "../rollout/teachers.js";
-import { actionMenu, runEditor } from "../runs/editor.js";
+import { runEditor } from "../runs/editor.js";
 import { diskTitle, elapsed } from "../runs/row.js";
 import { endText, models } from "../runs/texts.js";
+import { ExportMenu } from "./export_menu.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 const CHANGED = "changed inputs"; // the kind of error of a resume that met other models or data
@@ -34,9 +36,10 @@ export class RunHead {
   /** @type {Run} */
   run;
 
-  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown, remove: () => unknown, saved: () => unknown}} on */
-  constructor(on) {
+  /** @param {{cancel: (mode: string) => unknown, resume: () => unknown, accept: () => unknown, remove: () => unknown, saved: () => unknown}} on @param {string} id */
+  constructor(on, id) {
     this.on = on;
+    this.exports = new ExportMenu(id);
     this.name = h("h1");
     this.status = h("span");
     this.tags = new MemoView(h("span", { class: "run-part" }));
@@ -57,6 +60,7 @@ export class RunHead {
       this.worst,
       this.rollouts,
       this.clone,
+      this.exports.element,
       this.acts,
       actionMenu([this.edit, this.delete]),
     );
@@ -75,6 +79,7 @@ export class RunHead {
       { class: "run-head" },
       this.line,
       this.editor,
+      this.exports.files.element,
       h("div", { class: "run-state" }, this.bar),
       this.facts,
       this.ended,

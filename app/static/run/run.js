@@ -67,13 +67,16 @@ class RunPage {
 
   build() {
     document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
-    this.head = new RunHead({
-      cancel: (mode) => this.act("cancel", { mode }),
-      resume: () => this.resume(),
-      accept: () => this.act("resume", { accept_changes: true }),
-      remove: () => this.remove(),
-      saved: () => this.refresh(),
-    });
+    this.head = new RunHead(
+      {
+        cancel: (mode) => this.act("cancel", { mode }),
+        resume: () => this.resume(),
+        accept: () => this.act("resume", { accept_changes: true }),
+        remove: () => this.remove(),
+        saved: () => this.refresh(),
+      },
+      this.id,
+    );
     this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
     this.worst = new WorstTokens(this.id);
@@ -135,6 +138,7 @@ class RunPage {
       this.head.gpu = await this.gpu();
       if (fresh && this.tick % WORST_EVERY === 0) await this.followRollouts();
       else if (this.tick === 0 || before.status !== this.run.status) await this.followRollouts();
+      if (changed && this.tick % WORST_EVERY === 0) await this.head.exports.files.refresh();
       if (changed) this.tick++;
       fill(this.notice);
     } catch (error) {

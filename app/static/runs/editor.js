@@ -1,4 +1,4 @@
-// The form that changes a run's name, tags and notes, and the menu that leads to it.
+// The form that changes a run's name, tags and notes.
 import { send } from "../lib/api.js";
 import { button, fill, h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
@@ -86,38 +86,6 @@ export function changeOf(run, typed) {
     change.remove_tags = before.filter((tag) => !after.includes(tag));
   }
   return change;
-}
-
-/**
- * A button that opens a list of actions.
- * @param {Child[]} items
- */
-export function actionMenu(items) {
-  const opener = h("summary", { class: "btn small quiet", "aria-label": "More actions", text: "⋯" });
-  /** @type {HTMLDetailsElement} */
-  const menu = h(
-    "details",
-    {
-      class: "menu more-actions",
-      /** @param {MouseEvent} e */
-      onclick: (e) => {
-        if (e.target instanceof HTMLElement && e.target.closest(".menu-items")) menu.open = false;
-      },
-      /** @param {KeyboardEvent} e */
-      onkeydown: (e) => {
-        if (e.key !== "Escape" || !menu.open) return;
-        menu.open = false;
-        opener.focus();
-      },
-      /** @param {FocusEvent} e */
-      onfocusout: (e) => {
-        if (e.relatedTarget instanceof Node && !menu.contains(e.relatedTarget)) menu.open = false;
-      },
-    },
-    opener,
-    h("div", { class: "popup menu-items" }, items),
-  );
-  return menu;
 }
 
 /** @param {string[] | undefined} tags */

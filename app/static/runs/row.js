@@ -2,7 +2,8 @@
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
 import { ago, bytes, date, duration, exact, integer, nats, percent, plain, short } from "../lib/format.js";
-import { actionMenu, runEditor } from "./editor.js";
+import { actionMenu } from "../lib/menu.js";
+import { runEditor } from "./editor.js";
 import { models } from "./texts.js";
 
 export const COLUMNS = [

@@ -21,8 +21,7 @@ from opd.errors import UserError
 from opd.models.folders.progress import Say
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
-from opd.training.checkpoint import OPTIMIZER
-from opd.training.checkpoint_manifest import folder_of, verify
+from opd.training.checkpoint_manifest import OPTIMIZER, folder_of, verify
 from opd.training.loading import Callbacks, LoadedModels, load_models
 from storage.read.runs import read_run
 

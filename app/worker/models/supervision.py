@@ -1,4 +1,5 @@
-"""The supervisor's side of the model process: starts it when asked, and says when it has died."""
+"""The supervisor's side of the processes that answer requests: starts each when asked, and says
+when it has died."""
 
 import logging
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import suppress
 from sqlalchemy import Engine
 
 from app.worker import process
+from app.worker.files.kept import sweep
 from app.worker.logs import last_line
 from opd.errors import ErrorKind
 from storage.data_dir import DataDir
@@ -18,6 +20,8 @@ from storage.queue import requests
 
 log = logging.getLogger(__name__)
 MODEL_PROCESS = (sys.executable, "-m", "app.worker.models.process")
+FILE_PROCESS = (sys.executable, "-m", "app.worker.files.process")
+SWEEP_EVERY = 600.0  # seconds
 AGAIN_AFTER = 2.0  # seconds between two starts
 EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
 
@@ -25,24 +29,29 @@ EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
 class ModelProcessSupervisor:
     """`turn()` is called again and again; it keeps nothing that another one could not find."""
 
+    name = "the model process"
+    files = False  # whether it answers the requests for files, or all others
+    hint = "Load smaller models, or close other programs that use memory."
+
     def __init__(
         self, engine: Engine, data_dir: DataDir, command: Sequence[str] = MODEL_PROCESS
     ) -> None:
         self._engine = engine
         self._data_dir = data_dir
         self._command = command
+        self._lock, self._log = data_dir.model_lock, data_dir.model_log
         self._child: subprocess.Popen[bytes] | None = None
         self._started = -AGAIN_AFTER
 
     def turn(self) -> None:
-        gone = requests.abandoned(self._engine, process.alive)
+        gone = self._abandoned()
         if gone and self._child is not None:  # its exit, which tells more, may be a moment away
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(EXIT_SECONDS)
         self._reap()
-        for name in set(gone) & set(requests.abandoned(self._engine, process.alive)):
-            self._end(name, "the model process is gone")
-        waiting = requests.waiting(self._engine)
+        for name in set(gone) & set(self._abandoned()):
+            self._end(name, f"{self.name} is gone")
+        waiting = requests.waiting(self._engine, files=self.files)
         rested = time.monotonic() - self._started > AGAIN_AFTER
         if waiting and self._child is None and rested and not self._served():
             self._start()
@@ -54,27 +63,52 @@ class ModelProcessSupervisor:
         pid, self._child = self._child.pid, None
         if code == 0:
             return
-        cause = process.cause_of_exit(code).replace("the job's process", "the model process")
-        theirs = requests.abandoned(self._engine, process.alive)
-        for name in theirs or requests.waiting(self._engine)[:1]:
+        cause = process.cause_of_exit(code).replace("the job's process", self.name)
+        theirs = self._abandoned()
+        for name in theirs or requests.waiting(self._engine, files=self.files)[:1]:
             self._end(name, cause)
-        log.warning("model process %d: %s", pid, cause)
+        log.warning("%s, %d: %s", self.name, pid, cause)
 
     def _end(self, name: str, cause: str) -> None:
-        tail = last_line(self._data_dir.model_log)
+        tail = last_line(self._log)
         text = f"{cause}; its last line: {tail}" if tail else cause
         killed = "SIGKILL" in cause
         kind = ErrorKind.KILLED if killed else ErrorKind.ERROR
-        hint = "Load smaller models, or close other programs that use memory." if killed else ""
+        hint = self.hint if killed else ""
         requests.fail(self._engine, name, text, kind=kind, hint=hint)
 
+    def _abandoned(self) -> list[str]:
+        return requests.abandoned(self._engine, process.alive, files=self.files)
+
     def _served(self) -> bool:
-        """Whether a model process of another supervisor holds the lock."""
-        return held(self._data_dir.model_lock)
+        """Whether a process of another supervisor holds the lock."""
+        return held(self._lock)
 
     def _start(self) -> None:
         self._started = time.monotonic()
-        self._data_dir.model_log.unlink(missing_ok=True)
+        self._log.unlink(missing_ok=True)
         command = [*self._command, "--data-dir", str(self._data_dir)]
-        self._child = process.start_detached(command, log=self._data_dir.model_log)
-        log.info("model process %d", self._child.pid)
+        self._child = process.start_detached(command, log=self._log)
+        log.info("%s: %d", self.name, self._child.pid)
+
+
+class FileProcessSupervisor(ModelProcessSupervisor):
+    """Of the process that makes files; files that are due are removed while there is none."""
+
+    name = "the file process"
+    files = True
+    hint = "Close other programs that use memory."
+
+    def __init__(
+        self, engine: Engine, data_dir: DataDir, command: Sequence[str] = FILE_PROCESS
+    ) -> None:
+        super().__init__(engine, data_dir, command)
+        self._lock, self._log = data_dir.file_lock, data_dir.file_log
+        self._swept = -SWEEP_EVERY
+
+    def turn(self) -> None:
+        super().turn()
+        due = time.monotonic() - self._swept > SWEEP_EVERY
+        if due and self._child is None and not self._served():
+            self._swept = time.monotonic()
+            sweep(self._engine, self._data_dir)

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from app.cli import main as cli
 from opd.config.run import parse
+from opd.interchange.spreadsheet import ROLLOUT_COLUMNS
 from storage import schema
 from storage.engine import begin
 from storage.queue import jobs
@@ -59,7 +60,11 @@ def imported(opd: Run, tmp_path: Path, *lines: Any) -> str:
         (["show", "run-x"], "run-x: no such run"),
         (["cancel", "run-x"], "run-x: no such run"),
         (["resume", "run-x"], "run-x: no such run"),
-        (["export", "run-x", "--out", "a.csv"], "must end in .jsonl or .parquet (got .csv)"),
+        (
+            ["export", "run-x", "--out", "a.txt"],
+            "must end in .jsonl or .parquet or .csv (got .txt)",
+        ),
+        (["export", "run-x", "--table", "--out", "a.jsonl"], "a table is CSV or Parquet"),
         (["export", "run-x", "--out", "a.jsonl"], "run-x: no such run"),
         (["save", "run-x", "--out", "a"], "run-x: no such run"),
         (["import", "nothing.jsonl", "--name", "x"], "nothing.jsonl: no such file"),
@@ -146,6 +151,11 @@ def test_import_show_export(opd: Run, tmp_path: Path) -> None:
     assert [r["sample"] for r in rows] == [1, 2]
     assert opd("export", run_id, "--out", str(tmp_path / "out.parquet"))[0] == 0
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 2
+    table = tmp_path / "table.parquet"
+    assert opd("export", run_id, "--table", "--out", str(table))[0] == 0
+    assert pq.read_table(table).column_names == list(ROLLOUT_COLUMNS)
+    assert opd("export", run_id, "--out", str(tmp_path / "out.csv"))[1].startswith("2 rollouts")
+    assert (tmp_path / "out.csv").read_text().count(run_id) == 2
     assert not list(tmp_path.glob(".*partial"))
     again = opd("import", str(out), "--name", "again")
     assert again[0] == 0

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from app.api.http.inputs import Database, RolloutId, RunId
-from app.api.system import program_version
 from app.report import MAX_ROLLOUTS, Report, report
+from app.version import program_version
 
 router = APIRouter(prefix="/api/v1", tags=["reports"])
 
