@@ -6,7 +6,7 @@ natural logarithms (nats) of the full distribution at the rollout's temperature.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,9 @@ class Rollout:
     answer: str | None = None
     author: Author = "student"
     teacher_end: str | None = None  # token that the teacher read in place of the stop id
+    teacher: str | None = None  # who judged: its section's path, of an import its name
+    teacher_prompt: str | None = None  # as rendered, where it is not the student's
+    data_row: Mapping[str, Any] | None = None  # see records.data_row; None: not recorded
     # Each token's text, for records whose tokenizer is not at hand
     prompt_tokens: Sequence[str] | None = None
     completion_tokens: Sequence[str] | None = None

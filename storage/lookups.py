@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
 from opd.errors import ErrorKind, UserError
-from storage.schema import prompt, rollout, run
+from storage.schema import prompt, rollout, run, teacher_prompt
 
 MAX_LIMIT = 10_000
 
@@ -30,12 +30,14 @@ def run_row(connection: Connection, run_id: str) -> RowMapping:
 def rollout_row(connection: Connection, rollout_id: str) -> RowMapping:
     """The rollout with its prompt and what is needed of its run. Raises "not found"."""
     of_run = [
-        run.c[name].label(f"run_{name}") for name in ("name", "config", "tokenizer", "scales")
+        run.c[name].label(f"run_{name}")
+        for name in ("name", "source", "config", "tokenizer", "scales")
     ]
     of_prompt = [prompt.c.text.label("prompt"), prompt.c.ids.label("prompt_ids"), prompt.c.answer]
     rows = connection.execute(
-        select(rollout, *of_prompt, *of_run)
+        select(rollout, teacher_prompt.c.text.label("teacher_prompt"), *of_prompt, *of_run)
         .join(prompt, prompt.c.id == rollout.c.prompt_id)
+        .outerjoin(teacher_prompt, teacher_prompt.c.id == rollout.c.teacher_prompt_id)
         .join(run, run.c.id == rollout.c.run_id)
         .where(rollout.c.id == rollout_id, *shown())
     )

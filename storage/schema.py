@@ -155,6 +155,15 @@ prompt = Table(
     Column("text", Text, nullable=False),
     Column("ids", LargeBinary, nullable=False),  # little-endian u4
     Column("answer", Text),
+    Column("data_row", JSON),  # what a data file needs to give it again; null: not recorded
+)
+
+teacher_prompt = Table(
+    "teacher_prompt",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("text", Text, nullable=False),
 )
 
 rollout = Table(
@@ -182,9 +191,14 @@ rollout = Table(
     Column("student_logprob_sum", Float),
     Column("author", String(16), nullable=False, server_default="student"),
     Column("teacher_end", Text),  # token that the teacher read in place of the stop id
+    Column("teacher", Text),  # its section of the configuration, of an import its name
+    Column("teacher_prompt_id", String(64)),  # null: the teacher read the student's prompt
     *(
         Index(f"ix_rollout_run_id_{name}", "run_id", name)
-        for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward", "step", "tokens")
+        for name in (
+            *("kl_sum", "kl_mean", "kl_max", "log_ratio_sum"),
+            *("reward", "step", "tokens", "teacher"),
+        )
     ),
 )
 

@@ -43,6 +43,7 @@ class PageParameters(BaseModel):
     kind: Kind | None = None
     finish_reason: FinishReason | None = None
     correct: bool | None = None
+    teacher: SearchText = ""
     text: SearchText = ""
 
 

@@ -134,7 +134,10 @@ def score(
         source = open_rollouts(rollouts, form, chat=chat_of(pair.tokenizer)).rollouts
         text = TokenText(pair.tokenizer)
         end = end_token_of(end_token, pair, where="--end-token")
-        for rollout in score_rollouts(pair, source, temperature=temperature, top_k=top_k, end=end):
+        scored = score_rollouts(
+            pair, source, temperature=temperature, top_k=top_k, end=end, teacher=teacher
+        )
+        for rollout in scored:
             write_line(file, _with_texts(to_row(rollout), text))
     held.close()
     result(f"{total} rollouts → {out}")

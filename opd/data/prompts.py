@@ -208,22 +208,31 @@ def _is_variable(name: str, value: Any) -> bool:
 def rendered(
     prompt: Prompt, data: DataConfig, tokenizer: Any, *, template: str | None, system: str | None
 ) -> tuple[str, tuple[int, ...]]:
-    """The prompt as a teacher reads it: text and ids, the student's own without either template.
+    """The prompt as a teacher reads it: `rendered_text` and its ids."""
+    if template is None and system is None:
+        return prompt.text, prompt.ids
+    text = rendered_text(prompt, data, tokenizer, template=template, system=system)
+    return text, prompt_ids(tokenizer, [text], chat=prompt.messages is not None)[0]
+
+
+def rendered_text(
+    prompt: Prompt, data: DataConfig, tokenizer: Any, *, template: str | None, system: str | None
+) -> str:
+    """What a teacher reads in the prompt's place, the student's own without either template.
 
     `template`, over the prompt's row, replaces a plain prompt's text or the content of a chat's
     last user message; `system` replaces a chat's system message, or becomes it. Raises UserError
     for unknown fields and for a system message of a plain prompt.
     """
     if template is None and system is None:
-        return prompt.text, prompt.ids
+        return prompt.text
     if prompt.messages is None:
         if system is not None:
             raise UserError(
                 "only chat prompts have a system message; set prompts.chat",
                 where="teacher.system",
             )
-        text = render(template or "", prompt.row, where="teacher.prompt")
-        return text, prompt_ids(tokenizer, [text], chat=False)[0]
+        return render(template or "", prompt.row, where="teacher.prompt")
     messages = list(prompt.messages)
     if template is not None:
         content = render(template, prompt.row, where="teacher.prompt")
@@ -235,8 +244,7 @@ def rendered(
         content = render(system, prompt.row, where="teacher.system")
         messages = with_system(messages, content, replacing=True)
     options = prompt.options.over(options_of(data))
-    text = rendered_chat(tokenizer, messages, where="teacher.prompt", options=options)
-    return text, prompt_ids(tokenizer, [text], chat=True)[0]
+    return rendered_chat(tokenizer, messages, where="teacher.prompt", options=options)
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> str:

@@ -94,6 +94,10 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
         row["author"] = rollout.author
     if rollout.teacher_end is not None:
         row["teacher_end"] = rollout.teacher_end
+    if rollout.teacher is not None:
+        row["teacher"] = rollout.teacher
+    if rollout.teacher_prompt is not None:
+        row["teacher_prompt"] = rollout.teacher_prompt
     return row
 
 
@@ -195,6 +199,8 @@ class _Record:
             answer=self._text("answer"),
             author=self._choice("author", get_args(Author), "student"),
             teacher_end=self._text("teacher_end"),
+            teacher=self._text("teacher") or None,
+            teacher_prompt=self._text("teacher_prompt"),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )

@@ -43,6 +43,8 @@ SCHEMA = pa.schema(
         ("temperature", pa.float64()),
         ("author", pa.string()),
         ("teacher_end", pa.string()),
+        ("teacher", pa.string()),
+        ("teacher_prompt", pa.string()),
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),
         ("token_texts", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())]))),

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opd.config.models import RouteConfig, TeacherConfig
+from opd.config.models import TeacherConfig
 from opd.config.run import RunConfig
-from opd.data.prompts import Prompt, rendered
+from opd.data.prompts import Prompt, rendered, rendered_text
 from opd.errors import ErrorKind, UserError
 from opd.models.batches import Sequences, micro_batches, units
 from opd.models.load import Pair, context_of
@@ -65,6 +65,21 @@ class TeacherRouter:
             return next(iter(self.teachers.values()), None)
         return self.teachers.get(route_of(self.config.teacher, prompt))
 
+    def path(self, prompt: Prompt) -> str | None:
+        """The section of the configuration of who judges this prompt; None where nobody does."""
+        route = route_of(self.config.teacher, prompt) if self.teachers else MAIN
+        return field_of(route) if route in self.teachers else None
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        """What the teacher reads in the prompt's place, as rendered."""
+        return rendered_text(
+            prompt, self.config.prompts, self.pair.tokenizer, **self._templates(prompt)
+        )
+
+    def _templates(self, prompt: Prompt) -> dict[str, str | None]:
+        settings = self.config.teachers[field_of(route_of(self.config.teacher, prompt))]
+        return {"template": settings.prompt, "system": settings.system}
+
     def end_token(self, prompt: Prompt) -> str | None:
         """What this prompt's teacher is shown in place of the student's stop ids; None: nothing."""
         teacher = self.teacher(prompt)
@@ -97,16 +112,9 @@ class TeacherRouter:
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """What the teacher reads in the prompt's place. Raises UserError when it is too long."""
         route = route_of(self.config.teacher, prompt)
-        settings: RouteConfig = self.config.teachers[field_of(route)]
-        if not settings.has_own_prompt:
+        if not self.config.teachers[field_of(route)].has_own_prompt:
             return prompt.ids
-        _, ids = rendered(
-            prompt,
-            self.config.prompts,
-            self.pair.tokenizer,
-            template=settings.prompt,
-            system=settings.system,
-        )
+        _, ids = rendered(prompt, self.config.prompts, self.pair.tokenizer, **self._templates(prompt))
         model = self.teachers[route].model
         room = (context_of(model) if model else 2**31) - self.config.sampling.max_new_tokens
         if len(ids) > room:

@@ -28,6 +28,7 @@ def score_rollouts(
     temperature: float | None,
     top_k: int,
     end: EndToken | None = None,
+    teacher: str | None = None,
 ) -> Iterator[Rollout]:
     """Each rollout with its record as both models find it; its mask, and what the sampler said,
     are kept.
@@ -35,8 +36,8 @@ def score_rollouts(
     A rollout without token ids of a tokenizer is tokenized, as a text that continues its prompt,
     and ends once with the id that ends a message where its finish reason is "stop". Without
     `temperature`, each is scored at its own. The teacher is shown `end` in place of the student's
-    stop ids. Raises UserError for ids outside the shared vocabulary and for sequences longer than a
-    model's context.
+    stop ids, and reads the student's prompt; `teacher` is its name. Raises UserError for ids
+    outside the shared vocabulary and for sequences longer than a model's context.
     """
     context = min(context_of(pair.student), context_of(pair.teacher))
     source = enumerate(rollouts, 1)
@@ -52,7 +53,13 @@ def score_rollouts(
                 given = ready[i].record
                 mask = record.mask if given.mask is None else given.mask
                 kept = replace(record, sampler_logprobs=given.sampler_logprobs, mask=mask)
-                ready[i] = replace(ready[i], record=kept, teacher_end=end.text if end else None)
+                ready[i] = replace(
+                    ready[i],
+                    record=kept,
+                    teacher_end=end.text if end else None,
+                    teacher=teacher,
+                    teacher_prompt=None,
+                )
         yield from ready
 
 

@@ -237,8 +237,8 @@ class Training:
         self._owes = _due(step, config.evaluation.every, config.steps)
         rollouts = as_rollouts(
             learner.router,
-            completions,
-            done.records,
+            kept(completions, step, config),
+            kept(done.records, step, config),
             step=step,
             kind="train",
             temperature=config.sampling.temperature,
@@ -251,7 +251,7 @@ class Training:
             metrics=_metrics(completions, done, rate)
             | flops.parts(completions)
             | memory_metrics(device),
-            rollouts=kept(rollouts, step, config),
+            rollouts=rollouts,
         )
 
     def _first_look(self, writer: Writer, prompts: PromptSet) -> Iterator[Event]:

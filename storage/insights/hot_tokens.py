@@ -45,6 +45,7 @@ class TokenFilter:
     max_step: int | None = None
     finish_reason: str | None = None
     correct: bool | None = None
+    teacher: str | None = None
     # From here on about the token itself
     token_class: str | None = None
     token_id: int | None = None
@@ -96,7 +97,7 @@ def matching(chosen: Selection, filters: TokenFilter) -> NDArray[np.bool_]:
     """(N,): which tokens of the selection match and count; kind and steps are not checked
     again."""
     keep = chosen.counts.copy()
-    if filters.correct is not None or filters.finish_reason is not None:
+    if (filters.correct, filters.finish_reason, filters.teacher or None) != (None, None, None):
         fit = np.array([_fits(row, filters) for row in chosen.rollouts], bool)
         keep &= np.repeat(fit, chosen.lengths)
     if filters.token_id is not None:
@@ -128,6 +129,8 @@ def _between(values: Array, low: Any, high: Any, *, inclusive: bool) -> NDArray[
 
 def _fits(row: Mapping[str, Any], filters: TokenFilter) -> bool:
     if filters.finish_reason is not None and row["finish_reason"] != filters.finish_reason:
+        return False
+    if filters.teacher and row["teacher"] != filters.teacher:
         return False
     return filters.correct is None or is_right(row["reward"]) == filters.correct
 
@@ -170,7 +173,7 @@ def _from_index(
 
 
 def _index_conditions(run_id: str, filters: TokenFilter) -> list[ColumnElement[bool]]:
-    of_rollout = outcome(filters.finish_reason, filters.correct)
+    of_rollout = outcome(filters.finish_reason, filters.correct, filters.teacher)
     return [*filters.where().conditions(run_id, hot_token), *of_rollout]
 
 

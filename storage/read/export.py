@@ -11,7 +11,8 @@ from storage import packing
 from storage.engine import read
 from storage.lookups import fingerprint, rollout_row, run_fingerprint, run_row
 from storage.read.rollouts import record_row
-from storage.schema import prompt, rollout
+from storage.read.teachers import teacher_names
+from storage.schema import prompt, rollout, teacher_prompt
 from storage.text import joined_texts, token_text
 from storage.vocabulary import Texts, read_texts
 
@@ -20,6 +21,8 @@ _PLAIN = (
     *("run_id", "step", "kind", "group", "sample", "prompt", "completion", "finish_reason"),
     *("reward", "temperature"),
 )
+
+_TEACHER = ("teacher_end", "teacher", "teacher_prompt")  # left out where there is nothing to say
 
 
 def export_rows(
@@ -34,28 +37,31 @@ def export_rows(
     table = rollout.c
     order = (table.step, table.kind, table.group, table.sample, table.id)
     with read(engine) as connection:
-        name = run_fingerprint(run_row(connection, run_id))
+        run = run_row(connection, run_id)
+        name, names = run_fingerprint(run), teacher_names(run["config"], run["source"])
         ids = list(
             connection.scalars(select(table.id).where(table.run_id == run_id).order_by(*order))
         )
-    yield from _rows(engine, name, ids, on_damaged)
+    yield from _rows(engine, (name, names), ids, on_damaged)
 
 
 def export_row(engine: Engine, rollout_id: str) -> dict[str, Any]:
     """One rollout. Raises DamagedRecord, "not found"."""
     with read(engine) as connection:
-        name = fingerprint(rollout_row(connection, rollout_id))
-    return next(_rows(engine, name, [rollout_id]))
+        row = rollout_row(connection, rollout_id)
+    names = teacher_names(row["run_config"], row["run_source"])
+    return next(_rows(engine, (fingerprint(row), names), [rollout_id]))
 
 
 def _rows(
     engine: Engine,
-    name: str,
+    of_run: tuple[str, dict[str, str]],
     ids: list[str],
     on_damaged: Callable[[packing.DamagedRecord], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rollouts of a run whose token texts are stored under `name`."""
+    """The rollouts; `of_run`: under which name token texts are stored, and its teachers' names."""
     texts: Texts = {}
+    name, names = of_run
     for start in range(0, len(ids), CHUNK):
         for row, record in _chunk(engine, ids[start : start + CHUNK]):
             try:
@@ -65,13 +71,16 @@ def _rows(
                     raise
                 on_damaged(error)
                 continue
-            yield _exported(engine, name, {**row, "arrays": arrays}, texts)
+            teacher = names.get(row["teacher"], row["teacher"])
+            yield _exported(engine, name, {**row, "teacher": teacher, "arrays": arrays}, texts)
 
 
 def _chunk(engine: Engine, ids: list[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     query = (
         select(rollout, prompt.c.text.label("prompt"), prompt.c.ids)
+        .add_columns(teacher_prompt.c.text.label("teacher_prompt"))
         .join(prompt, prompt.c.id == rollout.c.prompt_id)
+        .outerjoin(teacher_prompt, teacher_prompt.c.id == rollout.c.teacher_prompt_id)
         .where(rollout.c.id.in_(ids))
     )
     with read(engine) as connection:
@@ -92,7 +101,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     exported = {
         **{field: row[field] for field in _PLAIN},
         **({} if row["author"] == "student" else {"author": row["author"]}),
-        **({} if row["teacher_end"] is None else {"teacher_end": row["teacher_end"]}),
+        **{field: row[field] for field in _TEACHER if row[field] is not None},
         "prompt_token_ids": prompt_ids,
         "completion_token_ids": completion_ids,
         **{field: _listed(arrays, field) for field in TOKEN_COLUMNS},

@@ -20,7 +20,7 @@ from storage.lookups import (
     run_row,
 )
 from storage.read.extracted import StoredCompletion, read_extractions
-from storage.read.teachers import teachers_of
+from storage.read.teachers import judges, teachers_of
 from storage.schema import prompt, token_record
 from storage.schema import rollout as table
 
@@ -33,7 +33,7 @@ SORTABLE = (
 _FIELDS = (
     *("id", "run_id", "step", "kind", "group", "sample", "tokens", "kl_sum", "kl_mean", "kl_max"),
     *("log_ratio_sum", "student_logprob_sum", "reward", "finish_reason", "temperature", "bytes"),
-    *("author", "teacher_end"),
+    *("author", "teacher_end", "teacher"),
 )
 ABSENT = {
     "student_topk": "The student's alternatives were not stored (records.top_k is 0).",
@@ -58,6 +58,7 @@ class RolloutFilter:
     kind: str | None = None
     finish_reason: str | None = None
     correct: bool | None = None
+    teacher: str | None = None  # as stored
     min_kl: float | None = None  # of kl_mean
     min_kl_max: float | None = None
     min_tokens: int | None = None
@@ -69,7 +70,7 @@ class RolloutFilter:
         for name in ("step", "kind"):
             if (value := getattr(self, name)) is not None:
                 conditions.append(table.c[name] == value)
-        conditions += outcome(self.finish_reason, self.correct)
+        conditions += outcome(self.finish_reason, self.correct, self.teacher)
         lower = {
             **{"step": self.min_step, "tokens": self.min_tokens},
             **{"kl_mean": self.min_kl, "kl_max": self.min_kl_max},
@@ -87,8 +88,11 @@ class RolloutFilter:
         return conditions
 
 
-def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnElement[bool]]:
-    """How a rollout ended, and whether it was right; None: either way."""
+def outcome(
+    finish_reason: str | None, correct: bool | None, teacher: str | None
+) -> list[ColumnElement[bool]]:
+    """How a rollout ended, whether it was right and who judged it; None (or "" for a teacher):
+    either way."""
     conditions: list[ColumnElement[bool]] = []
     if finish_reason is not None:
         conditions.append(table.c.finish_reason == finish_reason)
@@ -96,6 +100,8 @@ def outcome(finish_reason: str | None, correct: bool | None) -> list[ColumnEleme
         conditions.append(
             table.c.reward > RIGHT_ABOVE if correct else table.c.reward <= RIGHT_ABOVE
         )
+    if teacher:
+        conditions.append(table.c.teacher == teacher)
     return conditions
 
 
@@ -111,7 +117,7 @@ def read_rollouts(
     """A page of a run's rollouts; `filters` are the fields of RolloutFilter.
 
     `sort` is one of SORTABLE, descending with "-" before it; what lacks the value comes last.
-    `damaged` is None where the page was too large to check.
+    `damaged` is None where the page was too large to check; `teachers` are those to filter by.
     """
     where = RolloutFilter(**filters).conditions(run_id)
     page = (
@@ -132,6 +138,7 @@ def read_rollouts(
             row["id"]: StoredCompletion(row["completion"], whole.get(row["id"])) for row in rows
         }
         extracted = read_extractions(connection, run["config"], run_fingerprint(run), graded)
+        teachers = judges(connection, run)
     items = [
         {
             **{name: row[name] for name in _FIELDS},
@@ -146,7 +153,7 @@ def read_rollouts(
         }
         for row in rows
     ]
-    return {"items": items, "total": total or 0}
+    return {"items": items, "total": total or 0, "teachers": teachers}
 
 
 def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
@@ -171,7 +178,8 @@ def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
         "grader": (row["run_config"].get("prompts") or {}).get("grader"),
         "extracted": extracted[rollout_id].text,
         "extraction_note": extracted[rollout_id].note,
-        "teachers": teachers_of(row["run_config"]),
+        "teachers": teachers_of(row["run_config"], row["run_source"]),
+        "teacher_prompt": row["teacher_prompt"],
         "prompt_tokens": len(row["prompt_ids"]) // packing.PROMPT_ID_BYTES,
         "objective": row["run_config"]["objective"]["name"],
         "top_k": 0 if alternatives is None else alternatives.shape[1],

@@ -12,7 +12,10 @@ from opd.diagnosis.run_tokens import RunTokens
 from storage import packing
 from storage.schema import prompt, rollout, token_record
 
-ABOUT = ("id", "step", "kind", "group", "sample", "finish_reason", "reward", "tokens", "author")
+ABOUT = (
+    *("id", "step", "kind", "group", "sample", "finish_reason", "reward", "tokens", "author"),
+    "teacher",
+)
 CHUNK = 128  # rollouts a query
 LEAST = 5  # tokens that a rollout counts as in a share
 ORDER = (rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.sample, rollout.c.id)

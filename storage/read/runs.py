@@ -81,7 +81,7 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     return {
         **_run_item(row, tags),
         **{name: row[name] for name in details},
-        "teachers": teachers_of(row["config"]),
+        "teachers": teachers_of(row["config"], row["source"]),
         "trained": _trained(row),
         "rendered_as_of": inputs.moment,
         "accepted_changes": inputs.accepted,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Table, insert, select
 
 from storage import schema
 from storage.lookups import in_chunks
@@ -11,14 +11,11 @@ from storage.write.rows import Rows
 
 def insert_rows(connection: Connection, rows: Rows, vocabulary: list[dict[str, Any]]) -> None:
     """Prompts that are new, rollouts, token records, hot tokens and vocabulary."""
-    existing: set[str] = set()
-    for ids in in_chunks(rows.prompts):
-        existing.update(
-            connection.scalars(select(schema.prompt.c.id).where(schema.prompt.c.id.in_(ids)))
-        )
-    prompts = [row for name, row in rows.prompts.items() if name not in existing]
+    prompts = _new(connection, schema.prompt, rows.prompts)
+    teacher_prompts = _new(connection, schema.teacher_prompt, rows.teacher_prompts)
     for table, batch in (
         (schema.prompt, prompts),
+        (schema.teacher_prompt, teacher_prompts),
         (schema.rollout, rows.rollouts),
         (schema.token_record, rows.records),
         (schema.hot_token, rows.hot_tokens),
@@ -26,3 +23,13 @@ def insert_rows(connection: Connection, rows: Rows, vocabulary: list[dict[str, A
     ):
         if batch:
             connection.execute(insert(table), batch)
+
+
+def _new(
+    connection: Connection, table: Table, rows: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those of the rows, by id, that the table does not have yet."""
+    existing: set[str] = set()
+    for ids in in_chunks(rows):
+        existing.update(connection.scalars(select(table.c.id).where(table.c.id.in_(ids))))
+    return [row for name, row in rows.items() if name not in existing]

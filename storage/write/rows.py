@@ -25,6 +25,7 @@ class Rows:
     """What a batch of rollouts adds to each table."""
 
     prompts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    teacher_prompts: dict[str, dict[str, Any]] = field(default_factory=dict)
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     hot_tokens: list[dict[str, Any]] = field(default_factory=list)
@@ -56,12 +57,26 @@ class RowMaker:
             name = self._id(rollout)
             prompt = _prompt(self._run_id, rollout)
             rows.prompts[prompt["id"]] = prompt
+            read_by_teacher = self._teacher_prompt(rows, rollout)
             rows.records.append({"rollout_id": name, **packed})
             rows.rollouts.append(
-                {**_plain(rollout), "id": name, "prompt_id": prompt["id"], "bytes": size}
+                {
+                    **_plain(rollout),
+                    **{"id": name, "prompt_id": prompt["id"], "bytes": size},
+                    "teacher_prompt_id": read_by_teacher,
+                }
             )
         self._summarize(rows, kept)
         return rows
+
+    def _teacher_prompt(self, rows: Rows, rollout: Rollout) -> str | None:
+        """The id of the teacher's own prompt, which becomes a row once."""
+        if rollout.teacher_prompt is None:
+            return None
+        text = clean(rollout.teacher_prompt)
+        name = prompt_id(self._run_id, text, None, b"")
+        rows.teacher_prompts[name] = {"id": name, "run_id": self._run_id, "text": text}
+        return name
 
     def _summarize(self, rows: Rows, kept: Sequence[Rollout]) -> None:
         statistics = Statistics([rollout.record for rollout in kept])
@@ -127,6 +142,7 @@ def _prompt(run_id: str, rollout: Rollout) -> dict[str, Any]:
         "text": text,
         "ids": ids,
         "answer": answer,
+        "data_row": rollout.data_row if rollout.data_row is None else dict(rollout.data_row),
     }
 
 
@@ -141,6 +157,7 @@ def _plain(rollout: Rollout) -> dict[str, Any]:
         "finish_reason": rollout.finish_reason,
         "author": rollout.author,
         "teacher_end": rollout.teacher_end and clean(rollout.teacher_end),
+        "teacher": rollout.teacher and clean(rollout.teacher),
         "temperature": rollout.temperature,
         "reward": finite(rollout.reward),
         "tokens": len(rollout.record),

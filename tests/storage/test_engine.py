@@ -23,10 +23,19 @@ from storage import engine as storage_engine
 from storage import schema
 from storage.engine import DiskFullError, begin, open_database, read
 from storage.insights.hot_tokens import read_hot_tokens
-from storage.read.rollouts import read_rollouts
+from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run, read_runs, read_steps
 from storage.write.records import RunWriter
 from tests.support import stored_runs
+
+OF_0008 = (  # takes away what the migrations after it have added
+    "DROP INDEX ix_rollout_run_id_teacher",
+    "ALTER TABLE rollout DROP COLUMN teacher",
+    "ALTER TABLE rollout DROP COLUMN teacher_prompt_id",
+    "ALTER TABLE prompt DROP COLUMN data_row",
+    "DROP TABLE teacher_prompt",
+    "UPDATE alembic_version SET version_num = '0008'",
+)
 
 
 def integrity(engine: Engine) -> str:
@@ -49,6 +58,23 @@ def test_the_migrations_build_the_schema(engine: Engine) -> None:
                 for key in found.get_foreign_keys(table.name)
             }
             assert actions == {(key.name, key.ondelete) for key in table.foreign_key_constraints}
+
+
+def test_a_database_of_before_marks_and_teachers_is_upgraded(tmp_path: Path) -> None:
+    engine = open_database(tmp_path)
+    run_id, writer = stored_runs.started(engine)
+    writer.step(stored_runs.step_event(1, 2), stored_runs.texts)
+    with begin(engine) as connection:
+        for statement in OF_0008:
+            connection.execute(text(statement))
+    engine.dispose()
+    upgraded = open_database(tmp_path)
+    test_the_migrations_build_the_schema(upgraded)
+    assert integrity(upgraded) == "ok"
+    items = read_rollouts(upgraded, run_id)["items"]
+    assert [item["teacher"] for item in items] == [None, None]
+    assert read_rollout(upgraded, items[0]["id"])["teacher_prompt"] is None
+    upgraded.dispose()
 
 
 def test_a_connection_is_safe_and_waits(engine: Engine) -> None:

@@ -55,6 +55,16 @@ def test_mask_and_sampler_are_kept(pair: Pair, tmp_path: Path) -> None:
     assert found.record.sampler_logprobs.tolist() == [-1, -2]
 
 
+def test_who_scores_is_named_and_reads_the_students_prompt(pair: Pair, tmp_path: Path) -> None:
+    before = {"teacher": "an older one", "teacher_prompt": "Hint. The te"}
+    file = written(tmp_path / "in.jsonl", {"prompt": "The te", "completion": "acher", **before})
+    [given] = read_rollouts(file)
+    assert (given.teacher, given.teacher_prompt) == ("an older one", "Hint. The te")
+    settings = {"temperature": None, "top_k": 2}
+    [found] = score_rollouts(pair, [given], **settings, teacher="org/model")  # type: ignore[arg-type]
+    assert (found.teacher, found.teacher_prompt) == ("org/model", None)
+
+
 def test_a_bad_rollout_is_named_by_its_number_in_the_file(pair: Pair, tmp_path: Path) -> None:
     good = {"prompt_token_ids": [5], "completion_token_ids": [7]}
     bad = {"prompt_token_ids": [5], "completion_token_ids": [999]}
