@@ -44,10 +44,14 @@ test("what is written into the address is read back", () => {
     gamma: 1.1,
     own: true,
     tab: "what-if",
+    reader: "teacher",
   };
   writeAddress("replace", shown, { filters: { kind: "eval" }, at: 4 });
   const query = written.split("?")[1];
   assert.deepEqual(target(query), { id: "roll-1", pos: 12, other: "roll-2", at: 4 });
-  const { metricKey, max, gamma, own, tab } = choices(query);
-  assert.deepEqual([metricKey, max, gamma, own, tab], ["log_ratio", 3, 1.1, true, "what-if"]);
+  const { metricKey, max, gamma, own, tab, reader } = choices(query);
+  assert.deepEqual(
+    [metricKey, max, gamma, own, tab, reader],
+    ["log_ratio", 3, 1.1, true, "what-if", "teacher"],
+  );
 });

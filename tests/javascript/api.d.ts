@@ -158,6 +158,8 @@ interface RolloutItem extends Graded {
   group: number;
   sample: number;
   author: "student" | "teacher" | "given";
+  /** Who judged: the path of its section, of an import its name; null: not recorded, or nobody. */
+  teacher?: string | null;
   /** Token that the teacher read in place of the stop id. */
   teacher_end: string | null;
   tokens: number;
@@ -179,16 +181,26 @@ interface RolloutItem extends Graded {
 
 /** A teacher as configured; `prompt` and `system` are the templates of what it reads instead. */
 interface Teacher {
+  /** Its section of the configuration. */
+  path: string;
   route: string;
   name: string;
   prompt: string | null;
   system: string | null;
 }
 
+/** A teacher by which a list of rollouts is filtered. */
+interface Judge {
+  path: string;
+  name: string;
+}
+
 /** All about one rollout but its tokens. */
 interface RolloutMeta extends RolloutItem {
   run_name: string;
   teachers?: Teacher[];
+  /** What the teacher read, as rendered; null where it read the student's prompt. */
+  teacher_prompt?: string | null;
   objective: string;
   prompt_tokens: number;
   temperature: number | null;

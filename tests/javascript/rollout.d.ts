@@ -133,6 +133,9 @@ interface TokenSearch {
 }
 
 /** What the token page shows; every snapshot is frozen (rollout/state.js). */
+/** Whose prompt stands above the completion. */
+type PromptReader = "student" | "teacher";
+
 interface ViewState {
   rollout: Rollout | null;
   compared: Compared | null;
@@ -154,6 +157,7 @@ interface ViewState {
   tints: Tints | null;
   search: TokenSearch;
   tab: string;
+  reader: PromptReader;
 }
 
 /** A snapshot in which a rollout is shown. */

@@ -11,6 +11,7 @@ export function choicesOf(params) {
     gamma: Math.min(2, Math.max(0.2, Number(params.get("gamma")) || GAMMA)),
     own: params.get("scale") === "own",
     tab: params.get("tab") ?? "token",
+    reader: /** @type {PromptReader} */ (params.get("prompt") === "teacher" ? "teacher" : "student"),
     palette: recall("palette", "oranges"),
     underline: recall("underline", "") === "1",
   };
@@ -48,6 +49,7 @@ export function writeAddress(history, shown, { filters, at }) {
     gamma: shown.gamma === GAMMA ? null : shown.gamma,
     scale: shown.own ? "own" : null,
     tab: shown.tab === "token" ? null : shown.tab,
+    prompt: shown.reader === "teacher" ? "teacher" : null,
     ...filters,
     at,
   };

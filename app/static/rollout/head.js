@@ -16,8 +16,8 @@ const SORTS = {
 };
 
 export class RolloutHead {
-  /** @param {(step: number) => unknown} go */
-  constructor(go) {
+  /** @param {(step: number) => unknown} go @param {(reader: PromptReader) => unknown} read */
+  constructor(go, read) {
     this.path = h("nav", { class: "crumbs", "aria-label": "Breadcrumbs" });
     this.facts = h("div", { class: "rt-facts" });
     this.inList = h("span", { class: "muted num" });
@@ -28,7 +28,7 @@ export class RolloutHead {
     this.share.classList.add("small");
     this.share.title = "The address opens what you see: rollout, token, metric, tab";
     this.answers = new Answers();
-    this.teacherPrompt = new TeacherPrompt();
+    this.teacherPrompt = new TeacherPrompt(read);
     this.element = h(
       "header",
       { class: "rt-head" },
@@ -43,8 +43,8 @@ export class RolloutHead {
     );
   }
 
-  /** @param {Rollout} rollout @param {Record<string, string>} filters */
-  show({ meta, n, columns }, filters) {
+  /** @param {Rollout} rollout @param {Record<string, string>} filters @param {PromptReader} reader */
+  show({ meta, n, columns }, filters, reader) {
     this.filters = filters;
     this.inRun.hidden = true;
     this.inList.hidden = false;
@@ -59,9 +59,9 @@ export class RolloutHead {
     fill(
       this.facts,
       !isGraded(meta) && verdictTag(meta),
+      teacherTag(meta),
       finish(meta.finish_reason),
       AUTHORS[meta.author] && h("span", { class: "tag", text: AUTHORS[meta.author] }),
-      teacherTag(meta.teachers ?? []),
       meta.teacher_end &&
         h("span", {
           class: "tag",
@@ -75,7 +75,7 @@ export class RolloutHead {
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
     );
     this.answers.show(meta, verdictTag(meta));
-    this.teacherPrompt.show(meta.teachers ?? []);
+    this.teacherPrompt.show(meta, reader);
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
   }
 

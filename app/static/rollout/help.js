@@ -7,6 +7,7 @@ const KEYS = [
   ["n p", "next, previous worst token of this rollout by the shown metric"],
   ["Shift+N Shift+P", "next, previous worst token of the whole run"],
   ["j k", "next, previous rollout of the list it was opened from"],
+  ["t", "the prompt as the teacher read it, where it read another; again: the student’s"],
   ["/", "search; Enter and Shift+Enter step through the matches"],
   ["m", "next metric; Shift+M: previous"],
   ["Home End", "first, last token"],

@@ -20,6 +20,7 @@ import { SidePanels } from "./panels/side.js";
 import { WhatIf } from "./panels/what_if.js";
 import { filtersOf } from "./rollout_list.js";
 import { observable, sameRollout, sameTokens } from "./state.js";
+import { shownAs } from "./teachers.js";
 import { countText, Finder, NO_SEARCH } from "./text/finder.js";
 import { METRICS } from "./text/metrics.js";
 import { Minimap } from "./text/minimap.js";
@@ -75,7 +76,10 @@ class RolloutPage {
       done: () => this.writeAddress("replace"),
       failed: (error) => this.metricFailed(error),
     });
-    this.head = new RolloutHead((step) => this.navigation.sibling(step));
+    this.head = new RolloutHead(
+      (step) => this.navigation.sibling(step),
+      (reader) => this.read(reader),
+    );
     this.toolbar = new Toolbar(state.get(), this.onToolbar());
     /** @param {number} rank @param {number} total */
     const rankOfRun = (rank, total) => this.head.rankOfRun(rank, total);
@@ -170,6 +174,7 @@ class RolloutPage {
     const { state, text } = this;
     deriveMetric(state);
     state.subscribe(["rollout"], (now, before) => this.layOut(now, before));
+    state.subscribe(["reader"], (now) => this.layOutPrompt(now));
     this.comparison.followLayout();
     deriveTints(state);
     state.subscribe(["rollout", "pinned"], (now, before) => {
@@ -185,7 +190,7 @@ class RolloutPage {
     state.subscribe(["metricKey"], () => this.toolbar.clearMax());
     const saved = debounce(300, () => this.writeAddress("replace"));
     state.subscribe(["max", "gamma", "own"], saved);
-    state.subscribe(["tab"], () => this.writeAddress("replace"));
+    state.subscribe(["tab", "reader"], () => this.writeAddress("replace"));
     this.side.follow();
   }
 
@@ -204,6 +209,7 @@ class RolloutPage {
       P: () => navigation.worstOfRun(-1),
       j: () => navigation.sibling(1),
       k: () => navigation.sibling(-1),
+      t: () => this.read(this.state.get().reader === "teacher" ? "student" : "teacher"),
       m: () => choice.cycle(1),
       M: () => choice.cycle(-1),
       "/": () => this.toolbar.search.focus(),
@@ -227,22 +233,36 @@ class RolloutPage {
     this.writeAddress("replace");
   }
 
+  /** Whose prompt stands above the completion. @param {PromptReader} reader */
+  read(reader) {
+    this.state.patch({ reader });
+  }
+
+  /** @param {Readonly<ViewState>} now */
+  layOutPrompt(now) {
+    this.head.teacherPrompt.mark(now.reader);
+    if (!now.rollout) return;
+    this.text.again(shownAs(now.rollout, now.reader));
+    this.draw(now);
+  }
+
   /** @param {Readonly<ViewState>} view @param {Readonly<ViewState>} options */
-  layOut({ rollout, search }, { rollout: before }) {
+  layOut({ rollout, search, reader }, { rollout: before }) {
     if (!rollout) return;
     const started = performance.now();
     this.root.classList.remove("rollout-failed");
-    if (before && (sameRollout(rollout, before) || sameTokens(rollout, before))) {
-      this.text.swap(rollout);
+    const shown = shownAs(rollout, reader);
+    if (before && (sameRollout(rollout, before) || sameText(rollout, before, reader))) {
+      this.text.swap(shown);
     } else {
       this.text.clear();
-      this.text.show(rollout);
+      this.text.show(shown);
       this.text.element.scrollTop = 0;
       if (search.query) this.finder.find(search.query);
     }
     if (sameRollout(rollout, before)) return;
     this.layoutMs = performance.now() - started;
-    this.head.show(rollout, this.filters);
+    this.head.show(rollout, this.filters, reader);
     this.plain.show(rollout);
   }
 
@@ -266,7 +286,7 @@ class RolloutPage {
     if (!rollout || !tints) return;
     this.toolbar.showMetric(now);
     legend(this.legend, tints, gamma, rollout.meta.temperature);
-    this.minimap.draw(this.text.layout, tints, rollout.promptCells.length);
+    this.minimap.draw(this.text.layout, tints, this.text.prompt);
     this.profile.draw(tints);
     this.text.tint(tints, underline && tints.metric.key !== "none");
     this.markPin(now);
@@ -366,4 +386,13 @@ class RolloutPage {
       at: this.navigation.neighbours.at,
     });
   }
+}
+
+/**
+ * Whether the text of two rollouts is the same, the prompt of the chosen reader before it.
+ * @param {Rollout} one @param {Rollout} other @param {PromptReader} reader
+ */
+function sameText(one, other, reader) {
+  if (!sameTokens(one, other)) return false;
+  return reader === "student" || one.meta.teacher_prompt === other.meta.teacher_prompt;
 }

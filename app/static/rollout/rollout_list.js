@@ -11,6 +11,7 @@ const FILTERS = [
   "kind",
   "finish_reason",
   "correct",
+  "teacher",
   "min_kl",
   "min_kl_max",
   "min_tokens",

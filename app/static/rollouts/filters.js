@@ -1,5 +1,6 @@
 // The filters of the list of rollouts; a range of steps that a link has brought as a chip.
 import { button, debounce, fill, h, select } from "../lib/dom.js";
+import { plain } from "../lib/format.js";
 import { chip } from "./worst_filters.js";
 
 /** @type {Option[]} */
@@ -35,6 +36,8 @@ export class RolloutFilters {
     this.state = state;
     this.change = change;
     this.steps = h("span", { class: "row" });
+    this.teacher = this.choice("teacher", "Teacher", [[state.teacher, plain(state.teacher, 60)]]);
+    this.teacher.hidden = !state.teacher;
     this.element = h(
       "div",
       { class: "page-bar filters" },
@@ -43,6 +46,7 @@ export class RolloutFilters {
       this.choice("kind", "Kind", KINDS),
       this.choice("finish_reason", "Finish reason", FINISH_REASONS),
       this.choice("correct", "Right or wrong", GRADES),
+      this.teacher,
       this.typed("min_kl", "Mean KL ≥", NATS),
       this.typed("min_kl_max", "Max KL ≥", NATS),
       this.typed("min_tokens", "Tokens ≥", COUNT),
@@ -70,6 +74,21 @@ export class RolloutFilters {
     const changed = () => this.change({ [key]: input.value.trim() });
     input.addEventListener("input", debounce(250, changed));
     return input;
+  }
+
+  /** Lists the teachers to filter by; none where fewer than two judged. @param {Judge[]} teachers */
+  showTeachers(teachers) {
+    const chosen = this.state.teacher;
+    /** @type {Option[]} */
+    const options = [["", "Any teacher"]];
+    for (const { path, name } of teachers) options.push([path, plain(name, 60)]);
+    if (chosen && !teachers.some(({ path }) => path === chosen)) options.push([chosen, plain(chosen, 60)]);
+    this.teacher.hidden = options.length < 2;
+    fill(
+      this.teacher,
+      options.map(([value, text]) => h("option", { value, text })),
+    );
+    this.teacher.value = chosen;
   }
 
   /** Shows the range of steps, which has no field of its own. */

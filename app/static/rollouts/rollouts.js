@@ -11,7 +11,7 @@ import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
 import { WorstFilters } from "./worst_filters.js";
 
 const PAGE = 50;
-const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"]; // of rollouts and of their tokens
+const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct", "teacher"]; // of rollouts and of their tokens
 const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
 const COLUMNS = [
   ["step", "Step", "r"],
@@ -231,9 +231,10 @@ class RolloutsPage {
     return this.worst.refresh({ ...shared, ...this.tokenState }, this.tokenOffset);
   }
 
-  /** @param {Page<RolloutItem>} page */
-  draw({ items, total }) {
+  /** @param {Page<RolloutItem> & {teachers?: Judge[]}} page */
+  draw({ items, total, teachers = [] }) {
     this.count.textContent = integer(total);
+    this.filters.showTeachers(teachers);
     if (!items.length) {
       const filtered = KEYS.some((k) => k !== "sort" && this.state[k]);
       if (filtered)

@@ -7,7 +7,7 @@ import { bounded, glyphs } from "../rollout/text/glyphs.js";
 import { grouped, kindsOf } from "./groups.js";
 
 const STEP = 25;
-const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct"];
+const ABOUT_ROLLOUTS = ["step", "min_step", "max_step", "kind", "finish_reason", "correct", "teacher"];
 /** A filter's name in the page's address → its name in the request. */
 export const TOKEN_FILTERS = {
   class: "class",

@@ -3,6 +3,7 @@ import { button, fill, h } from "../../lib/dom.js";
 import { integer, plain } from "../../lib/format.js";
 import { sameCompletion } from "../compared.js";
 import { sameRollout } from "../state.js";
+import { shownAs } from "../teachers.js";
 import { mirrored } from "../text/difference.js";
 import { paint } from "../text/scale.js";
 import { reasonAgainstOther } from "../text/tinting.js";
@@ -49,8 +50,13 @@ export class Comparison {
 
   /** Follows the state: first the layout, before it is tinted, then what is drawn by the tints. */
   followLayout() {
-    this.state.subscribe(["rollout", "compared"], (now, before) => {
-      if (sameRollout(now.rollout, before.rollout) && isSame(now.compared, before.compared)) return;
+    this.state.subscribe(["rollout", "compared", "reader"], (now, before) => {
+      if (
+        now.reader === before.reader &&
+        sameRollout(now.rollout, before.rollout) &&
+        isSame(now.compared, before.compared)
+      )
+        return;
       this.layOut(now);
     });
   }
@@ -64,7 +70,7 @@ export class Comparison {
    * Shows or hides the second text; it has the same width, so that shared lines stand level.
    * @param {Readonly<ViewState>} view
    */
-  layOut({ rollout, compared }) {
+  layOut({ rollout, compared, reader }) {
     const other = otherBeside(rollout, compared);
     const moved = this.element.hidden === (other !== null);
     this.element.hidden = other === null;
@@ -77,7 +83,7 @@ export class Comparison {
     if (!other) return;
     this.right.markDivergence(common < other.n ? common : -1);
     this.right.maxColumns = this.left.columns;
-    this.right.show(other);
+    this.right.show(shownAs(other, reader));
     this.right.element.scrollTop = this.left.element.scrollTop;
   }
 

@@ -116,8 +116,12 @@ export class TokenText {
 
   /** Lays out again where the width has changed. */
   resized() {
-    if (this.rollout === NOTHING || this.measure() === this.columns) return;
-    this.show(this.rollout);
+    if (this.rollout !== NOTHING && this.measure() !== this.columns) this.again(this.rollout);
+  }
+
+  /** Lays the rollout out again, with the tints that it has. @param {ShownText} rollout */
+  again(rollout) {
+    this.show(rollout);
     this.repaint();
     if (this.selected >= 0) this.reveal(this.selected);
   }
