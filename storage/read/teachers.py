@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, select
 
 from storage.schema import rollout
 
@@ -36,7 +36,7 @@ def teacher_names(config: Mapping[str, Any], source: str) -> dict[str, str]:
     }
 
 
-def judges(connection: Connection, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judges(connection: Connection, run: RowMapping) -> list[dict[str, Any]]:
     """By whom the run's rollouts can be filtered: {"path", "name"}, none where fewer than two
     have judged or are configured. `run` is a row of a run."""
     if run["source"] != "import":
