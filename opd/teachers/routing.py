@@ -114,7 +114,9 @@ class TeacherRouter:
         route = route_of(self.config.teacher, prompt)
         if not self.config.teachers[field_of(route)].has_own_prompt:
             return prompt.ids
-        _, ids = rendered(prompt, self.config.prompts, self.pair.tokenizer, **self._templates(prompt))
+        _, ids = rendered(
+            prompt, self.config.prompts, self.pair.tokenizer, **self._templates(prompt)
+        )
         model = self.teachers[route].model
         room = (context_of(model) if model else 2**31) - self.config.sampling.max_new_tokens
         if len(ids) > room:
