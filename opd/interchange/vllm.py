@@ -31,10 +31,11 @@ Pair = list[Any]  # id and log-probability
 
 
 def is_answer(data: Any) -> bool:
-    """Whether a line has the form of an answer."""
-    return isinstance(data, dict) and bool(
-        {"prompt_logprobs", "choices", "teacher", "meta_info"} & set(data)
-    )
+    """Whether a line has the form of an answer; our own have the teacher's name in "teacher"."""
+    if not isinstance(data, dict):
+        return False
+    paired = "teacher" in data and not isinstance(data["teacher"], str)
+    return paired or bool({"prompt_logprobs", "choices", "meta_info"} & set(data))
 
 
 @dataclass(frozen=True)
