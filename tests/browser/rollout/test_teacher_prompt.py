@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import expect
 
 from storage.read.rollouts import read_rollouts
-from tests.support import stored_runs
 from tests.browser.rollout.judged_run import EVIL, HARD, HINTED, judged
+from tests.support import stored_runs
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
