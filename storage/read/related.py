@@ -46,6 +46,18 @@ def read_related(engine: Engine, rollout_id: str, *, limit: int = 200) -> dict[s
     return {**mine, "others": elsewhere}
 
 
+def read_near(engine: Engine, rollout_id: str, *, limit: int = 60) -> dict[str, Any]:
+    """The run's other rollouts of the prompt, those of the nearest steps first; "items", "total"
+    as in `read_related`. Raises UserError of kind "not found"."""
+    page_limit(limit)
+    with read(engine) as connection:
+        row = rollout_row(connection, rollout_id)
+        ids = record_row(connection, rollout_id, (_IDS,)).get(_IDS)
+        where = [rollout.c.id != rollout_id, rollout.c.prompt_id == row["prompt_id"]]
+        order = (func.abs(rollout.c.step - row["step"]), rollout.c.step, rollout.c.sample)
+        return _page(connection, where, _same_completion(row["tokens"], ids), order, limit)
+
+
 def _elsewhere(connection: Connection, row: RowMapping) -> list[str]:
     """Which id the prompt would have in each of the newest other runs: an id is computed from run,
     text, answer and token ids.

@@ -19,8 +19,9 @@ import { PlainText } from "./panels/plain_text.js";
 import { SidePanels } from "./panels/side.js";
 import { WhatIf } from "./panels/what_if.js";
 import { filtersOf } from "./rollout_list.js";
-import { observable, sameRollout, sameTokens } from "./state.js";
-import { shownAs } from "./teachers.js";
+import { SamePrompt } from "./same_prompt.js";
+import { observable, sameRollout } from "./state.js";
+import { sameText, shownAs } from "./teachers.js";
 import { countText, Finder, NO_SEARCH } from "./text/finder.js";
 import { METRICS } from "./text/metrics.js";
 import { Minimap } from "./text/minimap.js";
@@ -93,12 +94,12 @@ class RolloutPage {
       "over-time": ["Over time", overTime],
       "loss-lab": ["Loss lab", lossLab],
     });
+    this.samePrompt = new SamePrompt(state);
     this.legend = h("div", { class: "legend" });
     this.view = h(
       "section",
       { id: "token-view", class: "tv", "data-ready": "false" },
-      this.text.element,
-      this.plain.element,
+      h("div", { class: "tv-column" }, this.text.element, this.plain.element, this.samePrompt.element),
       this.minimap.element,
     );
   }
@@ -124,7 +125,10 @@ class RolloutPage {
       start: () => this.setReady(false),
       shown: (rollout, history, isNewest) => this.shown(rollout, history, isNewest),
       painted: (rollout, total) => this.painted(rollout, total),
-      idle: () => this.navigation.prefetch(),
+      idle: () => {
+        this.fitSamePrompt();
+        this.navigation.prefetch();
+      },
       compared: () => this.writeAddress("push"),
       failed: (error, retry) => this.failed(error, retry),
     };
@@ -252,6 +256,7 @@ class RolloutPage {
     const started = performance.now();
     this.root.classList.remove("rollout-failed");
     const shown = shownAs(rollout, reader);
+    if (!sameRollout(rollout, before)) this.samePrompt.hide(this.text.element);
     if (before && (sameRollout(rollout, before) || sameText(rollout, before, reader))) {
       this.text.swap(shown);
     } else {
@@ -297,6 +302,7 @@ class RolloutPage {
     this.text.resized();
     this.comparison.resized();
     repaint(this.state);
+    this.fitSamePrompt();
   }
 
   /** @param {number} first @param {number} last */
@@ -322,6 +328,12 @@ class RolloutPage {
     } catch {
       this.head.index(null, null); // the text stays readable without its list
     }
+  }
+
+  fitSamePrompt() {
+    const { rollout } = this.state.get();
+    if (rollout && !this.text.element.hidden)
+      this.samePrompt.fit(rollout, this.text.element, this.text.sizer.offsetHeight);
   }
 
   /**
@@ -365,7 +377,8 @@ class RolloutPage {
   usePlain(on) {
     this.toolbar.showPlain(on);
     this.plain.toggle(on, [this.text.element, this.minimap.element]);
-    if (!on) this.resized();
+    if (on) this.samePrompt.hide(this.text.element);
+    else this.resized();
   }
 
   fromAddress() {
@@ -386,13 +399,4 @@ class RolloutPage {
       at: this.navigation.neighbours.at,
     });
   }
-}
-
-/**
- * Whether the text of two rollouts is the same, the prompt of the chosen reader before it.
- * @param {Rollout} one @param {Rollout} other @param {PromptReader} reader
- */
-function sameText(one, other, reader) {
-  if (!sameTokens(one, other)) return false;
-  return reader === "student" || one.meta.teacher_prompt === other.meta.teacher_prompt;
 }

@@ -1,7 +1,7 @@
 // Who judged a rollout, and what it read: the teacher's prompt in the student's place.
 import { button, fill, h } from "../lib/dom.js";
 import { integer, plain } from "../lib/format.js";
-import { oncePerObject } from "./state.js";
+import { oncePerObject, sameTokens } from "./state.js";
 import { cellsOfTexts } from "./text/glyphs.js";
 
 // Marks of chat templates, words with the blanks before them, single blanks and line ends.
@@ -130,4 +130,13 @@ function noteOf(judge, teachers, hinting, unrecorded) {
 function template(name, text) {
   const lines = text.split(/\r?\n/).map((line) => plain(line, line.length));
   return h("div", {}, h("h2", { text: name }), h("pre", { class: "wrap", text: lines.join("\n") }));
+}
+
+/**
+ * Whether the text of two rollouts is the same, the prompt of the chosen reader before it.
+ * @param {Rollout} one @param {Rollout} other @param {PromptReader} reader
+ */
+export function sameText(one, other, reader) {
+  if (!sameTokens(one, other)) return false;
+  return reader === "student" || one.meta.teacher_prompt === other.meta.teacher_prompt;
 }

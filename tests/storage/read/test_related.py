@@ -117,6 +117,14 @@ def test_probes_come_first_into_a_short_list(engine):
     assert (len(found["others"]["items"]), found["others"]["total"]) == (3, 13)
 
 
+def test_the_nearest_steps_come_first_where_asked(engine, tmp_path):
+    chosen = one(engine, "newer", kind="eval", group=1, step=2, sample=0)
+    found = Api(engine, tmp_path).get(f"/rollouts/{chosen['id']}/related", near=True, limit=60)
+    steps = [abs(item["step"] - 2) for item in found["items"]]
+    assert steps == sorted(steps) and steps.count(0) == 4
+    assert found["total"] == 12 and "others" not in found
+
+
 def test_deleted_runs_are_left_out(engine):
     chosen = one(engine, "newer", kind="eval", group=1, step=4, sample=0)
     run_details.delete_run(engine, run_of(engine, "older"))
