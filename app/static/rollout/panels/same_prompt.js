@@ -1,13 +1,13 @@
 // Below a short completion: other samples of its prompt, at its own step first, tinted as the text above.
-import { get, page } from "../lib/api.js";
-import { button, fill, h } from "../lib/dom.js";
-import { integer, nats } from "../lib/format.js";
-import { classOf } from "../lib/palette.js";
-import { verdictTag } from "./head.js";
-import { openRollout } from "./open.js";
-import { sameRollout } from "./state.js";
-import { paint } from "./text/scale.js";
-import { reasonAgainstOther, withMetric } from "./text/tinting.js";
+import { get, page } from "../../lib/api.js";
+import { button, fill, h } from "../../lib/dom.js";
+import { integer, nats } from "../../lib/format.js";
+import { classOf } from "../../lib/palette.js";
+import { verdictTag } from "../head.js";
+import { openRollout } from "../open.js";
+import { sameRollout } from "../state.js";
+import { paint } from "../text/scale.js";
+import { reasonAgainstOther, withMetric } from "../text/tinting.js";
 
 const FEW = 4; // shown at first, and added by "more"
 const MOST = 60;
