@@ -84,8 +84,8 @@ interface WorstOptions {
 
 /** What a row of the table of runs can do. */
 interface RowActions {
-  chosen: Set<string>;
-  choose: (id: string, on: boolean) => unknown;
+  chosen: Map<string, Run>;
+  choose: (run: Run, on: boolean) => unknown;
   filter: (change: Record<string, string>) => unknown;
   edit: (run: Run) => unknown;
   saved: (run: Run) => unknown;

@@ -82,8 +82,8 @@ export function runRow(run, on) {
 function chooser(run, on) {
   const box = h("input", {
     type: "checkbox",
-    "aria-label": `Compare ${plain(run.name || run.id, 60)}`,
-    onchange: () => on.choose(run.id, box.checked),
+    "aria-label": `Select ${plain(run.name || run.id, 60)}`,
+    onchange: () => on.choose(run, box.checked),
   });
   box.checked = on.chosen.has(run.id);
   return box;

@@ -1,11 +1,12 @@
 // All runs: search, filter, live state, names, tags, notes, delete with undo.
 
-import { MOST } from "../compare/controls.js";
 import { address, get, newKey, page, send } from "../lib/api.js";
 import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom.js";
+import { FileList } from "../lib/file_list.js";
 import { integer } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
+import { BulkActions } from "./bulk.js";
 import { COLUMNS, editorRow, runRow } from "./row.js";
 
 const PAGE = 100;
@@ -27,8 +28,6 @@ class RunsPage {
   count;
   /** @type {HTMLElement} */
   now;
-  /** @type {HTMLAnchorElement} */
-  compare;
   /** @type {HTMLElement} */
   panel;
   /** @type {HTMLElement | undefined} */
@@ -37,6 +36,8 @@ class RunsPage {
   search;
   /** @type {HTMLElement} */
   pager;
+  /** @type {HTMLInputElement | undefined} */
+  all;
 
   /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
@@ -50,7 +51,16 @@ class RunsPage {
     /** @type {Map<string, {print: string, minute: number, element: HTMLElement, editor?: HTMLElement}>} */
     this.rows = new Map(); // run id → {print, element, open}
     this.key = newKey();
-    this.chosen = new Set();
+    /** @type {Map<string, Run>} kept over filters and pages */
+    this.chosen = new Map();
+    this.files = new FileList(null);
+    this.bulk = new BulkActions(this.chosen, {
+      changed: () => this.refresh(),
+      clear: () => this.chooseAll([]),
+      make: (body) => this.files.make(body),
+    });
+    /** @type {Run[]} those of the page */
+    this.items = [];
     this.notify = new RunNotifier("one");
   }
 
@@ -75,7 +85,6 @@ class RunsPage {
     this.tag = h("span");
     this.count = h("span", { class: "muted num" });
     this.now = h("span", { class: "now" });
-    this.compare = link("Compare", "compare", { class: "btn", id: "compare", hidden: true });
     const bar = h(
       "div",
       { class: "page-bar" },
@@ -87,12 +96,12 @@ class RunsPage {
       this.tag,
       search,
       this.status,
-      this.compare,
       link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
       link("New run", "new", { class: "btn strong" }),
     );
     this.panel = h("section", { class: "panel scroll-x", "aria-label": "Runs" });
-    fill(this.root, bar, this.panel);
+    fill(this.root, bar, this.bulk.element, this.files.element, this.panel);
+    this.files.refresh();
     loading(this.panel, "runs");
     this.refresh();
     poll(LIVE, () => this.refresh());
@@ -128,6 +137,9 @@ class RunsPage {
     );
     this.showNow(items);
     for (const item of items) this.notify.update(item);
+    this.items = items;
+    for (const item of items) if (this.chosen.has(item.id)) this.chosen.set(item.id, item);
+    this.showChosen();
     if (!items.length) return this.drawEmpty();
     const body = this.body?.isConnected ? this.body : this.drawFrame();
     this.sync(items, body);
@@ -150,7 +162,14 @@ class RunsPage {
 
   drawFrame() {
     this.body = h("tbody");
-    const heads = COLUMNS.map(([label, kind]) => h("th", { class: kind, scope: "col" }, label));
+    this.all = h("input", {
+      type: "checkbox",
+      "aria-label": "Select all runs of this page",
+      onchange: () => this.chooseAll(this.all?.checked ? this.items : []),
+    });
+    const heads = COLUMNS.map(([label, kind]) =>
+      h("th", { class: kind, scope: "col" }, kind === "choose" ? this.all : label),
+    );
     this.pager = h("div", { class: "pager" });
     this.rows.clear();
     fill(
@@ -250,20 +269,29 @@ class RunsPage {
     }
   }
 
-  /** Which runs "Compare" opens; kept over filters and pages. @param {string} id @param {boolean} on */
-  choose(id, on) {
-    if (on) this.chosen.add(id);
-    else this.chosen.delete(id);
-    const count = this.chosen.size;
-    const many = count > MOST;
-    this.compare.hidden = count === 0;
-    this.compare.textContent = many
-      ? `${count} selected, at most ${MOST} can be compared`
-      : `Compare ${count}`;
-    this.compare.href = page("compare", { runs: [...this.chosen].slice(0, MOST).join(",") }).replaceAll(
-      "%2C",
-      ",",
-    );
+  /** @param {Run} run @param {boolean} on */
+  choose(run, on) {
+    if (on) this.chosen.set(run.id, run);
+    else this.chosen.delete(run.id);
+    this.showChosen();
+  }
+
+  /** @param {Run[]} runs */
+  chooseAll(runs) {
+    this.chosen.clear();
+    for (const run of runs) this.chosen.set(run.id, run);
+    for (const box of this.panel.querySelectorAll(/** @type {"input"} */ ("td.choose input")))
+      box.checked = this.chosen.has(box.closest("tr")?.dataset.run ?? "");
+    this.showChosen();
+  }
+
+  showChosen() {
+    if (this.all) {
+      const here = this.items.filter((item) => this.chosen.has(item.id)).length;
+      this.all.checked = here > 0 && here === this.items.length;
+      this.all.indeterminate = here > 0 && here < this.items.length;
+    }
+    this.bulk.show();
   }
 
   /** @param {Run} item */
