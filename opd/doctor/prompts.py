@@ -114,6 +114,23 @@ def check_prompts(
     if read.prompts is not None:
         yield from _privileged(config, models, student, read.prompts.train)
         yield from _routes(config, read.prompts.train)
+        yield from _gradable(config, read.prompts.held_out)
+
+
+def _gradable(config: RunConfig, held_out: Sequence[Prompt]) -> Iterator[Finding]:
+    """What ends a run by its held-out score needs an answer to grade by, as the run itself says
+    after its first evaluation."""
+    fields = [f"stop.{n}" for n in ("score", "patience") if getattr(config.stop, n) is not None]
+    if not fields or config.prompts.grader == "json" or any(p.answer is not None for p in held_out):
+        return
+    yield Finding(
+        "stop-without-answers",
+        "error",
+        "No held-out prompt can be graded",
+        f"{' and '.join(fields)} need a held-out score, and none of the {len(held_out)} held-out "
+        "prompts has an answer.",
+        f"Give the data answers (prompts.columns.answer), or remove {' and '.join(fields)}.",
+    )
 
 
 def _templates(

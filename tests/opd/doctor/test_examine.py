@@ -426,3 +426,16 @@ def test_the_report_is_plain_and_worst_first() -> None:
 def test_figures_and_texts_in_words() -> None:
     assert [size(n) for n in (2.5e10, 3.4e6, 900)] == ["25.0 GB", "3.4 MB", "0.9 kB"]
     assert quoted("a\n" * 200).endswith("…'") and "\n" not in quoted("a\nb")
+
+
+@pytest.mark.parametrize("stop", [{"score": 0.5}, {"patience": 2}])
+def test_a_score_that_is_to_end_a_run_needs_answers(tmp_path: Path, stop: dict[str, Any]) -> None:
+    def findings(**more: str) -> dict[str, Finding]:
+        made = [{"prompt": f"add {i} and 2", **more} for i in range(8)]
+        prompts = {"source": rows(tmp_path / "p.jsonl", *made), "probe": 0, "grader": "exact"}
+        return look(prompts=prompts, evaluation={"every": 1, "prompts": 2}, stop=stop)
+
+    refused = findings()["stop-without-answers"]
+    assert refused.severity == "error"
+    assert f"stop.{next(iter(stop))}" in refused.text
+    assert "stop-without-answers" not in findings(answer="3")
