@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from opd.models.folders.quantized import method_in
 from opd.sampling.decoder import Slots, pad_right, to_the_right
 
 MODEL_TYPES = ("llama", "qwen3")
@@ -52,6 +53,7 @@ def plain_llama(model: Any, model_types: Sequence[str]) -> bool:
     config = model.config
     return bool(
         type(model).__module__.startswith("transformers.")  # no adapter around it
+        and method_in(model) is None
         and config.model_type in model_types
         and config.hidden_act == "silu"
         and not getattr(config, "mlp_bias", False)

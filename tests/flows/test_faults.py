@@ -63,6 +63,9 @@ def test_a_loss_that_is_no_number(runner, tmp_path):
     weights["model.norm.weight"][:] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     run_id = runner.queue(teacher=str(broken))
+    failed(runner, run_id, "nan loss", "teacher: its log-probabilities are NaN", "")
+    unseen = {"evaluation": {"prompts": 4, "keep": 2, "teacher": False}}
+    run_id = runner.queue(teacher=str(broken), **unseen)
     failed(runner, run_id, "nan loss", "optimizer: the loss is nan", "optimizer.learning_rate")
     assert runner.at_rest(run_id) == []
 

@@ -103,7 +103,9 @@ def test_evaluations_are_counted_from_before_the_first_step_to_after_the_last() 
     found = pace(run(**settings), prompt_tokens=60)
     assert found is not None
     batches = 4 * (2 + 1) + 4 * (3 + 2) + 2 * (3 + 2)  # after steps 0, 4, 8 and 10
-    assert found.evaluations == pytest.approx(batches * 100 * SMALL.layers * LAYER)
+    by_teacher = (2 + 1) * 100 * LARGE.layers * LAYER  # once, without the probes
+    by_student = batches * 100 * SMALL.layers * LAYER
+    assert found.evaluations == pytest.approx(by_student + by_teacher)
     assert found.run == pytest.approx(10 * found.step + found.evaluations)
 
 
