@@ -1,16 +1,20 @@
 """Writes what documents take from the source: `python -m bench.documents`.
 
 docs/settings.md comes from the configuration's schema; the tables of objectives in docs/method.md
-and docs/loss-lab.md come from `opd.loss.objective_table`. A test refuses pages that differ.
+and docs/loss-lab.md come from `opd.loss.objective_table`; docs/metrics.md and the browser's table
+of metrics come from `opd.metrics`. A test refuses pages that differ.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from app.scripts import STATIC
 from bench.support.markdown import DOCS
 from opd.config.data import DataConfig
 from opd.config.run import RunConfig, parse
 from opd.loss.objective_table import OBJECTIVES, TRAINABLE
+from opd.metrics import METRICS, Source
 
 NEEDS = {
     "vocabulary": "its whole distribution",
@@ -27,6 +31,19 @@ An unknown field is refused. Written from the schema by `python -m bench.documen
 `student: NAME`, `teacher: NAME`, `prompts: SOURCE` and `objective: NAME` are short for \
 `student.model`, `teacher.model`, `prompts.source` and `objective.name`.
 """
+METRICS_PAGE = """# Metrics
+
+What a run measures, as its page, Compare and reports call it, and the name under which `/api/v1` \
+and exports have it. Per-token figures are means over all completion tokens of a step. A metric \
+that a run does not have is not shown; one that is not listed here, such as of an import or a task \
+of lm-eval, is called by its own name. Written from `opd/metrics.py` by `python -m bench.documents`.
+"""
+SOURCES: dict[Source, str] = {
+    "step": "Of every step",
+    "evaluation": "Of evaluations",
+    "machine": "Of the machine",
+}
+METRIC_TABLE = STATIC / "lib" / "metric_table.js"
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 SECTIONS = {
     "teacher.routes": "`teacher.routes.NAME`: each takes every field of `teacher` but `route_by` "
@@ -38,6 +55,8 @@ SECTIONS = {
 
 def main() -> None:
     (DOCS / "settings.md").write_text(settings(), encoding="utf-8")
+    (DOCS / "metrics.md").write_text(metrics(), encoding="utf-8")
+    METRIC_TABLE.write_text(metric_table(), encoding="utf-8")
     for name in ("method.md", "loss-lab.md"):
         path = DOCS / name
         path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -70,6 +89,34 @@ def certainty() -> str:
         ("objective", "from a record"),
         [(f"`{name}`", entry.certainty) for name, entry in OBJECTIVES.items()],
     )
+
+
+def metrics() -> str:
+    """The page of metrics, a table for each source."""
+    heads = ("metric", "name", "unit", "what it is")
+    parts = [METRICS_PAGE]
+    for source, title in SOURCES.items():
+        rows = [
+            (m.label, f"`{name}`", m.unit or "–", m.help)
+            for name, m in METRICS.items()
+            if m.source == source
+        ]
+        parts += [f"## {title}\n", _table(heads, rows), ""]
+    return "\n".join(parts)
+
+
+def metric_table() -> str:
+    """The browser's script of the same, formatted as its formatter would."""
+    lines = ["// Written by `python -m bench.documents` from opd/metrics.py.", ""]
+    lines += ["/** @type {Record<string, MetricEntry>} */", "export const METRICS = {"]
+    for name, m in METRICS.items():
+        values = {"label": m.label, "unit": m.unit, "help": m.help, "share": m.share}
+        lines += [f"  {name if name.isidentifier() else json.dumps(name)}: {{"]
+        for field, value in values.items():
+            text = json.dumps(value, ensure_ascii=False)
+            lines += [f"    {field}: {text},"]
+        lines += ["  },"]
+    return "\n".join([*lines, "};", ""])
 
 
 def settings() -> str:

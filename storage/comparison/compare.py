@@ -22,6 +22,7 @@ MAX_RUNS = 12
 SCORE = "score"  # pass@1 of each run's main suite
 EVALUATION = "eval/"  # eval/SUITE/METRIC
 MAIN_METRIC = "pass@1"
+TEACHER = "teacher_"  # before the names of what the teacher itself reached on the same prompts
 LOW_IS_GOOD = ("kl", "loss", "entropy", "grad_norm", "clipped", "log_ratio")
 WRITTEN = ("train", "eval", "import")  # kinds of what the student wrote at its step
 CUT = 240  # characters of a prompt in the list
@@ -168,15 +169,25 @@ class RunCurves:
     costs: dict[str, list[float]]  # from the start (0) on, a value a step
     metrics: list[Mapping[str, Any]]
     evaluations: dict[str, list[tuple[int, float | None]]]  # step and value
+    teacher: dict[str, dict[str, Any]]  # what the teacher itself reached, by the student's name
 
     def curve(self, metric: str) -> Curve:
         """Over the steps, or over the evaluations where it is a figure of theirs."""
         if metric == SCORE or metric.startswith(EVALUATION):
-            name = f"{EVALUATION}{self.row['score_suite']}/{MAIN_METRIC}"
-            points = self.evaluations.get(name if metric == SCORE else metric, [])
+            points = self.evaluations.get(self._evaluated(metric), [])
             return Curve(self._costs_at([step for step, _ in points]), [v for _, v in points])
         costs = {axis: values[1:] for axis, values in self.costs.items()}
         return Curve(costs, [values.get(metric) for values in self.metrics])
+
+    def teacher_score(self, metric: str) -> dict[str, Any] | None:
+        """{"value", "standard_error", "n"} of the teacher itself; None where not measured."""
+        return self.teacher.get(self._evaluated(metric))
+
+    def not_finite(self, metric: str) -> int:
+        """How many of its values were NaN or infinite when they were recorded."""
+        if metric == SCORE or metric.startswith(EVALUATION):
+            return sum(value is None for value in self.curve(metric).values)
+        return sum(metric in values and values[metric] is None for values in self.metrics)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -185,6 +196,9 @@ class RunCurves:
             "bytes": self.row["bytes"],
             "training_seconds": self.costs["seconds"][-1],
         }
+
+    def _evaluated(self, metric: str) -> str:
+        return f"{EVALUATION}{self.row['score_suite']}/{MAIN_METRIC}" if metric == SCORE else metric
 
     def _costs_at(self, steps: Sequence[int]) -> dict[str, list[float]]:
         """What had been spent after each of those steps."""
@@ -202,17 +216,22 @@ def run_curves(connection: Connection, run_id: str) -> RunCurves:
     ).all()
     seconds = [math.fsum(v for v in s.seconds.values() if v is not None) for s in steps]
     evaluations: dict[str, list[tuple[int, float | None]]] = {}
+    teacher: dict[str, dict[str, Any]] = {}
     for e in connection.execute(
         select(figures).where(figures.c.run_id == run_id).order_by(figures.c.step, figures.c.number)
     ):
-        evaluations.setdefault(f"{EVALUATION}{e.suite}/{e.metric}", []).append((e.step, e.value))
+        name = f"{EVALUATION}{e.suite}/{e.metric.removeprefix(TEACHER)}"
+        if e.metric.startswith(TEACHER):
+            teacher[name] = {"value": e.value, "standard_error": e.standard_error, "n": e.n}
+        else:
+            evaluations.setdefault(name, []).append((e.step, e.value))
     costs: dict[str, list[float]] = {
         "step": [0.0, *(float(s.step) for s in steps)],
         "tokens": list(accumulate((s.tokens for s in steps), initial=0.0)),
         "flops": list(accumulate((s.flops for s in steps), initial=0.0)),
         "seconds": list(accumulate(seconds, initial=0.0)),
     }
-    return RunCurves(row, costs, [s.metrics for s in steps], evaluations)
+    return RunCurves(row, costs, [s.metrics for s in steps], evaluations, teacher)
 
 
 def _metrics(runs: Iterable[RunCurves]) -> list[str]:
@@ -248,7 +267,14 @@ def _chart(
     return {
         "metric": metric,
         "direction": direction_of(metric),
-        "curves": [_drawn(name, lines[name], smooth[name], query.x) for name in runs],
+        "curves": [
+            {
+                **_drawn(name, lines[name], smooth[name], query.x),
+                "not_finite": run.not_finite(metric),
+                "teacher": run.teacher_score(metric),
+            }
+            for name, run in runs.items()
+        ],
         "groups": [
             _drawn_group(group, [smooth[name] for name in group], query) for group in groups
         ],

@@ -4,6 +4,7 @@ Every function takes one short look at the database. Lists are {"items": […], 
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,8 @@ def _trained(row: Any) -> str:
 def read_steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any]:
     """The steps later than `after`, as columns; None where a step lacks a value.
 
-    step, attempt, created_at, tokens, flops, seconds_PHASE, and every metric by its name."""
+    step, attempt, created_at, tokens, flops, seconds_PHASE, and every metric by its name.
+    `not_finite`: how many values of a metric were NaN or infinite when they were recorded."""
     with read(engine) as connection:
         last = run_row(connection, run_id)["step"]
         rows = connection.execute(
@@ -113,7 +115,9 @@ def read_steps(engine: Engine, run_id: str, *, after: int = -1) -> dict[str, Any
         for name in dict.fromkeys(name for row in rows for name in getattr(row, field)):
             values = [getattr(row, field).get(name) for row in rows]
             columns.setdefault(prefix + name, values)
-    return {"columns": columns, "last": columns["step"][-1] if rows else max(after, last)}
+    broken = Counter(name for row in rows for name, v in row.metrics.items() if v is None)
+    last_step = columns["step"][-1] if rows else max(after, last)
+    return {"columns": columns, "last": last_step, "not_finite": dict(broken)}
 
 
 def read_evaluations(engine: Engine, run_id: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import pytest
 from bench import documents
 from opd.config.run import parse
 from opd.loss.objective_table import OBJECTIVES, TRAINABLE
+from opd.metrics import METRICS
 
 
 def page(name: str) -> str:
@@ -13,6 +14,12 @@ def page(name: str) -> str:
 
 def test_the_settings_page_is_written_from_the_schema() -> None:
     assert page("settings.md") == documents.settings()
+
+
+def test_metrics_are_written_from_their_table() -> None:
+    assert page("metrics.md") == documents.metrics()
+    assert documents.METRIC_TABLE.read_text(encoding="utf-8") == documents.metric_table()
+    assert all(f"| `{name}` |" in page("metrics.md") for name in METRICS)
 
 
 @pytest.mark.parametrize("name", ["method.md", "loss-lab.md"])

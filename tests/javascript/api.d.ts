@@ -484,6 +484,15 @@ interface ComparedCurve {
   x: number[];
   y: number[];
   smooth: number[];
+  not_finite: number;
+  teacher: TeacherScore | null;
+}
+
+/** What the teacher itself reached on the prompts of an evaluation. */
+interface TeacherScore {
+  value: number;
+  n: number;
+  standard_error: number | null;
 }
 
 interface ComparedGroup {

@@ -14,6 +14,8 @@ interface Trace {
   y: (number | null)[];
   error_y?: (number | null)[];
   stackgroup?: string;
+  /** What is drawn over the measured values, which stay visible, faint. */
+  smooth?: (number | null)[];
   [option: string]: unknown;
 }
 
@@ -25,6 +27,20 @@ interface ChartLayout {
   xaxis?: Record<string, unknown>;
   yaxis?: Record<string, unknown>;
   shapes?: Record<string, unknown>[];
+  /** How many values were not numbers when they were recorded. */
+  notFinite?: number;
+  note?: string;
+  /** Said where steps have no value at all. */
+  absent?: string;
+}
+
+/** An entry of lib/metric_table.js. */
+interface MetricEntry {
+  label: string;
+  unit: string;
+  help: string;
+  /** A fraction of 1, shown as a percentage. */
+  share: boolean;
 }
 
 /** Attributes, properties and listeners of an element; see `h` in lib/dom.js. */

@@ -148,6 +148,11 @@ interface ReportLine {
   y: (number | null)[];
 }
 
+interface ReportLevel {
+  value: number;
+  text: string;
+}
+
 interface ReportSeries {
   name: string;
   points: [x: number, y: number][];

@@ -1,9 +1,11 @@
 // The two charts: a line a run, or a mean with its band a group of seeds.
 import { Chart } from "../lib/charts.js";
 import { h } from "../lib/dom.js";
-import { isShare, number, percent, plain } from "../lib/format.js";
+import { number, percent, plain } from "../lib/format.js";
+import { levelLine, teacherText } from "../lib/reference_lines.js";
+import { metricOf } from "../lib/run_metrics.js";
 import { isDark, onTheme } from "../lib/theme.js";
-import { axisLabel, labelOf } from "./controls.js";
+import { axisLabel } from "./controls.js";
 
 // Six colours, each as a whole and as a dashed line: twelve runs that differ without colour too.
 const LIGHT = ["#d4570a", "#1f5c9e", "#5d6066", "#8a6d00", "#5b4b9a", "#2b7a6b"];
@@ -83,40 +85,49 @@ export class CompareCharts {
 
   /** @param {Chart} chart @param {ComparedChart} one @param {Comparison} comparison @param {CompareState} state */
   drawOne(chart, one, comparison, state) {
-    const [title, unit] = labelOf(one.metric).split(", ");
+    const { label, unit, share } = metricOf(one.metric);
     chart.element.dataset.chart = one.metric;
-    chart.name(title, [unit, `over ${axisLabel(comparison.x).toLowerCase()}`].filter(Boolean).join(" · "));
+    chart.name(label, [unit, `over ${axisLabel(comparison.x).toLowerCase()}`].filter(Boolean).join(" · "));
+    chart.explain([one.metric]);
     const traces =
       state.group === "1"
         ? groupTraces(one, comparison)
         : runTraces(one, comparison, Number(state.smooth) > 0);
     /** @param {string} on */
     const type = (on) => (on === "1" ? "log" : "linear");
-    const share = isShare(one.metric) && state.logy !== "1";
     const target = one.metric === comparison.reach.metric ? comparison.reach.target : null;
     chart.draw(traces, {
       height: HEIGHT,
       uirevision: [one.metric, comparison.x, state.logx, state.logy].join(" "),
       xaxis: { type: type(state.logx), tickformat: comparison.x === "step" ? "d" : "~s", dtick: null },
-      yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? ".0%" : "~g" },
-      shapes: target === null ? [] : [threshold(target, share ? percent(target, 1) : number(target))],
+      yaxis: { type: type(state.logy), rangemode: "normal", tickformat: share ? "~%" : "~g" },
+      notFinite: one.curves.reduce((sum, curve) => sum + curve.not_finite, 0),
+      shapes: [
+        ...(target === null ? [] : [levelLine(target, share ? percent(target, 1) : number(target))]),
+        ...teacherLines(one),
+      ],
     });
   }
 }
 
-/** @param {number} y @param {string} text */
-export function threshold(y, text) {
-  const color = isDark() ? "#a0a5ad" : "#5d6066";
-  return {
-    type: "line",
-    xref: "paper",
-    x0: 0,
-    x1: 1,
-    y0: y,
-    y1: y,
-    line: { color, width: 1, dash: "dot" },
-    label: { text, textposition: "start", yanchor: "bottom", font: { color, size: 11 } },
-  };
+/**
+ * What the teachers themselves reach; one line for runs that measured the same.
+ * @param {ComparedChart} one
+ */
+function teacherLines({ curves, metric }) {
+  const texts = new Map();
+  for (const [index, { teacher }] of curves.entries()) {
+    if (!teacher || teacher.value === null) continue;
+    const key = `${teacher.value} ${teacher.n}`;
+    const of = [...(texts.get(key)?.of ?? []), index];
+    texts.set(key, { teacher, of });
+  }
+  const all = curves.every((curve) => curve.teacher);
+  return [...texts.values()].map(({ teacher, of }) => {
+    const whose = all && texts.size === 1 ? "" : `of ${of.map(letterOf).join(", ")}`;
+    const color = of.length === 1 ? lookOf(of[0]).color : undefined;
+    return levelLine(teacher.value, teacherText(teacher, metric, whose), { dash: "dash", at: "end", color });
+  });
 }
 
 /** @param {ComparedChart} one @param {Comparison} comparison @param {boolean} smooth */
@@ -135,18 +146,15 @@ function runTraces(one, comparison, smooth) {
       connectgaps: true,
       showlegend: false,
     };
-    if (smooth)
-      shown.push({
-        ...common,
-        name: `${name} raw`,
-        y: curve.y,
-        opacity: 0.3,
-        mode: "lines",
-        hoverinfo: "skip",
-      });
-    const y = smooth ? curve.smooth : curve.y;
-    const hovertemplate = `%{y:.4~g}${smooth ? " (as measured %{customdata:.4~g})" : ""}<extra>${name}</extra>`;
-    shown.push({ ...common, name, y, customdata: curve.y, hovertemplate, meta: { run: curve.run } });
+    const hovertemplate = `%{y:.4~g}<extra>${name}</extra>`;
+    shown.push({
+      ...common,
+      name,
+      y: curve.y,
+      ...(smooth ? { smooth: curve.smooth } : {}),
+      hovertemplate,
+      meta: { run: curve.run },
+    });
   });
   return shown;
 }

@@ -1,5 +1,7 @@
 // What is compared: axes, smoothing, scales, groups of seeds, and the threshold.
+import { logControl, SmoothingControl } from "../lib/curve_controls.js";
 import { debounce, h, select } from "../lib/dom.js";
+import { metricOf } from "../lib/run_metrics.js";
 
 export const MOST = 12; // runs at a time
 /** @type {CompareState} */
@@ -56,27 +58,18 @@ export class Controls {
         id: `cmp-${name}`,
       });
     // What was typed is kept as it was then: another choice may redraw the field before the wait is over
-    const smoothen = debounce(120, (/** @type {string} */ smooth) => change({ smooth }));
     const aim = debounce(250, (/** @type {string} */ target) => change({ target }));
     this.x = selector("x", AXES, "Over");
-    this.y = selector("y", [[state.y, labelOf(state.y)]], "Metric");
-    this.second = selector("second", [[state.second, labelOf(state.second)]], "Second metric");
+    this.y = selector("y", [[state.y, metricOf(state.y).label]], "Metric");
+    this.second = selector("second", [[state.second, metricOf(state.second).label]], "Second metric");
     this.band = selector("band", BANDS, "Band");
     this.direction = selector("direction", DIRECTIONS, "Direction");
-    this.smooth = h("input", {
-      type: "range",
-      min: "0",
-      max: "0.99",
-      step: "0.01",
-      value: state.smooth,
-      id: "cmp-smooth",
-      "aria-label": "Smoothing",
-      oninput: () => smoothen(this.smooth.value),
-    });
-    this.smoothed = h("span", { class: "num cmp-weight" });
+    this.smoothing = new SmoothingControl("cmp-smooth", state.smooth, (smooth) => change({ smooth }));
+    this.logx = logControl("cmp-logx", "x", (logx) => change({ logx }));
+    this.logy = logControl("cmp-logy", "y", (logy) => change({ logy }));
     this.boxes = {
-      logx: this.box("logx"),
-      logy: this.box("logy"),
+      logx: this.logx.box,
+      logy: this.logy.box,
       group: this.box("group"),
       interpolate: this.box("interpolate"),
     };
@@ -114,15 +107,9 @@ export class Controls {
       labelled("Over", this.x),
       labelled("Metric", this.y),
       labelled("and", this.second),
-      h(
-        "label",
-        { class: "control", title: "Moving average; the raw curve stays visible, faint" },
-        h("span", { class: "muted", text: "Smoothing" }),
-        this.smooth,
-        this.smoothed,
-      ),
-      ticked("logx", "log x", "Points at 0 are not drawn"),
-      ticked("logy", "log y", "Values of 0 are not drawn"),
+      this.smoothing.element,
+      this.logx.element,
+      this.logy.element,
       ticked("group", "Group seeds", "Runs that differ only in seed and name, as their mean"),
       this.bandLabel,
     );
@@ -147,13 +134,13 @@ export class Controls {
   /** Shows a state that was changed elsewhere; what is being typed stays. @param {CompareState} state */
   show(state) {
     this.state = state;
-    const { x, y, second, band, direction, smooth, target } = this;
-    for (const [name, field] of Object.entries({ x, y, second, band, direction, smooth, target })) {
+    const { x, y, second, band, direction, target } = this;
+    for (const [name, field] of Object.entries({ x, y, second, band, direction, target })) {
       if (field !== document.activeElement) field.value = state[/** @type {keyof CompareState} */ (name)];
     }
     for (const [name, box] of Object.entries(this.boxes))
       box.checked = state[/** @type {BoxName} */ (name)] === "1";
-    this.smoothed.textContent = Number(state.smooth) ? Number(state.smooth).toFixed(2) : "off";
+    this.smoothing.show(state.smooth);
     this.bandLabel.hidden = state.group !== "1";
   }
 
@@ -169,10 +156,7 @@ export class Controls {
       element.value = value;
     };
     /** @type {Option[]} */
-    const options = [...new Set([...names, this.state.y])].map((name) => [
-      name,
-      labelOf(name).split(", ")[0],
-    ]);
+    const options = [...new Set([...names, this.state.y])].map((name) => [name, metricOf(name).label]);
     fillIn(this.y, options, this.state.y);
     fillIn(this.second, [["none", "none"], ...options], this.state.second);
   }
@@ -181,15 +165,4 @@ export class Controls {
 /** @param {string} axis */
 export function axisLabel(axis) {
   return AXES.find(([key]) => key === axis)?.[1] ?? axis;
-}
-
-/** @param {string} metric */
-export function labelOf(metric) {
-  if (metric === "score") return "Score, pass@1 of the main suite";
-  if (metric === "reverse_kl") return "Reverse KL, nats per token";
-  if (metric === "none") return "none";
-  return metric
-    .replace(/^eval\//, "")
-    .replaceAll("/", " ")
-    .replaceAll("_", " ");
 }

@@ -2,8 +2,8 @@
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
 import { bytes, duration, integer, number, percent, plain, short, withUnit } from "../lib/format.js";
+import { metricOf } from "../lib/run_metrics.js";
 import { swatch } from "./chart.js";
-import { labelOf } from "./controls.js";
 
 /** @type {Record<string, (value: number) => string>} */
 const SHOWN = {
@@ -100,7 +100,7 @@ export function reachTable(comparison, state, choose) {
       "div",
       { class: "face" },
       h("strong", { text: "No threshold" }),
-      h("p", { text: `No run has measured ${labelOf(reach.metric)} yet.` }),
+      h("p", { text: `No run has measured ${metricOf(reach.metric).label} yet.` }),
     );
   /** @type {Head[]} */
   const heads = [
@@ -195,12 +195,13 @@ function said(reach, value) {
   const point = reach.interpolated
     ? "linearly interpolated between measured points"
     : "at the first measured point that reaches it, unsmoothed";
-  return `${labelOf(reach.metric)} ${sign} ${value(reach.target)}${chosen}; ${point}. × is cost relative to the baseline.`;
+  const { label, unit } = metricOf(reach.metric);
+  return `${[label, unit].filter(Boolean).join(", ")} ${sign} ${value(reach.target)}${chosen}; ${point}. × is cost relative to the baseline.`;
 }
 
 /** @param {string} metric @returns {(value: Value) => string} */
 function formatOf(metric) {
-  return /^score$|pass@/.test(metric) ? (v) => percent(v, 1) : (v) => number(v, 4);
+  return metricOf(metric).share ? (v) => percent(v, 1) : (v) => number(v, 4);
 }
 
 /** @param {Comparison} comparison */

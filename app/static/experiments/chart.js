@@ -1,10 +1,12 @@
 // The mean curve of every arm over what it cost, with a band over its seeds and the target.
 
-import { lineOf, lookOf, threshold } from "../compare/chart.js";
+import { lineOf, lookOf } from "../compare/chart.js";
 import { AXES } from "../compare/controls.js";
 import { Chart } from "../lib/charts.js";
 import { fill, h, select } from "../lib/dom.js";
-import { isShare, plain } from "../lib/format.js";
+import { plain } from "../lib/format.js";
+import { levelLine } from "../lib/reference_lines.js";
+import { metricOf } from "../lib/run_metrics.js";
 import { isDark, onTheme } from "../lib/theme.js";
 import { bare, figure, nameOf } from "./figures.js";
 
@@ -57,7 +59,7 @@ export class ExperimentChart {
   draw() {
     if (!this.experiment) return;
     const { metric } = this.experiment;
-    const share = isShare(metric);
+    const share = metricOf(metric).share;
     const most = Math.max(0, ...this.experiment.arms.flatMap((arm) => arm.curve?.n ?? []));
     const band = most > 1 ? ", band: lowest to highest seed" : "";
     this.chart.unit.textContent = `${plain(metric, 60)}${band}`;
@@ -108,7 +110,7 @@ function tracesOf(arm, index, x, metric) {
     mode: at.length <= 60 ? "lines+markers" : "lines",
     marker: { color, symbol, size: 6 },
     meta: { arm: arm.name },
-    hovertemplate: `%{y:${isShare(metric) ? ".1%" : ".4~g"}}%{customdata}<extra>${name}</extra>`,
+    hovertemplate: `%{y:${metricOf(metric).share ? ".1%" : ".4~g"}}%{customdata}<extra>${name}</extra>`,
   };
   return [...band, mean];
 }
@@ -121,7 +123,7 @@ function targetShapes(target, metric) {
   const values = (target?.values ?? []).map((one) => one.value).filter((value) => value !== null);
   if (!values.length) return [];
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const line = threshold(mean, `target ${figure(mean, metric)}`);
+  const line = levelLine(mean, `target ${figure(mean, metric)}`);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (high === low) return [line];
   const fillcolor = isDark() ? "rgba(160, 165, 173, 0.14)" : "rgba(93, 96, 102, 0.1)";

@@ -1,5 +1,6 @@
 // Figures of an experiment as text: intervals, costs, ratios, what an arm was set to.
-import { duration, integer, isShare, minus, number, percent, plain, short, withUnit } from "../lib/format.js";
+import { duration, integer, minus, number, percent, plain, short, withUnit } from "../lib/format.js";
+import { metricOf } from "../lib/run_metrics.js";
 
 const NONE = "–";
 /** @type {[axis: string, label: string, show: (value: Value) => string][]} */
@@ -12,7 +13,7 @@ export const COSTS = [
 
 /** "83.1%", or "0.412" where the metric is not a fraction. @param {Value} value @param {string} metric */
 export function figure(value, metric) {
-  return isShare(metric) ? percent(value, 1) : number(value);
+  return metricOf(metric).share ? percent(value, 1) : number(value);
 }
 
 /** "83.1", in an interval beside "83.1%". @param {Value} value @param {string} metric */

@@ -1,5 +1,8 @@
 // Live charts by plotly.js, updated in place: zoom and hidden legend entries stay.
-import { button, h } from "./dom.js";
+import { constantRange, finite } from "./curves.js";
+import { button, fill, h } from "./dom.js";
+import { integer } from "./format.js";
+import { metricOf } from "./run_metrics.js";
 import { isDark, onTheme } from "./theme.js";
 
 /** @type {Promise<any> | undefined} */
@@ -51,12 +54,16 @@ export class Chart {
     this.now = h("span", { class: "num plot-now" });
     this.heading = h("h2", { text: title });
     this.unit = h("span", { class: "muted", text: unit });
+    this.helped = h("div", { class: "caption chart-help", hidden: true });
+    this.help = button("?", () => this.toggleHelp(), { class: "btn small quiet help-mark", hidden: true });
+    this.note = h("p", { class: "caption plot-note" });
     this.reset = button("Reset zoom", () => this.unzoom(), { class: "btn small plot-reset", hidden: true });
     this.caption = h(
       "figcaption",
       {},
       this.heading,
       this.unit,
+      this.help,
       h("span", { class: "spacer" }),
       this.reset,
       this.now,
@@ -65,8 +72,10 @@ export class Chart {
       "figure",
       { class: "panel chart", "data-chart": title },
       this.caption,
+      this.helped,
       this.plot,
       this.empty,
+      this.note,
     );
     onTheme(() => this.drawn && this.draw(this.traces, this.layout));
   }
@@ -77,28 +86,47 @@ export class Chart {
     this.unit.textContent = unit;
   }
 
+  /** Offers a sentence for each of these metrics, behind the "?". @param {string[]} names */
+  explain(names) {
+    const entries = names.map(metricOf).filter((entry) => entry.help);
+    this.help.hidden = entries.length === 0;
+    if (this.help.hidden) this.helped.hidden = true;
+    this.help.title = entries.map((entry) => `${entry.label}: ${entry.help}`).join("\n");
+    this.help.setAttribute("aria-label", `About ${this.heading.textContent}`);
+    this.help.setAttribute("aria-expanded", String(!this.helped.hidden));
+    fill(
+      this.helped,
+      entries.map((entry) => h("p", {}, h("strong", { text: entry.label }), ` ${entry.help}`)),
+    );
+  }
+
+  toggleHelp() {
+    this.helped.hidden = !this.helped.hidden;
+    this.help.setAttribute("aria-expanded", String(!this.helped.hidden));
+  }
+
   /** @param {Trace[]} traces @param {ChartLayout} [layout] */
   async draw(traces, layout = {}) {
     this.traces = traces;
     this.layout = layout;
     const filled = traces.some((t) => t.y.some((v) => v !== null));
     this.empty.hidden = filled;
-    this.empty.textContent = traces.some((t) => t.x.length)
-      ? "Not measured: this objective uses no teacher"
-      : "No data yet";
+    const steps = traces.some((t) => t.x.length);
+    const broken = layout.notFinite ? "Every value was NaN or infinite" : "";
+    this.empty.textContent = steps ? broken || (layout.absent ?? "Not measured by this run") : "No data yet";
+    this.note.textContent = filled ? noteOf(traces, layout) : "";
     if (!filled) return;
     const library = await load();
     if (this.traces !== traces) return; // newer data came while the library loaded
     const look = isDark() ? DARK : LIGHT;
-    const styled = traces.map((t, i) =>
-      style(t, (t.stackgroup ? look.stack : look.series)[i], traces[0].x.length),
+    const log = layout.yaxis?.type === "log";
+    const styled = traces.flatMap((t, i) =>
+      withRaw(style(t, (t.stackgroup ? look.stack : look.series)[i], traces[0].x.length), log),
     );
-    const last = Math.max(...traces.map((t) => t.x.at(-1) ?? 0)); // x ascends
-    const xaxis = last <= 6 ? { dtick: 1 } : {}; // few steps: no fractions of them
     await library.react(
       this.plot,
-      styled,
-      frame(look, traces.length > 1, { ...layout, xaxis: { ...xaxis, ...layout.xaxis } }),
+      [...styled, ...unseen(traces, layout)],
+      frame(look, traces.length > 1, withAxes(traces, layout)),
       CONFIG,
     );
     this.calm();
@@ -129,6 +157,92 @@ export class Chart {
   }
 }
 
+/**
+ * A smoothed curve over the measured one, which stays, faint. `log`: without what has no logarithm.
+ * @param {Record<string, any>} trace styled @param {boolean} log @returns {Record<string, any>[]}
+ */
+function withRaw({ smooth, ...measured }, log) {
+  /** @param {(number | null)[]} y */
+  const drawn = (y) => (log ? y.map((v) => (v !== null && v > 0 ? v : null)) : y);
+  /** @type {Record<string, any>} */
+  const trace = { ...measured, y: drawn(measured.y) };
+  if (!smooth) return [trace];
+  const raw = { mode: "lines", opacity: 0.3, hoverinfo: "skip", hovertemplate: "", showlegend: false };
+  const { error_y, ...own } = trace;
+  const said = `%{y:.4~g} (as measured %{customdata:.4~g})<extra>${trace.name}</extra>`;
+  const legend = trace.legendgroup ?? trace.name;
+  return [
+    { ...trace, ...raw, meta: null, name: `${trace.name} raw`, legendgroup: legend },
+    { ...own, y: drawn(smooth), customdata: trace.y, hovertemplate: said, legendgroup: legend },
+  ];
+}
+
+/** Lines that are shapes count for the range of y: the library reads only points. @param {Trace[]} traces @param {ChartLayout} layout */
+function unseen(traces, { shapes = [] }) {
+  const levels = finite(shapes.flatMap((shape) => [shape.y0, shape.y1]));
+  const x = traces.flatMap((t) => t.x)[0];
+  if (!levels.length || x === undefined) return [];
+  const marker = { opacity: 0, size: 1 };
+  return [
+    { x: levels.map(() => x), y: levels, mode: "markers", marker, hoverinfo: "skip", showlegend: false },
+  ];
+}
+
+/**
+ * Axes that show one value, or one point, as such.
+ * @param {Trace[]} traces @param {ChartLayout} layout @returns {ChartLayout}
+ */
+function withAxes(traces, layout) {
+  const steps = finite(traces.flatMap((t) => t.x));
+  const last = steps.reduce((a, b) => Math.max(a, b), 0);
+  const one = steps.every((x) => x === steps[0]) && layout.xaxis?.type !== "log";
+  /** @type {Record<string, unknown>} few steps: no fractions of them */
+  const xaxis = one
+    ? { range: [steps[0] - 1, steps[0] + 1], tickvals: [steps[0]], dtick: null }
+    : last <= 6
+      ? { dtick: 1 }
+      : {};
+  const values = finite([
+    ...traces.flatMap((t) => t.y),
+    ...(layout.shapes ?? []).flatMap((shape) => [shape.y0, shape.y1]),
+  ]);
+  const range = constantRange(values, {
+    log: layout.yaxis?.type === "log",
+    fromZero: (layout.yaxis?.rangemode ?? "tozero") === "tozero",
+  });
+  const own = range && !traces.some((t) => t.stackgroup || t.error_y) ? { range } : {};
+  return {
+    ...layout,
+    xaxis: { ...xaxis, ...layout.xaxis, ...(one ? { tickvals: xaxis.tickvals } : {}) },
+    yaxis: { ...own, ...logTicks(values, layout.yaxis?.type), ...layout.yaxis },
+  };
+}
+
+/** Decades, or 1, 2 and 5 of each where there are few. @param {number[]} values @param {unknown} type */
+function logTicks(values, type) {
+  const shown = type === "log" ? values.filter((v) => v > 0).map(Math.log10) : [];
+  if (!shown.length) return {};
+  const span = shown.reduce((a, b) => Math.max(a, b)) - shown.reduce((a, b) => Math.min(a, b));
+  if (span > 0 && span < 0.7) return {}; // less than from 1 to 5: as on a linear axis
+  return { dtick: span < 2.5 ? "D2" : Math.ceil(span / 5) };
+}
+
+/** What a chart does not draw. @param {Trace[]} traces @param {ChartLayout} layout */
+function noteOf(traces, layout) {
+  const values = traces.filter((t) => t.hoverinfo !== "skip").flatMap((t) => t.y);
+  const below = layout.yaxis?.type === "log" ? finite(values).filter((v) => v <= 0).length : 0;
+  const broken = layout.notFinite ?? 0;
+  /** @param {number} n @param {string} one @param {string} many */
+  const count = (n, one, many) => `${integer(n)} ${n === 1 ? one : many}`;
+  return [
+    below && `${count(below, "value ≤ 0 is", "values ≤ 0 are")} not drawn on the log axis`,
+    broken && `${count(broken, "value was", "values were")} NaN or infinite and cannot be drawn`,
+    layout.note,
+  ]
+    .filter(Boolean)
+    .join(". ");
+}
+
 const CONFIG = {
   displaylogo: false,
   responsive: false,
@@ -148,6 +262,16 @@ function style(trace, colour, points) {
     marker: { size: 4, color: colour },
     hovertemplate: rest.hoverinfo === "skip" ? "" : `%{y:.4~g}<extra>${rest.name}</extra>`,
   };
+  if (trace.stackgroup && points === 1) {
+    const { stackgroup: _, ...bar } = rest; // an area of one point is none
+    return {
+      ...bar,
+      type: "bar",
+      width: 0.5,
+      marker: { color: colour },
+      hovertemplate: common.hovertemplate,
+    };
+  }
   if (trace.stackgroup)
     Object.assign(common, { mode: "lines", fillcolor: colour, line: { width: 0, color: colour } });
   if (trace.error_y)
@@ -187,6 +311,8 @@ function frame(look, many, layout) {
     yaxis: { ...axis, rangemode: "tozero", tickformat: "~g", ...layout.yaxis },
     uirevision: layout.uirevision ?? "kept",
     dragmode: "zoom",
+    barmode: "stack",
+    modebar: { bgcolor: look.surface, color: look.muted, activecolor: look.ink },
     shapes: layout.shapes ?? [],
   };
 }

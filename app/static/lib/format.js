@@ -47,11 +47,6 @@ export function percent(value, places = 0) {
   return `${minus(Number(text) === 0 ? text.replace("-", "") : text)}%`;
 }
 
-/** Whether a metric is a fraction of 1, shown as a percentage. @param {string} metric */
-export function isShare(metric) {
-  return /^score$|pass@|finished|same_top|reward/.test(metric);
-}
-
 /** "right" or "wrong", or the reward where it says more than these; "" of an ungraded rollout. @param {Graded} rollout */
 export function verdict({ right, reward }) {
   if (right === null || right === undefined) return "";

@@ -16,9 +16,11 @@ function s(tag, attributes, ...children) {
 
 /**
  * `lines`: {name, x, y} with null where a step has no value; `show` writes a value.
+ * `levels` are drawn across, dashed, with their text.
  * @param {string} title @param {string} unit @param {ReportLine[]} lines @param {(value: number) => string} show
+ * @param {ReportLevel[]} [levels]
  */
-export function lineChart(title, unit, lines, show) {
+export function lineChart(title, unit, lines, show, levels = []) {
   const filled = lines.map(present).filter((line) => line.points.length);
   const last = filled.length === 1 ? show(lastOf(filled[0])) : "";
   return h(
@@ -32,7 +34,9 @@ export function lineChart(title, unit, lines, show) {
       h("span", { class: "spacer" }),
       h("span", { class: "num", text: last }),
     ),
-    filled.length ? drawing(title, filled, show) : h("div", { class: "face", text: "No data stored." }),
+    filled.length
+      ? drawing(title, filled, show, levels)
+      : h("div", { class: "face", text: "No data stored." }),
     filled.length > 1 &&
       h(
         "ul",
@@ -76,11 +80,17 @@ function lastOf({ points }) {
   return points[points.length - 1][1];
 }
 
-/** @param {string} title @param {ReportSeries[]} lines @param {(value: number) => string} show */
-function drawing(title, lines, show) {
+/**
+ * @param {string} title @param {ReportSeries[]} lines @param {(value: number) => string} show
+ * @param {ReportLevel[]} levels
+ */
+function drawing(title, lines, show, levels) {
   const steps = lines.flatMap((line) => line.points.map(([x]) => x));
   const [first, end] = [Math.min(...steps), Math.max(...steps)];
-  const values = lines.flatMap((line) => line.points.map(([, y]) => y));
+  const values = [
+    ...lines.flatMap((line) => line.points.map(([, y]) => y)),
+    ...levels.map(({ value }) => value),
+  ];
   const ticks = ticksOf(Math.min(0, ...values), Math.max(...values));
   const [low, high] = [ticks[0], ticks[ticks.length - 1]];
   /** @param {number} x */
@@ -109,8 +119,13 @@ function drawing(title, lines, show) {
         : line.points.map(([x, y]) => dot(px(x), py(y), `step ${integer(x)}: ${line.name} ${show(y)}`));
     return s("g", { class: `series${i % SERIES}` }, s("path", { d: path }), ...dots);
   });
+  const across = levels.flatMap(({ value, text }) => [
+    s("line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value) }),
+    s("text", { x: WIDTH - RIGHT, y: py(value) + (py(value) < 24 ? 14 : -4), "text-anchor": "end" }, text),
+  ]);
   const words = lines
     .map((line) => `${line.name} from ${show(line.points[0][1])} to ${show(lastOf(line))}`)
+    .concat(levels.map(({ text }) => text))
     .join("; ");
   return s(
     "svg",
@@ -122,6 +137,7 @@ function drawing(title, lines, show) {
     },
     ...grid.flat(),
     ...marks,
+    ...across,
     ...drawn,
   );
 }

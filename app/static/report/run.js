@@ -14,6 +14,8 @@ import {
   sum,
   withUnit,
 } from "../lib/format.js";
+import { isTeachers, teacherScores, teacherText } from "../lib/reference_lines.js";
+import { metricOf } from "../lib/run_metrics.js";
 import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
@@ -85,16 +87,21 @@ function diagnosis({ run }) {
 function charts({ steps, evaluations }) {
   const scores = new Map();
   for (const e of evaluations) {
-    if (e.metric === "finished") continue; // the table of evaluations has it
+    if (e.metric === "finished" || isTeachers(e.metric)) continue; // the table of evaluations has it
     const name = `${e.suite} ${e.metric}`;
     if (!scores.has(name)) scores.set(name, { name: plain(name, 40), x: [], y: [] });
     scores.get(name).x.push(e.step);
     scores.get(name).y.push(e.value);
   }
   const kl = [{ name: "reverse KL", x: steps.step ?? [], y: steps.reverse_kl ?? [] }];
+  const teachers = [...teacherScores(evaluations, "pass@1")];
+  const levels = teachers.map(([suite, score]) => ({
+    value: score.value,
+    text: teacherText(score, "pass@1", teachers.length > 1 ? plain(suite, 24) : ""),
+  }));
   const figures = [
-    lineChart("Reverse KL", "nats per token", kl, number),
-    lineChart("Score", "pass@1", [...scores.values()], percent),
+    lineChart(metricOf("reverse_kl").label, metricOf("reverse_kl").unit, kl, number),
+    lineChart("Score", "pass@1", [...scores.values()], percent, levels),
   ];
   return h("div", { class: "report-charts" }, figures);
 }

@@ -1,18 +1,23 @@
 // Which charts a run has, and how they are made of its steps and evaluations.
 import { get, page } from "../lib/api.js";
 import { Chart } from "../lib/charts.js";
+import { smoothed } from "../lib/curves.js";
 import { h } from "../lib/dom.js";
-import { duration, nats, number, percent, short } from "../lib/format.js";
+import { duration, nats, number, percent, plain, short } from "../lib/format.js";
+import { levelLine, teacherScores, teacherText } from "../lib/reference_lines.js";
+import { metricOf } from "../lib/run_metrics.js";
+import { ChartControls } from "./chart_controls.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
 /**
- * @type {{title: string, unit: string, lines?: [column: string, label: string][], share?: boolean,
+ * Without a title of its own a chart is called by its metric, whose unit it has.
+ * @type {{title?: string, unit?: string, lines?: [column: string, label: string][], share?: boolean,
  *   score?: boolean, phases?: boolean, scale?: number, optional?: boolean}[]}
  */
 const CHARTS = [
-  { title: "Reverse KL", unit: "nats per token", lines: [["reverse_kl", "reverse KL"]] },
+  { lines: [["reverse_kl", "reverse KL"]] },
   { title: "Score", unit: "pass@1, ± standard error", score: true },
-  { title: "Completion length", unit: "mean tokens", lines: [["completion_tokens", "length"]] },
+  { lines: [["completion_tokens", "length"]] },
   {
     title: "Entropy",
     unit: "nats per token",
@@ -23,7 +28,7 @@ const CHARTS = [
   },
   {
     title: "Finished and top-1 agreement",
-    unit: "fraction",
+    unit: "",
     share: true,
     lines: [
       ["finished", "finished (EOS)"],
@@ -42,6 +47,12 @@ const CHARTS = [
     ],
   },
 ];
+/** @param {typeof CHARTS[number]} spec the metrics that a chart shows */
+function metricsOf({ lines = [], score, phases }) {
+  if (score) return ["pass@1", "teacher_pass@1"];
+  return phases ? PHASES.map((name) => `seconds_${name}`) : lines.map(([name]) => name);
+}
+
 const KNOWN = new Set([
   "step",
   "attempt",
@@ -57,6 +68,8 @@ export class RunCharts {
   print;
   /** @type {string[]} */
   names;
+  /** Called when all charts are to be drawn anew, by what is chosen for them. */
+  onDraw = () => {};
 
   /** @param {string} run */
   constructor(run) {
@@ -68,7 +81,18 @@ export class RunCharts {
     this.scores = [];
     /** @param {number} step */
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
-    this.charts = CHARTS.map((spec) => ({ spec, chart: new Chart(spec.title, spec.unit, this.open) }));
+    /** @type {Record<string, number>} */
+    this.notFinite = {};
+    this.controls = new ChartControls(() => {
+      this.draw();
+      this.onDraw();
+    });
+    this.charts = CHARTS.map((spec) => {
+      const first = metricOf(metricsOf(spec)[0]);
+      const chart = new Chart(spec.title ?? first.label, spec.unit ?? first.unit, this.open);
+      chart.explain(metricsOf(spec));
+      return { spec, chart };
+    });
     for (const { spec, chart } of this.charts) chart.element.hidden = Boolean(spec.optional);
     this.more = h("div", { class: "chart-grid" });
     this.moreBox = h(
@@ -82,6 +106,7 @@ export class RunCharts {
     this.element = h(
       "div",
       {},
+      this.controls.element,
       h(
         "div",
         { class: "chart-grid" },
@@ -103,6 +128,8 @@ export class RunCharts {
     this.print = print;
     this.scores = evaluations.items;
     this.append(steps.columns, fresh.length);
+    for (const [name, count] of Object.entries(steps.not_finite))
+      this.notFinite[name] = (this.notFinite[name] ?? 0) + count;
     if (fresh.length) this.last = fresh.at(-1);
     this.draw();
     return true;
@@ -115,6 +142,7 @@ export class RunCharts {
   /** Forgets everything: a resumed run begins again at an earlier step. */
   reset() {
     this.columns = { step: [] };
+    this.notFinite = {};
     this.last = -1;
     this.print = "";
   }
@@ -138,8 +166,8 @@ export class RunCharts {
       else if (spec.phases) this.drawPhases(chart);
       else {
         chart.draw(
-          lines.map(([name, label]) => ({ name: label, x: step, y: scaled(this.columns[name], scale) })),
-          spec.share ? SHARE : {},
+          lines.map(([name, label]) => this.line(label, step, scaled(this.columns[name], scale))),
+          { ...this.layout(spec.share ? SHARE : {}, metricsOf(spec)), ...this.absence(lines) },
         );
         chart.now.textContent = lines
           .map(([name]) => lastOf(scaled(this.columns[name], scale), spec))
@@ -153,9 +181,35 @@ export class RunCharts {
     this.drawMore();
   }
 
+  /** @param {string} name @param {number[]} x @param {(number | null)[]} y @returns {Trace} */
+  line(name, x, y) {
+    const { weight } = this.controls;
+    return { name, x, y, ...(weight ? { smooth: smoothed(y, weight) } : {}) };
+  }
+
+  /**
+   * The frame of a chart of these metrics under what is chosen for all.
+   * @param {ChartLayout} layout @param {string[]} metrics @returns {ChartLayout}
+   */
+  layout(layout, metrics) {
+    const { log } = this.controls;
+    const notFinite = metrics.reduce((sum, name) => sum + (this.notFinite[name] ?? 0), 0);
+    const { range, ...yaxis } = layout.yaxis ?? {};
+    const axis = log ? { ...yaxis, type: "log" } : { ...yaxis, ...(range ? { range } : {}) };
+    return { ...layout, notFinite, uirevision: log ? "log" : "kept", yaxis: axis };
+  }
+
+  /** Why a chart of the teacher's distribution is empty. @param {[string, string][]} lines */
+  absence(lines) {
+    if (!lines.some(([name]) => name === "reverse_kl") || "log_ratio" in this.columns) return {};
+    return { absent: "Not measured: this objective uses no teacher" };
+  }
+
   /** @param {string} name */
   add(name) {
-    const chart = new Chart(name.replaceAll("_", " "), "", this.open);
+    const { label, unit } = metricOf(name);
+    const chart = new Chart(plain(label, 60), unit, this.open);
+    chart.explain([name]);
     this.extra.set(name, chart);
     this.more.append(chart.element);
     return chart;
@@ -165,9 +219,8 @@ export class RunCharts {
     if (!this.moreBox.open) return;
     for (const name of this.names) {
       const chart = this.extra.get(name) ?? this.add(name);
-      chart.draw([{ name: name.replaceAll("_", " "), x: this.steps, y: this.columns[name] }], {
-        yaxis: { rangemode: "normal" },
-      });
+      const line = this.line(metricOf(name).label, this.steps, this.columns[name]);
+      chart.draw([line], this.layout({ yaxis: { rangemode: "normal" } }, [name]));
       chart.now.textContent = lastOf(this.columns[name]);
     }
   }
@@ -184,7 +237,15 @@ export class RunCharts {
       line.error_y.push(item.standard_error);
     }
     const lines = [...suites.values()];
-    chart.draw(lines, SHARE);
+    const weight = this.controls.weight;
+    const drawn = lines.map((l) => (weight ? { ...l, smooth: smoothed(l.y, weight) } : l));
+    const teachers = [...teacherScores(this.scores, "pass@1")];
+    const shapes = teachers.map(([suite, score]) =>
+      levelLine(score.value, teacherText(score, "pass@1", teachers.length > 1 ? plain(suite, 24) : ""), {
+        dash: "dash",
+      }),
+    );
+    chart.draw(drawn, { ...this.layout(SHARE, []), shapes });
     chart.now.textContent = lines.map((l) => percent(l.y.at(-1))).join("  ·  ");
   }
 
@@ -196,7 +257,8 @@ export class RunCharts {
       y: this.columns[`seconds_${p}`],
       stackgroup: "time",
     }));
-    chart.draw(lines);
+    const { weight, log } = this.controls;
+    chart.draw(lines, { note: weight || log ? "Stacked, so neither smoothed nor logarithmic" : "" });
     const total = lines.reduce((/** @type {number} */ sum, l) => sum + (l.y.at(-1) ?? 0), 0);
     chart.now.textContent = lines.length ? duration(total) : "";
   }
@@ -224,7 +286,7 @@ function scaled(values = [], scale) {
   return scale === 1 ? values : values.map((v) => (v === null ? null : v * scale));
 }
 
-const SHARE = { yaxis: { range: [0, 1.02], tickformat: ".0%" } };
+const SHARE = { yaxis: { range: [0, 1.02], tickformat: "~%" } };
 
 /** @param {(number | null)[] | undefined} values @param {{share?: boolean, unit?: string}} [options] */
 function lastOf(values, { share, unit } = {}) {

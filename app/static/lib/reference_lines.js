@@ -1,0 +1,52 @@
+// Level lines of a chart: a threshold, what the teacher itself reaches.
+import { integer, number, percent } from "./format.js";
+import { metricOf } from "./run_metrics.js";
+import { isDark } from "./theme.js";
+
+const TEACHER = "teacher_"; // before the names of what the teacher itself reached, in its suite
+
+/**
+ * @param {number} y @param {string} text
+ * @param {{dash?: string, color?: string, at?: "start" | "end"}} [options]
+ */
+export function levelLine(
+  y,
+  text,
+  { dash = "dot", color = isDark() ? "#a0a5ad" : "#5d6066", at = "start" } = {},
+) {
+  return {
+    type: "line",
+    xref: "paper",
+    x0: 0,
+    x1: 1,
+    y0: y,
+    y1: y,
+    line: { color, width: 1, dash },
+    label: {
+      text,
+      textposition: at,
+      yanchor: y > 0.9 && y <= 1 ? "top" : "bottom",
+      font: { color, size: 11 },
+    },
+  };
+}
+
+/** @param {TeacherScore} score @param {string} metric @param {string} [of] names whose teacher */
+export function teacherText({ value, n }, metric, of = "") {
+  const shown = metricOf(metric).share ? percent(value) : number(value);
+  return `${["teacher", of].filter(Boolean).join(" ")} ${shown} (n = ${integer(n)})`;
+}
+
+/**
+ * The teachers' own scores among a run's evaluations, by the suite of the student's.
+ * @param {Evaluation[]} evaluations @param {string} metric @returns {Map<string, TeacherScore>}
+ */
+export function teacherScores(evaluations, metric) {
+  const found = evaluations.filter((e) => e.metric === `${TEACHER}${metric}` && e.value !== null);
+  return new Map(found.map((e) => [e.suite, e]));
+}
+
+/** Whether a figure of an evaluation is the teacher's own. @param {string} metric */
+export function isTeachers(metric) {
+  return metric.startsWith(TEACHER);
+}
