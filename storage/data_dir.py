@@ -26,6 +26,11 @@ class RunDir:
         return self.path / "references.json"
 
     @property
+    def system_usage(self) -> Path:
+        """What the machine did while the run went on."""
+        return self.path / "system.jsonl"
+
+    @property
     def reserve(self) -> Path:
         """Space that is given up to record a full disk."""
         return self.path / ".reserve"

@@ -31,6 +31,7 @@ from storage.data_dir import DataDir
 from storage.queue import jobs, run_details
 from storage.read.disk import disk_use
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
+from storage.system_usage import read_system_usage
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 CSV_COLUMNS = [
@@ -198,6 +199,13 @@ def list_steps(
 @router.get("/runs/{run_id}/evaluations")
 def list_evaluations(engine: Database, run_id: RunId) -> Response:
     return Json(read_evaluations(engine, run_id))
+
+
+@router.get("/runs/{run_id}/system")
+def list_system_usage(request: Request, engine: Database, run_id: RunId) -> Response:
+    """What the run's machine did over wall time, one list per figure; empty of an import."""
+    read_run(engine, run_id)  # raises for one that does not exist
+    return Json(read_system_usage(request.app.state.data_dir.run(run_id)))
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,7 @@ from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
 from app.worker.signals import listening
+from app.worker.system_usage import SystemUsageSampler
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
@@ -201,7 +202,10 @@ def _work(
     )
     progress = _JobProgress(session, writer, saved=step if resume_from else -1)
     try:
-        with closing(session.events()) as events:  # type: ignore[type-var]
+        with (
+            SystemUsageSampler(job.folder, _seen_by_torch(here, job.slot)),
+            closing(session.events()) as events,  # type: ignore[type-var]
+        ):
             for event in events:
                 _store(job, progress, event)
                 log.info("%s", line_of(event, config.steps))
@@ -272,6 +276,11 @@ def _on_slot(config: RunConfig, slot: str) -> RunConfig:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
         return config
     return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
+
+
+def _seen_by_torch(config: RunConfig, slot: str) -> str:
+    """The device under its name in this process, where `_on_slot` may leave one GPU visible."""
+    return "cuda:0" if config.device == "auto" and slot.startswith("cuda:") else config.device
 
 
 def _store(job: Job, progress: _JobProgress, event: Event) -> None:

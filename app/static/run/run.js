@@ -11,6 +11,7 @@ import { RunCharts } from "./charts.js";
 import { Diagnosis } from "./diagnosis.js";
 import { RunHead } from "./head.js";
 import { LogTail } from "./log.js";
+import { SystemCurves } from "./system.js";
 
 const LIVE = 1500; // ms
 const WORST_EVERY = 4; // ticks
@@ -27,6 +28,8 @@ class RunPage {
   head;
   /** @type {RunCharts} */
   charts;
+  /** @type {SystemCurves} */
+  system;
   /** @type {WorstTokens} */
   worst;
   /** @type {LogTail} */
@@ -79,6 +82,8 @@ class RunPage {
     );
     this.head.showLine(this.run); // its links lead somewhere from the start
     this.charts = new RunCharts(this.id);
+    this.system = new SystemCurves(this.id, () => this.charts.controls.weight);
+    this.charts.onDraw = () => this.system.draw();
     this.worst = new WorstTokens(this.id);
     this.log = new LogTail(this.id);
     this.diagnosis = new Diagnosis(this.id);
@@ -91,6 +96,7 @@ class RunPage {
       this.notice,
       this.diagnosis.element,
       this.charts.element,
+      this.system.element,
       h("div", { class: "run-columns" }, this.worst.element, this.log.element),
       this.insights.element,
     );
@@ -135,6 +141,7 @@ class RunPage {
       const changed = live || this.tick === 0 || before.status !== this.run.status;
       const fresh = changed ? await this.charts.refresh() : false;
       if (changed) await this.log.refresh();
+      if (this.tick > 0 || !live) await this.system.refresh(live);
       this.head.gpu = await this.gpu();
       if (fresh && this.tick % WORST_EVERY === 0) await this.followRollouts();
       else if (this.tick === 0 || before.status !== this.run.status) await this.followRollouts();

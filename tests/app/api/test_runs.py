@@ -144,6 +144,8 @@ def test_telemetry_of_a_run(api: Api, run_id: str) -> None:
     assert steps["columns"]["step"] == [1, 2] and steps["last"] == 2
     assert steps["columns"]["reverse_kl"] == [0.5, 0.25]
     assert api.get(f"/runs/{run_id}/steps", after=1)["columns"]["step"] == [2]
+    assert steps["not_finite"] == {}
+    assert api.get(f"/runs/{run_id}/system") == {"columns": {}}  # a store of before has none
     evaluation = api.get(f"/runs/{run_id}/evaluations")["items"][0]
     assert (evaluation["suite"], evaluation["metric"], evaluation["value"]) == (
         "held-out",
@@ -253,7 +255,14 @@ def test_a_log_outside_the_folder_is_not_read(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(api: Api) -> None:
-    for path in ("/runs/run-x", "/rollouts/roll-x", "/rollouts/roll-x/tokens", "/nope", "/runs/"):
+    for path in (
+        "/runs/run-x",
+        "/runs/run-x/system",
+        "/rollouts/roll-x",
+        "/rollouts/roll-x/tokens",
+        "/nope",
+        "/runs/",
+    ):
         answer = api("GET", path)
         assert answer.status_code == 404 and answer.json()["error"], path
     answer = api("PUT", "/runs", {})
