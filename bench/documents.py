@@ -96,7 +96,7 @@ def metrics() -> str:
     heads = ("metric", "name", "unit", "what it is")
     parts = [METRICS_PAGE]
     for source, title in SOURCES.items():
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (m.label, f"`{name}`", m.unit or "–", m.help)
             for name, m in METRICS.items()
             if m.source == source

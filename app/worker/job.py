@@ -30,13 +30,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.worker import process
 from app.worker.devices.holds import wait_for_device
 from app.worker.devices.out_of_memory import explained, rescued
+from app.worker.devices.system_usage import SystemUsageSampler
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
 from app.worker.signals import listening
-from app.worker.system_usage import SystemUsageSampler
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError

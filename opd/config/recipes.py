@@ -1,11 +1,15 @@
 """Bundled recipes: named YAML configurations."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from opd.config.run import load_yaml
+from opd.config.run import RunConfig, load_yaml, parse
+from opd.config.wording import teacher_name
 from opd.errors import UserError
+
+DEMO = "demo"  # the bundled pair on the bundled problems
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,49 @@ class Recipe:
     title: str
     description: str
     config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Core:
+    """What makes a run one of its recipe: other steps, rates or counts leave it one."""
+
+    student: str
+    teacher: str  # as a list of runs calls it
+    prompts: str
+    objective: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Core":
+        teacher = teacher_name(config.teacher)
+        return cls(config.student.model, teacher, config.prompts.source, config.objective.name)
+
+
+def recipe_label(name: str, core: Core) -> str:
+    """What a run that was started from this recipe may be called after it: `demo`, or where its
+    models, prompts or objective are others, `demo, changed`. Empty for a run without a recipe."""
+    known = _cores().get(name)
+    if not name or core == known:
+        return name
+    return f"{name}, changed" if known else f"{name}, not bundled"
+
+
+def run_name(given: str, recipe_name: str, core: Core) -> str:
+    """The name of a run that nobody has named: its recipe's, as far as it is one of it."""
+    own = given.strip()
+    label = recipe_label(recipe_name, core)
+    return (label if own in ("", recipe_name) else own) or "run"
+
+
+def is_bundled(core: Core) -> bool:
+    """Whether student, teacher and prompts are those of the demo, whatever the objective."""
+    demo = _cores()[DEMO]
+    ours = (core.student, core.teacher, core.prompts)
+    return ours == (demo.student, demo.teacher, demo.prompts)
+
+
+@cache
+def _cores() -> dict[str, Core]:
+    return {r.name: Core.of(parse(r.config)) for r in recipes()}
 
 
 def recipes() -> list[Recipe]:

@@ -17,6 +17,7 @@ from storage.comparison import curves
 from storage.comparison.curves import AXES, Axis, Band, Curve, Direction
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, run_row
+from storage.read.recipes import recipe_names
 
 MAX_RUNS = 12
 SCORE = "score"  # pass@1 of each run's main suite
@@ -192,6 +193,7 @@ class RunCurves:
     def facts(self) -> dict[str, Any]:
         return {
             **{name: self.row[name] for name in _FACTS},
+            **recipe_names(self.row),
             "score_suite": self.row["score_suite"],
             "bytes": self.row["bytes"],
             "training_seconds": self.costs["seconds"][-1],

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opd.config.names import check_name
 from opd.config.paths import with_absolute_paths
+from opd.config.recipes import Core, run_name
 from opd.config.resuming import with_changes
 from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
@@ -290,7 +291,7 @@ def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
     stored = config if imported else with_absolute_paths(config)
     return {
         "id": new_id("run"),
-        "name": clean(config.name).strip() or recipe or "run",
+        "name": run_name(clean(config.name), recipe, Core.of(config)),
         "status": "finished" if imported else "queued",
         "source": source,
         "hidden": imported,

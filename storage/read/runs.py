@@ -17,6 +17,7 @@ from opd.types import EarlierAttempts, Score
 from storage.engine import holds_text, read
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
+from storage.read.recipes import PROMPTS, recipe_names
 from storage.read.teachers import teachers_of
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
@@ -50,7 +51,7 @@ def read_runs(
         where.append(run_table.c.status == status)
     if tag:
         where.append(run_table.c.id.in_(select(run_tag.c.run_id).where(run_tag.c.tag == tag)))
-    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
+    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")] + [PROMPTS]
     page = (
         select(*fields)
         .where(*where)
@@ -160,6 +161,7 @@ def _run_item(row: RowMapping, tags: Mapping[str, list[str]]) -> dict[str, Any]:
         seconds += max(0.0, time.time() - row["attempt_at"])
     return {
         **{name: row[name] for name in RUN_FIELDS},
+        **recipe_names(row),
         "progress": min(1.0, row["step"] / row["steps"]) if row["steps"] else 1.0,
         "seconds": seconds,
         "tags": tags[row["id"]],

@@ -139,6 +139,7 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
     page.wait_for_selector('[data-figure="kl"]')
     shown = [figure(page, n) for n in ("kl-start", "kl", "score-start", "score")]
     assert shown == ["0.500", "0.250", "35%", "90%"]
+    assert "KL fell from 0.500 to 0.250" in page.inner_text(".tour-text")
     page.wait_for_selector('[data-chart="Score"] .js-plotly-plot')
     script = "e => [...e.data[0].y]"
     assert page.locator('[data-chart="Score"] .js-plotly-plot').evaluate(script) == [0.35, 0.9]
@@ -229,3 +230,32 @@ def test_with_write_access_an_empty_place_starts_the_demo(chromium: Any, bare: B
     assert (run["recipe"], run["status"]) == ("demo", "queued")
     assert f"run={run['id']}" in page.url
     context.close()
+
+
+def test_a_run_without_gain_is_not_told_as_a_success(open_page: Visit, site: Any) -> None:
+    demo = Demo(site.engine)
+    demo.evaluation(0, 0.0, right=False)
+    demo.step(1, 0.25)
+    demo.step(2, 0.5)
+    demo.evaluation(2, 0.0, right=False)
+    jobs.finish(site.engine, demo.run_id, demo.attempt, "finished")
+    page = open_page(f"/tour?run={demo.run_id}&step=3")
+    headed(page, "The score has not changed")
+    text = page.locator(".tour-text")
+    expect(text).to_contain_text("KL rose from 0.250 to 0.500")
+    expect(text).to_contain_text("within what chance explains")
+
+
+def test_one_chooses_among_runs_of_the_bundled_pair_only(open_page: Visit, site: Any) -> None:
+    first, second = Demo(site.engine).finished(), Demo(site.engine).finished()
+    other = parse({"student": "bundled/small", "name": "other models"})
+    other_id = jobs.create_run(site.engine, other, recipe="demo")
+    page = open_page(f"/tour?run={first.run_id}")
+    choice = page.locator("#tour-run")
+    offered = choice.locator("option").evaluate_all("e => e.map(o => o.value)")
+    assert {first.run_id, second.run_id} <= set(offered) and other_id not in offered
+    choice.select_option(second.run_id)
+    page.wait_for_function(f"location.search.includes('{second.run_id}')")
+    page = open_page(f"/tour?run={other_id}")
+    page.wait_for_selector("text=The tour cannot tell this run")
+    jobs.request_cancel(site.engine, other_id, "discard")

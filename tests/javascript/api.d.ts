@@ -82,6 +82,10 @@ interface Run {
   status: RunStatus;
   source: string;
   recipe: string;
+  /** The recipe that it may be called after; says where it is no longer one of it. */
+  recipe_label: string;
+  /** Student, teacher and prompts are the demo's. */
+  bundled: boolean;
   student: string;
   teacher: string;
   objective: string;

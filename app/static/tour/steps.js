@@ -17,6 +17,7 @@ import {
 } from "../lib/format.js";
 import { classOf, LEVELS } from "../lib/palette.js";
 import { bounded, glyphs } from "../rollout/text/glyphs.js";
+import { beliefOf, headlineOf, isGoing, learntOf, outcomeOf, spentOf, wayOf } from "./outcome.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
 
@@ -36,6 +37,11 @@ export class Step {
   /** @param {...Child} parts */
   say(...parts) {
     fill(this.text, parts);
+  }
+
+  /** What the figures say, in place of what was said before they were known. @param {string} text */
+  head(text) {
+    this.headline.textContent = text;
   }
 
   /** Shows what the story has for this step. @param {Story} _story */
@@ -78,9 +84,18 @@ class Mistakes extends Step {
   show({ run, scores, wrong, wrongTokens }) {
     const first = scores[0];
     this.say(
-      "Before training, the student solves ",
-      first ? figure("start", percent(first.value)) : "some",
-      ` of ${first ? integer(first.n) : "the"} held-out problems. It skips steps, forgets to carry, and guesses.`,
+      ...(first
+        ? [
+            "Before training, the student solves ",
+            figure("start", percent(first.value)),
+            ` of ${integer(first.n)} held-out problems.`,
+          ]
+        : [
+            isGoing(run)
+              ? "The student has not been evaluated yet."
+              : "This run has no evaluation of its start.",
+          ]),
+      " Its habits: it skips steps, forgets to carry, and guesses.",
     );
     if (!wrong || !wrongTokens) return this.notYet("The first wrong answer", run);
     this.put(wrong.id, answer(wrong, wrongTokens, { tinted: false }));
@@ -130,16 +145,17 @@ class Training extends Step {
       );
       return this.notYet("The first step", run);
     }
+    this.head(headlineOf(scores, run));
+    const last = /** @type {number} */ (kl.at(-1));
+    const way = wayOf(/** @type {number} */ (kl[0]), last);
     this.say(
-      "At each step the student writes new answers, the coach judges them, and the student moves towards the coach. KL: ",
+      "At each step the student writes new answers, the coach judges them, and the student is updated towards the coach. ",
+      `KL ${way} `,
       figure("kl-start", number(kl[0])),
-      " → ",
-      figure("kl", number(kl.at(-1))),
-      " nats per token; score: ",
-      figure("score-start", percent(run.score_start)),
-      " → ",
-      figure("score", percent(run.score)),
-      ".",
+      ...(way === "stayed at" ? [] : [" to ", figure("kl", number(last))]),
+      " nats per token",
+      ...scoreText(scores, run),
+      beliefOf(scores) && ` ${beliefOf(scores)}`,
     );
     this.put("charts", this.charts);
     const large = { height: 300, ticks: 16 };
@@ -157,15 +173,25 @@ class Training extends Step {
   }
 }
 
+/** The end of the sentence: from which score to which. @param {Evaluation[]} scores @param {Run} run @returns {Child[]} */
+function scoreText(scores, run) {
+  const outcome = outcomeOf(scores);
+  if (outcome === "none") return [isGoing(run) ? "; no score yet." : "; this run has no score."];
+  const start = figure("score-start", percent(scores[0].value));
+  if (outcome === "first") return ["; score at the start: ", start, "."];
+  return ["; score: ", start, " → ", figure("score", percent(scores.at(-1)?.value)), "."];
+}
+
 class Afterwards extends Step {
   constructor() {
     super("After training", "The same problem, after training");
   }
 
   /** @param {Story} story */
-  show({ run, wrong, after, wrongTokens, afterTokens }) {
+  show({ run, scores, wrong, after, wrongTokens, afterTokens }) {
+    this.head(after && !isGoing(run) ? "The same problem, after training" : "The same problem, later");
     this.say(
-      "Nobody told the student the right answer. It learned from the coach’s judgement of its own words.",
+      after ? learntOf(scores) : "The student reads the same problems again at every evaluation of the run.",
     );
     if (!wrong || !wrongTokens) return this.notYet("The first wrong answer", run);
     if (!after || !afterTokens) {
@@ -199,7 +225,7 @@ class Cost extends Step {
   /** @param {Story} story */
   show({ run }) {
     this.say(
-      `${run.status === "finished" ? "The whole run" : "So far the run"} took `,
+      spentOf(run),
       figure("seconds", duration(run.seconds)),
       " on this machine. The same works with your own models and prompts.",
     );

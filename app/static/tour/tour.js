@@ -1,15 +1,16 @@
 // Five steps that tell the story on a run of the bundled pair: mistakes, judgement, training,
 // the same prompt afterwards, what it cost. Reads only.
 import { get, newKey, page, send } from "../lib/api.js";
-import { button, fill, h, inField, link, poll, toast } from "../lib/dom.js";
-import { plain } from "../lib/format.js";
+import { button, fill, h, inField, link, poll, select, toast } from "../lib/dom.js";
+import { ago, plain } from "../lib/format.js";
 import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
-import { isDemo, readStory } from "./data.js";
+import { readStory } from "./data.js";
 import { STEPS } from "./steps.js";
 
 const LIVE = 2000; // ms
+const LOOKED_AT = 200; // newest runs
 
 /** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
@@ -34,6 +35,8 @@ class Tour {
   stage;
   /** @type {HTMLElement} */
   of;
+  /** @type {Run[]} those that the tour can tell, newest first */
+  offered = [];
   /** @type {Story | undefined} */
   story;
 
@@ -58,19 +61,38 @@ class Tour {
     if (this.run) this.open();
   }
 
-  /** The run that is shown: the one named, else the newest that trained the bundled pair. */
+  /** The run that is shown: the one named, else the newest of the bundled student, teacher and prompts. */
   async choose() {
-    if (this.id) this.run = await get(`runs/${this.id}`);
-    else {
-      /** @type {Page<Run>} */
-      const { items } = await get("runs", { limit: 200 });
-      const demos = items.filter(isDemo);
-      this.run =
-        demos.find((run) => ["finished", "running"].includes(run.status)) ??
-        demos.find((run) => run.status === "queued");
-      if (!this.run) return this.drawEmpty(demos[0]);
-      this.id = this.run.id;
-    }
+    /** @type {[Page<Run>, Run | null]} */
+    const [{ items }, named] = await Promise.all([
+      get("runs", { limit: LOOKED_AT }),
+      this.id ? get(`runs/${this.id}`) : null,
+    ]);
+    this.offered = items.filter((run) => run.bundled);
+    if (named && !named.bundled) return this.drawOther(named);
+    this.run =
+      named ??
+      this.offered.find((run) => ["finished", "running"].includes(run.status)) ??
+      this.offered.find((run) => run.status === "queued");
+    if (!this.run) return this.drawEmpty(this.offered[0]);
+    this.id = this.run.id;
+    if (!this.offered.some((run) => run.id === this.id)) this.offered.unshift(this.run);
+  }
+
+  /** A run of other models or prompts: its mistakes are not those that the tour speaks of. @param {Run} run */
+  drawOther(run) {
+    const [first] = this.offered;
+    empty(
+      this.root,
+      "The tour cannot tell this run",
+      `Its sentences are about the bundled student, teacher and problems; ${plain(run.name || run.id, 60)} has others.`,
+      h(
+        "div",
+        { class: "row" },
+        first && link("Tour of a demo run", page("tour", { run: first.id }), { class: "btn strong" }),
+        link("This run's own page", page("run", { id: run.id }), { class: "btn" }),
+      ),
+    );
   }
 
   /** @param {Run | undefined} other */
@@ -82,7 +104,7 @@ class Tour {
     });
     const why = other
       ? `The last demo run is ${other.status}. `
-      : "The tour uses the numbers of a run of the bundled student and coach. ";
+      : "The tour uses the numbers of a run of the bundled student, coach and problems. ";
     const next =
       access === "full"
         ? "It takes about a minute on two CPU cores, with no network and no GPU, and the tour begins while it runs."
@@ -133,6 +155,13 @@ class Tour {
     this.notice = h("div");
     this.stage = h("section", { class: "tour-stage", "aria-live": "polite" });
     this.of = h("span", { class: "muted" });
+    const choices = this.offered.map(
+      (run) => /** @type {Option} */ ([run.id, `${plain(run.name || run.id, 48)}, ${ago(run.created_at)}`]),
+    );
+    const other = select(choices, this.id, (id) => (location.href = page("tour", { run: id })), {
+      id: "tour-run",
+      "aria-label": "Run that the tour tells",
+    });
     const nav = h(
       "nav",
       { class: "tour-nav", "aria-label": "Steps of the tour" },
@@ -141,7 +170,13 @@ class Tour {
       h("span", { class: "muted tour-keys" }, h("kbd", { text: "←" }), h("kbd", { text: "→" })),
       this.next,
     );
-    fill(this.root, h("div", { class: "tour-of" }, this.of), this.notice, this.stage, nav);
+    fill(
+      this.root,
+      h("div", { class: "tour-of" }, choices.length > 1 && other, this.of),
+      this.notice,
+      this.stage,
+      nav,
+    );
   }
 
   /** @param {number} step */

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.worker import system_usage
-from app.worker.system_usage import SystemUsageSampler
+from app.worker.devices import system_usage
+from app.worker.devices.system_usage import SystemUsageSampler
 from opd.devices.gpus import DriverReport, Gpu
 from storage.data_dir import RunDir
 from storage.system_usage import EVERY, read_system_usage

@@ -1,7 +1,7 @@
 """The charts of a run's page and of Compare, in a real Chromium: scales, smoothing, level lines."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,12 +9,23 @@ from playwright.sync_api import expect
 
 from opd.types import EvaluationEvent, Score, StepEvent
 from storage.comparison.curves import smoothed
-from storage.queue import jobs
+from storage.queue import jobs, run_details
 from tests.support import stored_runs
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
 STEPS = 12
+
+
+MADE: list[str] = []  # runs of the test
+
+
+@pytest.fixture(autouse=True)
+def _tidy(site: Any) -> Iterator[None]:
+    """Other tests of this site compare its newest runs."""
+    yield
+    while MADE:
+        run_details.delete_run(site.engine, MADE.pop())
 
 
 def stored(engine: Any, metrics: Mapping[str, float], *, steps: int = STEPS, **more: Any) -> str:
@@ -30,6 +41,7 @@ def stored(engine: Any, metrics: Mapping[str, float], *, steps: int = STEPS, **m
         event = StepEvent(step, {"sample": 1.0}, 10, 1e9, values, [])
         writer.step(event, stored_runs.texts)
     jobs.finish(engine, run_id, 1, "finished")
+    MADE.append(run_id)
     return run_id
 
 

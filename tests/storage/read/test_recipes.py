@@ -1,0 +1,75 @@
+"""A run is called by its recipe only while it is one of it, whenever it was made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, update
+
+from opd.config.recipes import recipe
+from opd.config.run import parse, with_overrides
+from storage import schema
+from storage.comparison.compare import ComparisonQuery, comparison
+from storage.engine import begin
+from storage.queue import jobs, run_details
+from storage.read.runs import read_run, read_runs
+
+
+def started(engine: Engine, *changes: str, name: str = "demo") -> str:
+    config = parse(with_overrides(recipe(name).config, list(changes)))
+    return jobs.create_run(engine, config, recipe=name)
+
+
+def everywhere(engine: Engine, run_id: str) -> Mapping[str, Any]:
+    """Name and label, which lists, pages and comparisons agree on."""
+    [listed] = [r for r in read_runs(engine)["items"] if r["id"] == run_id]
+    [compared] = comparison(engine, ComparisonQuery([run_id]))["runs"]
+    run = read_run(engine, run_id)
+    for field in ("name", "recipe_label", "bundled"):
+        assert run[field] == listed[field] == compared[field]
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "bundled"),
+    [
+        ("student.model=bundled/small", False),
+        ("teacher.model=bundled/student", False),
+        ("teacher.kind=self", False),
+        ("prompts.source=bundled/everyday", False),
+        ("objective.name=forward_kl", True),
+    ],
+)
+def test_other_models_prompts_or_objective_are_said(
+    engine: Engine, change: str, bundled: bool
+) -> None:
+    run = everywhere(engine, started(engine, change))
+    assert (run["name"], run["recipe_label"]) == ("demo, changed", "demo, changed")
+    assert run["recipe"] == "demo" and run["bundled"] is bundled
+
+
+def test_steps_and_rates_leave_it_a_run_of_the_recipe(engine: Engine) -> None:
+    run = everywhere(engine, started(engine, "steps=3", "optimizer.learning_rate=0.1"))
+    assert (run["name"], run["recipe_label"], run["bundled"]) == ("demo", "demo", True)
+
+
+def test_a_name_of_ones_own_stays_and_the_recipe_is_said(engine: Engine) -> None:
+    run = everywhere(engine, started(engine, "name=mine", "student.model=bundled/small"))
+    assert (run["name"], run["recipe_label"]) == ("mine", "demo, changed")
+
+
+def test_runs_of_before_are_called_so_too_until_somebody_names_them(engine: Engine) -> None:
+    run_id = started(engine, "student.model=bundled/small")
+    with begin(engine) as connection:
+        connection.execute(update(schema.run).values(name="demo"))
+    assert everywhere(engine, run_id)["name"] == "demo, changed"
+    run_details.rename(engine, run_id, "demo")
+    assert everywhere(engine, run_id)["name"] == "demo"
+
+
+def test_without_a_recipe_or_with_one_that_is_not_here(engine: Engine) -> None:
+    own = jobs.create_run(engine, parse({}))
+    other = jobs.create_run(engine, parse({}), recipe="theirs")
+    run = everywhere(engine, own)
+    assert (run["name"], run["recipe_label"]) == ("run", "")
+    assert everywhere(engine, other)["recipe_label"] == "theirs, not bundled"
