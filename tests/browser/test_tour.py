@@ -252,6 +252,7 @@ def test_one_chooses_among_runs_of_the_bundled_pair_only(open_page: Visit, site:
     other_id = jobs.create_run(site.engine, other, recipe="demo")
     page = open_page(f"/tour?run={first.run_id}")
     choice = page.locator("#tour-run")
+    choice.wait_for()
     offered = choice.locator("option").evaluate_all("e => e.map(o => o.value)")
     assert {first.run_id, second.run_id} <= set(offered) and other_id not in offered
     choice.select_option(second.run_id)

@@ -148,11 +148,14 @@ class Training extends Step {
     this.head(headlineOf(scores, run));
     const last = /** @type {number} */ (kl.at(-1));
     const way = wayOf(/** @type {number} */ (kl[0]), last);
+    const path =
+      way === "stayed at"
+        ? [kl.length > 1 ? "KL stayed at " : "KL of the first step: "]
+        : [`KL ${way} `, figure("kl-start", number(kl[0])), " to "];
     this.say(
       "At each step the student writes new answers, the coach judges them, and the student is updated towards the coach. ",
-      `KL ${way} `,
-      figure("kl-start", number(kl[0])),
-      ...(way === "stayed at" ? [] : [" to ", figure("kl", number(last))]),
+      path,
+      figure("kl", number(last)),
       " nats per token",
       ...scoreText(scores, run),
       beliefOf(scores) && ` ${beliefOf(scores)}`,
