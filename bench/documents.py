@@ -43,7 +43,7 @@ SOURCES: dict[Source, str] = {
     "evaluation": "Of evaluations",
     "machine": "Of the machine",
 }
-METRIC_TABLE = STATIC / "lib" / "metric_table.js"
+METRIC_TABLE = STATIC / "lib" / "charts" / "metric_table.js"
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 SECTIONS = {
     "teacher.routes": "`teacher.routes.NAME`: each takes every field of `teacher` but `route_by` "

@@ -34,7 +34,7 @@ interface ChartLayout {
   absent?: string;
 }
 
-/** An entry of lib/metric_table.js. */
+/** An entry of lib/charts/metric_table.js. */
 interface MetricEntry {
   label: string;
   unit: string;

@@ -1,9 +1,10 @@
 // The two charts: a line a run, or a mean with its band a group of seeds.
+
+import { levelLine, teacherText } from "../lib/charts/reference_lines.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { Chart } from "../lib/charts.js";
 import { h } from "../lib/dom.js";
 import { number, percent, plain } from "../lib/format.js";
-import { levelLine, teacherText } from "../lib/reference_lines.js";
-import { metricOf } from "../lib/run_metrics.js";
 import { isDark, onTheme } from "../lib/theme.js";
 import { axisLabel } from "./controls.js";
 

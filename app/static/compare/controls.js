@@ -1,7 +1,7 @@
 // What is compared: axes, smoothing, scales, groups of seeds, and the threshold.
-import { logControl, SmoothingControl } from "../lib/curve_controls.js";
+import { logControl, SmoothingControl } from "../lib/charts/curve_controls.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { debounce, h, select } from "../lib/dom.js";
-import { metricOf } from "../lib/run_metrics.js";
 
 export const MOST = 12; // runs at a time
 /** @type {CompareState} */

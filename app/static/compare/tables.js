@@ -1,8 +1,8 @@
 // The tables of a comparison: the runs, what a threshold costs them, what differs.
 import { page } from "../lib/api.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { button, h, link } from "../lib/dom.js";
 import { bytes, duration, integer, number, percent, plain, short, withUnit } from "../lib/format.js";
-import { metricOf } from "../lib/run_metrics.js";
 import { swatch } from "./chart.js";
 
 /** @type {Record<string, (value: number) => string>} */

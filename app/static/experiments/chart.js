@@ -2,11 +2,11 @@
 
 import { lineOf, lookOf } from "../compare/chart.js";
 import { AXES } from "../compare/controls.js";
+import { levelLine } from "../lib/charts/reference_lines.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { Chart } from "../lib/charts.js";
 import { fill, h, select } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
-import { levelLine } from "../lib/reference_lines.js";
-import { metricOf } from "../lib/run_metrics.js";
 import { isDark, onTheme } from "../lib/theme.js";
 import { bare, figure, nameOf } from "./figures.js";
 

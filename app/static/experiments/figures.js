@@ -1,6 +1,7 @@
 // Figures of an experiment as text: intervals, costs, ratios, what an arm was set to.
+
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { duration, integer, minus, number, percent, plain, short, withUnit } from "../lib/format.js";
-import { metricOf } from "../lib/run_metrics.js";
 
 const NONE = "–";
 /** @type {[axis: string, label: string, show: (value: Value) => string][]} */

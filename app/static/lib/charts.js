@@ -1,8 +1,8 @@
 // Live charts by plotly.js, updated in place: zoom and hidden legend entries stay.
-import { constantRange, finite } from "./curves.js";
+import { constantRange, finite } from "./charts/curves.js";
+import { metricOf } from "./charts/run_metrics.js";
 import { button, fill, h } from "./dom.js";
 import { integer } from "./format.js";
-import { metricOf } from "./run_metrics.js";
 import { isDark, onTheme } from "./theme.js";
 
 /** @type {Promise<any> | undefined} */

@@ -1,5 +1,7 @@
 // The first page of a run's report: what was trained, how it went, and its worst rollouts.
 import { page } from "../lib/api.js";
+import { isTeachers, teacherScores, teacherText } from "../lib/charts/reference_lines.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { h } from "../lib/dom.js";
 import {
   duration,
@@ -14,8 +16,6 @@ import {
   sum,
   withUnit,
 } from "../lib/format.js";
-import { isTeachers, teacherScores, teacherText } from "../lib/reference_lines.js";
-import { metricOf } from "../lib/run_metrics.js";
 import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";

@@ -1,5 +1,5 @@
 // How all charts of a run are drawn: smoothing and a logarithmic axis, kept in the address.
-import { logControl, SmoothingControl } from "../lib/curve_controls.js";
+import { logControl, SmoothingControl } from "../lib/charts/curve_controls.js";
 import { h } from "../lib/dom.js";
 
 const MOST = 0.99;

@@ -1,11 +1,11 @@
 // Which charts a run has, and how they are made of its steps and evaluations.
 import { get, page } from "../lib/api.js";
+import { smoothed } from "../lib/charts/curves.js";
+import { levelLine, teacherScores, teacherText } from "../lib/charts/reference_lines.js";
+import { metricOf } from "../lib/charts/run_metrics.js";
 import { Chart } from "../lib/charts.js";
-import { smoothed } from "../lib/curves.js";
 import { h } from "../lib/dom.js";
 import { duration, nats, number, percent, plain, short } from "../lib/format.js";
-import { levelLine, teacherScores, teacherText } from "../lib/reference_lines.js";
-import { metricOf } from "../lib/run_metrics.js";
 import { ChartControls } from "./chart_controls.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];

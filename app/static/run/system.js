@@ -1,7 +1,7 @@
 // What the run's machine did over wall time: processor, memory, GPU; folded until it is asked for.
 import { get } from "../lib/api.js";
+import { finite, smoothed } from "../lib/charts/curves.js";
 import { Chart } from "../lib/charts.js";
-import { finite, smoothed } from "../lib/curves.js";
 import { h } from "../lib/dom.js";
 import { number, percent } from "../lib/format.js";
 

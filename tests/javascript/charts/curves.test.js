@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { constantRange, smoothed } from "../../../app/static/lib/curves.js";
+import { constantRange, smoothed } from "../../../app/static/lib/charts/curves.js";
 
 test("smoothing is that of the comparison, by hand", () => {
   // storage/comparison/curves.py: s = w s + (1 - w) y, over 1 - w^t

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { metricOf } from "../../../app/static/lib/run_metrics.js";
+import { metricOf } from "../../../app/static/lib/charts/run_metrics.js";
 
 test("a metric has its label, unit and sentence from the one table", () => {
   const { label, unit, share, help } = metricOf("reverse_kl");

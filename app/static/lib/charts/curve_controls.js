@@ -1,6 +1,7 @@
 // The controls of curves that pages share: smoothing and logarithmic axes.
+
+import { debounce, h } from "../dom.js";
 import { SMOOTHING } from "./curves.js";
-import { debounce, h } from "./dom.js";
 
 export class SmoothingControl {
   /** @param {string} id @param {string} weight @param {(weight: string) => unknown} change */

@@ -1,7 +1,7 @@
 // Level lines of a chart: a threshold, what the teacher itself reaches.
-import { integer, number, percent } from "./format.js";
+import { integer, number, percent } from "../format.js";
+import { isDark } from "../theme.js";
 import { metricOf } from "./run_metrics.js";
-import { isDark } from "./theme.js";
 
 const TEACHER = "teacher_"; // before the names of what the teacher itself reached, in its suite
 
