@@ -1,7 +1,7 @@
 """What a run's metrics are called: label, unit, a sentence, and what measures each.
 
-The one table of them. `python -m bench.documents` writes app/static/lib/charts/metric_table.js, which the
-pages and reports read, and docs/metrics.md from it.
+The one table of them. `python -m bench.documents` writes from it docs/metrics.md, and
+app/static/lib/charts/metric_table.js, which the pages and reports read.
 """
 
 from dataclasses import dataclass
