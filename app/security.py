@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access, Tokens
+from app.frames import NO_FRAMES, Frames
 from app.origins import Origins
 
 MAX_BODY_BYTES = 2_000_000
@@ -36,13 +37,10 @@ CONTENT_POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",
-        "frame-ancestors 'none'",
     )
 )
 RESPONSE_HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
     # "no-referrer" would make browsers send `Origin: null` with same-origin forms
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
@@ -65,6 +63,14 @@ class Policy:
     guard_reads: bool
     root_path: str = ""
     body_seconds: float = 30.0
+    frames: Frames = NO_FRAMES
+
+    @property
+    def response_headers(self) -> dict[str, str]:
+        """The headers of every answer."""
+        policy = f"{CONTENT_POLICY}; frame-ancestors {self.frames.ancestors}"
+        by_frames = {} if self.frames.origins else {"x-frame-options": "DENY"}
+        return {"content-security-policy": policy} | RESPONSE_HEADERS | by_frames
 
 
 class Refusal(Exception):
@@ -82,10 +88,11 @@ class SecurityLayer:
     def __init__(self, app: ASGIApp, policy: Policy) -> None:
         self.app = app
         self.policy = policy
+        self._headers = policy.response_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, _with_headers(send))
+            await self._http(scope, receive, _with_headers(send, self._headers))
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -156,8 +163,15 @@ class SecurityLayer:
                     "a request that changes something needs `Authorization: Bearer TOKEN` "
                     "unless a browser states its origin",
                 )
-        elif site in ("cross-site", "same-site") and not _is_followed_link(headers):
+        elif site in ("cross-site", "same-site") and not self._opens_page(headers):
             raise Refusal(403, foreign)
+
+    def _opens_page(self, headers: Headers) -> bool:
+        """A whole page, not an image or script: by a link that a person followed, or in a frame,
+        of which browsers show only those on the pages that the content policy names."""
+        shown = ("document", "iframe") if self.policy.frames.origins else ("document",)
+        mode, destination = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+        return mode == "navigate" and destination in shown
 
     def _access(self, scope: Scope, headers: Headers, writes: bool) -> Access:
         """By bearer header, `?token=`, or cookie; a wrong header or link is refused, not ignored.
@@ -179,8 +193,15 @@ class SecurityLayer:
         vouches for."""
         state: MutableMapping[str, Any] = {**scope.get("state", {}), "access": access}
         headers = self.policy.origins.without_untrusted(scope["headers"])
-        prefix = self.policy.root_path or scope.get("root_path", "")
-        return {**scope, "state": state, "headers": headers, "root_path": prefix}
+        return {**scope, "state": state, "headers": headers} | _below(self.policy.root_path, scope)
+
+
+def _below(prefix: str, scope: Scope) -> Scope:
+    """Path and prefix as ASGI has them: the path with the prefix, which a proxy may have cut."""
+    if not prefix or f"{scope['path']}/".startswith(f"{prefix}/"):
+        return {"root_path": prefix or scope.get("root_path", "")}
+    raw = prefix.encode() + (scope.get("raw_path") or scope["path"].encode())
+    return {"root_path": prefix, "path": prefix + scope["path"], "raw_path": raw}
 
 
 def _check_sizes(scope: Scope) -> None:
@@ -188,14 +209,6 @@ def _check_sizes(scope: Scope) -> None:
         raise Refusal(414, f"the address is over the limit of {MAX_TARGET_BYTES} bytes")
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise Refusal(431, f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
-
-
-def _is_followed_link(headers: Headers) -> bool:
-    """A person followed a link from another page: a whole page, not a frame, image or script."""
-    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
-        "navigate",
-        "document",
-    )
 
 
 def _stated(scope: Scope, headers: Headers) -> list[str]:
@@ -225,15 +238,19 @@ def _token_link(scope: Scope, policy: Policy) -> Response | None:
     parts = scope["query_string"].decode("latin-1").split("&")
     kept = "&".join(p for p in parts if unquote_plus(p.partition("=")[0]) != "token")
     response = RedirectResponse(f"{path}?{kept}" if kept else path, status_code=303)
+    secure = scope["scheme"] == "https"
+    across_sites = secure and policy.frames.across_sites(Headers(scope=scope)["host"])
     response.set_cookie(
         policy.tokens.cookie,
         tokens[0],
         max_age=COOKIE_SECONDS,
         path=prefix or "/",
-        secure=scope["scheme"] == "https",
+        secure=secure,
         httponly=True,
-        samesite="lax",
+        samesite="none" if across_sites else "lax",
     )
+    if across_sites:  # Python's own cookies know the word from 3.14 on
+        response.headers["set-cookie"] += "; Partitioned"
     response.headers["cache-control"] = "no-store"
     return response
 
@@ -300,12 +317,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, added: dict[str, str]) -> Send:
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
-            for name, value in RESPONSE_HEADERS.items():
+            for name, value in added.items():
                 headers[name] = value
         await send(message)
 

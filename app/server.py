@@ -36,6 +36,7 @@ from app.api import (
 )
 from app.api.files import exports, reports
 from app.api.http.replies import Error, Json, Problems, add_error_handlers
+from app.frames import frames_of
 from app.origins import is_loopback, origins_of
 from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
@@ -80,6 +81,7 @@ class ServerOptions:
     allow_hosts: Sequence[str] = ()
     root_path: str = ""
     mcp: bool = False
+    allow_frames: Sequence[str] = ()
 
 
 def build(engine: Engine, options: ServerOptions) -> ASGIApp:
@@ -101,11 +103,13 @@ def policy(options: ServerOptions) -> Policy:
         raise UserError(f"is required when bound to {options.host}", where="--token")
     if options.token is not None and options.token == options.view_token:
         raise UserError("must differ from the view-only token", where="--token")
+    origins = origins_of(options.host, options.allow_hosts, options.root_path)
     return Policy(
-        origins=origins_of(options.host, options.allow_hosts, options.root_path),
+        origins=origins,
         tokens=Tokens(options.token, options.view_token, f"opd_token_{options.port}"),
         guard_reads=reached_from_afar,
         root_path=options.root_path,
+        frames=frames_of(options.allow_frames, origins),
     )
 
 

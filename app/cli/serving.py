@@ -17,6 +17,9 @@ from opd.errors import UserError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from app.server import ServerOptions
+    from storage.data_dir import DataDir
+
 DEFAULT_PORT = 7860
 MCP_PATH = "gradio_api/mcp/"
 DEMO_PORTS = 50  # tried one after the other where none is asked for
@@ -34,6 +37,7 @@ class Listening:
     allow_hosts: tuple[str, ...] = ()
     root_path: str = ""
     mcp: bool = False
+    allow_frames: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
@@ -45,6 +49,21 @@ class Listening:
         name = f"[{name}]" if ":" in name and not name.startswith("[") else name
         joint = "&" if "?" in page else "?"
         return f"http://{name}:{self.port}/{page}{joint}token={self.token}"
+
+    def options(self, data_dir: "DataDir") -> "ServerOptions":
+        from app.server import ServerOptions
+
+        return ServerOptions(
+            data_dir=data_dir,
+            host=self.host,
+            port=self.port,
+            token=self.token,
+            view_token=self.view_token,
+            allow_hosts=self.allow_hosts,
+            root_path=self.root_path,
+            mcp=self.mcp,
+            allow_frames=self.allow_frames,
+        )
 
 
 def serve(
@@ -62,6 +81,13 @@ def serve(
         typer.Option(metavar="NAME", help="Host name the server may be reached by; repeatable."),
     ] = None,
     root_path: Annotated[str, typer.Option(help="Path prefix added by a reverse proxy.")] = "",
+    allow_frame: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Origin of a page that may show the dashboard in a frame; repeatable.",
+        ),
+    ] = None,
     webhook: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +113,12 @@ def serve(
     with bind(host, port) as bound:
         secret = _token(workspace, token)
         listening = Listening(
-            *(bound, host, secret, view_token, tuple(allow_host or ()), root_path), mcp=mcp
+            *(bound, host, secret, view_token, tuple(allow_host or ()), root_path),
+            mcp=mcp,
+            allow_frames=tuple(allow_frame or ()),
         )
+        if allow_host or allow_frame or root_path:
+            _check_options(listening.options(workspace.data_dir))
         engine = workspace.engine()
         result(listening.link())
         if view_token:
@@ -131,6 +161,13 @@ def _set_webhook(url: str | None) -> None:
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
+
+
+def _check_options(options: "ServerOptions") -> None:
+    """Raises UserError before the link is printed; without such options there is nothing to."""
+    from app.server import policy
+
+    policy(options)
 
 
 def _check_mcp() -> None:
@@ -219,20 +256,10 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
 def _run_server(workspace: Workspace, engine: "Engine", listening: Listening) -> None:
     import uvicorn
 
-    from app.server import ServerOptions, build
+    from app.server import build
 
-    options = ServerOptions(
-        data_dir=workspace.data_dir,
-        host=listening.host,
-        port=listening.port,
-        token=listening.token,
-        view_token=listening.view_token,
-        allow_hosts=listening.allow_hosts,
-        root_path=listening.root_path,
-        mcp=listening.mcp,
-    )
     config = uvicorn.Config(
-        build(engine, options),
+        build(engine, listening.options(workspace.data_dir)),
         host=listening.host,
         port=listening.port,
         log_level="warning",

@@ -8,13 +8,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from sqlalchemy import Engine
+from starlette.types import ASGIApp
 
 from app.server import ServerOptions, build
 from storage.data_dir import DataDir
@@ -35,8 +36,16 @@ def main() -> None:
 
 
 @contextmanager
-def loopback_server(engine: Engine, data_dir: Path, **more: Any) -> Iterator[str]:
-    """Its address, while it runs. `more`: fields of ServerOptions."""
+def loopback_server(
+    engine: Engine,
+    data_dir: Path,
+    *,
+    around: Callable[[ASGIApp], ASGIApp] = lambda application: application,
+    tls: dict[str, Path] | None = None,
+    **more: Any,
+) -> Iterator[str]:
+    """Its address, while it runs. `around`: what stands in the place of a proxy; `tls`: uvicorn's
+    options of a certificate; `more`: fields of ServerOptions."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -44,8 +53,10 @@ def loopback_server(engine: Engine, data_dir: Path, **more: Any) -> Iterator[str
         servers: list[uvicorn.Server] = []
 
         def serve() -> None:
-            application = build(engine, options)  # here: it opens an event loop of its own
-            config = uvicorn.Config(application, log_level="error", timeout_graceful_shutdown=1)
+            application = around(build(engine, options))  # here: it opens a loop of its own
+            config = uvicorn.Config(
+                *(application,), log_level="error", timeout_graceful_shutdown=1, **tls or {}
+            )
             servers.append(uvicorn.Server(config))
             servers[0].run(sockets=[bound])
 
@@ -56,7 +67,7 @@ def loopback_server(engine: Engine, data_dir: Path, **more: Any) -> Iterator[str
             assert time.monotonic() < until and thread.is_alive()
             time.sleep(0.02)
         try:
-            yield f"http://127.0.0.1:{port}/"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{port}/"
         finally:
             servers[0].should_exit = True
             thread.join(PATIENCE)
