@@ -193,7 +193,8 @@ class SecurityLayer:
         vouches for."""
         state: MutableMapping[str, Any] = {**scope.get("state", {}), "access": access}
         headers = self.policy.origins.without_untrusted(scope["headers"])
-        return {**scope, "state": state, "headers": headers} | _below(self.policy.root_path, scope)
+        below = _below(self.policy.root_path, scope)
+        return {**scope, "state": state, "headers": headers, **below}
 
 
 def _below(prefix: str, scope: Scope) -> Scope:
