@@ -56,7 +56,7 @@ def test_of_two_people_the_second_sees_what_the_first_wrote(
     said = page.locator("#end-reason").inner_text()
     assert said.startswith("Ended after step 0 of 9 by stop.score: <img src=x")
     opened(page)
-    page.get_by_label("Tags").fill("a, mine")
+    page.get_by_label("Tags", exact=True).fill("a, mine")
     change = RunEdit(name=f"hers {HOSTILE}", add_tags=["hers"])
     run_details.edit(site.engine, run_id, change)
     page.get_by_role("button", name="Save", exact=True).click()
@@ -114,10 +114,36 @@ def test_the_actions_of_a_row_need_no_hover(
     assert not clone.is_visible()
     row.get_by_label("More actions").click()
     row.get_by_role("button", name="Edit").click()
-    page.get_by_label("Tags").fill("a, b")
+    page.get_by_label("Tags", exact=True).fill("a, b")
     page.get_by_label("Name").fill("renamed")
     run_details.edit(site.engine, run_id, RunEdit(add_tags=["c"]))
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_role("button", name="Drop my changes").click()
     page.wait_for_selector("tr.editor", state="detached")
     assert read_run(site.engine, run_id)["name"] == "to edit"
+
+
+IN_SIGHT = """(element) => {
+    const { left, top, width, height } = element.getBoundingClientRect();
+    return element.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 853, 1280])
+def test_no_table_or_edge_cuts_a_menu_off(
+    open_page: Callable[..., Any], site: Any, run_id: str, width: int
+) -> None:
+    long_name = "a name that is long, of a run that has tags " * 3
+    run_details.edit(site.engine, run_id, RunEdit(name=long_name, add_tags=["sweep", "x" * 30]))
+    page = open_page("/?search=long", width=width)
+    row = page.locator(f'tr[data-run="{run_id}"]')
+    row.get_by_label("More actions").click()
+    for item in row.locator(".menu-items .btn").all():
+        assert item.evaluate(IN_SIGHT), item.inner_text()
+    page.goto(f"{site.address}/run?id={run_id}")
+    for opener in (page.locator("#export > summary"), page.get_by_label("More actions")):
+        opener.click()
+        page.wait_for_selector("details[open] > .menu-items")
+        for item in page.locator("details[open] > .menu-items > .btn:visible").all():
+            assert item.evaluate(IN_SIGHT), item.inner_text()
+        page.keyboard.press("Escape")
