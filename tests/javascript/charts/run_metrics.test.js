@@ -12,6 +12,8 @@ test("figures of evaluations have their suite before the label, and the number o
   assert.equal(metricOf("eval/heldout-greedy/pass@1").label, "heldout-greedy pass@1");
   assert.equal(metricOf("eval/lm-eval/arc_easy/acc").label, "lm-eval arc easy acc");
   assert.equal(metricOf("eval/chat/pass@4").share, true);
+  assert.equal(metricOf("heldout/pass@1").share, true); // as experiments name it
+  assert.equal(metricOf("system/cpu").label, "Processor, machine");
   assert.equal(metricOf("teacher_pass@4").label, "Teacher pass@4");
 });
 

@@ -1,14 +1,15 @@
 // What a run's metric is called, by its name in steps and evaluations.
 import { METRICS } from "./metric_table.js";
 
-const EVALUATION = "eval/"; // eval/SUITE/METRIC, as comparisons name a figure of an evaluation
+const EVALUATION = /^eval\//; // eval/SUITE/METRIC in comparisons, SUITE/METRIC in experiments
 
 /**
  * Label, unit, sentence and whether it is a fraction; a metric of others is called by its own name.
  * @param {string} name @returns {MetricEntry}
  */
 export function metricOf(name) {
-  const [suite, own] = name.startsWith(EVALUATION) ? partsOf(name.slice(EVALUATION.length)) : ["", name];
+  const listed = Object.hasOwn(METRICS, name); // such as system/cpu
+  const [suite, own] = listed ? ["", name] : partsOf(name.replace(EVALUATION, ""));
   const k = /^((?:teacher_)?pass@)(\d+)$/.exec(own);
   const key = k ? `${k[1]}k` : own;
   if (!Object.hasOwn(METRICS, key)) {
