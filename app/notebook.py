@@ -122,7 +122,9 @@ def run(
         settings = parse({**settings.model_dump(mode="json"), "name": name})
     workspace = _workspace(place)
     engine = workspace.engine()
-    run_id = jobs.create_run(engine, settings, recipe=recipe, waiter=this_process())
+    run_id = jobs.create_run(
+        engine, settings, recipe=recipe, waiter=this_process(workspace.data_dir)
+    )
     say(f"{run_id} starts; log: {workspace.data_dir.run(run_id).log}")
     try:
         run_as_job(workspace, engine, run_id)

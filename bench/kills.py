@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, select
 
 from app.worker import recovery
+from app.worker.owners.standing import Judge
 from bench.support.preload import SLOW
 from opd.config.run import parse
 from storage import schema
@@ -116,7 +117,8 @@ class Trial:
             raise RuntimeError(self.log.read_text()[-3000:])
         now = time.time()
         with self.engine() as engine:
-            recovery.bury_dead(engine, DataDir(self.data_dir))
+            data_dir = DataDir(self.data_dir)
+            recovery.bury_dead(engine, data_dir, Judge(data_dir))
             run = read_run(engine, self.run_id)
         ended = run["status"] == "finished"
         return ended, (run["finished_at"] if ended else now) - start

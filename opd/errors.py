@@ -119,6 +119,13 @@ class ErrorKind(StrEnum):
     TERMINATED = "terminated", RESUME, 500, False
     INTERRUPTED = "interrupted", RESUME, 500, False
     HUNG = "hung", RESUME, 500, False
+    LOST = (
+        "lost",
+        "If its process still runs elsewhere, it leaves by itself and keeps a checkpoint aside. "
+        + RESUME,
+        500,
+        False,
+    )
     OUT_OF_MEMORY = (
         "out of memory",
         "Lower optimizer.micro_batch_tokens or sampling.batch_size, shorten "

@@ -25,6 +25,10 @@ class RunDir:
         """Which checkpoint each reference to another run stood for: {reference: step}."""
         return self.path / "references.json"
 
+    def aside(self, attempt: int) -> Path:
+        """The last checkpoint of an attempt whose run was taken over while it still ran."""
+        return self.path / "aside" / f"attempt-{attempt}"
+
     @property
     def system_usage(self) -> Path:
         """What the machine did while the run went on."""
@@ -52,6 +56,11 @@ class DataDir:
     def token(self) -> Path:
         """The server's access token."""
         return self.path / "token"
+
+    @property
+    def identity(self) -> Path:
+        """An empty file that tells this directory from its copies; never written again."""
+        return self.path / "identity"
 
     @property
     def standby_note(self) -> Path:

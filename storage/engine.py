@@ -15,9 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, make_url
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    create_engine,
+    event,
+    func,
+    make_url,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from opd.errors import ErrorKind, UserError
 from storage import migrate
@@ -84,6 +95,23 @@ def read(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the database; short, because the log cannot shrink under it."""
     with _full_disk_named(engine), engine.connect() as connection, connection.begin():
         yield connection
+
+
+class DatabaseTime(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, which all hosts that share it have in common."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(DatabaseTime)
+def _clock_of_server(_element: DatabaseTime, _compiler: Any, **_: Any) -> str:
+    return "EXTRACT(EPOCH FROM CLOCK_TIMESTAMP())"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _clock_of_sqlite(_element: DatabaseTime, _compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"  # of this host, to the millisecond
 
 
 def holds_text(engine: Engine, column: ColumnElement[str], text: str) -> ColumnElement[bool]:

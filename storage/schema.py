@@ -67,6 +67,7 @@ run = Table(
     Column("owner_pid", BigInteger),
     Column("owner_started", Float),
     Column("owner_boot", Text),
+    Column("owner_place", Text),  # host, PID namespace and data directory
     Column("heartbeat_at", Float),
     Column("cancel_mode", String(16)),
     Column("cancel_at", Float),
@@ -253,6 +254,7 @@ question = Table(
     Column("owner_pid", BigInteger),  # the process that answers it
     Column("owner_started", Float),
     Column("owner_boot", Text),
+    Column("owner_place", Text),  # host, PID namespace and data directory
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
@@ -274,6 +276,7 @@ experiment = Table(
     Column("owner_pid", BigInteger),  # a command line that makes its runs; else the supervisor does
     Column("owner_started", Float),
     Column("owner_boot", Text),
+    Column("owner_place", Text),  # host, PID namespace and data directory
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Index("ix_experiment_status", "status"),

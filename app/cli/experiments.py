@@ -1,6 +1,7 @@
 """`opd experiment`."""
 
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,8 @@ from opd.errors import UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from storage.queue.jobs import Owner
 
 ID = re.compile(r"exp-[a-z0-9]{1,28}")
 EXIT_CODES = {"finished": 0, "failed": 1, "cancelled": 1, "stopped": 130}
@@ -54,14 +57,14 @@ def experiment(
     from storage.comparison import experiment_results
     from storage.queue import experiments
 
-    engine, owner = workspace.engine(), this_process()
+    engine, owner = workspace.engine(), this_process(workspace.data_dir)
     if ID.fullmatch(name):
         if seeds is not None or quick or assignments:
             raise UserError(
                 "continues with its original settings; give no other options", where=name
             )
         exp = name
-        _take_up(workspace, engine, exp)
+        _take_up(workspace, engine, exp, owner)
     else:
         from opd.experiments.definition import experiment as named
         from opd.experiments.definition import with_settings
@@ -70,7 +73,7 @@ def experiment(
         exp = experiments.create_experiment(
             engine, definition, quick=quick, seeds=seeds, owner=owner
         )
-    _to_the_end(workspace, engine, exp)
+    _to_the_end(workspace, engine, exp, owner)
     results = experiment_results.experiment(engine, exp)
     if json:
         json_line(outcome(results))
@@ -107,30 +110,31 @@ def outcome(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _take_up(workspace: Workspace, engine: "Engine", name: str) -> None:
+def _take_up(workspace: Workspace, engine: "Engine", name: str, owner: "Owner") -> None:
     """Makes this process the owner of an experiment that has not finished."""
     from app.worker.experiments import end_orphaned
-    from app.worker.process import this_process
+    from app.worker.owners.standing import Judge
     from app.worker.recovery import bury_dead
     from storage.queue import experiments
 
-    bury_dead(engine, workspace.data_dir)
-    end_orphaned(engine)
+    judge = Judge(workspace.data_dir)
+    bury_dead(engine, workspace.data_dir, judge)
+    while name in end_orphaned(engine, judge):
+        time.sleep(0.2)
     if experiments.experiment_row(engine, name)["status"] != "finished":
-        experiments.resume_experiment(engine, name, this_process())
+        experiments.resume_experiment(engine, name, owner)
 
 
-def _to_the_end(workspace: Workspace, engine: "Engine", name: str) -> None:
+def _to_the_end(workspace: Workspace, engine: "Engine", name: str, owner: "Owner") -> None:
     """Makes and runs what the experiment needs, until it has ended."""
     from app.worker.experiments import advance
-    from app.worker.process import this_process
     from storage.comparison import experiment_results
     from storage.queue import experiments
     from storage.read.runs import read_run
 
     announced, done = "", False
     try:
-        while (run_id := advance(engine, workspace.data_dir, name, this_process())) is not None:
+        while (run_id := advance(engine, workspace.data_dir, name, owner)) is not None:
             run = read_run(engine, run_id)
             if run_id != announced:
                 state = experiment_results.experiment_progress(engine, name)

@@ -18,6 +18,7 @@ from app.worker.devices import slots
 from app.worker.devices.holds import in_use_by
 from app.worker.job import Job, Outcome
 from app.worker.logs import BriefFormatter, start_log
+from app.worker.owners.standing import Judge
 from app.worker.recovery import bury_dead, did_not_start, running
 from app.worker.signals import listening
 from opd.devices.gpus import gpu_count
@@ -27,6 +28,7 @@ from storage.queue import jobs
 from storage.read.runs import read_run
 
 LOOK_EVERY = 0.5
+BEAT_EVERY = 2.0  # seconds between two signs of life of a command that waits for a device
 JOB = (sys.executable, "-m", "app.worker.job")
 
 
@@ -57,7 +59,7 @@ def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
         code = job.wait()
         if code == jobs_here.EXIT_NOT_CLAIMED:
             continue
-        bury_dead(engine, workspace.data_dir)
+        bury_dead(engine, workspace.data_dir, Judge(workspace.data_dir))
         if read_run(engine, run_id)["status"] == "queued":  # it died before it could begin
             if code == -signal.SIGINT:
                 raise KeyboardInterrupt
@@ -78,11 +80,15 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
     """A slot whenever one is free, while the run waits. Raises UserError where it does no more.
 
     Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
-    announced = ""
+    announced, beat_at = "", 0.0
+    judge = Judge(workspace.data_dir)
     interrupts: list[signal.Signals] = []
     with listening((signal.SIGINT,), interrupts.append):
         while not interrupts:
-            yield from _a_free_slot(workspace, engine, device)
+            yield from _a_free_slot(workspace, engine, device, judge)
+            if time.monotonic() > beat_at:
+                jobs.still_waiting(engine, run_id)
+                beat_at = time.monotonic() + BEAT_EVERY
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while waiting", where=run_id)
             others = ", ".join(sorted(in_use_by(engine, device).values()))
@@ -93,8 +99,8 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
     raise KeyboardInterrupt
 
 
-def _a_free_slot(workspace: Workspace, engine: Engine, device: str) -> Iterator[str]:
-    bury_dead(engine, workspace.data_dir)
+def _a_free_slot(workspace: Workspace, engine: Engine, device: str, judge: Judge) -> Iterator[str]:
+    bury_dead(engine, workspace.data_dir, judge)
     taken = [run.slot for run in running(engine)]
     slot = slots.choose(device, taken, gpu_count())
     if slot is not None:
@@ -103,8 +109,9 @@ def _a_free_slot(workspace: Workspace, engine: Engine, device: str) -> Iterator[
 
 def wait_for(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Until a run that another process has is running no more."""
+    judge = Judge(workspace.data_dir)
     while read_run(engine, run_id)["status"] == "running":
-        bury_dead(engine, workspace.data_dir)
+        bury_dead(engine, workspace.data_dir, judge)
         time.sleep(LOOK_EVERY)
 
 

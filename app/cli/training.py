@@ -41,7 +41,7 @@ def train(
 
     check_setting()
     engine = workspace.engine()
-    run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process())
+    run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process(workspace.data_dir))
     _to_the_end(workspace, engine, run_id, json)
 
 
@@ -83,8 +83,8 @@ def resume(
     json: Json = False,
 ) -> None:
     """Resume a run from its last checkpoint."""
-    from app.worker.process import alive, this_process
-    from app.worker.recovery import bury, running
+    from app.worker.process import this_process
+    from app.worker.recovery import settled
     from app.worker.run_inputs import check_unchanged
     from app.worker.webhook.notification import check_setting
     from storage.queue import jobs
@@ -93,18 +93,14 @@ def resume(
     check_setting()
     engine = workspace.engine()
     read_run(engine, run)
-    for entry in running(engine):
-        if entry.id == run:
-            if alive(entry.owner):
-                raise UserError(f"is running (process {entry.owner.pid})", where=run)
-            bury(engine, workspace.data_dir, entry)
+    settled(engine, workspace.data_dir, run)
     if not accept_changes:
         check_unchanged(engine, workspace.data_dir, run)
     if read_run(engine, run)["status"] != "queued":
         jobs.requeue(
             engine,
             run,
-            waiter=this_process(),
+            waiter=this_process(workspace.data_dir),
             accept_changes=accept_changes,
             settings=assignments or [],
         )
@@ -182,23 +178,22 @@ def cancel(
 ) -> None:
     """Stop a run, with a checkpoint to resume from. Waits until its process has exited."""
     from app.worker.cancellation import Pressure
-    from app.worker.process import alive
-    from app.worker.recovery import bury, running
+    from app.worker.owners.standing import Judge
+    from app.worker.recovery import look, running
     from storage.queue import jobs
     from storage.read.runs import read_run
 
     engine = workspace.engine()
     status = jobs.request_cancel(engine, run, "discard" if discard else "save")
-    pressure = Pressure(engine, workspace.data_dir)
+    pressure, judge = Pressure(engine, workspace.data_dir), Judge(workspace.data_dir)
     until = time.monotonic() + CANCEL_PATIENCE
     while status == "running" and time.monotonic() < until:
         time.sleep(0.1)
         for entry in running(engine):
             if entry.id == run:
-                if alive(entry.owner):
+                living = look(engine, workspace.data_dir, entry, judge) == "living"
+                if living and judge.place.judges(entry.owner):
                     pressure.press(entry)
-                else:
-                    bury(engine, workspace.data_dir, entry)
         status = read_run(engine, run)["status"]
     result(f"{run} {status}")
     if status == "running":

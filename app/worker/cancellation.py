@@ -7,6 +7,7 @@ import time
 from sqlalchemy import Engine
 
 from app.worker import process
+from app.worker.owners.place import Place
 from app.worker.recovery import Running, end_family, settle_cancel
 from storage.data_dir import DataDir
 
@@ -30,9 +31,9 @@ class Pressure:
         waited = max(now - self._since.setdefault(run.key, now), time.time() - run.cancel_at)
         if waited > KILL_AFTER:
             log.warning("%s ignored SIGTERM: killed", run.id)
-            end_family(run)
+            end_family(run, self._data_dir)
             settle_cancel(self._engine, self._data_dir, run)
         elif waited > TERM_AFTER and run.key not in self._termed:
             self._termed.add(run.key)
             log.warning("%s did not stop by itself: SIGTERM", run.id)
-            process.send(run.family(), signal.SIGTERM)
+            process.send(run.family(Place.of(self._data_dir)), signal.SIGTERM)

@@ -4,8 +4,8 @@ import logging
 
 from sqlalchemy import Engine
 
-from app.worker import process
 from app.worker.job import discard_checkpoints
+from app.worker.owners.standing import Beat, Judge
 from opd.errors import UserError
 from opd.experiments.plan import Plan
 from storage.data_dir import DataDir
@@ -39,9 +39,9 @@ def advance(engine: Engine, data_dir: DataDir, name: str, owner: Owner | None = 
     return None
 
 
-def advance_all(engine: Engine, data_dir: DataDir) -> None:
+def advance_all(engine: Engine, data_dir: DataDir, judge: Judge) -> None:
     """Every running experiment that no command line owns; ends those whose owner has died."""
-    end_orphaned(engine)
+    end_orphaned(engine, judge)
     for name, owner in experiments.running_experiments(engine):
         if owner is not None:
             continue
@@ -52,13 +52,24 @@ def advance_all(engine: Engine, data_dir: DataDir) -> None:
             experiments.end_experiment(engine, name, "failed", str(error)[:1000])
 
 
-def end_orphaned(engine: Engine) -> None:
-    """Marks the experiments whose command line is gone, so that they can be resumed."""
+def end_orphaned(engine: Engine, judge: Judge) -> set[str]:
+    """Marks the experiments whose command line is gone, so that they can be resumed; those of which
+    that is still doubtful.
+
+    One of another place tells that it lives by the heartbeats of its runs."""
+    doubtful = set()
     for name, owner in experiments.running_experiments(engine):
-        if owner is not None and not process.alive(owner):
+        if owner is None:
+            continue
+        beat = Beat(*experiments.last_sign(engine, name))
+        standing = judge.standing(name, owner, beat)
+        if standing == "doubtful":
+            doubtful.add(name)
+        elif standing != "living":
             experiments.cancel_waiting(engine, name)
             text = "the command that ran it has exited"
             experiments.end_experiment(engine, name, "stopped", text)
+    return doubtful
 
 
 def _forget_tuning(engine: Engine, data_dir: DataDir, plan: Plan) -> None:

@@ -34,6 +34,7 @@ from app.worker.devices.system_usage import SystemUsageSampler
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
+from app.worker.owners.place import Place
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
 from app.worker.signals import listening
@@ -70,6 +71,7 @@ DATABASE_VARIABLE = "OPD_DATABASE_URL"
 class TrainingLike(Protocol):
     def events(self) -> Iterator[Event]: ...
     def save_checkpoint(self) -> CheckpointEvent | None: ...
+    def save_aside(self, folder: Path) -> CheckpointEvent | None: ...
     def vocabulary(self, ids: Sequence[int], /) -> dict[int, tuple[bytes, bool]]: ...
 
 
@@ -118,10 +120,11 @@ class Outcome:
 
 def claim(engine: Engine, data_dir: DataDir, run_id: str, slot: str) -> Job | None:
     """Makes this process the run's owner; None where it cannot be had now."""
-    attempt = jobs.claim(engine, run_id, slot, process.this_process())
+    attempt = jobs.claim(engine, run_id, slot, process.this_process(data_dir))
     if attempt is None:
         return None
-    os.environ[process.MARK] = f"{run_id}:{attempt}"  # whatever this job starts inherits it
+    # Whatever this job starts inherits it.
+    os.environ[process.MARK] = Place.of(data_dir).mark(run_id, attempt)
     return Job(engine, data_dir, run_id, attempt, slot)
 
 
@@ -165,6 +168,17 @@ class _JobProgress:
         if self.stepped > self.saved and (event := self.training.save_checkpoint()):
             self.writer.checkpoint(event)
             self.saved = event.step
+
+    def keep_aside(self, folder: Path) -> None:
+        """The last step of a run that was taken over, where its new owner does not look."""
+        with suppress(OSError, UserError):  # it may be the disk that nobody heard from
+            if event := self.training.save_aside(folder):
+                log.warning(
+                    "the run was taken over while this attempt still ran; what it had reached is "
+                    "kept in %s (step %d)",
+                    event.path,
+                    event.step,
+                )
 
 
 def _work(
@@ -212,6 +226,9 @@ def _work(
                 watch(event)
                 if lease.stop():
                     break
+    except jobs.LeaseLost:
+        progress.keep_aside(job.folder.aside(job.attempt))
+        raise
     except LackOfMemoryError as error:
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
@@ -313,7 +330,9 @@ def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
         return Outcome("finished", end_reason=progress.end_reason)
     if reason == "discard":
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
-    elif reason != "lost" and progress.stepped > progress.saved:
+    elif reason == "lost":
+        progress.keep_aside(job.folder.aside(job.attempt))
+    elif progress.stepped > progress.saved:
         log.info("saving a checkpoint before stopping")
         progress.save()
     return _stopped(reason)

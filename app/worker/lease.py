@@ -14,7 +14,8 @@ from storage.queue import jobs
 log = logging.getLogger(__name__)
 Reason = Literal["save", "discard", "terminated", "interrupt", "lost"]
 # Seconds to come to an end by itself, below the supervisor's own patience.
-GRACE: dict[Reason, float] = {"save": 14, "discard": 14, "terminated": 5, "lost": 5}
+# What was taken over has time to keep its last step aside: nobody here waits for it.
+GRACE: dict[Reason, float] = {"save": 14, "discard": 14, "terminated": 5, "lost": 120}
 
 
 class Lease:

@@ -1,30 +1,26 @@
-"""Processes: who owns a run (named by its id, its start and the boot it lives in), and how one is
-started that outlives us."""
+"""Processes: who owns a run (named by its id, its start, the boot and the place it lives in), and
+how one is started that outlives us."""
 
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
+from app.worker.owners.place import Place, boot_id
+from storage.data_dir import DataDir
 from storage.queue.jobs import Owner
 
-MARK = "OPD_JOB"  # "run-id:attempt" in the environment of a job and of all it starts
+MARK = "OPD_JOB"  # `Place.mark`, in the environment of a job and of all it starts
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
 
 
-def boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return f"{psutil.boot_time():.0f}"
-
-
 def owner_of(pid: int) -> Owner | None:
-    """The identity of a living process; None for one that is gone or a zombie."""
+    """A living process of this machine, without its place; None for one gone or a zombie."""
     if sys.platform == "linux":
         stat = _linux_stat(pid)
         if stat is None or stat[0] in b"ZX":
@@ -39,14 +35,18 @@ def owner_of(pid: int) -> Owner | None:
         return None
 
 
-def this_process() -> Owner:
+def this_process(data_dir: DataDir) -> Owner:
+    """This process as the owner of something that the data directory's rows name."""
     owner = owner_of(os.getpid())
     assert owner is not None
-    return owner
+    return replace(owner, place=Place.of(data_dir).text)
 
 
 def alive(owner: Owner) -> bool:
-    """Whether that very process still runs: a process id is given out again, its start is not."""
+    """Whether that very process still runs: a process id is given out again, its start is not.
+
+    Only of an owner whose pid may be judged here: see `Place.judges`.
+    """
     now = owner_of(owner.pid)
     return now is not None and now.boot == owner.boot and abs(now.started - owner.started) < 0.5
 
@@ -91,13 +91,14 @@ def leads_session(pid: int) -> bool:
         return False
 
 
-def family(owner: Owner, mark: str) -> list[int]:
+def family(owner: Owner, mark: str, place: Place) -> list[int]:
     """Every process of a job: the owner, those of its own session, those that carry its mark.
 
     The session of a foreground run belongs to the caller's shell, so it counts only where the
-    owner made it; children that left the session are still known by their environment.
+    owner made it; children that left the session are still known by their environment. None where
+    the owner is of another place.
     """
-    if owner.boot != boot_id():
+    if not place.judges(owner):
         return []
     reused = not alive(owner) and owner_of(owner.pid) is not None
     members = []

@@ -12,13 +12,16 @@ from app.worker import process
 from app.worker.errors import redact
 from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
 from app.worker.logs import last_line
+from app.worker.owners.place import Place, host_of
+from app.worker.owners.standing import LOST_AFTER, Beat, Judge, Standing
 from app.worker.webhook import notification
-from opd.errors import ErrorKind
+from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.queue.failure import Failure
 from storage.queue.jobs import Owner
+from storage.write.records import forget_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ class Running:
     attempt: int
     slot: str
     owner: Owner
-    heartbeat_at: Any
+    heartbeat_at: float | None
+    age: float | None  # of the heartbeat, in seconds by the database's clock
     cancel_mode: str | None
     cancel_at: Any
 
@@ -39,13 +43,31 @@ class Running:
     def key(self) -> tuple[str, int]:
         return self.id, self.attempt
 
-    def family(self) -> list[int]:
-        return process.family(self.owner, f"{self.id}:{self.attempt}")
+    @property
+    def beat(self) -> Beat:
+        return Beat(self.heartbeat_at, self.age)
+
+    def family(self, place: Place) -> list[int]:
+        """Its processes, where they are of this place."""
+        mark = place.mark(self.id, self.attempt)
+        if self.owner.place is None:  # of a version that marked without the directory
+            mark = f"{self.id}:{self.attempt}"
+        return process.family(self.owner, mark, place)
 
 
 def running(engine: Engine) -> list[Running]:
     names = Running.__dataclass_fields__
     return [Running(**{n: row[n] for n in names}) for row in jobs.running(engine)]
+
+
+def look(engine: Engine, data_dir: DataDir, run: Running, judge: Judge) -> Standing:
+    """Whether the run's owner lives; the end of one that does not is recorded."""
+    standing = judge.standing(run.key, run.owner, run.beat)
+    if standing == "gone":
+        bury(engine, data_dir, run)
+    elif standing == "lost":
+        bury_lost(engine, data_dir, run)
+    return standing
 
 
 def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None = None) -> None:
@@ -54,7 +76,7 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     `exit_code` as subprocess reports it; None where nobody saw it end. Died by a signal or unseen:
     interrupted. Ended by itself with an error that it could not record: failed.
     """
-    end_family(run)
+    end_family(run, data_dir)
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return
@@ -72,13 +94,25 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
 
 def bury_hung(engine: Engine, data_dir: DataDir, run: Running, seconds: float) -> None:
     """Ends a job that lives but has stopped telling so."""
-    end_family(run)
+    end_family(run, data_dir)
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return
     sweep(engine, data_dir, run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
     finish(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
+
+
+def bury_lost(engine: Engine, data_dir: DataDir, run: Running) -> None:
+    """Takes a run from an owner of another place of which nothing was heard; nothing is ended or
+    removed, since its process may live: it will find that the run is no longer its own."""
+    if run.cancel_mode == "discard":
+        forget_checkpoints(engine, run.id)
+    host = host_of(run.owner) or "another host"
+    text = f"no heartbeat from process {run.owner.pid} on {host} for over {LOST_AFTER:.0f} s"
+    status: RunStatus = "cancelled" if run.cancel_mode else "interrupted"
+    failure = None if run.cancel_mode else Failure(ErrorKind.LOST, text)
+    finish(engine, data_dir, run, status, failure)
 
 
 def settle_cancel(engine: Engine, data_dir: DataDir, run: Running) -> None:
@@ -107,18 +141,31 @@ def finish(
         log.info("%s, attempt %d: %s", run.id, run.attempt, text)
 
 
-def end_family(run: Running, patience: float = 2.0) -> None:
-    """Kills every process of the job and waits until they are gone."""
-    until = time.monotonic() + patience
-    while (left := run.family()) and time.monotonic() < until:
+def end_family(run: Running, data_dir: DataDir, patience: float = 2.0) -> None:
+    """Kills every process of the job that is of this place, and waits until they are gone."""
+    until, place = time.monotonic() + patience, Place.of(data_dir)
+    while (left := run.family(place)) and time.monotonic() < until:
         process.send(left, signal.SIGKILL)
         time.sleep(0.02)
     if left:
         log.error("%s: processes %s cannot be ended", run.id, left)
 
 
-def bury_dead(engine: Engine, data_dir: DataDir) -> None:
+def bury_dead(engine: Engine, data_dir: DataDir, judge: Judge) -> None:
     """Marks every run whose owner is gone; for a command line with no supervisor beside it."""
     for run in running(engine):
-        if not process.alive(run.owner):
-            bury(engine, data_dir, run)
+        look(engine, data_dir, run, judge)
+
+
+def settled(engine: Engine, data_dir: DataDir, run_id: str) -> None:
+    """Returns once the run is not running, where that is only because nobody has recorded its end.
+
+    Takes `CONFIRMED_AFTER` seconds where the owner's heartbeat is old. Raises UserError where the
+    owner lives.
+    """
+    judge = Judge(data_dir)
+    while entry := next((run for run in running(engine) if run.id == run_id), None):
+        if look(engine, data_dir, entry, judge) == "living":
+            host = "" if judge.place.judges(entry.owner) else f" on {host_of(entry.owner)}"
+            raise UserError(f"is running (process {entry.owner.pid}{host})", where=run_id)
+        time.sleep(0.2)

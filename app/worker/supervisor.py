@@ -30,7 +30,8 @@ from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
 from app.worker.models.supervision import FileProcessSupervisor, ModelProcessSupervisor
-from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, running
+from app.worker.owners.standing import Beat, Judge
+from app.worker.recovery import Running, bury, bury_hung, did_not_start, finish, look, running
 from app.worker.standby import Standby
 from opd.devices.gpus import gpu_count
 from opd.errors import ErrorKind, UserError
@@ -61,7 +62,7 @@ class Supervisor:
         self._data_dir = data_dir
         self._job = job
         self._children: dict[str, Child] = {}
-        self._beats: dict[tuple[str, int], tuple[object, float]] = {}
+        self._judge = Judge(data_dir)
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
         self._file_process = FileProcessSupervisor(engine, data_dir)
@@ -71,23 +72,24 @@ class Supervisor:
     def turn(self) -> None:
         now = time.monotonic()
         if now - self._looked > SLEPT:  # the whole machine did: jobs get their time afresh
-            self._beats.clear()
+            self._judge.forget()
         self._looked = now
         self._bury_children()
         runs_now = running(self._engine)
+        here = self._judge.place
         children = {child.process.pid for child in self._children.values()}
         for run in runs_now:
-            if run.owner.pid in children or process.alive(run.owner):
+            mine = here.judges(run.owner)
+            reapable = mine and run.owner.pid in children  # its end is told by its exit code
+            if not reapable and look(self._engine, self._data_dir, run, self._judge) != "living":
+                continue
+            if mine:
                 self._look_at(run)
-            else:
-                bury(self._engine, self._data_dir, run)
-        live = {run.key for run in runs_now}
-        self._beats = {key: beat for key, beat in self._beats.items() if key in live}
         self._start_queued()
         self._standby.turn()
         self._model_process.turn()
         self._file_process.turn()
-        advance_all(self._engine, self._data_dir)
+        advance_all(self._engine, self._data_dir, self._judge)
 
     def _bury_children(self) -> None:
         """Reaps children that have ended, and records it where they could not do so themselves."""
@@ -108,27 +110,24 @@ class Supervisor:
         """A job that could not even start must not be started again and again."""
         if run_id not in {row["id"] for row in jobs.next_queued(self._engine)}:
             return
-        attempt = jobs.claim(self._engine, run_id, child.slot, process.this_process())
+        me = process.this_process(self._data_dir)
+        attempt = jobs.claim(self._engine, run_id, child.slot, me)
         if attempt is None:
             return
         text = did_not_start(self._data_dir, run_id, code)
-        me = process.this_process()
-        run = Running(run_id, attempt, child.slot, me, None, None, None)
+        run = Running(run_id, attempt, child.slot, me, None, None, None, None)
         failure = Failure(ErrorKind.ERROR, text)
         finish(self._engine, self._data_dir, run, "failed", failure)
 
     def _look_at(self, run: Running) -> None:
-        now = time.monotonic()
+        """At a living process of this place."""
         if run.cancel_mode:
             self._pressure.press(run)
             return
-        beat, seen = self._beats.get(run.key, (None, now))
-        if beat != run.heartbeat_at:
-            seen = now
-        self._beats[run.key] = (run.heartbeat_at, seen)
+        silence = self._judge.silence(run.key, run.beat)
         held_by_user = process.stopped(run.owner.pid) and not process.leads_session(run.owner.pid)
-        if now - seen > HUNG_AFTER and not held_by_user:
-            bury_hung(self._engine, self._data_dir, run, now - seen)
+        if silence > HUNG_AFTER and not held_by_user:
+            bury_hung(self._engine, self._data_dir, run, silence)
 
     def _start_queued(self) -> None:
         queued = [row for row in jobs.next_queued(self._engine) if not self._waited_for(row)]
@@ -148,7 +147,8 @@ class Supervisor:
         waiter = row["waiter"]
         if waiter is None:
             return False
-        if not process.alive(waiter):
+        beat = Beat(row["heartbeat_at"], row["age"])
+        if self._judge.standing(row["id"], waiter, beat) in ("gone", "lost"):
             jobs.request_cancel(self._engine, row["id"], "save")
         return True
 

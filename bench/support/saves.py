@@ -15,6 +15,7 @@ from typing import Any
 
 from app.worker import job, recovery
 from app.worker.job import Job
+from app.worker.owners.standing import Judge
 from bench.support.preload import SLOW
 from opd.config.run import parse
 from storage.data_dir import DataDir
@@ -75,7 +76,7 @@ def _judge(folder: Path, run_id: str, acknowledged: int) -> tuple[str, bool]:
     here = Job(engine, DataDir(folder), run_id, 0, "cpu")
     inside = any(here.checkpoints.glob(".*.partial"))
     try:
-        recovery.bury_dead(engine, DataDir(folder))
+        recovery.bury_dead(engine, DataDir(folder), Judge(DataDir(folder)))
         info = read_run(engine, run_id)
         step, latest = job.start_of(here, info)
         if step < acknowledged:

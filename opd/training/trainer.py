@@ -120,17 +120,10 @@ class Training:
         The event names the earlier checkpoints that stay; the others are removed once the stream
         continues.
         """
-        if self._loaded is None:
+        event = self.save_aside(self.folder)
+        if event is None:
             return None
-        pair = self._loaded.pair
-        progress = checkpoint.Progress(self._step, self._score, self._owes, self._answers)
-        event = checkpoint.save(
-            self.folder,
-            progress,
-            (pair.student, pair.tokenizer),
-            self._loaded.learner.optimizer,
-            self._loaded.average,
-        )
+        progress = self._progress()
         self._saved = [*(p for p in self._saved if p.step != self._step), progress]
         gone = {p.step for p in self._expendable()}
         return CheckpointEvent(
@@ -139,6 +132,23 @@ class Training:
             event.manifest,
             keeps=tuple(p.step for p in self._saved[:-1] if p.step not in gone),
         )
+
+    def save_aside(self, folder: Path) -> CheckpointEvent | None:
+        """Saves the student as it is now into another folder, where it replaces and removes
+        nothing; None when nothing is loaded yet."""
+        if self._loaded is None:
+            return None
+        pair = self._loaded.pair
+        return checkpoint.save(
+            folder,
+            self._progress(),
+            (pair.student, pair.tokenizer),
+            self._loaded.learner.optimizer,
+            self._loaded.average,
+        )
+
+    def _progress(self) -> checkpoint.Progress:
+        return checkpoint.Progress(self._step, self._score, self._owes, self._answers)
 
     def _expendable(self) -> list[checkpoint.Progress]:
         settings = self.config.checkpoints

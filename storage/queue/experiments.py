@@ -19,7 +19,7 @@ from opd.experiments.definition import MAX_SEEDS, Arm, Experiment, first_problem
 from opd.experiments.plan import ArmRun, Key, Plan, Planner
 from opd.types import ExperimentStatus
 from storage import schema
-from storage.engine import begin, read
+from storage.engine import DatabaseTime, begin, read
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 
@@ -79,6 +79,22 @@ def running_experiments(engine: Engine) -> list[tuple[str, Owner | None]]:
             select(table).where(table.c.status == "running").order_by(table.c.created_at)
         ).mappings()
         return [(row["id"], jobs.owner_of(row)) for row in rows]
+
+
+def last_sign(engine: Engine, name: str) -> tuple[float, float]:
+    """When it, or a run of it, was last heard of, and how long ago that is by the database's clock,
+    in seconds."""
+    run = schema.run
+    times = (run.c.heartbeat_at, run.c.queued_at, run.c.finished_at)
+    newest = [func.coalesce(func.max(t), table.c.created_at) for t in times]
+    with read(engine) as connection:
+        *signs, now = connection.execute(
+            select(*newest, DatabaseTime())
+            .select_from(table.outerjoin(links).outerjoin(run, links.c.run_id == run.c.id))
+            .where(table.c.id == name)
+            .group_by(table.c.id, table.c.created_at)
+        ).one()
+    return max(signs), now - max(signs)
 
 
 def open_runs(engine: Engine, name: str) -> list[str]:

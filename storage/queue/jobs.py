@@ -21,7 +21,7 @@ from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
-from storage.engine import begin, read
+from storage.engine import DatabaseTime, begin, read
 from storage.lookups import run_row
 from storage.queue.failure import Failure
 from storage.queue.run_details import checked_tags, checked_text, write_tags
@@ -51,6 +51,7 @@ class Owner:
     pid: int
     started: float  # psutil's create_time
     boot: str  # the machine's boot id
+    place: str | None = None  # host, PID namespace, data directory; see `app.worker.place`
 
 
 def create_run(
@@ -75,7 +76,7 @@ def create_run(
     labels = checked_tags(tags)
     check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
-    row = _new_row(config, recipe=clean(recipe), source=source) | owner_values(waiter)
+    row = _new_row(config, recipe=clean(recipe), source=source) | _waiter_values(waiter)
     try:
         with begin(engine) as connection:
             existing = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
@@ -110,7 +111,7 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
                 status="running",
                 attempt=run.c.attempt + 1,
                 slot=slot,
-                heartbeat_at=now,
+                heartbeat_at=DatabaseTime(),
                 started_at=func.coalesce(run.c.started_at, now),
                 attempt_at=now,
                 finished_at=None,
@@ -125,23 +126,36 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
 
 
 def next_queued(engine: Engine) -> list[dict[str, Any]]:
-    """Queued runs, oldest first: id, device, waiter (an Owner that will claim it, or None)."""
+    """Queued runs, oldest first: id, device, waiter (an Owner that will claim it, or None), and the
+    waiter's heartbeat_at and age as in `running`."""
     with read(engine) as connection:
         rows = connection.execute(
-            select(run)
-            .where(run.c.status == "queued", run.c.deleted_at.is_(None))
-            .order_by(run.c.queued_at, run.c.id)
+            _with_age.where(run.c.status == "queued", run.c.deleted_at.is_(None)).order_by(
+                run.c.queued_at, run.c.id
+            )
         ).mappings()
-        return [{"id": r["id"], "device": r["device"], "waiter": owner_of(r)} for r in rows]
+        names = ("id", "device", "heartbeat_at", "age")
+        return [{**{n: r[n] for n in names}, "waiter": owner_of(r)} for r in rows]
+
+
+def still_waiting(engine: Engine, run_id: str) -> None:
+    """The heartbeat of whoever waits for a queued run's device."""
+    with begin(engine) as connection:
+        connection.execute(
+            update(run)
+            .where(run.c.id == run_id, run.c.status == "queued")
+            .values(heartbeat_at=DatabaseTime())
+        )
 
 
 def running(engine: Engine) -> list[dict[str, Any]]:
-    """Runs that are running: id, name, attempt, owner, heartbeat_at, cancel_mode, cancel_at, slot.
+    """Runs that are running: id, name, attempt, owner, heartbeat_at, age, cancel_mode, cancel_at,
+    slot.
 
-    `owner` is an Owner."""
+    `owner` is an Owner; `age` that of its heartbeat in seconds, by the database's clock."""
     with read(engine) as connection:
         rows = connection.execute(
-            select(run).where(run.c.status == "running").order_by(run.c.attempt_at)
+            _with_age.where(run.c.status == "running").order_by(run.c.attempt_at)
         ).mappings()
         return [_running_item(row) for row in rows]
 
@@ -164,7 +178,7 @@ def set_phase(engine: Engine, run_id: str, attempt: int, text: str) -> None:
 def hold(connection: Connection, run_id: str, attempt: int) -> None:
     """Stamps the attempt's heartbeat inside the caller's transaction. Raises LeaseLost."""
     held = connection.execute(
-        update(run).where(*_held(run_id, attempt)).values(heartbeat_at=time.time())
+        update(run).where(*_held(run_id, attempt)).values(heartbeat_at=DatabaseTime())
     )
     if held.rowcount != 1:
         raise LeaseLost(run_id, attempt)
@@ -261,7 +275,7 @@ def requeue_within(
             f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
         )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
-    values = queued | _CLEARED | owner_values(waiter)
+    values = queued | _CLEARED | _waiter_values(waiter)
     changes: list[dict[str, str]] = []
     if settings:
         config, changes = with_changes(row["config"], settings)
@@ -275,6 +289,8 @@ def requeue_within(
         values["inputs"] = {**inputs, "accept": accept_changes, "accepted": accepted}
     connection.execute(update(run).where(run.c.id == run_id).values(values))
 
+
+_with_age = select(run, (DatabaseTime() - run.c.heartbeat_at).label("age"))
 
 _CLEARED: dict[str, Any] = {
     "cancel_mode": None,
@@ -322,14 +338,18 @@ def new_id(prefix: str) -> str:
 
 def owner_values(owner: Owner | None) -> dict[str, Any]:
     """The columns that hold a process."""
-    names = ("pid", "started", "boot")
+    names = ("pid", "started", "boot", "place")
     return {f"owner_{name}": getattr(owner, name, None) for name in names}
+
+
+def _waiter_values(waiter: Owner | None) -> dict[str, Any]:
+    return {**owner_values(waiter), "heartbeat_at": DatabaseTime() if waiter else None}
 
 
 def owner_of(row: RowMapping) -> Owner | None:
     if row["owner_pid"] is None:
         return None
-    return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
+    return Owner(*(row[f"owner_{name}"] for name in ("pid", "started", "boot", "place")))
 
 
 def _held(run_id: str, attempt: int) -> tuple[Any, ...]:
@@ -342,7 +362,7 @@ def _holder(connection: Connection, slot: str) -> RowMapping | None:
 
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
-    names = ("id", "name", "attempt", "heartbeat_at", "cancel_mode", "cancel_at", "slot")
+    names = ("id", "name", "attempt", "heartbeat_at", "age", "cancel_mode", "cancel_at", "slot")
     return {**{name: row[name] for name in names}, "owner": owner_of(row)}
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Engine, RowMapping, delete, func, insert, 
 
 from opd.errors import ErrorKind, UserError
 from storage.engine import begin, read
-from storage.queue.jobs import Owner
+from storage.queue.jobs import Owner, owner_of, owner_values
 from storage.schema import question
 from storage.text import clean
 
@@ -110,9 +110,7 @@ def claim(engine: Engine, owner: Owner, *, files: bool = False) -> dict[str, Any
                 state="running",
                 phase="starting",
                 started_at=time.time(),
-                owner_pid=owner.pid,
-                owner_started=owner.started,
-                owner_boot=owner.boot,
+                **owner_values(owner),
             )
         )
         return {name: row[name] for name in ("id", "kind", "payload")}
@@ -168,7 +166,7 @@ def abandoned(engine: Engine, alive: Callable[[Owner], bool], *, files: bool = F
     """Ids of running requests whose process has died."""
     with read(engine) as connection:
         rows = connection.execute(select(question).where(*_of(files, "running"))).mappings()
-        return [row["id"] for row in rows if not alive(_owner(row))]
+        return [row["id"] for row in rows if (o := owner_of(row)) is None or not alive(o)]
 
 
 def _of(files: bool, state: State) -> list[ColumnElement[bool]]:
@@ -186,10 +184,6 @@ def _row(engine: Engine, name: str) -> RowMapping:
             "no such request; answers are kept for one day", where=name, kind=ErrorKind.NOT_FOUND
         )
     return row
-
-
-def _owner(row: RowMapping) -> Owner:
-    return Owner(row["owner_pid"], row["owner_started"], row["owner_boot"])
 
 
 def _change(

@@ -13,7 +13,6 @@ from gradio_client.exceptions import AppError
 from sqlalchemy import Engine
 
 from app.worker import job, process
-from app.worker.process import this_process
 from opd.interchange.jsonl import rollouts_of
 from storage.data_dir import DataDir
 from storage.engine import open_database
@@ -23,6 +22,7 @@ from storage.read.runs import read_runs
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
 from tests.support.in_process_runs import models
+from tests.support.stored_runs import me
 
 NAMES = {
     *("list_runs", "get_run", "start_run", "stop_run", "resume_run", "run_metrics"),
@@ -134,7 +134,7 @@ def answering(engine: Engine, answer: dict[str, Any] | None) -> threading.Thread
     """What the model process would do with the next request; None: it fails."""
 
     def work() -> None:
-        while (claimed := requests.claim(engine, this_process())) is None:
+        while (claimed := requests.claim(engine, me())) is None:
             pass
         if answer is None:
             requests.fail(engine, claimed["id"], "no such model")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.worker.process import this_process
 from opd.config.run import parse
 from opd.doctor.examine import report
 from opd.doctor.findings import Finding
 from storage.queue import requests
+from tests.support.stored_runs import me
 
 pytestmark = pytest.mark.browser
 Visit = Callable[[str], Any]
@@ -33,7 +33,7 @@ def claimed(site: Any) -> Iterator[Callable[[], dict[str, Any]]]:
     """Takes the next question, as the model process would; nothing waits afterwards."""
 
     def take() -> dict[str, Any]:
-        found = requests.claim(site.engine, this_process())
+        found = requests.claim(site.engine, me())
         assert found is not None
         return found
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from app.worker import recovery
+from app.worker.owners.place import Place
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from tests.support.fake_training import ROOT, SCRIPT
@@ -88,7 +89,7 @@ def test_it_is_found_cancelled_and_resumed(studio: Studio, tmp_path: Path) -> No
 def test_its_death_is_seen_and_the_run_resumed(studio: Studio, tmp_path: Path) -> None:
     run_id = start_old_job(studio, tmp_path)
     [job] = recovery.running(studio.engine)
-    assert studio.pid(run_id) in job.family()
+    assert studio.pid(run_id) in job.family(Place.of(DataDir(studio.data_dir)))
     os.kill(studio.pid(run_id), signal.SIGKILL)
     studio.started[-1].wait(10)
     resumed = studio.start("cli", "resume", run_id)

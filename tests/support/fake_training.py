@@ -135,6 +135,11 @@ class Training:
         keeps = [step for step in earlier if step < self.done][-1:]
         return CheckpointEvent(self.done, str(path), manifest, keeps)
 
+    def save_aside(self, folder: Path) -> CheckpointEvent:
+        path = folder / f"step-{self.done:06d}"
+        path.mkdir(parents=True, exist_ok=True)
+        return CheckpointEvent(self.done, str(path), {})
+
     def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         return {i: (str(i).encode(), False) for i in ids}
 

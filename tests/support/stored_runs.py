@@ -1,5 +1,6 @@
 """Rollouts and runs made up for tests of the store."""
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
+from app.worker.process import owner_of
 from opd.config.run import parse
 from opd.fingerprints.inputs import fingerprints
 from opd.types import (
@@ -26,6 +28,13 @@ from storage.write.records import RunWriter
 
 VOCABULARY = 300
 OWNER = jobs.Owner(4711, 12.5, "boot")
+
+
+def me() -> jobs.Owner:
+    """The test's own process, of no place: for what nobody judges."""
+    owner = owner_of(os.getpid())
+    assert owner is not None
+    return owner
 
 
 def texts(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:

@@ -134,7 +134,7 @@ def serve(
     sweep(engine, data_dir)
     last = time.monotonic()
     while time.monotonic() - last < idle:
-        claimed = requests.claim(engine, this_process(), files=True)
+        claimed = requests.claim(engine, this_process(data_dir), files=True)
         if claimed is None:
             time.sleep(LOOK_EVERY)
             continue

@@ -105,7 +105,7 @@ def serve(
         if cache.gives_way(engine) or (not cache.holds and _on_a_gpu()):
             log.info("a run takes the GPU: exiting")
             return
-        claimed = requests.claim(engine, this_process())
+        claimed = requests.claim(engine, this_process(data_dir))
         if claimed is None:
             time.sleep(LOOK_EVERY)
             continue

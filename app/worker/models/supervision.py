@@ -13,10 +13,12 @@ from sqlalchemy import Engine
 from app.worker import process
 from app.worker.files.kept import sweep
 from app.worker.logs import last_line
+from app.worker.owners.place import Place
 from opd.errors import ErrorKind
 from storage.data_dir import DataDir
 from storage.locks import held
 from storage.queue import requests
+from storage.queue.jobs import Owner
 
 log = logging.getLogger(__name__)
 MODEL_PROCESS = (sys.executable, "-m", "app.worker.models.process")
@@ -56,6 +58,12 @@ class ModelProcessSupervisor:
         if waiting and self._child is None and rested and not self._served():
             self._start()
 
+    def _lives(self, owner: Owner) -> bool:
+        """One of another place lives as long as somebody holds the lock of the model process."""
+        if Place.of(self._data_dir).judges(owner):
+            return process.alive(owner)
+        return self._served()
+
     def _reap(self) -> None:
         """A child that ended badly takes its question with it, or the one it never came to."""
         if self._child is None or (code := self._child.poll()) is None:
@@ -78,7 +86,7 @@ class ModelProcessSupervisor:
         requests.fail(self._engine, name, text, kind=kind, hint=hint)
 
     def _abandoned(self) -> list[str]:
-        return requests.abandoned(self._engine, process.alive, files=self.files)
+        return requests.abandoned(self._engine, self._lives, files=self.files)
 
     def _served(self) -> bool:
         """Whether a process of another supervisor holds the lock."""

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from app.worker.process import this_process
 from opd.config.run import parse
 from storage.queue import requests
 from tests.support.api_client import Api
+from tests.support.stored_runs import me
 
 
 def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -> None:
@@ -17,7 +17,7 @@ def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -
     name = asked.json()["id"]
     found = api.get(f"/doctor/{name}")
     assert (found["state"], found["findings"], found["memory"]) == ("queued", [], None)
-    claimed = requests.claim(engine, this_process())
+    claimed = requests.claim(engine, me())
     assert claimed is not None and claimed["kind"] == "doctor"
     assert claimed["payload"]["models"] is False
     assert parse(claimed["payload"]["config"]).steps == 3
@@ -32,7 +32,7 @@ def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -
 
 def test_models_are_loaded_unless_told_otherwise(api: Api, engine: Engine) -> None:
     api("POST", "/doctor", {"config": {}})
-    claimed = requests.claim(engine, this_process())
+    claimed = requests.claim(engine, me())
     assert claimed is not None and claimed["payload"]["models"] is True
 
 

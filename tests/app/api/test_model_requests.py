@@ -11,7 +11,6 @@ from sqlalchemy import Engine
 from app.security import SecurityLayer
 from app.server import ServerOptions, policy, rest_app
 from app.worker.models.request import ModelCache
-from app.worker.process import this_process
 from opd.config.run import parse
 from opd.types import CheckpointEvent
 from storage import locks
@@ -22,6 +21,7 @@ from storage.queue.model_state import read_model_state
 from storage.schema import checkpoint, run
 from storage.write.records import RunWriter
 from tests.support.api_client import TOKENS, Api, first_rollout, stored_run
+from tests.support.stored_runs import me
 
 
 def with_checkpoints(engine: Engine, run_id: str, *steps: int) -> None:
@@ -151,14 +151,14 @@ def test_conversations_are_bounded(api: Api, conversations: Any, field: str, wor
 def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> None:
     name = api("POST", "/chat", chat_of()).json()["id"]
     assert "finished chat" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
-    requests.claim(engine, this_process())
+    requests.claim(engine, me())
     requests.finish(engine, name, {"replies": [{"ids": [1]}]})
     assert "choose a run" in api("POST", f"/chat/{name}/keep", {}).json()["error"]
     assert api("POST", f"/chat/{name}/keep", {"reply": 1}).status_code == 422
     run_id = stored_run(engine)
     body = chat_of() | {"run": run_id, "checkpoint": "start"}
     name = api("POST", "/chat", body).json()["id"]
-    requests.claim(engine, this_process())
+    requests.claim(engine, me())
     requests.finish(engine, name, {"replies": [{"ids": [1, 2]}]})
     kept = api("POST", f"/chat/{name}/keep", {"reply": 0})
     assert kept.status_code == 201
@@ -191,7 +191,7 @@ def test_viewers_may_look_and_not_ask(engine: Engine, tmp_path: Path) -> None:
 
 def test_an_import_names_no_models(api: Api, engine: Engine) -> None:
     run_id = jobs.create_run(engine, parse({}))
-    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    attempt = jobs.claim(engine, run_id, "cpu", me())
     assert attempt is not None
     RunWriter(engine, run_id, attempt).checkpoint(CheckpointEvent(1, "/x", {}))
     with begin(engine) as connection:

@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 
 from app.api import runs as runs_routes
 from app.api.system import log_path
-from app.worker.process import this_process
 from opd.config.recipes import recipe
 from opd.config.run import load_yaml, parse, with_overrides
 from storage.data_dir import DataDir
@@ -25,7 +24,7 @@ from storage.queue import jobs
 from storage.queue.inputs import read_inputs
 from tests.support.api_client import TOKENS, Api, first_rollout, rollout, stored_run
 from tests.support.devices.fake_gpus import fake_driver
-from tests.support.stored_runs import interrupted_run, write_prompts
+from tests.support.stored_runs import interrupted_run, me, write_prompts
 
 
 @pytest.fixture
@@ -381,7 +380,7 @@ def test_a_running_run_s_gpu(
     run_id = jobs.create_run(engine, parse({}))
     nothing = {"slot": None, "name": None, "total": None, "free": None, "use": None}
     assert api.get(f"/runs/{run_id}/gpu") == nothing
-    attempt = jobs.claim(engine, run_id, "cuda:0", this_process())
+    attempt = jobs.claim(engine, run_id, "cuda:0", me())
     assert attempt is not None
     assert api.get(f"/runs/{run_id}/gpu") == {
         **{"slot": "cuda:0", "name": "NVIDIA H100", "use": 97.0},
@@ -395,13 +394,13 @@ def test_a_running_run_s_gpu(
     assert api.get(f"/runs/{run_id}/gpu") == nothing
     assert api.get(f"/runs/{other}")["waits_for"] == {}
     processor = jobs.create_run(engine, parse({}))
-    assert jobs.claim(engine, processor, "cpu", this_process())
+    assert jobs.claim(engine, processor, "cpu", me())
     assert api.get(f"/runs/{processor}/gpu") == nothing | {"slot": "cpu"}
 
 
 def test_a_run_is_resumed_with_other_settings_of_memory(api: Api, engine: Engine) -> None:
     run_id = jobs.create_run(engine, parse({}))
-    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    attempt = jobs.claim(engine, run_id, "cpu", me())
     assert attempt is not None and jobs.finish(engine, run_id, attempt, "failed")
     refused = api("POST", f"/runs/{run_id}/resume", {"set": ["seed=1"]})
     assert refused.status_code == 422 and "cannot change within a run" in refused.json()["error"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -5,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from app.cli import training
@@ -13,10 +13,10 @@ from app.worker.errors import Failure
 from app.worker.job import Outcome
 from app.worker.process import this_process
 from opd.errors import ErrorKind
+from storage.data_dir import DataDir
 from storage.engine import open_database
-from storage.queue import jobs
 from storage.read.runs import read_runs
-from tests.support.stored_runs import interrupted_run, write_prompts
+from tests.support.stored_runs import interrupted_run, me, write_prompts
 from tests.support.studio import Studio
 
 
@@ -191,15 +191,14 @@ def test_a_failure_is_told_as_it_is(
 
 
 def test_a_dead_waiter_wants_its_run_no_more(studio: Studio) -> None:
-    gone = psutil.Process()
-    owner = jobs.Owner(gone.pid, 1.0, "another boot")
+    owner = dataclasses.replace(this_process(DataDir(studio.data_dir)), started=1.0)
     run_id = studio.queue(waiter=owner)
     studio.supervisor()
     studio.wait_status(run_id, "cancelled")
 
 
 def test_a_waited_for_run_is_left_to_its_command(studio: Studio) -> None:
-    mine, other = studio.queue(waiter=this_process()), studio.queue()
+    mine, other = studio.queue(waiter=me()), studio.queue()
     studio.supervisor()
     studio.wait_status(other, "finished")
     assert studio.status(mine) == "queued"

@@ -1,5 +1,6 @@
 """Experiments with real processes: by the command line, by the supervisor, killed and resumed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from app.worker.process import this_process
 from storage.comparison import experiment_results
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import experiments, jobs
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from tests.support.experiment_definition import data, definition
-from tests.support.stored_runs import OWNER
 from tests.support.studio import Studio
 
 
@@ -131,13 +133,14 @@ def test_a_job_that_dies_before_it_begins_is_not_started_for_ever(
 def test_killed_while_its_run_waits_it_goes_on_without_a_server(
     studio: Studio, tmp_path: Path
 ) -> None:
-    """The run had not begun; its owner is a process of another boot."""
-    name = experiments.create_experiment(studio.engine, definition(), quick=True, owner=OWNER)
+    """The run had not begun; its owner is a process of this place that is gone."""
+    owner = dataclasses.replace(this_process(DataDir(studio.data_dir)), started=1.0)
+    name = experiments.create_experiment(studio.engine, definition(), quick=True, owner=owner)
     planned = experiments.plan_of(
         studio.engine, experiments.experiment_row(studio.engine, name)
     ).next_run
     assert planned is not None
-    experiments.add_run(studio.engine, name, planned.key, planned.config, OWNER)
+    experiments.add_run(studio.engine, name, planned.key, planned.config, owner)
     again = studio.start("cli", "experiment", name)
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err

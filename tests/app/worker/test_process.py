@@ -6,17 +6,29 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from app.worker import process
 from app.worker.errors import describe, redact
+from app.worker.owners.place import Place
 from app.worker.signals import listening
 from opd.errors import ErrorKind, UserError
+from storage.data_dir import DataDir
+from storage.queue.jobs import Owner
 
 
-def test_a_process_is_known_by_pid_start_and_boot() -> None:
-    me = process.this_process()
+def here(folder: Path, owner: Owner | None) -> tuple[Owner, Place]:
+    """The owner as of the data directory `folder`."""
+    place = Place.of(DataDir(folder))
+    assert owner is not None
+    return dataclasses.replace(owner, place=place.text), place
+
+
+def test_a_process_is_known_by_pid_start_and_boot(tmp_path: Path) -> None:
+    me = process.this_process(DataDir(tmp_path))
+    assert me.place == Place.of(DataDir(tmp_path)).text
     assert me.pid == os.getpid()
     assert process.alive(me)
     assert not process.alive(dataclasses.replace(me, started=me.started - 1))
@@ -36,7 +48,7 @@ def test_a_zombie_is_dead() -> None:
     assert process.owner_of(child.pid) is None
 
 
-def test_a_family_is_the_session_and_whatever_carries_the_mark() -> None:
+def test_a_family_is_the_session_and_whatever_carries_the_mark(tmp_path: Path) -> None:
     forks = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']); input()"
     options = {"stdin": subprocess.PIPE, "env": os.environ | {process.MARK: ""}}
     leader = subprocess.Popen([sys.executable, "-c", forks], start_new_session=True, **options)
@@ -44,16 +56,17 @@ def test_a_family_is_the_session_and_whatever_carries_the_mark() -> None:
     marked = subprocess.Popen([sys.executable, "-c", "input()"], start_new_session=True, **options)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        owner = process.owner_of(leader.pid)
-        assert owner is not None
+        owner, place = here(tmp_path, process.owner_of(leader.pid))
         deadline = time.monotonic() + 60
-        while len(found := process.family(owner, "run-1:2")) < 3:
+        while len(found := process.family(owner, "run-1:2", place)) < 3:
             assert time.monotonic() < deadline
         assert {leader.pid, marked.pid} < set(found)
         assert not {other.pid, os.getpid()} & set(found)
-        assert process.family(dataclasses.replace(owner, boot="another"), "run-1:2") == []
+        for other_place in ({"boot": "another"}, {"place": "another"}):
+            elsewhere = dataclasses.replace(owner, **other_place)
+            assert process.family(elsewhere, "run-1:2", place) == []
         reused = dataclasses.replace(owner, started=owner.started - 5)
-        assert process.family(reused, "run-1:3") == []  # the pid is somebody else's by now
+        assert process.family(reused, "run-1:3", place) == []  # the pid is somebody else's by now
         process.send(found, signal.SIGKILL)
         assert leader.wait(5) == marked.wait(5) == -signal.SIGKILL
     finally:
@@ -62,12 +75,11 @@ def test_a_family_is_the_session_and_whatever_carries_the_mark() -> None:
             child.communicate()
 
 
-def test_the_session_of_a_shell_is_no_jobs_family() -> None:
+def test_the_session_of_a_shell_is_no_jobs_family(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        owner = process.owner_of(child.pid)
-        assert owner is not None
-        assert process.family(owner, "run-1:1") == [child.pid]
+        owner, place = here(tmp_path, process.owner_of(child.pid))
+        assert process.family(owner, "run-1:1", place) == [child.pid]
     finally:
         child.kill()
         child.communicate()

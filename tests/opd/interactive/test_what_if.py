@@ -17,7 +17,6 @@ from app.worker.job import claim, run
 from app.worker.models import process
 from app.worker.models.request import ModelCache, ModelRequest
 from app.worker.models.what_if import what_if as answer
-from app.worker.process import this_process
 from opd.config.run import parse
 from opd.types import Floats
 from storage import schema
@@ -31,6 +30,7 @@ from storage.read.runs import read_run
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
 from tests.support.devices.fake_gpus import FakeCuda
 from tests.support.devices.tested import DEVICE, SLOT
+from tests.support.stored_runs import me
 from tests.support.tiny_models import save_model
 
 pytestmark = pytest.mark.device
@@ -415,7 +415,7 @@ def test_a_busy_gpu_is_told_and_the_processor_answers_by_choice(
     FakeCuda().install(monkeypatch)
     monkeypatch.setattr(holds, "gpu_count", lambda: 1)
     run_id = jobs.create_run(trained.engine, parse({}))
-    attempt = jobs.claim(trained.engine, run_id, "cuda:0", this_process())
+    attempt = jobs.claim(trained.engine, run_id, "cuda:0", me())
     assert attempt is not None
     payload = conversation("1 + 2 =", run=None, recipe="demo", checkpoint=None, max_new_tokens=2)
     refused = answered(trained, "chat", payload)

@@ -10,13 +10,13 @@ from sqlalchemy import Engine
 
 from app.worker.devices import holds
 from app.worker.devices.holds import hold_device, in_use_by, wait_for_device
-from app.worker.process import this_process
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
 from storage import locks
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from tests.support.devices.fake_gpus import FakeCuda
+from tests.support.stored_runs import me
 
 Gpus = Callable[[int], None]
 
@@ -37,7 +37,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
 
 def training(engine: Engine, slot: str) -> str:
     run_id = jobs.create_run(engine, parse({}))
-    assert jobs.claim(engine, run_id, slot, this_process()) is not None
+    assert jobs.claim(engine, run_id, slot, me()) is not None
     return run_id
 
 

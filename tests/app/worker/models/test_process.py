@@ -16,7 +16,7 @@ from sqlalchemy import Engine, update
 from app.worker.devices.holds import DeviceHold
 from app.worker.models import process
 from app.worker.models.supervision import ModelProcessSupervisor
-from app.worker.process import alive, this_process
+from app.worker.process import alive
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
 from opd.training.checkpoint_manifest import folder_of
@@ -27,6 +27,7 @@ from storage.engine import begin
 from storage.queue import jobs, requests
 from storage.queue.jobs import Owner
 from storage.write.records import RunWriter
+from tests.support.stored_runs import me
 from tests.support.studio import Studio
 
 DEAD = Owner(2**22 + 1, 1.0, "boot")
@@ -82,7 +83,7 @@ def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
     first, second = (requests.enqueue(engine, "doctor", {"n": n}) for n in (1, 2))
     assert requests.waiting(engine) == [first, second]
     assert first.startswith("ask-")
-    asked = requests.claim(engine, this_process())
+    asked = requests.claim(engine, me())
     assert asked == {"id": first, "kind": "doctor", "payload": {"n": 1}}
     assert requests.progress(engine, first, phase="reading", answer={"a": 1})
     assert state(engine, first)["phase"] == "reading" and state(engine, first)["answer"] == {"a": 1}
@@ -94,7 +95,7 @@ def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
     assert not requests.fail(engine, first, "late")
     assert requests.fail(engine, second, "not asked any more")
     assert state(engine, second)["error_text"] == "not asked any more"
-    assert requests.claim(engine, this_process()) is None
+    assert requests.claim(engine, me()) is None
 
 
 def test_old_answers_go_and_too_many_questions_are_refused(engine: Engine) -> None:
@@ -113,7 +114,7 @@ def test_old_answers_go_and_too_many_questions_are_refused(engine: Engine) -> No
 
 def test_questions_of_the_dead_are_found(engine: Engine) -> None:
     mine, theirs = (requests.enqueue(engine, "doctor", {}) for _ in range(2))
-    requests.claim(engine, this_process())
+    requests.claim(engine, me())
     requests.claim(engine, DEAD)
     assert requests.abandoned(engine, alive) == [theirs]
     assert state(engine, mine)["state"] == "running"
@@ -230,7 +231,7 @@ def test_the_doctor_is_asked_through_the_supervisor(tmp_path: Path) -> None:
 def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) -> None:
     """Its newest checkpoint is examined; one that is not there is told, and nothing remembered."""
     run_id = jobs.create_run(engine, parse({"steps": 1}))
-    attempt = jobs.claim(engine, run_id, "cpu", this_process())
+    attempt = jobs.claim(engine, run_id, "cpu", me())
     assert attempt is not None
     folder = folder_of(DataDir(tmp_path).run(run_id).checkpoints, 1)
     shutil.copytree(str(resources.files("opd") / "bundled" / "student"), folder)
