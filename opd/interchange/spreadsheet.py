@@ -107,7 +107,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return str(value).lower()
+        return str(value)
     if isinstance(value, (int, float)):
         return str(value)
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -18,6 +18,7 @@ def test_the_names_on_disk_stay() -> None:
         "database": "/d/studio.db",
         "token": "/d/token",
         "server_note": "/d/server.json",
+        "identity": "/d/identity",
         "standby_note": "/d/standby.json",
         "supervisor_lock": "/d/supervisor.lock",
         "supervisor_log": "/d/supervisor.log",
@@ -33,5 +34,6 @@ def test_the_names_on_disk_stay() -> None:
         "checkpoints": "/d/runs/run-a/checkpoints",
         "references": "/d/runs/run-a/references.json",
         "reserve": "/d/runs/run-a/.reserve",
+        "system_usage": "/d/runs/run-a/system.jsonl",
     }
     assert str(data_dir) == "/d"

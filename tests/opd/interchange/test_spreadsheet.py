@@ -57,7 +57,7 @@ def test_texts_come_back_and_none_begins_as_a_formula() -> None:
 
 def test_numbers_stay_numbers() -> None:
     values = [-1, -0.1, 1e-30, True, None, ["a", "b"]]
-    assert read_back(csv_line(values)) == [["-1", "-0.1", "1e-30", "true", "", "a, b"]]
+    assert read_back(csv_line(values)) == [["-1", "-0.1", "1e-30", "True", "", "a, b"]]
 
 
 def row(number: int) -> dict[str, object]:
