@@ -1,6 +1,8 @@
 """REST routes of configurations: recipes, the schema of the form, and validation of a draft."""
 
 import shlex
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import yaml
@@ -8,9 +10,18 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.api.http.inputs import ConfigSource, problems_of
-from app.api.http.replies import Json, shown_problems
+from app.api.http.replies import MAX_PROBLEMS, Json, shown_problems
 from opd.config.recipes import recipe, recipes
-from opd.config.run import VISIBLE_FIELDS, RunConfig, parse, to_yaml, with_overrides
+from opd.config.run import (
+    VISIBLE_FIELDS,
+    RunConfig,
+    check_inputs,
+    parse,
+    to_yaml,
+    with_overrides,
+)
+from opd.config.unchecked import as_yaml, with_defaults
+from opd.config.yaml_text import Document, YamlError, read_yaml
 from opd.errors import UserError
 from opd.loss.objective_table import described
 
@@ -41,14 +52,27 @@ def config_schema() -> Response:
 
 @router.post("/config/check")
 def check_config(body: ConfigSource) -> Response:
-    """Validates a draft: its problems by field, or the configuration as JSON, YAML and command."""
+    """Validates a draft: its problems by field, or the configuration as JSON, YAML and command.
+
+    `draft`, where there are problems, is the same draft as a form shows it: every field, mistakes
+    included, and its YAML; null where the YAML cannot be read. A problem's `line` is that of the
+    YAML given, else of the draft's.
+    """
     try:
-        config = body.validated()
+        document = body.document()
+    except YamlError as error:
+        listed = [{"field": p.field, "message": p.message} for p in error.problems]
+        return _refused(listed, None, [p.line for p in error.problems])
     except UserError as error:
-        problems = shown_problems(problems_of(error))
-        return Json(
-            {"ok": False, "problems": problems, "config": None, "yaml": None, "command": None}
-        )
+        return _refused(problems_of(error), None)
+    try:
+        config = check_inputs(parse(document.data))
+    except UserError as error:
+        problems = problems_of(error)
+        draft = {"config": with_defaults(document.data), "yaml": as_yaml(document.data)}
+        if body.yaml is None:
+            document = _own_lines(draft["yaml"])
+        return _refused(problems, draft, [document.line(p["field"]) for p in problems])
     return Json(
         {
             "ok": True,
@@ -56,8 +80,29 @@ def check_config(body: ConfigSource) -> Response:
             "config": config.model_dump(mode="json"),
             "yaml": to_yaml(config),
             "command": train_command(config, body.recipe or BASE_RECIPE),
+            "draft": None,
         }
     )
+
+
+def _refused(
+    problems: list[dict[str, str]], draft: dict[str, Any] | None, lines: Sequence[int] = ()
+) -> Response:
+    """`lines`: of each problem, 0 for none."""
+    shown = [
+        {**problem, "line": line or None}
+        for problem, line in zip_longest(shown_problems(problems), lines[:MAX_PROBLEMS])
+    ]
+    empty = dict.fromkeys(("config", "yaml", "command"))
+    return Json({"ok": False, "problems": shown, **empty, "draft": draft})
+
+
+def _own_lines(text: str) -> Document:
+    """Of YAML that was written here; without lines where it is over the limits."""
+    try:
+        return read_yaml(text)
+    except YamlError:
+        return Document({})
 
 
 def train_command(config: RunConfig, base: str) -> str:

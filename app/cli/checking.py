@@ -71,7 +71,7 @@ def _held(workspace: Workspace, config: "RunConfig") -> "DeviceHold":
 def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
     """The experiment of that name or file; None for what is a run. Raises UserError."""
     from opd.config.recipes import recipes
-    from opd.config.run import read_file
+    from opd.config.yaml_text import read_file
     from opd.experiments.definition import experiment, experiments, with_settings
 
     path = Path(source).expanduser()
@@ -86,7 +86,7 @@ def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
                 f"experiments: {', '.join(experiment_names)}",
                 where=source,
             )
-        if "arms" not in read_file(path):
+        if "arms" not in read_file(path).data:
             return None
     return with_settings(experiment(source), assignments)
 

@@ -9,7 +9,7 @@ import typer
 from app.cli.inspect_runs import Json, Run
 from app.cli.output import json_line, plain, result, say
 from app.cli.workspace import Workspace
-from opd.errors import ErrorKind, UserError
+from opd.errors import ConfigError, ErrorKind, UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -48,18 +48,22 @@ def train(
 def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
     """The validated configuration and the recipe's name, empty for a file."""
     from opd.config.recipes import recipes
-    from opd.config.run import check_inputs, parse, read_file, with_overrides
+    from opd.config.run import check_inputs, parse, with_overrides
+    from opd.config.yaml_text import Document, read_file
 
     bundled = {r.name: r for r in recipes()}
     if source in bundled:
-        data, recipe = bundled[source].config, source
+        document, recipe = Document(bundled[source].config), source
     elif Path(source).expanduser().is_file():
-        data, recipe = read_file(Path(source).expanduser()), ""
+        document, recipe = read_file(Path(source).expanduser()), ""
     else:
         raise UserError(
             f"no recipe or file of this name; recipes: {', '.join(bundled)}", where=source
         )
-    return check_inputs(parse(with_overrides(data, assignments))), recipe
+    try:
+        return check_inputs(parse(with_overrides(document.data, assignments))), recipe
+    except ConfigError as error:
+        raise document.without(assignments).located(error) from None
 
 
 def resume(

@@ -1,5 +1,6 @@
-"""Which field is wrong, as data: for checks over several fields of a configuration."""
+"""Which fields are wrong, as data: for checks over several fields of a configuration."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -11,15 +12,32 @@ class FieldError(ValueError):
         self.field = field
 
 
+class FieldErrors(ValueError):
+    """Several at once."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__("; ".join(f"{e.field}: {e}" for e in errors))
+        self.errors = errors
+
+
+def raise_all(errors: Iterable[FieldError]) -> None:
+    """Raises FieldErrors where there is any."""
+    if found := list(errors):
+        raise FieldErrors(found)
+
+
 def located(error: Any) -> tuple[str, str]:
-    """Field and message of one entry of pydantic's `ValidationError.errors()`."""
-    path = [str(part) for part in error["loc"]]
+    """Field and message of one entry of pydantic's `ValidationError.errors()`, the first where a
+    check found several."""
+    return (checked(error) or [(_path(error), str(error["msg"]).removeprefix("Value error, "))])[0]
+
+
+def checked(error: Any) -> list[tuple[str, str]]:
+    """Field and message of each mistake that a check of ours named in one entry; else none."""
     cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, FieldError):
-        path.append(cause.field)
-    return ".".join(path), str(error["msg"]).removeprefix("Value error, ")
+    errors = cause.errors if isinstance(cause, FieldErrors) else [cause]
+    return [(_path(error, e.field), str(e)) for e in errors if isinstance(e, FieldError)]
 
 
-def names_a_field(error: Any) -> bool:
-    """Whether the check said itself which field is wrong."""
-    return isinstance(error.get("ctx", {}).get("error"), FieldError)
+def _path(error: Any, *more: str) -> str:
+    return ".".join([*(str(part) for part in error["loc"]), *more])

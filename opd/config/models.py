@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from opd.config.data import Column, Reference, Section, Template, choices, only_for
 from opd.config.field_errors import FieldError
@@ -191,13 +191,6 @@ class TeacherConfig(RouteConfig):
         max_length=16,
         description="More teachers, by value of that field; all other rows use this one.",
     )
-
-    @field_validator("routes", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: {"model": v} if isinstance(v, str) else v for k, v in value.items()}
 
     @model_validator(mode="after")
     def _routes_need_a_field(self) -> "TeacherConfig":

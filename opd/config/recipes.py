@@ -5,8 +5,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from opd.config.run import RunConfig, load_yaml, parse
+from opd.config.run import RunConfig, parse
 from opd.config.wording import teacher_name
+from opd.config.yaml_text import load_yaml
 from opd.errors import UserError
 
 DEMO = "demo"  # the bundled pair on the bundled problems

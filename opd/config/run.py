@@ -3,14 +3,13 @@
 import copy
 import difflib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from opd.config.data import PromptsConfig, Section
-from opd.config.field_errors import FieldError, located, names_a_field
+from opd.config.field_errors import FieldError, checked, located, raise_all
 from opd.config.folders import local_folder, readable_data
 from opd.config.model_files.quantized import refuse_training_all
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
@@ -24,13 +23,11 @@ from opd.config.sections import (
     SamplingConfig,
     StopConfig,
 )
+from opd.config.yaml_text import load_scalar
 from opd.errors import ConfigError, UserError
 from opd.loss.objective import Need, Objective
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, refusal
 
-MAX_YAML_BYTES = 64_000
-MAX_YAML_DEPTH = 20
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class RunConfig(Section):
@@ -59,26 +56,15 @@ class RunConfig(Section):
     stop: StopConfig = Field(default_factory=StopConfig)  # type: ignore[arg-type]
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores.")
 
-    @field_validator("student", "teacher", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _model_by_name(cls, value: Any) -> Any:
+    def _by_name(cls, data: Any) -> Any:
         """`teacher: some/model` is short for `teacher: {model: some/model}`."""
-        return {"model": value} if isinstance(value, str) else value
-
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _source_by_name(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _objective_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return with_long_forms(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
-        for check in CHECKS:
-            check(self)
+        raise_all(error for check in CHECKS for error in check(self))
         return self
 
     @property
@@ -134,127 +120,127 @@ class RunConfig(Section):
         }
 
 
-def _objective_fits(config: RunConfig) -> None:
+def _objective_fits(config: RunConfig) -> Iterator[FieldError]:
     objective, name = config.objective, config.objective.name
     for parameter in PARAMETERS.values():
         reason = refusal(parameter, name)
         if reason and getattr(objective, parameter.name) != parameter.default:
-            raise FieldError(f"objective.{parameter.name}", reason)
+            yield FieldError(f"objective.{parameter.name}", reason)
     if objective.reward_weight and not config.objective_entry.takes_reward_weight:
-        raise FieldError("objective.reward_weight", f"is for distillation objectives ({name})")
+        yield FieldError("objective.reward_weight", f"is for distillation objectives ({name})")
     if objective.uses_rewards:
         if config.prompts.grader == "none":
-            raise FieldError("prompts.grader", "a reward needs a grader (got none)")
+            yield FieldError("prompts.grader", "a reward needs a grader (got none)")
         if config.sampling.group_size < 2:
-            raise FieldError(
+            yield FieldError(
                 "sampling.group_size",
                 "rewards are relative to the group, which needs at least 2 "
                 f"completions (got {config.sampling.group_size})",
             )
 
 
-def _samples_fit(config: RunConfig) -> None:
+def _samples_fit(config: RunConfig) -> Iterator[FieldError]:
     name, sampling = config.objective.name, config.sampling
     own_needed = config.objective_entry.importance_ratio or config.objective.reward_weight
     if own_needed and (config.author != "student" or sampling.teacher_share):
-        raise FieldError(
+        yield FieldError(
             "sampling.source", f"{name} with an importance ratio needs the student's own samples"
         )
     if sampling.teacher_share and config.author != "student":
-        raise FieldError(
+        yield FieldError(
             "sampling.teacher_share",
             f"mixes teacher samples into the student's own (sampling.source is {config.author})",
         )
     if config.teacher_writes and any(
         t.kind in ("remote", "none") for t in config.teachers.values()
     ):
-        raise FieldError("sampling.source", "only a teacher on this machine can write completions")
+        yield FieldError("sampling.source", "only a teacher on this machine can write completions")
 
 
-def _teachers_fit(config: RunConfig) -> None:
+def _teachers_fit(config: RunConfig) -> Iterator[FieldError]:
     for field, teacher in config.teachers.items():
         if teacher.kind == "none" and config.needs != "nothing":
-            raise FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
+            yield FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
         if teacher.kind == "remote":
-            _remote_fits(config, field, teacher)
+            yield from _remote_fits(config, field, teacher)
 
 
-def _weights_fit(config: RunConfig) -> None:
+def _weights_fit(config: RunConfig) -> Iterator[FieldError]:
     """bfloat16 weights have an optimizer of their own, and an average of them would stall."""
     if config.student.weights != "bfloat16":
         return
     if config.optimizer.name != "adamw":
-        raise FieldError(
+        yield FieldError(
             "student.weights",
             f"bfloat16 holds its moments in bfloat16 (optimizer.name is {config.optimizer.name}; "
             "take adamw)",
         )
     if any(teacher.kind == "ema" for teacher in config.teachers.values()):
-        raise FieldError(
+        yield FieldError(
             "student.weights",
             "a moving average of bfloat16 weights would not move: take float32, or another "
             "teacher.kind than ema",
         )
 
 
-def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> None:
+def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> Iterator[FieldError]:
     possible = [name for name in TRAINABLE if OBJECTIVES[name].needs != "vocabulary"]
     if config.needs == "vocabulary":
-        raise FieldError(
+        yield FieldError(
             "objective.name",
             "a remote teacher gives no full distributions, which "
             f"{config.objective.name} needs (possible: {', '.join(possible)})",
         )
     if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
-        raise FieldError(
+        yield FieldError(
             "objective.top_k",
             f"at most {field}.top_k, {teacher.top_k}, the number requested from the server "
             f"(got {config.objective.top_k})",
         )
     if config.sampling.temperature != 1:
-        raise FieldError(
+        yield FieldError(
             "sampling.temperature",
             f"a remote teacher scores only at temperature 1 (got {config.sampling.temperature})",
         )
 
 
-def _stop_fits(config: RunConfig) -> None:
+def _stop_fits(config: RunConfig) -> Iterator[FieldError]:
     """What ends a run by its held-out score needs such scores while it trains."""
     for field in ("score", "patience"):
         if getattr(config.stop, field) is None:
             continue
         if config.evaluation.every == 0:
-            raise FieldError(
+            yield FieldError(
                 f"stop.{field}",
                 "needs evaluations while the run trains: set evaluation.every to 1 or more (got 0)",
             )
         if config.prompts.grader == "none":
-            raise FieldError(f"stop.{field}", "needs a grader (prompts.grader is none)")
+            yield FieldError(f"stop.{field}", "needs a grader (prompts.grader is none)")
         if 1 not in config.evaluation.pass_at:
-            raise FieldError(
+            yield FieldError(
                 f"stop.{field}", f"needs pass@1 (evaluation.pass_at is {config.evaluation.pass_at})"
             )
 
 
-def _evaluation_fits(config: RunConfig) -> None:
+def _evaluation_fits(config: RunConfig) -> Iterator[FieldError]:
     if not config.evaluation.teacher:
         return
     if config.prompts.grader == "none":
-        raise FieldError(
+        yield FieldError(
             "evaluation.teacher", "needs a grader: without one there is no score (got true)"
         )
     for field, teacher in config.teachers.items():
         if teacher.kind in ("remote", "none"):
-            raise FieldError(
+            yield FieldError(
                 "evaluation.teacher",
                 f"needs teachers on this machine ({field}.kind is {teacher.kind}; got true)",
             )
 
 
-def _device_fits(config: RunConfig) -> None:
+def _device_fits(config: RunConfig) -> Iterator[FieldError]:
     if config.device == "mps":
         for field, message in unsupported_on_mps(config):
-            raise FieldError(field, message)
+            yield FieldError(field, message)
 
 
 def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -278,6 +264,7 @@ CHECKS = (
     _evaluation_fits,
     _device_fits,
 )
+SHORT_FORMS = {"student": "model", "teacher": "model", "prompts": "source", "objective": "name"}
 VISIBLE_FIELDS = (
     "student.model",
     "teacher.model",
@@ -293,7 +280,8 @@ def parse(data: Any) -> RunConfig:
     try:
         return RunConfig.model_validate({} if data is None else data)
     except ValidationError as error:
-        raise ConfigError([_problem(e) for e in error.errors(include_url=False)]) from None
+        found = [p for e in error.errors(include_url=False) for p in _problems(e)]
+        raise ConfigError(found) from None
 
 
 def check_inputs(config: RunConfig) -> RunConfig:
@@ -331,48 +319,9 @@ def check_inputs(config: RunConfig) -> RunConfig:
     return config
 
 
-def load_yaml(text: str, *, where: str = "configuration") -> dict[str, Any]:
-    """Parses YAML text into a mapping. Raises UserError for bad YAML or too much of it."""
-    if len(text.encode()) > MAX_YAML_BYTES:
-        raise UserError(f"over the limit of {MAX_YAML_BYTES} bytes", where=where)
-    try:
-        _check_shape(text, where)
-        data = yaml.load(text, Loader=SafeLoader)  # the safe loader, in C where it is built
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError("must be a mapping of fields to values", where=where)
-    return data
-
-
-def _check_shape(text: str, where: str) -> None:
-    """Refuses aliases (a few lines of them expand to gigabytes) and deep nesting, while parsing."""
-    depth = 0
-    for event in yaml.parse(text, SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(
-                "YAML aliases (*name) are not supported; write the value out", where=where
-            )
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_YAML_DEPTH:
-            raise UserError(f"nested deeper than the limit of {MAX_YAML_DEPTH}", where=where)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    try:
-        return load_yaml(path.read_text(encoding="utf-8"), where=str(path))
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", where=str(path)) from None
-
-
 def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Applies `a.b=value` assignments; a value is read as YAML, so 1e-4, null and [1, 0] work."""
-    result: dict[str, Any] = copy.deepcopy(data)
+    result: dict[str, Any] = with_long_forms(copy.deepcopy(data)) if assignments else data
     for assignment in assignments:
         path, separator, raw = assignment.partition("=")
         if not separator or not path.strip():
@@ -381,14 +330,25 @@ def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, An
         node = result
         for parent in parents:
             child = node.get(parent)
-            if isinstance(child, str) and parent in ("student", "teacher"):
-                child = {"model": child}
-            elif isinstance(child, str) and parent in ("prompts", "objective"):
-                child = {"source" if parent == "prompts" else "name": child}
             node[parent] = child if isinstance(child, dict) else {}
             node = node[parent]
-        node[leaf] = _scalar(raw, where=f"--set {path}")
+        node[leaf] = load_scalar(raw, where=f"--set {path}")
     return result
+
+
+def with_long_forms(data: dict[str, Any]) -> dict[str, Any]:
+    """`teacher: some/model` as `teacher: {model: some/model}`, and so for each short form."""
+    whole = {k: _long(v, SHORT_FORMS[k]) if k in SHORT_FORMS else v for k, v in data.items()}
+    for section, name, field in (("teacher", "routes", "model"), ("evaluation", "suites", "source")):
+        inner = whole.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(name), dict):
+            parts = {k: _long(v, field) for k, v in inner[name].items()}
+            whole[section] = inner | {name: parts}
+    return whole
+
+
+def _long(value: Any, field: str) -> Any:
+    return {field: value} if isinstance(value, str) else value
 
 
 def to_yaml(config: RunConfig, *, only_set: bool = True) -> str:
@@ -397,34 +357,21 @@ def to_yaml(config: RunConfig, *, only_set: bool = True) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else "{}\n"
 
 
-def _scalar(raw: str, *, where: str) -> Any:
-    try:
-        _check_shape(raw, where)
-        value = yaml.load(raw, Loader=SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: 2001-99-99 is no date
-        raise UserError(f"{raw[:80]!r} cannot be read as a value", where=where) from None
-    if isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-4 as text
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _problem(error: Any) -> dict[str, str]:
+def _problems(error: Any) -> list[dict[str, str]]:
+    """Of one entry of pydantic's errors."""
+    if mistakes := checked(error):
+        return [{"field": field, "message": message} for field, message in mistakes]
     field, message = located(error)
     value = error.get("input")
     if error["type"] == "extra_forbidden":
-        return {"field": field, "message": _unknown(field)}
-    if names_a_field(error):
-        return {"field": field, "message": message}
+        return [{"field": field, "message": _unknown(field)}]
     if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
         message = "must be a whole number"
     if error["type"] == "string_pattern_mismatch" and field == "device":
         message = "must be auto, cpu, cuda, cuda:N or mps"
     if isinstance(value, (str, int, float, bool)) or value is None:
         message += f" (got {value!r:.80})"
-    return {"field": field, "message": message}
+    return [{"field": field, "message": message}]
 
 
 def _unknown(field: str) -> str:

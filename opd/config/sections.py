@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, create_model, model_validator
 
 from opd.config.data import Section, SuiteConfig, choices, only_for
 from opd.config.field_errors import FieldError
@@ -213,13 +213,6 @@ class EvaluationConfig(Section):
     lm_eval_limit: int | None = Field(
         None, ge=1, le=1_000_000, description="Examples per lm-eval task; empty: all."
     )
-
-    @field_validator("suites", mode="before")
-    @classmethod
-    def _by_source(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: {"source": v} if isinstance(v, str) else v for k, v in value.items()}
 
     @model_validator(mode="after")
     def _enough_samples(self) -> "EvaluationConfig":

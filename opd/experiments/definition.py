@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError, model_validator
 from opd.config.data import Section
 from opd.config.field_errors import FieldError, located
 from opd.config.paths import with_absolute_paths
-from opd.config.run import RunConfig, load_yaml, parse, read_file, with_overrides
+from opd.config.run import RunConfig, parse, with_overrides
+from opd.config.yaml_text import load_yaml, read_file
 from opd.errors import UserError
 
 ARM_REFERENCE = re.compile(r"arm:([a-z][a-z0-9-]{0,39})")
@@ -279,7 +280,7 @@ def experiment(name: str) -> Experiment:
         return bundled[name]
     path = Path(name).expanduser()
     if path.is_file():
-        data = {**read_file(path), "source": str(path)}
+        data = {**read_file(path).data, "source": str(path)}
         return parse_experiment(data, path.read_text(encoding="utf-8"), where=str(path))
     raise UserError(
         f"no experiment or file of this name; experiments: {', '.join(bundled)}", where=name

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlalchemy import Engine
 
 from opd.config.recipes import recipe
-from opd.config.run import MAX_YAML_BYTES, RunConfig, check_inputs, load_yaml, parse, with_overrides
+from opd.config.run import RunConfig, check_inputs, parse, with_overrides
+from opd.config.yaml_text import MAX_YAML_BYTES, Document, read_yaml
 from opd.errors import ConfigError, UserError
 
 MAX_CONFIG_VALUES = 5_000
@@ -72,18 +73,23 @@ class ConfigSource(Body):
         return self
 
     def validated(self) -> RunConfig:
-        """The configuration. Raises ConfigError, UserError.
+        """The configuration. Raises ConfigError, UserError."""
+        return check_inputs(parse(self.document().data))
+
+    def document(self) -> Document:
+        """The configuration as given, within bounds; lines are those of `yaml`. Raises UserError.
 
         `recipe` beside `config` or `yaml` only says where that came from.
         """
         if self.config is not None:
-            data = self.config
+            document = Document(self.config)
         elif self.yaml is not None:
-            data = load_yaml(self.yaml)
+            document = read_yaml(self.yaml)
         else:
-            data = recipe(self.recipe or "").config
-        check_size(data)
-        return check_inputs(parse(with_overrides(data, self.set)))
+            document = Document(recipe(self.recipe or "").config)
+        check_size(document.data)
+        lines = document.without(self.set).lines
+        return Document(with_overrides(document.data, self.set), lines)
 
 
 class StartRun(ConfigSource):

@@ -70,10 +70,13 @@ def problems_reply(problems: list[dict[str, str]]) -> Json:
 
 def shown_problems(problems: list[dict[str, str]]) -> list[dict[str, str]]:
     """The first problems, cut to a readable length, as text that JSON can carry."""
-    return [
+    shown = [
         {"field": _clean(p["field"]), "message": _clean(p["message"])}
         for p in problems[:MAX_PROBLEMS]
     ]
+    if hidden := len(problems) - len(shown):
+        shown.append({"field": "", "message": f"{hidden} more problems are not listed"})
+    return shown
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -18,7 +18,8 @@ from sqlalchemy import Engine
 from app.api import runs as runs_routes
 from app.api.system import log_path
 from opd.config.recipes import recipe
-from opd.config.run import load_yaml, parse, with_overrides
+from opd.config.run import parse, with_overrides
+from opd.config.yaml_text import load_yaml
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.queue.inputs import read_inputs
@@ -367,6 +368,7 @@ def test_of_two_people_who_edit_the_second_is_told_what_the_first_wrote(
         {
             "field": "name",
             "message": "must not hold control characters (U+0009 is character 2): remove it",
+            "line": 1,
         }
     ]
 

@@ -8,16 +8,14 @@ from hypothesis import strategies as st
 
 from opd.config.recipes import recipe, recipes
 from opd.config.run import (
-    MAX_YAML_BYTES,
     VISIBLE_FIELDS,
     RunConfig,
     check_inputs,
-    load_yaml,
     parse,
-    read_file,
     to_yaml,
     with_overrides,
 )
+from opd.config.yaml_text import load_yaml
 from opd.errors import ConfigError, UserError
 
 
@@ -135,32 +133,6 @@ def test_overrides_leave_the_original_alone():
     data = {"optimizer": {"learning_rate": 1.0}}
     with_overrides(data, ["optimizer.learning_rate=0.5"])
     assert data == {"optimizer": {"learning_rate": 1.0}}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a: [",
-        "- 1",
-        "just text",
-        "a: &x [1]\nb: *x",
-        "\x00",
-        "!!python/object/apply:os.system ['id']",
-        "[" * 5000,
-        "a: 1\n" * MAX_YAML_BYTES,
-    ],
-)
-def test_bad_yaml_is_refused_in_words(text):
-    with pytest.raises(UserError):
-        load_yaml(text)
-
-
-def test_unreadable_file(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
-        read_file(tmp_path / "none.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(UserError, match="UTF-8"):
-        read_file(tmp_path / "bytes.yaml")
 
 
 @given(
