@@ -65,13 +65,15 @@ def check_config(body: ConfigSource) -> Response:
         return _refused(listed, None, [p.line for p in error.problems])
     except UserError as error:
         return _refused(problems_of(error), None)
+    data = document.data
     try:
-        config = check_inputs(parse(document.data))
+        config = check_inputs(parse(data))
     except UserError as error:
         problems = problems_of(error)
-        draft = {"config": with_defaults(document.data), "yaml": as_yaml(document.data)}
+        text = as_yaml(data)
         if body.yaml is None:
-            document = _own_lines(draft["yaml"])
+            document = _own_lines(text)
+        draft = {"config": with_defaults(data), "yaml": text}
         return _refused(problems, draft, [document.line(p["field"]) for p in problems])
     return Json(
         {

@@ -106,7 +106,8 @@ class DataConfig(Section):
     )
     template_args: TemplateArgs | None = Field(
         None,
-        description="Further variables of the chat template, such as {reasoning_effort: low}.",
+        description="Further variables of the chat template.",
+        examples=[{"reasoning_effort": "low"}],
     )
     prompt_template: Template | None = Field(
         None,
@@ -149,7 +150,9 @@ class DataConfig(Section):
         0.0, ge=0, le=1e12, description="Largest difference that still counts as right (numeric)."
     )
     json_schema: Schema | None = Field(
-        None, description="JSON schema that the completion must satisfy (json)."
+        None,
+        description="JSON schema that the completion must satisfy (json).",
+        examples=[{"type": "object", "required": ["answer"]}],
     )
 
     @model_validator(mode="after")

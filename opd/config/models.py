@@ -1,6 +1,6 @@
 """Student and teacher: the sections of a run's configuration on models. Free of torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,9 @@ class LoraConfig(Section):
     rank: int = Field(32, ge=1, le=1024, description="Adapter rank.")
     alpha: float = Field(64.0, gt=0, le=4096, description="Adapter scale is alpha / rank.")
     targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="Names of the modules to adapt, or all-linear."
+        "all-linear",
+        description="Names of the modules to adapt, or all-linear.",
+        examples=[["q_proj", "v_proj"]],
     )
 
 

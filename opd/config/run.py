@@ -29,7 +29,6 @@ from opd.loss.objective import Need, Objective
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, refusal
 
 
-
 class RunConfig(Section):
     """Everything that decides a run."""
 
@@ -339,7 +338,10 @@ def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, An
 def with_long_forms(data: dict[str, Any]) -> dict[str, Any]:
     """`teacher: some/model` as `teacher: {model: some/model}`, and so for each short form."""
     whole = {k: _long(v, SHORT_FORMS[k]) if k in SHORT_FORMS else v for k, v in data.items()}
-    for section, name, field in (("teacher", "routes", "model"), ("evaluation", "suites", "source")):
+    for section, name, field in (
+        ("teacher", "routes", "model"),
+        ("evaluation", "suites", "source"),
+    ):
         inner = whole.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), dict):
             parts = {k: _long(v, field) for k, v in inner[name].items()}

@@ -122,7 +122,10 @@ class SamplingConfig(Section):
         ),
     )
     stop_ids: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
-        [], max_length=64, description="Additional stop token ids."
+        [],
+        max_length=64,
+        description="Additional stop token ids.",
+        examples=[[151645, 151643]],
     )
     teacher_share: Share = Field(
         0.0,
@@ -183,12 +186,17 @@ class EvaluationConfig(Section):
         min_length=1,
         max_length=8,
         description="Evaluate at each of these temperatures; 0 is greedy.",
+        examples=[[1, 0.6, 0]],
     )
     samples: int = Field(
         1, ge=1, le=1024, description="Completions per prompt at temperatures above 0."
     )
     pass_at: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
-        [1], min_length=1, max_length=8, description="Values of k for pass@k; at most samples."
+        [1],
+        min_length=1,
+        max_length=8,
+        description="Values of k for pass@k; at most samples.",
+        examples=[[1, 8]],
     )
     keep: int = Field(
         16, ge=0, le=10_000, description="Evaluation rollouts to store with their tokens."
@@ -209,6 +217,7 @@ class EvaluationConfig(Section):
         [],
         max_length=32,
         description="lm-eval tasks to run before and after training (needs the extra lm-eval).",
+        examples=[["gsm8k", "arc_easy"]],
     )
     lm_eval_limit: int | None = Field(
         None, ge=1, le=1_000_000, description="Examples per lm-eval task; empty: all."

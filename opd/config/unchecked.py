@@ -1,11 +1,11 @@
-"""Configurations that may still hold mistakes, as a form shows them: plain data, never validated."""
+"""Configurations that may hold mistakes, as a form shows them: plain data, not validated."""
 
 import math
 from typing import Any
 
 import yaml
 
-from opd.config.run import RunConfig, with_long_forms
+from opd.config.run import parse, with_long_forms
 
 Data = dict[str, Any]
 MAX_INTEGER = 2**63 - 1  # of JSON as it is sent
@@ -14,12 +14,13 @@ MAX_INTEGER = 2**63 - 1  # of JSON as it is sent
 def with_defaults(data: Data) -> Data:
     """Every field, as given where it is given. What stands in a section's place and is none is left
     out, as a form cannot show it; unknown fields stay."""
-    return _over(RunConfig().model_dump(mode="json"), _plain(with_long_forms(data)))
+    whole: Data = _over(parse({}).model_dump(mode="json"), _plain(with_long_forms(data)))
+    return whole
 
 
 def as_yaml(data: Data) -> str:
     """YAML of what differs from the defaults, mistakes included."""
-    left = _differing(_plain(with_long_forms(data)), RunConfig().model_dump(mode="json"))
+    left = _differing(_plain(with_long_forms(data)), parse({}).model_dump(mode="json"))
     return yaml.safe_dump(left, sort_keys=False, allow_unicode=True) if left else "{}\n"
 
 

@@ -17,7 +17,9 @@ from opd.errors import ConfigError, UserError
 MAX_YAML_BYTES = 64_000
 MAX_YAML_DEPTH = 20
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is built
-UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,16 @@ class YamlProblem:
     line: int = 0
     field: str = ""
 
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}" if self.line else self.message
+
 
 class YamlError(UserError):
     """Text that is not YAML, or not what a configuration may be made of."""
 
     def __init__(self, problems: list[YamlProblem], *, where: str) -> None:
         self.problems = problems
-        super().__init__("; ".join(p.message for p in problems), where=where)
+        super().__init__("; ".join(map(str, problems)), where=where)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def read_yaml(text: str, *, where: str = "configuration") -> Document:
     try:
         data = yaml.constructor.SafeConstructor().construct_document(node)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2001-99-99 is no date
-        raise _not_yaml(error, where) from None
+        raise _not_yaml(error, text, where) from None
     return Document(data, lines)
 
 
@@ -126,12 +131,12 @@ def _composed(text: str, where: str) -> yaml.Node | None:
     if found := UNPRINTABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
         character = f"the control character U+{ord(found[0]):04X}"
-        raise _error(f"not valid YAML: line {line} holds {character}", where, line)
+        raise _error(f"not valid YAML: holds {character}", where, line)
     try:
         _check_shape(text, where)
         node: yaml.Node | None = yaml.compose(text, Loader=SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _not_yaml(error, where) from None
+        raise _not_yaml(error, text, where) from None
     return node
 
 
@@ -139,11 +144,9 @@ def _check_shape(text: str, where: str) -> None:
     """Refuses aliases (a few lines of them expand to gigabytes) and deep nesting, while parsing."""
     depth = 0
     for event in yaml.parse(text, SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
-            raise _error(
-                "YAML aliases (*name) are not supported; write the value out", where, line
-            )
+            raise _error("YAML aliases (*name) are not supported; write the value out", where, line)
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_YAML_DEPTH:
@@ -166,8 +169,7 @@ def _walk(node: yaml.Node, path: str, lines: dict[str, int]) -> Iterator[YamlPro
         line = _line(key)
         if key.value in first:
             yield YamlProblem(
-                f"line {line}: {name} is set twice, first on line {first[key.value]}; "
-                "leave one of them out",
+                f"{name} is set twice, first on line {first[key.value]}; leave one of them out",
                 line,
                 name,
             )
@@ -180,15 +182,18 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _not_yaml(error: Exception, where: str) -> YamlError:
+def _not_yaml(error: Exception, text: str, where: str) -> YamlError:
     """The library's error in one line, at the place that it names."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    mark = mark or context
     if mark is None:
         return _error(f"not valid YAML: {' '.join(str(error).split())}", where)
     parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    if parts[0] and context is not None and context.line != mark.line:
+        parts[0] += f" that begins on line {context.line + 1}"
     said = ", ".join(str(p) for p in parts if p)
-    line = mark.line + 1
-    return _error(f"not valid YAML: line {line}, column {mark.column + 1}: {said}", where, line)
+    line = min(mark.line, text.count("\n")) + 1  # the end of the text is named as a line below it
+    return _error(f"not valid YAML at column {mark.column + 1}: {said}", where, line)
 
 
 def _error(message: str, where: str, line: int = 0) -> YamlError:

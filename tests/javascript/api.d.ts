@@ -11,6 +11,8 @@ interface Page<T> {
 interface FieldProblem {
   field: string;
   message: string;
+  /** Of the YAML, from 1. */
+  line?: number | null;
 }
 
 /** What an error box shows. */
@@ -338,6 +340,10 @@ interface SchemaNode {
   exclusiveMaximum?: number;
   choices?: Record<string, string>;
   only_for?: string[];
+  examples?: unknown[];
+  additionalProperties?: SchemaNode | boolean;
+  patternProperties?: Record<string, SchemaNode>;
+  $defs?: Record<string, SchemaNode>;
 }
 
 interface Recipe {
@@ -357,8 +363,11 @@ interface ConfigForm {
 interface ConfigCheck {
   ok: boolean;
   problems: FieldProblem[];
+  config: any;
   yaml: string;
   command: string;
+  /** Where there are problems: the same settings as a form shows them. */
+  draft: { config: any; yaml: string } | null;
 }
 
 /** A value with its interval over seeds; null where there is none. */

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { changedPaths } from "../../app/static/new/changes.js";
 import {
   assign,
   fieldsOf,
   flatten,
+  formOf,
+  jsonProblem,
   readValue,
   showValue,
   titleOf,
@@ -93,4 +96,48 @@ test("tags are added and removed, not set", () => {
   const change = changeOf(plain, { ...typed, tags: " two,three ,, " });
   assert.deepEqual(change, { add_tags: ["three"], remove_tags: ["one"] });
   assert.deepEqual(changeOf(plain, { ...typed, tags: "" }), { add_tags: [], remove_tags: ["one", "two"] });
+});
+
+test("named sections have the fields of one; lists and JSON say their form", () => {
+  const suite = {
+    properties: { source: { type: "string", default: "bundled" }, count: { type: "integer" } },
+  };
+  const parts = {
+    properties: {
+      suites: { type: "object", patternProperties: { "^[a-z]+$": { $ref: "#/$defs/Suite" } } },
+      routes: { type: "object", additionalProperties: { $ref: "#/$defs/Suite" } },
+      args: { type: "object", additionalProperties: true, examples: [{ a: 1 }] },
+      ids: { type: "array", examples: [[1, 2]] },
+    },
+    $defs: { Suite: suite },
+  };
+  const [suites, routes, args, ids] = fieldsOf(parts, {});
+  assert.deepEqual(
+    [suites, routes, args, ids].map((f) => f.kind),
+    ["sections", "sections", "json", "list"],
+  );
+  assert.deepEqual(
+    suites.inner?.map(({ path, standard }) => [path, standard]),
+    [
+      ["source", "bundled"],
+      ["count", null],
+    ],
+  );
+  assert.deepEqual(
+    [formOf(args), formOf(ids), formOf(suites)],
+    ['JSON, such as {"a":1}.', "Separated by commas, such as 1, 2.", ""],
+  );
+  assert.match(jsonProblem('{"a": '), /^not valid JSON: /);
+  assert.equal(jsonProblem(" "), "");
+});
+
+test("changed settings, switches included; a section is its settings", () => {
+  const base = { a: true, b: { c: 1 }, lora: null };
+  assert.deepEqual(changedPaths(base, { a: false, b: { c: 2 }, lora: { rank: 8 } }), [
+    "a",
+    "b.c",
+    "lora.rank",
+  ]);
+  assert.deepEqual(changedPaths({ lora: { rank: 8 } }, { lora: null }), ["lora", "lora.rank"]);
+  assert.deepEqual(changedPaths(base, base), []);
 });

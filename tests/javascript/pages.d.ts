@@ -66,14 +66,35 @@ interface Field {
   standard: unknown;
   choices?: Record<string, string> | null;
   onlyFor?: string[] | null;
+  example?: unknown;
+  /** Of named sections: the fields of one. */
+  inner?: Field[];
+}
+
+type FieldInput = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
+
+/** A problem of a field; `rest` is where inside of it. */
+interface Told {
+  rest: string;
+  message: string;
+}
+
+/** A section by its name, with the fields that edit it. */
+interface Part {
+  name: string;
+  value: Config;
+  title: HTMLInputElement;
+  controls: Control[];
+  element: HTMLElement;
+  more: HTMLDetailsElement;
 }
 
 interface Control {
   field: Field;
-  input: HTMLInputElement | HTMLSelectElement;
+  input: FieldInput | HTMLButtonElement;
   element: HTMLElement;
-  problem: HTMLElement;
-  help: HTMLElement;
+  set: (value: any) => unknown;
+  tell: (problems: Told[]) => unknown;
 }
 
 interface WorstOptions {

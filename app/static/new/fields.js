@@ -1,10 +1,11 @@
 // The fields of a configuration, out of its JSON schema: what each is, how it is typed and read.
 
 /**
- * → [{path, group, title, help, kind, options, nullable, schema, standard}] in the schema's order.
- * @param {SchemaNode} schema @param {any} defaults
+ * → [{path, group, title, help, kind, options, nullable, schema, standard}] in the schema's order;
+ * of named sections (kind "sections") `inner` has the fields of one.
+ * @param {SchemaNode} schema @param {any} [defaults]
  */
-export function fieldsOf(schema, defaults) {
+export function fieldsOf(schema, defaults = defaultsOf(schema)) {
   /** @type {Field[]} */
   const fields = [];
   walk(schema, schema, defaults, "", fields);
@@ -26,7 +27,10 @@ function walk(root, node, defaults, prefix, fields) {
       if (nullable) fields.push(switchOf(path, raw, schema));
       walk(root, schema, defaults?.[name] ?? defaultsOf(schema), `${path}.`, fields);
     } else {
-      fields.push(fieldOf(path, raw, schema, nullable, defaults?.[name]));
+      const field = fieldOf(path, raw, schema, nullable, defaults?.[name]);
+      const part = partOf(root, schema);
+      if (part) Object.assign(field, { kind: "sections", inner: fieldsOf({ ...part, $defs: root.$defs }) });
+      fields.push(field);
     }
   }
 }
@@ -42,6 +46,14 @@ function settle(root, raw) {
     schema = rest.length === 1 ? rest[0] : { ...schema, anyOf: rest };
   }
   return { schema, nullable };
+}
+
+/** The section that each name of an object stands for, if it does. @param {SchemaNode} root @param {SchemaNode} schema */
+function partOf(root, schema) {
+  const [pattern] = Object.values(schema.patternProperties ?? {});
+  const raw = pattern ?? schema.additionalProperties;
+  const part = raw && typeof raw === "object" ? follow(root, raw) : null;
+  return part?.properties ? part : null;
 }
 
 /** The schema that a reference means. @param {SchemaNode} root @param {SchemaNode} schema @returns {SchemaNode} */
@@ -80,6 +92,7 @@ function fieldOf(path, raw, schema, nullable, standard) {
     standard: standard ?? null,
     choices: raw.choices ?? null,
     onlyFor: raw.only_for ?? null,
+    example: (raw.examples ?? schema.examples)?.[0] ?? null,
   };
 }
 
@@ -167,7 +180,7 @@ function numberOr(text) {
 
 /** @param {string} text */
 function jsonOr(text) {
-  if (text === "") return {};
+  if (text === "") return null;
   try {
     return JSON.parse(text);
   } catch {
@@ -181,6 +194,27 @@ function splitWords(text) {
     .split(",")
     .map((t) => t.trim())
     .filter(Boolean);
+}
+
+/** What is wrong with the text of a field of JSON, "" for nothing. @param {string} text */
+export function jsonProblem(text) {
+  if (!text.trim()) return "";
+  try {
+    JSON.parse(text);
+    return "";
+  } catch (error) {
+    return `not valid JSON: ${error.message}`;
+  }
+}
+
+/** How a list or a mapping is typed, with an example. @param {Field} field */
+export function formOf(field) {
+  const example = field.example === null || field.example === undefined ? "" : showValue(field.example);
+  const such = example ? `, such as ${example}` : "";
+  if (field.kind === "list") return `Separated by commas${such}.`;
+  if (field.kind === "words") return `all-linear, or names separated by commas${such}.`;
+  if (field.kind === "json") return `JSON${such}.`;
+  return "";
 }
 
 /** @param {unknown} value */

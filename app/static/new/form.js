@@ -1,29 +1,53 @@
 // One field of a form: its label, control, help, and the problem beside it.
 import { h, select } from "../lib/dom.js";
-import { readValue, showValue } from "./fields.js";
+import { formOf, jsonProblem, readValue, showValue } from "./fields.js";
 
 /** @type {Record<string, string[]>} */
-const SUGGESTIONS = {
-  "student.model": ["bundled/student"],
-  "teacher.model": ["bundled/teacher"],
-  "prompts.source": ["bundled"],
-  device: ["auto", "cpu", "cuda", "cuda:0", "mps"],
-};
+const SUGGESTIONS = { device: ["auto", "cpu", "cuda", "cuda:0", "mps"] };
+const NUMERIC = ["integer", "number"];
 
-/** @param {Field} field @param {unknown} value @param {(value: unknown) => unknown} changed */
-export function control(field, value, changed) {
-  const id = `field-${field.path.replaceAll(".", "-")}`;
+/**
+ * `scope` sets the ids of equal fields apart; `aside` stands behind the input.
+ * @param {Field} field @param {unknown} value @param {(value: unknown) => unknown} changed
+ * @param {{scope?: string, aside?: (control: Control) => Child}} [options]
+ * @returns {Control}
+ */
+export function control(field, value, changed, { scope = "", aside } = {}) {
+  const id = `field-${scope}${field.path.replaceAll(".", "-")}`;
   const input = inputOf(field, id, value, changed);
   const problem = h("p", { class: "bad-text", id: `${id}-problem`, role: "alert" });
   input.setAttribute("aria-describedby", `${id}-problem ${id}-help`);
   const help = h("p", { class: "help-text muted", id: `${id}-help`, text: helpOf(field, value) });
+  const box = h("div", { class: "form-control" }, input, listOf(field, id), problem, help);
   const element = h(
     "div",
     { class: "form-row", "data-field": field.path },
     h("label", { for: id, text: field.title }),
-    h("div", { class: "form-control" }, input, listOf(field, id), problem, help),
+    box,
   );
-  return { field, input, element, problem, help };
+  /** @type {Control} */
+  const made = {
+    field,
+    element,
+    input,
+    set: (next) => {
+      help.textContent = helpOf(field, next);
+      setInput(field, input, next);
+    },
+    tell: (problems) => {
+      const own = field.kind === "json" ? jsonProblem(input.value) : "";
+      const said = problems.map(({ rest, message }) => (rest ? `${rest}: ${message}` : message));
+      problem.textContent = own || said.join("; ");
+      input.setAttribute("aria-invalid", problem.textContent ? "true" : "false");
+    },
+  };
+  const more = aside?.(made);
+  if (more) {
+    const row = h("div", { class: "with-aside" });
+    input.replaceWith(row);
+    row.append(input, /** @type {Node} */ (more));
+  }
+  return made;
 }
 
 /** @param {Field} field @param {string} id @param {any} value @param {(value: unknown) => unknown} changed */
@@ -57,18 +81,29 @@ function inputOf(field, id, value, changed) {
     });
     return box;
   }
-  const numeric = field.kind === "integer" || field.kind === "number";
-  const input = h("input", {
+  return textInput(field, id, value, changed);
+}
+
+/** @param {Field} field @param {string} id @param {any} value @param {(value: unknown) => unknown} changed */
+function textInput(field, id, value, changed) {
+  const numeric = NUMERIC.includes(field.kind);
+  const props = {
     id,
-    class: numeric ? "field num" : "field wide",
     value: showValue(value),
-    inputmode: numeric ? "decimal" : null,
-    list: SUGGESTIONS[field.path] ? `${id}-list` : null,
     spellcheck: "false",
     autocomplete: "off",
     placeholder: field.nullable ? "none" : null,
     oninput: () => changed(readValue(field, input.value)),
-  });
+  };
+  const input =
+    field.kind === "json"
+      ? h("textarea", { ...props, class: "field json-text", rows: "2" })
+      : h("input", {
+          ...props,
+          class: numeric ? "field num" : "field wide",
+          inputmode: numeric ? "decimal" : null,
+          list: SUGGESTIONS[field.path] ? `${id}-list` : null,
+        });
   return input;
 }
 
@@ -90,22 +125,15 @@ function helpOf(field, value) {
   if (field.choices) return `${field.help} ${field.choices[value ?? field.options?.[0]] ?? ""}`;
   const low = field.schema.minimum ?? field.schema.exclusiveMinimum;
   const high = field.schema.maximum ?? field.schema.exclusiveMaximum;
-  if (low === undefined || high === undefined) return field.help;
+  if (low === undefined || high === undefined) return [field.help, formOf(field)].filter(Boolean).join(" ");
   const [from, to] = [low.toLocaleString("en-US"), high.toLocaleString("en-US")];
   if (field.schema.exclusiveMinimum !== undefined) return `${field.help} Above ${from}, up to ${to}.`;
   return `${field.help} ${from} to ${to}.`;
 }
 
-/** @param {Control} control @param {any} value */
-export function setControl({ field, input, help }, value) {
-  help.textContent = helpOf(field, value);
-  if (input.type === "checkbox") input.checked = Boolean(value);
+/** @param {Field} field @param {FieldInput} input @param {any} value */
+function setInput(field, input, value) {
+  if (input instanceof HTMLInputElement && input.type === "checkbox") input.checked = Boolean(value);
   else if (field.kind === "boolean") input.value = String(value ?? "");
   else input.value = field.kind === "choice" ? (value ?? field.options?.[0]) : showValue(value);
-}
-
-/** @param {Control} control @param {string} message */
-export function showProblem({ input, problem }, message) {
-  problem.textContent = message;
-  input.setAttribute("aria-invalid", message ? "true" : "false");
 }

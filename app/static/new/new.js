@@ -3,9 +3,13 @@ import { get, newKey, page, send } from "../lib/api.js";
 import { button, copyButton, debounce, fill, h, select, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { failed, loading } from "../lib/panel_states.js";
+import { changesPanel } from "./changes.js";
 import { Doctor } from "./doctor.js";
-import { assign, fieldsOf, flatten, valueAt } from "./fields.js";
-import { control, setControl, showProblem } from "./form.js";
+import { assign, fieldsOf, valueAt } from "./fields.js";
+import { control } from "./form.js";
+import { chooseRun } from "./run_chooser.js";
+import { sectionsControl } from "./sub_forms.js";
+import { YamlPanel } from "./yaml_panel.js";
 
 const GROUPS = [
   ["general", "General"],
@@ -46,7 +50,7 @@ class NewPage {
   controls;
   /** @type {HTMLElement} */
   general;
-  /** @type {HTMLElement} */
+  /** @type {YamlPanel} */
   yaml;
   /** @type {HTMLElement} */
   command;
@@ -58,6 +62,12 @@ class NewPage {
   doctor;
   /** @type {HTMLDetailsElement} */
   moreBox;
+  /** What is blocked while the YAML cannot be read. @type {HTMLElement} */
+  settings;
+  /** @type {HTMLElement} */
+  blocked;
+  /** @type {HTMLSelectElement | null} */
+  picker = null;
 
   /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
@@ -66,6 +76,9 @@ class NewPage {
     this.recipe = params.get("recipe") ?? "";
     this.key = newKey();
     this.turn = 0;
+    this.fromYaml = false; // which of form and YAML was edited last
+    this.file = ""; // the YAML file that the settings came from
+    this.freshFile = false; // changes count from what the next check makes of it
     this.check = debounce(200, () => this.runCheck());
     addEventListener("pageshow", (e) => e.persisted && this.again());
   }
@@ -105,14 +118,12 @@ class NewPage {
   }
 
   build() {
-    this.controls = new Map(
-      this.fields.map((f) => [
-        f.path,
-        control(f, valueAt(this.config, f.path), (v) => this.changed(f.path, v)),
-      ]),
-    );
+    this.controls = new Map(this.fields.map((f) => [f.path, this.controlOf(f)]));
     this.general = h("p", { class: "bad-text", role: "alert" });
-    this.yaml = h("pre", { class: "code", tabindex: "0", "aria-label": "YAML" });
+    this.yaml = new YamlPanel(
+      (_, file) => this.yamlEdited(file),
+      () => chooseRun(),
+    );
     this.command = h("pre", { class: "code wrap", tabindex: "0", "aria-label": "Command" });
     this.difference = h("div", { class: "difference" });
     this.startButton = button("Start run", () => this.launch(), { class: "btn strong", id: "start-run" });
@@ -123,29 +134,28 @@ class NewPage {
     const visible = this.form.visible;
     /** @param {string} path */
     const picked = (path) => this.controls.get(path)?.element;
-    const form = h(
-      "section",
-      { class: "panel form", "aria-label": "Settings" },
+    this.blocked = h("div", { class: "form-block", role: "status", hidden: true });
+    this.settings = h(
+      "div",
+      {},
       this.source ? this.cloneHead() : this.recipePicker(),
       h("div", { class: "fields" }, picked("name"), visible.map(picked)),
       this.more(visible),
+    );
+    const form = h(
+      "section",
+      { class: "panel form", "aria-label": "Settings" },
+      this.blocked,
+      this.settings,
       h("div", { class: "form-foot" }, this.startButton, this.general),
     );
     const side = h(
       "div",
       { class: "new-side" },
-      this.difference,
       this.doctor.element,
-      codePanel(
-        "Command",
-        this.command,
-        copyButton("Copy", () => this.command.textContent),
-      ),
-      codePanel(
-        "YAML",
-        this.yaml,
-        copyButton("Copy", () => this.yaml.textContent),
-      ),
+      this.yaml.element,
+      this.difference,
+      commandPanel(this.command),
     );
     const title = this.source ? `New run from ${plain(this.source.name || this.source.id, 60)}` : "New run";
     fill(
@@ -156,25 +166,35 @@ class NewPage {
     this.showSwitches();
   }
 
+  /** @param {Field} field */
+  controlOf(field) {
+    const value = valueAt(this.config, field.path);
+    /** @param {unknown} next */
+    const changed = (next) => this.changed(field.path, next);
+    if (field.kind === "sections") return sectionsControl(field, value, changed, () => null);
+    return control(field, value, changed);
+  }
+
   recipePicker() {
     const recipes = this.form.recipes ?? [];
     const current = () => recipes.find((r) => r.name === this.recipe);
     const about = h("p", { class: "muted", text: current()?.description ?? "" });
     /** @type {Option[]} */
     const options = recipes.map((r) => [r.name, r.title || r.name]);
-    const picker = select(
+    options.unshift(["", "none: from a YAML file", { hidden: true }]);
+    this.picker = select(
       options,
       this.recipe,
       (name) => {
+        this.file = "";
         this.useBase(this.recipeConfig(name));
         about.textContent = current()?.description ?? "";
-        for (const [path, c] of this.controls) setControl(c, valueAt(this.config, path));
-        this.showSwitches();
-        this.again();
+        this.fromForm();
+        this.showValues();
       },
       { id: "recipe", class: "field" },
     );
-    return h("div", { class: "recipe" }, h("label", { for: "recipe", text: "Recipe" }), picker, about);
+    return h("div", { class: "recipe" }, h("label", { for: "recipe", text: "Recipe" }), this.picker, about);
   }
 
   cloneHead() {
@@ -223,17 +243,40 @@ class NewPage {
           .map((f) => [f.path.split(".").at(-1), f.standard]),
       );
       assign(this.config, path, value ? filled : null);
-      for (const [p, c] of this.controls)
-        if (p.startsWith(`${path}.`)) setControl(c, valueAt(this.config, p));
+      for (const [p, c] of this.controls) if (p.startsWith(`${path}.`)) c.set(valueAt(this.config, p));
       this.showSwitches();
     } else {
       assign(this.config, path, value);
       if (field.choices) {
-        setControl(control, value);
+        control.set(value);
         this.showSwitches();
       }
     }
+    this.fromForm();
+  }
+
+  fromForm() {
+    this.fromYaml = false;
     this.again();
+  }
+
+  /** Until the text is checked, the form shows other settings: it waits, and so does the start. @param {string} file */
+  yamlEdited(file) {
+    this.fromYaml = true;
+    if (file) {
+      this.file = file;
+      this.freshFile = true;
+      this.recipe = "";
+      if (this.picker) this.picker.value = "";
+    }
+    this.again();
+    this.settings.inert = true;
+    this.startButton.disabled = true;
+  }
+
+  showValues() {
+    for (const [path, c] of this.controls) c.set(valueAt(this.config, path));
+    this.showSwitches();
   }
 
   /** Fields inside a switched-off section, and those of another choice, are hidden. */
@@ -261,11 +304,10 @@ class NewPage {
     const turn = ++this.turn;
     let answer;
     try {
-      answer = await send(
-        "POST",
-        "config/check",
-        this.recipe ? { config: this.config, recipe: this.recipe } : { config: this.config },
-      );
+      answer = await send("POST", "config/check", {
+        ...(this.fromYaml ? { yaml: this.yaml.text } : { config: this.config }),
+        ...(this.recipe ? { recipe: this.recipe } : {}),
+      });
     } catch (error) {
       answer = {
         ok: false,
@@ -277,26 +319,49 @@ class NewPage {
 
   /** @param {ConfigCheck} answer */
   show(answer) {
-    this.showProblems(answer.ok ? [] : answer.problems);
-    this.startButton.disabled = !answer.ok;
-    for (const code of [this.yaml, this.command]) code.classList.toggle("stale", !answer.ok);
-    if (answer.ok) {
-      this.yaml.textContent = answer.yaml;
-      this.command.textContent = answer.command;
+    const config = answer.config ?? answer.draft?.config;
+    if (!this.fromYaml) {
+      const text = answer.yaml ?? answer.draft?.yaml;
+      if (text !== undefined) this.yaml.write(text);
+    } else if (config) {
+      this.config = config;
+      if (this.freshFile) this.base = structuredClone(config);
+      this.freshFile = false;
+      this.showValues();
     }
-    this.showDifference();
+    this.block(this.fromYaml && !config);
+    this.yaml.showProblems(answer.problems);
+    this.showProblems(this.fromYaml && !config ? [] : answer.problems);
+    this.startButton.disabled = !answer.ok;
+    this.command.classList.toggle("stale", !answer.ok);
+    if (answer.ok) this.command.textContent = answer.command;
+    const origin = this.source ? "the run" : this.file ? "the file" : "the recipe";
+    fill(this.difference, changesPanel(this.base, this.config, origin));
+  }
+
+  /** While the YAML cannot be read, editing the form would throw it away. @param {boolean} blocked */
+  block(blocked) {
+    this.settings.inert = blocked;
+    this.settings.classList.toggle("unreadable", blocked);
+    this.blocked.hidden = !blocked;
+    if (!blocked) return;
+    const back = button("Discard the YAML and use the form", () => this.fromForm(), { class: "btn small" });
+    fill(this.blocked, "The YAML cannot be read: correct it, and the form follows.", back);
   }
 
   /** @param {FieldProblem[]} problems */
   showProblems(problems) {
+    /** @type {string[]} */
     const left = [];
+    /** @type {Map<string, Told[]>} */
     const byPath = new Map();
-    for (const problem of problems) {
-      const path = this.nearest(problem.field);
-      if (path) byPath.set(path, [byPath.get(path), problem.message].filter(Boolean).join("; "));
-      else left.push(problem.field ? `${problem.field}: ${problem.message}` : problem.message);
+    for (const { field, message } of problems) {
+      const path = this.nearest(field);
+      if (path)
+        byPath.set(path, [...(byPath.get(path) ?? []), { rest: field.slice(path.length + 1), message }]);
+      else left.push(field ? `${field}: ${message}` : message);
     }
-    for (const [path, c] of this.controls) showProblem(c, byPath.get(path) ?? "");
+    for (const [path, c] of this.controls) c.tell(byPath.get(path) ?? []);
     const hidden = [...byPath.keys()].some((p) =>
       this.moreBox.contains(this.controls.get(p)?.element ?? null),
     );
@@ -310,43 +375,6 @@ class NewPage {
       if (this.controls.has(path)) return path;
     }
     return "";
-  }
-
-  showDifference() {
-    const before = flatten(this.base);
-    const after = flatten(this.config);
-    const paths = [...new Set([...Object.keys(before), ...Object.keys(after)])];
-    const changed = paths.filter(
-      (p) => JSON.stringify(before[p]) !== JSON.stringify(after[p]) && typeof after[p] !== "boolean",
-    );
-    if (!this.source && !changed.length) return fill(this.difference);
-    /** @param {unknown} value */
-    const text = (value) =>
-      plain(
-        value === undefined || value === null
-          ? "none"
-          : Array.isArray(value)
-            ? value.join(", ")
-            : String(value),
-        60,
-      );
-    const rows = changed.map((p) =>
-      h(
-        "tr",
-        {},
-        h("td", { class: "mono", text: p }),
-        h("td", { class: "r muted", text: text(before[p]) }),
-        h("td", { class: "r", text: text(after[p]) }),
-      ),
-    );
-    const origin = this.source ? "the run" : "the recipe";
-    const body = rows.length
-      ? h("table", { class: "table" }, h("tbody", {}, rows))
-      : h("p", { class: "pad muted", text: "No changes: the same run again." });
-    fill(
-      this.difference,
-      h("section", { class: "panel" }, h("header", {}, h("h2", { text: `Changes from ${origin}` })), body),
-    );
   }
 
   async launch() {
@@ -368,12 +396,18 @@ class NewPage {
   }
 }
 
-/** @param {string} title @param {HTMLElement} code @param {HTMLElement} copy */
-function codePanel(title, code, copy) {
+/** @param {HTMLElement} command */
+function commandPanel(command) {
   return h(
     "section",
     { class: "panel" },
-    h("header", {}, h("h2", { text: title }), h("span", { class: "spacer" }), copy),
-    code,
+    h(
+      "header",
+      {},
+      h("h2", { text: "Command" }),
+      h("span", { class: "spacer" }),
+      copyButton("Copy", () => command.textContent),
+    ),
+    command,
   );
 }

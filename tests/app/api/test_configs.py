@@ -38,7 +38,10 @@ def test_ten_errors_are_ten_each_with_field_value_limit_and_line(api: Api) -> No
     for field, (line, message) in told.items():
         assert field.split(".")[-1] in lines[line - 1] or field == "sampling.stop_ids.1"
         assert "got" in message or "did you mean" in message or "'float32'" in message
-    assert told["sampling.stop_ids.1"] == (13, "Input should be greater than or equal to 0 (got -2)")
+    assert told["sampling.stop_ids.1"] == (
+        13,
+        "Input should be greater than or equal to 0 (got -2)",
+    )
     assert "did you mean model?" in told["student.modle"][1]
     assert answer["draft"]["config"]["steps"] == 0 and answer["draft"]["config"]["stepz"] == 3
     assert answer["draft"]["config"]["sampling"]["max_new_tokens"] == 64
@@ -46,7 +49,9 @@ def test_ten_errors_are_ten_each_with_field_value_limit_and_line(api: Api) -> No
 
 
 def test_checks_across_fields_are_all_told(api: Api) -> None:
-    text = "objective: grpo\nprompts: {grader: none}\nsampling:\n  group_size: 1\nstop:\n  score: 1\n"
+    text = (
+        "objective: grpo\nprompts: {grader: none}\nsampling:\n  group_size: 1\nstop:\n  score: 1\n"
+    )
     told = {p["field"]: p["line"] for p in check(api, yaml=text)["problems"]}
     assert told == {"prompts.grader": 2, "sampling.group_size": 4, "stop.score": 6}
 
@@ -59,7 +64,13 @@ def test_mistakes_of_the_form_stand_at_lines_of_the_yaml_that_goes_with_it(api: 
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("a: [", 2), ("a: 1\na: 2", 2), ("a: \x07", 1), ("x" * MAX_YAML_BYTES, 1), ("é" * 40_000, None)],
+    [
+        ("a: [", 1),
+        ("a: 1\na: 2", 2),
+        ("a: \x07", 1),
+        ("x" * MAX_YAML_BYTES, 1),
+        ("é" * 40_000, None),
+    ],
 )
 def test_text_that_is_no_mapping_has_no_draft(api: Api, text: str, line: int | None) -> None:
     answer = check(api, yaml=text)

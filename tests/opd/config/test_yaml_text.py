@@ -10,8 +10,9 @@ from opd.errors import ConfigError, UserError
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("a: [", 2, "line 2"),
-        ("a: 1\n b: 2", 2, "line 2, column 3"),
+        ("a: [", 1, "line 1: not valid YAML at column"),
+        ("a: 1\nb: [2\n\nc: 3", 4, "begins on line 2"),
+        ("a: 1\n b: 2", 2, "at column 3"),
         ("- 1", 1, "mapping"),
         ("just text", 1, "mapping"),
         ("a: &x [1]\nb: *x", 2, "aliases"),
@@ -26,7 +27,7 @@ from opd.errors import ConfigError, UserError
     ],
 )
 def test_bad_yaml_is_refused_in_words_at_its_line(text: str, line: int, said: str) -> None:
-    with pytest.raises(YamlError, match="^configuration: ") as caught:
+    with pytest.raises(YamlError, match=r"^configuration: ") as caught:
         load_yaml(text)
     assert [p.line for p in caught.value.problems] == [line]
     assert said in str(caught.value)
@@ -46,7 +47,9 @@ def test_lines_of_fields_and_of_what_stands_around_them() -> None:
     text = "# note\nsteps: 3\nsampling:\n  stop_ids:\n  - 1\n  - x\nteacher: some/model\n"
     document = read_yaml("\ufeff" + text)
     assert document.data["sampling"] == {"stop_ids": [1, "x"]}
-    assert [document.line(p) for p in ("steps", "sampling.stop_ids.1", "teacher.model", "seed")] == [
+    assert [
+        document.line(p) for p in ("steps", "sampling.stop_ids.1", "teacher.model", "seed")
+    ] == [
         2,
         6,
         7,

@@ -1,0 +1,158 @@
+"""The page of a new run: form and YAML follow each other, and parts of fields have forms."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from opd.config.run import parse
+from opd.config.yaml_text import load_yaml
+from tests.app.api.test_configs import TEN
+
+pytestmark = pytest.mark.browser
+Visit = Callable[[str], Any]
+CANARY = "<img src=x onerror='window.__canary = 1'>"
+
+
+@pytest.fixture
+def new(open_page: Visit) -> Any:
+    page = open_page("/new")
+    page.wait_for_selector("#start-run:not([disabled])")
+    return page
+
+
+def told(page: Any) -> Any:
+    return page.locator("#yaml-problems > li")
+
+
+def test_the_form_follows_the_yaml_and_the_yaml_the_form(new: Any) -> None:
+    text = "# mine\nname: typed\nsteps: 5 # few\nevaluation:\n  suites: {again: bundled}\n"
+    new.fill("#yaml", text)
+    expect(new.locator("#field-steps")).to_have_value("5")
+    expect(new.locator("#field-name")).to_have_value("typed")
+    expect(new.locator("#start-run")).to_be_enabled()
+    assert new.input_value("#yaml") == text, "comments stay as long as the YAML is edited"
+    new.fill("#field-steps", "6")
+    expect(new.locator("#yaml-note")).to_contain_text("Its comments are gone")
+    written = load_yaml(new.input_value("#yaml"))
+    assert parse(written) == parse({**load_yaml(text), "steps": 6}), "suites are not lost"
+    new.get_by_role("button", name="Bring my text back").click()
+    expect(new.locator("#field-steps")).to_have_value("5")
+    assert new.input_value("#yaml") == text
+
+
+def test_ten_mistakes_stand_at_their_lines_and_beside_their_fields(new: Any) -> None:
+    new.fill("#yaml", TEN)
+    expect(told(new)).to_have_count(10)
+    assert new.locator(".yaml-lines > .bad").count() == 10
+    expect(new.locator("#start-run")).to_be_disabled()
+    expect(new.locator('[data-field="steps"] .bad-text')).to_contain_text("(got 0)")
+    expect(new.locator("#field-steps")).to_have_value("0")
+    told(new).filter(has_text="hot").get_by_role("button").focus()
+    new.keyboard.press("Enter")
+    selected = """() => {
+        const { value, selectionStart, selectionEnd } = document.activeElement;
+        return value.slice(selectionStart, selectionEnd);
+    }"""
+    assert new.evaluate(selected) == "  temperature: hot"
+    inside = new.locator('[data-field="evaluation.suites"] [data-field="count"] .bad-text')
+    expect(inside).to_contain_text("(got 0)")
+
+
+def test_yaml_that_cannot_be_read_blocks_the_form_and_loses_nothing(new: Any) -> None:
+    new.fill("#yaml", "steps: [\nsteps: 2")
+    expect(told(new)).to_contain_text("not valid YAML at column 1")
+    expect(told(new)).to_contain_text("line 2")
+    expect(new.locator(".form-block")).to_be_visible()
+    assert new.locator("#field-steps").evaluate("e => e.closest('[inert]') !== null")
+    new.get_by_role("button", name="Discard the YAML and use the form").click()
+    expect(new.locator("#start-run")).to_be_enabled()
+    expect(told(new)).to_have_count(0)
+    new.get_by_role("button", name="Bring my text back").click()
+    assert new.input_value("#yaml") == "steps: [\nsteps: 2"
+    new.fill("#yaml", f"steps: 2\n'{CANARY}': 1\nsteps: 3\n")
+    expect(told(new)).to_contain_text("steps is set twice, first on line 1")
+    new.fill("#yaml", f"'{CANARY}': 1\n")
+    expect(told(new)).to_contain_text(CANARY)
+    assert new.evaluate("window.__canary") is None
+
+
+def test_files_are_opened_or_refused_by_name(new: Any, tmp_path: Path) -> None:
+    before = new.input_value("#yaml")
+    for name, content, said in (
+        ("model.safetensors", b"\x00\x01\xff", "model.safetensors is not a text file"),
+        ("latin.yaml", b"name: \xe9\n", "latin.yaml is not a text file"),
+        ("large.yaml", b"a: 1\n" * 20_000, "large.yaml has 100,000 bytes"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        new.set_input_files("#yaml-file", tmp_path / name)
+        expect(new.locator("#yaml-note")).to_contain_text(said)
+        assert new.input_value("#yaml") == before
+    drop = """text => {
+        const data = new DataTransfer();
+        data.items.add(new File([text], "dropped.yaml"));
+        document.querySelector("#yaml").dispatchEvent(
+            new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: data }));
+    }"""
+    new.evaluate(drop, "# a file\nname: dropped\nsteps: 4\n")
+    expect(new.locator("#field-steps")).to_have_value("4")
+    expect(new.locator("#recipe")).to_have_value("")
+    new.fill("#field-steps", "9")
+    expect(new.locator(".difference")).to_contain_text("Changes from the file")
+    assert new.locator(".difference tr").count() == 1
+
+
+def test_the_settings_of_a_run_are_opened(new: Any, site: Any) -> None:
+    new.click("#yaml-run")
+    dialog = new.get_by_role("dialog")
+    dialog.get_by_label("Search runs").fill("no such run")
+    expect(dialog).to_contain_text("None matches")
+    dialog.get_by_label("Search runs").fill("")
+    dialog.locator(f'a[href*="{site.run_id}"]').click()
+    new.wait_for_url(f"**/new?from={site.run_id}")
+    expect(new.locator("h1").last).to_contain_text("New run from")
+
+
+def test_suites_and_routes_have_forms_of_their_own(new: Any) -> None:
+    new.click("details.more summary")
+    new.click("#field-evaluation-suites-add")
+    new.keyboard.type("chat")
+    new.keyboard.press("Tab")
+    suites = new.locator('[data-field="evaluation.suites"]')
+    suites.get_by_label("Number of", exact=False)
+    suites.locator('[data-field="count"] input').fill("7")
+    expect(new.locator("#yaml")).to_have_value(re.compile(r"suites:\n    chat:\n      count: 7"))
+    suites.locator('[data-field="count"] input').fill("0")
+    expect(suites.locator('[data-field="count"] .bad-text')).to_contain_text("(got 0)")
+    suites.locator('[data-field="count"] input').fill("7")
+    new.click("#field-evaluation-suites-add")
+    name = suites.get_by_label("Name of this suite").last
+    name.fill("chat")
+    name.press("Tab")
+    expect(suites).to_contain_text("chat is already the name of another")
+    suites.get_by_role("button", name="Remove").last.click()
+    suites.get_by_role("button", name="Remove").last.click()
+    expect(new.locator("#yaml")).not_to_have_value(re.compile("suites"))
+    new.click("#field-teacher-routes-add")
+    routes = new.locator('[data-field="teacher.routes"]')
+    routes.locator('[data-field="kind"] select').select_option("remote")
+    expect(routes.locator('[data-field="url"] .bad-text')).to_contain_text("needs its server")
+    assert routes.locator('[data-field="offload"]').is_hidden()
+
+
+def test_lists_and_json_say_their_form(new: Any) -> None:
+    new.click("details.more summary")
+    row = lambda path: new.locator(f'[data-field="{path}"]')  # noqa: E731
+    expect(row("sampling.stop_ids")).to_contain_text("Separated by commas, such as 151645, 151643.")
+    expect(row("prompts.template_args")).to_contain_text(
+        'JSON, such as {"reasoning_effort":"low"}.'
+    )
+    row("prompts.template_args").locator("textarea").fill('{"a": ')
+    expect(row("prompts.template_args").locator(".bad-text")).to_contain_text("not valid JSON")
+    row("prompts.template_args").locator("textarea").fill('{"messages": 1}')
+    expect(row("prompts.template_args").locator(".bad-text")).to_contain_text("messages")
+    row("sampling.stop_ids").locator("input").fill("1, -2")
+    expect(row("sampling.stop_ids").locator(".bad-text")).to_contain_text("1: Input should be")
