@@ -70,8 +70,8 @@ def _held(workspace: Workspace, config: "RunConfig") -> "DeviceHold":
 
 def _experiment(source: str, assignments: list[str]) -> "Experiment | None":
     """The experiment of that name or file; None for what is a run. Raises UserError."""
+    from opd.config.drafts.yaml_text import read_file
     from opd.config.recipes import recipes
-    from opd.config.yaml_text import read_file
     from opd.experiments.definition import experiment, experiments, with_settings
 
     path = Path(source).expanduser()

@@ -5,9 +5,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from opd.config.drafts.yaml_text import load_yaml
 from opd.config.run import RunConfig, parse
 from opd.config.wording import teacher_name
-from opd.config.yaml_text import load_yaml
 from opd.errors import UserError
 
 DEMO = "demo"  # the bundled pair on the bundled problems

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from opd.config.data import PromptsConfig, Section
+from opd.config.drafts.yaml_text import load_scalar
 from opd.config.field_errors import FieldError, checked, located, raise_all
 from opd.config.folders import local_folder, readable_data
 from opd.config.model_files.quantized import refuse_training_all
@@ -23,7 +24,6 @@ from opd.config.sections import (
     SamplingConfig,
     StopConfig,
 )
-from opd.config.yaml_text import load_scalar
 from opd.errors import ConfigError, UserError
 from opd.loss.objective import Need, Objective
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, refusal

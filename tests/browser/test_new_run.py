@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from opd.config.drafts.yaml_text import load_yaml
 from opd.config.run import parse
-from opd.config.yaml_text import load_yaml
 from tests.app.api.test_configs import TEN
 
 pytestmark = pytest.mark.browser

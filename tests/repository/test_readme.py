@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from opd.config.drafts.yaml_text import load_yaml
 from opd.config.run import parse
-from opd.config.yaml_text import load_yaml
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

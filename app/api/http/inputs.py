@@ -6,9 +6,9 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Engine
 
+from opd.config.drafts.yaml_text import MAX_YAML_BYTES, Document, read_yaml
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, check_inputs, parse, with_overrides
-from opd.config.yaml_text import MAX_YAML_BYTES, Document, read_yaml
 from opd.errors import ConfigError, UserError
 
 MAX_CONFIG_VALUES = 5_000

@@ -2,7 +2,7 @@
 import { button, copyButton, fill, h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 
-export const MAX_BYTES = 64_000; // as opd.config.yaml_text
+export const MAX_BYTES = 64_000; // as opd.config.drafts.yaml_text
 const [FEWEST_LINES, MOST_LINES] = [8, 28]; // shown at once
 const COMMENT = /^\s*#|\s#/m;
 

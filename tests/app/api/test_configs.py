@@ -3,7 +3,7 @@
 import pytest
 
 from app.api.http.replies import MAX_PROBLEMS
-from opd.config.yaml_text import MAX_YAML_BYTES, load_yaml
+from opd.config.drafts.yaml_text import MAX_YAML_BYTES, load_yaml
 from tests.support.api_client import Api
 
 TEN = """# my run

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opd.config.drafts.yaml_text import load_yaml
 from opd.config.recipes import recipe, recipes
 from opd.config.run import (
     VISIBLE_FIELDS,
@@ -15,7 +16,6 @@ from opd.config.run import (
     to_yaml,
     with_overrides,
 )
-from opd.config.yaml_text import load_yaml
 from opd.errors import ConfigError, UserError
 
 

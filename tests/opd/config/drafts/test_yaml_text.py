@@ -2,8 +2,8 @@
 
 import pytest
 
+from opd.config.drafts.yaml_text import MAX_YAML_BYTES, YamlError, load_yaml, read_file, read_yaml
 from opd.config.run import parse
-from opd.config.yaml_text import MAX_YAML_BYTES, YamlError, load_yaml, read_file, read_yaml
 from opd.errors import ConfigError, UserError
 
 
