@@ -73,9 +73,9 @@ def test_yaml_that_cannot_be_read_blocks_the_form_and_loses_nothing(new: Any) ->
     expect(told(new)).to_have_count(0)
     new.get_by_role("button", name="Bring my text back").click()
     assert new.input_value("#yaml") == "steps: [\nsteps: 2"
-    new.fill("#yaml", f"steps: 2\n'{CANARY}': 1\nsteps: 3\n")
+    new.fill("#yaml", f'steps: 2\n"{CANARY}": 1\nsteps: 3\n')
     expect(told(new)).to_contain_text("steps is set twice, first on line 1")
-    new.fill("#yaml", f"'{CANARY}': 1\n")
+    new.fill("#yaml", f'"{CANARY}": 1\n')
     expect(told(new)).to_contain_text(CANARY)
     assert new.evaluate("window.__canary") is None
 
