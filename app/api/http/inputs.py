@@ -88,8 +88,9 @@ class ConfigSource(Body):
         else:
             document = Document(recipe(self.recipe or "").config)
         check_size(document.data)
-        lines = document.without(self.set).lines
-        return Document(with_overrides(document.data, self.set), lines)
+        data = with_overrides(document.data, self.set)
+        check_size(data)  # `a.a.a…=1` is deep, too
+        return Document(data, document.without(self.set).lines)
 
 
 class StartRun(ConfigSource):

@@ -2,7 +2,7 @@
 import { button, copyButton, fill, h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 
-export const MAX_BYTES = 64_000; // as opd.config.drafts.yaml_text
+const MAX_BYTES = 64_000; // as opd.config.drafts.yaml_text
 const [FEWEST_LINES, MOST_LINES] = [8, 28]; // shown at once
 const COMMENT = /^\s*#|\s#/m;
 
@@ -190,7 +190,7 @@ export class YamlPanel {
 }
 
 /** The text of a YAML file. Throws for what is too large or is not text. @param {File} file */
-export async function textOf(file) {
+async function textOf(file) {
   const name = plain(file.name, 80);
   if (file.size > MAX_BYTES) {
     const [size, most] = [file.size, MAX_BYTES].map((n) => n.toLocaleString("en-US"));
