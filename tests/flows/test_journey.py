@@ -53,9 +53,11 @@ def launch(page: Any) -> None:
     page.get_by_role("link", name="New run").first.click()
     steps = page.get_by_label("Steps", exact=True)
     steps.fill("-3")
-    page.get_by_text("greater than or equal to 1").wait_for()
+    page.locator("#field-steps-problem", has_text="greater than or equal to 1").wait_for()
     steps.fill("400")  # long enough to be watched, and stopped
-    page.get_by_text("greater than or equal to 1").wait_for(state="detached")
+    page.locator("#field-steps-problem", has_text="greater than or equal to 1").wait_for(
+        state="detached"
+    )
     page.locator("#start-run").click()
     page.wait_for_url(re.compile(r"/run\?id=run-"))
 

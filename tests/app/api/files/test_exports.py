@@ -59,7 +59,7 @@ def test_the_list_s_filters_hold_for_the_table(api: Api, run_id: str) -> None:
     listed = api.get(f"/runs/{run_id}/rollouts", step=2, correct=False, sort="-kl_sum")["items"]
     assert [row["id"] for row in rows] == [item["id"] for item in listed] and len(rows) == 2
     assert list(rows[0]) == list(ROLLOUT_COLUMNS)
-    assert (rows[0]["right"], rows[0]["answer"], rows[0]["prompt"]) == ("false", "42", "why <b>")
+    assert (rows[0]["right"], rows[0]["answer"], rows[0]["prompt"]) == ("False", "42", "why <b>")
     assert float(rows[0]["kl_sum"]) == listed[0]["kl_sum"]
     assert answer.headers["content-disposition"] == f'attachment; filename="{run_id}-rollouts.csv"'
     parquet = api("GET", f"/runs/{run_id}/rollouts.parquet", params={"sort": "step"})
