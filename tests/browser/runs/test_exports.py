@@ -123,7 +123,7 @@ def test_the_tables_hold_what_the_filters_leave(open_page: Callable[[str], Any],
     with page.expect_download() as waiting:
         page.get_by_role("link", name="CSV").click()
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
-    assert [(row["step"], row["right"]) for row in rows] == [("2", "true")]
+    assert [(row["step"], row["right"]) for row in rows] == [("2", "True")]
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Parquet").click()
     assert waiting.value.suggested_filename == f"{run_id}-rollouts.parquet"
