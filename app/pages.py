@@ -46,7 +46,7 @@ PAGES = (
 ENDPOINTS_TITLE, ENDPOINTS_PATH = "Endpoints", "/endpoints"
 ENDPOINTS_TEXT = (
     '<div class="opd opd-endpoints"><h1>Endpoints</h1><p>Programs call them with '
-    "<code>gradio_client</code>; <b>Use via API</b> below lists each with its parameters. The "
+    "<code>gradio_client</code>; <b>Use via API</b> lists each with its parameters. The "
     "access token goes into the header <code>Authorization: Bearer TOKEN</code>.</p></div>"
 )
 

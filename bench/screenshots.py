@@ -1,4 +1,5 @@
-"""Takes a picture of every page and state of a running server, light and dark, in two widths.
+"""Takes a picture of every page and state of a running server, light and dark, in two widths;
+and in the hand (390, touch) and at 150% (853) with --widths.
 
     python -m bench.screenshots http://127.0.0.1:7860/?token=… --out docs/pictures [--only NAME]
         [--prefix smollm-] [--rollout ID] [--widths 1280]
@@ -14,11 +15,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from bench.support.chromium import CHROMIUM
 
-SIZES = {1280: 800, 1920: 1080}
+SIZES: dict[int, dict[str, Any]] = {
+    1280: {"viewport": {"width": 1280, "height": 800}},
+    1920: {"viewport": {"width": 1920, "height": 1080}},
+    853: {"viewport": {"width": 853, "height": 533}, "device_scale_factor": 1.5},
+    390: {
+        "viewport": {"width": 390, "height": 844},
+        "device_scale_factor": 2,
+        "has_touch": True,
+        "is_mobile": True,
+    },
+}
 QUALITY = 62
 READY = '#token-view[data-ready="true"]'
 
@@ -43,6 +54,7 @@ def states_of(page: Page, site: str, shown: str) -> dict[str, tuple[str, list[st
         "tour": (f"/tour?run={run}", []),
         "tour-token": (f"/tour?run={run}&step=2", []),
         "experiments": ("/experiments", []),
+        "endpoints": ("/endpoints", []),
     }
     for experiment in read("experiments?limit=1"):
         states["experiment"] = (f"/experiment?id={experiment['id']}", [])
@@ -106,8 +118,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         for width in map(int, options.widths.split(",")):
             for scheme in ("light", "dark"):
-                size = ViewportSize(width=width, height=SIZES[width])
-                context = browser.new_context(viewport=size, color_scheme=scheme)
+                context = browser.new_context(**SIZES[width], color_scheme=scheme)
                 page = context.new_page()
                 page.goto(options.link)
                 for name, (path, keys) in states_of(page, site, options.rollout).items():

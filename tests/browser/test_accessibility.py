@@ -5,21 +5,25 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from sqlalchemy import select
 
+from storage import schema
+from storage.engine import read
+from storage.queue.experiments import create_experiment
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
 from tests.conftest import TOKEN, Site
+from tests.support.stored_experiments import definition
 
 pytestmark = pytest.mark.browser
 SERIOUS = ("serious", "critical")
 OPTIONS = {"resultTypes": ["violations"]}
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
+@pytest.fixture(scope="module", params=[("light", 1280), ("dark", 1280), ("light", 390)])
 def themed(request: Any, chromium: Any, site: Site) -> Iterator[Any]:
-    context = chromium.new_context(
-        viewport={"width": 1280, "height": 800}, color_scheme=request.param
-    )
+    scheme, width = request.param
+    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     context.request.get(site.link(f"/?token={TOKEN}"))
     yield context
     context.close()
@@ -43,12 +47,20 @@ PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
     "experiments": (lambda site: "/experiments", ".opd h2"),
     "playground": (lambda site: "/playground", ".opd h1"),
     "tour": (lambda site: "/tour", ".opd h1"),
+    "experiment": (lambda site: f"/experiment?id={experiment(site)}", ".opd h1"),
+    "endpoints": (lambda site: "/endpoints", ".show-api"),
     "unknown rollout": (lambda site: "/rollout?id=roll-none", ".face.bad"),
 }
 
 
 def two_runs(site: Site) -> list[str]:
     return [str(r["id"]) for r in read_runs(site.engine, limit=2)["items"]]
+
+
+def experiment(site: Site) -> str:
+    with read(site.engine) as connection:
+        found = connection.execute(select(schema.experiment.c.id)).scalars().first()
+    return found or create_experiment(site.engine, definition(), quick=True)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -66,6 +78,15 @@ def test_no_page_has_a_serious_finding(name: str, themed: Any, site: Site) -> No
 def said(violation: dict[str, Any]) -> str:
     places = [f"{n['target']} {n['html'][:160]}" for n in violation["nodes"][:4]]
     return f"{violation['id']}: {violation['help']}; {len(violation['nodes'])} of {places}"
+
+
+def test_the_way_to_the_endpoints_is_seen_without_scrolling(
+    open_page: Callable[[str], Any],
+) -> None:
+    link = open_page("/endpoints").get_by_role("button", name="Use via API")
+    link.wait_for()
+    box, text = link.bounding_box(), link.page.locator(".opd-endpoints p").bounding_box()
+    assert text["y"] + text["height"] <= box["y"] and box["y"] + box["height"] < 300, (text, box)
 
 
 BAR = """() => [...document.querySelectorAll(".nav-holder nav a, .theme-switch")].map((link) => {

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import nbconvert
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import expect
 
 from app import component
@@ -42,6 +44,9 @@ def shows_the_tokens(page: Any) -> None:
     frame = page.frame_locator("iframe")
     expect(frame.locator('#token-view[data-ready="true"]')).to_have_attribute("data-tokens", "4")
     expect(frame.locator("[data-index='1']").first).to_contain_text("</script><img")
+    painted = "e => getComputedStyle(e).backgroundColor + getComputedStyle(e).backgroundImage"
+    tints = {frame.locator(f"[data-index='{i}']").first.evaluate(painted) for i in (2, 3)}
+    assert len(tints) == 2, "the token with the larger disagreement is tinted otherwise"
     frame.locator("[data-index='2']").first.click()
     expect(frame.locator("#token-detail")).to_contain_text("−2.900")
     expect(frame.locator("body")).to_contain_text("temperature 0.5")
@@ -73,15 +78,27 @@ def test_it_works_in_a_foreign_application(
     assert not [a for a in asked if "/api/v1" in a or "/static/rollout" in a or "/static/lib" in a]
 
 
-def test_it_works_in_the_page_of_a_notebook(watched: tuple[Any, list[str]], tmp_path: Path) -> None:
+def test_it_works_in_a_notebook_that_nbconvert_renders(
+    watched: tuple[Any, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell's output is what a kernel stores of the component; nothing is fetched to show it."""
     page, asked = watched
+    data = {"text/html": TokenHeatmap(ROW)._repr_html_(), "text/plain": "TokenHeatmap"}
+    output = new_output("execute_result", data, execution_count=1)
+    cell = new_code_cell("TokenHeatmap(row)", execution_count=1, outputs=[output])
+    beside = Path(nbconvert.__file__).parents[4]  # its templates, also from a venv on top of it
+    monkeypatch.setenv("JUPYTER_PATH", str(beside / "share" / "jupyter"))
+    text, _ = nbconvert.HTMLExporter().from_notebook_node(
+        new_notebook(cells=[cell], metadata={"language_info": {"name": "python"}})
+    )
     file = tmp_path / "notebook.html"
-    output = TokenHeatmap(ROW)._repr_html_()
-    file.write_text(f'<!doctype html><div class="output">{output}</div>', encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     page.context.set_offline(True)
     page.goto(file.as_uri())
+    expect(page.locator("body")).to_contain_text("TokenHeatmap(row)")
     shows_the_tokens(page)
-    assert not [a for a in asked if not a.startswith(("file:", "data:"))]
+    foreign = [a for a in asked if not a.startswith(("file:", "data:", "about:"))]
+    assert all("mathjax" in a.lower() or "require" in a.lower() for a in foreign), foreign
 
 
 def test_wrong_values_are_refused_by_field() -> None:

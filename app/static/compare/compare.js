@@ -1,6 +1,6 @@
 // Runs side by side: curves over cost, cost to reach a threshold, differences of configuration.
 import { address, get, page } from "../lib/api.js";
-import { fill, h, link, poll } from "../lib/dom.js";
+import { fill, h, link, poll, scrollBox } from "../lib/dom.js";
 import { integer } from "../lib/format.js";
 import { empty, errorBox, loading } from "../lib/panel_states.js";
 import { CompareCharts } from "./chart.js";
@@ -193,9 +193,9 @@ class ComparePage {
     this.built = true;
     /** @param {string} label @param {...Child} inside */
     const panel = (label, ...inside) => h("section", { class: "panel", "aria-label": label }, inside);
-    this.table = h("div", { class: "scroll-x" });
-    this.reach = h("div", { class: "scroll-x" });
-    this.differences = h("div", { class: "scroll-x" });
+    this.table = scrollBox("Runs");
+    this.reach = scrollBox("Cost of a score");
+    this.differences = scrollBox("Differences");
     fill(
       this.body,
       panel("Runs", this.table),

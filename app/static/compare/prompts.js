@@ -1,6 +1,6 @@
 // Prompts that all compared runs share, each with every run's newest rollout.
 import { get, page } from "../lib/api.js";
-import { button, fill, h, link } from "../lib/dom.js";
+import { button, fill, h, link, scrollBox } from "../lib/dom.js";
 import { integer, nats, plain, verdict } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { glyphs } from "../rollout/text/glyphs.js";
@@ -14,7 +14,7 @@ export class Prompts {
 
   constructor() {
     this.count = h("span", { class: "muted num" });
-    this.body = h("div", { class: "scroll-x" });
+    this.body = scrollBox("Shared prompts");
     this.pager = h("div", { class: "pager", hidden: true });
     this.element = h(
       "section",

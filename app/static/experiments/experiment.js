@@ -1,6 +1,6 @@
 // One experiment: its question, result, curves, tuning and runs, live and afterwards.
 import { get, page, query, send } from "../lib/api.js";
-import { fill, h, poll, toast } from "../lib/dom.js";
+import { fill, h, poll, scrollBox, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
@@ -89,13 +89,12 @@ class ExperimentPage {
     const part = (kind) => new MemoView(h("div", { class: kind }));
     this.head = new ExperimentHead({ cancel: () => this.act("cancel"), resume: () => this.act("resume") });
     this.chart = new ExperimentChart(this.x, (x) => this.keep(x));
-    this.result = part("scroll-x");
-    this.tuning = part("scroll-x");
-    this.runs = part("scroll-x");
+    this.result = new MemoView(scrollBox("Result"));
+    this.tuning = new MemoView(scrollBox("Tuning"));
+    this.runs = new MemoView(scrollBox("Runs"));
     this.texts = part("panel exp-texts");
     this.tuningPanel = panel("Tuning", this.tuning);
     this.notice = part("notice");
-    new ResizeObserver(() => this.reachable()).observe(this.result.element);
     fill(
       this.root,
       this.head.element,
@@ -109,14 +108,6 @@ class ExperimentPage {
         this.tuningPanel,
       ),
     );
-  }
-
-  /** A table wider than the page is a stop, so that the keys can move it. */
-  reachable() {
-    const { element } = this.result;
-    if (element.scrollWidth > element.clientWidth)
-      Object.assign(element, { tabIndex: 0, role: "region", ariaLabel: "Result, scrollable" });
-    else for (const name of ["tabindex", "role", "aria-label"]) element.removeAttribute(name);
   }
 
   /** The axis belongs to the address; the usual one is left out. @param {string} x */
@@ -145,7 +136,6 @@ class ExperimentPage {
     document.title = `${plain(experiment.title || experiment.name, 60)} · OPD Studio`;
     this.head.show(experiment);
     this.result.show(shownInTable(experiment), () => resultTable(experiment));
-    this.reachable();
     this.chart.show(experiment);
     this.texts.show([experiment.claim, experiment.published, experiment.shows, experiment.limits], () =>
       texts(experiment, "h2"),

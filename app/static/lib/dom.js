@@ -199,3 +199,19 @@ export function toast(message, actionLabel, action, seconds = 8) {
   document.body.append(element);
   setTimeout(close, seconds * 1000);
 }
+
+/**
+ * A box that scrolls sideways where it must; the Tab key reaches it only there.
+ * @param {string} label
+ */
+export function scrollBox(label) {
+  const box = h("div", { class: "scroll-x" });
+  const check = () => {
+    if (box.scrollWidth > box.clientWidth)
+      Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: `${label}, scrollable` });
+    else for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+  };
+  new ResizeObserver(check).observe(box);
+  new MutationObserver(check).observe(box, { childList: true, subtree: true });
+  return box;
+}
