@@ -22,6 +22,7 @@ from storage.queue import jobs, run_details
 from storage.queue.failure import Failure
 from storage.write.records import RunWriter
 
+NAMES = tuple(text for text in HOSTILE if "\x1b" not in text)  # a run's has no control characters
 STEPS = 20
 SLOT = "fill"
 ENDINGS: tuple[RunStatus, ...] = (
@@ -69,7 +70,7 @@ def fill_run(engine: Engine, number: int, tokens: int, long: Sequence[int] = ())
 
 
 def _config(number: int) -> RunConfig:
-    name = HOSTILE[number % len(HOSTILE)].replace("\0", "") if number % 4 == 3 else ""
+    name = NAMES[number % len(NAMES)] if number % 4 == 3 else ""
     data = {
         "name": name or f"word problems {number}",
         "steps": STEPS,
