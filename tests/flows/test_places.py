@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from app.worker.recovery import settled
 from app.worker.supervisor import Supervisor
 from opd.errors import UserError
 from storage.data_dir import DataDir
-from storage.engine import open_database
+from storage.engine import open_database, sqlite
 from storage.queue import jobs
 from storage.read.runs import read_run
 from tests.support.studio import Studio
@@ -44,6 +45,21 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
 def run_of(studio: Studio) -> str:
     [row] = jobs.running(studio.engine)
     return str(row["id"])
+
+
+def hold_still(pid: int, data_dir: DataDir) -> None:
+    """Stops the process at a moment when it does not hold the database's lock."""
+    with closing(sqlite.connect(data_dir.database, timeout=0, isolation_level=None)) as connection:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.05)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+            except sqlite.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
 
 
 def turns(supervisor: Supervisor, until: Callable[[], bool], seconds: float) -> bool:
@@ -96,7 +112,7 @@ def test_what_was_taken_over_while_it_lived_keeps_its_last_step(
 ) -> None:
     run_id, pid, data_dir = run_of(studio), studio.pid(run_of(studio)), DataDir(studio.data_dir)
     monkeypatch.setattr(place, "pid_namespace", lambda: "another")
-    os.kill(pid, signal.SIGSTOP)
+    hold_still(pid, data_dir)
     supervisor = Supervisor(studio.engine, data_dir, NOTHING)
     assert turns(supervisor, lambda: studio.status(run_id) == "interrupted", 30)
     os.kill(pid, signal.SIGCONT)
