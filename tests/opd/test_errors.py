@@ -14,7 +14,7 @@ VALUES = {
     *("missing model", "refused model", "missing extra", "no teacher", "tokenizer mismatch"),
     *("teacher server", "grader failed", "not found", "running", "not running", "not resumable"),
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
-    *("terminated", "interrupted", "hung", "out of memory", "disk full", "nan loss"),
+    *("terminated", "interrupted", "hung", "lost", "out of memory", "disk full", "nan loss"),
     *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
     *("device lost", "stale edit"),
 }
