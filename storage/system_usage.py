@@ -36,7 +36,7 @@ class SystemUsageWriter:
             self._thin()
 
     def _thin(self) -> None:
-        samples = [{**s, PAUSE: 2 * s[PAUSE]} for s in read_samples(self._run)[::2]]
+        samples = [{**s, PAUSE: 2 * s[PAUSE]} for s in read_samples(self._run)[::-2][::-1]]
         with written_aside(self._path) as aside:
             aside.write_text("".join(json.dumps(s) + "\n" for s in samples), encoding="utf-8")
         self._count, self.every = len(samples), 2 * self.every
