@@ -17,7 +17,7 @@ from storage.comparison import curves
 from storage.comparison.curves import AXES, Axis, Band, Curve, Direction
 from storage.engine import read
 from storage.lookups import page_limit, page_offset, run_row
-from storage.read.recipes import recipe_names
+from storage.recipes import recipe_names
 
 MAX_RUNS = 12
 SCORE = "score"  # pass@1 of each run's main suite

@@ -10,6 +10,7 @@ from opd.config.names import check_name
 from opd.errors import ErrorKind, StaleEditError, UserError
 from storage.engine import begin
 from storage.lookups import not_found, run_row
+from storage.recipes import recipe_names
 from storage.schema import run, run_tag
 from storage.text import clean
 
@@ -36,10 +37,11 @@ def edit(engine: Engine, run_id: str, change: RunEdit, *, version: int | None = 
     with begin(engine) as connection:
         row = run_row(connection, run_id)
         tags = _tags(connection, run_id)
-        seen = {name: row[name] for name in ("version", "name", "notes")} | {"tags": sorted(tags)}
+        shown = {"name": recipe_names(row)["name"], "notes": row["notes"]}
+        seen = {"version": row["version"], **shown, "tags": sorted(tags)}
         if version not in (None, row["version"]):
             raise StaleEditError(run_id, seen)
-        values = {name: v for name, v in _texts(change).items() if v != row[name]}
+        values = {name: v for name, v in _texts(change).items() if v != shown[name]}
         labels = _edited_tags(tags, change)
         if not values and labels == tags:
             return

@@ -17,8 +17,8 @@ from opd.types import EarlierAttempts, Score
 from storage.engine import holds_text, read
 from storage.lookups import page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
-from storage.read.recipes import PROMPTS, recipe_names
 from storage.read.teachers import teachers_of
+from storage.recipes import PROMPTS, recipe_names
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
 
