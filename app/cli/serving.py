@@ -50,6 +50,10 @@ class Listening:
         joint = "&" if "?" in page else "?"
         return f"http://{name}:{self.port}/{page}{joint}token={self.token}"
 
+    def bare(self, page: str = "") -> str:
+        """The same address without the token."""
+        return self.link(page).partition("?")[0]
+
     def options(self, data_dir: "DataDir") -> "ServerOptions":
         from app.server import ServerOptions
 
@@ -120,11 +124,7 @@ def serve(
         if allow_host or allow_frame or root_path:
             _check_options(listening.options(workspace.data_dir))
         engine = workspace.engine()
-        result(listening.link())
-        if view_token:
-            result(f"view only: {listening.link().partition('?')[0]}?token={view_token}")
-        if mcp:
-            result(f"MCP: {listening.link(MCP_PATH).partition('?')[0]} (token as bearer header)")
+        _announce(listening)
         workspace.warn()
         _serve(workspace, engine, listening)
 
@@ -161,6 +161,15 @@ def _set_webhook(url: str | None) -> None:
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
+
+
+def _announce(listening: Listening) -> None:
+    """The addresses at which it will answer, for whom."""
+    result(listening.link())
+    if listening.view_token:
+        result(f"view only: {listening.bare()}?token={listening.view_token}")
+    if listening.mcp:
+        result(f"MCP: {listening.bare(MCP_PATH)} (token as bearer header)")
 
 
 def _check_options(options: "ServerOptions") -> None:
@@ -241,7 +250,7 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
     signal.signal(signal.SIGTERM, _stop)
     note = workspace.data_dir.server_note
     try:
-        address = listening.link().partition("?")[0]
+        address = listening.bare()
         note_content = {"port": listening.port, "pid": os.getpid(), "address": address}
         note.write_text(json.dumps(note_content), encoding="utf-8")
         with supervised(workspace.data_dir, workspace.environment()):

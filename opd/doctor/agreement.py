@@ -1,6 +1,6 @@
 """What a rehearsal says of the two models: stops, first tokens, agreement, and the scoring path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from opd.doctor.rehearsal import TOP_K, Rehearsal, Stops, stop_probabilities
 from opd.grading.outcome import is_right
 from opd.models.load import Pair
 from opd.training.evaluation import proportion
+from opd.training.rollouts import Completion
 
 # Nats per token. The same weights read the same tokens by the same code: only rounding may differ.
 ZERO_KL = 1e-4
@@ -149,12 +150,13 @@ def _reward(rehearsal: Rehearsal) -> Iterator[Finding]:
         else "",
         {
             "score": score,
-            "examples": [
-                {"answer": w.prompt.answer, "completion": w.text[-300:]}
-                for w in rehearsal.completions[:2]
-            ],
+            "examples": _examples(rehearsal.completions),
         },
     )
+
+
+def _examples(completions: Sequence[Completion]) -> list[dict[str, str | None]]:
+    return [{"answer": w.prompt.answer, "completion": w.text[-300:]} for w in completions[:2]]
 
 
 def _teacher_score(rehearsal: Rehearsal) -> Iterator[Finding]:
@@ -180,10 +182,7 @@ def _teacher_score(rehearsal: Rehearsal) -> Iterator[Finding]:
         {
             "teacher": teacher.value,
             "student": student.value,
-            "examples": [
-                {"answer": w.prompt.answer, "completion": w.text[-300:]}
-                for w in rehearsal.by_teacher[:2]
-            ],
+            "examples": _examples(rehearsal.by_teacher),
         },
     )
 

@@ -64,12 +64,18 @@ def experiment(site: Site) -> str:
     return found or create_experiment(site.engine, definition(), quick=True)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_no_page_has_a_serious_finding(name: str, themed: Any, site: Site) -> None:
+def opened(name: str, context: Any, site: Site) -> Any:
+    """That page of PAGES, once it shows what it is for."""
     path, ready = PAGES[name]
-    page = themed.new_page()
+    page = context.new_page()
     page.goto(site.link(path(site)))
     page.wait_for_selector(ready)
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_has_a_serious_finding(name: str, themed: Any, site: Site) -> None:
+    page = opened(name, themed, site)
     page.wait_for_timeout(700)
     found = Axe().run(page, options=OPTIONS).response["violations"]
     page.close()

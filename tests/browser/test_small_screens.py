@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.test_accessibility import PAGES
+from tests.browser.test_accessibility import PAGES, opened
 from tests.conftest import TOKEN, Site
 
 pytestmark = pytest.mark.browser
@@ -64,10 +64,7 @@ def small(request: Any, chromium: Any, site: Site) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_cut_and_all_can_be_pressed(name: str, small: Any, site: Site) -> None:
-    path, ready = PAGES[name]
-    page = small.new_page()
-    page.goto(site.link(path(site)))
-    page.wait_for_selector(ready)
+    page = opened(name, small, site)
     page.wait_for_timeout(300)
     faults = page.evaluate(FAULTS, small.touch)
     page.close()
@@ -75,10 +72,7 @@ def test_nothing_is_cut_and_all_can_be_pressed(name: str, small: Any, site: Site
 
 
 def test_the_text_lies_above_its_panel(small: Any, site: Site) -> None:
-    path, ready = PAGES["token"]
-    page = small.new_page()
-    page.goto(site.link(path(site)))
-    page.wait_for_selector(ready)
+    page = opened("token", small, site)
     text = page.locator("#token-view").bounding_box()
     panel = page.locator("#token-detail").bounding_box()
     page.close()

@@ -7,39 +7,39 @@ when nothing was asked for a while. A file lies under its request's id once it i
 before; what a killed one left is removed by the next.
 """
 
-import argparse
 import logging
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from app.version import program_version
-from app.worker.errors import describe
 from app.worker.files.kept import RESERVE, file_name, free_bytes, path_of, sweep
 from app.worker.files.rollouts import RolloutExport, write_rollouts
 from app.worker.files.saved_model import archive_size, folder_sizes, save_model, write_archive
-from app.worker.job import DATABASE_VARIABLE
-from app.worker.logs import start_log
 from app.worker.models.request import ProgressReporter
+from app.worker.models.request_process import RequestProcess, refuse
 from app.worker.process import this_process
 from opd.errors import ErrorKind, UserError
 from opd.files import remove, written_aside
-from storage import locks
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import requests
 from storage.read.rollouts import read_rollouts
 
 log = logging.getLogger(__name__)
-IDLE = 30.0  # seconds without a request
 LOOK_EVERY = 0.2
-NICE = 10  # a run that trains on the processor goes first
+PROCESS = RequestProcess(
+    "file process",
+    "app.worker.files.process",
+    lambda data_dir: data_dir.file_lock,
+    idle=30.0,
+    nice=10,
+)
 
 
 class FileWork:
@@ -151,12 +151,7 @@ def _make(work: FileWork, kind: str, makers: Mapping[str, Make]) -> None:
         with written_aside(path, durable=True) as aside:
             answer = makers[kind](work, aside)
     except (UserError, MemoryError, OSError, RuntimeError) as error:
-        failure = describe(error)
-        if failure.kind == ErrorKind.ERROR:
-            raise
-        log.warning("%s: %s", work.name, failure.text)
-        hint = failure.kind.hint
-        requests.fail(work.engine, work.name, failure.text, kind=failure.kind, hint=hint)
+        refuse(work.engine, work.name, error)
         return
     answer |= {"file": file_name(kind, work.payload), "bytes": path.stat().st_size}
     if not requests.finish(work.engine, work.name, answer):
@@ -164,21 +159,7 @@ def _make(work: FileWork, kind: str, makers: Mapping[str, Make]) -> None:
 
 
 def main(arguments: list[str] | None = None, makers: Mapping[str, Make] = MAKERS) -> int:
-    parser = argparse.ArgumentParser(prog="app.worker.files.process")
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--idle", type=float, default=IDLE)
-    options = parser.parse_args(arguments)
-    data_dir = DataDir(options.data_dir)
-    start_log()
-    lock_file = locks.take(data_dir.file_lock)  # held until this process ends
-    if lock_file is None:
-        log.info("another file process serves %s", data_dir)
-        return 0
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.nice(NICE)
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
-    serve(engine, data_dir, options.idle, makers)
-    return 0
+    return PROCESS.main(arguments, partial(serve, makers=makers))
 
 
 if __name__ == "__main__":

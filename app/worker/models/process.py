@@ -8,34 +8,34 @@ memory, and nothing else: killed, it leaves a request that the supervisor ends, 
 starts another.
 """
 
-import argparse
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
 
 from app.worker.devices.holds import give_back
-from app.worker.errors import describe
-from app.worker.job import DATABASE_VARIABLE
-from app.worker.logs import start_log
 from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
+from app.worker.models.request_process import RequestProcess, refuse
 from app.worker.process import this_process
 from app.worker.references import names_runs, needs_conversion, resolved
 from opd.errors import ErrorKind, UserError
-from storage import locks
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import requests
 
 log = logging.getLogger(__name__)
-IDLE = 120.0  # seconds without a request
 LOOK_EVERY = 0.2
-NICE = 5  # a run that trains on the processor goes first
+PROCESS = RequestProcess(
+    "model process",
+    "app.worker.models.process",
+    lambda data_dir: data_dir.model_lock,
+    idle=120.0,
+    nice=5,
+)
 
 Answer = Callable[[ModelRequest, Progress], dict[str, Any]]
 
@@ -129,13 +129,8 @@ def _answer(name: str, answer: Answer, request: ModelRequest) -> None:
     try:
         result = answer(request, progress)
     except (UserError, MemoryError, RuntimeError) as error:
-        failure = describe(error)
-        if failure.kind == ErrorKind.ERROR:
-            raise
-        if failure.kind == ErrorKind.OUT_OF_MEMORY:
+        if refuse(request.engine, name, error).kind == ErrorKind.OUT_OF_MEMORY:
             request.cache.release()
-        log.warning("%s: %s", name, failure.text)
-        requests.fail(request.engine, name, failure.text, kind=failure.kind, hint=failure.kind.hint)
         return
     requests.finish(request.engine, name, result)
 
@@ -147,22 +142,8 @@ def _on_a_gpu() -> bool:
 
 
 def main(arguments: list[str] | None = None, answers: Mapping[str, Answer] = ANSWERS) -> int:
-    parser = argparse.ArgumentParser(prog="app.worker.models.process")
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--idle", type=float, default=IDLE)
-    options = parser.parse_args(arguments)
-    data_dir = DataDir(options.data_dir)
-    start_log()
-    lock_file = locks.take(data_dir.model_lock)  # held until this process ends
-    if lock_file is None:
-        log.info("another model process serves %s", data_dir)
-        return 0
-    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch loads; see app.worker.job
-    os.nice(NICE)
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
-    serve(engine, data_dir, options.idle, answers)
-    return 0
+    return PROCESS.main(arguments, partial(serve, answers=answers))
 
 
 if __name__ == "__main__":

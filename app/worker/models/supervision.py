@@ -59,7 +59,7 @@ class ModelProcessSupervisor:
             self._start()
 
     def _lives(self, owner: Owner) -> bool:
-        """One of another place lives as long as somebody holds the lock of the model process."""
+        """One of another place lives as long as somebody holds the lock of this kind of process."""
         if Place.of(self._data_dir).judges(owner):
             return process.alive(owner)
         return self._served()
