@@ -1,7 +1,7 @@
 // Which charts a run has, and how they are made of its steps and evaluations.
 import { get, page } from "../lib/api.js";
 import { smoothed } from "../lib/charts/curves.js";
-import { levelLine, teacherScores, teacherText } from "../lib/charts/reference_lines.js";
+import { teacherLevels, teacherScores } from "../lib/charts/reference_lines.js";
 import { metricOf } from "../lib/charts/run_metrics.js";
 import { Chart } from "../lib/charts.js";
 import { h } from "../lib/dom.js";
@@ -239,13 +239,9 @@ export class RunCharts {
     const lines = [...suites.values()];
     const weight = this.controls.weight;
     const drawn = lines.map((l) => (weight ? { ...l, smooth: smoothed(l.y, weight) } : l));
-    const teachers = [...teacherScores(this.scores, "pass@1")];
-    const shapes = teachers.map(([suite, score]) =>
-      levelLine(score.value, teacherText(score, "pass@1", teachers.length > 1 ? plain(suite, 24) : ""), {
-        dash: "dash",
-      }),
-    );
-    chart.draw(drawn, { ...this.layout(SHARE, []), shapes });
+    const teachers = teacherScores(this.scores, "pass@1");
+    const frame = teachers.size ? ROOMY : SHARE;
+    chart.draw(drawn, { ...this.layout(frame, []), shapes: teacherLevels(teachers, "pass@1") });
     chart.now.textContent = lines.map((l) => percent(l.y.at(-1))).join("  ·  ");
   }
 
@@ -287,6 +283,7 @@ function scaled(values = [], scale) {
 }
 
 const SHARE = { yaxis: { range: [0, 1.02], tickformat: "~%" } };
+const ROOMY = { yaxis: { ...SHARE.yaxis, range: [0, 1.18] } }; // for the text of a line near 100%
 
 /** @param {(number | null)[] | undefined} values @param {{share?: boolean, unit?: string}} [options] */
 function lastOf(values, { share, unit } = {}) {

@@ -7,12 +7,13 @@ const TEACHER = "teacher_"; // before the names of what the teacher itself reach
 
 /**
  * @param {number} y @param {string} text
- * @param {{dash?: string, color?: string, at?: "start" | "end"}} [options]
+ * @param {{dash?: string, color?: string, at?: "start" | "end", above?: boolean}} [options] above:
+ *   the text stands above the line even near 1, where the axis leaves room for it
  */
 export function levelLine(
   y,
   text,
-  { dash = "dot", color = isDark() ? "#a0a5ad" : "#5d6066", at = "start" } = {},
+  { dash = "dot", color = isDark() ? "#a0a5ad" : "#5d6066", at = "start", above = false } = {},
 ) {
   return {
     type: "line",
@@ -25,7 +26,7 @@ export function levelLine(
     label: {
       text,
       textposition: at,
-      yanchor: y > 0.9 && y <= 1 ? "top" : "bottom",
+      yanchor: y > 0.9 && y <= 1 && !above ? "top" : "bottom",
       font: { color, size: 11 },
     },
   };
@@ -33,8 +34,31 @@ export function levelLine(
 
 /** @param {TeacherScore} score @param {string} metric @param {string} [of] names whose teacher */
 export function teacherText({ value, n }, metric, of = "") {
-  const shown = metricOf(metric).share ? percent(value) : number(value);
-  return `${["teacher", of].filter(Boolean).join(" ")} ${shown} (n = ${integer(n)})`;
+  return `${["teacher", of].filter(Boolean).join(" ")} ${level(value, metric)} (n = ${integer(n)})`;
+}
+
+/**
+ * The teachers' own scores as lines of one chart. Several stand so near each other that one text
+ * names all of them, in the order of the chart's legend.
+ * @param {Map<string, TeacherScore>} scores by suite @param {string} metric
+ */
+export function teacherLevels(scores, metric) {
+  const all = [...scores.values()];
+  const values = all.map((score) => score.value);
+  const top = values.indexOf(Math.max(...values));
+  const shown = all.map((score) => level(score.value, metric)).join("  ·  ");
+  const text = all.length > 1 ? `teacher ${shown} (n = ${integer(all[0].n)})` : "";
+  return all.map((score, index) =>
+    levelLine(score.value, all.length === 1 ? teacherText(score, metric) : index === top ? text : "", {
+      dash: "dash",
+      above: true,
+    }),
+  );
+}
+
+/** @param {number} value @param {string} metric */
+function level(value, metric) {
+  return metricOf(metric).share ? percent(value, 1).replace(".0%", "%") : number(value);
 }
 
 /**
