@@ -1,7 +1,7 @@
 // Runs side by side: curves over cost, cost to reach a threshold, differences of configuration.
 import { address, get, page } from "../lib/api.js";
 import { fill, h, link, poll, scrollBox } from "../lib/dom.js";
-import { integer } from "../lib/format.js";
+import { integer, isLive } from "../lib/format.js";
 import { empty, errorBox, loading } from "../lib/panel_states.js";
 import { CompareCharts } from "./chart.js";
 import { Controls, DEFAULTS, MOST, NAMES } from "./controls.js";
@@ -144,7 +144,7 @@ class ComparePage {
     }
     if (turn !== this.turn || !this.runs.length) return;
     fill(this.notice);
-    this.live = comparison.runs.some((run) => ["running", "queued"].includes(run.status));
+    this.live = comparison.runs.some((run) => isLive(run.status));
     const print = JSON.stringify(comparison) + JSON.stringify(this.state);
     if (print === this.print && this.built) return;
     this.print = print;

@@ -1,7 +1,7 @@
 // One experiment: its question, result, curves, tuning and runs, live and afterwards.
 import { get, page, query, send } from "../lib/api.js";
 import { fill, h, poll, scrollBox, toast } from "../lib/dom.js";
-import { plain } from "../lib/format.js";
+import { isLive, plain } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { ExperimentChart } from "./chart.js";
@@ -11,7 +11,6 @@ import { resultTable, shownInTable } from "./table.js";
 import { texts } from "./texts.js";
 
 const LIVE = 3000; // ms
-const OPEN = ["queued", "running"];
 
 /** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {
@@ -132,7 +131,7 @@ class ExperimentPage {
 
   /** @param {Experiment} experiment */
   show(experiment) {
-    this.live = [experiment, ...runsOf(experiment)].some((one) => OPEN.includes(one.status)); // a run saves before it stops
+    this.live = [experiment, ...runsOf(experiment)].some((one) => isLive(one.status)); // a run saves before it stops
     document.title = `${plain(experiment.title || experiment.name, 60)} · OPD Studio`;
     this.head.show(experiment);
     this.result.show(shownInTable(experiment), () => resultTable(experiment));

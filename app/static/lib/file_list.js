@@ -2,10 +2,9 @@
 // server knows: a reload shows the same.
 import { address, get, send } from "./api.js";
 import { button, fill, h, link, poll } from "./dom.js";
-import { bytes, integer, plain } from "./format.js";
+import { bytes, integer, isLive, plain } from "./format.js";
 
 const LOOK_EVERY = 500; // ms, while one is being made
-const ACTIVE = ["queued", "running"];
 
 export class FileList {
   /** @type {(() => void) | null} */
@@ -50,7 +49,7 @@ export class FileList {
     const items = page.items.filter(
       (item) => (this.run !== null || item.runs.length > 1) && item.error_kind !== "cancelled",
     );
-    const active = items.some((item) => ACTIVE.includes(item.state));
+    const active = items.some((item) => isLive(item.state));
     if (items.some((item) => item.state === "queued")) this.supervised = (await get("health")).supervisor;
     if (active) this.stopLooking ??= poll(LOOK_EVERY, () => this.refresh());
     else {
@@ -75,7 +74,7 @@ export class FileList {
 
   /** @param {FileItem} item */
   line(item) {
-    const active = ACTIVE.includes(item.state);
+    const active = isLive(item.state);
     const remove = button(active ? "Cancel" : "Remove", () => this.remove(item), {
       class: "btn small quiet",
       "data-file": `${item.id}-remove`,

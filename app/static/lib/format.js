@@ -47,6 +47,11 @@ export function percent(value, places = 0) {
   return `${minus(Number(text) === 0 ? text.replace("-", "") : text)}%`;
 }
 
+/** Whether a run, or a request, has not ended yet. @param {string} status */
+export function isLive(status) {
+  return status === "running" || status === "queued";
+}
+
 /** "right" or "wrong", or the reward where it says more than these; "" of an ungraded rollout. @param {Graded} rollout */
 export function verdict({ right, reward }) {
   if (right === null || right === undefined) return "";

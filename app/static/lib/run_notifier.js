@@ -1,10 +1,9 @@
 // Browser notifications when a run ends, for visitors who switched them on.
 import { page } from "./api.js";
 import { button, h } from "./dom.js";
-import { number, percent, plain } from "./format.js";
+import { isLive, number, percent, plain } from "./format.js";
 import { recall, remember } from "./theme.js";
 
-const GOING = ["queued", "running"];
 const MARK = "● ";
 
 export class RunNotifier {
@@ -27,8 +26,8 @@ export class RunNotifier {
   update(run) {
     const before = this.seen.get(run.id);
     this.seen.set(run.id, run.status);
-    if (this.what === "it") this.element.hidden = !GOING.includes(run.status);
-    if (!before || !GOING.includes(before) || GOING.includes(run.status) || !this.enabled) return;
+    if (this.what === "it") this.element.hidden = !isLive(run.status);
+    if (!before || !isLive(before) || isLive(run.status) || !this.enabled) return;
     this.tell(run);
   }
 

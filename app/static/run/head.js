@@ -7,6 +7,7 @@ import {
   duration,
   exact,
   integer,
+  isLive,
   nats,
   percent,
   plain,
@@ -125,7 +126,7 @@ export class RunHead {
     this.rollouts.setAttribute("href", page("rollouts", { run: run.id }));
     this.clone.setAttribute("href", page("new", { from: run.id }));
     this.run = run;
-    const busy = ["running", "queued"].includes(run.status);
+    const busy = isLive(run.status);
     this.delete.disabled = busy;
     this.delete.title = busy ? "Stop the run first" : "";
     if (this.actsFor === run.status) return;
@@ -200,9 +201,7 @@ export class RunHead {
       h("span", { class: "num", text: `step ${integer(run.step)} of ${integer(run.steps)}` }),
       run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
       left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
-      run.phase &&
-        ["running", "queued"].includes(run.status) &&
-        h("span", { class: "muted", text: plain(run.phase, 120) }),
+      run.phase && isLive(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
       run.status === "queued" && waiting(run.waits_for ?? {}),
     );
   }

@@ -3,7 +3,7 @@
 import { Insights } from "../insights/insights.js";
 import { get, send } from "../lib/api.js";
 import { button, fill, h, link, poll, toast } from "../lib/dom.js";
-import { plain } from "../lib/format.js";
+import { isLive, plain } from "../lib/format.js";
 import { errorBox, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
 import { WorstTokens } from "../rollouts/worst.js";
@@ -137,7 +137,7 @@ class RunPage {
     try {
       this.run = await get(`runs/${this.id}`);
       if (this.run.attempt !== before.attempt) this.charts.reset();
-      const live = ["running", "queued"].includes(this.run.status);
+      const live = isLive(this.run.status);
       const changed = live || this.tick === 0 || before.status !== this.run.status;
       const fresh = changed ? await this.charts.refresh() : false;
       if (changed) await this.log.refresh();

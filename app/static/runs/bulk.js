@@ -3,11 +3,10 @@
 import { MOST } from "../compare/controls.js";
 import { page, send } from "../lib/api.js";
 import { button, fill, h, link, toast } from "../lib/dom.js";
-import { integer, plain } from "../lib/format.js";
+import { integer, isLive, plain } from "../lib/format.js";
 import { menu } from "../lib/menu.js";
 
 const MOST_EXPORTED = 100; // runs in one file
-const LIVE = ["running", "queued"];
 
 export class BulkActions {
   busy = false;
@@ -76,7 +75,7 @@ export class BulkActions {
     this.compare.textContent = many ? `At most ${MOST} can be compared` : `Compare ${count}`;
     const some = [...this.chosen.keys()].slice(0, MOST).join(",");
     this.compare.setAttribute("href", page("compare", { runs: some }).replaceAll("%2C", ","));
-    this.stop.disabled = ![...this.chosen.values()].some((run) => LIVE.includes(run.status));
+    this.stop.disabled = ![...this.chosen.values()].some((run) => isLive(run.status));
   }
 
   /** @param {"add_tags" | "remove_tags"} way */
@@ -96,7 +95,7 @@ export class BulkActions {
   }
 
   stopRuns() {
-    const live = [...this.chosen.values()].filter((run) => LIVE.includes(run.status));
+    const live = [...this.chosen.values()].filter((run) => isLive(run.status));
     return this.each("stopped", live, (run) => send("POST", `runs/${run.id}/cancel`, { mode: "save" }));
   }
 

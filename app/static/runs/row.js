@@ -1,7 +1,19 @@
 // One line of the table of runs.
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
-import { ago, bytes, date, duration, exact, integer, nats, percent, plain, short } from "../lib/format.js";
+import {
+  ago,
+  bytes,
+  date,
+  duration,
+  exact,
+  integer,
+  isLive,
+  nats,
+  percent,
+  plain,
+  short,
+} from "../lib/format.js";
 import { actionMenu } from "../lib/menu.js";
 import { runEditor } from "./editor.js";
 import { models } from "./texts.js";
@@ -26,7 +38,7 @@ export const COLUMNS = [
 /** @param {Run} run @param {RowActions} on */
 export function runRow(run, on) {
   const share = run.steps ? Math.min(1, (run.step ?? 0) / run.steps) : 0;
-  const busy = run.status === "running" || run.status === "queued";
+  const busy = isLive(run.status);
   return h(
     "tr",
     { "data-run": run.id },

@@ -1,5 +1,7 @@
 // What a run's figures allow to be said: whether the score rose, fell, or neither beyond its error.
 
+import { isLive } from "../lib/format.js";
+
 const ERRORS = 2; // standard errors of the difference that a change must exceed
 
 /**
@@ -21,20 +23,15 @@ function errorOf({ value, n, standard_error: error }) {
   return error ?? Math.sqrt((value * (1 - value)) / Math.max(1, n));
 }
 
-/** @param {Run} run */
-export function isGoing(run) {
-  return ["running", "queued"].includes(run.status);
-}
-
 /** The headline of the training. @param {Evaluation[]} scores @param {Run} run */
 export function headlineOf(scores, run) {
-  const far = isGoing(run) ? " so far" : "";
+  const far = isLive(run.status) ? " so far" : "";
   return {
     rose: "Training closes the gap",
     unchanged: `The score has not changed${far}`,
     fell: `The score has fallen${far}`,
-    first: isGoing(run) ? "Training is under way" : "The score was measured only at the start",
-    none: isGoing(run) ? "Training is under way" : "This run has no score",
+    first: isLive(run.status) ? "Training is under way" : "The score was measured only at the start",
+    none: isLive(run.status) ? "Training is under way" : "This run has no score",
   }[outcomeOf(scores)];
 }
 
@@ -58,7 +55,7 @@ export function learntOf(scores) {
 
 /** @param {Run} run */
 export function spentOf(run) {
-  if (isGoing(run)) return "So far the run has taken ";
+  if (isLive(run.status)) return "So far the run has taken ";
   if (run.status === "finished") return "The whole run took ";
   return run.status === "failed"
     ? "Until it failed, the run took "

@@ -6,6 +6,7 @@ import {
   bytes,
   duration,
   integer,
+  isLive,
   leaning,
   number,
   percent,
@@ -17,7 +18,7 @@ import {
 } from "../lib/format.js";
 import { classOf, LEVELS } from "../lib/palette.js";
 import { bounded, glyphs } from "../rollout/text/glyphs.js";
-import { beliefOf, headlineOf, isGoing, learntOf, outcomeOf, spentOf, wayOf } from "./outcome.js";
+import { beliefOf, headlineOf, learntOf, outcomeOf, spentOf, wayOf } from "./outcome.js";
 
 const GREATEST = 4; // nats at which a token is fully tinted
 
@@ -59,7 +60,7 @@ export class Step {
 
   /** @param {string} what @param {Run} run */
   notYet(what, run) {
-    const ended = !["running", "queued"].includes(run.status);
+    const ended = !isLive(run.status);
     const when = ended
       ? `This run is ${run.status} without one; start another demo run to see it.`
       : `${run.phase ? `Now: ${plain(run.phase, 100)}. ` : ""}It appears here automatically.`;
@@ -91,7 +92,7 @@ class Mistakes extends Step {
             ` of ${integer(first.n)} held-out problems.`,
           ]
         : [
-            isGoing(run)
+            isLive(run.status)
               ? "The student has not been evaluated yet."
               : "This run has no evaluation of its start.",
           ]),
@@ -179,7 +180,7 @@ class Training extends Step {
 /** The end of the sentence: from which score to which. @param {Evaluation[]} scores @param {Run} run @returns {Child[]} */
 function scoreText(scores, run) {
   const outcome = outcomeOf(scores);
-  if (outcome === "none") return [isGoing(run) ? "; no score yet." : "; this run has no score."];
+  if (outcome === "none") return [isLive(run.status) ? "; no score yet." : "; this run has no score."];
   const start = figure("score-start", percent(scores[0].value));
   if (outcome === "first") return ["; score at the start: ", start, "."];
   return ["; score: ", start, " → ", figure("score", percent(scores.at(-1)?.value)), "."];
@@ -192,7 +193,7 @@ class Afterwards extends Step {
 
   /** @param {Story} story */
   show({ run, scores, wrong, after, wrongTokens, afterTokens }) {
-    this.head(after && !isGoing(run) ? "The same problem, after training" : "The same problem, later");
+    this.head(after && !isLive(run.status) ? "The same problem, after training" : "The same problem, later");
     this.say(
       after ? learntOf(scores) : "The student reads the same problems again at every evaluation of the run.",
     );

@@ -2,7 +2,7 @@
 // the same prompt afterwards, what it cost. Reads only.
 import { get, newKey, page, send } from "../lib/api.js";
 import { button, fill, h, inField, link, poll, select, toast } from "../lib/dom.js";
-import { ago, plain } from "../lib/format.js";
+import { ago, isLive, plain } from "../lib/format.js";
 import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { onTheme } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
@@ -134,7 +134,7 @@ class Tour {
   }
 
   isLive() {
-    return !this.story || ["running", "queued"].includes(this.story.run.status);
+    return !this.story || isLive(this.story.run.status);
   }
 
   build() {
