@@ -264,6 +264,7 @@ CHECKS = (
     _device_fits,
 )
 SHORT_FORMS = {"student": "model", "teacher": "model", "prompts": "source", "objective": "name"}
+SHORT_PARTS = {("teacher", "routes"): "model", ("evaluation", "suites"): "source"}  # of each part
 VISIBLE_FIELDS = (
     "student.model",
     "teacher.model",
@@ -320,15 +321,15 @@ def check_inputs(config: RunConfig) -> RunConfig:
 
 def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Applies `a.b=value` assignments; a value is read as YAML, so 1e-4, null and [1, 0] work."""
-    result: dict[str, Any] = with_long_forms(copy.deepcopy(data)) if assignments else data
+    result: dict[str, Any] = copy.deepcopy(data)
     for assignment in assignments:
         path, separator, raw = assignment.partition("=")
         if not separator or not path.strip():
             raise UserError("must look like field=value", where=f"--set {assignment}")
         *parents, leaf = path.strip().split(".")
         node = result
-        for parent in parents:
-            child = node.get(parent)
+        for depth, parent in enumerate(parents):
+            child = _long(node.get(parent), _short_field(parents[: depth + 1]))
             node[parent] = child if isinstance(child, dict) else {}
             node = node[parent]
         node[leaf] = load_scalar(raw, where=f"--set {path}")
@@ -337,11 +338,8 @@ def with_overrides(data: dict[str, Any], assignments: list[str]) -> dict[str, An
 
 def with_long_forms(data: dict[str, Any]) -> dict[str, Any]:
     """`teacher: some/model` as `teacher: {model: some/model}`, and so for each short form."""
-    whole = {k: _long(v, SHORT_FORMS[k]) if k in SHORT_FORMS else v for k, v in data.items()}
-    for section, name, field in (
-        ("teacher", "routes", "model"),
-        ("evaluation", "suites", "source"),
-    ):
+    whole = {k: _long(v, SHORT_FORMS.get(k)) for k, v in data.items()}
+    for (section, name), field in SHORT_PARTS.items():
         inner = whole.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), dict):
             parts = {k: _long(v, field) for k, v in inner[name].items()}
@@ -349,8 +347,15 @@ def with_long_forms(data: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _long(value: Any, field: str) -> Any:
-    return {field: value} if isinstance(value, str) else value
+def _short_field(path: list[str]) -> str | None:
+    """The field that a text in this place is short for; None: it is no short form."""
+    if len(path) == 1:
+        return SHORT_FORMS.get(path[0])
+    return SHORT_PARTS.get((path[0], path[1])) if len(path) == 3 else None
+
+
+def _long(value: Any, field: str | None) -> Any:
+    return {field: value} if field and isinstance(value, str) else value
 
 
 def to_yaml(config: RunConfig, *, only_set: bool = True) -> str:
