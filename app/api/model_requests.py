@@ -6,8 +6,19 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
-from app.api.http.inputs import AskId, Body, Database, RolloutId, RolloutName, RunName, Text
+from app.api.http.inputs import (
+    AskId,
+    Body,
+    ConfigSource,
+    Database,
+    RolloutId,
+    RolloutName,
+    RunName,
+    Text,
+)
 from app.api.http.replies import Json
+from opd.config.data import check_prompt_set
+from opd.config.paths import with_absolute_paths
 from opd.config.recipes import recipe
 from opd.errors import ErrorKind, UserError
 from storage.queue import requests
@@ -83,8 +94,27 @@ class Chat(Sampled):
     conversations: dict[Speaker, Conversation] = Field(min_length=1)
 
 
+class PreviewPrompts(ConfigSource):
+    """A configuration, and which of its prompts: `train`, `held-out`, `probe`, or a suite's section
+    (`evaluation.suites.NAME`)."""
+
+    prompts: Annotated[Text, Field(max_length=200)] = "train"
+    count: int = Field(3, ge=1, le=20)
+
+
 class Keep(Body):
     reply: int = Field(0, ge=0, le=1)
+
+
+@router.post("/prompt-preview", status_code=201)
+def ask_prompt_preview(engine: Database, body: PreviewPrompts) -> Response:
+    """Queues a request; its answer holds the rows as read and the first prompts as student and
+    teacher will read them. No weights are loaded."""
+    config = with_absolute_paths(body.validated())
+    check_prompt_set(body.prompts, config.evaluation.suites)
+    settings = config.model_dump(mode="json")
+    payload = {"config": settings, "prompts": body.prompts, "count": body.count}
+    return Json({"id": requests.enqueue(engine, "prompts", payload)}, 201)
 
 
 @router.post("/what-if", status_code=201)

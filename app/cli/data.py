@@ -1,18 +1,19 @@
-"""`opd data`."""
+"""`opd data`, `opd prompts`."""
 
 import json as json_text
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.inspect_runs import Json
 from app.cli.output import json_line, plain, result, say
+from app.cli.training import Assignments, configuration
 from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
     from opd.data.preview import Preview, ShownRow
+    from opd.interactive.prompt_preview import PreviewedPrompt, PromptPreview, PromptReader
 
 
 def data(
@@ -41,10 +42,42 @@ def data(
     tokenizer = None if model is None else _tokenizer(model)
     seen = preview(parse(settings).prompts, count=rows, tokenizer=tokenizer, say=_progress)
     if json:
-        json_line(asdict(seen) | {"problems": [{"row": w, "message": m} for w, m in seen.problems]})
+        json_line(seen.as_dict())
     else:
         _show(seen)
     raise typer.Exit(1 if seen.unusable else 0)
+
+
+def prompts(
+    workspace: Workspace,
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE_OR_FILE", help="Recipe name or YAML file.")
+    ],
+    assignments: Assignments = None,
+    of: Annotated[
+        str,
+        typer.Option(
+            "--of",
+            metavar="SET",
+            help="train, held-out, probe or a suite's section (evaluation.suites.NAME).",
+        ),
+    ] = "train",
+    count: Annotated[int, typer.Option(min=1, max=20, help="Number of prompts to show.")] = 3,
+    json: Json = False,
+) -> None:
+    """Show a run's first prompts as student and teacher will read them; loads no weights."""
+    config, _ = configuration(source, assignments or [])
+    from app.worker.references import names_runs, resolved
+    from opd.interactive.prompt_preview import preview_prompts
+
+    if names_runs(config):
+        config = resolved(workspace.engine(), workspace.data_dir, config, say=_progress)
+    seen = preview_prompts(config, of, count=count, say=_progress)
+    if json:
+        json_line(seen.as_dict())
+    else:
+        _show_prompts(seen)
+    raise typer.Exit(1 if seen.problem else 0)
 
 
 def _progress(text: str) -> None:
@@ -52,10 +85,11 @@ def _progress(text: str) -> None:
 
 
 def _tokenizer(model: str) -> Any:
-    from opd.models.folders.resolve import resolve
+    from opd.models.folders.resolve import resolve_tokenizer
     from opd.models.tokenizers import load_tokenizer
 
-    tokenizer = load_tokenizer(resolve(model, where="--model"), where="--model")
+    folder = resolve_tokenizer(model, where="--model", say=_progress)
+    tokenizer = load_tokenizer(folder, where="--model")
     if getattr(tokenizer, "chat_template", None) is None:
         raise UserError("has no chat template", where=f"--model {model}")
     return tokenizer
@@ -79,7 +113,8 @@ def _show(seen: "Preview") -> None:
 
 def _show_row(row: "ShownRow") -> None:
     result("")
-    result(plain(f"{row.where} ({row.form})"))
+    tokens = "" if row.tokens is None else f", {row.tokens:,} tokens"
+    result(plain(f"{row.where} ({row.form}{tokens})"))
     if isinstance(row.prompt, str):
         result(plain(f"  prompt: {row.prompt!r}"))
     else:
@@ -91,3 +126,41 @@ def _show_row(row: "ShownRow") -> None:
         result(plain(f"  completion: {row.completion!r}"))
     if row.answer is not None:
         result(plain(f"  answer: {row.answer!r}"))
+
+
+def _show_prompts(seen: "PromptPreview") -> None:
+    rows = seen.rows
+    what = "rows" if seen.problem else "prompts"
+    result(plain(f"{seen.name}: {seen.count:,} {what} of {rows.source}, read as {rows.form}"))
+    for name, role in rows.columns.items():
+        result(plain(f"  {name}: {role or 'not part of a prompt'}"))
+    of = "" if seen.counted == seen.count else f" of the first {seen.counted:,}"
+    result(f"The longest{of} has {seen.longest:,} tokens; {seen.too_long:,} are too long")
+    if seen.problem:
+        result(plain(f"The run cannot start: {seen.problem}"))
+    for where, message in rows.problems:
+        result(plain(f"  {where}: {message}"))
+    if seen.note:
+        result(plain(seen.note))
+    for prompt in seen.prompts:
+        _show_prompt(prompt)
+
+
+def _show_prompt(prompt: "PreviewedPrompt") -> None:
+    result("")
+    result(plain(f"{prompt.where} ({prompt.form}), {prompt.verdict}"))
+    for reader in prompt.readers:
+        result(plain(f"  {reader.section}, {reader.model}: {_length(reader)}"))
+        if reader.pieces:
+            result(plain(f"    {''.join(piece.text for piece in reader.pieces)!r}"))
+    for name, text in (("answer", prompt.answer), ("completion", prompt.completion)):
+        if text is not None:
+            result(plain(f"  {name}: {text!r}"))
+
+
+def _length(reader: "PromptReader") -> str:
+    if reader.tokens is None:
+        return reader.problem
+    limit = "" if reader.limit is None else f" of at most {reader.limit:,} ({reader.limited_by})"
+    same = ", the student's prompt" if reader.same else ""
+    return f"{reader.tokens:,} tokens{limit}{same}"

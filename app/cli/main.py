@@ -107,6 +107,7 @@ for name, command in (
     ("cancel", training.cancel),
     ("doctor", checking.doctor),
     ("data", data.data),
+    ("prompts", data.prompts),
     ("recipes", inspect_runs.recipes),
     ("runs", inspect_runs.runs),
     ("show", inspect_runs.show),

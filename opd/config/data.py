@@ -1,6 +1,7 @@
 """Where a run's prompts come from and how completions are graded. Free of torch."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from opd.config.field_errors import FieldError
 from opd.config.json_schema import check_schema
 from opd.config.templates import check_template_args, fields_of
+from opd.errors import UserError
 
 
 def _readable(template: str) -> str:
@@ -33,6 +35,7 @@ def _template_args(args: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
+SUITES = "evaluation.suites."  # what the section of a suite is called, before its name
 PROBES = 4  # where no number of them is given
 Reference = Annotated[str, Field(min_length=1, max_length=1000)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
@@ -216,3 +219,13 @@ class SuiteConfig(DataConfig):
             always="Every evaluation.", ends="Only before the first and after the last step."
         ),
     )
+
+
+def check_prompt_set(name: str, suites: Iterable[str]) -> None:
+    """Raises UserError for a name that is not train, held-out, probe or a suite's section."""
+    names = ["train", "held-out", "probe", *(f"{SUITES}{suite}" for suite in suites)]
+    if name not in names:
+        raise UserError(
+            f"no set of prompts is called {name[:100]!r}; there are {', '.join(names)}"[:1000],
+            where="prompts",
+        )

@@ -4,13 +4,13 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from opd.bundled import facts, office
 from opd.bundled.handbook import HANDBOOK_SOURCES
 from opd.bundled.problems import Split, problems
-from opd.config.data import PROBES, DataConfig, PromptsConfig
+from opd.config.data import PROBES, SUITES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
 from opd.data.mapping import Draft, Mapper
@@ -95,15 +95,31 @@ def forms_text(forms: Mapping[str, int]) -> str:
     return ", ".join(f"{form} ({count:,})" for form, count in forms.items())
 
 
+def source_mapper(config: RunConfig, name: str, say: Say = lambda _: None) -> Mapper:
+    """The opened source that a set's rows come from, with what maps them: `name` is train,
+    held-out, or a suite's section (evaluation.suites.NAME). Raises UserError."""
+    if name.startswith(SUITES):
+        return _suite_source(config, name.removeprefix(SUITES), say)
+    data = config.prompts
+    most = config.evaluation.prompts + _wished(data)
+    if name != "train" and (_is_apart(data) or data.source in BUNDLED_DATA):
+        return _evaluation_source(data, most, say)
+    return _training_source(data, most, say)
+
+
 def _suite(config: RunConfig, name: str, say: Say) -> list[Draft]:
-    suite, path = config.evaluation.suites[name], f"evaluation.suites.{name}"
+    mapped = _suite_source(config, name, say)
+    return mapped(range(min(config.evaluation.suites[name].count, mapped.table.count)))
+
+
+def _suite_source(config: RunConfig, name: str, say: Say) -> Mapper:
+    suite, path = config.evaluation.suites[name], f"{SUITES}{name}"
     if suite.source in BUNDLED_DATA:
         steps = suite.problem_steps or config.prompts.problem_steps
         draw = _Draw(suite.count, "eval", steps, config.prompts.problem_seed)
         return _bundled(suite, suite.source, draw, path)
     selection = RowSelection(suite.split, suite.count, f"{path}.source", say)
-    table = open_table(suite, suite.source, selection)
-    return Mapper(suite, table, path)(range(min(suite.count, table.count)))
+    return Mapper(suite, open_table(suite, suite.source, selection), path)
 
 
 def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
@@ -112,34 +128,40 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     """
     data, held = config.prompts, config.evaluation.prompts
     probe = _wished(data)
-    apart = data.eval_source is not None or data.eval_split is not None
-    if data.source in BUNDLED_DATA and data.eval_split is not None and data.eval_source is None:
-        raise UserError("the bundled problems have no splits", where="prompts.eval_split")
-    if data.source in BUNDLED_DATA:
-        draw = _Draw(data.count, "train", data.problem_steps, data.problem_seed)
-        train = _bundled(data, data.source, draw)
-        if not apart:
-            kept = replace(draw, count=held + probe, split="eval")
-            others = _bundled(data, data.source, kept)
-            return train, others[:held], others[held:]
-    else:
-        enough = data.count if apart else data.count + held + probe
-        everything = not apart and is_local(data.source)
-        selection = RowSelection(
-            data.split, sys.maxsize if everything else enough, "prompts.source", say
-        )
-        table = open_table(data, data.source, selection)
-        mapped = Mapper(data, table, "prompts")
-        if not apart:
-            return _shared(config, table, mapped)
-        train = mapped(range(min(data.count, table.count)))
-    others = _apart(data, held + probe, say)
+    mapped = _training_source(data, held + probe, say)
+    if not _is_apart(data) and data.source not in BUNDLED_DATA:
+        return _shared(config, mapped)
+    train = mapped(range(min(data.count, mapped.table.count)))
+    mapped = _evaluation_source(data, held + probe, say)
+    others = mapped(range(min(held + probe, mapped.table.count)))
+    if not _is_apart(data):
+        return train, others[:held], others[held:]
     probe = _probes(len(others), data)
     return train, others[probe : probe + held], others[:probe]
 
 
-def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
-    """The first rows of the source that is only for evaluation."""
+def _is_apart(data: PromptsConfig) -> bool:
+    """Whether a source or a split of its own is named for evaluation."""
+    return data.eval_source is not None or data.eval_split is not None
+
+
+def _training_source(data: PromptsConfig, held_out: int, say: Say) -> Mapper:
+    """At most `held_out` rows of it are held out, where nothing else is named for evaluation."""
+    if data.source in BUNDLED_DATA:
+        if data.eval_split is not None and data.eval_source is None:
+            raise UserError("the bundled problems have no splits", where="prompts.eval_split")
+        draw = _Draw(data.count, "train", data.problem_steps, data.problem_seed)
+        return _bundled(data, data.source, draw)
+    apart = _is_apart(data)
+    enough = data.count if apart else data.count + held_out
+    if not apart and is_local(data.source):
+        enough = sys.maxsize
+    selection = RowSelection(data.split, enough, "prompts.source", say)
+    return Mapper(data, open_table(data, data.source, selection), "prompts")
+
+
+def _evaluation_source(data: PromptsConfig, count: int, say: Say) -> Mapper:
+    """The source that is only for evaluation: its first `count` rows are taken."""
     source, name = data.eval_source or data.source, "prompts.eval_source"
     if source in BUNDLED_DATA:
         return _bundled(data, source, _Draw(count, "eval", data.problem_steps, data.problem_seed))
@@ -147,14 +169,12 @@ def _apart(data: PromptsConfig, count: int, say: Say) -> list[Draft]:
         name = "prompts.eval_split"
         if not has_splits(source):
             raise UserError(f"{source} has no splits; give prompts.eval_source", where=name)
-    table = open_table(data, source, RowSelection(data.eval_split or data.split, count, name, say))
-    return Mapper(data, table, "prompts")(range(min(count, table.count)))
+    selection = RowSelection(data.eval_split or data.split, count, name, say)
+    return Mapper(data, open_table(data, source, selection), "prompts")
 
 
-def _shared(
-    config: RunConfig, table: Table, mapped: Mapper
-) -> tuple[list[Draft], list[Draft], list[Draft]]:
-    data, held = config.prompts, config.evaluation.prompts
+def _shared(config: RunConfig, mapped: Mapper) -> tuple[list[Draft], list[Draft], list[Draft]]:
+    data, held, table = config.prompts, config.evaluation.prompts, mapped.table
     if table.count < 2:
         raise UserError(
             f"{data.source} has {table.count} prompt; at least 2 are needed to hold one out "
@@ -202,7 +222,7 @@ class _Draw:
     seed: int
 
 
-def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") -> list[Draft]:
+def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") -> Mapper:
     try:
         rows = _bundled_rows(source, draw)
     except ValueError as error:
@@ -210,7 +230,7 @@ def _bundled(data: DataConfig, source: str, draw: _Draw, path: str = "prompts") 
     named = [Row(row, f"{source}, {draw.split} row {i}") for i, row in enumerate(rows)]
     columns = tuple(named[0].fields) if named else ()
     table = Table(source, columns, len(named), lambda indices: [named[i] for i in indices])
-    return Mapper(data, table, path)(range(len(named)))
+    return Mapper(data, table, path)
 
 
 def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:

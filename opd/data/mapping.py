@@ -127,15 +127,24 @@ class Mapper:
         message = None if isinstance(completion, str) else completion
         return Draft(fields, row.where, text, chat, answer, given, message, options, form)
 
+    def roles(self, row: Row) -> dict[str, str]:
+        """The row's filled columns, each with what it is read as; "" for one that nothing reads."""
+        columns, column = self.data.columns, prompt_column(self.data, row.fields, row.where)
+        read = dict.fromkeys(fields_of(self.data.prompt_template or ""), "prompt_template")
+        if self.data.chat or (column is not None and column.is_chat):
+            read |= {columns.template_args: "template variables"}
+            read |= {TEMPLATE_ARGS: "template variables"}
+            read |= {columns.tools: "tools", columns.system: "system"}
+        read |= {columns.completion: "completion", columns.answer: "answer"}
+        read |= dict.fromkeys(column.names if column else (), "prompt")
+        if column is not None and column.form == "Alpaca":
+            read[OUTPUT] = "completion"
+        roots = {name.partition(".")[0]: role for name, role in read.items()}
+        return {k: roots.get(k, "") for k, v in row.fields.items() if v is not None}
+
     def unread(self, row: Row) -> list[str]:
         """The row's columns that nothing here reads."""
-        columns, column = self.data.columns, prompt_column(self.data, row.fields, row.where)
-        read = {*(column.names if column else ()), columns.answer, columns.completion}
-        if self.data.chat or (column is not None and column.is_chat):
-            read |= {columns.system, columns.tools, columns.template_args, TEMPLATE_ARGS}
-        read |= set(fields_of(self.data.prompt_template or ""))
-        roots = {name.partition(".")[0] for name in read}
-        return [k for k, v in row.fields.items() if k not in roots and v is not None]
+        return [name for name, role in self.roles(row).items() if not role]
 
     def _chat(
         self, column: PromptColumn | None, where: str

@@ -130,23 +130,14 @@ def load_prompts(
     `context` is the models', in tokens, and `vocab` the number of ids that they share (None: not
     known); `say` is told what is being loaded and what is left out.
     """
-    room = context - config.sampling.max_new_tokens
-    if room < 1:
-        raise UserError(
-            f"{config.sampling.max_new_tokens} leaves no room for a prompt in the models' context "
-            f"of {context} tokens",
-            where="sampling.max_new_tokens",
-        )
+    room = room_for_prompts(config, context)
     sets = read_drafts(config, say)
-    if config.author == "given":
-        _check_given(sets.train, config.prompts)
-    if config.objective.uses_rewards:
-        _check_answers(sets.train, config.prompts)
+    check_training_rows(config, sets.train)
     first = 0
     made = []
     for name, drafts in (("train", sets.train), ("held-out", sets.held_out), ("probe", sets.probe)):
         given = config.author == "given" and name == "train"
-        builder = _PromptBuilder(
+        builder = PromptBuilder(
             config.prompts, tokenizer, room, f"{name} prompts", "prompts", say, given, vocab
         )
         made.append(builder.prompts(drafts, first))
@@ -157,7 +148,7 @@ def load_prompts(
     for name, suite in config.evaluation.suites.items():
         path = f"evaluation.suites.{name}"
         what = f"prompts of {name}"
-        builder = _PromptBuilder(suite, tokenizer, room, what, path, say, vocab=vocab)
+        builder = PromptBuilder(suite, tokenizer, room, what, path, say, vocab=vocab)
         prompts = builder.prompts(sets.suites[name], first)
         suites[name] = Suite(name, prompts, suite, suite.when == "ends")
         unused += unused_columns(suite, path, tokenizer, prompts)
@@ -165,6 +156,18 @@ def load_prompts(
     for line in (*ignored_options(tokenizer, made[0]), *map(str, unused)):
         say(line)
     return PromptSet(made[0], made[1], made[2], suites, sets.findings, unused)
+
+
+def room_for_prompts(config: RunConfig, context: int) -> int:
+    """The tokens that a context leaves beside a completion. Raises UserError for none."""
+    room = context - config.sampling.max_new_tokens
+    if room < 1:
+        raise UserError(
+            f"{config.sampling.max_new_tokens} leaves no room for a prompt in the models' context "
+            f"of {context} tokens",
+            where="sampling.max_new_tokens",
+        )
+    return room
 
 
 def ignored_options(tokenizer: Any, prompts: Sequence[Prompt]) -> list[str]:
@@ -260,7 +263,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], data: DataConfig) -> 
 
 
 @dataclass(frozen=True)
-class _PromptBuilder:
+class PromptBuilder:
     """Renders and tokenizes drafts; `what` and `path` name the set and its section."""
 
     data: DataConfig
@@ -268,7 +271,7 @@ class _PromptBuilder:
     room: int  # tokens that the context leaves for a prompt
     what: str
     path: str
-    say: Say
+    say: Say = lambda _: None
     given: bool = False  # whether the data's own completions are trained on
     vocab: int | None = None  # number of ids that the models share
 
@@ -289,6 +292,20 @@ class _PromptBuilder:
                     kept.append(replace(prompt, ids=ids))
         self._tell_dropped(len(made), len(made) - len(kept))
         return sorted(kept, key=lambda p: p.number)
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that a prompt may have."""
+        return min(self.room, self.data.max_prompt_tokens or self.room)
+
+    def prompt(self, draft: Draft, number: int) -> Prompt:
+        """One prompt, however long. Raises UserError as for a run."""
+        prompt = self._rendered(draft, number)
+        [ids] = prompt_ids(self.tokenizer, [prompt.text], chat=prompt.messages is not None)
+        self._check_ids(prompt, ids, draft.where)
+        if not ids:
+            raise bad_data(draft.where, "the prompt has no tokens")
+        return replace(prompt, ids=ids)
 
     def _rendered(self, draft: Draft, number: int) -> Prompt:
         if draft.messages is None:
@@ -338,7 +355,7 @@ class _PromptBuilder:
     def _fits(self, ids: Sequence[int], where: str) -> bool:
         if not ids:
             raise bad_data(where, "the prompt has no tokens")
-        limit = min(self.room, self.data.max_prompt_tokens or self.room)
+        limit = self.limit
         if len(ids) <= limit:
             return True
         if self.data.overlong == "drop":
@@ -359,6 +376,14 @@ class _PromptBuilder:
             raise bad_data(f"{self.path}.overlong", f"all {count} {self.what} are too long")
         if dropped:
             self.say(f"{dropped} of {count} {self.what} are too long and were left out")
+
+
+def check_training_rows(config: RunConfig, train: Sequence[Draft]) -> None:
+    """Raises UserError for a row without what the run trains on: a completion, an answer."""
+    if config.author == "given":
+        _check_given(train, config.prompts)
+    if config.objective.uses_rewards:
+        _check_answers(train, config.prompts)
 
 
 def _check_given(train: Sequence[Draft], data: DataConfig) -> None:

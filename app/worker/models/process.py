@@ -65,6 +65,26 @@ def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     return report(config, findings)
 
 
+def preview_prompts(request: ModelRequest, progress: Progress) -> dict[str, Any]:
+    """Of kind "prompts": {"config", "prompts": a set's name, "count"} → its preview."""
+    from opd.config.run import parse  # noqa: PLC0415 - as late as the models' libraries
+    from opd.interactive import prompt_preview  # noqa: PLC0415 - loads torch
+    from opd.sampling.sample import Stopped  # noqa: PLC0415
+
+    reporter = ProgressReporter(progress)
+    config = parse(request.payload["config"])
+    if names_runs(config):
+        config = resolved(request.engine, request.data_dir, config, say=reporter.say)
+    name, count = request.payload["prompts"], request.payload["count"]
+    try:
+        seen = prompt_preview.preview_prompts(
+            config, name, count=count, say=reporter.say, stop=reporter.stop
+        )
+    except Stopped:
+        return {}
+    return seen.as_dict()
+
+
 def continue_rollout(request: ModelRequest, progress: Progress) -> dict[str, Any]:
     """Of kind "what-if"."""
     from app.worker.models.what_if import what_if  # noqa: PLC0415 - loads torch
@@ -88,6 +108,7 @@ def keep(request: ModelRequest, progress: Progress) -> dict[str, Any]:
 
 ANSWERS: Mapping[str, Answer] = {
     "doctor": examine_run,
+    "prompts": preview_prompts,
     "what-if": continue_rollout,
     "chat": chat,
     "keep": keep,

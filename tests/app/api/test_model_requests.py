@@ -229,3 +229,34 @@ def test_models_stay_between_questions_one_set_at_a_time(tmp_path: Path) -> None
     assert lock is not None
     lock.close()
     assert read_model_state(DataDir(tmp_path))["state"] == "asleep"
+
+
+def test_a_preview_of_prompts_is_queued_for_a_set_that_there_is(api: Api, engine: Engine) -> None:
+    suites = {"evaluation": {"suites": {"mine": "bundled"}}}
+    for body, name in (
+        ({"recipe": "demo"}, "train"),
+        ({"config": suites, "prompts": "evaluation.suites.mine"}, "evaluation.suites.mine"),
+    ):
+        reply = api("POST", "/prompt-preview", body)
+        assert reply.status_code == 201, reply.text
+        claimed = requests.claim(engine, me())
+        assert claimed is not None and claimed["kind"] == "prompts"
+        assert (claimed["payload"]["prompts"], claimed["payload"]["count"]) == (name, 3)
+        parse(claimed["payload"]["config"])
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"config": {}, "prompts": "evaluation.suites.mine"}, "prompts"),
+        ({"config": {}, "prompts": "a" * 300}, "prompts"),
+        ({"config": {}, "count": 21}, "count"),
+        ({"config": {"prompts": {"source": "/no/such.jsonl"}}}, "prompts.source"),
+        ({}, ""),
+    ],
+)
+def test_a_preview_that_cannot_be_is_refused_at_once(api: Api, body: Any, where: str) -> None:
+    reply = api("POST", "/prompt-preview", body)
+    assert reply.status_code == 422
+    fields = [p["field"] for p in reply.json().get("problems") or []] or [reply.json()["where"]]
+    assert where in fields

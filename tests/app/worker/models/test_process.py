@@ -296,3 +296,16 @@ def test_a_lack_of_memory_is_the_answer_and_another_error_is_not(
         process.serve(engine, DataDir(tmp_path), 60, answers)
     assert state(engine, full)["error_kind"] == "out of memory"
     assert state(engine, broken)["state"] == "running", "the supervisor tells of our death"
+
+
+def test_prompts_are_previewed_without_models(tmp_path: Path, engine: Engine) -> None:
+    suites = {"evaluation": {"suites": {"mine": {"source": "bundled", "count": 4}}}}
+    payload = {"config": suites, "prompts": "evaluation.suites.mine", "count": 2}
+    seen = requests.enqueue(engine, "prompts", payload)
+    other = {"config": {"student": {"model": "run-nobody"}}, "prompts": "train", "count": 1}
+    refused = requests.enqueue(engine, "prompts", other)
+    process.serve(engine, DataDir(tmp_path), 0.3)
+    answer = state(engine, seen)["answer"]
+    assert (answer["count"], len(answer["prompts"]), answer["problem"]) == (4, 2, "")
+    assert answer["prompts"][0]["readers"][0]["pieces"]
+    assert "there is no run run-nobody" in state(engine, refused)["error_text"]
