@@ -34,12 +34,13 @@ from app.api import (
     runs,
     system,
 )
-from app.api.files import exports, reports
+from app.api.files import exports, reports, sources
 from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.frames import frames_of
 from app.origins import is_loopback, origins_of
 from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
+from app.sources.roots import NO_ROOTS, SourceOptions
 from opd.errors import UserError
 from storage.data_dir import DataDir
 
@@ -48,7 +49,7 @@ ROUTERS = tuple(
     part.router
     for part in (
         *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab),
-        *(configs, doctor, model_requests, reports, exports, system),
+        *(configs, doctor, model_requests, reports, exports, sources, system),
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -82,6 +83,7 @@ class ServerOptions:
     root_path: str = ""
     mcp: bool = False
     allow_frames: Sequence[str] = ()
+    sources: SourceOptions = NO_ROOTS
 
 
 def build(engine: Engine, options: ServerOptions) -> ASGIApp:
@@ -124,6 +126,7 @@ def rest_app(engine: Engine, options: ServerOptions) -> FastAPI:
     )
     site.state.engine = engine
     site.state.data_dir = options.data_dir
+    site.state.sources = options.sources
     add_error_handlers(site)
     for router in ROUTERS:
         site.include_router(router)

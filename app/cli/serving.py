@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from app.server import ServerOptions
+    from app.sources.roots import SourceOptions
     from storage.data_dir import DataDir
 
 DEFAULT_PORT = 7860
@@ -38,6 +39,7 @@ class Listening:
     root_path: str = ""
     mcp: bool = False
     allow_frames: tuple[str, ...] = ()
+    sources: "SourceOptions | None" = None
 
     @property
     def port(self) -> int:
@@ -56,6 +58,7 @@ class Listening:
 
     def options(self, data_dir: "DataDir") -> "ServerOptions":
         from app.server import ServerOptions
+        from app.sources.roots import NO_ROOTS
 
         return ServerOptions(
             data_dir=data_dir,
@@ -67,6 +70,7 @@ class Listening:
             root_path=self.root_path,
             mcp=self.mcp,
             allow_frames=self.allow_frames,
+            sources=self.sources or NO_ROOTS,
         )
 
 
@@ -92,6 +96,24 @@ def serve(
             help="Origin of a page that may show the dashboard in a frame; repeatable.",
         ),
     ] = None,
+    model_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="Folder whose models can be chosen on the page; repeatable."
+        ),
+    ] = None,
+    data_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="Folder whose data files can be chosen on the page; repeatable."
+        ),
+    ] = None,
+    upload_limit: Annotated[
+        int,
+        typer.Option(
+            metavar="MB", min=0, max=100_000, help="Largest data file to upload; 0 takes none."
+        ),
+    ] = 200,
     webhook: Annotated[
         str | None,
         typer.Option(
@@ -112,6 +134,7 @@ def serve(
     """Serve the dashboard and run queued jobs."""
     if mcp:
         _check_mcp()
+    sources = _sources(model_root or [], data_root or [], upload_limit)
     _set_webhook(webhook)
     _set_standby(standby)
     with bind(host, port) as bound:
@@ -120,6 +143,7 @@ def serve(
             *(bound, host, secret, view_token, tuple(allow_host or ()), root_path),
             mcp=mcp,
             allow_frames=tuple(allow_frame or ()),
+            sources=sources,
         )
         if allow_host or allow_frame or root_path:
             _check_options(listening.options(workspace.data_dir))
@@ -161,6 +185,17 @@ def _set_webhook(url: str | None) -> None:
 
     if url:
         os.environ[VARIABLE] = checked_url(url)
+
+
+def _sources(model_roots: list[str], data_roots: list[str], megabytes: int) -> "SourceOptions":
+    """Raises UserError for a root that cannot be listed."""
+    from app.sources.roots import SourceOptions, checked_roots
+
+    return SourceOptions(
+        checked_roots(model_roots, "--model-root"),
+        checked_roots(data_roots, "--data-root"),
+        megabytes * 1_000_000,
+    )
 
 
 def _announce(listening: Listening) -> None:

@@ -92,6 +92,38 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     }
 
 
+def read_saved_runs(
+    engine: Engine, *, search: str = "", limit: int = 100, offset: int = 0
+) -> dict[str, Any]:
+    """Runs that have a checkpoint, newest first, each with the steps of all it has.
+
+    `search` looks into ids, names, models and tags."""
+    where = [*shown(), run_table.c.id.in_(select(checkpoint.c.run_id))]
+    if search:
+        searched = ("id", "name", "student")
+        tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
+        texts = [holds_text(engine, run_table.c[name], search) for name in searched]
+        where.append(or_(*texts, run_table.c.id.in_(tagged)))
+    names = ("id", "name", "status", "student", "score", "created_at")
+    page = (
+        select(*(run_table.c[name] for name in names))
+        .where(*where)
+        .order_by(run_table.c.created_at.desc(), run_table.c.id)
+        .limit(page_limit(limit))
+        .offset(page_offset(offset))
+    )
+    with read(engine) as connection:
+        rows = connection.execute(page).mappings().all()
+        total = connection.scalar(select(func.count()).select_from(run_table).where(*where))
+        steps = connection.execute(
+            select(checkpoint.c.run_id, checkpoint.c.step)
+            .where(checkpoint.c.run_id.in_([row["id"] for row in rows]))
+            .order_by(checkpoint.c.step)
+        ).all()
+    items = [{**row, "steps": [s.step for s in steps if s.run_id == row["id"]]} for row in rows]
+    return {"items": items, "total": total or 0}
+
+
 def _trained(row: Any) -> str:
     """Which quantity was trained and how it was reduced; empty for an import."""
     try:

@@ -30,7 +30,7 @@ FREE_OF_MODELS = (
     *("opd.types", "opd.errors", "opd.config", "opd.experiments", "opd.interchange"),
     *("opd.grading", "opd.diagnosis"),
     *("opd.loss.counterfactual", "opd.loss.credit", "opd.loss.divergence_bounds"),
-    "opd.models.architecture",
+    *("opd.models.architecture", "opd.models.folders.summary"),
     "opd.devices.gpus",
     *("opd.doctor.findings", "opd.doctor.machine.fit", "opd.doctor.memory", "opd.doctor.settings"),
     *("opd.training.checkpoint_manifest", "opd.teachers.vllm_client"),

@@ -11,11 +11,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from sqlalchemy import Engine
 
 from app.cli import serving
 from app.cli.main import app
 from app.cli.serving import bind
 from app.cli.workspace import Workspace
+from app.sources.roots import SourceOptions
 from opd.errors import UserError
 from storage import engine as database
 from storage.data_dir import DataDir
@@ -160,3 +162,38 @@ def test_mcp_without_its_extra_is_refused_at_the_start(
         serving.serve(Workspace(DataDir(tmp_path / "data"), None), mcp=True)
     assert str(refused.value) == f"--mcp: {told} 'opd-studio[mcp]'"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("option", ["--model-root", "--data-root"])
+def test_a_root_that_cannot_be_listed_is_refused_at_the_start(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = str(tmp_path / "gone")
+    arguments = ["serve", option, str(tmp_path), option, gone, "--data-dir", str(tmp_path / "d")]
+    monkeypatch.setattr(sys, "argv", ["opd", *arguments])
+    with pytest.raises(SystemExit) as left:
+        app()
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and f"{option}: {gone!r} cannot be listed" in told
+    assert not (tmp_path / "d").exists()
+
+
+def test_roots_and_the_limit_of_uploads_reach_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[SourceOptions] = []
+
+    def keep(_: object, engine: Engine, listening: serving.Listening) -> None:
+        served.append(listening.options(DataDir(tmp_path)).sources)
+        engine.dispose()
+        listening.socket.close()
+
+    monkeypatch.setattr(serving, "_serve", keep)
+    roots = ["--model-root", str(tmp_path), "--data-root", str(tmp_path)]
+    arguments = ["serve", "--port", "0", *roots, "--upload-limit", "3"]
+    monkeypatch.setattr(sys, "argv", ["opd", *arguments, "--data-dir", str(tmp_path / "d")])
+    with pytest.raises(SystemExit):
+        app()
+    (sources,) = served
+    assert sources.model_roots == sources.data_roots == (tmp_path.resolve(),)
+    assert sources.upload_bytes == 3_000_000
