@@ -28,6 +28,7 @@ from app.api import (
     experiments,
     insights,
     lab,
+    marks,
     model_requests,
     related,
     rollouts,
@@ -48,7 +49,7 @@ PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
     part.router
     for part in (
-        *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab),
+        *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab, marks),
         *(configs, doctor, model_requests, reports, exports, sources, system),
     )
 )

@@ -87,7 +87,7 @@ class ErrorKind(StrEnum):
     )
     STALE_EDIT = (
         "stale edit",
-        "Look at what the other edit made of the run, then make yours again.",
+        "Look at what the other edit made of it, then make yours again.",
         409,
     )
     CHANGED_INPUTS = (
@@ -192,16 +192,17 @@ class UserError(Exception):
 
 
 class StaleEditError(UserError):
-    """Somebody else has edited the run since; `current` is what it is now: {"version", "name",
-    "notes", "tags"}."""
+    """Somebody else has edited a run or a mark since; `current` is what it is now: of a run
+    {"version", "name", "notes", "tags"}, of a mark what REST shows of it."""
 
-    def __init__(self, run_id: str, current: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        current: dict[str, Any],
+        message: str = "was edited by somebody else meanwhile: nothing was changed",
+    ) -> None:
         self.current = current
-        super().__init__(
-            "was edited by somebody else meanwhile: nothing was changed",
-            where=run_id,
-            kind=ErrorKind.STALE_EDIT,
-        )
+        super().__init__(message, where=name, kind=ErrorKind.STALE_EDIT)
 
 
 class ChangedInputsError(UserError):

@@ -66,6 +66,14 @@ class TokenRecord:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A note on a token of a completion; on the whole rollout where `position` is None."""
+
+    position: int | None
+    note: str
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A prompt, one sampled completion, and its token record."""
 
@@ -86,6 +94,7 @@ class Rollout:
     teacher: str | None = None  # who judged: its section's path, of an import its name
     teacher_prompt: str | None = None  # as rendered, where it is not the student's
     data_row: Mapping[str, Any] | None = None  # see records.data_row; None: not recorded
+    marks: Sequence[Mark] = ()  # that people have put on it
     # Each token's text, for records whose tokenizer is not at hand
     prompt_tokens: Sequence[str] | None = None
     completion_tokens: Sequence[str] | None = None

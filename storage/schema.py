@@ -17,12 +17,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
 from storage.packing import COLUMNS
 
 BESIDE = "branch"  # kind of rollouts that were asked for beside a run; its figures leave them out
+
+WHOLE = -1  # position of a mark on a rollout as a whole
 
 metadata = MetaData(
     naming_convention={
@@ -228,6 +231,23 @@ hot_token = Table(
     Column("wanted_id", BigInteger),  # the teacher's likeliest token
     Column("wanted_logprob", Float),
     Index("ix_hot_token_run_id_heat", "run_id", "heat"),
+)
+
+# What people mark. A resumed run writes later rollouts again under the same ids, so that a mark
+# refers to its rollout by the id alone and outlives that.
+mark = Table(
+    "mark",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("rollout_id", String(96), nullable=False),
+    Column("position", BigInteger, nullable=False),  # WHOLE: the rollout as a whole
+    Column("note", Text, nullable=False),
+    Column("completion", String(32), nullable=False),  # digest of the text that was marked
+    Column("version", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    UniqueConstraint("rollout_id", "position"),
 )
 
 vocabulary = Table(

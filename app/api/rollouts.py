@@ -53,6 +53,7 @@ class RolloutParameters(PageParameters):
     min_kl_max: Nats = None
     min_tokens: Bound = None
     max_tokens: Bound = None
+    marked: bool | None = None
 
 
 class TokenParameters(PageParameters):

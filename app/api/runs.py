@@ -20,6 +20,7 @@ from app.api.http.inputs import (
     RunId,
     SearchText,
     StartRun,
+    seen_version,
 )
 from app.api.http.replies import Json
 from app.worker.devices.holds import in_use_by
@@ -136,9 +137,8 @@ def edit_run(
 ) -> Response:
     """Changes name, notes and tags. With the header `If-Match: VERSION`, refused with 409 and
     `current` where somebody else has edited the run since it had that version."""
-    version = None if if_match in (None, "*") else int(if_match.removeprefix("W/").strip('"'))
     change = run_details.RunEdit(**body.model_dump())
-    run_details.edit(engine, run_id, change, version=version)
+    run_details.edit(engine, run_id, change, version=seen_version(if_match))
     return get_run(request, engine, run_id)
 
 

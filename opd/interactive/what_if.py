@@ -149,7 +149,7 @@ def branches(
         replace(record, mask=_from(kept, len(record)))
         for record in score_completions(models.router, completions, settings, with_sampler=False)
     ]
-    return as_rollouts(
+    rollouts = as_rollouts(
         models.router,
         completions,
         records,
@@ -157,6 +157,7 @@ def branches(
         kind="branch",
         temperature=settings.temperature,
     )
+    return [replace(rollout, data_row=None) for rollout in rollouts]  # their prompts have no row
 
 
 def check_room(context: int, tokens: int, max_new_tokens: int) -> None:

@@ -17,7 +17,8 @@ import orjson
 
 from opd.errors import ErrorKind, UserError
 from opd.interchange import parquet, sglang
-from opd.interchange.jsonl import BOM, MAX_LINE_BYTES, json_lines, parsed, rollouts_of, shown
+from opd.interchange.jsonl import BOM, MAX_LINE_BYTES, json_lines, parsed, rollouts_of
+from opd.interchange.optional_fields import shown
 from opd.interchange.trainers import SHAPES, Dump, refuse, shape_of
 from opd.interchange.trl import Chat, Completions, Message, is_table, reward_columns
 from opd.interchange.vllm import Answers, is_answer

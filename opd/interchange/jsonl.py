@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from opd.errors import ErrorKind, UserError
+from opd.interchange.optional_fields import data_row_of, marks_of, optional_fields, shown
 from opd.types import (
     FLOAT_COLUMNS,
     TOKEN_COLUMNS,
@@ -90,15 +91,7 @@ def to_row(rollout: Rollout, run_id: str = "") -> dict[str, Any]:
     for name in ("student_topk", "teacher_topk"):
         row[name] = _pairs(getattr(record, name))
     row["temperature"] = rollout.temperature
-    if rollout.author != "student":
-        row["author"] = rollout.author
-    if rollout.teacher_end is not None:
-        row["teacher_end"] = rollout.teacher_end
-    if rollout.teacher is not None:
-        row["teacher"] = rollout.teacher
-    if rollout.teacher_prompt is not None:
-        row["teacher_prompt"] = rollout.teacher_prompt
-    return row
+    return row | optional_fields(rollout)
 
 
 def write_line(file: BinaryIO, row: Mapping[str, Any]) -> None:
@@ -201,6 +194,8 @@ class _Record:
             teacher_end=self._text("teacher_end"),
             teacher=self._text("teacher") or None,
             teacher_prompt=self._text("teacher_prompt"),
+            data_row=data_row_of(self.data, self._fail),
+            marks=marks_of(self.data, len(ids), self._fail),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
         )
@@ -390,9 +385,3 @@ def _pairs(top: TopK | None) -> list[list[list[float]]] | None:
         [[i, p] for i, p in zip(ids, logprobs, strict=True)]
         for ids, logprobs in zip(top.ids.tolist(), top.logprobs.tolist(), strict=True)
     ]
-
-
-def shown(value: Any) -> str:
-    """A value as errors quote it: short."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"

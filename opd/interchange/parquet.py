@@ -1,11 +1,13 @@
 """Rollouts as Parquet: the JSON-lines fields with types, alternatives as structs."""
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,6 +47,9 @@ SCHEMA = pa.schema(
         ("teacher_end", pa.string()),
         ("teacher", pa.string()),
         ("teacher_prompt", pa.string()),
+        ("answer", pa.string()),
+        ("data_row", pa.string()),  # JSON
+        ("marks", pa.list_(pa.struct([("position", pa.int64()), ("note", pa.string())]))),
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),
         ("token_texts", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())]))),
@@ -67,6 +72,8 @@ def write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
     typed = row | {name: _structs(row[name]) for name in TOPK if row.get(name)}
+    if row.get("data_row") is not None:
+        typed["data_row"] = json.dumps(row["data_row"])
     for name in BY_ID:
         if row.get(name):
             typed[name] = [{"id": i, "text": text} for i, text in row[name]]
@@ -121,7 +128,16 @@ def _untyped(row: dict[str, Any]) -> dict[str, Any]:
     """
     row = {name: value for name, value in row.items() if value is not None}
     row = row | {name: [_pairs(pairs) for pairs in row[name]] for name in TOPK if row.get(name)}
+    if isinstance(row.get("data_row"), str):
+        row["data_row"] = _json(row["data_row"])
     return row | {name: _pairs(row[name]) for name in BY_ID if row.get(name)}
+
+
+def _json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def _pairs(items: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from opd.errors import ErrorKind, UserError
-from opd.interchange.jsonl import shown
+from opd.interchange.optional_fields import shown
 
 Row = dict[str, Any]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from opd.errors import ErrorKind, UserError
-from opd.interchange.jsonl import check_ids, finite, shown
+from opd.interchange.jsonl import check_ids, finite
+from opd.interchange.optional_fields import shown
 from opd.interchange.trl import NO_REWARD, Chat, Completions, message, messages
 
 Row = dict[str, Any]

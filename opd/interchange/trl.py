@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from opd.errors import ErrorKind, UserError
 from opd.interchange import parquet
-from opd.interchange.jsonl import finite, shown
+from opd.interchange.jsonl import finite
+from opd.interchange.optional_fields import shown
 
 NO_REWARD = ("step", "advantage", "advantages", "group", "sample")
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from opd.errors import ErrorKind, UserError
-from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, check_ids, finite, shown
+from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, check_ids, finite
+from opd.interchange.optional_fields import shown
 
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 FLOOR = -9999.0  # which vLLM's server writes for −∞

@@ -5,7 +5,7 @@ depend only on the rollout. Filters on the token itself are served from the toke
 no token is missed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,9 +23,9 @@ from storage.lookups import page_limit, page_offset, run_fingerprint, run_row
 from storage.packing import finite
 from storage.read.rollouts import outcome
 from storage.schema import hot_token, rollout, token_record
+from storage.token_context import TokenContext
 from storage.vocabulary import Texts, read_texts, text_of
 
-AROUND = 6  # tokens of context on each side
 _RANGES = ("position", "entropy", "heat", "advantage")
 _TEACHER_TOPK = ("teacher_topk_ids", "teacher_topk_logprobs")
 Array = NDArray[Any]
@@ -256,57 +256,23 @@ def _teacher_top(rollout_id: str, record: Mapping[str, Any], position: int) -> d
 def _items(
     connection: Connection, tokenizer: str, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    windows = [_Window(row) for row in rows]
-    ids = {i for window in windows for i in window.ids}
+    contexts = [TokenContext(row, row["token_id"]) for row in rows]
+    ids = {i for context in contexts for i in context.ids}
     ids |= {row["wanted_id"] for row in rows if row["wanted_id"] is not None}
     texts = read_texts(connection, tokenizer, ids)
-    return [window.item(texts) for window in windows]
+    return [_item(row, c, texts) for row, c in zip(rows, contexts, strict=True)]
 
 
-class _Window:
-    """A hot token with the ids around it."""
-
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        self._row = row
-        self._at: int = row["position"]
-        self.ids: list[int] = [row["token_id"]]
-        self._start = self._at
-        try:
-            record = packing.unpack(row["rollout_id"], row, ("completion_ids",))
-        except packing.DamagedRecord:
-            return  # the index row stands by itself
-        self._start = max(0, self._at - AROUND)
-        self.ids = [int(i) for i in record["completion_ids"][self._start : self._at + AROUND + 1]]
-
-    def item(self, texts: Texts) -> dict[str, Any]:
-        row = self._row
-        before = self._at - self._start
-        names = ("rollout_id", "position", "step", "kind", "group", "token_id", "heat")
-        numbers = ("reverse_kl", "student_logprob", "teacher_logprob", "wanted_logprob")
-        return {
-            **{name: row[name] for name in (*names, *numbers, "wanted_id")},
-            "right": is_right(row["reward"]),
-            "text": self._joined(texts, before, before + 1),
-            "before": self._joined(texts, 0, before),
-            "after": self._joined(texts, before + 1, len(self.ids)),
-            "log_ratio": _difference(row["student_logprob"], row["teacher_logprob"]),
-            "wanted": None if row["wanted_id"] is None else text_of(row["wanted_id"], texts),
-        }
-
-    def _joined(self, texts: Texts, start: int, end: int) -> str:
-        stored_texts = (self._row["texts"] or {}).get("completion")
-        if stored_texts is not None:
-            return "".join(stored_texts[self._start + start : self._start + end])
-        if end - start == 1:
-            return text_of(self.ids[start], texts)
-        return _readable(self.ids[start:end], texts)
-
-
-def _readable(ids: Iterable[int], texts: Texts) -> str:
-    """The text of a row of ids; an unknown one as ⟨id⟩."""
-    return b"".join(texts[i][0] if i in texts else f"⟨{i}⟩".encode() for i in ids).decode(
-        "utf-8", "replace"
-    )
+def _item(row: Mapping[str, Any], context: TokenContext, texts: Texts) -> dict[str, Any]:
+    names = ("rollout_id", "position", "step", "kind", "group", "token_id", "heat")
+    numbers = ("reverse_kl", "student_logprob", "teacher_logprob", "wanted_logprob")
+    return {
+        **{name: row[name] for name in (*names, *numbers, "wanted_id")},
+        "right": is_right(row["reward"]),
+        **context.read(texts),
+        "log_ratio": _difference(row["student_logprob"], row["teacher_logprob"]),
+        "wanted": None if row["wanted_id"] is None else text_of(row["wanted_id"], texts),
+    }
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

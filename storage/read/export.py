@@ -10,6 +10,7 @@ from opd.types import TOKEN_COLUMNS
 from storage import packing
 from storage.engine import read
 from storage.lookups import fingerprint, rollout_row, run_fingerprint, run_row
+from storage.marks.listing import exported_marks
 from storage.read.rollouts import record_row
 from storage.read.teachers import teacher_names
 from storage.schema import prompt, rollout, teacher_prompt
@@ -22,7 +23,9 @@ _PLAIN = (
     *("reward", "temperature"),
 )
 
-_TEACHER = ("teacher_end", "teacher", "teacher_prompt")  # left out where there is nothing to say
+_SOME = (  # left out where there is nothing to say
+    *("teacher_end", "teacher", "teacher_prompt", "answer", "data_row", "marks"),
+)
 
 
 def export_rows(
@@ -77,14 +80,17 @@ def _rows(
 
 def _chunk(engine: Engine, ids: list[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     query = (
-        select(rollout, prompt.c.text.label("prompt"), prompt.c.ids)
-        .add_columns(teacher_prompt.c.text.label("teacher_prompt"))
+        select(rollout, prompt.c.text.label("prompt"), prompt.c.ids, prompt.c.answer)
+        .add_columns(prompt.c.data_row, teacher_prompt.c.text.label("teacher_prompt"))
         .join(prompt, prompt.c.id == rollout.c.prompt_id)
         .outerjoin(teacher_prompt, teacher_prompt.c.id == rollout.c.teacher_prompt_id)
         .where(rollout.c.id.in_(ids))
     )
     with read(engine) as connection:
         rows = {row["id"]: dict(row) for row in connection.execute(query).mappings()}
+        marks = exported_marks(connection, list(rows))
+        for name, row in rows.items():
+            row["marks"] = marks.get(name)
         return [(rows[name], record_row(connection, name)) for name in ids if name in rows]
 
 
@@ -101,7 +107,7 @@ def _exported(engine: Engine, name: str, row: dict[str, Any], texts: Texts) -> d
     exported = {
         **{field: row[field] for field in _PLAIN},
         **({} if row["author"] == "student" else {"author": row["author"]}),
-        **{field: row[field] for field in _TEACHER if row[field] is not None},
+        **{field: row[field] for field in _SOME if row[field] is not None},
         "prompt_token_ids": prompt_ids,
         "completion_token_ids": completion_ids,
         **{field: _listed(arrays, field) for field in TOKEN_COLUMNS},

@@ -19,9 +19,10 @@ from storage.lookups import (
     run_fingerprint,
     run_row,
 )
+from storage.marks.listing import counted_marks
 from storage.read.extracted import StoredCompletion, read_extractions
 from storage.read.teachers import judges, teachers_of
-from storage.schema import prompt, token_record
+from storage.schema import mark, prompt, token_record
 from storage.schema import rollout as table
 
 CUT = 400  # characters of a text in a list
@@ -64,6 +65,7 @@ class RolloutFilter:
     min_tokens: int | None = None
     max_tokens: int | None = None
     text: str = ""
+    marked: bool | None = None
 
     def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = [table.c.run_id == run_id]
@@ -79,6 +81,9 @@ class RolloutFilter:
         for name, most in (("step", self.max_step), ("tokens", self.max_tokens)):
             if most is not None:
                 conditions.append(table.c[name] <= most)
+        if self.marked is not None:
+            ids = select(mark.c.rollout_id).where(mark.c.run_id == run_id)
+            conditions.append(table.c.id.in_(ids) if self.marked else table.c.id.not_in(ids))
         if self.text:
             in_prompts = select(prompt.c.id).where(
                 prompt.c.run_id == run_id, prompt.c.text.icontains(self.text, autoescape=True)
@@ -139,6 +144,7 @@ def read_rollouts(
         }
         extracted = read_extractions(connection, run["config"], run_fingerprint(run), graded)
         teachers = judges(connection, run)
+        marks = counted_marks(connection, list(graded))
     items = [
         {
             **{name: row[name] for name in _FIELDS},
@@ -150,6 +156,7 @@ def read_rollouts(
             "extracted": _cut(extracted[row["id"]].text),
             "extraction_note": extracted[row["id"]].note,
             "damaged": whole[row["id"]] is None if row["id"] in whole else None,
+            "marks": marks.get(row["id"], 0),
         }
         for row in rows
     ]

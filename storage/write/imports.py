@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from opd.types import Rollout
 from storage import schema
 from storage.engine import begin
+from storage.marks.edit import insert_marks
 from storage.queue import run_details
 from storage.text import clean
 from storage.vocabulary import Texts, Vocabulary
@@ -71,8 +72,18 @@ class _Import:
         texts = self._vocabulary.missing(distinct_ids(rollouts), self._texts)
         with begin(self._engine) as connection:
             insert_rows(connection, rows, self._vocabulary.rows(connection, texts))
+            self._mark(connection, rows, rollouts)
         self._vocabulary.learnt(texts)
         self._count(rows)
+
+    def _mark(self, connection: Connection, rows: Rows, rollouts: Sequence[Rollout]) -> None:
+        pairs = [
+            ({"rollout_id": row["id"], "completion": row["completion"]}, one)
+            for row, rollout in zip(rows.rollouts, rollouts, strict=True)
+            for one in rollout.marks
+        ]
+        if pairs:
+            insert_marks(connection, self._run_id, *map(list, zip(*pairs, strict=True)))
 
     def show(self) -> None:
         total, tokens = self._kl

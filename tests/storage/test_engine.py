@@ -34,6 +34,7 @@ OF_0008 = (  # takes away what the migrations after it have added
     "ALTER TABLE rollout DROP COLUMN teacher_prompt_id",
     "ALTER TABLE prompt DROP COLUMN data_row",
     "DROP TABLE teacher_prompt",
+    "DROP TABLE mark",
     *(f"ALTER TABLE {name} DROP COLUMN owner_place" for name in ("run", "question", "experiment")),
     "UPDATE alembic_version SET version_num = '0008'",
 )

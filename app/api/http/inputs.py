@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlalchemy import Engine
 
 from opd.config.drafts.yaml_text import MAX_YAML_BYTES, Document, read_yaml
+from opd.config.names import MAX_NOTE
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, check_inputs, parse, with_overrides
 from opd.errors import ConfigError, UserError
@@ -32,6 +33,7 @@ RUN_ID = "run-[a-z0-9-]{1,80}"
 ROLLOUT_ID = "roll-[a-z0-9-]{1,120}"
 RunId = Annotated[str, Path(pattern=f"^{RUN_ID}$")]
 RolloutId = Annotated[str, Path(pattern=f"^{ROLLOUT_ID}$")]
+MarkId = Annotated[str, Path(pattern=r"^mark-[a-z0-9]{1,28}$")]
 AskId = Annotated[str, Path(pattern=r"^ask-[a-z0-9]{1,28}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
@@ -45,9 +47,16 @@ IfMatch = Annotated[
     str | None,
     Header(
         pattern=r'^(\*|(W/)?"?[0-9]{1,9}"?)$',
-        description="The run's `version` that the editor has seen.",
+        description="The `version` that the editor has seen.",
     ),
 ]
+
+
+def seen_version(if_match: str | None) -> int | None:
+    """The version in a header `If-Match`; None where any will do."""
+    return None if if_match in (None, "*") else int(if_match.removeprefix("W/").strip('"'))
+
+
 RunName = Annotated[str, Field(pattern=f"^{RUN_ID}$")]
 RolloutName = Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
 
@@ -114,6 +123,17 @@ class EditRun(Body):
         if self.tags is not None and (self.add_tags or self.remove_tags):
             raise ValueError("give tags, or add_tags and remove_tags, not both")
         return self
+
+
+class NewMark(Body):
+    """`position`: of the token; null marks the rollout as a whole."""
+
+    position: int | None = Field(default=None, ge=0, le=MAX_OFFSET, strict=True)
+    note: Annotated[Text, Field(max_length=MAX_NOTE)] = ""
+
+
+class EditMark(Body):
+    note: Annotated[Text, Field(max_length=MAX_NOTE)]
 
 
 class CancelRun(Body):

@@ -29,15 +29,28 @@ class EditedRun(BaseModel):
     tags: list[str]
 
 
+class EditedMark(BaseModel):
+    """What somebody else's edit has made of a mark."""
+
+    id: str
+    run_id: str
+    rollout_id: str
+    position: int | None
+    note: str
+    version: int
+    created_at: float
+    changed_at: float
+
+
 class Error(BaseModel):
     """An error: message, field or file, and kind; of a refused resume, what has changed; of a
-    refused edit, what the run is now."""
+    refused edit, what the run or the mark is now."""
 
     error: str
     where: str = ""
     kind: str = ""
     changes: list[ChangedField] = []
-    current: EditedRun | None = None
+    current: EditedRun | EditedMark | None = None
 
 
 class Problem(BaseModel):

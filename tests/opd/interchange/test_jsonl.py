@@ -20,7 +20,7 @@ from opd.interchange.jsonl import (
     to_row,
     write_line,
 )
-from opd.interchange.parquet import write_parquet
+from opd.interchange.parquet import read_parquet, write_parquet
 from opd.types import Rollout
 
 LINE: dict[str, Any] = {
@@ -48,6 +48,9 @@ LINE: dict[str, Any] = {
     "teacher_topk": [[[3, -0.5], [7, -1.0]], [[8, -2.0], [4, -2.5]], [[9, -0.25], [8, -3.0]]],
     "temperature": 0.5,
     "author": "teacher",
+    "answer": "2",
+    "data_row": {"hint": "count", "messages": [{"role": "user", "content": "1 + 1 ="}]},
+    "marks": [{"position": None, "note": "short"}, {"position": 2, "note": "<b>\nno end"}],
 }
 
 
@@ -109,6 +112,15 @@ def test_the_same_place_twice_gets_another_sample_number(tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"step": -1}, f"step: must be a whole number from 0 to {MAX_ID} (got -1)"),
+        ({"marks": {}}, "marks: must be a list (got {})"),
+        ({"marks": [5]}, 'marks[0]: must be {"position", "note"} (got 5)'),
+        ({"marks": [{"note": 5}]}, "marks[0]: must be"),
+        ({"marks": [{"position": 3}]}, "marks[0].position: must be null or 0 to 2 (got 3)"),
+        ({"marks": [{"position": True}]}, "marks[0].position: must be null or 0 to 2"),
+        ({"marks": [{}, {"position": None}]}, "marks[1].position: has a mark already (got None)"),
+        ({"marks": [{"note": "a\x1b"}]}, "marks[0].note: must not hold control characters"),
+        ({"marks": [{"note": "n" * 2001}]}, "marks[0].note: must have at most 2000 characters"),
+        ({"data_row": [1]}, "data_row: must be an object (got [1])"),
         ({"step": 1.5}, "step: must be a whole number"),
         ({"group": True}, "group: must be a whole number"),
         ({"kind": "x"}, "kind: must be one of train, eval, probe, branch, import (got 'x')"),
@@ -202,6 +214,8 @@ def test_parquet_holds_the_same(tmp_path: Path) -> None:
     assert write_parquet(path, iter([LINE, bare])) == 2
     first, second = pq.read_table(path).to_pylist()
     assert first["student_topk"][0] == [{"id": 7, "logprob": -0.25}, {"id": 3, "logprob": -2.0}]
-    same = {k: v for k, v in LINE.items() if not k.endswith("topk")}
+    same = {k: v for k, v in LINE.items() if not k.endswith(("topk", "data_row"))}
     assert {k: first[k] for k in same} == same
+    rows = [row for _, row in read_parquet(path)]
+    assert [row["data_row"] for row in rows] == [LINE["data_row"]] * 2
     assert second["reverse_kl"] is None and second["student_topk"] is None

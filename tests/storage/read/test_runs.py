@@ -355,7 +355,7 @@ def test_exported_rows_have_the_agreed_form(engine: Engine) -> None:
     rollout = stored_runs.rollout(temperature=0.7)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
     (row,) = export_rows(engine, run_id)
-    optional = {"prompt_tokens", "completion_tokens", "token_texts", "token_bytes"}
+    optional = {"prompt_tokens", "completion_tokens", "token_texts", "token_bytes", "answer"}
     assert set(row) == {*EXPORTED, *optional}
     record = rollout.record
     assert row["run_id"] == run_id
