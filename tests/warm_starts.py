@@ -37,6 +37,7 @@ from typing import Any, cast
 ROOT = Path(__file__).parents[1]
 COLD = "TESTS_COLD_START"
 LOADED = (
+    "app.cli.commands",
     "app.cli.main",
     "app.pages",
     "app.server",

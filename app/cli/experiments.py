@@ -1,6 +1,7 @@
 """`opd experiment`."""
 
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,7 @@ def experiment(
         json_line(outcome(results))
     else:
         _tell(results)
-    raise typer.Exit(EXIT_CODES.get(results["status"], 1))
+    sys.exit(EXIT_CODES.get(results["status"], 1))
 
 
 def outcome(results: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any, cast
 
 from sqlalchemy import Engine
 
-from app.cli.output import plain, say
+from app.cli.output import Lasting, plain, say
 from app.cli.workspace import Workspace
 from app.worker import job as jobs_here
 from app.worker.devices import slots
@@ -131,7 +131,8 @@ def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(file=cast(IO[str], Lasting(sys.stderr)))
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=steps)
         _log_to_stderr(logging.WARNING)
 
@@ -147,7 +148,7 @@ def _shown(steps: int) -> Iterator[Callable[[Event], None]]:
 
 
 def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Lasting(sys.stderr))
     handler.setLevel(level)
     handler.setFormatter(BriefFormatter())
     logging.getLogger().addHandler(handler)

@@ -1,128 +1,73 @@
-"""The `opd` command. Everything heavy is imported inside the command that needs it."""
+"""The `opd` command: puts right what shell and system left open, then loads the commands.
+
+What is imported here is in memory in every interpreter: whoever presses Ctrl-C early meets no more
+of our own than this file.
+"""
 
 import os
 import sys
-from itertools import pairwise
-from typing import Any
 
-import typer
-
-from app.cli import (
-    checking,
-    data,
-    editing,
-    experiments,
-    inspect_runs,
-    records,
-    reporting,
-    serving,
-    training,
-)
-from app.cli.output import plain, say
-from app.cli.workspace import in_workspace
-from app.worker.errors import describe, redact
-from opd.errors import ErrorKind, UserError
-
-# The parents of all errors of usage, whichever package typer takes them from.
-USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+FILES = 10_000  # open at a time, where the system allows it; macOS refuses more than 10,240
 
 
-class Commands(typer.Typer):
-    """Ends with one clear line and exit code 2 for whatever a user can cause."""
+def app() -> None:
+    """Never returns. Exit codes are those of docs/cli.md."""
+    try:
+        _open_standard_streams()
+        _use_unicode()
+        _raise_file_limit()
+        _name_user()
+        from app.cli.commands import commands
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        given = sys.argv[1:] or ["--help"]
+        commands()
+    except KeyboardInterrupt:
+        os.write(2, b"Error: stopped\n")
+        sys.exit(130)
+
+
+def _open_standard_streams() -> None:
+    """A closed stream leads nowhere from now on: else the next file that is opened, a database or a
+    log, would get its number, and then what is printed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def _use_unicode() -> None:
+    """Starts again in UTF-8 mode where the locale knows only ASCII, as Python does by itself unless
+    it was told not to. A stream whose encoding was asked for keeps it, and shows what it cannot
+    write as an escape."""
+    if os.name == "posix" and sys.getfilesystemencoding() == "ascii":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "encoding", None) != "utf-8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _raise_file_limit() -> None:
+    """To what the system allows: a server with many pages open needs more than 256."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
-            code = super().__call__(*args, **{"args": given, "standalone_mode": False, **options})
-        except USAGE_ERROR as error:
-            _leave(_usage(error, given), 2)
-        except typer.Abort:
-            _leave("stopped", 130)
-        except KeyboardInterrupt:
-            _leave("stopped", 130)
-        except BrokenPipeError:  # the reader of our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        except _expected() as error:
-            _leave(_message(error), _kind(error).exit_code)
-        sys.exit(code if isinstance(code, int) else 0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return
 
 
-def _usage(error: Any, given: list[str]) -> str:
-    """The error of usage with the value that was given, which typer leaves out."""
-    message = _one_line(error.format_message())
-    for option in getattr(getattr(error, "param", None), "opts", ()):
-        values = [b for a, b in pairwise(given) if a == option]
-        values += [a.partition("=")[2] for a in given if a.startswith(f"{option}=")]
-        if values:
-            return f"{message} (got {values[-1]!r})"
-    return message
-
-
-def _expected() -> tuple[type[BaseException], ...]:
-    """Errors with a cause outside the program; evaluated only when one is on its way."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    torch = sys.modules.get("torch")
-    memory = (torch.OutOfMemoryError,) if torch is not None else ()
-    return UserError, OSError, MemoryError, SQLAlchemyError, *memory
-
-
-def _kind(error: BaseException) -> ErrorKind:
-    if isinstance(error, (UserError, MemoryError)):
-        return describe(error).kind
-    return ErrorKind.BAD_INPUT  # of files and databases that the user named
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename or 'system'}: {error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return str(ErrorKind.OUT_OF_MEMORY)
-    original = getattr(error, "orig", None)
-    return redact(_one_line(f"database: {original}" if original is not None else str(error)))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _leave(message: str, code: int) -> None:
-    say(f"Error: {plain(message)}")
-    sys.exit(code)
-
-
-app = Commands(
-    name="opd",
-    help="On-policy distillation of language models, inspected token by token.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for name, command in (
-    ("demo", serving.demo),
-    ("serve", serving.serve),
-    ("train", training.train),
-    ("resume", training.resume),
-    ("cancel", training.cancel),
-    ("doctor", checking.doctor),
-    ("data", data.data),
-    ("prompts", data.prompts),
-    ("recipes", inspect_runs.recipes),
-    ("runs", inspect_runs.runs),
-    ("show", inspect_runs.show),
-    ("log", inspect_runs.log),
-    ("rename", editing.rename),
-    ("tag", editing.tag),
-    ("delete", editing.delete),
-    ("export", records.export),
-    ("import", records.import_file),
-    ("score", records.score),
-    ("save", records.save),
-    ("report", reporting.report),
-    ("experiment", experiments.experiment),
-):
-    app.command(name)(in_workspace(command))
+def _name_user() -> None:
+    """Libraries ask for the user's name, and fail for one that has no entry, as in a container
+    that is started with a bare number."""
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        os.environ["USER"] = f"uid-{os.getuid()}" if hasattr(os, "getuid") else "user"
 
 
 if __name__ == "__main__":

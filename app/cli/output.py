@@ -1,27 +1,83 @@
 """What commands say: tables and progress for people, one line of JSON for scripts."""
 
 import json
+import os
+import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import typer
 
+OUTPUT = "standard output"
 EDGES = 4  # blanks at both edges of a table; three stand between two columns
 
 
 def say(text: str = "") -> None:
-    """For people: to standard error, which leaves standard output to results."""
-    typer.echo(text, err=True)
+    """For people: to standard error, which leaves standard output to results. Who cannot be told
+    of it is not stopped by that."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
+
+
+class Lasting:
+    """A stream that outlasts its terminal: what can no longer be written is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def result(text: str) -> None:
-    typer.echo(text)
+    with _named():
+        typer.echo(text)
 
 
 def json_line(data: Any) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    """Escapes what is not ASCII where standard output cannot take it."""
+    plain_ascii = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    options: dict[str, Any] = {"allow_nan": False, "separators": (",", ":")}
+    result(json.dumps(data, ensure_ascii=plain_ascii, **options))
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """An error in writing results names standard output; a reader that has gone is another thing
+    (BrokenPipeError)."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, OUTPUT) from None
+
+
+def let_go() -> str | None:
+    """Writes out what is held back; what cannot be written is dropped, lest the interpreter tries
+    again at its end. Returns what was lost of results, for a reason other than a reader's leave."""
+    lost = None
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                lost = f"{OUTPUT}: {error.strerror}"
+    return lost
 
 
 def json_list(items: Sequence[Any], total: int | None = None) -> None:
@@ -52,7 +108,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: str =
         grid.add_column(column, justify="right" if numbers else "left", min_width=width)
     for row in texts:
         grid.add_row(*map(Text, row))
-    console.print(grid)
+    with _named():
+        console.print(grid)
 
 
 def _paragraphs(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

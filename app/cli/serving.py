@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -283,6 +284,8 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
     from app.worker.watchdog import supervised
 
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, _hang_up)
     note = workspace.data_dir.server_note
     try:
         address = listening.bare()
@@ -294,7 +297,8 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
         pass
     finally:
         note.unlink(missing_ok=True)
-        _tell_running(engine)
+        with suppress(OSError):  # the terminal may be gone
+            _tell_running(engine)
 
 
 def _run_server(workspace: Workspace, engine: "Engine", listening: Listening) -> None:
@@ -322,6 +326,11 @@ def _tell_running(engine: "Engine") -> None:
             f"{run['id']} ({plain(run['name'])}) keeps running on {run['slot']}; "
             f"to stop it: opd cancel {run['id']}"
         )
+
+
+def _hang_up(*_: object) -> None:
+    """A closed terminal ends the server as SIGTERM does."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _stop(*_: object) -> NoReturn:

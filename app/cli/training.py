@@ -1,5 +1,6 @@
 """`opd train`, `opd resume`, `opd cancel`."""
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,18 +118,28 @@ def _to_the_end(workspace: Workspace, engine: "Engine", run_id: str, json: bool)
     from app.cli.foreground import run_to_the_end
 
     outcome = run_to_the_end(workspace, engine, run_id)
-    report = _report(engine, run_id)
+    report, lost = _report(engine, run_id), None
+    try:
+        _print_report(report, json)
+    except OSError as error:  # how the run ended decides the exit code, whoever reads of it
+        lost = None if isinstance(error, BrokenPipeError) else error
+    code = _exit_code(outcome, run_id)
+    if lost is not None and code == 0:
+        raise lost
+    sys.exit(code)
+
+
+def _print_report(report: dict[str, Any], json: bool) -> None:
     if json:
         json_line(report)
     else:
-        result(f"{run_id} {report['status']} after {report['steps']} steps")
+        result(f"{report['run_id']} {report['status']} after {report['steps']} steps")
         if report["end_reason"]:
             result(f"  ended by {plain(report['end_reason'])}")
         for name, value in report["metrics"].items():
             if name.startswith("eval/") and not name.endswith("/start"):
                 start = report["metrics"].get(f"{name}/start")
                 result(f"  {name}  {'' if start is None else f'{start:.3f} → '}{value:.3f}")
-    raise typer.Exit(_exit_code(outcome, run_id))
 
 
 def _exit_code(outcome: "Outcome", run_id: str) -> int:

@@ -88,7 +88,7 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(data_dir: Path, database_url: str | None, **values: Any) -> Any:
-        workspace = Workspace(DataDir(data_dir.expanduser().absolute()), database_url)
+        workspace = Workspace(DataDir(_expanded(data_dir)), database_url)
         return command(workspace, **values)
 
     parameters = [
@@ -98,6 +98,30 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = signature.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*parameters, *shared)}
     return run
+
+
+def _expanded(data_dir: Path) -> Path:
+    """Its absolute path. Raises UserError where it is in a home directory that nobody knows.
+
+    Without a home, libraries keep their files in the data directory, not in a folder named `~`."""
+    from opd.errors import UserError
+
+    try:
+        path = data_dir.expanduser().absolute()
+    except RuntimeError:
+        raise UserError(
+            f"{data_dir} cannot be found: HOME is not set, and user {os.getuid()} has no entry "
+            "among the system's users; name a data directory",
+            where="--data-dir",
+        ) from None
+    except FileNotFoundError:
+        raise UserError(
+            f"{data_dir} cannot be found: the working directory was removed; change to another",
+            where="--data-dir",
+        ) from None
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = str(path)
+    return path
 
 
 def _default() -> Path:

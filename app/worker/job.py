@@ -37,7 +37,7 @@ from app.worker.logs import line_of, start_log
 from app.worker.owners.place import Place
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
-from app.worker.signals import listening
+from app.worker.signals import ENDING, listening
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
@@ -135,7 +135,7 @@ def run(
 ) -> Outcome:
     """Trains, stores what happens, and records how it ended. To be called on the main thread."""
     lease = Lease(job.engine, job.run_id, job.attempt, lambda why: _give_up(job, why))
-    with lease, listening((signal.SIGTERM, signal.SIGINT), lambda n: _on_signal(job, lease, n)):
+    with lease, listening(ENDING, lambda n: _on_signal(job, lease, n)):
         try:
             _set_aside(job.folder.reserve)
             outcome = _ended(job, lease, _work(job, lease, training, watch))
@@ -345,6 +345,9 @@ def _stopped(reason: Reason) -> Outcome:
         case "terminated":
             text = "terminated: the process was asked to end (SIGTERM)"
             return Outcome("interrupted", Failure(ErrorKind.TERMINATED, text))
+        case "hangup":
+            text = "terminated: the terminal was closed (SIGHUP)"
+            return Outcome("interrupted", Failure(ErrorKind.TERMINATED, text))
         case "interrupt":
             text = "stopped with Ctrl-C"
             return Outcome("interrupted", Failure(ErrorKind.INTERRUPTED, text))
@@ -358,8 +361,8 @@ def discard_checkpoints(engine: Engine, data_dir: DataDir, run_id: str) -> None:
 
 
 def _on_signal(job: Job, lease: Lease, number: signal.Signals) -> None:
-    if number == signal.SIGTERM:
-        lease.ask("terminated")
+    if number in (signal.SIGTERM, signal.SIGHUP):
+        lease.ask("terminated" if number == signal.SIGTERM else "hangup")
     elif lease.reason == "interrupt":
         _give_up(job, "interrupt")
     else:

@@ -12,10 +12,16 @@ from opd.errors import UserError
 from storage.queue import jobs
 
 log = logging.getLogger(__name__)
-Reason = Literal["save", "discard", "terminated", "interrupt", "lost"]
+Reason = Literal["save", "discard", "terminated", "hangup", "interrupt", "lost"]
 # Seconds to come to an end by itself, below the supervisor's own patience.
 # What was taken over has time to keep its last step aside: nobody here waits for it.
-GRACE: dict[Reason, float] = {"save": 14, "discard": 14, "terminated": 5, "lost": 120}
+GRACE: dict[Reason, float] = {
+    "save": 14,
+    "discard": 14,
+    "terminated": 5,
+    "hangup": 5,
+    "lost": 120,
+}
 
 
 class Lease:
@@ -60,7 +66,7 @@ class Lease:
             first = self.reason is None
             if first or reason == "lost":
                 self.reason = reason
-        if (first or reason in ("lost", "terminated")) and reason in GRACE:
+        if (first or reason in ("lost", "terminated", "hangup")) and reason in GRACE:
             timer = threading.Thread(target=self._wait, args=(GRACE[reason],), daemon=True)
             timer.start()
 

@@ -36,7 +36,9 @@ def start_log(path: Path | None = None) -> None:
     """Sends all logging to the file, or to standard error, which a job's starter redirects."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path is not None:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(RedactingFormatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)

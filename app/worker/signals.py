@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what may ask a job to end
+
 
 @contextmanager
 def listening(
@@ -14,8 +16,11 @@ def listening(
     """Calls `call(number)` on a thread of its own for each signal, until the block ends.
 
     Python runs handlers on the main thread between two bytecodes; the wake-up file descriptor is
-    written by the C handler at once. To be entered on the main thread.
+    written by the C handler at once. A hangup that `nohup` had ignored stays ignored. To be entered
+    on the main thread.
     """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers = tuple(number for number in numbers if number != signal.SIGHUP)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # In this order, and back in the other one: no signal falls between two handlers.

@@ -42,7 +42,7 @@ FREE_ALL_THE_SAME = (
 )
 # Entry points that must leave torch unloaded, seen in a fresh interpreter.
 ENTRIES = (
-    *("app.server", "app.pages", "app.cli.main", "app.cli.serving", "app.worker.supervisor"),
+    *("app.server", "app.pages", "app.cli.commands", "app.cli.serving", "app.worker.supervisor"),
     *("storage.read.runs", "storage.insights.insights", "storage.diagnosis.diagnose"),
     *("opd.config.run", "opd.types"),
 )

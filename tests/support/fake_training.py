@@ -164,7 +164,8 @@ def main(part: str, arguments: list[str]) -> int:
     trainer.Training = Training  # type: ignore[attr-defined]
     sys.modules["opd.training.trainer"] = trainer
     sys.argv = ["opd", *arguments]
-    return int(cli.app() or 0)
+    cli.app()
+    return 0
 
 
 if __name__ == "__main__":

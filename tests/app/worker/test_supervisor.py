@@ -153,14 +153,16 @@ def _backdate_cancel(studio: Studio, run_id: str, seconds: float) -> None:
         connection.execute(row.values(cancel_at=schema.run.c.cancel_at - seconds))
 
 
-def test_sigterm_saves_and_interrupts(shared: Studio) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_is_to_end_saves_first(shared: Studio, number: signal.Signals) -> None:
     run_id = shared.queue("slow", steps=500)
     shared.wait_step(run_id, 3)
-    psutil.Process(shared.pid(run_id)).terminate()
+    psutil.Process(shared.pid(run_id)).send_signal(number)
     shared.wait_status(run_id, "interrupted")
     assert "did not stop in time" not in log_of(shared, run_id)
     run = shared.run(run_id)
     assert run["error_kind"] == "terminated"
+    assert number.name in run["error_text"]
     assert run["checkpoints"][-1]["step"] == run["step"]
 
 
