@@ -13,11 +13,10 @@ from app.cli import (
     editing,
     experiments,
     inspect_runs,
-    records,
-    reporting,
     serving,
     training,
 )
+from app.cli.out import records, reporting
 from app.cli.output import OUTPUT, let_go, plain, say
 from app.cli.workspace import in_workspace
 from app.worker.errors import describe, redact

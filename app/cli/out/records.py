@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.files import aside, check_ending
 from app.cli.inspect_runs import Run
+from app.cli.out.files import aside, check_ending
 from app.cli.output import result, say
 from app.cli.workspace import Workspace
 from opd.errors import UserError

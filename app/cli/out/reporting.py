@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.files import aside, check_ending
+from app.cli.out.files import aside, check_ending
 from app.cli.output import result
 from app.cli.workspace import Workspace
 
