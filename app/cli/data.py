@@ -163,4 +163,5 @@ def _length(reader: "PromptReader") -> str:
         return reader.problem
     limit = "" if reader.limit is None else f" of at most {reader.limit:,} ({reader.limited_by})"
     same = ", the student's prompt" if reader.same else ""
-    return f"{reader.tokens:,} tokens{limit}{same}"
+    unknown = f", {reader.unknown:,} of them unknown" if reader.unknown else ""
+    return f"{reader.tokens:,} tokens{limit}{unknown}{same}"

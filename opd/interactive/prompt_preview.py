@@ -55,7 +55,8 @@ class Piece:
 class PromptReader:
     """What one model reads in a prompt's place. `section` is its part of the configuration;
     `same`: the student's own prompt, which is not repeated; `limit`: the most tokens it may have,
-    None where it is not known, set by `limited_by`; `problem`: why it cannot be read."""
+    None where it is not known, set by `limited_by`; `unknown`: how many of them stand for text that
+    the tokenizer does not know; `problem`: why it cannot be read."""
 
     section: str
     model: str
@@ -63,6 +64,7 @@ class PromptReader:
     tokens: int | None = None
     limit: int | None = None
     limited_by: str = ""
+    unknown: int = 0
     problem: str = ""
     pieces: list[Piece] = field(default_factory=list)
 
@@ -260,9 +262,8 @@ class _Readers:
         limit = builder.limit if builder.limit < UNLIMITED // 2 else None
         by = "context" if builder.limit == builder.room else "max_prompt_tokens"
         tokens = len(prompt.ids)
-        return PromptReader(
-            "student", model, False, tokens, limit, by, pieces=self._pieces(prompt.ids)
-        )
+        unknown, pieces = self._unknown(prompt.ids), self._pieces(prompt.ids)
+        return PromptReader("student", model, False, tokens, limit, by, unknown, pieces=pieces)
 
     def _teacher(self, prompt: Prompt, student: PromptReader) -> PromptReader:
         """The teacher that judges this prompt, whatever it reads in its place."""
@@ -288,9 +289,15 @@ class _Readers:
             return PromptReader(path, model, problem=f"{where}: {error.message}")
         context = self._context(path)
         limit = None if context == UNLIMITED else room_for_prompts(config, context)
-        return PromptReader(
-            path, model, False, len(ids), limit, "context", pieces=self._pieces(ids)
-        )
+        unknown, pieces = self._unknown(ids), self._pieces(ids)
+        return PromptReader(path, model, False, len(ids), limit, "context", unknown, pieces=pieces)
+
+    def _unknown(self, ids: Sequence[int]) -> int:
+        """How often the unknown token stands there, where it has no other role."""
+        tokenizer = self._tokenizer
+        unknown = tokenizer.unk_token_id
+        others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return 0 if unknown is None or unknown in others else list(ids).count(unknown)
 
     def _pieces(self, ids: Sequence[int]) -> list[Piece]:
         if len(ids) <= HEAD + TAIL:

@@ -21,6 +21,7 @@ interface ShownError {
   hint?: string;
   where?: string;
   kind?: string;
+  problems?: FieldProblem[];
 }
 
 interface ChangedInput {
@@ -322,6 +323,51 @@ interface DoctorState extends ModelRequestState {
   phase: string;
   findings: DoctorFinding[];
   memory: MemoryEstimate | null;
+}
+
+interface ReadPrompt {
+  section: string;
+  model: string;
+  same: boolean;
+  tokens: number | null;
+  limit: number | null;
+  limited_by: string;
+  unknown: number;
+  problem: string;
+  pieces: { text: string; kind: "" | "special" | "cut" }[];
+}
+
+interface PreviewedPrompt {
+  where: string;
+  form: string;
+  fields: Record<string, string>;
+  answer: string | null;
+  completion: string | null;
+  verdict: "kept" | "left out" | "refused";
+  readers: ReadPrompt[];
+}
+
+/** Answer to POST /prompt-preview. */
+interface PromptPreviewAnswer {
+  name: string;
+  rows: {
+    source: string;
+    rows: number;
+    tried: number;
+    form: string;
+    answers: number;
+    unusable: number;
+    problems: { row: string; message: string }[];
+    columns: Record<string, string>;
+  };
+  count: number;
+  counted: number;
+  longest: number;
+  too_long: number;
+  overlong: "error" | "drop";
+  problem: string;
+  note: string;
+  prompts: PreviewedPrompt[];
 }
 
 /** A JSON schema node of the configuration, with our own keywords. */

@@ -1,12 +1,14 @@
 // Sets up a run: recipe, six fields, the rest under "More settings"; YAML and command beside them.
 import { get, newKey, page, send } from "../lib/api.js";
-import { button, copyButton, debounce, fill, h, select, toast } from "../lib/dom.js";
+import { button, debounce, fill, h, select, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { failed, loading } from "../lib/panel_states.js";
 import { changesPanel } from "./changes.js";
+import { commandPanel } from "./command.js";
 import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, valueAt } from "./fields.js";
 import { control } from "./form.js";
+import { PromptPreview } from "./preview.js";
 import { chooseRun } from "./run_chooser.js";
 import { sectionsControl } from "./sub_forms.js";
 import { YamlPanel } from "./yaml_panel.js";
@@ -60,6 +62,8 @@ class NewPage {
   startButton;
   /** @type {Doctor} */
   doctor;
+  /** @type {PromptPreview} */
+  preview;
   /** @type {HTMLDetailsElement} */
   moreBox;
   /** What is blocked while the YAML cannot be read. @type {HTMLElement} */
@@ -131,6 +135,12 @@ class NewPage {
       () => this.config,
       (problems) => this.showProblems(problems),
     );
+    this.preview = new PromptPreview(
+      () => this.config,
+      (problems) => this.showProblems(problems),
+    );
+    const source = this.controls.get("prompts.source")?.element;
+    source?.querySelector(".form-control")?.append(this.preview.opener);
     const visible = this.form.visible;
     /** @param {string} path */
     const picked = (path) => this.controls.get(path)?.element;
@@ -152,6 +162,7 @@ class NewPage {
     const side = h(
       "div",
       { class: "new-side" },
+      this.preview.element,
       this.doctor.element,
       this.yaml.element,
       this.difference,
@@ -297,6 +308,7 @@ class NewPage {
     this.key = newKey();
     this.startButton.disabled = false;
     this.doctor.stale();
+    this.preview.stale();
     this.check();
   }
 
@@ -394,20 +406,4 @@ class NewPage {
       else toast([error.message, error.hint].filter(Boolean).join(". "));
     }
   }
-}
-
-/** @param {HTMLElement} command */
-function commandPanel(command) {
-  return h(
-    "section",
-    { class: "panel" },
-    h(
-      "header",
-      {},
-      h("h2", { text: "Command" }),
-      h("span", { class: "spacer" }),
-      copyButton("Copy", () => command.textContent),
-    ),
-    command,
-  );
 }

@@ -72,5 +72,6 @@ def test_prompts_that_a_run_could_not_take(opd, tmp_path):
     assert code == 1
     assert f"The run cannot start: {path}:3: prompt must be non-empty text" in out
     assert "\x1b" not in out
+    assert ", 3 of them unknown" in out, "the bundled vocabulary has neither ESC nor brackets"
     code, out, _ = opd(str(path), "--model", "bundled/assistant", "--set", "prompts.chat=true")
     assert (code, "a.jsonl:1 (text, " in out, " tokens)" in out) == (1, True, True)
