@@ -18,6 +18,7 @@ from gradio.components.api_component import Api
 from gradio.events import api
 from starlette.types import ASGIApp
 
+from opd.network import in_process_client
 from opd.types import Kind, RunStatus
 
 AT_ONCE = 20  # calls of one endpoint; a call that waits for an answer takes no thread
@@ -325,8 +326,7 @@ class Endpoints:
         """
         content = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"content-type": "application/json"}
-        transport = httpx.ASGITransport(self._site)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        async with in_process_client(self._site) as client:
             reply = await client.request(
                 *(method, f"/api/v1{path}"), params=query, content=content, headers=headers
             )

@@ -43,6 +43,7 @@ from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
 from app.sources.roots import NO_ROOTS, SourceOptions
 from opd.errors import UserError
+from opd.network import proxies_ignored
 from storage.data_dir import DataDir
 
 PLOTLY = "plotly.min.js"
@@ -214,7 +215,8 @@ def _imported_gradio(with_mcp: bool) -> Any:
     if hidden:
         sys.modules["mcp"] = None  # type: ignore[assignment]
     try:
-        import gradio  # noqa: PLC0415
+        with proxies_ignored():
+            import gradio  # noqa: PLC0415
     finally:
         if hidden:
             del sys.modules["mcp"]

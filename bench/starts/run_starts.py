@@ -9,7 +9,6 @@ run, which users make too, the process that waits loads its libraries.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -17,11 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import httpx
+
+from opd.network import client
 
 LIMIT = 120.0
 CONFIG = {
@@ -74,7 +76,9 @@ def served(standby: bool, options: argparse.Namespace) -> list[tuple[float, floa
 
 class ServerClient:
     def __init__(self, address: str, token: str, data_dir: Path) -> None:
-        self._address, self._token, self._data_dir = address, token, data_dir
+        headers = {"Authorization": f"Bearer {token}"}
+        self._client = client(address, base_url=address, headers=headers, timeout=10)
+        self._data_dir = data_dir
 
     def run(self, steps: int) -> tuple[float, float, float]:
         """Seconds from the request to the loading of the models, the first step and the end."""
@@ -94,17 +98,14 @@ class ServerClient:
     def ready(self) -> bool:
         try:
             return bool(self._ask("health")["supervisor"])
-        except OSError:  # it does not listen yet
+        except httpx.TransportError:  # it does not listen yet
             return False
 
     def _ask(self, path: str, content: dict[str, Any] | None = None) -> Any:
-        request = urllib.request.Request(
-            f"{self._address}/api/v1/{path}",
-            data=None if content is None else json.dumps(content).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        reply = self._client.request(
+            *("GET" if content is None else "POST", f"/api/v1/{path}"), json=content
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        return reply.raise_for_status().json()
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -19,6 +19,7 @@ from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError, one_line
 from opd.files import expanded
 from opd.models.folders.progress import Say, download_bar
+from opd.network import hub_proxy, through
 
 TEXT_FORMATS = ("json", "csv")
 FORMATS = ("parquet", "arrow", *TEXT_FORMATS)
@@ -109,19 +110,23 @@ def _from_folder(data: DataConfig, folder: Path, selection: RowSelection) -> Tab
 def _from_hub(data: DataConfig, source: str, selection: RowSelection) -> Table:
     from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415 - seconds to import
 
+    way = through(hub_proxy())
     try:
-        return _from_data_files(data, source, selection)
+        return _from_data_files(data, source, selection, way)
     except DatasetNotFoundError as error:
         raise UserError(
-            f"{one_line(error)} Check the name; for a gated or private data set, ask for access on "
-            "its page and set HF_TOKEN",
+            f"{one_line(error)}{way} Check the name; for a gated or private data set, ask for "
+            "access on its page and set HF_TOKEN",
             where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
 
 
-def _from_data_files(data: DataConfig, source: str, selection: RowSelection) -> Table:
-    """A split's files, as `datasets` finds them by their names and the data set's README."""
+def _from_data_files(
+    data: DataConfig, source: str, selection: RowSelection, way: str = ""
+) -> Table:
+    """A split's files, as `datasets` finds them by their names and the data set's README. `way`:
+    what errors say of how the hub was reached."""
     from datasets import disable_progress_bars, load_dataset_builder  # noqa: PLC0415 - seconds
     from datasets.exceptions import DatasetNotFoundError, DatasetsError  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
@@ -133,7 +138,7 @@ def _from_data_files(data: DataConfig, source: str, selection: RowSelection) -> 
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
         raise UserError(
-            f"{source} cannot be loaded: {one_line(error)}",
+            f"{source} cannot be loaded: {one_line(error)}{way}",
             where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None
@@ -199,6 +204,7 @@ def _fetched(file: str, label: str, selection: RowSelection) -> Path:
         )
     repository, revision, path = hub_file.groups()
     selection.say(label)
+    proxy = hub_proxy()
     try:
         return Path(
             hf_hub_download(
@@ -211,7 +217,7 @@ def _fetched(file: str, label: str, selection: RowSelection) -> Path:
         )
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         raise UserError(
-            f"{file} could not be fetched: {one_line(error)}",
+            f"{file} could not be fetched: {one_line(error)}{through(proxy)}",
             where=selection.field,
             kind=ErrorKind.MISSING_DATA,
         ) from None

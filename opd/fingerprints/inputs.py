@@ -26,6 +26,7 @@ from opd.errors import UserError
 from opd.files import expanded
 from opd.fingerprints.differences import Fingerprint
 from opd.fingerprints.digests import MEGABYTE, digest_of
+from opd.network import hub_proxy
 
 DATA_LIMIT = 512 * MEGABYTE
 CHECKPOINT_STATE = ("optimizer.safetensors", "average.safetensors")
@@ -173,10 +174,12 @@ def _revision(reference: str, kind: str, file: str, online: bool) -> Fingerprint
     if reference.count("/") > 1 or reference.startswith(("bundled/", "/", ".", "~")):
         return {}
     try:
+        if online:
+            hub_proxy()
         folder = snapshot_download(
             reference, repo_type=kind, allow_patterns=[file], local_files_only=not online
         )
-    except (HfHubHTTPError, OSError, ValueError):
+    except (HfHubHTTPError, OSError, ValueError, UserError):
         return {}
     return {"revision": {"digest": Path(folder).name}}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from opd.errors import ErrorKind, UserError
+from opd.network import Proxy, through
 from opd.types import Floats, Ints
 
 MESSAGE_CHARS = 300
@@ -46,8 +47,10 @@ class Server:
     url: str
     where: str
     key: str | None = field(repr=False)
+    proxy: Proxy | None = None
 
     def error(self, message: str, setting: str = "url") -> UserError:
+        message += through(self.proxy)
         return UserError(message, where=f"{self.where}.{setting}", kind=ErrorKind.TEACHER_SERVER)
 
     def quote(self, text: str) -> str:

@@ -21,6 +21,7 @@ import httpx
 
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
+from opd.network import client, proxy_for
 from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Server
 from opd.types import Ints
 
@@ -52,13 +53,14 @@ class RemoteTeacher:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._config = config
-        self._server = Server(_base_url(config, where), where, _key(config, where))
+        url = _base_url(config, where)
+        self._server = Server(url, where, _key(config, where), proxy_for(url))
         self._sleep = sleep
         key = self._server.key
-        self._client = httpx.Client(
+        self._client = client(
+            url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=config.timeout,
-            follow_redirects=False,
             transport=transport,
         )
 

@@ -29,7 +29,8 @@ _senders: list["subprocess.Popen[bytes]"] = []  # to be reaped when the next one
 
 
 def checked_url(text: str) -> str:
-    """The address of a receiver. Raises UserError unless it is http:// or https:// with a host."""
+    """The address of a receiver. Raises UserError unless it is http:// or https:// with a host, and
+    the proxy on the way to it, if any, can be used."""
     try:
         parts = urlsplit(text)
         named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -43,6 +44,9 @@ def checked_url(text: str) -> str:
             f"most {MAX_URL} characters (got scheme {scheme}, {len(text)} characters)",
             where="webhook",
         )
+    from opd.network import proxy_for  # noqa: PLC0415 - httpx, only where there is a receiver
+
+    proxy_for(text)
     return text
 
 

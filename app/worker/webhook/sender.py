@@ -17,20 +17,22 @@ import httpx
 
 from app.worker.logs import start_log
 from app.worker.webhook.notification import VARIABLE, checked_url
+from opd import network
+from opd.errors import UserError
 
 log = logging.getLogger(__name__)
 TIMEOUT = 5.0  # seconds, of each wait for the receiver
 PAUSE = 1.0  # seconds before the second try
 
 
-def send(url: str, message: bytes, pause: float = PAUSE) -> str:
+def send(url: str, message: bytes, pause: float | None = None) -> str:
     """Posts the message; "" when it was taken, else the reason why not.
 
     A second try follows where the first surely did not take effect: no connection, or an answer
     of 429 or 5xx. Redirects are not followed."""
     reason = _try(url, message)
     if reason.startswith(("no connection", "answered 429", "answered 5")):
-        time.sleep(pause)
+        time.sleep(PAUSE if pause is None else pause)
         reason = _try(url, message)
     return reason
 
@@ -44,7 +46,7 @@ def _try(url: str, message: bytes) -> str:
     }
     try:
         with (
-            httpx.Client(timeout=TIMEOUT, follow_redirects=False) as client,
+            network.client(url, timeout=TIMEOUT) as client,
             client.stream("POST", url, content=message, headers=headers) as answer,
         ):
             code = answer.status_code
@@ -59,6 +61,19 @@ def _try(url: str, message: bytes) -> str:
     return "" if answer.is_success else f"answered {code}"
 
 
+def _result(url: str, message: bytes) -> str:
+    """As `send`, within the time that `main` allows; a proxy on the way is named."""
+    try:
+        proxy = network.proxy_for(url)
+    except UserError as error:
+        return str(error)
+    try:
+        reason = send(url, message)
+    except httpx.ReadTimeout:
+        reason = f"no answer within {TIMEOUT:.0f} s"
+    return reason and reason + network.through(proxy)
+
+
 def _late(_number: int, _frame: FrameType | None) -> None:
     """An answer that trickles in passes every pause between two bytes, but not this."""
     raise httpx.ReadTimeout("took too long")
@@ -70,10 +85,7 @@ def main() -> int:
     url = checked_url(os.environ[VARIABLE])
     host = httpx.URL(url).host
     signal.setitimer(signal.ITIMER_REAL, 2 * TIMEOUT + PAUSE + 1)
-    try:
-        reason = send(url, sys.stdin.buffer.read())
-    except httpx.ReadTimeout:
-        reason = f"no answer within {TIMEOUT:.0f} s"
+    reason = _result(url, sys.stdin.buffer.read())
     if reason:
         log.error("webhook: %s not notified of the end of the run: %s", host, reason)
         return 1

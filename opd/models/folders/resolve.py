@@ -18,6 +18,7 @@ from opd.errors import ErrorKind, UserError, one_line
 from opd.files import expanded
 from opd.models.architecture import folder_at_hand
 from opd.models.folders.progress import download_bar
+from opd.network import hub_proxy, through
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]  # and configurations
 HUB_FILES = [*TOKENIZER_FILES, "*.safetensors"]
@@ -86,6 +87,7 @@ def _download(
     say: Callable[[str], None],
     files: Sequence[str] = tuple(HUB_FILES),
 ) -> Path:
+    proxy = hub_proxy()
     try:
         bar = download_bar(f"downloading {reference}", say)
         return Path(snapshot_download(reference, allow_patterns=list(files), tqdm_class=bar))
@@ -94,7 +96,7 @@ def _download(
         advice = "; for a gated or private one, set HF_TOKEN" if gated else ""
         raise UserError(
             f"{reference!r} is no local folder and could not be fetched from the hub: "
-            f"{one_line(error)}{advice}",
+            f"{one_line(error)}{through(proxy)}{advice}",
             where=where,
             kind=ErrorKind.MISSING_MODEL,
         ) from None

@@ -17,6 +17,7 @@ from app.worker.webhook.notification import checked_url
 from opd.errors import UserError
 from storage.data_dir import DataDir
 from storage.queue import jobs
+from tests.support.network.proxies import small_proxy
 from tests.support.studio import Studio
 
 CALM = 1.5  # seconds in which a second message would come
@@ -57,8 +58,7 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
     made.close()
@@ -155,6 +155,27 @@ def test_answers_of_the_receiver(receiver: Receiver) -> None:
         receiver.codes = list(codes)
         assert sender.send(receiver.url, message, pause=0) == reason
         assert [got["path"] for got in receiver.got] == ["/hook/s3cret-path"] * requests
+
+
+def test_a_proxy_is_named_and_never_between_us_and_this_machine(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = json.dumps({"run_id": "run-a", "attempt": 1}).encode()
+    monkeypatch.setattr(sender, "PAUSE", 0)
+    monkeypatch.setenv("HTTP_PROXY", "http://me:pw@127.0.0.1:9")
+    assert sender._result(receiver.url, message) == ""
+    named = ", from HTTP_PROXY)"
+    reason = sender._result("http://hooks.example/x", message)
+    assert reason == f"no connection (ConnectError) (through the proxy http://127.0.0.1:9{named}"
+    with small_proxy(receiver.url, refuses="407 Proxy Authentication Required") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:pw@{proxy.address}")
+        reason = sender._result("http://hooks.example/x", message)
+    assert reason == f"answered 407 (through the proxy http://{proxy.address}{named}"
+    monkeypatch.setenv("HTTP_PROXY", "socks4://127.0.0.1:9")
+    reason = sender._result("http://hooks.example/x", message)
+    assert reason.startswith("HTTP_PROXY: socks4:// proxies are not supported")
+    with pytest.raises(UserError, match="HTTP_PROXY"):
+        checked_url("http://hooks.example/x")
 
 
 REFUSED = (
