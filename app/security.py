@@ -2,12 +2,13 @@
 
 In order: header size, Host allow-list, same origin, token, body size and time. What is refused is
 refused before a route sees it. Bodies are read here whole (they are small by the limit), so that
-no route can meet one that is too large, too slow or cut off.
+no route can meet one that is too large, too slow or cut off; that of an upload is counted while
+its route reads it.
 """
 
 import asyncio
 import contextlib
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -17,10 +18,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access, Tokens
+from app.api.http.streams import CountedBody, too_large
 from app.frames import NO_FRAMES, Frames
 from app.origins import Origins
 
 MAX_BODY_BYTES = 2_000_000
+UPLOADS = "/api/v1/uploads"  # the one route with a limit of its own
 DRAIN_BYTES, DRAIN_SECONDS = 100_000_000, 5.0
 MAX_HEADER_BYTES = 32_000
 MAX_TARGET_BYTES = 8_000
@@ -64,6 +67,12 @@ class Policy:
     root_path: str = ""
     body_seconds: float = 30.0
     frames: Frames = NO_FRAMES
+    upload_bytes: int = 0
+
+    def takes_upload(self, scope: Scope) -> bool:
+        """Whether the request is for the one route whose body is not read whole here."""
+        path = scope["path"].removeprefix(self.root_path)
+        return bool(self.upload_bytes and scope["method"] == "POST" and path == UPLOADS)
 
     @property
     def response_headers(self) -> dict[str, str]:
@@ -104,6 +113,9 @@ class SecurityLayer:
             if link := _token_link(scope, self.policy):
                 await link(scope, receive, send)
                 return
+            if self.policy.takes_upload(scope):
+                await self._stream(self._inner_scope(scope, access), receive, send)
+                return
             body = await _read_body(scope, receive, self.policy.body_seconds)
         except Refusal as refusal:
             if refusal.status == 413:
@@ -111,6 +123,16 @@ class SecurityLayer:
             await _refusal_response(scope, refusal)(scope, receive, send)
             return
         await self.app(self._inner_scope(scope, access), _replay(body, receive), send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets the route read the body itself. Raises Refusal where it must not go on."""
+        limit = self.policy.upload_bytes
+        _check_length(scope, limit, too_large(limit))
+        body = CountedBody(receive, limit, self.policy.body_seconds)
+        answer = body.sending(_drain_before_end(receive, send, unless=lambda: body.complete))
+        await self.app(scope, body.receive, answer)
+        if body.refusal is not None:
+            raise Refusal(*body.refusal)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -256,14 +278,19 @@ def _token_link(scope: Scope, policy: Policy) -> Response | None:
     return response
 
 
-async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
-    """The whole body, counted while it comes in. Raises Refusal when too large or too slow."""
-    too_large = Refusal(413, f"the body is over the limit of {MAX_BODY_BYTES} bytes")
+def _check_length(scope: Scope, limit: int, refusal: str) -> None:
+    """Refuses a body by the length that its header states."""
     declared = Headers(scope=scope).get("content-length", "0")
     if not declared.isdecimal():
         raise Refusal(400, "Content-Length is not a number")
-    if len(declared) > 12 or int(declared) > MAX_BODY_BYTES:
-        raise too_large
+    if len(declared) > 12 or int(declared) > limit:
+        raise Refusal(413, refusal)
+
+
+async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
+    """The whole body, counted while it comes in. Raises Refusal when too large or too slow."""
+    refusal = f"the body is over the limit of {MAX_BODY_BYTES} bytes"
+    _check_length(scope, MAX_BODY_BYTES, refusal)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -273,21 +300,23 @@ async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
                     raise Refusal(400, "the client disconnected before its request was complete")
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
-                    raise too_large
+                    raise Refusal(413, refusal)
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
         raise Refusal(408, f"the body took longer than {seconds:g} seconds") from None
 
 
-def _drain_before_end(receive: Receive, send: Send) -> Send:
-    """Sends the answer, then throws away what still comes in, then ends.
+def _drain_before_end(
+    receive: Receive, send: Send, unless: Callable[[], bool] = lambda: False
+) -> Send:
+    """Sends the answer, then throws away what still comes in, then ends. `unless`: all has come in.
 
     A connection closed on a client that is still sending is reset, and the answer lost with it.
     """
 
     async def patient(message: Message) -> None:
-        if message["type"] != "http.response.body":
+        if message["type"] != "http.response.body" or message.get("more_body") or unless():
             await send(message)
             return
         await send({**message, "more_body": True})

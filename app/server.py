@@ -35,7 +35,7 @@ from app.api import (
     runs,
     system,
 )
-from app.api.files import exports, reports, sources
+from app.api.files import exports, reports, sources, uploads
 from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.frames import frames_of
 from app.origins import is_loopback, origins_of
@@ -51,7 +51,7 @@ ROUTERS = tuple(
     part.router
     for part in (
         *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab, marks),
-        *(configs, doctor, model_requests, reports, exports, sources, system),
+        *(configs, doctor, model_requests, reports, exports, sources, uploads, system),
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -114,6 +114,7 @@ def policy(options: ServerOptions) -> Policy:
         guard_reads=reached_from_afar,
         root_path=options.root_path,
         frames=frames_of(options.allow_frames, origins),
+        upload_bytes=options.sources.upload_bytes,
     )
 
 

@@ -108,6 +108,11 @@ class DataDir:
         """Files made for pages, each under the id of its request, for a day."""
         return self.path / "downloads"
 
+    @property
+    def uploads(self) -> Path:
+        """Data files from the page of a new run, each under its name and digest."""
+        return self.path / "uploads"
+
     def device_lock(self, slot: str) -> Path:
         """Held while models of a page or a command are on a GPU; `slot` as in `cuda:0`."""
         return self.path / "devices" / f"{slot.replace(':', '-')}.lock"

@@ -28,6 +28,7 @@ def test_the_names_on_disk_stay() -> None:
         "file_lock": "/d/files.lock",
         "file_log": "/d/files.log",
         "downloads": "/d/downloads",
+        "uploads": "/d/uploads",
         "runs": "/d/runs",
         "models": "/d/models",
         "log": "/d/runs/run-a/log.txt",

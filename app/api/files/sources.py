@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import MAX_OFFSET, Body, Database, Text
 from app.api.http.replies import Json
-from app.sources import offers
+from app.sources import offers, uploads
 from app.sources.folders import Look, listed
 from app.sources.roots import SourceKind, SourceOptions
 from opd.errors import ErrorKind, UserError
@@ -40,18 +40,23 @@ def list_places(request: Request, kind: SourceKind) -> Response:
 
 @router.get("/sources/{kind}/{place}")
 def list_place(
+    request: Request,
     engine: Database,
     kind: SourceKind,
-    place: Literal["bundled", "runs", "hub"],
+    place: Literal["bundled", "runs", "hub", "uploads"],
     look: Annotated[PlaceParameters, Query()],
 ) -> Response:
-    """Bundled models or data, runs with checkpoints, or what the hub's cache holds: `value` of an
-    item is what a configuration names, null where it cannot be used (`model.problem` says why)."""
+    """Bundled models or data, runs with checkpoints, uploads, or what is in the hub's cache.
+
+    `value` of an item is what a configuration names; null where it cannot be used, and
+    `model.problem` says why."""
     asked = Look(kind, look.search, look.limit, look.offset)
+    if (place, kind) in (("runs", "data"), ("uploads", "model")):
+        raise UserError(f"{place} hold no {kind}", where=place, kind=ErrorKind.NOT_FOUND)
     if place == "runs":
-        if kind == "data":
-            raise UserError("runs are models, not data", where=place, kind=ErrorKind.NOT_FOUND)
         return Json(offers.runs(engine, asked))
+    if place == "uploads":
+        return Json(uploads.listed(request.app.state.data_dir, asked))
     return Json(offers.bundled(asked) if place == "bundled" else offers.cached(asked))
 
 

@@ -17,6 +17,7 @@ from storage.queue import requests
 MAX_FILES = 50
 MAX_BYTES = 20 * 10**9  # of all; the newest stays, however large
 RESERVE = 256 * 2**20  # bytes that stay free for the runs
+ADVICE = "delete checkpoints or downloads, or use the command with --out on another disk"
 
 
 def path_of(data_dir: DataDir, name: str) -> Path:
@@ -58,14 +59,13 @@ def sweep(engine: Engine, data_dir: DataDir) -> None:
                 remove(Path(entry.path))
 
 
-def check_room(data_dir: DataDir, needed: int, what: str) -> None:
+def check_room(data_dir: DataDir, needed: int, what: str, advice: str = ADVICE) -> None:
     """Raises UserError of kind "disk full" where so many bytes would not leave RESERVE."""
     free = free_bytes(data_dir)
     if needed + RESERVE > free:
         raise UserError(
             f"{what} needs {_mega(needed)} of disk and {_mega(RESERVE)} stay free for runs; "
-            f"{_mega(free)} are free: delete checkpoints or downloads, or use the command with "
-            "--out on another disk",
+            f"{_mega(free)} are free: {advice}",
             where=str(data_dir.downloads),
             kind=ErrorKind.DISK_FULL,
         )

@@ -1,0 +1,236 @@
+"""Uploaded data files: streamed aside, checked, and kept under their name and content.
+
+`uploads/NAME-DIGEST.ENDING` in the data directory: what is uploaded twice is one file.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from app.sources.folders import Look
+from app.sources.upload_check import UploadContents, check
+from app.worker.files.kept import check_room
+from opd.config.folders import DATA_ENDINGS
+from opd.errors import ErrorKind, UserError
+from opd.files import remove
+from storage.data_dir import DataDir
+from storage.read.runs import read_run, read_runs
+
+INCOMING = ".incoming-"
+STALE_SECONDS = 3600
+MAX_NAME_BYTES = 150
+COMPRESSED = (".gz", ".bz2", ".xz")
+ROOM_EVERY = 16 * 2**20  # bytes written between looks at the disk's room
+NOT_ENDED = ("queued", "running")
+NAME = re.compile(r"[^/\\<>:\"|?*]+")
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+KEPT_NAME = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{16})(?P<ending>(\.\w+){1,2})")
+ADVICE = "delete uploads, checkpoints or downloads"
+
+
+class IncomingFile:
+    """An upload while it comes in: a file of its own folder, with the digest of what it holds."""
+
+    def __init__(self, data_dir: DataDir, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._data_dir = data_dir
+        self._digest = hashlib.sha256()
+        self._file = path.open("wb")
+        self._room_at = 0
+
+    def write(self, piece: bytes) -> None:
+        """Raises UserError of kind "disk full"."""
+        if self.size >= self._room_at:
+            check_room(self._data_dir, len(piece), "the upload", ADVICE)
+            self._room_at = self.size + ROOM_EVERY
+        with _full_disk_named(self._data_dir):
+            self._file.write(piece)
+        self._digest.update(piece)
+        self.size += len(piece)
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()[:16]
+
+    def finish(self) -> None:
+        """Raises UserError of kind "disk full"."""
+        with _full_disk_named(self._data_dir):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def close(self) -> None:
+        with suppress(OSError):  # what was not written is not wanted either
+            self._file.close()
+
+
+@contextmanager
+def incoming(data_dir: DataDir, name: str, declared: int) -> Iterator[IncomingFile]:
+    """A place for an upload of that many bytes (0: not known); gone when the block ends.
+
+    Raises UserError for a name that is refused and for a disk without room.
+    """
+    name = checked_name(name)
+    data_dir.uploads.mkdir(parents=True, exist_ok=True)
+    check_room(data_dir, declared, "the upload", ADVICE)
+    _sweep(data_dir)
+    folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=data_dir.uploads))
+    file = IncomingFile(data_dir, folder / name)
+    try:
+        yield file
+    finally:
+        file.close()
+        remove(folder)
+
+
+def keep(
+    data_dir: DataDir, file: IncomingFile, check: Callable[[Path], UploadContents] = check
+) -> dict[str, Any]:
+    """Checks an upload that has come in whole and gives it its place: `value` is its path.
+
+    `known`: the same content was there. Raises UserError for what cannot be read.
+    """
+    file.finish()
+    try:
+        found = check(file.path)
+    except UserError as error:
+        raise _by_name(error, file.path) from None
+    stem, ending = _parts(file.path.name)
+    same = next(iter(data_dir.uploads.glob(f"*-{file.digest}{ending}")), None)
+    path = same or data_dir.uploads / f"{stem}-{file.digest}{ending}"
+    file.path.chmod(0o444)
+    file.path.replace(path)  # also where it was: changed by hand, it would no longer be the same
+    return {
+        **_shown(path),
+        **{"rows": found.rows, "form": found.form, "known": same is not None},
+        "note": found.note.replace(f"{file.path.parent}/", ""),
+    }
+
+
+def listed(data_dir: DataDir, look: Look) -> dict[str, Any]:
+    """Uploads, newest first."""
+    paths = [p for p in _kept(data_dir) if look.search.casefold() in p.name.casefold()]
+    items = sorted(map(_shown, paths), key=lambda i: (-i["modified"], i["name"]))
+    return {"items": items[look.offset : look.offset + look.limit], "total": len(items)}
+
+
+def delete(engine: Engine, data_dir: DataDir, name: str) -> None:
+    """Raises UserError for one that is not there, and while a run that has not ended names it."""
+    path = next((p for p in _kept(data_dir) if p.name == name), None)
+    if path is None:
+        raise UserError("there is no such upload", where="name", kind=ErrorKind.NOT_FOUND)
+    for status in NOT_ENDED:
+        for run in read_runs(engine, status=status, limit=1000)["items"]:
+            if str(path) in _texts(read_run(engine, run["id"])["config"]):
+                raise UserError(
+                    f"{run['id']} has not ended and reads it", where=name, kind=ErrorKind.RUNNING
+                )
+    path.unlink(missing_ok=True)
+
+
+def checked_name(name: str) -> str:
+    """The name in one form of Unicode. Raises UserError for one that no file should have."""
+    name = unicodedata.normalize("NFC", name)
+    problem = ""
+    if not NAME.fullmatch(name):
+        problem = 'must be a name without / \\ < > : " | ? *, and not empty'
+    elif any(
+        unicodedata.category(c)[0] == "C" or unicodedata.category(c) in ("Zl", "Zp") for c in name
+    ):
+        problem = "must hold no control or invisible characters"
+    elif len(name.encode()) > MAX_NAME_BYTES:
+        problem = f"has {len(name.encode())} bytes, over the limit of {MAX_NAME_BYTES}"
+    elif name.startswith((".", "~", "-", " ")) or name.endswith((".", " ")):
+        problem = "must not begin with . ~ - or a blank, nor end with a point or a blank"
+    elif RESERVED.fullmatch(name):
+        problem = "is a reserved name on some systems"
+    elif not name.lower().endswith(DATA_ENDINGS) or not KEPT_NAME.fullmatch(_stored(name)):
+        problem = f"must end as a data file does: {', '.join(DATA_ENDINGS[:8])}, also with .gz"
+    if problem:
+        shown = name.encode("unicode_escape").decode()[:80]
+        raise UserError(f"{shown!r} {problem}; rename the file", where="name")
+    return name
+
+
+def _stored(name: str) -> str:
+    stem, ending = _parts(name)
+    return f"{stem}-{'0' * 16}{ending}"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """rows.jsonl.gz → rows, .jsonl.gz; the ending in lower case, as it says how a file is read."""
+    path = Path(name)
+    ending = path.suffix
+    if ending.lower() in COMPRESSED:
+        inner = Path(path.stem).suffix
+        ending = (inner if inner.lower() in DATA_ENDINGS else "") + ending
+    return name.removesuffix(ending), ending.lower()
+
+
+def _kept(data_dir: DataDir) -> list[Path]:
+    try:
+        entries = list(data_dir.uploads.iterdir())
+    except OSError:
+        return []
+    return [p for p in entries if KEPT_NAME.fullmatch(p.name) and p.is_file()]
+
+
+def _shown(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    named = KEPT_NAME.fullmatch(path.name)
+    assert named is not None
+    return {
+        "name": named["name"] + named["ending"],
+        "file": path.name,
+        "value": str(path.absolute()),
+        "bytes": status.st_size,
+        "modified": status.st_mtime,
+    }
+
+
+def _sweep(data_dir: DataDir) -> None:
+    """Removes what uploads of a server that was killed left behind."""
+    for folder in data_dir.uploads.glob(f"{INCOMING}*"):
+        newest = max((p.stat().st_mtime for p in (folder, *folder.glob("*"))), default=0.0)
+        if newest < time.time() - STALE_SECONDS:
+            remove(folder)
+
+
+@contextmanager
+def _full_disk_named(data_dir: DataDir) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"the disk is full: {error.strerror}; {ADVICE}",
+            where=str(data_dir.uploads),
+            kind=ErrorKind.DISK_FULL,
+        ) from None
+
+
+def _by_name(error: UserError, path: Path) -> UserError:
+    """The error with the file's own name in place of where it was looked at."""
+    inside = f"{path.parent}/"
+    where = error.where.replace(inside, "") or path.name
+    return UserError(error.message.replace(inside, ""), where=where, kind=ErrorKind.BAD_DATA)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
