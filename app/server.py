@@ -32,6 +32,7 @@ from app.api import (
     model_requests,
     related,
     rollouts,
+    run_table,
     runs,
     system,
 )
@@ -50,7 +51,8 @@ PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
     part.router
     for part in (
-        *(runs, comparison, experiments, insights, diagnosis, rollouts, related, lab, marks),
+        *(run_table, runs, comparison, experiments, insights, diagnosis),
+        *(rollouts, related, lab, marks),
         *(configs, doctor, model_requests, reports, exports, sources, uploads, system),
     )
 )

@@ -4,21 +4,25 @@ The one table of them. `python -m bench.documents` writes from it docs/metrics.m
 app/static/lib/charts/metric_table.js, which the pages and reports read.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["step", "evaluation", "machine"]
+Goal = Literal["high", "low", ""]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`share`: a fraction of 1, shown as a percentage."""
+    """`share`: a fraction of 1, shown as a percentage. `goal`: which of its values is the best;
+    empty where none is."""
 
     label: str
     unit: str
     help: str
     source: Source = "step"
     share: bool = False
+    goal: Goal = ""
 
 
 # `k` stands for the number in names of the kind pass@4.
@@ -30,6 +34,7 @@ METRICS: dict[str, Metric] = {
         "evaluations name first.",
         "evaluation",
         share=True,
+        goal="high",
     ),
     "pass@k": Metric(
         "pass@k",
@@ -38,6 +43,7 @@ METRICS: dict[str, Metric] = {
         "from all that were sampled.",
         "evaluation",
         share=True,
+        goal="high",
     ),
     "teacher_pass@k": Metric(
         "Teacher pass@k",
@@ -46,6 +52,7 @@ METRICS: dict[str, Metric] = {
         "start.",
         "evaluation",
         share=True,
+        goal="high",
     ),
     "teacher_finished": Metric(
         "Teacher finished (EOS)",
@@ -53,12 +60,14 @@ METRICS: dict[str, Metric] = {
         "Fraction of the teacher's own completions that end with a stop token.",
         "evaluation",
         share=True,
+        goal="high",
     ),
     "reverse_kl": Metric(
         "Reverse KL",
         "nats per token",
         "How far the student's distribution is from the teacher's at the tokens the student wrote: "
         "Σ p (log p − log q) over the whole vocabulary, 0 where both agree.",
+        goal="low",
     ),
     "log_ratio": Metric(
         "Log ratio",
@@ -66,13 +75,16 @@ METRICS: dict[str, Metric] = {
         "Mean of log p − log q at the sampled tokens; an estimate of the reverse KL from the "
         "samples only, which may be negative in a step.",
     ),
-    "loss": Metric("Loss", "", "What the optimizer lowers, as the objective defines it."),
+    "loss": Metric(
+        "Loss", "", "What the optimizer lowers, as the objective defines it.", goal="low"
+    ),
     "reward": Metric(
         "Reward",
         "fraction",
         "Mean grade of the step's completions; with a right-or-wrong grader, the fraction that is "
         "right.",
         share=True,
+        goal="high",
     ),
     "completion_tokens": Metric(
         "Completion length", "mean tokens", "Mean number of tokens in the step's completions."
@@ -93,12 +105,14 @@ METRICS: dict[str, Metric] = {
         "Fraction of completions that end with a stop token; the others were truncated at the "
         "length limit.",
         share=True,
+        goal="high",
     ),
     "same_top": Metric(
         "Top-1 agreement",
         "fraction",
         "Fraction of tokens at which student and teacher have the same first choice.",
         share=True,
+        goal="high",
     ),
     "grad_norm": Metric(
         "Gradient norm", "", "Length of the gradient before clipping, over all trained weights."
@@ -182,3 +196,8 @@ METRICS: dict[str, Metric] = {
         "machine",
     ),
 }
+
+
+def described(name: str) -> Metric | None:
+    """The entry of a metric as a run stores it: `pass@4`, `eval/SUITE/pass@4`; None: no entry."""
+    return METRICS.get(re.sub(r"@\d+$", "@k", name.rpartition("/")[2])) or METRICS.get(name)

@@ -96,6 +96,7 @@ run = Table(
     Column("score_start", Float),
     Column("score_suite", Text),
     Column("scales", JSON, nullable=False),  # largest value of each metric
+    Column("figures", JSON, nullable=False, server_default=text("'{}'")),  # see write/figures.py
     Index("ix_run_status_queued_at", "status", "queued_at"),
     Index("ix_run_created_at", "created_at"),
     Index(

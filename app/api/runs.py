@@ -1,85 +1,33 @@
-"""REST routes of runs: list, start, edit, cancel, resume, delete."""
+"""REST routes of runs: start, edit, cancel, resume, delete."""
 
 import time
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
-from sqlalchemy import Engine
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from app.api.http.inputs import (
     CancelRun,
     Database,
     EditRun,
     IfMatch,
-    Limit,
-    Offset,
     ResumeRun,
     RunId,
-    SearchText,
     StartRun,
     seen_version,
 )
 from app.api.http.replies import Json
+from app.api.run_table import with_disk
 from app.worker.devices.holds import in_use_by
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of
-from opd.interchange.spreadsheet import csv_line
-from opd.types import RunStatus
-from storage.data_dir import DataDir
 from storage.queue import jobs, run_details
-from storage.read.disk import disk_use
-from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
+from storage.read.runs import read_evaluations, read_run, read_steps
 from storage.system_usage import read_system_usage
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
-CSV_COLUMNS = [
-    "id",
-    "name",
-    "status",
-    "recipe",
-    "student",
-    "teacher",
-    "objective",
-    "seed",
-    "steps",
-    "step",
-    "kl",
-    "score",
-    "score_start",
-    "tokens",
-    "flops",
-    "seconds",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "tags",
-    "notes",
-    "parent",
-    "error_kind",
-    "error_text",
-]
-PAGE = 1000
 GPU_AGE = 2.0  # seconds
-
-
-@router.get("/runs")
-def list_runs(
-    request: Request,
-    engine: Database,
-    search: SearchText = "",
-    status: Literal["", RunStatus] = "",
-    tag: SearchText = "",
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Response:
-    """A page of runs, newest first, each with its disk use."""
-    page = read_runs(engine, search=search, status=status, tag=tag, limit=limit, offset=offset)
-    data_dir = request.app.state.data_dir
-    page["items"] = [_with_disk(item, data_dir) for item in page["items"]]
-    return Json(page)
 
 
 @router.post("/runs", status_code=201)
@@ -99,19 +47,12 @@ def start_run(engine: Database, body: StartRun) -> Response:
     return Json({"id": run_id}, 201)
 
 
-@router.get("/runs.csv")
-def runs_csv(engine: Database) -> Response:
-    """All runs as CSV."""
-    headers = {"content-disposition": 'attachment; filename="runs.csv"'}
-    return StreamingResponse(_csv_lines(engine), media_type="text/csv", headers=headers)
-
-
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
     """A run; `waits_for` names the slots that a queued one waits for, each with the run there."""
     run = read_run(engine, run_id)
     waits = in_use_by(engine, run["device"]) if run["status"] == "queued" else {}
-    return Json(_with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
+    return Json(with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
 
 
 @router.get("/runs/{run_id}/gpu")
@@ -213,17 +154,3 @@ def _driver_report(age: int) -> DriverReport:
     """Asked once for all who look within GPU_AGE."""
     del age
     return ask_driver()
-
-
-def _with_disk(item: dict[str, Any], data_dir: DataDir) -> dict[str, Any]:
-    """The run with the bytes of its folder: of checkpoints, of other files, and of all."""
-    return {**item, "disk": disk_use(data_dir.run(item["id"]))}
-
-
-def _csv_lines(engine: Engine) -> Iterator[str]:
-    yield csv_line(CSV_COLUMNS)
-    offset = 0
-    while items := read_runs(engine, limit=PAGE, offset=offset)["items"]:
-        for item in items:
-            yield csv_line(item.get(column) for column in CSV_COLUMNS)
-        offset += len(items)

@@ -1,5 +1,7 @@
 """`opd recipes`, `opd runs`, `opd show`, `opd log`."""
 
+from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from time import sleep
 from typing import Annotated, Any
@@ -11,7 +13,7 @@ from app.cli.workspace import Workspace
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id.", show_default=False)]
-PAGE = 200
+PAGE = 5000
 FOLLOW_EVERY = 0.5  # seconds
 
 
@@ -37,26 +39,57 @@ def runs(
     limit: Annotated[
         int, typer.Option(min=1, max=100_000, help="Maximum number of runs to list.")
     ] = 1000,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Metrics (loss, loss:best, eval/SUITE/pass@1) and settings "
+            "(optimizer.learning_rate), separated by commas."
+        ),
+    ] = "",
+    sort: Annotated[
+        str, typer.Option(help="Order by this column; runs without a value come last.")
+    ] = "",
+    descending: Annotated[bool, typer.Option("--desc", help="The largest first.")] = False,
 ) -> None:
     """List the runs, newest first."""
-    from storage.read.runs import read_runs
+    from storage.run_table.table import TableQuery, read_table
 
     engine = workspace.engine()
+    query = TableQuery(
+        status=status,
+        columns=[name.strip() for name in columns.split(",") if name.strip()],
+        sort=sort,
+        order="desc" if descending else "asc",
+    )
     items: list[dict[str, Any]] = []
-    total = 1
-    while len(items) < min(total, limit):
-        page = read_runs(
-            engine, status=status, limit=min(PAGE, limit - len(items)), offset=len(items)
-        )
+    while True:
+        size = min(PAGE, limit - len(items))
+        page = read_table(engine, replace(query, limit=size, offset=len(items)))
         items += page["items"]
-        total = page["total"]
-        if not page["items"]:
+        if not page["items"] or len(items) >= min(page["total"], limit):
             break
+    chosen = page["columns"]
     if json:
-        json_list(items, total)
-        return
-    columns = ("run", "name", "status", "step", "KL", "score", "started")
-    table(columns, map(_row, items), right="step,KL,score")
+        json_list(items, page["total"])
+    elif chosen:
+        names = ("run", "name", *(column["id"] for column in chosen))
+        rows = ((i["id"], i["name"], *map(_cell, i["columns"].values())) for i in items)
+        numbers = [column["id"] for column in chosen if _is_number(items, column["id"])]
+        table(names, rows, right=",".join(numbers))
+    else:
+        names = ("run", "name", "status", "step", "KL", "score", "started")
+        table(names, map(_row, items), right="step,KL,score")
+
+
+def _is_number(items: list[dict[str, Any]], name: str) -> bool:
+    return any(isinstance(item["columns"][name], int | float) for item in items)
+
+
+def _cell(value: Any) -> Any:
+    """Four digits of a number, so that a learning rate of 1e-5 is none of 0.000."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def _row(run: dict[str, Any]) -> tuple[Any, ...]:

@@ -8,14 +8,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    func,
+    or_,
+    select,
+)
 
 from opd.config.run import parse
 from opd.config.wording import trained
 from opd.errors import UserError
 from opd.types import EarlierAttempts, Score
 from storage.engine import holds_text, read
-from storage.lookups import page_limit, page_offset, run_row, shown
+from storage.lookups import in_chunks, page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
 from storage.read.teachers import teachers_of
 from storage.recipes import PROMPTS, recipe_names
@@ -42,6 +51,17 @@ def read_runs(
     offset: int = 0,
 ) -> dict[str, Any]:
     """Runs, newest first. `search` looks into id, name, notes, recipe, models and tags."""
+    where = conditions(engine, search=search, status=status, tag=tag)
+    page = listed().where(*where).limit(page_limit(limit)).offset(page_offset(offset))
+    with read(engine) as connection:
+        rows = connection.execute(page).mappings().all()
+        return {"items": run_items(connection, rows), "total": count(connection, where)}
+
+
+def conditions(
+    engine: Engine, *, search: str = "", status: str = "", tag: str = ""
+) -> list[ColumnElement[bool]]:
+    """Which runs a list shows."""
     where = shown()
     if search:
         texts = [holds_text(engine, run_table.c[name], search) for name in _SEARCHED]
@@ -51,19 +71,24 @@ def read_runs(
         where.append(run_table.c.status == status)
     if tag:
         where.append(run_table.c.id.in_(select(run_tag.c.run_id).where(run_tag.c.tag == tag)))
-    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")] + [PROMPTS]
-    page = (
-        select(*fields)
-        .where(*where)
-        .order_by(run_table.c.created_at.desc(), run_table.c.id)
-        .limit(page_limit(limit))
-        .offset(page_offset(offset))
-    )
-    with read(engine) as connection:
-        rows = connection.execute(page).mappings().all()
-        total = connection.scalar(select(func.count()).select_from(run_table).where(*where))
-        tags = _tags(connection, [row["id"] for row in rows])
-    return {"items": [_run_item(row, tags) for row in rows], "total": total or 0}
+    return where
+
+
+def listed(*more: ColumnElement[Any]) -> Select[Any]:
+    """Rows of runs as `run_items` takes them, newest first; `more`: further columns."""
+    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
+    newest = (run_table.c.created_at.desc(), run_table.c.id)
+    return select(*fields, PROMPTS, *more).order_by(*newest)
+
+
+def count(connection: Connection, where: Sequence[ColumnElement[bool]]) -> int:
+    return connection.scalar(select(func.count()).select_from(run_table).where(*where)) or 0
+
+
+def run_items(connection: Connection, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
+    """The rows as lists show runs."""
+    tags = _tags(connection, [row["id"] for row in rows])
+    return [_run_item(row, tags) for row in rows]
 
 
 def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
@@ -178,9 +203,9 @@ def read_earlier_attempts(engine: Engine, run_id: str, step: int) -> EarlierAtte
 
 def _tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
     tags: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
-    if tags:
+    for some in in_chunks(run_ids, size=10_000):
         rows = connection.execute(
-            select(run_tag).where(run_tag.c.run_id.in_(run_ids)).order_by(run_tag.c.tag)
+            select(run_tag).where(run_tag.c.run_id.in_(some)).order_by(run_tag.c.tag)
         )
         for row in rows:
             tags[row.run_id].append(row.tag)

@@ -16,6 +16,7 @@ from storage.packing import finite
 from storage.queue.jobs import hold
 from storage.text import clean
 from storage.vocabulary import Vocabulary
+from storage.write.figures import extended, score_values, step_values, stored_figures
 from storage.write.insert import insert_rows
 from storage.write.rows import (
     RowMaker,
@@ -50,6 +51,7 @@ class RunWriter:
             raise not_found(run_id)
         self._config: dict[str, Any] = stored["config"]
         self._scales: dict[str, float] = dict(stored["scales"])
+        self._figures: dict[str, list[float | None]] = dict(stored["figures"])
         self._vocabulary = Vocabulary(engine, stored["tokenizer"] or run_id)
         self._share = _share(self._config)
 
@@ -85,7 +87,7 @@ class RunWriter:
                 self._drop_step(connection, event.step)
             insert_rows(connection, rows, self._vocabulary.rows(connection, texts))
             elapsed = time.perf_counter() - start
-            self._insert_step(connection, event, elapsed + self._commit_seconds)
+            values = self._insert_step(connection, event, elapsed + self._commit_seconds)
             run = schema.run.c
             self._update_run(
                 connection,
@@ -95,6 +97,7 @@ class RunWriter:
                 flops=run.flops + event.flops,
                 bytes=run.bytes + rows.bytes,
                 scales=self._raised(rows),
+                figures=self._extended(values),
             )
             commit_start = time.perf_counter()
         end = time.perf_counter()
@@ -109,12 +112,14 @@ class RunWriter:
         with self._transaction() as connection:
             self._drop_evaluation(connection, event.step)
             insert_rows(connection, rows, self._vocabulary.rows(connection, texts))
-            if event.scores:
-                connection.execute(insert(schema.evaluation), self._scores(event))
+            scores = self._scores(event)
+            if scores:
+                connection.execute(insert(schema.evaluation), scores)
             self._update_run(
                 connection,
                 bytes=schema.run.c.bytes + rows.bytes,
                 scales=self._raised(rows),
+                figures=self._extended(score_values(scores)),
                 **_score(connection, self._run_id),
             )
         self._vocabulary.learnt(texts)
@@ -149,7 +154,16 @@ class RunWriter:
         raise_scales(self._scales, rows.scales)
         return dict(sorted(self._scales.items()))
 
-    def _insert_step(self, connection: Connection, event: StepEvent, store: float) -> None:
+    def _extended(self, values: Mapping[str, float | None]) -> dict[str, list[float | None]]:
+        self._figures = extended(self._figures, values)
+        return self._figures
+
+    def _insert_step(
+        self, connection: Connection, event: StepEvent, store: float
+    ) -> dict[str, float | None]:
+        """Its values as figures of the run are called."""
+        seconds = {**finite_values(event.seconds), "store": store}
+        metrics = finite_values(event.metrics)
         connection.execute(
             insert(schema.step).values(
                 run_id=self._run_id,
@@ -158,10 +172,11 @@ class RunWriter:
                 created_at=time.time(),
                 tokens=event.tokens,
                 flops=event.flops,
-                seconds={**finite_values(event.seconds), "store": store},
-                metrics=finite_values(event.metrics),
+                seconds=seconds,
+                metrics=metrics,
             )
         )
+        return step_values(metrics, seconds)
 
     def _scores(self, event: EvaluationEvent) -> list[dict[str, Any]]:
         return [
@@ -193,6 +208,7 @@ class RunWriter:
         connection.execute(
             delete(schema.step).where(steps.run_id == self._run_id, steps.step == step)
         )
+        self._figures = stored_figures(connection, self._run_id)
         self._update_run(connection, **_sums(connection, self._run_id))
 
     def _drop_evaluation(self, connection: Connection, step: int) -> None:
@@ -204,11 +220,13 @@ class RunWriter:
                 rollout.kind.in_(EVALUATION_KINDS),
             )
         ).rowcount
-        connection.execute(
+        scores = connection.execute(
             delete(schema.evaluation).where(
                 evaluation.run_id == self._run_id, evaluation.step == step
             )
-        )
+        ).rowcount
+        if scores:
+            self._figures = stored_figures(connection, self._run_id)
         if dropped:
             self._update_run(connection, **_sums(connection, self._run_id))
 
@@ -225,6 +243,7 @@ class RunWriter:
             connection.execute(
                 delete(table).where(table.c.run_id == self._run_id, table.c.step > step)
             )
+        self._figures = stored_figures(connection, self._run_id)
         self._update_run(
             connection, **_sums(connection, self._run_id), **_score(connection, self._run_id)
         )

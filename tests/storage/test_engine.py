@@ -36,6 +36,7 @@ OF_0008 = (  # takes away what the migrations after it have added
     "DROP TABLE teacher_prompt",
     "DROP TABLE mark",
     *(f"ALTER TABLE {name} DROP COLUMN owner_place" for name in ("run", "question", "experiment")),
+    "ALTER TABLE run DROP COLUMN figures",
     "UPDATE alembic_version SET version_num = '0008'",
 )
 
@@ -43,6 +44,11 @@ OF_0008 = (  # takes away what the migrations after it have added
 def integrity(engine: Engine) -> str:
     with read(engine) as connection:
         return str(connection.scalar(text("PRAGMA integrity_check")))
+
+
+def run_figures(engine: Engine) -> Any:
+    with read(engine) as connection:
+        return connection.scalar(select(schema.run.c.figures))
 
 
 def test_the_migrations_build_the_schema(engine: Engine) -> None:
@@ -65,15 +71,20 @@ def test_the_migrations_build_the_schema(engine: Engine) -> None:
 def test_a_database_of_before_marks_and_teachers_is_upgraded(tmp_path: Path) -> None:
     engine = open_database(tmp_path)
     run_id, writer = stored_runs.started(engine)
-    writer.step(stored_runs.step_event(1, 2), stored_runs.texts)
+    writer.evaluation(stored_runs.evaluation_event(0, 0.5), stored_runs.texts)
+    for step, loss in ((1, 3.0), (2, float("nan")), (3, 4.0)):
+        writer.step(stored_runs.step_event(step, 2, loss=loss), stored_runs.texts)
+    figures = run_figures(engine)
+    assert figures["loss"] == [4.0, 3.0, 4.0]
     with begin(engine) as connection:
         for statement in OF_0008:
             connection.execute(text(statement))
     engine.dispose()
     upgraded = open_database(tmp_path)
+    assert run_figures(upgraded) == figures
     test_the_migrations_build_the_schema(upgraded)
     assert integrity(upgraded) == "ok"
-    items = read_rollouts(upgraded, run_id)["items"]
+    items = read_rollouts(upgraded, run_id, step=1)["items"]
     assert [item["teacher"] for item in items] == [None, None]
     assert read_rollout(upgraded, items[0]["id"])["teacher_prompt"] is None
     upgraded.dispose()

@@ -41,6 +41,10 @@ def telemetry(engine: Engine, run_id: str) -> dict[str, list[dict[str, Any]]]:
                 {name: value for name, value in row.items() if name not in skip}
                 for row in connection.execute(select(table)).mappings()
             ]
+            for row in rows:
+                if "figures" in row:
+                    figures = row["figures"].items()
+                    row["figures"] = {k: v for k, v in figures if not k.startswith("seconds_")}
             found[table.name] = sorted(
                 (row for row in rows if run_id.removeprefix("run-") in str(row)), key=str
             )
