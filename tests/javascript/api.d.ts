@@ -77,7 +77,48 @@ interface RunLabels {
   tags: string[];
 }
 
+/** A column of the table of runs: a fact, a metric or a setting. */
+interface RunColumn {
+  id: string;
+  kind: string;
+  label: string;
+  unit: string;
+  help: string;
+  share: boolean;
+  /** Which value is the best: high, low, or empty. */
+  goal: string;
+  /** Of the list of all columns: a setting that is not the same in all runs. */
+  different?: boolean;
+}
+
+interface GroupSummary {
+  n: number;
+  mean: number;
+  deviation: number | null;
+  min: number;
+  max: number;
+  best: number | null;
+}
+
+/** Runs of one value, over all pages. */
+interface RunGroup {
+  value: unknown;
+  runs: number;
+  offset: number;
+  columns: Record<string, GroupSummary>;
+}
+
+interface RunPage extends Page<Run> {
+  columns?: RunColumn[];
+  group?: RunColumn;
+  groups?: RunGroup[];
+}
+
 interface Run {
+  /** Values of the columns that were asked for. */
+  columns?: Record<string, unknown>;
+  /** Index of its group. */
+  group?: number;
   /** Raised by each edit of name, notes or tags. */
   version: number;
   id: string;

@@ -103,6 +103,39 @@ interface WorstOptions {
   clear?: (() => unknown) | null;
 }
 
+/** How the table of runs draws a column. */
+interface ColumnView {
+  id: string;
+  label: string;
+  title?: string;
+  /** What the server sorts by; empty: it cannot. */
+  sort: string;
+  number?: boolean;
+  /** High values come first when it is sorted. */
+  high?: boolean;
+  /** Cells that it takes; 1 where it does not say. */
+  span?: number;
+  cells: (run: Run) => HTMLElement[];
+  /** A value of a group's summary as text. */
+  text?: (value: number) => string;
+}
+
+/** A line of the table of runs, as it was drawn. */
+interface TableRow {
+  print: string;
+  minute: number;
+  element: HTMLElement;
+  editor?: HTMLElement;
+}
+
+interface RunTableState {
+  ids: string[];
+  sort: string;
+  order: string;
+  /** Runs on the pages before. */
+  offset: number;
+}
+
 /** What a row of the table of runs can do. */
 interface RowActions {
   chosen: Map<string, Run>;

@@ -17,8 +17,9 @@ import {
 import { MemoView } from "../lib/memo_view.js";
 import { actionMenu } from "../lib/menu.js";
 import { teacherNames } from "../rollout/teachers.js";
+import { diskTitle } from "../runs/columns.js";
 import { runEditor } from "../runs/editor.js";
-import { diskTitle, elapsed } from "../runs/row.js";
+import { elapsed } from "../runs/row.js";
 import { endText, models } from "../runs/texts.js";
 import { ExportMenu } from "./export_menu.js";
 

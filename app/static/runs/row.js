@@ -1,43 +1,12 @@
 // One line of the table of runs.
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
-import {
-  ago,
-  bytes,
-  date,
-  duration,
-  exact,
-  integer,
-  isLive,
-  nats,
-  percent,
-  plain,
-  short,
-} from "../lib/format.js";
+import { date, isLive, plain } from "../lib/format.js";
 import { actionMenu } from "../lib/menu.js";
 import { runEditor } from "./editor.js";
-import { models } from "./texts.js";
 
-export const COLUMNS = [
-  ["", "choose"],
-  ["Status", ""],
-  ["Name", ""],
-  ["Recipe", ""],
-  ["Student ← teacher", ""],
-  ["Step", "r"],
-  ["", ""],
-  ["KL, nats per token", "r"],
-  ["Score", "r"],
-  ["Tokens", "r"],
-  ["Time", "r"],
-  ["Disk", "r"],
-  ["Created", "r"],
-  ["", ""],
-];
-
-/** @param {Run} run @param {RowActions} on */
-export function runRow(run, on) {
-  const share = run.steps ? Math.min(1, (run.step ?? 0) / run.steps) : 0;
+/** @param {Run} run @param {ColumnView[]} columns @param {RowActions} on */
+export function runRow(run, columns, on) {
   const busy = isLive(run.status);
   return h(
     "tr",
@@ -52,28 +21,7 @@ export function runRow(run, on) {
       tagsOf(run, on),
       run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) }),
     ),
-    h("td", { class: "muted", text: plain(run.recipe_label || "–", 40) }),
-    h(
-      "td",
-      { class: "clip models", title: `${plain(run.student ?? "", 200)} ← ${plain(run.teacher ?? "", 200)}` },
-      models(run),
-    ),
-    h("td", { class: "r", text: `${integer(run.step ?? 0)} / ${integer(run.steps)}` }),
-    h(
-      "td",
-      { class: "run-bar" },
-      h(
-        "span",
-        { class: "progress", title: percent(share) },
-        h("span", { style: { width: `${share * 100}%` } }),
-      ),
-    ),
-    h("td", { class: "r", text: nats(run.kl) }),
-    h("td", { class: "r", title: "before training → latest evaluation" }, score(run)),
-    h("td", { class: "r", title: integer(run.tokens), text: short(run.tokens) }),
-    h("td", { class: "r", text: duration(run.seconds) }),
-    h("td", { class: "r", title: diskTitle(run), text: bytes(diskOf(run)) }),
-    h("td", { class: "r", title: exact(run.created_at), text: ago(run.created_at) }),
+    columns.map((column) => column.cells(run)),
     h(
       "td",
       { class: "r actions" },
@@ -102,17 +50,6 @@ function chooser(run, on) {
 }
 
 /** @param {Run} run */
-function diskOf(run) {
-  return (run.bytes ?? 0) + (run.disk?.files ?? 0);
-}
-
-/** @param {Run} run */
-export function diskTitle(run) {
-  const { checkpoints = 0, other = 0 } = run.disk ?? {};
-  return `records ${bytes(run.bytes)}, checkpoints ${bytes(checkpoints)}, log and other files ${bytes(other)}`;
-}
-
-/** @param {Run} run */
 function why(run) {
   const lines = [run.phase, run.end_reason, run.error_kind, run.error_text].filter(Boolean);
   return plain(lines.join(": "), 300);
@@ -136,18 +73,11 @@ function tagsOf(run, on) {
   );
 }
 
-/** @param {Run} run */
-function score(run) {
-  if (run.score === null || run.score === undefined) return "–";
-  if (run.score_start === null || run.score_start === undefined) return percent(run.score);
-  return [h("span", { class: "muted", text: `${percent(run.score_start)} → ` }), percent(run.score)];
-}
-
-/** The row below a run in which it is edited. @param {Run} run @param {RowActions} on */
-export function editorRow(run, on) {
+/** The row below a run in which it is edited. @param {Run} run @param {number} span @param {RowActions} on */
+export function editorRow(run, span, on) {
   const row = h("tr", { class: "editor" });
   const form = runEditor(run, { saved: () => on.saved(run), close: () => row.remove() });
-  row.append(h("td", { colspan: COLUMNS.length }, form));
+  row.append(h("td", { colspan: span }, form));
   return row;
 }
 

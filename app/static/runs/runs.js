@@ -3,11 +3,13 @@
 import { address, get, newKey, page, send } from "../lib/api.js";
 import { button, debounce, fill, h, link, poll, select, toast } from "../lib/dom.js";
 import { FileList } from "../lib/file_list.js";
-import { integer } from "../lib/format.js";
-import { empty, failed, loading } from "../lib/panel_states.js";
+import { integer, plain } from "../lib/format.js";
+import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
 import { BulkActions } from "./bulk.js";
-import { COLUMNS, editorRow, runRow } from "./row.js";
+import { ColumnChooser } from "./column_chooser.js";
+import { askedOf, idsOf, shortLabel } from "./columns.js";
+import { RunTable } from "./table.js";
 
 const PAGE = 100;
 const LIVE = 2000; // ms
@@ -30,14 +32,12 @@ class RunsPage {
   now;
   /** @type {HTMLElement} */
   panel;
-  /** @type {HTMLElement | undefined} */
-  body;
   /** @type {HTMLInputElement} */
   search;
   /** @type {HTMLElement} */
   pager;
-  /** @type {HTMLInputElement | undefined} */
-  all;
+  /** @type {HTMLAnchorElement} */
+  csv;
 
   /** @param {HTMLElement} root @param {URLSearchParams} params */
   constructor(root, params) {
@@ -47,9 +47,15 @@ class RunsPage {
       status: params.get("status") ?? "",
       tag: params.get("tag") ?? "",
       offset: Math.max(0, Number(params.get("offset")) || 0),
+      columns: idsOf(params.get("columns") ?? "").join(","),
+      sort: params.get("sort") ?? "",
+      order: params.get("order") === "desc" ? "desc" : "",
+      group: params.get("group") ?? "",
     };
-    /** @type {Map<string, {print: string, minute: number, element: HTMLElement, editor?: HTMLElement}>} */
-    this.rows = new Map(); // run id → {print, element, open}
+    this.table = new RunTable(this, {
+      sort: (sort, order) => this.filter({ sort, order: order === "desc" ? order : "" }),
+      all: (on) => this.chooseAll(on ? this.items : []),
+    });
     this.key = newKey();
     /** @type {Map<string, Run>} kept over filters and pages */
     this.chosen = new Map();
@@ -82,7 +88,8 @@ class RunsPage {
     this.status = select(options, this.state.status, (status) => this.filter({ status }), {
       "aria-label": "Status",
     });
-    this.tag = h("span");
+    this.tag = h("span", { class: "row" });
+    this.csv = link("CSV", "", { class: "btn", download: "runs.csv" });
     this.count = h("span", { class: "muted num" });
     this.now = h("span", { class: "now" });
     const bar = h(
@@ -96,7 +103,8 @@ class RunsPage {
       this.tag,
       search,
       this.status,
-      link("CSV", address("runs.csv"), { class: "btn", download: "runs.csv" }),
+      button("Columns", () => this.chooseColumns(), { id: "columns" }),
+      this.csv,
       link("New run", "new", { class: "btn strong" }),
     );
     this.panel = h("section", { class: "panel scroll-x", "aria-label": "Runs" });
@@ -110,40 +118,80 @@ class RunsPage {
   /** @param {Record<string, string | number>} change */
   filter(change) {
     Object.assign(this.state, { offset: 0 }, change);
-    history.replaceState(null, "", page("", this.state.offset ? this.state : { ...this.state, offset: "" }));
+    const shown = page("", this.state.offset ? this.state : { ...this.state, offset: "" });
+    history.replaceState(null, "", shown.replaceAll("%2C", ","));
     this.refresh();
+  }
+
+  /** What the server is asked for; without columns and order, as ever. */
+  question() {
+    const { columns, sort, order, group, ...filters } = this.state;
+    return { ...filters, columns: askedOf(idsOf(columns)), sort, order: sort ? order : "", group };
+  }
+
+  chooseColumns() {
+    new ColumnChooser({ ids: idsOf(this.state.columns), group: this.state.group }, (change) =>
+      this.filter({ ...change, offset: 0 }),
+    );
   }
 
   async refresh() {
     const key = JSON.stringify(this.state);
     let answer;
     try {
-      answer = await get("runs", { ...this.state, limit: PAGE });
+      answer = await get("runs", { ...this.question(), limit: PAGE });
     } catch (error) {
-      if (!this.body?.isConnected) failed(this.panel, error, () => this.refresh());
+      if (key !== JSON.stringify(this.state)) return;
+      if (error.status === 422) this.refuse(error);
+      else if (!this.table.element.isConnected) failed(this.panel, error, () => this.refresh());
       else this.count.textContent = error.message;
       return;
     }
     if (key === JSON.stringify(this.state)) this.draw(answer);
   }
 
-  /** @param {Page<Run>} page */
-  draw({ items, total }) {
+  /** A column, order or group of the address that there is not. @param {ShownError} error */
+  refuse(error) {
+    const reset = button("Reset columns", () => this.filter({ columns: "", sort: "", order: "", group: "" }));
+    fill(this.panel, errorBox(error, null, reset));
+  }
+
+  /** @param {RunPage} answer */
+  draw(answer) {
+    const { items, total } = answer;
     this.count.textContent = total ? integer(total) : "";
-    fill(
-      this.tag,
-      this.state.tag &&
-        button(`tag ${this.state.tag} ×`, () => this.filter({ tag: "" }), { class: "btn quiet" }),
-    );
+    this.drawChips(answer);
+    const { offset, ...shown } = this.question();
+    this.csv.href = address("runs.csv", shown);
     this.showNow(items);
     for (const item of items) this.notify.update(item);
     this.items = items;
     for (const item of items) if (this.chosen.has(item.id)) this.chosen.set(item.id, item);
     this.showChosen();
     if (!items.length) return this.drawEmpty();
-    const body = this.body?.isConnected ? this.body : this.drawFrame();
-    this.sync(items, body);
+    if (!this.table.element.isConnected) {
+      this.pager = h("div", { class: "pager" });
+      fill(this.panel, this.table.element, this.pager);
+    }
+    const { columns, sort, order } = this.state;
+    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset: this.state.offset });
+    this.showChosen();
     this.drawPager(total);
+  }
+
+  /** What narrows or orders the list and is not seen in it. @param {RunPage} answer */
+  drawChips({ group }) {
+    const { tag, sort, columns } = this.state;
+    /** @param {string} label @param {Record<string, string>} change */
+    const chip = (label, change) =>
+      button(`${plain(label, 60)} ×`, () => this.filter(change), { class: "btn quiet" });
+    const hidden = sort && columns && !idsOf(columns).includes(sort) && !["status", "name"].includes(sort);
+    fill(
+      this.tag,
+      tag && chip(`tag ${tag}`, { tag: "" }),
+      group && chip(`grouped by ${shortLabel(group)}`, { group: "" }),
+      hidden && chip(`sorted by ${sort}`, { sort: "", order: "" }),
+    );
   }
 
   /** @param {Run[]} items */
@@ -160,60 +208,10 @@ class RunsPage {
     );
   }
 
-  drawFrame() {
-    this.body = h("tbody");
-    this.all = h("input", {
-      type: "checkbox",
-      "aria-label": "Select all runs of this page",
-      onchange: () => this.chooseAll(this.all?.checked ? this.items : []),
-    });
-    const heads = COLUMNS.map(([label, kind]) =>
-      h("th", { class: kind, scope: "col" }, kind === "choose" ? this.all : label),
-    );
-    this.pager = h("div", { class: "pager" });
-    this.rows.clear();
-    fill(
-      this.panel,
-      h("table", { class: "table runs" }, h("thead", {}, h("tr", {}, heads)), this.body),
-      this.pager,
-    );
-    return this.body;
-  }
-
-  /**
-   * Replaces only the rows that changed; one that is being edited stays.
-   * @param {Run[]} items @param {HTMLElement} body
-   */
-  sync(items, body) {
-    const present = new Set(items.map((i) => i.id));
-    for (const [id, row] of this.rows) {
-      if (present.has(id)) continue;
-      row.element.remove();
-      row.editor?.remove();
-      this.rows.delete(id);
-    }
-    /** @type {HTMLElement | null} */
-    let before = null;
-    for (const item of items) {
-      const print = JSON.stringify(item);
-      let row = this.rows.get(item.id);
-      const held = row?.element.querySelector("details[open]"); // its menu is being used
-      if (!row || (!held && (row.print !== print || row.minute !== minute()))) {
-        const element = runRow(item, this);
-        if (row) row.element.replaceWith(element);
-        row = { ...row, print, element, minute: minute() };
-        this.rows.set(item.id, row);
-      }
-      /** @type {ChildNode | null} */
-      const next = before ? before.nextSibling : body.firstChild;
-      if (next !== row.element) body.insertBefore(row.element, next);
-      before = row.editor?.isConnected ? row.editor : row.element;
-    }
-  }
-
   /** @param {number} total */
   drawPager(total) {
-    const { offset } = this.state;
+    const { offset, sort, group } = this.state;
+    const newest = !sort && !group;
     this.pager.hidden = total <= PAGE;
     fill(
       this.pager,
@@ -222,11 +220,11 @@ class RunsPage {
         text: `${integer(offset + 1)}–${integer(Math.min(total, offset + PAGE))} of ${integer(total)}`,
       }),
       h("span", { class: "spacer" }),
-      button("Newer", () => this.filter({ offset: Math.max(0, offset - PAGE) }), {
+      button(newest ? "Newer" : "Previous", () => this.filter({ offset: Math.max(0, offset - PAGE) }), {
         disabled: offset === 0,
         class: "btn small",
       }),
-      button("Older", () => this.filter({ offset: offset + PAGE }), {
+      button(newest ? "Older" : "Next", () => this.filter({ offset: offset + PAGE }), {
         disabled: offset + PAGE >= total,
         class: "btn small",
       }),
@@ -280,33 +278,22 @@ class RunsPage {
   chooseAll(runs) {
     this.chosen.clear();
     for (const run of runs) this.chosen.set(run.id, run);
-    for (const box of this.panel.querySelectorAll(/** @type {"input"} */ ("td.choose input")))
-      box.checked = this.chosen.has(box.closest("tr")?.dataset.run ?? "");
     this.showChosen();
   }
 
   showChosen() {
-    if (this.all) {
-      const here = this.items.filter((item) => this.chosen.has(item.id)).length;
-      this.all.checked = here > 0 && here === this.items.length;
-      this.all.indeterminate = here > 0 && here < this.items.length;
-    }
+    this.table.tick(this.chosen, this.items);
     this.bulk.show();
   }
 
   /** @param {Run} item */
   edit(item) {
-    const row = this.rows.get(item.id);
-    if (!row) return;
-    row.editor?.remove();
-    row.editor = editorRow(item, this);
-    row.element.after(row.editor);
-    row.editor.querySelector("input")?.focus();
+    this.table.edit(item);
   }
 
   /** @param {Run} item */
   saved(item) {
-    this.rows.get(item.id)?.editor?.remove();
+    this.table.endEdit(item.id);
     this.refresh();
   }
 
@@ -324,8 +311,4 @@ class RunsPage {
     });
     this.refresh();
   }
-}
-
-function minute() {
-  return Math.floor(Date.now() / 60_000);
 }

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 
 RUN = sa.table("run", sa.column("id", sa.String), sa.column("figures", sa.JSON))
 STEP = sa.table(
