@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { grouped, kindsOf } from "../../app/static/rollouts/groups.js";
+import { grouped, kindsOf } from "../../../app/static/rollouts/groups.js";
 
 test("equal items stand together where the first is, those without a key alone", () => {
   const [a, b, c, d, e] = ["a", "b", null, "a", null].map((key) => ({ key }));

@@ -7,7 +7,7 @@ import {
   idsOf,
   shortLabel,
   valueText,
-} from "../../app/static/runs/columns.js";
+} from "../../../app/static/runs/columns.js";
 
 /** @param {Partial<RunColumn>} more @returns {RunColumn} */
 const column = (more) => ({
