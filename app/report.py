@@ -10,6 +10,7 @@ import gzip
 import html
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +53,23 @@ class Report:
     rollouts: int
 
 
-def report(engine: Engine, name: str, *, rollouts: int = 20, version: str = "") -> Report:
-    """The report of a run with its `rollouts` worst ones, or of one rollout, by its id.
+def report(
+    engine: Engine,
+    name: str,
+    *,
+    rollouts: int = 20,
+    version: str = "",
+    seen: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Report:
+    """The report of a run with its `rollouts` worst ones, or of one rollout, by its id. `seen` may
+    correct what is stored of the run.
 
     Raises UserError: "not found", or DamagedRecord for a rollout that was asked for by name.
     """
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise UserError(f"must be 1 to {MAX_ROLLOUTS} (got {rollouts})", where="--rollouts")
     one = name.startswith("roll-")
-    run = read_run(engine, read_rollout(engine, name)["run_id"] if one else name)
+    run = seen(read_run(engine, read_rollout(engine, name)["run_id"] if one else name))
     diagnosis = None if one else diagnose(engine, run["id"])
     items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(diagnosis))
     data = {

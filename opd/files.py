@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from opd.errors import UserError
+
 
 def expanded(written: str) -> Path:
     """The path with `~` as a home directory; as it is written where no such user exists."""
@@ -13,6 +15,19 @@ def expanded(written: str) -> Path:
         return Path(written).expanduser()
     except (RuntimeError, ValueError):  # ValueError: what no name can hold
         return Path(written)
+
+
+def make_folder(path: Path, *, where: str) -> None:
+    """Makes it with its parents. Raises UserError, which tells a link to nothing (a disk that is
+    not mounted) from what else may be in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for part in (path, *path.parents):
+            if part.is_symlink() and not part.exists():
+                text = f"{part} is a link that leads nowhere (to {os.readlink(part)})"
+                raise UserError(f"{text}: is its disk mounted?", where=where) from None
+        raise UserError(f"cannot be created: {error.strerror}", where=where) from None
 
 
 @contextmanager

@@ -73,6 +73,11 @@ class DataDir:
         return self.path / "server.json"
 
     @property
+    def server_lock(self) -> Path:
+        """Held by the server."""
+        return self.path / "server.lock"
+
+    @property
     def supervisor_lock(self) -> Path:
         return self.path / "supervisor.lock"
 

@@ -31,6 +31,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from opd.errors import ErrorKind, UserError
+from opd.files import make_folder
 from storage import migrate
 from storage.data_dir import DataDir
 
@@ -152,10 +153,7 @@ def _url(url_or_dir: str | Path) -> URL:
         except ArgumentError:
             raise UserError("not a database URL", where="database URL") from None
     folder = Path(url_or_dir).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be created: {error.strerror}", where=str(folder)) from None
+    make_folder(folder, where=str(folder))
     return URL.create("sqlite", database=str(DataDir(folder.resolve()).database))
 
 

@@ -60,7 +60,7 @@ def delete(
     engine = workspace.engine()
     names = list(dict.fromkeys(runs))
     if not undo:
-        listed = _deletable(engine, names)
+        listed = _deletable(workspace, engine, names)
         if not yes:
             _ask(listed)
     for name in names:
@@ -72,10 +72,15 @@ def delete(
         result(f"{name} {'restored' if undo else 'deleted'}")
 
 
-def _deletable(engine: "Engine", names: list[str]) -> list[dict[str, Any]]:
+def _deletable(workspace: Workspace, engine: "Engine", names: list[str]) -> list[dict[str, Any]]:
     """The runs, of which none is running; nothing is deleted where one of them cannot be."""
     from storage.read.runs import read_run
 
+    if any(read_run(engine, name)["status"] == "running" for name in names):
+        from app.worker.owners.standing import Judge
+        from app.worker.recovery import bury_dead
+
+        bury_dead(engine, workspace.data_dir, Judge(workspace.data_dir))
     found = [read_run(engine, name) for name in names]
     for run in found:
         if run["status"] == "running":

@@ -4,12 +4,17 @@ from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from time import sleep
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.output import ago, json_line, json_list, plain, result, table
 from app.cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from storage.run_table.table import TableQuery
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id.", show_default=False)]
@@ -69,8 +74,10 @@ def runs(
         if not page["items"] or len(items) >= min(page["total"], limit):
             break
     chosen = page["columns"]
+    stored = len(items)
+    items = _as_seen(workspace, engine, query, items)[:limit]
     if json:
-        json_list(items, page["total"])
+        json_list(items, page["total"] + len(items) - stored)
     elif chosen:
         names = ("run", "name", *(column["id"] for column in chosen))
         rows = ((i["id"], i["name"], *map(_cell, i["columns"].values())) for i in items)
@@ -79,6 +86,26 @@ def runs(
     else:
         names = ("run", "name", "status", "step", "KL", "score", "started")
         table(names, map(_row, items), right="step,KL,score")
+
+
+def _as_seen(
+    workspace: Workspace, engine: "Engine", query: "TableQuery", items: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of the table; none as running whose process is gone."""
+    if not query.status and not any(_live(item) for item in items):
+        return items
+    from app.worker.owners.as_seen import as_seen, with_status
+    from storage.run_table.table import read_table
+
+    if not query.status:
+        return as_seen(engine, workspace.data_dir, items)
+
+    def stored(status: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = read_table(engine, replace(query, status=status))["items"]
+        return rows
+
+    found = with_status(engine, workspace.data_dir, stored, query.status, items)
+    return found if query.sort else sorted(found, key=lambda run: -run["created_at"])
 
 
 def _is_number(items: list[dict[str, Any]], name: str) -> bool:
@@ -102,7 +129,8 @@ def show(workspace: Workspace, run: Run, json: Json = False) -> None:
     """Show one run: status, configuration, models and checkpoints."""
     from storage.read.runs import read_run
 
-    stored = read_run(workspace.engine(), run)
+    engine = workspace.engine()
+    stored = seen(workspace, engine, read_run(engine, run))
     if json:
         json_line(stored)
         return
@@ -110,6 +138,15 @@ def show(workspace: Workspace, run: Run, json: Json = False) -> None:
         result(f"{label:<12}{plain(value)}")
     result("")
     result(_configuration(stored["config"]))
+
+
+def seen(workspace: Workspace, engine: "Engine", run: dict[str, Any]) -> dict[str, Any]:
+    """The run; not as running where its process is gone."""
+    if not _live(run):
+        return run
+    from app.worker.owners.as_seen import as_seen
+
+    return as_seen(engine, workspace.data_dir, [run])[0]
 
 
 def log(
@@ -125,7 +162,7 @@ def log(
 
     engine = workspace.engine()
     path = workspace.data_dir.run(run).log
-    live = _live(read_run(engine, run))
+    live = _live(seen(workspace, engine, read_run(engine, run)))
     if not path.is_file() and not (follow and live):
         raise UserError("has no log", where=run, kind=ErrorKind.NOT_FOUND)
     read = 0
@@ -134,7 +171,7 @@ def log(
         if not (follow and live):
             return
         sleep(FOLLOW_EVERY)
-        live = _live(read_run(engine, run))
+        live = _live(seen(workspace, engine, read_run(engine, run)))
 
 
 def _live(run: dict[str, Any]) -> bool:

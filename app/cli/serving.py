@@ -1,6 +1,5 @@
 """`opd serve` and `opd demo`: the dashboard with its supervisor."""
 
-import json
 import os
 import signal
 import socket
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from app.cli.output import plain, result
+from app.cli.server.claim import noted, served_alone
+from app.cli.server.ports import bind
 from app.cli.workspace import Workspace
 from opd.errors import UserError
 
@@ -138,7 +139,7 @@ def serve(
     sources = _sources(model_root or [], data_root or [], upload_limit)
     _set_webhook(webhook)
     _set_standby(standby)
-    with bind(host, port) as bound:
+    with bind(host, port) as bound, served_alone(workspace.prepared()):
         secret = _token(workspace, token)
         listening = Listening(
             *(bound, host, secret, view_token, tuple(allow_host or ()), root_path),
@@ -171,7 +172,8 @@ def demo(
 
     check_setting()
     host = "127.0.0.1"
-    with _first_free(host) if port is None else bind(host, port) as bound:
+    free = _first_free(host) if port is None else bind(host, port)
+    with free as bound, served_alone(workspace.prepared()):
         listening = Listening(bound, host, _token(workspace, None))
         engine = workspace.engine()
         run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
@@ -235,28 +237,6 @@ def _set_standby(kept: bool) -> None:
     os.environ[VARIABLE] = str(int(kept))
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not accept yet. Raises UserError naming port or host."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError):
-        raise UserError("is not an address of this machine", where=f"--host {host}") from None
-    bound = socket.socket(family, kind)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise UserError(
-            f"port {port} is in use on {host} or cannot be taken ({error.strerror}): choose "
-            "another with --port",
-            where="--port",
-        ) from None
-    return bound
-
-
 def _first_free(host: str) -> socket.socket:
     for port in range(DEFAULT_PORT, DEFAULT_PORT + DEMO_PORTS):
         try:
@@ -286,17 +266,16 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
         signal.signal(signal.SIGHUP, _hang_up)
-    note = workspace.data_dir.server_note
+    note = {"port": listening.port, "pid": os.getpid(), "address": listening.bare()}
     try:
-        address = listening.bare()
-        note_content = {"port": listening.port, "pid": os.getpid(), "address": address}
-        note.write_text(json.dumps(note_content), encoding="utf-8")
-        with supervised(workspace.data_dir, workspace.environment()):
+        with (
+            noted(workspace.data_dir, note),
+            supervised(workspace.data_dir, workspace.environment()),
+        ):
             _run_server(workspace, engine, listening)
     except KeyboardInterrupt:
         pass
     finally:
-        note.unlink(missing_ok=True)
         with suppress(OSError):  # the terminal may be gone
             _tell_running(engine)
 

@@ -46,16 +46,16 @@ class Workspace:
 
     def engine(self) -> "Engine":
         """The database, made or migrated as needed. Raises UserError."""
-        from opd.errors import UserError
         from storage.engine import open_database
 
-        try:
-            self.data_dir.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot be created: {error.strerror}", where=f"--data-dir {self.data_dir}"
-            ) from None
-        return open_database(self.database_url or self.data_dir.path)
+        return open_database(self.database_url or self.prepared().path)
+
+    def prepared(self) -> DataDir:
+        """The data directory, made where it is missing. Raises UserError."""
+        from opd.files import make_folder
+
+        make_folder(self.data_dir.path, where=f"--data-dir {self.data_dir}")
+        return self.data_dir
 
     def warn(self) -> None:
         """Says what is wrong with the library that opens the database, if anything."""

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from typer.testing import CliRunner
 
-from app.cli.main import app
+from app.cli.commands import commands as app
 from app.report import report
 from opd.errors import UserError
 from opd.types import CheckpointEvent, EvaluationEvent

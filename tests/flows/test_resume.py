@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sqlalchemy import update
 from typer.testing import CliRunner
 
-from app.cli.main import app
+from app.cli.commands import commands as app
 from app.worker.supervisor import Supervisor
 from bench import kills
 from bench.support import saves

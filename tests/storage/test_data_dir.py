@@ -17,6 +17,7 @@ def test_the_names_on_disk_stay() -> None:
     assert properties == {
         "database": "/d/studio.db",
         "token": "/d/token",
+        "server_lock": "/d/server.lock",
         "server_note": "/d/server.json",
         "identity": "/d/identity",
         "standby_note": "/d/standby.json",

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.inspect_runs import seen
 from app.cli.out.files import aside, check_ending
 from app.cli.output import result
 from app.cli.workspace import Workspace
@@ -29,7 +30,13 @@ def report(
     from app.version import program_version
 
     with aside(out) as path:
-        made = made_of(workspace.engine(), name, rollouts=rollouts, version=program_version())
+        engine = workspace.engine()
+        made = made_of(
+            *(engine, name),
+            rollouts=rollouts,
+            version=program_version(),
+            seen=lambda run: seen(workspace, engine, run),
+        )
         size = path.write_bytes(made.html.encode())
     count = "1 rollout" if made.rollouts == 1 else f"{made.rollouts} rollouts"
     result(f"{count}, {size / 1000:.0f} kB → {out}")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -15,9 +16,11 @@ import typer
 from sqlalchemy import update
 
 from app.cli import commands as cli
+from app.worker.process import this_process
 from opd.config.run import parse
 from opd.interchange.spreadsheet import ROLLOUT_COLUMNS
 from storage import schema
+from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs
 from tests.opd.interchange.test_jsonl import LINE, written
@@ -134,6 +137,23 @@ def test_lists_are_one_line_of_json(opd: Run, studio: Studio) -> None:
     assert "demo" in opd("recipes")[1]
     table = opd("runs")[1]
     assert ids[0] in table and "\x1b[31m" not in table
+
+
+def test_a_run_whose_process_is_gone_is_not_called_running(
+    opd: Run, studio: Studio, tmp_path: Path
+) -> None:
+    me = this_process(DataDir(studio.data_dir))
+    run_id = studio.queue()
+    dead = dataclasses.replace(me, started=me.started - 9)
+    assert jobs.claim(studio.engine, run_id, "cpu", dead) == 1
+    [run] = json.loads(opd("runs", "--json")[1])["items"]
+    assert (run["status"], run["error_kind"]) == ("interrupted", "killed")
+    assert json.loads(opd("runs", "--json", "--status", "running")[1]) == {"items": [], "total": 0}
+    assert json.loads(opd("runs", "--json", "--status", "interrupted")[1])["total"] == 1
+    assert json.loads(opd("show", run_id, "--json")[1])["status"] == "interrupted"
+    assert opd("report", run_id, "--out", str(tmp_path / "r.html"))[0] == 0
+    assert opd("log", run_id, "--follow")[0] == 2  # has none, and none is awaited
+    assert opd("delete", run_id, "--yes")[0] == 0
 
 
 def test_import_show_export(opd: Run, tmp_path: Path) -> None:

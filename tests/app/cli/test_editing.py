@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from app.cli import editing, inspect_runs
-from app.cli.main import app
+from app.cli.commands import commands as app
 from opd.config.run import parse
 from opd.errors import UserError
 from storage.data_dir import DataDir

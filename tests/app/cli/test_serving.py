@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from app.cli import serving
 from app.cli.main import app
-from app.cli.serving import bind
+from app.cli.server.ports import bind
 from app.cli.workspace import Workspace
 from app.sources.roots import SourceOptions
 from opd.errors import UserError

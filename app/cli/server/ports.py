@@ -1,0 +1,66 @@
+"""The port that a server listens on, taken by it alone."""
+
+import errno
+import socket
+from typing import Any
+
+from opd.errors import UserError
+
+
+class ServerSocket(socket.socket):
+    """Its port is its own from the start, and free for the next server at its end.
+
+    SO_REUSEADDR lets two sockets have a port as long as neither listens, which a server does only
+    seconds after it took the port; without it, a server's last connections keep the next one from
+    the port for a minute. So it is set once the socket listens: connections have it from there.
+    """
+
+    def listen(self, *backlog: int) -> None:
+        super().listen(*backlog)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not accept yet. Raises UserError naming port or host."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise UserError("is not an address of this machine", where=f"--host {host}") from None
+    try:
+        return _alone(family, kind, address)
+    except OSError as error:
+        raise UserError(
+            f"port {port} is in use on {host} or cannot be taken ({error.strerror}): choose "
+            "another with --port",
+            where="--port",
+        ) from None
+
+
+def _alone(family: int, kind: int, address: Any) -> socket.socket:
+    """A port whose last connections have not timed out yet can be had only with SO_REUSEADDR; then
+    it is listened on at once, and whoever connects waits for the server. Raises OSError."""
+    try:
+        return _bound(family, kind, address, reuse=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    bound = _bound(family, kind, address, reuse=True)
+    try:
+        bound.listen()
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _bound(family: int, kind: int, address: Any, *, reuse: bool) -> socket.socket:
+    bound = ServerSocket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
