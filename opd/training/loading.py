@@ -23,6 +23,7 @@ from opd.models.load import (
     with_teacher,
 )
 from opd.models.routes import find_route
+from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER
 from opd.sampling.sampling_copy import SamplingCopy
 from opd.teachers.end_token import end_token_of
@@ -91,7 +92,9 @@ class LoadedModels:
         self.router.close()
 
 
-def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedRun:
+def load(
+    config: RunConfig, source: Path | None, callbacks: Callbacks, ranks: Ranks = ALONE
+) -> LoadedRun:
     """Loads what the configuration names; `source` is a checkpoint to continue from."""
     models, factory = _models(config, source, callbacks)
     pair, router = models.pair, models.router
@@ -108,6 +111,7 @@ def load(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Loaded
         sizes=_sizes(pair, config, callbacks),
         copy=_compute_copy(pair, config),
         compilation=Compilation(callbacks.say) if config.optimizer.compile else None,
+        ranks=ranks,
     )
     return LoadedRun(learner, router, models.average, step)
 

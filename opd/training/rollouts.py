@@ -16,6 +16,7 @@ from opd.models.batches import Sequences
 from opd.models.encoding import continuation, split_end, text_ids
 from opd.models.load import Pair
 from opd.models.stop_ids import led, reply_lead
+from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import Limits, Request, Sample, nan_error, sample, uniforms
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
@@ -41,11 +42,15 @@ class Completion:
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes completions: the pair's student, and the teachers where they write too."""
+    """Who writes completions: the pair's student, and the teachers where they write too.
+
+    Each of several processes writes a share, and all have the whole.
+    """
 
     pair: Pair
     config: RunConfig
     router: TeacherRouter | None = None
+    ranks: Ranks = ALONE
 
 
 _Sampler = Callable[[Writer, Sequence[Job], Limits, int, Stop], list[Sample]]
@@ -65,11 +70,10 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     jobs = _numbered(prompts, settings.group_size)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
     completions: dict[tuple[int, int], Completion] = {}
-    for author, sampler in _SAMPLERS.items():
+    for author in _SAMPLERS:
         part = [(p, g) for p, g in jobs if (p.number in by_teacher) == (author == "teacher")]
         if part:
-            samples = sampler(writer, part, limits, step, stop)
-            for c in graded(writer.pair.tokenizer, config.prompts, part, samples, author):
+            for c in _written(writer, part, limits, step, stop, config.prompts, author):
                 completions[c.prompt.number, c.number] = c
     return [completions[p.number, g] for p, g in jobs]
 
@@ -92,8 +96,30 @@ def write_evaluation(
     limits = Limits(config.sampling.max_new_tokens, temperature, config.sampling.batch_size)
     count = config.evaluation.samples if temperature else 1
     jobs = [(p, g) for p in prompts for g in range(count)]
-    samples = _SAMPLERS[author](writer, jobs, limits, EVALUATION, stop)
-    return graded(writer.pair.tokenizer, data or config.prompts, jobs, samples, author)
+    return _written(writer, jobs, limits, EVALUATION, stop, data or config.prompts, author)
+
+
+def _written(
+    writer: Writer,
+    jobs: Sequence[Job],
+    limits: Limits,
+    step: int,
+    stop: Stop,
+    grading: DataConfig,
+    author: Author,
+) -> list[Completion]:
+    """One completion a job, in their order; each process writes and grades its share."""
+
+    def share(part: Sequence[Job]) -> list[tuple[Sample, str, float | None]]:
+        samples = _SAMPLERS[author](writer, part, limits, step, stop)
+        completions = graded(writer.pair.tokenizer, grading, part, samples, author)
+        return [(c.sample, c.text, c.reward) for c in completions]
+
+    written = writer.ranks.shared(jobs, share)
+    return [
+        Completion(prompt, number, *found, author)
+        for (prompt, number), found in zip(jobs, written, strict=True)
+    ]
 
 
 def sample_by(

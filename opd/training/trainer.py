@@ -4,6 +4,7 @@ The trainer knows nothing of databases or processes; whoever consumes `Training.
 what it is given and decides, through `stop`, when to end.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -23,7 +24,9 @@ from opd.models.load import Pair
 from opd.models.parameters import count_parameters
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
+from opd.ranks.group import ALONE, Ranks, checksum
 from opd.sampling.sample import NEVER, Stopped
+from opd.teachers.routing import TeacherRouter
 from opd.training import checkpoint
 from opd.training.evaluation import SUITE, evaluate
 from opd.training.held_out import probes
@@ -58,7 +61,8 @@ class Training:
     is polled within long phases and ends the stream early, without an event for what was
     unfinished; `say` is called with the progress of loading; chat templates that ask for the time
     find `moment`, by default that of now; `earlier` is what the attempts before this one have taken
-    and reached.
+    and reached. `ranks` are the processes that train it together: each tells the same events, and
+    only the first saves.
     """
 
     def __init__(
@@ -71,10 +75,12 @@ class Training:
         say: Callable[[str], None] = lambda _: None,
         moment: datetime | None = None,
         earlier: EarlierAttempts | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.folder = folder
-        self._callbacks = Callbacks(say, stop)
+        self._ranks = ranks
+        self._callbacks = Callbacks(say, ranks.stop(stop))
         self._resume_from = resume_from
         self._moment = moment or datetime.now()
         self._rule = StopRule(config, earlier or EarlierAttempts())
@@ -156,9 +162,10 @@ class Training:
 
     def _run(self) -> Iterator[Event]:
         config = self.config
-        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        cores = (os.cpu_count() or 1) // self._ranks.size
+        torch.set_num_threads(config.threads or max(1, cores))
         yield PhaseEvent("loading models")
-        loaded = self._load()
+        loaded = self._ranks.together(self._load)
         pair = loaded.pair
         parameters = {"student": pair.student.num_parameters()}
         if pair.teacher is not None:
@@ -169,11 +176,9 @@ class Training:
         as_of = f", as of {self._moment:%Y-%m-%d %H:%M:%S} in the chat template" if dated else ""
         yield PhaseEvent(f"loading prompts{as_of}")
         router = loaded.router
-        prompts = load_prompts(
-            config, pair.tokenizer, router.context(), self._callbacks.say, pair.vocab
-        )
-        router.check_prompts(prompts.train)
-        writer = Writer(pair, config, router)
+        prompts = self._ranks.together(lambda: self._prompts(pair, router))
+        self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
+        writer = Writer(pair, config, router, self._ranks)
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)
@@ -188,24 +193,36 @@ class Training:
         if self._step < config.steps:
             yield EndEvent(self._rule.reason)
 
+    def _prompts(self, pair: Pair, router: TeacherRouter) -> PromptSet:
+        prompts = load_prompts(
+            self.config, pair.tokenizer, router.context(), self._callbacks.say, pair.vocab
+        )
+        router.check_prompts(prompts.train)
+        return prompts
+
     def _after_step(
         self, writer: Writer, prompts: PromptSet, *, resumed: bool = False
     ) -> Iterator[Event]:
         """What is due after a step; made up for by the next attempt where a stop cut it off."""
         unsaved = self._owes or not resumed
         if self._step < self.config.steps:
-            self._rule.look()
+            self._look()
         if self._owes or self._rule.reason:
             yield from self._evaluation(writer, prompts)
             self._owes = False
             if not self._ends:  # and if it ends by this very score, the others are still to be made
-                self._rule.look()
+                self._look()
                 if self._rule.reason and self._more_at_ends(prompts):
                     yield from self._evaluation(writer, prompts)
         if unsaved and (
             self._rule.reason or _due(self._step, self.config.checkpoints.every, self.config.steps)
         ):
             yield from self._checkpoint()
+
+    def _look(self) -> None:
+        """Whether the run is to end, by the first process's clock."""
+        self._rule.look()
+        self._rule.reason = self._ranks.first(self._rule.reason)
 
     @property
     def _ends(self) -> bool:
@@ -218,7 +235,7 @@ class Training:
         return bool(self.config.evaluation.lm_eval) or any(s.at_ends for s in suites)
 
     def _load(self) -> LoadedRun:
-        self._loaded = load(self.config, self._resume_from, self._callbacks)
+        self._loaded = load(self.config, self._resume_from, self._callbacks, self._ranks)
         self._tokens = TokenText(self._loaded.pair.tokenizer)
         render_as_of(self._loaded.pair.tokenizer, self._moment)
         self._step = self._loaded.step
@@ -319,12 +336,12 @@ class Training:
             return []
         temperature = self.config.evaluation.temperatures[0]
         settings = Scoring.of(self.config, temperature)
-        records = score_completions(
-            self._loaded.router,
+        router, pair = self._loaded.router, self._loaded.learner.computes()
+        records = self._ranks.shared(
             completions,
-            settings,
-            with_sampler=temperature > 0,
-            pair=self._loaded.learner.computes(),
+            lambda part: score_completions(
+                router, part, settings, with_sampler=temperature > 0, pair=pair
+            ),
         )
         return as_rollouts(
             self._loaded.router,
@@ -337,12 +354,25 @@ class Training:
 
     def _checkpoint(self) -> Iterator[Event]:
         self._during = "checkpoint"
+        assert self._loaded is not None
+        trained = self._loaded.learner.trained
+        self._ranks.check_same("the checksum of the weights", lambda: checksum(trained))
+        if not self._ranks.leads:
+            return
         event = self.save_checkpoint()
         if event is not None:
             yield event  # recorded by the consumer before anything older is removed
             for progress in self._expendable():
                 checkpoint.remove(self.folder, progress.step)
                 self._saved.remove(progress)
+
+
+def _what_is_trained(loaded: LoadedRun, prompts: PromptSet) -> str:
+    """A digest of the prompts' ids and of the weights: what every process must have alike."""
+    suites = [suite.prompts for suite in prompts.suites.values()]
+    parts = [prompts.train, prompts.held_out, prompts.probe, *suites]
+    ids = repr([[tuple(p.ids) for p in part] for part in parts])
+    return hashlib.sha256((ids + checksum(loaded.learner.trained)).encode()).hexdigest()[:16]
 
 
 def _headline(scores: Sequence[Score]) -> float | None:

@@ -29,6 +29,7 @@ from opd.models.compilation import Compilation, compilable
 from opd.models.forward import Hidden, completion_hidden, recomputing, wide
 from opd.models.load import Pair
 from opd.models.tokenizers import special_ids
+from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER, Sample, Stopped
 from opd.teachers.local import Reading, Teacher, View, sampled_log_probs
 from opd.teachers.routing import TeacherRouter
@@ -99,6 +100,7 @@ class Learner:
     sizes: MicroBatchSize | None = None  # None: as configured
     copy: ComputeCopy | None = None  # None: the student itself computes
     compilation: Compilation | None = None  # None: nothing is compiled
+    ranks: Ranks = ALONE  # who else trains these weights
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -137,11 +139,20 @@ def update(
     is not finite, Stopped when asked to stop between micro-batches.
     """
     learner.optimizer.zero_grad(set_to_none=True)
-    pair = learner.computes()
-    with _compiling(learner, pair, completions):
-        gradient = _accumulate(learner, pair, completions, clock, stop)
+    pair, ranks = learner.computes(), learner.ranks
+    rows = list(zip(completions, _credit_of(learner, completions), strict=True))
+    tokens = [float(len(c.sample.completion_ids)) for c in completions]
+    share = rows[ranks.spans(tokens)[ranks.rank]]
+
+    def accumulated() -> _Gradient:
+        with _compiling(learner, pair, completions):
+            return _accumulate(learner, pair, share, clock, stop)
+
+    gradient = _joined(ranks.each(accumulated))
     with clock.phase("optimizer"):
+        ranks.add_gradients(learner.trained)
         norm = _step(learner, gradient.loss)
+        ranks.check_same("the gradient's norm", lambda: norm)
     agreed = float(np.concatenate(gradient.same_top).mean()) if gradient.same_top else None
     return Update(gradient.records, agreed, gradient.loss, norm)
 
@@ -162,7 +173,8 @@ def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> T
     divergences, and the gradient's norm."""
     shortest = sorted(completions, key=lambda c: len(c.prompt.ids))[:2]
     first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in shortest]
-    gradient = _accumulate(replace(learner, sizes=None), pair, first, Clock(), NEVER)
+    rows = list(zip(first, _credit_of(learner, first), strict=True))
+    gradient = _accumulate(replace(learner, sizes=None), pair, rows, Clock(), NEVER)
     norm = float(clip(learner.trained, math.inf))
     learner.optimizer.zero_grad(set_to_none=True)
     columns = [getattr(record, name) for record in gradient.records for name in MEASURED]
@@ -179,16 +191,27 @@ class _Gradient:
     same_top: list[NDArray[np.bool_]]
 
 
+def _joined(parts: Sequence[_Gradient]) -> _Gradient:
+    """Of the whole batch, out of every process's rows."""
+    return _Gradient(
+        sum(part.loss for part in parts),
+        [record for part in parts for record in part.records],
+        [same for part in parts for same in part.same_top],
+    )
+
+
 def _accumulate(
     learner: Learner,
     pair: Pair,
-    completions: Sequence[Completion],
+    credited: Sequence[tuple[Completion, _Credit]],
     clock: Clock,
     stop: Callable[[], bool],
 ) -> _Gradient:
     """The micro-batches of an update; `pair` has the student that computes them."""
+    if not credited:
+        return _Gradient(0.0, [], [])
     config = learner.config
-    credit = _credit(completions, config, sorted(special_ids(learner.pair.tokenizer)))
+    completions, credit = zip(*credited, strict=True)
     by_row: dict[int, TokenRecord] = {}
     same_top: list[Any] = []
     total = 0.0
@@ -217,13 +240,12 @@ def _accumulate(
     return _Gradient(total, [by_row[i] for i in range(len(completions))], same_top)
 
 
-def _credit(
-    completions: Sequence[Completion], config: RunConfig, special_ids: Sequence[int]
-) -> list[_Credit]:
-    objective = config.objective
+def _credit_of(learner: Learner, completions: Sequence[Completion]) -> list[_Credit]:
+    """Of a whole batch: reductions and groups look at all of it."""
+    objective = learner.config.objective
+    special = sorted(special_ids(learner.pair.tokenizer))
     weights = [
-        token_weights(c.sample.completion_ids, special_ids, objective.weighting)
-        for c in completions
+        token_weights(c.sample.completion_ids, special, objective.weighting) for c in completions
     ]
     check_weights(weights)
     scales = row_scales([float(w.sum()) for w in weights], objective.reduction)

@@ -1,0 +1,87 @@
+"""Processes that train one run together: each has a share of the rows, all have the same weights.
+
+Whatever one of them must know of the others goes through here, and what fails on one of them fails
+on all: nobody is left waiting for somebody who has gone. A run of one process is `ALONE`, which
+exchanges nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Ranks:
+    """A process's place among those of its run: the only one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that stores and saves."""
+        return self.rank == 0
+
+    def together(self, work: Callable[[], A]) -> A:
+        """What `work` gives here. Raises what it raises, on whichever process that is."""
+        return work()
+
+    def each(self, work: Callable[[], A]) -> list[A]:
+        """What `work` gives on every process, in their order; raises as `together`."""
+        return [self.together(work)]
+
+    def shared(
+        self,
+        items: Sequence[A],
+        work: Callable[[Sequence[A]], Sequence[B]],
+        weights: Sequence[float] | None = None,
+    ) -> list[B]:
+        """`work` of all items, a contiguous share on each process, in their order on all."""
+        spans = self.spans(weights or [1.0] * len(items))
+        mine = items[spans[self.rank]]
+        parts = self.each(lambda: list(work(mine)) if len(mine) else [])
+        return [result for part in parts for result in part]
+
+    def spans(self, weights: Sequence[float]) -> list[slice]:
+        """Contiguous shares of about the same weight, one a process; some may be empty."""
+        total, sums, borders = sum(weights), 0.0, [0]
+        for i, weight in enumerate(weights):
+            # An item belongs where its middle lies.
+            while (sums + weight / 2) * self.size >= total * len(borders) < total * self.size:
+                borders.append(i)
+            sums += weight
+        borders += [len(weights)] * (self.size + 1 - len(borders))
+        return [slice(a, b) for a, b in pairwise(borders)]
+
+    def first(self, value: A) -> A:
+        """The first process's value, on all."""
+        return value
+
+    def check_same(self, name: str, value: Callable[[], object]) -> None:
+        """Raises UserError where the processes have come to have different values."""
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Each parameter's gradient becomes the sum of those of all processes."""
+
+    def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
+        """`own` of the first process, as all of them may ask it."""
+        return own
+
+    def leave(self) -> None:
+        """The end of what is done together; the others end too, where they have not yet."""
+
+
+ALONE = Ranks()
+
+
+def checksum(tensors: Iterable[Tensor]) -> str:
+    """Of their bits, which depends on no order of additions."""
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [t.detach().view(words[t.element_size()]).sum(dtype=torch.int64) for t in tensors]
+    return hashlib.sha256(repr([int(s) for s in sums]).encode()).hexdigest()[:16]

@@ -1,0 +1,203 @@
+"""Ranks as torch.distributed connects them."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import Store
+
+from opd.errors import ErrorKind, UserError, one_line
+from opd.ranks.group import Ranks
+from opd.sampling.sample import Stopped
+
+log = logging.getLogger(__name__)
+A = TypeVar("A")
+PATIENCE = timedelta(minutes=30)  # for what another process computes, loads or saves
+LOOK_EVERY = 0.2  # seconds between two looks whether the run is to stop
+STOP = "stop"  # the key that the first process sets for all
+BUCKET = 1 << 24  # numbers that are added up at once
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What an exception on one process is to the others."""
+
+    rank: int
+    text: str
+    where: str = ""
+    kind: ErrorKind = ErrorKind.ERROR
+    stopped: bool = False
+    left: bool = False
+
+    @classmethod
+    def of(cls, rank: int, error: Exception) -> "_Failure":
+        if isinstance(error, Stopped):
+            return cls(rank, "", stopped=True)
+        if isinstance(error, UserError):
+            return cls(rank, error.message, error.where or "", error.kind)
+        return cls(rank, f"{type(error).__name__}: {one_line(error)}")
+
+    def raised(self, size: int) -> Exception:
+        if self.stopped:
+            return Stopped()
+        text = f"{self.text} (in process {self.rank + 1} of {size})"
+        return UserError(text, where=self.where or "devices", kind=self.kind)
+
+
+class ProcessRanks(Ranks):
+    """One of several processes that torch.distributed connects.
+
+    Tensors are exchanged by the device's own backend, everything else by gloo.
+    """
+
+    def __init__(self, rank: int, size: int, store: Store, device: torch.device) -> None:
+        """Joins the others. Raises UserError where they do not all come."""
+        self.rank, self.size = rank, size
+        self._store, self._left = store, False
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+            )
+            self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        except RuntimeError as error:
+            raise UserError(
+                f"{size} processes could not be connected: {one_line(error)}", where="devices"
+            ) from error
+
+    def together(self, work: Callable[[], A]) -> A:
+        value, _ = self._exchanged(work, lambda _: None)
+        return value
+
+    def each(self, work: Callable[[], A]) -> list[A]:
+        _, values = self._exchanged(work, lambda value: value)
+        return values
+
+    def first(self, value: A) -> A:
+        return self.each(lambda: value)[0]
+
+    def check_same(self, name: str, value: Callable[[], object]) -> None:
+        values = self.each(value)
+        if any(v != values[0] for v in values):
+            shown = ", ".join(str(v) for v in values)
+            raise UserError(
+                f"the processes of the run have parted: {name} is {shown}; the last checkpoint is "
+                "from before",
+                where="devices",
+                kind=ErrorKind.ERROR,
+            )
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        trained = list(parameters)
+        has = [p.grad is not None for p in trained]
+        anywhere = [any(one) for one in zip(*self.each(lambda: has), strict=True)]
+        reached = [p for p, some in zip(trained, anywhere, strict=True) if some]
+        for p in reached:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        for bucket in _buckets([p.grad for p in reached]):
+            self._connected(partial(_add_up, bucket))
+
+    def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
+        return _Told(self._store, own) if self.leads else _Heard(self._store)
+
+    def leave(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        try:
+            self._gather(_Failure(self.rank, "", stopped=True, left=True))
+        except (RuntimeError, UserError) as error:  # they may be gone already
+            log.info("the other processes have ended before: %s", one_line(error))
+
+    def _exchanged(self, work: Callable[[], A], shown: Callable[[A], Any]) -> tuple[A, list[Any]]:
+        failed: Exception | None = None
+        value: Any = None
+        try:
+            value = work()
+        except Exception as error:  # noqa: BLE001 - raised once the others know
+            failed = error
+        told = shown(value) if failed is None else _Failure.of(self.rank, failed)
+        answers = self._gather(told)
+        if failed is not None:
+            raise failed
+        for answer in answers:
+            if isinstance(answer, _Failure):
+                self._left |= answer.left
+                raise answer.raised(self.size)
+        return value, answers
+
+    def _gather(self, value: object) -> list[Any]:
+        answers: list[Any] = [None] * self.size
+        self._connected(lambda: dist.all_gather_object(answers, value, group=self._control))
+        return answers
+
+    def _connected(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            raise UserError(
+                f"another process of this run has ended or does not answer: {one_line(error)}",
+                where="devices",
+                kind=ErrorKind.ERROR,
+            ) from error
+
+
+def _add_up(gradients: list[Tensor]) -> None:
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    sums = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, added in zip(gradients, sums, strict=True):
+        gradient.copy_(added.view_as(gradient))
+
+
+class _Told:
+    """Whether to stop, and if so the others are told."""
+
+    def __init__(self, store: Store, own: Callable[[], bool]) -> None:
+        self._store, self._own, self._told = store, own, False
+
+    def __call__(self) -> bool:
+        stops = self._own()
+        if stops and not self._told:
+            self._told = True
+            self._store.set(STOP, "1")
+        return stops
+
+
+class _Heard:
+    """Whether the first process has said so, asked now and then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._stops, self._looked = store, False, 0.0
+
+    def __call__(self) -> bool:
+        if not self._stops and time.monotonic() > self._looked + LOOK_EVERY:
+            self._stops = bool(self._store.check([STOP]))
+            self._looked = time.monotonic()
+        return self._stops
+
+
+def _buckets(gradients: Sequence[Any]) -> list[list[Tensor]]:
+    """Gradients of one dtype, about BUCKET numbers at a time."""
+    buckets: list[list[Tensor]] = []
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        bucket = by_dtype.setdefault(gradient.dtype, [])
+        bucket.append(gradient)
+        if sum(g.numel() for g in bucket) >= BUCKET:
+            buckets.append(by_dtype.pop(gradient.dtype))
+    return [*buckets, *by_dtype.values()]
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun has started."""
+    return dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
