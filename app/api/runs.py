@@ -51,7 +51,9 @@ def start_run(engine: Database, body: StartRun) -> Response:
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
     """A run; `waits_for` names the slots that a queued one waits for, each with the run there."""
     run = read_run(engine, run_id)
-    waits = in_use_by(engine, run["device"]) if run["status"] == "queued" else {}
+    waits: dict[str, str] = {}
+    if run["status"] == "queued":
+        waits = in_use_by(engine, run["device"], run["config"].get("devices", 1))
     return Json(with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
 
 
@@ -63,7 +65,11 @@ def run_gpu(engine: Database, run_id: RunId) -> Response:
     """
     run = read_run(engine, run_id)
     slot = run["slot"] if run["status"] == "running" else None
-    gpu = gpu_of(slot, _driver_report(int(time.monotonic() / GPU_AGE))) if slot else None
+    gpu = (
+        gpu_of(slot.partition(",")[0], _driver_report(int(time.monotonic() / GPU_AGE)))
+        if slot
+        else None
+    )
     known = {name: getattr(gpu, name, None) for name in ("name", "total", "free", "use")}
     return Json({"slot": slot, **known})
 

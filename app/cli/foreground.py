@@ -37,7 +37,7 @@ def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome
     start_log(workspace.data_dir.run(run_id).log)
     info = read_run(engine, run_id)
     try:
-        claimed = _claim(workspace, engine, run_id, info["config"]["device"])
+        claimed = _claim(workspace, engine, run_id, info["config"])
     except KeyboardInterrupt:
         jobs.request_cancel(engine, run_id, "save")
         say(f"\n{run_id} was cancelled before it started")
@@ -50,7 +50,7 @@ def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
     """Runs a queued run in a process of its own, and waits for its end. Ctrl-C reaches it too."""
     path = workspace.data_dir.run(run_id).log
     path.parent.mkdir(parents=True, exist_ok=True)
-    for slot in _free_slots(workspace, engine, run_id, read_run(engine, run_id)["device"]):
+    for slot in _free_slots(workspace, engine, run_id, read_run(engine, run_id)["config"]):
         command = [*JOB, run_id, "--data-dir", str(workspace.data_dir), "--slot", slot]
         with path.open("ab") as output:
             job = subprocess.Popen(
@@ -67,31 +67,33 @@ def run_as_job(workspace: Workspace, engine: Engine, run_id: str) -> None:
         return
 
 
-def _claim(workspace: Workspace, engine: Engine, run_id: str, device: str) -> Job:
+def _claim(workspace: Workspace, engine: Engine, run_id: str, config: dict[str, Any]) -> Job:
     """The claim, once the device is free. Raises UserError where somebody else took the run."""
-    for slot in _free_slots(workspace, engine, run_id, device):
+    for slot in _free_slots(workspace, engine, run_id, config):
         claimed = jobs_here.claim(engine, workspace.data_dir, run_id, slot)
         if claimed is not None:
             return claimed
     raise AssertionError("slots are offered for ever")
 
 
-def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) -> Iterator[str]:
+def _free_slots(
+    workspace: Workspace, engine: Engine, run_id: str, config: dict[str, Any]
+) -> Iterator[str]:
     """A slot whenever one is free, while the run waits. Raises UserError where it does no more.
 
     Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
     announced, beat_at = "", 0.0
-    judge = Judge(workspace.data_dir)
+    judge, wanted = Judge(workspace.data_dir), (config["device"], config.get("devices", 1))
     interrupts: list[signal.Signals] = []
     with listening((signal.SIGINT,), interrupts.append):
         while not interrupts:
-            yield from _a_free_slot(workspace, engine, device, judge)
+            yield from _a_free_slot(workspace, engine, wanted, judge)
             if time.monotonic() > beat_at:
                 jobs.still_waiting(engine, run_id)
                 beat_at = time.monotonic() + BEAT_EVERY
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while waiting", where=run_id)
-            others = ", ".join(sorted(in_use_by(engine, device).values()))
+            others = ", ".join(sorted(set(in_use_by(engine, *wanted).values())))
             if others and others != announced:
                 say(f"waiting for the device, in use by {others} (to free it: opd cancel {others})")
                 announced = others
@@ -99,10 +101,13 @@ def _free_slots(workspace: Workspace, engine: Engine, run_id: str, device: str) 
     raise KeyboardInterrupt
 
 
-def _a_free_slot(workspace: Workspace, engine: Engine, device: str, judge: Judge) -> Iterator[str]:
+def _a_free_slot(
+    workspace: Workspace, engine: Engine, wanted: tuple[str, int], judge: Judge
+) -> Iterator[str]:
     bury_dead(engine, workspace.data_dir, judge)
     taken = [run.slot for run in running(engine)]
-    slot = slots.choose(device, taken, gpu_count())
+    device, count = wanted
+    slot = slots.choose(device, taken, gpu_count(), count=count)
     if slot is not None:
         yield slot
 

@@ -35,15 +35,30 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one run in the foreground."""
+    _follow_if_not_first()
     config, recipe = configuration(source, assignments or [])
     from app.worker.process import this_process
+    from app.worker.ranks.order import as_torchrun_started
     from app.worker.webhook.notification import check_setting
     from storage.queue import jobs
 
     check_setting()
+    config = as_torchrun_started(config)
     engine = workspace.engine()
     run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process(workspace.data_dir))
     _to_the_end(workspace, engine, run_id, json)
+
+
+def _follow_if_not_first() -> None:
+    """Where torchrun has started this command in several processes, the first does what it says and
+    the others train along."""
+    from app.worker.ranks.order import TorchrunPlace
+
+    place = TorchrunPlace.here()
+    if place is not None and place.rank > 0:
+        from app.worker.ranks.follower import follow_torchrun
+
+        raise typer.Exit(follow_torchrun(place))
 
 
 def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
@@ -88,7 +103,9 @@ def resume(
     json: Json = False,
 ) -> None:
     """Resume a run from its last checkpoint."""
+    _follow_if_not_first()
     from app.worker.process import this_process
+    from app.worker.ranks.order import TorchrunPlace
     from app.worker.recovery import settled
     from app.worker.run_inputs import check_unchanged
     from app.worker.webhook.notification import check_setting
@@ -97,7 +114,9 @@ def resume(
 
     check_setting()
     engine = workspace.engine()
-    read_run(engine, run)
+    place, devices = TorchrunPlace.here(), read_run(engine, run)["config"].get("devices", 1)
+    if place is not None and place.size != devices:
+        assignments = [*(assignments or []), f"devices={place.size}"]
     settled(engine, workspace.data_dir, run)
     if not accept_changes:
         check_unchanged(engine, workspace.data_dir, run)

@@ -30,17 +30,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.worker import process
 from app.worker.devices.holds import wait_for_device
 from app.worker.devices.out_of_memory import explained, rescued
+from app.worker.devices.slots import on_slot, seen_by_torch
 from app.worker.devices.system_usage import SystemUsageSampler
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.owners.place import Place
+from app.worker.ranks.companions import Companions
+from app.worker.ranks.order import Order, process_slots
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
 from app.worker.signals import ENDING, listening
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
+from opd.ranks.group import Ranks
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
@@ -86,6 +90,7 @@ class TrainingFactory(Protocol):
         say: Callable[[str], None],
         moment: datetime,
         earlier: EarlierAttempts,
+        ranks: Ranks,
     ) -> TrainingLike: ...
 
 
@@ -138,7 +143,8 @@ def run(
     with lease, listening(ENDING, lambda n: _on_signal(job, lease, n)):
         try:
             _set_aside(job.folder.reserve)
-            outcome = _ended(job, lease, _work(job, lease, training, watch))
+            with Companions(job.folder) as companions:
+                outcome = _ended(job, lease, _work(job, lease, companions, training, watch))
         except jobs.LeaseLost:
             outcome = Outcome(None)
         except Exception as error:
@@ -184,6 +190,7 @@ class _JobProgress:
 def _work(
     job: Job,
     lease: Lease,
+    companions: Companions,
     training: TrainingFactory | None,
     watch: Callable[[Event], None],
 ) -> _JobProgress:
@@ -200,9 +207,15 @@ def _work(
         writer.truncate_after(step)
         sweep(job.engine, job.data_dir, job.run_id, job.attempt)
         log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
-    here = _on_slot(config, job.slot)
+    earlier = read_earlier_attempts(job.engine, job.run_id, step)
+    order = Order(
+        config.model_dump(mode="json"),
+        *(job.checkpoints, resume_from, moment, earlier),
+        process_slots(config, job.slot),
+    )
+    here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
-    make = training or _trainer()
+    make = training or training_factory()
     if training is None:
         _check_device(here)
     session = make(
@@ -212,12 +225,13 @@ def _work(
         resume_from=resume_from,
         say=say,
         moment=moment,
-        earlier=read_earlier_attempts(job.engine, job.run_id, step),
+        earlier=earlier,
+        ranks=companions.gather(order, here.device, lease.stop),
     )
     progress = _JobProgress(session, writer, saved=step if resume_from else -1)
     try:
         with (
-            SystemUsageSampler(job.folder, _seen_by_torch(here, job.slot)),
+            SystemUsageSampler(job.folder, seen_by_torch(here, order.slots[0])),
             closing(session.events()) as events,  # type: ignore[type-var]
         ):
             for event in events:
@@ -232,10 +246,12 @@ def _work(
     except LackOfMemoryError as error:
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
+    except UserError as error:
+        raise companions.explained(error) from error
     return progress
 
 
-def _trainer() -> TrainingFactory:
+def training_factory() -> TrainingFactory:
     # Read when torch loads: threads that wait for each other sleep early instead of spinning, which
     # on a machine with a browser open too makes small models several times faster.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -283,21 +299,6 @@ def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
     for folder in data_dir.run(run_id).checkpoints.glob("*"):
         if folder.name not in recorded:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _on_slot(config: RunConfig, slot: str) -> RunConfig:
-    """Points the trainer at the slot's device; `auto` may still fall back to the processor."""
-    if config.device == "auto" and slot.startswith("cuda:"):
-        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
-        number = int(slot.removeprefix("cuda:"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
-        return config
-    return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
-
-
-def _seen_by_torch(config: RunConfig, slot: str) -> str:
-    """The device under its name in this process, where `_on_slot` may leave one GPU visible."""
-    return "cuda:0" if config.device == "auto" and slot.startswith("cuda:") else config.device
 
 
 def _store(job: Job, progress: _JobProgress, event: Event) -> None:
@@ -460,7 +461,7 @@ def _receive_run(options: argparse.Namespace, training: TrainingFactory | None) 
 
 def _load_libraries() -> None:
     """What nearly every run imports; nothing here starts a GPU."""
-    _trainer()
+    training_factory()
     for name in (
         "opd.doctor.machine.device",
         "opd.models.folders.adapters",

@@ -137,7 +137,7 @@ class Supervisor:
         taken |= {child.slot for child in self._children.values()}
         gpus = gpu_count()
         for row in queued:
-            slot = slots.choose(row["device"], taken, gpus)
+            slot = slots.choose(row["device"], taken, gpus, count=row["devices"])
             if slot is not None and row["id"] not in self._children:
                 self._children[row["id"]] = self._start(row["id"], slot)
                 taken.add(slot)

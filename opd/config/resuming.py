@@ -8,7 +8,7 @@ from opd.config.run import RunConfig, parse, with_overrides
 from opd.errors import UserError
 
 FIELDS = (
-    *("device", "threads", "optimizer.micro_batch_tokens", "sampling.batch_size"),
+    *("device", "devices", "threads", "optimizer.micro_batch_tokens", "sampling.batch_size"),
     "optimizer.compile",
     *("student.gradient_checkpointing", "teacher.offload"),
 )

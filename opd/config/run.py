@@ -44,6 +44,13 @@ class RunConfig(Section):
         description="auto, cpu, cuda, cuda:N or mps. auto: the first free GPU, else mps (Apple's, "
         "which has not been tried yet), else the CPU.",
     )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train the run together, each with a copy of the models on a "
+        "device of the kind that `device` names, and a share of the rollouts.",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of prompts and samples.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)  # type: ignore[arg-type]
@@ -237,6 +244,10 @@ def _evaluation_fits(config: RunConfig) -> Iterator[FieldError]:
 
 
 def _device_fits(config: RunConfig) -> Iterator[FieldError]:
+    if config.devices > 1 and config.device not in ("auto", "cpu", "cuda"):
+        yield FieldError(
+            "devices", f"more than one needs device auto, cpu or cuda (got {config.device})"
+        )
     if config.device == "mps":
         for field, message in unsupported_on_mps(config):
             yield FieldError(field, message)

@@ -5,13 +5,12 @@ on all: nobody is left waiting for somebody who has gone. A run of one process i
 exchanges nothing.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -66,7 +65,7 @@ class Ranks:
     def check_same(self, name: str, value: Callable[[], object]) -> None:
         """Raises UserError where the processes have come to have different values."""
 
-    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+    def add_gradients(self, parameters: "Iterable[Tensor]") -> None:
         """Each parameter's gradient becomes the sum of those of all processes."""
 
     def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
@@ -78,10 +77,3 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-def checksum(tensors: Iterable[Tensor]) -> str:
-    """Of their bits, which depends on no order of additions."""
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [t.detach().view(words[t.element_size()]).sum(dtype=torch.int64) for t in tensors]
-    return hashlib.sha256(repr([int(s) for s in sums]).encode()).hexdigest()[:16]

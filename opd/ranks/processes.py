@@ -1,18 +1,19 @@
 """Ranks as torch.distributed connects them."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from opd.errors import ErrorKind, UserError, one_line
 from opd.ranks.group import Ranks
@@ -24,6 +25,17 @@ PATIENCE = timedelta(minutes=30)  # for what another process computes, loads or 
 LOOK_EVERY = 0.2  # seconds between two looks whether the run is to stop
 STOP = "stop"  # the key that the first process sets for all
 BUCKET = 1 << 24  # numbers that are added up at once
+
+
+def file_store(path: Path, size: int) -> Store:
+    """Where processes of one machine find each other; the folder belongs to one user."""
+    return FileStore(str(path), size)
+
+
+def torchrun_store(rank: int, size: int) -> Store:
+    """Where the processes that torchrun has started find each other."""
+    store, _, _ = next(rendezvous("env://", rank, size))
+    return PrefixStore("opd", store)
 
 
 @dataclass(frozen=True)
@@ -196,8 +208,3 @@ def _buckets(gradients: Sequence[Any]) -> list[list[Tensor]]:
         if sum(g.numel() for g in bucket) >= BUCKET:
             buckets.append(by_dtype.pop(gradient.dtype))
     return [*buckets, *by_dtype.values()]
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun has started."""
-    return dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -21,10 +21,10 @@ from opd.devices.lack_of_memory import lack_of_memory
 from opd.devices.usage import memory_metrics, start_of_step
 from opd.errors import LackOfMemoryError, lacks_memory
 from opd.models.load import Pair
-from opd.models.parameters import count_parameters
+from opd.models.parameters import checksum, count_parameters
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
-from opd.ranks.group import ALONE, Ranks, checksum
+from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER, Stopped
 from opd.teachers.routing import TeacherRouter
 from opd.training import checkpoint

@@ -98,11 +98,12 @@ def create_run(
 def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
     """Makes a queued or interrupted run running in `slot` and returns the attempt's number.
 
-    None: the slot is taken, or the run cannot be claimed now.
+    A slot may be several, with commas between them. None: one is taken, or the run cannot be
+    claimed now.
     """
     now = time.time()
     with begin(engine) as connection:
-        if _holder(connection, slot) is not None:
+        if _holders(connection, slot):
             return None
         claimed = connection.execute(
             update(run)
@@ -126,8 +127,8 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
 
 
 def next_queued(engine: Engine) -> list[dict[str, Any]]:
-    """Queued runs, oldest first: id, device, waiter (an Owner that will claim it, or None), and the
-    waiter's heartbeat_at and age as in `running`."""
+    """Queued runs, oldest first: id, device, devices (how many), waiter (an Owner that will claim
+    it, or None), and the waiter's heartbeat_at and age as in `running`."""
     with read(engine) as connection:
         rows = connection.execute(
             _with_age.where(run.c.status == "queued", run.c.deleted_at.is_(None)).order_by(
@@ -135,7 +136,14 @@ def next_queued(engine: Engine) -> list[dict[str, Any]]:
             )
         ).mappings()
         names = ("id", "device", "heartbeat_at", "age")
-        return [{**{n: r[n] for n in names}, "waiter": owner_of(r)} for r in rows]
+        return [
+            {
+                **{n: r[n] for n in names},
+                "devices": r["config"].get("devices", 1),
+                "waiter": owner_of(r),
+            }
+            for r in rows
+        ]
 
 
 def still_waiting(engine: Engine, run_id: str) -> None:
@@ -356,9 +364,11 @@ def _held(run_id: str, attempt: int) -> tuple[Any, ...]:
     return (run.c.id == run_id, run.c.attempt == attempt, run.c.status == "running")
 
 
-def _holder(connection: Connection, slot: str) -> RowMapping | None:
-    held = select(run).where(run.c.slot == slot, run.c.status == "running")
-    return connection.execute(held).mappings().first()
+def _holders(connection: Connection, slot: str) -> list[str]:
+    """The runs that have the slot, or one of several."""
+    held = connection.execute(select(run.c.id, run.c.slot).where(run.c.status == "running"))
+    wanted = set(slot.split(","))
+    return [str(row.id) for row in held if wanted & set(str(row.slot).split(","))]
 
 
 def _running_item(row: RowMapping) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from app.cli import main as cli
 from app.worker import job, supervisor
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
+from opd.ranks.group import ALONE, Ranks
 from opd.types import (
     CheckpointEvent,
     EarlierAttempts,
@@ -55,6 +56,7 @@ class Training:
         say: Callable[[str], None] = lambda _: None,
         moment: datetime | None = None,
         earlier: EarlierAttempts | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.folder = folder

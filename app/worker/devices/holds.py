@@ -77,19 +77,22 @@ def wait_for_device(
     data_dir: DataDir, slot: str, stop: Callable[[], bool], say: Callable[[str], None]
 ) -> None:
     """Returns once nothing but the run that has the slot holds it, or when asked to stop."""
-    said = False
-    while slot != "cpu" and locks.held(data_dir.device_lock(slot)) and not stop():
-        if not said:
-            say(f"waiting for {slot}, where models answer a request")
-            said = True
-        time.sleep(LOOK_EVERY)
+    for one in slots.each([slot]):
+        said = False
+        while one != "cpu" and locks.held(data_dir.device_lock(one)) and not stop():
+            if not said:
+                say(f"waiting for {one}, where models answer a request")
+                said = True
+            time.sleep(LOOK_EVERY)
 
 
-def in_use_by(engine: Engine, device: str) -> dict[str, str]:
-    """Slot → run, of the slots that a run with this device may take; empty while one is free."""
-    holders = {run["slot"]: str(run["id"]) for run in jobs.running(engine)}
-    wanted = slots.candidates(device, gpu_count())
-    return {s: holders[s] for s in wanted} if all(s in holders for s in wanted) else {}
+def in_use_by(engine: Engine, device: str, count: int = 1) -> dict[str, str]:
+    """Slot → run, of the slots that a run with `count` of this device may take; empty while so many
+    are free."""
+    holders = {s: str(run["id"]) for run in jobs.running(engine) for s in slots.each([run["slot"]])}
+    if slots.choose(device, holders, gpu_count(), count=count) is not None:
+        return {}
+    return {s: holders[s] for s in slots.candidates(device, gpu_count()) if s in holders}
 
 
 def give_back() -> None:
@@ -114,5 +117,5 @@ def _take(data_dir: DataDir, slot: str) -> IO[bytes] | None:
 
 def _run_on(engine: Engine, slot: str) -> str | None:
     """The run that has the slot."""
-    running = (str(run["id"]) for run in jobs.running(engine) if run["slot"] == slot)
+    running = (str(r["id"]) for r in jobs.running(engine) if slot in slots.each([r["slot"]]))
     return next(running, None)

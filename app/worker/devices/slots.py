@@ -1,15 +1,31 @@
-"""Device slots: one running run each. Counted without loading torch."""
+"""Device slots: one running run each. Counted without loading torch.
 
+A run of several devices has several, with commas between them.
+"""
+
+import os
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opd.config.run import RunConfig
 
 APPLE = sys.platform == "darwin" and platform.machine() == "arm64"
 
 
-def choose(device: str, taken: Collection[str], gpus: int, *, apple: bool = APPLE) -> str | None:
-    """The slot for a wanted device (`auto`, `cpu`, `mps`, `cuda`, `cuda:1`); None while taken."""
-    return next((slot for slot in candidates(device, gpus, apple=apple) if slot not in taken), None)
+def choose(
+    device: str, taken: Collection[str], gpus: int, *, count: int = 1, apple: bool = APPLE
+) -> str | None:
+    """The slot for `count` of a wanted device (`auto`, `cpu`, `mps`, `cuda`, `cuda:1`); None while
+    taken. Processes share a processor; where there are fewer GPUs than wanted, all of them, on
+    which the run is then refused.
+    """
+    here = candidates(device, gpus, apple=apple)
+    free = [slot for slot in here if slot not in set(each(taken))]
+    wanted = min(count, len(here))
+    return ",".join(free[:wanted]) if len(free) >= wanted else None
 
 
 def candidates(device: str, gpus: int, *, apple: bool = APPLE) -> list[str]:
@@ -22,3 +38,23 @@ def candidates(device: str, gpus: int, *, apple: bool = APPLE) -> list[str]:
     if device in ("auto", "cuda"):
         return [f"cuda:{i}" for i in range(max(gpus, 1))]
     return [device]
+
+
+def each(taken: Iterable[str]) -> list[str]:
+    """Every single slot of those that runs have."""
+    return [one for slot in taken for one in slot.split(",")]
+
+
+def on_slot(config: "RunConfig", slot: str) -> "RunConfig":
+    """Points the trainer at a single slot's device; `auto` may still fall back to the processor."""
+    if config.device == "auto" and slot.startswith("cuda:"):
+        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
+        number = int(slot.removeprefix("cuda:"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+        return config
+    return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
+
+
+def seen_by_torch(config: "RunConfig", slot: str) -> str:
+    """The device under its name in this process, where `on_slot` may leave one GPU visible."""
+    return "cuda:0" if config.device == "auto" and slot.startswith("cuda:") else config.device

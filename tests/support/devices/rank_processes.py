@@ -28,12 +28,14 @@ def on_ranks(size: int, work: Callable[[Ranks], Any], folder: Path) -> list[Any]
     for process in processes:
         process.join(LIMIT)
         assert not process.is_alive(), (folder / "log").read_text()
-    return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(size)]  # noqa: S301 - our own
+    return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(size)]
 
 
 def _one(rank: int, size: int, work: Callable[[Ranks], Any], folder: Path) -> None:
     torch.set_num_threads(1)
-    ranks = ProcessRanks(rank, size, dist.FileStore(str(folder / "store"), size), torch.device("cpu"))
+    ranks = ProcessRanks(
+        rank, size, dist.FileStore(str(folder / "store"), size), torch.device("cpu")
+    )
     try:
         result = work(ranks)
     except Exception as error:  # noqa: BLE001 - the test looks at it
