@@ -16,8 +16,10 @@ from opd.ranks.processes import ProcessRanks
 LIMIT = 120  # seconds
 
 
-def on_ranks(size: int, work: Callable[[Ranks], Any], folder: Path) -> list[Any]:
-    """What `work` returns on each rank, or the exception that it raised."""
+def on_ranks(
+    size: int, work: Callable[[Ranks], Any], folder: Path, *, answers: int | None = None
+) -> list[Any]:
+    """What `work` returns on each rank (the first `answers`), or the exception that it raised."""
     folder.mkdir()
     context = multiprocessing.get_context("fork")
     processes = [
@@ -28,7 +30,7 @@ def on_ranks(size: int, work: Callable[[Ranks], Any], folder: Path) -> list[Any]
     for process in processes:
         process.join(LIMIT)
         assert not process.is_alive(), (folder / "log").read_text()
-    return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(size)]
+    return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(answers or size)]
 
 
 def _one(rank: int, size: int, work: Callable[[Ranks], Any], folder: Path) -> None:

@@ -1,0 +1,267 @@
+"""Several processes against one: what they exchange, how they fail, and whole runs."""
+
+import json
+import os
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from opd.config.run import parse
+from opd.errors import ErrorKind, UserError
+from opd.ranks.group import ALONE
+from opd.sampling.sample import Stopped
+from opd.training import loading
+from opd.training.trainer import Training
+from opd.types import CheckpointEvent, EvaluationEvent, StepEvent
+from tests.support import tiny_models
+from tests.support.devices.rank_processes import on_ranks
+
+
+def exchanged(ranks):
+    return {
+        "each": ranks.each(lambda: ranks.rank * 10),
+        "first": ranks.first(f"of {ranks.rank}"),
+        "shared": ranks.shared(range(5), lambda part: [n * n for n in part]),
+        "one has nothing": ranks.shared([7], lambda part: [n + 1 for n in part]),
+    }
+
+
+def test_what_is_exchanged(tmp_path):
+    for answer in on_ranks(2, exchanged, tmp_path / "r"):
+        assert answer == {
+            "each": [0, 10],
+            "first": "of 0",
+            "shared": [0, 1, 4, 9, 16],
+            "one has nothing": [8],
+        }
+
+
+def failing(ranks, *, error, who):
+    def work():
+        if ranks.rank == who:
+            raise error
+        return "fine"
+
+    return ranks.each(work)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_what_fails_on_one_fails_on_all(tmp_path, who):
+    lack = UserError("too large", where="sampling", kind=ErrorKind.OUT_OF_MEMORY)
+    answers = on_ranks(2, partial(failing, error=lack, who=who), tmp_path / "r")
+    own, other = answers[who], answers[1 - who]
+    assert str(own) == "sampling: too large"
+    assert str(other) == f"sampling: too large (in process {who + 1} of 2)"
+    assert other.kind == ErrorKind.OUT_OF_MEMORY
+
+
+def test_a_stop_on_one_is_one_for_all(tmp_path):
+    answers = on_ranks(2, partial(failing, error=Stopped(), who=1), tmp_path / "r")
+    assert all(isinstance(a, Stopped) for a in answers)
+
+
+def told_to_stop(ranks):
+    stop, asked = ranks.stop(lambda: True), 0
+    if ranks.leads:
+        assert stop()
+    ranks.together(lambda: None)
+    while not stop():
+        asked += 1
+    return True
+
+
+def test_the_first_process_says_when_to_stop(tmp_path):
+    assert on_ranks(2, told_to_stop, tmp_path / "r") == [True, True]
+
+
+def left(ranks):
+    if ranks.leads:
+        ranks.leave()
+        return "left"
+    return ranks.together(lambda: None)
+
+
+def test_who_leaves_ends_the_others(tmp_path):
+    first, second = on_ranks(2, left, tmp_path / "r")
+    assert first == "left"
+    assert isinstance(second, Stopped)
+
+
+def killed(ranks):
+    if not ranks.leads:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ranks.each(lambda: None)
+
+
+def test_a_killed_process_is_noticed_at_once(tmp_path):
+    (error,) = on_ranks(2, killed, tmp_path / "r", answers=1)
+    assert isinstance(error, UserError)
+    assert "another process of this run has ended" in str(error)
+
+
+def added(ranks):
+    both, one, none = (torch.nn.Parameter(torch.zeros(3)) for _ in range(3))
+    both.grad = torch.full((3,), 1.0 + ranks.rank)
+    if not ranks.leads:
+        one.grad = torch.ones(3)
+    half = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
+    half.grad = torch.full((2,), 0.5, dtype=torch.bfloat16)
+    ranks.add_gradients([both, one, none, half])
+    return both.grad.tolist(), one.grad.tolist(), none.grad, half.grad.tolist()
+
+
+def test_gradients_are_added_where_any_process_has_some(tmp_path):
+    for answer in on_ranks(2, added, tmp_path / "r"):
+        assert answer == ([3.0] * 3, [1.0] * 3, None, [1.0] * 2)
+
+
+def parted(ranks):
+    ranks.check_same("this", lambda: "same")
+    return ranks.check_same("the norm", lambda: ranks.rank)
+
+
+def test_processes_that_have_parted_are_refused(tmp_path):
+    for error in on_ranks(2, parted, tmp_path / "r"):
+        assert "have parted: the norm is 0, 1" in str(error)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ranks")
+    tiny_models.save_model(root / "student", seed=0, scale=3.0)
+    tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
+    (root / "prompts.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20))
+    )
+    return root
+
+
+def settings(inputs, **changes):
+    return parse(
+        {
+            "student": {"model": str(inputs / "student"), **changes.pop("student", {})},
+            "teacher": str(inputs / "teacher"),
+            "prompts": str(inputs / "prompts.jsonl"),
+            "steps": 8,
+            "device": "cpu",
+            "threads": 1,
+            "sampling": {"prompts_per_step": 3, "group_size": 3, "max_new_tokens": 8},
+            "evaluation": {"prompts": 3, "every": 4, "keep": 2, "teacher": False},
+            "checkpoints": {"every": 4, "keep": 2},
+            "optimizer": {"learning_rate": 1e-3},
+            **changes,
+        }
+    )
+
+
+def trained(ranks, *, config, folder, resume_from=None):
+    """The events of a run but for its clock."""
+    return list(Training(config, folder, ranks=ranks, resume_from=resume_from).events())
+
+
+def of(kind, events):
+    return [e for e in events if isinstance(e, kind)]
+
+
+def assert_alike(one, several, weights_apart=1e-4):
+    first, *others = zip(of(StepEvent, one), of(StepEvent, several), strict=True)
+    a, b = first
+    for x, y in zip(a.rollouts, b.rollouts, strict=True):
+        np.testing.assert_array_equal(x.record.completion_ids, y.record.completion_ids)
+    assert b.metrics["grad_norm"] == pytest.approx(a.metrics["grad_norm"], rel=1e-5)
+    for a, b in (first, *others):
+        assert b.metrics["loss"] == pytest.approx(a.metrics["loss"], rel=1e-5, abs=1e-7)
+        for x, y in zip(a.rollouts, b.rollouts, strict=True):
+            np.testing.assert_allclose(
+                x.record.student_logprobs, y.record.student_logprobs, atol=1e-4
+            )
+    for a, b in zip(of(EvaluationEvent, one), of(EvaluationEvent, several), strict=True):
+        assert a.scores == b.scores
+        assert [r.completion for r in a.rollouts] == [r.completion for r in b.rollouts]
+    for a, b in zip(of(CheckpointEvent, one), of(CheckpointEvent, several), strict=True):
+        assert a.step == b.step
+        assert set(a.manifest) == set(b.manifest)
+        name = next(n for n in a.manifest if n.endswith("model.safetensors"))
+        old, new = (load_file(f"{e.path}/{name}") for e in (a, b))
+        assert {n: (t.shape, t.dtype) for n, t in old.items()} == {
+            n: (t.shape, t.dtype) for n, t in new.items()
+        }
+        for key, tensor in old.items():
+            apart = (tensor - new[key]).norm() / tensor.norm().clamp(min=1e-12)
+            assert float(apart) < weights_apart
+
+
+STUDENTS = {"all weights": {}, "adapter": {"lora": {"rank": 4}}}
+
+
+@pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
+def test_eight_steps_are_those_of_one_process(inputs, tmp_path, student):
+    config = settings(inputs, student=dict(student))
+    one = trained(ALONE, config=config, folder=tmp_path / "one")
+    first, second = on_ranks(
+        2, partial(trained, config=config, folder=tmp_path / "two"), tmp_path / "r"
+    )
+    assert_alike(one, first)
+    assert not of(CheckpointEvent, second)  # only the first process saves
+    assert [e.metrics["loss"] for e in of(StepEvent, first)] == [
+        e.metrics["loss"] for e in of(StepEvent, second)
+    ]
+
+
+def test_more_processes_than_rows(inputs, tmp_path):
+    sampling = {"prompts_per_step": 1, "group_size": 1, "max_new_tokens": 8}
+    config = settings(inputs, steps=2, sampling=sampling)
+    one = trained(ALONE, config=config, folder=tmp_path / "one")
+    first, *_ = on_ranks(3, partial(trained, config=config, folder=tmp_path / "n"), tmp_path / "r")
+    assert_alike(one, first)
+
+
+def test_a_run_resumes_with_another_number_of_processes(inputs, tmp_path):
+    config = settings(inputs)
+    one = trained(ALONE, config=config, folder=tmp_path / "one")
+    half = config.model_copy(update={"steps": 4})
+    begun, _ = on_ranks(2, partial(trained, config=half, folder=tmp_path / "two"), tmp_path / "r")
+    folder = of(CheckpointEvent, begun)[-1].path
+    rest = trained(ALONE, config=config, folder=tmp_path / "two", resume_from=tmp_path / folder)
+    assert [e.step for e in of(StepEvent, rest)] == [5, 6, 7, 8]
+    for a, b in zip(of(StepEvent, one)[4:], of(StepEvent, rest), strict=True):
+        assert b.metrics["loss"] == pytest.approx(a.metrics["loss"], rel=1e-4)
+
+
+def gradient(ranks, *, config, folder, monkeypatch):
+    """Of the first step, in float64, as the optimizer would find it."""
+    monkeypatch.setitem(loading.DTYPES, "float32", torch.float64)
+    found = {}
+
+    class Seen(Training):
+        def _load(self):
+            loaded = super()._load()
+            student, step = loaded.pair.student, loaded.learner.optimizer.step
+            student.double()
+
+            def look(*args):
+                found.update({n: p.grad.clone() for n, p in student.named_parameters()})
+                return step(*args)
+
+            loaded.learner.optimizer.step = look
+            return loaded
+
+    events = list(Seen(config, folder, ranks=ranks).events())
+    return {n: g.numpy() for n, g in found.items()}, of(StepEvent, events)[0].metrics["loss"]
+
+
+def test_the_first_gradient_in_float64(inputs, tmp_path, monkeypatch):
+    config = settings(inputs, steps=1, checkpoints={"every": 0}, optimizer={"max_grad_norm": 1e6})
+    work = partial(gradient, config=config, folder=tmp_path / "run", monkeypatch=monkeypatch)
+    alone, loss = work(ALONE)
+    (shared, same_loss), _ = on_ranks(2, work, tmp_path / "r")
+    assert same_loss == pytest.approx(loss, rel=1e-9)
+    assert alone.keys() == shared.keys()
+    for name, expected in alone.items():
+        assert expected.dtype == np.float64
+        apart = np.linalg.norm(expected - shared[name])
+        assert apart <= 1e-6 * np.linalg.norm(expected), name
