@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ def follow_torchrun(place: TorchrunPlace) -> int:
     start_log()
     store = torchrun_store(place.rank, place.size)
     try:
-        return follow(store, place.rank, place.size, lambda order: _slot(order, place))
+        return follow(store, place.rank, place.size, partial(slot_on, place))
     except UserError as error:
         log.error("%s", error)
         return 1
 
 
-def _slot(order: Order, place: TorchrunPlace) -> str:
+def slot_on(place: TorchrunPlace, order: Order) -> str:
+    """The device of a process that torchrun has started."""
     if place.node == 0:
         return order.slots[place.local_rank]
     kind = order.slots[0].partition(":")[0]
