@@ -39,7 +39,7 @@ def torchrun_store(rank: int, size: int) -> Store:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class _PeerError:
     """What an exception on one process is to the others."""
 
     rank: int
@@ -50,7 +50,7 @@ class _Failure:
     left: bool = False
 
     @classmethod
-    def of(cls, rank: int, error: Exception) -> "_Failure":
+    def of(cls, rank: int, error: Exception) -> "_PeerError":
         if isinstance(error, Stopped):
             return cls(rank, "", stopped=True)
         if isinstance(error, UserError):
@@ -126,7 +126,7 @@ class ProcessRanks(Ranks):
             return
         self._left = True
         try:
-            self._gather(_Failure(self.rank, "", stopped=True, left=True))
+            self._gather(_PeerError(self.rank, "", stopped=True, left=True))
         except (RuntimeError, UserError) as error:  # they may be gone already
             log.info("the other processes have ended before: %s", one_line(error))
 
@@ -137,12 +137,12 @@ class ProcessRanks(Ranks):
             value = work()
         except Exception as error:  # noqa: BLE001 - raised once the others know
             failed = error
-        told = shown(value) if failed is None else _Failure.of(self.rank, failed)
+        told = shown(value) if failed is None else _PeerError.of(self.rank, failed)
         answers = self._gather(told)
         if failed is not None:
             raise failed
         for answer in answers:
-            if isinstance(answer, _Failure):
+            if isinstance(answer, _PeerError):
                 self._left |= answer.left
                 raise answer.raised(self.size)
         return value, answers

@@ -19,7 +19,8 @@ PATIENCE = 5.0  # seconds that a process which has just ended may take to leave 
 def check_device(config: RunConfig) -> Iterator[Finding]:
     """Findings on the device by itself; takes no memory of it."""
     try:
-        run_device(config)
+        device = run_device(config)
+        check_count(config, device.type)
     except UserError as error:
         yield refused("device-refused", "The run's device cannot be used as configured", error)
         return
@@ -31,6 +32,18 @@ def check_device(config: RunConfig) -> Iterator[Finding]:
             "The run would take the processor: the GPU here cannot be used",
             f"This machine shows a GPU, but {reason}.",
             "Make the GPU work, or set device to cpu if the processor is meant.",
+        )
+
+
+def check_count(config: RunConfig, kind: str) -> None:
+    """Raises UserError for more processes than there are GPUs; a processor they share."""
+    count = torch.cuda.device_count() if kind == "cuda" else config.devices
+    if count < config.devices:
+        there = "1 CUDA device" if count == 1 else f"{count} CUDA devices"
+        raise UserError(
+            f"{config.devices} asked for, but PyTorch finds {there} here; lower devices, or set "
+            "device to cpu",
+            where="devices",
         )
 
 

@@ -55,16 +55,19 @@ def _by_driver(config: RunConfig, estimate: Estimate) -> Finding:
 
 def _check_host(config: RunConfig, estimate: Estimate, *, in_host: bool) -> Iterator[Finding]:
     free, total = (float(getattr(psutil.virtual_memory(), n)) for n in ("available", "total"))
-    needed = estimate.host + (estimate.device if in_host else 0.0)
+    one = estimate.host + (estimate.device if in_host else 0.0)
+    needed = config.devices * one  # each process has models of its own
+    among = f", {size(one)} in each of {config.devices} processes" if config.devices > 1 else ""
     evidence = {"wanted": round(needed), "free": round(free), "total": round(total)}
     if needed * MARGIN > free:
-        hopeless = config.device == "cpu" and estimate.lasting + estimate.host > total
+        least = config.devices * (estimate.lasting + estimate.host)
+        hopeless = config.device == "cpu" and least > total
         yield _too_much("memory", "error" if hopeless else "warning", (needed, free), evidence)
     elif needed:
         yield Finding(
             "memory",
             "ok",
-            f"About {size(needed)} of the host's memory",
+            f"About {size(needed)} of the host's memory{among}",
             f"{size(free)} of {size(total)} are free.",
             evidence=evidence,
         )

@@ -79,6 +79,16 @@ def test_one_slot_has_one_run(engine: Engine) -> None:
     assert {item["slot"] for item in jobs.running(engine)} == {"cpu", "cuda:0"}
 
 
+def test_a_run_of_two_slots_holds_both(engine: Engine) -> None:
+    run_id, _ = claimed(engine, "cuda:0,cuda:2")
+    other = jobs.create_run(engine, parse({"devices": 2}))
+    assert jobs.next_queued(engine)[0]["devices"] == 2
+    for taken in ("cuda:0", "cuda:2", "cuda:1,cuda:2"):
+        assert jobs.claim(engine, other, taken, OWNER) is None
+    assert jobs.claim(engine, other, "cuda:1,cuda:3", OWNER) == 1
+    assert status(engine, run_id) == status(engine, other) == "running"
+
+
 def test_the_database_itself_refuses_a_second_run_in_a_slot(engine: Engine) -> None:
     claimed(engine)
     other, _ = claimed(engine, "cuda:0")

@@ -127,3 +127,8 @@ def test_what_a_queued_run_waits_for(engine: Engine, gpus: Gpus) -> None:
     second = training(engine, "cuda:1")
     assert in_use_by(engine, "auto") == {"cuda:0": first, "cuda:1": second}
     assert in_use_by(engine, "cpu") == {}
+    # A run of two GPUs waits for either.
+    assert in_use_by(engine, "auto", 2) == {"cuda:0": first, "cuda:1": second}
+    gpus(3)
+    assert in_use_by(engine, "auto", 2) == {"cuda:0": first, "cuda:1": second}
+    assert in_use_by(engine, "auto", 1) == {}

@@ -22,6 +22,21 @@ def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch)
     assert "device-refused" not in found(device="cuda:0")
 
 
+def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(count=2).install(monkeypatch)
+    refused = found(device="cuda", devices=3)["device-refused"]
+    assert refused.severity == "error"
+    assert "3 asked for, but PyTorch finds 2 CUDA devices here; lower devices" in refused.text
+    assert "device-refused" not in found(device="cuda", devices=2)
+    assert "device-refused" not in found(device="cpu", devices=3)
+
+
+def test_every_process_needs_the_host_s_memory() -> None:
+    one, three = (found(device="cpu", devices=n)["memory"] for n in (1, 3))
+    assert three.evidence["wanted"] == pytest.approx(3 * one.evidence["wanted"], rel=1e-6)
+    assert "in each of 3 processes" in three.title
+
+
 def test_a_gpu_that_auto_cannot_take_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda(count=0, broken="no driver").install(monkeypatch)
     monkeypatch.setattr(choice, "gpu_count", lambda: 1)
