@@ -771,3 +771,58 @@ interface ReportData {
   /** Rollout that is shown first, or "". */
   opens: string;
 }
+
+type SourceKind = "model" | "data";
+
+/** Of GET /sources/{kind}. */
+interface SourcePlaces {
+  roots: { number: number; path: string }[];
+  upload_bytes: number;
+}
+
+interface ModelText {
+  form: string;
+  kind?: string;
+  parameters?: number | null;
+  layers?: number | null;
+  hidden?: number | null;
+  context?: number | null;
+  bytes?: number | null;
+  base?: string;
+  rank?: number | null;
+  problem?: string;
+}
+
+/** What can be chosen (`value`) or opened: a folder, a file, a bundled name, a run, an upload. */
+interface SourceItem {
+  name: string;
+  value: string | null;
+  path?: string;
+  folder?: boolean;
+  bytes?: number | null;
+  modified?: number;
+  model?: ModelText | null;
+  /** Of an upload: its name on the disk. */
+  file?: string;
+  id?: string;
+  status?: string;
+  score?: number | null;
+  steps?: number[];
+  step?: number;
+}
+
+interface SourcePage extends Page<SourceItem> {
+  left_out?: number;
+  more?: boolean;
+  here?: SourceItem;
+}
+
+/** Answer to POST /uploads. */
+interface UploadAnswer {
+  name: string;
+  value: string;
+  rows: number;
+  form: string;
+  known: boolean;
+  note: string;
+}

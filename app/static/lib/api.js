@@ -96,6 +96,16 @@ export async function send(method, path, body, headers) {
   return response.status === 204 ? null : response.json();
 }
 
+/**
+ * Sends a file as it is. Raises ApiError.
+ * @param {string} path @param {Query} params @param {Blob} file @param {AbortSignal} [signal]
+ * @returns {Promise<any>}
+ */
+export async function sendFile(path, params, file, signal) {
+  const headers = { "Content-Type": "application/octet-stream" };
+  return (await request(address(path, params), { method: "POST", headers, body: file, signal })).json();
+}
+
 /** A page's address with its query; empty values are left out. @param {string} name @param {Query} [params] */
 export function page(name, params) {
   return (name || "./") + queryText(params);

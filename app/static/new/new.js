@@ -8,6 +8,7 @@ import { commandPanel } from "./command.js";
 import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, valueAt } from "./fields.js";
 import { control } from "./form.js";
+import { pickerAside } from "./picker/aside.js";
 import { PromptPreview } from "./preview.js";
 import { chooseRun } from "./run_chooser.js";
 import { sectionsControl } from "./sub_forms.js";
@@ -182,8 +183,9 @@ class NewPage {
     const value = valueAt(this.config, field.path);
     /** @param {unknown} next */
     const changed = (next) => this.changed(field.path, next);
-    if (field.kind === "sections") return sectionsControl(field, value, changed, () => null);
-    return control(field, value, changed);
+    if (field.kind === "sections")
+      return sectionsControl(field, value, changed, (_, part) => pickerAside(part, field.path));
+    return control(field, value, changed, { aside: pickerAside });
   }
 
   recipePicker() {

@@ -41,7 +41,7 @@ def summary_of(path: Path) -> ModelSummary | None:
         return _folder(path)
     except UserError as error:
         form = "GGUF" if is_gguf(path) else "adapter" if is_adapter(path) else "model"
-        return ModelSummary(form, problem=error.message)
+        return ModelSummary(form, problem=_within(path, error))
 
 
 def _folder(path: Path) -> ModelSummary | None:
@@ -55,7 +55,7 @@ def _folder(path: Path) -> ModelSummary | None:
         check_folder(path, where="")
     except UserError as error:
         kind = str(settings.get("model_type", ""))
-        return ModelSummary("model", kind=kind, problem=error.message)
+        return ModelSummary("model", kind=kind, problem=_within(path, error))
     return _measured("model", path, sum(f.stat().st_size for f in weight_files(path)))
 
 
@@ -72,7 +72,7 @@ def _adapter(path: Path) -> ModelSummary:
     try:
         check_adapter(path, where="")
     except UserError as error:
-        return ModelSummary("adapter", base=named.base, problem=error.message)
+        return ModelSummary("adapter", base=named.base, problem=_within(path, error))
     return named
 
 
@@ -89,3 +89,8 @@ def _measured(form: str, path: Path, size: int) -> ModelSummary:
         context=found.context,
         bytes=size,
     )
+
+
+def _within(path: Path, error: UserError) -> str:
+    """The message with names of files instead of their whole paths."""
+    return error.message.replace(f"{path.resolve()}/", "").replace(f"{path}/", "")
