@@ -40,6 +40,7 @@ PAGES = (
     Page("run", "Run", "/run", "run/run.js", in_navbar=False),
     Page("rollouts", "Rollouts", "/rollouts", "rollouts/rollouts.js", in_navbar=False),
     Page("rollout", "Rollout", "/rollout", "rollout/rollout.js", in_navbar=False),
+    Page("guide", "Guide", "/guide", "guide/guide.js", in_navbar=False),
     Page("experiment", "Experiment", "/experiment", "experiments/experiment.js", in_navbar=False),
 )
 # Gradio's footer, which leads to its view of the endpoints, is shown on this page only.

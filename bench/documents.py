@@ -2,7 +2,8 @@
 
 docs/settings.md comes from the configuration's schema; the tables of objectives in docs/method.md
 and docs/loss-lab.md come from `opd.loss.objective_table`; docs/metrics.md and the browser's table
-of metrics come from `opd.metrics`. A test refuses pages that differ.
+of metrics come from `opd.metrics`; the dashboard's guide has copies of some documents, as docs/ is
+not installed. A test refuses pages that differ.
 """
 
 import json
@@ -43,6 +44,8 @@ SOURCES: dict[Source, str] = {
     "evaluation": "Of evaluations",
     "machine": "Of the machine",
 }
+# Pages of the dashboard, too.
+GUIDE = ("inspecting.md", "metrics.md", "diagnosis.md", "loss-lab.md")
 METRIC_TABLE = STATIC / "lib" / "charts" / "metric_table.js"
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 SECTIONS = {
@@ -60,6 +63,8 @@ def main() -> None:
     for name in ("method.md", "loss-lab.md"):
         path = DOCS / name
         path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in GUIDE:
+        (STATIC / "guide" / name).write_bytes((DOCS / name).read_bytes())
 
 
 def with_tables(text: str) -> str:

@@ -50,6 +50,7 @@ PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
     "tour": (lambda site: "/tour", ".opd h1"),
     "experiment": (lambda site: f"/experiment?id={experiment(site)}", ".opd h1"),
     "endpoints": (lambda site: "/endpoints", ".show-api"),
+    "guide": (lambda site: "/guide", ".guide-text h1"),
     "unknown rollout": (lambda site: "/rollout?id=roll-none", ".face.bad"),
 }
 

@@ -226,3 +226,18 @@ type InsightColumn = readonly [head: string, kind: string];
 type InsightPanel = import("../../app/static/insights/panel.js").InsightPanel;
 type TourStep = import("../../app/static/tour/steps.js").Step;
 type ReportApi = typeof import("../../app/static/report/api.js");
+
+type Span =
+  | { kind: "text"; text: string }
+  | { kind: "code"; text: string }
+  | { kind: "strong"; spans: Span[] }
+  | { kind: "emphasis"; spans: Span[] }
+  | { kind: "link"; spans: Span[]; target: string };
+
+/** A part of a document. */
+type Block =
+  | { kind: "heading"; level: number; spans: Span[] }
+  | { kind: "paragraph"; spans: Span[] }
+  | { kind: "code"; text: string }
+  | { kind: "list"; ordered: boolean; items: Span[][] }
+  | { kind: "table"; head: Span[][]; rows: Span[][][] };

@@ -37,3 +37,17 @@ def test_every_choice_of_the_form_has_its_help():
         assert set(info.json_schema_extra["choices"]) == set(info.annotation.__args__)
     kinds = RouteConfig.model_fields["kind"]
     assert set(kinds.json_schema_extra["choices"]) == set(kinds.annotation.__args__)
+
+
+def test_the_guide_to_the_token_view_has_every_metric_and_every_key():
+    guide = (ROOT / "docs" / "inspecting.md").read_text(encoding="utf-8")
+    rollout = ROOT / "app" / "static" / "rollout"
+    metrics = (rollout / "text" / "metrics.js").read_text(encoding="utf-8")
+    labels = re.findall(r'^    label: "(.+)",$', metrics, re.MULTILINE)
+    table = guide.partition("### Metrics")[2].partition("###")[0]
+    assert len(labels) > 8 and [name for name in labels if name not in table] == []
+    help_text = (rollout / "help.js").read_text(encoding="utf-8")
+    keys = re.findall(r'^  \["(.+?)", "', help_text, re.MULTILINE)
+    table = guide.partition("## Keys")[2].partition("\n## ")[0]
+    named = {key for keys_of_row in keys for key in keys_of_row.split(" ")}
+    assert len(named) > 12 and {key for key in named if f"`{key}`" not in table} == set()

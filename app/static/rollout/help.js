@@ -1,5 +1,6 @@
-// The list of keyboard shortcuts.
-import { button, h } from "../lib/dom.js";
+// The list of keyboard shortcuts, and the way to how the page is read.
+import { page } from "../lib/api.js";
+import { button, h, link } from "../lib/dom.js";
 
 const KEYS = [
   ["← →", "previous, next token"],
@@ -36,8 +37,9 @@ export function showHelp() {
     ),
     h(
       "form",
-      { method: "dialog" },
+      { method: "dialog", class: "row" },
       button("Close", () => dialog.close(), { class: "btn strong" }),
+      link("How to read this page", page("guide", { doc: "inspecting" })),
     ),
   );
   dialog.addEventListener("close", () => dialog.remove());

@@ -65,6 +65,12 @@ export class RunHead {
       this.exports.element,
       this.acts,
       actionMenu([this.edit, this.delete]),
+      link("?", `${page("guide", { doc: "inspecting" })}#the-runs-page`, {
+        class: "btn small",
+        id: "run-guide",
+        title: "How to read this page",
+        "aria-label": "How to read this page",
+      }),
     );
     this.editor = h("div");
     this.notes = h("p", { class: "run-trained", id: "notes" });

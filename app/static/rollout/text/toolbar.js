@@ -55,8 +55,8 @@ export class Toolbar {
       this.plain,
       button("?", on.help, {
         class: "btn small",
-        title: "Keyboard shortcuts",
-        "aria-label": "Keyboard shortcuts",
+        title: "Keyboard shortcuts, and how to read this page",
+        "aria-label": "Keyboard shortcuts and guide",
       }),
     );
   }
