@@ -1,6 +1,7 @@
 """Access tokens: made once for a data directory, compared in constant time."""
 
 import contextlib
+import hashlib
 import hmac
 import os
 import secrets
@@ -19,11 +20,20 @@ TOKEN_BYTES = 32
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token for everything, the one for looking only, and the cookie that carries either."""
+    """The token for everything, and the one for looking only. `former_cookie`: one that earlier
+    versions set, which is still read."""
 
     full: str | None
     view: str | None
-    cookie: str
+    former_cookie: str = ""
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie that carries either: of the token and not of the port, since
+        browsers share cookies between all ports of a host, and a tunnel gives servers of several
+        machines one host."""
+        secret = self.full or self.view or ""
+        return f"opd_token_{hashlib.sha256(f'opd cookie {secret}'.encode()).hexdigest()[:16]}"
 
     def access(self, given: str) -> Access:
         """What a token opens; both are always compared, so that time tells nothing."""
@@ -36,7 +46,7 @@ class Tokens:
             self.access(value.strip().strip('"'))
             for header in headers
             for name, _, value in (part.partition("=") for part in header.split(";"))
-            if name.strip() == self.cookie
+            if name.strip() in (self.cookie, self.former_cookie)
         }
         return "full" if "full" in opened else "view" if "view" in opened else "none"
 

@@ -53,18 +53,33 @@ class Origins:
         """Whether an Origin is the host and port that the request was sent to.
 
         Ports are compared as the browser sees them, so that a tunnel may change them. A proxy that
-        rewrites Host is believed only for a name given by --allow-host.
+        rewrites Host is believed only for a name of this server: where it says the name itself, or
+        the browser says that the request stays within its site. Over plain http to another machine
+        browsers say nothing of that; there the address must be one without a port.
         """
         sender = _origin_authority(origin)
         if sender is None:
             return False
-        targets = [headers.get("host", "")]
+        targets = [split_authority(headers.get("host", ""))]
         forwarded = headers.get("x-forwarded-host", "").split(",")[0].strip()
-        if (authority := split_authority(forwarded)) and authority[0] in self.proxy_hosts:
-            targets.append(forwarded)
+        if forwarded:
+            authority = split_authority(forwarded)
+            targets.append(authority if authority and authority[0] in self.proxy_hosts else None)
         default = DEFAULT_PORTS[origin.partition(":")[0].lower()]
-        authorities = (split_authority(target) for target in targets)
-        return any(t and (t[0], t[1] or default) == sender for t in authorities)
+        if any(target and (target[0], target[1] or default) == sender for target in targets):
+            return True
+        if None in targets:  # a proxy was asked for a name that is not this server's
+            return False
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site == "same-origin" and sender[0] in self.hosts
+        rewritten = all(target and target[0] not in self.proxy_hosts for target in targets)
+        return rewritten and sender[0] in self.proxy_hosts and sender[1] == default
+
+    def knows_origin(self, origin: str) -> bool:
+        """Whether an Origin, port aside, is a name of this server."""
+        sender = _origin_authority(origin)
+        return sender is not None and sender[0] in self.hosts
 
     def without_untrusted(
         self, headers: Iterable[tuple[bytes, bytes]]

@@ -11,15 +11,16 @@ import contextlib
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access, Tokens
 from app.api.http.streams import CountedBody, too_large
 from app.frames import NO_FRAMES, Frames
+from app.middleware.refusals import Refusal, foreign_origin, refusal_response, unknown_host
 from app.origins import Origins
 
 MAX_BODY_BYTES = 2_000_000
@@ -50,11 +51,6 @@ RESPONSE_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-SIGN_IN_PAGE = (
-    '<!doctype html><meta charset="utf-8"><title>OPD Studio</title>'
-    "<h1>This dashboard needs its token</h1><p>Open the link that <code>opd serve</code> printed "
-    "when it started; it ends in <code>?token=…</code>.</p>"
-)
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,6 @@ class Policy:
         return {"content-security-policy": policy} | RESPONSE_HEADERS | by_frames
 
 
-class Refusal(Exception):
-    """A request that goes no further: status and a sentence for whoever sent it."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
 class SecurityLayer:
     """ASGI middleware that applies a Policy to every HTTP request and websocket."""
 
@@ -101,7 +88,8 @@ class SecurityLayer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, _with_headers(send, self._headers))
+            send = _with_headers(_with_own_path(send, scope, self.policy.root_path), self._headers)
+            await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -120,7 +108,7 @@ class SecurityLayer:
         except Refusal as refusal:
             if refusal.status == 413:
                 send = _drain_before_end(receive, send)
-            await _refusal_response(scope, refusal)(scope, receive, send)
+            await refusal_response(scope, refusal)(scope, receive, send)
             return
         await self.app(self._inner_scope(scope, access), _replay(body, receive), send)
 
@@ -164,18 +152,13 @@ class SecurityLayer:
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self.policy.origins.knows(hosts[0], scope.get("server")):
-            shown = hosts[0][:80] if hosts else "none"
-            raise Refusal(
-                403,
-                f"the host {shown!r} is not one of this server's; "
-                "start it with --allow-host NAME to reach it by another name",
-            )
+            raise unknown_host(hosts[0][:80] if hosts else "none")
 
     def _check_origin(self, headers: Headers, writes: bool) -> None:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         foreign = "the request comes from another site; open the dashboard by its own address"
         if origin is not None and not self.policy.origins.same(origin, headers):
-            raise Refusal(403, foreign)
+            raise foreign_origin(self.policy.origins, origin, headers.get("host", "none"))
         if writes:
             if site not in (None, "same-origin"):
                 raise Refusal(403, foreign)
@@ -260,6 +243,8 @@ def _token_link(scope: Scope, policy: Policy) -> Response | None:
     path = "/" + path.lstrip("/\\")  # "//name" would lead to another host
     parts = scope["query_string"].decode("latin-1").split("&")
     kept = "&".join(p for p in parts if unquote_plus(p.partition("=")[0]) != "token")
+    if policy.origins.behind_proxy and not prefix:  # which may have cut a prefix nobody told of
+        path = "./" + path.rpartition("/")[2]
     response = RedirectResponse(f"{path}?{kept}" if kept else path, status_code=303)
     secure = scope["scheme"] == "https"
     across_sites = secure and policy.frames.across_sites(Headers(scope=scope)["host"])
@@ -347,6 +332,23 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
+def _with_own_path(send: Send, scope: Scope, prefix: str) -> Send:
+    """Redirects by path alone, below the prefix: what they were made of, Host and scheme, may not
+    be what the browser asked for."""
+
+    async def kept(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            to = urlsplit(headers.get("location", ""))
+            if to.path.startswith("/") and to.netloc in ("", Headers(scope=scope).get("host")):
+                path = "/" + to.path.lstrip("/\\")  # "//name" would lead to another host
+                path = path if f"{path}/".startswith(f"{prefix}/") else prefix + path
+                headers["location"] = f"{path}?{to.query}" if to.query else path
+        await send(message)
+
+    return kept
+
+
 def _with_headers(send: Send, added: dict[str, str]) -> Send:
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -357,15 +359,3 @@ def _with_headers(send: Send, added: dict[str, str]) -> Send:
         await send(message)
 
     return guarded
-
-
-def _refusal_response(scope: Scope, refusal: Refusal) -> Response:
-    wants_page = "text/html" in Headers(scope=scope).get("accept", "")
-    headers = {"cache-control": "no-store"}
-    if refusal.status == 401 and wants_page and scope["method"] in SAFE_METHODS:
-        return HTMLResponse(SIGN_IN_PAGE, status_code=401, headers=headers)
-    if refusal.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    if refusal.status in (408, 413):
-        headers["connection"] = "close"
-    return JSONResponse({"error": refusal.message}, status_code=refusal.status, headers=headers)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from starlette._utils import get_route_path
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from app.access import Tokens
 from app.api import (
@@ -39,6 +39,7 @@ from app.api import (
 from app.api.files import exports, reports, sources, uploads
 from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.frames import frames_of
+from app.middleware.gradio_pages import FirstLook, OnlyKnownRoutes
 from app.origins import is_loopback, origins_of
 from app.scripts import STATIC
 from app.security import Policy, SecurityLayer
@@ -57,26 +58,11 @@ ROUTERS = tuple(
     )
 )
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-# What Gradio's pages and clients of its endpoints need of its routes. Uploads, files by path,
-# proxying, monitoring and editing are not among it, and what a later version adds is not until it
-# is named here.
-GRADIO_API = (
-    "app_id",
-    "call/",
-    "cancel",
-    "heartbeat/",
-    "info",
-    "queue/",
-    "reset",
-    "startup-events",
-    "theme.css",
-)
-GRADIO_CLOSED = ("login", "logout", "monitoring", "custom_component", "openapi.json")
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the server is reached. `port` also names the cookie; `token` None: no writes at all."""
+    """How the server is reached. `token` None: no writes at all."""
 
     data_dir: DataDir
     host: str = "127.0.0.1"
@@ -162,26 +148,6 @@ class FreshFiles(StaticFiles):
         return response
 
 
-class OnlyKnownRoutes:
-    """ASGI middleware around Gradio that closes the routes no page of ours needs."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(get_route_path(scope)):
-            await Json({"error": "there is nothing at this address"}, 404)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-
-def _is_open(path: str) -> bool:
-    first, _, rest = path.lstrip("/").partition("/")
-    if first == "gradio_api":
-        return rest.startswith(GRADIO_API)
-    return first not in GRADIO_CLOSED
-
-
 async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
     """Gradio opens an event loop, with its sockets, for each lock it makes outside of one."""
     gradio = _imported_gradio(options.mcp)
@@ -207,7 +173,8 @@ async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
             **mount_options(),
         )
     mounted = site.router.routes[-1]
-    mounted.app.add_middleware(OnlyKnownRoutes)  # type: ignore[attr-defined]
+    for layer in (OnlyKnownRoutes, FirstLook):  # the last one is the outermost
+        mounted.app.add_middleware(layer)  # type: ignore[attr-defined]
 
 
 def _imported_gradio(with_mcp: bool) -> Any:

@@ -50,6 +50,16 @@ def test_odd_tokens_open_nothing() -> None:
     assert tokens.of_cookies([f"name={VIEW}; name=x", "name="]) == "view"
 
 
+def test_the_cookie_is_the_tokens_own_whatever_the_port() -> None:
+    """Two servers that a tunnel gives one host do not sign each other out; a restart keeps it."""
+    here, there = Tokens(TOKEN, None), Tokens(new_token(), None)
+    assert here.cookie != there.cookie and TOKEN not in here.cookie
+    assert here.cookie == Tokens(TOKEN, VIEW, "opd_token_7860").cookie
+    both = [f"{here.cookie}={TOKEN}; {there.cookie}={there.full}"]
+    assert here.of_cookies(both) == there.of_cookies(both) == "full"
+    assert Tokens(None, VIEW).of_cookies([f"{Tokens(None, VIEW).cookie}={VIEW}"]) == "view"
+
+
 @pytest.mark.parametrize("text", ["", ":80", "a b", "[::1", "::1", "a:99999999", "a:1:2", "ä"])
 def test_malformed_authorities(text: str) -> None:
     assert split_authority(text) is None

@@ -11,6 +11,7 @@ from httpx import ASGITransport, AsyncClient, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app import security
+from app.access import Tokens
 from app.security import MAX_BODY_BYTES, Policy, SecurityLayer
 from app.server import ServerOptions, policy
 from storage.data_dir import DataDir
@@ -22,6 +23,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 SAME = {"sec-fetch-site": "same-origin", "origin": HOME}
 COOKIE = {"cookie": f"opd_token_7860={TOKEN}"}
 VIEW_COOKIE = {"cookie": f"opd_token_7860={VIEW}"}
+NAMED_COOKIE = {"cookie": f"{Tokens(TOKEN, VIEW).cookie}={TOKEN}"}
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
@@ -137,6 +139,8 @@ def test_two_host_headers_are_refused() -> None:
         (SAME | COOKIE | {"authorization": "Bearer wrong"}, 401),
         (SAME | {"cookie": "opd_token_7860=wrong"}, 401),
         (SAME | {"cookie": f"opd_token_9999={TOKEN}"}, 401),
+        (SAME | NAMED_COOKIE, 200),
+        (SAME | NAMED_COOKIE | {"cookie": f"{NAMED_COOKIE['cookie']}x"}, 401),
         (SAME | VIEW_COOKIE, 403),
         ({"authorization": f"Bearer {VIEW}"}, 403),
         (BEARER | {"origin": "https://evil.example"}, 403),
@@ -202,6 +206,96 @@ def test_a_proxy_is_believed_only_by_name() -> None:
     assert status("POST", proxied | {"host": "studio.example"}, served=named) == 200
 
 
+REWRITTEN = {"origin": "https://studio.example"}  # Host is the loopback's, as nginx leaves it
+SAME_SITE = {"sec-fetch-site": "same-origin"}
+OTHER_PORT = {"origin": "http://studio.example:8080"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        # the name is allowed, and the browser says that it stays on the site: whatever the port
+        (REWRITTEN | SAME_SITE, 200),
+        (OTHER_PORT | SAME_SITE, 200),
+        (OTHER_PORT | SAME_SITE | {"host": "studio.example"}, 200),
+        (OTHER_PORT | SAME_SITE | {"x-forwarded-host": "studio.example"}, 200),
+        ({"origin": "http://localhost:9000"} | SAME_SITE, 200),
+        # browsers that say nothing: only at the port that addresses leave out
+        (REWRITTEN, 200),
+        ({"origin": "http://studio.example"}, 200),
+        (OTHER_PORT, 403),
+        (OTHER_PORT | {"host": "studio.example"}, 403),
+        ({"origin": "https://studio.example:8443", "host": "studio.example"}, 403),
+        ({"origin": "http://localhost:9000"}, 403),
+        # another site, or another port of this one
+        (REWRITTEN | {"sec-fetch-site": "same-site"}, 403),
+        (OTHER_PORT | {"sec-fetch-site": "same-site", "host": "studio.example"}, 403),
+        (REWRITTEN | {"sec-fetch-site": "cross-site"}, 403),
+        (REWRITTEN | {"sec-fetch-site": "none"}, 403),
+        ({"origin": "https://evil.example"} | SAME_SITE, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://a.studio.example"} | SAME_SITE, 403),
+        ({"origin": "https://studio.example.evil.example"} | SAME_SITE, 403),
+        ({"origin": "null"} | SAME_SITE, 403),
+        # a name that was made to lead here
+        ({"origin": "http://evil.example", "host": "evil.example"} | SAME_SITE, 403),
+        (REWRITTEN | SAME_SITE | {"x-forwarded-host": "evil.example"}, 403),
+        ({"origin": "http://evil.example", "x-forwarded-host": "evil.example"} | SAME_SITE, 403),
+    ],
+)
+def test_a_proxy_that_rewrites_the_host(headers: dict[str, str], wanted: int) -> None:
+    named = options(allow_hosts=["studio.example"])
+    assert status("POST", COOKIE | headers, served=named) == wanted
+    unnamed = status("POST", COOKIE | headers, served=options())
+    assert unnamed == (200 if wanted == 200 and "localhost" in headers["origin"] else 403)
+
+
+def test_a_refused_origin_says_what_is_missing() -> None:
+    named = options(allow_hosts=["studio.example"])
+    told = ask("POST", headers=COOKIE | OTHER_PORT, served=named)[0].json()
+    assert "http://studio.example:8080, but the request arrived for 127.0.0.1:7860" in told["error"]
+    assert told["lines"]["nginx"] == "proxy_set_header Host $http_host;"
+    told = ask("POST", headers=COOKIE | {"origin": "https://evil.example"})[0].json()
+    assert "another site (https://evil.example)" in told["error"] and "lines" not in told
+
+
+def test_redirects_stay_below_the_prefix_and_on_the_host() -> None:
+    async def location(made: str, root_path: str) -> str:
+        async def redirecting(_scope: Scope, _receive: Receive, send: Send) -> None:
+            headers = [(b"location", made.encode())]
+            await send({"type": "http.response.start", "status": 307, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+
+        layer = SecurityLayer(redirecting, policy(options(root_path=root_path)))
+        async with AsyncClient(transport=ASGITransport(layer), base_url=HOME) as client:
+            return str((await client.get("/")).headers["location"])
+
+    for made, plain, below in (
+        (f"{HOME}/run?id=a", "/run?id=a", "/studio/run?id=a"),
+        (f"{HOME}/studio/", "/studio/", "/studio/"),
+        ("/new", "/new", "/studio/new"),
+        (f"{HOME}//evil.example/x", "/evil.example/x", "/studio/evil.example/x"),
+        ("https://elsewhere.example/a", *("https://elsewhere.example/a",) * 2),
+        ("./run?id=a", "./run?id=a", "./run?id=a"),
+    ):
+        assert asyncio.run(location(made, "")) == plain
+        assert asyncio.run(location(made, "/studio")) == below
+
+
+def test_a_prefix_that_nobody_told_of_survives_the_link() -> None:
+    named = options(allow_hosts=["studio.example"])
+    for path, wanted in (
+        ("/", "./"),
+        ("/run?id=a&", "./run?id=a"),
+        ("/a/javascript:x?", "./javascript:x"),
+        (f"{HOME}//evil.example/?", "./"),
+        (f"{HOME}//evil.example?", "./evil.example"),
+    ):
+        joint = "" if "?" in path else "?"
+        response, _ = ask("GET", f"{path}{joint}token={TOKEN}", served=named)
+        assert response.headers["location"] == wanted
+
+
 def test_forwarding_headers_reach_the_routes_only_behind_a_proxy() -> None:
     given = {
         "x-forwarded-host": "evil.example",
@@ -223,7 +317,7 @@ def test_the_link_becomes_a_cookie_and_leaves_the_address() -> None:
     assert response.status_code == 303 and not inside.scopes
     assert response.headers["location"] == "/run?id=run-a&x=%26"
     cookie = response.headers["set-cookie"]
-    assert cookie.startswith(f"opd_token_7860={TOKEN};")
+    assert cookie.startswith(f"{policy(options()).tokens.cookie}={TOKEN};")
     for part in ("HttpOnly", "Max-Age=", "Path=/", "SameSite=lax"):
         assert part in cookie
     assert "Secure" not in cookie
@@ -244,7 +338,8 @@ def test_the_link_becomes_a_cookie_and_leaves_the_address() -> None:
 def test_the_link_never_leads_elsewhere(url: str, location: str) -> None:
     response, _ = ask("GET", url)
     assert (response.status_code, response.headers["location"]) == (303, location)
-    assert response.headers.get_list("set-cookie")[0].startswith("opd_token_7860=")
+    name = policy(options()).tokens.cookie
+    assert response.headers.get_list("set-cookie")[0].startswith(f"{name}=")
     assert len(response.headers.get_list("set-cookie")) == 1
 
 

@@ -49,7 +49,8 @@ def loopback_server(
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        options = ServerOptions(*(DataDir(data_dir), "127.0.0.1", port, TOKEN, VIEW_TOKEN), **more)
+        tokens = {"token": TOKEN, "view_token": VIEW_TOKEN}
+        options = ServerOptions(DataDir(data_dir), "127.0.0.1", port, **tokens | more)
         servers: list[uvicorn.Server] = []
 
         def serve() -> None:

@@ -31,11 +31,16 @@ function messageOf(status, detail, body) {
 /** @param {number} status */
 function hintOf(status) {
   if (status === 0) return "Is it running? Start it with: opd serve";
-  if (status === 401 || status === 403) {
-    return "Open the link that the server printed when it started; it holds the access token.";
-  }
+  if (status === 401 || status === 403) return signIn();
   if (status === 404) return "It may have been deleted; see the list of runs.";
   return "";
+}
+
+/** What gives a page its access. */
+export function signIn() {
+  if (!navigator.cookieEnabled)
+    return "This browser blocks cookies here, and the access token is kept in one: allow them for this address, then open the link that the server printed.";
+  return "Open the link that the server printed when it started; it holds the access token.";
 }
 
 /** A route's address with its query. @param {string} path @param {Query} [params] */

@@ -1,5 +1,5 @@
 // A request to the model process: sent, followed until it is answered, and cancelled.
-import { get, send } from "./api.js";
+import { get, send, signIn } from "./api.js";
 import { button, h, poll } from "./dom.js";
 import { duration } from "./format.js";
 
@@ -104,8 +104,7 @@ export function progressText(state) {
 export async function reasonAgainstRequests() {
   const health = await get("health");
   if (health.access === "view") return "This link is read-only; requests to the models need the full link.";
-  if (health.access !== "full")
-    return "Open the link that the server printed when it started; it holds the access token.";
+  if (health.access !== "full") return signIn();
   if (!health.supervisor)
     return "No supervisor is running, so requests to the models would not be answered. Start it with the server: opd serve";
   return "";

@@ -1,7 +1,5 @@
 """The dashboard behind a proxy's prefix, in a frame on somebody else's page."""
 
-import datetime
-import ipaddress
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -11,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from playwright.sync_api import expect
 from sqlalchemy import Engine
 from starlette.responses import PlainTextResponse
@@ -24,6 +19,7 @@ from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run
 from tests.support.api_client import stored_run
 from tests.support.browser_server import TOKEN, loopback_server
+from tests.support.network.web_server import certificate
 
 pytestmark = pytest.mark.browser
 PREFIX = "/studio"
@@ -79,23 +75,8 @@ def portal(tls: dict[str, Path] | None = None) -> Iterator[tuple[int, dict[str, 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """uvicorn's options of a certificate of this machine's own."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    plain = serialization.NoEncryption()
-    (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    (folder / "certificate").write_bytes(certificate.public_bytes(pem))
-    return {"ssl_certfile": folder / "certificate", "ssl_keyfile": folder / "key"}
+    files = certificate(tmp_path_factory.mktemp("tls"), "localhost")
+    return dict(zip(("ssl_certfile", "ssl_keyfile"), files, strict=True))
 
 
 @pytest.fixture(scope="module")
