@@ -16,7 +16,7 @@ from app.cli import (
     serving,
     training,
 )
-from app.cli.out import records, reporting
+from app.cli.out import marks, records, reporting
 from app.cli.output import OUTPUT, let_go, plain, say
 from app.cli.workspace import in_workspace
 from app.worker.errors import describe, redact
@@ -121,6 +121,7 @@ for name, command in (
     ("runs", inspect_runs.runs),
     ("show", inspect_runs.show),
     ("log", inspect_runs.log),
+    ("marks", marks.marks),
     ("rename", editing.rename),
     ("tag", editing.tag),
     ("delete", editing.delete),

@@ -8,19 +8,19 @@ from opd.errors import UserError
 from opd.files import written_aside
 
 
-def check_ending(out: Path, endings: tuple[str, ...]) -> None:
+def check_ending(out: Path, endings: tuple[str, ...], option: str = "--out") -> None:
     """Raises UserError for a file whose name ends in something else."""
     if out.suffix.lower() not in endings:
         raise UserError(
             f"must end in {' or '.join(endings)} (got {out.suffix or 'no ending'})",
-            where=f"--out {out}",
+            where=f"{option} {out}",
         )
 
 
 @contextmanager
-def aside(out: Path) -> Iterator[Path]:
+def aside(out: Path, option: str = "--out") -> Iterator[Path]:
     """A new file beside `out` that takes its place when all went well. Raises UserError."""
-    where = f"--out {out}"
+    where = f"{option} {out}"
     if out.is_dir():
         raise UserError("is a folder; name a file in it", where=where)
     with ExitStack() as stack:
