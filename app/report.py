@@ -23,6 +23,8 @@ from opd.config.run import parse, to_yaml
 from opd.errors import ConfigError, ErrorKind, UserError
 from storage.diagnosis.diagnose import diagnose
 from storage.insights.hot_tokens import read_hot_tokens
+from storage.marks.edit import MAX_MARKS
+from storage.marks.listing import read_marks
 from storage.read.reports import read_alternatives
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_evaluations, read_run, read_steps
@@ -61,8 +63,8 @@ def report(
     version: str = "",
     seen: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Report:
-    """The report of a run with its `rollouts` worst ones, or of one rollout, by its id. `seen` may
-    correct what is stored of the run.
+    """The report of a run with its `rollouts` worst and its marked ones, or of one rollout. `seen`
+    may correct what is stored of the run.
 
     Raises UserError: "not found", or DamagedRecord for a rollout that was asked for by name.
     """
@@ -71,7 +73,10 @@ def report(
     one = name.startswith("roll-")
     run = seen(read_run(engine, read_rollout(engine, name)["run_id"] if one else name))
     diagnosis = None if one else diagnose(engine, run["id"])
-    items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, _named(diagnosis))
+    marks = _marks(engine, run["id"])
+    named = [*_named(diagnosis), *dict.fromkeys(mark["rollout_id"] for mark in marks)]
+    items, blocks = _one(engine, name) if one else _worst(engine, name, rollouts, named)
+    there = {item["id"] for item in items}
     data = {
         "opens": name if one else "",
         "made": {"at": time.time(), "version": version},
@@ -82,7 +87,8 @@ def report(
         "steps": read_steps(engine, run["id"])["columns"],
         "evaluations": read_evaluations(engine, run["id"])["items"],
         "diagnosis": diagnosis,
-        "hot": _hot(engine, run["id"], {item["id"] for item in items}),
+        "hot": _hot(engine, run["id"], there),
+        "marks": [mark for mark in marks if mark["rollout_id"] in there],
         "rollouts": items,
     }
     packed = {"report": _packed(orjson.dumps(data, option=JSON)), **blocks}
@@ -111,6 +117,14 @@ def _named(diagnosis: Any) -> list[str]:
     """The rollouts that the diagnosis leads to."""
     findings = diagnosis["items"] if diagnosis else []
     return [rollout["id"] for finding in findings for rollout in finding["rollouts"]]
+
+
+def _marks(engine: Engine, run_id: str) -> list[dict[str, Any]]:
+    """The run's marks whose rollouts are stored, of at most MAX_ROLLOUTS rollouts."""
+    items = read_marks(engine, run_id, limit=MAX_MARKS)["items"]
+    found = [mark for mark in items if mark["step"] is not None]
+    kept = {*list(dict.fromkeys(mark["rollout_id"] for mark in found))[:MAX_ROLLOUTS]}
+    return [mark for mark in found if mark["rollout_id"] in kept]
 
 
 def _worst(

@@ -83,6 +83,17 @@ def counted_marks(connection: Connection, rollout_ids: Collection[str]) -> dict[
     return counts
 
 
+def plain_marks(connection: Connection, rollout_id: str, completion: str) -> list[dict[str, Any]]:
+    """Of one rollout with that text, by position, without the text around them."""
+    rows = connection.execute(
+        select(mark).where(mark.c.rollout_id == rollout_id).order_by(mark.c.position)
+    )
+    now = digest(completion)
+    return [
+        {**as_shown(dict(row)), "rewritten": row["completion"] != now} for row in rows.mappings()
+    ]
+
+
 def exported_marks(
     connection: Connection, rollout_ids: Collection[str]
 ) -> dict[str, list[dict[str, Any]]]:

@@ -19,7 +19,7 @@ from storage.lookups import (
     run_fingerprint,
     run_row,
 )
-from storage.marks.listing import counted_marks
+from storage.marks.listing import counted_marks, plain_marks
 from storage.read.extracted import StoredCompletion, read_extractions
 from storage.read.teachers import judges, teachers_of
 from storage.schema import mark, prompt, token_record
@@ -156,7 +156,7 @@ def read_rollouts(
             "extracted": _cut(extracted[row["id"]].text),
             "extraction_note": extracted[row["id"]].note,
             "damaged": whole[row["id"]] is None if row["id"] in whole else None,
-            "marks": marks.get(row["id"], 0),
+            "marked": marks.get(row["id"], 0),
         }
         for row in rows
     ]
@@ -176,6 +176,7 @@ def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
             problem = error.message
         graded = {rollout_id: StoredCompletion(row["completion"], arrays.get("completion_ids"))}
         extracted = read_extractions(connection, row["run_config"], fingerprint(row), graded)
+        marks = plain_marks(connection, rollout_id, row["completion"])
     alternatives = arrays.get("teacher_topk_ids", arrays.get("student_topk_ids"))
     columns = _column_names(arrays)
     return {
@@ -193,6 +194,7 @@ def read_rollout(engine: Engine, rollout_id: str) -> dict[str, Any]:
         "columns": columns,
         "absent": {} if problem else _absent(columns),
         "scales": row["run_scales"],
+        "marks": marks,
         "damaged": bool(problem),
         "damage": problem,
     }

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from app.report import report
+from storage.marks.edit import add_mark
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
+from tests.browser.rollout.judged_run import judged
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
@@ -163,3 +166,27 @@ def test_hostile_text_stays_text(open_report: Open, site: Any) -> None:
     assert "__canary" in page.locator("#report-rollouts").inner_text()
     assert page.evaluate("window.__canary") is None
     assert page.locator(".opd script, .opd img, .opd iframe").count() == 0
+
+
+def test_marks_are_listed_and_their_notes_can_be_read(open_report: Open, site: Any) -> None:
+    """Of every marked rollout, not only of the worst ones; nothing can be changed."""
+    evil = '<img src=x onerror="window.__evil=1">\u202e\nsecond line'
+    run_id = judged(site.engine, "reported marks")
+    best = read_rollouts(site.engine, run_id, sort="kl_sum")["items"][0]["id"]
+    add_mark(site.engine, best, 4, evil)
+    add_mark(site.engine, best, None, "</script>")
+    page = open_report(run_id, rollouts=1)
+    rows = page.locator("#marks .mark-row")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("</script>")
+    expect(page.locator("#marks .btn")).to_have_count(0)
+    rows.nth(1).click()
+    ready(page, best)
+    note = page.locator(".mark-note")
+    expect(note).to_contain_text('<img src=x onerror="window.__evil=1">')
+    expect(page.locator(".tv-scroll .marked")).to_have_count(1)
+    expect(note.locator("button")).to_have_count(0)
+    expect(page.locator("#mark-rollout")).to_be_hidden()
+    page.keyboard.press("b")
+    expect(page.locator("textarea")).to_have_count(0)
+    assert page.evaluate("window.__evil") is None

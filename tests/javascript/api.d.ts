@@ -197,6 +197,35 @@ interface Graded {
   reward: number | null;
 }
 
+/** A note on a token of a rollout; on the rollout as a whole where `position` is null. */
+interface RolloutMark {
+  id: string;
+  run_id: string;
+  rollout_id: string;
+  position: number | null;
+  note: string;
+  version: number;
+  created_at: number;
+  changed_at: number;
+  /** A resumed run wrote another text there than the one that was marked. */
+  rewritten?: boolean;
+}
+
+/** A mark in the list of a run; without its rollout (null) where a resumed run has not written that again. */
+interface ListedMark extends RolloutMark {
+  step: number | null;
+  kind: string | null;
+  group: number | null;
+  sample: number | null;
+  right: boolean | null;
+  prompt: string | null;
+  completion: string | null;
+  /** The token and what stands around it; null for a whole rollout. */
+  text: string | null;
+  before: string | null;
+  after: string | null;
+}
+
 /** A rollout in a list. */
 interface RolloutItem extends Graded {
   id: string;
@@ -225,6 +254,8 @@ interface RolloutItem extends Graded {
   extracted?: string | null;
   extraction_note?: string;
   grader?: string | null;
+  /** How many marks it has, its tokens' included. */
+  marked?: number;
 }
 
 /** A teacher as configured; `prompt` and `system` are the templates of what it reads instead. */
@@ -249,6 +280,7 @@ interface RolloutMeta extends RolloutItem {
   teachers?: Teacher[];
   /** What the teacher read, as rendered; null where it read the student's prompt. */
   teacher_prompt?: string | null;
+  marks?: RolloutMark[];
   objective: string;
   prompt_tokens: number;
   temperature: number | null;
@@ -764,6 +796,7 @@ interface ReportData {
   rollouts: RolloutMeta[];
   total: number;
   hot: HotToken[];
+  marks: ListedMark[];
   diagnosis: DiagnosisReport | null;
   yaml: string;
   temperature: number;

@@ -156,6 +156,8 @@ interface ViewState {
   underline: boolean;
   tints: Tints | null;
   search: TokenSearch;
+  /** Those of the open rollout. */
+  marks: readonly RolloutMark[];
   tab: string;
   reader: PromptReader;
 }

@@ -1,6 +1,8 @@
 // Requests to the REST routes, with errors that say what, where and what to change.
 
 const BASE = "api/v1/";
+/** Whether what is shown can be changed: not in a report, which stands for this module there. */
+export const CHANGEABLE = true;
 
 /** An answer that is not a success (`status` 0: no answer), in words that a page can show. */
 class ApiError extends Error {

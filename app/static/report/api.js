@@ -1,6 +1,8 @@
 // Stands for api.js in a report: the same exports, answered from what the file itself holds.
 import { decode } from "../rollout/text/payload.js";
 
+export const CHANGEABLE = false;
+
 class ReportError extends Error {
   constructor(message = "This requires the server", hint = "Start it with: opd serve") {
     super(message);
@@ -51,6 +53,8 @@ export async function get(path, params) {
   if (kind === "rollouts" && !what) return rolloutOf(data, id);
   if (kind === "rollouts" && what === "topk")
     return topk(id, Number(params.position), Number(params.count ?? 1));
+  if (kind === "rollouts" && what === "marks") return part(rolloutOf(data, id).marks ?? []);
+  if (kind === "runs" && what === "marks") return part(data.marks, params);
   if (kind === "runs" && what === "rollouts") return part(data.rollouts, params);
   if (kind === "runs" && what === "hot-tokens") return part(data.hot, params);
   if (kind === "runs" && what === "diagnosis" && data.diagnosis) return data.diagnosis;

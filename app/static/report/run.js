@@ -20,6 +20,7 @@ import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
 import { Diagnosis } from "../run/diagnosis.js";
+import { RunMarks } from "../run/marks.js";
 import { endText, models } from "../runs/texts.js";
 import { lineChart } from "./chart.js";
 
@@ -31,6 +32,7 @@ export function runPage(data) {
     head(data),
     data.diagnosis && diagnosis(data),
     charts(data),
+    data.marks.length > 0 && marks(data),
     h("div", { class: "run-columns" }, rollouts(data), worst.element),
     details(data),
   ];
@@ -84,6 +86,13 @@ function diagnosis({ run }) {
 }
 
 /** @param {ReportData} reportData */
+function marks({ run }) {
+  const list = new RunMarks(run.id);
+  list.refresh();
+  return list.element;
+}
+
+/** @param {ReportData} reportData */
 function charts({ steps, evaluations }) {
   const scores = new Map();
   for (const e of evaluations) {
@@ -107,8 +116,8 @@ function charts({ steps, evaluations }) {
 }
 
 /** @param {ReportData} reportData */
-function rollouts({ rollouts: items, total, opens }) {
-  const note = `${integer(items.length)} of ${integer(total)}${opens ? "" : ", worst by KL sum"}`;
+function rollouts({ rollouts: items, total, opens, marks }) {
+  const note = `${integer(items.length)} of ${integer(total)}${opens ? "" : `, worst by KL sum${marks.length ? ", and those marked" : ""}`}`;
   const heads = [
     ["Step", "r"],
     ["KL sum", "r"],

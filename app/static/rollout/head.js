@@ -3,6 +3,7 @@ import { page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
 import { integer, nats, plain, sum, verdict } from "../lib/format.js";
 import { Answers, isGraded } from "./answers.js";
+import { markSign } from "./marks/note.js";
 import { TeacherPrompt, teacherTag } from "./teachers.js";
 
 /** @type {Record<string, string>} */
@@ -16,14 +17,23 @@ const SORTS = {
 };
 
 export class RolloutHead {
-  /** @param {(step: number) => unknown} go @param {(reader: PromptReader) => unknown} read */
-  constructor(go, read) {
+  /**
+   * @param {(step: number) => unknown} go @param {(reader: PromptReader) => unknown} read
+   * @param {(() => unknown) | null} mark null where nothing can be marked
+   */
+  constructor(go, read, mark) {
     this.path = h("nav", { class: "crumbs", "aria-label": "Breadcrumbs" });
     this.facts = h("div", { class: "rt-facts" });
     this.inList = h("span", { class: "muted num" });
     this.inRun = h("span", { class: "tag num", hidden: true, role: "status" });
     this.before = button("Prev", () => go(-1), { class: "btn small", title: "Previous rollout (k)" });
     this.after = button("Next", () => go(1), { class: "btn small", title: "Next rollout (j)" });
+    this.mark = button("Mark", mark, {
+      class: "btn small",
+      title: "Mark this rollout with a note (B)",
+      id: "mark-rollout",
+    });
+    this.mark.hidden = !mark;
     this.share = copyButton("Copy link", () => location.href);
     this.share.classList.add("small");
     this.share.title = "The address opens what you see: rollout, token, metric, tab";
@@ -39,6 +49,7 @@ export class RolloutHead {
       this.inList,
       this.before,
       this.after,
+      this.mark,
       this.share,
     );
   }
@@ -77,6 +88,15 @@ export class RolloutHead {
     this.answers.show(meta, verdictTag(meta));
     this.teacherPrompt.show(meta, reader);
     document.title = `step ${meta.step}, prompt ${meta.group} · OPD Studio`;
+  }
+
+  /** Whether the rollout as a whole is marked, and how many of its tokens. @param {readonly RolloutMark[]} marks */
+  showMarks(marks) {
+    const whole = marks.some(({ position }) => position === null);
+    const tokens = marks.length - Number(whole);
+    fill(this.mark, whole && markSign(), whole ? "Marked" : "Mark");
+    const has = tokens ? `; ${integer(tokens)} of its tokens ${tokens === 1 ? "is" : "are"} marked` : "";
+    this.mark.title = `${whole ? "This rollout is marked: read or edit its note" : "Mark this rollout with a note"} (B)${has}`;
   }
 
   /** An address that could not be opened, before any other could. */

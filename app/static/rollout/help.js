@@ -8,6 +8,8 @@ const KEYS = [
   ["n p", "next, previous worst token of this rollout by the shown metric"],
   ["Shift+N Shift+P", "next, previous worst token of the whole run"],
   ["j k", "next, previous rollout of the list it was opened from"],
+  ["b", "mark the pinned token, or the rollout where none is pinned, with a note"],
+  ["Shift+B", "mark the rollout"],
   ["t", "the prompt as the teacher read it, where it read another; again: the student’s"],
   ["/", "search; Enter and Shift+Enter step through the matches"],
   ["m", "next metric; Shift+M: previous"],

@@ -8,6 +8,7 @@ import { choicesOf, targetOf, writeAddress } from "./address.js";
 import { RolloutHead } from "./head.js";
 import { showHelp } from "./help.js";
 import { listenKeys } from "./keys.js";
+import { MarkStore } from "./marks/store.js";
 import { Navigation } from "./navigation.js";
 import { openRollout } from "./open.js";
 import { Opener } from "./opener.js";
@@ -43,7 +44,7 @@ export function mount(root, params) {
 
 /** @param {ReturnType<typeof choicesOf>} choices @returns {ViewState} */
 function firstState(choices) {
-  const nothing = { rollout: null, compared: null, loadingOther: false, pinned: -1, pointed: -1 };
+  const nothing = { rollout: null, compared: null, loadingOther: false, pinned: -1, pointed: -1, marks: [] };
   const metric = { chosen: METRICS[0], metric: METRICS[0], panelMetric: null, tints: null };
   return { ...nothing, ...metric, search: NO_SEARCH, ...choices };
 }
@@ -77,9 +78,12 @@ class RolloutPage {
       done: () => this.writeAddress("replace"),
       failed: (error) => this.metricFailed(error),
     });
+    this.marks = new MarkStore(state);
+    this.detail = new Detail(this.marks);
     this.head = new RolloutHead(
       (step) => this.navigation.sibling(step),
       (reader) => this.read(reader),
+      this.marks.changeable ? () => this.mark(null) : null,
     );
     this.toolbar = new Toolbar(state.get(), this.onToolbar());
     /** @param {number} rank @param {number} total */
@@ -89,7 +93,7 @@ class RolloutPage {
     const overTime = new OverTime({ open, compare, settled: () => this.writeAddress("replace") });
     const lossLab = new LossLab((metric) => state.patch({ panelMetric: metric }));
     this.side = new SidePanels(state, {
-      token: ["Token", new Detail()],
+      token: ["Token", this.detail],
       "what-if": ["What if", new WhatIf()],
       "over-time": ["Over time", overTime],
       "loss-lab": ["Loss lab", lossLab],
@@ -128,6 +132,7 @@ class RolloutPage {
       idle: () => {
         this.fitSamePrompt();
         this.navigation.prefetch();
+        this.refreshMarks();
       },
       compared: () => this.writeAddress("push"),
       failed: (error, retry) => this.failed(error, retry),
@@ -176,6 +181,8 @@ class RolloutPage {
   /** What follows the state, in the order in which it must be done: metric, layout, tints, what is drawn. */
   follow() {
     const { state, text } = this;
+    this.marks.follow();
+    state.subscribe(["marks"], ({ marks }) => this.showMarks(marks));
     deriveMetric(state);
     state.subscribe(["rollout"], (now, before) => this.layOut(now, before));
     state.subscribe(["reader"], (now) => this.layOutPrompt(now));
@@ -213,6 +220,8 @@ class RolloutPage {
       P: () => navigation.worstOfRun(-1),
       j: () => navigation.sibling(1),
       k: () => navigation.sibling(-1),
+      b: () => this.mark(this.state.get().pinned),
+      B: () => this.mark(null),
       t: () => this.read(this.state.get().reader === "teacher" ? "student" : "teacher"),
       m: () => choice.cycle(1),
       M: () => choice.cycle(-1),
@@ -235,6 +244,25 @@ class RolloutPage {
   pin(index) {
     this.state.patch({ pinned: index, pointed: -1 });
     this.writeAddress("replace");
+  }
+
+  /** Opens the note on a token (−1 or null: on the rollout) for typing. @param {number | null} index */
+  mark(index) {
+    if (!this.state.get().rollout) return;
+    this.side.open("token");
+    this.pin(index ?? -1);
+    this.detail.note.edit();
+  }
+
+  /** @param {readonly RolloutMark[]} marks */
+  showMarks(marks) {
+    this.text.markNoted(new Set(marks.map(({ position }) => position ?? -1)));
+    this.head.showMarks(marks);
+  }
+
+  refreshMarks() {
+    const { rollout } = this.state.get();
+    if (rollout) this.marks.refresh(rollout);
   }
 
   /** Whose prompt stands above the completion. @param {PromptReader} reader */

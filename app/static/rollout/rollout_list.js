@@ -17,6 +17,7 @@ const FILTERS = [
   "min_tokens",
   "max_tokens",
   "text",
+  "marked",
 ];
 
 /** The list's filters out of an address, its index in the list left out. @param {URLSearchParams} params */

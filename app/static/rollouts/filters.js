@@ -23,6 +23,12 @@ const GRADES = [
   ["true", "right"],
   ["false", "wrong"],
 ];
+/** @type {Option[]} */
+const MARKS = [
+  ["", "Marked or not"],
+  ["true", "marked"],
+  ["false", "not marked"],
+];
 const COUNT = { type: "number", min: "0", class: "field num small-field" };
 const NATS = { ...COUNT, step: "any" };
 
@@ -47,6 +53,7 @@ export class RolloutFilters {
       this.choice("finish_reason", "Finish reason", FINISH_REASONS),
       this.choice("correct", "Right or wrong", GRADES),
       this.teacher,
+      this.choice("marked", "Marked", MARKS),
       this.typed("min_kl", "Mean KL ≥", NATS),
       this.typed("min_kl_max", "Max KL ≥", NATS),
       this.typed("min_tokens", "Tokens ≥", COUNT),

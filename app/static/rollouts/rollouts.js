@@ -5,6 +5,7 @@ import { fixed, integer, nats, plain, sum } from "../lib/format.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { extractedText, isGraded } from "../rollout/answers.js";
 import { verdictTag } from "../rollout/head.js";
+import { markSign } from "../rollout/marks/note.js";
 import { RolloutFilters } from "./filters.js";
 import { grouped, kindsOf } from "./groups.js";
 import { TOKEN_FILTERS, WorstTokens } from "./worst.js";
@@ -12,7 +13,7 @@ import { WorstFilters } from "./worst_filters.js";
 
 const PAGE = 50;
 const BOTH = ["step", "min_step", "max_step", "kind", "finish_reason", "correct", "teacher"]; // of rollouts and of their tokens
-const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text"];
+const KEYS = ["sort", ...BOTH, "min_kl", "min_kl_max", "min_tokens", "max_tokens", "text", "marked"];
 const COLUMNS = [
   ["step", "Step", "r"],
   ["", "Kind", ""],
@@ -299,7 +300,7 @@ class RolloutsPage {
       "tr",
       { "data-rollout": item.id, onclick: open },
       h("td", { class: "r", text: item.step }),
-      h("td", { class: "muted kind", text: item.kind }),
+      h("td", { class: "muted kind" }, item.kind, marksOf(item)),
       h("td", { class: "r muted", text: `${item.group}.${item.sample}`, title: prompt }),
       h("td", {}, item.damaged ? h("span", { class: "tag bad", text: "damaged" }) : verdictTag(item)),
       h("td", {
@@ -372,6 +373,13 @@ function groupRows(items, rows) {
   });
   first.querySelector(".kind")?.append(" ", count);
   return rows;
+}
+
+/** That somebody has marked the rollout or tokens of it. @param {RolloutItem} item */
+function marksOf({ marked }) {
+  if (!marked) return null;
+  const text = `${integer(marked)} ${marked === 1 ? "mark" : "marks"}`;
+  return [" ", h("span", { class: "row-mark", role: "img", "aria-label": text, title: text }, markSign())];
 }
 
 /** What the grader extracted, and the correct answer. @param {RolloutItem} item */

@@ -11,6 +11,7 @@ import { RunCharts } from "./charts.js";
 import { Diagnosis } from "./diagnosis.js";
 import { RunHead } from "./head.js";
 import { LogTail } from "./log.js";
+import { RunMarks } from "./marks.js";
 import { SystemCurves } from "./system.js";
 
 const LIVE = 1500; // ms
@@ -34,6 +35,8 @@ class RunPage {
   worst;
   /** @type {LogTail} */
   log;
+  /** @type {RunMarks} */
+  marks;
   /** @type {Diagnosis} */
   diagnosis;
   /** @type {Insights} */
@@ -86,6 +89,7 @@ class RunPage {
     this.charts.onDraw = () => this.system.draw();
     this.worst = new WorstTokens(this.id);
     this.log = new LogTail(this.id);
+    this.marks = new RunMarks(this.id);
     this.diagnosis = new Diagnosis(this.id);
     this.insights = new Insights(this.id);
     this.notifier = new RunNotifier();
@@ -98,6 +102,7 @@ class RunPage {
       this.charts.element,
       this.system.element,
       h("div", { class: "run-columns" }, this.worst.element, this.log.element),
+      this.marks.element,
       this.insights.element,
     );
     this.head.bar.after(this.notifier.element);
@@ -162,7 +167,8 @@ class RunPage {
   }
 
   async followRollouts() {
-    await Promise.all([this.worst.refresh(), this.diagnosis.refresh(), this.insights.refresh()]);
+    const { worst, marks, diagnosis, insights } = this;
+    await Promise.all([worst.refresh(), marks.refresh(), diagnosis.refresh(), insights.refresh()]);
     const { items, total } = await get(`runs/${this.id}/rollouts`, { sort: "-kl_max", limit: 1 });
     this.head.offer(items[0] ?? null, total);
   }

@@ -31,7 +31,7 @@ def test_a_token_and_a_rollout_are_marked(api: Api, run_id: str) -> None:
     assert [i["id"] for i in api.get(path)["items"]] == [whole["id"], token["id"]]
     assert api.get(f"/runs/{run_id}/marks", offset=1, limit=1)["total"] == 2
     found = api.get(f"/runs/{run_id}/rollouts", marked=True)
-    assert [(i["id"], i["marks"]) for i in found["items"]] == [(rollout, 2)]
+    assert [(i["id"], i["marked"]) for i in found["items"]] == [(rollout, 2)]
     table = api("GET", f"/runs/{run_id}/rollouts.csv", params={"marked": "true"}).text
     assert table.count(rollout) == 1
     assert api("DELETE", f"/marks/{whole['id']}").json() == {"id": whole["id"]}

@@ -50,7 +50,7 @@ def test_rollouts_are_filtered_by_their_marks(engine: Engine) -> None:
     for position in (None, 4):
         add_mark(engine, ids[2], position, "")
     items = read_rollouts(engine, run_id)["items"]
-    assert {i["id"]: i["marks"] for i in items} == {**dict.fromkeys(ids, 0), ids[2]: 2}
+    assert {i["id"]: i["marked"] for i in items} == {**dict.fromkeys(ids, 0), ids[2]: 2}
     assert [i["id"] for i in read_rollouts(engine, run_id, marked=True)["items"]] == [ids[2]]
     assert read_rollouts(engine, run_id, marked=False)["total"] == 3
 

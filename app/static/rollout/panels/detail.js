@@ -1,6 +1,7 @@
 // The panel of one token: its figures, both models' alternatives, and one plain sentence.
 import { fill, h } from "../../lib/dom.js";
 import { integer, leaning, ordinal, percent, probability } from "../../lib/format.js";
+import { MarkNote } from "../marks/note.js";
 import { sameRollout, shownToken } from "../state.js";
 import { bounded, glyphs } from "../text/glyphs.js";
 import { ranksOf } from "../text/metrics.js";
@@ -13,9 +14,11 @@ const FETCH_AFTER = 60; // ms that the pointer rests on a token
 
 /** @implements {Panel} */
 export class Detail {
-  constructor() {
+  /** @param {import("../marks/store.js").MarkStore} marks */
+  constructor(marks) {
     /** @type {(keyof ViewState)[]} */
-    this.follows = ["rollout", "pinned", "pointed", "metric"];
+    this.follows = ["rollout", "pinned", "pointed", "metric", "marks"];
+    this.note = new MarkNote(marks);
     this.element = h("section", { id: "token-detail", class: "detail", "aria-label": "Token" });
     this.head = h("div", { class: "dt-head" });
     this.say = h("p", { class: "dt-say", "aria-live": "polite" });
@@ -35,6 +38,7 @@ export class Detail {
     const before = this.shown;
     const shown = { rollout, metric, index, pinned: index === pinned };
     this.shown = shown;
+    this.note.show(rollout.meta.id, index < 0 ? null : index, shown.pinned);
     if (index < 0) this.nothing();
     else if (!before || !isSame(before, shown)) this.draw(shown);
     else if (before.rollout !== rollout || before.metric !== metric) this.drawFigures(shown);
@@ -53,12 +57,14 @@ export class Detail {
         h("p", { text: "Point at a token to read it, click to pin it." }),
         h("p", {}, h("kbd", { text: "n" }), " worst token, ", h("kbd", { text: "?" }), " all shortcuts"),
       ),
+      this.note.element,
     );
   }
 
   /** @param {ShownToken} shown */
   draw(shown) {
-    if (!this.head.isConnected) fill(this.element, this.head, this.say, this.figures, this.table);
+    if (!this.head.isConnected)
+      fill(this.element, this.head, this.say, this.note.element, this.figures, this.table);
     this.element.dataset.index = String(shown.index);
     this.drawFigures(shown);
     this.sentence(shown, null);

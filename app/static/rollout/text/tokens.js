@@ -44,6 +44,7 @@ export class TokenText {
     this.divergence = -1; // the first token that another completion does not have
     this.hits = new Set(); // tokens in a match of the search
     this.hit = -1; // the first token of the match that is shown
+    this.noted = new Set(); // tokens that somebody has marked
     this.maxColumns = MAX_COLUMNS;
     this.sizer = h("div", { class: "tv-sizer" });
     this.element = h(
@@ -220,6 +221,7 @@ export class TokenText {
       return element;
     }
     element.setAttribute("data-index", String(index));
+    if (this.noted.has(index)) element.setAttribute("aria-label", `${element.textContent}, marked`);
     if (index === this.selected) markActive(element, true);
     return element;
   }
@@ -236,6 +238,7 @@ export class TokenText {
     if (weights && weights[index] === 0) name += " masked";
     if (this.hits.has(index)) name += index === this.hit ? " hit now" : " hit";
     if (index === this.selected) name += " pinned";
+    if (this.noted.has(index)) name += " marked";
     if (index === this.divergence) name += " diverges";
     return name;
   }
@@ -267,6 +270,13 @@ export class TokenText {
   markHits(hits, hit) {
     this.hits = hits;
     this.hit = hit;
+    this.repaint();
+  }
+
+  /** Shows which tokens somebody has marked. @param {Set<number>} tokens */
+  markNoted(tokens) {
+    if (tokens.size === this.noted.size && [...tokens].every((index) => this.noted.has(index))) return;
+    this.noted = tokens;
     this.repaint();
   }
 
