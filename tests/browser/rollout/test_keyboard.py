@@ -22,7 +22,8 @@ SMALL = {  # in the order of the form
     "sampling-prompts_per_step": "4",
     "evaluation-prompts": "4",
 }
-STOPS_TO_THE_TEXT = 25  # navigation 6, skip link, place 3, neighbours, mark and sharing 4, answers, tools 9, the text
+# Navigation 6, skip link, place 3, neighbours, mark and sharing 4, answers, tools 9, the text
+STOPS_TO_THE_TEXT = 25
 LINKS_OF_THE_BAR = 6
 MOST_STOPS = 400
 FOCUS = """() => {
