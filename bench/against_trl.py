@@ -42,8 +42,9 @@ from opd.models.load import context_of
 from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.rollouts import Completion, Writer, sequences, write
+from opd.training.step.clock import Clock
 from opd.training.trainer import Training
-from opd.training.update import Clock, update
+from opd.training.update import update
 from opd.types import ModelsEvent, StepEvent
 from storage.engine import open_database
 from storage.queue import jobs

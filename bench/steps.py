@@ -33,8 +33,9 @@ from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.rollouts import Completion, Writer, sequences, write
 from opd.training.scoring import reader_of
+from opd.training.step.clock import Clock
 from opd.training.trainer import Training
-from opd.training.update import Clock, update
+from opd.training.update import update
 from opd.types import StepEvent
 
 THREADS = torch.get_num_threads()  # as OMP_NUM_THREADS says

@@ -18,7 +18,8 @@ from opd.models.load import context_of
 from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, load
 from opd.training.rollouts import Completion, Writer, write
-from opd.training.update import Clock, update
+from opd.training.step.clock import Clock
+from opd.training.update import update
 from opd.types import TokenRecord
 
 WORK = Work(4, 2, 64)

@@ -48,8 +48,8 @@ class RunConfig(Section):
         1,
         ge=1,
         le=64,
-        description="Processes that train the run together, each with a copy of the models on a "
-        "device of the kind that `device` names, and a share of the rollouts.",
+        description="Processes that train the run together, each with the models on a device of "
+        "the kind that `device` names, and a share of the rollouts.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of prompts and samples.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from opd.config.run import RunConfig
@@ -34,11 +33,13 @@ from opd.training.held_out.stop_rule import StopRule
 from opd.training.held_out.teacher_score import teacher_scores
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.optimization.optimizers import learning_rate
-from opd.training.records import all_tokens, as_rollouts, kept
+from opd.training.records import as_rollouts, kept
 from opd.training.rollouts import Completion, Writer, write, write_evaluation
 from opd.training.scoring import Scoring, score_completions
+from opd.training.step.clock import Clock
+from opd.training.step.metrics import step_metrics
 from opd.training.step_flops import StepFlops
-from opd.training.update import Clock, Update, update
+from opd.training.update import update
 from opd.types import (
     CheckpointEvent,
     EarlierAttempts,
@@ -275,7 +276,7 @@ class Training:
             seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
             flops=flops.step(completions),
-            metrics=_metrics(completions, done, rate)
+            metrics=step_metrics(completions, done, rate)
             | flops.parts(completions)
             | memory_metrics(device),
             rollouts=rollouts,
@@ -383,45 +384,3 @@ def _headline(scores: Sequence[Score]) -> float | None:
 
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
-
-
-def _metrics(completions: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
-    """The step's figures; per-token ones are means over all completion tokens, in nats."""
-
-    def all_of(name: str) -> np.ndarray | None:
-        return all_tokens(done.records, name)
-
-    student, teacher = all_of("student_logprobs"), all_of("teacher_logprobs")
-    assert student is not None
-    metrics = {
-        "loss": done.loss,
-        "grad_norm": done.grad_norm,
-        "learning_rate": rate,
-        "completion_tokens": float(np.mean([len(r) for r in done.records])),
-        "finished": float(np.mean([c.sample.finish_reason == "stop" for c in completions])),
-    }
-    for name in ("reverse_kl", "student_entropy", "teacher_entropy"):
-        values = all_of(name)
-        if values is not None:
-            metrics[name] = float(values.mean())
-    if teacher is not None:
-        metrics["log_ratio"] = float((student - teacher).mean())
-    if done.same_top is not None:
-        metrics["same_top"] = done.same_top
-    gaps = [
-        r.student_logprobs - r.sampler_logprobs
-        for c, r in zip(completions, done.records, strict=True)
-        if c.author == "student"
-        and r.student_logprobs is not None
-        and r.sampler_logprobs is not None
-    ]
-    if gaps:
-        gap = np.concatenate(gaps)
-        metrics["sampler_gap"] = float(np.abs(gap).max())
-        metrics["importance_ratio"] = float(np.exp(gap).mean())
-    rewards = [c.reward for c in completions if c.reward is not None]
-    if rewards:
-        metrics["reward"] = float(np.mean(rewards))
-    if any(c.author != "student" for c in completions):
-        metrics["by_teacher"] = float(np.mean([c.author == "teacher" for c in completions]))
-    return metrics

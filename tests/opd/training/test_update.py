@@ -19,7 +19,8 @@ from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
 from opd.training.rollouts import Completion, sequences
 from opd.training.scoring import batch_of, measure, reader_of, student_pieces
-from opd.training.update import Clock, Learner, update
+from opd.training.step.clock import Clock
+from opd.training.update import Learner, update
 from tests.support import tiny_models
 from tests.support.devices.operator_counts import FAKE_CUDA, OperatorCounts, fake_cuda, on_fake_cuda
 from tests.support.devices.tested import DEVICE

@@ -15,7 +15,8 @@ from opd.teachers.routing import TeacherRouter
 from opd.training.optimization.compute_copy import ComputeCopy
 from opd.training.rollouts import Completion
 from opd.training.scoring import reader_of
-from opd.training.update import Clock, Learner, update
+from opd.training.step.clock import Clock
+from opd.training.update import Learner, update
 from tests.support import tiny_models
 from tests.support.devices.operator_counts import OperatorCounts
 

@@ -1,0 +1,51 @@
+"""The figures of one step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from opd.training.records import all_tokens
+from opd.training.rollouts import Completion
+from opd.training.update import Update
+
+
+def step_metrics(completions: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
+    """The step's figures; per-token ones are means over all completion tokens, in nats."""
+
+    def all_of(name: str) -> np.ndarray | None:
+        return all_tokens(done.records, name)
+
+    student, teacher = all_of("student_logprobs"), all_of("teacher_logprobs")
+    assert student is not None
+    metrics = {
+        "loss": done.loss,
+        "grad_norm": done.grad_norm,
+        "learning_rate": rate,
+        "completion_tokens": float(np.mean([len(r) for r in done.records])),
+        "finished": float(np.mean([c.sample.finish_reason == "stop" for c in completions])),
+    }
+    for name in ("reverse_kl", "student_entropy", "teacher_entropy"):
+        values = all_of(name)
+        if values is not None:
+            metrics[name] = float(values.mean())
+    if teacher is not None:
+        metrics["log_ratio"] = float((student - teacher).mean())
+    if done.same_top is not None:
+        metrics["same_top"] = done.same_top
+    gaps = [
+        r.student_logprobs - r.sampler_logprobs
+        for c, r in zip(completions, done.records, strict=True)
+        if c.author == "student"
+        and r.student_logprobs is not None
+        and r.sampler_logprobs is not None
+    ]
+    if gaps:
+        gap = np.concatenate(gaps)
+        metrics["sampler_gap"] = float(np.abs(gap).max())
+        metrics["importance_ratio"] = float(np.exp(gap).mean())
+    rewards = [c.reward for c in completions if c.reward is not None]
+    if rewards:
+        metrics["reward"] = float(np.mean(rewards))
+    if any(c.author != "student" for c in completions):
+        metrics["by_teacher"] = float(np.mean([c.author == "teacher" for c in completions]))
+    return metrics
