@@ -30,7 +30,7 @@ from opd.models.architecture import Architecture, architecture_of
 from opd.models.folders.progress import Say
 from opd.models.folders.resolve import resolve_tokenizer
 from opd.models.token_text import TokenText
-from opd.models.tokenizers import load_tokenizer
+from opd.models.tokenizers import load_tokenizer, unknown_id
 from opd.sampling.sample import NEVER, Stopped
 from opd.teachers.routing import field_of, route_of
 
@@ -126,9 +126,11 @@ def preview_prompts(
     check_prompt_set(name, config.evaluation.suites)
     readers = _Readers(config, name, say)
     mapper = source_mapper(config, name, say)
+    _check(stop)
     say("reading rows")
     rows = preview_rows(mapper, count=0, most=ROWS_TRIED)
     problem = ""
+    _check(stop)
     try:
         drafts = _drafts(config, name, say)
     except UserError as error:
@@ -137,8 +139,8 @@ def preview_prompts(
     say("rendering prompts")
     builder, made, counted = readers.builder, [], _Lengths()
     for number, draft in enumerate(drafts[: max(count, PROMPTS_COUNTED)]):
-        if number % STOP_EVERY == 0 and stop():
-            raise Stopped
+        if number % STOP_EVERY == 0:
+            _check(stop)
         if number < count:
             made.append(readers.prompt(draft, number, rows.columns))
         try:
@@ -158,6 +160,11 @@ def preview_prompts(
         readers.note,
         made,
     )
+
+
+def _check(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise Stopped
 
 
 @dataclass
@@ -293,11 +300,8 @@ class _Readers:
         return PromptReader(path, model, False, len(ids), limit, "context", unknown, pieces=pieces)
 
     def _unknown(self, ids: Sequence[int]) -> int:
-        """How often the unknown token stands there, where it has no other role."""
-        tokenizer = self._tokenizer
-        unknown = tokenizer.unk_token_id
-        others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        return 0 if unknown is None or unknown in others else list(ids).count(unknown)
+        unknown = unknown_id(self._tokenizer)
+        return 0 if unknown is None else list(ids).count(unknown)
 
     def _pieces(self, ids: Sequence[int]) -> list[Piece]:
         if len(ids) <= HEAD + TAIL:

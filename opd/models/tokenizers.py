@@ -115,6 +115,13 @@ def special_ids(tokenizer: Any) -> set[int]:
     return marked | set(tokenizer.all_special_ids)
 
 
+def unknown_id(tokenizer: Any) -> int | None:
+    """The id that stands for text the vocabulary lacks; None without one of that role only."""
+    others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    unknown: int | None = tokenizer.unk_token_id
+    return None if unknown in others else unknown
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Names a vocabulary: SHA-256 over its ids and strings, 16 hex digits."""
     pairs = sorted((i, t) for t, i in tokenizer.get_vocab().items())

@@ -10,7 +10,7 @@ from opd.doctor.findings import Finding, quoted
 from opd.doctor.models import LocalModel
 from opd.models.encoding import continuation, special_around, split_end, text_ids
 from opd.models.stop_ids import led, reply_lead
-from opd.models.tokenizers import special_ids
+from opd.models.tokenizers import special_ids, unknown_id
 
 LOOKED_AT = 256  # training prompts
 
@@ -22,6 +22,7 @@ def check_texts(
     prompts = train[:LOOKED_AT]
     yield from _appended(student)
     yield from _started_twice(student, prompts)
+    yield from _unknown(student, prompts)
     yield from _rendered_twice(student, prompts)
     yield from _ended_prompts(student, prompts)
     if config.author == "given":
@@ -63,6 +64,25 @@ def _started_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[F
             "Remove it from the data's texts; for prompts that were rendered elsewhere, give the "
             "messages and set prompts.chat.",
             twice,
+        )
+
+
+def _unknown(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
+    """Prompts with text that the vocabulary lacks: no model can read what stands there."""
+    unknown = unknown_id(student.tokenizer)
+    found = [p for p in prompts if unknown is not None and unknown in p.ids]
+    if found:
+        tokens = sum(len(p.ids) for p in found)
+        lost = sum(p.ids.count(unknown) for p in found)
+        yield _found(
+            "prompt-unknown-tokens",
+            "warning",
+            f"{len(found)} of {len(prompts)} prompts hold text that the tokenizer does not know",
+            f"{lost:,} of their {tokens:,} tokens are {student.name(unknown or 0)}: both models "
+            "read no more than that something stood there.",
+            "Use models whose tokenizer knows the data's words or falls back on bytes; "
+            "`opd prompts` shows the prompts as they are read.",
+            found,
         )
 
 

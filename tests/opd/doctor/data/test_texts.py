@@ -11,6 +11,8 @@ from opd.data.prompts import load_prompts
 from opd.doctor.data.texts import check_texts
 from opd.doctor.findings import Finding
 from opd.doctor.models import LocalModel
+from opd.models.folders.resolve import resolve
+from opd.models.tokenizers import load_tokenizer
 from tests.opd.doctor.test_examine import rows
 from tests.support import tiny_models
 
@@ -118,3 +120,13 @@ def test_given_completions_with_ends_and_shared_tokens(tmp_path: Path) -> None:
     }
     assert found["stop-inside"].severity == "warning"
     assert "acher" in found["merged-boundary"].evidence["completion"]
+
+
+def test_text_that_the_vocabulary_lacks_is_said(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(resolve("bundled/student", where="x"), where="x")
+    model = LocalModel("student", "s", tokenizer, None, (0,))
+    found = look(model, tmp_path, {"prompt": "1 + zebra ="}, {"prompt": "1 + 2 ="})
+    finding = found["prompt-unknown-tokens"]
+    assert (finding.severity, finding.evidence["count"]) == ("warning", 1)
+    assert finding.title.startswith("1 of 2 prompts") and "(<unk>)" in finding.text
+    assert "prompt-unknown-tokens" not in look(model, tmp_path, {"prompt": "1 + 2 ="})
