@@ -15,7 +15,8 @@ from opd.models.load import context_of
 from opd.sampling.sample import NEVER, Sample
 from opd.training.loading import Callbacks, load
 from opd.training.rollouts import Completion
-from opd.training.update import Clock, update
+from opd.training.step.clock import Clock
+from opd.training.update import update
 
 BUDGET = 40.0
 NAMES = {"teacher": "teacher's forward", "student": "student's forward and backward"}
