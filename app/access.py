@@ -1,6 +1,5 @@
 """Access tokens: made once for a data directory, compared in constant time."""
 
-import contextlib
 import hashlib
 import hmac
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from opd.errors import UserError
+from storage import locks
 from storage.data_dir import DataDir
 
 Access = Literal["full", "view", "none"]
@@ -77,10 +77,16 @@ def _create(path: Path) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(new_token())
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(aside, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            with locks.waiting(path.with_name("token.lock")):
+                if not path.exists():
+                    os.replace(aside, path)
     finally:
-        os.unlink(aside)
+        Path(aside).unlink(missing_ok=True)
 
 
 def _equal(given: str, secret: str | None) -> bool:

@@ -1,5 +1,6 @@
 """What can go wrong, by name, and what a user can fix, as exceptions."""
 
+import errno
 import re
 from enum import StrEnum
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 MEMORY_ERROR = re.compile(
     r"out of memory|can't allocate memory|alloc_cpu|bad_alloc|ALLOC_FAILED", re.I
 )
+DISK_ERROR = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b")
 RESUME = "Resume the run: it continues from its last checkpoint."
 
 
@@ -148,6 +150,17 @@ class ErrorKind(StrEnum):
         507,
         False,
     )
+    READ_ONLY = (
+        "read only",
+        "Copy the data directory to a disk that can be written, and use the copy.",
+        409,
+    )
+    DIRECTORY_GONE = (
+        "directory gone",
+        "Put the data directory back, or mount its disk; then start the server again.",
+        503,
+        False,
+    )
     NAN_LOSS = (
         "nan loss",
         "Lower optimizer.learning_rate or optimizer.max_grad_norm, add optimizer.warmup_steps, "
@@ -236,6 +249,13 @@ def raise_lack_of_memory(error: BaseException) -> None:
 def lacks_memory(error: BaseException) -> bool:
     """Whether another library's error says that memory ran out, of the machine or of a device."""
     return isinstance(error, MemoryError) or MEMORY_ERROR.search(str(error)) is not None
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether an error, another library's too, says that a disk or a quota is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return DISK_ERROR.search(str(error)) is not None
 
 
 class LackOfMemoryError(UserError):

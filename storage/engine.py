@@ -5,7 +5,6 @@ wait for their turn at the start and never fail half-way because another one wro
 """
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -30,10 +29,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, lacks_room
 from opd.files import make_folder
 from storage import migrate
 from storage.data_dir import DataDir
+from storage.files import archive, file_system, presence
 
 try:
     from pysqlite3 import dbapi2 as sqlite
@@ -42,7 +42,7 @@ except ImportError:  # no wheel for this platform
 
 BUSY_SECONDS = 30
 WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log grow without end
-SQLITE_IOERR, SQLITE_FULL = 10, 13
+SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL = 8, 10, 13
 SAFE_SQLITE = (3, 51, 3)
 
 
@@ -65,8 +65,9 @@ def open_database(url_or_dir: str | Path) -> Engine:
     """
     engine = _engine(_url(url_or_dir))
     try:
-        with _full_disk_named(engine):
+        with _named(engine):
             if not migrate.at_head(engine):
+                _check_writable(engine)
                 _use_wal(engine)
                 with begin(engine) as connection:
                     migrate.upgrade(connection)
@@ -76,6 +77,8 @@ def open_database(url_or_dir: str | Path) -> Engine:
     except DBAPIError as error:
         engine.dispose()
         raise UserError(f"cannot be opened: {error.orig}", where=where(engine)) from None
+    if _is_sqlite(engine):
+        presence.watch(engine)
     return engine
 
 
@@ -83,8 +86,9 @@ def open_database(url_or_dir: str | Path) -> Engine:
 def begin(engine: Engine) -> Iterator[Connection]:
     """A transaction that writes; commits at the end, rolls back when an error leaves the block.
 
-    Raises DiskFullError."""
-    with _full_disk_named(engine), engine.connect() as connection:
+    Raises DiskFullError, and UserError where the file has gone or can only be read."""
+    presence.check(engine)
+    with _named(engine), engine.connect() as connection:
         connection.execution_options(opd_writes=True)
         with connection.begin():
             yield connection
@@ -94,7 +98,7 @@ def begin(engine: Engine) -> Iterator[Connection]:
 @contextlib.contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the database; short, because the log cannot shrink under it."""
-    with _full_disk_named(engine), engine.connect() as connection, connection.begin():
+    with _named(engine), engine.connect() as connection, connection.begin():
         yield connection
 
 
@@ -154,7 +158,31 @@ def _url(url_or_dir: str | Path) -> URL:
             raise UserError("not a database URL", where="database URL") from None
     folder = Path(url_or_dir).expanduser()
     make_folder(folder, where=str(folder))
-    return URL.create("sqlite", database=str(DataDir(folder.resolve()).database))
+    data_dir = DataDir(folder.resolve())
+    if not archive.is_read_only(data_dir.database):
+        _check_locks(data_dir, folder)
+    return URL.create("sqlite", database=str(data_dir.database))
+
+
+def _check_locks(data_dir: DataDir, folder: Path) -> None:
+    """Raises UserError where SQLite would wait for half a minute, and blame another program."""
+    try:
+        works = file_system.has_record_locks(data_dir.identity)
+    except OSError:  # SQLite says why
+        return
+    if not works:
+        raise UserError(file_system.no_record_locks(folder), where=str(folder))
+
+
+def _check_writable(engine: Engine) -> None:
+    """Raises UserError for an archive of an older version."""
+    if _is_sqlite(engine) and archive.is_read_only(Path(engine.url.database or "")):
+        raise UserError(
+            "is of an older version and can only be read, not brought up to date: copy the data "
+            "directory to a disk that can be written, and use the copy",
+            where=where(engine),
+            kind=ErrorKind.READ_ONLY,
+        )
 
 
 def _engine(url: URL) -> Engine:
@@ -164,6 +192,9 @@ def _engine(url: URL) -> Engine:
     }
     if url.get_backend_name() != "sqlite":
         return create_engine(url, **options)
+    path = Path(url.database or "")
+    if url.database and archive.is_read_only(path):
+        options["creator"] = archive.connect(path, sqlite)
     engine = create_engine(
         url,
         module=sqlite,
@@ -238,15 +269,19 @@ def _bound_wal(engine: Engine) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_named(engine: Engine) -> Iterator[None]:
+def _named(engine: Engine) -> Iterator[None]:
+    """Full disks and read-only files by their names."""
     try:
         yield
     except DBAPIError as error:
         if _is_full(error, engine):
             raise DiskFullError(where(engine)) from error
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == SQLITE_READONLY:
+            text = "can only be read: nothing was stored"
+            raise UserError(text, where=where(engine), kind=ErrorKind.READ_ONLY) from error
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if lacks_room(error):
             raise DiskFullError(where(engine)) from error
         raise
 

@@ -1,24 +1,37 @@
 """Lock files of the data directory: one process holds each, until it ends or closes the file.
 
 Taken by flock(2), which older versions see too. The file stays: removed and made anew, it would be
-a second lock beside the one that somebody waits for.
+a second lock beside the one that somebody waits for. On a file system without flock, a file beside
+it that only one process can make takes its place (`storage.files.beating_locks`).
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from storage.files.beating_locks import BeatingLock, is_held
+from storage.files.file_system import MISSING
 
-def take(path: Path) -> IO[bytes] | None:
-    """The open file that holds the lock; None where another process has it."""
+Lock = IO[bytes] | BeatingLock
+AGAIN_AFTER = 0.2  # seconds
+
+
+def take(path: Path) -> Lock | None:
+    """The open file that holds the lock; None where another process has it. Raises OSError."""
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        if error.errno not in MISSING:
+            raise
+        return BeatingLock.take(path)
     return file
 
 
@@ -26,7 +39,16 @@ def take(path: Path) -> IO[bytes] | None:
 def waiting(path: Path) -> Iterator[None]:
     """Holds the lock inside; waits for it as long as another process has it."""
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in MISSING:
+                raise
+            while (lock := BeatingLock.take(path)) is None:
+                time.sleep(AGAIN_AFTER)
+            with lock:
+                yield
+            return
         yield
 
 
@@ -38,6 +60,6 @@ def held(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in MISSING and is_held(path)
     return False

@@ -13,6 +13,8 @@ from app.version import program_version
 from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
+from storage.engine import where
+from storage.files.presence import gone
 from storage.read.runs import read_run
 
 router = APIRouter(prefix="/api/v1", tags=["system"])
@@ -24,9 +26,11 @@ MAX_LOG_BYTES = 262_144
 def health(request: Request) -> Response:
     """Whether jobs can start, the process that waits for the next one with its memory in bytes,
     and the access of the caller's token: full, view or none."""
+    missing = gone(request.app.state.engine)
     return Json(
         {
-            "ok": True,
+            "ok": not missing,
+            "reason": f"{where(request.app.state.engine)} {missing}" if missing else None,
             "version": program_version(),
             "supervisor": supervisor_alive(request.app.state.data_dir),
             "standby": waiting(request.app.state.data_dir),

@@ -16,6 +16,7 @@ from opd.errors import UserError
 if TYPE_CHECKING:
     from app.worker.devices.holds import DeviceHold
     from opd.config.run import RunConfig
+    from opd.doctor.findings import Finding
     from opd.experiments.definition import Experiment
 
 HEADS = {"error": "Errors", "warning": "Warnings", "info": "Notes", "ok": "Passed"}
@@ -54,12 +55,25 @@ def doctor(
         found = examine(config, models=False, callbacks=callbacks)
     else:
         found = examine_on_device(config, partial(_held, workspace), callbacks)
-    checked = report(config, list(found))
+    checked = report(config, [*_directory(workspace), *found])
     if json:
         json_line(checked)
     else:
         _show(checked)
     raise typer.Exit(0 if checked["ok"] else 1)
+
+
+def _directory(workspace: Workspace) -> "list[Finding]":
+    """What keeps runs from being stored."""
+    from opd.doctor.findings import Finding
+    from storage.files.file_system import examine as examine_directory
+
+    found = [p for p in examine_directory(workspace.data_dir) if p.severity == "error"]
+    title = "The data directory cannot hold runs"
+    where = workspace.data_dir
+    return [
+        Finding("data-directory", "error", title, f"{where} {p.text}.", p.advice) for p in found
+    ]
 
 
 def _held(workspace: Workspace, config: "RunConfig") -> "DeviceHold":

@@ -58,12 +58,17 @@ class Workspace:
         return self.data_dir
 
     def warn(self) -> None:
-        """Says what is wrong with the library that opens the database, if anything."""
+        """Says what is wrong with the library that opens the database, or wanting in the file
+        system that holds it, if anything."""
         from app.cli.output import say
         from storage.engine import sqlite_advice
+        from storage.files.file_system import examine
 
         if advice := sqlite_advice(self.database_url):
             say(f"Warning: {advice}")
+        for problem in examine(self.data_dir):
+            if problem.severity == "warning":
+                say(f"Warning: {self.data_dir} {problem.text}. {problem.advice}")
 
     def environment(self) -> dict[str, str]:
         """What child processes need to find the same database; a URL may hold a password, so it

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from opd.errors import ErrorKind, UserError, lacks_memory
+from opd.errors import ErrorKind, UserError, lacks_memory, lacks_room
 from storage.queue.failure import Failure
 
 # What a driver says of itself, not of a mistake in what it was given.
@@ -38,7 +38,7 @@ def _kind(error: BaseException) -> ErrorKind:
         return ErrorKind.OUT_OF_MEMORY
     if isinstance(error, RuntimeError) and DEVICE_ERROR.search(str(error)):
         return ErrorKind.DEVICE_LOST
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if lacks_room(error):
         return ErrorKind.DISK_FULL
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return ErrorKind.OUT_OF_MEMORY

@@ -395,6 +395,11 @@ def _record(job: Job, outcome: Outcome) -> bool:
         except DiskFullError:
             job.folder.reserve.unlink(missing_ok=True)
             continue
+        except UserError as error:
+            if error.kind != ErrorKind.DIRECTORY_GONE:
+                raise
+            log.error("%s", error)
+            return False
         job.folder.reserve.unlink(missing_ok=True)
         if ended:
             notification.notify(job.engine, job.data_dir, job.run_id)

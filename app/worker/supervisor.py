@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -163,7 +163,7 @@ class Supervisor:
         return Child(started, slot)
 
 
-def lock(data_dir: DataDir, parent: int | None) -> IO[bytes] | None:
+def lock(data_dir: DataDir, parent: int | None) -> locks.Lock | None:
     """Holds the data directory's supervisor lock; waits for it; None when the parent goes first."""
     waiting = False
     while not orphaned(parent):

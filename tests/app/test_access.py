@@ -1,5 +1,7 @@
 """Tokens, host names, and the options that decide what they guard."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,15 @@ def test_tokens_are_long_and_stored_for_their_owner(tmp_path: Path) -> None:
         stored_token(DataDir(folder))
 
 
-def test_the_token_is_made_once_by_many_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_the_token_is_made_once_by_many_at_a_time(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
     found: set[str] = set()
     data_dir = DataDir(tmp_path)
     threads = [

@@ -14,6 +14,7 @@ VALUES = {
     *("missing model", "refused model", "missing extra", "no teacher", "tokenizer mismatch"),
     *("teacher server", "grader failed", "not found", "running", "not running", "not resumable"),
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
+    *("read only", "directory gone"),
     *("terminated", "interrupted", "hung", "lost", "out of memory", "disk full", "nan loss"),
     *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
     *("device lost", "stale edit"),
@@ -29,9 +30,10 @@ STATUS = {
         "changed inputs",
         "device busy",
         "stale edit",
+        "read only",
     },
     429: {"busy"},
-    503: {"locked"},
+    503: {"locked", "directory gone"},
     507: {"disk full"},
 }
 

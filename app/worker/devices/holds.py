@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
 
 from sqlalchemy import Engine
 
@@ -33,7 +32,7 @@ class DeviceHold:
 
     config: RunConfig  # with the device that was found
     slot: str | None = None
-    lock: IO[bytes] | None = None
+    lock: locks.Lock | None = None
 
     def wanted(self, engine: Engine) -> bool:
         """Whether a run waits for it."""
@@ -104,7 +103,7 @@ def give_back() -> None:
         give_back_memory()
 
 
-def _take(data_dir: DataDir, slot: str) -> IO[bytes] | None:
+def _take(data_dir: DataDir, slot: str) -> locks.Lock | None:
     path = data_dir.device_lock(slot)
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(TRIES):

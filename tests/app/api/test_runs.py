@@ -290,6 +290,19 @@ def test_health(api: Api, tmp_path: Path) -> None:
     assert api.get("/health")["supervisor"] is False
 
 
+def test_a_directory_that_has_gone_takes_no_runs_and_is_not_healthy(
+    api: Api, tmp_path: Path
+) -> None:
+    database = tmp_path / "studio.db"
+    database.rename(tmp_path / "elsewhere.db")
+    health = api.get("/health")
+    assert not health["ok"] and "was moved, deleted or unmounted" in health["reason"]
+    answer = api("POST", "/runs", {"recipe": "demo"})
+    assert answer.status_code == 503 and answer.json()["kind"] == "directory gone"
+    (tmp_path / "elsewhere.db").rename(database)
+    assert api.get("/health")["ok"]
+
+
 def test_importing_the_server_loads_neither_torch_nor_gradio() -> None:
     program = (
         "import sys, app.server\n"

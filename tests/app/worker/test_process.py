@@ -112,6 +112,12 @@ def test_a_signal_is_heard_while_the_main_thread_computes() -> None:
         (RuntimeError("CUDA error: unspecified launch failure"), "device lost", False),
         (RuntimeError("CUDA error: device-side assert triggered"), "error", False),
         (OSError(errno.ENOSPC, "No space left on device"), "disk full", False),
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device"),
+            "disk full",
+            False,
+        ),
+        (RuntimeError("I/O error: Disk quota exceeded (os error 122)"), "disk full", False),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory", False),
         (
             UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL),
