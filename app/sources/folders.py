@@ -11,7 +11,6 @@ from typing import Any
 from app.sources.roots import SourceKind, inside, leads_outside, opened
 from opd.config.folders import DATA_ENDINGS
 from opd.errors import ErrorKind, UserError
-from opd.models.folders.summary import summary_of
 
 MAX_NAMES = 100_000  # read of one folder
 SAVED = ("state.json", "dataset_dict.json")  # of a data set saved by `datasets`
@@ -127,6 +126,8 @@ def _entry(root: Path, relative: str, name: _Name, kind: SourceKind) -> dict[str
 
 
 def _described(root: Path, path: Path, name: _Name, kind: SourceKind) -> dict[str, Any]:
+    from opd.models.folders.summary import summary_of  # noqa: PLC0415 - imports the hub's library
+
     status = path.stat()
     value: str | None = str(path)
     model = None

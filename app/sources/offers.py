@@ -12,8 +12,6 @@ from app.sources.folders import Look
 from opd.config.folders import BUNDLED_DATA, BUNDLED_MODELS, local_folder
 from opd.config.gguf.smollm import SMOLLM2
 from opd.errors import UserError
-from opd.models.architecture import folder_at_hand
-from opd.models.folders.summary import summary_of
 from storage.read.runs import read_saved_runs
 
 HUB_FOLDERS = {"model": "models--", "data": "datasets--"}
@@ -57,6 +55,8 @@ def _bundled(name: str, look: Look) -> dict[str, Any]:
 
 
 def _cached(name: str, look: Look) -> dict[str, Any]:
+    from opd.models.architecture import folder_at_hand  # noqa: PLC0415 - imports the hub's library
+
     if look.kind == "data":
         return {"name": name, "value": name, "model": None}
     try:
@@ -68,6 +68,8 @@ def _cached(name: str, look: Look) -> dict[str, Any]:
 
 
 def _summary(path: Path | None) -> dict[str, Any] | None:
+    from opd.models.folders.summary import summary_of  # noqa: PLC0415 - imports the hub's library
+
     summary = summary_of(path) if path is not None else None
     return None if summary is None else asdict(summary)
 

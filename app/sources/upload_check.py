@@ -12,16 +12,15 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from opd.config.data import PromptsConfig
-from opd.data.mapping import Mapper
-from opd.data.preview import preview_rows
-from opd.data.rows import Table
-from opd.data.sources import RowSelection, open_table
 from opd.errors import ErrorKind, UserError
+
+if TYPE_CHECKING:
+    from opd.config.data import PromptsConfig
+    from opd.data.rows import Table
 
 SECONDS = 120
 MOST_MEMORY = 4 * 10**9
@@ -59,6 +58,9 @@ def check(path: Path, *, seconds: float = SECONDS) -> UploadContents:
 
 def contents(path: Path) -> UploadContents:
     """What the file holds: every row is read. Raises UserError with line and reason."""
+    from opd.config.data import PromptsConfig  # noqa: PLC0415 - the server does not read rows
+    from opd.data.sources import RowSelection, open_table  # noqa: PLC0415
+
     data = PromptsConfig.model_validate({"source": str(path)})
     table = open_table(data, str(path), RowSelection(data.split, sys.maxsize, path.name))
     for first in range(0, table.count, CHUNK):
@@ -66,7 +68,10 @@ def contents(path: Path) -> UploadContents:
     return UploadContents(table.count, *_as_prompts(data, table))
 
 
-def _as_prompts(data: PromptsConfig, table: Table) -> tuple[str, str]:
+def _as_prompts(data: "PromptsConfig", table: "Table") -> tuple[str, str]:
+    from opd.data.mapping import Mapper  # noqa: PLC0415
+    from opd.data.preview import preview_rows  # noqa: PLC0415
+
     try:
         seen = preview_rows(Mapper(data, table, "prompts"), count=0, most=ROWS_TRIED)
     except UserError as error:
