@@ -25,19 +25,33 @@ router = APIRouter(prefix="/api/v1", tags=["marks"])
 
 @router.get("/runs/{run_id}/marks")
 def list_marks(engine: Database, run_id: RunId, limit: Limit = 100, offset: Offset = 0) -> Response:
-    """A page of the run's marks, each with its rollout and, of a token, the text around it."""
-    return Json(read_marks(engine, run_id, limit=limit, offset=offset))
+    """A page of the run's marks, each with its rollout and, of a token, the text around it.
+
+    `prompts`: how many prompts `marked-prompts.jsonl` has, `remarks` on those that it lacks or has
+    as text only, and the `settings` of a run on that file that grades as this one did.
+    """
+    page = read_marks(engine, run_id, limit=limit, offset=offset)
+    found = marked_prompts(engine, run_id)
+    about = {"remarks": found.remarks(), "settings": found.settings(_file_name(run_id))}
+    return Json(page | {"prompts": {"count": len(found.rows), **about}})
 
 
 @router.get("/runs/{run_id}/marked-prompts.jsonl", response_class=Response)
 def get_marked_prompts(engine: Database, run_id: RunId) -> Response:
-    """The prompts of the run's marked rollouts as JSON lines to train or to evaluate on."""
+    """The prompts of the run's marked rollouts as JSON lines to train or to evaluate on.
+
+    Refused where there are none; what is left out, the list of marks says.
+    """
     headers = {
-        "content-disposition": f'attachment; filename="{run_id}-marked-prompts.jsonl"',
+        "content-disposition": f'attachment; filename="{_file_name(run_id)}"',
         "cache-control": "no-store",
     }
     content = b"".join(marked_prompts(engine, run_id).lines())
     return Response(content, media_type="application/x-ndjson", headers=headers)
+
+
+def _file_name(run_id: str) -> str:
+    return f"{run_id}-marked-prompts.jsonl"
 
 
 @router.get("/rollouts/{rollout_id}/marks")

@@ -2,11 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
+from opd.errors import UserError
 from storage.engine import read
 from storage.lookups import run_row
 from storage.schema import mark, prompt, rollout
@@ -24,12 +25,17 @@ class MarkedPrompts:
     did not record their rows; grading: the run's own settings of the grader, other than default.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    as_text: int = 0
-    left_out: int = 0
-    grading: dict[str, Any] = field(default_factory=dict)
+    run: str
+    rows: list[dict[str, Any]]
+    as_text: int
+    left_out: int
+    grading: dict[str, Any]
 
     def lines(self) -> list[bytes]:
+        """The file. Raises UserError where there is nothing to write."""
+        if not self.rows:
+            remarks = "".join(f"; {remark}" for remark in self.remarks())
+            raise UserError(f"has no prompts of marked rollouts to write{remarks}", where=self.run)
         return [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in self.rows]
 
     def remarks(self) -> list[str]:
@@ -77,7 +83,7 @@ def marked_prompts(engine: Engine, run_id: str) -> MarkedPrompts:
         rows.setdefault(key, row)
     prompts = run["config"].get("prompts") or {}
     grading = {name: prompts[name] for name in _GRADING if prompts.get(name)}
-    return MarkedPrompts(list(rows.values()), as_text, left_out, grading)
+    return MarkedPrompts(run_id, list(rows.values()), as_text, left_out, grading)
 
 
 def _prompts(connection: Connection, run_id: str) -> list[Any]:

@@ -226,6 +226,15 @@ interface ListedMark extends RolloutMark {
   after: string | null;
 }
 
+/** What the file with the prompts of marked rollouts holds. */
+interface MarkedPrompts {
+  count: number;
+  /** On prompts that it lacks, or has as text only. */
+  remarks: string[];
+  /** Of a run on the file that grades as this one did. */
+  settings: string[];
+}
+
 /** A rollout in a list. */
 interface RolloutItem extends Graded {
   id: string;

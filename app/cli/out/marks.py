@@ -10,7 +10,6 @@ from app.cli.inspect_runs import Json, Run
 from app.cli.out.files import aside, check_ending
 from app.cli.output import json_line, say, table
 from app.cli.workspace import Workspace
-from opd.errors import UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -59,12 +58,11 @@ def _write_prompts(engine: "Engine", run: str, out: Path) -> dict[str, Any]:
     from storage.marks.prompts import marked_prompts
 
     found = marked_prompts(engine, run)
+    content = b"".join(found.lines())
     for remark in found.remarks():
         say(remark)
-    if not found.rows:
-        raise UserError("has no marked rollouts whose prompts can be written", where=run)
     with aside(out, "--prompts") as path:
-        path.write_bytes(b"".join(found.lines()))
+        path.write_bytes(content)
     say(f"{len(found.rows)} prompts → {out}; a run that reads and grades them as this one did:")
     settings = found.settings(str(out.absolute()))
     say(f"opd train RECIPE {' '.join(f'--set {shlex.quote(text)}' for text in settings)}")

@@ -17,7 +17,8 @@ export class RunMarks {
     this.count = h("span", { class: "muted num" });
     this.list = h("div", { class: "mark-list" });
     const name = `${run}-marked-prompts.jsonl`;
-    const prompts = link("Prompts (JSON lines)", address(`runs/${run}/marked-prompts.jsonl`), {
+    this.about = h("p", { class: "caption", id: "marked-prompts" });
+    this.prompts = link("Prompts (JSON lines)", address(`runs/${run}/marked-prompts.jsonl`), {
       class: "btn small",
       download: name,
       title: "The prompts of marked rollouts, each once, as a data file to train or to evaluate on",
@@ -34,16 +35,17 @@ export class RunMarks {
         h("h2", { text: "Marks" }),
         this.count,
         h("span", { class: "spacer" }),
-        CHANGEABLE && [rollouts, prompts],
+        CHANGEABLE && [rollouts, this.prompts],
       ),
       this.list,
+      CHANGEABLE && this.about,
     );
   }
 
   async refresh() {
-    /** @type {Page<ListedMark>} */
-    const { items, total } = await get(`runs/${this.run}/marks`, { limit: this.limit });
-    const print = JSON.stringify([items, total]);
+    /** @type {Page<ListedMark> & {prompts: MarkedPrompts}} */
+    const { items, total, prompts } = await get(`runs/${this.run}/marks`, { limit: this.limit });
+    const print = JSON.stringify([items, total, prompts]);
     if (print === this.print) return;
     this.print = print;
     this.element.hidden = total === 0;
@@ -57,6 +59,19 @@ export class RunMarks {
       total > items.length &&
       h("div", { class: "pager" }, button("Show more", more, { class: "btn small quiet" }));
     fill(this.list, rows, pager);
+    if (CHANGEABLE) this.showPrompts(prompts);
+  }
+
+  /** What the file of prompts holds, and by which settings it is graded alike. @param {MarkedPrompts} prompts */
+  showPrompts({ count, remarks, settings }) {
+    this.prompts.hidden = count === 0;
+    this.prompts.textContent = `${integer(count)} ${count === 1 ? "prompt" : "prompts"} (JSON lines)`;
+    const graded = settings.map((text) => `--set ${plain(text, 200)}`).join(" ");
+    fill(
+      this.about,
+      remarks.map((remark) => [`${plain(remark)}. `]),
+      count > 0 && ["A run on the file that grades as this one did: ", h("code", { text: graded })],
+    );
   }
 
   /** A mark whose rollout a resumed run has not written again. @param {ListedMark} mark */

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
+from storage import schema
+from storage.engine import begin
 from tests.support.api_client import TOKENS, Api, first_rollout, stored_run
 
 EVIL = '</script><img src=x onerror="alert(1)">\n=HYPERLINK("x") \u202e'
@@ -90,11 +92,26 @@ def test_what_does_not_exist_is_not_found(api: Api, run_id: str) -> None:
     assert api("DELETE", "/marks/..%2f", None).status_code in (404, 422)
 
 
-def test_the_prompts_of_marked_rollouts_are_a_file(api: Api, run_id: str) -> None:
+def test_the_prompts_of_marked_rollouts_are_a_file(api: Api, engine: Engine, run_id: str) -> None:
     """The stored run has no data rows, as one of an earlier version: nothing is made up."""
     path = f"/runs/{run_id}/marked-prompts.jsonl"
-    assert api("GET", path).text == ""
+    assert "has no prompts of marked rollouts" in api("GET", path).json()["error"]
     api("POST", f"/rollouts/{first_rollout(api, run_id)}/marks", {})
     reply = api("GET", path)
-    assert [json.loads(line) for line in reply.text.splitlines()] == []
+    assert reply.status_code == 422
+    assert "1 prompt is left out: their rows were not recorded" in reply.json()["error"]
+    prompts = api.get(f"/runs/{run_id}/marks")["prompts"]
+    assert prompts["count"] == 0 and len(prompts["remarks"]) == 1
+    with begin(engine) as connection:
+        connection.execute(update(schema.prompt).values(data_row={"hint": "é"}))
+    reply = api("GET", path)
+    assert [json.loads(line) for line in reply.text.splitlines()] == [
+        {"prompt": "why <b>", "hint": "é", "answer": "42"}
+    ]
     assert reply.headers["content-disposition"].startswith("attachment")
+    prompts = api.get(f"/runs/{run_id}/marks")["prompts"]
+    file = f"{run_id}-marked-prompts.jsonl"
+    assert prompts == {
+        **{"count": 1, "remarks": []},
+        "settings": [f"prompts={file}", "prompts.grader=exact"],
+    }

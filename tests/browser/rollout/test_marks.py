@@ -138,7 +138,7 @@ def test_a_rollout_is_marked_and_found_in_list_and_run(
     expect(panel).to_contain_text("the whole of it")
     expect(panel).to_contain_text('onerror="window.__evil=1"')
     with page.expect_download() as download:
-        panel.get_by_role("link", name="Prompts (JSON lines)").click()
+        panel.get_by_role("link", name="1 prompt (JSON lines)").click()
     group = read_rollout(site.engine, rollout)["group"]
     assert Path(download.value.path()).read_text() == (
         f'{{"prompt": "What is {group}?", "answer": "{group}"}}\n'

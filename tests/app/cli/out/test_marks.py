@@ -81,7 +81,7 @@ def test_marks_are_listed(opd: Command, tmp_path: Path) -> None:
     assert first in printed and "why �=1+1?�second line" in " ".join(printed.split())
     for arguments, problem in (
         (("--prompts", "x.csv"), "Error: --prompts x.csv: must end in .jsonl (got .csv)"),
-        (("--prompts", f"{tmp_path}/none/x.jsonl"), "has no marked rollouts whose prompts"),
+        (("--prompts", f"{tmp_path}/none/x.jsonl"), "has no prompts of marked rollouts to write"),
     ):
         code, printed, told = opd("marks", run_id, *arguments)
         assert (code, printed) == (2, "") and problem in told
