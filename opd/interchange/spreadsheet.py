@@ -42,6 +42,7 @@ ROLLOUT_COLUMNS: Mapping[str, str] = {
     "temperature": "double",
     "author": "string",
     "teacher_end": "string",
+    "marks": "string",
 }
 
 

@@ -9,6 +9,7 @@ from opd.grading.outcome import is_right
 from storage import packing
 from storage.engine import read
 from storage.lookups import run_fingerprint, run_row
+from storage.marks.listing import exported_marks
 from storage.read.extracted import StoredCompletion, read_extractions
 from storage.read.rollouts import RolloutFilter, ordering, record_row
 from storage.schema import prompt
@@ -53,6 +54,7 @@ def _rows(
                 **{"prompt": row["prompt"], "answer": row["answer"]},
                 "right": is_right(row["reward"]),
                 "extracted": extracted.get(row["id"]),
+                "marks": _marks(row["marks"]),
             }
 
 
@@ -64,7 +66,16 @@ def _chunk(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
         .where(table.c.id.in_(ids))
     )
     rows = {row["id"]: dict(row) for row in connection.execute(query).mappings()}
+    marks = exported_marks(connection, list(rows))
+    for name, row in rows.items():
+        row["marks"] = marks.get(name, [])
     return [rows[name] for name in ids if name in rows]
+
+
+def _marks(marks: list[dict[str, Any]]) -> str | None:
+    """A line for each mark: its position, or "rollout", and its note; None without any."""
+    lines = [f"{'rollout' if m['position'] is None else m['position']}: {m['note']}" for m in marks]
+    return "\n".join(lines) or None
 
 
 def _extracted(

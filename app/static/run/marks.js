@@ -66,7 +66,7 @@ export class RunMarks {
   showPrompts({ count, remarks, settings }) {
     this.prompts.hidden = count === 0;
     this.prompts.textContent = `${integer(count)} ${count === 1 ? "prompt" : "prompts"} (JSON lines)`;
-    const graded = settings.map((text) => `--set ${plain(text, 200)}`).join(" ");
+    const graded = settings.map((text) => `--set ${shellWord(plain(text, 1000))}`).join(" ");
     fill(
       this.about,
       remarks.map((remark) => [`${plain(remark)}. `]),
@@ -100,6 +100,11 @@ export class RunMarks {
       noteText(mark.note),
     );
   }
+}
+
+/** A word of a shell's command line. @param {string} text */
+function shellWord(text) {
+  return /^[\w./=:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** @param {ListedMark} mark */
