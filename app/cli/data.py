@@ -135,7 +135,7 @@ def _show_prompts(seen: "PromptPreview") -> None:
     for name, role in rows.columns.items():
         result(plain(f"  {name}: {role or 'not part of a prompt'}"))
     of = "" if seen.counted == seen.count else f" of the first {seen.counted:,}"
-    result(f"The longest{of} has {seen.longest:,} tokens; {seen.too_long:,} are too long")
+    result(f"The longest{of} has {seen.longest:,} tokens; {seen.too_long:,} too long")
     if seen.problem:
         result(plain(f"The run cannot start: {seen.problem}"))
     for where, message in rows.problems:

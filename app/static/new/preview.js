@@ -4,7 +4,7 @@ import { button, fill, h, select } from "../lib/dom.js";
 import { integer, plain } from "../lib/format.js";
 import { ModelRequest, progressText } from "../lib/model_request.js";
 import { errorBox } from "../lib/panel_states.js";
-import { promptCard } from "./preview_card.js";
+import { promptCard, rowName } from "./preview_card.js";
 
 const SUITES = "evaluation.suites.";
 const FIELD = /^([a-z_]+(?:\.[\w-]+)*): /; // that an error begins with
@@ -55,7 +55,8 @@ export class PromptPreview {
     this.element.hidden = false;
     this.opener.setAttribute("aria-expanded", "true");
     this.title.focus({ preventScroll: true });
-    this.element.scrollIntoView({ block: "nearest" });
+    const { top } = this.element.getBoundingClientRect();
+    if (top < 0 || top > innerHeight / 2) this.element.scrollIntoView({ block: "start" });
     this.ask();
   }
 
@@ -181,12 +182,16 @@ function counts({ rows, count, problem }) {
 }
 
 /** @param {PromptPreviewAnswer} seen */
-function lengths({ count, counted, longest, too_long, overlong }) {
+function lengths({ count, counted, longest, too_long, overlong, problem }) {
   if (!counted) return "";
-  const of = counted < count ? ` of the first ${integer(counted)}` : "";
+  const of = counted < count && !problem ? ` of the first ${integer(counted)}` : "";
   if (!too_long) return `The longest${of} has ${integer(longest)} tokens.`;
-  const fate = overlong === "drop" ? "are left out" : "stop the run";
-  return `The longest${of} has ${integer(longest)} tokens; ${integer(too_long)} are too long and ${fate}.`;
+  const drop = overlong === "drop";
+  const fate =
+    too_long === 1
+      ? `is too long and ${drop ? "is left out" : "stops the run"}`
+      : `are too long and ${drop ? "are left out" : "stop the run"}`;
+  return `The longest${of} has ${integer(longest)} tokens; ${integer(too_long)} ${fate}.`;
 }
 
 /** @param {PromptPreviewAnswer} seen */
@@ -205,7 +210,12 @@ function problems({ problem, rows }) {
             "ul",
             {},
             rows.problems.map(({ row, message }) =>
-              h("li", {}, h("span", { class: "mono", text: `${plain(row, 200)}: ` }), plain(message, 600)),
+              h(
+                "li",
+                {},
+                h("span", { class: "mono", text: `${rowName(row, rows.source)}: ` }),
+                plain(message, 600),
+              ),
             ),
             more > 0 ? h("li", { text: `and ${integer(more)} more` }) : null,
           ),

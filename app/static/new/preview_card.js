@@ -26,7 +26,7 @@ export function promptCard(prompt, source) {
 }
 
 /** The row within its source. @param {string} where @param {string} source */
-function rowName(where, source) {
+export function rowName(where, source) {
   if (!where.startsWith(source)) return plain(where, 200);
   const rest = where.slice(source.length).replace(/^[:,\s]+/, "");
   return /^\d+$/.test(rest) ? `Line ${rest}` : plain(rest, 200);

@@ -54,7 +54,7 @@ def test_prompts_as_both_models_will_read_them(opd, tmp_path):
     code, out, err = opd("demo", "--set", "teacher.prompt=49 {prompt}", command="prompts")
     assert code == 0, err
     assert "train: 2,048 prompts of bundled, read as text" in out
-    assert "The longest of the first 2,000 has" in out and "; 0 are too long" in out
+    assert "The longest of the first 2,000 has" in out and "; 0 too long" in out
     assert out.count("  student, bundled/student: ") == out.count("    '49 ") == 3
     code, out, _ = opd("demo", "--of", "held-out", "--count", "1", "--json", command="prompts")
     [prompt] = json.loads(out)["prompts"]

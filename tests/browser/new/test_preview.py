@@ -104,7 +104,7 @@ def test_prompts_are_shown_as_both_models_will_read_them(
     text = panel.inner_text()
     assert "rows.jsonl read as ShareGPT" in text and "11 rows; 11 with an answer." in text
     assert "level not used" in " ".join(panel.locator(".preview-columns").inner_text().split())
-    assert "1 are too long and are left out." in text
+    assert "1 is too long and is left out." in text
     first, second, third = panel.locator(".preview-prompt").all()
     student = first.locator('[data-section="student"]')
     assert " of 100 tokens" in student.inner_text()
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_stands_at_its_row_or_field(
     answered(site, claim)
     problems = page.locator(".preview-problems")
     expect(problems).to_contain_text("The run cannot start: ")
-    expect(problems).to_contain_text("rows.jsonl:1: prompt must be non-empty text (got 3)")
+    expect(problems).to_contain_text("Line 1: prompt must be non-empty text (got 3)")
     asked(page, lambda: page.get_by_role("button", name="Refresh").click())
     name, _ = claim()
     said = "prompts.columns.answer: rows.jsonl has no column 'x'; it has prompt"
@@ -179,6 +179,7 @@ def test_it_is_accessible_and_nothing_is_cut(
         answered(site, claim)
         expect(page.locator(".preview-prompt")).to_have_count(3)
         expect(page.locator("#prompt-preview h2")).to_be_in_viewport()
+        expect(page.locator(".preview-prompt h3").first).to_be_in_viewport()
         found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [f["id"] for f in found if f["impact"] in ("serious", "critical")] == []
         assert page.evaluate(FAULTS, 24 if touch else 0) == []
