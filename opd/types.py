@@ -178,4 +178,49 @@ class ModelsEvent:
     parameters: Mapping[str, int] = field(default_factory=dict)
 
 
-Event = StepEvent | EvaluationEvent | CheckpointEvent | PhaseEvent | ModelsEvent | EndEvent
+@dataclass(frozen=True)
+class MissingPrompts:
+    """Prompts that were asked for and are not used, all for one reason: `text` follows the count,
+    `remedy` says what to change."""
+
+    reason: str  # source, eval_share, probes, too_long, no_answer
+    count: int
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class EvaluationCount:
+    """How many prompts of an evaluation were asked for in `field`, and how many its scores count:
+    asked = used + all that is missing."""
+
+    suite: str
+    field: str
+    asked: int
+    used: int
+    missing: Sequence[MissingPrompts] = ()
+
+    def __str__(self) -> str:
+        of = f"{self.used:,} of {self.asked:,}" if self.missing else f"{self.used:,}"
+        what = "held-out prompts" if self.suite == "heldout" else f"prompts of {self.suite}"
+        reasons = "; ".join(f"{m.count:,} {m.text}" for m in self.missing)
+        return f"{of} {what}" + (f" ({reasons})" if reasons else "")
+
+
+@dataclass(frozen=True)
+class PromptsEvent:
+    """Which prompts were loaded: how many to train on, and those of each evaluation."""
+
+    train: int
+    evaluation: Sequence[EvaluationCount]
+
+
+Event = (
+    StepEvent
+    | EvaluationEvent
+    | CheckpointEvent
+    | PhaseEvent
+    | ModelsEvent
+    | PromptsEvent
+    | EndEvent
+)

@@ -63,6 +63,7 @@ run = Table(
     Column("parameters", JSON, nullable=False),
     Column("loaded_device", Text, nullable=False),
     Column("tokenizer", Text, nullable=False),  # fingerprint of the vocabulary
+    Column("evaluation_prompts", JSON),  # of each evaluation: asked for, used, why fewer
     Column("inputs", JSON),  # what it depends on, as it was at the start: see queue/inputs.py
     # Who is working on it
     Column("attempt", Integer, nullable=False),

@@ -201,6 +201,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
         ("KL", run["kl"]),
         ("score", f"{plain(run['score_start'])} → {plain(run['score'])}"),
     ]
+    facts += [("scored", _counted(count)) for count in run["evaluation_prompts"] or []]
     facts.append(("trained", run["trained"]))
     if run["error_text"]:
         facts.append(("cause", f"{run['error_kind']}: {run['error_text']}"))
@@ -208,6 +209,14 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
     facts += [(name, folder) for name, folder in (run["resolved"] or {}).items()]
     facts += [("checkpoint", f"step {c['step']}  {c['path']}") for c in run["checkpoints"]]
     return [(label, value) for label, value in facts if value]
+
+
+def _counted(count: dict[str, Any]) -> str:
+    """Empty for an evaluation that has all prompts that were asked for."""
+    from opd.types import EvaluationCount, MissingPrompts
+
+    missing = [MissingPrompts(**one) for one in count["missing"]]
+    return str(EvaluationCount(**{**count, "missing": missing})) if missing else ""
 
 
 def _configuration(config: dict[str, Any]) -> str:

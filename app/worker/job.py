@@ -54,6 +54,7 @@ from opd.types import (
     Event,
     ModelsEvent,
     PhaseEvent,
+    PromptsEvent,
     RunStatus,
     StepEvent,
 )
@@ -312,6 +313,8 @@ def _store(job: Job, progress: _JobProgress, event: Event) -> None:
             jobs.set_phase(job.engine, job.run_id, job.attempt, text)
         case ModelsEvent():
             writer.models(event, library_versions())
+        case PromptsEvent():
+            writer.prompts(event)
         case StepEvent():
             writer.step(event, vocabulary)
             progress.stepped = event.step

@@ -12,6 +12,7 @@ from opd.types import (
     Event,
     ModelsEvent,
     PhaseEvent,
+    PromptsEvent,
     StepEvent,
 )
 
@@ -54,6 +55,9 @@ def line_of(event: Event, steps: int) -> str:
         case ModelsEvent():
             sizes = ", ".join(f"{n} {p / 1e6:.2f}M" for n, p in event.parameters.items())
             return f"models loaded on {event.device}: {sizes}"
+        case PromptsEvent():
+            evaluation = ", ".join(map(str, event.evaluation))
+            return f"{event.train:,} training prompts; evaluation on {evaluation}"
         case StepEvent():
             shown = (("KL", "reverse_kl"), ("reward", "reward"), ("loss", "loss"))
             parts = [f"{n} {event.metrics[k]:.3f}" for n, k in shown if k in event.metrics]

@@ -13,9 +13,10 @@ from opd.bundled.problems import Split, problems
 from opd.config.data import PROBES, SUITES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
+from opd.data.evaluation.counts import HELD_OUT, AvailableRows, RowCounts
 from opd.data.mapping import Draft, Mapper
 from opd.data.overlap import Overlap, overlaps, repeats, without
-from opd.data.rows import Row, Table
+from opd.data.rows import Row, Table, bad_data
 from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.folders.progress import Say
@@ -32,6 +33,7 @@ class DataFindings:
 
 
 NO_FINDINGS = DataFindings()
+_Drawn = tuple[list[Draft], list[Draft], list[Draft], AvailableRows]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class DraftSets:
     probe: list[Draft]
     suites: Mapping[str, list[Draft]]
     findings: DataFindings
+    counts: Mapping[str, RowCounts]  # of the held-out prompts and each suite
 
 
 def read_drafts(config: RunConfig, say: Say = lambda _: None) -> DraftSets:
@@ -50,7 +53,7 @@ def read_drafts(config: RunConfig, say: Say = lambda _: None) -> DraftSets:
 
     `say` is told of forms that were recognised and of rows that stand in training and evaluation.
     """
-    train, held_out, probe = _drawn(config, say)
+    train, held_out, probe, available = _drawn(config, say)
     suites = {name: _suite(config, name, say) for name in config.evaluation.suites}
     evaluation = {"the held-out prompts": [*held_out, *probe]}
     evaluation |= {f"suite {name}": drafts for name, drafts in suites.items()}
@@ -73,7 +76,9 @@ def read_drafts(config: RunConfig, say: Say = lambda _: None) -> DraftSets:
     findings = DataFindings(forms, common, repeats(train), len(train) - len(kept))
     for line in described(findings, len(train)):
         say(line)
-    return DraftSets(kept, held_out, probe, suites, findings)
+    counts = {HELD_OUT: RowCounts(available, len(held_out))}
+    counts |= {n: RowCounts(AvailableRows(len(d)), len(d)) for n, d in suites.items()}
+    return DraftSets(kept, held_out, probe, suites, findings, counts)
 
 
 def described(findings: DataFindings, count: int) -> list[str]:
@@ -122,9 +127,9 @@ def _suite_source(config: RunConfig, name: str, say: Say) -> Mapper:
     return Mapper(suite, open_table(suite, suite.source, selection), path)
 
 
-def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[Draft]]:
-    """Train, held-out and probe rows. A source without an own one for evaluation is shuffled by
-    the seed, and its first rows are held out.
+def _drawn(config: RunConfig, say: Say) -> _Drawn:
+    """Train, held-out and probe rows, and how many there are to hold out. A source without an own
+    one for evaluation is shuffled by the seed, and its first rows are held out.
     """
     data, held = config.prompts, config.evaluation.prompts
     probe = _wished(data)
@@ -134,10 +139,11 @@ def _drawn(config: RunConfig, say: Say) -> tuple[list[Draft], list[Draft], list[
     train = mapped(range(min(data.count, mapped.table.count)))
     mapped = _evaluation_source(data, held + probe, say)
     others = mapped(range(min(held + probe, mapped.table.count)))
+    available = AvailableRows(len(others))
     if not _is_apart(data):
-        return train, others[:held], others[held:]
+        return train, others[:held], others[held:], available
     probe = _probes(len(others), data)
-    return train, others[probe : probe + held], others[:probe]
+    return train, others[probe : probe + held], others[:probe], available
 
 
 def _is_apart(data: PromptsConfig) -> bool:
@@ -173,7 +179,7 @@ def _evaluation_source(data: PromptsConfig, count: int, say: Say) -> Mapper:
     return Mapper(data, open_table(data, source, selection), "prompts")
 
 
-def _shared(config: RunConfig, mapped: Mapper) -> tuple[list[Draft], list[Draft], list[Draft]]:
+def _shared(config: RunConfig, mapped: Mapper) -> _Drawn:
     data, held, table = config.prompts, config.evaluation.prompts, mapped.table
     if table.count < 2:
         raise UserError(
@@ -186,11 +192,12 @@ def _shared(config: RunConfig, mapped: Mapper) -> tuple[list[Draft], list[Draft]
     random.Random(f"split/{config.seed}").shuffle(order)
     most = held + _wished(data)
     share = max(1, min(most, round(table.count * data.eval_share)))
+    available = AvailableRows(share, table.count)
     probe = _probes(share, data)
     share = min(share, held + probe)
     chosen = order[: share + data.count]
     drafts = mapped(chosen)
-    return drafts[share:], drafts[probe:share], drafts[:probe]
+    return drafts[share:], drafts[probe:share], drafts[:probe], available
 
 
 def _wished(data: PromptsConfig) -> int:
@@ -242,3 +249,29 @@ def _bundled_rows(source: str, draw: _Draw) -> list[dict[str, Any]]:
         shuffled = random.Random(f"{source}/{split}/{draw.seed}")
         return HANDBOOK_SOURCES[source](split, draw.count, shuffled)
     return office.rows(source, split, draw.count, draw.seed)
+
+
+def check_training_rows(config: RunConfig, train: Sequence[Draft]) -> None:
+    """Raises UserError for a row without what the run trains on: a completion, an answer."""
+    if config.author == "given":
+        _check_given(train, config.prompts)
+    if config.objective.uses_rewards:
+        _check_answers(train, config.prompts)
+
+
+def _check_given(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if not draft.completion and draft.reply is None:
+            raise bad_data(
+                draft.where,
+                f"no completion in {data.columns.completion}; sampling.source given needs one of "
+                "every training prompt",
+            )
+
+
+def _check_answers(train: Sequence[Draft], data: DataConfig) -> None:
+    for draft in train:
+        if draft.answer is None and data.grader != "json":
+            raise bad_data(
+                draft.where, f"no answer in {data.columns.answer}; the objective needs a reward"
+            )

@@ -24,12 +24,14 @@ from opd.data.chats import (
     with_last_question,
     with_system,
 )
-from opd.data.drafts import NO_FINDINGS, DataFindings, read_drafts
+from opd.data.drafts import NO_FINDINGS, DataFindings, check_training_rows, read_drafts
+from opd.data.evaluation.counts import HELD_OUT, evaluation_counts
 from opd.data.mapping import Draft
 from opd.data.rows import bad_data
 from opd.errors import UserError
 from opd.models.encoding import prompt_ids, text_ids
 from opd.models.folders.progress import Say
+from opd.types import EvaluationCount
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -99,6 +101,7 @@ class PromptSet:
     suites: Mapping[str, Suite] = field(default_factory=dict)
     findings: DataFindings = NO_FINDINGS
     unused_columns: Sequence[UnusedColumn] = ()
+    counts: Sequence[EvaluationCount] = ()  # of the held-out prompts and each suite
 
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
@@ -155,7 +158,9 @@ def load_prompts(
         first += len(sets.suites[name])
     for line in (*ignored_options(tokenizer, made[0]), *map(str, unused)):
         say(line)
-    return PromptSet(made[0], made[1], made[2], suites, sets.findings, unused)
+    fitting = {HELD_OUT: made[1], **{name: suite.prompts for name, suite in suites.items()}}
+    counts = evaluation_counts(config, sets.counts, fitting)
+    return PromptSet(made[0], made[1], made[2], suites, sets.findings, unused, counts)
 
 
 def room_for_prompts(config: RunConfig, context: int) -> int:
@@ -376,29 +381,3 @@ class PromptBuilder:
             raise bad_data(f"{self.path}.overlong", f"all {count} {self.what} are too long")
         if dropped:
             self.say(f"{dropped} of {count} {self.what} are too long and were left out")
-
-
-def check_training_rows(config: RunConfig, train: Sequence[Draft]) -> None:
-    """Raises UserError for a row without what the run trains on: a completion, an answer."""
-    if config.author == "given":
-        _check_given(train, config.prompts)
-    if config.objective.uses_rewards:
-        _check_answers(train, config.prompts)
-
-
-def _check_given(train: Sequence[Draft], data: DataConfig) -> None:
-    for draft in train:
-        if not draft.completion and draft.reply is None:
-            raise bad_data(
-                draft.where,
-                f"no completion in {data.columns.completion}; sampling.source given needs one of "
-                "every training prompt",
-            )
-
-
-def _check_answers(train: Sequence[Draft], data: DataConfig) -> None:
-    for draft in train:
-        if draft.answer is None and data.grader != "json":
-            raise bad_data(
-                draft.where, f"no answer in {data.columns.answer}; the objective needs a reward"
-            )

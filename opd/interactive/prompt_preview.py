@@ -14,13 +14,12 @@ from opd.config.data import SUITES, check_prompt_set
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.config.templates import fields_of
-from opd.data.drafts import read_drafts, source_mapper
+from opd.data.drafts import check_training_rows, read_drafts, source_mapper
 from opd.data.mapping import Draft
 from opd.data.preview import Preview, preview_rows, usable
 from opd.data.prompts import (
     Prompt,
     PromptBuilder,
-    check_training_rows,
     rendered,
     room_for_prompts,
 )

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from opd.config.data import DataConfig
+from opd.data.evaluation.counts import HELD_OUT
 from opd.data.prompts import Prompt, PromptSet
 from opd.training.rollouts import Completion, Writer, write_evaluation
 from opd.types import Score
 
-SUITE = "heldout"
+SUITE = HELD_OUT
 
 
 def suite_name(suite: str, temperature: float, training_temperature: float) -> str:

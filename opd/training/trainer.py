@@ -49,6 +49,7 @@ from opd.types import (
     Kind,
     ModelsEvent,
     PhaseEvent,
+    PromptsEvent,
     Rollout,
     Score,
     StepEvent,
@@ -178,6 +179,7 @@ class Training:
         yield PhaseEvent(f"loading prompts{as_of}")
         router = loaded.router
         prompts = self._ranks.together(lambda: self._prompts(pair, router))
+        yield PromptsEvent(len(prompts.train), prompts.counts)
         self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
         writer = Writer(pair, config, router, self._ranks)
         if self._step == 0:

@@ -103,7 +103,15 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
             {name: c[name] for name in ("step", "path", "manifest", "created_at")}
             for c in checkpoints
         ]
-    details = ("config", "resolved", "versions", "parameters", "loaded_device", "tokenizer")
+    details = (
+        "config",
+        "evaluation_prompts",
+        "resolved",
+        "versions",
+        "parameters",
+        "loaded_device",
+        "tokenizer",
+    )
     inputs = stored_inputs(row["inputs"])
     return {
         **_run_item(row, tags),

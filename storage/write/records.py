@@ -4,11 +4,19 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from opd.types import CheckpointEvent, EvaluationEvent, ModelsEvent, Rollout, StepEvent
+from opd.types import (
+    CheckpointEvent,
+    EvaluationEvent,
+    ModelsEvent,
+    PromptsEvent,
+    Rollout,
+    StepEvent,
+)
 from storage import schema
 from storage.engine import begin, read
 from storage.lookups import not_found
@@ -68,6 +76,13 @@ class RunWriter:
                 versions=dict(versions),
             )
         self._vocabulary = Vocabulary(self._engine, event.tokenizer or self._run_id)
+
+    def prompts(self, event: PromptsEvent) -> None:
+        """How many prompts each evaluation has, and why fewer than were asked for."""
+        with begin(self._engine) as connection:
+            hold(connection, self._run_id, self._attempt)
+            counts = [asdict(count) for count in event.evaluation]
+            self._update_run(connection, evaluation_prompts=counts)
 
     def truncate_after(self, step: int) -> None:
         """For resuming: records of later steps go in the transaction of the first new ones."""

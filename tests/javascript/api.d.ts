@@ -77,6 +77,15 @@ interface RunLabels {
   tags: string[];
 }
 
+/** Prompts of one evaluation: asked for, scored, and why fewer. */
+interface EvaluationCount {
+  suite: string;
+  field: string;
+  asked: number;
+  used: number;
+  missing: { reason: string; count: number; text: string; remedy: string }[];
+}
+
 /** A column of the table of runs: a fact, a metric or a setting. */
 interface RunColumn {
   id: string;
@@ -115,6 +124,8 @@ interface RunPage extends Page<Run> {
 }
 
 interface Run {
+  /** Of one run; null before its prompts are loaded and of runs of before. */
+  evaluation_prompts?: EvaluationCount[] | null;
   /** Values of the columns that were asked for. */
   columns?: Record<string, unknown>;
   /** Index of its group. */

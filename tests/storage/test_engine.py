@@ -36,7 +36,7 @@ OF_0008 = (  # takes away what the migrations after it have added
     "DROP TABLE teacher_prompt",
     "DROP TABLE mark",
     *(f"ALTER TABLE {name} DROP COLUMN owner_place" for name in ("run", "question", "experiment")),
-    "ALTER TABLE run DROP COLUMN figures",
+    *(f"ALTER TABLE run DROP COLUMN {name}" for name in ("figures", "evaluation_prompts")),
     "UPDATE alembic_version SET version_num = '0008'",
 )
 

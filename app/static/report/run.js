@@ -19,6 +19,7 @@ import {
 import { verdictTag } from "../rollout/head.js";
 import { glyphs } from "../rollout/text/glyphs.js";
 import { WorstTokens } from "../rollouts/worst.js";
+import { countsText } from "../run/counts.js";
 import { Diagnosis } from "../run/diagnosis.js";
 import { RunMarks } from "../run/marks.js";
 import { endText, models } from "../runs/texts.js";
@@ -93,7 +94,7 @@ function marks({ run }) {
 }
 
 /** @param {ReportData} reportData */
-function charts({ steps, evaluations }) {
+function charts({ run, steps, evaluations }) {
   const scores = new Map();
   for (const e of evaluations) {
     if (e.metric === "finished" || isTeachers(e.metric)) continue; // the table of evaluations has it
@@ -112,7 +113,13 @@ function charts({ steps, evaluations }) {
     lineChart(metricOf("reverse_kl").label, metricOf("reverse_kl").unit, kl, number),
     lineChart("Score", "pass@1", [...scores.values()], percent, levels),
   ];
-  return h("div", { class: "report-charts" }, figures);
+  const fewer = countsText(run.evaluation_prompts);
+  return h(
+    "div",
+    {},
+    h("div", { class: "report-charts" }, figures),
+    fewer && h("p", { class: "caption", text: plain(fewer, 2000) }),
+  );
 }
 
 /** @param {ReportData} reportData */

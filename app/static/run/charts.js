@@ -7,6 +7,7 @@ import { Chart } from "../lib/charts.js";
 import { h } from "../lib/dom.js";
 import { duration, nats, number, percent, plain, short } from "../lib/format.js";
 import { ChartControls } from "./chart_controls.js";
+import { countsText } from "./counts.js";
 
 const PHASES = ["sample", "teacher", "student", "optimizer", "store"];
 /**
@@ -79,6 +80,8 @@ export class RunCharts {
     this.last = -1;
     /** @type {Evaluation[]} */
     this.scores = [];
+    /** Why its figures count fewer prompts than were asked for. @type {EvaluationCount[]} */
+    this.counts = [];
     /** @param {number} step */
     this.open = (step) => (location.href = page("rollouts", { run, step: Math.round(step) }));
     /** @type {Record<string, number>} */
@@ -241,7 +244,8 @@ export class RunCharts {
     const drawn = lines.map((l) => (weight ? { ...l, smooth: smoothed(l.y, weight) } : l));
     const teachers = teacherScores(this.scores, "pass@1");
     const frame = teachers.size ? ROOMY : SHARE;
-    chart.draw(drawn, { ...this.layout(frame, []), shapes: teacherLevels(teachers, "pass@1") });
+    const note = countsText(this.counts);
+    chart.draw(drawn, { ...this.layout(frame, []), shapes: teacherLevels(teachers, "pass@1"), note });
     chart.now.textContent = lines.map((l) => percent(l.y.at(-1))).join("  ·  ");
   }
 

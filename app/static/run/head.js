@@ -21,6 +21,7 @@ import { diskTitle } from "../runs/columns.js";
 import { runEditor } from "../runs/editor.js";
 import { elapsed } from "../runs/row.js";
 import { endText, models } from "../runs/texts.js";
+import { countsText, shortCount } from "./counts.js";
 import { ExportMenu } from "./export_menu.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
@@ -240,6 +241,11 @@ export class RunHead {
                 ? ""
                 : h("span", { class: "muted", text: `${percent(run.score_start)} → ` }),
               percent(run.score),
+              h("span", {
+                class: "muted",
+                title: countsText(run.evaluation_prompts),
+                text: shortCount(run.evaluation_prompts),
+              }),
             ],
       ],
       ["Tokens", [short(run.tokens), h("span", { class: "muted", text: speed && ` · ${speed}` })]],

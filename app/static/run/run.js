@@ -142,6 +142,7 @@ class RunPage {
     try {
       this.run = await get(`runs/${this.id}`);
       if (this.run.attempt !== before.attempt) this.charts.reset();
+      this.charts.counts = this.run.evaluation_prompts ?? [];
       const live = isLive(this.run.status);
       const changed = live || this.tick === 0 || before.status !== this.run.status;
       const fresh = changed ? await this.charts.refresh() : false;

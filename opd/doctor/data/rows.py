@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from opd.data.drafts import forms_text
+from opd.data.evaluation.counts import HELD_OUT
 from opd.data.prompts import PromptSet, ignored_options
 from opd.doctor.findings import Finding
+from opd.types import EvaluationCount
 
 EXAMPLES = 3
 
@@ -22,6 +24,7 @@ def check_data(prompts: PromptSet, tokenizer: Any) -> Iterator[Finding]:
             evidence={"source": source, "rows": rows, "forms": dict(forms)},
         )
     yield from _in_evaluation(prompts)
+    yield from _fewer(prompts)
     if findings.repeats:
         examples = [f"{again} as {first}" for first, again in findings.repeats[:EXAMPLES]]
         yield Finding(
@@ -75,3 +78,26 @@ def _in_evaluation(prompts: PromptSet) -> Iterator[Finding]:
                 "Set prompts.exclude_evaluation to true, which leaves them out of training.",
                 evidence,
             )
+
+
+def _fewer(prompts: PromptSet) -> Iterator[Finding]:
+    """Evaluations with fewer prompts than were asked for, and why."""
+    for count in prompts.counts:
+        if not count.missing:
+            continue
+        lost = count.used and any(m.reason in ("too_long", "no_answer") for m in count.missing)
+        what = "held-out prompts" if count.suite == HELD_OUT else f"prompts of {count.suite}"
+        yield Finding(
+            "evaluation-prompts",
+            "warning" if lost else "info",
+            f"{count.used:,} of {count.asked:,} {what} are scored",
+            f"{count.field} asks for {count.asked:,}; {_reasons(count)}. Standard errors are "
+            "those of the prompts that are scored.",
+            f"To use more: {'; '.join(m.remedy for m in count.missing)}.",
+            {"suite": count.suite, "asked": count.asked, "used": count.used}
+            | {m.reason: m.count for m in count.missing},
+        )
+
+
+def _reasons(count: EvaluationCount) -> str:
+    return "; ".join(f"{m.count:,} {m.text}" for m in count.missing)

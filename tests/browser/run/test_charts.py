@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import update
 
-from opd.types import EvaluationEvent, Score, StepEvent
+from opd.types import EvaluationCount, EvaluationEvent, MissingPrompts, Score, StepEvent
+from storage import schema
 from storage.comparison.curves import smoothed
+from storage.engine import begin
 from storage.queue import jobs, run_details
 from tests.support import stored_runs
 
@@ -216,3 +220,22 @@ def test_system_curves_are_folded_and_over_time(open_page: Visit, site: Any) -> 
     expect(page.locator('[data-chart="Memory"] .plot-now')).to_have_text("2.00  ·  4.00")
     expect(page.locator('[data-chart="Memory"] figcaption')).to_contain_text("GiB, over minutes")
     assert page.locator('[data-chart="Processor, run"] .plot-now').inner_text() == "2.00"
+
+
+def test_fewer_evaluation_prompts_than_asked_for_are_said(open_page: Visit, site: Any) -> None:
+    run_id = stored(site.engine, {"loss": 1.0})
+    missing = (MissingPrompts("eval_share", 190, "not held out: of 100 rows is 10", "raise it"),)
+    counts = [
+        EvaluationCount("heldout", "evaluation.prompts", 200, 10, missing),
+        EvaluationCount("whole", "evaluation.suites.whole.count", 5, 5),
+    ]
+    with begin(site.engine) as connection:
+        row = update(schema.run).where(schema.run.c.id == run_id)
+        connection.execute(row.values(evaluation_prompts=[asdict(count) for count in counts]))
+    page = open_page(f"/run?id={run_id}")
+    chart(page, "Score")
+    text = "10 of 200 held-out prompts: 190 not held out: of 100 rows is 10"
+    note = page.locator('[data-chart="Score"] .plot-note')
+    note.get_by_text(text).wait_for()
+    short = page.locator(".run-facts").get_by_text("n = 10")
+    assert short.get_attribute("title") == text

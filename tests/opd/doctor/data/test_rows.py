@@ -31,7 +31,24 @@ def test_rows_that_stand_twice(tmp_path):
     assert said["train-repeats"].evidence == {"count": 1}
     kept = findings(tmp_path, rows, [{"prompt": "A"}], exclude_evaluation=True)
     assert kept["train-in-evaluation"].severity == "ok"
-    assert set(findings(tmp_path, rows[:2], [{"prompt": "z"}])) == {"data-form"}
+    answered = [{"prompt": "z", "answer": "1"}] * 200
+    assert set(findings(tmp_path, rows[:2], answered, probe=0)) == {"data-form"}
+
+
+def test_fewer_evaluation_prompts_than_asked_for(tmp_path):
+    held_out = [{"prompt": f"z{n}", "answer": "1"} for n in range(20)]
+    del held_out[10]["answer"]
+    said = findings(tmp_path, [{"prompt": "a"}], held_out)["evaluation-prompts"]
+    assert said.severity == "warning"
+    assert said.title == "15 of 200 held-out prompts are scored"
+    counts = {"suite": "heldout", "asked": 200, "used": 15}
+    assert said.evidence == counts | {"source": 180, "probes": 4, "no_answer": 1}
+    assert "evaluation.prompts asks for 200; 180 not there: the source has only" in said.text
+    assert "prompts.columns.answer" in said.advice and "prompts.probe" in said.advice
+    few = findings(tmp_path, [{"prompt": "a"}], held_out[11:], probe=0)["evaluation-prompts"]
+    assert few.severity == "info"
+    none = [{"prompt": f"z{n}"} for n in range(20)]
+    assert findings(tmp_path, [{"prompt": "a"}], none)["evaluation-prompts"].severity == "info"
 
 
 def test_what_the_template_does_not_read(tmp_path):
