@@ -1,4 +1,4 @@
-"""A run that evaluates on fewer prompts than asked for says why: log, database, `opd show`."""
+"""What a job stores and logs of its prompts: how many are evaluated, and why fewer than asked."""
 
 from pathlib import Path
 
