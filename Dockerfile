@@ -21,6 +21,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY opd opd
 COPY storage storage
 COPY app app
+COPY opd_launcher.py ./
 RUN pip install --no-cache-dir . \
     && useradd --create-home --uid 10001 opd \
     && install --directory --owner=opd /data

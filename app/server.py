@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRAC
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the server is reached. `token` None: no writes at all."""
+    """How the server is reached. `token` None: no writes at all.
+
+    `trouble()` says why no run would start, "" where one would."""
 
     data_dir: DataDir
     host: str = "127.0.0.1"
@@ -74,6 +76,7 @@ class ServerOptions:
     mcp: bool = False
     allow_frames: Sequence[str] = ()
     sources: SourceOptions = NO_ROOTS
+    trouble: Callable[[], str] = str
 
 
 def build(engine: Engine, options: ServerOptions) -> ASGIApp:
@@ -118,6 +121,7 @@ def rest_app(engine: Engine, options: ServerOptions) -> FastAPI:
     site.state.engine = engine
     site.state.data_dir = options.data_dir
     site.state.sources = options.sources
+    site.state.trouble = options.trouble
     add_error_handlers(site)
     for router in ROUTERS:
         site.include_router(router)

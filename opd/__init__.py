@@ -21,6 +21,7 @@ def load(run: str, *, data_dir: str | PathLike[str] | None = None) -> RecordedRu
     `data_dir` is the data directory; by default $OPD_DATA_DIR, or else ~/.opd-studio. Raises
     UserError where there is no such run or directory.
     """
+    _find_ours()
     from app import notebook
 
     return notebook.load(run, data_dir)
@@ -40,6 +41,17 @@ def run(
     and for a run that failed or was stopped, with the reason; what it recorded until then can be
     read with `load`.
     """
+    _find_ours()
     from app import notebook
 
     return notebook.run(config, list(changes), name, data_dir)
+
+
+def _find_ours() -> None:
+    """`app` is ours, though the folder that a notebook lies in may hold another.
+
+    Raises ImportError where such a one has been imported before.
+    """
+    from opd_launcher import find_ours_first
+
+    find_ours_first()

@@ -82,6 +82,11 @@ class DataDir:
         return self.path / "supervisor.lock"
 
     @property
+    def supervisor_note(self) -> Path:
+        """Why the server's supervisor does not stay, while it does not."""
+        return self.path / "supervisor.json"
+
+    @property
     def supervisor_log(self) -> Path:
         return self.path / "supervisor.log"
 

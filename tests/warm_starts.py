@@ -52,7 +52,8 @@ LOADED = (
     "transformers.models.qwen3.modeling_qwen3",
     "uvicorn",
 )
-STARTED = ("-m app.", "-m bench.", f"{ROOT}/tests/support/")
+LAUNCHER = f"-P {ROOT}/opd_launcher.py "
+STARTED = (LAUNCHER, "-m app.", "-m bench.", f"{ROOT}/tests/support/")
 WITHOUT_CHILDREN = {"app.worker.job", "app.worker.models.process", "job"}
 # What a job sets for itself before torch reads it
 READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "MKL_CBWR": "AUTO", "TQDM_DISABLE": "1"}
@@ -283,6 +284,8 @@ def _become(request: dict[str, Any]) -> tuple[types.CodeType, dict[str, Any]]:
         assert spec is not None and spec.origin is not None
         main.__package__, first = spec.parent, spec.origin
     else:
+        if first == "-P":
+            first = rest.pop(0)
         sys.path[0] = str(Path(first).parent)
     main.__file__ = first
     sys.argv = [first, *rest]

@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.api.http.inputs import MAX_OFFSET, Database, Text
 from app.api.http.replies import Json
+from app.worker.devices.waiting import why_queued
 from opd.interchange.spreadsheet import csv_line
 from opd.types import RunStatus
 from storage.data_dir import DataDir
@@ -81,7 +82,8 @@ class RunPage(RunFilter):
 
 @router.get("/runs")
 def list_runs(request: Request, engine: Database, page: Annotated[RunPage, Query()]) -> Response:
-    """A page of runs, newest first or by `sort`, each with its disk use.
+    """A page of runs, newest first or by `sort`, each with its disk use, and `waits_because`: what
+    keeps a queued one from starting, in words.
 
     Where `columns`, `sort` or `group` is given: each run has `columns`, its values by name, and
     `columns` beside the items says what each is. With `group`, each has `group`, its index in
@@ -94,7 +96,11 @@ def list_runs(request: Request, engine: Database, page: Annotated[RunPage, Query
     else:
         found = read_table(engine, page.query(page.limit, page.offset))
     data_dir = request.app.state.data_dir
-    found["items"] = [with_disk(item, data_dir) for item in found["items"]]
+    waits = why_queued(engine, found["items"], request.app.state.trouble())
+    found["items"] = [
+        with_disk(item | {"waits_because": waits.get(item["id"])}, data_dir)
+        for item in found["items"]
+    ]
     return Json(found)
 
 

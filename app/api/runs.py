@@ -20,6 +20,7 @@ from app.api.http.inputs import (
 from app.api.http.replies import Json
 from app.api.run_table import with_disk
 from app.worker.devices.holds import in_use_by
+from app.worker.devices.waiting import why_queued
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of
 from storage.queue import jobs, run_details
@@ -49,12 +50,14 @@ def start_run(engine: Database, body: StartRun) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
-    """A run; `waits_for` names the slots that a queued one waits for, each with the run there."""
+    """A run; `waits_for` names the slots that a queued one waits for, each with the run there;
+    `waits_because` says the same, or what else keeps it from starting, in words."""
     run = read_run(engine, run_id)
-    waits: dict[str, str] = {}
+    run["waits_for"] = {}
     if run["status"] == "queued":
-        waits = in_use_by(engine, run["device"], run["config"].get("devices", 1))
-    return Json(with_disk(run | {"waits_for": waits}, request.app.state.data_dir))
+        run["waits_for"] = in_use_by(engine, run["device"], run["config"].get("devices", 1))
+    run["waits_because"] = why_queued(engine, [run], request.app.state.trouble()).get(run_id)
+    return Json(with_disk(run, request.app.state.data_dir))
 
 
 @router.get("/runs/{run_id}/gpu")

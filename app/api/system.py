@@ -24,13 +24,15 @@ MAX_LOG_BYTES = 262_144
 
 @router.get("/health")
 def health(request: Request) -> Response:
-    """Whether jobs can start, the process that waits for the next one with its memory in bytes,
-    and the access of the caller's token: full, view or none."""
+    """Whether jobs can start, or the `reason` why not; the process that waits for the next one with
+    its memory in bytes, and the access of the caller's token: full, view or none."""
     missing = gone(request.app.state.engine)
+    reason = f"{where(request.app.state.engine)} {missing}" if missing else ""
+    reason = reason or request.app.state.trouble()
     return Json(
         {
-            "ok": not missing,
-            "reason": f"{where(request.app.state.engine)} {missing}" if missing else None,
+            "ok": not reason,
+            "reason": reason or None,
             "version": program_version(),
             "supervisor": supervisor_alive(request.app.state.data_dir),
             "standby": waiting(request.app.state.data_dir),

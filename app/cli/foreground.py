@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from app.cli.output import Lasting, plain, say
 from app.cli.workspace import Workspace
 from app.worker import job as jobs_here
+from app.worker import process
 from app.worker.devices import slots
 from app.worker.devices.holds import in_use_by
 from app.worker.job import Job, Outcome
@@ -29,7 +30,7 @@ from storage.read.runs import read_run
 
 LOOK_EVERY = 0.5
 BEAT_EVERY = 2.0  # seconds between two signs of life of a command that waits for a device
-JOB = (sys.executable, "-m", "app.worker.job")
+JOB = process.program("app.worker.job")
 
 
 def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.output import ago, json_line, json_list, plain, result, table
+from app.cli.output import ago, json_line, json_list, plain, result, say, table
 from app.cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -76,8 +76,10 @@ def runs(
     chosen = page["columns"]
     stored = len(items)
     items = _as_seen(workspace, engine, query, items)[:limit]
+    waits = _waits(workspace, engine, items)
     if json:
-        json_list(items, page["total"] + len(items) - stored)
+        waiting = [item | {"waits_because": waits.get(item["id"])} for item in items]
+        json_list(waiting, page["total"] + len(items) - stored)
     elif chosen:
         names = ("run", "name", *(column["id"] for column in chosen))
         rows = ((i["id"], i["name"], *map(_cell, i["columns"].values())) for i in items)
@@ -86,6 +88,18 @@ def runs(
     else:
         names = ("run", "name", "status", "step", "KL", "score", "started")
         table(names, map(_row, items), right="step,KL,score")
+    for run, reason in ({} if json else waits).items():
+        say(f"{run} waits for: {plain(reason)}")
+
+
+def _waits(workspace: Workspace, engine: "Engine", items: list[dict[str, Any]]) -> dict[str, str]:
+    """What the queued ones wait for."""
+    if not any(item["status"] == "queued" for item in items):
+        return {}
+    from app.worker.devices.waiting import why_queued
+    from app.worker.watchdog import why_nothing_starts
+
+    return why_queued(engine, items, why_nothing_starts(workspace.data_dir))
 
 
 def _as_seen(
@@ -131,6 +145,7 @@ def show(workspace: Workspace, run: Run, json: Json = False) -> None:
 
     engine = workspace.engine()
     stored = seen(workspace, engine, read_run(engine, run))
+    stored["waits_because"] = _waits(workspace, engine, [stored]).get(run)
     if json:
         json_line(stored)
         return
@@ -196,6 +211,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
     facts = [
         ("run", f"{run['id']}  {run['name']}"),
         ("status", f"{run['status']}  {run['phase'] or ''}".strip()),
+        ("waits for", run["waits_because"]),
         ("step", f"{run['step']} of {run['steps']}"),
         ("ended by", run["end_reason"]),
         ("KL", run["kl"]),

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -270,9 +270,10 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
     try:
         with (
             noted(workspace.data_dir, note),
-            supervised(workspace.data_dir, workspace.environment()),
+            supervised(workspace.data_dir, workspace.environment()) as watchdog,
         ):
-            _run_server(workspace, engine, listening)
+            options = listening.options(workspace.data_dir)
+            _run_server(engine, listening, replace(options, trouble=lambda: watchdog.trouble))
     except KeyboardInterrupt:
         pass
     finally:
@@ -280,13 +281,13 @@ def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None
             _tell_running(engine)
 
 
-def _run_server(workspace: Workspace, engine: "Engine", listening: Listening) -> None:
+def _run_server(engine: "Engine", listening: Listening, options: "ServerOptions") -> None:
     import uvicorn
 
     from app.server import build
 
     config = uvicorn.Config(
-        build(engine, listening.options(workspace.data_dir)),
+        build(engine, options),
         host=listening.host,
         port=listening.port,
         log_level="warning",

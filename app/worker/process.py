@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -16,7 +18,17 @@ from storage.data_dir import DataDir
 from storage.queue.jobs import Owner
 
 MARK = "OPD_JOB"  # `Place.mark`, in the environment of a job and of all it starts
+CAPTURED = 8192  # bytes
+LAST_WORDS = 2.0  # seconds for those of a child that has ended
+LAUNCHER = Path(__file__).parents[2] / "opd_launcher.py"
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
+
+
+def program(module: str) -> tuple[str, ...]:
+    """The command that starts a module of ours, whatever the path or the working directory holds.
+
+    -P: the folder of the launcher is not put before the standard library."""
+    return (sys.executable, "-P", str(LAUNCHER), module)
 
 
 def owner_of(pid: int) -> Owner | None:
@@ -60,20 +72,52 @@ def start_detached(
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own: neither Ctrl-C nor the end of this one reaches it.
 
-    Its output is added to the file `log`, not to a pipe that could break; without one it is lost.
+    Its output is added to the file `log`, not to a pipe that could break; without one it is the
+    caller's to read. Raises OSError, of the log too.
     """
     shown = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log or os.devnull, "ab") as output:
+    env = {**(os.environ if environment is None else environment), **shown}
+
+    def start(output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        errors = subprocess.STDOUT
         return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**(os.environ if environment is None else environment), **shown},
+            command, stdin=stdin, stdout=output, stderr=errors, start_new_session=True, env=env
         )
+
+    if log is None:
+        return start(subprocess.PIPE)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return start(output)
+
+
+class CapturedOutput:
+    """What a child writes before its log is open, or as it dies: its last bytes are kept. They are
+    read on a thread, so that a full pipe never holds it up."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, name="captured output", daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """Of a child that has ended."""
+        self._thread.join(LAST_WORDS)
+        return self._kept.decode("utf-8", "replace").strip()
+
+    def last_line(self) -> str:
+        """That says what went wrong, as the last of a traceback does; cut to 300 characters."""
+        lines = [line.strip() for line in self.text().splitlines() if line.strip()]
+        return lines[-1].removeprefix("Error: ")[:300] if lines else ""
+
+    def _read(self) -> None:
+        stream = self._child.stdout
+        if stream is None:
+            return
+        with stream:
+            while part := stream.read1(CAPTURED):  # type: ignore[attr-defined]
+                self._kept = (self._kept + part)[-CAPTURED:]
 
 
 def stopped(pid: int) -> bool:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "OPD_STANDBY"  # 0: none is kept
 FIRST_AFTER = 5.0  # seconds after the supervisor's start
 AGAIN_AFTER = 5.0  # seconds after a run's start, which loads its models first
+LONGEST_PAUSE = 600.0  # seconds; it doubles while the process ends by itself
 LOOK_EVERY = 30.0  # seconds between two looks at the code on the disk
 LEAST_MEMORY = 2e9  # bytes that are free on the machine
 PACKAGES = ("app", "opd", "storage")
@@ -37,6 +38,8 @@ class Standby:
         self._command = [*job, "--standby", "--data-dir", str(data_dir)]
         self._kept = os.environ.get(VARIABLE) != "0" if kept is None else kept
         self._child: subprocess.Popen[bytes] | None = None
+        self._output: process.CapturedOutput | None = None
+        self._failures = 0
         self._code: CodeVersion | None = None
         self._next = time.monotonic() + FIRST_AFTER
         self._looked = 0.0
@@ -48,6 +51,7 @@ class Standby:
         self._data_dir.standby_note.unlink(missing_ok=True)
         if child is None or child.stdin is None:
             return None
+        self._failures = 0
         run_log.parent.mkdir(parents=True, exist_ok=True)
         order = {"run_id": run_id, "slot": slot, "log": str(run_log)}
         try:
@@ -63,18 +67,29 @@ class Standby:
     def turn(self) -> None:
         now = time.monotonic()
         if self._child is not None:
-            if self._child.poll() is None and not self._outdated(now):
+            ended = self._child.poll() is not None
+            if not ended and not self._outdated(now):
                 return
+            if ended:
+                self._tell_end(self._child)
             _end(self._child)
-            self._child, self._next = None, now + AGAIN_AFTER
+            pause = min(AGAIN_AFTER * 2**self._failures, LONGEST_PAUSE)
+            self._child, self._next = None, now + pause
         if self._kept and now >= self._next:
             self._next = now + AGAIN_AFTER
             if psutil.virtual_memory().available >= LEAST_MEMORY:
                 self._start()
 
+    def _tell_end(self, child: "subprocess.Popen[bytes]") -> None:
+        assert self._output is not None
+        self._failures += 1
+        code, line = child.returncode, self._output.last_line()
+        log.warning("the process that waits for a run has ended (%s): %s", code, line)
+
     def _start(self) -> None:
         self._code, self._looked = code_version(), time.monotonic()
         self._child = process.start_detached(self._command, stdin=subprocess.PIPE)
+        self._output = process.CapturedOutput(self._child)
         self._data_dir.standby_note.write_text(json.dumps({"pid": self._child.pid}))
         log.info("process %d waits for a run", self._child.pid)
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.worker import process
 from app.worker.cancellation import Pressure
 from app.worker.devices import slots
+from app.worker.errors import describe
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
 from app.worker.logs import start_log
@@ -42,10 +43,12 @@ from storage.queue import jobs
 from storage.queue.failure import Failure
 
 log = logging.getLogger(__name__)
-JOB = (sys.executable, "-m", "app.worker.job")
+JOB = process.program("app.worker.job")
 TURN = 0.25  # seconds between two looks
 HUNG_AFTER = 60.0
 SLEPT = 10.0
+EXPECTED = (UserError, SQLAlchemyError, OSError)
+GIVES_UP_AFTER = 10  # turns in a row that failed
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,16 @@ class Supervisor:
         """A job that could not even start must not be started again and again."""
         if run_id not in {row["id"] for row in jobs.next_queued(self._engine)}:
             return
+        self._fail(run_id, child.slot, did_not_start(self._data_dir, run_id, code))
+
+    def _fail(self, run_id: str, slot: str, text: str) -> None:
+        """Ends a queued run that has no process."""
         me = process.this_process(self._data_dir)
-        attempt = jobs.claim(self._engine, run_id, child.slot, me)
+        attempt = jobs.claim(self._engine, run_id, slot, me)
         if attempt is None:
             return
-        text = did_not_start(self._data_dir, run_id, code)
-        run = Running(run_id, attempt, child.slot, me, None, None, None, None)
-        failure = Failure(ErrorKind.ERROR, text)
-        finish(self._engine, self._data_dir, run, "failed", failure)
+        run = Running(run_id, attempt, slot, me, None, None, None, None)
+        finish(self._engine, self._data_dir, run, "failed", Failure(ErrorKind.ERROR, text))
 
     def _look_at(self, run: Running) -> None:
         """At a living process of this place."""
@@ -139,7 +144,7 @@ class Supervisor:
         for row in queued:
             slot = slots.choose(row["device"], taken, gpus, count=row["devices"])
             if slot is not None and row["id"] not in self._children:
-                self._children[row["id"]] = self._start(row["id"], slot)
+                self._try_to_start(row["id"], slot)
                 taken.add(slot)
 
     def _waited_for(self, row: dict[str, Any]) -> bool:
@@ -152,9 +157,19 @@ class Supervisor:
             jobs.request_cancel(self._engine, row["id"], "save")
         return True
 
+    def _try_to_start(self, run_id: str, slot: str) -> None:
+        """A run whose process cannot be started, or whose log cannot be opened, fails with that."""
+        try:
+            self._children[run_id] = self._start(run_id, slot)
+        except OSError as error:
+            cause = f"{error.filename or 'its process'}: {error.strerror or error}"
+            self._fail(run_id, slot, f"the job did not start: {cause}")
+
     def _start(self, run_id: str, slot: str) -> Child:
-        """The process claims the run itself."""
+        """The process claims the run itself. Raises OSError."""
         run_log = self._data_dir.run(run_id).log
+        run_log.parent.mkdir(parents=True, exist_ok=True)
+        run_log.open("ab").close()
         started = self._standby.take(run_id, slot, run_log)
         if started is None:
             command = [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot]
@@ -189,25 +204,45 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--parent", type=int, default=None, help="ends when this process does")
     options = parser.parse_args(arguments)
-    data_dir = DataDir(options.data_dir)
-    data_dir.path.mkdir(parents=True, exist_ok=True)
-    start_log(data_dir.supervisor_log)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    lock_file = lock(data_dir, options.parent)
+    try:
+        _supervise(DataDir(options.data_dir), options.parent, job)
+    except EXPECTED as error:
+        sys.stderr.write(f"Error: {describe(error).text}\n")  # the server's watchdog reads it
+        return 1
+    except Exception:
+        log.exception("the supervisor ends")
+        raise
+    return 0
+
+
+def _supervise(data_dir: DataDir, parent: int | None, job: Sequence[str]) -> None:
+    """Until the parent has gone. Raises what keeps it from its work, or did so ten times in a row:
+    the server tells of a supervisor that ends, not of one that can do nothing."""
+    if parent is None:
+        data_dir.path.mkdir(parents=True, exist_ok=True)
+    if not data_dir.path.is_dir():  # gone while the server runs: not to be made anew, and empty
+        raise UserError("the data directory is gone or not mounted", where=str(data_dir))
+    start_log(data_dir.supervisor_log)
+    lock_file = lock(data_dir, parent)
     if lock_file is None:
-        return 0
+        return
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
     supervisor = Supervisor(engine, data_dir, job)
-    while not orphaned(options.parent):
+    failures = 0
+    while not orphaned(parent):
         try:
             supervisor.turn()
-        except (UserError, SQLAlchemyError) as error:
+            failures = 0
+        except EXPECTED as error:
             log.error("%s", error)
+            failures += 1
+            if failures == GIVES_UP_AFTER:
+                raise
             time.sleep(1)
         time.sleep(TURN)
     log.info("the server has exited; running jobs continue")
-    return 0
 
 
 if __name__ == "__main__":

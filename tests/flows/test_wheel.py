@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("app", "opd", "storage")
+PACKAGES = ("app", "opd", "opd_launcher.py", "storage")
 SMALL = ("steps=1", "sampling.prompts_per_step=2", "evaluation.prompts=2", "prompts.probe=0")
 
 

@@ -171,6 +171,8 @@ interface Run {
   cancel_mode: string | null;
   /** Of one run only, not in a list. */
   waits_for?: Record<string, string>;
+  /** Of a queued run: what keeps it from starting, in words. */
+  waits_because?: string | null;
   config?: any;
   teachers?: Teacher[];
   trained?: string;

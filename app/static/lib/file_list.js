@@ -12,6 +12,7 @@ export class FileList {
   /** @type {FileModel | null} */
   model = null;
   supervised = true;
+  reason = "";
   problem = "";
 
   /**
@@ -50,7 +51,11 @@ export class FileList {
       (item) => (this.run !== null || item.runs.length > 1) && item.error_kind !== "cancelled",
     );
     const active = items.some((item) => isLive(item.state));
-    if (items.some((item) => item.state === "queued")) this.supervised = (await get("health")).supervisor;
+    if (items.some((item) => item.state === "queued")) {
+      const health = await get("health");
+      this.supervised = health.supervisor && !health.reason;
+      this.reason = health.reason ?? "no supervisor is running, start it with: opd serve";
+    }
     if (active) this.stopLooking ??= poll(LOOK_EVERY, () => this.refresh());
     else {
       this.stopLooking?.();
@@ -132,7 +137,7 @@ export class FileList {
   phase(item) {
     if (item.state === "running") return `${plain(item.phase, 120)} …`;
     if (this.supervised) return "waiting …";
-    return "waiting; no supervisor is running, start it with: opd serve";
+    return `waiting; ${plain(this.reason, 200)}`;
   }
 
   /** @param {FileItem} item */

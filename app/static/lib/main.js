@@ -1,4 +1,5 @@
 // Starts the page that the address names, as soon as Gradio has put its element on the page.
+import { watchServer } from "./server/banner.js";
 import { startTheme } from "./theme.js";
 
 const SCRIPTS = JSON.parse(document.getElementById("opd-scripts")?.textContent ?? "{}"); // page → its own, then what that reaches
@@ -16,6 +17,7 @@ async function start(name, scripts) {
   const root = await rootOf(name);
   root.classList.add(`page-${name}`);
   module.mount(root, params);
+  watchServer(root);
 }
 
 /**

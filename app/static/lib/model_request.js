@@ -105,6 +105,7 @@ export async function reasonAgainstRequests() {
   const health = await get("health");
   if (health.access === "view") return "This link is read-only; requests to the models need the full link.";
   if (health.access !== "full") return signIn();
+  if (health.reason) return `Requests to the models would not be answered: ${health.reason}`;
   if (!health.supervisor)
     return "No supervisor is running, so requests to the models would not be answered. Start it with the server: opd serve";
   return "";

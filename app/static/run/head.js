@@ -210,7 +210,7 @@ export class RunHead {
       run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
       left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
       run.phase && isLive(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
-      run.status === "queued" && waiting(run.waits_for ?? {}),
+      run.status === "queued" && waiting(run),
     );
   }
 
@@ -379,12 +379,14 @@ function giga(value) {
   return Math.round((value ?? 0) / 1e9);
 }
 
-/** The runs that have the devices a queued one may take. @param {Record<string, string>} slots */
-function waiting(slots) {
-  const parts = Object.entries(slots).flatMap(([slot, run]) => [
+/** What a queued run waits for: the runs that have the devices it may take, or else. @param {Run} run */
+function waiting(run) {
+  const slots = Object.entries(run.waits_for ?? {});
+  const parts = slots.flatMap(([slot, other]) => [
     `, ${slot} in use by `,
-    h("a", { href: page("run", { id: run }), text: run }),
+    h("a", { href: page("run", { id: other }), text: other }),
   ]);
-  if (!parts.length) return null;
-  return h("span", { class: "muted", id: "waits-for" }, "waiting for the device", parts);
+  if (parts.length) return h("span", { class: "muted", id: "waits-for" }, "waiting for the device", parts);
+  const reason = plain(run.waits_because ?? "", 300);
+  return reason && h("span", { class: "muted", id: "waits-for", text: `waiting: ${reason}` });
 }

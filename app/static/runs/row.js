@@ -18,6 +18,12 @@ export function runRow(run, columns, on) {
       { class: "clip name" },
       nameOf(run),
       run.error_kind && h("span", { class: "note bad-text", text: plain(run.error_kind, 40) }),
+      run.waits_because &&
+        h("span", {
+          class: "note muted waits",
+          title: plain(run.waits_because, 300),
+          text: `waiting: ${plain(run.waits_because, 60)}`,
+        }),
       tagsOf(run, on),
       run.notes && h("span", { class: "note muted", title: plain(run.notes), text: plain(run.notes, 60) }),
     ),

@@ -3,7 +3,6 @@ when it has died."""
 
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,8 +20,8 @@ from storage.queue import requests
 from storage.queue.jobs import Owner
 
 log = logging.getLogger(__name__)
-MODEL_PROCESS = (sys.executable, "-m", "app.worker.models.process")
-FILE_PROCESS = (sys.executable, "-m", "app.worker.files.process")
+MODEL_PROCESS = process.program("app.worker.models.process")
+FILE_PROCESS = process.program("app.worker.files.process")
 SWEEP_EVERY = 600.0  # seconds
 AGAIN_AFTER = 2.0  # seconds between two starts
 EXIT_SECONDS = 2.0  # between the death of a process and that of its last thread
@@ -56,7 +55,11 @@ class ModelProcessSupervisor:
         waiting = requests.waiting(self._engine, files=self.files)
         rested = time.monotonic() - self._started > AGAIN_AFTER
         if waiting and self._child is None and rested and not self._served():
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                cause = f"{error.filename or 'its process'}: {error.strerror or error}"
+                self._end(waiting[0], f"{self.name} cannot be started: {cause}")
 
     def _lives(self, owner: Owner) -> bool:
         """One of another place lives as long as somebody holds the lock of this kind of process."""

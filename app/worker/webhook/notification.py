@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +21,7 @@ from storage.read.runs import read_run
 
 log = logging.getLogger(__name__)
 VARIABLE = "OPD_WEBHOOK"
-SENDER = (sys.executable, "-m", "app.worker.webhook.sender")
+SENDER = process.program("app.worker.webhook.sender")
 MAX_URL = 2_000
 _FIELDS = ("name", "status", "attempt", "step", "steps", "score", "kl", "error_kind", "error_text")
 _senders: list["subprocess.Popen[bytes]"] = []  # to be reaped when the next one is started

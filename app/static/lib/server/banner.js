@@ -1,0 +1,39 @@
+// Above every page: that no run would start, and why, for as long as that is so.
+import { get } from "../api.js";
+import { fill, h, poll } from "../dom.js";
+import { plain } from "../format.js";
+
+const LOOK_EVERY = 5000; // ms
+
+/** @param {HTMLElement} root the page, which fills itself */
+export function watchServer(root) {
+  const banner = h("div", { class: "server-banner", role: "alert", id: "server-banner" });
+  let shown = "";
+  const look = async () => {
+    let reason;
+    try {
+      ({ reason } = await get("health"));
+    } catch {
+      return; // the page itself says that the server does not respond
+    }
+    if ((reason ?? "") === shown) return;
+    shown = reason ?? "";
+    fill(banner, shown && words(shown));
+    if (shown) root.before(banner);
+    else banner.remove();
+  };
+  poll(LOOK_EVERY, look);
+  return look();
+}
+
+/** @param {string} reason */
+function words(reason) {
+  const text = plain(reason, 600);
+  return [
+    h("strong", { text: "Nothing starts at the moment" }),
+    h("p", { text: `${text[0].toUpperCase()}${text.slice(1)}.` }),
+    h("p", {
+      text: "Runs and requests stay queued; running ones continue. The server tries again every 30 s, and its terminal has the details.",
+    }),
+  ];
+}
