@@ -1,6 +1,7 @@
 """Bundled recipes: named YAML configurations."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -29,16 +30,57 @@ class Core:
     teacher: str  # as a list of runs calls it
     prompts: str
     objective: str
+    judges: Any  # what the teacher reads of its own, and the teachers that prompts are routed to
+    held_out: Any  # which part of the data is trained on and which is held out
+    suites: Any  # the data of further evaluations, by their names
 
     @classmethod
     def of(cls, config: RunConfig) -> "Core":
-        teacher = teacher_name(config.teacher)
-        return cls(config.student.model, teacher, config.prompts.source, config.objective.name)
+        name = teacher_name(config.teacher)
+        stored = config.model_dump(mode="json")
+        return cls.read((config.student.model, name, config.objective.name), stored)
+
+    @classmethod
+    def read(cls, names: tuple[str, str, str], config: Mapping[str, Any]) -> "Core":
+        """Of student, teacher and objective as a list of runs calls them, and of `prompts`,
+        `teacher` and `evaluation` of a configuration as it was stored, by any version."""
+        student, teacher_called, objective = names
+        prompts, teacher = _part(config, "prompts"), _part(config, "teacher")
+        routes = _named(_part(teacher, "routes"), ("kind", "model", "url", *OWN_PROMPT))
+        suites = _named(_part(_part(config, "evaluation"), "suites"), DATA)
+        return cls(
+            student,
+            teacher_called,
+            str(prompts.get("source") or ""),
+            objective,
+            (_values(teacher, OWN_PROMPT), routes and teacher.get("route_by"), routes),
+            _values(prompts, (*DATA[1:], "eval_source", "eval_split")),
+            suites,
+        )
+
+
+OWN_PROMPT = ("prompt", "system")
+DATA = ("source", "subset", "split")
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = config.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _values(section: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Those that are set: a version that had no such field stored none."""
+    return {name: section[name] for name in names if section.get(name) is not None}
+
+
+def _named(sections: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: _values(_part(sections, name), names) for name in sections}
 
 
 def recipe_label(name: str, core: Core) -> str:
     """What a run that was started from this recipe may be called after it: `demo`, or where its
-    models, prompts or objective are others, `demo, changed`. Empty for a run without a recipe."""
+    models, prompts, evaluation data or objective are others, `demo, changed`. Empty for a run
+    without a recipe."""
     known = _cores().get(name)
     if not name or core == known:
         return name
@@ -53,10 +95,10 @@ def run_name(given: str, recipe_name: str, core: Core) -> str:
 
 
 def is_bundled(core: Core) -> bool:
-    """Whether student, teacher and prompts are those of the demo, whatever the objective."""
+    """Whether student, teachers and prompts, with those held out, are the demo's, whatever the
+    objective and further evaluations."""
     demo = _cores()[DEMO]
-    ours = (core.student, core.teacher, core.prompts)
-    return ours == (demo.student, demo.teacher, demo.prompts)
+    return replace(core, objective=demo.objective, suites=demo.suites) == demo
 
 
 @cache

@@ -27,7 +27,7 @@ from storage.engine import holds_text, read
 from storage.lookups import in_chunks, page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
 from storage.read.teachers import teachers_of
-from storage.recipes import PROMPTS, recipe_names
+from storage.recipes import CORE, recipe_names
 from storage.schema import checkpoint, evaluation, run_tag, step
 from storage.schema import run as run_table
 
@@ -78,7 +78,7 @@ def listed(*more: ColumnElement[Any]) -> Select[Any]:
     """Rows of runs as `run_items` takes them, newest first; `more`: further columns."""
     fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
     newest = (run_table.c.created_at.desc(), run_table.c.id)
-    return select(*fields, PROMPTS, *more).order_by(*newest)
+    return select(*fields, *CORE, *more).order_by(*newest)
 
 
 def count(connection: Connection, where: Sequence[ColumnElement[bool]]) -> int:

@@ -38,6 +38,13 @@ def everywhere(engine: Engine, run_id: str) -> Mapping[str, Any]:
         ("teacher.kind=self", False),
         ("prompts.source=bundled/everyday", False),
         ("objective.name=forward_kl", True),
+        (
+            "teacher={model: bundled/teacher, route_by: k, routes: {math: bundled/small}}",
+            False,
+        ),
+        ("teacher.prompt=The answer is {answer}. {prompt}", False),
+        ("prompts.eval_source=bundled/handbook", False),
+        ("evaluation.suites.easy.source=bundled", True),
     ],
 )
 def test_other_models_prompts_or_objective_are_said(
@@ -51,6 +58,31 @@ def test_other_models_prompts_or_objective_are_said(
 def test_steps_and_rates_leave_it_a_run_of_the_recipe(engine: Engine) -> None:
     run = everywhere(engine, started(engine, "steps=3", "optimizer.learning_rate=0.1"))
     assert (run["name"], run["recipe_label"], run["bundled"]) == ("demo", "demo", True)
+
+
+def test_the_teachers_and_held_out_prompts_of_a_recipe_are_its_own(engine: Engine) -> None:
+    for name in ("chat-self-teacher", "smollm-handbook", "gsm8k-qwen3"):
+        run = everywhere(engine, started(engine, "steps=3", name=name))
+        assert (run["name"], run["recipe_label"]) == (name, name)
+    changes = {
+        "chat-self-teacher": "teacher.system=Another hint {answer}",
+        "smollm-handbook": "evaluation.suites={}",
+        "gsm8k-qwen3": "prompts.eval_split=train",
+    }
+    for name, change in changes.items():
+        run = everywhere(engine, started(engine, change, name=name))
+        assert run["recipe_label"] == f"{name}, changed"
+
+
+def test_a_configuration_of_an_older_version_is_compared_by_what_it_has(engine: Engine) -> None:
+    run_id = started(engine)
+    config = dict(read_run(engine, run_id)["config"])
+    config["teacher"] = {k: v for k, v in config["teacher"].items() if k != "routes"}
+    config["evaluation"] = {"every": 1}
+    with begin(engine) as connection:
+        connection.execute(update(schema.run).values(config=config))
+    [listed] = read_runs(engine)["items"]
+    assert (listed["recipe_label"], listed["bundled"]) == ("demo", True)
 
 
 def test_a_name_of_ones_own_stays_and_the_recipe_is_said(engine: Engine) -> None:
