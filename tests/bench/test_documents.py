@@ -22,12 +22,6 @@ def test_metrics_are_written_from_their_table() -> None:
     assert all(f"| `{name}` |" in page("metrics.md") for name in METRICS)
 
 
-@pytest.mark.parametrize("name", documents.GUIDE)
-def test_the_guide_has_the_documents_as_they_are(name: str) -> None:
-    copy = (documents.STATIC / "guide" / name).read_text(encoding="utf-8")
-    assert copy == page(name), "write the copies anew: python -m bench.documents"
-
-
 @pytest.mark.parametrize("name", ["method.md", "loss-lab.md"])
 def test_tables_of_objectives_are_written_from_the_table(name: str) -> None:
     text = page(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents import GUIDE
 from opd.config.models import RouteConfig
 from opd.config.sections import ObjectiveConfig
 
@@ -51,3 +52,10 @@ def test_the_guide_to_the_token_view_has_every_metric_and_every_key():
     table = guide.partition("## Keys")[2].partition("\n## ")[0]
     named = {key for keys_of_row in keys for key in keys_of_row.split(" ")}
     assert len(named) > 12 and {key for key in named if f"`{key}`" not in table} == set()
+
+
+@pytest.mark.parametrize("name", GUIDE)
+def test_the_guide_has_the_documents_as_they_are(name):
+    copy = ROOT / "app" / "static" / "guide" / name
+    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert copy.read_text(encoding="utf-8") == document, "run: python -m bench.documents"
