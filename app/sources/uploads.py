@@ -54,7 +54,7 @@ class IncomingFile:
         if self.size >= self._room_at:
             check_room(self._data_dir, len(piece), "the upload", ADVICE)
             self._room_at = self.size + ROOM_EVERY
-        with _full_disk_named(self._data_dir):
+        with _write_errors_named(self._data_dir):
             self._file.write(piece)
         self._digest.update(piece)
         self.size += len(piece)
@@ -65,7 +65,7 @@ class IncomingFile:
 
     def finish(self) -> None:
         """Raises UserError of kind "disk full"."""
-        with _full_disk_named(self._data_dir):
+        with _write_errors_named(self._data_dir):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -82,15 +82,20 @@ def incoming(data_dir: DataDir, name: str, declared: int) -> Iterator[IncomingFi
     Raises UserError for a name that is refused and for a disk without room.
     """
     name = checked_name(name)
-    data_dir.uploads.mkdir(parents=True, exist_ok=True)
+    with _write_errors_named(data_dir):
+        data_dir.uploads.mkdir(parents=True, exist_ok=True)
     check_room(data_dir, declared, "the upload", ADVICE)
     _sweep(data_dir)
-    folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=data_dir.uploads))
-    file = IncomingFile(data_dir, folder / name)
+    with _write_errors_named(data_dir):
+        folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=data_dir.uploads))
     try:
-        yield file
+        with _write_errors_named(data_dir):
+            file = IncomingFile(data_dir, folder / name)
+        try:
+            yield file
+        finally:
+            file.close()
     finally:
-        file.close()
         remove(folder)
 
 
@@ -109,8 +114,9 @@ def keep(
     stem, ending = _parts(file.path.name)
     same = next(iter(data_dir.uploads.glob(f"*-{file.digest}{ending}")), None)
     path = same or data_dir.uploads / f"{stem}-{file.digest}{ending}"
-    file.path.chmod(0o444)
-    file.path.replace(path)  # also where it was: changed by hand, it would no longer be the same
+    with _write_errors_named(data_dir):
+        file.path.chmod(0o444)
+        file.path.replace(path)  # also where it was: changed by hand, it is no longer the same
     return {
         **_shown(path),
         **{"rows": found.rows, "form": found.form, "known": same is not None},
@@ -208,14 +214,14 @@ def _sweep(data_dir: DataDir) -> None:
 
 
 @contextmanager
-def _full_disk_named(data_dir: DataDir) -> Iterator[None]:
+def _write_errors_named(data_dir: DataDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        told = f"the disk is full; {ADVICE}" if full else "the data directory cannot be written"
         raise UserError(
-            f"the disk is full: {error.strerror}; {ADVICE}",
+            f"{told} ({error.strerror})",
             where=str(data_dir.uploads),
             kind=ErrorKind.DISK_FULL,
         ) from None

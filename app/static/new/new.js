@@ -294,6 +294,8 @@ class NewPage {
 
   /** Fields inside a switched-off section, and those of another choice, are hidden. */
   showSwitches() {
+    const named = String(valueAt(this.config, "teacher.kind")) !== "remote"; // a server's model is no local one
+    this.controls.get("teacher.model")?.element.classList.toggle("no-pick", !named);
     const off = this.fields
       .filter((f) => f.kind === "switch" && !valueAt(this.config, f.path))
       .map((f) => `${f.path}.`);

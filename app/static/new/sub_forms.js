@@ -117,6 +117,7 @@ class Sections {
       for (const { field, element } of controls) {
         const chooser = Object.keys(CHOOSERS).find((path) => controls.some((c) => c.field.path === path));
         const chosen = chooser && (valueAt(value, chooser) ?? one(chooser).field.standard);
+        element.classList.toggle("no-pick", String(chosen) === "remote");
         element.hidden = Boolean(field.onlyFor && chosen && !field.onlyFor.includes(String(chosen)));
       }
     };

@@ -125,7 +125,7 @@ def test_a_full_disk(data_dir: DataDir, monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(uploads.os, "fsync", full)
-    with pytest.raises(UserError, match="the disk is full: No space left") as refused:
+    with pytest.raises(UserError, match="the disk is full; delete uploads") as refused:
         stored(data_dir, "rows.jsonl")
     assert refused.value.kind == "disk full" and files(data_dir) == []
 

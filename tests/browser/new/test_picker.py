@@ -157,7 +157,10 @@ def test_parts_of_the_form_have_the_picker_too(new: Any) -> None:
     expect(suites.locator('[data-field="source"] input')).to_have_value(re.compile("part-07"))
     new.click("#field-teacher-routes-add")
     routes = new.locator('[data-field="teacher.routes"]')
-    expect(routes.get_by_role("button", name="Choose Model")).to_be_visible()
+    button = routes.get_by_role("button", name="Choose Model")
+    expect(button).to_be_visible()
+    routes.locator('[data-field="kind"] select').select_option("remote")
+    expect(button).to_have_count(0)
 
 
 def test_a_file_is_uploaded_chosen_and_deleted(new: Any, pick: Any, tmp_path: Path) -> None:
