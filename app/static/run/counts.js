@@ -2,7 +2,7 @@
 import { integer } from "../lib/format.js";
 
 /** One evaluation: "8 of 200 held-out prompts: 190 not held out …". @param {EvaluationCount} count */
-export function countText({ suite, asked, used, missing }) {
+function countText({ suite, asked, used, missing }) {
   const what = suite === "heldout" ? "held-out prompts" : `prompts of ${suite}`;
   const reasons = missing.map((one) => `${integer(one.count)} ${one.text}`).join("; ");
   return `${integer(used)} of ${integer(asked)} ${what}: ${reasons}`;
