@@ -19,7 +19,6 @@ from opd.data.rows import Row, Table, bad_data
 from opd.errors import ErrorKind, UserError, one_line
 from opd.files import expanded
 from opd.models.folders.progress import Say, download_bar
-from opd.network import hub_proxy, through
 
 TEXT_FORMATS = ("json", "csv")
 FORMATS = ("parquet", "arrow", *TEXT_FORMATS)
@@ -110,6 +109,8 @@ def _from_folder(data: DataConfig, folder: Path, selection: RowSelection) -> Tab
 def _from_hub(data: DataConfig, source: str, selection: RowSelection) -> Table:
     from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415 - seconds to import
 
+    from opd.network import hub_proxy, through  # noqa: PLC0415 - imports httpx, only for the hub
+
     way = through(hub_proxy())
     try:
         return _from_data_files(data, source, selection, way)
@@ -194,6 +195,8 @@ def _fetched(file: str, label: str, selection: RowSelection) -> Path:
         return Path(file)
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only for the hub
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    from opd.network import hub_proxy, through  # noqa: PLC0415 - imports httpx, only for the hub
 
     hub_file = HUB_FILE.fullmatch(file)
     if hub_file is None:

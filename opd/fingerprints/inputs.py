@@ -26,7 +26,6 @@ from opd.errors import UserError
 from opd.files import expanded
 from opd.fingerprints.differences import Fingerprint
 from opd.fingerprints.digests import MEGABYTE, digest_of
-from opd.network import hub_proxy
 
 DATA_LIMIT = 512 * MEGABYTE
 CHECKPOINT_STATE = ("optimizer.safetensors", "average.safetensors")
@@ -170,6 +169,8 @@ def _revision(reference: str, kind: str, file: str, online: bool) -> Fingerprint
     """The commit that the hub, or without it its cache, gives for a repository."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for the hub
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    from opd.network import hub_proxy  # noqa: PLC0415 - imports httpx, only for the hub
 
     if reference.count("/") > 1 or reference.startswith(("bundled/", "/", ".", "~")):
         return {}

@@ -18,7 +18,6 @@ from opd.errors import ErrorKind, UserError, one_line
 from opd.files import expanded
 from opd.models.architecture import folder_at_hand
 from opd.models.folders.progress import download_bar
-from opd.network import hub_proxy, through
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]  # and configurations
 HUB_FILES = [*TOKENIZER_FILES, "*.safetensors"]
@@ -87,6 +86,8 @@ def _download(
     say: Callable[[str], None],
     files: Sequence[str] = tuple(HUB_FILES),
 ) -> Path:
+    from opd.network import hub_proxy, through  # noqa: PLC0415 - imports httpx, only for the hub
+
     proxy = hub_proxy()
     try:
         bar = download_bar(f"downloading {reference}", say)

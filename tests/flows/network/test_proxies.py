@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from storage.engine import open_database
 from tests.support.api_client import stored_run
@@ -249,6 +250,34 @@ def test_the_documented_caddy(
     command = [caddy, "run", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
     visitor = Visitor("http", outside, "/studio" if number else "")
     with running(command, outside, tmp_path), visitor:
+        visitor.opens_and_changes(run_id)
+
+
+TRAEFIK = (
+    "Host $http_host",
+    "X-Forwarded-Host $http_host",
+    "X-Forwarded-Proto http",
+    "X-Forwarded-For $remote_addr",
+    "X-Forwarded-Server traefik",
+    "X-Real-Ip $remote_addr",
+)
+
+
+@pytest.mark.parametrize("prefix", ["", "/studio"])
+def test_what_traefik_sends(
+    prefix: str, studios: dict[str, tuple[int, str]], tmp_path: Path
+) -> None:
+    """Its headers, by nginx; with a prefix, those of stripPrefix."""
+    service = yaml.safe_load(blocks("yaml")[0])["http"]["services"]["studio"]["loadBalancer"]
+    assert service["passHostHeader"] is True
+    port, run_id = studios[prefix]
+    url = service["servers"][0]["url"].replace("7860", str(port))
+    headers = (*TRAEFIK, f"X-Forwarded-Prefix {prefix}") if prefix else TRAEFIK
+    lines = "".join(f"proxy_set_header {header};" for header in headers)
+    outside = free_port()
+    text = f"location {prefix}/ {{ proxy_pass {url}{'/' if prefix else ''}; {lines} }}"
+    visitor = Visitor("http", outside, prefix)
+    with nginx(tmp_path, f"server {{ listen {outside}; {text} }}", outside), visitor:
         visitor.opens_and_changes(run_id)
 
 
