@@ -31,6 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from opd.errors import ErrorKind, UserError, lacks_room
 from opd.files import make_folder
+from opd.open_files import database_connections
 from storage import migrate
 from storage.data_dir import DataDir
 from storage.files import archive, file_system, presence
@@ -41,6 +42,8 @@ except ImportError:  # no wheel for this platform
     import sqlite3 as sqlite
 
 BUSY_SECONDS = 30
+POOL, CONNECTIONS = 8, 72  # kept, and at most, where files may be open in plenty
+POOL_SECONDS = 120  # for one to be free
 WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log grow without end
 SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL = 8, 10, 13
 SAFE_SQLITE = (3, 51, 3)
@@ -192,6 +195,7 @@ def _engine(url: URL) -> Engine:
     }
     if url.get_backend_name() != "sqlite":
         return create_engine(url, **options)
+    connections = database_connections(CONNECTIONS)
     path = Path(url.database or "")
     if url.database and archive.is_read_only(path):
         options["creator"] = archive.connect(path, sqlite)
@@ -199,8 +203,9 @@ def _engine(url: URL) -> Engine:
         url,
         module=sqlite,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
-        pool_size=8,
-        max_overflow=64,
+        pool_size=min(POOL, connections),
+        max_overflow=max(0, connections - POOL),
+        pool_timeout=POOL_SECONDS,
         **options,
     )
     event.listen(engine, "connect", _set_up)

@@ -2,9 +2,14 @@
 
 import errno
 import socket
+import time
 from typing import Any
+from weakref import WeakSet
 
 from opd.errors import UserError
+from opd.open_files import network_connections
+
+PAUSE = 0.005  # seconds
 
 
 class ServerSocket(socket.socket):
@@ -15,9 +20,26 @@ class ServerSocket(socket.socket):
     the port for a minute. So it is set once the socket listens: connections have it from there.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._most = network_connections()
+        self._accepted: WeakSet[socket.socket] = WeakSet()
+
     def listen(self, *backlog: int) -> None:
         super().listen(*backlog)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """With too many connections for the files that may be open, none is had for now: whoever
+        else connects waits. The event loop looks again and again, hence the pause."""
+        if self._most is not None:
+            if sum(one.fileno() >= 0 for one in self._accepted) >= self._most:
+                time.sleep(PAUSE)
+                raise BlockingIOError
+            accepted = super().accept()
+            self._accepted.add(accepted[0])
+            return accepted
+        return super().accept()
 
 
 def bind(host: str, port: int) -> socket.socket:

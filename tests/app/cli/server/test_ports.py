@@ -1,9 +1,11 @@
 """A port is taken by one server, also while neither accepts yet."""
 
 import socket
+from contextlib import ExitStack
 
 import pytest
 
+from app.cli.server import ports
 from app.cli.server.ports import bind
 from opd.errors import UserError
 
@@ -28,3 +30,20 @@ def test_a_port_whose_last_connections_wait_for_their_end_can_be_had_by_one() ->
         plain.bind(("127.0.0.1", port))
     with bind("127.0.0.1", port), pytest.raises(UserError, match=f"port {port} is in use"):
         bind("127.0.0.1", port)
+
+
+def test_more_connections_than_files_allow_wait_for_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ports, "network_connections", lambda: 2)
+    with bind("127.0.0.1", 0) as listening, ExitStack() as clients:
+        listening.listen()
+        for _ in range(3):
+            clients.enter_context(socket.create_connection(listening.getsockname()))
+        first, second = (listening.accept()[0] for _ in range(2))
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        first.close()
+        third, _ = listening.accept()
+        third.close()
+        second.close()
