@@ -11,6 +11,7 @@ import {
   percent,
   plain,
   probability,
+  setClock,
   short,
 } from "../../app/static/lib/format.js";
 
@@ -77,4 +78,15 @@ test("ordinals are English", () => {
 test("the teacher wanted what has half of its mass, and leaned to what has less", () => {
   const told = [0.9, 0.5, 0.49].map((p) => leaning(Math.log(p)));
   assert.deepEqual([...told, leaning(null)], ["wanted", "wanted", "leaned to", "leaned to"]);
+});
+
+test("ages are by the server's clock, whatever the browser's shows", () => {
+  const halfAnHour = Date.now() / SECOND - 1830; // and a margin: headers show whole seconds
+  const threeHours = 3 * 3600 * SECOND;
+  setClock(new Date(Date.now() + threeHours).toUTCString()); // this browser is behind
+  assert.equal(ago(halfAnHour + threeHours / SECOND), "30 min ago");
+  setClock(null);
+  assert.equal(ago(halfAnHour + threeHours / SECOND), "30 min ago", "an answer without a time says nothing");
+  setClock(new Date(Date.now() - 3 * SECOND).toUTCString());
+  assert.equal(ago(halfAnHour), "30 min ago", "seconds are the way of an answer");
 });

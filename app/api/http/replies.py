@@ -127,11 +127,20 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         [
             {
                 "field": ".".join(str(part) for part in e["loc"][1:]),
-                "message": str(e["msg"]).removeprefix("Value error, "),
+                "message": _message(e),
             }
             for e in error.errors()[:MAX_PROBLEMS]
         ]
     )
+
+
+def _message(error: dict[str, Any]) -> str:
+    """Of an address whose id has another form than ours, that there is no such thing."""
+    if error["type"] == "string_pattern_mismatch" and error["loc"][0] == "path":
+        prefix = str(error["ctx"]["pattern"]).strip("^(").partition("-")[0]
+        kind = {"roll": "rollout", "ask": "request", "exp": "experiment"}.get(prefix, prefix)
+        return f"no such {kind}: ids begin with {prefix}-"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

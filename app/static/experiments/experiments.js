@@ -1,7 +1,7 @@
 // Experiments: what can be run, and what was run or is running.
 import { get, newKey, page, query, send } from "../lib/api.js";
 import { button, fill, h, poll, toast } from "../lib/dom.js";
-import { integer } from "../lib/format.js";
+import { integer, now } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { empty, failed, loading } from "../lib/panel_states.js";
 import { offerTable } from "./offers.js";
@@ -157,7 +157,7 @@ class ExperimentsPage {
 
   /** @param {ExperimentItem[]} items */
   drawPast(items) {
-    const shown = [items, Math.floor(Date.now() / 60_000), [...this.outcomes]];
+    const shown = [items, Math.floor(now() / 60_000), [...this.outcomes]];
     this.past.show(shown, () => (items.length ? pastTable(items, this.outcomes) : none()));
   }
 

@@ -1,7 +1,7 @@
 // The head of an experiment's page: its question, state, progress, what can be done, the command.
 import { address, page } from "../lib/api.js";
 import { button, copyButton, fill, h, link } from "../lib/dom.js";
-import { ago, duration, exact, integer, plain } from "../lib/format.js";
+import { ago, duration, exact, integer, now, plain } from "../lib/format.js";
 import { MemoView } from "../lib/memo_view.js";
 import { seeds } from "./figures.js";
 
@@ -111,7 +111,7 @@ export class ExperimentHead {
 
   showTime() {
     const { created_at: start, finished_at: end } = this.experiment;
-    const took = duration((end ?? Date.now() / 1000) - start);
+    const took = duration((end ?? now() / 1000) - start);
     set(this.time, end ? `took ${took}, finished ${ago(end)}` : `running for ${took}`);
     this.time.title = exact(end ?? start);
   }

@@ -1,5 +1,7 @@
 // Requests to the REST routes, with errors that say what, where and what to change.
 
+import { setClock } from "./format.js";
+
 const BASE = "api/v1/";
 /** Whether what is shown can be changed: not in a report, which stands for this module there. */
 export const CHANGEABLE = true;
@@ -25,6 +27,7 @@ function messageOf(status, detail, body) {
   if (typeof detail === "string" && detail) return detail;
   if (typeof detail?.message === "string") return detail.message;
   const problem = (detail?.problems ?? body?.problems ?? [])[0];
+  if (problem?.message.startsWith("no such ")) return problem.message; // of the address
   if (problem) return problem.field ? `${problem.field}: ${problem.message}` : problem.message;
   if (Array.isArray(detail) && detail[0]?.msg) return detail.map((one) => one.msg).join("; ");
   return status === 0 ? "The server does not respond" : `The server responded with status ${status}`;
@@ -69,6 +72,7 @@ async function request(url, options) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, null);
   }
+  setClock(response.headers.get("date"));
   if (response.ok) return response;
   const type = response.headers.get("content-type") ?? "";
   throw new ApiError(response.status, type.includes("json") ? await response.json() : null);

@@ -119,11 +119,25 @@ export function date(value) {
   return new Date(/[zZ]|[+-]\d\d:?\d\d$/.test(value) ? value : `${value}Z`);
 }
 
+const NOTICEABLE = 10_000; // ms; less is the way of an answer
+let ahead = 0; // ms that the server's clock is ahead of this browser's
+
+/** What the server's clock showed when it answered: a header `Date`. @param {string | null} header */
+export function setClock(header) {
+  const difference = Date.parse(header ?? "") - Date.now();
+  if (!Number.isNaN(difference)) ahead = Math.abs(difference) < NOTICEABLE ? 0 : difference;
+}
+
+/** Milliseconds since 1970 by the server's clock, which stored times are by. */
+export function now() {
+  return Date.now() + ahead;
+}
+
 /** @param {number | string | null | undefined} value */
-export function ago(value, now = Date.now()) {
+export function ago(value, at = now()) {
   const when = date(value);
   if (!when) return NONE;
-  const seconds = Math.max(0, (now - when.getTime()) / 1000);
+  const seconds = Math.max(0, (at - when.getTime()) / 1000);
   if (seconds < 10) return "just now";
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;

@@ -1,7 +1,7 @@
 // One line of the table of runs.
 import { page } from "../lib/api.js";
 import { button, h, link } from "../lib/dom.js";
-import { date, isLive, plain } from "../lib/format.js";
+import { date, isLive, now, plain } from "../lib/format.js";
 import { actionMenu } from "../lib/menu.js";
 import { runEditor } from "./editor.js";
 
@@ -88,9 +88,9 @@ export function editorRow(run, span, on) {
 }
 
 /** @param {Run} run */
-export function elapsed(run, now = Date.now()) {
+export function elapsed(run, at = now()) {
   if (run.status !== "running" && run.seconds) return run.seconds;
   const start = date(run.started_at);
   const end = date(run.finished_at);
-  return start ? ((end ? end.getTime() : now) - start.getTime()) / 1000 : null;
+  return start ? ((end ? end.getTime() : at) - start.getTime()) / 1000 : null;
 }

@@ -1,6 +1,6 @@
 // The table of runs itself: heads that sort, rows that are replaced only where they changed, groups.
 import { fill, h } from "../lib/dom.js";
-import { integer, plain } from "../lib/format.js";
+import { integer, now, plain } from "../lib/format.js";
 import { columnsOf, shortLabel, valueText } from "./columns.js";
 import { editorRow, runRow } from "./row.js";
 
@@ -200,5 +200,5 @@ function summaryCell(column, summary) {
 }
 
 function minute() {
-  return Math.floor(Date.now() / 60_000);
+  return Math.floor(now() / 60_000);
 }

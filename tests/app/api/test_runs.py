@@ -277,6 +277,16 @@ def test_the_openapi_document_names_full_addresses(api: Api) -> None:
         assert api("GET", path).status_code == 404
 
 
+def test_a_foreign_id_is_of_nothing_here(api: Api) -> None:
+    for path, kind in (
+        ("/rollouts/77f3", "rollout: ids begin with roll-"),
+        ("/runs/x", "run: ids"),
+    ):
+        answer = api("GET", path)
+        assert answer.status_code == 422
+        assert answer.json()["problems"][0]["message"].startswith(f"no such {kind}")
+
+
 def test_health(api: Api, tmp_path: Path) -> None:
     health = api.get("/health")
     assert health["ok"] and health["supervisor"] is False and health["access"] == "none"
