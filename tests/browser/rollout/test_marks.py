@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from storage.marks.edit import add_mark, edit_mark, remove_mark
+from opd.types import Mark
+from storage.engine import begin
+from storage.marks.edit import add_mark, edit_mark, insert_marks, remove_mark
 from storage.marks.listing import read_marks
 from storage.read.rollouts import read_rollout, read_rollouts
 from tests.browser.rollout.judged_run import judged
@@ -146,3 +148,20 @@ def test_a_rollout_is_marked_and_found_in_list_and_run(
     panel.locator(".mark-row").nth(1).click()
     expect(shown(page)).to_contain_text("second line")
     assert "pos=4" in page.url and page.evaluate("window.__evil") is None
+
+
+def test_a_mark_whose_rollout_is_gone_is_listed_and_can_be_removed(
+    open_page: Visit, site: Any, run_id: str
+) -> None:
+    place = {"rollout_id": "roll-gone", "completion": ""}
+    with begin(site.engine) as connection:
+        insert_marks(connection, run_id, [place], [Mark(2, EVIL)])
+    page = open_page(f"/run?id={run_id}")
+    gone = page.locator("#marks .mark-row")
+    expect(gone).to_contain_text("has not written it again")
+    expect(gone).to_contain_text("second line")
+    expect(page.get_by_role("link", name="(JSON lines)")).to_have_count(0)
+    gone.get_by_role("button", name="Remove").click()
+    expect(page.locator("#marks")).to_be_hidden()
+    assert read_marks(site.engine, run_id)["total"] == 0
+    assert page.evaluate("window.__evil") is None
