@@ -97,6 +97,19 @@ def test_only_this_route_has_the_larger_limit(layer: SecurityLayer) -> None:
         assert ask(layer, "/api/v1/uploads", content, method).status_code == 413
 
 
+def test_behind_a_prefix_the_route_is_the_same(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads.keep, "__defaults__", (contents,))
+    options = ServerOptions(DataDir(tmp_path), token=TOKEN, root_path="/studio")
+    layer = SecurityLayer(rest_app(engine, options), policy(options))
+    for number, path in enumerate(("/studio/api/v1/uploads", "/api/v1/uploads")):
+        content = GOOD * (60_000 + number)
+        answer = ask(layer, path, content, params={"name": "rows.jsonl"})
+        assert answer.status_code == 201, answer.text
+    assert ask(layer, "/studio/studio/api/v1/uploads", content).status_code == 413
+
+
 @pytest.mark.parametrize("declared", ["10000000000", "3000001", "9" * 30])
 def test_a_length_over_the_limit_is_refused_unread(
     layer: SecurityLayer, tmp_path: Path, declared: str, monkeypatch: pytest.MonkeyPatch
