@@ -28,10 +28,10 @@ GRADIO_API = (
 )
 GRADIO_CLOSED = ("login", "logout", "monitoring", "custom_component", "openapi.json")
 STYLE = (
-    "#opd-first-look{position:relative;z-index:1000;margin:1rem;padding:.8rem 1rem;"
+    ".opd-first-look{position:relative;z-index:1000;margin:1rem;padding:.8rem 1rem;"
     "border-left:4px solid #c62f2f;background:#fdf0f0;color:#1c2024;"
-    "font:15px/1.5 system-ui,sans-serif}#opd-first-look p{margin:.2rem 0}"
-    "#opd-first-look pre{margin:.1rem 0 .4rem;padding:.3rem .5rem;background:#fff;"
+    "font:15px/1.5 system-ui,sans-serif}.opd-first-look p{margin:.2rem 0}"
+    ".opd-first-look pre{margin:.1rem 0 .4rem;padding:.3rem .5rem;background:#fff;"
     "overflow-x:auto;font:14px/1.5 ui-monospace,monospace}"
 )
 PREFIX = r"(/[A-Za-z0-9._~-]+)+"
@@ -103,8 +103,7 @@ def _no_page(scope: Scope) -> Response:
     return page(
         404,
         "There is no page at this address",
-        f'<p>All runs: <a href="{escape(scope.get("root_path", ""))}/">Runs</a>.</p>'
-        + advice * known,
+        f'<p><a href="{escape(scope.get("root_path", ""))}/">All runs</a></p>' + advice * known,
     )
 
 

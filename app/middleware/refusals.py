@@ -5,6 +5,7 @@ The pages are plain HTML: they show where a proxy is in the way of scripts too.
 
 from collections.abc import Mapping
 from html import escape
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -19,6 +20,7 @@ HOST_LINES = {
     "Traefik": "passHostHeader: true",
 }
 NEEDS_TOKEN = "This dashboard needs its token"
+WRONG_TOKEN = "The token of this link is not the server's"
 SIGN_IN = (
     "Open the link that <code>opd serve</code> printed when it started; it ends in "
     "<code>?token=…</code>."
@@ -84,6 +86,8 @@ def foreign_origin(origins: Origins, origin: str, host: str) -> Refusal:
 def refusal_response(scope: Scope, refusal: Refusal) -> Response:
     headers = {"cache-control": "no-store"}
     if wants_page(scope) and refusal.status == 401:
+        if parse_qs(scope["query_string"], keep_blank_values=True).get(b"token"):
+            return page(401, WRONG_TOKEN, f"<p>{SIGN_IN}</p>")
         return page(401, NEEDS_TOKEN, f"<p>{SIGN_IN}</p><p>{NEEDS_COOKIE}</p>")
     if wants_page(scope) and refusal.status == 403:
         return page(403, "The server refused this request", _told(refusal))

@@ -16,7 +16,8 @@
         `The address begins with ${prefix}, a prefix that the server was not told of.`,
         `Start it with: opd serve --root-path ${prefix}`,
       );
-    } else if (!customElements.get("gradio-app") || (moved && !isSecureContext)) ask();
+    }
+    if (!customElements.get("gradio-app") || (moved && !isSecureContext)) ask();
   });
 
   async function ask() {
@@ -28,7 +29,7 @@
   /** @param {string} message @param {string} [hint] @param {Record<string, string>} [lines] by proxy */
   function say(message, hint = "", lines = {}) {
     const box = document.createElement("div");
-    box.id = "opd-first-look";
+    box.className = "opd-first-look";
     box.setAttribute("role", "alert");
     const parts = [part("p", message), part("p", hint)];
     for (const [name, line] of Object.entries(lines)) parts.push(part("p", `${name}:`), part("pre", line));

@@ -26,7 +26,7 @@ def ask(application: ASGIApp, path: str = "/new", method: str = "GET", **headers
 
 def test_the_script_is_in_every_page_and_in_nothing_else() -> None:
     page = ask(FirstLook(Answer(PAGE, media_type="text/html")), **HTML)
-    assert page.text.startswith("<html><head><title>ä</title><style>#opd-first-look{")
+    assert page.text.startswith("<html><head><title>ä</title><style>.opd-first-look{")
     assert page.text.count("</script></head><body>…</body></html>") == 1
     assert int(page.headers["content-length"]) == len(page.content)
     pieces = StreamingResponse(iter([PAGE[:20], PAGE[20:]]), media_type="text/html")

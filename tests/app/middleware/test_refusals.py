@@ -31,6 +31,12 @@ def test_without_the_cookie_the_page_says_what_it_needs() -> None:
         assert part in page.text
 
 
+def test_a_wrong_link_is_not_blamed_on_cookies() -> None:
+    page = ask(url="/?token=wrong", headers=HTML)[0]
+    assert page.status_code == 401 and "token of this link is not the server" in page.text
+    assert "opd serve" in page.text and "cookie" not in page.text
+
+
 def test_other_refusals_are_json() -> None:
     for headers, status in (({"x-long": "x" * 40_000}, 431), ({"content-length": "x"}, 400)):
         assert set(ask(headers=headers | HTML)[0].json()) == {"error"}

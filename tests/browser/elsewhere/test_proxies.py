@@ -15,7 +15,7 @@ from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
 from tests.support.network.web_server import free_port, nginx
 
 pytestmark = pytest.mark.browser
-SECURE, BOX = "studio.localhost", "#opd-first-look"
+SECURE, BOX = "studio.localhost", ".opd-first-look"
 
 
 def own_address() -> str:
@@ -102,6 +102,10 @@ def test_where_it_cannot_work_a_page_without_modules_says_why(
     expect(box).to_contain_text("a proxy on the way does not pass on the header Host")
     expect(box).to_contain_text("proxy_set_header Host $http_host;")
     assert rename(page, "no") == 403
+    page.goto(f"http://{address}:{proxied('/studio/', cut='/')}/studio/")
+    expect(page.get_by_role("alert")).to_have_count(2)
+    expect(page.locator("body")).to_contain_text("opd serve --root-path /studio")
+    expect(page.locator("body")).to_contain_text("proxy_set_header Host $http_host;")
     page.goto(
         f"http://{address}:{proxied(line='proxy_set_header Host $http_host;')}/?token={TOKEN}"
     )
