@@ -7,6 +7,7 @@ token only. Their docstrings are what programs and assistants are told.
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -78,7 +79,7 @@ class Endpoints:
             the run: `status` is "queued", "running", "finished", "failed", "cancelled" or
             "interrupted"; `error_text` and `hint` say why it failed; `kl` is in nats per token
         """
-        path = f"/runs/{_part(run)}"
+        path = f"/runs/{_part('run', run)}"
         return await self._looked(
             path, _seconds(wait), lambda state: state["status"] not in UNFINISHED
         )
@@ -117,7 +118,7 @@ class Endpoints:
         Returns:
             {"id": id of the run, "status": its status}
         """
-        return await self._ask("POST", f"/runs/{_part(run)}/cancel", {"mode": mode})
+        return await self._ask("POST", f"/runs/{_part('run', run)}/cancel", {"mode": mode})
 
     async def resume_run(
         self,
@@ -135,7 +136,7 @@ class Endpoints:
             {"id": id of the run, "status": its status}
         """
         body = {"set": changes, "accept_changes": accept_changes}
-        return await self._ask("POST", f"/runs/{_part(run)}/resume", body)
+        return await self._ask("POST", f"/runs/{_part('run', run)}/resume", body)
 
     async def run_metrics(self, run: str, after: int = -1) -> Rows:
         """The metrics of a run's steps (losses and KL in nats per token), and its evaluations.
@@ -146,7 +147,7 @@ class Endpoints:
         Returns:
             {"columns": {metric: [a value per step]}, "last": step, "evaluations": [score, …]}
         """
-        path = f"/runs/{_part(run)}"
+        path = f"/runs/{_part('run', run)}"
         steps = await self._get(f"{path}/steps", after=after)
         evaluations = await self._get(f"{path}/evaluations")
         return {**steps, "evaluations": evaluations["items"]}
@@ -177,7 +178,9 @@ class Endpoints:
             {"items": [rollout, …], "total": n}
         """
         query = {"sort": sort, "step": step, "kind": kind, "correct": correct, "text": text}
-        return await self._get(f"/runs/{_part(run)}/rollouts", limit=limit, offset=offset, **query)
+        return await self._get(
+            f"/runs/{_part('run', run)}/rollouts", limit=limit, offset=offset, **query
+        )
 
     async def rollout_tokens(self, rollout: str) -> Rows:
         """One rollout with every token: ids, texts, log-probabilities (nats), alternatives.
@@ -189,7 +192,7 @@ class Endpoints:
         Returns:
             the record, in the form that `opd export` writes and `opd import` reads
         """
-        return await self._get(f"/rollouts/{_part(rollout)}/record")
+        return await self._get(f"/rollouts/{_part('rollout', rollout)}/record")
 
     async def worst_tokens(
         self,
@@ -213,7 +216,7 @@ class Endpoints:
             `heat` (the disagreement) in nats, and `rollout_id` and `position`
         """
         query = {"step": step, "kind": kind, "limit": limit, "offset": offset}
-        return await self._get(f"/runs/{_part(run)}/hot-tokens", **query)
+        return await self._get(f"/runs/{_part('run', run)}/hot-tokens", **query)
 
     async def what_if(
         self,
@@ -272,7 +275,7 @@ class Endpoints:
         Returns:
             {"id", "state", "answer": {…}}
         """
-        return await self._get(f"/questions/{_part(id)}")
+        return await self._get(f"/questions/{_part('id', id)}")
 
     async def report(self, name: str, rollouts: int = 20) -> str:
         """A run with its worst rollouts, or one rollout, as a file that opens without a server.
@@ -287,14 +290,14 @@ class Endpoints:
         """
         kind = "rollouts" if str(name).startswith("roll-") else "runs"
         query = {} if kind == "rollouts" else {"rollouts": rollouts}
-        reply = await self._send("GET", f"/{kind}/{_part(name)}/report", query, None)
+        reply = await self._send("GET", f"/{kind}/{_part('name', name)}/report", query, None)
         return reply.text
 
     async def _answered(self, path: str, body: Rows, answers: str, wait: float) -> Rows:
         """Asks the model process, and looks for its answer until it has ended or `wait` is over."""
         seconds = _seconds(wait)
         asked = await self._ask("POST", path, body)
-        address = f"{answers}/{_part(asked['id'])}"
+        address = f"{answers}/{_part('id', asked['id'])}"
         state = await self._looked(address, seconds, lambda s: s["state"] in ("done", "failed"))
         if state["state"] == "failed":
             raise _refused(state["error_text"])
@@ -335,6 +338,9 @@ class Endpoints:
         return reply
 
 
+CHANGES = re.compile(r"^set\b")  # what the endpoints call the assignments of a request
+
+
 def _describe(function: Callable[..., Any]) -> None:
     """Tells what the parameters of the endpoint named last are; Gradio itself leaves that out."""
     blocks = gr.context.Context.root_block
@@ -363,12 +369,12 @@ def _config(recipe: str | None, yaml: str | None, changes: list[str]) -> Rows:
     return {"recipe": recipe, "yaml": yaml, "set": changes}
 
 
-def _part(name: str) -> str:
+def _part(field: str, name: str) -> str:
     """An id as one part of an address. Raises gr.Error for what would lead elsewhere."""
     if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
-        raise _refused("there is nothing at this address")
+        raise _refused(f"{field}: there is nothing at this address")
     if len(name) > MAX_TEXT:
-        raise _refused(f"must have at most {MAX_TEXT} characters (got {len(name)})")
+        raise _refused(f"{field}: must have at most {MAX_TEXT} characters (got {len(name)})")
     return quote(name.encode("utf-8", "replace"), safe="")
 
 
@@ -390,7 +396,7 @@ def _seconds(wait: Any) -> float:
 def _text(refusal: Rows) -> str:
     """Every problem of a refused request, in REST's words."""
     if "problems" in refusal:
-        pairs = [(p["field"], p["message"]) for p in refusal["problems"]]
+        pairs = [(CHANGES.sub("changes", p["field"]), p["message"]) for p in refusal["problems"]]
     else:
         pairs = [(refusal.get("where", ""), refusal["error"])]
     return "; ".join(f"{field}: {message}" if field else message for field, message in pairs)

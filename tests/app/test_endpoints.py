@@ -1,5 +1,6 @@
 """Gradio's endpoints, asked by gradio_client over the loopback."""
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -10,20 +11,23 @@ import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from app.worker import job, process
 from opd.interchange.jsonl import rollouts_of
 from storage.data_dir import DataDir
-from storage.engine import open_database
+from storage.engine import open_database, read
 from storage.queue import requests
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
+from storage.schema import metadata
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
+from tests.support.hostile_values import HOSTILE, fault_of, hostile_calls
 from tests.support.in_process_runs import models
 from tests.support.stored_runs import me
 
+FULL = os.environ.get("OPD_FULL") == "1"
 NAMES = {
     *("list_runs", "get_run", "start_run", "stop_run", "resume_run", "run_metrics"),
     *("list_rollouts", "rollout_tokens", "worst_tokens", "what_if", "doctor", "answer", "report"),
@@ -220,7 +224,7 @@ def test_what_rest_would_not_refuse_is_refused_by_field(asked: Asked) -> None:
             {"search": "x" * 2001},
             "search: must have at most 2000 characters (got 2001)",
         ),
-        ("get_run", {"run": "x" * 2001}, "must have at most 2000 characters (got 2001)"),
+        ("get_run", {"run": "x" * 2001}, "run: must have at most 2000 characters (got 2001)"),
         ("start_run", {"recipe": "demo", "yaml": "steps: 2"}, "give recipe or yaml, not both"),
     ):
         assert asked.refusal(name, **given) == text
@@ -273,3 +277,38 @@ def test_pages_do_not_carry_the_endpoints(asked: Asked) -> None:
     page = httpx.get(asked.address).text
     assert "worst_tokens" not in page
     assert "worst_tokens" in httpx.get(f"{asked.address}endpoints").text
+
+
+def contents(engine: Engine) -> list[Any]:
+    with read(engine) as connection:
+        return [connection.execute(select(table)).all() for table in metadata.sorted_tables]
+
+
+def test_hostile_values_are_refused_by_field_and_change_nothing(asked: Asked) -> None:
+    """Every parameter of every endpoint; OPD_FULL=1 sends every value to each of them."""
+    shown = asked.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
+    takes = {
+        name.removeprefix("/"): [p["parameter_name"] for p in endpoint["parameters"]]
+        for name, endpoint in shown.items()
+    }
+    calls = [*hostile_calls(takes, asked.run_id, asked.rollout_id)]
+    assert len(calls) == sum(map(len, takes.values())) * len(HOSTILE) > 1200
+    before = contents(asked.engine)
+    sent = calls if FULL else calls[::11]
+    assert {(n, p) for n, p, _ in sent} == {(n, p) for n, p, _ in calls}
+    refused, unsent, answered, faults = 0, 0, 0, []
+    for name, parameter, arguments in sent:
+        value = arguments[parameter]
+        try:
+            asked(name, **arguments)
+            answered += 1
+        except AppError as error:
+            refused += 1
+            if fault := fault_of(parameter, value, str(error)):
+                faults.append((name, parameter, repr(value)[:60], fault, str(error)[:200]))
+        except ValueError:  # gradio_client itself knows that JSON has no NaN
+            assert isinstance(value, float) and math.isnan(value)
+            unsent += 1
+    assert not faults, faults
+    assert refused > 0.6 * len(sent) and refused + answered + unsent == len(sent)
+    assert contents(asked.engine) == before
