@@ -23,8 +23,8 @@ from storage.read.runs import read_runs
 from storage.schema import metadata
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
-from tests.support.hostile_values import HOSTILE, fault_of, hostile_calls
 from tests.support.in_process_runs import models
+from tests.support.network.hostile_values import HOSTILE, fault_of, hostile_calls
 from tests.support.stored_runs import me
 
 FULL = os.environ.get("OPD_FULL") == "1"
