@@ -128,13 +128,6 @@ def stopped(pid: int) -> bool:
         return False
 
 
-def leads_session(pid: int) -> bool:
-    try:
-        return os.getsid(pid) == pid
-    except OSError:
-        return False
-
-
 def family(owner: Owner, mark: str, place: Place) -> list[int]:
     """Every process of a job: the owner, those of its own session, those that carry its mark.
 

@@ -38,6 +38,7 @@ class Running:
     age: float | None  # of the heartbeat, in seconds by the database's clock
     cancel_mode: str | None
     cancel_at: Any
+    phase: str
 
     @property
     def key(self) -> tuple[str, int]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -121,7 +122,7 @@ class Supervisor:
         attempt = jobs.claim(self._engine, run_id, slot, me)
         if attempt is None:
             return
-        run = Running(run_id, attempt, slot, me, None, None, None, None)
+        run = Running(run_id, attempt, slot, me, None, None, None, None, "")
         finish(self._engine, self._data_dir, run, "failed", Failure(ErrorKind.ERROR, text))
 
     def _look_at(self, run: Running) -> None:
@@ -129,10 +130,20 @@ class Supervisor:
         if run.cancel_mode:
             self._pressure.press(run)
             return
+        if process.stopped(run.owner.pid):  # by a person or a scheduler, who may let it go on
+            self._tell_stopped(run)
+            self._judge.forget(run.key)
+            return
         silence = self._judge.silence(run.key, run.beat)
-        held_by_user = process.stopped(run.owner.pid) and not process.leads_session(run.owner.pid)
-        if silence > HUNG_AFTER and not held_by_user:
+        if silence > HUNG_AFTER:
             bury_hung(self._engine, self._data_dir, run, silence)
+
+    def _tell_stopped(self, run: Running) -> None:
+        text = f"stopped by a signal; to go on: kill -CONT {run.owner.pid}"
+        if run.phase != text:
+            log.warning("%s: %s", run.id, text)
+            with suppress(jobs.LeaseLost):
+                jobs.set_phase(self._engine, run.id, run.attempt, text)
 
     def _start_queued(self) -> None:
         queued = [row for row in jobs.next_queued(self._engine) if not self._waited_for(row)]

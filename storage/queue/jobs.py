@@ -158,7 +158,7 @@ def still_waiting(engine: Engine, run_id: str) -> None:
 
 def running(engine: Engine) -> list[dict[str, Any]]:
     """Runs that are running: id, name, attempt, owner, heartbeat_at, age, cancel_mode, cancel_at,
-    slot.
+    slot, phase.
 
     `owner` is an Owner; `age` that of its heartbeat in seconds, by the database's clock."""
     with read(engine) as connection:
@@ -373,7 +373,7 @@ def _holders(connection: Connection, slot: str) -> list[str]:
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
     names = ("id", "name", "attempt", "heartbeat_at", "age", "cancel_mode", "cancel_at", "slot")
-    return {**{name: row[name] for name in names}, "owner": owner_of(row)}
+    return {**{name: row[name] for name in (*names, "phase")}, "owner": owner_of(row)}
 
 
 def _update_attempt(engine: Engine, run_id: str, attempt: int, values: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -19,10 +18,10 @@ from app.worker.recovery import settled
 from app.worker.supervisor import Supervisor
 from opd.errors import UserError
 from storage.data_dir import DataDir
-from storage.engine import open_database, sqlite
+from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run
-from tests.support.studio import Studio
+from tests.support.studio import Studio, hold_still
 
 NOTHING = ("false",)  # in place of the job, which no test here starts
 
@@ -45,21 +44,6 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
 def run_of(studio: Studio) -> str:
     [row] = jobs.running(studio.engine)
     return str(row["id"])
-
-
-def hold_still(pid: int, data_dir: DataDir) -> None:
-    """Stops the process at a moment when it does not hold the database's lock."""
-    with closing(sqlite.connect(data_dir.database, timeout=0, isolation_level=None)) as connection:
-        while True:
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.05)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-                return
-            except sqlite.OperationalError:
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(0.05)
 
 
 def turns(supervisor: Supervisor, until: Callable[[], bool], seconds: float) -> bool:
@@ -123,3 +107,24 @@ def test_what_was_taken_over_while_it_lived_keeps_its_last_step(
     assert kept.name >= f"step-{studio.run(run_id)['step']:06d}"
     assert studio.status(run_id) == "interrupted"
     assert "kept in" in data_dir.run(run_id).log.read_text()
+
+
+def test_a_directory_that_is_moved_amid_a_run_ends_it_and_it_goes_on_where_it_lies_now(
+    studio: Studio, tmp_path: Path
+) -> None:
+    run_id, pid = run_of(studio), studio.pid(run_of(studio))
+    moved = tmp_path / "moved"
+    studio.data_dir.rename(moved)
+    studio.wait(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    assert not studio.data_dir.exists(), "nothing is written to where it lay"
+    log = DataDir(moved).run(run_id).log.read_text()
+    assert "was moved, deleted or unmounted while it was open" in log
+    after = Studio(moved)
+    recovery.bury_dead(after.engine, DataDir(moved), Judge(DataDir(moved)))
+    assert after.status(run_id) == "interrupted"
+    step = after.run(run_id)["checkpoints"][-1]["step"]
+    jobs.requeue(after.engine, run_id)
+    after.supervisor()
+    after.wait(lambda: after.run(run_id)["step"] > step + 1)
+    assert after.run(run_id)["attempt"] == 2
+    after.close()

@@ -1,10 +1,12 @@
 """A data directory with real processes around it, for tests."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import psutil
 from sqlalchemy import Engine
 
 from opd.config.run import parse
-from storage.engine import open_database
+from storage.data_dir import DataDir
+from storage.engine import open_database, sqlite
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
 from tests.support.fake_training import ROOT, SCRIPT
@@ -101,3 +104,18 @@ class Studio:
             process.kill()
             process.communicate()
         self.engine.dispose()
+
+
+def hold_still(pid: int, data_dir: DataDir) -> None:
+    """Stops the process at a moment when it does not hold the database's lock."""
+    with closing(sqlite.connect(data_dir.database, timeout=0, isolation_level=None)) as connection:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.05)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+            except sqlite.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)

@@ -67,6 +67,8 @@ class Judge:
             watch.at, watch.since, watch.moved = beat.at, now, True
         return now - watch.since
 
-    def forget(self) -> None:
-        """Starts counting afresh."""
-        self._watched.clear()
+    def forget(self, key: Hashable = None) -> None:
+        """Starts counting afresh, for one owner or for all."""
+        if key is None:
+            self._watched.clear()
+        self._watched.pop(key, None)

@@ -1,4 +1,6 @@
+import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ from storage.engine import begin
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs, read_steps
-from tests.support.studio import FULL, Studio
+from tests.support.studio import FULL, Studio, hold_still
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +211,31 @@ def test_a_full_disk_is_named_and_the_rest_stays_readable(studio: Studio) -> Non
     assert run["finished_at"] >= run["started_at"]
 
 
+def test_a_job_that_somebody_stopped_is_waited_for(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "HUNG_AFTER", 0.5)
+    run_id = studio.queue("slow", steps=20)
+    job = studio.start("job", run_id)
+    studio.wait_step(run_id)
+    hold_still(job.pid, DataDir(studio.data_dir))
+    looking = supervisor.Supervisor(studio.engine, DataDir(studio.data_dir))
+    end = time.monotonic() + 2
+    studio.wait(lambda: looking.turn() or time.monotonic() > end)
+    assert studio.status(run_id) == "running"
+    phase = studio.run(run_id)["phase"]
+    assert phase == f"stopped by a signal; to go on: kill -CONT {job.pid}"
+    monkeypatch.setattr(supervisor, "HUNG_AFTER", 60.0)
+    os.kill(job.pid, signal.SIGCONT)
+    studio.wait(lambda: looking.turn() or studio.status(run_id) == "finished")
+    assert studio.run(run_id)["attempt"] == 1
+
+
 def test_a_hung_job_is_ended(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "HUNG_AFTER", 1.0)
-    run_id = studio.queue("deaf")
+    run_id = studio.queue("holds the interpreter")
     job = studio.start("job", run_id)
-    studio.wait(lambda: process.stopped(job.pid))
+    studio.wait(lambda: studio.run(run_id)["score_start"] is not None)
     looking = supervisor.Supervisor(studio.engine, DataDir(studio.data_dir))
     studio.wait(lambda: looking.turn() or studio.status(run_id) == "interrupted")
     assert studio.run(run_id)["error_kind"] == "hung"
