@@ -364,7 +364,7 @@ def test_a_folder_is_named(opd: Run, tmp_path: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    page = (DOCS / "import.md").read_text(encoding="utf-8")
+    page = (DOCS / "formats" / "import.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n((?:opd .*\n)+)```", page, re.MULTILINE)
     return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
 
