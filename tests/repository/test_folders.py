@@ -7,8 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MOST_FILES = 15  # of one kind in one folder
-# Pictures, results and migrations grow with the product and are not looked through; documents are
-# found by the README's table.
+# Pictures, results and migrations grow with the product and are not looked through.
 UNCOUNTED = re.compile(r"docs/(pictures|results)(/.*)?|storage/migrations/versions")
 MIRRORED = re.compile(r"tests/((?:app|opd|storage|bench)/(?:.+/)?)test_(\w+)\.py")
 
