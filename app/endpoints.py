@@ -289,7 +289,7 @@ class Endpoints:
             the text of an HTML file
         """
         kind = "rollouts" if str(name).startswith("roll-") else "runs"
-        query = {} if kind == "rollouts" else {"rollouts": rollouts}
+        query = {} if kind == "rollouts" else {"rollouts": _sendable("rollouts", rollouts)}
         reply = await self._send("GET", f"/{kind}/{_part('name', name)}/report", query, None)
         return reply.text
 

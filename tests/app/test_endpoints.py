@@ -224,6 +224,11 @@ def test_what_rest_would_not_refuse_is_refused_by_field(asked: Asked) -> None:
             {"search": "x" * 2001},
             "search: must have at most 2000 characters (got 2001)",
         ),
+        (
+            "report",
+            {"name": asked.run_id, "rollouts": "x" * 100_000},
+            "rollouts: must have at most 2000 characters (got 100000)",
+        ),
         ("get_run", {"run": "x" * 2001}, "run: must have at most 2000 characters (got 2001)"),
         ("start_run", {"recipe": "demo", "yaml": "steps: 2"}, "give recipe or yaml, not both"),
     ):
