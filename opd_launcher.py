@@ -58,7 +58,8 @@ def find_library_first() -> list[str]:
     before = [
         entry
         for entry in sys.path[: _first_of_library()]
-        if entry != ROOT and not entry.rstrip(os.sep).endswith("-packages")
+        if os.path.realpath(entry) != os.path.realpath(ROOT)
+        and not entry.rstrip(os.sep).endswith("-packages")
     ]
     hiding = [path for entry in before for path in _hiding(entry)]
     library = [entry for entry in sys.path if _of_library(entry)]

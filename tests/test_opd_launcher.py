@@ -53,7 +53,8 @@ def test_a_program_of_ours_starts_in_a_folder_with_such_names(project: Path) -> 
 
 
 def test_without_such_names_nothing_is_said(tmp_path: Path) -> None:
-    done = run((*COMMAND, "runs", "--json"), tmp_path, f"{tmp_path}:{opd_launcher.ROOT}")
+    (tmp_path / "link").symlink_to(opd_launcher.ROOT)  # ours, by another name
+    done = run((*COMMAND, "runs", "--json"), tmp_path, f"{tmp_path}:{tmp_path}/link")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -220,7 +220,10 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
     try:
         _supervise(DataDir(options.data_dir), options.parent, job)
     except EXPECTED as error:
-        sys.stderr.write(f"Error: {describe(error).text}\n")  # the server's watchdog reads it
+        text = describe(error).text
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        sys.stderr.write(f"Error: {text}\n")  # the server's watchdog reads it
         return 1
     except Exception:
         log.exception("the supervisor ends")

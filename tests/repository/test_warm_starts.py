@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.worker.process import program
 from tests import warm_starts
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def supervisor(folder: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Ended afterwards, whatever the test found."""
-    command = [sys.executable, "-m", "app.worker.supervisor", "--data-dir", str(folder)]
+    command = [*program("app.worker.supervisor"), "--data-dir", str(folder)]
     process = subprocess.Popen(
         command,
         cwd=folder,

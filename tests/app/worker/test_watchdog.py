@@ -125,7 +125,7 @@ def test_a_log_that_cannot_be_written_is_the_cause(
     (tmp_path / "supervisor.log").mkdir()
     dog = Watchdog(DataDir(tmp_path), os.environ)
     look_after_its_end(dog)
-    assert "Is a directory" in dog.trouble and str(tmp_path / "supervisor.log") in dog.trouble
+    assert f"ended: {tmp_path / 'supervisor.log'}: Is a directory (" in dog.trouble
     dog.stop()
 
 
