@@ -100,11 +100,16 @@ def _hiding(folder: str) -> list[str]:
 
 def command() -> None:
     """`opd`."""
-    if hiding := find_library_first():
-        _say(f"Warning: ignored, named like modules of Python or OPD Studio: {', '.join(hiding)}")
-    from app.cli.main import app
+    try:
+        if hiding := find_library_first():
+            named = ", ".join(hiding)
+            _say(f"Warning: ignored, named like modules of Python or OPD Studio: {named}")
+        from app.cli.main import app
 
-    app()
+        app()
+    except KeyboardInterrupt:
+        _say("Error: stopped")
+        sys.exit(130)
 
 
 def start(module: str, *arguments: str) -> int:
