@@ -22,6 +22,7 @@ def test_the_names_on_disk_stay() -> None:
         "identity": "/d/identity",
         "standby_note": "/d/standby.json",
         "supervisor_lock": "/d/supervisor.lock",
+        "supervisor_note": "/d/supervisor.json",
         "supervisor_log": "/d/supervisor.log",
         "model_lock": "/d/answerer.lock",
         "model_log": "/d/answerer.log",
