@@ -47,7 +47,7 @@ def shell(
 
 def test_a_closed_stream_gets_nothing_and_stops_nothing(data_dir: Path) -> None:
     before = (data_dir / "studio.db").read_bytes()[:16]
-    ended = shell(data_dir, "opd runs >&-; echo $?")
+    ended = shell(data_dir, "opd runs --json >&-; echo $?")
     assert (ended.stdout, ended.stderr) == ("0\n", "")
     refused = shell(data_dir, "opd show run-x <&- >&- 2>&-; echo $?")
     assert (refused.stdout, refused.stderr) == ("2\n", "")
