@@ -38,8 +38,10 @@ pytestmark = pytest.mark.device
 
 @pytest.fixture(autouse=True)
 def a_process_of_its_own(monkeypatch):
-    """Which would end where models were on a GPU and are not any more, as here after each test."""
+    """Which would end where models were on a GPU and are not any more, as here after each test; and
+    looks more often for a request, since it ends after the first."""
     monkeypatch.setattr(process, "_on_a_gpu", lambda: False)
+    monkeypatch.setattr(process, "LOOK_EVERY", 0.01)
 
 
 TOLERANCE = 1e-4
