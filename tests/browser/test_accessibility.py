@@ -1,4 +1,5 @@
-"""No page has a serious finding of axe-core, light or dark; links fit into a narrow window."""
+"""No page has a serious finding of axe-core, light or dark, nor cuts anything at 150%; links fit
+into a narrow window."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +21,57 @@ from tests.support.stored_experiments import definition
 pytestmark = pytest.mark.browser
 SERIOUS = ("serious", "critical")
 OPTIONS = {"resultTypes": ["violations"]}
+ENLARGED = {"width": 853, "height": 533}  # what is left of 1280 by 800 at 150%
+# What lies within something that scrolls sideways can be brought into sight; a link within a
+# sentence is as high as its line; what is shown only on focus waits outside; what is 1 px wide is
+# pressed by way of something else.
+FAULTS = """(touch) => {
+    const name = (e) =>
+        `${e.tagName} ${e.getAttribute("aria-label") ?? e.textContent.trim().slice(0, 30)}`;
+    const scrolls = (e) => {
+        for (let p = e.parentElement; p !== document.body; p = p.parentElement) {
+            if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true;
+        }
+        return false;
+    };
+    const width = document.documentElement.clientWidth;
+    const faults = [];
+    const wide = document.documentElement.scrollWidth - width;
+    if (wide > 0) faults.push(`the page is ${wide} px too wide`);
+    const pressed = "a[href], button, input, select, textarea, summary, [role=tab]";
+    for (const e of document.querySelectorAll(pressed)) {
+        const box = e.getBoundingClientRect();
+        const shown = e.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+        if (!shown || box.width <= 1 || e.matches(".skip")) continue;
+        if ((box.left < -0.5 || box.right > width + 0.5) && !scrolls(e)) {
+            faults.push(`${name(e)} is cut: ${box.left} to ${box.right}`);
+        }
+        const target = e.closest("label")?.getBoundingClientRect() ?? box;
+        const small = Math.min(target.width, target.height) < touch - 0.5;
+        if (touch && small && getComputedStyle(e).display !== "inline") {
+            faults.push(`${name(e)} is small: ${target.width} by ${target.height}`);
+        }
+    }
+    return faults;
+}"""
+# Nothing changes or moves any more; what turns round for ever does not count
+AT_REST = """() => new Promise((done) => {
+    const start = performance.now();
+    let last = start;
+    const changed = () => { last = performance.now(); };
+    const watch = new MutationObserver(changed);
+    const all = { subtree: true, childList: true, attributes: true, characterData: true };
+    watch.observe(document, all);
+    const ends = (moving) => Number.isFinite(moving.effect.getComputedTiming().endTime);
+    const look = () => {
+        if (document.getAnimations().some((a) => a.playState === "running" && ends(a))) changed();
+        const now = performance.now();
+        if (now - last < 300 && now - start < 5000) return setTimeout(look, 20);
+        watch.disconnect();
+        done();
+    };
+    look();
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +134,21 @@ def test_no_page_has_a_serious_finding(name: str, wide: Any, site: Site) -> None
     page.emulate_media(color_scheme="dark")
     dark = serious(page)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.set_viewport_size(ENLARGED)
+    at_rest(page)
+    cut = page.evaluate(FAULTS, 0)
     page.close()
-    assert (light, dark) == ([], [])
+    assert (light, dark, cut) == ([], [], [])
     assert max(int(n) for n in re.findall(r"\d+", background)[:3]) < 64, "it was dark"
+
+
+def at_rest(page: Any) -> None:
+    page.evaluate(AT_REST)
 
 
 def serious(page: Any) -> list[str]:
     """What axe-core finds, once nothing moves any more."""
-    page.wait_for_timeout(700)
+    at_rest(page)
     found = Axe().run(page, options=OPTIONS).response["violations"]
     return [said(v) for v in found if v["impact"] in SERIOUS]
 

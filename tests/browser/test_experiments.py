@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy import Engine
 
@@ -19,7 +18,7 @@ from storage.comparison import experiment_results
 from storage.engine import open_database
 from storage.queue import jobs
 from tests.browser.rollout.test_keyboard import LINKS_OF_THE_BAR, MOST_STOPS, tab, tab_to
-from tests.browser.test_accessibility import OPTIONS, SERIOUS, said
+from tests.browser.test_accessibility import at_rest, serious
 from tests.conftest import TOKEN, opening, serving
 from tests.support.stored_experiments import (
     COLUMNS,
@@ -347,33 +346,19 @@ def test_a_full_experiment_starts_by_keyboard(visit: Visit, site: ExperimentSite
     assert site.results(page.url.partition("id=")[2])["quick"] is False
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_is_wrong_for_those_who_see_little(
-    chromium: Any, site: ExperimentSite, scheme: Any
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_serious_is_wrong_for_those_who_see_little_and_none_is_too_wide(
+    visit: Visit, site: ExperimentSite, name: str
 ) -> None:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
-    context.request.get(f"{site.address}/?token={TOKEN}")
-    page = context.new_page()
-    for name, (path, ready) in PAGES.items():
-        page.goto(f"{site.address}{path(site)}")
-        page.wait_for_selector(ready)
-        page.wait_for_timeout(500)
+    path, ready = PAGES[name]
+    page = visit(path(site))
+    page.wait_for_selector(ready)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == [], scheme
         if SHOTS:
             page.screenshot(path=f"{SHOTS}/test-{name}-{scheme}.png", full_page=True)
-        violations = Axe().run(page, options=OPTIONS).response["violations"]
-        assert [said(v) for v in violations if v["impact"] in SERIOUS] == [], name
-    context.close()
-
-
-@pytest.mark.parametrize("width", [640, 1280, 1920])
-def test_the_page_is_not_wider_than_the_window(
-    chromium: Any, site: ExperimentSite, width: int
-) -> None:
-    context = chromium.new_context(viewport={"width": width, "height": 800})
-    context.request.get(f"{site.address}/?token={TOKEN}")
-    page = context.new_page()
-    for name, (path, ready) in PAGES.items():
-        page.goto(f"{site.address}{path(site)}")
-        page.wait_for_selector(ready)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    context.close()
+    for width in (1920, 1280, 640):
+        page.set_viewport_size({"width": width, "height": 800})
+        at_rest(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

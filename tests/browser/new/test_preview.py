@@ -14,7 +14,7 @@ from app.worker.models.process import preview_prompts
 from app.worker.models.request import ModelCache, ModelRequest
 from storage.data_dir import DataDir
 from storage.queue import requests
-from tests.browser.test_small_screens import FAULTS
+from tests.browser.test_accessibility import FAULTS
 from tests.conftest import TOKEN, opening
 from tests.support.stored_runs import me
 
