@@ -43,7 +43,7 @@ checkpoints: {{every: 1}}
     return path
 
 
-def opd(*arguments, start=(sys.executable, "-m")):
+def started(*arguments, start=(sys.executable, "-m")):
     return subprocess.run(
         [*start, *OPD, *map(str, arguments)],
         env=ENVIRONMENT,
@@ -83,7 +83,7 @@ def test_one_run_whoever_starts_its_processes(config, tmp_path):
     ):
         data = tmp_path / name
         more = ("--set", f"devices={devices}")
-        done = opd("train", config, "--data-dir", data, *more, start=start)
+        done = started("train", config, "--data-dir", data, *more, start=start)
         assert done.returncode == 0, done.stderr
         run, steps = the_run(data)  # only one is there
         assert run["status"] == "finished"
@@ -94,10 +94,17 @@ def test_one_run_whoever_starts_its_processes(config, tmp_path):
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
 
 
-def test_torchrun_with_another_number_is_refused(config, tmp_path):
-    done = opd(*("train", config, "--data-dir", tmp_path, "--set", "devices=3"), start=TORCHRUN)
-    assert "Error: devices: is 3, and torchrun has started 2 processes" in done.stderr
-    assert not (tmp_path / "runs").exists()
+def test_torchrun_with_another_number_is_refused(config, tmp_path, opd, monkeypatch):
+    """By the first of its processes, whose end ends the other."""
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    code, _, err = opd("train", str(config), "--set", "devices=3")
+    assert code == 2
+    assert "Error: devices: is 3, and torchrun has started 2 processes" in err
+    assert not (tmp_path / "data" / "runs").exists()
 
 
 @pytest.mark.parametrize("victim", ["follower", "first"])
@@ -119,7 +126,10 @@ def test_a_process_that_is_killed_ends_the_run_and_it_resumes(config, tmp_path, 
     if victim == "follower":
         assert train.returncode == 1
         assert "process 2 of 2 killed by signal 9 (SIGKILL)" in said
-    along.wait(30)  # it goes when the first process has gone
+    until = time.monotonic() + LIMIT
+    while followers(data):  # it goes when the first process has gone
+        assert time.monotonic() < until
+        time.sleep(0.1)
     run = the_run(data)[0]
     resumed = subprocess.Popen(
         [sys.executable, "-m", *OPD, "resume", run["id"], "--set", "devices=1"],
@@ -150,7 +160,7 @@ def test_cancelling_ends_all_of_them_with_a_checkpoint(config, tmp_path):
         assert train.poll() is None, train.stderr.read()
         time.sleep(0.1)
     run = the_run(data)[0]
-    assert opd("cancel", run["id"], "--data-dir", data).returncode == 0
+    assert started("cancel", run["id"], "--data-dir", data).returncode == 0
     train.communicate(timeout=LIMIT)
     after = the_run(data)[0]
     assert after["status"] == "cancelled"
