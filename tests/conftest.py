@@ -126,9 +126,9 @@ class Site:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """An empty database."""
-    from storage.engine import open_database  # noqa: PLC0415
+    from tests.support.stored_runs import new_database  # noqa: PLC0415
 
-    opened = open_database(tmp_path)
+    opened = new_database(tmp_path)
     yield opened
     opened.dispose()
 
@@ -224,6 +224,14 @@ def trained_site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     with serving(tmp_path_factory.mktemp("trained")) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def trained_visitor(chromium: Any) -> Iterator[Any]:
+    """A browser context for that site; what it has loaded stays in its cache."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    yield context
+    context.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,11 @@ from opd.config.run import parse
 from opd.errors import UserError
 from opd.types import EvaluationEvent, Score, StepEvent
 from storage import schema
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
-from tests.support.stored_runs import rollout, started, texts
+from tests.support.stored_runs import new_database, rollout, started, texts
 
 HOSTILE = '</script><script>alert(1)</script><!-- \u2028 </style><img src="https://x.test/a">'
 Run = Callable[..., tuple[int, str, str]]
@@ -32,7 +32,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return open_database(tmp_path / "data")
+    return new_database(tmp_path / "data")
 
 
 def filled(engine: Engine, rollouts: int = 24, name: str = HOSTILE) -> str:

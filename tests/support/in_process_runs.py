@@ -12,11 +12,11 @@ from opd.config.run import parse
 from opd.training.trainer import Training
 from opd.types import Event
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run
 from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE, SLOT
+from tests.support.stored_runs import new_database
 
 
 class Died(Exception):
@@ -44,7 +44,7 @@ class JobRunner:
 
     def __init__(self, data_dir: Path, inputs: Path) -> None:
         self.data_dir, self.inputs = data_dir, inputs
-        self.engine = open_database(data_dir)
+        self.engine = new_database(data_dir)
 
     def queue(self, **changes: Any) -> str:
         student = {"model": str(self.inputs / "student")} | changes.pop("student", {})

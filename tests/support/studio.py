@@ -15,10 +15,11 @@ from sqlalchemy import Engine
 
 from opd.config.run import parse
 from storage.data_dir import DataDir
-from storage.engine import open_database, sqlite
+from storage.engine import sqlite
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
 from tests.support.fake_training import ROOT, SCRIPT
+from tests.support.stored_runs import new_database
 
 FULL = bool(os.environ.get("OPD_FULL"))
 
@@ -28,7 +29,7 @@ class Studio:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.engine: Engine = open_database(data_dir)
+        self.engine: Engine = new_database(data_dir)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, part: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":

@@ -12,10 +12,9 @@ from app.cli.commands import commands as app
 from opd.config.run import parse
 from opd.errors import UserError
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
-from tests.support.stored_runs import OWNER
+from tests.support.stored_runs import OWNER, new_database
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(folder: Path) -> Engine:
-    return open_database(folder)
+    return new_database(folder)
 
 
 def opd(folder: Path, *arguments: str, code: int = 0) -> str:

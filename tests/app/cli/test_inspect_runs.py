@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine
 
 from opd.config.run import parse
-from storage.engine import open_database
 from storage.queue import jobs
 from tests.support.api_client import stored_run
+from tests.support.stored_runs import new_database
 
 RATE = "optimizer.learning_rate"
 Command = Callable[..., tuple[int, str, str]]
@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return open_database(tmp_path / "data")
+    return new_database(tmp_path / "data")
 
 
 def test_columns_and_order(opd: Command, engine: Engine) -> None:

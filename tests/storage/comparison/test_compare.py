@@ -19,21 +19,20 @@ from storage.comparison import curves
 from storage.comparison.compare import ComparisonQuery, comparison
 from storage.comparison.curves import Curve
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.disk import KEPT_SECONDS, disk_use
 from storage.read.rollouts import read_rollout
 from storage.read.runs import read_run, read_steps
 from storage.write.records import RunWriter
 from tests.support.api_client import Api
-from tests.support.stored_runs import OWNER, rollout, started, texts
+from tests.support.stored_runs import OWNER, new_database, rollout, started, texts
 
 SECONDS = {"sample": 0.5, "teacher": 0.25}
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return open_database(tmp_path)
+    return new_database(tmp_path)
 
 
 def a_run(engine: Engine, scores: dict[int, float], kls: list[float], **config: Any) -> str:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from opd.types import StepEvent
-from storage.engine import open_database
 from storage.read.rollouts import CUT, read_rollout, read_rollouts
 from tests.support import stored_runs
+from tests.support.stored_runs import new_database
 
 END = 290  # special, and the end of the reasoning
 
@@ -19,7 +19,7 @@ def texts(ids: Any) -> dict[int, tuple[bytes, bool]]:
 
 @pytest.fixture
 def engine(tmp_path):
-    made = open_database(tmp_path)
+    made = new_database(tmp_path)
     yield made
     made.dispose()
 

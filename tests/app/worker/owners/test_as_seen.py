@@ -13,16 +13,17 @@ from app.worker.process import this_process
 from opd.config.run import parse
 from storage import schema
 from storage.data_dir import DataDir
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
+from tests.support.stored_runs import new_database
 
 Change = Callable[..., None]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return open_database(tmp_path)
+    return new_database(tmp_path)
 
 
 @pytest.fixture
