@@ -73,7 +73,7 @@ def measure(page: Page, link: str, start: float, options: argparse.Namespace) ->
     run = wait(page, start, api, lambda answer: answer["status"] not in ("queued", "running"))
     passed(f"the run is {run['status']}: accuracy {run['score_start']} -> {run['score']}")
     if options.screenshots:
-        page.wait_for_timeout(3000)
+        page.wait_for_timeout(500 if options.quick else 3000)
         page.screenshot(path=options.screenshots / "run.png", full_page=True)
 
 

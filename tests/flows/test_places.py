@@ -29,8 +29,8 @@ NOTHING = ("false",)  # in place of the job, which no test here starts
 @pytest.fixture
 def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
     """With a run at its second step or later, whose supervisor has left."""
-    monkeypatch.setattr(standing, "LOST_AFTER", 6.0)  # three heartbeats
-    monkeypatch.setattr(standing, "CONFIRMED_AFTER", 3.0)
+    monkeypatch.setattr(standing, "LOST_AFTER", 3.0)  # six heartbeats
+    monkeypatch.setattr(standing, "CONFIRMED_AFTER", 1.0)
     made = Studio(tmp_path / "data")
     run_id = made.queue("slow", steps=5000)
     first = made.supervisor()
@@ -79,7 +79,7 @@ def test_another_host_leaves_a_living_run_alone(
     here = place.host_name()
     monkeypatch.setattr(place, "host_name", lambda: "node-2")
     supervisor = Supervisor(studio.engine, data_dir, NOTHING)
-    ended = turns(supervisor, lambda: studio.status(run_id) != "running", 8)
+    ended = turns(supervisor, lambda: studio.status(run_id) != "running", 5)
     assert not ended
     recovery.bury_dead(studio.engine, data_dir, Judge(data_dir))
     with pytest.raises(UserError, match=rf"is running \(process {pid} on {here}\)"):

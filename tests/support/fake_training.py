@@ -16,13 +16,16 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import Engine, event
 
+from app.cli import foreground
 from app.cli import main as cli
-from app.worker import job, supervisor
+from app.worker import job, standby, supervisor
+from app.worker.lease import Lease
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, Ranks
@@ -42,6 +45,7 @@ from opd.types import (
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parents[2]
 TOKENS = 20
+HEARTBEAT = 0.5  # seconds in place of two: so long a cancellation is not heard
 
 
 class Training:
@@ -161,6 +165,9 @@ def limit_pages(pages: int) -> None:
 def main(part: str, arguments: list[str]) -> int:
     if pages := os.environ.get("FAKE_MAX_PAGES"):
         limit_pages(int(pages))
+    vars(job)["Lease"] = partial(Lease, every=HEARTBEAT)
+    foreground.LOOK_EVERY = 0.1
+    standby.FIRST_AFTER = 0.5
     if part == "job":
         return job.main(arguments, Training)
     if part == "supervisor":

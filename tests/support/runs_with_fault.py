@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "device": str(DEVICE),
     "sampling": {"prompts_per_step": 8, "group_size": 2, "max_new_tokens": 64},
     "optimizer": {"learning_rate": 1e-3},
-    "evaluation": {"prompts": 32, "every": 4, "keep": 4},
+    "evaluation": {"prompts": 8, "every": 4, "keep": 4},
 }
 
 

@@ -75,7 +75,7 @@ def test_train_ends_with_one_object(studio: Studio, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_resume_goes_on(studio: Studio, tmp_path: Path) -> None:
-    train = studio.start("cli", "train", recipe(tmp_path, "slow", 30))
+    train = studio.start("cli", "train", recipe(tmp_path, "slow", 15))
     run_id = only(studio, "running")
     studio.wait_step(run_id, 3)
     train.send_signal(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_ctrl_c_saves_and_resume_goes_on(studio: Studio, tmp_path: Path) -> None
     partial.mkdir()
     code, out, _ = ended(studio.start("cli", "resume", run_id, "--json"))
     assert code == 0
-    assert json.loads(out)["steps"] == 30
+    assert json.loads(out)["steps"] == 15
     assert not partial.exists()
     log = (studio.data_dir / "runs" / run_id / "log.txt").read_text()
     assert "was changed since it was saved; trying the one before" in log

@@ -28,7 +28,7 @@ def file(folder: Path, **changes: Any) -> str:
 
 
 def slow() -> dict[str, Any]:
-    return {"common": {**data()["common"], "name": "slow", "steps": 40}}
+    return {"common": {**data()["common"], "name": "slow", "steps": 20}}
 
 
 def only(studio: Studio) -> str:
@@ -190,7 +190,7 @@ def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path:
         "steps": 2,
         "prompts": {"count": 16, "problem_steps": 1},
         "sampling": {"prompts_per_step": 4, "group_size": 2},
-        "evaluation": {"every": 1, "prompts": 20, "temperatures": [1.0]},
+        "evaluation": {"every": 1, "prompts": 8, "temperatures": [1.0]},
     }
     changes = {"common": common, "target": {"value": 0.01}, "quick": {"seeds": 1}}
     path = file(tmp_path, **changes)
@@ -220,8 +220,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from opd.experiments.definition import experiment
 from opd.types import StepEvent
-from app.worker.job import _trainer
-training = _trainer()
+from app.worker.job import training_factory
+training = training_factory()
 choice = {"optimizer.learning_rate": 3e-4}
 config = experiment("small-student").run_config("rl", choice, seed=0, runs={}, quick=True)
 seldom = {"prompts": 4, "suites": {}, "every": 0}
