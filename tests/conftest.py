@@ -227,14 +227,6 @@ def trained_site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def trained_visitor(chromium: Any) -> Iterator[Any]:
-    """A browser context for that site; what it has loaded stays in its cache."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    yield context
-    context.close()
-
-
-@pytest.fixture(scope="session")
 def visitor(chromium: Any, site: Site) -> Iterator[Any]:
     """A browser context that holds the server's cookie; what it has loaded stays in its cache."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})

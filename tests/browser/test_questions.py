@@ -25,8 +25,8 @@ READY = '#token-view[data-ready="true"]'
 
 
 @pytest.fixture
-def page(trained_visitor: Any, trained_site: TrainedSite) -> Iterator[Any]:
-    with visiting(trained_visitor, trained_site.link) as page:
+def page(chromium: Any, trained_site: TrainedSite) -> Iterator[Any]:
+    with visiting(chromium, trained_site.link) as page:
         yield page
 
 

@@ -123,14 +123,14 @@ def enter(page: Any, link: str) -> None:
 
 
 @contextmanager
-def visiting(context: Any, link: str) -> Iterator[Any]:
+def visiting(chromium: Any, link: str) -> Iterator[Any]:
     """A page that holds the link's cookie; at the end nothing may be on its console."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     enter(page, link)
     yield page
-    page.evaluate("localStorage.clear()")
-    page.close()
+    context.close()
     assert faults == []

@@ -64,8 +64,8 @@ def tab_to(page: Any, selector: str, key: str = "Tab") -> int:
 
 
 @pytest.fixture
-def page(trained_visitor: Any, trained_site: TrainedSite) -> Iterator[Any]:
-    with visiting(trained_visitor, trained_site.link) as page:
+def page(chromium: Any, trained_site: TrainedSite) -> Iterator[Any]:
+    with visiting(chromium, trained_site.link) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
 

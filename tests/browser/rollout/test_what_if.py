@@ -24,8 +24,8 @@ class Studio:
 
 
 @pytest.fixture
-def studio(trained_visitor: Any, trained_site: TrainedSite) -> Iterator[Studio]:
-    with visiting(trained_visitor, trained_site.link) as page:
+def studio(chromium: Any, trained_site: TrainedSite) -> Iterator[Studio]:
+    with visiting(chromium, trained_site.link) as page:
         yield Studio(trained_site.address, trained_site.run_id, page)
 
 
