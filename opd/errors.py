@@ -74,6 +74,13 @@ class ErrorKind(StrEnum):
         "Check that the teacher's server is running, answers at teacher.url and serves "
         "teacher.model; then resume the run.",
     )
+    SAMPLING_SERVER = (
+        "sampling server",
+        "Read vllm.txt in the run's folder, the log of the vLLM server; then resume the run, or "
+        "start one with sampling.engine local.",
+        500,
+        False,
+    )
     GRADER_FAILED = (
         "grader failed",
         "Remove the row and resume the run with the change (opd resume RUN --accept-changes), or "

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +52,15 @@ def client(url: str, **options: Any) -> httpx.Client:
         trust_env=False,
         verify=httpx.create_ssl_context(),  # with SSL_CERT_FILE, where it is set
         **options,
+    )
+
+
+def socket_client(path: Path, **options: Any) -> httpx.Client:
+    """A client of the server that listens on this Unix socket; nothing leaves the machine.
+    `options`: of httpx.Client."""
+    transport = httpx.HTTPTransport(uds=str(path), limits=httpx.Limits(max_connections=None))
+    return httpx.Client(
+        transport=transport, base_url="http://localhost", trust_env=False, **options
     )
 
 

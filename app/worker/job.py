@@ -32,6 +32,7 @@ from app.worker.devices.holds import wait_for_device
 from app.worker.devices.out_of_memory import explained, rescued
 from app.worker.devices.slots import on_slot, seen_by_torch
 from app.worker.devices.system_usage import SystemUsageSampler
+from app.worker.engines.student_server import StudentServer, check_engine
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
@@ -45,6 +46,7 @@ from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
 from opd.ranks.group import Ranks
+from opd.sampling.vllm.serving import Serve
 from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
@@ -92,6 +94,7 @@ class TrainingFactory(Protocol):
         moment: datetime,
         earlier: EarlierAttempts,
         ranks: Ranks,
+        serve: Serve,
     ) -> TrainingLike: ...
 
 
@@ -216,9 +219,11 @@ def _work(
     )
     here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
+    check_engine(config)
     make = training or training_factory()
     if training is None:
         _check_device(here)
+    server = StudentServer(job.folder, lease.stop, say)
     session = make(
         here,
         job.checkpoints,
@@ -228,10 +233,12 @@ def _work(
         moment=moment,
         earlier=earlier,
         ranks=companions.gather(order, here.device, lease.stop),
+        serve=server.start,
     )
     progress = _JobProgress(session, writer, saved=step if resume_from else -1)
     try:
         with (
+            server,
             SystemUsageSampler(job.folder, seen_by_torch(here, order.slots[0])),
             closing(session.events()) as events,  # type: ignore[type-var]
         ):
@@ -248,7 +255,7 @@ def _work(
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
     except UserError as error:
-        raise companions.explained(error) from error
+        raise server.explained(companions.explained(error)) from error
     return progress
 
 

@@ -253,6 +253,29 @@ def _device_fits(config: RunConfig) -> Iterator[FieldError]:
             yield FieldError(field, message)
 
 
+def _engine_fits(config: RunConfig) -> Iterator[FieldError]:
+    """vLLM writes what the student alone writes, from unquantized weights, for one process."""
+    if config.sampling.engine == "local":
+        return
+    student, needs = config.student, "sampling.engine vllm needs"
+    if config.author != "student":
+        yield FieldError(
+            "sampling.source", f"{needs} the student to write the completions (got {config.author})"
+        )
+    if config.sampling.teacher_share:
+        yield FieldError(
+            "sampling.teacher_share", f"{needs} 0 here (got {config.sampling.teacher_share:g})"
+        )
+    if config.devices > 1:
+        yield FieldError("devices", f"{needs} a single one (got {config.devices})")
+    if config.device == "mps":
+        yield FieldError("device", f"{needs} auto, cpu or cuda (got mps)")
+    if student.quantize != "none":
+        yield FieldError("student.quantize", f"{needs} none (got {student.quantize})")
+    if student.model.lower().endswith(".gguf"):
+        yield FieldError("student.model", f"{needs} a model folder or hub id (got a GGUF file)")
+
+
 def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(field, message) of what Apple's GPU cannot do: what needs bitsandbytes' CUDA kernels."""
     quantized = {"student.quantize": config.student.quantize} | {
@@ -273,6 +296,7 @@ CHECKS = (
     _stop_fits,
     _evaluation_fits,
     _device_fits,
+    _engine_fits,
 )
 SHORT_FORMS = {"student": "model", "teacher": "model", "prompts": "source", "objective": "name"}
 SHORT_PARTS = {("teacher", "routes"): "model", ("evaluation", "suites"): "source"}  # of each part

@@ -132,6 +132,15 @@ class SamplingConfig(Section):
         description="Fraction of prompts for which the teacher, not the student, writes the "
         "completions.",
     )
+    engine: Literal["local", "vllm"] = Field(
+        "local",
+        description="What computes the student's completions.",
+        json_schema_extra=choices(
+            local="The training process itself.",
+            vllm="A vLLM server that is started for the run, by the Python that OPD_VLLM_PYTHON "
+            "names where the job runs (docs/engines.md).",
+        ),
+    )
 
 
 class OptimizerConfig(Section):

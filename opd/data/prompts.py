@@ -103,6 +103,12 @@ class PromptSet:
     unused_columns: Sequence[UnusedColumn] = ()
     counts: Sequence[EvaluationCount] = ()  # of the held-out prompts and each suite
 
+    @property
+    def all(self) -> list[Prompt]:
+        """Those of every part, what is trained on first."""
+        suites = [prompt for suite in self.suites.values() for prompt in suite.prompts]
+        return [*self.train, *self.held_out, *self.probe, *suites]
+
     def for_step(self, step: int, count: int, seed: int) -> list[Prompt]:
         """The step's prompts (steps count from 1): a fresh shuffle for every pass over the set.
 

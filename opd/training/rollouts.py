@@ -1,7 +1,7 @@
 """From prompts to graded completions: written by the student, by a teacher, or given."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from opd.models.encoding import continuation, split_end, text_ids
 from opd.models.load import Pair
 from opd.models.stop_ids import led, reply_lead
 from opd.ranks.group import ALONE, Ranks
-from opd.sampling.sample import Limits, Request, Sample, nan_error, sample, uniforms
+from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
+from opd.sampling.samplers import LocalSampler, Sampler, without_nan
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
 from opd.types import Author
@@ -51,9 +52,10 @@ class Writer:
     config: RunConfig
     router: TeacherRouter | None = None
     ranks: Ranks = ALONE
+    sampler: Sampler | None = None  # of the student's completions; None: this process
 
 
-_Sampler = Callable[[Writer, Sequence[Job], Limits, int, Stop], list[Sample]]
+_Writing = Callable[[Writer, Sequence[Job], Limits, int, Stop], list[Sample]]
 
 
 def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -> list[Completion]:
@@ -70,7 +72,7 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
     jobs = _numbered(prompts, settings.group_size)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
     completions: dict[tuple[int, int], Completion] = {}
-    for author in _SAMPLERS:
+    for author in _AUTHORS:
         part = [(p, g) for p, g in jobs if (p.number in by_teacher) == (author == "teacher")]
         if part:
             for c in _written(writer, part, limits, step, stop, config.prompts, author):
@@ -111,7 +113,7 @@ def _written(
     """One completion a job, in their order; each process writes and grades its share."""
 
     def share(part: Sequence[Job]) -> list[tuple[Sample, str, float | None]]:
-        samples = _SAMPLERS[author](writer, part, limits, step, stop)
+        samples = _AUTHORS[author](writer, part, limits, step, stop)
         completions = graded(writer.pair.tokenizer, grading, part, samples, author)
         return [(c.sample, c.text, c.reward) for c in completions]
 
@@ -136,22 +138,8 @@ def sample_by(
     if teacher is not None:
         with teacher.present(), teacher.state():
             samples = sample(teacher.as_student(pair), requests, limits, stop)
-        return _numbers(samples, where="teacher")
-    copy = pair.sampling_copy() if pair.sampling_copy else None
-    if copy is not None:
-        samples = sample(replace(pair, student=copy, sampling_copy=None), requests, limits, stop)
-    else:
-        with pair.computing():
-            samples = sample(pair, requests, limits, stop)
-    return _numbers(samples, where="student")
-
-
-def _numbers(samples: list[Sample], *, where: str) -> list[Sample]:
-    """The samples. Raises UserError for NaN, of which neither the likeliest token nor a draw is
-    anything."""
-    if any(s.sampler_logprobs is not None and np.isnan(s.sampler_logprobs).any() for s in samples):
-        raise nan_error(where=where)
-    return samples
+        return without_nan(samples, where="teacher")
+    return LocalSampler(pair).write(requests, limits, stop)
 
 
 def graded(
@@ -201,7 +189,7 @@ def _by_student(
     writer: Writer, jobs: Sequence[Job], limits: Limits, step: int, stop: Stop
 ) -> list[Sample]:
     requests = [Request(p.ids, (writer.config.seed, step, p.number, g)) for p, g in jobs]
-    return sample_by(None, writer.pair, requests, limits, stop)
+    return (writer.sampler or LocalSampler(writer.pair)).write(requests, limits, stop)
 
 
 def _by_teacher(
@@ -222,7 +210,7 @@ def _by_teacher(
     return [samples[i] for i in range(len(jobs))]
 
 
-_SAMPLERS: dict[Author, _Sampler] = {"student": _by_student, "teacher": _by_teacher}
+_AUTHORS: dict[Author, _Writing] = {"student": _by_student, "teacher": _by_teacher}
 
 
 def _given(writer: Writer, prompt: Prompt, lead: str) -> Completion:

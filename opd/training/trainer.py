@@ -25,6 +25,8 @@ from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
 from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER, Stopped
+from opd.sampling.samplers import STARTING, Sampler, sampler_of
+from opd.sampling.vllm.serving import Serve
 from opd.teachers.routing import TeacherRouter
 from opd.training import checkpoint
 from opd.training.evaluation import SUITE, evaluate
@@ -64,7 +66,7 @@ class Training:
     unfinished; `say` is called with the progress of loading; chat templates that ask for the time
     find `moment`, by default that of now; `earlier` is what the attempts before this one have taken
     and reached. `ranks` are the processes that train it together: each tells the same events, and
-    only the first saves.
+    only the first saves. `serve` starts the server that writes completions, where one does.
     """
 
     def __init__(
@@ -78,10 +80,13 @@ class Training:
         moment: datetime | None = None,
         earlier: EarlierAttempts | None = None,
         ranks: Ranks = ALONE,
+        serve: Serve | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self._ranks = ranks
+        self._serve = serve
+        self._sampler: Sampler | None = None
         self._callbacks = Callbacks(say, ranks.stop(stop))
         self._resume_from = resume_from
         self._moment = moment or datetime.now()
@@ -107,6 +112,8 @@ class Training:
                 raise
             raise self._lack_of_memory(error) from error
         finally:
+            if self._sampler is not None:
+                self._sampler.close()
             if self._loaded is not None:
                 self._loaded.close()
 
@@ -181,7 +188,10 @@ class Training:
         prompts = self._ranks.together(lambda: self._prompts(pair, router))
         yield PromptsEvent(len(prompts.train), prompts.counts)
         self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
-        writer = Writer(pair, config, router, self._ranks)
+        if config.sampling.engine == "vllm":
+            yield PhaseEvent(STARTING)
+        self._sampler = sampler_of(pair, config, [p.ids for p in prompts.all], self._serve)
+        writer = Writer(pair, config, router, self._ranks, self._sampler)
         if self._step == 0:
             yield from self._first_look(writer, prompts)
             yield from self._evaluation(writer, prompts)
@@ -261,6 +271,8 @@ class Training:
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
         done = update(learner, completions, clock, self._callbacks.stop)
+        if writer.sampler is not None:
+            writer.sampler.weights_changed()
         if self._loaded.average is not None:
             self._loaded.average.advance()
         self._step, self._score = step, None

@@ -29,6 +29,7 @@ from app.worker.lease import Lease
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, Ranks
+from opd.sampling.vllm.serving import Serve
 from opd.types import (
     CheckpointEvent,
     EarlierAttempts,
@@ -62,6 +63,7 @@ class Training:
         moment: datetime | None = None,
         earlier: EarlierAttempts | None = None,
         ranks: Ranks = ALONE,
+        serve: Serve | None = None,
     ) -> None:
         self.config = config
         self.folder = folder

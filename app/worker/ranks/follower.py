@@ -76,6 +76,7 @@ def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) ->
             moment=order.moment,
             earlier=order.earlier,
             ranks=ranks,
+            serve=lambda _: None,
         )
         for _ in training.events():
             pass

@@ -1,0 +1,103 @@
+"""What a vLLM server answers, as samples and as scores; what cannot be true is refused.
+
+Source: vLLM 0.32.0, vllm/entrypoints/openai/completion/serving.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from opd.sampling.sample import Sample
+from opd.sampling.vllm.client import server_error
+from opd.types import Floats
+
+LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
+ROUNDING = 1e-3  # by which a log-probability may exceed 0
+
+
+@dataclass(frozen=True)
+class SampleReader:
+    """`vocab` ids are shared with the teacher, `stop_ids` end a completion of at most `limit`."""
+
+    vocab: int
+    stop_ids: tuple[int, ...]
+    limit: int
+    greedy: bool
+
+    def samples(self, answer: Any, count: int) -> list[Sample]:
+        """The completions of one prompt, in the order of their seeds."""
+        return [self._sample(choice) for choice in choices_of(answer, count)]
+
+    def _sample(self, choice: Mapping[str, Any]) -> Sample:
+        ids = choice.get("token_ids")
+        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+            raise server_error("gave no token_ids; it does not know return_token_ids")
+        if not 1 <= len(ids) <= self.limit:
+            raise server_error(f"wrote {len(ids)} tokens where 1 to {self.limit} were asked for")
+        for i in ids:
+            if not 0 <= i < self.vocab:
+                raise server_error(f"wrote id {i}, outside the models' {self.vocab} shared ids")
+        values = choice.get("logprobs")
+        values = values.get("token_logprobs") if isinstance(values, dict) else None
+        if not isinstance(values, list) or len(values) != len(ids):
+            there = len(values) if isinstance(values, list) else "no"
+            raise server_error(f"gave {there} log-probabilities for {len(ids)} tokens")
+        logprobs = np.array([checked_logprob(v) for v in values], np.float32)
+        ended = self._ended(ids, choice.get("finish_reason"))
+        return Sample(
+            np.array(ids, np.int64),
+            None if self.greedy else logprobs,
+            "stop" if ended else "length",
+        )
+
+    def _ended(self, ids: Sequence[int], reason: Any) -> bool:
+        """Whether a stop id ends it; it must be the only one, and the server must say the same."""
+        ends = [t for t, i in enumerate(ids) if i in self.stop_ids]
+        ended = ends == [len(ids) - 1]
+        if (ends and not ended) or (not ended and len(ids) < self.limit):
+            at = (
+                f"at token {ends[0] + 1} of {len(ids)}" if ends else f"nowhere in {len(ids)} tokens"
+            )
+            raise server_error(
+                f"ended a completion for {reason!r} with a stop id {at} (at most {self.limit})"
+            )
+        return ended
+
+
+def prompt_scores(answer: Any, prompts: Sequence[Sequence[int]]) -> Floats:
+    """Log-probabilities of every token but the first of each prompt, one prompt after another."""
+    scores = []
+    for prompt, choice in zip(prompts, choices_of(answer, len(prompts)), strict=True):
+        entries = choice.get("prompt_logprobs")
+        if not isinstance(entries, list) or len(entries) != len(prompt):
+            there = len(entries) if isinstance(entries, list) else "no"
+            raise server_error(f"scored {there} tokens of a prompt of {len(prompt)}")
+        for token, entry in zip(prompt[1:], entries[1:], strict=True):
+            value = entry.get(str(token)) if isinstance(entry, dict) else None
+            scores.append(
+                checked_logprob(value.get("logprob") if isinstance(value, dict) else None)
+            )
+    return np.array(scores, np.float32)
+
+
+def choices_of(answer: Any, count: int) -> list[Mapping[str, Any]]:
+    """The answer's choices, by their index."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+        raise server_error("did not answer with choices")
+    numbers = [c.get("index") for c in choices]
+    if any(type(n) is not int for n in numbers) or sorted(numbers) != list(range(count)):
+        raise server_error(f"answered with choices {numbers[:8]} where {count} were asked for")
+    return sorted(choices, key=lambda c: c["index"])
+
+
+def checked_logprob(value: Any) -> float:
+    """A log-probability of a token that was written, or stands in a text: above −∞, at most 0."""
+    if type(value) not in (float, int) or not LOWEST < value <= ROUNDING:
+        shown = value if isinstance(value, float | int) else type(value).__name__
+        raise server_error(
+            f"gave {shown} as a log-probability, which must be a number of at most 0"
+        )
+    return min(float(value), 0.0)

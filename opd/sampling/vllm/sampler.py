@@ -1,0 +1,159 @@
+"""The student's completions by a vLLM server that gets its weights whenever they have changed."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from opd.config.run import RunConfig
+from opd.errors import ErrorKind, UserError
+from opd.models.architecture import from_config
+from opd.models.forward import causal
+from opd.models.load import Pair, logit_count
+from opd.sampling.sample import Limits, Request, Sample, Stopped
+from opd.sampling.vllm.agreement import MOST_TOKENS, Agreement
+from opd.sampling.vllm.answers import SampleReader, prompt_scores
+from opd.sampling.vllm.client import MODEL, VllmClient
+from opd.sampling.vllm.python import WHERE
+from opd.sampling.vllm.serving import Serve, ServerSettings
+from opd.sampling.vllm.weights import WeightSender, model_to_send, write_model
+from opd.types import Floats
+
+COMPLETIONS = "/v1/completions"
+SEEDS = 2**62  # leaves room for a group's numbers; a processor's generator reads 32 bits of it
+UNKNOWN_CACHE_BYTES = 2**32  # of a model whose shape is not known
+# All are set to change nothing: what is not given comes from the model's generation_config.json.
+NEUTRAL = {
+    **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+    **{"presence_penalty": 0.0, "frequency_penalty": 0.0},
+}
+
+
+class VllmSampler:
+    """A `Sampler`. `known` are prompts by whose tokens every update is verified."""
+
+    def __init__(self, pair: Pair, socket: Path, known: Sequence[Sequence[int]]) -> None:
+        self._pair = pair
+        self._client = VllmClient(socket)
+        self._sender = WeightSender(self._client, socket.parent)
+        self._agreement = Agreement(known, self._scores)
+        self._changed = False  # since the server has its weights, which it started with
+        self._verified = False
+
+    def write(
+        self, requests: Sequence[Request], limits: Limits, stop: Callable[[], bool]
+    ) -> list[Sample]:
+        self._bring_up_to_date()
+        greedy = limits.temperature == 0
+        groups = groups_of(requests, alone=greedy)
+        reader = SampleReader(
+            self._pair.vocab, self._pair.eos_ids, limits.max_new_tokens, greedy=greedy
+        )
+        bodies = [self._body([requests[i] for i in rows], limits) for rows in groups]
+        answers = self._client.ask_all(COMPLETIONS, bodies, stop)
+        samples: dict[int, Sample] = {}
+        for rows, answer in zip(groups, answers, strict=True):
+            samples |= zip(rows, reader.samples(answer, len(rows)), strict=True)
+        return [samples[i] for i in range(len(requests))]
+
+    def weights_changed(self) -> None:
+        self._changed = True
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _bring_up_to_date(self) -> None:
+        if self._changed:
+            self._sender.send(self._pair)
+        if self._changed or not self._verified:
+            self._agreement.check(self._pair, model_to_send(self._pair))
+        self._changed, self._verified = False, True
+
+    def _body(self, group: Sequence[Request], limits: Limits) -> dict[str, Any]:
+        """vLLM gives each of the n completions the next seed."""
+        first = group[0]
+        return NEUTRAL | {
+            "model": MODEL,
+            "prompt": [list(first.prompt_ids)],
+            "n": len(group),
+            "seed": seed_of(first.key),
+            "temperature": limits.temperature,
+            "max_tokens": limits.max_new_tokens,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "ignore_eos": True,  # only the pair's own stop ids end a completion
+            "stop_token_ids": list(self._pair.eos_ids),
+            "skip_special_tokens": False,
+            "stream": False,
+        }
+
+    def _scores(self, texts: list[list[int]]) -> Floats:
+        body = {
+            **{"model": MODEL, "prompt": texts, "max_tokens": 1, "temperature": 1.0},
+            **{"prompt_logprobs": 0, "stream": False},
+        }
+        return prompt_scores(self._client.ask(COMPLETIONS, body), texts)
+
+
+def start_sampler(
+    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], serve: Serve | None
+) -> VllmSampler:
+    """A server for the student, and the sampler that asks it. `prompts` are all that it is to read.
+
+    Raises Stopped, and UserError where the server cannot do what the local loop does.
+    """
+    if serve is None:
+        raise UserError("vllm needs a job that starts the server", where=WHERE)
+    rows = logit_count(causal(pair.student))
+    if rows > pair.vocab:
+        raise UserError(
+            f"vllm would write all of the student's {rows} ids, of which the teacher shares "
+            f"{pair.vocab}: set it to local",
+            where=WHERE,
+            kind=ErrorKind.TOKENIZER_MISMATCH,
+        )
+    context = max([MOST_TOKENS, *map(len, prompts)]) + config.sampling.max_new_tokens
+    settings = ServerSettings(
+        write_model=lambda folder: write_model(pair, folder),
+        dtype=str(pair.dtype).removeprefix("torch."),
+        device=str(pair.device),
+        context=context + 1,  # a text that is scored is followed by one token more
+        rows=config.sampling.batch_size,
+        cache_bytes=_cache_bytes(pair, context * config.sampling.batch_size),
+        seed=config.seed,
+    )
+    socket = serve(settings)
+    if socket is None:
+        raise Stopped
+    return VllmSampler(pair, socket, prompts)
+
+
+def _cache_bytes(pair: Pair, tokens: int) -> int:
+    """Of the keys and values of so many tokens."""
+    shape = from_config(causal(pair.student).config.to_dict())
+    if shape is None:
+        return UNKNOWN_CACHE_BYTES
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * pair.dtype.itemsize * tokens
+
+
+def groups_of(requests: Sequence[Request], *, alone: bool) -> list[list[int]]:
+    """Rows that are one request of several completions: those of one prompt whose numbers follow
+    each other, in that order; each alone, where it is greedy."""
+    order = sorted(range(len(requests)), key=lambda i: requests[i].key)
+    groups = [[i] for i in order[:1]]
+    for before, row in pairwise(order):
+        a, b = requests[before], requests[row]
+        follows = b.key == (*a.key[:3], a.key[3] + 1) and [*a.prompt_ids] == [*b.prompt_ids]
+        if follows and not alone:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def seed_of(key: tuple[int, int, int, int]) -> int:
+    """Of a completion by (seed, step, prompt, sample): those of one prompt follow each other."""
+    *whose, number = key
+    digest = hashlib.sha256(repr(whose).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % SEEDS + number

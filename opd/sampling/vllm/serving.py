@@ -1,0 +1,27 @@
+"""What a run's vLLM server is started with. Free of torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """A server that is to write what a student writes.
+
+    `write_model` writes the student as it is now, with configuration and tokenizer, into a folder
+    that does not exist yet: the server starts from there.
+    """
+
+    write_model: Callable[[Path], None]
+    dtype: str  # "float32", "bfloat16"
+    device: str  # "cpu", "cuda:1", as the training process counts
+    context: int  # tokens of the longest prompt and completion
+    rows: int  # completions decoded in one batch
+    cache_bytes: int  # of keys and values, for `rows` of `context` tokens
+    seed: int
+
+
+# The socket of a server that answers; None where the job was asked to stop before. New weights are
+# put beside the socket, in a folder that ends with the server.
+Serve = Callable[[ServerSettings], Path | None]
