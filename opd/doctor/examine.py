@@ -13,6 +13,7 @@ from opd.doctor.data.texts import check_texts
 from opd.doctor.ends import check_ends, check_student_end
 from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine.device import check_device, device_type
+from opd.doctor.machine.engine import check_engine
 from opd.doctor.machine.fit import check_memory
 from opd.doctor.memory import Estimate, estimate
 from opd.doctor.models import (
@@ -47,6 +48,7 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     """Findings that need neither weights nor a network."""
     yield from check_settings(config)
     yield from check_device(config)
+    yield from check_engine(config)
     say("comparing tokenizers")
     models = look_up(config)
     yield from models.findings

@@ -134,7 +134,7 @@ def last_words(path: Path, *, only_errors: bool = False) -> str:
         return ""
     lines = [PREFIX.sub("", PREFIX.sub("", line)).strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
-    causes = [line for line in lines if CAUSE.match(line) and "root cause" not in line]
+    causes = [line for line in lines if CAUSE.match(line) and "root cause" not in line.lower()]
     return (causes or ([] if only_errors else lines) or [""])[-1][:300]
 
 

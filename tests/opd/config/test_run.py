@@ -186,3 +186,23 @@ def test_a_teacher_is_held_as_the_student_computes_unless_it_says_otherwise():
     }
     assert parse({}).teachers["teacher"].dtype == "float32"
     assert "dtype" not in to_yaml(parse({}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"objective": "sft"}, "sampling.source"),
+        ({"sampling": {"source": "given"}}, "sampling.source"),
+        ({"sampling": {"teacher_share": 0.5}}, "sampling.teacher_share"),
+        ({"devices": 2}, "devices"),
+        ({"device": "mps"}, "device"),
+        ({"student": {"quantize": "nf4"}}, "student.quantize"),
+        ({"student": "models/small.Q8_0.gguf"}, "student.model"),
+    ],
+)
+def test_vllm_writes_only_what_the_student_alone_writes(settings, field):
+    sampling = settings.get("sampling", {})
+    parse({**settings, "sampling": {**sampling, "engine": "local"}})
+    with pytest.raises(ConfigError, match="engine vllm needs") as caught:
+        parse({**settings, "sampling": {**sampling, "engine": "vllm"}})
+    assert field in [p["field"] for p in caught.value.problems]

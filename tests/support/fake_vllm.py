@@ -1,0 +1,150 @@
+"""A small server in the place of vLLM's, over one model, with faults on demand.
+
+    python tests/support/fake_vllm.py --uds SOCKET --model DIR …
+
+Each token is drawn from a plain forward pass without a cache, with a generator of its own for each
+completion, seeded as vLLM seeds the completions of one request.
+"""
+
+import argparse
+import json
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+Payload = dict[str, Any]
+
+
+@dataclass
+class VllmFaults:
+    """What goes wrong."""
+
+    ignores_updates: bool = False
+    wrong_version: bool = False
+    refuses: str = ""  # a path that is answered with 500
+    edits: Payload = field(default_factory=dict)  # of each choice of a completion
+
+
+class FakeVllm:
+    """`with FakeVllm(folder, socket) as server:` answers on the socket."""
+
+    def __init__(self, folder: Path, socket: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.faults, self.asked = VllmFaults(), list[tuple[str, Payload]]()
+        self.version, self.updates, self.lock = "default", 0, threading.Lock()
+        self.http = _SocketServer(str(socket), _Requests)
+        self.http.ours = self
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> "FakeVllm":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+    def answer(self, path: str, body: Payload) -> Payload:
+        with self.lock, torch.no_grad():
+            self.asked.append((path, body))
+            if path == "/v1/completions":
+                return {
+                    "choices": self._scored(body)
+                    if "prompt_logprobs" in body
+                    else self._written(body)
+                }
+            if path == "/update_weights":
+                self._update(Path(body["update_info"]["folder"]))
+            if path == "/finish_weight_update" and not self.faults.wrong_version:
+                self.version = body["weight_version"]
+            return {"weight_version": self.version}
+
+    def _update(self, folder: Path) -> None:
+        files = list(folder.glob("*.safetensors"))
+        assert files
+        self.updates += 1
+        for file in files:
+            if not self.faults.ignores_updates:
+                missing = self.model.load_state_dict(load_file(file), strict=False)
+                assert not missing.unexpected_keys
+                self.model.tie_weights()
+
+    def _written(self, body: Payload) -> list[Payload]:
+        (prompt,) = body["prompt"]
+        return [self._choice(prompt, body, i) | self.faults.edits for i in range(body["n"])]
+
+    def _choice(self, prompt: list[int], body: Payload, index: int) -> Payload:
+        generator = torch.Generator().manual_seed(body["seed"] + index)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        while len(ids) < body["max_tokens"] and not {*ids} & {*body["stop_token_ids"]}:
+            logits = self.model(torch.tensor([[*prompt, *ids]])).logits[0, -1].float()
+            logp = (logits / (body["temperature"] or 1)).log_softmax(-1)
+            noise = torch.empty_like(logp).exponential_(generator=generator)
+            token = int((logp.exp() / noise).argmax() if body["temperature"] else logp.argmax())
+            ids.append(token)
+            logprobs.append(float(logp[token]))
+        return {"index": index, "token_ids": ids, "logprobs": {"token_logprobs": logprobs}}
+
+    def _scored(self, body: Payload) -> list[Payload]:
+        choices = []
+        for index, text in enumerate(body["prompt"]):
+            logp = self.model(torch.tensor([text])).logits[0].float().log_softmax(-1)
+            known = [{str(i): {"logprob": float(logp[t, i])}} for t, i in enumerate(text[1:])]
+            choices.append({"index": index, "prompt_logprobs": [None, *known]})
+        return choices
+
+
+class _SocketServer(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+    ours: FakeVllm
+
+
+class _Requests(BaseHTTPRequestHandler):
+    server: _SocketServer
+
+    def do_GET(self) -> None:
+        self._reply({})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        self._reply(json.loads(self.rfile.read(length) or b"{}"))
+
+    def _reply(self, body: Payload) -> None:
+        path, ours = self.path.partition("?")[0], self.server.ours
+        status, answer = 200, {}
+        if path == ours.faults.refuses:
+            status, answer = 500, {"error": {"message": "EngineCore encountered an issue"}}
+        elif path != "/health":
+            answer = ours.answer(path, body)
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uds", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    options, _ = parser.parse_known_args(arguments)
+    with FakeVllm(options.model, options.uds):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
