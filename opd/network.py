@@ -64,6 +64,16 @@ def socket_client(path: Path, **options: Any) -> httpx.Client:
     )
 
 
+def listens(path: Path) -> bool:
+    """Whether a server listens on this Unix socket (httpx leaves its own open where none does)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def in_process_client(application: Any) -> httpx.AsyncClient:
     """A client of an ASGI application in this process; it opens no connection."""
     transport = httpx.ASGITransport(application)

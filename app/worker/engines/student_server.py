@@ -105,7 +105,7 @@ class StudentServer:
                     raise UserError(
                         self._how_it_ended(code), where=WHERE, kind=ErrorKind.SAMPLING_SERVER
                     )
-                if socket.exists() and client.healthy():
+                if client.healthy():
                     return True
                 time.sleep(LOOK_EVERY)
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from opd.errors import ErrorKind, UserError
-from opd.network import socket_client
+from opd.network import listens, socket_client
 from opd.sampling.sample import Stopped
 from opd.sampling.vllm.python import WHERE
 
@@ -33,6 +33,7 @@ class VllmClient:
     has lost its state."""
 
     def __init__(self, socket: Path) -> None:
+        self._socket = socket
         self._client = socket_client(socket, timeout=httpx.Timeout(None, connect=PATIENCE))
 
     def close(self) -> None:
@@ -41,7 +42,8 @@ class VllmClient:
     def healthy(self) -> bool:
         """Whether it answers now."""
         try:
-            return self._client.get("/health", timeout=PATIENCE).status_code == 200
+            get = self._client.get
+            return listens(self._socket) and get("/health", timeout=PATIENCE).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -77,6 +79,8 @@ class VllmClient:
 
     def _answer(self, path: str, body: Body | None, method: str, timeout: float | None) -> Any:
         limits = httpx.Timeout(timeout, connect=PATIENCE)
+        if not listens(self._socket):
+            raise server_error(f"{path}: nothing listens on its socket")
         try:
             response = self._client.request(method, path, json=body, timeout=limits)
         except httpx.TimeoutException:

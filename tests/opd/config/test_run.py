@@ -196,7 +196,7 @@ def test_a_teacher_is_held_as_the_student_computes_unless_it_says_otherwise():
         ({"sampling": {"teacher_share": 0.5}}, "sampling.teacher_share"),
         ({"devices": 2}, "devices"),
         ({"device": "mps"}, "device"),
-        ({"student": {"quantize": "nf4"}}, "student.quantize"),
+        ({"student": {"quantize": "int8", "lora": {}}}, "student.quantize"),
         ({"student": "models/small.Q8_0.gguf"}, "student.model"),
     ],
 )

@@ -1,7 +1,5 @@
 """The doctor says whether a run's vLLM can be started."""
 
-import pytest
-
 from opd.config.run import parse
 from opd.doctor.machine import engine
 from opd.doctor.machine.engine import check_engine
