@@ -31,9 +31,7 @@ LOOK_EVERY = 0.2
 GIB = 2**30
 CARD_SHARE = 0.3  # of a GPU's memory, beside the training on it
 CAUSE = re.compile(r"[\w.]*(Error|Exception)\b: ")
-PREFIX = re.compile(
-    r"^\((APIServer|EngineCore)[^)]*\) ?|(ERROR|INFO|WARNING) [\d-]+ [\d:]+ \[[^]]*\] ?"
-)
+PREFIX = re.compile(r"^(\(\w+ pid=\d+\) ?)?((ERROR|INFO|WARNING) [\d-]+ [\d:]+ \[[^]]*\] ?)?")
 
 
 class StudentServer:
@@ -132,7 +130,7 @@ def last_words(path: Path, *, only_errors: bool = False) -> str:
         text = path.read_bytes()[-100_000:].decode("utf-8", "replace")
     except OSError:
         return ""
-    lines = [PREFIX.sub("", PREFIX.sub("", line)).strip() for line in text.splitlines()]
+    lines = [PREFIX.sub("", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     causes = [line for line in lines if CAUSE.match(line) and "root cause" not in line.lower()]
     return (causes or ([] if only_errors else lines) or [""])[-1][:300]

@@ -23,8 +23,7 @@ from opd.sampling.vllm.agreement import own_scores
 from opd.sampling.vllm.python import VARIABLE
 from opd.sampling.vllm.serving import ServerSettings
 from storage.data_dir import RunDir
-from tests.support import tiny_models
-from tests.support.fake_vllm import FakeVllm
+from tests.support.network.fake_vllm import FakeVllm
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16, 17]]
 LIMITS = Limits(max_new_tokens=6, temperature=0.7, batch_size=8)
@@ -72,15 +71,14 @@ REAL = pytest.param(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(tiny_models.save_model(tmp_path_factory.mktemp("models") / "student"))
+def bundled() -> Pair:
+    return load_pair("bundled/student", "bundled/student", device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", params=[local, fake, REAL])
-def engine(request, folder, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
+def engine(request, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
     """A student with an adapter, and who writes for it."""
-    loaded = load_pair(str(folder), str(folder), device=torch.device("cpu"))
+    loaded = bundled()
     student = with_adapter(loaded.student, LoraConfig(rank=2, alpha=4))
     copy = SamplingCopy(student, torch.float32)
     pair = replace(loaded, student=student, sampling_copy=copy)
@@ -155,8 +153,8 @@ def test_it_stops_when_asked_to(engine):
         sampler.write(REQUESTS, LIMITS, lambda: True)
 
 
-def test_ids_that_the_teacher_lacks_are_refused_before_a_server_starts(folder):
-    pair = load_pair(str(folder), str(folder), device=torch.device("cpu"))
+def test_ids_that_the_teacher_lacks_are_refused_before_a_server_starts():
+    pair = bundled()
     config = parse({"sampling": {"engine": "vllm"}})
     narrow = replace(pair, vocab=pair.vocab - 1)
     with pytest.raises(UserError, match="vllm would write all of the student's"):

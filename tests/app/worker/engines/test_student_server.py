@@ -27,8 +27,8 @@ SERVES = """
 import socketserver, sys
 class Healthy(socketserver.StreamRequestHandler):
     def handle(self):
-        self.rfile.readline()
-        self.wfile.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
+        if self.rfile.readline():
+            self.wfile.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
 with socketserver.UnixStreamServer(sys.argv[sys.argv.index("--uds") + 1], Healthy) as server:
     server.serve_forever(0.01)
 """

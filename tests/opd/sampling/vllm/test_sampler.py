@@ -11,7 +11,7 @@ from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request
 from opd.sampling.vllm.sampler import VllmSampler, groups_of, seed_of
 from tests.support import tiny_models
-from tests.support.fake_vllm import FakeVllm
+from tests.support.network.fake_vllm import FakeVllm
 
 LIMITS = Limits(max_new_tokens=4, temperature=1.0, batch_size=8)
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11, 12, 13]]

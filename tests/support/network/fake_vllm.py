@@ -1,6 +1,6 @@
 """A small server in the place of vLLM's, over one model, with faults on demand.
 
-    python tests/support/fake_vllm.py --uds SOCKET --model DIR …
+    python tests/support/network/fake_vllm.py --uds SOCKET --model DIR …
 
 Each token is drawn from a plain forward pass without a cache, with a generator of its own for each
 completion, seeded as vLLM seeds the completions of one request.
