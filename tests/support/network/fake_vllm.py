@@ -109,6 +109,9 @@ class _SocketServer(ThreadingMixIn, UnixStreamServer):
     request_queue_size = 128
     ours: FakeVllm
 
+    def handle_error(self, *_: object) -> None:
+        """Of a client that was asked to stop, and waits no longer."""
+
 
 class _Requests(BaseHTTPRequestHandler):
     server: _SocketServer
