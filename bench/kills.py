@@ -209,8 +209,15 @@ def rows(engine: Engine) -> dict[str, Any]:
             for row in connection.execute(select(*columns).order_by(*table.primary_key)).mappings():
                 key = "/".join(str(row[c.name]) for c in table.primary_key)
                 for column in columns:
-                    values[f"{table.name}/{key}/{column.name}"] = row[column.name]
+                    values[f"{table.name}/{key}/{column.name}"] = _without_times(row[column.name])
     return values
+
+
+def _without_times(value: Any) -> Any:
+    """Of a run's figures, all but how long its phases took."""
+    if not isinstance(value, dict):
+        return value
+    return {name: v for name, v in value.items() if not name.startswith("seconds_")}
 
 
 def files(data_dir: Path, run_id: str) -> dict[str, str]:

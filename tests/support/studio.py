@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ from sqlalchemy import Engine
 
 from opd.config.run import parse
 from storage.data_dir import DataDir
-from storage.engine import sqlite
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
 from tests.support.fake_training import ROOT, SCRIPT
@@ -109,7 +109,7 @@ class Studio:
 
 def hold_still(pid: int, data_dir: DataDir) -> None:
     """Stops the process at a moment when it does not hold the database's lock."""
-    with closing(sqlite.connect(data_dir.database, timeout=0, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(data_dir.database, timeout=0, isolation_level=None)) as connection:
         while True:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(0.05)
@@ -117,6 +117,6 @@ def hold_still(pid: int, data_dir: DataDir) -> None:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
                 return
-            except sqlite.OperationalError:
+            except sqlite3.OperationalError:
                 os.kill(pid, signal.SIGCONT)
                 time.sleep(0.05)
