@@ -4,6 +4,7 @@ one Chromium and one server a session, a clean page a test."""
 import asyncio
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,7 @@ PIECES = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """A worker of the whole suite starts many processes; one file's few are not worth it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup, jobs would ignore it as well
     if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
         config.add_cleanup(warm_starts.install())
 

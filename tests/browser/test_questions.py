@@ -101,7 +101,7 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     items = trained_site.rollouts(sort="-kl_sum", correct=False)
     item = next(i for i in items if i["kind"] == "train")
     walk = walking(1, "Which token made rollout 17 go wrong?", f"run?id={trained_site.run_id}")
-    walk.click(page.get_by_role("link", name="Rollouts", exact=True))
+    walk.click(page.get_by_role("link", name=re.compile("^Rollouts")))
     line = page.locator(f'tr[data-rollout="{item["id"]}"]')
     assert f"{item['group']}.{item['sample']}" in line.locator("td").nth(2).inner_text()
     walk.click(line.locator("a"))
