@@ -100,7 +100,8 @@ def test_a_user_without_entry_and_home(
 @pytest.mark.parametrize("after", [0.05, 0.12])
 def test_an_early_interrupt_is_one_word(data_dir: Path, after: float) -> None:
     """While our modules are imported, and while the database is opened."""
-    program = "import app.cli.main as m, sys; print('.', flush=True); sys.argv = ['opd', 'runs']"
+    program = "import app.cli.main as m, sys; print('.', flush=True)"
+    program += "; sys.argv = ['opd', 'runs', '--json']"
     started = subprocess.Popen(
         [sys.executable, "-c", f"{program}; m.app()"],
         stdout=subprocess.PIPE,
