@@ -7,7 +7,8 @@ import pytest
 
 from opd.devices import usage
 from opd.metrics import METRICS
-from opd.training import step_flops, trainer
+from opd.training import step_flops
+from opd.training.step import metrics as step_metrics
 
 
 def written(module: object) -> set[str]:
@@ -17,7 +18,7 @@ def written(module: object) -> set[str]:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        and node.name in ("_metrics", "memory_metrics", "parts")
+        and node.name in ("step_metrics", "memory_metrics", "parts")
     ]
     assert inside
     names: set[str] = set()
@@ -30,7 +31,7 @@ def written(module: object) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", [trainer, usage, step_flops])
+@pytest.mark.parametrize("module", [step_metrics, usage, step_flops])
 def test_every_metric_that_a_step_writes_is_in_the_table(module: object) -> None:
     names = written(module)
     assert names and names <= set(METRICS)
