@@ -133,10 +133,11 @@ def log_without_index(ground: Ground) -> None:
 def full(ground: Ground) -> None:
     """A disk that fills amid a run: that is the cause which is stored, and the run goes on from its
     last checkpoint once there is room."""
-    place = ground.mounted("full", "size=12m")
+    place = ground.mounted("full", "size=80m")  # a checkpoint of the bundled student has 11 MB
     data = place / "data"
     sizes = ("name=slow", "steps=60", "checkpoints.every=2", "device=cpu")
-    options = [f"--set={s}" for s in sizes]
+    short = ("sampling.prompts_per_step=4", "evaluation.prompts=8", "evaluation.every=0")
+    options = [f"--set={s}" for s in (*sizes, *short, "evaluation.teacher=false")]
     with running(ground.command(data, "train", "demo", *options)) as train:
         wait_for(lambda: any(data.glob("runs/*/checkpoints/*")))
         filler = place / "filler"
