@@ -4,6 +4,7 @@ import { fill, h, poll } from "../dom.js";
 import { plain } from "../format.js";
 
 const LOOK_EVERY = 5000; // ms
+const FIRST_AFTER = 500; // ms: what the page itself asks for goes first
 
 /** @param {HTMLElement} root the page, which fills itself */
 export function watchServer(root) {
@@ -22,8 +23,8 @@ export function watchServer(root) {
     if (shown) root.before(banner);
     else banner.remove();
   };
+  setTimeout(look, FIRST_AFTER);
   poll(LOOK_EVERY, look);
-  return look();
 }
 
 /** @param {string} reason */
