@@ -4,7 +4,7 @@ import logging
 
 from sqlalchemy import Engine
 
-from app.worker.job import discard_checkpoints
+from app.worker.attempts.checkpoints import discard_checkpoints
 from app.worker.owners.standing import Beat, Judge
 from opd.errors import UserError
 from opd.experiments.plan import Plan

@@ -8,26 +8,29 @@ With --standby it loads its libraries and waits for a run on its input (`app.wor
 """
 
 import argparse
-import json
 import logging
 import os
-import platform
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
-from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
+from app.worker.attempts.checkpoints import discard_checkpoints, start_of, sweep
+from app.worker.attempts.training import (
+    TrainingFactory,
+    TrainingLike,
+    check_device,
+    library_versions,
+    load_libraries,
+    training_factory,
+)
 from app.worker.devices.holds import wait_for_device
 from app.worker.devices.out_of_memory import explained, rescued
 from app.worker.devices.slots import on_slot, seen_by_torch
@@ -42,15 +45,12 @@ from app.worker.ranks.order import Order, process_slots
 from app.worker.references import resolved
 from app.worker.run_inputs import settle
 from app.worker.signals import ENDING, listening
+from app.worker.standby import handed_run
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
-from opd.ranks.group import Ranks
-from opd.sampling.vllm.serving import Serve
-from opd.training.checkpoint_manifest import folder_of, verify
 from opd.types import (
     CheckpointEvent,
-    EarlierAttempts,
     EndEvent,
     EvaluationEvent,
     Event,
@@ -65,7 +65,7 @@ from storage.engine import DiskFullError, open_database
 from storage.queue import jobs
 from storage.queue.failure import Failure
 from storage.read.runs import read_earlier_attempts, read_run
-from storage.write.records import RunWriter, forget_checkpoints
+from storage.write.records import RunWriter
 
 log = logging.getLogger(__name__)
 EXIT_FAILED = 1
@@ -73,29 +73,6 @@ EXIT_NOT_CLAIMED = 3
 EXIT_UNRECORDED = 4  # ended, but the disk had no room to say so
 RESERVE_BYTES = 1_000_000
 DATABASE_VARIABLE = "OPD_DATABASE_URL"
-
-
-class TrainingLike(Protocol):
-    def events(self) -> Iterator[Event]: ...
-    def save_checkpoint(self) -> CheckpointEvent | None: ...
-    def save_aside(self, folder: Path) -> CheckpointEvent | None: ...
-    def vocabulary(self, ids: Sequence[int], /) -> dict[int, tuple[bytes, bool]]: ...
-
-
-class TrainingFactory(Protocol):
-    def __call__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        *,
-        stop: Callable[[], bool],
-        resume_from: Path | None,
-        say: Callable[[str], None],
-        moment: datetime,
-        earlier: EarlierAttempts,
-        ranks: Ranks,
-        serve: Serve,
-    ) -> TrainingLike: ...
 
 
 @dataclass(frozen=True)
@@ -202,40 +179,27 @@ def _work(
         jobs.set_phase(job.engine, job.run_id, job.attempt, text)
         watch(PhaseEvent(text))
 
-    info = read_run(job.engine, job.run_id)
-    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id, say)
     writer = RunWriter(job.engine, job.run_id, job.attempt)
-    step, resume_from = start_of(job, info)
-    moment = settle(job.engine, info, config, step if resume_from else None)
-    if job.attempt > 1:
-        writer.truncate_after(step)
-        sweep(job.engine, job.data_dir, job.run_id, job.attempt)
-        log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
-    earlier = read_earlier_attempts(job.engine, job.run_id, step)
-    order = Order(
-        config.model_dump(mode="json"),
-        *(job.checkpoints, resume_from, moment, earlier),
-        process_slots(config, job.slot),
-    )
+    config, step, order = _begin(job, writer, say)
     here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
     check_engine(config)
     make = training or training_factory()
     if training is None:
-        _check_device(here)
+        check_device(here)
     server = StudentServer(job.folder, lease.stop, say)
     session = make(
         here,
         job.checkpoints,
         stop=lease.stop,
-        resume_from=resume_from,
+        resume_from=order.resume_from,
         say=say,
-        moment=moment,
-        earlier=earlier,
+        moment=order.moment,
+        earlier=order.earlier,
         ranks=companions.gather(order, here.device, lease.stop),
         serve=server.start,
     )
-    progress = _JobProgress(session, writer, saved=step if resume_from else -1)
+    progress = _JobProgress(session, writer, saved=step)
     try:
         with (
             server,
@@ -259,54 +223,24 @@ def _work(
     return progress
 
 
-def training_factory() -> TrainingFactory:
-    # Read when torch loads: threads that wait for each other sleep early instead of spinning, which
-    # on a machine with a browser open too makes small models several times faster.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # With more than one thread, MKL else splits a product as memory happens to lie, and two equal
-    # runs part in the last bit of a loss.
-    os.environ.setdefault("MKL_CBWR", "AUTO")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars would fill the log
-    from opd.training.trainer import Training  # noqa: PLC0415 - loads torch, after the claim
-
-    return Training
-
-
-def _check_device(config: RunConfig) -> None:
-    """Raises UserError for a run that its device cannot do; logs what may go wrong there."""
-    from opd.doctor.machine.device import before_loading  # noqa: PLC0415 - loads torch
-
-    before_loading(config, lambda text: log.warning("%s", text))
-
-
-def start_of(job: Job, info: dict[str, Any]) -> tuple[int, Path | None]:
-    """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none.
-
-    Looked for where the data directory is now, which may have been moved since.
-    """
-    for saved in reversed(info["checkpoints"]):
-        folder = folder_of(job.checkpoints, saved["step"])
-        try:
-            verify(folder, saved["manifest"])
-        except UserError as error:
-            log.warning("%s; trying the one before", error)
-            continue
-        return int(saved["step"]), folder
-    return -1, None
-
-
-def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
-    """Removes checkpoint folders that no record names: half-written, or older than those kept.
-
-    Only by this attempt or when it is dead; nothing where a later one has begun.
-    """
-    info = read_run(engine, run_id)
-    if info["attempt"] != attempt:
-        return
-    recorded = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
-    for folder in data_dir.run(run_id).checkpoints.glob("*"):
-        if folder.name not in recorded:
-            shutil.rmtree(folder, ignore_errors=True)
+def _begin(job: Job, writer: RunWriter, say: Callable[[str], None]) -> tuple[RunConfig, int, Order]:
+    """The configuration, the step from which the attempt goes on (-1: from the start), and what all
+    of the run's processes are told. What an earlier attempt did after that step is removed."""
+    info = read_run(job.engine, job.run_id)
+    config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id, say)
+    step, resume_from = start_of(job.checkpoints, info)
+    moment = settle(job.engine, info, config, step if resume_from else None)
+    if job.attempt > 1:
+        writer.truncate_after(step)
+        sweep(job.engine, job.data_dir, job.run_id, job.attempt)
+        log.info("attempt %d, from %s", job.attempt, f"step {step}" if resume_from else "the start")
+    earlier = read_earlier_attempts(job.engine, job.run_id, step)
+    order = Order(
+        config.model_dump(mode="json"),
+        *(job.checkpoints, resume_from, moment, earlier),
+        process_slots(config, job.slot),
+    )
+    return config, step, order
 
 
 def _store(job: Job, progress: _JobProgress, event: Event) -> None:
@@ -366,11 +300,6 @@ def _stopped(reason: Reason) -> Outcome:
             return Outcome(None)
 
 
-def discard_checkpoints(engine: Engine, data_dir: DataDir, run_id: str) -> None:
-    forget_checkpoints(engine, run_id)
-    shutil.rmtree(data_dir.run(run_id).checkpoints, ignore_errors=True)
-
-
 def _on_signal(job: Job, lease: Lease, number: signal.Signals) -> None:
     if number in (signal.SIGTERM, signal.SIGHUP):
         lease.ask("terminated" if number == signal.SIGTERM else "hangup")
@@ -423,17 +352,6 @@ def _set_aside(path: Path) -> None:
     path.write_bytes(b"\1" * RESERVE_BYTES)
 
 
-def library_versions() -> dict[str, str]:
-    """What the run was made with."""
-    versions = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "peft", "opd-studio"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def main(arguments: list[str] | None = None, training: TrainingFactory | None = None) -> int:
     parser = argparse.ArgumentParser(prog="app.worker.job")
     parser.add_argument("run_id", nargs="?")
@@ -441,8 +359,13 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--slot", default="cpu")
     options = parser.parse_args(arguments)
-    if options.standby and not _receive_run(options, training):
-        return 0
+    if options.standby:
+        if training is None:
+            load_libraries()
+        handed = handed_run()
+        if handed is None:
+            return 0
+        options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
     data_dir = DataDir(options.data_dir)
@@ -456,34 +379,6 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     if not outcome.recorded:
         return EXIT_UNRECORDED
     return EXIT_FAILED if outcome.status == "failed" else 0
-
-
-def _receive_run(options: argparse.Namespace, training: TrainingFactory | None) -> bool:
-    """Waits for a run, its slot and the log that output goes to from then on; False where the
-    supervisor that would name one has gone."""
-    if training is None:
-        _load_libraries()
-    line = sys.stdin.readline()
-    if not line:
-        return False
-    order = json.loads(line)
-    options.run_id, options.slot = order["run_id"], order["slot"]
-    with open(order["log"], "ab") as output, open(os.devnull, "rb") as nothing:
-        for file, number in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(file.fileno(), number)
-    return True
-
-
-def _load_libraries() -> None:
-    """What nearly every run imports; nothing here starts a GPU."""
-    training_factory()
-    for name in (
-        "opd.doctor.machine.device",
-        "opd.models.folders.adapters",
-        "transformers.models.llama.modeling_llama",
-        "transformers.models.qwen3.modeling_qwen3",
-    ):
-        import_module(name)
 
 
 if __name__ == "__main__":

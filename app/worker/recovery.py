@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker import process
+from app.worker.attempts.checkpoints import discard_checkpoints, sweep
 from app.worker.errors import redact
-from app.worker.job import EXIT_UNRECORDED, discard_checkpoints, sweep
+from app.worker.job import EXIT_UNRECORDED
 from app.worker.logs import last_line
 from app.worker.owners.place import Place, host_of
 from app.worker.owners.standing import LOST_AFTER, Beat, Judge, Standing

@@ -113,6 +113,19 @@ def waiting(data_dir: DataDir) -> dict[str, int] | None:
     return {"pid": pid, "memory": memory}
 
 
+def handed_run() -> tuple[str, str] | None:
+    """In the process that waits: run and slot, once `take` names them, with the log that output
+    goes to from then on; None where the supervisor that would name one has gone."""
+    line = sys.stdin.readline()
+    if not line:
+        return None
+    order = json.loads(line)
+    with open(order["log"], "ab") as output, open(os.devnull, "rb") as nothing:
+        for file, number in ((nothing, 0), (output, 1), (output, 2)):
+            os.dup2(file.fileno(), number)
+    return order["run_id"], order["slot"]
+
+
 def code_version() -> CodeVersion:
     """What changes when our code does, or an installed package: newest file, files, packages."""
     root = Path(__file__).parents[2]

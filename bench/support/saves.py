@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.worker import job, recovery
+from app.worker.attempts.checkpoints import start_of, sweep
 from app.worker.job import Job
 from app.worker.owners.standing import Judge
 from bench.support.preload import SLOW
@@ -78,7 +79,7 @@ def _judge(folder: Path, run_id: str, acknowledged: int) -> tuple[str, bool]:
     try:
         recovery.bury_dead(engine, DataDir(folder), Judge(DataDir(folder)))
         info = read_run(engine, run_id)
-        step, latest = job.start_of(here, info)
+        step, latest = start_of(here.checkpoints, info)
         if step < acknowledged:
             return f"the latest is of step {step}, {acknowledged} was acknowledged", inside
         folders = sorted(p.name for p in here.checkpoints.glob("*"))
@@ -117,8 +118,8 @@ def saver(folder: Path, run_id: str, broken: str, acknowledge: Any) -> None:
     engine = open_database(folder)
     here = job.claim(engine, DataDir(folder), run_id, "cpu")
     assert here is not None
-    step, _ = job.start_of(here, read_run(engine, run_id))
-    job.sweep(engine, DataDir(folder), run_id, here.attempt)
+    step, _ = start_of(here.checkpoints, read_run(engine, run_id))
+    sweep(engine, DataDir(folder), run_id, here.attempt)
     pair = load_student("bundled/student", device=torch.device("cpu"))
     optimizer = torch.optim.AdamW(pair.student.parameters(), lr=1e-4)
     for parameter in pair.student.parameters():

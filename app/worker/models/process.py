@@ -163,7 +163,8 @@ def _on_a_gpu() -> bool:
 
 
 def main(arguments: list[str] | None = None, answers: Mapping[str, Answer] = ANSWERS) -> int:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch loads; see app.worker.job
+    # Read when torch loads; see app.worker.attempts.training
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     return PROCESS.main(arguments, partial(serve, answers=answers))
 
 

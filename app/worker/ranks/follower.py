@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.worker.attempts.training import training_factory
 from app.worker.devices.slots import on_slot
 from app.worker.logs import start_log
 from app.worker.ranks.order import ORDER, Order, TorchrunPlace, here, wait_for_key
@@ -47,8 +48,7 @@ def slot_on(place: TorchrunPlace, order: Order) -> str:
 
 def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) -> int:
     """Trains along until the first process ends the run; 1 where it could not."""
-    from app.worker.job import training_factory  # noqa: PLC0415 - loads torch
-    from opd.devices.choice import pick_device  # noqa: PLC0415
+    from opd.devices.choice import pick_device  # noqa: PLC0415 - loads torch
     from opd.ranks.processes import ProcessRanks  # noqa: PLC0415
 
     make = training_factory()

@@ -220,7 +220,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from opd.experiments.definition import experiment
 from opd.types import StepEvent
-from app.worker.job import training_factory
+from app.worker.attempts.training import training_factory
 training = training_factory()
 choice = {"optimizer.learning_rate": 3e-4}
 config = experiment("small-student").run_config("rl", choice, seed=0, runs={}, quick=True)
