@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from app.worker.process import program
 from opd.errors import ErrorKind, UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SECONDS = 120
 MOST_MEMORY = 4 * 10**9
 ROWS_TRIED = 1000  # as prompts, with the default columns
 CHUNK = 1000
+CHECK = program("app.sources.upload_check")
 _one_at_a_time = threading.Lock()
 
 
@@ -40,7 +42,7 @@ class UploadContents:
 
 def check(path: Path, *, seconds: float = SECONDS) -> UploadContents:
     """What the file holds, read in another process. Raises UserError with line and reason."""
-    command = [sys.executable, "-m", "app.sources.upload_check", str(path)]
+    command = [*CHECK, str(path)]
     with _one_at_a_time:
         try:
             done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
@@ -89,7 +91,8 @@ def _refused(message: str) -> UserError:
     return UserError(message, where="file", kind=ErrorKind.BAD_DATA)
 
 
-def main(path: Path) -> dict[str, Any]:
+def checked(path: Path) -> dict[str, Any]:
+    """What the process prints of the file."""
     most = min(MOST_MEMORY, psutil.virtual_memory().available // 2)
     with suppress(ValueError, OSError):  # a lower limit is in force
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -102,5 +105,9 @@ def main(path: Path) -> dict[str, Any]:
         return {"error": f"needs over {most / 1e9:.1f} GB of memory to read; split it", "where": ""}
 
 
+def main() -> None:
+    print(json.dumps(checked(Path(sys.argv[1]))))  # noqa: T201 - its result
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))))  # noqa: T201 - its result
+    main()

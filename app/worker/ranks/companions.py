@@ -16,7 +16,7 @@ from opd.ranks.group import ALONE, Ranks
 from storage.data_dir import RunDir
 
 log = logging.getLogger(__name__)
-FOLLOWER = (sys.executable, "-m", "app.worker.ranks.follower")
+FOLLOWER = process.program("app.worker.ranks.follower")
 PATIENCE = 20.0  # seconds in which they may come to an end by themselves
 INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 

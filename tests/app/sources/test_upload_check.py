@@ -78,6 +78,16 @@ def test_the_process_that_reads_says_the_same(tmp_path: Path) -> None:
         check(bad)
 
 
+def test_another_app_where_the_server_was_started_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('another app')")
+    (tmp_path / "good.jsonl").write_bytes(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert check(tmp_path / "good.jsonl").rows == 1
+
+
 def test_what_takes_too_long_or_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "slow.jsonl"
     slow.write_bytes(GOOD)
@@ -89,7 +99,7 @@ def test_what_takes_too_long_or_too_much(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(upload_check, "contents", full)
     monkeypatch.setattr(upload_check.resource, "setrlimit", lambda *_: None)
-    assert "GB of memory" in upload_check.main(slow)["error"]
+    assert "GB of memory" in upload_check.checked(slow)["error"]
 
 
 def test_a_bomb_meets_the_limit_of_memory(tmp_path: Path) -> None:
@@ -100,7 +110,7 @@ def test_a_bomb_meets_the_limit_of_memory(tmp_path: Path) -> None:
             file.write(b'{"prompt": "' if file.tell() == 0 else b" " * 10_000_000)
     script = (
         "import sys, json; from app.sources import upload_check as u; from pathlib import Path; "
-        "u.MOST_MEMORY = 300_000_000; print(json.dumps(u.main(Path(sys.argv[1]))))"
+        "u.MOST_MEMORY = 300_000_000; print(json.dumps(u.checked(Path(sys.argv[1]))))"
     )
     done = upload_check.subprocess.run(
         [upload_check.sys.executable, "-c", script, str(bomb)], capture_output=True, check=False

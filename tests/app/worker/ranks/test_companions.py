@@ -1,5 +1,6 @@
 """The other processes of a run, as its first one starts and ends them."""
 
+import subprocess
 import sys
 import time
 from datetime import datetime
@@ -37,6 +38,14 @@ def test_a_run_of_one_process_starts_none(tmp_path, follower):
     with Companions(RunDir(tmp_path)) as here:
         assert here.gather(order(tmp_path, 1), "cpu", never) is ALONE
     assert not list(tmp_path.iterdir())
+
+
+def test_another_app_where_the_run_was_started_is_not_taken_for_ours(tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('another app')")
+    command = [*companions.FOLLOWER, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "--store" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_process_that_cannot_start_ends_the_run_with_what_it_said(tmp_path, follower):
