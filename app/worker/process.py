@@ -156,10 +156,10 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             continue
 
 
-def cause_of_exit(code: int) -> str:
+def cause_of_exit(code: int, whose: str = "the job's process ") -> str:
     """An exit code as subprocess reports it (−n: signal n), in words."""
     if code >= 0:
-        return f"the job's process ended with exit code {code}"
+        return f"{whose}ended with exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:

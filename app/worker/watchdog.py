@@ -83,7 +83,7 @@ class Watchdog:
         """In a line, and all that the supervisor said."""
         assert self._output is not None
         line = self._output.last_line() or last_line(self._data_dir.supervisor_log)
-        ended = process.cause_of_exit(code).removeprefix("the job's process ")
+        ended = process.cause_of_exit(code, whose="")
         return redact(f"{line} ({ended})" if line else ended), redact(self._output.text())
 
     def _ended(self, cause: str, text: str) -> None:

@@ -112,8 +112,8 @@ class StudentServer:
 
     def _how_it_ended(self, code: int) -> str:
         signalled = code - guard.SIGNALLED
-        cause = process.cause_of_exit(-signalled if 0 < signalled < 65 else code)
-        cause = cause.removeprefix("the job's process ").replace("killed", "was killed", 1)
+        cause = process.cause_of_exit(-signalled if 0 < signalled < 65 else code, whose="")
+        cause = cause.replace("killed", "was killed", 1)
         said = last_words(self._log)
         return f"the vLLM server {cause}" + (f": {said}" if said else "") + f" ({self._log})"
 

@@ -74,7 +74,7 @@ class ModelProcessSupervisor:
         pid, self._child = self._child.pid, None
         if code == 0:
             return
-        cause = process.cause_of_exit(code).replace("the job's process", self.name)
+        cause = process.cause_of_exit(code, whose=f"{self.name} ")
         theirs = self._abandoned()
         for name in theirs or requests.waiting(self._engine, files=self.files)[:1]:
             self._end(name, cause)

@@ -87,7 +87,7 @@ class Companions:
         code = child.wait()
         lines = self._log(rank).read_text(errors="replace").splitlines()
         said = f" ({lines[-1].strip()[:300]})" if lines else ""
-        cause = process.cause_of_exit(code).removeprefix("the job's process ")
+        cause = process.cause_of_exit(code, whose="")
         return f"process {rank + 1} of {len(self._children) + 1} {cause}{said}"
 
     def _log(self, rank: int) -> Path:
