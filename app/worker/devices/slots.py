@@ -48,11 +48,15 @@ def each(taken: Iterable[str]) -> list[str]:
 def on_slot(config: "RunConfig", slot: str) -> "RunConfig":
     """Points the trainer at a single slot's device; `auto` may still fall back to the processor."""
     if config.device == "auto" and slot.startswith("cuda:"):
-        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
-        number = int(slot.removeprefix("cuda:"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+        os.environ |= only_visible(int(slot.removeprefix("cuda:")))
         return config
     return config.model_copy(update={"device": slot}) if config.device == "cuda" else config
+
+
+def only_visible(number: int) -> dict[str, str]:
+    """The variable that shows a process no GPU but this one of ours."""
+    visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
+    return {"CUDA_VISIBLE_DEVICES": visible[number] if visible else str(number)}
 
 
 def seen_by_torch(config: "RunConfig", slot: str) -> str:

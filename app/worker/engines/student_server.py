@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.worker import process
+from app.worker.devices.slots import only_visible
 from app.worker.engines import guard
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
@@ -200,6 +201,4 @@ def _device_variables(settings: ServerSettings) -> dict[str, str]:
     if settings.device == "cpu":
         space = max(1, -(-settings.cache_bytes // GIB))
         return {"VLLM_CPU_KVCACHE_SPACE": str(space), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    number = int(settings.device.partition(":")[2] or 0)
-    visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
-    return {"CUDA_VISIBLE_DEVICES": visible[number] if visible else str(number)}
+    return only_visible(int(settings.device.partition(":")[2] or 0))
