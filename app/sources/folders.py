@@ -27,6 +27,13 @@ class Look:
     limit: int = 50
     offset: int = 0
 
+    def finds(self, name: str) -> bool:
+        return self.search.casefold() in name.casefold()
+
+    @property
+    def page(self) -> slice:
+        return slice(self.offset, self.offset + self.limit)
+
 
 @dataclass(frozen=True)
 class _Name:
@@ -53,8 +60,7 @@ def listed(root: Path, relative: str, look: Look) -> dict[str, Any]:
     lost = {n for n in names if n.link and not _leads_inside(root, f"{prefix}{n.text}")}
     kept = [n for n in names if n not in lost and _fits(n, look)]
     kept.sort(key=lambda n: (not n.folder, n.text.casefold(), n.text))
-    page = kept[look.offset : look.offset + look.limit]
-    items = (_entry(root, f"{prefix}{name.text}", name, look.kind) for name in page)
+    items = (_entry(root, f"{prefix}{name.text}", name, look.kind) for name in kept[look.page])
     return {
         "items": [item for item in items if item is not None],
         "total": len(kept),
@@ -102,7 +108,7 @@ def _leads_inside(root: Path, relative: str) -> bool:
 
 
 def _fits(name: _Name, look: Look) -> bool:
-    if look.search.casefold() not in name.text.casefold():
+    if not look.finds(name.text):
         return False
     if name.folder:
         return True

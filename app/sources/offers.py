@@ -2,6 +2,7 @@
 their checkpoints, and the hub's cache."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ HUB_FOLDERS = {"model": "models--", "data": "datasets--"}
 def bundled(look: Look) -> dict[str, Any]:
     """The bundled models, or the names of the bundled data."""
     names = BUNDLED_MODELS if look.kind == "model" else BUNDLED_DATA
-    return _page([n for n in names if _matches(n, look)], look, _bundled)
+    return _page(names, look, _bundled)
 
 
 def runs(engine: Engine, look: Look) -> dict[str, Any]:
@@ -31,16 +32,12 @@ def runs(engine: Engine, look: Look) -> dict[str, Any]:
 
 def cached(look: Look) -> dict[str, Any]:
     """What the hub's cache holds whole enough to be named, by hub id."""
-    return _page([n for n in _repositories(look) if _matches(n, look)], look, _cached)
+    return _page(_repositories(look), look, _cached)
 
 
-def _page(names: list[str], look: Look, describe: Any) -> dict[str, Any]:
-    page = names[look.offset : look.offset + look.limit]
-    return {"items": [describe(name, look) for name in page], "total": len(names)}
-
-
-def _matches(name: str, look: Look) -> bool:
-    return look.search.casefold() in name.casefold()
+def _page(names: Iterable[str], look: Look, describe: Any) -> dict[str, Any]:
+    found = [name for name in names if look.finds(name)]
+    return {"items": [describe(name, look) for name in found[look.page]], "total": len(found)}
 
 
 def _bundled(name: str, look: Look) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from app.sources.folders import Look
 from app.sources.upload_check import UploadContents, check
 from app.worker.files.kept import check_room
 from opd.config.folders import DATA_ENDINGS
-from opd.errors import ErrorKind, UserError
+from opd.errors import ErrorKind, UserError, lacks_room
 from opd.files import remove
 from storage.data_dir import DataDir
 from storage.read.runs import read_run, read_runs
@@ -126,9 +126,9 @@ def keep(
 
 def listed(data_dir: DataDir, look: Look) -> dict[str, Any]:
     """Uploads, newest first."""
-    paths = [p for p in _kept(data_dir) if look.search.casefold() in p.name.casefold()]
+    paths = [p for p in _kept(data_dir) if look.finds(p.name)]
     items = sorted(map(_shown, paths), key=lambda i: (-i["modified"], i["name"]))
-    return {"items": items[look.offset : look.offset + look.limit], "total": len(items)}
+    return {"items": items[look.page], "total": len(items)}
 
 
 def delete(engine: Engine, data_dir: DataDir, name: str) -> None:
@@ -218,7 +218,7 @@ def _write_errors_named(data_dir: DataDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = lacks_room(error) or error.errno == errno.EFBIG
         told = f"the disk is full; {ADVICE}" if full else "the data directory cannot be written"
         raise UserError(
             f"{told} ({error.strerror})",
