@@ -6,9 +6,7 @@ no route can meet one that is too large, too slow or cut off; that of an upload 
 its route reads it.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
@@ -18,14 +16,19 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access, Tokens
-from app.api.http.streams import CountedBody, too_large
 from app.frames import NO_FRAMES, Frames
+from app.middleware.bodies import (
+    CountedBody,
+    check_length,
+    drain_before_end,
+    read_body,
+    replay,
+    too_large,
+)
 from app.middleware.refusals import Refusal, foreign_origin, refusal_response, unknown_host
 from app.origins import Origins
 
-MAX_BODY_BYTES = 2_000_000
 UPLOADS = "/api/v1/uploads"  # the one route with a limit of its own
-DRAIN_BYTES, DRAIN_SECONDS = 100_000_000, 5.0
 MAX_HEADER_BYTES = 32_000
 MAX_TARGET_BYTES = 8_000
 SAFE_METHODS = ("GET", "HEAD")
@@ -104,23 +107,23 @@ class SecurityLayer:
             if self.policy.takes_upload(scope):
                 await self._stream(self._inner_scope(scope, access), receive, send)
                 return
-            body = await _read_body(scope, receive, self.policy.body_seconds)
+            body = await read_body(scope, receive, self.policy.body_seconds)
         except Refusal as refusal:
             if refusal.status == 413:
-                send = _drain_before_end(receive, send)
+                send = drain_before_end(receive, send)
             await refusal_response(scope, refusal)(scope, receive, send)
             return
-        await self.app(self._inner_scope(scope, access), _replay(body, receive), send)
+        await self.app(self._inner_scope(scope, access), replay(body, receive), send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the route read the body itself. Raises Refusal where it must not go on."""
         limit = self.policy.upload_bytes
-        _check_length(scope, limit, too_large(limit))
+        check_length(scope, limit, too_large(limit))
         body = CountedBody(receive, limit, self.policy.body_seconds)
-        answer = body.sending(_drain_before_end(receive, send, unless=lambda: body.complete))
+        answer = body.sending(drain_before_end(receive, send, unless=lambda: body.complete))
         await self.app(scope, body.receive, answer)
         if body.refusal is not None:
-            raise Refusal(*body.refusal)
+            raise body.refusal
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -261,75 +264,6 @@ def _token_link(scope: Scope, policy: Policy) -> Response | None:
         response.headers["set-cookie"] += "; Partitioned"
     response.headers["cache-control"] = "no-store"
     return response
-
-
-def _check_length(scope: Scope, limit: int, refusal: str) -> None:
-    """Refuses a body by the length that its header states."""
-    declared = Headers(scope=scope).get("content-length", "0")
-    if not declared.isdecimal():
-        raise Refusal(400, "Content-Length is not a number")
-    if len(declared) > 12 or int(declared) > limit:
-        raise Refusal(413, refusal)
-
-
-async def _read_body(scope: Scope, receive: Receive, seconds: float) -> bytes:
-    """The whole body, counted while it comes in. Raises Refusal when too large or too slow."""
-    refusal = f"the body is over the limit of {MAX_BODY_BYTES} bytes"
-    _check_length(scope, MAX_BODY_BYTES, refusal)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Refusal(400, "the client disconnected before its request was complete")
-                body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
-                    raise Refusal(413, refusal)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise Refusal(408, f"the body took longer than {seconds:g} seconds") from None
-
-
-def _drain_before_end(
-    receive: Receive, send: Send, unless: Callable[[], bool] = lambda: False
-) -> Send:
-    """Sends the answer, then throws away what still comes in, then ends. `unless`: all has come in.
-
-    A connection closed on a client that is still sending is reset, and the answer lost with it.
-    """
-
-    async def patient(message: Message) -> None:
-        if message["type"] != "http.response.body" or message.get("more_body") or unless():
-            await send(message)
-            return
-        await send({**message, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await _discard(receive)
-        await send({"type": "http.response.body", "body": b""})
-
-    return patient
-
-
-async def _discard(receive: Receive) -> None:
-    left = DRAIN_BYTES
-    while left > 0:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
-        left -= len(message["body"])
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body read before, then whatever the client sends next."""
-    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return first.pop() if first else await receive()
-
-    return replayed
 
 
 def _with_own_path(send: Send, scope: Scope, prefix: str) -> Send:

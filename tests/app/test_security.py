@@ -10,9 +10,10 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app import security
 from app.access import Tokens
-from app.security import MAX_BODY_BYTES, Policy, SecurityLayer
+from app.middleware import bodies
+from app.middleware.bodies import MAX_BODY_BYTES
+from app.security import Policy, SecurityLayer
 from app.server import ServerOptions, policy
 from storage.data_dir import DataDir
 
@@ -396,10 +397,10 @@ def test_a_large_body_is_refused_without_being_kept() -> None:
 
 
 def test_an_endless_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "DRAIN_BYTES", 10 * MAX_BODY_BYTES)
+    monkeypatch.setattr(bodies, "DRAIN_BYTES", 10 * MAX_BODY_BYTES)
     response, _ = ask("POST", headers=BEARER, content=pieces(10**9))
     assert response.status_code == 413
-    monkeypatch.setattr(security, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "DRAIN_SECONDS", 0.05)
     headers = [(b"content-length", b"50000000"), *AUTHORISED]
     sent = asyncio.run(call(policy(options()), http_scope("POST", headers), body=None))
     assert sent[0]["status"] == 413 and sent[-1] == {"type": "http.response.body", "body": b""}
@@ -417,7 +418,7 @@ def test_a_body_at_the_limit_passes_whole() -> None:
 def test_a_bad_content_length_is_refused_unread(
     length: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "DRAIN_SECONDS", 0.05)
     scope = http_scope("POST", [(b"content-length", length.encode()), *AUTHORISED])
     start = asyncio.run(call(policy(options()), scope, body=None))[0]
     assert start["status"] == (413 if length.isdecimal() else 400)

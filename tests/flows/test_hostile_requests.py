@@ -18,8 +18,8 @@ from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import Engine, select, update
 from starlette.types import ASGIApp, Message
 
-from app import security
 from app.access import Access
+from app.middleware import bodies
 from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
 from opd.config.run import parse
@@ -210,7 +210,7 @@ def test_the_body_limit_is_what_refuses(
             return (await client.post("/api/v1/runs", content=body, headers=headers)).status_code
 
     assert asyncio.run(send()) == 413
-    monkeypatch.setattr(security, "MAX_BODY_BYTES", 10**9)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 10**9)
     assert asyncio.run(send()) == 201
 
 

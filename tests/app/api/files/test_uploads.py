@@ -13,7 +13,7 @@ import uvicorn
 from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import Engine
 
-from app import security
+from app.middleware import bodies
 from app.security import SecurityLayer
 from app.server import ServerOptions, policy, rest_app
 from app.sources import uploads
@@ -114,7 +114,7 @@ def test_behind_a_prefix_the_route_is_the_same(
 def test_a_length_over_the_limit_is_refused_unread(
     layer: SecurityLayer, tmp_path: Path, declared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "DRAIN_SECONDS", 0.05)
     start = time.monotonic()
     answer = upload(
         layer, "rows.jsonl", pieces(65_536), headers=BEARER | {"content-length": declared}
@@ -127,7 +127,7 @@ def test_a_length_over_the_limit_is_refused_unread(
 def test_a_body_without_a_length_is_cut_off_at_the_limit(
     layer: SecurityLayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(security, "DRAIN_BYTES", 10_000_000)
+    monkeypatch.setattr(bodies, "DRAIN_BYTES", 10_000_000)
     answer = upload(layer, "rows.jsonl", pieces(10**12))
     assert answer.status_code == 413 and left(tmp_path) == []
 
@@ -207,7 +207,7 @@ def test_on_a_real_connection(
     address: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """10 GB announced, no length and no end, and a client that goes in the middle."""
-    monkeypatch.setattr(security, "DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "DRAIN_SECONDS", 0.2)
     with start(address, "Content-Length: 10000000000") as client:
         assert b" 413 " in client.recv(4096)
     with start(address, "Transfer-Encoding: chunked") as client:

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.types import Message
 
-from app.api.http.streams import CountedBody
+from app.middleware.bodies import CountedBody
 
 
 def read(pieces: list[Message], limit: int, times: int = 2) -> tuple[list[Message], CountedBody]:
@@ -39,12 +39,12 @@ def test_a_body_within_its_limit_passes() -> None:
 def test_a_body_over_its_limit_ends_for_the_route() -> None:
     got, body = read([piece(3), piece(3), piece(3), piece(3)], 5, 4)
     assert got == [piece(3), GONE, GONE, GONE]
-    assert body.refusal is not None and body.refusal[0] == 413 and not body.complete
+    assert body.refusal is not None and body.refusal.status == 413 and not body.complete
 
 
 def test_silence_ends_a_body() -> None:
     got, body = read([piece(1)], 5)
-    assert got == [piece(1), GONE] and body.refusal is not None and body.refusal[0] == 408
+    assert got == [piece(1), GONE] and body.refusal is not None and body.refusal.status == 408
 
 
 def test_a_client_that_goes_is_not_refused() -> None:
