@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from app.cli.output import plain, result
+from app.cli.server import flags
 from app.cli.server.claim import noted, served_alone
 from app.cli.server.ports import bind
 from app.cli.workspace import Workspace
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 7860
 MCP_PATH = "gradio_api/mcp/"
 DEMO_PORTS = 50  # tried one after the other where none is asked for
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
 
 @dataclass(frozen=True)
@@ -78,60 +78,19 @@ class Listening:
 
 def serve(
     workspace: Workspace,
-    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
-    port: Port = DEFAULT_PORT,
-    token: Annotated[
-        str | None, typer.Option(help="Access token to use instead of the stored one.")
-    ] = None,
-    view_token: Annotated[
-        str | None, typer.Option(help="Second token with read-only access.")
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Host name the server may be reached by; repeatable."),
-    ] = None,
-    root_path: Annotated[str, typer.Option(help="Path prefix added by a reverse proxy.")] = "",
-    allow_frame: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            help="Origin of a page that may show the dashboard in a frame; repeatable.",
-        ),
-    ] = None,
-    model_root: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR", help="Folder whose models can be chosen on the page; repeatable."
-        ),
-    ] = None,
-    data_root: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR", help="Folder whose data files can be chosen on the page; repeatable."
-        ),
-    ] = None,
-    upload_limit: Annotated[
-        int,
-        typer.Option(
-            metavar="MB", min=0, max=100_000, help="Largest data file to upload; 0 takes none."
-        ),
-    ] = 200,
-    webhook: Annotated[
-        str | None,
-        typer.Option(
-            envvar="OPD_WEBHOOK", metavar="URL", help="URL that receives a POST when a run ends."
-        ),
-    ] = None,
-    standby: Annotated[
-        bool,
-        typer.Option(
-            envvar="OPD_STANDBY",
-            help="Keep a process with its libraries loaded, so that a run starts at once.",
-        ),
-    ] = True,
-    mcp: Annotated[
-        bool, typer.Option("--mcp", help="Serve the endpoints to assistants as an MCP server.")
-    ] = False,
+    host: flags.Host = "127.0.0.1",
+    port: flags.Port = DEFAULT_PORT,
+    token: flags.Token = None,
+    view_token: flags.ViewToken = None,
+    allow_host: flags.AllowHost = None,
+    root_path: flags.RootPath = "",
+    allow_frame: flags.AllowFrame = None,
+    model_root: flags.ModelRoot = None,
+    data_root: flags.DataRoot = None,
+    upload_limit: flags.UploadLimit = 200,
+    webhook: flags.Webhook = None,
+    standby: flags.StandbyKept = True,
+    mcp: flags.Mcp = False,
 ) -> None:
     """Serve the dashboard and run queued jobs."""
     if mcp:
