@@ -12,7 +12,7 @@ import orjson
 from gradio.components.navbar import Navbar
 from starlette.types import ASGIApp
 
-from app.endpoints import Endpoints
+from app.programs.endpoints import Endpoints
 from app.scripts import sources, style_sheets
 
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")

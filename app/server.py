@@ -159,7 +159,7 @@ async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:
 
     pages = build_pages(site)
     if options.mcp:
-        from app.mcp_server import add_tools  # noqa: PLC0415 - needs an extra
+        from app.programs.mcp_server import add_tools  # noqa: PLC0415 - needs an extra
 
         add_tools(site, pages)
     with warnings.catch_warnings():

@@ -15,14 +15,14 @@ from mcp.client.streamable_http import create_mcp_http_client, streamable_http_c
 from mcp.types import TextContent
 from sqlalchemy import Engine, select
 
-from app.mcp_server import ADDRESS, CHANGING
+from app.programs.mcp_server import ADDRESS, CHANGING
 from app.server import ServerOptions, build
 from storage.data_dir import DataDir
 from storage.engine import open_database, read
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
 from storage.schema import metadata
-from tests.app.test_endpoints import NAMES
+from tests.app.programs.test_endpoints import NAMES
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
 from tests.support.network.hostile_values import HOSTILE, fault_of, hostile_calls

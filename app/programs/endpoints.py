@@ -7,11 +7,9 @@ token only. Their docstrings are what programs and assistants are told.
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Callable
 from typing import Any, Literal
-from urllib.parse import quote
 
 import gradio as gr
 import httpx
@@ -19,13 +17,19 @@ from gradio.components.api_component import Api
 from gradio.events import api
 from starlette.types import ASGIApp
 
+from app.programs.arguments import (
+    config_body,
+    part,
+    refused,
+    seconds_to_wait,
+    sendable,
+    text_of,
+)
 from opd.network import in_process_client
 from opd.types import Kind, RunStatus
 
 AT_ONCE = 20  # calls of one endpoint; a call that waits for an answer takes no thread
 LOOK_EVERY = 0.2  # seconds
-MAX_WAIT = 3600.0
-MAX_TEXT = 2000  # characters of an id or of a text to look for
 UNFINISHED = ("queued", "running")
 Rows = dict[str, Any]
 
@@ -79,9 +83,9 @@ class Endpoints:
             the run: `status` is "queued", "running", "finished", "failed", "cancelled" or
             "interrupted"; `error_text` and `hint` say why it failed; `kl` is in nats per token
         """
-        path = f"/runs/{_part('run', run)}"
+        path = f"/runs/{part('run', run)}"
         return await self._looked(
-            path, _seconds(wait), lambda state: state["status"] not in UNFINISHED
+            path, seconds_to_wait(wait), lambda state: state["status"] not in UNFINISHED
         )
 
     async def start_run(
@@ -105,7 +109,7 @@ class Endpoints:
         Returns:
             {"id": id of the run}
         """
-        body = _config(recipe, yaml, changes)
+        body = config_body(recipe, yaml, changes)
         body |= {"name": name, "tags": tags, "request_key": request_key}
         return await self._ask("POST", "/runs", body)
 
@@ -118,7 +122,7 @@ class Endpoints:
         Returns:
             {"id": id of the run, "status": its status}
         """
-        return await self._ask("POST", f"/runs/{_part('run', run)}/cancel", {"mode": mode})
+        return await self._ask("POST", f"/runs/{part('run', run)}/cancel", {"mode": mode})
 
     async def resume_run(
         self,
@@ -136,7 +140,7 @@ class Endpoints:
             {"id": id of the run, "status": its status}
         """
         body = {"set": changes, "accept_changes": accept_changes}
-        return await self._ask("POST", f"/runs/{_part('run', run)}/resume", body)
+        return await self._ask("POST", f"/runs/{part('run', run)}/resume", body)
 
     async def run_metrics(self, run: str, after: int = -1) -> Rows:
         """The metrics of a run's steps (losses and KL in nats per token), and its evaluations.
@@ -147,7 +151,7 @@ class Endpoints:
         Returns:
             {"columns": {metric: [a value per step]}, "last": step, "evaluations": [score, …]}
         """
-        path = f"/runs/{_part('run', run)}"
+        path = f"/runs/{part('run', run)}"
         steps = await self._get(f"{path}/steps", after=after)
         evaluations = await self._get(f"{path}/evaluations")
         return {**steps, "evaluations": evaluations["items"]}
@@ -179,7 +183,7 @@ class Endpoints:
         """
         query = {"sort": sort, "step": step, "kind": kind, "correct": correct, "text": text}
         return await self._get(
-            f"/runs/{_part('run', run)}/rollouts", limit=limit, offset=offset, **query
+            f"/runs/{part('run', run)}/rollouts", limit=limit, offset=offset, **query
         )
 
     async def rollout_tokens(self, rollout: str) -> Rows:
@@ -192,7 +196,7 @@ class Endpoints:
         Returns:
             the record, in the form that `opd export` writes and `opd import` reads
         """
-        return await self._get(f"/rollouts/{_part('rollout', rollout)}/record")
+        return await self._get(f"/rollouts/{part('rollout', rollout)}/record")
 
     async def worst_tokens(
         self,
@@ -216,7 +220,7 @@ class Endpoints:
             `heat` (the disagreement) in nats, and `rollout_id` and `position`
         """
         query = {"step": step, "kind": kind, "limit": limit, "offset": offset}
-        return await self._get(f"/runs/{_part('run', run)}/hot-tokens", **query)
+        return await self._get(f"/runs/{part('run', run)}/hot-tokens", **query)
 
     async def what_if(
         self,
@@ -264,7 +268,7 @@ class Endpoints:
         Returns:
             {"id", "state", "ok", "findings": […], "memory"}
         """
-        body = _config(recipe, yaml, changes) | {"models": models}
+        body = config_body(recipe, yaml, changes) | {"models": models}
         return await self._answered("/doctor", body, "/doctor", wait)
 
     async def answer(self, id: str) -> Rows:
@@ -275,7 +279,7 @@ class Endpoints:
         Returns:
             {"id", "state", "answer": {…}}
         """
-        return await self._get(f"/questions/{_part('id', id)}")
+        return await self._get(f"/questions/{part('id', id)}")
 
     async def report(self, name: str, rollouts: int = 20) -> str:
         """A run with its worst rollouts, or one rollout, as a file that opens without a server.
@@ -289,18 +293,18 @@ class Endpoints:
             the text of an HTML file
         """
         kind = "rollouts" if str(name).startswith("roll-") else "runs"
-        query = {} if kind == "rollouts" else {"rollouts": _sendable("rollouts", rollouts)}
-        reply = await self._send("GET", f"/{kind}/{_part('name', name)}/report", query, None)
+        query = {} if kind == "rollouts" else {"rollouts": sendable("rollouts", rollouts)}
+        reply = await self._send("GET", f"/{kind}/{part('name', name)}/report", query, None)
         return reply.text
 
     async def _answered(self, path: str, body: Rows, answers: str, wait: float) -> Rows:
         """Asks the model process, and looks for its answer until it has ended or `wait` is over."""
-        seconds = _seconds(wait)
+        seconds = seconds_to_wait(wait)
         asked = await self._ask("POST", path, body)
-        address = f"{answers}/{_part('id', asked['id'])}"
+        address = f"{answers}/{part('id', asked['id'])}"
         state = await self._looked(address, seconds, lambda s: s["state"] in ("done", "failed"))
         if state["state"] == "failed":
-            raise _refused(state["error_text"])
+            raise refused(state["error_text"])
         return state
 
     async def _looked(self, path: str, wait: float, ended: Callable[[Rows], bool]) -> Rows:
@@ -313,7 +317,7 @@ class Endpoints:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _get(self, path: str, **query: Any) -> Rows:
-        given = {k: _sendable(k, value) for k, value in query.items() if value not in ("", None)}
+        given = {k: sendable(k, value) for k, value in query.items() if value not in ("", None)}
         reply = await self._send("GET", path, given, None)
         told: Rows = _without_files(reply.json())
         return told
@@ -334,11 +338,8 @@ class Endpoints:
                 *(method, f"/api/v1{path}"), params=query, content=content, headers=headers
             )
         if reply.status_code >= 400:
-            raise _refused(_text(reply.json()))
+            raise refused(text_of(reply.json()))
         return reply
-
-
-CHANGES = re.compile(r"^set\b")  # what the endpoints call the assignments of a request
 
 
 def _describe(function: Callable[..., Any]) -> None:
@@ -360,47 +361,3 @@ def _without_files(answer: Any) -> Any:
     if isinstance(answer, list) and answer and isinstance(answer[0], dict | list):
         return [_without_files(item) for item in answer]
     return answer
-
-
-def _config(recipe: str | None, yaml: str | None, changes: list[str]) -> Rows:
-    """Raises gr.Error for both: for REST, a recipe beside YAML only says where that came from."""
-    if recipe is not None and yaml is not None:
-        raise _refused("give recipe or yaml, not both")
-    return {"recipe": recipe, "yaml": yaml, "set": changes}
-
-
-def _part(field: str, name: str) -> str:
-    """An id as one part of an address. Raises gr.Error for what would lead elsewhere."""
-    if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
-        raise _refused(f"{field}: there is nothing at this address")
-    if len(name) > MAX_TEXT:
-        raise _refused(f"{field}: must have at most {MAX_TEXT} characters (got {len(name)})")
-    return quote(name.encode("utf-8", "replace"), safe="")
-
-
-def _sendable(name: str, value: Any) -> Any:
-    """A value of a query, without halves of characters. Raises gr.Error for what is too long."""
-    text = value if isinstance(value, str) else ""
-    if len(text) > MAX_TEXT:
-        raise _refused(f"{name}: must have at most {MAX_TEXT} characters (got {len(text)})")
-    return text.encode("utf-8", "replace").decode() or value
-
-
-def _seconds(wait: Any) -> float:
-    """Raises gr.Error for what is not a number of seconds that a call may wait."""
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
-        raise _refused(f"wait: must be 0 to {MAX_WAIT:g} seconds (got {repr(wait)[:40]})")
-    return float(wait)
-
-
-def _text(refusal: Rows) -> str:
-    """Every problem of a refused request, in REST's words."""
-    if "problems" in refusal:
-        pairs = [(CHANGES.sub("changes", p["field"]), p["message"]) for p in refusal["problems"]]
-    else:
-        pairs = [(refusal.get("where", ""), refusal["error"])]
-    return "; ".join(f"{field}: {message}" if field else message for field, message in pairs)
-
-
-def _refused(text: str) -> gr.Error:
-    return gr.Error(text, print_exception=False)
