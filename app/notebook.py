@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from app.cli.output import say
 from app.cli.workspace import DATABASE_VARIABLE, Workspace
-from opd.config.run import RunConfig, check_inputs, parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import RunConfig, check_inputs, parse
 from opd.errors import ErrorKind, UserError
 from storage.data_dir import DataDir
 from storage.read.export import export_row

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import ConfigSource, problems_of
 from app.api.http.replies import MAX_PROBLEMS, Json, shown_problems
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.unchecked import as_yaml, with_defaults
 from opd.config.drafts.yaml_text import Document, YamlError, read_yaml
 from opd.config.recipes import recipe, recipes
@@ -20,7 +21,6 @@ from opd.config.run import (
     check_inputs,
     parse,
     to_yaml,
-    with_overrides,
 )
 from opd.errors import UserError
 from opd.loss.objective_table import described

@@ -32,8 +32,9 @@ def data(
     json: Json = False,
 ) -> None:
     """Show how a data file is read: its form, its first prompts, and rows that cannot be used."""
+    from opd.config.drafts.short_forms import with_overrides
     from opd.config.folders import BUNDLED_DATA
-    from opd.config.run import parse, with_overrides
+    from opd.config.run import parse
     from opd.data.preview import preview
 
     if source in BUNDLED_DATA:

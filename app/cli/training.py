@@ -63,9 +63,10 @@ def _follow_if_not_first() -> None:
 
 def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
     """The validated configuration and the recipe's name, empty for a file."""
+    from opd.config.drafts.short_forms import with_overrides
     from opd.config.drafts.yaml_text import Document, read_file
     from opd.config.recipes import recipes
-    from opd.config.run import check_inputs, parse, with_overrides
+    from opd.config.run import check_inputs, parse
 
     bundled = {r.name: r for r in recipes()}
     if source in bundled:

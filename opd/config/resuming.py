@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from opd.config.run import RunConfig, parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import RunConfig, parse
 from opd.errors import UserError
 
 FIELDS = (

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from opd.config.data import Section
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.yaml_text import load_yaml, read_file
 from opd.config.field_errors import FieldError, located
 from opd.config.paths import with_absolute_paths
-from opd.config.run import RunConfig, parse, with_overrides
+from opd.config.run import RunConfig, parse
 from opd.errors import UserError
 
 ARM_REFERENCE = re.compile(r"arm:([a-z][a-z0-9-]{0,39})")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.recipes import recipe
-from opd.config.run import parse, with_overrides
+from opd.config.run import parse
 from storage import schema
 from storage.comparison.compare import ComparisonQuery, comparison
 from storage.engine import begin

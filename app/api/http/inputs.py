@@ -6,10 +6,11 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Engine
 
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.yaml_text import MAX_YAML_BYTES, Document, read_yaml
 from opd.config.names import MAX_NOTE
 from opd.config.recipes import recipe
-from opd.config.run import RunConfig, check_inputs, parse, with_overrides
+from opd.config.run import RunConfig, check_inputs, parse
 from opd.errors import ConfigError, UserError
 
 MAX_CONFIG_VALUES = 5_000

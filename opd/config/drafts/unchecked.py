@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from opd.config.run import parse, with_long_forms
+from opd.config.drafts.short_forms import with_long_forms
+from opd.config.run import parse
 
 Data = dict[str, Any]
 MAX_INTEGER = 2**63 - 1  # of JSON as it is sent

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from opd.config.run import RunConfig, parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import RunConfig, parse
 from opd.doctor.memory import Estimate, Phase, estimate
 from opd.errors import UserError
 

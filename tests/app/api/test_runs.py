@@ -17,9 +17,10 @@ from sqlalchemy import Engine
 
 from app.api import runs as runs_routes
 from app.api.system import log_path
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.yaml_text import load_yaml
 from opd.config.recipes import recipe
-from opd.config.run import parse, with_overrides
+from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.queue.inputs import read_inputs

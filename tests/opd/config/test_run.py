@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 
 from opd.config.drafts.yaml_text import load_yaml
 from opd.config.recipes import recipe, recipes
-from opd.config.run import (
-    VISIBLE_FIELDS,
-    RunConfig,
-    check_inputs,
-    parse,
-    to_yaml,
-    with_overrides,
-)
+from opd.config.run import VISIBLE_FIELDS, RunConfig, check_inputs, parse, to_yaml
 from opd.errors import ConfigError, UserError
 
 
@@ -96,43 +89,6 @@ def test_a_check_over_fields_names_its_field_and_keeps_its_colons():
     schema = {"$ref": "other: schema"}
     found = problems({"prompts": {"grader": "json", "json_schema": schema}})
     assert "'other: schema' is not within the schema" in found["prompts.json_schema"]
-
-
-def test_short_forms():
-    config = parse(
-        {"student": "a/b", "teacher": "c", "prompts": "p.jsonl", "objective": "policy_gradient"}
-    )
-    assert (config.student.model, config.teacher.model) == ("a/b", "c")
-    assert (config.prompts.source, config.objective.name) == ("p.jsonl", "policy_gradient")
-
-
-def test_overrides():
-    data = with_overrides(
-        {"student": "a/b", "steps": 3},
-        [
-            "steps=7",
-            "student.lora.rank=8",
-            "optimizer.learning_rate=1e-4",
-            "evaluation.temperatures=[0.5]",
-            "name=run 3",
-        ],
-    )
-    config = parse(data)
-    assert config.steps == 7
-    assert config.student.model == "a/b"
-    assert config.student.lora.rank == 8
-    assert config.optimizer.learning_rate == 1e-4
-    assert config.evaluation.temperatures == [0.5]
-    assert config.name == "run 3"
-    for bad in ("steps", "=3", "a=[1"):
-        with pytest.raises(UserError, match="--set"):
-            with_overrides({}, [bad])
-
-
-def test_overrides_leave_the_original_alone():
-    data = {"optimizer": {"learning_rate": 1.0}}
-    with_overrides(data, ["optimizer.learning_rate=0.5"])
-    assert data == {"optimizer": {"learning_rate": 1.0}}
 
 
 @given(

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from opd.config.run import parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import parse
 from opd.types import Mark, Rollout, StepEvent
 from storage.marks.edit import add_mark
 from storage.marks.prompts import marked_prompts

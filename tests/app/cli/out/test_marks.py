@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from opd.config.run import parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import parse
 from storage import schema
 from storage.engine import open_database, read
 from storage.marks.edit import add_mark

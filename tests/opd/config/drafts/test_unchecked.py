@@ -2,9 +2,10 @@
 
 import json
 
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.unchecked import as_yaml, with_defaults
 from opd.config.drafts.yaml_text import load_yaml
-from opd.config.run import RunConfig, parse, to_yaml, with_overrides
+from opd.config.run import RunConfig, parse, to_yaml
 
 
 def test_a_draft_has_every_field_and_keeps_its_mistakes():

@@ -2,7 +2,8 @@ from typing import Any, get_args
 
 import pytest
 
-from opd.config.run import parse, with_overrides
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import parse
 from opd.doctor.machine.remedies import remedies
 from opd.doctor.memory import Phase, estimate
 
