@@ -4,7 +4,7 @@ Pure functions. No database here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,11 +125,11 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     {"fields": [{"field": path with dots, "values": {name: value}}], "equal": n}; a field that a
     configuration lacks is None in it."""
-    flat = {name: dict(_leaves(config, "")) for name, config in configs.items()}
-    fields = list(dict.fromkeys(field for leaves in flat.values() for field in leaves))
+    flat = {name: dict(leaves(config)) for name, config in configs.items()}
+    fields = list(dict.fromkeys(field for one in flat.values() for field in one))
     differing, equal = [], 0
     for field in fields:
-        values = {name: leaves.get(field) for name, leaves in flat.items()}
+        values = {name: one.get(field) for name, one in flat.items()}
         if all(_same(value, next(iter(values.values()))) for value in values.values()):
             equal += 1
         else:
@@ -137,19 +137,18 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"fields": differing, "equal": equal}
 
 
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its path; a list is one."""
+    if not isinstance(node, Mapping) or (path and not node):
+        yield path, node
+        return
+    for name, inner in node.items():
+        yield from leaves(inner, f"{path}.{name}" if path else str(name))
+
+
 def _same(one: Any, other: Any) -> bool:
     """Equal, where true is not 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _leaves(node: Any, path: str) -> list[tuple[str, Any]]:
-    if not isinstance(node, Mapping) or (path and not node):
-        return [(path, node)]
-    return [
-        leaf
-        for name, value in node.items()
-        for leaf in _leaves(value, f"{path}.{name}" if path else str(name))
-    ]
 
 
 def _bounds(values: Sequence[float], band: Band) -> tuple[float | None, float | None]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from opd.config.run import RunConfig
 from opd.errors import UserError
 from opd.metrics import METRICS, Metric, described
+from storage.comparison.curves import leaves
 
 Kind = Literal["run", "metric", "setting"]
 WAYS = {"": 0, "min": 1, "max": 2}  # → index within a figure
@@ -172,15 +173,6 @@ class Names:
         own = sorted(self.settings.keys() - FACTS.keys())
         settings = [_setting(name) or Column(name, "setting", name) for name in own]
         return [*FACTS.values(), best, *made, *settings]
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its path; a list is one."""
-    if not isinstance(node, Mapping) or (path and not node):
-        yield path, node
-        return
-    for name, inner in node.items():
-        yield from leaves(inner, f"{path}.{name}" if path else str(name))
 
 
 def _metric(name: str, where: str) -> Column | None:
