@@ -39,6 +39,7 @@ RUN_FIELDS = (
     *("end_reason", "version"),
 )
 _SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
+_NEWEST = (run_table.c.created_at.desc(), run_table.c.id)  # first
 
 
 def read_runs(
@@ -64,9 +65,7 @@ def conditions(
     """Which runs a list shows."""
     where = shown()
     if search:
-        texts = [holds_text(engine, run_table.c[name], search) for name in _SEARCHED]
-        tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
-        where.append(or_(*texts, run_table.c.id.in_(tagged)))
+        where.append(_found(engine, search, _SEARCHED))
     if status:
         where.append(run_table.c.status == status)
     if tag:
@@ -74,11 +73,17 @@ def conditions(
     return where
 
 
+def _found(engine: Engine, search: str, names: Sequence[str]) -> ColumnElement[bool]:
+    """Whether one of these columns or a tag of the run holds the text."""
+    texts = [holds_text(engine, run_table.c[name], search) for name in names]
+    tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
+    return or_(*texts, run_table.c.id.in_(tagged))
+
+
 def listed(*more: ColumnElement[Any]) -> Select[Any]:
     """Rows of runs as `run_items` takes them, newest first; `more`: further columns."""
     fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
-    newest = (run_table.c.created_at.desc(), run_table.c.id)
-    return select(*fields, *CORE, *more).order_by(*newest)
+    return select(*fields, *CORE, *more).order_by(*_NEWEST)
 
 
 def count(connection: Connection, where: Sequence[ColumnElement[bool]]) -> int:
@@ -133,28 +138,25 @@ def read_saved_runs(
     `search` looks into ids, names, models and tags."""
     where = [*shown(), run_table.c.id.in_(select(checkpoint.c.run_id))]
     if search:
-        searched = ("id", "name", "student")
-        tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
-        texts = [holds_text(engine, run_table.c[name], search) for name in searched]
-        where.append(or_(*texts, run_table.c.id.in_(tagged)))
+        where.append(_found(engine, search, ("id", "name", "student")))
     names = ("id", "name", "status", "student", "score", "created_at")
     page = (
         select(*(run_table.c[name] for name in names))
         .where(*where)
-        .order_by(run_table.c.created_at.desc(), run_table.c.id)
+        .order_by(*_NEWEST)
         .limit(page_limit(limit))
         .offset(page_offset(offset))
     )
     with read(engine) as connection:
         rows = connection.execute(page).mappings().all()
-        total = connection.scalar(select(func.count()).select_from(run_table).where(*where))
+        total = count(connection, where)
         steps = connection.execute(
             select(checkpoint.c.run_id, checkpoint.c.step)
             .where(checkpoint.c.run_id.in_([row["id"] for row in rows]))
             .order_by(checkpoint.c.step)
         ).all()
     items = [{**row, "steps": [s.step for s in steps if s.run_id == row["id"]]} for row in rows]
-    return {"items": items, "total": total or 0}
+    return {"items": items, "total": total}
 
 
 def _trained(row: Any) -> str:
