@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, Select, func, select
 from opd.grading.outcome import is_right
 from storage.engine import read
 from storage.lookups import (
+    fingerprint,
     in_chunks,
     page_limit,
     page_offset,
@@ -54,8 +55,7 @@ def read_rollout_marks(engine: Engine, rollout_id: str) -> list[dict[str, Any]]:
     query = _marks().where(mark.c.rollout_id == rollout_id).order_by(mark.c.position)
     with read(engine) as connection:
         row = rollout_row(connection, rollout_id)
-        name = str(row["run_tokenizer"] or row["run_id"])
-        return _items(connection, name, query)
+        return _items(connection, fingerprint(row), query)
 
 
 def read_mark(engine: Engine, mark_id: str) -> dict[str, Any]:

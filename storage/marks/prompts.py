@@ -89,24 +89,13 @@ def marked_prompts(engine: Engine, run_id: str) -> MarkedPrompts:
 def _prompts(connection: Connection, run_id: str) -> list[Any]:
     """Text, answer and row of every prompt with a marked rollout, by step and group."""
     marked = select(mark.c.rollout_id).where(mark.c.run_id == run_id)
-    rollouts = connection.execute(
-        select(rollout.c.prompt_id)
+    rows = connection.execute(
+        select(prompt.c.id, prompt.c.text, prompt.c.answer, prompt.c.data_row)
+        .join(rollout, rollout.c.prompt_id == prompt.c.id)
         .where(rollout.c.run_id == run_id, rollout.c.id.in_(marked))
         .order_by(rollout.c.step, rollout.c.kind, rollout.c.group, rollout.c.id)
     )
-    rows = {
-        row.id: (row.text, row.answer, row.data_row)
-        for row in connection.execute(
-            select(prompt.c.id, prompt.c.text, prompt.c.answer, prompt.c.data_row).where(
-                prompt.c.id.in_(
-                    select(rollout.c.prompt_id).where(
-                        rollout.c.run_id == run_id, rollout.c.id.in_(marked)
-                    )
-                )
-            )
-        )
-    }
-    return [rows[name] for name in dict.fromkeys(row.prompt_id for row in rollouts)]
+    return list({row.id: (row.text, row.answer, row.data_row) for row in rows}.values())
 
 
 def _counted(prompts: int) -> str:
