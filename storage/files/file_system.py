@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from opd.errors import lacks_room
 from storage.data_dir import DataDir
 
 MISSING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL)
@@ -97,7 +98,7 @@ def _problems(data_dir: DataDir) -> Iterator[Limitation]:
         linked = has_hard_links(folder)
     except OSError as error:
         text = f"cannot be written ({error.strerror})"
-        advice = "Free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        advice = "Free some space." if lacks_room(error) else ""
         yield Limitation("error", text, advice or "Copy it to a disk that can be written.")
         return
     if not records:
