@@ -103,7 +103,7 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
     """
     now = time.time()
     with begin(engine) as connection:
-        if _holders(connection, slot):
+        if _is_taken(connection, slot):
             return None
         claimed = connection.execute(
             update(run)
@@ -364,11 +364,11 @@ def _held(run_id: str, attempt: int) -> tuple[Any, ...]:
     return (run.c.id == run_id, run.c.attempt == attempt, run.c.status == "running")
 
 
-def _holders(connection: Connection, slot: str) -> list[str]:
-    """The runs that have the slot, or one of several."""
-    held = connection.execute(select(run.c.id, run.c.slot).where(run.c.status == "running"))
+def _is_taken(connection: Connection, slot: str) -> bool:
+    """Whether a run has the slot, or one of several."""
+    held = connection.scalars(select(run.c.slot).where(run.c.status == "running"))
     wanted = set(slot.split(","))
-    return [str(row.id) for row in held if wanted & set(str(row.slot).split(","))]
+    return any(wanted & set(str(one).split(",")) for one in held)
 
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
