@@ -19,6 +19,7 @@ FinishReason = Literal["stop", "length"]
 Author = Literal["student", "teacher", "given"]  # who wrote a completion
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 ExperimentStatus = Literal["running", "finished", "failed", "cancelled", "stopped"]
+HELD_OUT = "heldout"  # the suite of the held-out prompts
 
 # The quantities of a TokenRecord in nats, (T,) each
 FLOAT_COLUMNS = (
@@ -200,11 +201,18 @@ class EvaluationCount:
     used: int
     missing: Sequence[MissingPrompts] = ()
 
+    @property
+    def what(self) -> str:
+        return "held-out prompts" if self.suite == HELD_OUT else f"prompts of {self.suite}"
+
+    @property
+    def reasons(self) -> str:
+        """Why fewer than asked for; empty where all are used."""
+        return "; ".join(f"{m.count:,} {m.text}" for m in self.missing)
+
     def __str__(self) -> str:
         of = f"{self.used:,} of {self.asked:,}" if self.missing else f"{self.used:,}"
-        what = "held-out prompts" if self.suite == "heldout" else f"prompts of {self.suite}"
-        reasons = "; ".join(f"{m.count:,} {m.text}" for m in self.missing)
-        return f"{of} {what}" + (f" ({reasons})" if reasons else "")
+        return f"{of} {self.what}" + (f" ({self.reasons})" if self.missing else "")
 
 
 @dataclass(frozen=True)

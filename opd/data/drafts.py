@@ -13,13 +13,14 @@ from opd.bundled.problems import Split, problems
 from opd.config.data import PROBES, SUITES, DataConfig, PromptsConfig
 from opd.config.folders import BUNDLED_DATA, is_local
 from opd.config.run import RunConfig
-from opd.data.evaluation.counts import HELD_OUT, AvailableRows, RowCounts
+from opd.data.evaluation.counts import AvailableRows, RowCounts
 from opd.data.mapping import Draft, Mapper
 from opd.data.overlap import Overlap, overlaps, repeats, without
 from opd.data.rows import Row, Table, bad_data
 from opd.data.sources import RowSelection, has_splits, open_table
 from opd.errors import ErrorKind, UserError
 from opd.models.folders.progress import Say
+from opd.types import HELD_OUT
 
 
 @dataclass(frozen=True)

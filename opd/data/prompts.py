@@ -25,13 +25,13 @@ from opd.data.chats import (
     with_system,
 )
 from opd.data.drafts import NO_FINDINGS, DataFindings, check_training_rows, read_drafts
-from opd.data.evaluation.counts import HELD_OUT, evaluation_counts
+from opd.data.evaluation.counts import evaluation_counts
 from opd.data.mapping import Draft
 from opd.data.rows import bad_data
 from opd.errors import UserError
 from opd.models.encoding import prompt_ids, text_ids
 from opd.models.folders.progress import Say
-from opd.types import EvaluationCount
+from opd.types import HELD_OUT, EvaluationCount
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 

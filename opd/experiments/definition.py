@@ -24,6 +24,7 @@ from opd.config.field_errors import FieldError, located
 from opd.config.paths import with_absolute_paths
 from opd.config.run import RunConfig, parse
 from opd.errors import UserError
+from opd.types import HELD_OUT
 
 ARM_REFERENCE = re.compile(r"arm:([a-z][a-z0-9-]{0,39})")
 MAX_SEEDS = 50
@@ -330,7 +331,7 @@ def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) ->
                 raise UserError(
                     f"arms.{name}.config: {metric} is not measured by any of its evaluations "
                     "(suites "
-                    f"{', '.join(('heldout', *config.evaluation.suites))} at temperature "
+                    f"{', '.join((HELD_OUT, *config.evaluation.suites))} at temperature "
                     f"{', '.join(f'{t:g}' for t in config.evaluation.temperatures)})",
                     where=where,
                 )
@@ -339,7 +340,7 @@ def _check_arm(experiment: Experiment, name: str, choice: Values, where: str) ->
 def _is_measured(metric: str, config: RunConfig) -> bool:
     """Whether the suite is one of the run's, at the training temperature unless its name says."""
     suite = metric.partition("/")[0]
-    suites = ("heldout", *config.evaluation.suites)
+    suites = (HELD_OUT, *config.evaluation.suites)
     if suite in suites:
         return config.sampling.temperature in config.evaluation.temperatures
     return any(suite.startswith(f"{name}-") for name in suites)

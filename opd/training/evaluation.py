@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from opd.config.data import DataConfig
-from opd.data.evaluation.counts import HELD_OUT
 from opd.data.prompts import Prompt, PromptSet
 from opd.training.rollouts import Completion, Writer, write_evaluation
-from opd.types import Score
-
-SUITE = HELD_OUT
+from opd.types import HELD_OUT, Score
 
 
 def suite_name(suite: str, temperature: float, training_temperature: float) -> str:
@@ -61,7 +58,7 @@ def evaluate(
     probed: list[Completion] = []
     probes = {p.number for p in prompts.probe}
     suites: list[tuple[str, Sequence[Prompt], DataConfig | None]] = [
-        (SUITE, prompts.held_out, None),
+        (HELD_OUT, prompts.held_out, None),
         *((s.name, s.prompts, s.data) for s in prompts.suites.values() if ends or not s.at_ends),
     ]
     for name, held_out, data in suites:
@@ -91,3 +88,10 @@ def scores_of(suite: str, completions: Sequence[Completion], ks: Sequence[int]) 
         scores = [pass_score(suite, k, list(rewards.values())) for k in ks if k <= most]
     finished = [float(c.sample.finish_reason == "stop") for c in completions]
     return [*scores, proportion(suite, "finished", finished)]
+
+
+def headline(scores: Sequence[Score]) -> float | None:
+    """The held-out pass@1 at the training temperature, else the first one."""
+    accuracies = [s for s in scores if s.metric == "pass@1"]
+    accuracies.sort(key=lambda s: s.suite != HELD_OUT)
+    return accuracies[0].value if accuracies else None

@@ -29,7 +29,7 @@ from opd.sampling.samplers import STARTING, Sampler, sampler_of
 from opd.sampling.vllm.serving import Serve
 from opd.teachers.routing import TeacherRouter
 from opd.training import checkpoint
-from opd.training.evaluation import SUITE, evaluate
+from opd.training.evaluation import evaluate, headline
 from opd.training.held_out import probes
 from opd.training.held_out.stop_rule import StopRule
 from opd.training.held_out.teacher_score import teacher_scores
@@ -317,7 +317,7 @@ class Training:
         self._rule.evaluated(self._step, scores)
         if ends:
             scores += self._lm_eval(writer.pair)
-        self._score = _headline(scores)
+        self._score = headline(scores)
         if self._step == 0:
             scores += teacher_scores(writer, prompts, self._callbacks.stop, self._callbacks.say)
         shown = self._scored(completions[: self.config.evaluation.keep], "eval")
@@ -388,12 +388,6 @@ def _what_is_trained(loaded: LoadedRun, prompts: PromptSet) -> str:
     parts = [prompts.train, prompts.held_out, prompts.probe, *suites]
     ids = repr([[tuple(p.ids) for p in part] for part in parts])
     return hashlib.sha256((ids + checksum(loaded.learner.trained)).encode()).hexdigest()[:16]
-
-
-def _headline(scores: Sequence[Score]) -> float | None:
-    """The held-out pass@1 at the training temperature, else the first one."""
-    accuracies = sorted((s for s in scores if s.metric == "pass@1"), key=lambda s: s.suite != SUITE)
-    return accuracies[0].value if accuracies else None
 
 
 def _due(step: int, every: int, last: int) -> bool:

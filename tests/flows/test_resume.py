@@ -219,7 +219,7 @@ def test_the_newest_and_the_best_stay_after_a_resume(runner, monkeypatch, event)
         steps=5, checkpoints={"every": 1, "keep": 1}, evaluation={"prompts": 2, "every": 1}
     )
     scores = iter([0.0, 0.9, 0.5, 0.5, 0.5, 0.5, 0.5])  # of steps 0, 1, 2, …
-    monkeypatch.setattr("opd.training.trainer._headline", lambda _: next(scores))
+    monkeypatch.setattr("opd.training.trainer.headline", lambda _: next(scores))
     assert runner.attempt(run_id, after(event, 3))["status"] == "failed"
     assert runner.at_rest(run_id) == ([1, 3] if event is CheckpointEvent else [1, 2])
     assert runner.attempt(run_id)["status"] == "finished"

@@ -6,9 +6,7 @@ from typing import Protocol
 
 from opd.config.data import DataConfig
 from opd.config.run import RunConfig
-from opd.types import EvaluationCount, MissingPrompts
-
-HELD_OUT = "heldout"  # the suite of the held-out prompts
+from opd.types import HELD_OUT, EvaluationCount, MissingPrompts
 
 
 class HasAnswer(Protocol):

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from opd.data.drafts import forms_text
-from opd.data.evaluation.counts import HELD_OUT
 from opd.data.prompts import PromptSet, ignored_options
 from opd.doctor.findings import Finding
-from opd.types import EvaluationCount
 
 EXAMPLES = 3
 
@@ -86,18 +84,13 @@ def _fewer(prompts: PromptSet) -> Iterator[Finding]:
         if not count.missing:
             continue
         lost = count.used and any(m.reason in ("too_long", "no_answer") for m in count.missing)
-        what = "held-out prompts" if count.suite == HELD_OUT else f"prompts of {count.suite}"
         yield Finding(
             "evaluation-prompts",
             "warning" if lost else "info",
-            f"{count.used:,} of {count.asked:,} {what} are scored",
-            f"{count.field} asks for {count.asked:,}; {_reasons(count)}. Standard errors are "
+            f"{count.used:,} of {count.asked:,} {count.what} are scored",
+            f"{count.field} asks for {count.asked:,}; {count.reasons}. Standard errors are "
             "those of the prompts that are scored.",
             f"To use more: {'; '.join(m.remedy for m in count.missing)}.",
             {"suite": count.suite, "asked": count.asked, "used": count.used}
             | {m.reason: m.count for m in count.missing},
         )
-
-
-def _reasons(count: EvaluationCount) -> str:
-    return "; ".join(f"{m.count:,} {m.text}" for m in count.missing)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 from opd.config.run import RunConfig
 from opd.errors import UserError
-from opd.training.evaluation import SUITE, suite_name
-from opd.types import EarlierAttempts, Score
+from opd.training.evaluation import suite_name
+from opd.types import HELD_OUT, EarlierAttempts, Score
 
 METRIC = "pass@1"
 
 
 def score_suite(config: RunConfig) -> str:
     """The suite whose pass@1 is the held-out score: that of the first evaluation temperature."""
-    return suite_name(SUITE, config.evaluation.temperatures[0], config.sampling.temperature)
+    return suite_name(HELD_OUT, config.evaluation.temperatures[0], config.sampling.temperature)
 
 
 class StopRule:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from opd.data.prompts import PromptSet
 from opd.errors import UserError
-from opd.training.evaluation import SUITE, scores_of, suite_name
+from opd.training.evaluation import scores_of, suite_name
 from opd.training.rollouts import Writer, write_evaluation
-from opd.types import Score
+from opd.types import HELD_OUT, Score
 
 PREFIX = "teacher_"  # of its metrics, beside the student's in the same suite
 
@@ -47,6 +47,6 @@ def _at(
     )
     if all(c.reward is None for c in completions):
         return []
-    suite = suite_name(SUITE, temperature, writer.config.sampling.temperature)
+    suite = suite_name(HELD_OUT, temperature, writer.config.sampling.temperature)
     scores = scores_of(suite, completions, writer.config.evaluation.pass_at)
     return [replace(s, metric=f"{PREFIX}{s.metric}") for s in scores]
