@@ -298,8 +298,9 @@ class PromptBuilder:
             group = [p for p in made if (p.messages is not None) is chat]
             encoded = prompt_ids(self.tokenizer, [p.text for p in group], chat=chat)
             for prompt, ids in zip(group, encoded, strict=True):
-                self._check_ids(prompt, ids, drafts[prompt.number - first].where)
-                if self._fits(ids, drafts[prompt.number - first].where):
+                where = drafts[prompt.number - first].where
+                self._check_ids(prompt, ids, where)
+                if self._fits(ids, where):
                     kept.append(replace(prompt, ids=ids))
         self._tell_dropped(len(made), len(made) - len(kept))
         return sorted(kept, key=lambda p: p.number)
@@ -314,8 +315,6 @@ class PromptBuilder:
         prompt = self._rendered(draft, number)
         [ids] = prompt_ids(self.tokenizer, [prompt.text], chat=prompt.messages is not None)
         self._check_ids(prompt, ids, draft.where)
-        if not ids:
-            raise bad_data(draft.where, "the prompt has no tokens")
         return replace(prompt, ids=ids)
 
     def _rendered(self, draft: Draft, number: int) -> Prompt:
@@ -348,13 +347,15 @@ class PromptBuilder:
         return Prompt(number, text, (), draft.answer, draft.row, chat, completion, options)
 
     def _check_ids(self, prompt: Prompt, ids: Sequence[int], where: str) -> None:
-        """Raises UserError for a token that a model has no row for."""
+        """Raises UserError where there are none, and for a token that a model has no row for."""
+        if not ids:
+            raise bad_data(where, "the prompt has no tokens")
         if self.vocab is None:
             return
         given = prompt.completion if self.given else None
         if given and len(self.tokenizer) > self.vocab:
             ids = [*ids, *text_ids(self.tokenizer, given)]
-        largest = max(ids, default=0)
+        largest = max(ids)
         if largest >= self.vocab:
             raise bad_data(
                 where,
@@ -364,8 +365,6 @@ class PromptBuilder:
             )
 
     def _fits(self, ids: Sequence[int], where: str) -> bool:
-        if not ids:
-            raise bad_data(where, "the prompt has no tokens")
         limit = self.limit
         if len(ids) <= limit:
             return True
