@@ -17,10 +17,9 @@ from typing import Any, NoReturn
 from opd.errors import ErrorKind, UserError
 from opd.interchange.jsonl import FINISH_REASONS, MAX_ID, check_ids, finite
 from opd.interchange.optional_fields import shown
+from opd.vllm_protocol import LOWEST, ROUNDING
 
-ROUNDING = 1e-3  # by which a log-probability may exceed 0
-FLOOR = -9999.0  # which vLLM's server writes for −∞
-FLOORED = f"log-probabilities of -Infinity were taken as {FLOOR:g}, as vLLM's server writes them"
+FLOORED = f"log-probabilities of -Infinity were taken as {LOWEST:g}, as vLLM's server writes them"
 OWN_FIELDS = (  # of ours, that a line may have beside the answers
     *("step", "kind", "group", "sample", "reward", "answer", "temperature", "author", "mask"),
     *("prompt", "completion", "finish_reason"),
@@ -252,7 +251,7 @@ class _Line:
         if value == -math.inf:
             changes = self.answers.changes
             changes[FLOORED] = changes.get(FLOORED, 0) + 1
-            return FLOOR
+            return LOWEST
         if not finite(value) or value > ROUNDING:
             self._fail(where, f"must be a number of at most 0 (got {shown(value)})")
         return min(float(value), 0.0)

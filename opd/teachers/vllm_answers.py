@@ -14,10 +14,8 @@ import numpy as np
 from opd.errors import ErrorKind, UserError
 from opd.network import Proxy, through
 from opd.types import Floats, Ints
+from opd.vllm_protocol import LOWEST, ROUNDING, brief
 
-MESSAGE_CHARS = 300
-LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
-ROUNDING = 1e-3  # by which a log-probability may exceed 0
 LARGEST = 2**31  # of ids and ranks
 
 
@@ -57,7 +55,7 @@ class Server:
         """The server's own words, short and without the key."""
         if self.key:
             text = text.replace(self.key, "…")
-        return " ".join(text.split())[:MESSAGE_CHARS]
+        return brief(text)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ must be one token longer than the longest rollout. Free of torch.
 Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py.
 """
 
-import json
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from opd.errors import ErrorKind, UserError
 from opd.network import client, proxy_for
 from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Server
 from opd.types import Ints
+from opd.vllm_protocol import parsed, problem_told
 
 REQUESTS_AT_ONCE = 4
 SEQUENCES_PER_REQUEST = 64
@@ -156,8 +156,8 @@ class RemoteTeacher:
                 problem = server.quote(str(error)) or type(error).__name__
             else:
                 if response.status_code == 200:
-                    return _json(content)
-                problem = f"HTTP {response.status_code}: {server.quote(_message(content))}"
+                    return parsed(content)
+                problem = f"HTTP {response.status_code}: {server.quote(problem_told(content))}"
                 if response.status_code != 429 and response.status_code < 500:
                     raise self._refused(path, response.status_code, problem)
                 delay = _retry_after(response.headers.get("retry-after")) or delay
@@ -255,22 +255,6 @@ def _model_names(answer: Any) -> list[str]:
 def _models(answer: Any) -> list[dict[str, Any]]:
     data = answer.get("data") if isinstance(answer, dict) else None
     return [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _message(content: bytes) -> str:
-    """What the server says went wrong, from the forms that such servers use."""
-    node = _json(content)
-    for name in ("error", "message", "detail"):
-        if isinstance(node, dict) and name in node:
-            node = node[name]
-    return node if isinstance(node, str) else content.decode("utf-8", "replace")
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -12,9 +12,7 @@ import numpy as np
 from opd.sampling.sample import Sample
 from opd.sampling.vllm.client import server_error
 from opd.types import Floats
-
-LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
-ROUNDING = 1e-3  # by which a log-probability may exceed 0
+from opd.vllm_protocol import LOWEST, ROUNDING
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Source: vLLM 0.32.0, vllm/entrypoints/openai/completion, vllm/entrypoints/rl/online/api_router.py.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,6 +15,7 @@ from opd.errors import ErrorKind, UserError
 from opd.network import listens, socket_client
 from opd.sampling.sample import Stopped
 from opd.sampling.vllm.python import WHERE
+from opd.vllm_protocol import brief, problem_told
 
 MODEL = "student"  # the name it is served under
 
@@ -24,7 +24,6 @@ POLL_SECONDS = 0.1
 LOOK_EVERY = 5.0  # seconds between two looks at whether the server still answers
 PATIENCE = 60.0  # seconds in which it has to say that it is there
 CONTROL_PATIENCE = 600.0  # the same for taking new weights
-MESSAGE_CHARS = 300
 Body = Mapping[str, Any]
 
 
@@ -88,7 +87,7 @@ class VllmClient:
         except httpx.HTTPError as error:
             raise server_error(f"{path}: {str(error) or type(error).__name__}") from None
         if response.status_code != 200:
-            text = " ".join(_message(response).split())[:MESSAGE_CHARS]
+            text = brief(problem_told(response.content))
             raise server_error(f"{path} answered HTTP {response.status_code}: {text}")
         try:
             return response.json()
@@ -98,15 +97,3 @@ class VllmClient:
 
 def server_error(message: str, kind: ErrorKind = ErrorKind.SAMPLING_SERVER) -> UserError:
     return UserError(f"the vLLM server: {message}", where=WHERE, kind=kind)
-
-
-def _message(response: httpx.Response) -> str:
-    """What the server says went wrong."""
-    try:
-        node = json.loads(response.content)
-    except (ValueError, RecursionError):
-        return response.text
-    for name in ("error", "message"):
-        if isinstance(node, dict) and name in node:
-            node = node[name]
-    return node if isinstance(node, str) else response.text

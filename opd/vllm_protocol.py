@@ -1,0 +1,33 @@
+"""What all servers that speak vLLM's API have in common, whoever asks them. Free of torch.
+
+Source: vLLM, vllm/entrypoints/openai/completion/serving.py.
+"""
+
+import json
+from typing import Any
+
+LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
+ROUNDING = 1e-3  # by which a log-probability may exceed 0
+MESSAGE_CHARS = 300
+
+
+def parsed(content: bytes) -> Any:
+    """The JSON of an answer; None: it has none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def problem_told(content: bytes) -> str:
+    """What the server says went wrong, from the forms that such servers use."""
+    node = parsed(content)
+    for name in ("error", "message", "detail"):
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+    return node if isinstance(node, str) else content.decode("utf-8", "replace")
+
+
+def brief(text: str) -> str:
+    """A server's words as errors quote them: one line, cut."""
+    return " ".join(text.split())[:MESSAGE_CHARS]
