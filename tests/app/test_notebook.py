@@ -13,7 +13,7 @@ from opd.errors import UserError
 from opd.interchange.jsonl import rollouts_of
 from storage.read.rollouts import read_rollouts
 from tests.support.api_client import TOKENS, rollout, stored_run
-from tests.support.in_process_runs import models
+from tests.support.tiny_models import save_pair
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_configuration_is_checked_before_anything_is_made(
 
 
 def test_a_run_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = models(tmp_path)
+    root = save_pair(tmp_path)
     config = {
         "student": str(root / "student"),
         "teacher": str(root / "teacher"),

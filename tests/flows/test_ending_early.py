@@ -17,14 +17,15 @@ from storage import schema
 from storage.engine import begin
 from storage.queue.jobs import requeue
 from storage.read.runs import read_evaluations, read_steps
-from tests.support.in_process_runs import JobRunner, dying, models
+from tests.support.in_process_runs import JobRunner, dying
+from tests.support.tiny_models import save_pair
 
 NO_BETTER = "stop.patience: 2 evaluations without a better score than heldout pass@1 0"
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    return models(tmp_path_factory.mktemp("ending"))
+    return save_pair(tmp_path_factory.mktemp("ending"))
 
 
 @pytest.fixture

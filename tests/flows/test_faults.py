@@ -22,15 +22,16 @@ from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.export import export_rows
 from tests.support.devices.fake_gpus import FakeCuda
-from tests.support.in_process_runs import JobRunner, models, write_rows
+from tests.support.in_process_runs import JobRunner, write_rows
 from tests.support.logprobs_server import LogprobsServer, edited
+from tests.support.tiny_models import save_pair
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    return models(tmp_path_factory.mktemp("models"))
+    return save_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

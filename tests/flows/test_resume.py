@@ -33,7 +33,7 @@ from storage.read.export import export_rows
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
 from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE
-from tests.support.in_process_runs import JobRunner, dying, models
+from tests.support.in_process_runs import JobRunner, dying
 
 pytestmark = pytest.mark.device
 of_a_processor = pytest.mark.skipif(
@@ -45,7 +45,7 @@ LORA = {"rank": 4, "alpha": 8}
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    return models(tmp_path_factory.mktemp("models"))
+    return tiny_models.save_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

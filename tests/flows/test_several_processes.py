@@ -1,6 +1,5 @@
 """Runs of two processes by the command line: started here and by torchrun, killed, resumed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -22,11 +21,7 @@ LIMIT = 120
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    root = tmp_path_factory.mktemp("two")
-    tiny_models.save_model(root / "student", seed=0, scale=3.0)
-    tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
-    rows = [json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20)]
-    (root / "prompts.jsonl").write_text("\n".join(rows))
+    root = tiny_models.save_pair(tmp_path_factory.mktemp("two"))
     path = root / "run.yaml"
     path.write_text(
         f"""

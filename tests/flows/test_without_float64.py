@@ -18,7 +18,7 @@ from opd.interactive.scored_chat import ReplySettings, ReplyWriter
 from opd.training.loading import Callbacks, load_models
 from opd.training.trainer import Training
 from opd.types import StepEvent
-from tests.support.in_process_runs import models
+from tests.support.tiny_models import save_pair
 
 
 class NoFloat64(TorchDispatchMode):
@@ -37,7 +37,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models(tmp_path_factory.mktemp("models"))
+    return save_pair(tmp_path_factory.mktemp("models"))
 
 
 def config(inputs: Path, **changes: Any) -> RunConfig:

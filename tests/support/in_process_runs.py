@@ -14,24 +14,12 @@ from opd.types import Event
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.runs import read_run
-from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE, SLOT
 from tests.support.stored_runs import new_database
 
 
 class Died(Exception):
     """Stands for whatever ends a job."""
-
-
-def models(root: Path) -> Path:
-    """Two tiny models and prompts."""
-    for seed, name in enumerate(("student", "teacher")):
-        tiny_models.save_model(root / name, seed=seed, scale=3.0)
-    write_rows(
-        root / "prompts.jsonl",
-        [{"prompt": f"question {i}", "answer": "3", "completion": f"so {i}"} for i in range(20)],
-    )
-    return root
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Tiny models and tokenizers that the tests make themselves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,12 @@ def save_model(
     model.save_pretrained(folder)
     tokenizer(pad_is_eos).save_pretrained(folder)
     return str(folder)
+
+
+def save_pair(root: Path) -> Path:
+    """A student, a teacher, and prompts that a run of them is made from; returns the folder."""
+    for seed, name in enumerate(("student", "teacher")):
+        save_model(root / name, seed=seed, scale=3.0)
+    rows = [{"prompt": f"question {i}", "answer": "3", "completion": f"so {i}"} for i in range(20)]
+    (root / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root

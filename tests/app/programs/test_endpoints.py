@@ -23,9 +23,9 @@ from storage.read.runs import read_runs
 from storage.schema import metadata
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
-from tests.support.in_process_runs import models
 from tests.support.network.hostile_values import HOSTILE, fault_of, hostile_calls
 from tests.support.stored_runs import me
+from tests.support.tiny_models import save_pair
 
 FULL = os.environ.get("OPD_FULL") == "1"
 NAMES = {
@@ -80,7 +80,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 
 def test_a_run_is_launched_and_its_tokens_are_read(asked: Asked, tmp_path: Path) -> None:
     yaml = YAML
-    root = models(tmp_path)
+    root = save_pair(tmp_path)
     for word, name in (
         ("STUDENT", "student"),
         ("TEACHER", "teacher"),

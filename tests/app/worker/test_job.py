@@ -7,12 +7,13 @@ from typer.testing import CliRunner
 
 from app.cli.commands import commands
 from storage.read.runs import read_evaluations, read_run
-from tests.support.in_process_runs import JobRunner, models, write_rows
+from tests.support.in_process_runs import JobRunner, write_rows
+from tests.support.tiny_models import save_pair
 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> JobRunner:
-    return JobRunner(tmp_path / "data", models(tmp_path / "inputs"))
+    return JobRunner(tmp_path / "data", save_pair(tmp_path / "inputs"))
 
 
 def test_asked_is_used_and_each_reason(runner: JobRunner, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The loss lab: bounds and losses of stored tokens against whole distributions in float64."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -301,12 +300,7 @@ def test_thinking_is_what_stands_between_its_tags(pieces, expected):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("lab")
-    tiny_models.save_model(root / "student", seed=0, scale=3.0)
-    tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
-    rows = [json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20)]
-    (root / "prompts.jsonl").write_text("\n".join(rows))
-    return root
+    return tiny_models.save_pair(tmp_path_factory.mktemp("lab"))
 
 
 def trained(inputs, folder, objective, top_k=1000):

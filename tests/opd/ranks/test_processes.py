@@ -1,6 +1,5 @@
 """Several processes against one: what they exchange, how they fail, and whole runs."""
 
-import json
 import os
 import signal
 from functools import partial
@@ -131,13 +130,7 @@ def test_processes_that_have_parted_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ranks")
-    tiny_models.save_model(root / "student", seed=0, scale=3.0)
-    tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
-    (root / "prompts.jsonl").write_text(
-        "\n".join(json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20))
-    )
-    return root
+    return tiny_models.save_pair(tmp_path_factory.mktemp("ranks"))
 
 
 def settings(inputs, **changes):

@@ -1,7 +1,5 @@
 """A whole run on tiny models: events, checkpoints, exact resume, what bad input says."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -21,13 +19,7 @@ pytestmark = pytest.mark.device
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("trainer")
-    tiny_models.save_model(root / "student", seed=0, scale=3.0)
-    tiny_models.save_model(root / "teacher", seed=1, scale=3.0)
-    (root / "prompts.jsonl").write_text(
-        "\n".join(json.dumps({"prompt": f"question {i}", "answer": "3"}) for i in range(20))
-    )
-    return root
+    return tiny_models.save_pair(tmp_path_factory.mktemp("trainer"))
 
 
 def settings(inputs, **changes):

@@ -14,7 +14,8 @@ from storage.engine import open_database, read
 from storage.marks.edit import add_mark
 from storage.read.rollouts import read_rollouts
 from tests.support import stored_runs
-from tests.support.in_process_runs import JobRunner, models, write_rows
+from tests.support.in_process_runs import JobRunner, write_rows
+from tests.support.tiny_models import save_pair
 
 Command = Callable[..., tuple[int, str, str]]
 TEACHER = "{prompt} The answer is {answer}, says {source}."
@@ -33,7 +34,7 @@ def test_a_run_on_the_prompts_of_marked_rollouts_reads_and_grades_them_alike(
     opd: Command, tmp_path: Path
 ) -> None:
     """With a privileged prompt, answers, and a pattern that a shell would take apart."""
-    inputs = models(tmp_path / "inputs")
+    inputs = save_pair(tmp_path / "inputs")
     rows = [
         {"prompt": f"question {i}", "answer": f"'{i}'", "source": f"book {i}", "unused": i}
         for i in range(8)

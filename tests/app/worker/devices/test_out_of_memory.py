@@ -13,14 +13,15 @@ from opd.config.run import parse
 from opd.errors import LackOfMemoryError
 from opd.training import checkpoint, trainer
 from storage.queue import jobs
-from tests.support.in_process_runs import JobRunner, models
+from tests.support.in_process_runs import JobRunner
+from tests.support.tiny_models import save_pair
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1 GiB")
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models(tmp_path_factory.mktemp("models"))
+    return save_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

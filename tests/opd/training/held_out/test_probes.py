@@ -19,7 +19,7 @@ from storage.read.rollouts import read_rollouts
 from storage.read.tokens import read_tokens
 from tests.support import tiny_models
 from tests.support.devices.tested import DEVICE
-from tests.support.in_process_runs import JobRunner, dying, models, write_rows
+from tests.support.in_process_runs import JobRunner, dying, write_rows
 
 pytestmark = pytest.mark.device
 
@@ -29,7 +29,7 @@ SAMPLES = 2
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = models(tmp_path_factory.mktemp("models"))
+    root = tiny_models.save_pair(tmp_path_factory.mktemp("models"))
     write_rows(root / "more.jsonl", [{"prompt": f"question {i}", "answer": "3"} for i in range(30)])
     return root
 
