@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from opd.config.data import SUITES, check_prompt_set
+from opd.config.data import SUITES, DataConfig, check_prompt_set
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.config.templates import fields_of
@@ -233,10 +233,11 @@ class _Readers:
         plain = [p for p, t in config.teachers.items() if not t.has_own_prompt]
         context = min(self._context(p) for p in ("student", *plain))
         vocab = min((a.vocab for a in self._architectures.values() if a), default=None)
-        data, path = config.prompts, "prompts"
+        data: DataConfig = config.prompts
+        path = "prompts"
         if self._name.startswith(SUITES):
             path = self._name
-            data = config.evaluation.suites[path.removeprefix(SUITES)]  # type: ignore[assignment]
+            data = config.evaluation.suites[path.removeprefix(SUITES)]
         room = room_for_prompts(config, context)
         given = config.author == "given" and self._name == "train"
         return PromptBuilder(data, self._tokenizer, room, path, path, given=given, vocab=vocab)
