@@ -147,7 +147,7 @@ class Names:
         """Of a name that no table of ours has. Raises UserError."""
         metric, _, way = name.partition(":")
         if metric in self.metrics:
-            return _of_metric(metric, way, described(metric) or Metric(metric, "", ""), where)
+            return _of_metric(metric, way, _entry(metric), where)
         if any(re.fullmatch(rf"{re.escape(known)}(\.[0-9]+)?", name) for known in self.settings):
             return Column(name, "setting", name)
         schema = (known.path for known in _settings().values() if "*" not in known.path)
@@ -164,15 +164,20 @@ class Names:
     def columns(self) -> list[Column]:
         """All that runs have, facts first."""
         made = [
-            _of_metric(name, way, described(name) or Metric(name, "", ""), "columns")
-            for name in sorted(self.metrics)
+            _of_metric(name, way, entry, "columns")
+            for name, entry in ((name, _entry(name)) for name in sorted(self.metrics))
             for way in ("", "best", "min", "max")
-            if way != "best" or ((found := described(name)) and found.goal)
+            if way != "best" or entry.goal
         ]
         best = _of_metric(SCORE, "best", METRICS[SCORE], "columns")
         own = sorted(self.settings.keys() - FACTS.keys())
         settings = [_setting(name) or Column(name, "setting", name) for name in own]
         return [*FACTS.values(), best, *made, *settings]
+
+
+def _entry(name: str) -> Metric:
+    """Of a metric that a run has; without words where the table knows none."""
+    return described(name) or Metric(name, "", "")
 
 
 def _metric(name: str, where: str) -> Column | None:
