@@ -8,25 +8,12 @@ import { commandPanel } from "./command.js";
 import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, valueAt } from "./fields.js";
 import { control } from "./form.js";
+import { moreSettings } from "./more_settings.js";
 import { pickerAside } from "./picker/aside.js";
 import { PromptPreview } from "./preview.js";
 import { chooseRun } from "./run_chooser.js";
 import { sectionsControl } from "./sub_forms.js";
 import { YamlPanel } from "./yaml_panel.js";
-
-const GROUPS = [
-  ["general", "General"],
-  ["student", "Student"],
-  ["teacher", "Teacher"],
-  ["prompts", "Prompts"],
-  ["objective", "Objective"],
-  ["sampling", "Sampling"],
-  ["optimizer", "Optimizer"],
-  ["evaluation", "Evaluation"],
-  ["records", "Token records"],
-  ["checkpoints", "Checkpoints"],
-  ["stop", "Ending early"],
-];
 
 // Which choice decides what else of a section is shown
 /** @type {Record<string, string>} */
@@ -145,13 +132,14 @@ class NewPage {
     const visible = this.form.visible;
     /** @param {string} path */
     const picked = (path) => this.controls.get(path)?.element;
+    this.moreBox = moreSettings(this.fields, this.controls, visible);
     this.blocked = h("div", { class: "form-block", role: "status", hidden: true });
     this.settings = h(
       "div",
       {},
       this.source ? this.cloneHead() : this.recipePicker(),
       h("div", { class: "fields" }, picked("name"), visible.map(picked)),
-      this.more(visible),
+      this.moreBox,
     );
     const form = h(
       "section",
@@ -219,29 +207,6 @@ class NewPage {
         text: "All settings start as in that run; changes are listed beside the form.",
       }),
     );
-  }
-
-  /** @param {string[]} visible */
-  more(visible) {
-    const groups = GROUPS.map(([key, label]) => {
-      const rest = this.fields.filter(
-        (f) => f.group === key && f.path !== "name" && !visible.includes(f.path),
-      );
-      return rest.length
-        ? h(
-            "fieldset",
-            {},
-            h("legend", { text: label }),
-            h(
-              "div",
-              { class: "fields" },
-              rest.map((f) => this.controls.get(f.path)?.element),
-            ),
-          )
-        : null;
-    });
-    this.moreBox = h("details", { class: "more" }, h("summary", { text: "More settings" }), groups);
-    return this.moreBox;
   }
 
   /** @param {string} path @param {unknown} value */
