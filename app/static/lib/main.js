@@ -1,5 +1,4 @@
 // Starts the page that the address names, as soon as Gradio has put its element on the page.
-import { watchServer } from "./server/banner.js";
 import { startTheme } from "./theme.js";
 
 const SCRIPTS = JSON.parse(document.getElementById("opd-scripts")?.textContent ?? "{}"); // page → its own, then what that reaches
@@ -10,14 +9,15 @@ if (Object.hasOwn(SCRIPTS, name)) start(name, SCRIPTS[name]);
 
 /** @param {string} name @param {string[]} scripts */
 async function start(name, scripts) {
-  fetchScripts(scripts);
+  fetchScripts([...scripts, "lib/server/banner.js"]);
   const params = new URLSearchParams(location.search);
   const module = await import(`../${scripts[0]}`);
   module.preload?.(params);
   const root = await rootOf(name);
   root.classList.add(`page-${name}`);
   module.mount(root, params);
-  watchServer(root);
+  const banner = await import("./server/banner.js"); // which no page waits for
+  banner.mount(root);
 }
 
 /**

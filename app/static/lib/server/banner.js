@@ -7,7 +7,7 @@ const LOOK_EVERY = 5000; // ms
 const FIRST_AFTER = 500; // ms: what the page itself asks for goes first
 
 /** @param {HTMLElement} root the page, which fills itself */
-export function watchServer(root) {
+export function mount(root) {
   const banner = h("div", { class: "server-banner", role: "alert", id: "server-banner" });
   let shown = "";
   const look = async () => {
