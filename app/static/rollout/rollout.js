@@ -1,6 +1,6 @@
-// One rollout, token by token: puts text, strip, profile, panels and keys together.
+// One rollout, token by token: puts head, text, panels and keys together.
 import { query } from "../lib/api.js";
-import { debounce, fill, h, link, onFrame, toast } from "../lib/dom.js";
+import { debounce, fill, h, link, toast } from "../lib/dom.js";
 import { errorBox } from "../lib/panel_states.js";
 import { onTheme, remember } from "../lib/theme.js";
 import { usePalette } from "../lib/tints.js";
@@ -16,20 +16,15 @@ import { Comparison } from "./panels/comparison.js";
 import { Detail } from "./panels/detail.js";
 import { LossLab } from "./panels/loss_lab.js";
 import { OverTime } from "./panels/over_time.js";
-import { PlainText } from "./panels/plain_text.js";
-import { SamePrompt } from "./panels/same_prompt.js";
 import { SidePanels } from "./panels/side.js";
+import { TokenView } from "./panels/token_view.js";
 import { WhatIf } from "./panels/what_if.js";
 import { filtersOf } from "./rollout_list.js";
 import { observable, sameRollout } from "./state.js";
-import { sameText, shownAs } from "./teachers.js";
 import { countText, Finder, NO_SEARCH } from "./text/finder.js";
 import { METRICS } from "./text/metrics.js";
-import { Minimap } from "./text/minimap.js";
-import { Profile } from "./text/profile.js";
 import { deriveMetric, deriveTints, MetricChoice, repaint } from "./text/tinting.js";
-import { TokenText } from "./text/tokens.js";
-import { legend, Toolbar } from "./text/toolbar.js";
+import { Toolbar } from "./text/toolbar.js";
 
 /** @param {URLSearchParams} params */
 export function preload(params) {
@@ -63,15 +58,9 @@ class RolloutPage {
     const open = (id, options = {}) => this.opener.open(id, options);
     /** @param {string | null} id */
     const compare = (id) => this.opener.compare(id);
-    this.text = new TokenText({
-      hover: onFrame((/** @type {number | null} */ index) => this.point(index ?? -1)),
-      pick: (index) => this.pin(index ?? -1),
-      view: (first, last) => this.viewed(first, last),
-    });
-    this.plain = new PlainText();
-    this.minimap = new Minimap((line) => this.text.centre(line));
-    this.profile = new Profile(pin);
-    this.comparison = new Comparison(state, this.text, { pin, open, end: () => compare(null) });
+    this.view = new TokenView(state, { point: (index) => this.point(index), pin });
+    const { text } = this.view;
+    this.comparison = new Comparison(state, text, { pin, open, end: () => compare(null) });
     this.opener = new Opener(state, this.onOpening());
     this.finder = new Finder(state, pin);
     this.choice = new MetricChoice(state, {
@@ -89,7 +78,7 @@ class RolloutPage {
     /** @param {number} rank @param {number} total */
     const rankOfRun = (rank, total) => this.head.rankOfRun(rank, total);
     const list = { filters: this.filters, at: targetOf(params).at };
-    this.navigation = new Navigation(state, this.text, list, { pin, open, rankOfRun });
+    this.navigation = new Navigation(state, text, list, { pin, open, rankOfRun });
     const overTime = new OverTime({ open, compare, settled: () => this.writeAddress("replace") });
     const lossLab = new LossLab((metric) => state.patch({ panelMetric: metric }));
     this.side = new SidePanels(state, {
@@ -98,14 +87,6 @@ class RolloutPage {
       "over-time": ["Over time", overTime],
       "loss-lab": ["Loss lab", lossLab],
     });
-    this.samePrompt = new SamePrompt(state);
-    this.legend = h("div", { class: "legend" });
-    this.view = h(
-      "section",
-      { id: "token-view", class: "tv", "data-ready": "false" },
-      h("div", { class: "tv-column" }, this.text.element, this.plain.element, this.samePrompt.element),
-      this.minimap.element,
-    );
   }
 
   /** @param {ReturnType<typeof targetOf>} target */
@@ -113,26 +94,26 @@ class RolloutPage {
     usePalette(this.state.get().palette);
     this.build();
     this.follow();
-    listenKeys(this.keys(), () => this.focusText());
+    listenKeys(this.keys(), () => this.view.focus());
     onTheme(() => {
       usePalette(this.state.get().palette);
       repaint(this.state);
     });
     addEventListener("popstate", () => this.fromAddress());
-    new ResizeObserver(debounce(60, () => this.resized())).observe(this.text.element);
+    new ResizeObserver(debounce(60, () => this.resized())).observe(this.view.text.element);
     this.opener.open(target.id, { pos: target.pos, other: target.other, history: "none" });
   }
 
   /** @returns {OpeningActions} */
   onOpening() {
     return {
-      start: () => this.setReady(false),
+      start: () => this.view.setReady(false),
       shown: (rollout, history, isNewest) => this.shown(rollout, history, isNewest),
-      painted: (rollout, total) => this.painted(rollout, total),
+      painted: (rollout, total) => this.view.painted(rollout, total),
       idle: () => {
-        this.fitSamePrompt();
+        this.view.fitSamePrompt();
         this.navigation.prefetch();
-        this.refreshMarks();
+        this.marks.refresh();
       },
       compared: () => this.writeAddress("push"),
       failed: (error, retry) => this.failed(error, retry),
@@ -162,7 +143,7 @@ class RolloutPage {
     /** @param {MouseEvent} event */
     const onclick = (event) => {
       event.preventDefault();
-      this.focusText();
+      this.view.focus();
     };
     fill(
       this.root,
@@ -172,15 +153,15 @@ class RolloutPage {
       this.head.teacherPrompt.element,
       this.toolbar.element,
       this.comparison.bar,
-      h("div", { class: "rt-body" }, this.view, this.comparison.element, this.side.element),
-      h("div", { class: "rt-foot" }, this.legend, this.profile.element),
+      h("div", { class: "rt-body" }, this.view.element, this.comparison.element, this.side.element),
+      this.view.foot,
       keys,
     );
   }
 
   /** What follows the state, in the order in which it must be done: metric, layout, tints, what is drawn. */
   follow() {
-    const { state, text } = this;
+    const { state, view } = this;
     this.marks.follow();
     state.subscribe(["marks"], ({ marks }) => this.showMarks(marks));
     deriveMetric(state);
@@ -189,13 +170,13 @@ class RolloutPage {
     this.comparison.followLayout();
     deriveTints(state);
     state.subscribe(["rollout", "pinned"], (now, before) => {
-      if (now.pinned !== before.pinned || !sameRollout(now.rollout, before.rollout)) this.reveal(now);
+      if (now.pinned !== before.pinned || !sameRollout(now.rollout, before.rollout)) view.reveal(now);
     });
     state.subscribe(["tints", "underline"], (now) => this.draw(now));
-    state.subscribe(["pinned"], (now) => this.markPin(now));
+    state.subscribe(["pinned"], (now) => view.markPin(now));
     this.comparison.followTints();
     state.subscribe(["search"], ({ search, rollout }) => {
-      if (rollout) text.markHits(search.tokens, search.matches[search.current]?.[0] ?? -1);
+      if (rollout) view.text.markHits(search.tokens, search.matches[search.current]?.[0] ?? -1);
       this.toolbar.showCount(countText(search));
     });
     state.subscribe(["metricKey"], () => this.toolbar.clearMax());
@@ -231,10 +212,6 @@ class RolloutPage {
     };
   }
 
-  focusText() {
-    this.text.element.focus({ preventScroll: true });
-  }
-
   /** A token is under the pointer (−1: none). @param {number} index */
   point(index) {
     if (this.state.get().rollout) this.state.patch({ pointed: index });
@@ -256,13 +233,8 @@ class RolloutPage {
 
   /** @param {readonly RolloutMark[]} marks */
   showMarks(marks) {
-    this.text.markNoted(new Set(marks.map(({ position }) => position ?? -1)));
+    this.view.text.markNoted(new Set(marks.map(({ position }) => position ?? -1)));
     this.head.showMarks(marks);
-  }
-
-  refreshMarks() {
-    const { rollout } = this.state.get();
-    if (rollout) this.marks.refresh(rollout);
   }
 
   /** Whose prompt stands above the completion. @param {PromptReader} reader */
@@ -274,75 +246,32 @@ class RolloutPage {
   layOutPrompt(now) {
     this.head.teacherPrompt.mark(now.reader);
     if (!now.rollout) return;
-    this.text.again(shownAs(now.rollout, now.reader));
+    this.view.layOutPrompt(now.rollout, now.reader);
     this.draw(now);
   }
 
-  /** @param {Readonly<ViewState>} view @param {Readonly<ViewState>} options */
+  /** @param {Readonly<ViewState>} now @param {Readonly<ViewState>} before */
   layOut({ rollout, search, reader }, { rollout: before }) {
     if (!rollout) return;
-    const started = performance.now();
     this.root.classList.remove("rollout-failed");
-    const shown = shownAs(rollout, reader);
-    if (!sameRollout(rollout, before)) this.samePrompt.hide(this.text.element);
-    if (before && (sameRollout(rollout, before) || sameText(rollout, before, reader))) {
-      this.text.swap(shown);
-    } else {
-      this.text.clear();
-      this.text.show(shown);
-      this.text.element.scrollTop = 0;
-      if (search.query) this.finder.find(search.query);
-    }
-    if (sameRollout(rollout, before)) return;
-    this.layoutMs = performance.now() - started;
-    this.head.show(rollout, this.filters, reader);
-    this.plain.show(rollout);
-  }
-
-  /** @param {Readonly<ViewState>} view */
-  reveal({ rollout, pinned }) {
-    if (!rollout) return;
-    this.text.select(pinned);
-    if (pinned >= 0) this.text.reveal(pinned);
-  }
-
-  /** @param {Readonly<ViewState>} view */
-  markPin({ rollout, tints, pinned }) {
-    if (!rollout || !tints) return;
-    this.minimap.markPin(pinned < 0 ? null : this.text.lineOf(pinned));
-    this.profile.markPin(pinned);
+    const isOther = this.view.layOut(rollout, before, reader);
+    if (isOther && search.query) this.finder.find(search.query);
+    if (!sameRollout(rollout, before)) this.head.show(rollout, this.filters, reader);
   }
 
   /** @param {Readonly<ViewState>} now */
   draw(now) {
-    const { rollout, tints, gamma, underline } = now;
-    if (!rollout || !tints) return;
+    if (!now.rollout || !now.tints) return;
     this.toolbar.showMetric(now);
-    legend(this.legend, tints, gamma, rollout.meta.temperature);
-    this.minimap.draw(this.text.layout, tints, this.text.prompt);
-    this.profile.draw(tints);
-    this.text.tint(tints, underline && tints.metric.key !== "none");
-    this.markPin(now);
+    this.view.draw(now);
   }
 
   resized() {
     if (!this.state.get().rollout) return;
-    this.text.resized();
+    this.view.text.resized();
     this.comparison.resized();
     repaint(this.state);
-    this.fitSamePrompt();
-  }
-
-  /** @param {number} first @param {number} last */
-  viewed(first, last) {
-    if (!this.minimap.unit) return;
-    this.minimap.mark(first, last);
-    this.profile.mark(this.text.tokenAtLine(first), this.text.tokenAtLine(last + 1));
-  }
-
-  /** @param {boolean} ready */
-  setReady(ready) {
-    this.view.dataset.ready = String(ready);
+    this.view.fitSamePrompt();
   }
 
   /** @param {Rollout} rollout @param {HistoryChange} history @param {() => boolean} isNewest */
@@ -358,28 +287,11 @@ class RolloutPage {
     }
   }
 
-  fitSamePrompt() {
-    const { rollout } = this.state.get();
-    if (rollout && !this.text.element.hidden)
-      this.samePrompt.fit(rollout, this.text.element, this.text.sizer.offsetHeight);
-  }
-
-  /**
-   * Tells tests and readers that the tokens are on the screen.
-   * @param {Rollout} rollout @param {number} total
-   */
-  painted(rollout, total) {
-    const { meta, n, timings } = rollout;
-    Object.assign(this.view.dataset, { tokens: String(n), rollout: meta.id });
-    this.setReady(true);
-    window.__opd = { open: { id: meta.id, tokens: n, total, layout: this.layoutMs, ...timings } };
-  }
-
   /** @param {ShownError} error @param {() => unknown} [retry] */
   failed(error, retry) {
     this.root.classList.add("rollout-failed");
     this.head.failed();
-    this.text.notice(errorBox(error, retry));
+    this.view.text.notice(errorBox(error, retry));
   }
 
   /** @param {ShownError} error */
@@ -404,9 +316,8 @@ class RolloutPage {
   /** @param {boolean} on */
   usePlain(on) {
     this.toolbar.showPlain(on);
-    this.plain.toggle(on, [this.text.element, this.minimap.element]);
-    if (on) this.samePrompt.hide(this.text.element);
-    else this.resized();
+    this.view.usePlain(on);
+    if (!on) this.resized();
   }
 
   fromAddress() {

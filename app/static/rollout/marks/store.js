@@ -22,11 +22,12 @@ export class MarkStore {
     return this.state.get().marks.find((mark) => mark.position === position) ?? null;
   }
 
-  /** What others have marked since the rollout was read. @param {Rollout} rollout */
-  async refresh({ meta }) {
-    if (!CHANGEABLE) return;
-    const { items } = await get(`rollouts/${meta.id}/marks`).catch(() => ({ items: null })); // those known stay
-    if (items) this.take(meta.id, items);
+  /** What others have marked since the open rollout was read. */
+  async refresh() {
+    const id = this.state.get().rollout?.meta.id;
+    if (!id || !this.changeable) return;
+    const { items } = await get(`rollouts/${id}/marks`).catch(() => ({ items: null })); // those known stay
+    if (items) this.take(id, items);
   }
 
   /**
