@@ -9,9 +9,9 @@ import { FIRST_SIGHT, PAGE_ONLY } from "./columns.js";
 const MOST = 40;
 const GROUPING = ["status", "recipe", "student", "teacher", "objective", "seed", "device", "tags"];
 /** @type {RunColumn[]} */
-const OWN = Object.entries(PAGE_ONLY).map(([id, label]) => ({
-  ...{ id, label, kind: "run", unit: "", help: "", share: false, goal: "" },
-}));
+const OWN = Object.entries(PAGE_ONLY).map(([id, label]) => {
+  return { id, label, kind: "run", unit: "", help: "", share: false, goal: "" };
+});
 
 export class ColumnChooser {
   /** @type {RunColumn[]} */

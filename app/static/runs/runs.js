@@ -131,7 +131,7 @@ class RunsPage {
 
   chooseColumns() {
     new ColumnChooser({ ids: idsOf(this.state.columns), group: this.state.group }, (change) =>
-      this.filter({ ...change, offset: 0 }),
+      this.filter(change),
     );
   }
 
@@ -167,16 +167,20 @@ class RunsPage {
     for (const item of items) this.notify.update(item);
     this.items = items;
     for (const item of items) if (this.chosen.has(item.id)) this.chosen.set(item.id, item);
+    if (items.length) this.drawTable(answer);
+    else this.drawEmpty();
     this.showChosen();
-    if (!items.length) return this.drawEmpty();
+  }
+
+  /** @param {RunPage} answer */
+  drawTable(answer) {
     if (!this.table.element.isConnected) {
       this.pager = h("div", { class: "pager" });
       fill(this.panel, this.table.element, this.pager);
     }
-    const { columns, sort, order } = this.state;
-    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset: this.state.offset });
-    this.showChosen();
-    this.drawPager(total);
+    const { columns, sort, order, offset } = this.state;
+    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset });
+    this.drawPager(answer.total);
   }
 
   /** What narrows or orders the list and is not seen in it. @param {RunPage} answer */

@@ -32,7 +32,6 @@ export class RunTable {
   draw(answer, state) {
     const { items, groups = [], columns = [], group } = answer;
     this.columns = columnsOf(state.ids, columns, items);
-    this.items = items;
     const print = JSON.stringify([state, this.columns]);
     if (print !== this.drawn || !this.body?.isConnected) this.drawFrame(state);
     this.drawn = print;

@@ -1,5 +1,5 @@
 // One line of the picker: what a folder, file, model or run is, and what can be done with it.
-import { h } from "../../lib/dom.js";
+import { button, h } from "../../lib/dom.js";
 import { ago, bytes, integer, number, plain, short } from "../../lib/format.js";
 
 /**
@@ -31,11 +31,7 @@ export function entry(item, actions) {
 
 /** @param {string} label @param {string} name @param {(event: Event) => unknown} onclick */
 function side(label, name, onclick) {
-  return h(
-    "button",
-    { type: "button", class: "btn small", onclick, "aria-label": `${label} of ${name}` },
-    label,
-  );
+  return button(label, onclick, { class: "btn small", "aria-label": `${label} of ${name}` });
 }
 
 /** Asks once more before it removes. @param {string} name @param {() => unknown} remove */

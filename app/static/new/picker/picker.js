@@ -115,7 +115,7 @@ export class SourcePicker {
     this.search.value = "";
     for (const one of /** @type {NodeListOf<HTMLElement>} */ (this.places.querySelectorAll("button")))
       one.setAttribute("aria-pressed", String(one.dataset.place === place));
-    this.told.textContent = "";
+    this.tell("");
     return this.load();
   }
 
@@ -269,12 +269,18 @@ export class SourcePicker {
   /** @param {File} file */
   upload(file) {
     if (this.place !== "uploads") this.go("uploads");
-    /** @param {string} said @param {boolean} [bad] */
-    const tell = (said, bad = false) => {
-      this.told.textContent = said;
-      this.told.classList.toggle("bad-text", bad);
-    };
-    return uploadFile(file, (value, said) => this.choose(value, said), tell, this.leaving.signal);
+    return uploadFile(
+      file,
+      (value, said) => this.choose(value, said),
+      (said, bad) => this.tell(said, bad),
+      this.leaving.signal,
+    );
+  }
+
+  /** @param {string} said @param {boolean} [bad] */
+  tell(said, bad = false) {
+    this.told.textContent = said;
+    this.told.classList.toggle("bad-text", bad);
   }
 
   /** @param {SourceItem} item */
@@ -282,8 +288,7 @@ export class SourcePicker {
     try {
       await send("DELETE", `uploads/${encodeURIComponent(item.file ?? "")}`);
     } catch (error) {
-      this.told.textContent = error.message;
-      this.told.classList.add("bad-text");
+      this.tell(error.message, true);
     }
     await this.load();
     this.search.focus();
