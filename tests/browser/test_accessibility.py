@@ -146,10 +146,10 @@ def at_rest(page: Any) -> None:
     page.evaluate(AT_REST)
 
 
-def serious(page: Any) -> list[str]:
-    """What axe-core finds, once nothing moves any more."""
+def serious(page: Any, within: str | None = None) -> list[str]:
+    """What axe-core finds, once nothing moves any more, in the whole page or within one element."""
     at_rest(page)
-    found = Axe().run(page, options=OPTIONS).response["violations"]
+    found = Axe().run(page, context=within, options=OPTIONS).response["violations"]
     return [said(v) for v in found if v["impact"] in SERIOUS]
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from app.worker.models.process import preview_prompts
 from app.worker.models.request import ModelCache, ModelRequest
 from storage.data_dir import DataDir
 from storage.queue import requests
-from tests.browser.test_accessibility import FAULTS
+from tests.browser.test_accessibility import FAULTS, serious
 from tests.conftest import TOKEN, opening
 from tests.support.stored_runs import me
 
@@ -180,7 +179,6 @@ def test_it_is_accessible_and_nothing_is_cut(
         expect(page.locator(".preview-prompt")).to_have_count(3)
         expect(page.locator("#prompt-preview h2")).to_be_in_viewport()
         expect(page.locator(".preview-prompt h3").first).to_be_in_viewport()
-        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        assert [f["id"] for f in found if f["impact"] in ("serious", "critical")] == []
+        assert serious(page) == []
         assert page.evaluate(FAULTS, 24 if touch else 0) == []
     context.close()
