@@ -51,12 +51,12 @@ class OnlyKnownRoutes:
 
 
 class FirstLook:
-    """ASGI middleware that puts static/lib/first_look.js into each page, and gives whoever asks for
-    a page that is not there one that says so."""
+    """ASGI middleware that puts static/lib/server/first_look.js into each page, and gives whoever
+    asks for a page that is not there one that says so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        script = (STATIC / "lib" / "first_look.js").read_text(encoding="utf-8")
+        script = (STATIC / "lib" / "server" / "first_look.js").read_text(encoding="utf-8")
         self._addition = f"<style>{STYLE}</style><script>{script}</script></head>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

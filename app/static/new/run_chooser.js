@@ -1,9 +1,9 @@
 // A list of runs to start from: each leads to this page with that run's settings.
 import { get, page } from "../lib/api.js";
+import { openDialog } from "../lib/dialog.js";
 import { debounce, fill, h } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { empty, failed } from "../lib/panel_states.js";
-import { openDialog } from "./dialog.js";
 
 const SHOWN = 50;
 

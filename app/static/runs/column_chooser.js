@@ -1,9 +1,9 @@
 // The dialog in which the columns of the table of runs are chosen, put in order, and grouped by.
 import { get } from "../lib/api.js";
+import { openDialog } from "../lib/dialog.js";
 import { button, fill, h, select } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { failed, loading } from "../lib/panel_states.js";
-import { openDialog } from "../new/dialog.js";
 import { FIRST_SIGHT, PAGE_ONLY } from "./columns.js";
 
 const MOST = 40;

@@ -1,9 +1,9 @@
 // The dialog that chooses a model or data: places, and a page of one place at a time.
 import { get, send } from "../../lib/api.js";
+import { openDialog } from "../../lib/dialog.js";
 import { button, debounce, fill, h } from "../../lib/dom.js";
 import { bytes, integer, plain } from "../../lib/format.js";
 import { empty, failed, loading } from "../../lib/panel_states.js";
-import { openDialog } from "../dialog.js";
 import { entry } from "./entries.js";
 import { dropped, uploadFile } from "./upload.js";
 

@@ -1,5 +1,5 @@
 // A dialog over the page: a head with its title, and what is given. Escape and "Close" close it.
-import { button, h } from "../lib/dom.js";
+import { button, h } from "./dom.js";
 
 /** @param {string} title @param {...Child} children @returns {HTMLDialogElement} */
 export function openDialog(title, ...children) {
