@@ -87,11 +87,7 @@ function text(reader, name) {
 /** A line of text with its end in sight. @param {string} text */
 function lineOf(text) {
   if (!text.endsWith("\n")) return shown(text);
-  return [
-    shown(text.slice(0, -1)),
-    h("span", { class: "preview-newline muted", "aria-hidden": "true", text: "⏎" }),
-    "\n",
-  ];
+  return [shown(text.slice(0, -1)), h("span", { class: "muted", "aria-hidden": "true", text: "⏎" }), "\n"];
 }
 
 /** Blanks before a line's end are dots. @param {string} text */

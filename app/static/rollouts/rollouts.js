@@ -379,7 +379,7 @@ function groupRows(items, rows) {
 function marksOf({ marked }) {
   if (!marked) return null;
   const text = `${integer(marked)} ${marked === 1 ? "mark" : "marks"}`;
-  return [" ", h("span", { class: "row-mark", role: "img", "aria-label": text, title: text }, markSign())];
+  return [" ", h("span", { role: "img", "aria-label": text, title: text }, markSign())];
 }
 
 /** What the grader extracted, and the correct answer. @param {RolloutItem} item */

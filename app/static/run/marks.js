@@ -15,7 +15,7 @@ export class RunMarks {
     this.limit = STEP;
     this.print = "";
     this.count = h("span", { class: "muted num" });
-    this.list = h("div", { class: "mark-list" });
+    this.list = h("div");
     const name = `${run}-marked-prompts.jsonl`;
     this.about = h("p", { class: "caption", id: "marked-prompts" });
     this.prompts = link("Prompts (JSON lines)", address(`runs/${run}/marked-prompts.jsonl`), {

@@ -88,7 +88,7 @@ export class MarkNote {
           }),
       ),
       mark.note && noteText(mark.note),
-      mark.rewritten && h("p", { class: "bad-text mark-rewritten", text: REWRITTEN }),
+      mark.rewritten && h("p", { class: "bad-text", text: REWRITTEN }),
     );
   }
 
