@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (models / "broken" / "model.safetensors").write_bytes(b"cut")
     shutil.copytree(STUDENT, models / "team" / CANARY.replace("/", ""))
     (models / "elsewhere").symlink_to("/etc")
+    (models / "cut.gguf").write_bytes(b"GGUF")
     rows.mkdir()
     for number in range(60):
         (rows / f"part-{number:02}.jsonl").write_bytes(GOOD)
@@ -95,6 +96,8 @@ def test_a_model_is_chosen_from_a_folder(new: Any, pick: Any, folder: Path) -> N
     expect(entry(dialog, "mine/")).to_contain_text("4 layers × 128")
     expect(entry(dialog, "broken/")).to_contain_text("model.safetensors")
     expect(dialog).to_contain_text("1 entry is not listed")
+    expect(entry(dialog, "cut.gguf")).to_have_attribute("aria-disabled", "true")
+    expect(dialog.locator("[aria-disabled]")).to_have_count(1)
     entry(dialog, "team/").click()
     expect(entry(dialog, "old/")).to_contain_text("folder")
     expect(entry(dialog, "img src")).to_have_count(1)

@@ -10,8 +10,7 @@ import { ago, bytes, integer, number, plain, short } from "../../lib/format.js";
 export function entry(item, actions) {
   const { value } = item;
   const opens = item.folder || (item.steps?.length ?? 0) > 1;
-  const act =
-    value !== null ? () => actions.choose(value) : opens ? () => actions.enter(item) : () => undefined;
+  const act = value !== null ? () => actions.choose(value) : opens ? () => actions.enter(item) : null;
   const name = plain(item.name || item.id || "", 200);
   const problem = item.model?.problem;
   return h(
@@ -19,7 +18,7 @@ export function entry(item, actions) {
     { class: "pick-entry" },
     h(
       "button",
-      { type: "button", class: "choice", onclick: act, "aria-disabled": !opens && value === null },
+      { type: "button", class: "choice", onclick: act, "aria-disabled": act ? null : "true" },
       h("b", { text: item.folder ? `${name}/` : name }),
       h("span", { class: "muted", text: described(item) }),
       problem && h("span", { class: "bad-text", text: plain(problem, 400) }),

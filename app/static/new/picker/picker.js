@@ -63,9 +63,8 @@ export class SourcePicker {
   }
 
   async open() {
-    const word = this.kind === "model" ? "model" : "data";
     this.dialog = openDialog(
-      `${this.title}: choose ${this.kind === "model" ? "a model" : word}`,
+      `${this.title}: choose ${this.kind === "model" ? "a model" : "data"}`,
       this.places,
       this.trail,
       this.above,
@@ -76,7 +75,7 @@ export class SourcePicker {
     this.dialog.classList.add("picker");
     this.dialog.addEventListener("close", () => this.leaving.abort());
     if (this.kind === "data") dropped(this.dialog, (file) => this.upload(file));
-    loading(this.list, word);
+    loading(this.list, this.kind);
     try {
       /** @type {SourcePlaces} */
       const { roots, upload_bytes } = await get(`sources/${this.kind}`);
