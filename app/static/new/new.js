@@ -272,9 +272,10 @@ class NewPage {
     }
   }
 
-  /** A changed form is another run: it gets another key. */
+  /** A changed form is another run: it gets another key, and what is said of the last one is late. */
   again() {
     this.key = newKey();
+    this.turn++;
     this.startButton.disabled = false;
     this.doctor.stale();
     this.preview.stale();
@@ -282,7 +283,7 @@ class NewPage {
   }
 
   async runCheck() {
-    const turn = ++this.turn;
+    const { turn } = this;
     let answer;
     try {
       answer = await send("POST", "config/check", {

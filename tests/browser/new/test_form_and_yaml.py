@@ -44,6 +44,22 @@ def test_the_form_follows_the_yaml_and_the_yaml_the_form(new: Any) -> None:
     assert new.input_value("#yaml") == text
 
 
+def test_an_answer_on_other_settings_comes_too_late(new: Any) -> None:
+    """Of two checks the first is answered only when the YAML has been edited, the second never."""
+    held: list[Any] = []
+    new.route("**/api/v1/config/check", lambda route: held.append(route))
+    with new.expect_request("**/api/v1/config/check"):
+        new.fill("#field-steps", "5")
+    with new.expect_response("**/api/v1/config/check"):
+        new.fill("#yaml", "steps: 9")
+        held[0].continue_()
+    new.evaluate("() => new Promise((done) => setTimeout(done))")
+    expect(new.locator("#start-run")).to_be_disabled()
+    expect(new.locator("#field-steps")).to_have_value("5")
+    assert new.input_value("#yaml") == "steps: 9"
+    new.unroute_all(behavior="ignoreErrors")
+
+
 def test_ten_mistakes_stand_at_their_lines_and_beside_their_fields(new: Any) -> None:
     new.fill("#yaml", TEN)
     expect(told(new)).to_have_count(10)
