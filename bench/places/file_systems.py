@@ -23,12 +23,12 @@ from typing import Any
 
 import httpx
 
+from bench.places.common import OPD, wait
 from opd.config.run import parse
 from opd.network import client
 from storage.engine import open_database
 from storage.queue import jobs
 
-OPD = f"{shlex.quote(sys.executable)} -m app.cli.main"
 INSIDE = "OPD_BENCH_NAMESPACE"  # set in the namespace
 NO_FLOCK = "int flock(int f, int o) { errno = ENOSYS; return -1; }"
 NO_RECORDS = """
@@ -44,7 +44,6 @@ int fcntl64(int f, int c, ...) { REFUSED(f, c) }
 """
 HEAD = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <errno.h>\n#include <fcntl.h>\n"
 HEAD += "#include <stdarg.h>\n"
-PATIENCE = 120.0  # seconds
 
 
 class UntriedError(Exception):
@@ -139,7 +138,7 @@ def full(ground: Ground) -> None:
     short = ("sampling.prompts_per_step=4", "evaluation.prompts=8", "evaluation.every=0")
     options = [f"--set={s}" for s in (*sizes, *short, "evaluation.teacher=false")]
     with running(ground.command(data, "train", "demo", *options)) as train:
-        wait_for(lambda: any(data.glob("runs/*/checkpoints/*")))
+        wait(lambda: any(data.glob("runs/*/checkpoints/*")), "the first checkpoint")
         filler = place / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(b"\1" * 4096):
@@ -168,7 +167,7 @@ def no_flock(ground: Ground) -> None:
     run_id = ground.with_a_run(data)
     command = ground.command(data, "serve", "--port", "0")
     with running(command, LD_PRELOAD=preload):
-        wait_for(lambda: _status(ground, data, run_id) != "queued")
+        wait(lambda: _status(ground, data, run_id) != "queued", "the run starts")
         code, out, told = ground.opd(data, "serve", "--port", "0", LD_PRELOAD=preload)
         assert (code, out) == (2, "") and "is served already" in told, told
         ground.opd(data, "cancel", run_id)
@@ -191,7 +190,7 @@ def unmounted(ground: Ground) -> None:
         assert server.stdout is not None
         address, _, token = server.stdout.readline().strip().partition("?token=")
         health = f"{address}api/v1/health"
-        wait_for(lambda: _answer(health, token)[1].get("ok"))
+        wait(lambda: _answer(health, token)[1].get("ok"), "the server answers")
         subprocess.run(["umount", "--lazy", place], check=True)
         assert _answer(health, token)[1]["ok"] is False
         status, body = _answer(f"{address}api/v1/runs", token, {"recipe": "demo"})
@@ -221,13 +220,6 @@ def running(command: list[str], **environment: str) -> Iterator["subprocess.Pope
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE:.0f} s"
-        time.sleep(0.2)
 
 
 def _status(ground: Ground, data: Path, run_id: str) -> str:
@@ -263,7 +255,7 @@ def main() -> int:
                 print(f"right: {scene.__name__}")
             except UntriedError as error:
                 print(f"not tried: {scene.__name__}: {error}")
-            except (AssertionError, subprocess.CalledProcessError) as error:
+            except (AssertionError, TimeoutError, subprocess.CalledProcessError) as error:
                 print(f"WRONG: {scene.__name__}: {error}")
                 wrong += 1
             for place in Path(name).iterdir():

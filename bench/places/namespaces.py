@@ -23,17 +23,16 @@ from typing import Any
 
 from sqlalchemy import update
 
+from bench.places.common import OPD, PATIENCE, wait
 from storage import schema
 from storage.data_dir import DataDir
 from storage.engine import begin, open_database
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
 
-OPD = f"{shlex.quote(sys.executable)} -m app.cli.main"
 SIZES = ("sampling.prompts_per_step=4", "evaluation.prompts=8", "checkpoints.every=1000")
 TRAIN = ("train", "demo", *(f"--set={s}" for s in ("name=slow", "steps=5000", *SIZES)))
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
-PATIENCE = 120.0  # seconds
 LOOKS = "seconds that everybody gets to do something wrong"
 
 
@@ -101,15 +100,6 @@ def stage(opd: list[str]) -> Iterator[Stage]:
             yield made
         finally:
             made.end()
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
-    """Raises TimeoutError."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.2)
 
 
 def played(scene: Stage, looks: float) -> dict[str, bool]:
