@@ -9,11 +9,24 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
+from opd.errors import ErrorKind, UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+class LostProcessError(UserError):
+    """Another process of the run has ended, or does not answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"another process of this run has ended or does not answer: {reason}",
+            where="devices",
+            kind=ErrorKind.ERROR,
+        )
 
 
 class Ranks:

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import FileStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from opd.errors import ErrorKind, UserError, one_line
-from opd.ranks.group import Ranks
+from opd.ranks.group import LostProcessError, Ranks
 from opd.sampling.sample import Stopped
 
 log = logging.getLogger(__name__)
@@ -156,11 +156,7 @@ class ProcessRanks(Ranks):
         try:
             call()
         except RuntimeError as error:
-            raise UserError(
-                f"another process of this run has ended or does not answer: {one_line(error)}",
-                where="devices",
-                kind=ErrorKind.ERROR,
-            ) from error
+            raise LostProcessError(one_line(error)) from error
 
 
 def _add_up(gradients: list[Tensor]) -> None:

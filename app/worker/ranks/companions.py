@@ -6,17 +6,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from app.worker import process
-from app.worker.ranks.order import ORDER, Order, TorchrunPlace, here, wait_for_key
+from app.worker.ranks.order import LOOK_EVERY, ORDER, Order, TorchrunPlace, here, wait_for_key
 from opd.errors import ErrorKind, UserError
-from opd.ranks.group import ALONE, Ranks
+from opd.ranks.group import ALONE, LostProcessError, Ranks
 from storage.data_dir import RunDir
 
 log = logging.getLogger(__name__)
 FOLLOWER = process.program("app.worker.ranks.follower")
+REAPED_WITHIN = 5.0  # seconds from a lost connection to the end of its process
 PATIENCE = 20.0  # seconds in which they may come to an end by themselves
 INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -75,12 +77,18 @@ class Companions:
         return self.ranks
 
     def explained(self, error: UserError) -> UserError:
-        """With how a process ended that is there no more."""
-        ended = [r for r, c in self._children.items() if c.poll() not in (None, 0)]
+        """With how a process ended that is there no more. A lost connection is known sooner than
+        that its process has ended."""
+        until = time.monotonic() + (REAPED_WITHIN if isinstance(error, LostProcessError) else 0.0)
+        while not (ended := self._ended()) and self._children and time.monotonic() < until:
+            time.sleep(LOOK_EVERY)
         if not ended:
             return error
         text = "; ".join(self._how_it_ended(rank) for rank in ended)
         return UserError(f"{text}: {error.message}", where=error.where, kind=error.kind)
+
+    def _ended(self) -> list[int]:
+        return [r for r, c in self._children.items() if c.poll() not in (None, 0)]
 
     def _how_it_ended(self, rank: int) -> str:
         child = self._children[rank]

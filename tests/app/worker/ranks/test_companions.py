@@ -11,7 +11,7 @@ from app.worker.ranks import companions
 from app.worker.ranks.companions import Companions
 from app.worker.ranks.order import Order
 from opd.errors import UserError
-from opd.ranks.group import ALONE
+from opd.ranks.group import ALONE, LostProcessError
 from opd.types import EarlierAttempts
 from storage.data_dir import RunDir
 
@@ -64,3 +64,15 @@ def test_a_stop_while_they_start_leaves_none_behind(tmp_path, follower):
     assert len(children) == 2
     assert all(child.poll() is not None for child in children)
     assert time.monotonic() - began < companions.PATIENCE
+
+
+def test_a_lost_connection_is_explained_by_the_process_that_ends_a_moment_later(tmp_path, follower):
+    follower("import time; time.sleep(0.5); raise SystemExit('killed by the test')")
+    with Companions(RunDir(tmp_path)) as here:
+        here._scratch = tmp_path
+        here._children[1] = here._start(1, 2)
+        told = here.explained(LostProcessError("connection closed"))
+        other = here.explained(UserError("too large", where="sampling"))
+    assert "process 2 of 2 ended with exit code 1 (killed by the test)" in str(told)
+    assert "connection closed" in str(told)
+    assert other.where == "sampling"
