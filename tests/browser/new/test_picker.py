@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import expect
 from sqlalchemy import insert
 
@@ -178,6 +179,19 @@ def test_a_file_is_uploaded_chosen_and_deleted(new: Any, pick: Any, tmp_path: Pa
     dialog.get_by_role("button", name="Delete of rows.jsonl").click()
     dialog.get_by_role("button", name="Delete for good").click()
     expect(dialog).to_contain_text("Nothing has been uploaded yet")
+
+
+def test_what_another_place_listed_takes_no_click(new: Any, pick: Any) -> None:
+    held: list[Any] = []
+    dialog = pick("Student")
+    expect(entry(dialog, "mine/")).to_be_visible()
+    new.route("**/api/v1/sources/model/bundled?*", lambda route: held.append(route))
+    dialog.get_by_role("button", name="Bundled").click()
+    with pytest.raises(PlaywrightTimeout):
+        entry(dialog, "mine/").click(timeout=500)
+    held.pop().continue_()
+    entry(dialog, "student").first.click()
+    expect(new.locator("#field-student-model")).to_have_value(re.compile("student"))
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])

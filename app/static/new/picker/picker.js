@@ -115,6 +115,7 @@ export class SourcePicker {
     for (const one of /** @type {NodeListOf<HTMLElement>} */ (this.places.querySelectorAll("button")))
       one.setAttribute("aria-pressed", String(one.dataset.place === place));
     this.tell("");
+    this.list.inert = true; // it shows the place of before: a click would choose, or delete, out of that one
     return this.load();
   }
 
@@ -133,12 +134,14 @@ export class SourcePicker {
       });
     } catch (error) {
       if (turn === this.turn) {
+        this.list.inert = false;
         this.showTrail(null);
         failed(this.list, error, this.path ? () => this.go(this.place) : () => this.load());
       }
       return;
     }
     if (turn !== this.turn) return;
+    this.list.inert = false;
     const before = more ? this.items.length : 0;
     this.items = more ? [...this.items, ...page.items] : page.items;
     this.show(page, before);
