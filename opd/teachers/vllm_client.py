@@ -9,7 +9,6 @@ must be one token longer than the longest rollout. Free of torch.
 Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import httpx
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
 from opd.network import client, proxy_for
+from opd.server_address import checked_url, key_from
 from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Server
 from opd.types import Ints
 from opd.vllm_protocol import parsed, problem_told
@@ -53,10 +53,12 @@ class RemoteTeacher:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._config = config
-        url = _base_url(config, where)
-        self._server = Server(url, where, _key(config, where), proxy_for(url))
+        kind = ErrorKind.TEACHER_SERVER
+        example = "http://localhost:8000/v1"
+        url = checked_url(config.url, where=f"{where}.url", example=example, kind=kind)
+        key = key_from(config.key_variable, where=f"{where}.key_variable", kind=kind)
+        self._server = Server(url, where, key, proxy_for(url))
         self._sleep = sleep
-        key = self._server.key
         self._client = client(
             url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -212,40 +214,6 @@ def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:
         entries += more
     if rows:
         yield rows
-
-
-def _base_url(config: RouteConfig, where: str) -> str:
-    """The address without a closing slash. One with a password is refused unread."""
-    try:
-        url = httpx.URL(config.url or "")
-        url.host.encode("idna")  # as connecting will
-        more = url.userinfo or url.query or url.fragment
-        if url.host and (url.port or 80) < 65536 and not more:
-            return str(url).rstrip("/")
-    except (httpx.InvalidURL, UnicodeError):
-        pass
-    raise UserError(
-        "must be the address of a server, such as http://localhost:8000/v1, without password, "
-        "query or fragment; its key comes from key_variable",
-        where=f"{where}.url",
-        kind=ErrorKind.TEACHER_SERVER,
-    )
-
-
-def _key(config: RouteConfig, where: str) -> str | None:
-    """The key from the environment; a key unfit for a header would be shown in its error."""
-    if config.key_variable is None:
-        return None
-    key = os.environ.get(config.key_variable, "").strip()
-    if key and key.isascii() and key.isprintable() and " " not in key:
-        return key
-    problem = "holds characters that no key has" if key else "is not set"
-    raise UserError(
-        f"the environment variable {config.key_variable} {problem}; it must hold the server's API "
-        "key, where the training runs",
-        where=f"{where}.key_variable",
-        kind=ErrorKind.TEACHER_SERVER,
-    )
 
 
 def _model_names(answer: Any) -> list[str]:
