@@ -12,6 +12,7 @@ import orjson
 from gradio.components.navbar import Navbar
 from starlette.types import ASGIApp
 
+from app.page_files import edition
 from app.programs.endpoints import Endpoints
 from app.scripts import sources, style_sheets
 
@@ -101,12 +102,13 @@ def mount_options() -> dict[str, Any]:
 def head() -> str:
     """Links to style sheets and the first script, relative so that a path prefix is kept; and which
     scripts each page needs, its own first, so that the first script fetches them all at once."""
-    styles = [f'<link rel="stylesheet" href="static/{name}">' for name in style_sheets()]
+    folder = f"static/{edition()}"
+    styles = [f'<link rel="stylesheet" href="{folder}/{name}">' for name in style_sheets()]
     scripts = orjson.dumps({page.name: [*sources(page.script)] for page in PAGES}).decode()
     return "\n".join(
         [
             *styles,
             f'<script type="application/json" id="opd-scripts">{scripts}</script>',
-            '<script type="module" src="static/lib/main.js"></script>',
+            f'<script type="module" src="{folder}/lib/main.js"></script>',
         ]
     )

@@ -2,21 +2,18 @@
 
 import asyncio
 import importlib
-import importlib.util
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from sqlalchemy import Engine
 from starlette._utils import get_route_path
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app.access import Tokens
@@ -41,14 +38,13 @@ from app.api.http.replies import Error, Json, Problems, add_error_handlers
 from app.frames import frames_of
 from app.middleware.gradio_pages import FirstLook, OnlyKnownRoutes
 from app.origins import is_loopback, origins_of
-from app.scripts import STATIC
+from app.page_files import PageFiles
 from app.security import Policy, SecurityLayer
 from app.sources.roots import NO_ROOTS, SourceOptions
 from opd.errors import UserError
 from opd.network import proxies_ignored
 from storage.data_dir import DataDir
 
-PLOTLY = "plotly.min.js"
 ROUTERS = tuple(
     part.router
     for part in (
@@ -126,30 +122,8 @@ def rest_app(engine: Engine, options: ServerOptions) -> FastAPI:
     for router in ROUTERS:
         site.include_router(router)
     site.add_api_route("/api/{rest:path}", _unknown, methods=ALL_METHODS, include_in_schema=False)
-    gradio_files = ("gradio", "templates/frontend/static")
-    site.mount("/static", FreshFiles(directory=STATIC, packages=[gradio_files]))
+    site.mount("/static", PageFiles())
     return site
-
-
-class FreshFiles(StaticFiles):
-    """Static files that browsers ask about each time, so that an update shows at once.
-
-    Ours first, then Gradio's under the same address; plotly.js out of the installed package,
-    whose Python part is not imported.
-    """
-
-    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        if path == PLOTLY:
-            spec = importlib.util.find_spec("plotly")
-            folder = Path(spec.origin).parent if spec and spec.origin else STATIC
-            file = folder / "package_data" / PLOTLY
-            return str(file), file.stat() if file.is_file() else None
-        return super().lookup_path(path)
-
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers["cache-control"] = "no-cache"
-        return response
 
 
 async def _mount_pages(site: FastAPI, options: ServerOptions) -> None:

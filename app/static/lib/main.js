@@ -27,7 +27,7 @@ async function start(name, scripts) {
 function fetchScripts(scripts) {
   for (const file of scripts) {
     const hint = document.createElement("link");
-    Object.assign(hint, { rel: "modulepreload", href: `static/${file}` });
+    Object.assign(hint, { rel: "modulepreload", href: new URL(`../${file}`, import.meta.url).href });
     document.head.append(hint);
   }
 }

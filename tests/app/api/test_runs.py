@@ -1,6 +1,5 @@
 """The REST routes over a real database, without pages and without the security layer."""
 
-import asyncio
 import fcntl
 import json
 import shlex
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import Engine
 
 from app.api import runs as runs_routes
@@ -338,21 +336,6 @@ def test_building_the_server_leaves_torch_unloaded(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_static_files_are_asked_for_again(api: Api) -> None:
-    async def get(headers: dict[str, str]) -> Response:
-        async with AsyncClient(
-            transport=ASGITransport(api.app), base_url="http://localhost"
-        ) as client:
-            return await client.get("/static/plotly.min.js", headers=headers)
-
-    answer = asyncio.run(get({}))
-    assert answer.status_code == 200 and len(answer.content) > 1_000_000
-    kind = answer.headers["content-type"].partition(";")[0]
-    assert kind in ("text/javascript", "application/javascript")  # the second once Gradio is loaded
-    assert answer.headers["cache-control"] == "no-cache"
-    assert asyncio.run(get({"if-none-match": answer.headers["etag"]})).status_code == 304
 
 
 def test_of_two_people_who_edit_the_second_is_told_what_the_first_wrote(
