@@ -132,6 +132,19 @@ METRICS: dict[str, Metric] = {
         "Mean of exp(log p as recomputed − log p as sampled); far from 1, sampler and trainer "
         "disagree.",
     ),
+    "importance_ratio_max": Metric(
+        "Importance ratio, largest",
+        "of the step's tokens",
+        "Largest exp(log p as recomputed − log p as sampled), before any truncation or clip: how "
+        "much one token can weigh in the loss.",
+    ),
+    "ratio_truncated": Metric(
+        "Ratios truncated",
+        "fraction",
+        "Fraction of tokens whose importance ratio was above objective.ratio_cap, which they were "
+        "weighed by instead.",
+        share=True,
+    ),
     "by_teacher": Metric(
         "Written by the teacher",
         "fraction",

@@ -45,7 +45,7 @@ def check(records: RunRecords) -> CheckResult:
         "is being trained.",
         advice="Set student.dtype to float32. Check that the sampler uses the weights of the "
         "current step, the same temperature, and no top-p or repetition penalty. Where the "
-        "objective supports it, objective.clip limits the damage.",
+        "objective supports it, objective.ratio_cap limits the damage.",
         severity="error",
         rollouts=clearest(records, np.nan_to_num(gap), where, "differs by {score:.2f} nats"),
         filter={"sort": "step"},

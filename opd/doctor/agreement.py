@@ -93,7 +93,7 @@ def _gap(rehearsal: Rehearsal) -> Iterator[Finding]:
         f"On average; at most by {most:.2g}. Both give the log-probability of the same token, once "
         "while sampling and once while training; only rounding differs"
         + (f", and in {dtype} that is usually below {limit:g}." if bad else "."),
-        "Set student.dtype to float32, or objective.clip where the objective has it."
+        "Set student.dtype to float32, or objective.ratio_cap where the objective has it."
         if bad
         else "",
         evidence,

@@ -176,14 +176,14 @@ def as_trained(tokens: StoredTokens, settings: Settings) -> StoredLosses:
 
     Not for records with `trained_loss_unknown`."""
     if "advantages" in tokens.columns and OBJECTIVES[settings.name].importance_ratio:
-        result = importance.stored(tokens, tokens.wide("advantages"), settings.clip)
+        result = importance.stored(tokens, tokens.wide("advantages"), settings)
         if settings.reference_kl:  # k3 ≥ 0, and the student's start is not stored
             high = np.full(len(tokens), np.inf)
             return replace(result, value=Interval(result.value.low, high))
         return result
     result = losses(tokens, settings)
     if "advantages" in tokens.columns and settings.reward_weight:
-        extra = importance.stored(tokens, tokens.wide("advantages"), None).value.low
+        extra = importance.stored(tokens, tokens.wide("advantages"), settings).value.low
         value = Interval(result.value.low + extra, result.value.high + extra)
         return replace(result, value=value)
     return result

@@ -290,7 +290,7 @@ class Training:
             seconds={"teacher": 0.0} | clock.seconds,
             tokens=sum(len(r) for r in done.records),
             flops=flops.step(completions),
-            metrics=step_metrics(completions, done, rate)
+            metrics=step_metrics(config, completions, done, rate)
             | flops.parts(completions)
             | memory_metrics(device),
             rollouts=rollouts,

@@ -51,7 +51,7 @@ def policy_gradient(x: LossInputs, settings: Settings) -> TokenLoss:
         advantages = advantages.clamp(-settings.weighting.kl_clip, settings.weighting.kl_clip)
     if x.reward_advantage is not None:
         advantages = advantages + settings.reward_weight * x.reward_advantage
-    return importance.weighted(x, advantages.detach(), settings.clip)
+    return importance.weighted(x, advantages.detach(), settings.clip, settings.ratio_cap)
 
 
 def stored(tokens: StoredTokens, settings: Settings) -> StoredLosses:
@@ -66,13 +66,13 @@ def stored(tokens: StoredTokens, settings: Settings) -> StoredLosses:
     if clip is not None:
         limited = np.abs(advantages) > clip
         advantages = np.clip(advantages, -clip, clip)
-    return importance.stored(tokens, advantages, settings.clip, limited)
+    return importance.stored(tokens, advantages, settings, limited)
 
 
 def _in_words(s: Settings) -> str:
     gamma = f", discount {s.gamma:g}" if s.gamma else ""
     advantage = f"−{s.coefficient:g} × (log p sampled − log q)"
-    return f"policy gradient with advantage {advantage}{gamma}{importance.clip_in_words(s.clip)}"
+    return f"policy gradient with advantage {advantage}{gamma}{importance.limits_in_words(s)}"
 
 
 OBJECTIVES = (
@@ -90,7 +90,7 @@ OBJECTIVES = (
         loss=policy_gradient,
         stored=stored,
         trained=_in_words,
-        parameters=(COEFFICIENT, importance.RATIO_CLIP, GAMMA),
+        parameters=(COEFFICIENT, importance.RATIO_CLIP, importance.RATIO_CAP, GAMMA),
         importance_ratio=True,
         looks_ahead=lambda settings: settings.gamma > 0,
     ),

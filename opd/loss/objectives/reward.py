@@ -26,7 +26,7 @@ def grpo(x: LossInputs, settings: Settings) -> TokenLoss:
 
     if x.reward_advantage is None:
         raise ValueError("this objective needs rewards")
-    result = importance.weighted(x, x.reward_advantage, settings.clip)
+    result = importance.weighted(x, x.reward_advantage, settings.clip, settings.ratio_cap)
     if not settings.reference_kl:
         return result
     if x.reference_at is None:
@@ -41,19 +41,19 @@ OBJECTIVES = (
         label="Reward (GRPO)",
         help="Reward relative to the group; no teacher is used.",
         formula="importance ratio × reward relative to the group",
-        method="−ratio · A, A the reward relative to its group; optional clip; + β k3 to the "
-        "student's start",
+        method="−ratio · A, A the reward relative to its group; optional cap and clip; + β k3 to "
+        "the student's start",
         certainty="exact where it was trained",
         needs="nothing",
         columns=("advantages", *importance.COLUMNS),
         loss=grpo,
         stored=lambda tokens, settings: importance.stored(
-            tokens, tokens.wide("advantages"), settings.clip
+            tokens, tokens.wide("advantages"), settings
         ),
         trained=lambda s: (
-            "policy gradient on rewards relative to the group" + importance.clip_in_words(s.clip)
+            "policy gradient on rewards relative to the group" + importance.limits_in_words(s)
         ),
-        parameters=(importance.RATIO_CLIP, REFERENCE_KL),
+        parameters=(importance.RATIO_CLIP, importance.RATIO_CAP, REFERENCE_KL),
         importance_ratio=True,
         rewards=True,
         takes_reward_weight=False,

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from opd.config.run import RunConfig
 from opd.training.records import all_tokens
 from opd.training.rollouts import Completion
 from opd.training.update import Update
 
 
-def step_metrics(completions: Sequence[Completion], done: Update, rate: float) -> dict[str, float]:
+def step_metrics(
+    config: RunConfig, completions: Sequence[Completion], done: Update, rate: float
+) -> dict[str, float]:
     """The step's figures; per-token ones are means over all completion tokens, in nats."""
 
     def all_of(name: str) -> np.ndarray | None:
@@ -42,7 +45,12 @@ def step_metrics(completions: Sequence[Completion], done: Update, rate: float) -
     if gaps:
         gap = np.concatenate(gaps)
         metrics["sampler_gap"] = float(np.abs(gap).max())
-        metrics["importance_ratio"] = float(np.exp(gap).mean())
+        ratio = np.exp(gap)
+        metrics["importance_ratio"] = float(ratio.mean())
+        if config.objective_entry.importance_ratio:
+            metrics["importance_ratio_max"] = float(ratio.max())
+        if config.objective.ratio_cap is not None:
+            metrics["ratio_truncated"] = float((ratio > config.objective.ratio_cap).mean())
     rewards = [c.reward for c in completions if c.reward is not None]
     if rewards:
         metrics["reward"] = float(np.mean(rewards))

@@ -187,6 +187,8 @@ def test_without_a_teachers_whole_distribution_the_lists_still_bound():
     [
         {"name": "policy_gradient"},
         {"name": "policy_gradient", "clip": 0.1, "coefficient": 2.0},
+        {"name": "policy_gradient", "ratio_cap": 1.05},
+        {"name": "policy_gradient", "ratio_cap": 1.05, "clip": 0.2},
         {"name": "policy_gradient", "weighting": {"kl_clip": 0.5}},
         {"name": "sft"},
         {"name": "sft", "weighting": {"kl_clip": 1.0}},
@@ -201,8 +203,9 @@ def test_losses_and_clips_are_the_trainers(changes):
     found = counterfactual.losses(StoredTokens(columns, [60]), objective)
     true = token_losses(inputs, objective).loss.numpy()
     np.testing.assert_allclose(found.value.low, true, rtol=1e-5, atol=NEAR)
+    weighting = objective.weighting.model_copy(update={"kl_clip": None})
     free = objective.model_copy(
-        update={"clip": None, "weighting": objective.weighting.model_copy(update={"kl_clip": None})}
+        update={"clip": None, "ratio_cap": None, "weighting": weighting},
     )
     moved = np.abs(token_losses(inputs, free).loss.numpy() - true) > 1e-5
     assert (found.clipped >= moved).all()

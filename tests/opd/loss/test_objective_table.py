@@ -88,6 +88,7 @@ def test_the_old_name_of_a_mask_is_still_read():
     ("objective", "message"),
     [
         ({"clip": 0.2}, "only policy_gradient and grpo have an importance ratio to clip"),
+        ({"ratio_cap": 2}, "only policy_gradient and grpo have an importance ratio to truncate"),
         ({"gamma": 0.5}, "only policy_gradient has advantages over time (reverse_kl)"),
         ({"reference_kl": 0.1}, "only grpo takes it (reverse_kl)"),
         ({"name": "sft", "reward_weight": 1}, "is for distillation objectives (sft)"),

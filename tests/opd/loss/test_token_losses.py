@@ -205,6 +205,48 @@ def test_clip_takes_the_pessimistic_product(name):
     torch.testing.assert_close(clipped.loss, -gain)
 
 
+@pytest.mark.parametrize("name", ["policy_gradient", "grpo"])
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_a_truncated_ratio_weighs_the_token_and_keeps_its_gradient(name, clip):
+    """Against NumPy: loss −w A and gradient −w A (1[v = x] − p_v), w = min(p / p_sampled, 1.5)."""
+    logits, x = inputs(n=8)
+    moved = torch.tensor([-2, 2, -1, 1, 0.1, -0.1, 2, 0.3], dtype=torch.float64)
+    stale = x.sampler - moved
+    x = replace(x, sampler=stale)
+    result = token_losses(x, config(name, ratio_cap=1.5, clip=clip, reward_weight=0.0))
+    result.loss.sum().backward()
+
+    p = np.exp(logits.detach().numpy())
+    p /= p.sum(-1, keepdims=True)
+    ids = x.targets.numpy()
+    sampled = p[np.arange(8), ids]
+    weight = np.minimum(sampled / np.exp(stale.numpy()), 1.5)
+    assert (weight == 1.5).sum() >= 2 and (weight < 1.5).sum() >= 2
+    advantage = result.advantages.numpy()
+    gain, moves = weight * advantage, np.ones(8, bool)
+    if clip is not None:
+        limited = np.clip(sampled / np.exp(stale.numpy()), 0.8, 1.2) * advantage
+        moves = gain <= limited
+        gain = np.minimum(gain, limited)
+        assert moves.any() and not moves.all()
+    chosen = np.eye(6)[ids]
+    gradient = -(weight * advantage * moves)[:, None] * (chosen - p)
+    np.testing.assert_allclose(result.loss.detach().numpy(), -gain, rtol=1e-12)
+    np.testing.assert_allclose(logits.grad.numpy(), gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["policy_gradient", "grpo"])
+def test_a_cap_that_no_ratio_reaches_changes_no_bit(name):
+    found = []
+    for cap in (None, 3.0):
+        logits, x = inputs(n=8)
+        x = replace(x, sampler=x.sampler - torch.linspace(-1, 1, 8, dtype=torch.float64))
+        loss = token_losses(x, config(name, ratio_cap=cap)).loss
+        loss.sum().backward()
+        found.append((loss.detach(), logits.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_kl_clip_bounds_a_token_and_stops_its_gradient():
     logits, x = inputs(n=8, seed=4)
     free = token_losses(x, config("reverse_kl")).loss.detach()

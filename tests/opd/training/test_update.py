@@ -142,6 +142,13 @@ def policy_gradient(p, q, targets, w):
     return -torch.exp(at(p, targets) - sampler) * advantage
 
 
+def truncated(p, q, targets, w):
+    """The ratio at most 1.1, and a constant: what it weighs is ∇log p."""
+    sampler = torch.from_numpy(w.sample.sampler_logprobs).to(DEVICE)
+    weight = torch.exp(at(p, targets) - sampler).detach().clamp(max=1.1)
+    return weight * (sampler - at(q, targets)) * at(p, targets)
+
+
 def sft(p, q, targets, w):
     return -at(p, targets)
 
@@ -152,6 +159,7 @@ def sft(p, q, targets, w):
         ({"name": "reverse_kl"}, reverse_kl),
         ({"name": "jsd", "beta": 0.3}, jsd),
         ({"name": "policy_gradient"}, policy_gradient),
+        ({"name": "policy_gradient", "ratio_cap": 1.1}, truncated),
         ({"name": "sft"}, sft),
     ],
     ids=lambda v: v["name"] if isinstance(v, dict) else "",

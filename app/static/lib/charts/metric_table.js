@@ -104,6 +104,18 @@ export const METRICS = {
     help: "Mean of exp(log p as recomputed − log p as sampled); far from 1, sampler and trainer disagree.",
     share: false,
   },
+  importance_ratio_max: {
+    label: "Importance ratio, largest",
+    unit: "of the step's tokens",
+    help: "Largest exp(log p as recomputed − log p as sampled), before any truncation or clip: how much one token can weigh in the loss.",
+    share: false,
+  },
+  ratio_truncated: {
+    label: "Ratios truncated",
+    unit: "fraction",
+    help: "Fraction of tokens whose importance ratio was above objective.ratio_cap, which they were weighed by instead.",
+    share: true,
+  },
   by_teacher: {
     label: "Written by the teacher",
     unit: "fraction",
