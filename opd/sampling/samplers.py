@@ -65,7 +65,11 @@ class LocalSampler:
 
 
 def sampler_of(
-    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], serve: Serve | None
+    pair: Pair,
+    config: RunConfig,
+    prompts: Sequence[Sequence[int]],
+    serve: Serve | None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Sampler:
     """The one that the configuration asks for; `prompts` are all that it is to read.
 
@@ -75,7 +79,7 @@ def sampler_of(
         return LocalSampler(pair)
     from opd.sampling.vllm.sampler import start_sampler  # noqa: PLC0415 - only where it is used
 
-    return start_sampler(pair, config, prompts, serve)
+    return start_sampler(pair, config, prompts, serve, say)
 
 
 def without_nan(samples: list[Sample], *, where: str) -> list[Sample]:

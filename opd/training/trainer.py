@@ -190,7 +190,8 @@ class Training:
         self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
         if config.sampling.engine == "vllm":
             yield PhaseEvent(STARTING)
-        self._sampler = sampler_of(pair, config, [p.ids for p in prompts.all], self._serve)
+        ids = [p.ids for p in prompts.all]
+        self._sampler = sampler_of(pair, config, ids, self._serve, self._callbacks.say)
         writer = Writer(pair, config, router, self._ranks, self._sampler)
         if self._step == 0:
             yield from self._first_look(writer, prompts)

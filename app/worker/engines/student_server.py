@@ -167,8 +167,7 @@ def _command(python: VllmPython, settings: ServerSettings, model: Path, socket: 
         *("--dtype", settings.dtype, "--seed", str(settings.seed)),
         *("--max-model-len", str(settings.context), "--max-num-seqs", str(settings.rows)),
         *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-        *("--weight-transfer-config", json.dumps({"backend": "files"})),
-        *("--worker-extension-cls", "opd_weight_files.WeightFiles"),
+        *_taking_weights(settings.adapter_rank),
         # A prompt read in parts would set its generator back, which a processor's cannot.
         *(
             ["--enforce-eager", "--no-enable-chunked-prefill"]
@@ -176,6 +175,14 @@ def _command(python: VllmPython, settings: ServerSettings, model: Path, socket: 
             else ["--gpu-memory-utilization", str(CARD_SHARE)]
         ),
     ]
+
+
+def _taking_weights(adapter_rank: int | None) -> list[str]:
+    if adapter_rank is not None:
+        return ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(adapter_rank)]
+    backend = json.dumps({"backend": "files"})
+    extension = "opd_weight_files.WeightFiles"
+    return ["--weight-transfer-config", backend, "--worker-extension-cls", extension]
 
 
 def _environment(python: VllmPython, settings: ServerSettings) -> dict[str, str]:
@@ -191,6 +198,7 @@ def _environment(python: VllmPython, settings: ServerSettings) -> dict[str, str]
         "PYTHONPATH": spec.submodule_search_locations[0],
         "PYTHONUNBUFFERED": "1",
         "VLLM_SERVER_DEV_MODE": "1",  # without it there are no routes that take weights
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",

@@ -11,8 +11,7 @@ import numpy as np
 
 from opd.sampling.sample import Sample
 from opd.sampling.vllm.client import server_error
-from opd.types import Floats
-from opd.vllm_protocol import LOWEST, ROUNDING
+from opd.vllm_protocol import LOWEST, ROUNDING, brief
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,28 @@ class SampleReader:
         return ended
 
 
-def prompt_scores(answer: Any, prompts: Sequence[Sequence[int]]) -> Floats:
-    """Log-probabilities of every token but the first of each prompt, one prompt after another."""
-    scores = []
-    for prompt, choice in zip(prompts, choices_of(answer, len(prompts)), strict=True):
-        entries = choice.get("prompt_logprobs")
-        if not isinstance(entries, list) or len(entries) != len(prompt):
-            there = len(entries) if isinstance(entries, list) else "no"
-            raise server_error(f"scored {there} tokens of a prompt of {len(prompt)}")
-        for token, entry in zip(prompt[1:], entries[1:], strict=True):
-            value = entry.get(str(token)) if isinstance(entry, dict) else None
-            scores.append(
-                checked_logprob(value.get("logprob") if isinstance(value, dict) else None)
-            )
-    return np.array(scores, np.float32)
+def likeliest(answer: Any, count: int, vocab: int) -> list[dict[int, float]]:
+    """Log-probabilities by id of the tokens that may follow each of `count` texts."""
+    found = []
+    for choice in choices_of(answer, count):
+        values = choice.get("logprobs")
+        entries = values.get("top_logprobs") if isinstance(values, dict) else None
+        if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
+            raise server_error("gave no top_logprobs of the token that it was asked for")
+        found.append({_id_of(k, vocab): checked_logprob(v) for k, v in entries[0].items()})
+        if not found[-1]:
+            raise server_error("named no token in top_logprobs")
+    return found
+
+
+def _id_of(key: str, vocab: int) -> int:
+    number = key.removeprefix("token_id:")
+    if not (number.isascii() and number.isdigit() and int(number[:10]) < vocab):
+        raise server_error(
+            f"named a token {brief(key)!r}, not by one of the models' {vocab} shared ids; it does "
+            "not know return_tokens_as_token_ids"
+        )
+    return int(number[:10])
 
 
 def choices_of(answer: Any, count: int) -> list[Mapping[str, Any]]:

@@ -50,6 +50,10 @@ class VllmClient:
         """The JSON of the answer to a request that takes no long time."""
         return self._answer(path, body, method, CONTROL_PATIENCE)
 
+    def tell(self, path: str, body: Body) -> None:
+        """Returns once it has done what is asked; it may answer with words."""
+        self._response(path, body, "POST", CONTROL_PATIENCE)
+
     def ask_all(self, path: str, bodies: Sequence[Body], stop: Callable[[], bool]) -> list[Any]:
         """The answers to several requests in their order, however long they take.
 
@@ -77,6 +81,14 @@ class VllmClient:
                 looked = time.monotonic()
 
     def _answer(self, path: str, body: Body | None, method: str, timeout: float | None) -> Any:
+        try:
+            return self._response(path, body, method, timeout).json()
+        except (ValueError, RecursionError):
+            raise server_error(f"{path} did not answer with JSON") from None
+
+    def _response(
+        self, path: str, body: Body | None, method: str, timeout: float | None
+    ) -> httpx.Response:
         limits = httpx.Timeout(timeout, connect=PATIENCE)
         if not listens(self._socket):
             raise server_error(f"{path}: nothing listens on its socket")
@@ -89,10 +101,7 @@ class VllmClient:
         if response.status_code != 200:
             text = brief(problem_told(response.content))
             raise server_error(f"{path} answered HTTP {response.status_code}: {text}")
-        try:
-            return response.json()
-        except (ValueError, RecursionError):
-            raise server_error(f"{path} did not answer with JSON") from None
+        return response
 
 
 def server_error(message: str, kind: ErrorKind = ErrorKind.SAMPLING_SERVER) -> UserError:

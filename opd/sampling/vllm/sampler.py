@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from opd.config.run import RunConfig
@@ -12,13 +11,13 @@ from opd.models.architecture import from_config
 from opd.models.forward import causal
 from opd.models.load import Pair, logit_count
 from opd.sampling.sample import Limits, Request, Sample, Stopped
-from opd.sampling.vllm.agreement import MOST_TOKENS, Agreement
-from opd.sampling.vllm.answers import SampleReader, prompt_scores
+from opd.sampling.vllm.adapters import AdapterFiles, highest, refusal, served_rank, write_base
+from opd.sampling.vllm.agreement import LIKELIEST, MOST_TOKENS, Agreement
+from opd.sampling.vllm.answers import SampleReader, likeliest
 from opd.sampling.vllm.client import MODEL, VllmClient
 from opd.sampling.vllm.python import WHERE
 from opd.sampling.vllm.serving import Serve, ServerSettings
-from opd.sampling.vllm.weights import WeightSender, model_to_send, write_model
-from opd.types import Floats
+from opd.sampling.vllm.weights import FullWeights, WeightSender, write_model
 
 COMPLETIONS = "/v1/completions"
 SEEDS = 2**62  # leaves room for a group's numbers; a processor's generator reads 32 bits of it
@@ -31,14 +30,23 @@ NEUTRAL = {
 
 
 class VllmSampler:
-    """A `Sampler`. `known` are prompts by whose tokens every update is verified."""
+    """A `Sampler`. Every update is verified by what follows the `known` prompts at the
+    `temperature`; `has_weights`: the server has started with the student as it is now."""
 
-    def __init__(self, pair: Pair, socket: Path, known: Sequence[Sequence[int]]) -> None:
-        self._pair = pair
-        self._client = VllmClient(socket)
-        self._sender = WeightSender(self._client, socket.parent)
-        self._agreement = Agreement(known, self._scores)
-        self._changed = False  # since the server has its weights, which it started with
+    def __init__(
+        self,
+        pair: Pair,
+        client: VllmClient,
+        sender: WeightSender,
+        known: Sequence[Sequence[int]],
+        *,
+        temperature: float = 1.0,
+        has_weights: bool,
+    ) -> None:
+        self._pair, self._client, self._sender = pair, client, sender
+        self._temperature = temperature
+        self._agreement = Agreement(known, self._likeliest, temperature)
+        self._changed = not has_weights  # since the server got its weights
         self._verified = False
 
     def write(
@@ -67,14 +75,14 @@ class VllmSampler:
         if self._changed:
             self._sender.send(self._pair)
         if self._changed or not self._verified:
-            self._agreement.check(self._pair, model_to_send(self._pair))
+            self._agreement.check(self._pair, self._sender.compared(self._pair))
         self._changed, self._verified = False, True
 
     def _body(self, group: Sequence[Request], limits: Limits) -> dict[str, Any]:
         """vLLM gives each of the n completions the next seed."""
         first = group[0]
         return NEUTRAL | {
-            "model": MODEL,
+            "model": self._sender.model,
             "prompt": [list(first.prompt_ids)],
             "n": len(group),
             "seed": seed_of(first.key),
@@ -88,16 +96,26 @@ class VllmSampler:
             "stream": False,
         }
 
-    def _scores(self, texts: list[list[int]]) -> Floats:
-        body = {
-            **{"model": MODEL, "prompt": texts, "max_tokens": 1, "temperature": 1.0},
-            **{"prompt_logprobs": 0, "stream": False},
+    def _likeliest(self, texts: list[list[int]]) -> list[dict[int, float]]:
+        body = NEUTRAL | {
+            "model": self._sender.model,
+            "prompt": texts,
+            "max_tokens": 1,
+            "temperature": self._temperature,
+            "logprobs": min(LIKELIEST, self._pair.vocab),
+            "return_tokens_as_token_ids": True,
+            "ignore_eos": True,
+            "stream": False,
         }
-        return prompt_scores(self._client.ask(COMPLETIONS, body), texts)
+        return likeliest(self._client.ask(COMPLETIONS, body), len(texts), self._pair.vocab)
 
 
 def start_sampler(
-    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], serve: Serve | None
+    pair: Pair,
+    config: RunConfig,
+    prompts: Sequence[Sequence[int]],
+    serve: Serve | None,
+    say: Callable[[str], None],
 ) -> VllmSampler:
     """A server for the student, and the sampler that asks it. `prompts` are all that it is to read.
 
@@ -114,19 +132,44 @@ def start_sampler(
             kind=ErrorKind.TOKENIZER_MISMATCH,
         )
     context = max([MOST_TOKENS, *map(len, prompts)]) + config.sampling.max_new_tokens
+    adapter = _adapter_to_send(pair, say)
     settings = ServerSettings(
-        write_model=lambda folder: write_model(pair, folder),
+        write_model=lambda folder: (write_base if adapter else write_model)(pair, folder),
         dtype=str(pair.dtype).removeprefix("torch."),
         device=str(pair.device),
-        context=context + 1,  # a text that is scored is followed by one token more
+        context=context,
         rows=config.sampling.batch_size,
         cache_bytes=_cache_bytes(pair, context * config.sampling.batch_size),
         seed=config.seed,
+        adapter_rank=served_rank(highest(adapter)) if adapter else None,
     )
     socket = serve(settings)
     if socket is None:
         raise Stopped
-    return VllmSampler(pair, socket, prompts)
+    client = VllmClient(socket)
+    sender: WeightSender = (
+        AdapterFiles(client, socket.parent, "adapter")
+        if adapter
+        else FullWeights(client, socket.parent, MODEL)
+    )
+    return VllmSampler(
+        *(pair, client, sender, prompts),
+        temperature=config.sampling.temperature,
+        has_weights=adapter is None,
+    )
+
+
+def _adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
+    """peft's configuration of the adapter that the server gets, apart from the weights beneath;
+    None where it gets whole weights."""
+    if causal(pair.student) is pair.student:
+        return None
+    reason = refusal(pair)
+    if reason is None:
+        say("vLLM gets the adapter after every step")
+        return pair.student.peft_config["default"]
+    say(f"vLLM gets the adapter merged, as full weights: as it is, it does not take it ({reason})")
+    return None
 
 
 def _cache_bytes(pair: Pair, tokens: int) -> int:

@@ -20,6 +20,7 @@ class ServerSettings:
     rows: int  # completions decoded in one batch
     cache_bytes: int  # of keys and values, for `rows` of `context` tokens
     seed: int
+    adapter_rank: int | None = None  # --max-lora-rank: only an adapter changes; None: all weights
 
 
 # The socket of a server that answers; None where the job was asked to stop before. New weights are

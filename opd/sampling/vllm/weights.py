@@ -1,15 +1,29 @@
-"""The student's weights on their way to the server, by vLLM's weight transfer for RL.
+"""The student's weights on their way to the server, whole, by vLLM's weight transfer for RL.
 
 Source: vLLM 0.32.0, vllm/entrypoints/rl/online/api_router.py; vllm/distributed/weight_transfer.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opd.models.load import Pair
 from opd.models.tokenizers import save_tokenizer
 from opd.sampling.vllm.client import VllmClient, server_error
+
+
+class WeightSender(Protocol):
+    """A way by which the student as it is now reaches the server."""
+
+    @property
+    def model(self) -> str:
+        """The name under which the server has it; another one after each update, maybe."""
+
+    def compared(self, pair: Pair) -> Any:
+        """What of the trainer's computes what the server does, once it was sent."""
+
+    def send(self, pair: Pair) -> None:
+        """Returns once the server writes with these weights, by its own word."""
 
 
 def model_to_send(pair: Pair) -> Any:
@@ -33,15 +47,18 @@ def write_model(pair: Pair, folder: Path) -> None:
     save_tokenizer(pair.tokenizer, folder)
 
 
-class WeightSender:
-    """Sends the pair's student as it is now, each time under a new version."""
+class FullWeights:
+    """Each time under a new version. `scratch` is a folder that the server sees, too."""
 
-    def __init__(self, client: VllmClient, scratch: Path) -> None:
+    def __init__(self, client: VllmClient, scratch: Path, model: str) -> None:
+        self.model = model
         self._client, self._scratch = client, scratch
         self._versions = 0
 
+    def compared(self, pair: Pair) -> Any:
+        return model_to_send(pair)
+
     def send(self, pair: Pair) -> None:
-        """Returns once the server writes with these weights, by its own word."""
         ask = self._client.ask
         folder = self._scratch / "weights"
         shutil.rmtree(folder, ignore_errors=True)

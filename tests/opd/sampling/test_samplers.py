@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request, Sample, Stopped
 from opd.sampling.samplers import LocalSampler, Sampler, sampler_of
 from opd.sampling.sampling_copy import SamplingCopy
-from opd.sampling.vllm.agreement import own_scores
 from opd.sampling.vllm.python import VARIABLE
 from opd.sampling.vllm.serving import ServerSettings
 from storage.data_dir import RunDir
@@ -57,7 +57,7 @@ def fake(pair: Pair, folder: Path) -> Iterator[Sampler]:
 def real(pair: Pair, folder: Path) -> Iterator[Sampler]:
     config = parse({"sampling": {"engine": "vllm", "max_new_tokens": 6, "batch_size": 8}})
     with StudentServer(RunDir(folder), NEVER, print) as server:
-        sampler = sampler_of(pair, config, PROMPTS, server.start)
+        sampler = sampler_of(pair, config, PROMPTS, server.start, print)
         yield sampler
         sampler.close()
 
@@ -75,21 +75,34 @@ def bundled() -> Pair:
     return load_pair("bundled/student", "bundled/student", device=torch.device("cpu"))
 
 
-@pytest.fixture(scope="module", params=[local, fake, REAL])
-def engine(request, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
-    """A student with an adapter, and who writes for it."""
-    loaded = bundled()
-    student = with_adapter(loaded.student, LoraConfig(rank=2, alpha=4))
+def adapted() -> Pair:
+    """Only its adapter changes."""
+    pair = bundled()
+    student = with_adapter(pair.student, LoraConfig(rank=2, alpha=4))
     copy = SamplingCopy(student, torch.float32)
-    pair = replace(loaded, student=student, sampling_copy=copy)
-    with request.param(pair, tmp_path_factory.mktemp("engine")) as sampler:
-        yield pair, sampler
+    return replace(pair, student=student, sampling_copy=copy)
+
+
+@pytest.fixture(scope="module", params=[bundled, adapted])
+def student(request) -> Pair:
+    return request.param()
+
+
+@pytest.fixture(scope="module", params=[local, fake, REAL])
+def engine(request, student, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
+    """A student, and who writes for it."""
+    with request.param(student, tmp_path_factory.mktemp("engine")) as sampler:
+        yield student, sampler
+
+
+def as_it_is(pair: Pair) -> Any:
+    """What writes, with the adapter merged."""
+    return pair.sampling_copy() if pair.sampling_copy else pair.student
 
 
 def gap(pair: Pair, samples: list[Sample]) -> float:
     """How far the samples' log-probabilities are from the student's own, at most."""
-    assert pair.sampling_copy is not None
-    model, differences = pair.sampling_copy(), []
+    model, differences = as_it_is(pair), []
     for request, s in zip(REQUESTS, samples, strict=True):
         text = [*request.prompt_ids, *s.completion_ids.tolist()]
         with torch.no_grad():
@@ -137,12 +150,11 @@ def test_new_weights_write(engine):
 
 def test_greedy_takes_the_likeliest(engine):
     pair, sampler = engine
-    assert pair.sampling_copy is not None
     [request] = REQUESTS[:1]
     [s] = sampler.write([request], replace(LIMITS, temperature=0.0), NEVER)
     text = [*request.prompt_ids, *s.completion_ids.tolist()]
     with torch.no_grad():
-        logits = pair.sampling_copy()(torch.tensor([text])).logits[0]
+        logits = as_it_is(pair)(torch.tensor([text])).logits[0]
     start = len(request.prompt_ids) - 1
     assert logits[start:-1].argmax(-1).tolist() == s.completion_ids.tolist()
 
@@ -161,4 +173,3 @@ def test_ids_that_the_teacher_lacks_are_refused_before_a_server_starts():
         sampler_of(narrow, config, PROMPTS, lambda _: pytest.fail("started"))
     with pytest.raises(UserError, match="needs a job that starts the server"):
         sampler_of(pair, config, PROMPTS, None)
-    assert own_scores(pair, pair.student, PROMPTS[:1]).shape == (3,)

@@ -7,6 +7,7 @@ completion, seeded as vLLM seeds the completions of one request.
 """
 
 import argparse
+import copy
 import json
 import sys
 import threading
@@ -31,6 +32,14 @@ class VllmFaults:
     wrong_version: bool = False
     refuses: str = ""  # a path that is answered with 500
     edits: Payload = field(default_factory=dict)  # of each choice of a completion
+    highest_rank: int = 512  # of an adapter that is loaded
+    at_temperature_one: bool = False  # as --logprobs-mode raw_logprobs gives them
+
+
+@dataclass
+class ServerRefusal(Exception):
+    status: int
+    message: str
 
 
 class FakeVllm:
@@ -40,6 +49,7 @@ class FakeVllm:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.faults, self.asked = VllmFaults(), list[tuple[str, Payload]]()
         self.version, self.updates, self.lock = "default", 0, threading.Lock()
+        self.adapted: dict[str, Any] = {}  # by the adapter's name
         self.http = _SocketServer(str(socket), _Requests)
         self.http.ours = self
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
@@ -54,14 +64,22 @@ class FakeVllm:
         self.http.server_close()
 
     def answer(self, path: str, body: Payload) -> Payload:
+        """Raises ServerRefusal."""
         with self.lock, torch.no_grad():
             self.asked.append((path, body))
             if path == "/v1/completions":
+                model = self.adapted.get(body["model"], self.model)
+                if model is self.model and body["model"] != "student":
+                    raise ServerRefusal(404, f"The model `{body['model']}` does not exist.")
                 return {
-                    "choices": self._scored(body)
-                    if "prompt_logprobs" in body
-                    else self._written(body)
+                    "choices": self._followed(model, body)
+                    if "return_tokens_as_token_ids" in body
+                    else self._written(model, body)
                 }
+            if path == "/v1/load_lora_adapter":
+                self._load_adapter(body["lora_name"], Path(body["lora_path"]))
+            if path == "/v1/unload_lora_adapter":
+                del self.adapted[body["lora_name"]]
             if path == "/update_weights":
                 self._update(Path(body["update_info"]["folder"]))
             if path == "/finish_weight_update" and not self.faults.wrong_version:
@@ -78,16 +96,35 @@ class FakeVllm:
                 assert not missing.unexpected_keys
                 self.model.tie_weights()
 
-    def _written(self, body: Payload) -> list[Payload]:
-        (prompt,) = body["prompt"]
-        return [self._choice(prompt, body, i) | self.faults.edits for i in range(body["n"])]
+    def _load_adapter(self, name: str, folder: Path) -> None:
+        """W + alpha / rank · B A for each pair of matrices, upon a copy of the model."""
+        if name in self.adapted:
+            raise ServerRefusal(400, f"The lora adapter '{name}' has already been loaded.")
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        if settings["r"] > self.faults.highest_rank:
+            raise ServerRefusal(500, f"LoRA rank {settings['r']} is greater than max_lora_rank")
+        matrices = load_file(folder / "adapter_model.safetensors")
+        model = copy.deepcopy(self.model)
+        self.updates += 1
+        for key, a in matrices.items():
+            if ".lora_A." in key and not self.faults.ignores_updates:
+                path = key.removeprefix("base_model.model.").partition(".lora_A.")[0]
+                delta = matrices[key.replace(".lora_A.", ".lora_B.")] @ a
+                model.get_parameter(f"{path}.weight").add_(
+                    delta * settings["lora_alpha"] / settings["r"]
+                )
+        self.adapted[name] = model
 
-    def _choice(self, prompt: list[int], body: Payload, index: int) -> Payload:
+    def _written(self, model: Any, body: Payload) -> list[Payload]:
+        (prompt,) = body["prompt"]
+        return [self._choice(model, prompt, body, i) | self.faults.edits for i in range(body["n"])]
+
+    def _choice(self, model: Any, prompt: list[int], body: Payload, index: int) -> Payload:
         generator = torch.Generator().manual_seed(body["seed"] + index)
         ids: list[int] = []
         logprobs: list[float] = []
         while len(ids) < body["max_tokens"] and not {*ids} & {*body["stop_token_ids"]}:
-            logits = self.model(torch.tensor([[*prompt, *ids]])).logits[0, -1].float()
+            logits = model(torch.tensor([[*prompt, *ids]])).logits[0, -1].float()
             logp = (logits / (body["temperature"] or 1)).log_softmax(-1)
             noise = torch.empty_like(logp).exponential_(generator=generator)
             token = int((logp.exp() / noise).argmax() if body["temperature"] else logp.argmax())
@@ -95,12 +132,15 @@ class FakeVllm:
             logprobs.append(float(logp[token]))
         return {"index": index, "token_ids": ids, "logprobs": {"token_logprobs": logprobs}}
 
-    def _scored(self, body: Payload) -> list[Payload]:
+    def _followed(self, model: Any, body: Payload) -> list[Payload]:
         choices = []
         for index, text in enumerate(body["prompt"]):
-            logp = self.model(torch.tensor([text])).logits[0].float().log_softmax(-1)
-            known = [{str(i): {"logprob": float(logp[t, i])}} for t, i in enumerate(text[1:])]
-            choices.append({"index": index, "prompt_logprobs": [None, *known]})
+            logits = model(torch.tensor([text])).logits[0, -1].float()
+            temperature = 1.0 if self.faults.at_temperature_one else body["temperature"]
+            values, ids = (logits / temperature).log_softmax(-1).topk(body["logprobs"])
+            pairs = zip(ids.tolist(), values.tolist(), strict=True)
+            top = {f"token_id:{i}": v for i, v in pairs}
+            choices.append({"index": index, "logprobs": {"top_logprobs": [top]}})
         return choices
 
 
@@ -129,7 +169,10 @@ class _Requests(BaseHTTPRequestHandler):
         if path == ours.faults.refuses:
             status, answer = 500, {"error": {"message": "EngineCore encountered an issue"}}
         elif path != "/health":
-            answer = ours.answer(path, body)
+            try:
+                answer = ours.answer(path, body)
+            except ServerRefusal as refusal:
+                status, answer = refusal.status, {"error": {"message": refusal.message}}
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))

@@ -9,7 +9,9 @@ import torch
 from opd.errors import ErrorKind, UserError
 from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request
+from opd.sampling.vllm.client import VllmClient
 from opd.sampling.vllm.sampler import VllmSampler, groups_of, seed_of
+from opd.sampling.vllm.weights import FullWeights
 from tests.support import tiny_models
 from tests.support.network.fake_vllm import FakeVllm
 
@@ -23,7 +25,9 @@ def server(tmp_path: Path) -> Iterator[tuple[Pair, FakeVllm, VllmSampler]]:
     folder = Path(tiny_models.save_model(tmp_path / "student"))
     pair = load_pair(str(folder), str(folder), device=torch.device("cpu"))
     with FakeVllm(folder, tmp_path / "s") as fake:
-        sampler = VllmSampler(pair, tmp_path / "s", PROMPTS)
+        client = VllmClient(tmp_path / "s")
+        sender = FullWeights(client, tmp_path, "student")
+        sampler = VllmSampler(pair, client, sender, PROMPTS, has_weights=True)
         yield pair, fake, sampler
         sampler.close()
 
@@ -83,7 +87,7 @@ def test_a_server_that_ignores_new_weights_is_found_out(server, by):
     sampler.weights_changed()
     message = failure(sampler)
     assert ("does not compute what" if by > 0.1 else "did not take the new weights") in message
-    assert "of 7 known tokens differ from the trainer's by" in message and "nats" in message
+    assert "of 20 tokens after 4 known texts differ from the trainer's by" in message
 
 
 def test_a_server_with_another_model_is_found_before_the_first_sample(server):
@@ -91,6 +95,18 @@ def test_a_server_with_another_model_is_found_before_the_first_sample(server):
     moved(pair, 0.3)
     assert "does not compute what the student computes" in failure(sampler)
     assert not [b for _, b in fake.asked if "n" in b]
+
+
+def test_numbers_at_another_temperature_are_found_before_the_first_sample(tmp_path, server):
+    """As a server in the mode raw_logprobs gives them, which at temperature 1 are the same."""
+    pair, fake, sampler = server
+    fake.faults.at_temperature_one = True
+    sampler.write(REQUESTS, LIMITS, NEVER)
+    client = VllmClient(tmp_path / "s")
+    sender = FullWeights(client, tmp_path, "student")
+    cold = VllmSampler(pair, client, sender, PROMPTS, temperature=0.5, has_weights=True)
+    assert "other numbers than --logprobs-mode processed_logprobs" in failure(cold)
+    client.close()
 
 
 def test_a_server_without_the_version_that_was_sent_is_refused(server):
