@@ -9,7 +9,14 @@ from opd.config.run import RunConfig, parse
 from opd.errors import UserError
 
 FIELDS = (
-    *("device", "devices", "threads", "optimizer.micro_batch_tokens", "sampling.batch_size"),
+    *(
+        "device",
+        "devices",
+        "sharding",
+        "threads",
+        "optimizer.micro_batch_tokens",
+        "sampling.batch_size",
+    ),
     "optimizer.compile",
     *("student.gradient_checkpointing", "teacher.offload"),
 )

@@ -2,17 +2,23 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from opd.config.data import PromptsConfig, Section
+from opd.config.data import PromptsConfig, Section, choices
 from opd.config.drafts.short_forms import with_long_forms
 from opd.config.field_errors import FieldError, checked, located, raise_all
 from opd.config.folders import local_folder, readable_data
 from opd.config.model_files.quantized import refuse_training_all
-from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
+from opd.config.models import (
+    RouteConfig,
+    StudentConfig,
+    TeacherConfig,
+    other_than_sharding_needs,
+    unshardable,
+)
 from opd.config.names import check_name
 from opd.config.sections import (
     CheckpointsConfig,
@@ -49,6 +55,14 @@ class RunConfig(Section):
         le=64,
         description="Processes that train the run together, each with the models on a device of "
         "the kind that `device` names, and a share of the rollouts.",
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="How the processes of a run hold the models.",
+        json_schema_extra=choices(
+            none="Each holds all of them.",
+            full="Each holds a part of every layer: for models that do not fit a device; slower.",
+        ),
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of prompts and samples.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)  # type: ignore[arg-type]
@@ -275,6 +289,19 @@ def _engine_fits(config: RunConfig) -> Iterator[FieldError]:
         yield FieldError("student.model", f"{needs} a model folder or hub id (got a GGUF file)")
 
 
+def _sharding_fits(config: RunConfig) -> Iterator[FieldError]:
+    """Parts of layers are read as they are stored, and trained by AdamW."""
+    if config.sharding == "none":
+        return
+    wanted: dict[str, tuple[object, object]] = {
+        "optimizer.name": (config.optimizer.name, "adamw"),
+        "optimizer.compile": (config.optimizer.compile, False),
+        "sampling.engine": (config.sampling.engine, "local"),
+    }
+    yield from other_than_sharding_needs(wanted)
+    yield from unshardable(config.student, config.teachers)
+
+
 def unsupported_on_mps(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(field, message) of what Apple's GPU cannot do: what needs bitsandbytes' CUDA kernels."""
     quantized = {"student.quantize": config.student.quantize} | {
@@ -296,6 +323,7 @@ CHECKS = (
     _evaluation_fits,
     _device_fits,
     _engine_fits,
+    _sharding_fits,
 )
 VISIBLE_FIELDS = (
     "student.model",

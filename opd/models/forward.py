@@ -33,12 +33,14 @@ class ReadingRoute:
     """How a model is read so that a row's numbers depend on nothing but the row.
 
     `backbone` makes the hidden states that the head turns into logits; None where none can be told
-    apart, and logits of whole passes take their place.
+    apart, and logits of whole passes take their place. Of a `sharded` model only the forward pass
+    may touch the layers' weights, which no process holds whole, and all pass through them in step.
     """
 
     backbone: Any
     alone: bool = False  # one row at a time
     switch: int | None = None  # rows of more tokens than this are read apart from shorter ones
+    sharded: bool = False  # see `opd.ranks.sharding`
 
     def groups(self, lengths: tuple[int, ...]) -> list[list[int]]:
         """The numbers of the rows that share a pass, by their lengths in tokens."""

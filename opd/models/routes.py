@@ -56,14 +56,14 @@ def find_route(model: Any, *, where: str) -> ReadingRoute:
     a token, draws random numbers, or needs more than text.
     """
     try:
-        expected = _toy_alone(causal(model))
+        expected = toy_logits(causal(model))
     except CANNOT as error:
         raise_lack_of_memory(error)
         reason = f"its forward pass fails on plain text: {one_line(error)}"
         raise refused(model, reason, where) from None
     if not bool(expected.isfinite().all()):  # broken weights, which the first loss names
         return route_of(model)
-    if not close(causal(model), _toy_alone(causal(model)), expected):
+    if not close(causal(model), toy_logits(causal(model)), expected):
         raise refused(model, "it gives other logits each time it reads the same tokens", where)
     switch = rope_switch(causal(model).config.get_text_config().to_dict())
     for route in _routes(causal(model), switch):
@@ -191,7 +191,8 @@ def _agrees(whole: Any, expected: Tensor) -> bool:
     return actual.shape == expected.shape and close(whole, actual, expected)
 
 
-def _toy_alone(whole: Any) -> Tensor:
+@torch.no_grad()
+def toy_logits(whole: Any) -> Tensor:
     """Logits (N, V) of TOY's completions, each row by itself; the second row's are the first's."""
     first, second, third = _alone(whole, TOY.take([0, 0, 2]))
     return torch.cat([first, second[: len(TOY.completions[1])], third])

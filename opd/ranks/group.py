@@ -85,6 +85,12 @@ class Ranks:
         """`own` of the first process, as all of them may ask it."""
         return own
 
+    def halt(self) -> None:
+        """The first process goes no further: the others are to stop as soon as they can."""
+
+    def attend(self) -> None:
+        """Takes part in what the first process still does in step, until it leaves."""
+
     def leave(self) -> None:
         """The end of what is done together; the others end too, where they have not yet."""
 

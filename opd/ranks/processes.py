@@ -1,8 +1,10 @@
 """Ranks as torch.distributed connects them."""
 
 import logging
+import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,6 +27,7 @@ PATIENCE = timedelta(minutes=30)  # for what another process computes, loads or 
 LOOK_EVERY = 0.2  # seconds between two looks whether the run is to stop
 STOP = "stop"  # the key that the first process sets for all
 BUCKET = 1 << 24  # numbers that are added up at once
+CONNECTION = re.compile(r"gloo|nccl|connection", re.I)  # in what a lost process makes others raise
 
 
 def file_store(path: Path, size: int) -> Store:
@@ -64,16 +67,30 @@ class _PeerError:
         return UserError(text, where=self.where or "devices", kind=self.kind)
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What a process wants all of them to do next; nothing where it has done its work."""
+
+    name: str | None
+
+
 class ProcessRanks(Ranks):
     """One of several processes that torch.distributed connects.
 
     Tensors are exchanged by the device's own backend, everything else by gloo.
+
+    What all must do at once, while one has more of it to do than another, is done in turns
+    (`offer`, `in_step`): before each they say what they want, all do the first of it by the order
+    in which it was offered, and who wants nothing or something else takes part in its own way.
     """
 
     def __init__(self, rank: int, size: int, store: Store, device: torch.device) -> None:
         """Joins the others. Raises UserError where they do not all come."""
         self.rank, self.size = rank, size
         self._store, self._left = store, False
+        self._offers: dict[str, Callable[[], object]] = {}
+        self._at: str | None = None  # the turn that has begun and not ended
+        self._heard: Exception | None = None  # what another process told, on its way through here
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
             dist.init_process_group(
@@ -121,10 +138,55 @@ class ProcessRanks(Ranks):
     def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
         return _Told(self._store, own) if self.leads else _Heard(self._store)
 
+    def halt(self) -> None:
+        if self.leads and not self._left:
+            self._connected(lambda: self._store.set(STOP, "1"))
+
+    def offer(self, name: str, follow: Callable[[], object]) -> None:
+        """From now on turns may be of this name; `follow` is how a process takes part that did not
+        ask for it. All offer the same, in one order."""
+        self._offers[name] = follow
+
+    @contextmanager
+    def in_step(self, name: str) -> Iterator[None]:
+        """Inside, all processes do what they do in a turn of this name."""
+        self.begin(name)
+        yield
+        self.done()
+
+    def begin(self, name: str) -> None:
+        """Returns where a turn of this name begins, which lasts until `done`."""
+        while (chosen := self._next(name)) != name:
+            self._take_part(chosen)
+        self._at = name
+
+    def done(self) -> None:
+        """The end of a turn; where it is never reached, this process is out of step."""
+        self._at = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether this process failed within a turn: the others wait where it never arrives."""
+        return self._at is not None
+
+    def attend(self) -> None:
+        if not self._offers or self.leads:
+            return
+        while not self._left and not self.broken:
+            try:
+                self._accompany()
+            except (Stopped, UserError) as error:
+                if isinstance(error, LostProcessError):
+                    return
+                log.info("another process has ended: %s", one_line(error))
+
     def leave(self) -> None:
         if self._left:
             return
         self._left = True
+        if self.broken:  # the others hear it from the connection
+            dist.destroy_process_group()
+            return
         try:
             self._gather(_PeerError(self.rank, "", stopped=True, left=True))
         except (RuntimeError, UserError) as error:  # they may be gone already
@@ -135,17 +197,44 @@ class ProcessRanks(Ranks):
         value: Any = None
         try:
             value = work()
-        except Exception as error:  # noqa: BLE001 - raised once the others know
-            failed = error
+            self._accompany()
+        except Exception as error:
+            if self.broken:
+                raise _lost_within(error) from error
+            if error is self._heard:  # the others know
+                raise
+            failed = error  # raised once the others know
         told = shown(value) if failed is None else _PeerError.of(self.rank, failed)
         answers = self._gather(told)
         if failed is not None:
             raise failed
+        self._raise_first(answers)
+        return value, answers
+
+    def _raise_first(self, answers: Sequence[Any]) -> None:
         for answer in answers:
             if isinstance(answer, _PeerError):
                 self._left |= answer.left
-                raise answer.raised(self.size)
-        return value, answers
+                self._heard = answer.raised(self.size)
+                raise self._heard
+
+    def _accompany(self) -> None:
+        """Takes part in the others' turns until none of them wants one."""
+        while self._offers and (chosen := self._next(None)) is not None:
+            self._take_part(chosen)
+
+    def _next(self, wanted: str | None) -> str | None:
+        """The turn that all take now, of those that they want; None where none wants one."""
+        answers = self._gather(_Turn(wanted))
+        self._raise_first(answers)
+        asked = {answer.name for answer in answers}
+        return next((name for name in self._offers if name in asked), None)
+
+    def _take_part(self, name: str | None) -> None:
+        assert name is not None
+        self._at = name
+        self._offers[name]()
+        self.done()
 
     def _gather(self, value: object) -> list[Any]:
         answers: list[Any] = [None] * self.size
@@ -157,6 +246,14 @@ class ProcessRanks(Ranks):
             call()
         except RuntimeError as error:
             raise LostProcessError(one_line(error)) from error
+
+
+def _lost_within(error: Exception) -> Exception:
+    """A connection that was lost within a turn, by its name; else the error itself."""
+    lost = isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or CONNECTION.search(str(error))
+    )
+    return LostProcessError(one_line(error)) if lost else error
 
 
 def _add_up(gradients: list[Tensor]) -> None:

@@ -64,7 +64,7 @@ def fixed_decoder_of(model: Any, device: torch.device) -> type[FixedDecoder] | N
         candidates: list[type[FixedDecoder]] = [FusedDecoder] if takes_fused(model) else []
         if takes_fixed(model):
             candidates.append(FixedDecoder)
-        if route_of(model).switch is not None:
+        if route_of(model).switch is not None or route_of(model).sharded:
             candidates = []
         room = len(TOY_TOKENS)
         agreeing = (

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opd.models.folders.quantized import method_in
+from opd.models.forward import route_of
 from opd.sampling.decoder import Slots, pad_right, to_the_right
 
 MODEL_TYPES = ("llama", "qwen3")
@@ -53,6 +54,7 @@ def plain_llama(model: Any, model_types: Sequence[str]) -> bool:
     config = model.config
     return bool(
         type(model).__module__.startswith("transformers.")  # no adapter around it
+        and not route_of(model).sharded
         and method_in(model) is None
         and config.model_type in model_types
         and config.hidden_act == "silu"

@@ -24,7 +24,7 @@ from opd.devices.choice import allocatable_memory, on_device
 from opd.errors import ErrorKind, UserError
 from opd.loss import divergences
 from opd.models.architecture import from_config
-from opd.models.forward import causal
+from opd.models.forward import causal, route_of
 from opd.models.load import Pair
 from opd.sampling.decoder import Decoder
 from opd.sampling.decoding import decoder_for, equal_lengths
@@ -198,8 +198,13 @@ class _Batch:
         self.positions = torch.from_numpy(lengths).to(device)  # at which they stand
         self.column = torch.zeros(1, dtype=torch.long, device=device)  # to be written next
 
-    @torch.inference_mode()
     def run(self, stop: Callable[[], bool]) -> list[Sample]:
+        # What inference mode makes of a layer that was put together, a gradient could not meet.
+        sharded = route_of(self.pair.student).sharded
+        with torch.no_grad() if sharded else torch.inference_mode():
+            return self._run(stop)
+
+    def _run(self, stop: Callable[[], bool]) -> list[Sample]:
         pair, steps = self.pair, self.limits.max_new_tokens
         every = look_every(pair.device)
         decoder = decoder_for(

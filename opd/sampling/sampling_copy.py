@@ -9,7 +9,7 @@ the sampler gap of the step.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -38,7 +38,9 @@ class SamplingCopy:
     ) -> None:
         self._student, self._dtype, self._say = student, dtype, say
         self._merges = adapted_weights(student)
-        self._targets: list[tuple[nn.Parameter, Tensor]] = []  # a parameter, and what stands for it
+        self._targets: list[
+            tuple[nn.Parameter, nn.Parameter]
+        ] = []  # a parameter, and what stands for it
         self._model: Any = None
         self._refused = False
 
@@ -51,67 +53,93 @@ class SamplingCopy:
     def __call__(self) -> Any | None:
         if self._model is None and not self._refused:
             self._make()
-        for source, target in self._targets:
-            deltas = [layer.get_delta_weight("default") for layer in self._merges.get(source, ())]
+        self._bring_up_to_date(self._targets, self._merges)
+        return self._model
+
+    @staticmethod
+    def _bring_up_to_date(
+        targets: Sequence[tuple[Any, Tensor]], merges: Mapping[Any, Sequence[Any]]
+    ) -> None:
+        """Each target from its source, with the adapters that change it merged."""
+        for source, target in targets:
+            deltas = [layer.get_delta_weight("default") for layer in merges.get(source, ())]
             if deltas:
                 torch.add(source, sum(deltas[1:], deltas[0]), out=target)
             else:
                 target.copy_(source)
-        return self._model
 
     def _own(self) -> list[nn.Parameter]:
         """The parameters that the copy has apart from the student's."""
         whole = causal(self._student)
         wide = tuple(getattr(whole, "_keep_in_fp32_modules_strict", None) or ())
-        held = {
-            p: name
-            for name, p in whole.named_parameters()
-            if not any(part.startswith("lora_") for part in name.split("."))
-        }
         return [
             p
-            for p, name in held.items()
+            for p, name in self._held().items()
             if p in self._merges or (p.dtype != self._dtype and not {*name.split(".")} & {*wide})
         ]
+
+    def _held(self) -> dict[nn.Parameter, str]:
+        """The names of the student's parameters without those of its adapter."""
+        return {
+            p: name
+            for name, p in causal(self._student).named_parameters()
+            if not any(part.startswith("lora_") for part in name.split("."))
+        }
 
     def _make(self) -> None:
         device = next(self._student.parameters()).device
         free = free_bytes(device)
         if self.bytes > (1 - SPARE) * free:
-            self._refused = True
-            self._say(
-                f"sampling from the trained weights themselves, which is slower: a copy in "
-                f"{str(self._dtype).removeprefix('torch.')} takes "
-                f"{self.bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
-            )
+            self._refuse(free)
             return
-        whole = causal(self._student)
-        stands_for: dict[int, Any] = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
-        own = self._own()
-        rooms = {p: torch.empty_like(p, dtype=self._dtype) for p in own}
-        for weights in _sharing_inputs(whole, own):
-            sizes = [len(w) for w in weights]
-            buffer = rooms[weights[0]].new_empty((sum(sizes), weights[0].shape[1]))
-            rooms |= zip(weights, torch.split(buffer, sizes), strict=True)
-        for source, room in rooms.items():
-            stands_for[id(source)] = nn.Parameter(room, requires_grad=False)
-            self._targets.append((source, stands_for[id(source)]))
-        model = copy.deepcopy(whole, stands_for)
-        for name, layer in _layers(model):
-            model.set_submodule(name, layer.get_base_layer())
+        model = self._outline()
+        self._take_room(model, device)
         self._model = model
         self()
         take_route(model, find_route(model, where="student.model"))
 
+    def _refuse(self, free: int) -> None:
+        self._refused = True
+        self._say(
+            f"sampling from the trained weights themselves, which is slower: a copy in "
+            f"{str(self._dtype).removeprefix('torch.')} takes "
+            f"{self.bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+        )
 
-def _sharing_inputs(model: Any, own: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    def _outline(self) -> Any:
+        """The copy, whose own parameters are still empty."""
+        whole = causal(self._student)
+        stands_for: dict[int, Any] = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
+        for source in self._own():
+            empty = source.new_empty(0, dtype=self._dtype)
+            stands_for[id(source)] = nn.Parameter(empty, requires_grad=False)
+            self._targets.append((source, stands_for[id(source)]))
+        model = copy.deepcopy(whole, stands_for)
+        for name, layer in _layers(model):
+            model.set_submodule(name, layer.get_base_layer())
+        return model
+
+    def _take_room(self, model: Any, device: torch.device) -> None:
+        """For what the copy has of its own."""
+        rooms = {
+            target: torch.empty(source.shape, dtype=self._dtype, device=device)
+            for source, target in self._targets
+        }
+        for weights in _sharing_inputs(model, rooms):
+            sizes = [len(rooms[w]) for w in weights]
+            buffer = rooms[weights[0]].new_empty((sum(sizes), rooms[weights[0]].shape[1]))
+            rooms |= zip(weights, torch.split(buffer, sizes), strict=True)
+        for target, room in rooms.items():
+            target.data = room
+
+
+def _sharing_inputs(model: Any, own: Mapping[Any, object]) -> Iterator[list[Any]]:
     """Weights (out, in) that read the same input, to lie side by side: one product for all."""
     for module in model.modules():
         for names in SHARE_INPUTS:
             linears: list[Any] = [getattr(module, name, None) for name in names]
-            bases = [x.get_base_layer() if hasattr(x, "get_base_layer") else x for x in linears]
-            weights: list[Any] = [x.weight for x in bases if isinstance(x, nn.Linear)]
-            if len(weights) == len(names) and all(any(w is p for p in own) for w in weights):
+            weights: list[Any] = [x.weight for x in linears if isinstance(x, nn.Linear)]
+            if len(weights) == len(names) and all(w in own for w in weights):
                 yield weights
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +26,9 @@ from opd.training import checkpoint_manifest
 from opd.training.checkpoint_manifest import AVERAGE, OPTIMIZER, STATE
 from opd.training.held_out import probes
 from opd.types import CheckpointEvent
+
+if TYPE_CHECKING:
+    from opd.ranks.sharding import Shards, Whole
 
 CONFIG = "config.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")  # of their parameter's shape
@@ -55,12 +58,13 @@ def save(
     folder: Path,
     progress: Progress,
     models: tuple[Any, Any],
-    optimizer: torch.optim.Optimizer,
+    held: "torch.optim.Optimizer | Whole",
     average: MovingAverage | None = None,
 ) -> CheckpointEvent:
     """Writes `folder/step-…` as one whole; an interrupted earlier try is swept away.
 
-    `models` are the student and its tokenizer.
+    `models` are the student and its tokenizer; what is `held` beside is the optimizer, or where
+    several processes hold parts of the student, its weights and moments put together.
     """
     final = checkpoint_manifest.folder_of(folder, progress.step)
     files.remove(final)
@@ -68,9 +72,13 @@ def save(
     with files.written_aside(final, folder=True, durable=True) as aside:
         # Embeddings keep their size, so that peft need not look at (or fetch) the base's.
         adapter = {"save_embedding_layers": False} if causal(student) is not student else {}
-        student.save_pretrained(aside, safe_serialization=True, **adapter)
+        if isinstance(held, torch.optim.Optimizer):
+            weights, moments = {}, held.state_dict()["state"]
+        else:
+            weights, moments = {"state_dict": held.weights}, held.moments
+        student.save_pretrained(aside, safe_serialization=True, **adapter, **weights)
         save_tokenizer(tokenizer, aside)
-        save_file(_flat(optimizer.state_dict()["state"]), aside / OPTIMIZER)
+        save_file(_flat(moments), aside / OPTIMIZER)
         if average is not None:
             save_file({n: t.contiguous() for n, t in average.weights.items()}, aside / AVERAGE)
         state = asdict(progress)
@@ -131,11 +139,18 @@ def _other_student(field: str, configured: object, trained: object, path: Path) 
 
 
 def restore(
-    path: Path, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
+    path: Path,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+    shards: "Shards | None" = None,
 ) -> int:
     """Puts moments and average back; returns the step that the checkpoint was taken after."""
     state = _nested(load_file(path / OPTIMIZER))
-    _check_moments(state, optimizer, path)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = shards.whole_shapes(parameters) if shards else [p.shape for p in parameters]
+    _check_moments(state, shapes, path)
+    if shards:
+        state = {number: shards.parted(parameters[number], s) for number, s in state.items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if average is not None:
@@ -144,12 +159,11 @@ def restore(
 
 
 def _check_moments(
-    state: Mapping[int, Mapping[str, Any]], optimizer: torch.optim.Optimizer, path: Path
+    state: Mapping[int, Mapping[str, Any]], shapes: Sequence[torch.Size], path: Path
 ) -> None:
-    """Raises UserError for moments that are not those of the optimizer's parameters."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    fitting = state.keys() <= set(range(len(parameters))) and all(
-        moments[name].shape == parameters[number].shape
+    """Raises UserError for moments that are not those of parameters of these shapes."""
+    fitting = state.keys() <= set(range(len(shapes))) and all(
+        moments[name].shape == shapes[number]
         for number, moments in state.items()
         for name in MOMENTS
         if name in moments
@@ -157,7 +171,7 @@ def _check_moments(
     if not fitting:
         raise UserError(
             f"{path / OPTIMIZER} holds moments of other parameters than the student's "
-            f"{len(parameters)} tensors; restore the student and its settings as they were, or "
+            f"{len(shapes)} tensors; restore the student and its settings as they were, or "
             "start a new run",
             where="checkpoint",
             kind=ErrorKind.BAD_CONFIGURATION,

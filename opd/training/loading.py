@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,8 +36,12 @@ from opd.training.optimization.compute_copy import ComputeCopy
 from opd.training.optimization.micro_batch_size import MicroBatchSize, recompute
 from opd.training.optimization.optimizers import make_optimizer
 from opd.training.scoring import reader_of
-from opd.training.update import Learner
+from opd.training.update import Learner, trained_of
 
+if TYPE_CHECKING:
+    from opd.ranks.sharding import Shards
+
+HOST = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -96,11 +100,14 @@ def load(
     config: RunConfig, source: Path | None, callbacks: Callbacks, ranks: Ranks = ALONE
 ) -> LoadedRun:
     """Loads what the configuration names; `source` is a checkpoint to continue from."""
-    models, factory = _models(config, source, callbacks)
+    shards = _shards(config, ranks)
+    models, factory = _models(config, source, callbacks, shards)
     pair, router = models.pair, models.router
     reference = factory.start() if config.objective.reference_kl else None
-    optimizer = make_optimizer(pair.student, config)
-    step = checkpoint.restore(source, optimizer, models.average) if source else 0
+    optimizer = make_optimizer(trained_of(pair.student, shards), config)
+    if shards is not None:
+        shards.train(pair.student, optimizer)
+    step = checkpoint.restore(source, optimizer, models.average, shards) if source else 0
     judges = replace(router, teachers={}) if config.needs == "nothing" else router
     learner = Learner(
         pair,
@@ -108,12 +115,24 @@ def load(
         config,
         judges,
         reference,
-        sizes=_sizes(pair, config, callbacks),
-        copy=_compute_copy(pair, config),
+        sizes=None if shards else _sizes(pair, config, callbacks),
+        copy=None if shards else _compute_copy(pair, config),
         compilation=Compilation(callbacks.say) if config.optimizer.compile else None,
         ranks=ranks,
+        shards=shards,
     )
     return LoadedRun(learner, router, models.average, step)
+
+
+def _shards(config: RunConfig, ranks: Ranks) -> "Shards | None":
+    """None where each process holds all of every model."""
+    if config.sharding == "none" or ranks.size == 1:
+        return None
+    from opd.ranks.processes import ProcessRanks  # noqa: PLC0415 - only where it is used
+    from opd.ranks.sharding import Shards  # noqa: PLC0415 - slow to import
+
+    assert isinstance(ranks, ProcessRanks)
+    return Shards(ranks, run_device(config))
 
 
 def _compute_copy(pair: Pair, config: RunConfig) -> ComputeCopy | None:
@@ -147,10 +166,13 @@ def load_models(config: RunConfig, source: Path | None, callbacks: Callbacks) ->
 
 
 def _models(
-    config: RunConfig, source: Path | None, callbacks: Callbacks
+    config: RunConfig,
+    source: Path | None,
+    callbacks: Callbacks,
+    shards: "Shards | None" = None,
 ) -> tuple[LoadedModels, "_TeacherFactory"]:
-    pair = _student(config, source, callbacks)
-    models = _teacher_models(config, pair, callbacks)
+    pair = _student(config, source, callbacks, shards)
+    models = _teacher_models(config, pair, callbacks, shards)
     for teacher_model in models.values():
         pair = with_teacher(pair, teacher_model)
     _check_stops(config, pair)
@@ -162,7 +184,7 @@ def _models(
     average = None
     if config.teacher.kind == "ema":
         average = MovingAverage(pair.student, config.teacher.ema_decay)
-    factory = _TeacherFactory(config, pair, average, callbacks)
+    factory = _TeacherFactory(config, pair, average, callbacks, shards)
     teachers = {}
     for route in (MAIN, *config.teacher.routes):
         teacher = factory.teacher(field_of(route), models.get(field_of(route)))
@@ -188,14 +210,16 @@ def _check_stops(config: RunConfig, pair: Pair) -> None:
         )
 
 
-def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pair:
+def _student(
+    config: RunConfig, source: Path | None, callbacks: Callbacks, shards: "Shards | None"
+) -> Pair:
     """The student on its device, with its adapter or from its checkpoint."""
     settings = config.student
     computes = DTYPES[settings.dtype]
     held = computes if settings.lora is not None else DTYPES[settings.weights]
     pair = load_student(
         settings.model,
-        device=run_device(config, callbacks.say),
+        device=HOST if shards else run_device(config, callbacks.say),
         dtype=held,
         weights=source if settings.lora is None else None,
         quantize=settings.quantize,
@@ -223,16 +247,29 @@ def _student(config: RunConfig, source: Path | None, callbacks: Callbacks) -> Pa
     if settings.gradient_checkpointing:
         recompute(student)
     copied = method is None and (settings.lora is not None or held != computes)
-    return replace(
-        pair,
-        student=student,
-        dtype=computes,
-        weights=DTYPES[settings.weights],
-        sampling_copy=SamplingCopy(student, computes, callbacks.say) if copied else None,
-    )
+    pair = replace(pair, student=student, dtype=computes, weights=DTYPES[settings.weights])
+    if shards is not None:
+        return _sharded(pair, shards, callbacks, adapter=settings.lora is not None)
+    copy = SamplingCopy(student, computes, callbacks.say) if copied else None
+    return replace(pair, sampling_copy=copy)
 
 
-def _teacher_models(config: RunConfig, pair: Pair, callbacks: Callbacks) -> dict[str, TeacherModel]:
+def _sharded(pair: Pair, shards: "Shards", callbacks: Callbacks, *, adapter: bool) -> Pair:
+    """The pair whose student's layers are cut among the processes, with a copy to sample from."""
+    from opd.ranks.whole_copy import WholeCopy  # noqa: PLC0415 - only where it is used
+
+    pair = replace(pair, device=shards.device)
+    copy = WholeCopy(pair.student, pair.dtype, shards, callbacks.say)
+    narrow = None if adapter or pair.weights == pair.dtype else pair.dtype
+    shards.cut_student(pair.student, computing=pair.computing, narrow=narrow)
+    if shards.device.type != "cpu":
+        pair = replace(pair, pairs_per_token=0.0)
+    return replace(pair, sampling_copy=copy)
+
+
+def _teacher_models(
+    config: RunConfig, pair: Pair, callbacks: Callbacks, shards: "Shards | None"
+) -> dict[str, TeacherModel]:
     """The models of the teachers that have their own, by field; one model is loaded once."""
     loaded: dict[tuple[str, str, str], TeacherModel] = {}
     by_field = {}
@@ -244,12 +281,14 @@ def _teacher_models(config: RunConfig, pair: Pair, callbacks: Callbacks) -> dict
             callbacks.say(f"loading {settings.model}")
             loaded[key] = load_teacher(
                 settings.model,
-                pair,
+                replace(pair, device=HOST) if shards else pair,
                 where=f"{field}.model",
                 dtype=DTYPES[settings.dtype],
                 quantize=settings.quantize,
                 say=callbacks.say,
             )
+            if shards is not None:
+                shards.cut(loaded[key].model, where=f"{field}.model")
         by_field[field] = loaded[key]
     return by_field
 
@@ -262,6 +301,7 @@ class _TeacherFactory:
     pair: Pair
     average: MovingAverage | None
     callbacks: Callbacks
+    shards: "Shards | None" = None
 
     def teacher(self, field: str, model: TeacherModel | None) -> Teacher | None:
         settings = self.config.teachers[field]
@@ -299,9 +339,12 @@ class _TeacherFactory:
             return self._student_as(self.pair.student.disable_adapter)
         folder = Path(self.pair.folders["student"])
         model = load_model(folder, where="student.model", dtype=self.pair.dtype)
-        model.to(self.pair.device)
+        if self.shards is None:
+            model.to(self.pair.device)
         model.requires_grad_(False)
         find_route(model, where="student.model")
+        if self.shards is not None:
+            self.shards.cut(model, where="student.model")
         return LocalTeacher(model, reader_of(self.pair))
 
     def _student_as(self, state: Callable[[], AbstractContextManager[Any]]) -> LocalTeacher:

@@ -112,6 +112,7 @@ class Training:
                 raise
             raise self._lack_of_memory(error) from error
         finally:
+            self._ranks.halt()
             if self._sampler is not None:
                 self._sampler.close()
             if self._loaded is not None:
@@ -153,12 +154,12 @@ class Training:
         nothing; None when nothing is loaded yet."""
         if self._loaded is None:
             return None
-        pair = self._loaded.pair
+        pair, learner = self._loaded.pair, self._loaded.learner
         return checkpoint.save(
             folder,
             self._progress(),
             (pair.student, pair.tokenizer),
-            self._loaded.learner.optimizer,
+            learner.shards.collected() if learner.shards else learner.optimizer,
             self._loaded.average,
         )
 
@@ -371,11 +372,9 @@ class Training:
     def _checkpoint(self) -> Iterator[Event]:
         self._during = "checkpoint"
         assert self._loaded is not None
-        trained = self._loaded.learner.trained
+        trained = self._loaded.learner.trained_by_all
         self._ranks.check_same("the checksum of the weights", lambda: checksum(trained))
-        if not self._ranks.leads:
-            return
-        event = self.save_checkpoint()
+        event = self._ranks.together(lambda: self.save_checkpoint() if self._ranks.leads else None)
         if event is not None:
             yield event  # recorded by the consumer before anything older is removed
             for progress in self._expendable():
@@ -388,7 +387,8 @@ def _what_is_trained(loaded: LoadedRun, prompts: PromptSet) -> str:
     suites = [suite.prompts for suite in prompts.suites.values()]
     parts = [prompts.train, prompts.held_out, prompts.probe, *suites]
     ids = repr([[tuple(p.ids) for p in part] for part in parts])
-    return hashlib.sha256((ids + checksum(loaded.learner.trained)).encode()).hexdigest()[:16]
+    weights = checksum(loaded.learner.trained_by_all)
+    return hashlib.sha256((ids + weights).encode()).hexdigest()[:16]
 
 
 def _due(step: int, every: int, last: int) -> bool:

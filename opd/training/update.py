@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ from opd.training.scoring import (
 from opd.training.step.clock import Clock
 from opd.types import Floats, TokenRecord
 
+if TYPE_CHECKING:
+    from opd.ranks.sharding import Shards
+
 TRIED_TOKENS = 16  # of each completion that compilation is tried on
 
 
@@ -65,14 +68,27 @@ class Learner:
     copy: ComputeCopy | None = None  # None: the student itself computes
     compilation: Compilation | None = None  # None: nothing is compiled
     ranks: Ranks = ALONE  # who else trains these weights
+    shards: "Shards | None" = None  # None: each process holds all of every model
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.pair.student.parameters() if p.requires_grad]
+        """What is trained, as far as this process holds it."""
+        return trained_of(self.pair.student, self.shards)
+
+    @property
+    def trained_by_all(self) -> list[torch.nn.Parameter]:
+        """What every process holds and has to have alike."""
+        return self.shards.whole(self.trained) if self.shards else self.trained
 
     def computes(self) -> Pair:
         """The pair whose student reads what is trained on: the student or its copy."""
         return self.copy() if self.copy else self.pair
+
+
+def trained_of(student: Any, shards: "Shards | None") -> list[torch.nn.Parameter]:
+    """What the process holds of the parameters that are trained, in the model's order."""
+    trained = [p for p in student.parameters() if p.requires_grad]
+    return shards.here(trained) if shards else trained
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,9 @@ def update(
 
     gradient = _joined(ranks.each(accumulated))
     with clock.phase("optimizer"):
-        ranks.add_gradients(learner.trained)
+        if learner.shards:
+            learner.shards.take_gradients()
+        ranks.add_gradients(learner.trained_by_all)
         norm = _step(learner, gradient.loss)
         ranks.check_same("the gradient's norm", lambda: norm)
     agreed = float(np.concatenate(gradient.same_top).mean()) if gradient.same_top else None
@@ -256,7 +274,9 @@ class MicroBatch:
                 hidden = completion_hidden(pair.student, self.batch)
             leaf = hidden.states.detach().requires_grad_()
             losses, measured = self._pieces(Hidden(leaf, hidden.form), columns, clock)
-            if leaf.grad is not None:
+            if self.learner.shards:
+                self.learner.shards.student.backward(hidden.states, leaf.grad)
+            elif leaf.grad is not None:
                 torch.autograd.backward(hidden.states, leaf.grad)
         return float(sum(losses)), joined(measured)
 
@@ -355,7 +375,8 @@ def _sampler_logprobs(sample: Sample) -> Floats:
 
 def _step(learner: Learner, loss: float) -> float:
     limit = learner.config.optimizer.max_grad_norm
-    norm = float(clip(learner.trained, limit))
+    clipped = learner.shards.clip if learner.shards else clip
+    norm = float(clipped(learner.trained, limit))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
             f"the loss is {loss} and its gradient's norm {norm}: lower "

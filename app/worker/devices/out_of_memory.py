@@ -10,7 +10,7 @@ from opd.config.run import RunConfig
 from opd.config.wording import size
 from opd.doctor.machine.remedies import remedies
 from opd.doctor.memory import Phase
-from opd.errors import LackOfMemoryError
+from opd.errors import LackOfMemoryError, UserError
 
 log = logging.getLogger(__name__)
 NAMED = 3  # remedies
@@ -30,7 +30,7 @@ def rescued(error: LackOfMemoryError, save: Callable[[], object]) -> None:
     give_back()
     try:
         save()
-    except (MemoryError, RuntimeError, OSError):
+    except (MemoryError, RuntimeError, OSError, UserError):
         log.exception("no checkpoint could be saved")
 
 

@@ -81,6 +81,7 @@ def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) ->
         for _ in training.events():
             pass
     finally:
+        ranks.attend()  # the first process may save yet
         ranks.leave()
     return 0
 

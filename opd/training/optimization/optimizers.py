@@ -1,7 +1,7 @@
 """The optimizer of a run, its learning rate and the limit of its gradient's norm."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +13,7 @@ from opd.errors import ErrorKind, UserError
 from opd.training.optimization.stochastic_adamw import StochasticAdamW
 
 
-def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+def make_optimizer(trained: Sequence[Tensor], config: RunConfig) -> torch.optim.Optimizer:
     """AdamW over what is trained. Raises UserError for 8 bits without bitsandbytes.
 
     On a GPU one fused kernel takes many parameters at a time, in place of one a parameter.
@@ -24,7 +24,6 @@ def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Opt
         "betas": (settings.beta1, settings.beta2),
         "weight_decay": settings.weight_decay,
     }
-    trained = [p for p in model.parameters() if p.requires_grad]
     if config.student.weights == "bfloat16":
         return StochasticAdamW(trained, seed=config.seed, **options)
     if settings.name == "adamw":

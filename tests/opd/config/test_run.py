@@ -162,3 +162,25 @@ def test_vllm_writes_only_what_the_student_alone_writes(settings, field):
     with pytest.raises(ConfigError, match="engine vllm needs") as caught:
         parse({**settings, "sampling": {**sampling, "engine": "vllm"}})
     assert field in [p["field"] for p in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"student": {"quantize": "int8", "lora": {}}}, "student.quantize"),
+        ({"student": {"weights": "bfloat16", "dtype": "bfloat16"}}, "student.weights"),
+        ({"student": "models/small.Q8_0.gguf"}, "student.model"),
+        ({"teacher": "models/small.Q8_0.gguf"}, "teacher.model"),
+        ({"teacher": {"quantize": "int4"}}, "teacher.quantize"),
+        ({"teacher": {"offload": True}}, "teacher.offload"),
+        ({"teacher": {"kind": "ema"}}, "teacher.kind"),
+        ({"optimizer": {"name": "adamw_8bit"}}, "optimizer.name"),
+        ({"optimizer": {"compile": True}}, "optimizer.compile"),
+        ({"sampling": {"engine": "vllm"}}, "sampling.engine"),
+    ],
+)
+def test_what_cannot_be_cut_among_processes_is_refused_at_its_field(settings, field):
+    parse(settings)
+    with pytest.raises(ConfigError, match="sharding full needs") as caught:
+        parse({**settings, "sharding": "full"})
+    assert field in [p["field"] for p in caught.value.problems]

@@ -7,17 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE
 from opd.sampling.sample import Stopped
 from opd.training import loading
 from opd.training.trainer import Training
-from opd.types import CheckpointEvent, EvaluationEvent, StepEvent
+from opd.types import CheckpointEvent, StepEvent
 from tests.support import tiny_models
 from tests.support.devices.rank_processes import on_ranks
+from tests.support.devices.shared_runs import STUDENTS, assert_alike, of, settings, trained
 
 
 def exchanged(ranks):
@@ -131,64 +130,6 @@ def test_processes_that_have_parted_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     return tiny_models.save_pair(tmp_path_factory.mktemp("ranks"))
-
-
-def settings(inputs, **changes):
-    return parse(
-        {
-            "student": {"model": str(inputs / "student"), **changes.pop("student", {})},
-            "teacher": str(inputs / "teacher"),
-            "prompts": str(inputs / "prompts.jsonl"),
-            "steps": 8,
-            "device": "cpu",
-            "threads": 1,
-            "sampling": {"prompts_per_step": 3, "group_size": 3, "max_new_tokens": 8},
-            "evaluation": {"prompts": 3, "every": 4, "keep": 2, "teacher": False},
-            "checkpoints": {"every": 4, "keep": 2},
-            "optimizer": {"learning_rate": 1e-3},
-            **changes,
-        }
-    )
-
-
-def trained(ranks, *, config, folder, resume_from=None):
-    """The events of a run but for its clock."""
-    return list(Training(config, folder, ranks=ranks, resume_from=resume_from).events())
-
-
-def of(kind, events):
-    return [e for e in events if isinstance(e, kind)]
-
-
-def assert_alike(one, several, weights_apart=1e-4):
-    first, *others = zip(of(StepEvent, one), of(StepEvent, several), strict=True)
-    a, b = first
-    for x, y in zip(a.rollouts, b.rollouts, strict=True):
-        np.testing.assert_array_equal(x.record.completion_ids, y.record.completion_ids)
-    assert b.metrics["grad_norm"] == pytest.approx(a.metrics["grad_norm"], rel=1e-5)
-    for a, b in (first, *others):
-        assert b.metrics["loss"] == pytest.approx(a.metrics["loss"], rel=1e-5, abs=1e-7)
-        for x, y in zip(a.rollouts, b.rollouts, strict=True):
-            np.testing.assert_allclose(
-                x.record.student_logprobs, y.record.student_logprobs, atol=1e-4
-            )
-    for a, b in zip(of(EvaluationEvent, one), of(EvaluationEvent, several), strict=True):
-        assert a.scores == b.scores
-        assert [r.completion for r in a.rollouts] == [r.completion for r in b.rollouts]
-    for a, b in zip(of(CheckpointEvent, one), of(CheckpointEvent, several), strict=True):
-        assert a.step == b.step
-        assert set(a.manifest) == set(b.manifest)
-        name = next(n for n in a.manifest if n.endswith("model.safetensors"))
-        old, new = (load_file(f"{e.path}/{name}") for e in (a, b))
-        assert {n: (t.shape, t.dtype) for n, t in old.items()} == {
-            n: (t.shape, t.dtype) for n, t in new.items()
-        }
-        for key, tensor in old.items():
-            apart = (tensor - new[key]).norm() / tensor.norm().clamp(min=1e-12)
-            assert float(apart) < weights_apart
-
-
-STUDENTS = {"all weights": {}, "adapter": {"lora": {"rank": 4}}}
 
 
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)

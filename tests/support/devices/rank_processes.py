@@ -44,5 +44,6 @@ def _one(rank: int, size: int, work: Callable[[Ranks], Any], folder: Path) -> No
         result = error
         with (folder / "log").open("a") as log:
             traceback.print_exc(file=log)
+    ranks.attend()
     ranks.leave()
     (folder / str(rank)).write_bytes(pickle.dumps(result))

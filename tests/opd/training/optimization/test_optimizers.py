@@ -34,17 +34,19 @@ def test_a_rate_that_falls_ends_above_0_even_where_all_is_warm_up():
 
 def test_a_gpu_steps_in_one_fused_kernel(monkeypatch):
     layer = torch.nn.Linear(2, 2)
-    assert not make_optimizer(layer, parse({})).param_groups[0]["fused"]
+    assert not make_optimizer([*layer.parameters()], parse({})).param_groups[0]["fused"]
     with fake_cuda(monkeypatch):
         on_card = on_fake_cuda(torch.nn.Linear(2, 2))
         for parameter in on_card.parameters():
             parameter.requires_grad_()
-        assert make_optimizer(on_card, parse({})).param_groups[0]["fused"]
+        assert make_optimizer([*on_card.parameters()], parse({})).param_groups[0]["fused"]
 
 
 def test_bfloat16_weights_take_their_own_optimizer_and_seed():
     layer = torch.nn.Linear(2, 2).bfloat16()
-    optimizer = make_optimizer(layer, parse({"student": BFLOAT16, "optimizer": {"beta2": 0.9}}))
+    optimizer = make_optimizer(
+        [*layer.parameters()], parse({"student": BFLOAT16, "optimizer": {"beta2": 0.9}})
+    )
     assert isinstance(optimizer, StochasticAdamW)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.9)
 
