@@ -145,6 +145,12 @@ METRICS: dict[str, Metric] = {
         "weighed by instead.",
         share=True,
     ),
+    "staleness": Metric(
+        "Staleness",
+        "steps, mean",
+        "Updates between the weights that wrote the step's completions and those that they train; "
+        "with sampling.lag 1 it is 1, but 0 in the first step and after a resume.",
+    ),
     "by_teacher": Metric(
         "Written by the teacher",
         "fraction",
@@ -154,7 +160,17 @@ METRICS: dict[str, Metric] = {
     "teacher_sampling_flops": Metric(
         "Teacher sampling", "FLOP", "Compute for the completions that the teacher wrote."
     ),
-    "seconds_sample": Metric("Sampling", "seconds", "Time to write the step's completions."),
+    "seconds_sample": Metric(
+        "Sampling",
+        "seconds",
+        "Time to write the step's completions; with sampling.lag 1, time waited for them.",
+    ),
+    "writing_seconds": Metric(
+        "Writing, beside the training",
+        "seconds",
+        "Time that the server took for the step's completions, which it wrote while the step "
+        "before trained (sampling.lag 1).",
+    ),
     "seconds_teacher": Metric("Teacher", "seconds", "Time of the teacher's forward passes."),
     "seconds_student": Metric(
         "Student", "seconds", "Time of the student's forward and backward passes."

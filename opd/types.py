@@ -92,6 +92,7 @@ class Rollout:
     answer: str | None = None
     author: Author = "student"
     teacher_end: str | None = None  # token that the teacher read in place of the stop id
+    staleness: int | None = None  # updates between the weights that wrote it and those it trained
     teacher: str | None = None  # who judged: its section's path, of an import its name
     teacher_prompt: str | None = None  # as rendered, where it is not the student's
     data_row: Mapping[str, Any] | None = None  # see records.data_row; None: not recorded

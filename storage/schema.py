@@ -199,6 +199,7 @@ rollout = Table(
     Column("teacher_end", Text),  # token that the teacher read in place of the stop id
     Column("teacher", Text),  # its section of the configuration, of an import its name
     Column("teacher_prompt_id", String(64)),  # null: the teacher read the student's prompt
+    Column("staleness", BigInteger),  # null: not recorded, or not trained on
     *(
         Index(f"ix_rollout_run_id_{name}", "run_id", name)
         for name in (

@@ -269,6 +269,12 @@ def _device_fits(config: RunConfig) -> Iterator[FieldError]:
 def _engine_fits(config: RunConfig) -> Iterator[FieldError]:
     """vLLM writes what the student alone writes, from unquantized weights, for one process."""
     if config.sampling.engine == "local":
+        if config.sampling.lag:
+            yield FieldError(
+                "sampling.lag",
+                "needs sampling.engine vllm: the local loop writes where the student trains, one "
+                f"after the other (got {config.sampling.lag})",
+            )
         return
     student, needs = config.student, "sampling.engine vllm needs"
     if config.author != "student":

@@ -141,6 +141,13 @@ class SamplingConfig(Section):
             "names where the job runs (docs/engines.md).",
         ),
     )
+    lag: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="1: the next step's completions are written while this one trains, by weights "
+        "of one step before those that they train (needs engine vllm).",
+    )
 
 
 class OptimizerConfig(Section):

@@ -23,6 +23,8 @@ def check(records: RunRecords) -> CheckResult:
     student, sampler = records.column("student_logprobs"), records.column("sampler_logprobs")
     if student is None or sampler is None:
         return unjudged("the sampler's log-probabilities were not stored")
+    if records.config.get("sampling", {}).get("lag"):
+        return unjudged("with sampling.lag the rollouts come from weights of the step before")
     gap = np.abs(student - sampler)
     where = records.counts & np.isfinite(gap)
     few = too_few("tokens", int(where.sum()), MIN_TOKENS)

@@ -195,6 +195,7 @@ class _Record:
             teacher=self._text("teacher") or None,
             teacher_prompt=self._text("teacher_prompt"),
             data_row=data_row_of(self.data, self._fail),
+            staleness=None if self.data.get("staleness") is None else self._whole("staleness", 0),
             marks=marks_of(self.data, len(ids), self._fail),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

@@ -12,7 +12,7 @@ Fail = Callable[[str, str], NoReturn]  # with a field and its problem
 
 
 def optional_fields(rollout: Rollout) -> dict[str, Any]:
-    names = ("teacher_end", "teacher", "teacher_prompt", "answer")
+    names = ("teacher_end", "teacher", "teacher_prompt", "answer", "staleness")
     fields: dict[str, Any] = {"author": rollout.author} if rollout.author != "student" else {}
     fields |= {n: value for n in names if (value := getattr(rollout, n)) is not None}
     if rollout.data_row is not None:

@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
         ("teacher_prompt", pa.string()),
         ("answer", pa.string()),
         ("data_row", pa.string()),  # JSON
+        ("staleness", pa.int64()),
         ("marks", pa.list_(pa.struct([("position", pa.int64()), ("note", pa.string())]))),
         ("prompt_tokens", pa.list_(pa.string())),
         ("completion_tokens", pa.list_(pa.string())),

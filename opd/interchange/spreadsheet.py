@@ -43,6 +43,7 @@ ROLLOUT_COLUMNS: Mapping[str, str] = {
     "author": "string",
     "teacher_end": "string",
     "marks": "string",
+    "staleness": "int64",
 }
 
 

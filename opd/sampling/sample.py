@@ -60,12 +60,13 @@ class Limits:
 class Sample:
     """completion_ids (T,) with the EOS that ended it; sampler_logprobs (T,) in nats.
 
-    None where nobody sampled it here.
+    None where nobody sampled it here. `staleness`: updates of the student since it wrote this.
     """
 
     completion_ids: Ints
     sampler_logprobs: Floats | None
     finish_reason: FinishReason
+    staleness: int = 0
 
     def first(self, tokens: int) -> "Sample":
         """As if cut off after so many tokens."""

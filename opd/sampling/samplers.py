@@ -8,6 +8,7 @@ import numpy as np
 
 from opd.config.run import RunConfig
 from opd.models.load import Pair
+from opd.sampling.ahead import AheadSampler
 from opd.sampling.sample import Limits, Request, Sample, nan_error, sample
 from opd.sampling.vllm.serving import Serve
 
@@ -79,7 +80,8 @@ def sampler_of(
         return LocalSampler(pair)
     from opd.sampling.vllm.sampler import start_sampler  # noqa: PLC0415 - only where it is used
 
-    return start_sampler(pair, config, prompts, serve, say)
+    sampler = start_sampler(pair, config, prompts, serve, say)
+    return AheadSampler(sampler) if config.sampling.lag else sampler
 
 
 def without_nan(samples: list[Sample], *, where: str) -> list[Sample]:

@@ -45,6 +45,7 @@ def as_rollouts(
             answer=c.prompt.answer,
             author=c.author,
             teacher_end=router.end_token(c.prompt),
+            staleness=c.sample.staleness if kind == "train" and c.author == "student" else None,
             **origins[c.prompt.number],
         )
         for c, record in zip(completions, records, strict=True)

@@ -17,6 +17,7 @@ from opd.models.encoding import continuation, split_end, text_ids
 from opd.models.load import Pair
 from opd.models.stop_ids import led, reply_lead
 from opd.ranks.group import ALONE, Ranks
+from opd.sampling.ahead import AheadSampler
 from opd.sampling.sample import Limits, Request, Sample, sample, uniforms
 from opd.sampling.samplers import LocalSampler, Sampler, without_nan
 from opd.teachers.local import LocalTeacher
@@ -78,6 +79,15 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
             for c in _written(writer, part, limits, step, stop, config.prompts, author):
                 completions[c.prompt.number, c.number] = c
     return [completions[p.number, g] for p, g in jobs]
+
+
+def write_ahead(writer: Writer, prompts: Sequence[Prompt], *, step: int) -> None:
+    """Begins what `write` is asked for at the next step, where the sampler writes meanwhile."""
+    settings = writer.config.sampling
+    if isinstance(writer.sampler, AheadSampler):
+        limits = Limits(settings.max_new_tokens, settings.temperature, settings.batch_size)
+        jobs = _numbered(prompts, settings.group_size)
+        writer.sampler.begin(_requests(writer.config, jobs, step), limits)
 
 
 def write_evaluation(
@@ -188,8 +198,12 @@ def _teacher_writes(config: RunConfig, step: int, prompt: Prompt) -> bool:
 def _by_student(
     writer: Writer, jobs: Sequence[Job], limits: Limits, step: int, stop: Stop
 ) -> list[Sample]:
-    requests = [Request(p.ids, (writer.config.seed, step, p.number, g)) for p, g in jobs]
+    requests = _requests(writer.config, jobs, step)
     return (writer.sampler or LocalSampler(writer.pair)).write(requests, limits, stop)
+
+
+def _requests(config: RunConfig, jobs: Sequence[Job], step: int) -> list[Request]:
+    return [Request(p.ids, (config.seed, step, p.number, g)) for p, g in jobs]
 
 
 def _by_teacher(

@@ -36,10 +36,10 @@ from opd.training.held_out.teacher_score import teacher_scores
 from opd.training.loading import Callbacks, LoadedRun, load
 from opd.training.optimization.optimizers import learning_rate
 from opd.training.records import as_rollouts, kept
-from opd.training.rollouts import Completion, Writer, write, write_evaluation
+from opd.training.rollouts import Completion, Writer, write, write_ahead, write_evaluation
 from opd.training.scoring import Scoring, score_completions
 from opd.training.step.clock import Clock
-from opd.training.step.metrics import step_metrics
+from opd.training.step.metrics import overlap_metrics, step_metrics
 from opd.training.step_flops import StepFlops
 from opd.training.update import update
 from opd.types import (
@@ -265,9 +265,12 @@ class Training:
         config, step, clock = self.config, self._step + 1, self._clock
         device = self._loaded.pair.device
         start_of_step(device)
-        chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
         with clock.phase("sample"):
+            chosen = prompts.for_step(step, config.sampling.prompts_per_step, config.seed)
             completions = write(writer, chosen, step=step, stop=self._callbacks.stop)
+            if config.sampling.lag and step < config.steps:
+                chosen = prompts.for_step(step + 1, config.sampling.prompts_per_step, config.seed)
+                write_ahead(writer, chosen, step=step + 1)
         learner = self._loaded.learner
         rate = learning_rate(config, step)
         for group in learner.optimizer.param_groups:
@@ -294,7 +297,8 @@ class Training:
             flops=flops.step(completions),
             metrics=step_metrics(config, completions, done, rate)
             | flops.parts(completions)
-            | memory_metrics(device),
+            | memory_metrics(device)
+            | overlap_metrics(writer.sampler),
             rollouts=rollouts,
         )
 

@@ -24,7 +24,7 @@ _PLAIN = (
 )
 
 _SOME = (  # left out where there is nothing to say
-    *("teacher_end", "teacher", "teacher_prompt", "answer", "data_row", "marks"),
+    *("teacher_end", "teacher", "teacher_prompt", "answer", "data_row", "marks", "staleness"),
 )
 
 

@@ -19,7 +19,7 @@ CHUNK = 64  # rollouts a look at the database
 _FIELDS = (
     *("id", "run_id", "step", "kind", "group", "sample", "completion", "reward", "finish_reason"),
     *("tokens", "kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "student_logprob_sum"),
-    *("temperature", "author", "teacher_end"),
+    *("temperature", "author", "teacher_end", "staleness"),
 )
 
 

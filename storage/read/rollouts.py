@@ -34,7 +34,7 @@ SORTABLE = (
 _FIELDS = (
     *("id", "run_id", "step", "kind", "group", "sample", "tokens", "kl_sum", "kl_mean", "kl_max"),
     *("log_ratio_sum", "student_logprob_sum", "reward", "finish_reason", "temperature", "bytes"),
-    *("author", "teacher_end", "teacher"),
+    *("author", "teacher_end", "teacher", "staleness"),
 )
 ABSENT = {
     "student_topk": "The student's alternatives were not stored (records.top_k is 0).",

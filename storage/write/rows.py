@@ -158,6 +158,7 @@ def _plain(rollout: Rollout) -> dict[str, Any]:
         "author": rollout.author,
         "teacher_end": rollout.teacher_end and clean(rollout.teacher_end),
         "teacher": rollout.teacher and clean(rollout.teacher),
+        "staleness": rollout.staleness,
         "temperature": rollout.temperature,
         "reward": finite(rollout.reward),
         "tokens": len(rollout.record),

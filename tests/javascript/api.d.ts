@@ -261,6 +261,8 @@ interface RolloutItem extends Graded {
   teacher?: string | null;
   /** Token that the teacher read in place of the stop id. */
   teacher_end: string | null;
+  /** Updates between the weights that wrote it and those that it trained; null: not recorded, or not trained on. */
+  staleness?: number | null;
   tokens: number;
   finish_reason: "stop" | "length" | null;
   kl_sum: number | null;

@@ -18,7 +18,7 @@ def written(module: object) -> set[str]:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        and node.name in ("step_metrics", "memory_metrics", "parts")
+        and node.name in ("step_metrics", "memory_metrics", "overlap_metrics", "parts")
     ]
     assert inside
     names: set[str] = set()

@@ -32,6 +32,7 @@ OF_0008 = (  # takes away what the migrations after it have added
     "DROP INDEX ix_rollout_run_id_teacher",
     "ALTER TABLE rollout DROP COLUMN teacher",
     "ALTER TABLE rollout DROP COLUMN teacher_prompt_id",
+    "ALTER TABLE rollout DROP COLUMN staleness",
     "ALTER TABLE prompt DROP COLUMN data_row",
     "DROP TABLE teacher_prompt",
     "DROP TABLE mark",
@@ -86,6 +87,7 @@ def test_a_database_of_before_marks_and_teachers_is_upgraded(tmp_path: Path) -> 
     assert integrity(upgraded) == "ok"
     items = read_rollouts(upgraded, run_id, step=1)["items"]
     assert [item["teacher"] for item in items] == [None, None]
+    assert [item["staleness"] for item in items] == [None, None]
     assert read_rollout(upgraded, items[0]["id"])["teacher_prompt"] is None
     upgraded.dispose()
 

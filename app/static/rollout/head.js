@@ -81,6 +81,7 @@ export class RolloutHead {
             "teacher.end_token: shown to the teacher in place of the student’s stop token; their probabilities change places",
         }),
       fact("tokens", integer(n)),
+      meta.staleness ? stale(meta.staleness) : null,
       columns.reverse_kl && fact("KL", `${sum(meta.kl_sum ?? null)} nats`),
       columns.reverse_kl && fact("mean", `${nats(meta.kl_mean)} nats`),
       columns.reverse_kl && fact("max", `${nats(meta.kl_max)} nats`, "fact extra"),
@@ -134,6 +135,14 @@ function finish(reason) {
   if (!reason) return null;
   const [kind, text] = FINISHES[reason] ?? ["tag", reason];
   return h("span", { class: kind, text });
+}
+
+/** How far behind the weights were that wrote it. @param {number} steps */
+function stale(steps) {
+  const element = fact("staleness", `${integer(steps)} ${steps === 1 ? "step" : "steps"}`);
+  element.title =
+    "sampling.lag: written by weights that were this many updates behind those that it trained, while the step before trained";
+  return element;
 }
 
 /** @param {string} name @param {string} value @param {string} [kind] */

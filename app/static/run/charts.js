@@ -51,10 +51,12 @@ const CHARTS = [
 /** @param {typeof CHARTS[number]} spec the metrics that a chart shows */
 function metricsOf({ lines = [], score, phases }) {
   if (score) return ["pass@1", "teacher_pass@1"];
-  return phases ? PHASES.map((name) => `seconds_${name}`) : lines.map(([name]) => name);
+  return phases ? [...PHASES.map((name) => `seconds_${name}`), BESIDE] : lines.map(([name]) => name);
 }
 
+const BESIDE = "writing_seconds"; // what took its time while the step before trained
 const KNOWN = new Set([
+  BESIDE,
   "step",
   "attempt",
   "created_at",
@@ -258,7 +260,10 @@ export class RunCharts {
       stackgroup: "time",
     }));
     const { weight, log } = this.controls;
-    chart.draw(lines, { note: weight || log ? "Stacked, so neither smoothed nor logarithmic" : "" });
+    const beside = this.columns[BESIDE];
+    const besides = beside ? [{ name: "sample, beside the step before", x: this.steps, y: beside }] : [];
+    const note = weight || log ? "Stacked, so neither smoothed nor logarithmic" : "";
+    chart.draw([...lines, ...besides], { note });
     const total = lines.reduce((/** @type {number} */ sum, l) => sum + (l.y.at(-1) ?? 0), 0);
     chart.now.textContent = lines.length ? duration(total) : "";
   }

@@ -10,6 +10,7 @@ from opd.errors import ErrorKind, UserError
 from opd.models.architecture import from_config
 from opd.models.forward import causal
 from opd.models.load import Pair, logit_count
+from opd.sampling.ahead import Writing
 from opd.sampling.sample import Limits, Request, Sample, Stopped
 from opd.sampling.vllm.adapters import AdapterFiles, highest, refusal, served_rank, write_base
 from opd.sampling.vllm.agreement import LIKELIEST, MOST_TOKENS, Agreement
@@ -52,6 +53,10 @@ class VllmSampler:
     def write(
         self, requests: Sequence[Request], limits: Limits, stop: Callable[[], bool]
     ) -> list[Sample]:
+        return self.begun(requests, limits)(stop)
+
+    def begun(self, requests: Sequence[Request], limits: Limits) -> Writing:
+        """What writes them by the student as it is now, which the server has from here on."""
         self._bring_up_to_date()
         greedy = limits.temperature == 0
         groups = groups_of(requests, alone=greedy)
@@ -59,11 +64,15 @@ class VllmSampler:
             self._pair.vocab, self._pair.eos_ids, limits.max_new_tokens, greedy=greedy
         )
         bodies = [self._body([requests[i] for i in rows], limits) for rows in groups]
-        answers = self._client.ask_all(COMPLETIONS, bodies, stop)
-        samples: dict[int, Sample] = {}
-        for rows, answer in zip(groups, answers, strict=True):
-            samples |= zip(rows, reader.samples(answer, len(rows)), strict=True)
-        return [samples[i] for i in range(len(requests))]
+
+        def writing(stop: Callable[[], bool]) -> list[Sample]:
+            answers = self._client.ask_all(COMPLETIONS, bodies, stop)
+            samples: dict[int, Sample] = {}
+            for rows, answer in zip(groups, answers, strict=True):
+                samples |= zip(rows, reader.samples(answer, len(rows)), strict=True)
+            return [samples[i] for i in range(len(requests))]
+
+        return writing
 
     def weights_changed(self) -> None:
         self._changed = True

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from opd.config.run import RunConfig
+from opd.sampling.ahead import AheadSampler
+from opd.sampling.samplers import Sampler
 from opd.training.records import all_tokens
 from opd.training.rollouts import Completion
 from opd.training.update import Update
@@ -56,4 +58,12 @@ def step_metrics(
         metrics["reward"] = float(np.mean(rewards))
     if any(c.author != "student" for c in completions):
         metrics["by_teacher"] = float(np.mean([c.author == "teacher" for c in completions]))
+    if config.sampling.lag:
+        metrics["staleness"] = float(np.mean([c.sample.staleness for c in completions]))
     return metrics
+
+
+def overlap_metrics(sampler: Sampler | None) -> dict[str, float]:
+    """What the step's completions took, where they were written beside the training."""
+    took = sampler.took if isinstance(sampler, AheadSampler) else None
+    return {} if took is None else {"writing_seconds": took}

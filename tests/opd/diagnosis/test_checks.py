@@ -296,6 +296,12 @@ def test_what_a_teacher_wrote_does_not_speak() -> None:
     assert silence(found, "sampler-mismatch")["why"].startswith("too little data: 0 tokens")
 
 
+def test_rollouts_of_older_weights_are_no_mismatch() -> None:
+    found = run_checks(records(sampler(0.5), sampling={"lag": 1, "engine": "vllm"}))
+    assert codes(found) == []
+    assert "weights of the step before" in silence(found, "sampler-mismatch")["why"]
+
+
 def test_a_cause_stands_before_what_follows_from_it() -> None:
     found = run_checks(records(another_end(1e-6), **trend("finished", 1.0, 0.1)))
     assert codes(found) == ["stop-mismatch", "length-drift"]

@@ -17,6 +17,7 @@ from opd.config.run import parse
 from opd.errors import UserError
 from opd.models.folders.adapters import with_adapter
 from opd.models.load import Pair, load_pair
+from opd.sampling.ahead import AheadSampler
 from opd.sampling.sample import NEVER, Limits, Request, Sample, Stopped
 from opd.sampling.samplers import LocalSampler, Sampler, sampler_of
 from opd.sampling.sampling_copy import SamplingCopy
@@ -45,7 +46,9 @@ def fake(pair: Pair, folder: Path) -> Iterator[Sampler]:
         servers.append(FakeVllm(folder / "model", folder / "s").__enter__())
         return folder / "s"
 
-    sampler = sampler_of(pair, parse({"sampling": {"engine": "vllm"}}), PROMPTS, serve)
+    config = parse({"sampling": {"engine": "vllm", "lag": 1}})
+    sampler = sampler_of(pair, config, PROMPTS, serve)
+    assert isinstance(sampler, AheadSampler)
     try:
         yield sampler
     finally:

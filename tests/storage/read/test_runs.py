@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from sqlalchemy import Engine, event, select, update
 
 from opd.config.run import parse
 from opd.errors import UserError
+from opd.interchange.jsonl import rollouts_of
+from opd.interchange.parquet import read_parquet, write_parquet
 from opd.types import StepEvent, TokenRecord
 from storage import schema
 from storage.engine import begin, read
@@ -18,6 +21,7 @@ from storage.insights.hot_tokens import read_hot_tokens
 from storage.packing import COLUMNS, DamagedRecord
 from storage.queue import jobs, run_details
 from storage.read.export import export_rows
+from storage.read.rollout_table import table_rows
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run, read_runs
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
@@ -384,3 +388,23 @@ def test_deleting_a_run_takes_its_records(engine: Engine, run_id: str) -> None:
         for table in schema.metadata.sorted_tables:
             left = connection.execute(select(table)).all()
             assert left == [] or table.name == "vocabulary", table.name
+
+
+def test_staleness_is_listed_shown_exported_and_imported(engine: Engine, tmp_path: Path) -> None:
+    run_id, writer = stored_runs.started(engine)
+    rollouts = [stored_runs.rollout(1, n, staleness=s) for n, s in enumerate((None, 0, 1))]
+    writer.step(StepEvent(1, {}, 60, 0.0, {}, rollouts), stored_runs.texts)
+    items = read_rollouts(engine, run_id, sort="step")["items"]
+    known = {0: None, 1: 0, 2: 1}
+    assert {i["group"]: i["staleness"] for i in items} == known
+    assert {i["group"]: read_rollout(engine, i["id"])["staleness"] for i in items} == known
+    assert {row["group"]: row["staleness"] for row in table_rows(engine, run_id)} == known
+    exported = list(export_rows(engine, run_id))
+    assert {row["group"]: row.get("staleness") for row in exported} == known
+    assert "staleness" not in exported[0]
+    assert [r.staleness for r in rollouts_of(enumerate(exported, 1), "file")] == [None, 0, 1]
+    write_parquet(tmp_path / "rows.parquet", exported)
+    again = rollouts_of(read_parquet(tmp_path / "rows.parquet"), "file")
+    assert [r.staleness for r in again] == [None, 0, 1]
+    with pytest.raises(UserError, match="staleness: must be a whole number from 0"):
+        list(rollouts_of([(1, exported[0] | {"staleness": -1})], "file"))

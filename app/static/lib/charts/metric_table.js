@@ -116,6 +116,12 @@ export const METRICS = {
     help: "Fraction of tokens whose importance ratio was above objective.ratio_cap, which they were weighed by instead.",
     share: true,
   },
+  staleness: {
+    label: "Staleness",
+    unit: "steps, mean",
+    help: "Updates between the weights that wrote the step's completions and those that they train; with sampling.lag 1 it is 1, but 0 in the first step and after a resume.",
+    share: false,
+  },
   by_teacher: {
     label: "Written by the teacher",
     unit: "fraction",
@@ -131,7 +137,13 @@ export const METRICS = {
   seconds_sample: {
     label: "Sampling",
     unit: "seconds",
-    help: "Time to write the step's completions.",
+    help: "Time to write the step's completions; with sampling.lag 1, time waited for them.",
+    share: false,
+  },
+  writing_seconds: {
+    label: "Writing, beside the training",
+    unit: "seconds",
+    help: "Time that the server took for the step's completions, which it wrote while the step before trained (sampling.lag 1).",
     share: false,
   },
   seconds_teacher: {

@@ -77,6 +77,21 @@ def test_weights_are_sent_only_where_they_have_changed(server):
     ]
 
 
+def test_what_has_begun_is_written_by_the_weights_of_then(server):
+    """However the student changes meanwhile: they are sent and compared before the next begins."""
+    pair, fake, sampler = server
+    expected = [tuple(s.completion_ids) for s in sampler.write(REQUESTS, LIMITS, NEVER)]
+    writing = sampler.begun(REQUESTS, LIMITS)
+    moved(pair, 0.3)
+    sampler.weights_changed()
+    assert [tuple(s.completion_ids) for s in writing(NEVER)] == expected
+    assert fake.updates == 0
+    other = sampler.begun(REQUESTS, LIMITS)
+    moved(pair, 0.3)  # as a step that trains meanwhile; what was sent has been compared
+    assert fake.updates == 1
+    assert [tuple(s.completion_ids) for s in other(NEVER)] != expected
+
+
 @pytest.mark.parametrize("by", [0.3, 1e-4])
 def test_a_server_that_ignores_new_weights_is_found_out(server, by):
     """A large move by the limit, a small one because the old weights explain the scores better."""
