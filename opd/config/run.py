@@ -11,7 +11,7 @@ from opd.config.data import PromptsConfig, Section, choices
 from opd.config.drafts.short_forms import with_long_forms
 from opd.config.field_errors import FieldError, checked, located, raise_all
 from opd.config.folders import local_folder, readable_data
-from opd.config.model_files.quantized import refuse_training_all
+from opd.config.model_files.quantized import refuse_cutting, refuse_training_all
 from opd.config.models import (
     RouteConfig,
     StudentConfig,
@@ -127,6 +127,12 @@ class RunConfig(Section):
     def needs(self) -> Need:
         """What the objective needs to know of the teacher."""
         return self.objective_entry.needs
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Every model that the run loads, by its field's path."""
+        judges = {f"{f}.model": t.model for f, t in self.teachers.items() if t.kind == "model"}
+        return {"student.model": self.student.model, **judges}
 
     @property
     def teachers(self) -> dict[str, RouteConfig]:
@@ -353,18 +359,15 @@ def parse(data: Any) -> RunConfig:
 def check_inputs(config: RunConfig) -> RunConfig:
     """The configuration, once its local folders and files were looked at. Raises ConfigError."""
     prompts = config.prompts
+    cut = config.models if config.sharding == "full" else {}
     checks: list[tuple[Callable[..., object], str | None, str]] = [
-        (local_folder, config.student.model, "student.model"),
+        *((local_folder, model, field) for field, model in config.models.items()),
         (
             refuse_training_all,
             None if config.student.lora else config.student.model,
             "student.lora",
         ),
-        *(
-            (local_folder, teacher.model, f"{field}.model")
-            for field, teacher in config.teachers.items()
-            if teacher.kind == "model"
-        ),
+        *((refuse_cutting, model, field) for field, model in cut.items()),
         (check_name, config.name.strip(), "name"),
         (readable_data, prompts.source, "prompts.source"),
         (readable_data, prompts.eval_source, "prompts.eval_source"),

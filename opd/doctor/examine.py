@@ -6,6 +6,7 @@ prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from opd.config.run import RunConfig
@@ -38,7 +39,16 @@ def examine(config: RunConfig, *, models: bool, callbacks: Callbacks) -> Iterato
     for finding in static(config, callbacks.say):
         failed = failed or finding.severity == "error"
         yield finding
-    if models and not failed:
+    if models and not failed and config.sharding == "full" and config.devices > 1:
+        yield Finding(
+            "models-cut",
+            "info",
+            f"The models are cut among {config.devices} processes, and not loaded here",
+            "What is tried with loaded models (speed, batches, a few answers) is left out: one "
+            "process may not hold them.",
+            "To have it tried all the same, examine the run with sharding: none.",
+        )
+    elif models and not failed:
         from opd.doctor.dynamic import dynamic  # noqa: PLC0415 - only where models are loaded
 
         yield from dynamic(config, callbacks)
@@ -74,7 +84,8 @@ def static(config: RunConfig, say: Callable[[str], None]) -> Iterator[Finding]:
     if isinstance(memory, Finding):
         yield memory
     else:
-        yield from check_memory(config, memory, device_type(config))
+        planned = partial(estimate, prompt_tokens=available.longest, trained=trained)
+        yield from check_memory(config, memory, device_type(config), planned)
 
 
 def memory_of(

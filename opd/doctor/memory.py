@@ -2,7 +2,7 @@
 
 An estimate: allocators keep more than is asked for, and a GPU's context takes about half a
 gigabyte besides. Parts that never exist together are counted by phase, and the largest phase
-decides.
+decides. Of a run of several processes it is what each of them needs.
 """
 
 from dataclasses import dataclass, field, replace
@@ -131,7 +131,7 @@ def estimate(
     if student is None:
         unknown.append("student.model")
     else:
-        parts += _student(config, student, load)
+        parts += _student(config, student, load) + _put_together(config, student)
     seen: set[tuple[str, str, str]] = set()
     for name, teacher in config.teachers.items():
         key = (teacher.model, teacher.dtype, teacher.quantize)
@@ -143,10 +143,45 @@ def estimate(
             if model is None:
                 unknown.append(f"{name}.model")
             else:
-                parts += _teacher(name, teacher, model, load, writes=config.teacher_writes)
+                cut = Cut.of(config, model)
+                parts += _teacher(name, teacher, cut, load, writes=config.teacher_writes)
     if student is not None and config.objective.reference_kl:
         parts += _of_student(config, "reference", "self", student)
     return Estimate(parts, unknown)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How many of a model's numbers one process holds, and how that is written.
+
+    Layers are cut among `share` processes; what stands around them is whole in each.
+    """
+
+    model: Architecture
+    share: int
+
+    @classmethod
+    def of(cls, config: RunConfig, model: Architecture) -> "Cut":
+        return cls(model, config.devices if config.sharding == "full" else 1)
+
+    @property
+    def inside(self) -> float:
+        """Numbers of all layers."""
+        ends = 1 if self.model.tied else 2
+        return self.model.parameters - ends * self.model.embedding - self.model.hidden
+
+    @property
+    def layer(self) -> float:
+        return self.inside / self.model.layers
+
+    def numbers(self, count: float) -> tuple[float, str]:
+        """Of so many, all of the model's or an adapter's, which is in its layers."""
+        if self.share == 1:
+            return count, _m(count)
+        around = count - self.inside if count == self.model.parameters else 0.0
+        text = f"{_m(count - around)} / {self.share}"
+        held = around + (count - around) / self.share
+        return held, f"({_m(around)} + {text})" if around else text
 
 
 def trained_parameters(config: RunConfig, student: Architecture) -> int:
@@ -162,18 +197,19 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
     adapter, trained = settings.lora is not None, trained_parameters(config, model)
     value = 4.0 if adapter else BYTES[settings.weights]  # of a number of what is trained
     held = BYTES[settings.dtype] if adapter else value
-    weights, formula = model.parameters * held, f"{_m(model.parameters)} × {held:g} B"
+    cut = Cut.of(config, model)
+    here, text = cut.numbers(model.parameters)
+    weights, formula = here * held, f"{text} × {held:g} B"
     if settings.quantize != "none" or model.packed != "none":
         weights, formula = _held(model, settings.dtype, settings.quantize)
     parts = [MemoryPart("student's weights", weights, formula)]
+    own, of_trained = cut.numbers(trained)
     if adapter:
-        parts.append(MemoryPart("adapter", trained * 4.0, f"{_m(trained)} × 4 B"))
+        parts.append(MemoryPart("adapter", own * 4.0, f"{of_trained} × 4 B"))
     moments = MOMENTS[config.optimizer.name] * value / 4
     parts += [
-        MemoryPart("optimizer's moments", trained * moments, f"{_m(trained)} × {moments:.3g} B"),
-        MemoryPart(
-            "gradients", trained * value, f"{_m(trained)} × {value:g} B", "update", certain=True
-        ),
+        MemoryPart("optimizer's moments", own * moments, f"{of_trained} × {moments:.3g} B"),
+        MemoryPart("gradients", own * value, f"{of_trained} × {value:g} B", "update", certain=True),
     ]
     return [
         *parts,
@@ -186,11 +222,16 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
 
 def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
     """What is sampled from where it is not what is trained: float32 weights in bfloat16, where it
-    computes the loss, too, or those beneath an adapter, merged; parameters × 2 B (float32: 4 B)."""
+    computes the loss, too, or those beneath an adapter, merged; parameters × 2 B (float32: 4 B).
+    Where layers are cut, all of them."""
     settings = config.student
+    cut = Cut.of(config, model)
     if settings.quantize != "none" or model.packed != "none":
         return []
-    if settings.lora is not None:
+    if cut.share > 1:
+        same = settings.lora is not None or settings.dtype == settings.weights
+        copied = cut.inside if same else float(model.parameters)
+    elif settings.lora is not None:
         copied = model.beneath_adapter(settings.lora.targets)
     elif settings.dtype != settings.weights:
         copied = model.parameters
@@ -200,6 +241,36 @@ def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:
     formula = f"{_m(copied)} × {held:g} B"
     # Where it does not fit, the run goes without.
     return [MemoryPart("copy that is sampled from", copied * held, formula, certain=False)]
+
+
+def _put_together(config: RunConfig, model: Architecture) -> list[MemoryPart]:
+    """Where layers are cut: one at a time is whole, twice while it arrives, and so are its
+    gradients. The host holds the model while it is read; and the first process, for a checkpoint,
+    what is trained with its moments."""
+    cut = Cut.of(config, model)
+    if cut.share == 1:
+        return []
+    value, trained = BYTES[config.student.dtype], trained_parameters(config, model)
+    one = trained / model.layers
+    kept = trained * (4.0 + MOMENTS["adamw"]) / cut.share
+    return [
+        MemoryPart(
+            "layer put together", 2 * cut.layer * value, f"2 × {_m(cut.layer)} × {value:g} B"
+        ),
+        MemoryPart("gradients of a layer", 2 * one * 4.0, f"2 × {_m(one)} × 4 B", "update"),
+        MemoryPart(
+            "student before it is cut",
+            model.parameters * 4.0,
+            f"{_m(model.parameters)} × 4 B",
+            where="host",
+        ),
+        MemoryPart(
+            "checkpoint put together",
+            kept,
+            f"{_m(trained)} × 12 B, in one of {cut.share} processes",
+            where="host",
+        ),
+    ]
 
 
 def _activations(config: RunConfig, model: Architecture, load: TokenLoad) -> MemoryPart:
@@ -249,16 +320,20 @@ def _held(model: Architecture, dtype: str, quantize: str) -> tuple[float, str]:
 
 
 def _teacher(
-    name: str, teacher: RouteConfig, model: Architecture, load: TokenLoad, *, writes: bool
+    name: str, teacher: RouteConfig, cut: Cut, load: TokenLoad, *, writes: bool
 ) -> list[MemoryPart]:
-    """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B.
+    """Weights: parameters × bytes of the dtype; quantized: those of the layers × 1 or ½ B; of
+    layers that are cut, this process's part, and one that is whole.
 
     An offloaded one keeps its head on the device, the rest on the host while it is not needed.
     One that `writes` completions holds a cache as the student does that samples; one that is only
     evaluated takes as many rows at a time as are free.
     """
-    value = BYTES[teacher.dtype]
+    value, model = BYTES[teacher.dtype], cut.model
     weights, formula = _held(model, teacher.dtype, teacher.quantize)
+    if cut.share > 1:
+        here, text = cut.numbers(model.parameters)
+        weights, formula = here * value, f"{text} × {value:g} B"
     reading = load.micro_batch * value * (6 * model.hidden + 3 * model.intermediate)
     work = MemoryPart(
         f"{name}: reading",
@@ -272,7 +347,12 @@ def _teacher(
         phases.append("writing")
         cache = [_cache(f"{name}: keys and values", teacher.dtype, model, load, "writing")]
     if not teacher.offload:
-        return [MemoryPart(f"{name}: weights", weights, formula), work, *cache]
+        whole = 2 * cut.layer * value if cut.share > 1 else 0.0
+        layer = MemoryPart(
+            f"{name}: layer put together", whole, f"2 × {_m(cut.layer)} × {value:g} B", phases[-1]
+        )
+        parts = [MemoryPart(f"{name}: weights", weights, formula), work, *cache]
+        return [*parts, layer] if whole else parts
     head = model.embedding * value
     states = load.step * model.hidden * value
     return [
@@ -294,8 +374,8 @@ def _of_student(config: RunConfig, name: str, kind: str, model: Architecture) ->
     dtype. The moving average: 4 B a trained parameter."""
     if kind == "self" and config.student.lora is None:
         value = BYTES[config.student.dtype]
-        formula = f"{_m(model.parameters)} × {value:g} B"
-        return [MemoryPart(f"{name}: the student's start", model.parameters * value, formula)]
+        here, text = Cut.of(config, model).numbers(model.parameters)
+        return [MemoryPart(f"{name}: the student's start", here * value, f"{text} × {value:g} B")]
     if kind == "ema":
         trained = trained_parameters(config, model)
         return [MemoryPart(f"{name}: moving average", trained * 4.0, f"{_m(trained)} × 4 B")]

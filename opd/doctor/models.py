@@ -11,6 +11,7 @@ from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.header import is_gguf, read_header
 from opd.config.layer_kinds import kinds
 from opd.config.model_files.adapters import base_reference, is_adapter
+from opd.config.model_files.quantized import refuse_cutting
 from opd.config.model_files.tokenizers import missing_file, tokenizer_folder
 from opd.config.model_files.weights import PICKLE_ENDINGS, read_object, stored_numbers
 from opd.config.models import LoraConfig
@@ -24,6 +25,7 @@ from opd.models.parameters import ParameterCounts, count_parameters
 from opd.models.stop_ids import as_ids, stop_ids, stops_in_files
 from opd.models.tokenizers import VocabularyComparison, compare_vocabularies, load_tokenizer
 from opd.models.tried import tried_models, was_tried
+from opd.ranks.layers import layers_of
 
 UNLIMITED = 2**31  # tokens of context where a model does not say
 
@@ -82,14 +84,16 @@ class LocalModels:
 def look_up(config: RunConfig) -> LocalModels:
     """Every model that is on this disk; findings on those that are not."""
     findings: list[Finding] = []
-    student = _local_model("student", config.student.model, findings, config.student.lora)
+    cut = config.sharding == "full"
+    lora = config.student.lora
+    student = _local_model("student", config.student.model, findings, lora, cut=cut)
     if student is not None:
         ends = dict.fromkeys([*student.stops, *config.sampling.stop_ids])
         student = replace(student, stops=tuple(ends))
     teachers = {}
     for field, settings in config.teachers.items():
         if settings.kind == "model":
-            teacher = _local_model(field, settings.model, findings)
+            teacher = _local_model(field, settings.model, findings, cut=cut)
             if teacher is not None:
                 teachers[field] = replace(teacher, end_token=settings.end_token)
     now = datetime.now()  # for all of them: templates that write the time are compared
@@ -100,7 +104,12 @@ def look_up(config: RunConfig) -> LocalModels:
 
 
 def _local_model(
-    field: str, reference: str, findings: list[Finding], lora: LoraConfig | None = None
+    field: str,
+    reference: str,
+    findings: list[Finding],
+    lora: LoraConfig | None = None,
+    *,
+    cut: bool,
 ) -> LocalModel | None:
     where = f"{field}.model"
     try:
@@ -112,7 +121,7 @@ def _local_model(
         tokenizer = load_tokenizer(tokenizer_folder(chain, where=where), where=where)
         unused, counts = "", None
         if absent is None:
-            unused, counts = _check_weights(chain, where=where, lora=lora)
+            unused, counts = _check_weights(chain, where=where, lora=lora, cut=cut)
         if unused:
             findings.append(_unused(reference, where, unused))
         architecture = architecture_of(reference, where=where)
@@ -156,10 +165,13 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _check_weights(
-    chain: list[Path], *, where: str, lora: LoraConfig | None
+    chain: list[Path], *, where: str, lora: LoraConfig | None, cut: bool
 ) -> tuple[str, ParameterCounts | None]:
     """What of a whole model's weights is not used, in words, and its parameters, with the adapter
-    that a run makes. Raises UserError for faulty ones."""
+    that a run makes. Raises UserError for faulty ones, and for those that are to be `cut` among
+    processes and cannot."""
+    if cut:
+        refuse_cutting(str(chain[-1]), where=where)
     found = None if is_gguf(chain[-1]) else empty_model(chain[-1], where=where)
     if found is None:
         return "", None
@@ -171,6 +183,8 @@ def _check_weights(
             model = adapters.load_adapter(model, adapter, where=where).unload()
         if lora is not None:
             model = adapters.with_adapter(model, lora)
+    if cut:
+        layers_of(model, where=where)
     return unused, count_parameters(model)
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from opd.config.model_files.quantized import all_weights
+from opd.config.model_files.quantized import all_weights, refuse_cutting
 from opd.config.run import RunConfig
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
 from opd.models.compilation import Compilation
 from opd.models.folders.quantized import method_in
+from opd.models.folders.resolve import resolve
 from opd.models.load import (
     Pair,
     TeacherModel,
@@ -100,7 +101,7 @@ def load(
     config: RunConfig, source: Path | None, callbacks: Callbacks, ranks: Ranks = ALONE
 ) -> LoadedRun:
     """Loads what the configuration names; `source` is a checkpoint to continue from."""
-    shards = _shards(config, ranks)
+    shards = _shards(config, ranks, callbacks)
     models, factory = _models(config, source, callbacks, shards)
     pair, router = models.pair, models.router
     reference = factory.start() if config.objective.reference_kl else None
@@ -124,14 +125,17 @@ def load(
     return LoadedRun(learner, router, models.average, step)
 
 
-def _shards(config: RunConfig, ranks: Ranks) -> "Shards | None":
-    """None where each process holds all of every model."""
+def _shards(config: RunConfig, ranks: Ranks, callbacks: Callbacks) -> "Shards | None":
+    """None where each process holds all of every model. Raises UserError for one that cannot be
+    cut, before any is loaded."""
     if config.sharding == "none" or ranks.size == 1:
         return None
     from opd.ranks.processes import ProcessRanks  # noqa: PLC0415 - only where it is used
     from opd.ranks.sharding import Shards  # noqa: PLC0415 - slow to import
 
     assert isinstance(ranks, ProcessRanks)
+    for field, model in config.models.items():
+        refuse_cutting(str(resolve(model, where=field, say=callbacks.say)), where=field)
     return Shards(ranks, run_device(config))
 
 

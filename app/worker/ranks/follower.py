@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.worker.attempts.training import training_factory
+from app.worker.attempts.training import check_device, training_factory
 from app.worker.devices.slots import on_slot
 from app.worker.logs import start_log
 from app.worker.ranks.order import ORDER, Order, TorchrunPlace, here, wait_for_key
@@ -65,6 +65,7 @@ def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     config = on_slot(parse(order.config), slot_of(order))
+    check_device(config)
     ranks = ProcessRanks(rank, size, store, pick_device(config.device))
     try:
         training = make(

@@ -66,6 +66,19 @@ def refuse_training_all(reference: str, *, where: str) -> None:
         raise all_weights(method, where=where)
 
 
+def refuse_cutting(reference: str, *, where: str) -> None:
+    """Refuses to cut a local folder among processes whose weights are quantized."""
+    path = expanded(reference) / "config.json"
+    method = method_of(read_object(path, where=where)) if path.is_file() else None
+    if method is not None:
+        raise UserError(
+            f"sharding full needs whole weights (these are quantized: {method}): give the "
+            "unquantized model, or set sharding to none",
+            where=where,
+            kind=ErrorKind.REFUSED_MODEL,
+        )
+
+
 def all_weights(method: str, *, where: str) -> UserError:
     return UserError(
         f"the student's weights are quantized ({method}), so only an adapter can be trained: set "

@@ -9,7 +9,7 @@ from opd.config.run import RunConfig
 from opd.devices.choice import free_memory, unused_gpu
 from opd.devices.support import run_device
 from opd.doctor.findings import Finding, refused
-from opd.doctor.machine.fit import check_gpu
+from opd.doctor.machine.fit import check_gpu, with_sharding
 from opd.doctor.memory import Estimate, estimate
 from opd.errors import ErrorKind, UserError
 
@@ -61,7 +61,10 @@ def check_fit(config: RunConfig, memory: Estimate) -> Finding | None:
     Takes the memory of a program's start on the GPU. Raises UserError where there is no room.
     """
     free = free_memory(run_device(config))
-    return None if free is None else check_gpu(memory, *free)
+    if free is None:
+        return None
+    found = check_gpu(memory, *free)
+    return with_sharding(found, config, free[0], estimate, torch.cuda.device_count())
 
 
 def before_loading(config: RunConfig, say: Callable[[str], None]) -> None:

@@ -1,16 +1,19 @@
 """Whether the run fits this machine, by the estimate of `opd.doctor.memory`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import psutil
 
-from opd.config.run import RunConfig
+from opd.config.drafts.short_forms import with_overrides
+from opd.config.run import RunConfig, parse
 from opd.config.wording import size
 from opd.devices.gpus import ask_driver, gpu_of
+from opd.doctor import memory
 from opd.doctor.findings import Finding, Severity
 from opd.doctor.memory import Estimate
+from opd.errors import UserError
 
 MARGIN = 1.15  # what allocators keep beyond what is asked for, and what the estimate leaves out
 CONTEXT = 600_000_000  # bytes of a GPU's context and its libraries' workspaces
@@ -22,10 +25,16 @@ SMALLER = (
 )
 
 
-def check_memory(config: RunConfig, estimate: Estimate, device: str) -> Iterator[Finding]:
-    """Against the memory of the machine, and of its GPU as far as the driver tells.
+def check_memory(
+    config: RunConfig,
+    estimate: Estimate,
+    device: str,
+    planned: Callable[[RunConfig], Estimate] = memory.estimate,
+) -> Iterator[Finding]:
+    """Against the memory of the machine, and of its GPUs as far as the driver tells.
 
-    `device` is the type of the run's: `cpu`, `mps` (which has the machine's memory), or `cuda`.
+    `device` is the type of the run's: `cpu`, `mps` (which has the machine's memory), or `cuda`;
+    `planned` gives the estimate of the run with other settings.
     """
     if estimate.unknown:
         yield Finding(
@@ -35,18 +44,26 @@ def check_memory(config: RunConfig, estimate: Estimate, device: str) -> Iterator
             f"The sizes of {', '.join(estimate.unknown)} are not known before they are loaded.",
         )
     if device == "cuda":
-        yield _by_driver(config, estimate)
+        yield _by_driver(config, estimate, planned)
     yield from _check_host(config, estimate, in_host=device != "cuda")
 
 
-def _by_driver(config: RunConfig, estimate: Estimate) -> Finding:
-    gpu = gpu_of(config.device, ask_driver())
+def _by_driver(
+    config: RunConfig, estimate: Estimate, planned: Callable[[RunConfig], Estimate]
+) -> Finding:
+    report = ask_driver()
+    gpu = gpu_of(config.device, report)
+    if config.devices > 1:  # the fullest of those that the run would take
+        freest = sorted(report.gpus, key=lambda g: -(g.free or 0.0))[: config.devices]
+        gpu = freest[-1] if len(freest) == config.devices else None
     if gpu is not None and gpu.free is not None and gpu.total is not None:
-        return check_gpu(estimate, gpu.free, gpu.total)
+        found = check_gpu(estimate, gpu.free, gpu.total)
+        return with_sharding(found, config, gpu.free, planned, len(report.gpus))
+    each = f" in each of {config.devices}" if config.devices > 1 else ""
     return Finding(
         "memory-device",
         "info",
-        f"About {size(estimate.device)} of a GPU's memory",
+        f"About {size(estimate.device)} of a GPU's memory{each}",
         f"{size(estimate.lasting)} of it from start to end. "
         "What the GPU has is checked when the models are loaded.",
         evidence={"wanted": round(estimate.device)},
@@ -71,6 +88,33 @@ def _check_host(config: RunConfig, estimate: Estimate, *, in_host: bool) -> Iter
             f"{size(free)} of {size(total)} are free.",
             evidence=evidence,
         )
+
+
+def with_sharding(
+    found: Finding,
+    config: RunConfig,
+    free: float,
+    planned: Callable[[RunConfig], Estimate],
+    gpus: int,
+) -> Finding:
+    """What is too much for a GPU, with the advice to cut the models among several, where they fit
+    then and there are as many."""
+    if found.severity == "ok" or config.sharding == "full":
+        return found
+    count = config.devices if config.devices > 1 else gpus
+    device = "cuda" if config.device.startswith("cuda") else config.device
+    changes = [f"devices={count}", f"device={device}", "sharding=full"]
+    try:
+        needed = planned(parse(with_overrides(config.model_dump(mode="json"), changes))).device
+    except UserError:  # what does not go with the run's other settings
+        return found
+    if count < 2 or (needed + CONTEXT) * MARGIN > free:
+        return found
+    return replace(
+        found,
+        advice=f"sharding: full fits: with devices: {count} it takes about {size(needed)} of each "
+        f"GPU's memory. Or: {found.advice}",
+    )
 
 
 def check_gpu(estimate: Estimate, free: float, total: float) -> Finding:

@@ -55,6 +55,8 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, Any]]:
         "optimizer.micro_batch_tokens",
         max(64, min(config.optimizer.tokens_per_pass, step) // 2),
     )
+    if config.devices > 1 and config.sharding == "none":
+        yield "sharding", "full"
     yield "student.gradient_checkpointing", "true"
     yield "sampling.batch_size", max(1, rows // 2)
     yield "sampling.max_new_tokens", max(1, sampling.max_new_tokens // 2)

@@ -1,6 +1,7 @@
 """Estimates of memory against what transformers, torch and peft really hold."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from opd.models.architecture import (
 )
 from opd.models.folders.adapters import keep_inputs, with_adapter
 from opd.training.loading import Callbacks, load
+from tests.support.devices.rank_processes import on_ranks
 from tests.support.tiny_models import KINDS, config, save_model
 
 BILLION = 1e9
@@ -323,3 +325,43 @@ def test_what_a_run_holds_at_least_leaves_out_what_it_can_do_without() -> None:
     assert memory.least == pytest.approx(sum(by_name[name] for name in certain))
     assert by_name["copy that is sampled from"] > 0
     assert estimate(run(teacher={"offload": True})).least < estimate(run()).least
+
+
+def test_of_layers_that_are_cut_each_process_holds_its_part() -> None:
+    """Against the formulas: what stands around the layers is whole, one layer is put together."""
+    model = architecture_of("Qwen/Qwen3-8B", where="x")
+    assert model is not None
+    one = estimate(run(student="Qwen/Qwen3-8B", teacher="Qwen/Qwen3-8B"))
+    cut = estimate(
+        run(student="Qwen/Qwen3-8B", teacher="Qwen/Qwen3-8B", devices=4, sharding="full")
+    )
+    around = 2 * model.embedding + model.hidden
+    inside = model.parameters - around
+    for name in ("student's weights", "gradients", "teacher: weights"):
+        assert part(cut, name) == pytest.approx((around + inside / 4) * 4.0), name
+    assert part(cut, "optimizer's moments") == pytest.approx((around + inside / 4) * 8.0)
+    assert part(cut, "layer put together") == pytest.approx(2 * inside / 36 * 4.0)
+    assert part(cut, "copy that is sampled from") == pytest.approx(inside * 4.0)
+    assert cut.lasting < 0.65 * one.lasting and cut.host > one.host == 0
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_what_is_cut_is_what_a_process_holds(tmp_path: Path, lora: Any) -> None:
+    """The parts of two processes of the bundled pair, counted."""
+    student: dict[str, Any] = {"lora": lora} if lora else {}
+    config = run(student=student, devices=2, sharding="full", device="cpu", threads=1)
+    answers = on_ranks(2, partial(held, config=config), tmp_path / "r")
+    planned = estimate(config)
+    for found in answers:
+        assert not isinstance(found, Exception), (tmp_path / "r" / "log").read_text()
+        assert part(planned, "teacher: weights") == pytest.approx(found["teacher"], rel=0.01)
+        trained = part(planned, "adapter") if lora else part(planned, "student's weights")
+        assert trained == pytest.approx(found["trained"], rel=0.03)
+
+
+def held(ranks: Any, *, config: RunConfig) -> dict[str, int]:
+    """Bytes of the teacher's weights, and of what is trained, in this process."""
+    loaded = load(config, None, Callbacks(), ranks)
+    teacher = [getattr(p, "_local_tensor", p) for p in loaded.pair.teacher.parameters()]
+    sizes = {"teacher": teacher, "trained": loaded.learner.trained}
+    return {name: sum(4 * p.numel() for p in parts) for name, parts in sizes.items()}

@@ -4,10 +4,13 @@ import pytest
 
 from opd.config.run import parse
 from opd.devices import choice
-from opd.doctor.examine import static
+from opd.doctor.examine import examine, static
 from opd.doctor.machine import device
 from opd.doctor.machine.device import before_loading, check_device
+from opd.doctor.machine.fit import check_memory
+from opd.doctor.memory import estimate
 from opd.errors import ErrorKind, UserError
+from opd.training.loading import Callbacks
 from tests.support.devices.fake_gpus import FakeCuda, fake_driver
 
 
@@ -100,3 +103,39 @@ def test_a_processor_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_cannot_be_read_is_left_to_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda().install(monkeypatch)
     before_loading(parse({"teacher": "/no/such/folder"}), pytest.fail)
+
+
+def test_models_that_fit_gpus_together_are_advised_to_be_cut(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 8B trained whole takes more than 100 GB: as a whole it does not fit either GPU."""
+    FakeCuda(count=8, broken="must not be asked").install(monkeypatch)
+    rows = "\n".join(f"{i}, GPU-{i}, H100, 81559, {free}, 3" for i, free in enumerate([80000] * 8))
+    fake_driver(tmp_path, monkeypatch, rows)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    student = {"model": "Qwen/Qwen3-8B", "dtype": "bfloat16", "gradient_checkpointing": True}
+    settings = {"student": student, "teacher": "Qwen/Qwen3-8B", "device": "cuda"}
+
+    def told(**more: Any) -> Any:
+        (finding,) = [
+            f
+            for f in check_memory(
+                parse({**settings, **more}), estimate(parse({**settings, **more})), "cuda"
+            )
+            if f.code == "memory-device"
+        ]
+        return finding
+
+    for devices in (1, 8):
+        found = told(devices=devices)
+        assert found.severity == "error"
+        assert found.advice.startswith("sharding: full fits: with devices: 8 it takes about ")
+    assert told(devices=8, sharding="full").severity == "ok"
+    assert "sharding" not in told(devices=2).advice  # two are too few
+    assert "sharding" not in told(devices=8, optimizer={"name": "adamw_8bit"}).advice
+
+
+def test_models_that_are_cut_are_not_loaded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse({"devices": 2, "sharding": "full", "device": "cpu"})
+    found = [f.code for f in examine(config, models=True, callbacks=Callbacks())]
+    assert found[-1] == "models-cut"
