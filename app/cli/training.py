@@ -106,7 +106,7 @@ def resume(
     """Resume a run from its last checkpoint."""
     _follow_if_not_first()
     from app.worker.process import this_process
-    from app.worker.ranks.order import TorchrunPlace
+    from app.worker.ranks.order import TorchrunPlace, check_one_machine
     from app.worker.recovery import settled
     from app.worker.run_inputs import check_unchanged
     from app.worker.webhook.notification import check_setting
@@ -116,6 +116,8 @@ def resume(
     check_setting()
     engine = workspace.engine()
     place, devices = TorchrunPlace.here(), read_run(engine, run)["config"].get("devices", 1)
+    if place is not None:
+        check_one_machine(place)
     if place is not None and place.size != devices:
         assignments = [*(assignments or []), f"devices={place.size}"]
     settled(engine, workspace.data_dir, run)

@@ -2,16 +2,15 @@
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from app.worker import process
 from app.worker.ranks.order import LOOK_EVERY, ORDER, Order, TorchrunPlace, here, wait_for_key
+from app.worker.ranks.scratch import Scratch, sweep
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, LostProcessError, Ranks
 from storage.data_dir import RunDir
@@ -29,7 +28,7 @@ class Companions:
     def __init__(self, folder: RunDir) -> None:
         self._folder = folder
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
         self.ranks: Ranks = ALONE
 
     def __enter__(self) -> "Companions":
@@ -44,7 +43,7 @@ class Companions:
                 child.kill()
                 child.wait()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.close()
 
     def gather(self, order: Order, device: str, stop: Callable[[], bool]) -> Ranks:
         """This process among those of the run, once all are there; ALONE where it is the only one,
@@ -58,8 +57,9 @@ class Companions:
         if TorchrunPlace.here() is not None:
             store = torchrun_store(0, size)
         else:
-            self._scratch = Path(tempfile.mkdtemp(prefix="opd-ranks-"))
-            store = file_store(self._scratch / "store", size)
+            sweep()
+            self._scratch = Scratch()
+            store = file_store(self._scratch.store, size)
             os.environ.setdefault("GLOO_SOCKET_IFNAME", INTERFACE)
             for rank in range(1, size):
                 self._children[rank] = self._start(rank, size)
@@ -104,7 +104,7 @@ class Companions:
     def _start(self, rank: int, size: int) -> subprocess.Popen[bytes]:
         assert self._scratch is not None
         numbers = ("--rank", str(rank), "--size", str(size))
-        command = [*FOLLOWER, "--store", str(self._scratch / "store"), *numbers]
+        command = [*FOLLOWER, "--store", str(self._scratch.store), *numbers]
         with self._log(rank).open("wb") as output:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

@@ -18,7 +18,15 @@ from typing import Any
 from app.worker.attempts.training import check_device, training_factory
 from app.worker.devices.slots import on_slot
 from app.worker.logs import start_log
-from app.worker.ranks.order import ORDER, Order, TorchrunPlace, here, wait_for_key
+from app.worker.ranks.order import (
+    ORDER,
+    Order,
+    TorchrunPlace,
+    check_one_machine,
+    here,
+    wait_for_key,
+)
+from app.worker.ranks.scratch import remove_abandoned
 from opd.config.run import parse
 from opd.errors import UserError
 
@@ -30,8 +38,9 @@ def follow_torchrun(place: TorchrunPlace) -> int:
     from opd.ranks.processes import torchrun_store  # noqa: PLC0415 - loads torch
 
     start_log()
-    store = torchrun_store(place.rank, place.size)
     try:
+        check_one_machine(place)
+        store = torchrun_store(place.rank, place.size)
         return follow(store, place.rank, place.size, partial(slot_on, place))
     except UserError as error:
         log.error("%s", error)
@@ -40,10 +49,7 @@ def follow_torchrun(place: TorchrunPlace) -> int:
 
 def slot_on(place: TorchrunPlace, order: Order) -> str:
     """The device of a process that torchrun has started."""
-    if place.node == 0:
-        return order.slots[place.local_rank]
-    kind = order.slots[0].partition(":")[0]
-    return f"{kind}:{place.local_rank}" if kind == "cuda" else kind
+    return order.slots[place.local_rank]
 
 
 def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) -> int:
@@ -102,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         log.error("%s", error)
         return 1
+    finally:
+        remove_abandoned(options.store.parent)
 
 
 if __name__ == "__main__":

@@ -69,16 +69,14 @@ class TorchrunPlace:
     size: int
     local_rank: int
     local_size: int
-    node: int
 
     @classmethod
     def here(cls) -> "TorchrunPlace | None":
-        """None for a process that torchrun did not start, or started alone."""
+        """None for a process that torchrun did not start."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return None
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-        place = cls(*(int(os.environ[name]) for name in names))
-        return place if place.size > 1 else None
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return cls(*(int(os.environ[name]) for name in names))
 
 
 def process_slots(config: RunConfig, slot: str) -> list[str]:
@@ -89,12 +87,13 @@ def process_slots(config: RunConfig, slot: str) -> list[str]:
     """
     place = TorchrunPlace.here()
     if place is not None and place.size != config.devices:
+        started = "1 process" if place.size == 1 else f"{place.size} processes"
         raise UserError(
-            f"is {config.devices}, and torchrun has started {place.size} processes: make them "
-            "equal, or leave devices out",
+            f"is {config.devices}, and torchrun has started {started}: make them equal, or leave "
+            "devices out",
             where="devices",
         )
-    count = place.local_size if place else config.devices
+    count = config.devices
     slots = each([slot])
     if slots[0] in ("cpu", "mps"):
         return slots * count
@@ -109,12 +108,24 @@ def process_slots(config: RunConfig, slot: str) -> list[str]:
 
 def as_torchrun_started(config: RunConfig) -> RunConfig:
     """The configuration with as many devices as torchrun has started processes, where it says no
-    other number. Raises UserError where it does."""
+    other number. Raises UserError where it does, and for processes on several machines."""
     place = TorchrunPlace.here()
+    if place is not None:
+        check_one_machine(place)
     if place is None or config.devices not in (1, place.size):
         process_slots(config, "cpu")
         return config
     return config.model_copy(update={"devices": place.size})
+
+
+def check_one_machine(place: TorchrunPlace) -> None:
+    """Raises UserError where torchrun has started processes on several machines."""
+    if place.local_size != place.size:
+        raise UserError(
+            f"torchrun has started {place.size} processes, {place.local_size} of them on this "
+            "machine: all of a run's processes are on one (start it with --nnodes 1)",
+            where="devices",
+        )
 
 
 def here(rank: int) -> str:

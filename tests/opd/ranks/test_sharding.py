@@ -123,7 +123,7 @@ TEACHERS = {
 
 @pytest.mark.parametrize("changes", TEACHERS.values(), ids=TEACHERS)
 def test_teachers_are_cut_as_well(inputs, tmp_path, changes):
-    config = settings(inputs, steps=2, **{k: dict(v) for k, v in changes.items()})
+    config = settings(inputs, steps=1, **{k: dict(v) for k, v in changes.items()})
     assert_alike(*two_runs(config, tmp_path))
 
 

@@ -10,6 +10,7 @@ import pytest
 from app.worker.ranks import companions
 from app.worker.ranks.companions import Companions
 from app.worker.ranks.order import Order
+from app.worker.ranks.scratch import Scratch
 from opd.errors import UserError
 from opd.ranks.group import ALONE, LostProcessError
 from opd.types import EarlierAttempts
@@ -69,7 +70,7 @@ def test_a_stop_while_they_start_leaves_none_behind(tmp_path, follower):
 def test_a_lost_connection_is_explained_by_the_process_that_ends_a_moment_later(tmp_path, follower):
     follower("import time; time.sleep(0.5); raise SystemExit('killed by the test')")
     with Companions(RunDir(tmp_path)) as here:
-        here._scratch = tmp_path
+        here._scratch = Scratch()
         here._children[1] = here._start(1, 2)
         told = here.explained(LostProcessError("connection closed"))
         other = here.explained(UserError("too large", where="sampling"))

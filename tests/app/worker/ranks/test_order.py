@@ -33,7 +33,6 @@ def torchrun(monkeypatch, rank=0, size=2, local=None):
         "WORLD_SIZE": size,
         "LOCAL_RANK": rank,
         "LOCAL_WORLD_SIZE": local or size,
-        "GROUP_RANK": 0,
     }
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
@@ -48,9 +47,7 @@ def test_an_order_arrives_as_it_was_given():
 def test_torchruns_place(monkeypatch):
     assert TorchrunPlace.here() is None
     torchrun(monkeypatch, rank=1, size=4, local=2)
-    assert TorchrunPlace.here() == TorchrunPlace(1, 4, 1, 2, 0)
-    torchrun(monkeypatch, size=1)
-    assert TorchrunPlace.here() is None  # one process is no group
+    assert TorchrunPlace.here() == TorchrunPlace(1, 4, 1, 2)
 
 
 def test_processes_share_a_processor_and_have_a_gpu_each():
@@ -69,6 +66,16 @@ def test_torchrun_and_the_configuration_agree(monkeypatch):
     assert as_torchrun_started(two).devices == 2
     with pytest.raises(UserError, match="is 3, and torchrun has started 2 processes"):
         as_torchrun_started(three)
+    torchrun(monkeypatch, size=1)
+    assert as_torchrun_started(one).devices == 1
+    with pytest.raises(UserError, match=r"is 2, and torchrun has started 1 process:"):
+        as_torchrun_started(two)
+
+
+def test_processes_on_several_machines_are_refused(monkeypatch):
+    torchrun(monkeypatch, size=4, local=2)
+    with pytest.raises(UserError, match=r"devices: torchrun has started 4 processes, 2 of them on"):
+        as_torchrun_started(parse({"devices": 4}))
 
 
 def test_waiting_for_a_key_ends_when_asked_to_and_with_what_speaks_against_it():
