@@ -28,6 +28,7 @@ SCHEMES = ("http", "https", *SOCKS)
 PORTS = {"http": 80, "https": 443}
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 SHORT_ADDRESS = re.compile(r"[0-9][0-9a-fx]*(\.[0-9][0-9a-fx]*){0,3}")  # such as 127.1
+HttpClient = httpx.Client  # for annotations
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

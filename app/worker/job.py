@@ -183,7 +183,7 @@ def _work(
     config, step, order = _begin(job, writer, say)
     here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
-    check_engine(config)
+    check_engine(config, say)
     make = training or training_factory()
     if training is None:
         check_device(here)

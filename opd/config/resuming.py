@@ -1,4 +1,4 @@
-"""Settings that may change when a run goes on: those that decide memory and device."""
+"""Settings that may change when a run goes on: those that decide memory, device and servers."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FIELDS = (
         "optimizer.micro_batch_tokens",
         "sampling.batch_size",
     ),
-    "optimizer.compile",
+    *("optimizer.compile", "sampling.url", "sampling.key_variable"),
     *("student.gradient_checkpointing", "teacher.offload"),
 )
 _ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.offload$")

@@ -137,8 +137,8 @@ class SamplingConfig(Section):
         description="What computes the student's completions.",
         json_schema_extra=choices(
             local="The training process itself.",
-            vllm="A vLLM server that is started for the run, by the Python that OPD_VLLM_PYTHON "
-            "names where the job runs (docs/engines.md).",
+            vllm="A vLLM server: that of url, else one that is started for the run, by the Python "
+            "that OPD_VLLM_PYTHON names where the job runs (docs/engines.md).",
         ),
     )
     lag: int = Field(
@@ -148,6 +148,29 @@ class SamplingConfig(Section):
         description="1: the next step's completions are written while this one trains, by weights "
         "of one step before those that they train (needs engine vllm).",
     )
+    url: str | None = Field(
+        None,
+        max_length=2000,
+        pattern=r"^(https?://|unix:/)[^\s]+$",
+        description="Address of a vLLM server of your own, such as http://localhost:8000 or "
+        "unix:/run/user/1000/vllm, that takes the student's weights (vllm; docs/engines.md).",
+        json_schema_extra=only_for("vllm"),
+    )
+    key_variable: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
+        description="Environment variable with that server's API key (vllm).",
+        json_schema_extra=only_for("vllm"),
+    )
+
+    @model_validator(mode="after")
+    def _only_a_server_has_an_address(self) -> "SamplingConfig":
+        for field in ("url", "key_variable"):
+            if getattr(self, field) is not None and self.engine != "vllm":
+                raise FieldError(field, f"only engine vllm has one (engine is {self.engine})")
+        if self.key_variable is not None and self.url is None:
+            raise FieldError("key_variable", "is the key of the server at url, which is empty")
+        return self
 
 
 class OptimizerConfig(Section):

@@ -12,6 +12,7 @@ from opd.devices.support import run_device
 from opd.doctor.agreement import check_rehearsal
 from opd.doctor.batches import check_batches
 from opd.doctor.findings import Finding, refused
+from opd.doctor.machine.engine import check_server
 from opd.doctor.machine.fit import check_gpu
 from opd.doctor.memory import estimate
 from opd.doctor.pace import EFFICIENCY, duration
@@ -27,6 +28,10 @@ PRODUCT = 1024  # rows and columns of the product that measures the device
 
 def dynamic(config: RunConfig, callbacks: Callbacks) -> Iterator[Finding]:
     """Findings; the last one says how long the run may take."""
+    for finding in check_server(config):
+        yield finding
+        if finding.severity == "error":
+            return
     try:
         free = free_memory(run_device(config))
         loaded = load(config, None, callbacks)

@@ -10,11 +10,11 @@ from opd.config.run import RunConfig
 from opd.models.load import Pair
 from opd.sampling.ahead import AheadSampler
 from opd.sampling.sample import Limits, Request, Sample, nan_error, sample
-from opd.sampling.vllm.serving import Serve
+from opd.sampling.vllm.serving import Surroundings
 
 STARTING = (
-    "starting vLLM: its samples depend on what it computes together, so a resumed run draws from "
-    "the same distribution, not the same samples"
+    "waiting for vLLM: its samples depend on what it computes together, so a resumed run draws "
+    "from the same distribution, not the same samples"
 )
 
 
@@ -66,11 +66,7 @@ class LocalSampler:
 
 
 def sampler_of(
-    pair: Pair,
-    config: RunConfig,
-    prompts: Sequence[Sequence[int]],
-    serve: Serve | None,
-    say: Callable[[str], None] = lambda _: None,
+    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], around: Surroundings
 ) -> Sampler:
     """The one that the configuration asks for; `prompts` are all that it is to read.
 
@@ -78,9 +74,14 @@ def sampler_of(
     """
     if config.sampling.engine == "local":
         return LocalSampler(pair)
-    from opd.sampling.vllm.sampler import start_sampler  # noqa: PLC0415 - only where it is used
+    if config.sampling.url is not None:
+        from opd.sampling.vllm.own_server import join_sampler  # noqa: PLC0415 - only where used
 
-    sampler = start_sampler(pair, config, prompts, serve, say)
+        sampler = join_sampler(pair, config, prompts, around)
+    else:
+        from opd.sampling.vllm.sampler import start_sampler  # noqa: PLC0415 - only where used
+
+        sampler = start_sampler(pair, config, prompts, around)
     return AheadSampler(sampler) if config.sampling.lag else sampler
 
 

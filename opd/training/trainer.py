@@ -26,7 +26,7 @@ from opd.models.tokenizers import fingerprint
 from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER, Stopped
 from opd.sampling.samplers import STARTING, Sampler, sampler_of
-from opd.sampling.vllm.serving import Serve
+from opd.sampling.vllm.serving import Serve, Surroundings
 from opd.teachers.routing import TeacherRouter
 from opd.training import checkpoint
 from opd.training.evaluation import evaluate, headline
@@ -192,7 +192,8 @@ class Training:
         if config.sampling.engine == "vllm":
             yield PhaseEvent(STARTING)
         ids = [p.ids for p in prompts.all]
-        self._sampler = sampler_of(pair, config, ids, self._serve, self._callbacks.say)
+        around = Surroundings(self._serve, self.folder, self._callbacks.say)
+        self._sampler = sampler_of(pair, config, ids, around)
         writer = Writer(pair, config, router, self._ranks, self._sampler)
         if self._step == 0:
             yield from self._first_look(writer, prompts)

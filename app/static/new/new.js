@@ -17,7 +17,12 @@ import { YamlPanel } from "./yaml_panel.js";
 
 // Which choice decides what else of a section is shown
 /** @type {Record<string, string>} */
-const CHOOSERS = { objective: "objective.name", teacher: "teacher.kind", prompts: "prompts.grader" };
+const CHOOSERS = {
+  objective: "objective.name",
+  prompts: "prompts.grader",
+  sampling: "sampling.engine",
+  teacher: "teacher.kind",
+};
 
 /** @param {HTMLElement} root @param {URLSearchParams} params */
 export function mount(root, params) {

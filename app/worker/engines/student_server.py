@@ -94,10 +94,11 @@ class StudentServer:
 
     def _answers(self, socket: Path) -> bool:
         """Whether it answers, before the job is asked to stop. Raises UserError where it ends."""
+        from opd.sampling.vllm.address import ServerAddress  # noqa: PLC0415 - a client of HTTP
         from opd.sampling.vllm.client import VllmClient  # noqa: PLC0415 - loads torch
 
         assert self._guard is not None
-        client = VllmClient(socket)
+        client = VllmClient(ServerAddress(socket))
         try:
             while not self._stop():
                 if (code := self._guard.poll()) is not None:
@@ -119,9 +120,16 @@ class StudentServer:
         return f"the vLLM server {cause}" + (f": {said}" if said else "") + f" ({self._log})"
 
 
-def check_engine(config: RunConfig) -> None:
-    """Raises UserError, before anything is loaded, for a run whose server could not be started."""
-    if config.sampling.engine == "vllm":
+def check_engine(config: RunConfig, say: Callable[[str], None] = lambda _: None) -> None:
+    """Raises UserError, before anything is loaded, for a run whose server could not be started, or
+    could not write for it; says how weights will reach one that runs already."""
+    if config.sampling.url is not None:
+        from opd.sampling.vllm.offers import server_for  # noqa: PLC0415 - only where it is used
+
+        address, offers, way = server_for(config)
+        takes = "the adapter" if way == "adapter" else "all weights, from files,"
+        say(f"{offers.model} at {address.configured} gets {takes} after every step")
+    elif config.sampling.engine == "vllm":
         vllm_python()
 
 

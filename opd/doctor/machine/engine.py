@@ -1,16 +1,25 @@
-"""What writes the completions, where it is not the run's own process: whether it can be started."""
+"""What writes the completions, where it is not the run's own process: whether it can do that."""
 
 from collections.abc import Iterator
 
 from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
+from opd.sampling.vllm.address import address_of
+from opd.sampling.vllm.offers import Offers, server_for
 from opd.sampling.vllm.python import vllm_python
 
 
 def check_engine(config: RunConfig) -> Iterator[Finding]:
-    """Findings on the Python that runs vLLM; none where the run does not use it."""
+    """Findings on the Python that runs vLLM, or the address of a server; nobody is asked. None
+    where the run uses neither."""
     if config.sampling.engine == "local":
+        return
+    if config.sampling.url is not None:
+        try:
+            address_of(config.sampling)
+        except UserError as error:
+            yield refused("engine-refused", "The vLLM server cannot be asked", error)
         return
     try:
         python = vllm_python()
@@ -22,4 +31,37 @@ def check_engine(config: RunConfig) -> Iterator[Finding]:
         "ok",
         f"vLLM {python.version} writes the completions",
         f"Started by {python.path} for the run. What it takes is not in the memory plan.",
+    )
+
+
+def check_server(config: RunConfig) -> Iterator[Finding]:
+    """Findings on the user's own server, which is asked; none where the run uses none."""
+    if config.sampling.url is None:
+        return
+    try:
+        address, offers, way = server_for(config)
+    except UserError as error:
+        yield refused("engine-refused", "The vLLM server cannot write for this run", error)
+        return
+    takes = "the adapter" if way == "adapter" else "all weights, from files"
+    yield Finding(
+        "engine",
+        "ok",
+        f"{offers.model} at {address.configured} writes the completions",
+        f"It takes {takes}, after every step.",
+    )
+    if offers.open_routes:
+        yield _open_routes(offers)
+
+
+def _open_routes(offers: Offers) -> Finding:
+    routes = ", ".join(offers.open_routes)
+    return Finding(
+        "engine-open",
+        "warning",
+        "Whoever reaches the vLLM server can change or stop it",
+        f"These routes ask for no key: {routes}. --api-key covers only what is below /v1, so any "
+        "program and any web page that is open on a machine which reaches the server can use them.",
+        "Have it listen on a Unix socket in a folder of mode 0700 (--uds), or behind a proxy that "
+        "lets nobody else to these routes.",
     )

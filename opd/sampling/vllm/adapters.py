@@ -14,6 +14,7 @@ from opd.models.forward import causal
 from opd.models.load import Pair
 from opd.models.tokenizers import save_tokenizer
 from opd.sampling.vllm.client import VllmClient
+from opd.sampling.vllm.weights import remove
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank takes
 # Whose linear layers vLLM adapts one by one, under the names that transformers gives them.
@@ -100,6 +101,14 @@ class AdapterFiles:
         self._client.tell(
             "/v1/load_lora_adapter", {"lora_name": self.model, "lora_path": str(self._folder)}
         )
+
+    def check(self) -> None:
+        """Nobody else has its names."""
+
+    def close(self) -> None:
+        if self._updates:
+            self._client.leave("/v1/unload_lora_adapter", {"lora_name": self.model})
+        remove(self._scratch, self._folder.name)
 
     @property
     def _folder(self) -> Path:

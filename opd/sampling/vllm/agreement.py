@@ -17,7 +17,7 @@ from opd.loss import divergences
 from opd.models.batches import Sequences, score_batch
 from opd.models.forward import completion_hidden, logits_of
 from opd.models.load import Pair
-from opd.sampling.vllm.client import server_error
+from opd.sampling.vllm.address import server_error
 from opd.types import Floats
 
 MOST_PROMPTS, MOST_TOKENS = 32, 64  # of the known texts; and of each, from its start
@@ -57,7 +57,8 @@ class Agreement:
         if not gap <= limit:
             raise server_error(
                 f"does not compute what the student computes: {measured} (at most {limit:g}); it "
-                "has other weights, or gives other numbers than --logprobs-mode processed_logprobs"
+                "has other weights, another --dtype or another --logprobs-mode than "
+                "processed_logprobs"
             )
         if self._first_gap is None or self._anchor is None:
             self._first_gap, self._anchor = max(gap, NOISE), own

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from opd.sampling.sample import Sample
-from opd.sampling.vllm.client import server_error
+from opd.sampling.vllm.address import server_error
 from opd.vllm_protocol import LOWEST, ROUNDING, brief
 
 

@@ -1,20 +1,19 @@
-"""Requests to the vLLM server of a run, over its Unix socket.
+"""Requests to the vLLM server of a run.
 
 Source: vLLM 0.32.0, vllm/entrypoints/openai/completion, vllm/entrypoints/rl/online/api_router.py.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
-from opd.errors import ErrorKind, UserError
-from opd.network import listens, socket_client
+from opd.errors import UserError
 from opd.sampling.sample import Stopped
-from opd.sampling.vllm.python import WHERE
+from opd.sampling.vllm.address import ServerAddress, server_error
 from opd.vllm_protocol import brief, problem_told
 
 MODEL = "student"  # the name it is served under
@@ -24,6 +23,7 @@ POLL_SECONDS = 0.1
 LOOK_EVERY = 5.0  # seconds between two looks at whether the server still answers
 PATIENCE = 60.0  # seconds in which it has to say that it is there
 CONTROL_PATIENCE = 600.0  # the same for taking new weights
+LEAVING_PATIENCE = 2.0
 Body = Mapping[str, Any]
 
 
@@ -31,18 +31,29 @@ class VllmClient:
     """What fails is a UserError that quotes the server; it is not tried again: a server that fails
     has lost its state."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self._client = socket_client(socket, timeout=httpx.Timeout(None, connect=PATIENCE))
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._client = address.client(timeout=httpx.Timeout(None, connect=PATIENCE))
 
     def close(self) -> None:
         self._client.close()
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What fails inside names the address where it is the user's own server."""
+        try:
+            yield
+        except UserError as error:
+            told = self._address.told(error)
+            if told is error:
+                raise
+            raise told from None
+
     def healthy(self) -> bool:
         """Whether it answers now."""
         try:
-            get = self._client.get
-            return listens(self._socket) and get("/health", timeout=PATIENCE).status_code == 200
+            get, there = self._client.get, self._address.listens()
+            return there and get("/health", timeout=PATIENCE).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -53,6 +64,16 @@ class VllmClient:
     def tell(self, path: str, body: Body) -> None:
         """Returns once it has done what is asked; it may answer with words."""
         self._response(path, body, "POST", CONTROL_PATIENCE)
+
+    def ask_if_there(self, path: str, body: Body) -> Any:
+        """The JSON of the answer; None where the server does not answer that."""
+        response = self._sent(path, body, "POST", CONTROL_PATIENCE)
+        return _json(path, response) if response.status_code == 200 else None
+
+    def leave(self, path: str, body: Body) -> None:
+        """Tells it what a run that ends has to say; whether it hears that ends no run."""
+        with suppress(UserError):
+            self._response(path, body, "POST", LEAVING_PATIENCE)
 
     def ask_all(self, path: str, bodies: Sequence[Body], stop: Callable[[], bool]) -> list[Any]:
         """The answers to several requests in their order, however long they take.
@@ -81,28 +102,34 @@ class VllmClient:
                 looked = time.monotonic()
 
     def _answer(self, path: str, body: Body | None, method: str, timeout: float | None) -> Any:
-        try:
-            return self._response(path, body, method, timeout).json()
-        except (ValueError, RecursionError):
-            raise server_error(f"{path} did not answer with JSON") from None
+        return _json(path, self._response(path, body, method, timeout))
 
     def _response(
         self, path: str, body: Body | None, method: str, timeout: float | None
     ) -> httpx.Response:
-        limits = httpx.Timeout(timeout, connect=PATIENCE)
-        if not listens(self._socket):
-            raise server_error(f"{path}: nothing listens on its socket")
-        try:
-            response = self._client.request(method, path, json=body, timeout=limits)
-        except httpx.TimeoutException:
-            raise server_error(f"{path} did not answer in time") from None
-        except httpx.HTTPError as error:
-            raise server_error(f"{path}: {str(error) or type(error).__name__}") from None
+        """Raises UserError for any answer that is no success."""
+        response = self._sent(path, body, method, timeout)
         if response.status_code != 200:
             text = brief(problem_told(response.content))
             raise server_error(f"{path} answered HTTP {response.status_code}: {text}")
         return response
 
+    def _sent(
+        self, path: str, body: Body | None, method: str, timeout: float | None
+    ) -> httpx.Response:
+        limits = httpx.Timeout(timeout, connect=PATIENCE)
+        if not self._address.listens():
+            raise server_error(f"{path}: nothing listens on its socket")
+        try:
+            return self._client.request(method, path, json=body, timeout=limits)
+        except httpx.TimeoutException:
+            raise server_error(f"{path} did not answer in time") from None
+        except httpx.HTTPError as error:
+            raise server_error(f"{path}: {str(error) or type(error).__name__}") from None
 
-def server_error(message: str, kind: ErrorKind = ErrorKind.SAMPLING_SERVER) -> UserError:
-    return UserError(f"the vLLM server: {message}", where=WHERE, kind=kind)
+
+def _json(path: str, response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        raise server_error(f"{path} did not answer with JSON") from None

@@ -13,11 +13,12 @@ from opd.models.load import Pair, logit_count
 from opd.sampling.ahead import Writing
 from opd.sampling.sample import Limits, Request, Sample, Stopped
 from opd.sampling.vllm.adapters import AdapterFiles, highest, refusal, served_rank, write_base
+from opd.sampling.vllm.address import ServerAddress
 from opd.sampling.vllm.agreement import LIKELIEST, MOST_TOKENS, Agreement
 from opd.sampling.vllm.answers import SampleReader, likeliest
 from opd.sampling.vllm.client import MODEL, VllmClient
 from opd.sampling.vllm.python import WHERE
-from opd.sampling.vllm.serving import Serve, ServerSettings
+from opd.sampling.vllm.serving import ServerSettings, Surroundings
 from opd.sampling.vllm.weights import FullWeights, WeightSender, write_model
 
 COMPLETIONS = "/v1/completions"
@@ -57,7 +58,8 @@ class VllmSampler:
 
     def begun(self, requests: Sequence[Request], limits: Limits) -> Writing:
         """What writes them by the student as it is now, which the server has from here on."""
-        self._bring_up_to_date()
+        with self._client.telling():
+            self._bring_up_to_date()
         greedy = limits.temperature == 0
         groups = groups_of(requests, alone=greedy)
         reader = SampleReader(
@@ -66,10 +68,12 @@ class VllmSampler:
         bodies = [self._body([requests[i] for i in rows], limits) for rows in groups]
 
         def writing(stop: Callable[[], bool]) -> list[Sample]:
-            answers = self._client.ask_all(COMPLETIONS, bodies, stop)
             samples: dict[int, Sample] = {}
-            for rows, answer in zip(groups, answers, strict=True):
-                samples |= zip(rows, reader.samples(answer, len(rows)), strict=True)
+            with self._client.telling():
+                answers = self._client.ask_all(COMPLETIONS, bodies, stop)
+                for rows, answer in zip(groups, answers, strict=True):
+                    samples |= zip(rows, reader.samples(answer, len(rows)), strict=True)
+                self._sender.check()
             return [samples[i] for i in range(len(requests))]
 
         return writing
@@ -78,11 +82,14 @@ class VllmSampler:
         self._changed = True
 
     def close(self) -> None:
+        self._sender.close()
         self._client.close()
 
     def _bring_up_to_date(self) -> None:
         if self._changed:
             self._sender.send(self._pair)
+        else:
+            self._sender.check()
         if self._changed or not self._verified:
             self._agreement.check(self._pair, self._sender.compared(self._pair))
         self._changed, self._verified = False, True
@@ -120,28 +127,17 @@ class VllmSampler:
 
 
 def start_sampler(
-    pair: Pair,
-    config: RunConfig,
-    prompts: Sequence[Sequence[int]],
-    serve: Serve | None,
-    say: Callable[[str], None],
+    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], around: Surroundings
 ) -> VllmSampler:
     """A server for the student, and the sampler that asks it. `prompts` are all that it is to read.
 
     Raises Stopped, and UserError where the server cannot do what the local loop does.
     """
-    if serve is None:
+    check_ids(pair)
+    if around.serve is None:
         raise UserError("vllm needs a job that starts the server", where=WHERE)
-    rows = logit_count(causal(pair.student))
-    if rows > pair.vocab:
-        raise UserError(
-            f"vllm would write all of the student's {rows} ids, of which the teacher shares "
-            f"{pair.vocab}: set it to local",
-            where=WHERE,
-            kind=ErrorKind.TOKENIZER_MISMATCH,
-        )
-    context = max([MOST_TOKENS, *map(len, prompts)]) + config.sampling.max_new_tokens
-    adapter = _adapter_to_send(pair, say)
+    context = context_for(prompts, config)
+    adapter = adapter_to_send(pair, around.say)
     settings = ServerSettings(
         write_model=lambda folder: (write_base if adapter else write_model)(pair, folder),
         dtype=str(pair.dtype).removeprefix("torch."),
@@ -152,14 +148,14 @@ def start_sampler(
         seed=config.seed,
         adapter_rank=served_rank(highest(adapter)) if adapter else None,
     )
-    socket = serve(settings)
+    socket = around.serve(settings)
     if socket is None:
         raise Stopped
-    client = VllmClient(socket)
+    client = VllmClient(ServerAddress(socket))
     sender: WeightSender = (
         AdapterFiles(client, socket.parent, "adapter")
         if adapter
-        else FullWeights(client, socket.parent, MODEL)
+        else FullWeights(client, socket.parent, MODEL, "update")
     )
     return VllmSampler(
         *(pair, client, sender, prompts),
@@ -168,7 +164,24 @@ def start_sampler(
     )
 
 
-def _adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
+def check_ids(pair: Pair) -> None:
+    """Raises UserError where the student has ids that no teacher could score."""
+    rows = logit_count(causal(pair.student))
+    if rows > pair.vocab:
+        raise UserError(
+            f"vllm would write all of the student's {rows} ids, of which the teacher shares "
+            f"{pair.vocab}: set it to local",
+            where=WHERE,
+            kind=ErrorKind.TOKENIZER_MISMATCH,
+        )
+
+
+def context_for(prompts: Sequence[Sequence[int]], config: RunConfig) -> int:
+    """Tokens of the longest prompt and completion."""
+    return max([MOST_TOKENS, *map(len, prompts)]) + config.sampling.max_new_tokens
+
+
+def adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
     """peft's configuration of the adapter that the server gets, apart from the weights beneath;
     None where it gets whole weights."""
     if causal(pair.student) is pair.student:

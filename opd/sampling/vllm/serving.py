@@ -26,3 +26,13 @@ class ServerSettings:
 # The socket of a server that answers; None where the job was asked to stop before. New weights are
 # put beside the socket, in a folder that ends with the server.
 Serve = Callable[[ServerSettings], Path | None]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a sampler that is a server finds around it: who starts one; the run's folder, in which
+    weights lie on their way to the user's own; who is told what happens."""
+
+    serve: Serve | None = None
+    folder: Path | None = None
+    say: Callable[[str], None] = lambda _: None

@@ -4,12 +4,16 @@ Source: vLLM 0.32.0, vllm/entrypoints/rl/online/api_router.py; vllm/distributed/
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from opd.models.load import Pair
 from opd.models.tokenizers import save_tokenizer
-from opd.sampling.vllm.client import VllmClient, server_error
+from opd.sampling.vllm.address import server_error
+from opd.sampling.vllm.client import VllmClient
+
+ENDED = "-ended"  # in the version of weights that no run needs any more
 
 
 class WeightSender(Protocol):
@@ -24,6 +28,12 @@ class WeightSender(Protocol):
 
     def send(self, pair: Pair) -> None:
         """Returns once the server writes with these weights, by its own word."""
+
+    def check(self) -> None:
+        """Raises UserError where it has others by now."""
+
+    def close(self) -> None:
+        """Leaves nothing of the run at the server that others would meet."""
 
 
 def model_to_send(pair: Pair) -> Any:
@@ -48,12 +58,13 @@ def write_model(pair: Pair, folder: Path) -> None:
 
 
 class FullWeights:
-    """Each time under a new version. `scratch` is a folder that the server sees, too."""
+    """Each time under a new version of a `name`. `scratch` is a folder that the server sees, too;
+    `model` is what the server calls its base model."""
 
-    def __init__(self, client: VllmClient, scratch: Path, model: str) -> None:
+    def __init__(self, client: VllmClient, scratch: Path, model: str, name: str) -> None:
         self.model = model
-        self._client, self._scratch = client, scratch
-        self._versions = 0
+        self._client, self._scratch, self._name = client, scratch, name
+        self._updates = 0
 
     def compared(self, pair: Pair) -> Any:
         return model_to_send(pair)
@@ -63,18 +74,45 @@ class FullWeights:
         folder = self._scratch / "weights"
         shutil.rmtree(folder, ignore_errors=True)
         model_to_send(pair).save_pretrained(folder)
-        if not self._versions:
+        if not self._updates:
             ask("/init_weight_transfer_engine", {"init_info": {}})
-        self._versions += 1
-        version = f"update-{self._versions}"
-        ask("/pause?mode=wait")
+        self._updates += 1
+        ask("/pause?mode=wait")  # and it stays so where this fails: nobody gets half new weights
         ask("/start_weight_update")
         ask("/update_weights", {"update_info": {"folder": str(folder)}})
-        ask("/finish_weight_update", {"weight_version": version})
+        ask("/finish_weight_update", {"weight_version": self._version})
         ask("/reset_prefix_cache")  # it holds states of the old weights
         ask("/resume")
         shutil.rmtree(folder, ignore_errors=True)
-        answer = ask("/weight_info", method="GET")
-        there = answer.get("weight_version") if isinstance(answer, dict) else None
-        if there != version:
-            raise server_error(f"has weights {there!r} after {version!r} were sent")
+        self.check()
+
+    def check(self) -> None:
+        if not self._updates:
+            return
+        there = version_of(self._client.ask("/weight_info", method="GET"))
+        if there != self._version:
+            raise server_error(
+                f"has weights {there!r} after {self._version!r} were sent; does another run send "
+                "its own to it?"
+            )
+
+    def close(self) -> None:
+        if self._updates:
+            ended = f"{self._name}{ENDED}"
+            self._client.leave("/update_weight_version", {"new_version": ended})
+        remove(self._scratch, "weights")
+
+    @property
+    def _version(self) -> str:
+        return f"{self._name}-{self._updates}"
+
+
+def remove(scratch: Path, folder: str) -> None:
+    """The folder within, and `scratch` where nothing else is in it."""
+    shutil.rmtree(scratch / folder, ignore_errors=True)
+    with suppress(OSError):
+        scratch.rmdir()
+
+
+def version_of(answer: Any) -> Any:
+    return answer.get("weight_version") if isinstance(answer, dict) else None

@@ -16,13 +16,16 @@ from opd.config.models import LoraConfig
 from opd.config.run import parse
 from opd.errors import UserError
 from opd.models.folders.adapters import with_adapter
+from opd.models.forward import causal
 from opd.models.load import Pair, load_pair
 from opd.sampling.ahead import AheadSampler
 from opd.sampling.sample import NEVER, Limits, Request, Sample, Stopped
 from opd.sampling.samplers import LocalSampler, Sampler, sampler_of
 from opd.sampling.sampling_copy import SamplingCopy
+from opd.sampling.vllm.adapters import write_base
 from opd.sampling.vllm.python import VARIABLE
-from opd.sampling.vllm.serving import ServerSettings
+from opd.sampling.vllm.serving import ServerSettings, Surroundings
+from opd.sampling.vllm.weights import write_model
 from storage.data_dir import RunDir
 from tests.support.network.fake_vllm import FakeVllm
 
@@ -47,7 +50,7 @@ def fake(pair: Pair, folder: Path) -> Iterator[Sampler]:
         return folder / "s"
 
     config = parse({"sampling": {"engine": "vllm", "lag": 1}})
-    sampler = sampler_of(pair, config, PROMPTS, serve)
+    sampler = sampler_of(pair, config, PROMPTS, Surroundings(serve))
     assert isinstance(sampler, AheadSampler)
     try:
         yield sampler
@@ -57,10 +60,22 @@ def fake(pair: Pair, folder: Path) -> Iterator[Sampler]:
 
 
 @contextmanager
+def own(pair: Pair, folder: Path) -> Iterator[Sampler]:
+    """A server that runs already, with what it starts with."""
+    adapter = causal(pair.student) is not pair.student
+    (write_base if adapter else write_model)(pair, folder / "model")
+    with FakeVllm(folder / "model", transfer=None if adapter else "files") as server:
+        config = parse({"sampling": {"engine": "vllm", "url": server.url}})
+        sampler = sampler_of(pair, config, PROMPTS, Surroundings(folder=folder / "run"))
+        yield sampler
+        sampler.close()
+
+
+@contextmanager
 def real(pair: Pair, folder: Path) -> Iterator[Sampler]:
     config = parse({"sampling": {"engine": "vllm", "max_new_tokens": 6, "batch_size": 8}})
     with StudentServer(RunDir(folder), NEVER, print) as server:
-        sampler = sampler_of(pair, config, PROMPTS, server.start, print)
+        sampler = sampler_of(pair, config, PROMPTS, Surroundings(server.start))
         yield sampler
         sampler.close()
 
@@ -91,7 +106,7 @@ def student(request) -> Pair:
     return request.param()
 
 
-@pytest.fixture(scope="module", params=[local, fake, REAL])
+@pytest.fixture(scope="module", params=[local, fake, own, REAL])
 def engine(request, student, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
     """A student, and who writes for it."""
     with request.param(student, tmp_path_factory.mktemp("engine")) as sampler:
@@ -173,6 +188,6 @@ def test_ids_that_the_teacher_lacks_are_refused_before_a_server_starts():
     config = parse({"sampling": {"engine": "vllm"}})
     narrow = replace(pair, vocab=pair.vocab - 1)
     with pytest.raises(UserError, match="vllm would write all of the student's"):
-        sampler_of(narrow, config, PROMPTS, lambda _: pytest.fail("started"))
+        sampler_of(narrow, config, PROMPTS, Surroundings(lambda _: pytest.fail("started")))
     with pytest.raises(UserError, match="needs a job that starts the server"):
-        sampler_of(pair, config, PROMPTS, None)
+        sampler_of(pair, config, PROMPTS, Surroundings())

@@ -11,17 +11,24 @@ import copy
 import json
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 Payload = dict[str, Any]
+ADAPTER_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+WEIGHT_PATHS = (
+    *("/pause", "/resume", "/sleep", "/collective_rpc", "/init_weight_transfer_engine"),
+    *("/start_weight_update", "/update_weights", "/finish_weight_update", "/reset_prefix_cache"),
+)
 
 
 @dataclass
@@ -43,14 +50,31 @@ class ServerRefusal(Exception):
 
 
 class FakeVllm:
-    """`with FakeVllm(folder, socket) as server:` answers on the socket."""
+    """`with FakeVllm(folder, socket) as server:` answers on the socket, or, without one, at
+    `server.url`. `transfer` is the kind of its weight transfer, None: it takes adapters only."""
 
-    def __init__(self, folder: Path, socket: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        socket: Path | None = None,
+        *,
+        transfer: str | None = "files",
+        key: str | None = None,
+    ) -> None:
+        self.transfer, self.key, self.tells = transfer, key, True
+        self.context, self.logprobs_mode, self.dtype = 4096, "processed_logprobs", "float32"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.faults, self.asked = VllmFaults(), list[tuple[str, Payload]]()
         self.version, self.updates, self.lock = "default", 0, threading.Lock()
         self.adapted: dict[str, Any] = {}  # by the adapter's name
-        self.http = _SocketServer(str(socket), _Requests)
+        self.http: _SocketServer | _PortServer
+        if socket is None:
+            self.http = _PortServer(("127.0.0.1", 0), _Requests)
+            self.url = f"http://127.0.0.1:{self.http.server_port}"
+        else:
+            self.http = _SocketServer(str(socket), _Requests)
+            self.url = f"unix:{socket}"
         self.http.ours = self
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
 
@@ -62,6 +86,42 @@ class FakeVllm:
         self.http.shutdown()
         self.thread.join()
         self.http.server_close()
+
+    def read(self, path: str, *, key: str | None) -> Payload:
+        """What GET answers. Raises ServerRefusal, as for a path that is there for POST only."""
+        if path == "/health":
+            return {}
+        self._check_key(path, key)
+        if path == "/weight_info":
+            return self.answer(path, {})
+        if path == "/v1/models":
+            own = {"id": "student", "max_model_len": self.context}
+            adapters = [{"id": name, "parent": "student"} for name in self.adapted]
+            return {"data": [own, *adapters]}
+        if path == "/server_info" and self.tells:
+            return {
+                "vllm_config": {
+                    "model_config": {
+                        "logprobs_mode": self.logprobs_mode,
+                        "dtype": f"torch.{self.dtype}",
+                    },
+                    "lora_config": None
+                    if self.transfer
+                    else {"max_lora_rank": self.faults.highest_rank},
+                    "weight_transfer_config": {"backend": self.transfer} if self.transfer else None,
+                }
+            }
+        there = path in ADAPTER_PATHS or (self.tells and path in WEIGHT_PATHS)
+        raise ServerRefusal(405 if there else 404, "Not Found")
+
+    def write(self, path: str, body: Payload, *, key: str | None) -> Payload:
+        """What POST answers. Raises ServerRefusal."""
+        self._check_key(path, key)
+        return self.answer(path, body)
+
+    def _check_key(self, path: str, key: str | None) -> None:
+        if self.key is not None and path.startswith("/v1") and key != f"Bearer {self.key}":
+            raise ServerRefusal(401, "Unauthorized")
 
     def answer(self, path: str, body: Payload) -> Payload:
         """Raises ServerRefusal."""
@@ -76,6 +136,11 @@ class FakeVllm:
                     if "return_tokens_as_token_ids" in body
                     else self._written(model, body)
                 }
+            if path == "/tokenize":
+                ids = self.tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]
+                return {"tokens": ids}
+            if path == "/update_weight_version":
+                self.version = body["new_version"]
             if path == "/v1/load_lora_adapter":
                 self._load_adapter(body["lora_name"], Path(body["lora_path"]))
             if path == "/v1/unload_lora_adapter":
@@ -153,27 +218,34 @@ class _SocketServer(ThreadingMixIn, UnixStreamServer):
         """Of a client that was asked to stop, and waits no longer."""
 
 
+class _PortServer(ThreadingHTTPServer):
+    request_queue_size = 128
+    ours: FakeVllm
+
+    def handle_error(self, *_: object) -> None:
+        """Likewise."""
+
+
 class _Requests(BaseHTTPRequestHandler):
-    server: _SocketServer
+    server: _SocketServer | _PortServer
 
     def do_GET(self) -> None:
-        self._reply({})
+        self._reply(self.server.ours.read)
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length") or 0)
-        self._reply(json.loads(self.rfile.read(length) or b"{}"))
+        body = json.loads(self.rfile.read(length) or b"{}")
+        self._reply(partial(self.server.ours.write, body=body))
 
-    def _reply(self, body: Payload) -> None:
-        path, ours = self.path.partition("?")[0], self.server.ours
-        status, answer = 200, {}
-        if path == ours.faults.refuses:
-            status, answer = 500, {"error": {"message": "EngineCore encountered an issue"}}
-        elif path != "/health":
-            try:
-                answer = ours.answer(path, body)
-            except ServerRefusal as refusal:
-                status, answer = refusal.status, {"error": {"message": refusal.message}}
-        content = json.dumps(answer).encode()
+    def _reply(self, answer: Callable[..., Payload]) -> None:
+        path, status = self.path.partition("?")[0], 200
+        try:
+            if path == self.server.ours.faults.refuses:
+                raise ServerRefusal(500, "EngineCore encountered an issue")
+            told = answer(path, key=self.headers.get("authorization"))
+        except ServerRefusal as refusal:
+            status, told = refusal.status, {"error": {"message": refusal.message}}
+        content = json.dumps(told).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -14,6 +14,7 @@ from opd.models.folders.adapters import with_adapter
 from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request
 from opd.sampling.vllm.adapters import AdapterFiles, highest, refusal, served_rank, write_base
+from opd.sampling.vllm.address import ServerAddress
 from opd.sampling.vllm.client import VllmClient
 from opd.sampling.vllm.sampler import VllmSampler
 from tests.support import tiny_models
@@ -43,7 +44,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Pair, FakeVllm, VllmSampler]]:
     pair = adapted(tmp_path / "student", rank=4)
     write_base(pair, tmp_path / "base")
     with FakeVllm(tmp_path / "base", tmp_path / "s") as fake:
-        client = VllmClient(tmp_path / "s")
+        client = VllmClient(ServerAddress(tmp_path / "s"))
         sender = AdapterFiles(client, tmp_path, "ours")
         sampler = VllmSampler(pair, client, sender, PROMPTS, has_weights=False)
         yield pair, fake, sampler

@@ -9,6 +9,7 @@ import torch
 from opd.errors import ErrorKind, UserError
 from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request
+from opd.sampling.vllm.address import ServerAddress
 from opd.sampling.vllm.client import VllmClient
 from opd.sampling.vllm.sampler import VllmSampler, groups_of, seed_of
 from opd.sampling.vllm.weights import FullWeights
@@ -25,8 +26,8 @@ def server(tmp_path: Path) -> Iterator[tuple[Pair, FakeVllm, VllmSampler]]:
     folder = Path(tiny_models.save_model(tmp_path / "student"))
     pair = load_pair(str(folder), str(folder), device=torch.device("cpu"))
     with FakeVllm(folder, tmp_path / "s") as fake:
-        client = VllmClient(tmp_path / "s")
-        sender = FullWeights(client, tmp_path, "student")
+        client = VllmClient(ServerAddress(tmp_path / "s"))
+        sender = FullWeights(client, tmp_path, "student", "update")
         sampler = VllmSampler(pair, client, sender, PROMPTS, has_weights=True)
         yield pair, fake, sampler
         sampler.close()
@@ -73,7 +74,8 @@ def test_weights_are_sent_only_where_they_have_changed(server):
     assert order == [
         "/init_weight_transfer_engine",
         *("/pause", "/start_weight_update", "/update_weights", "/finish_weight_update"),
-        *("/reset_prefix_cache", "/resume", "/weight_info"),
+        *("/reset_prefix_cache", "/resume"),
+        *["/weight_info"] * 4,  # after the update, after writing, and around writing again
     ]
 
 
@@ -117,10 +119,10 @@ def test_numbers_at_another_temperature_are_found_before_the_first_sample(tmp_pa
     pair, fake, sampler = server
     fake.faults.at_temperature_one = True
     sampler.write(REQUESTS, LIMITS, NEVER)
-    client = VllmClient(tmp_path / "s")
-    sender = FullWeights(client, tmp_path, "student")
+    client = VllmClient(ServerAddress(tmp_path / "s"))
+    sender = FullWeights(client, tmp_path, "student", "update")
     cold = VllmSampler(pair, client, sender, PROMPTS, temperature=0.5, has_weights=True)
-    assert "other numbers than --logprobs-mode processed_logprobs" in failure(cold)
+    assert "another --logprobs-mode than processed_logprobs" in failure(cold)
     client.close()
 
 
@@ -129,6 +131,15 @@ def test_a_server_without_the_version_that_was_sent_is_refused(server):
     fake.faults.wrong_version = True
     sampler.weights_changed()
     assert "has weights 'default' after 'update-1' were sent" in failure(sampler)
+
+
+def test_weights_that_somebody_else_has_sent_are_noticed(server):
+    _, fake, sampler = server
+    sampler.weights_changed()
+    sampler.write(REQUESTS, LIMITS, NEVER)
+    fake.version = "other-1"
+    message = "has weights 'other-1' after 'update-1' were sent; does another run send its own"
+    assert message in failure(sampler)
 
 
 def test_what_a_server_refuses_is_quoted(server):
