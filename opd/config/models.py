@@ -1,15 +1,17 @@
 """Student and teacher: the sections of a run's configuration on models. Free of torch."""
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from opd.config.data import Column, Reference, Section, Template, choices, only_for
 from opd.config.field_errors import FieldError
 
 Dtype = Literal["float32", "bfloat16"]
 Quantize = Literal["none", "int8", "int4"]
+MOST_LIKELIEST = 1024  # tokens that a server is asked for at a position
 
 
 class LoraConfig(Section):
@@ -131,8 +133,9 @@ class RouteConfig(Section):
     url: str | None = Field(
         None,
         max_length=2000,
-        pattern=r"^https?://[^\s]+$",
-        description="Base URL of the server, such as http://localhost:8000/v1 (remote).",
+        pattern=r"^https?://\S+(\s*,\s*https?://\S+)*$",
+        description="Base URL of the server, such as http://localhost:8000/v1 (remote). Several of "
+        "one model, with commas between them, share the work.",
         json_schema_extra=only_for("remote"),
     )
     key_variable: str | None = Field(
@@ -144,8 +147,9 @@ class RouteConfig(Section):
     top_k: int = Field(
         20,
         ge=0,
-        le=1024,
-        description="Number of prompt_logprobs requested per token (remote).",
+        le=MOST_LIKELIEST,
+        description="Number of prompt_logprobs requested per token (remote). From the size of the "
+        "vocabulary on, they are the whole distribution.",
         json_schema_extra=only_for("remote"),
     )
     timeout: float = Field(
@@ -162,6 +166,18 @@ class RouteConfig(Section):
         description="Retries after a failed request (remote).",
         json_schema_extra=only_for("remote"),
     )
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        """A list of addresses as one text."""
+        several = isinstance(value, list) and all(isinstance(url, str) for url in value)
+        return ", ".join(value) if several and value else value
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of the server, or servers."""
+        return re.split(r"\s*,\s*(?=https?://)", self.url or "")
 
     @property
     def has_own_prompt(self) -> bool:

@@ -13,6 +13,7 @@ from opd.config.field_errors import FieldError, checked, located, raise_all
 from opd.config.folders import local_folder, readable_data
 from opd.config.model_files.quantized import refuse_cutting, refuse_training_all
 from opd.config.models import (
+    MOST_LIKELIEST,
     RouteConfig,
     StudentConfig,
     TeacherConfig,
@@ -209,12 +210,16 @@ def _weights_fit(config: RunConfig) -> Iterator[FieldError]:
 
 
 def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> Iterator[FieldError]:
-    possible = [name for name in TRAINABLE if OBJECTIVES[name].needs != "vocabulary"]
-    if config.needs == "vocabulary":
+    """Whether it gives its whole vocabulary is known once the models are: here, whether it may."""
+    given = f"a remote teacher gives its {field}.top_k likeliest tokens (got {teacher.top_k})"
+    instead = f"set that to the size of the vocabulary, if it has at most {MOST_LIKELIEST:,}"
+    whole = teacher.top_k > RouteConfig.model_fields["top_k"].default
+    if config.needs == "vocabulary" and not whole:
+        possible = [name for name in TRAINABLE if OBJECTIVES[name].needs != "vocabulary"]
         yield FieldError(
             "objective.name",
-            "a remote teacher gives no full distributions, which "
-            f"{config.objective.name} needs (possible: {', '.join(possible)})",
+            f"{given}, and {config.objective.name} needs all: {instead}, or take another "
+            f"(possible: {', '.join(possible)})",
         )
     if config.needs == "top_k" and teacher.top_k < config.objective.top_k:
         yield FieldError(
@@ -222,11 +227,28 @@ def _remote_fits(config: RunConfig, field: str, teacher: RouteConfig) -> Iterato
             f"at most {field}.top_k, {teacher.top_k}, the number requested from the server "
             f"(got {config.objective.top_k})",
         )
-    if config.sampling.temperature != 1:
-        yield FieldError(
-            "sampling.temperature",
-            f"a remote teacher scores only at temperature 1 (got {config.sampling.temperature})",
-        )
+    temperatures = {
+        "sampling.temperature": config.sampling.temperature,
+        "evaluation.temperatures": config.evaluation.temperatures[0] or 1.0,
+    }
+    for name, temperature in temperatures.items():
+        if temperature != 1 and not whole:
+            yield FieldError(
+                name, f"{given}, by which it scores only at 1 (got {temperature:g}): {instead}"
+            )
+
+
+def whole_vocabulary(config: RunConfig) -> str:
+    """What of a run needs a teacher's whole distribution; "" where nothing does."""
+    if config.needs == "vocabulary":
+        return f"objective.name {config.objective.name}"
+    for field in ("sampling.temperature", "evaluation.temperatures"):
+        value = config.sampling.temperature
+        if field.startswith("evaluation"):
+            value = config.evaluation.temperatures[0] or 1.0
+        if value != 1:
+            return f"{field} {value:g}"
+    return ""
 
 
 def _stop_fits(config: RunConfig) -> Iterator[FieldError]:

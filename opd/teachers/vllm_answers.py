@@ -5,7 +5,7 @@ An answer that cannot be true is refused, with what to change. Free of torch.
 Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,13 @@ from opd.network import Proxy, through
 from opd.types import Floats, Ints
 from opd.vllm_protocol import LOWEST, ROUNDING, brief
 
-LARGEST = 2**31  # of ids and ranks
+LARGEST = 2**31  # of ranks
+ID_DIGITS = 9  # of an id, at most
+Rows = Sequence[tuple[list[int], list[int]]]  # ids of each prompt, and of its completion
+PATH = "/completions"
+# An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
+# model's generation_config.json. All are set to change nothing.
+NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,14 @@ class RemoteOpinion:
     top_logprobs: Floats | None  # (T, k)
 
 
-# Log-probability and rank from 0 (LARGEST: the server gave none) by token id, at one position
-_Entry = dict[int, tuple[float, int]]
+@dataclass(frozen=True)
+class _GivenEntries:
+    """What a server gave for T tokens: n entries, each of one token (row) and one id."""
+
+    rows: Ints  # (n,) ascending
+    ids: Ints  # (n,)
+    logprobs: np.ndarray  # (n,) float64, in [LOWEST, 0]
+    ranks: Ints  # (n,) from 0; LARGEST: the server gave none
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,10 @@ class Server:
     key: str | None = field(repr=False)
     proxy: Proxy | None = None
 
-    def error(self, message: str, setting: str = "url") -> UserError:
-        message += through(self.proxy)
-        return UserError(message, where=f"{self.where}.{setting}", kind=ErrorKind.TEACHER_SERVER)
+    def error(
+        self, message: str, setting: str = "url", kind: ErrorKind = ErrorKind.TEACHER_SERVER
+    ) -> UserError:
+        return UserError(message + through(self.proxy), where=f"{self.where}.{setting}", kind=kind)
 
     def quote(self, text: str) -> str:
         """The server's own words, short and without the key."""
@@ -64,6 +77,26 @@ class AnswerReader:
 
     server: Server
     k: int
+
+    def body(self, model: str, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """What is asked, of `sequences` of ids."""
+        return NEUTRAL | {
+            "model": model,
+            "prompt": sequences,
+            "max_tokens": 1,
+            "prompt_logprobs": max(self.k, 1),  # some versions take 0 for "none at all"
+            "stream": False,
+        }
+
+    def texts(self, choice: Mapping[str, Any]) -> dict[int, str]:
+        """Of the ids in a choice whose opinion was formed, those whose text the server tells."""
+        return {
+            int(key): text
+            for entry in choice["prompt_logprobs"]
+            if isinstance(entry, dict)
+            for key, value in entry.items()
+            if isinstance(text := value.get("decoded_token"), str) and text
+        }
 
     def choices(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
         """The answer's choices in the order of the request's sequences."""
@@ -90,58 +123,83 @@ class AnswerReader:
             raise self._error(
                 f"scored {len(entries)} tokens and was sent {sent}; it must score every one"
             )
-        positions = [self._entry(entries[i], i) for i in range(len(prompt), sent)]
-        sampled = [self._sampled(*pair) for pair in zip(positions, completion, strict=True)]
-        logprobs = np.array([logprob for logprob, _ in sampled], np.float32)
-        ranks = np.array([rank for _, rank in sampled], np.int64)
+        found = self._entries(entries, len(prompt))
+        sent_ids = np.array(completion, np.int64)
+        logprobs, ranks = self._sampled(found, sent_ids)
         if not self.k:
             return RemoteOpinion(logprobs, ranks, None, None)
-        top = [self._likeliest(*pair) for pair in zip(positions, completion, strict=True)]
-        ids, values = ([[pair[j] for pair in row] for row in top] for j in (0, 1))
-        return RemoteOpinion(logprobs, ranks, np.array(ids, np.int64), np.array(values, np.float32))
+        return RemoteOpinion(logprobs, ranks, *self._likeliest(found, sent_ids))
 
-    def _entry(self, entry: Any, position: int) -> _Entry:
-        if not isinstance(entry, dict) or not entry:
-            raise self._error(
-                f"gave nothing for token {position} of a sequence; if it caches prefixes, start it "
-                "with --no-enable-prefix-caching"
-            )
-        entries: _Entry = {}
-        for key, value in entry.items():
-            if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < LARGEST):
-                raise self._error(f"named a token {self.server.quote(key)!r}, not by its id")
-            logprob = value.get("logprob") if isinstance(value, dict) else None
-            if not isinstance(logprob, float | int) or not logprob <= ROUNDING:
-                shown = logprob if isinstance(logprob, float) else type(logprob).__name__
+    def _entries(self, given: Sequence[Any], first: int) -> _GivenEntries:
+        """Of the tokens from number `first` on, all at once: there are many."""
+        read = given[first:]
+        for position, entry in enumerate(read, first):
+            if not isinstance(entry, dict) or not entry:
                 raise self._error(
-                    f"gave {shown} as log-probability of token {key}; it must be a number of at "
-                    "most 0 (--logprobs-mode raw_logprobs)"
+                    f"gave nothing for token {position} of a sequence; if it caches prefixes, "
+                    "start it with --no-enable-prefix-caching"
                 )
-            rank = value.get("rank")
-            has_rank = isinstance(rank, int) and 1 <= rank <= LARGEST
-            entries[int(key)] = (min(max(logprob, LOWEST), 0.0), rank - 1 if has_rank else LARGEST)
-        return entries
+        keys = [key for entry in read for key in entry]
+        values = [value for entry in read for value in entry.values()]
+        numbers = np.array([v.get("logprob") if type(v) is dict else None for v in values])
+        text = "".join(keys)
+        plain = text.isascii() and text.isdigit() and min(map(len, keys)) > 0
+        fits = plain and max(map(len, keys)) <= ID_DIGITS and numbers.dtype.kind in "if"
+        if not fits or not (numbers <= ROUNDING).all():
+            for key, value in zip(keys, values, strict=True):
+                self._check(key, value)
+            numbers = np.array([max(v["logprob"], LOWEST) for v in values])
+        ids = np.array([int(key) for key in keys], np.int64)
+        ranks = np.array([_rank(v.get("rank")) for v in values], np.int64)
+        rows = np.repeat(np.arange(len(read)), [len(entry) for entry in read])
+        return _GivenEntries(rows, ids, np.clip(numbers.astype(np.float64), LOWEST, 0), ranks)
 
-    def _sampled(self, entry: _Entry, token: int) -> tuple[float, int]:
-        """Log-probability and rank of the token that was sent."""
-        logprob, rank = entry.get(token, (0.0, LARGEST))
-        if rank == LARGEST:
-            missing = "rank" if token in entry else "log-probability"
-            raise self._error(f"gave no {missing} of token {token}, which it was sent")
-        return logprob, rank
-
-    def _likeliest(self, entry: _Entry, token: int) -> list[tuple[int, float]]:
-        """The k likeliest; the sent token is there beside them where it is none of them."""
-        ids = [i for i in entry if i != token or entry[i][1] < self.k]
-        if len(ids) < self.k:
+    def _check(self, key: str, value: Any) -> None:
+        """Raises UserError for an entry that says nothing, or what cannot be."""
+        if not (key.isascii() and key.isdigit() and len(key) <= ID_DIGITS):
+            raise self._error(f"named a token {self.server.quote(key)!r}, not by its id")
+        logprob = value.get("logprob") if isinstance(value, dict) else None
+        if not isinstance(logprob, float | int) or not logprob <= ROUNDING:
+            shown = logprob if isinstance(logprob, float) else type(logprob).__name__
             raise self._error(
-                f"gave {len(ids)} alternatives where {self.k} were asked for: set top_k to at "
-                f"most {len(ids)}, or start the server with --max-logprobs {self.k}; only "
+                f"gave {shown} as log-probability of token {key}; it must be a number of at "
+                "most 0 (--logprobs-mode raw_logprobs)"
+            )
+
+    def _sampled(self, found: _GivenEntries, sent: Ints) -> tuple[Floats, Ints]:
+        """Log-probabilities and ranks (T,) of the tokens that were sent."""
+        of_sent = np.flatnonzero(found.ids == sent[found.rows])
+        at = np.full(len(sent), -1)
+        at[found.rows[of_sent]] = of_sent
+        lacks = (at < 0) | (found.ranks[at] == LARGEST)
+        if lacks.any():
+            t = int(lacks.argmax())
+            missing = "log-probability" if at[t] < 0 else "rank"
+            raise self._error(f"gave no {missing} of token {sent[t]}, which it was sent")
+        return found.logprobs[at].astype(np.float32), found.ranks[at]
+
+    def _likeliest(self, found: _GivenEntries, sent: Ints) -> tuple[Ints, Floats]:
+        """The k likeliest (T, k); the sent token is there beside them where it is none of them."""
+        counts = (found.ids != sent[found.rows]) | (found.ranks < self.k)
+        numbers = np.flatnonzero(counts)
+        per_row = np.bincount(found.rows[numbers], minlength=len(sent))
+        if (fewest := int(per_row.min())) < self.k:
+            raise self._error(
+                f"gave {fewest} alternatives where {self.k} were asked for: set top_k to at "
+                f"most {fewest}, or start the server with --max-logprobs {self.k}; only "
                 "policy_gradient needs none (top_k 0)",
                 "top_k",
             )
-        ids.sort(key=lambda i: (-entry[i][0], entry[i][1]))
-        return [(i, entry[i][0]) for i in ids[: self.k]]
+        rows, logprobs, ranks = (getattr(found, n)[numbers] for n in ("rows", "logprobs", "ranks"))
+        order = numbers[np.lexsort((ranks, -logprobs, rows))]
+        starts = np.cumsum(per_row) - per_row
+        chosen = order[starts[:, None] + np.arange(self.k)]
+        return found.ids[chosen], found.logprobs[chosen].astype(np.float32)
 
     def _error(self, message: str, setting: str = "url") -> UserError:
-        return self.server.error(f"{self.server.url}/completions {message}", setting)
+        return self.server.error(f"{self.server.url}{PATH} {message}", setting)
+
+
+def _rank(value: Any) -> int:
+    """From 0; LARGEST where it is none."""
+    return value - 1 if type(value) is int and 1 <= value <= LARGEST else LARGEST

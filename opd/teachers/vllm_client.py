@@ -1,47 +1,61 @@
-"""A teacher behind a server: it scores given tokens and sends back log-probabilities.
+"""A teacher behind one or several servers: it scores given tokens and sends back log-probabilities.
 
-The server speaks the OpenAI completions API with vLLM's `prompt_logprobs`: for each token of the
+The servers speak the OpenAI completions API with vLLM's `prompt_logprobs`: for each token of the
 prompt, but the first, its log-probability, its rank and the k likeliest tokens. A rollout is sent
 as the prompt, as token ids and not as text, so that teacher and student read the same tokens. One
 token more is generated (servers refuse to generate none) and thrown away: the server's context
 must be one token longer than the longest rollout. Free of torch.
 
+Several addresses share the requests, each taking what it is quick enough for. One that fails leaves
+its requests to the others, and proves that it is still the same model before it takes more.
+
 Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py.
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import httpx
+import numpy as np
 
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
-from opd.network import client, proxy_for
-from opd.server_address import checked_url, key_from
-from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Server
-from opd.types import Ints
-from opd.vllm_protocol import parsed, problem_told
+from opd.teachers.endpoint import Endpoint, EndpointPool, UnansweredError
+from opd.teachers.vllm_answers import PATH, AnswerReader, RemoteOpinion, Rows
+from opd.types import Floats, Ints
 
-REQUESTS_AT_ONCE = 4
-SEQUENCES_PER_REQUEST = 64
-ENTRIES_PER_REQUEST = 200_000  # tokens · (k + 1); an entry is about 80 bytes of the answer
+REQUESTS_AT_ONCE = 8  # by address
+SEQUENCES_PER_REQUEST = 16
+ENTRIES_PER_REQUEST = 100_000  # tokens · (k + 1); an entry is about 80 bytes of the answer
 BYTES_PER_ENTRY, SPARE_BYTES = 512, 1_000_000  # beyond which no answer is read
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds before a further try; doubles each time
-LONGEST_RETRY_AFTER = 300.0
 POLL_SECONDS = 0.2
-# An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
-# model's generation_config.json. All are set to change nothing.
-NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+KNOWN_TOKENS = 33
+SAME_MODEL = 0.25  # nats by which two servers of one model may differ, in the mean of known tokens
+OTHER_TEXTS = 0.25  # share of ids whose texts may differ by how a server writes them
+T = TypeVar("T")
+# Texts of ids by the student's tokenizer
+Texts = Callable[[Sequence[int]], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """Scores of some tokens, by which a server is known again."""
+
+    url: str
+    ids: Sequence[int]
+    scores: Floats
 
 
 class RemoteTeacher:
-    """Reads rollouts through a server. Every failure is a UserError that says what to change.
+    """Reads rollouts through its servers. Every failure is a UserError that says what to change.
 
     `where` is the field of the configuration that errors name; `sleep` waits between tries, by
-    default until the caller of `read` is stopped.
+    default until the caller of `read` is stopped; `say` is told whose requests others take.
     """
 
     def __init__(
@@ -51,38 +65,34 @@ class RemoteTeacher:
         where: str = "teacher",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], object] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._config = config
-        kind = ErrorKind.TEACHER_SERVER
-        example = "http://localhost:8000/v1"
-        url = checked_url(config.url, where=f"{where}.url", example=example, kind=kind)
-        key = key_from(config.key_variable, where=f"{where}.key_variable", kind=kind)
-        self._server = Server(url, where, key, proxy_for(url))
-        self._sleep = sleep
-        self._client = client(
-            url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=config.timeout,
-            transport=transport,
-        )
+        self._config, self._where = config, where
+        self._endpoints = EndpointPool([Endpoint(u, config, where, transport) for u in config.urls])
+        self._sleep, self._say = sleep, say
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._known: KnownScores | None = None
 
     def close(self) -> None:
-        self._client.close()
+        for endpoint in self._endpoints.all:
+            endpoint.close()
 
-    def check(self) -> None:
-        """Is the server there, does it serve the model, and does it give k alternatives?"""
-        going = threading.Event()
-        served = _model_names(self._ask("/models", None, SPARE_BYTES, going))
-        if self._config.model not in served:
-            names = self._server.quote(", ".join(served)) or "nothing"
-            raise self._server.error(
-                f"{self._server.url}/models lists {names}, and not {self._config.model}", "model"
+    def check(self, known: Sequence[int] = (0, 0), texts: Texts | None = None) -> None:
+        """Is each server there, does it serve the model, and does it give k alternatives? All must
+        score the tokens of `known` alike, and what texts of ids they tell must be the student's."""
+        for endpoint in self._endpoints.all:
+            self._with_tries("/models", self._check_name, EndpointPool([endpoint]))
+            scores = self._with_tries(
+                PATH, lambda e: self._scores(e, known, texts), EndpointPool([endpoint])
             )
-        self._read_batch([([0], [0])], going)
+            if self._known is None:
+                self._known = KnownScores(endpoint.server.url, known, scores)
+            self._compare(endpoint, scores, self._known)
 
     def served_model(self) -> str | None:
         """What the server says it serves under the model's name: its path or id, if it tells."""
-        answer = self._ask("/models", None, SPARE_BYTES, threading.Event())
+        first = EndpointPool(self._endpoints.all[:1])
+        answer = self._with_tries("/models", lambda e: e.once("/models", None, SPARE_BYTES), first)
         entry = next((m for m in _models(answer) if m.get("id") == self._config.model), {})
         served = entry.get("root") or entry.get("id")
         return None if served is None else str(served)
@@ -93,112 +103,178 @@ class RemoteTeacher:
         completions: Sequence[Sequence[int] | Ints],
         pause_point: Callable[[], None] = lambda: None,
     ) -> list[RemoteOpinion]:
-        """The teacher's opinions of the completions, in their order.
+        """The teacher's opinions of the completions, in their order."""
+        return list(self.stream(prompts, completions, pause_point))
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int] | Ints],
+        pause_point: Callable[[], None] = lambda: None,
+    ) -> Iterator[RemoteOpinion]:
+        """All are asked for at once; each comes as soon as it and those before it are there.
 
         `pause_point` is called in this thread several times a second. What it raises ends the
         reading: requests not yet sent are dropped, those under way are not waited for.
         """
-        pairs = [
+        rows = [
             ([int(token) for token in prompt], [int(token) for token in completion])
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        for i, (prompt, completion) in enumerate(pairs):
+        for i, (prompt, completion) in enumerate(rows):
             if not prompt or not completion:
                 raise ValueError(f"sequence {i}: the prompt or the completion is empty")
         pause_point()
         abandoned = threading.Event()
-        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="remote-teacher")
+        at_once = REQUESTS_AT_ONCE * len(self._endpoints.all)
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="remote-teacher")
         try:
             futures = [  # in the order of the sequences
-                pool.submit(self._read_batch, [pairs[i] for i in rows], abandoned)
-                for rows in batches([len(p) + len(c) for p, c in pairs], self._config.top_k)
+                pool.submit(self._read_rows, [rows[i] for i in numbers], abandoned)
+                for numbers in batches([len(p) + len(c) for p, c in rows], self._config.top_k)
             ]
-            pending = set(futures)
-            while pending:
-                done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()  # raises here what the first to fail raised
-                pause_point()
+            for number, future in enumerate(futures):
+                self._wait(futures[number:], pause_point)
+                yield from future.result()
         finally:
             abandoned.set()
             pool.shutdown(wait=False, cancel_futures=True)
-        return [opinion for future in futures for opinion in future.result()]
 
-    def _read_batch(
-        self, pairs: list[tuple[list[int], list[int]]], abandoned: threading.Event
-    ) -> list[RemoteOpinion]:
-        k, sequences = self._config.top_k, [prompt + completion for prompt, completion in pairs]
-        body = NEUTRAL | {
-            "model": self._config.model,
-            "prompt": sequences,
-            "max_tokens": 1,
-            "prompt_logprobs": max(k, 1),  # some versions take 0 for "none at all"
-            "stream": False,
-        }
-        entries = sum(map(len, sequences)) * (k + 2)
-        most = SPARE_BYTES + entries * BYTES_PER_ENTRY
-        reader = AnswerReader(self._server, k)
-        answer = self._ask("/completions", body, most, abandoned)
-        choices = reader.choices(answer, len(sequences))
-        return [reader.opinion(*pair, c) for pair, c in zip(pairs, choices, strict=True)]
+    def _wait(
+        self, futures: Sequence[Future[list[RemoteOpinion]]], pause_point: Callable[[], None]
+    ) -> None:
+        """For the first of them. Raises what the first to fail raised."""
+        pending = set(futures)
+        while not futures[0].done():
+            done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            while not self._news.empty():
+                self._say(self._news.get())
+            pause_point()
 
-    def _ask(
-        self, path: str, body: Mapping[str, Any] | None, max_bytes: int, abandoned: threading.Event
-    ) -> Any:
-        """The answer's JSON (None: it has none), after as many tries as are allowed."""
-        server, tries = self._server, self._config.retries + 1
-        problem = ""
+    def _read_rows(self, rows: Rows, abandoned: threading.Event) -> list[RemoteOpinion]:
+        def by(endpoint: Endpoint) -> list[RemoteOpinion]:
+            if endpoint.doubted and self._known is not None:
+                scores = self._scores(endpoint, self._known.ids)
+                self._compare(endpoint, scores, self._known)
+            endpoint.doubted = False
+            return self._opinions(endpoint, rows)
+
+        return self._with_tries(PATH, by, self._endpoints, abandoned)
+
+    def _with_tries(
+        self,
+        path: str,
+        answer: Callable[[Endpoint], T],
+        endpoints: EndpointPool,
+        abandoned: threading.Event | None = None,
+    ) -> T:
+        """By whichever address answers, after as many tries at all of them as are allowed."""
+        tries, gone = self._config.retries + 1, abandoned or threading.Event()
+        problems: dict[Endpoint, str] = {}
         for attempt in range(tries):
+            tried: set[Endpoint] = set()
             delay = min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)
-            try:
-                response, content = self._send(path, body, max_bytes)
-            except httpx.TimeoutException:
-                problem = f"no answer within {self._config.timeout:g} s ({server.where}.timeout)"
-            except httpx.RequestError as error:
-                problem = server.quote(str(error)) or type(error).__name__
-            else:
-                if response.status_code == 200:
-                    return parsed(content)
-                problem = f"HTTP {response.status_code}: {server.quote(problem_told(content))}"
-                if response.status_code != 429 and response.status_code < 500:
-                    raise self._refused(path, response.status_code, problem)
-                delay = _retry_after(response.headers.get("retry-after")) or delay
-            if attempt + 1 < tries:
-                (self._sleep or abandoned.wait)(delay)
-            if abandoned.is_set():
-                break  # nobody waits for this any more, nor hears what is raised
-        times = "once" if tries == 1 else f"{tries} times"
-        raise server.error(
-            f"{server.url}{path} failed {times} ({server.where}.retries), at last with: "
-            f"{problem}. Is the server up, and is this its address?"
-        )
+            while not gone.is_set() and (endpoint := endpoints.next(tried)) is not None:
+                tried.add(endpoint)
+                try:
+                    with endpoints.at_work(endpoint):
+                        return answer(endpoint)
+                except UnansweredError as error:
+                    problems[endpoint] = str(error)
+                    delay = error.delay or delay
+                    if endpoints.failed(endpoint) and len(endpoints.all) > 1:
+                        self._news.put(
+                            f"{endpoint.server.url} failed ({error}); the other addresses of "
+                            f"{self._where}.url take its requests"
+                        )
+            if attempt + 1 < tries and not gone.is_set():
+                (self._sleep or gone.wait)(delay)
+        if gone.is_set():  # and nobody hears what is raised
+            raise CancelledError
+        raise _unanswered(path, problems, tries)
 
-    def _send(
-        self, path: str, body: Mapping[str, Any] | None, max_bytes: int
-    ) -> tuple[httpx.Response, bytes]:
-        """One try. `timeout` bounds the whole answer, not only the wait for its next bytes."""
-        url, started = self._server.url + path, time.monotonic()
-        content = bytearray()
-        with self._client.stream("POST" if body else "GET", url, json=body) as response:
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > max_bytes:
-                    raise self._server.error(f"{url} answered with more than {max_bytes} bytes")
-                if time.monotonic() - started > self._config.timeout:
-                    raise httpx.ReadTimeout("the answer took too long")
-            return response, bytes(content)
+    def _check_name(self, endpoint: Endpoint) -> None:
+        server, model = endpoint.server, self._config.model
+        served = [str(m.get("id")) for m in _models(endpoint.once("/models", None, SPARE_BYTES))]
+        if model not in served:
+            names = server.quote(", ".join(served)) or "nothing"
+            raise server.error(f"{server.url}/models lists {names}, and not {model}", "model")
 
-    def _refused(self, path: str, status: int, problem: str) -> UserError:
-        """The error for an answer that a further try would only meet again."""
-        model, k = self._config.model, max(self._config.top_k, 1)
-        setting, advice = "url", f"Does the API begin there, most often in /v1, and serve {model}?"
-        if status in (401, 403):
-            setting, advice = "key_variable", "It must name the variable of the server's key"
-        elif status != 404 and "logprobs" in problem:
-            setting, advice = "top_k", f"Lower it, or start the server with --max-logprobs {k}"
-        elif status >= 400 and status != 404:
-            advice = "Its context (--max-model-len) must hold prompt, completion and one token more"
-        return self._server.error(f"{self._server.url}{path} answered {problem}. {advice}", setting)
+    def _scores(
+        self, endpoint: Endpoint, known: Sequence[int], texts: Texts | None = None
+    ) -> Floats:
+        """Of all known tokens but the first."""
+        reader = AnswerReader(endpoint.server, self._config.top_k)
+        rows = [([int(known[0])], [int(i) for i in known[1:]])]
+        (choice,) = self._choices(endpoint, reader, rows)
+        if texts is not None:
+            self._check_texts(endpoint, reader.texts(choice), texts)
+        return reader.opinion(*rows[0], choice).logprobs
+
+    def _check_texts(self, endpoint: Endpoint, told: Mapping[int, str], texts: Texts) -> None:
+        """Raises UserError where ids stand for other texts than the student's tokenizer has."""
+        ours = dict(zip(told, texts(list(told)), strict=True))
+        different = [i for i, text in told.items() if _plain(text) != _plain(ours[i])]
+        if len(different) > OTHER_TEXTS * len(told):
+            quote, i = endpoint.server.quote, different[0]
+            raise endpoint.server.error(
+                f"{endpoint.server.url} serves a model of another tokenizer: {len(different)} of "
+                f"{len(told)} ids stand for other text, such as {i}: {quote(told[i])!r} there, "
+                f"{quote(ours[i])!r} to the student",
+                "model",
+                ErrorKind.TOKENIZER_MISMATCH,
+            )
+
+    def _compare(self, endpoint: Endpoint, scores: Floats, known: KnownScores) -> None:
+        """Raises UserError where a server scores the known tokens otherwise."""
+        apart = float(np.abs(scores - known.scores).mean())
+        if apart > SAME_MODEL:
+            url, other = endpoint.server.url, known.url
+            of = other if other != url else "at the start"
+            raise endpoint.server.error(
+                f"{url} scores the same tokens otherwise than {of}: {apart:.3g} nats per token "
+                f"apart (at most {SAME_MODEL:g}); is it another model?"
+            )
+
+    def _opinions(self, endpoint: Endpoint, rows: Rows) -> list[RemoteOpinion]:
+        reader = AnswerReader(endpoint.server, self._config.top_k)
+        choices = self._choices(endpoint, reader, rows)
+        return [reader.opinion(*row, c) for row, c in zip(rows, choices, strict=True)]
+
+    def _choices(
+        self, endpoint: Endpoint, reader: AnswerReader, rows: Rows
+    ) -> list[Mapping[str, Any]]:
+        sequences = [prompt + completion for prompt, completion in rows]
+        entries = sum(map(len, sequences)) * (reader.k + 2)
+        body = reader.body(self._config.model, sequences)
+        answer = endpoint.once(PATH, body, SPARE_BYTES + entries * BYTES_PER_ENTRY)
+        return reader.choices(answer, len(sequences))
+
+
+def _unanswered(path: str, problems: Mapping[Endpoint, str], tries: int) -> UserError:
+    """The error that names every address with what it failed with at last."""
+    times = "once" if tries == 1 else f"{tries} times"
+    server = next(iter(problems)).server
+    texts = [
+        f"{e.server.url}{path} failed {times} ({server.where}.retries), at last with: {problem}."
+        for e, problem in problems.items()
+    ]
+    one = len(problems) == 1
+    asks = "Is the server up, and is this its address?" if one else "Is none of them up?"
+    return server.error(" ".join([*texts, asks]))
+
+
+def _plain(text: str) -> str:
+    """Without what servers write in various ways; "" where it is more than ASCII."""
+    text = text.replace("\u2581", " ").replace("\u0120", " ").replace("\u010a", "\n").strip()
+    return text if text.isascii() else ""
+
+
+def known_ids(vocab: int) -> list[int]:
+    """Ids from everywhere in a vocabulary, by whose scores a model is known again."""
+    return [i * vocab // KNOWN_TOKENS for i in range(KNOWN_TOKENS)]
 
 
 def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:
@@ -216,19 +292,6 @@ def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:
         yield rows
 
 
-def _model_names(answer: Any) -> list[str]:
-    return [str(model.get("id")) for model in _models(answer)]
-
-
 def _models(answer: Any) -> list[dict[str, Any]]:
     data = answer.get("data") if isinstance(answer, dict) else None
     return [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header; None where there is none, or a date."""
-    try:
-        seconds = float(value or 0)
-    except ValueError:
-        return None
-    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from opd.config.model_files.quantized import all_weights, refuse_cutting
-from opd.config.run import RunConfig
+from opd.config.models import MOST_LIKELIEST, RouteConfig
+from opd.config.run import RunConfig, whole_vocabulary
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
 from opd.models.compilation import Compilation
@@ -27,11 +28,11 @@ from opd.models.routes import find_route
 from opd.ranks.group import ALONE, Ranks
 from opd.sampling.sample import NEVER
 from opd.sampling.sampling_copy import SamplingCopy
-from opd.teachers.end_token import end_token_of
+from opd.teachers.end_token import EndToken, end_token_of
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
-from opd.teachers.vllm_client import RemoteTeacher
+from opd.teachers.vllm_client import RemoteTeacher, known_ids
 from opd.training import checkpoint
 from opd.training.optimization.compute_copy import ComputeCopy
 from opd.training.optimization.micro_batch_size import MicroBatchSize, recompute
@@ -326,16 +327,32 @@ class _TeacherFactory:
                 assert self.average is not None
                 return self._student_as(self.average.in_place)
             case "remote":
-                self.callbacks.say(f"asking {settings.url} for its model")
-                remote = RemoteTeacher(settings, where=field)
-                try:
-                    remote.check()
-                except UserError:
-                    remote.close()
-                    raise
-                return ServerTeacher(remote, reader_of(self.pair), self.callbacks.stop, end)
+                return self._behind_servers(field, settings, end)
             case "none":
                 return None
+
+    def _behind_servers(
+        self, field: str, settings: RouteConfig, end: EndToken | None
+    ) -> ServerTeacher:
+        """A teacher that answers and is the student's kind. Raises UserError."""
+        say, pair = self.callbacks.say, self.pair
+        whole = settings.top_k >= pair.vocab
+        if not whole and (reason := whole_vocabulary(self.config)):
+            raise UserError(
+                f"{reason} needs the teacher's whole distribution: all {pair.vocab:,} ids that the "
+                f"models share (got {settings.top_k}; at most {MOST_LIKELIEST:,})",
+                where=f"{field}.top_k",
+            )
+        say(f"asking {settings.url} for its model")
+        remote = RemoteTeacher(settings, where=field, say=say)
+        try:
+            remote.check(
+                known_ids(pair.vocab), lambda ids: [pair.tokenizer.decode([i]) for i in ids]
+            )
+        except UserError:
+            remote.close()
+            raise
+        return ServerTeacher(remote, reader_of(pair), self.callbacks.stop, end, whole=whole)
 
     def start(self) -> LocalTeacher:
         """The student as it started: its adapter switched off, else a second, frozen copy."""

@@ -112,6 +112,7 @@ class LogprobsServer:
     ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
         self.name, self.max_logprobs, self.key = name, max_logprobs, key
+        self.texts: Callable[[int], str | None] = lambda i: None  # of ids, as the server tells them
         self.faults, self.seen = Faults(), Seen()
         self.lock, self.under_way = threading.Lock(), 0
         self.http = _Http(("127.0.0.1", 0), _Handler)
@@ -150,12 +151,16 @@ class LogprobsServer:
         entries: list[Payload | None] = [None]
         for row, token in zip(logp[:-1], ids[1:], strict=True):
             rank = int((row >= row[token]).sum())
-            entry = {str(token): _value(row[token], rank)}
+            entry = {str(token): self._value(row[token], rank, token)}
             values, top = row.topk(k)
             pairs = zip(top.tolist(), values, strict=True)
-            entry |= {str(i): _value(v, n) for n, (i, v) in enumerate(pairs, 1)}
+            entry |= {str(i): self._value(v, n, i) for n, (i, v) in enumerate(pairs, 1)}
             entries.append(entry)
         return entries
+
+    def _value(self, logprob: torch.Tensor, rank: int, token: int) -> Payload:
+        value = max(float(logprob), -9999.0)
+        return {"logprob": value, "rank": rank, "decoded_token": self.texts(token)}
 
     def refusal(self, body: Payload) -> tuple[int, str] | None:
         """Status and message for what vLLM would refuse too."""
@@ -178,11 +183,6 @@ class _Http(ThreadingHTTPServer):
         """Clients that have gone are part of the tests; all else is shown."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
-
-
-def _value(logprob: torch.Tensor, rank: int) -> Payload:
-    value = float(logprob)
-    return {"logprob": max(value, -9999.0), "rank": rank, "decoded_token": "?"}
 
 
 def _take(faults: Faults, name: str) -> bool:

@@ -239,6 +239,26 @@ def test_a_server_as_the_teacher_equals_the_model_itself(inputs, tmp_path):
         assert b.metrics["same_top"] == pytest.approx(a.metrics["same_top"])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_server_that_gives_its_whole_vocabulary_equals_the_model_itself(
+    inputs, tmp_path, temperature
+):
+    changes = {"objective": "reverse_kl", "sampling": {"temperature": temperature}}
+    local = steps(settings(inputs, **changes), tmp_path / "local")
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "teacher")
+    with LogprobsServer(inputs / "teacher", max_logprobs=400) as server:
+        server.texts = lambda i: tokenizer.decode([i])
+        teacher = {"kind": "remote", "url": server.url, "model": server.name, "top_k": 310}
+        remote = steps(settings(inputs, teacher, **changes), tmp_path / "remote")
+        with pytest.raises(UserError, match=r"needs the teacher's whole distribution: all 310 ids"):
+            steps(settings(inputs, teacher | {"top_k": 309}, **changes), tmp_path / "refused")
+    for a, b in zip(local, remote, strict=True):
+        assert a.metrics["loss"] == pytest.approx(b.metrics["loss"], abs=2e-5)
+        for name in ("teacher_logprobs", "reverse_kl", "teacher_entropy"):
+            np.testing.assert_allclose(all_of([a], name), all_of([b], name), atol=2e-5)
+        assert (all_of([a], "teacher_rank") == all_of([b], "teacher_rank")).all()
+
+
 def test_a_server_trains_the_policy_gradient_from_the_sampled_token_alone(inputs, tmp_path):
     objective = {"name": "policy_gradient", "gamma": 0.5}
     local = steps(settings(inputs, objective=objective), tmp_path / "local")

@@ -120,12 +120,12 @@ def test_choices_are_taken_by_their_number(server, teacher):
     same(reader.read(prompts, completions), whole)
 
 
-def test_four_requests_are_under_way_at_once_and_no_more(server, teacher, monkeypatch):
+def test_eight_requests_are_under_way_at_once_and_no_more(server, teacher, monkeypatch):
     monkeypatch.setattr(vllm_client, "SEQUENCES_PER_REQUEST", 1)
-    server.faults.at_once = threading.Barrier(4)  # breaks, unless four meet
-    found = teacher(server.url).read(*sequences(8))
-    assert len(found) == 8
-    assert server.seen.most_at_once == vllm_client.REQUESTS_AT_ONCE == 4
+    server.faults.at_once = threading.Barrier(8)  # breaks, unless eight meet
+    found = teacher(server.url).read(*sequences(16))
+    assert len(found) == 16
+    assert server.seen.most_at_once == vllm_client.REQUESTS_AT_ONCE == 8
 
 
 @pytest.mark.parametrize("k", [0, 20, 1024])
