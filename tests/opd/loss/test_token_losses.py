@@ -196,6 +196,24 @@ def test_expected_policy_gradient_is_the_exact_gradient():
     torch.testing.assert_close(closed_form, exact)
 
 
+def test_expected_policy_gradient_of_a_stale_sampler():
+    """Σ_x p_sampled(x) ∇loss(x) = ∇KL(p‖q) − ∇KL(p‖p_sampled), as docs/method.md says."""
+    g = torch.Generator().manual_seed(3)
+    logits = torch.randn(1, 6, dtype=torch.float64, generator=g).requires_grad_()
+    teacher, stale = (
+        torch.log_softmax(torch.randn(1, 6, dtype=torch.float64, generator=g), -1) for _ in "qs"
+    )
+    total = torch.zeros_like(logits)
+    for token in range(6):
+        x = judged(logits, teacher, torch.tensor([token]), torch.ones(1).double())
+        x = replace(x, reward_advantage=None, sampler=stale[:, token])
+        loss = token_losses(x, config("policy_gradient")).loss.sum()
+        total += stale[0, token].exp() * torch.autograd.grad(loss, logits)[0]
+    student = torch.log_softmax(logits, -1)
+    apart = d.reverse_kl(student, teacher) - d.reverse_kl(student, stale)
+    torch.testing.assert_close(total, torch.autograd.grad(apart.sum(), logits)[0])
+
+
 @pytest.mark.parametrize("name", ["policy_gradient", "grpo"])
 def test_clip_takes_the_pessimistic_product(name):
     _, x = inputs()
