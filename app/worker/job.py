@@ -219,6 +219,9 @@ def _work(
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
     except UserError as error:
+        if error.kind is ErrorKind.SAMPLING_SERVER:  # the student is whole, and may have come far
+            with suppress(UserError, OSError):
+                progress.save()
         raise server.explained(companions.explained(error)) from error
     return progress
 

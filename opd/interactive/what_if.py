@@ -15,6 +15,7 @@ from opd.errors import ErrorKind, UserError
 from opd.models.encoding import continuation
 from opd.models.load import context_of
 from opd.sampling.sample import NEVER, Limits, Request, Sample
+from opd.sampling.samplers import LocalSampler, Sampler
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routing import TeacherRouter
 from opd.training.loading import LoadedModels
@@ -104,13 +105,16 @@ def continuations(
     point: BranchPoint,
     settings: ContinuationSettings,
     stop: Callable[[], bool] = NEVER,
+    sampler: Sampler | None = None,
 ) -> list[Completion]:
-    """Whole completions, prefix included, author after author. `stop` is polled at every token.
+    """Whole completions, prefix included, author after author. `stop` is polled at every token;
+    `sampler` writes what the student does, by default this process.
 
     Raises UserError for what the context does not hold and for a teacher that cannot write;
     Stopped.
     """
-    return [c for a in settings.authors for c in _by(models, a, point, settings, stop)]
+    student = sampler or LocalSampler(models.pair)
+    return [c for a in settings.authors for c in _by(models, a, point, settings, stop, student)]
 
 
 def writing_teacher(router: TeacherRouter, prompt: Prompt | None) -> LocalTeacher:
@@ -177,6 +181,7 @@ def _by(
     point: BranchPoint,
     settings: ContinuationSettings,
     stop: Callable[[], bool],
+    student: Sampler,
 ) -> list[Completion]:
     """The continuations of one author. A choice that ends the answer is all there is."""
     prompt, prefix, pair = point.prompt, point.prefix, models.pair
@@ -194,9 +199,14 @@ def _by(
         branch_key = AUTHORS.index(author) * SEED + len(point.kept)
         requests = [Request(start, (settings.seed, SEED, branch_key, n)) for n in range(count)]
         limits = Limits(settings.max_new_tokens, settings.temperature, count)
+        written = (
+            student.write(requests, limits, stop)
+            if teacher is None
+            else sample_by(teacher, pair, requests, limits, stop)
+        )
         samples = [
             Sample(np.array([*prefix, *s.completion_ids], np.int64), None, s.finish_reason)
-            for s in sample_by(teacher, pair, requests, limits, stop)
+            for s in written
         ]
     jobs = [(prompt, n) for n in range(len(samples))]
     return graded(pair.tokenizer, models.config.prompts, jobs, samples, author)

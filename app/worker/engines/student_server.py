@@ -84,7 +84,7 @@ class StudentServer:
 
     def explained(self, error: UserError) -> UserError:
         """With how the server ended, where it is there no more."""
-        if error.kind is not ErrorKind.SAMPLING_SERVER:
+        if error.kind is not ErrorKind.SAMPLING_SERVER or self._guard is None:
             return error
         if self._ended is None:
             said = last_words(self._log, only_errors=True)
@@ -128,7 +128,9 @@ def check_engine(config: RunConfig, say: Callable[[str], None] = lambda _: None)
 
         address, offers, way = server_for(config)
         takes = "the adapter" if way == "adapter" else "all weights, from files,"
-        say(f"{offers.model} at {address.configured} gets {takes} after every step")
+        told = f"vLLM at {address.configured} ({offers.model}) gets {takes} after every step"
+        log.info("%s", told)
+        say(told)
     elif config.sampling.engine == "vllm":
         vllm_python()
 

@@ -1,6 +1,8 @@
 """Answers of kind "what-if": a rollout goes on from another choice, and the branches are kept."""
 
+import logging
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from app.worker.models.loaded import RequestedModels, requested_models
 from app.worker.models.request import ModelRequest, Progress, ProgressReporter
 from opd.data.prompts import Prompt
+from opd.errors import ErrorKind, UserError
 from opd.interactive.what_if import (
     AUTHORS,
     BranchPoint,
@@ -18,10 +21,16 @@ from opd.interactive.what_if import (
     prompt_of,
 )
 from opd.sampling.sample import Stopped
+from opd.sampling.vllm.own_server import join_sampler
+from opd.sampling.vllm.serving import Surroundings
+from opd.training.rollouts import Completion
 from opd.types import Rollout
 from storage.read.rollouts import read_rollout
 from storage.read.tokens import read_tokens
 from storage.write.branches import branch_id, store_rollouts
+
+log = logging.getLogger(__name__)
+SERVER_KINDS = (ErrorKind.SAMPLING_SERVER, ErrorKind.TOKENIZER_MISMATCH)
 
 
 @dataclass
@@ -77,11 +86,15 @@ def _answer(request: ModelRequest, reporter: ProgressReporter) -> dict[str, Any]
     )
     completions = []
     for author in settings.authors:
-        counting = _Counting(reporter, author, settings.max_new_tokens)
-        reporter.partial = lambda counting=counting: {"progress": counting.as_dict()}  # type: ignore[misc]
-        completions += continuations(
-            requested.models, point, replace(settings, authors=(author,)), counting.stop
-        )
+        alone = replace(settings, authors=(author,))
+        written = None
+        if author == "student" and requested.config.sampling.url is not None:
+            written = _by_server(request, requested, point, alone, reporter)
+        if written is None:
+            counting = _Counting(reporter, author, settings.max_new_tokens)
+            reporter.partial = lambda counting=counting: {"progress": counting.as_dict()}  # type: ignore[misc]
+            written = continuations(requested.models, point, alone, counting.stop)
+        completions += written
     reporter.partial = dict
     reporter.say("scoring with both models")
     made = branches(
@@ -97,6 +110,39 @@ def _answer(request: ModelRequest, reporter: ProgressReporter) -> dict[str, Any]
         "models": requested.about,
         "seconds": time.monotonic() - began,
     }
+
+
+def _by_server(
+    request: ModelRequest,
+    requested: RequestedModels,
+    point: BranchPoint,
+    settings: ContinuationSettings,
+    reporter: ProgressReporter,
+) -> list[Completion] | None:
+    """The student's continuations by the run's own vLLM server; None where it does not write them,
+    such as one that has the weights of a run that has not ended."""
+    assert requested.run_id is not None
+    folder = request.data_dir.run(requested.run_id).path / "what-if"
+    sampling = requested.config.sampling.model_copy(
+        update={
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature or 1.0,
+        }
+    )
+    config = requested.config.model_copy(update={"sampling": sampling})
+    prompts = [(*point.prompt.ids, *point.prefix)]
+    reporter.say("the student continues, by its vLLM server")
+    try:
+        sampler = join_sampler(
+            *(requested.models.pair, config, prompts, Surroundings(folder=folder)), as_guest=True
+        )
+        with closing(sampler):
+            return continuations(requested.models, point, settings, reporter.stop, sampler)
+    except UserError as error:
+        if error.kind not in SERVER_KINDS:
+            raise
+        log.warning("what-if without the run's server: %s", error)
+        return None
 
 
 def _branch_point(request: ModelRequest, requested: RequestedModels) -> BranchPoint:

@@ -4,15 +4,18 @@ Source: vLLM 0.32.0, vllm/entrypoints/openai/completion, vllm/entrypoints/rl/onl
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Thread
 from typing import Any
 
 import httpx
 
 from opd.errors import UserError
-from opd.sampling.sample import Stopped
+from opd.sampling.sample import NEVER, Stopped
 from opd.sampling.vllm.address import ServerAddress, server_error
 from opd.vllm_protocol import brief, problem_told
 
@@ -59,11 +62,11 @@ class VllmClient:
 
     def ask(self, path: str, body: Body | None = None, *, method: str = "POST") -> Any:
         """The JSON of the answer to a request that takes no long time."""
-        return self._answer(path, body, method, CONTROL_PATIENCE)
+        return _json(path, self._watched(path, body, method))
 
     def tell(self, path: str, body: Body) -> None:
         """Returns once it has done what is asked; it may answer with words."""
-        self._response(path, body, "POST", CONTROL_PATIENCE)
+        self._watched(path, body, "POST")
 
     def ask_if_there(self, path: str, body: Body) -> Any:
         """The JSON of the answer; None where the server does not answer that."""
@@ -80,12 +83,29 @@ class VllmClient:
 
         Raises Stopped when `stop()` turns true, and UserError when the server answers no more.
         """
-        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="vllm-sampler")
+
+        def asked(body: Body) -> Any:
+            return _json(path, self._response(path, body, "POST", None))
+
+        return self._together([partial(asked, body) for body in bodies], stop)
+
+    def _watched(self, path: str, body: Body | None, method: str) -> httpx.Response:
+        """The answer, while a server that answers nothing else any more is not waited for."""
+        call = partial(self._response, path, body, method, CONTROL_PATIENCE)
+        response: httpx.Response = self._together([call], NEVER)[0]
+        return response
+
+    def _together(self, calls: Sequence[Callable[[], Any]], stop: Callable[[], bool]) -> list[Any]:
+        """What the calls return. Their threads keep no process alive: a request to a server that
+        is stalled ends with its connection only."""
+        work: deque[tuple[Callable[[], Any], Future[Any]]] = deque((c, Future()) for c in calls)
+        futures = [future for _, future in work]
+        for _ in range(min(REQUESTS_AT_ONCE, len(work))):
+            Thread(target=_worked, args=(work,), name="vllm-sampler", daemon=True).start()
         try:
-            futures = [pool.submit(self._answer, path, body, "POST", None) for body in bodies]
             self._wait(set(futures), stop)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            work.clear()
         return [future.result() for future in futures]
 
     def _wait(self, pending: set[Future[Any]], stop: Callable[[], bool]) -> None:
@@ -100,9 +120,6 @@ class VllmClient:
                 if not self.healthy():
                     raise server_error(f"/health does not answer within {PATIENCE:g} s")
                 looked = time.monotonic()
-
-    def _answer(self, path: str, body: Body | None, method: str, timeout: float | None) -> Any:
-        return _json(path, self._response(path, body, method, timeout))
 
     def _response(
         self, path: str, body: Body | None, method: str, timeout: float | None
@@ -133,3 +150,16 @@ def _json(path: str, response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         raise server_error(f"{path} did not answer with JSON") from None
+
+
+def _worked(work: deque[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    """Makes one call after another, until none is left."""
+    while True:
+        try:
+            call, future = work.popleft()
+        except IndexError:
+            return
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)

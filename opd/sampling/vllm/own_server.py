@@ -18,16 +18,23 @@ from opd.sampling.vllm.client import VllmClient
 from opd.sampling.vllm.offers import Offers, offers_of
 from opd.sampling.vllm.sampler import VllmSampler, adapter_to_send, check_ids, context_for
 from opd.sampling.vllm.serving import Surroundings
-from opd.sampling.vllm.weights import FullWeights, WeightSender
+from opd.sampling.vllm.weights import ENDED, FullWeights, WeightSender, version_of
 
 FOLDER = "OPD_VLLM_FOLDER"  # the variable that names a folder which the server sees, too
+OURS = "opd-"  # begins the names of what runs send
 TEXTS = 4  # that both tokenizers read
 
 
 def join_sampler(
-    pair: Pair, config: RunConfig, prompts: Sequence[Sequence[int]], around: Surroundings
+    pair: Pair,
+    config: RunConfig,
+    prompts: Sequence[Sequence[int]],
+    around: Surroundings,
+    *,
+    as_guest: bool = False,
 ) -> VllmSampler:
-    """The sampler that asks the server at sampling.url. `prompts` are all that it is to read.
+    """The sampler that asks the server at sampling.url. `prompts` are all that it is to read;
+    `as_guest`: a server with the weights of a run that has not ended is left alone.
 
     Raises UserError where the server cannot do what the local loop does.
     """
@@ -41,6 +48,8 @@ def join_sampler(
             _check_context(offers, context_for(prompts, config))
             _check_tokenizer(client, offers, pair, prompts)
             sender = _sender(client, offers, pair, around)
+            if as_guest and isinstance(sender, FullWeights):
+                _check_free(client)
         return VllmSampler(
             *(pair, client, sender, prompts),
             temperature=config.sampling.temperature,
@@ -54,12 +63,18 @@ def join_sampler(
 def _sender(client: VllmClient, offers: Offers, pair: Pair, around: Surroundings) -> WeightSender:
     adapter = adapter_to_send(pair, around.say)
     way = offers.way(None if adapter is None else highest(adapter))
-    scratch, name = _scratch(around.folder), f"opd-{secrets.token_hex(4)}"
+    scratch, name = _scratch(around.folder), f"{OURS}{secrets.token_hex(4)}"
     if way == "adapter":
         return AdapterFiles(client, scratch, name)
     if adapter is not None:
         around.say("the vLLM server gets the adapter merged, as full weights")
     return FullWeights(client, scratch, offers.model, name)
+
+
+def _check_free(client: VllmClient) -> None:
+    version = str(version_of(client.ask("/weight_info", method="GET")))
+    if version.startswith(OURS) and not version.endswith(ENDED):
+        raise server_error(f"has weights of a run that has not ended ({version})")
 
 
 def _scratch(folder: Path | None) -> Path:

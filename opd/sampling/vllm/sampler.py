@@ -1,6 +1,7 @@
 """The student's completions by a vLLM server that gets its weights whenever they have changed."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from opd.sampling.vllm.python import WHERE
 from opd.sampling.vllm.serving import ServerSettings, Surroundings
 from opd.sampling.vllm.weights import FullWeights, WeightSender, write_model
 
+log = logging.getLogger(__name__)
 COMPLETIONS = "/v1/completions"
 SEEDS = 2**62  # leaves room for a group's numbers; a processor's generator reads 32 bits of it
 UNKNOWN_CACHE_BYTES = 2**32  # of a model whose shape is not known
@@ -187,11 +189,14 @@ def adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
     if causal(pair.student) is pair.student:
         return None
     reason = refusal(pair)
-    if reason is None:
-        say("vLLM gets the adapter after every step")
-        return pair.student.peft_config["default"]
-    say(f"vLLM gets the adapter merged, as full weights: as it is, it does not take it ({reason})")
-    return None
+    told = "vLLM gets the adapter after every step"
+    if reason is not None:
+        told = (
+            f"vLLM gets the adapter merged, as full weights: it does not take it apart ({reason})"
+        )
+    log.info("%s", told)
+    say(told)
+    return pair.student.peft_config["default"] if reason is None else None
 
 
 def _cache_bytes(pair: Pair, tokens: int) -> int:

@@ -9,6 +9,7 @@ completion, seeded as vLLM seeds the completions of one request.
 import argparse
 import copy
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class VllmFaults:
     ignores_updates: bool = False
     wrong_version: bool = False
     refuses: str = ""  # a path that is answered with 500
+    fails_at: str = ""  # a path that is not answered, the n-th time: "/v1/completions:3"
+    signal: int = 0  # what the server sends itself there; 0: it drops the connection
     edits: Payload = field(default_factory=dict)  # of each choice of a completion
     highest_rank: int = 512  # of an adapter that is loaded
     at_temperature_one: bool = False  # as --logprobs-mode raw_logprobs gives them
@@ -67,6 +70,7 @@ class FakeVllm:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.faults, self.asked = VllmFaults(), list[tuple[str, Payload]]()
         self.version, self.updates, self.lock = "default", 0, threading.Lock()
+        self.met = 0  # requests to the path of faults.fails_at
         self.adapted: dict[str, Any] = {}  # by the adapter's name
         self.http: _SocketServer | _PortServer
         if socket is None:
@@ -118,6 +122,19 @@ class FakeVllm:
         """What POST answers. Raises ServerRefusal."""
         self._check_key(path, key)
         return self.answer(path, body)
+
+    def meets_fault(self, method: str, path: str) -> bool:
+        """Whether this request is the one that gets no answer."""
+        faults = self.faults
+        at, _, number = faults.fails_at.partition(":")
+        if path != at or method != "POST":
+            return False
+        self.met += 1
+        if self.met != int(number or 1):
+            return False
+        if faults.signal:
+            os.kill(os.getpid(), faults.signal)
+        return True
 
     def _check_key(self, path: str, key: str | None) -> None:
         if self.key is not None and path.startswith("/v1") and key != f"Bearer {self.key}":
@@ -239,6 +256,8 @@ class _Requests(BaseHTTPRequestHandler):
 
     def _reply(self, answer: Callable[..., Payload]) -> None:
         path, status = self.path.partition("?")[0], 200
+        if self.server.ours.meets_fault(self.command, path):
+            return
         try:
             if path == self.server.ours.faults.refuses:
                 raise ServerRefusal(500, "EngineCore encountered an issue")
@@ -260,7 +279,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--uds", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     options, _ = parser.parse_known_args(arguments)
-    with FakeVllm(options.model, options.uds):
+    with FakeVllm(options.model, options.uds) as server:
+        server.faults.fails_at = os.environ.get("FAKE_VLLM_FAILS_AT", "")
+        server.faults.signal = int(os.environ.get("FAKE_VLLM_SIGNAL", "0"))
         threading.Event().wait()
 
 
