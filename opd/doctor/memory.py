@@ -11,6 +11,7 @@ from typing import Any, Literal
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
 from opd.models.architecture import Architecture, architecture_of
+from opd.sampling.vllm.share import ServerLoad, share_of
 
 Where = Literal["device", "host"]
 Phase = Literal["always", "sampling", "writing", "reading", "update"]  # writing: by a teacher
@@ -132,6 +133,7 @@ def estimate(
         unknown.append("student.model")
     else:
         parts += _student(config, student, load) + _put_together(config, student)
+        parts += _sampling(config, student, load)
     seen: set[tuple[str, str, str]] = set()
     for name, teacher in config.teachers.items():
         key = (teacher.model, teacher.dtype, teacher.quantize)
@@ -216,8 +218,20 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
         *_sampling_copy(config, model),
         _activations(config, model, load),
         _chunk(model, load),
-        _cache("keys and values of sampling", settings.dtype, model, load, "sampling"),
     ]
+
+
+def _sampling(config: RunConfig, model: Architecture, load: TokenLoad) -> list[MemoryPart]:
+    """The cache of the student that samples, or a vLLM server on the same device."""
+    sampling, dtype = config.sampling, config.student.dtype
+    if sampling.engine == "local":
+        return [_cache("keys and values of sampling", dtype, model, load, "sampling")]
+    if sampling.url is not None:
+        return []
+    adapted = trained_parameters(config, model) if config.student.lora else 0
+    asked = ServerLoad(sampling.batch_size, load.row, BYTES[dtype], adapted)
+    parts = share_of(model.parameters, model, asked).parts(asked)
+    return [MemoryPart(f"vLLM: {name}", size, formula) for name, size, formula in parts]
 
 
 def _sampling_copy(config: RunConfig, model: Architecture) -> list[MemoryPart]:

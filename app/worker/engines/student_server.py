@@ -24,13 +24,13 @@ from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.sampling.vllm.python import WHERE, VllmPython, vllm_python
 from opd.sampling.vllm.serving import ServerSettings
+from opd.sampling.vllm.share import TOKENS_AT_ONCE
 from storage.data_dir import RunDir
 
 log = logging.getLogger(__name__)
 LONGEST_SOCKET = 100  # bytes of a path; Linux takes 107, macOS 103
 LOOK_EVERY = 0.2
 GIB = 2**30
-CARD_SHARE = 0.3  # of a GPU's memory, beside the training on it
 CAUSE = re.compile(r"[\w.]*(Error|Exception)\b: ")
 PREFIX = re.compile(r"^(\(\w+ pid=\d+\) ?)?((ERROR|INFO|WARNING) [\d-]+ [\d:]+ \[[^]]*\] ?)?")
 
@@ -182,8 +182,19 @@ def _command(python: VllmPython, settings: ServerSettings, model: Path, socket: 
         *(
             ["--enforce-eager", "--no-enable-chunked-prefill"]
             if on_processor
-            else ["--gpu-memory-utilization", str(CARD_SHARE)]
+            else _of_the_card(settings)
         ),
+    ]
+
+
+def _of_the_card(settings: ServerSettings) -> list[str]:
+    """Its cache as it is to be, and all that it may take of a GPU that the training is on too."""
+    assert settings.card_bytes is not None
+    most = min(1.0, settings.share.total / settings.card_bytes)
+    return [
+        *("--kv-cache-memory-bytes", str(settings.share.cache)),
+        *("--gpu-memory-utilization", f"{most:.4f}"),
+        *("--max-num-batched-tokens", str(max(TOKENS_AT_ONCE, settings.rows))),
     ]
 
 
@@ -217,6 +228,6 @@ def _environment(python: VllmPython, settings: ServerSettings) -> dict[str, str]
 
 def _device_variables(settings: ServerSettings) -> dict[str, str]:
     if settings.device == "cpu":
-        space = max(1, -(-settings.cache_bytes // GIB))
+        space = max(1, -(-settings.share.cache // GIB))
         return {"VLLM_CPU_KVCACHE_SPACE": str(space), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     return only_visible(int(settings.device.partition(":")[2] or 0))

@@ -30,7 +30,7 @@ def check_engine(config: RunConfig) -> Iterator[Finding]:
         "engine",
         "ok",
         f"vLLM {python.version} writes the completions",
-        f"Started by {python.path} for the run. What it takes is not in the memory plan.",
+        f"Started by {python.path} for the run, on the run's device.",
     )
 
 

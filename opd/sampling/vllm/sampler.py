@@ -7,10 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 from opd.config.run import RunConfig
+from opd.config.wording import size
+from opd.devices.choice import free_memory
 from opd.errors import ErrorKind, UserError
 from opd.models.architecture import from_config
 from opd.models.forward import causal
 from opd.models.load import Pair, logit_count
+from opd.models.parameters import count_parameters
 from opd.sampling.ahead import Writing
 from opd.sampling.sample import Limits, Request, Sample, Stopped
 from opd.sampling.vllm.adapters import AdapterFiles, highest, refusal, served_rank, write_base
@@ -20,12 +23,12 @@ from opd.sampling.vllm.answers import SampleReader, likeliest
 from opd.sampling.vllm.client import MODEL, VllmClient
 from opd.sampling.vllm.python import WHERE
 from opd.sampling.vllm.serving import ServerSettings, Surroundings
+from opd.sampling.vllm.share import ServerLoad, ServerShare, share_of
 from opd.sampling.vllm.weights import FullWeights, WeightSender, write_model
 
 log = logging.getLogger(__name__)
 COMPLETIONS = "/v1/completions"
 SEEDS = 2**62  # leaves room for a group's numbers; a processor's generator reads 32 bits of it
-UNKNOWN_CACHE_BYTES = 2**32  # of a model whose shape is not known
 # All are set to change nothing: what is not given comes from the model's generation_config.json.
 NEUTRAL = {
     **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
@@ -140,13 +143,26 @@ def start_sampler(
         raise UserError("vllm needs a job that starts the server", where=WHERE)
     context = context_for(prompts, config)
     adapter = adapter_to_send(pair, around.say)
+    share = share_of(
+        count_parameters(pair.student).total,
+        from_config(causal(pair.student).config.to_dict()),
+        ServerLoad(
+            config.sampling.batch_size,
+            context,
+            pair.dtype.itemsize,
+            count_parameters(pair.student).trainable if adapter else 0,
+        ),
+    )
+    free = free_memory(pair.device)
+    _check_room(share, free)
     settings = ServerSettings(
         write_model=lambda folder: (write_base if adapter else write_model)(pair, folder),
         dtype=str(pair.dtype).removeprefix("torch."),
         device=str(pair.device),
         context=context,
         rows=config.sampling.batch_size,
-        cache_bytes=_cache_bytes(pair, context * config.sampling.batch_size),
+        share=share,
+        card_bytes=None if free is None else free[1],
         seed=config.seed,
         adapter_rank=served_rank(highest(adapter)) if adapter else None,
     )
@@ -199,12 +215,19 @@ def adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
     return pair.student.peft_config["default"] if reason is None else None
 
 
-def _cache_bytes(pair: Pair, tokens: int) -> int:
-    """Of the keys and values of so many tokens."""
-    shape = from_config(causal(pair.student).config.to_dict())
-    if shape is None:
-        return UNKNOWN_CACHE_BYTES
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * pair.dtype.itemsize * tokens
+def _check_room(share: ServerShare, free: tuple[float, float] | None) -> None:
+    """Raises UserError where the GPU has no room for the server beside what is loaded."""
+    if free is None or share.total <= free[0]:
+        return
+    raise UserError(
+        f"the vLLM server needs about {size(share.total)} of the GPU's {size(free[1])} "
+        f"({size(share.weights)} of weights, {size(share.cache)} of keys and values, "
+        f"{size(share.work)} besides), and {size(free[0])} are free beside the models of the "
+        "training; lower sampling.batch_size or sampling.max_new_tokens, name a server on another "
+        "GPU (sampling.url), or set it to local",
+        where=WHERE,
+        kind=ErrorKind.OUT_OF_MEMORY,
+    )
 
 
 def groups_of(requests: Sequence[Request], *, alone: bool) -> list[list[int]]:

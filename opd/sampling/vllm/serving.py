@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from opd.sampling.vllm.share import ServerShare
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -18,8 +20,9 @@ class ServerSettings:
     device: str  # "cpu", "cuda:1", as the training process counts
     context: int  # tokens of the longest prompt and completion
     rows: int  # completions decoded in one batch
-    cache_bytes: int  # of keys and values, for `rows` of `context` tokens
+    share: ServerShare  # of the device's memory
     seed: int
+    card_bytes: float | None = None  # all of a GPU's memory
     adapter_rank: int | None = None  # --max-lora-rank: only an adapter changes; None: all weights
 
 

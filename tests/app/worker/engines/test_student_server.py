@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,9 @@ from app.worker.engines import guard, student_server
 from app.worker.engines.student_server import StudentServer, check_engine, last_words
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
-from opd.sampling.vllm.python import VARIABLE
+from opd.sampling.vllm.python import VARIABLE, VllmPython
 from opd.sampling.vllm.serving import ServerSettings
+from opd.sampling.vllm.share import ServerShare
 from storage.data_dir import RunDir
 
 SERVES = """
@@ -53,7 +55,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
 
 
 def settings() -> ServerSettings:
-    return ServerSettings(Path.mkdir, "float32", "cpu", 64, 8, 1000, 0)
+    return ServerSettings(Path.mkdir, "float32", "cpu", 64, 8, ServerShare(1, 1000, 1), 0)
 
 
 def server_in(folder: Path, stop: Callable[[], bool] = lambda: False) -> StudentServer:
@@ -95,6 +97,16 @@ def test_its_command_opens_no_port_and_takes_the_raw_distribution(tmp_path, pyth
     assert "--port" not in command and "--host" not in command
     assert "--logprobs-mode processed_logprobs --generation-config vllm" in command
     assert "--worker-extension-cls opd_weight_files.WeightFiles" in command
+
+
+def test_on_a_gpu_it_takes_what_the_plan_has(tmp_path):
+    on_card = replace(settings(), device="cuda:1", card_bytes=4e9, share=ServerShare(10**9, 7, 9))
+    command = student_server._command(
+        VllmPython("/opt/python", "0.32.0"), on_card, tmp_path, tmp_path / "s"
+    )
+    text = " ".join(command)
+    assert "--kv-cache-memory-bytes 7 --gpu-memory-utilization 0.2500" in text
+    assert "--max-num-batched-tokens 8192" in text and "--enforce-eager" not in text
 
 
 def test_one_that_cannot_start_is_named_with_what_it_said(tmp_path, python):
