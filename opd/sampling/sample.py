@@ -9,7 +9,7 @@ Everything that a token needs stays on the device, where the host looks only eve
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 from weakref import WeakSet
@@ -51,9 +51,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Limits:
+    """`fewest` rows are computed together, and a batch is as wide as the prompt `longest` makes it:
+    of several processes that each write a share, so that a row's sums are rounded as in the whole.
+    """
+
     max_new_tokens: int
     temperature: float  # 0: greedy, scored at temperature 1
     batch_size: int
+    fewest: int = 1
+    longest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,9 @@ def sample(
     lengths = [len(r.prompt_ids) for r in requests]
     results: dict[int, Sample] = {}
     size = _rows_at_once(pair, limits, max(lengths, default=0))
-    for rows in _batches(lengths, size, equal_lengths(pair.student, pair.device)):
+    equal = equal_lengths(pair.student, pair.device)
+    limits = replace(limits, longest=()) if equal else limits
+    for rows in _batches(lengths, size, equal):
         batch = _Batch(pair, [requests[i] for i in rows], limits)
         results |= zip(rows, batch.run(stop), strict=True)
     return [results[i] for i in range(len(requests))]
@@ -176,11 +184,26 @@ def _batches(lengths: Sequence[int], size: int, equal: bool) -> Iterator[list[in
         yield from (group[first : first + size] for first in range(0, len(group), size))
 
 
+def _beside(requests: Sequence[Request], limits: Limits) -> list[Request]:
+    """Rows that nobody asked for, which make the batch as large as its limits say."""
+    longest = max(len(r.prompt_ids) for r in requests)
+    widest = Request(limits.longest, requests[-1].key)
+    beside = [widest] if len(limits.longest) > longest else []
+    return beside + [requests[-1]] * (limits.fewest - len(requests) - len(beside))
+
+
+def _kept(going: NDArray[np.bool_], fewest: int) -> NDArray[np.bool_]:
+    """Which rows stay: those that go on, and the first of the others up to the fewest."""
+    short = max(0, fewest - int(going.sum()))
+    return going | (~going & (np.cumsum(~going) <= short)) if short else going
+
+
 class _Batch:
     """The rows decoded together. Row tensors are on the device, and shrink as rows end."""
 
     def __init__(self, pair: Pair, requests: Sequence[Request], limits: Limits) -> None:
-        self.pair, self.limits = pair, limits
+        self.pair, self.limits, self.asked = pair, limits, len(requests)
+        requests = [*requests, *_beside(requests, limits)]
         self.prompts = [tuple(r.prompt_ids) for r in requests]
         self.samples: dict[int, Sample] = {}
         lengths = np.array([len(p) for p in self.prompts])
@@ -192,7 +215,7 @@ class _Batch:
         self.draws = on_device(np.stack([uniforms(r.key, steps) for r in requests]), device)
         self.eos = torch.tensor(pair.eos_ids, dtype=torch.long).to(device)
         self.alive = np.arange(rows)  # the numbers of the rows in the batch
-        self.going = torch.ones(rows, dtype=torch.bool, device=device)  # not yet ended
+        self.going = torch.arange(rows, device=device) < self.asked  # not yet ended
         self.ids = torch.zeros((rows, steps), dtype=torch.long, device=device)
         self.logprobs = torch.zeros((rows, steps), device=device)
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # written last
@@ -234,7 +257,7 @@ class _Batch:
         if captured and not advance.captures:
             _NOT_CAPTURED.add(causal(pair.student))
         self._collect(np.arange(len(self.alive)), steps)
-        return [self.samples[i] for i in range(len(self.prompts))]
+        return [self.samples[i] for i in range(self.asked)]
 
     def _advance(self, decoder: Decoder) -> None:
         """Reads the tokens written last, and writes the next; nothing here waits for the device."""
@@ -258,10 +281,11 @@ class _Batch:
         going = self.going.cpu()
         if not bool(going.any()):
             return False
-        if going.float().mean() <= COMPACT_AT:
-            self._collect(np.flatnonzero(~going.numpy()), written)
-            self.alive = self.alive[going.numpy()]
-            rows = torch.nonzero(going).squeeze(-1).to(self.pair.device)
+        stays = _kept(going.numpy(), self.limits.fewest)
+        if stays.mean() <= COMPACT_AT:
+            self._collect(np.flatnonzero(~stays), written)
+            self.alive = self.alive[stays]
+            rows = torch.from_numpy(np.flatnonzero(stays)).to(self.pair.device)
             decoder.keep(rows)
             self.going, self.tokens, self.positions = (
                 held[rows] for held in (self.going, self.tokens, self.positions)

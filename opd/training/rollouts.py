@@ -1,7 +1,7 @@
 """From prompts to graded completions: written by the student, by a teacher, or given."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from opd.types import Author
 
 EVALUATION = 1_000_000_000  # added to the step in an evaluation's seed: its samples are its own
 TEACHER = 2_000_000_000  # likewise for what the teacher writes, and for who writes
+# Rows from which on processors were seen to round a row's products whatever the number of rows.
+ROUNDED_ALIKE = 4
 Stop = Callable[[], bool]
 Job = tuple[Prompt, int]  # a prompt, and the completion's number within its group
 
@@ -69,8 +71,8 @@ def write(writer: Writer, prompts: Sequence[Prompt], *, step: int, stop: Stop) -
         lead = reply_lead(writer.pair.tokenizer)
         return [_given(writer, p, lead if p.messages else "") for p in prompts]
     settings = config.sampling
-    limits = Limits(settings.max_new_tokens, settings.temperature, settings.batch_size)
     jobs = _numbered(prompts, settings.group_size)
+    limits = _limits(writer, settings.temperature, jobs)
     by_teacher = {p.number for p in prompts if _teacher_writes(config, step, p)}
     completions: dict[tuple[int, int], Completion] = {}
     for author in _AUTHORS:
@@ -105,10 +107,22 @@ def write_evaluation(
     Raises UserError for a prompt that the teacher cannot read, where it is the author.
     """
     config = writer.config
-    limits = Limits(config.sampling.max_new_tokens, temperature, config.sampling.batch_size)
     count = config.evaluation.samples if temperature else 1
     jobs = [(p, g) for p in prompts for g in range(count)]
+    limits = _limits(writer, temperature, jobs)
     return _written(writer, jobs, limits, EVALUATION, stop, data or config.prompts, author)
+
+
+def _limits(writer: Writer, temperature: float, jobs: Sequence[Job]) -> Limits:
+    """Of all jobs of one temperature; a process that writes a share of them computes it in batches
+    that are as wide as that of the whole, and large enough to be rounded alike."""
+    settings = writer.config.sampling
+    limits = Limits(settings.max_new_tokens, temperature, settings.batch_size)
+    if writer.ranks.size == 1 or not jobs:
+        return limits
+    whole = len(jobs) <= settings.batch_size
+    longest = max((p.ids for p, _ in jobs), key=len) if whole else ()
+    return replace(limits, fewest=min(len(jobs), ROUNDED_ALIKE), longest=tuple(longest))
 
 
 def _written(

@@ -8,7 +8,7 @@ from opd.models.batches import Sequences
 from opd.models.load import load_pair
 from opd.sampling import sample as sampling
 from opd.sampling.decoder import ModelDecoder
-from opd.sampling.decoding import decoder_for
+from opd.sampling.decoding import decoder_for, equal_lengths
 from opd.sampling.fast_decoder import FastDecoder
 from opd.sampling.sample import Limits, Request, Stopped, sample, uniforms
 from opd.training.scoring import Scoring, score
@@ -47,6 +47,34 @@ def test_a_rollout_does_not_depend_on_its_batch(pair):
     for a, b, c in zip(together, alone, turned, strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist() == c.completion_ids.tolist()
         np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-4)
+
+
+def test_a_share_is_computed_as_large_and_as_wide_as_its_limits_say(pair, monkeypatch):
+    """Rows that nobody asked for stand beside it, also when rows end; none of them is returned."""
+    seen = []
+    advance = sampling._Batch._advance
+
+    def counted(self, decoder):
+        seen.append((len(self.tokens), self.longest))
+        return advance(self, decoder)
+
+    monkeypatch.setattr(sampling._Batch, "_advance", counted)
+    whole = sample(pair, requests(), Limits(24, 1.0, batch_size=5))
+    seen.clear()
+    limits = Limits(24, 1.0, batch_size=5, fewest=4, longest=tuple(PROMPTS[-1]))
+    share = sample(pair, requests()[:2], limits)
+    assert {rows for rows, _ in seen} == {4} and len(share) == 2
+    if not equal_lengths(pair.student, pair.device):
+        assert {width for _, width in seen} == {len(PROMPTS[-1])}
+    for a, b in zip(whole, share, strict=False):
+        assert a.completion_ids.tolist() == b.completion_ids.tolist()
+        np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-5)
+
+
+def test_which_rows_stay():
+    going = np.array([False, True, False, True, False])
+    for fewest, stay in ((1, [1, 3]), (3, [0, 1, 3]), (9, [0, 1, 2, 3, 4])):
+        assert np.flatnonzero(sampling._kept(going, fewest)).tolist() == stay
 
 
 def test_seed_step_prompt_and_sample_each_decide(pair):
