@@ -124,7 +124,8 @@ METRICS: dict[str, Metric] = {
         "Sampler gap",
         "nats, largest of the step",
         "Largest difference between a token's log-probability as sampled and as recomputed for the "
-        "update; far from 0, sampler and trainer disagree.",
+        "update; far from 0, sampler and trainer disagree, or an update lies between "
+        "(sampling.lag).",
     ),
     "importance_ratio": Metric(
         "Importance ratio",

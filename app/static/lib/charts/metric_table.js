@@ -95,7 +95,7 @@ export const METRICS = {
   sampler_gap: {
     label: "Sampler gap",
     unit: "nats, largest of the step",
-    help: "Largest difference between a token's log-probability as sampled and as recomputed for the update; far from 0, sampler and trainer disagree.",
+    help: "Largest difference between a token's log-probability as sampled and as recomputed for the update; far from 0, sampler and trainer disagree, or an update lies between (sampling.lag).",
     share: false,
   },
   importance_ratio: {
