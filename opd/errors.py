@@ -72,7 +72,8 @@ class ErrorKind(StrEnum):
     TEACHER_SERVER = (
         "teacher server",
         "Check that the teacher's server is running, answers at teacher.url and serves "
-        "teacher.model; then resume the run.",
+        "teacher.model; the log of one that the run starts is vllm-teacher.txt in its folder. Then "
+        "resume the run.",
     )
     SAMPLING_SERVER = (
         "sampling server",

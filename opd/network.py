@@ -59,10 +59,15 @@ def client(url: str, **options: Any) -> httpx.Client:
 def socket_client(path: Path, **options: Any) -> httpx.Client:
     """A client of the server that listens on this Unix socket; nothing leaves the machine.
     `options`: of httpx.Client."""
-    transport = httpx.HTTPTransport(uds=str(path), limits=httpx.Limits(max_connections=None))
+    transport = socket_transport(path)
     return httpx.Client(
         transport=transport, base_url="http://localhost", trust_env=False, **options
     )
+
+
+def socket_transport(path: Path) -> httpx.HTTPTransport:
+    """For a client whose requests go to the server on this Unix socket, whatever their address."""
+    return httpx.HTTPTransport(uds=str(path), limits=httpx.Limits(max_connections=None))
 
 
 def listens(path: Path) -> bool:

@@ -36,6 +36,7 @@ from app.worker.devices.out_of_memory import explained, rescued
 from app.worker.devices.slots import on_slot, seen_by_torch
 from app.worker.devices.system_usage import SystemUsageSampler
 from app.worker.engines.student_server import StudentServer, check_engine
+from app.worker.engines.teacher_servers import TeacherServers, check_teacher_engines
 from app.worker.errors import describe
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
@@ -184,10 +185,12 @@ def _work(
     here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
     check_engine(config, say)
+    check_teacher_engines(config)
     make = training or training_factory()
     if training is None:
         check_device(here)
     server = StudentServer(job.folder, lease.stop, say)
+    teachers = TeacherServers(job.folder, lease.stop, say)
     session = make(
         here,
         job.checkpoints,
@@ -198,11 +201,13 @@ def _work(
         earlier=order.earlier,
         ranks=companions.gather(order, here.device, lease.stop),
         serve=server.start,
+        serve_teacher=teachers.serve,
     )
     progress = _JobProgress(session, writer, saved=step)
     try:
         with (
             server,
+            teachers,
             SystemUsageSampler(job.folder, seen_by_torch(here, order.slots[0])),
             closing(session.events()) as events,  # type: ignore[type-var]
         ):
@@ -219,10 +224,10 @@ def _work(
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
     except UserError as error:
-        if error.kind is ErrorKind.SAMPLING_SERVER:  # the student is whole, and may have come far
-            with suppress(UserError, OSError):
+        if error.kind in (ErrorKind.SAMPLING_SERVER, ErrorKind.TEACHER_SERVER):
+            with suppress(UserError, OSError):  # the student is whole, and may have come far
                 progress.save()
-        raise server.explained(companions.explained(error)) from error
+        raise server.explained(teachers.explained(companions.explained(error))) from error
     return progress
 
 

@@ -93,6 +93,16 @@ class RouteConfig(Section):
         description="bundled/teacher, a local folder or GGUF file, a hub id, or another run (run-… "
         "or run-…@STEP); the name under which a server has it (remote).",
     )
+    engine: Literal["local", "vllm"] = Field(
+        "local",
+        description="What computes the judgement of a separate model (model).",
+        json_schema_extra=choices(
+            local="The training process itself.",
+            vllm="A vLLM server that is started for the run, by the Python that OPD_VLLM_PYTHON "
+            "names where the job runs (docs/engines.md); gives the top_k likeliest tokens.",
+        )
+        | only_for("model"),
+    )
     prompt: Template | None = Field(
         None,
         description="Template of what the teacher reads instead of the prompt, over fields of the "
@@ -148,16 +158,16 @@ class RouteConfig(Section):
         20,
         ge=0,
         le=MOST_LIKELIEST,
-        description="Number of prompt_logprobs requested per token (remote). From the size of the "
+        description="Number of prompt_logprobs requested per token (servers). From the size of the "
         "vocabulary on, they are the whole distribution.",
-        json_schema_extra=only_for("remote"),
+        json_schema_extra=only_for("model", "remote"),
     )
     timeout: float = Field(
         60.0,
         gt=0,
         le=3600,
-        description="Request timeout in seconds (remote).",
-        json_schema_extra=only_for("remote"),
+        description="Request timeout in seconds (servers).",
+        json_schema_extra=only_for("model", "remote"),
     )
     retries: int = Field(
         4,
@@ -183,6 +193,25 @@ class RouteConfig(Section):
     def has_own_prompt(self) -> bool:
         """Whether it reads something else than the student's prompt."""
         return self.prompt is not None or self.system is not None
+
+    @property
+    def behind_server(self) -> bool:
+        """Whether it judges by what a server answers."""
+        return self.kind == "remote" or self.engine == "vllm"
+
+    @model_validator(mode="after")
+    def _fits_its_engine(self) -> "RouteConfig":
+        if self.engine == "local":
+            return self
+        if self.kind != "model":
+            raise FieldError("engine", f"only kind model has one (kind is {self.kind})")
+        if self.quantize != "none":
+            raise FieldError("quantize", f"engine vllm needs none (got {self.quantize})")
+        if self.offload:
+            raise FieldError("offload", "engine vllm needs false: nothing is loaded here")
+        if self.model.lower().endswith(".gguf"):
+            raise FieldError("model", "engine vllm needs a folder or hub id (got a GGUF file)")
+        return self
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "RouteConfig":

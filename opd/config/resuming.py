@@ -19,8 +19,9 @@ FIELDS = (
     ),
     *("optimizer.compile", "sampling.url", "sampling.key_variable"),
     *("student.gradient_checkpointing", "teacher.offload"),
+    *("teacher.url", "teacher.key_variable", "teacher.timeout", "teacher.retries"),
 )
-_ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.offload$")
+_ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.(offload|url|key_variable|timeout|retries)$")
 
 
 def may_change(field: str) -> bool:

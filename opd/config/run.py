@@ -114,7 +114,8 @@ class RunConfig(Section):
             used
             and self.prompts.grader != "none"
             and all(
-                t.kind == "model" or (t.kind in ("self", "ema") and t.has_own_prompt)
+                (t.kind == "model" and t.engine == "local")
+                or (t.kind in ("self", "ema") and t.has_own_prompt)
                 for t in self.teachers.values()
             )
         )
@@ -178,9 +179,11 @@ def _samples_fit(config: RunConfig) -> Iterator[FieldError]:
             f"mixes teacher samples into the student's own (sampling.source is {config.author})",
         )
     if config.teacher_writes and any(
-        t.kind in ("remote", "none") for t in config.teachers.values()
+        t.behind_server or t.kind == "none" for t in config.teachers.values()
     ):
-        yield FieldError("sampling.source", "only a teacher on this machine can write completions")
+        yield FieldError(
+            "sampling.source", "only teachers in the training process can write completions"
+        )
 
 
 def _teachers_fit(config: RunConfig) -> Iterator[FieldError]:
@@ -189,6 +192,12 @@ def _teachers_fit(config: RunConfig) -> Iterator[FieldError]:
             yield FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
         if teacher.kind == "remote":
             yield from _remote_fits(config, field, teacher)
+        if teacher.engine == "vllm" and config.devices > 1:
+            yield FieldError(
+                "devices", f"{field}.engine vllm needs a single one (got {config.devices})"
+            )
+        if teacher.engine == "vllm" and config.device == "mps":
+            yield FieldError("device", f"{field}.engine vllm needs auto, cpu or cuda (got mps)")
 
 
 def _weights_fit(config: RunConfig) -> Iterator[FieldError]:
@@ -242,13 +251,10 @@ def whole_vocabulary(config: RunConfig) -> str:
     """What of a run needs a teacher's whole distribution; "" where nothing does."""
     if config.needs == "vocabulary":
         return f"objective.name {config.objective.name}"
-    for field in ("sampling.temperature", "evaluation.temperatures"):
-        value = config.sampling.temperature
-        if field.startswith("evaluation"):
-            value = config.evaluation.temperatures[0] or 1.0
-        if value != 1:
-            return f"{field} {value:g}"
-    return ""
+    if config.sampling.temperature != 1:
+        return f"sampling.temperature {config.sampling.temperature:g}"
+    first = config.evaluation.temperatures[0]
+    return f"evaluation.temperatures {first:g}" if first not in (0, 1) else ""
 
 
 def _stop_fits(config: RunConfig) -> Iterator[FieldError]:
@@ -277,10 +283,12 @@ def _evaluation_fits(config: RunConfig) -> Iterator[FieldError]:
             "evaluation.teacher", "needs a grader: without one there is no score (got true)"
         )
     for field, teacher in config.teachers.items():
-        if teacher.kind in ("remote", "none"):
+        if teacher.behind_server or teacher.kind == "none":
+            what = "engine" if teacher.engine == "vllm" else "kind"
             yield FieldError(
                 "evaluation.teacher",
-                f"needs teachers on this machine ({field}.kind is {teacher.kind}; got true)",
+                "needs teachers in the training process "
+                f"({field}.{what} is {getattr(teacher, what)}; got true)",
             )
 
 

@@ -340,10 +340,14 @@ def _teacher(
     layers that are cut, this process's part, and one that is whole.
 
     An offloaded one keeps its head on the device, the rest on the host while it is not needed.
+    One in a vLLM server has its weights there, on the same device, and nothing in the job.
     One that `writes` completions holds a cache as the student does that samples; one that is only
     evaluated takes as many rows at a time as are free.
     """
     value, model = BYTES[teacher.dtype], cut.model
+    if teacher.engine == "vllm":
+        formula = f"{_m(model.parameters)} × {value:g} B, in its server"
+        return [MemoryPart(f"{name}: weights, in vLLM", model.parameters * value, formula)]
     weights, formula = _held(model, teacher.dtype, teacher.quantize)
     if cut.share > 1:
         here, text = cut.numbers(model.parameters)

@@ -93,7 +93,7 @@ def _local_teachers(
             else student,
         )
         for name, route in config.teachers.items()
-        if route.kind not in ("remote", "none")
+        if not route.behind_server and route.kind != "none"
     ]
 
 

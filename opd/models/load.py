@@ -20,12 +20,13 @@ from opd.config.model_files.quantized import method_of
 from opd.config.model_files.weights import read_object
 from opd.errors import ErrorKind, UserError
 from opd.models import attention
+from opd.models.architecture import from_config
 from opd.models.folders.gguf import load_gguf_model
 from opd.models.folders.quantized import quantization, quiet_loading, settle
 from opd.models.folders.resolve import base_folder, folder_of_tokenizer, name_of, resolve, silent
 from opd.models.folders.weights import Comparison, check, check_stored, quiet, refusing, untie
 from opd.models.routes import find_route, pairs_per_token
-from opd.models.stop_ids import declared_stops, stop_ids
+from opd.models.stop_ids import declared_stops, stop_ids, stops_in_files
 from opd.models.tokenizers import load_tokenizer, shared_vocabulary
 
 PROCESSOR_TOKENS = 2048
@@ -91,6 +92,7 @@ class TeacherModel:
     vocab: int
     stop_ids: tuple[int, ...]
     unknown: frozenset[int] = frozenset()  # ids that only the student's tokenizer has a text for
+    rows: int = 0  # ids of the model's own
 
 
 def load_model(
@@ -262,7 +264,35 @@ def load_teacher(
         pair.tokenizer, tokenizer, logit_count(pair.student), logit_count(model), where=where
     )
     stops = stop_ids(declared_stops(model), tokenizer)
-    return TeacherModel(model, folder, compared.shared, stops, frozenset(compared.student_only))
+    unknown = frozenset(compared.student_only)
+    return TeacherModel(model, folder, compared.shared, stops, unknown, logit_count(model))
+
+
+def served_teacher(
+    reference: str, pair: Pair, *, where: str, say: Callable[[str], None] = silent
+) -> TeacherModel:
+    """The same for a model that a server is to load: only its tokenizer and its configuration are
+    read here. Raises UserError."""
+    folder = resolve(reference, where=where, say=say)
+    if is_gguf(folder) or is_adapter(folder):
+        what = "a GGUF file" if is_gguf(folder) else "an adapter"
+        raise UserError(
+            f"{folder} is {what}, which engine vllm does not judge by: save it whole (opd save "
+            "--merge), or take engine local",
+            where=where,
+        )
+    shape = from_config(read_object(folder / "config.json", where=where))
+    if shape is None:
+        raise UserError(
+            f"{folder} does not say how large its vocabulary is: take engine local", where=where
+        )
+    tokenizer = load_tokenizer(folder, where=where)
+    compared = shared_vocabulary(
+        pair.tokenizer, tokenizer, logit_count(pair.student), shape.vocab, where=where
+    )
+    stops = stop_ids(stops_in_files(folder), tokenizer)
+    unknown = frozenset(compared.student_only)
+    return TeacherModel(None, folder, compared.shared, stops, unknown, shape.vocab)
 
 
 def with_teacher(pair: Pair, teacher: TeacherModel) -> Pair:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
-from opd.network import client, proxy_for
+from opd.network import client, listens, proxy_for, socket_transport
 from opd.server_address import checked_url, key_from
 from opd.teachers.vllm_answers import Server
 from opd.vllm_protocol import parsed, problem_told
@@ -32,12 +33,17 @@ class UnansweredError(Exception):
 
 
 class Endpoint:
-    """`transport` is for tests."""
+    """`socket` is asked in place of `url`, where it is given; `transport` is for tests."""
 
     def __init__(
-        self, url: str, config: RouteConfig, where: str, transport: httpx.BaseTransport | None
+        self,
+        url: str,
+        config: RouteConfig,
+        where: str,
+        transport: httpx.BaseTransport | None = None,
+        socket: Path | None = None,
     ) -> None:
-        self._config = config
+        self._config, self._socket = config, socket
         example = "http://localhost:8000/v1"
         url = checked_url(url, where=f"{where}.url", example=example, kind=KIND)
         key = key_from(config.key_variable, where=f"{where}.key_variable", kind=KIND)
@@ -51,7 +57,7 @@ class Endpoint:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=config.timeout,
             limits=httpx.Limits(max_connections=None),
-            transport=transport,
+            transport=socket_transport(socket) if socket else transport,
         )
 
     def close(self) -> None:
@@ -61,6 +67,8 @@ class Endpoint:
         """The answer's JSON (None: it has none). Raises UnansweredError, and UserError for what
         another try would only meet again."""
         server = self.server
+        if self._socket is not None and not listens(self._socket):
+            raise UnansweredError("nothing listens on its socket")
         try:
             response, content = self._send(path, body, max_bytes)
         except httpx.TimeoutException:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -54,8 +55,9 @@ class KnownScores:
 class RemoteTeacher:
     """Reads rollouts through its servers. Every failure is a UserError that says what to change.
 
-    `where` is the field of the configuration that errors name; `sleep` waits between tries, by
-    default until the caller of `read` is stopped; `say` is told whose requests others take.
+    `where` is the field of the configuration that errors name; `socket` is
+    that of a server on this machine; `sleep` waits between tries, by default until the caller of
+    `read` is stopped; `say` is told whose requests others take.
     """
 
     def __init__(
@@ -64,11 +66,14 @@ class RemoteTeacher:
         *,
         where: str = "teacher",
         transport: httpx.BaseTransport | None = None,
+        socket: Path | None = None,
         sleep: Callable[[float], object] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._where = config, where
-        self._endpoints = EndpointPool([Endpoint(u, config, where, transport) for u in config.urls])
+        self._endpoints = EndpointPool(
+            [Endpoint(url, config, where, transport, socket) for url in config.urls]
+        )
         self._sleep, self._say = sleep, say
         self._news: SimpleQueue[str] = SimpleQueue()
         self._known: KnownScores | None = None

@@ -22,6 +22,7 @@ from opd.models.load import (
     load_model,
     load_student,
     load_teacher,
+    served_teacher,
     with_teacher,
 )
 from opd.models.routes import find_route
@@ -32,6 +33,7 @@ from opd.teachers.end_token import EndToken, end_token_of
 from opd.teachers.local import LocalTeacher, MovingAverage, Teacher
 from opd.teachers.remote import ServerTeacher
 from opd.teachers.routing import MAIN, TeacherRouter, field_of
+from opd.teachers.served import ServedModel, ServedTeacher, with_local_teachers
 from opd.teachers.vllm_client import RemoteTeacher, known_ids
 from opd.training import checkpoint
 from opd.training.optimization.compute_copy import ComputeCopy
@@ -162,8 +164,9 @@ def _sizes(pair: Pair, config: RunConfig, callbacks: Callbacks) -> MicroBatchSiz
 
 
 def load_models(config: RunConfig, source: Path | None, callbacks: Callbacks) -> LoadedModels:
-    """Student and teachers as they are after a checkpoint, or as they start without one."""
-    models, _ = _models(config, source, callbacks)
+    """Student and teachers as they are after a checkpoint, or as they start without one, all in
+    this process."""
+    models, _ = _models(with_local_teachers(config), source, callbacks)
     models.pair.student.requires_grad_(False)
     if source is not None and models.average is not None:
         checkpoint.restore_average(source, models.average)
@@ -281,6 +284,10 @@ def _teacher_models(
     for field, settings in config.teachers.items():
         if settings.kind != "model":
             continue
+        if settings.engine == "vllm":
+            where = f"{field}.model"
+            by_field[field] = served_teacher(settings.model, pair, where=where, say=callbacks.say)
+            continue
         key = (settings.model, settings.dtype, settings.quantize)
         if key not in loaded:
             callbacks.say(f"loading {settings.model}")
@@ -312,6 +319,11 @@ class _TeacherFactory:
         settings = self.config.teachers[field]
         end = end_token_of(settings.end_token, self.pair, where=f"{field}.end_token")
         match settings.kind:
+            case "model" if settings.engine == "vllm":
+                assert model is not None
+                served = ServedModel(field, settings, model.folder, model.rows)
+                asked = served.asked_for(self.config)
+                return ServedTeacher(asked, reader_of(self.pair), self.callbacks.stop, end)
             case "model":
                 assert model is not None
                 return LocalTeacher(

@@ -28,6 +28,8 @@ from opd.sampling.sample import NEVER, Stopped
 from opd.sampling.samplers import STARTING, Sampler, sampler_of
 from opd.sampling.vllm.serving import Serve, Surroundings
 from opd.teachers.routing import TeacherRouter
+from opd.teachers.served import start_teachers
+from opd.teachers.serving import ServeTeacher
 from opd.training import checkpoint
 from opd.training.evaluation import evaluate, headline
 from opd.training.held_out import probes
@@ -66,7 +68,8 @@ class Training:
     unfinished; `say` is called with the progress of loading; chat templates that ask for the time
     find `moment`, by default that of now; `earlier` is what the attempts before this one have taken
     and reached. `ranks` are the processes that train it together: each tells the same events, and
-    only the first saves. `serve` starts the server that writes completions, where one does.
+    only the first saves. `serve` starts the server that writes completions, where one does,
+    `serve_teacher` those that judge.
     """
 
     def __init__(
@@ -81,11 +84,12 @@ class Training:
         earlier: EarlierAttempts | None = None,
         ranks: Ranks = ALONE,
         serve: Serve | None = None,
+        serve_teacher: ServeTeacher | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self._ranks = ranks
-        self._serve = serve
+        self._serve, self._serve_teacher = serve, serve_teacher
         self._sampler: Sampler | None = None
         self._callbacks = Callbacks(say, ranks.stop(stop))
         self._resume_from = resume_from
@@ -189,6 +193,7 @@ class Training:
         prompts = self._ranks.together(lambda: self._prompts(pair, router))
         yield PromptsEvent(len(prompts.train), prompts.counts)
         self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
+        start_teachers(router, prompts.all, self._serve_teacher)
         if config.sampling.engine == "vllm":
             yield PhaseEvent(STARTING)
         ids = [p.ids for p in prompts.all]

@@ -197,7 +197,7 @@ def test_the_teachers_error_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> 
                 teacher.check()
             teacher.close()
             assert f"(through the proxy http://{proxy.address}, from HTTP" in str(caught.value)
-            assert "s3cret" not in str(caught.value) + repr(teacher._server)
+            assert "s3cret" not in str(caught.value) + repr(vars(teacher._endpoints.all[0]))
     environment(monkeypatch, HTTP_PROXY="socks4://127.0.0.1:9")
     with pytest.raises(UserError, match="HTTP_PROXY: socks4://"):
         RemoteTeacher(config)

@@ -12,6 +12,7 @@ from typing import Protocol
 from opd.config.run import RunConfig
 from opd.ranks.group import Ranks
 from opd.sampling.vllm.serving import Serve
+from opd.teachers.serving import ServeTeacher
 from opd.types import CheckpointEvent, EarlierAttempts, Event
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class TrainingFactory(Protocol):
         earlier: EarlierAttempts,
         ranks: Ranks,
         serve: Serve,
+        serve_teacher: ServeTeacher,
     ) -> TrainingLike: ...
 
 

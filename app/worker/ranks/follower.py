@@ -84,6 +84,7 @@ def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) ->
             earlier=order.earlier,
             ranks=ranks,
             serve=lambda _: None,
+            serve_teacher=lambda _: None,
         )
         for _ in training.events():
             pass

@@ -13,6 +13,7 @@ from opd.sampling.vllm.python import vllm_python
 def check_engine(config: RunConfig) -> Iterator[Finding]:
     """Findings on the Python that runs vLLM, or the address of a server; nobody is asked. None
     where the run uses neither."""
+    yield from _check_teachers(config)
     if config.sampling.engine == "local":
         return
     if config.sampling.url is not None:
@@ -32,6 +33,24 @@ def check_engine(config: RunConfig) -> Iterator[Finding]:
         f"vLLM {python.version} writes the completions",
         f"Started by {python.path} for the run, on the run's device.",
     )
+
+
+def _check_teachers(config: RunConfig) -> Iterator[Finding]:
+    for field, teacher in config.teachers.items():
+        if teacher.engine == "local":
+            continue
+        try:
+            python = vllm_python(where=f"{field}.engine", takes_weights=False)
+        except UserError as error:
+            yield refused("engine-refused", "The teacher's vLLM server cannot be started", error)
+            continue
+        yield Finding(
+            "engine",
+            "ok",
+            f"vLLM {python.version} judges for {field}",
+            f"Started by {python.path} for the run. The memory plan has its weights, not its keys "
+            "and values.",
+        )
 
 
 def check_server(config: RunConfig) -> Iterator[Finding]:

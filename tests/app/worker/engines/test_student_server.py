@@ -17,41 +17,15 @@ import psutil
 import pytest
 
 from app.worker.engines import guard, student_server
-from app.worker.engines.student_server import StudentServer, check_engine, last_words
+from app.worker.engines import server as job_server
+from app.worker.engines.student_server import StudentServer, check_engine
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
-from opd.sampling.vllm.python import VARIABLE, VllmPython
+from opd.sampling.vllm.python import VARIABLE
 from opd.sampling.vllm.serving import ServerSettings
 from opd.sampling.vllm.share import ServerShare
 from storage.data_dir import RunDir
-
-SERVES = """
-import socketserver, sys
-class Healthy(socketserver.StreamRequestHandler):
-    def handle(self):
-        if self.rfile.readline():
-            self.wfile.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
-with socketserver.UnixStreamServer(sys.argv[sys.argv.index("--uds") + 1], Healthy) as server:
-    server.serve_forever(0.01)
-"""
-PROBED = '{"there": true, "version": "0.32.0", "weights": true}'
-Python = Callable[[str], Path]
-
-
-@pytest.fixture
-def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
-    def made(code: str, probed: str = PROBED) -> Path:
-        (tmp_path / "code.py").write_text(code)
-        path = tmp_path / "python"
-        path.write_text(
-            f"#!/bin/sh\nif [ \"$1\" = -c ]; then echo '{probed}'; exit; fi\n"
-            f'exec {sys.executable} {tmp_path / "code.py"} "$@"\n'
-        )
-        path.chmod(0o755)
-        monkeypatch.setenv(VARIABLE, str(path))
-        return path
-
-    return made
+from tests.support.network.vllm_scripts import SERVES, child_of, gone
 
 
 def settings() -> ServerSettings:
@@ -62,26 +36,13 @@ def server_in(folder: Path, stop: Callable[[], bool] = lambda: False) -> Student
     return StudentServer(RunDir(folder / "run"), stop, lambda _: None)
 
 
-def gone(pid: int, within: float = 10) -> bool:
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def child_of(pid: int) -> int:
-    return int(psutil.Process(pid).children()[0].pid)
-
-
 def test_it_listens_where_only_its_user_can_enter_and_ends_with_the_block(tmp_path, python):
     python(SERVES)
     with server_in(tmp_path) as server:
         socket = server.start(settings())
         assert socket is not None and stat.S_ISSOCK(socket.stat().st_mode)
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
-        assert len(os.fsencode(socket)) < student_server.LONGEST_SOCKET
+        assert len(os.fsencode(socket)) < job_server.LONGEST_SOCKET
         assert (socket.parent / "model").is_dir()
         assert server._guard is not None
         pid = child_of(server._guard.pid)
@@ -101,9 +62,7 @@ def test_its_command_opens_no_port_and_takes_the_raw_distribution(tmp_path, pyth
 
 def test_on_a_gpu_it_takes_what_the_plan_has(tmp_path):
     on_card = replace(settings(), device="cuda:1", card_bytes=4e9, share=ServerShare(10**9, 7, 9))
-    command = student_server._command(
-        VllmPython("/opt/python", "0.32.0"), on_card, tmp_path, tmp_path / "s"
-    )
+    command = student_server._arguments(on_card, tmp_path)
     text = " ".join(command)
     assert "--kv-cache-memory-bytes 7 --gpu-memory-utilization 0.2500" in text
     assert "--max-num-batched-tokens 8192" in text and "--enforce-eager" not in text
@@ -207,15 +166,3 @@ def test_what_cannot_be_started_is_refused_before_anything_is_loaded(python, mon
     monkeypatch.setenv(VARIABLE, sys.executable)  # a real one, without vLLM
     with pytest.raises(UserError, match="has no vLLM"):
         check_engine(config)
-
-
-def test_the_last_words_of_a_log(tmp_path):
-    log = tmp_path / "vllm.txt"
-    assert last_words(log) == ""
-    log.write_text("(APIServer pid=1) INFO 11-27 10:00:00 [a.py:1] up\nKilled\n\n")
-    assert last_words(log) == "Killed" and last_words(log, only_errors=True) == ""
-    log.write_text(
-        "(Worker pid=2) ERROR 11-27 10:00:00 [m.py:9] RuntimeError: no offset\n"
-        "(APIServer pid=1) ERROR 11-27 10:00:00 [a.py:1] vllm.EngineDeadError: See root cause.\n"
-    )
-    assert last_words(log) == "RuntimeError: no offset"
