@@ -104,7 +104,8 @@ def report(
     print(f"seed {seed} {(run['finished_at'] - run['started_at']) / 60:.1f} minutes in all")
     print(
         f"seed {seed} median step {statistics.median(seconds):.2f} s, storing {share:.1%} of it, "
-        f"{run['bytes'] / run['tokens']:.0f} bytes a token with both top-8",
+        f"{run['bytes'] / run['tokens']:.0f} bytes a token with both top-8, largest sampler gap "
+        f"{max(gap or 0 for gap in columns.get('sampler_gap', [0])):.1e} nats",
         flush=True,
     )
 
