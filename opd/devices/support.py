@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from opd.config.run import RunConfig, unsupported_on_mps
+from opd.config.run import RunConfig
+from opd.config.whole_run.checks import unsupported_on_mps
 from opd.devices.choice import computes_bfloat16, pick_device
 from opd.errors import UserError
 

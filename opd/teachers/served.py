@@ -10,7 +10,8 @@ from typing import Any
 
 from opd.config.model_files.weights import read_object
 from opd.config.models import MOST_LIKELIEST, RouteConfig
-from opd.config.run import RunConfig, whole_vocabulary
+from opd.config.run import RunConfig
+from opd.config.whole_run.checks import whole_vocabulary
 from opd.data.prompts import Prompt
 from opd.errors import ErrorKind, UserError
 from opd.models.architecture import Architecture, from_config

@@ -10,7 +10,8 @@ import torch
 
 from opd.config.model_files.quantized import all_weights, refuse_cutting
 from opd.config.models import MOST_LIKELIEST, RouteConfig
-from opd.config.run import RunConfig, whole_vocabulary
+from opd.config.run import RunConfig
+from opd.config.whole_run.checks import whole_vocabulary
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
 from opd.models.compilation import Compilation
