@@ -23,6 +23,7 @@ from opd.errors import ErrorKind, UserError
 from opd.sampling.vllm.python import VllmPython
 
 LONGEST_SOCKET = 100  # bytes of a path; Linux takes 107, macOS 103
+LONGEST_NAME = 36  # of the sockets that vLLM makes in TMPDIR
 LOOK_EVERY = 0.2
 GIB = 2**30
 CAUSE = re.compile(r"[\w.]*(Error|Exception)\b: ")
@@ -83,7 +84,8 @@ class JobServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is the job's to act on
-                env=dict(environment),
+                # Its own sockets and files lie in TMPDIR, and are left there when it is killed.
+                env={**environment, "TMPDIR": str(scratch)},
             )
         return socket if self._answers(socket) else None
 
@@ -167,10 +169,10 @@ def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def _private_folder() -> Path:
-    """A new folder of mode 0700 whose path leaves room for a socket's name."""
+    """A new folder of mode 0700 whose path leaves room for the names of sockets."""
     for parent in (None, "/tmp"):
         folder = Path(tempfile.mkdtemp(prefix="opd-vllm-", dir=parent))
-        if len(os.fsencode(folder / "s")) < LONGEST_SOCKET:
+        if len(os.fsencode(folder / ("s" * LONGEST_NAME))) < LONGEST_SOCKET:
             return folder
         folder.rmdir()
     raise UserError("is too long for the path of a socket", where="TMPDIR")

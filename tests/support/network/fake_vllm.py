@@ -1,16 +1,11 @@
 """A small server in the place of vLLM's, over one model, with faults on demand.
 
-    python tests/support/network/fake_vllm.py --uds SOCKET --model DIR …
-
 Each token is drawn from a plain forward pass without a cache, with a generator of its own for each
 completion, seeded as vLLM seeds the completions of one request.
 """
 
-import argparse
 import copy
 import json
-import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,7 +35,6 @@ class VllmFaults:
     wrong_version: bool = False
     refuses: str = ""  # a path that is answered with 500
     fails_at: str = ""  # a path that is not answered, the n-th time: "/v1/completions:3"
-    signal: int = 0  # what the server sends itself there; 0: it drops the connection
     edits: Payload = field(default_factory=dict)  # of each choice of a completion
     highest_rank: int = 512  # of an adapter that is loaded
     at_temperature_one: bool = False  # as --logprobs-mode raw_logprobs gives them
@@ -130,11 +124,7 @@ class FakeVllm:
         if path != at or method != "POST":
             return False
         self.met += 1
-        if self.met != int(number or 1):
-            return False
-        if faults.signal:
-            os.kill(os.getpid(), faults.signal)
-        return True
+        return self.met == int(number or 1)
 
     def _check_key(self, path: str, key: str | None) -> None:
         if self.key is not None and path.startswith("/v1") and key != f"Bearer {self.key}":
@@ -153,6 +143,12 @@ class FakeVllm:
                     if "return_tokens_as_token_ids" in body
                     else self._written(model, body)
                 }
+            if path == "/fake/start":  # as a process that starts with the model of this folder
+                self.model.load_state_dict(
+                    load_file(Path(body["folder"]) / "model.safetensors"), False
+                )
+                self.model.tie_weights()
+                self.adapted.clear()
             if path == "/tokenize":
                 ids = self.tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]
                 return {"tokens": ids}
@@ -272,18 +268,3 @@ class _Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--uds", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    options, _ = parser.parse_known_args(arguments)
-    with FakeVllm(options.model, options.uds) as server:
-        server.faults.fails_at = os.environ.get("FAKE_VLLM_FAILS_AT", "")
-        server.faults.signal = int(os.environ.get("FAKE_VLLM_SIGNAL", "0"))
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
