@@ -148,6 +148,15 @@ class RouteConfig(Section):
         "one model, with commas between them, share the work.",
         json_schema_extra=only_for("remote"),
     )
+    server: Literal["vllm", "sglang"] = Field(
+        "vllm",
+        description="What the server is (remote).",
+        json_schema_extra=choices(
+            vllm="vLLM, or one that answers as it does (TRL's from 1.16 on).",
+            sglang="SGLang, by its own /generate; it tells no ranks.",
+        )
+        | only_for("remote"),
+    )
     key_variable: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
@@ -219,6 +228,8 @@ class RouteConfig(Section):
             raise FieldError("url", "a remote teacher needs its server's address")
         if self.kind != "remote" and self.url is not None:
             raise FieldError("url", f"only a remote teacher has one (kind is {self.kind})")
+        if self.kind != "remote" and self.server != "vllm":
+            raise FieldError("server", f"only a remote teacher has one (kind is {self.kind})")
         if self.kind not in ("model", "remote") and self.end_token is not None:
             raise FieldError(
                 "end_token", f"only a teacher with an end of its own has one (kind is {self.kind})"

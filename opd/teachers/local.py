@@ -28,7 +28,7 @@ class View:
     """What a teacher says of N tokens, frozen; `at` (N,) in nats, ranks from 0."""
 
     at: Tensor
-    rank: Tensor
+    rank: Tensor | None  # None: a server that tells no ranks
     full: Tensor | None = None  # (N, V) log-probabilities
     top_ids: Tensor | None = None  # (N, k), likeliest first
     top: Tensor | None = None  # (N, k) their log-probabilities

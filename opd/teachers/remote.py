@@ -111,7 +111,9 @@ class ServerReading:
     replaced: Tensor | None = None  # (N,) see EndToken
 
     def view(self, span: slice, targets: Tensor) -> View:
-        at, ranks = (_joined(self.opinions, name, span) for name in ("logprobs", "ranks"))
+        at, ranks = _joined(self.opinions, "logprobs", span), None
+        if all(o.ranks is not None for o in self.opinions):
+            ranks = self._tensor(_joined(self.opinions, "ranks", span))
         ids, top = None, None
         if all(o.top_ids is not None for o in self.opinions):
             ids, top = (
@@ -127,7 +129,7 @@ class ServerReading:
                 )
             if self.end is not None and self.replaced is not None:
                 ids = self.end.swap_ids(ids, self.replaced[span].to(ids.device))
-        return View(self._tensor(at), self._tensor(ranks), None, ids, top)
+        return View(self._tensor(at), ranks, None, ids, top)
 
     def _tensor(self, values: Any) -> Tensor:
         return on_device(values, self.reader.device)

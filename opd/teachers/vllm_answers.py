@@ -7,7 +7,7 @@ Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from opd.vllm_protocol import LOWEST, ROUNDING, brief
 LARGEST = 2**31  # of ranks
 ID_DIGITS = 9  # of an id, at most
 Rows = Sequence[tuple[list[int], list[int]]]  # ids of each prompt, and of its completion
-PATH = "/completions"
 # An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
 # model's generation_config.json. All are set to change nothing.
 NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -35,7 +34,7 @@ class RemoteOpinion:
     """
 
     logprobs: Floats  # (T,) log q(x_t)
-    ranks: Ints  # (T,) as the server counts ties; 0 = likeliest
+    ranks: Ints | None  # (T,) as the server counts ties; 0 = likeliest; None where it tells none
     top_ids: Ints | None  # (T, k), likeliest first; None where k = 0
     top_logprobs: Floats | None  # (T, k)
 
@@ -75,11 +74,17 @@ class Server:
 class AnswerReader:
     """Makes opinions of a server's answers and refuses what cannot be true."""
 
+    path: ClassVar[str] = "/completions"
+    models_path: ClassVar[str] = "/models"
+    ranked: ClassVar[bool] = True  # whether each token comes with its rank
+
     server: Server
     k: int
 
-    def body(self, model: str, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """What is asked, of `sequences` of ids."""
+    def body(
+        self, model: str, sequences: Sequence[Sequence[int]], *, texts: bool = False
+    ) -> dict[str, Any]:
+        """What is asked, of `sequences` of ids; with the `texts` of ids, where that is a choice."""
         return NEUTRAL | {
             "model": model,
             "prompt": sequences,
@@ -166,17 +171,17 @@ class AnswerReader:
                 "most 0 (--logprobs-mode raw_logprobs)"
             )
 
-    def _sampled(self, found: _GivenEntries, sent: Ints) -> tuple[Floats, Ints]:
+    def _sampled(self, found: _GivenEntries, sent: Ints) -> tuple[Floats, Ints | None]:
         """Log-probabilities and ranks (T,) of the tokens that were sent."""
         of_sent = np.flatnonzero(found.ids == sent[found.rows])
         at = np.full(len(sent), -1)
         at[found.rows[of_sent]] = of_sent
-        lacks = (at < 0) | (found.ranks[at] == LARGEST)
+        lacks = (at < 0) | (self.ranked & (found.ranks[at] == LARGEST))
         if lacks.any():
             t = int(lacks.argmax())
             missing = "log-probability" if at[t] < 0 else "rank"
             raise self._error(f"gave no {missing} of token {sent[t]}, which it was sent")
-        return found.logprobs[at].astype(np.float32), found.ranks[at]
+        return found.logprobs[at].astype(np.float32), found.ranks[at] if self.ranked else None
 
     def _likeliest(self, found: _GivenEntries, sent: Ints) -> tuple[Ints, Floats]:
         """The k likeliest (T, k); the sent token is there beside them where it is none of them."""
@@ -197,7 +202,7 @@ class AnswerReader:
         return found.ids[chosen], found.logprobs[chosen].astype(np.float32)
 
     def _error(self, message: str, setting: str = "url") -> UserError:
-        return self.server.error(f"{self.server.url}{PATH} {message}", setting)
+        return self.server.error(f"{self.server.url}{self.path} {message}", setting)
 
 
 def _rank(value: Any) -> int:

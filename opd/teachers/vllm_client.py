@@ -26,7 +26,8 @@ import numpy as np
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
 from opd.teachers.endpoint import Endpoint, EndpointPool, UnansweredError
-from opd.teachers.vllm_answers import PATH, AnswerReader, RemoteOpinion, Rows
+from opd.teachers.sglang_answers import SglangReader
+from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Rows
 from opd.types import Floats, Ints
 
 REQUESTS_AT_ONCE = 8  # by address
@@ -71,12 +72,19 @@ class RemoteTeacher:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._where = config, where
+        self._reader = SglangReader if config.server == "sglang" else AnswerReader
         self._endpoints = EndpointPool(
-            [Endpoint(url, config, where, transport, socket) for url in config.urls]
+            [Endpoint(url, config, where, transport, socket) for url in self._urls()]
         )
         self._sleep, self._say = sleep, say
         self._news: SimpleQueue[str] = SimpleQueue()
         self._known: KnownScores | None = None
+
+    def _urls(self) -> list[str]:
+        """Below which the paths are: SGLang's own is beside /v1."""
+        if self._config.server == "sglang":
+            return [url.rstrip("/").removesuffix("/v1") for url in self._config.urls]
+        return self._config.urls
 
     def close(self) -> None:
         for endpoint in self._endpoints.all:
@@ -86,9 +94,9 @@ class RemoteTeacher:
         """Is each server there, does it serve the model, and does it give k alternatives? All must
         score the tokens of `known` alike, and what texts of ids they tell must be the student's."""
         for endpoint in self._endpoints.all:
-            self._with_tries("/models", self._check_name, EndpointPool([endpoint]))
+            self._with_tries(self._reader.models_path, self._check_name, EndpointPool([endpoint]))
             scores = self._with_tries(
-                PATH, lambda e: self._scores(e, known, texts), EndpointPool([endpoint])
+                self._reader.path, lambda e: self._scores(e, known, texts), EndpointPool([endpoint])
             )
             if self._known is None:
                 self._known = KnownScores(endpoint.server.url, known, scores)
@@ -96,8 +104,8 @@ class RemoteTeacher:
 
     def served_model(self) -> str | None:
         """What the server says it serves under the model's name: its path or id, if it tells."""
-        first = EndpointPool(self._endpoints.all[:1])
-        answer = self._with_tries("/models", lambda e: e.once("/models", None, SPARE_BYTES), first)
+        first, path = EndpointPool(self._endpoints.all[:1]), self._reader.models_path
+        answer = self._with_tries(path, lambda e: e.once(path, None, SPARE_BYTES), first)
         entry = next((m for m in _models(answer) if m.get("id") == self._config.model), {})
         served = entry.get("root") or entry.get("id")
         return None if served is None else str(served)
@@ -166,7 +174,7 @@ class RemoteTeacher:
             endpoint.doubted = False
             return self._opinions(endpoint, rows)
 
-        return self._with_tries(PATH, by, self._endpoints, abandoned)
+        return self._with_tries(self._reader.path, by, self._endpoints, abandoned)
 
     def _with_tries(
         self,
@@ -201,19 +209,19 @@ class RemoteTeacher:
         raise _unanswered(path, problems, tries)
 
     def _check_name(self, endpoint: Endpoint) -> None:
-        server, model = endpoint.server, self._config.model
-        served = [str(m.get("id")) for m in _models(endpoint.once("/models", None, SPARE_BYTES))]
+        server, model, path = endpoint.server, self._config.model, self._reader.models_path
+        served = [str(m.get("id")) for m in _models(endpoint.once(path, None, SPARE_BYTES))]
         if model not in served:
             names = server.quote(", ".join(served)) or "nothing"
-            raise server.error(f"{server.url}/models lists {names}, and not {model}", "model")
+            raise server.error(f"{server.url}{path} lists {names}, and not {model}", "model")
 
     def _scores(
         self, endpoint: Endpoint, known: Sequence[int], texts: Texts | None = None
     ) -> Floats:
         """Of all known tokens but the first."""
-        reader = AnswerReader(endpoint.server, self._config.top_k)
+        reader = self._reader(endpoint.server, self._config.top_k)
         rows = [([int(known[0])], [int(i) for i in known[1:]])]
-        (choice,) = self._choices(endpoint, reader, rows)
+        (choice,) = self._choices(endpoint, reader, rows, texts=texts is not None)
         if texts is not None:
             self._check_texts(endpoint, reader.texts(choice), texts)
         return reader.opinion(*rows[0], choice).logprobs
@@ -244,17 +252,17 @@ class RemoteTeacher:
             )
 
     def _opinions(self, endpoint: Endpoint, rows: Rows) -> list[RemoteOpinion]:
-        reader = AnswerReader(endpoint.server, self._config.top_k)
+        reader = self._reader(endpoint.server, self._config.top_k)
         choices = self._choices(endpoint, reader, rows)
         return [reader.opinion(*row, c) for row, c in zip(rows, choices, strict=True)]
 
     def _choices(
-        self, endpoint: Endpoint, reader: AnswerReader, rows: Rows
+        self, endpoint: Endpoint, reader: AnswerReader, rows: Rows, *, texts: bool = False
     ) -> list[Mapping[str, Any]]:
         sequences = [prompt + completion for prompt, completion in rows]
         entries = sum(map(len, sequences)) * (reader.k + 2)
-        body = reader.body(self._config.model, sequences)
-        answer = endpoint.once(PATH, body, SPARE_BYTES + entries * BYTES_PER_ENTRY)
+        body = reader.body(self._config.model, sequences, texts=texts)
+        answer = endpoint.once(reader.path, body, SPARE_BYTES + entries * BYTES_PER_ENTRY)
         return reader.choices(answer, len(sequences))
 
 

@@ -182,7 +182,9 @@ def measure(
     columns |= _distribution("student", student, view.full if view else None, k)
     if view is None:
         return columns
-    columns |= {"teacher_logprobs": view.at, "teacher_rank": view.rank}
+    columns["teacher_logprobs"] = view.at
+    if view.rank is not None:
+        columns["teacher_rank"] = view.rank
     if view.full is None:
         return columns | _judged_in_part(student, view, k)
     columns |= _distribution("teacher", view.full, student, k)

@@ -108,10 +108,17 @@ class LogprobsServer:
     """`with LogprobsServer(folder) as server:` answers at `server.url`."""
 
     def __init__(
-        self, folder: str, *, name: str = "tiny", max_logprobs: int = 20, key: str | None = None
+        self,
+        folder: str,
+        *,
+        name: str = "tiny",
+        max_logprobs: int = 20,
+        key: str | None = None,
+        sglang: bool = False,
     ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
         self.name, self.max_logprobs, self.key = name, max_logprobs, key
+        self.sglang = sglang  # it answers in SGLang's form
         self.texts: Callable[[int], str | None] = lambda i: None  # of ids, as the server tells them
         self.faults, self.seen = Faults(), Seen()
         self.lock, self.under_way = threading.Lock(), 0
@@ -142,6 +149,28 @@ class LogprobsServer:
             for i, entries in enumerate(scored)
         ]
         return {"object": "text_completion", "model": self.name, "choices": choices}
+
+    def generated(self, body: Payload) -> list[Payload]:
+        """One object a sequence, as SGLang's `POST /generate` gives them."""
+        with self.lock:
+            self.seen.bodies.append(body)
+            return [self.meta(ids, body["top_logprobs_num"]) for ids in body["input_ids"]]
+
+    def meta(self, ids: list[int], k: int) -> Payload:
+        tokens: list[Any] = [[None, ids[0], None]]
+        tops: list[Any] = [None]
+        for token, entry in zip(ids[1:], self.prompt_logprobs(ids, k)[1:], strict=True):
+            assert entry is not None
+            said = {int(i): (v["logprob"], v["rank"], v["decoded_token"]) for i, v in entry.items()}
+            tokens.append([said[token][0], token, said[token][2]])
+            likeliest = sorted((v[1], i) for i, v in said.items() if v[1] <= k)
+            tops.append([[said[i][0], i, said[i][2]] for _, i in likeliest])
+        info = {"prompt_tokens": len(ids), "input_token_logprobs": tokens}
+        reason = {"finish_reason": {"type": "length", "length": 1}}
+        return {
+            "text": "x",
+            "meta_info": info | reason | ({"input_top_logprobs": tops} if k else {}),
+        }
 
     @torch.no_grad()
     def prompt_logprobs(self, ids: list[int], k: int) -> list[Payload | None]:
@@ -210,7 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._allowed():
             return
-        if self.path != "/v1/completions":
+        if self.path == "/generate" and self.ours.sglang:
+            return self._send(200, self.ours.faults.edit(self.ours.generated(body)))
+        if self.path != "/v1/completions" or self.ours.sglang:
             return self._send(404, {"detail": "Not Found"})
         with self.ours.lock:
             self.ours.seen.bodies.append(body)

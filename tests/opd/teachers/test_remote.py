@@ -50,8 +50,8 @@ def local(_: Path) -> Iterator[Make]:
     yield lambda vocab=VOCAB, end=None: LocalTeacher(model, reader(vocab), end=end)
 
 
-def behind(url: str, name: str, k: int, socket: Path | None = None) -> Make:
-    config = RouteConfig(kind="remote", url=url, model=name, top_k=k, retries=0)
+def behind(url: str, name: str, k: int, socket: Path | None = None, kind: str = "vllm") -> Make:
+    config = RouteConfig(kind="remote", url=url, model=name, top_k=k, retries=0, server=kind)
 
     def make(vocab: int = VOCAB, end: EndToken | None = None) -> Teacher:
         remote = RemoteTeacher(config, socket=socket)
@@ -73,6 +73,18 @@ def all_of_a_server(_: Path) -> Iterator[Make]:
 
 
 @contextmanager
+def some_of_sglang(_: Path) -> Iterator[Make]:
+    with LogprobsServer(str(FOLDER), sglang=True) as server:
+        yield behind(server.url, server.name, K, kind="sglang")
+
+
+@contextmanager
+def all_of_sglang(_: Path) -> Iterator[Make]:
+    with LogprobsServer(str(FOLDER), sglang=True) as server:
+        yield behind(server.url.removesuffix("/v1"), server.name, VOCAB, kind="sglang")
+
+
+@contextmanager
 def real(folder: Path) -> Iterator[Make]:
     settings = TeacherServing("teacher", FOLDER, "float32", "cpu", 128, VOCAB, 2**28)
     with TeacherServers(RunDir(folder), NEVER, print) as servers:
@@ -89,7 +101,10 @@ REAL = pytest.param(
 )
 
 
-@pytest.fixture(scope="module", params=[local, some_of_a_server, all_of_a_server, REAL])
+ENGINES = [local, some_of_a_server, all_of_a_server, some_of_sglang, all_of_sglang, REAL]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def engine(request, tmp_path_factory) -> Iterator[Make]:
     made: list[Teacher] = []
     with request.param(tmp_path_factory.mktemp("judge")) as make:
@@ -126,7 +141,8 @@ def agree(view: View, logp: torch.Tensor, sequences: Sequences, *, likeliest: bo
     targets = torch.tensor([i for c in sequences.completions for i in c])
     own = logp.gather(1, targets[:, None])
     torch.testing.assert_close(view.at.double(), own[:, 0], rtol=0, atol=NATS)
-    assert view.rank.tolist() == (logp > own).sum(1).tolist()
+    if view.rank is not None:  # SGLang tells none beside some of the likeliest
+        assert view.rank.tolist() == (logp > own).sum(1).tolist()
     if view.full is not None:
         torch.testing.assert_close(view.full.double(), logp, rtol=0, atol=NATS)
     elif likeliest:
