@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from opd.config.models import LoraConfig
+from opd.config.resuming import with_changes
 from opd.config.run import RunConfig, parse
 from opd.errors import ConfigError, ErrorKind, UserError
 from opd.models.folders.adapters import with_adapter
@@ -215,6 +216,13 @@ def test_only_a_vllm_run_has_a_server_of_its_own():
         with pytest.raises(ConfigError) as caught:
             parse({"sampling": sampling})
         assert [p["field"] for p in caught.value.problems] == [field]
+
+
+def test_a_run_may_go_on_with_another_server():
+    before = config("http://localhost:8000").model_dump(mode="json")
+    after, changes = with_changes(before, ["sampling.url=http://localhost:9000"])
+    assert after.sampling.url == "http://localhost:9000"
+    assert [c["field"] for c in changes] == ["sampling.url"]
 
 
 REAL = [
