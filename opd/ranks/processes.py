@@ -225,6 +225,8 @@ class ProcessRanks(Ranks):
 
     def _next(self, wanted: str | None) -> str | None:
         """The turn that all take now, of those that they want; None where none wants one."""
+        if self.broken:
+            raise LostProcessError("this one failed where all have to arrive")
         answers = self._gather(_Turn(wanted))
         self._raise_first(answers)
         asked = {answer.name for answer in answers}

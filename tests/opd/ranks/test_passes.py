@@ -33,13 +33,13 @@ def test_processes_without_rows_take_part(inputs, tmp_path):
     assert_alike(one, first)
 
 
-def failing_within_a_pass(ranks, *, config, folder):
-    """The second process's memory runs out where the first one waits for it."""
+def failing_within_a_pass(ranks, *, config, folder, who):
+    """A process's memory runs out where the other one waits for it; nothing can be saved then."""
 
     class Failing(Training):
         def _load(self):
             loaded = super()._load()
-            if not ranks.leads:
+            if ranks.rank == who:
                 layer = loaded.pair.student.get_decoder().layers[-1].mlp
 
                 def fail(*_):
@@ -48,15 +48,20 @@ def failing_within_a_pass(ranks, *, config, folder):
                 layer.register_forward_pre_hook(fail)
             return loaded
 
+    training = Failing(config, folder, ranks=ranks)
     try:
-        return list(Failing(config, folder, ranks=ranks).events())
+        return list(training.events())
     except UserError as error:
+        if ranks.leads:
+            with pytest.raises(UserError, match="another process of this run"):
+                training.save_checkpoint()
         return str(error)
 
 
-def test_a_process_that_fails_within_a_pass_leaves_nobody_waiting(inputs, tmp_path):
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_that_fails_within_a_pass_leaves_nobody_waiting(inputs, tmp_path, who):
     config = sharded(settings(inputs, steps=2))
-    work = partial(failing_within_a_pass, config=config, folder=tmp_path / "cut")
-    first, second = on_ranks(2, work, tmp_path / "r")
-    assert "another process of this run has ended" in first
-    assert "out of memory" in second.lower()
+    work = partial(failing_within_a_pass, config=config, folder=tmp_path / "cut", who=who)
+    answers = on_ranks(2, work, tmp_path / "r")
+    assert "out of memory" in answers[who].lower()
+    assert "another process of this run has ended" in answers[1 - who]
