@@ -16,7 +16,8 @@ from opd.doctor.findings import Finding, healthy, refused, worst_first
 from opd.doctor.machine.device import check_device, device_type
 from opd.doctor.machine.engine import check_engine
 from opd.doctor.machine.fit import check_memory
-from opd.doctor.memory import Estimate, estimate
+from opd.doctor.memory import estimate
+from opd.doctor.memory_parts import Estimate
 from opd.doctor.models import (
     check_class,
     check_parameters,

@@ -5,16 +5,14 @@ gigabyte besides. Parts that never exist together are counted by phase, and the 
 decides. Of a run of several processes it is what each of them needs.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 from opd.config.models import RouteConfig
 from opd.config.run import RunConfig
+from opd.doctor.memory_parts import Estimate, MemoryPart, Phase
 from opd.models.architecture import Architecture, architecture_of
 from opd.sampling.vllm.share import ServerLoad, share_of
 
-Where = Literal["device", "host"]
-Phase = Literal["always", "sampling", "writing", "reading", "update"]  # writing: by a teacher
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
 QUANTIZED_EXTRA = {"none": 0.0, "int8": 0.0, "int4": 4 / 64}  # a scale for each 64
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0 + 2 * 4 / 256}  # and two scales a block of 256
@@ -30,71 +28,6 @@ KEPT = {
     ("bfloat16", False): (8.0, 10.0, 16.0),
     ("bfloat16", True): (8.0, 8.0, 12.0),
 }
-
-
-@dataclass(frozen=True)
-class MemoryPart:
-    name: str
-    bytes: float
-    formula: str
-    phase: Phase = "always"
-    where: Where = "device"
-    certain: bool | None = None  # held at once with all that is; by default, what lasts is
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """`unknown` names the fields whose models could not be measured; their parts are missing."""
-
-    parts: list[MemoryPart] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-
-    @property
-    def lasting(self) -> float:
-        """Bytes on the device from loading to the end."""
-        return self._sum("device", "always")
-
-    @property
-    def least(self) -> float:
-        """Bytes on the device that the run holds at once in any case: a lower bound."""
-        here = (p for p in self.parts if p.where == "device")
-        return sum(
-            p.bytes for p in here if (p.phase == "always" if p.certain is None else p.certain)
-        )
-
-    @property
-    def device(self) -> float:
-        """What lasts and the largest phase."""
-        phases: tuple[Phase, ...] = ("sampling", "writing", "reading", "update")
-        return max(self.during(p) for p in phases)
-
-    def during(self, phase: Phase) -> float:
-        """What lasts and this phase."""
-        return self.lasting + (0.0 if phase == "always" else self._sum("device", phase))
-
-    @property
-    def host(self) -> float:
-        return sum(p.bytes for p in self.parts if p.where == "host")
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "parts": [
-                {
-                    "name": p.name,
-                    "bytes": round(p.bytes),
-                    "phase": p.phase,
-                    "where": p.where,
-                    "formula": p.formula,
-                }
-                for p in self.parts
-            ],
-            "device": round(self.device),
-            "host": round(self.host),
-            "unknown": self.unknown,
-        }
-
-    def _sum(self, where: Where, phase: Phase) -> float:
-        return sum(p.bytes for p in self.parts if (p.where, p.phase) == (where, phase))
 
 
 @dataclass(frozen=True)

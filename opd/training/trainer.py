@@ -4,7 +4,6 @@ The trainer knows nothing of databases or processes; whoever consumes `Training.
 what it is given and decides, through `stop`, when to end.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -31,6 +30,7 @@ from opd.teachers.routing import TeacherRouter
 from opd.teachers.served import start_teachers
 from opd.teachers.serving import ServeTeacher
 from opd.training import checkpoint
+from opd.training.alike import what_is_trained
 from opd.training.evaluation import evaluate, headline
 from opd.training.held_out import probes
 from opd.training.held_out.stop_rule import StopRule
@@ -192,7 +192,7 @@ class Training:
         router = loaded.router
         prompts = self._ranks.together(lambda: self._prompts(pair, router))
         yield PromptsEvent(len(prompts.train), prompts.counts)
-        self._ranks.check_same("what is trained", lambda: _what_is_trained(loaded, prompts))
+        self._ranks.check_same("what is trained", lambda: what_is_trained(loaded, prompts))
         start_teachers(router, prompts.all, self._serve_teacher)
         if config.sampling.engine == "vllm":
             yield PhaseEvent(STARTING)
@@ -390,15 +390,6 @@ class Training:
             for progress in self._expendable():
                 checkpoint.remove(self.folder, progress.step)
                 self._saved.remove(progress)
-
-
-def _what_is_trained(loaded: LoadedRun, prompts: PromptSet) -> str:
-    """A digest of the prompts' ids and of the weights: what every process must have alike."""
-    suites = [suite.prompts for suite in prompts.suites.values()]
-    parts = [prompts.train, prompts.held_out, prompts.probe, *suites]
-    ids = repr([[tuple(p.ids) for p in part] for part in parts])
-    weights = checksum(loaded.learner.trained_by_all)
-    return hashlib.sha256((ids + weights).encode()).hexdigest()[:16]
 
 
 def _due(step: int, every: int, last: int) -> bool:

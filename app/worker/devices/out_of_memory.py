@@ -9,7 +9,7 @@ from opd.config.resuming import may_change
 from opd.config.run import RunConfig
 from opd.config.wording import size
 from opd.doctor.machine.remedies import remedies
-from opd.doctor.memory import Phase
+from opd.doctor.memory_parts import Phase
 from opd.errors import LackOfMemoryError, UserError
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from opd.devices.choice import free_memory, unused_gpu
 from opd.devices.support import run_device
 from opd.doctor.findings import Finding, refused
 from opd.doctor.machine.fit import check_gpu, with_sharding
-from opd.doctor.memory import Estimate, estimate
+from opd.doctor.memory import estimate
+from opd.doctor.memory_parts import Estimate
 from opd.errors import ErrorKind, UserError
 
 PATIENCE = 5.0  # seconds that a process which has just ended may take to leave its GPU

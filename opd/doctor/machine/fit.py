@@ -12,7 +12,7 @@ from opd.config.wording import size
 from opd.devices.gpus import ask_driver, gpu_of
 from opd.doctor import memory
 from opd.doctor.findings import Finding, Severity
-from opd.doctor.memory import Estimate
+from opd.doctor.memory_parts import Estimate
 from opd.errors import UserError
 
 MARGIN = 1.15  # what allocators keep beyond what is asked for, and what the estimate leaves out

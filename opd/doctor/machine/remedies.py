@@ -6,7 +6,8 @@ from typing import Any
 
 from opd.config.drafts.short_forms import with_overrides
 from opd.config.run import RunConfig, parse
-from opd.doctor.memory import Estimate, Phase, estimate
+from opd.doctor.memory import estimate
+from opd.doctor.memory_parts import Estimate, Phase
 from opd.errors import UserError
 
 WORTH = 0.02  # of the memory needed: what saves less is not worth naming

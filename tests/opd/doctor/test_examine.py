@@ -19,7 +19,7 @@ from opd.doctor.findings import SEVERITIES, Finding, healthy, quoted, worst_firs
 from opd.doctor.machine import fit as machine
 from opd.doctor.machine.device import device_type
 from opd.doctor.machine.fit import check_gpu
-from opd.doctor.memory import Estimate, MemoryPart
+from opd.doctor.memory_parts import Estimate, MemoryPart
 from opd.doctor.models import LocalModel, check_class, look_up
 from opd.models.tried import tried_models
 from opd.training.loading import Callbacks

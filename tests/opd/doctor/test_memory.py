@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from opd.config.models import LoraConfig
 from opd.config.run import RunConfig, parse
 from opd.doctor import memory
-from opd.doctor.memory import Estimate, estimate
+from opd.doctor.memory import estimate
+from opd.doctor.memory_parts import Estimate
 from opd.models import forward
 from opd.models.architecture import (
     PUBLISHED,

@@ -5,7 +5,8 @@ import pytest
 from opd.config.drafts.short_forms import with_overrides
 from opd.config.run import parse
 from opd.doctor.machine.remedies import remedies
-from opd.doctor.memory import Phase, estimate
+from opd.doctor.memory import estimate
+from opd.doctor.memory_parts import Phase
 
 
 @pytest.mark.parametrize("phase", [None, *get_args(Phase)])
