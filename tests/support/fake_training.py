@@ -30,6 +30,7 @@ from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, Ranks
 from opd.sampling.vllm.serving import Serve
+from opd.teachers.serving import ServeTeacher
 from opd.types import (
     CheckpointEvent,
     EarlierAttempts,
@@ -64,6 +65,7 @@ class Training:
         earlier: EarlierAttempts | None = None,
         ranks: Ranks = ALONE,
         serve: Serve | None = None,
+        serve_teacher: ServeTeacher | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
