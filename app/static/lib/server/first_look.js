@@ -2,6 +2,7 @@
 // Gradio takes its address from the header Host, which a proxy may have changed; the browser knows
 // it. Where the two differ the server is asked whether it takes what this page sends.
 (() => {
+  const PATIENCE = 3000; // ms after which modules that have not run are asked about
   const config = Reflect.get(window, "gradio_config");
   const seen = new URL(config?.root || location.href, location.href);
   const prefix = location.pathname.replace(/\/[^/]*$/, "");
@@ -17,7 +18,9 @@
         `Start it with: opd serve --root-path ${prefix}`,
       );
     }
-    if (!customElements.get("gradio-app") || (moved && !isSecureContext)) ask();
+    if (moved && !isSecureContext) return ask();
+    const late = setTimeout(ask, PATIENCE);
+    customElements.whenDefined("gradio-app").then(() => clearTimeout(late));
   });
 
   async function ask() {
