@@ -129,10 +129,11 @@ def test_its_server_has_the_first_page_with_scripts_and_styles(served: str) -> N
     address, _, _ = served.partition("/?token=")
     open_url = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar())).open
     page = open_url(served, timeout=300).read().decode()
-    linked = set(re.findall(r"static/(?:lib|css)/[\w-]+\.(?:js|css)", page))
-    assert len(linked) > 10 and "static/lib/main.js" in linked
+    linked = set(re.findall(r"static/e-\w+/(?:lib|css)/[\w-]+\.(?:js|css)", page))
+    (folder,) = {"/".join(path.split("/")[:2]) for path in linked}
+    assert len(linked) > 10 and f"{folder}/lib/main.js" in linked
     for name in tracked("app/static"):
-        path = name.removeprefix("app/")
+        path = f"{folder}/{name.removeprefix('app/static/')}"
         assert open_url(f"{address}/{path}", timeout=300).read() == (ROOT / name).read_bytes()
         linked.discard(path)
     assert linked == set()
