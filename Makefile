@@ -23,7 +23,7 @@ test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-engines: $(VENV)/installed-dev .venv-vllm/installed ## tests against a real vLLM server, on the processor (3 GB)
-	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines
+	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --numprocesses $(WORKERS)
 
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
 	$(BIN)/python -m bench.causal_models '$(MODELS)'
