@@ -87,6 +87,7 @@ interface Part {
   controls: Control[];
   element: HTMLElement;
   more: HTMLDetailsElement;
+  hide: () => void;
 }
 
 interface Control {

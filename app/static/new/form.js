@@ -50,6 +50,16 @@ export function control(field, value, changed, { scope = "", aside } = {}) {
   return made;
 }
 
+/**
+ * Whether a field belongs to another choice than the chosen one; not where it holds a mistake, which
+ * must be seen to be corrected.
+ * @param {Control} control @param {unknown} chosen
+ */
+export function isOfAnother({ field, input }, chosen) {
+  const isWrong = input.getAttribute("aria-invalid") === "true";
+  return Boolean(field.onlyFor && chosen && !field.onlyFor.includes(String(chosen)) && !isWrong);
+}
+
 /** @param {Field} field @param {string} id @param {any} value @param {(value: unknown) => unknown} changed */
 function inputOf(field, id, value, changed) {
   if (field.options) {

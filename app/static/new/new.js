@@ -7,7 +7,7 @@ import { changesPanel } from "./changes.js";
 import { commandPanel } from "./command.js";
 import { Doctor } from "./doctor.js";
 import { assign, fieldsOf, valueAt } from "./fields.js";
-import { control } from "./form.js";
+import { control, isOfAnother } from "./form.js";
 import { moreSettings } from "./more_settings.js";
 import { pickerAside } from "./picker/aside.js";
 import { PromptPreview } from "./preview.js";
@@ -262,7 +262,7 @@ class NewPage {
     this.showSwitches();
   }
 
-  /** Fields inside a switched-off section, and those of another choice, are hidden. */
+  /** Fields inside a switched-off section are hidden; those of another choice, too, unless they hold a mistake. */
   showSwitches() {
     const named = String(valueAt(this.config, "teacher.kind")) !== "remote"; // a server's model is no local one
     this.controls.get("teacher.model")?.element.classList.toggle("no-pick", !named);
@@ -270,10 +270,8 @@ class NewPage {
       .filter((f) => f.kind === "switch" && !valueAt(this.config, f.path))
       .map((f) => `${f.path}.`);
     for (const [path, c] of this.controls) {
-      const { onlyFor, group } = c.field;
-      const chosen = onlyFor && valueAt(this.config, CHOOSERS[group]);
-      c.element.hidden =
-        off.some((p) => path.startsWith(p)) || Boolean(chosen && !onlyFor.includes(String(chosen)));
+      const chosen = valueAt(this.config, CHOOSERS[c.field.group] ?? "");
+      c.element.hidden = off.some((p) => path.startsWith(p)) || isOfAnother(c, chosen);
     }
   }
 
@@ -349,6 +347,7 @@ class NewPage {
       else left.push(field ? `${field}: ${message}` : message);
     }
     for (const [path, c] of this.controls) c.tell(byPath.get(path) ?? []);
+    this.showSwitches();
     const hidden = [...byPath.keys()].some((p) =>
       this.moreBox.contains(this.controls.get(p)?.element ?? null),
     );

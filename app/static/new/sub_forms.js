@@ -1,11 +1,10 @@
 // A field of named sections (evaluation suites, routes to teachers): a form of its own for each.
 import { button, fill, h } from "../lib/dom.js";
 import { assign, valueAt } from "./fields.js";
-import { control } from "./form.js";
+import { control, isOfAnother } from "./form.js";
 
 const FIRST = ["kind", "model", "source", "count", "grader"]; // shown before "More settings"
-/** @type {Record<string, string>} */
-const CHOOSERS = { kind: "kind", grader: "grader" };
+const CHOOSERS = ["kind", "grader"]; // which choice decides what else is shown
 const NAMES = { "evaluation.suites": "suite", "teacher.routes": "route" };
 
 /**
@@ -114,11 +113,11 @@ class Sections {
     /** @param {string} path */
     const one = (path) => /** @type {Control} */ (controls.find((c) => c.field.path === path));
     const hide = () => {
-      for (const { field, element } of controls) {
-        const chooser = Object.keys(CHOOSERS).find((path) => controls.some((c) => c.field.path === path));
-        const chosen = chooser && (valueAt(value, chooser) ?? one(chooser).field.standard);
-        element.classList.toggle("no-pick", String(chosen) === "remote");
-        element.hidden = Boolean(field.onlyFor && chosen && !field.onlyFor.includes(String(chosen)));
+      const chooser = CHOOSERS.find((path) => controls.some((c) => c.field.path === path));
+      const chosen = chooser && (valueAt(value, chooser) ?? one(chooser).field.standard);
+      for (const made of controls) {
+        made.element.classList.toggle("no-pick", String(chosen) === "remote");
+        made.element.hidden = isOfAnother(made, chosen);
       }
     };
     /** @param {boolean} first */
@@ -138,7 +137,7 @@ class Sections {
     );
     hide();
     /** @type {Part} */
-    const part = { name, value, title, controls, element, more };
+    const part = { name, value, title, controls, element, more, hide };
     return part;
   }
 
@@ -184,7 +183,10 @@ class Sections {
       const told = { rest: inside.slice(own.field.path.length + 1), message };
       placed.set(own, [...(placed.get(own) ?? []), told]);
     }
-    for (const { controls } of this.parts) for (const one of controls) one.tell(placed.get(one) ?? []);
+    for (const { controls, hide } of this.parts) {
+      for (const one of controls) one.tell(placed.get(one) ?? []);
+      hide();
+    }
     this.problem.textContent = left.join("; ");
   }
 }

@@ -172,3 +172,89 @@ def test_lists_and_json_say_their_form(new: Any) -> None:
     expect(row("prompts.template_args").locator(".bad-text")).to_contain_text("messages")
     row("sampling.stop_ids").locator("input").fill("1, -2")
     expect(row("sampling.stop_ids").locator(".bad-text")).to_contain_text("1: Input should be")
+
+
+@pytest.fixture
+def row(new: Any) -> Callable[[str], Any]:
+    """The row of a field, below "More settings" as above."""
+    new.click("details.more summary")
+    return lambda path: new.locator(f'[data-field="{path}"]').first
+
+
+def test_a_vllm_server_has_fields_of_its_own(new: Any, row: Callable[[str], Any]) -> None:
+    engine = row("sampling.engine").locator("select")
+    own = {path: row(f"sampling.{path}") for path in ("url", "key_variable", "lag")}
+    for field in own.values():
+        expect(field).to_be_hidden()
+    engine.select_option("vllm")
+    own["lag"].locator("input").fill("1")
+    own["url"].locator("input").fill("localhost:8000")
+    expect(own["url"].locator(".bad-text")).to_contain_text("must be http://HOST:PORT")
+    assert load_yaml(new.input_value("#yaml"))["sampling"]["url"] == "localhost:8000"
+    own["url"].locator("input").fill("http://localhost:8000")
+    own["key_variable"].locator("input").fill("KEY")
+    expect(new.locator("#start-run")).to_be_enabled()
+    new.wait_for_function("document.querySelector('#yaml').value.includes('key_variable: KEY')")
+    sampling = load_yaml(new.input_value("#yaml"))["sampling"]
+    url = "http://localhost:8000"
+    server = {"engine": "vllm", "lag": 1, "url": url, "key_variable": "KEY"}
+    assert sampling.items() >= server.items()
+    new.fill("#yaml", "sampling: {engine: vllm, lag: 1}")
+    expect(own["url"].locator("input")).to_have_value("")
+    expect(own["lag"].locator("input")).to_have_value("1")
+
+
+def test_what_another_choice_left_behind_is_shown_until_it_is_corrected(
+    new: Any, row: Callable[[str], Any]
+) -> None:
+    new.fill("#yaml", "sampling: {engine: vllm, url: 'unix:/tmp/vllm'}")
+    expect(row("sampling.url")).to_be_visible()
+    row("sampling.engine").locator("select").select_option("local")
+    expect(row("sampling.url").locator(".bad-text")).to_contain_text("only engine vllm has one")
+    row("sampling.url").locator("input").fill("")
+    expect(new.locator("#start-run")).to_be_enabled()
+    expect(row("sampling.url")).to_be_hidden()
+    new.fill("#yaml", "teacher: {route_by: t, routes: {a: {kind: remote, url: 'http://a:1/v1'}}}")
+    routes = row("teacher.routes")
+    routes.locator('[data-field="kind"] select').select_option("model")
+    left = routes.locator('[data-field="url"]')
+    expect(left.locator(".bad-text")).to_contain_text("only a remote teacher has one")
+    left.locator("input").fill("")
+    expect(left).to_be_hidden()
+
+
+def test_teachers_behind_servers_and_the_cap_of_the_importance_ratio(
+    new: Any, row: Callable[[str], Any]
+) -> None:
+    row("teacher.kind").locator("select").select_option("remote")
+    expect(row("teacher.engine")).to_be_hidden()
+    row("teacher.url").locator("input").fill("http://a:8000/v1, b:8000")
+    expect(row("teacher.url").locator(".bad-text")).to_contain_text("several with commas")
+    row("teacher.url").locator("input").fill("http://a:8000/v1, http://b:8000/v1")
+    expect(row("objective.name").locator(".bad-text")).to_contain_text("reverse_kl needs all")
+    row("teacher.server").locator("select").select_option("sglang")
+    row("objective.name").locator("select").select_option("policy_gradient")
+    row("objective.ratio_cap").locator("input").fill("0.5")
+    expect(row("objective.ratio_cap").locator(".bad-text")).to_contain_text("(got 0.5)")
+    row("objective.ratio_cap").locator("input").fill("2")
+    expect(new.locator("#start-run")).to_be_enabled()
+    new.wait_for_function("document.querySelector('#yaml').value.includes('ratio_cap: 2')")
+    written = load_yaml(new.input_value("#yaml"))
+    assert written["teacher"]["url"] == "http://a:8000/v1, http://b:8000/v1"
+    assert written["teacher"]["server"] == "sglang"
+
+
+def test_several_devices_and_sharding_say_what_does_not_go_together(
+    new: Any, row: Callable[[str], Any]
+) -> None:
+    row("devices").locator("input").fill("2")
+    row("sharding").locator("select").select_option("full")
+    expect(row("sharding")).to_contain_text("Each holds a part of every layer")
+    row("teacher.engine").locator("select").select_option("vllm")
+    expect(row("devices").locator(".bad-text")).to_contain_text(
+        "teacher.engine vllm needs a single"
+    )
+    row("teacher.engine").locator("select").select_option("local")
+    new.wait_for_function("document.querySelector('#yaml').value.includes('sharding: full')")
+    expect(new.locator("#start-run")).to_be_enabled()
+    assert load_yaml(new.input_value("#yaml"))["devices"] == 2
