@@ -146,7 +146,8 @@ class SamplingConfig(Section):
         ge=0,
         le=1,
         description="1: the next step's completions are written while this one trains, by weights "
-        "of one step before those that they train (needs engine vllm).",
+        "of one step before those that they train (vllm).",
+        json_schema_extra=only_for("vllm"),
     )
     url: str | None = Field(
         None,

@@ -39,7 +39,7 @@ class RunFields(Section):
         ge=1,
         le=64,
         description="Processes that train the run together, each with the models on a device of "
-        "the kind that `device` names, and a share of the rollouts.",
+        "the kind that device names, and a share of the rollouts.",
     )
     sharding: Literal["none", "full"] = Field(
         "none",
