@@ -32,6 +32,13 @@ class RunConfig(RunFields):
         return self
 
 
+FORMS = {  # by section and field: what a text must be that the field's pattern refuses
+    "device.device": "must be auto, cpu, cuda, cuda:N or mps",
+    "sampling.url": "must be http://HOST:PORT, https://HOST or unix:/PATH",
+    "sampling.key_variable": "must be the name of an environment variable",
+    "teacher.url": "must be http://… or https://…, several with commas between them",
+    "teacher.key_variable": "must be the name of an environment variable",
+}
 VISIBLE_FIELDS = (
     "student.model",
     "teacher.model",
@@ -99,8 +106,9 @@ def _problems(error: Any) -> list[dict[str, str]]:
         return [{"field": field, "message": _unknown(field)}]
     if error["type"] in ("int_parsing_size", "int_from_float", "int_parsing"):
         message = "must be a whole number"
-    if error["type"] == "string_pattern_mismatch" and field == "device":
-        message = "must be auto, cpu, cuda, cuda:N or mps"
+    if error["type"] == "string_pattern_mismatch":
+        first, last = field.split(".")[0], field.split(".")[-1]
+        message = FORMS.get(f"{first}.{last}", message)
     if isinstance(value, (str, int, float, bool)) or value is None:
         message += f" (got {value!r:.80})"
     return [{"field": field, "message": message}]

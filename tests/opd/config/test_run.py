@@ -76,6 +76,17 @@ def test_messages_speak_plainly():
         == "must be auto, cpu, cuda, cuda:N or mps (got 'tpu')"
     )
     assert problems({"steps": 1e99})["steps"].startswith("must be a whole number")
+    route = {"kind": "remote", "url": "b:8000", "key_variable": "my key"}
+    for field, config in {
+        "sampling.url": {"sampling": {"engine": "vllm", "url": "localhost:8000"}},
+        "sampling.key_variable": {"sampling": {"engine": "vllm", "key_variable": "a b"}},
+        "teacher.url": {"teacher": {"kind": "remote", "url": "http://a:8000/v1, b:8000"}},
+        "teacher.routes.a.url": {"teacher": {"route_by": "task", "routes": {"a": route}}},
+        "teacher.routes.a.key_variable": {"teacher": {"route_by": "task", "routes": {"a": route}}},
+    }.items():
+        said = problems(config)[field]
+        assert ("environment variable" if "key" in field else "http://") in said
+        assert "pattern" not in said and "(got '" in said
 
 
 def test_a_check_over_fields_names_its_field_and_keeps_its_colons():
