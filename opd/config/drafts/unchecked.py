@@ -41,10 +41,10 @@ def _differing(data: Any, defaults: Any) -> Any:
 
 
 def _same(value: Any, default: Any) -> bool:
-    """1 is not true; a section of which nothing is left is its default."""
+    """1 is not true, but 1.0, which a browser sends as 1; an empty section is its default."""
     if isinstance(default, dict) and value == {}:
         return True
-    return type(value) is type(default) and bool(value == default)
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _plain(value: Any) -> Any:

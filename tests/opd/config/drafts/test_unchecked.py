@@ -36,3 +36,9 @@ def test_the_yaml_of_a_draft_says_only_what_differs():
         "student": {"dtype": "bfloat16"},
     }
     assert as_yaml({}) == "{}\n"
+
+
+def test_whole_numbers_of_a_browser_are_the_defaults_that_they_were():
+    sent = json.loads(json.dumps(with_defaults({"steps": 0})).replace(".0,", ","))
+    assert isinstance(sent["teacher"]["timeout"], int), "JavaScript writes 60.0 as 60"
+    assert load_yaml(as_yaml(sent)) == {"steps": 0}
