@@ -45,6 +45,7 @@ BUSY_SECONDS = 30
 POOL, CONNECTIONS = 8, 72  # kept, and at most, where files may be open in plenty
 POOL_SECONDS = 120  # for one to be free
 WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log grow without end
+WAL_TRIES = 60  # to empty it, within BUSY_SECONDS
 SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL = 8, 10, 13
 SAFE_SQLITE = (3, 51, 3)
 
@@ -215,7 +216,7 @@ def _engine(url: URL) -> Engine:
 
 def _set_up(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    _wait_at_most(cursor, BUSY_SECONDS)
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
@@ -256,7 +257,11 @@ def _try_wal(engine: Engine) -> bool:
 
 def _bound_wal(engine: Engine) -> None:
     """Empties a log that has outgrown its limit, which the automatic checkpoint cannot do while
-    there is always some reader in it."""
+    there is always some reader in it.
+
+    In many short tries: SQLite waits for a lock that a reader of old pages has until it is free,
+    and does not see that readers of the newest, who are in nobody's way, have come to share it.
+    """
     if not _is_sqlite(engine):
         return
     try:
@@ -265,12 +270,23 @@ def _bound_wal(engine: Engine) -> None:
     except OSError:
         return
     raw = engine.raw_connection()
+    cursor = raw.cursor()
     try:
-        raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _wait_at_most(cursor, BUSY_SECONDS / WAL_TRIES)
+        for _ in range(WAL_TRIES):
+            busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                break
     except sqlite.OperationalError:
         return  # busy or no room: what was written is safe in the log, and the next one tries again
     finally:
+        _wait_at_most(cursor, BUSY_SECONDS)
         raw.close()
+
+
+def _wait_at_most(cursor: Any, seconds: float) -> None:
+    """For a lock that another connection has."""
+    cursor.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
 
 
 @contextlib.contextmanager

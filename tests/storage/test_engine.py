@@ -284,6 +284,46 @@ def test_readers_and_a_writer_never_meet_a_lock(
     engine.dispose()
 
 
+def test_the_log_is_emptied_though_new_readers_take_the_place_of_an_old_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_engine, "WAL_LIMIT", 2**20)
+    log = Path(f"{engine.url.database}-wal")
+    _, writer = stored_runs.started(engine, records={"budget_mb": 1000})
+    big = [stored_runs.rollout(1, 0, record=stored_runs.record(8000, k=16, seed=1))]
+    reader = _reader(engine)
+    write = threading.Thread(
+        target=writer.step, args=(StepEvent(1, {}, 1, 0.0, {}, big), stored_runs.texts)
+    )
+    write.start()
+    while log.stat().st_size < 2**20:
+        time.sleep(0.01)
+    time.sleep(0.3)  # by now it waits for the reader, and looks every tenth of a second
+    assert write.is_alive()
+    until = time.monotonic() + 10
+    reader.close()
+    reader = _reader(engine)
+    while write.is_alive() and time.monotonic() < until:
+        following = _reader(engine)
+        time.sleep(0.01)
+        reader.close()
+        reader = following
+    in_time = not write.is_alive()
+    reader.close()
+    write.join()
+    assert in_time
+    assert log.stat().st_size == 0
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+
+
+def _reader(engine: Engine) -> contextlib.ExitStack:
+    """One that sees the database as it is now, until it is closed."""
+    reading = contextlib.ExitStack()
+    reading.enter_context(read(engine)).execute(select(schema.run.c.id)).all()
+    return reading
+
+
 def _read_on(engine: Engine, run_id: str, over: threading.Event) -> int:
     reads = 0
     while not over.is_set():
