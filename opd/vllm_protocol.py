@@ -28,6 +28,8 @@ def problem_told(content: bytes) -> str:
     return node if isinstance(node, str) else content.decode("utf-8", "replace")
 
 
-def brief(text: str) -> str:
-    """A server's words as errors quote them: one line, cut."""
+def brief(text: str, key: str | None = None) -> str:
+    """A server's words as errors quote them: one line without the key, cut after that is out."""
+    if key:
+        text = text.replace(key, "…")
     return " ".join(text.split())[:MESSAGE_CHARS]

@@ -65,9 +65,7 @@ class Server:
 
     def quote(self, text: str) -> str:
         """The server's own words, short and without the key."""
-        if self.key:
-            text = text.replace(self.key, "…")
-        return brief(text)
+        return brief(text, self.key)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class VllmClient:
         """Raises UserError for any answer that is no success."""
         response = self._sent(path, body, method, timeout)
         if response.status_code != 200:
-            text = brief(problem_told(response.content))
+            text = brief(problem_told(response.content), self._address.key)
             raise server_error(f"{path} answered HTTP {response.status_code}: {text}")
         return response
 

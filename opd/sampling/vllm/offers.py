@@ -118,7 +118,7 @@ def offers_of(address: ServerAddress) -> Offers:
         ):
             if not address.listens():
                 raise server_error("cannot be reached: nothing listens on its socket")
-            return _offers(asking, stranger)
+            return _offers(asking, stranger, address.key)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         raise address.told(server_error(f"cannot be reached: {reason}")) from None
@@ -126,8 +126,8 @@ def offers_of(address: ServerAddress) -> Offers:
         raise address.told(error) from None
 
 
-def _offers(asking: HttpClient, stranger: HttpClient) -> Offers:
-    base = _base_model(asking)
+def _offers(asking: HttpClient, stranger: HttpClient, key: str | None) -> Offers:
+    base = _base_model(asking, key)
     statuses = {path: stranger.get(path).status_code for path in SENSITIVE}
     there = {path for path in SENSITIVE if asking.get(path).status_code != 404}
     settings = _settings(asking) if "/server_info" in there else {}
@@ -148,7 +148,7 @@ def _offers(asking: HttpClient, stranger: HttpClient) -> Offers:
     )
 
 
-def _base_model(asking: HttpClient) -> Mapping[str, Any]:
+def _base_model(asking: HttpClient, key: str | None) -> Mapping[str, Any]:
     """The first model of the list that is no adapter."""
     answer = asking.get("/v1/models")
     if answer.status_code in (401, 403):
@@ -159,7 +159,7 @@ def _base_model(asking: HttpClient) -> Mapping[str, Any]:
             kind=KIND,
         )
     if answer.status_code != 200:
-        text = brief(problem_told(answer.content))
+        text = brief(problem_told(answer.content), key)
         raise server_error(f"/v1/models answered HTTP {answer.status_code}: {text}")
     data = parsed(answer.content)
     models = data.get("data") if isinstance(data, dict) else None

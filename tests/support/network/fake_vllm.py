@@ -33,7 +33,8 @@ class VllmFaults:
 
     ignores_updates: bool = False
     wrong_version: bool = False
-    refuses: str = ""  # a path that is answered with 500
+    refuses: str = ""  # a path that is answered with 500, and these words
+    words: str = "EngineCore encountered an issue"
     fails_at: str = ""  # a path that is not answered, the n-th time: "/v1/completions:3"
     edits: Payload = field(default_factory=dict)  # of each choice of a completion
     highest_rank: int = 512  # of an adapter that is loaded
@@ -255,8 +256,9 @@ class _Requests(BaseHTTPRequestHandler):
         if self.server.ours.meets_fault(self.command, path):
             return
         try:
-            if path == self.server.ours.faults.refuses:
-                raise ServerRefusal(500, "EngineCore encountered an issue")
+            faults = self.server.ours.faults
+            if path == faults.refuses:
+                raise ServerRefusal(500, faults.words)
             told = answer(path, key=self.headers.get("authorization"))
         except ServerRefusal as refusal:
             status, told = refusal.status, {"error": {"message": refusal.message}}

@@ -187,6 +187,18 @@ def test_a_key_is_sent_and_never_shown(pair, model, tmp_path, monkeypatch):
         assert "/v1/load_lora_adapter" not in offers.open_routes  # its key is asked for
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/update_weights"])
+def test_not_even_a_part_of_a_key_is_shown_where_a_server_s_words_are_cut(
+    pair, model, tmp_path, monkeypatch, path
+):
+    monkeypatch.setenv("SERVER_KEY", "sk-secret")
+    with FakeVllm(model, key="sk-secret") as fake:
+        fake.faults.refuses, fake.faults.words = path, "." * 294 + "sk-secret"
+        run = config(fake.url, sampling={"key_variable": "SERVER_KEY"})
+        message = refusal(pair, run, tmp_path)
+    assert message.endswith("...…")
+
+
 def test_a_server_that_does_not_answer_is_named(pair, tmp_path):
     message = refusal(pair, config("http://127.0.0.1:9"), tmp_path)
     assert message.startswith("the vLLM server at http://127.0.0.1:9: cannot be reached")
