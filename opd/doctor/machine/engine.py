@@ -1,12 +1,12 @@
 """What writes the completions, where it is not the run's own process: whether it can do that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from opd.config.run import RunConfig
 from opd.doctor.findings import Finding, refused
 from opd.errors import UserError
 from opd.sampling.vllm.address import address_of
-from opd.sampling.vllm.offers import Offers, server_for
+from opd.sampling.vllm.offers import open_routes, server_for
 from opd.sampling.vllm.python import vllm_python
 
 
@@ -59,6 +59,7 @@ def check_server(config: RunConfig) -> Iterator[Finding]:
         return
     try:
         address, offers, way = server_for(config)
+        opened = open_routes(address)
     except UserError as error:
         yield refused("engine-refused", "The vLLM server cannot write for this run", error)
         return
@@ -69,17 +70,17 @@ def check_server(config: RunConfig) -> Iterator[Finding]:
         f"{offers.model} at {address.configured} writes the completions",
         f"It takes {takes}, after every step.",
     )
-    if offers.open_routes:
-        yield _open_routes(offers)
+    if opened:
+        yield _open_routes(opened)
 
 
-def _open_routes(offers: Offers) -> Finding:
-    routes = ", ".join(offers.open_routes)
+def _open_routes(routes: Sequence[str]) -> Finding:
+    named = ", ".join(routes)
     return Finding(
         "engine-open",
         "warning",
         "Whoever reaches the vLLM server can change or stop it",
-        f"These routes ask for no key: {routes}. --api-key covers only what is below /v1, so any "
+        f"These routes ask for no key: {named}. --api-key covers only what is below /v1, so any "
         "program and any web page that is open on a machine which reaches the server can use them.",
         "Have it listen on a Unix socket in a folder of mode 0700 (--uds), or behind a proxy that "
         "lets nobody else to these routes.",

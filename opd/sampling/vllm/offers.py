@@ -4,7 +4,8 @@ Source: vLLM 0.32.0, vllm/entrypoints/serve, vllm/entrypoints/rl; GUARDED_PREFIX
 vllm/entrypoints/serve/middleware: a key is asked for below /v1, /v2 and /inference only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class Offers:
     """`model`: the name of its base model; `context`: tokens of prompt and completion, None where
     it does not tell; `transfer`: the kind of its weight transfer, None: it takes no weights;
     `adapters`: it has the route that loads them; `highest_rank`: of an adapter, None: it does not
-    tell, 0: it takes none; `open_routes`: those that ask for no key."""
+    tell, 0: it takes none."""
 
     model: str
     context: int | None
@@ -42,7 +43,6 @@ class Offers:
     highest_rank: int | None
     logprobs_mode: str | None
     dtype: str | None
-    open_routes: tuple[str, ...]
 
     def way(self, rank: int | None) -> Way:
         """How a student's weights reach it; `rank` is that of its adapter, None: all weights
@@ -111,14 +111,25 @@ def server_for(config: RunConfig) -> tuple[ServerAddress, Offers, Way]:
 
 def offers_of(address: ServerAddress) -> Offers:
     """What the server says of itself. Raises UserError where it does not answer as vLLM does."""
+    with _asking(address) as client:
+        return _offers(client, address.key)
+
+
+def open_routes(address: ServerAddress) -> list[str]:
+    """The sensitive routes that ask for no key. Raises UserError where the server does not
+    answer."""
+    with _asking(address, with_key=False) as client:
+        return [p for p in SENSITIVE if client.get(p).status_code not in (401, 403, 404)]
+
+
+@contextmanager
+def _asking(address: ServerAddress, *, with_key: bool = True) -> Iterator[HttpClient]:
+    """A client; what fails inside is a UserError that names the address."""
     try:
-        with (
-            address.client(timeout=PATIENCE) as asking,
-            address.client(with_key=False, timeout=PATIENCE) as stranger,
-        ):
+        with address.client(with_key=with_key, timeout=PATIENCE) as client:
             if not address.listens():
                 raise server_error("cannot be reached: nothing listens on its socket")
-            return _offers(asking, stranger, address.key)
+            yield client
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         raise address.told(server_error(f"cannot be reached: {reason}")) from None
@@ -126,11 +137,8 @@ def offers_of(address: ServerAddress) -> Offers:
         raise address.told(error) from None
 
 
-def _offers(asking: HttpClient, stranger: HttpClient, key: str | None) -> Offers:
-    base = _base_model(asking, key)
-    statuses = {path: stranger.get(path).status_code for path in SENSITIVE}
-    there = {path for path in SENSITIVE if asking.get(path).status_code != 404}
-    settings = _settings(asking) if "/server_info" in there else {}
+def _offers(asking: HttpClient, key: str | None) -> Offers:
+    base, settings = _base_model(asking, key), _settings(asking)
     lora, transfer = settings.get("lora_config"), settings.get("weight_transfer_config")
     model = settings.get("model_config")
     about = (
@@ -140,11 +148,10 @@ def _offers(asking: HttpClient, stranger: HttpClient, key: str | None) -> Offers
         model=str(base["id"]),
         context=base["max_model_len"] if isinstance(base.get("max_model_len"), int) else None,
         transfer=str(transfer.get("backend")) if isinstance(transfer, dict) else None,
-        adapters=LOAD_ADAPTER in there,
+        adapters=asking.get(LOAD_ADAPTER).status_code != 404,
         highest_rank=_rank(lora) if settings else None,
         logprobs_mode=about.get("logprobs_mode"),
         dtype=str(about["dtype"]).removeprefix("torch.") if "dtype" in about else None,
-        open_routes=tuple(p for p in SENSITIVE if statuses[p] not in (401, 403, 404)),
     )
 
 

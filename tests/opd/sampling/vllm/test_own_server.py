@@ -25,7 +25,7 @@ from opd.models.load import Pair, load_pair
 from opd.sampling.sample import NEVER, Limits, Request
 from opd.sampling.sampling_copy import SamplingCopy
 from opd.sampling.vllm.address import address_of
-from opd.sampling.vllm.offers import offers_of, server_for
+from opd.sampling.vllm.offers import offers_of, open_routes, server_for
 from opd.sampling.vllm.own_server import FOLDER, join_sampler
 from opd.sampling.vllm.python import VARIABLE
 from opd.sampling.vllm.sampler import VllmSampler
@@ -181,10 +181,11 @@ def test_a_key_is_sent_and_never_shown(pair, model, tmp_path, monkeypatch):
         assert "sk-secret" not in repr(address_of(run.sampling))
         with joined(pair, run, tmp_path / "run") as sampler:
             sampler.write(REQUESTS, LIMITS, NEVER)
-        _, offers, way = server_for(run)
+        address, _, way = server_for(run)
         assert way == "weights"
-        assert "/update_weights" in offers.open_routes
-        assert "/v1/load_lora_adapter" not in offers.open_routes  # its key is asked for
+        opened = open_routes(address)
+        assert "/update_weights" in opened
+        assert "/v1/load_lora_adapter" not in opened  # its key is asked for
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/update_weights"])
@@ -303,13 +304,14 @@ def test_a_real_server_started_as_documented_writes_for_the_student(which, tmp_p
     listening = PORT.format(port=port) if which else f"--uds {tmp_path}/s"
     run = config(url, **({"student": {"lora": {"rank": 32}}} if which else {}))
     with running(documented(which, model, listening), url, tmp_path / "log"):
-        _, offers, way = server_for(run)
+        address, offers, way = server_for(run)
         assert way == ("adapter" if which else "weights")
         assert (offers.transfer, offers.highest_rank) == ((None, None) if which else ("files", 0))
         assert offers.logprobs_mode == (None if which else "processed_logprobs")
         assert offers.dtype == (None if which else "float32")
-        assert ("/update_weights" in offers.open_routes) == (not which)
-        assert "/v1/load_lora_adapter" in offers.open_routes if which else True
+        opened = open_routes(address)
+        assert ("/update_weights" in opened) == (not which)
+        assert "/v1/load_lora_adapter" in opened if which else True
         with joined(adapted(pair, 32) if which else pair, run, tmp_path / "run") as sampler:
             before = sampler.write(REQUESTS, LIMITS, NEVER)
             with torch.no_grad():
