@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
+from opd.background import begun
 from opd.sampling.sample import Limits, Request, Sample, Stopped
 
 POLL_SECONDS = 0.05
 CLOSING_SECONDS = 2.0  # that what is being written has to hear that nobody waits for it
 Stop = Callable[[], bool]
 Writing = Callable[[Stop], list[Sample]]  # raises Stopped when asked to stop
+Written = tuple[list[Sample], float]  # and the seconds that they took
 
 
 class DetachedSampler(Protocol):
@@ -37,7 +40,7 @@ class _Ahead:
 
     keys: list[tuple[int, int, int, int]]
     updates: int
-    result: "Future[tuple[list[Sample], float]]"  # and the seconds that they took
+    result: Future[Written]
 
 
 class AheadSampler:
@@ -54,17 +57,15 @@ class AheadSampler:
     def begin(self, requests: Sequence[Request], limits: Limits) -> None:
         """Begins to write what `write` is asked for next, by the student as it is now."""
         writing = self._sampler.begun(requests, limits)
-        self._ahead = _Ahead([r.key for r in requests], self._updates, Future())
-        name, parts = "rollouts-ahead", (writing, self._ahead.result)
-        threading.Thread(target=self._write, args=parts, name=name, daemon=True).start()
+        (result,) = begun([partial(self._written, writing)], name="rollouts-ahead")
+        self._ahead = _Ahead([r.key for r in requests], self._updates, result)
 
     def write(self, requests: Sequence[Request], limits: Limits, stop: Stop) -> list[Sample]:
         ahead, self.took = self._ahead, None
         if ahead is not None:
-            _waited_for(ahead.result, stop)
+            samples, took = _waited_for(ahead.result, stop)
             if ahead.keys == [r.key for r in requests]:
-                self._ahead = None
-                samples, self.took = ahead.result.result()
+                self._ahead, self.took = None, took
                 return [replace(s, staleness=self._updates - ahead.updates) for s in samples]
         return self._sampler.begun(requests, limits)(stop)
 
@@ -79,21 +80,15 @@ class AheadSampler:
             wait([self._ahead.result], CLOSING_SECONDS)
         self._sampler.close()
 
-    def _write(self, writing: Writing, result: "Future[tuple[list[Sample], float]]") -> None:
+    def _written(self, writing: Writing) -> Written:
         start = time.perf_counter()
-        try:
-            samples = writing(self._closing.is_set)
-        except Exception as error:  # noqa: BLE001 - raised where the samples are waited for
-            result.set_exception(error)
-        else:
-            result.set_result((samples, time.perf_counter() - start))
+        return writing(self._closing.is_set), time.perf_counter() - start
 
 
-def _waited_for(result: "Future[tuple[list[Sample], float]]", stop: Stop) -> None:
+def _waited_for(result: Future[Written], stop: Stop) -> Written:
     """Raises Stopped, and what kept the samples from being written."""
     while not result.done():
         if stop():
             raise Stopped
         wait([result], POLL_SECONDS)
-    if error := result.exception():
-        raise error
+    return result.result()

@@ -4,16 +4,15 @@ Source: vLLM 0.32.0, vllm/entrypoints/openai/completion, vllm/entrypoints/rl/onl
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Thread
 from typing import Any
 
 import httpx
 
+from opd.background import begun
 from opd.errors import UserError
 from opd.sampling.sample import NEVER, Stopped
 from opd.sampling.vllm.address import ServerAddress, server_error
@@ -96,16 +95,13 @@ class VllmClient:
         return response
 
     def _together(self, calls: Sequence[Callable[[], Any]], stop: Callable[[], bool]) -> list[Any]:
-        """What the calls return. Their threads keep no process alive: a request to a server that
-        is stalled ends with its connection only."""
-        work: deque[tuple[Callable[[], Any], Future[Any]]] = deque((c, Future()) for c in calls)
-        futures = [future for _, future in work]
-        for _ in range(min(REQUESTS_AT_ONCE, len(work))):
-            Thread(target=_worked, args=(work,), name="vllm-sampler", daemon=True).start()
+        """What the calls return."""
+        futures = begun(calls, name="vllm-sampler", at_once=REQUESTS_AT_ONCE)
         try:
             self._wait(set(futures), stop)
         finally:
-            work.clear()
+            for future in futures:
+                future.cancel()
         return [future.result() for future in futures]
 
     def _wait(self, pending: set[Future[Any]], stop: Callable[[], bool]) -> None:
@@ -150,16 +146,3 @@ def _json(path: str, response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         raise server_error(f"{path} did not answer with JSON") from None
-
-
-def _worked(work: deque[tuple[Callable[[], Any], Future[Any]]]) -> None:
-    """Makes one call after another, until none is left."""
-    while True:
-        try:
-            call, future = work.popleft()
-        except IndexError:
-            return
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            future.set_exception(error)
