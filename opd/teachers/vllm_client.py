@@ -14,8 +14,9 @@ Source: vLLM, vllm/entrypoints/openai/serving_completion.py and vllm/logprobs.py
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 
+from opd.background import begun
 from opd.config.models import RouteConfig
 from opd.errors import ErrorKind, UserError
 from opd.teachers.endpoint import Endpoint, EndpointPool, UnansweredError
@@ -140,18 +142,19 @@ class RemoteTeacher:
         pause_point()
         abandoned = threading.Event()
         at_once = REQUESTS_AT_ONCE * len(self._endpoints.all)
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="remote-teacher")
+        calls = [  # in the order of the sequences
+            partial(self._read_rows, [rows[i] for i in numbers], abandoned)
+            for numbers in batches([len(p) + len(c) for p, c in rows], self._config.top_k)
+        ]
+        futures = begun(calls, name="remote-teacher", at_once=at_once)
         try:
-            futures = [  # in the order of the sequences
-                pool.submit(self._read_rows, [rows[i] for i in numbers], abandoned)
-                for numbers in batches([len(p) + len(c) for p, c in rows], self._config.top_k)
-            ]
             for number, future in enumerate(futures):
                 self._wait(futures[number:], pause_point)
                 yield from future.result()
         finally:
             abandoned.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in futures:
+                future.cancel()
 
     def _wait(
         self, futures: Sequence[Future[list[RemoteOpinion]]], pause_point: Callable[[], None]

@@ -408,3 +408,30 @@ def test_a_pause_cuts_the_wait_for_the_next_try_short(server):
 def test_importing_it_leaves_torch_unloaded():
     code = "import sys, opd.teachers.vllm_client; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+STALLED = """
+import socket, sys
+from opd.config.models import RouteConfig
+from opd.teachers.vllm_client import RemoteTeacher
+
+server = socket.create_server(("127.0.0.1", 0))
+server.settimeout(30)
+url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+teacher = RemoteTeacher(RouteConfig(kind="remote", url=url, model="tiny", timeout=300))
+points, held = [], []
+
+def pause_point():
+    points.append(1)
+    if len(points) > 1:  # the first comes before anything is sent
+        held.append(server.accept()[0])
+        held[0].recv(1)
+        sys.exit(7)
+
+teacher.read([[3]], [[5]], pause_point)
+"""
+
+
+def test_a_process_ends_without_the_answer_of_a_stalled_server():
+    command = [sys.executable, "-c", STALLED]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 7
