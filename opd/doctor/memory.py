@@ -250,7 +250,7 @@ def _chunk(model: Architecture, load: TokenLoad) -> MemoryPart:
 def _cache(name: str, dtype: str, model: Architecture, load: TokenLoad, phase: Phase) -> MemoryPart:
     """rows × longest × layers × 2 × key heads × head size × bytes, and logits of each row."""
     value = BYTES[dtype]
-    token = model.layers * 2 * model.kv_heads * model.head_dim * value
+    token = model.cached * value
     logits = load.decoded * model.vocab * 4.0 * 3
     formula = f"{load.decoded} rows × {load.row} tokens × {token / 1e3:.1f} kB, and logits"
     return MemoryPart(name, load.decoded * load.row * token + logits, formula, phase)

@@ -119,7 +119,7 @@ def _decoding(
     """Batches × tokens × the longer of starting kernels and of reading weights and cache."""
     width = BYTES[dtype]
     batch = min(config.sampling.batch_size, rows)
-    cache = batch * load.row * model.layers * 2 * model.kv_heads * model.head_dim * width
+    cache = batch * load.row * model.cached * width
     starting = model.layers * LAYER * slower
     token = max(starting, (model.matrices * width + cache) / BANDWIDTH)
     return -(-rows // config.sampling.batch_size) * config.sampling.max_new_tokens * token

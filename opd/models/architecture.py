@@ -50,6 +50,11 @@ class Architecture:
         return self.vocab * self.hidden
 
     @property
+    def cached(self) -> int:
+        """layers · 2 · key heads · head size: numbers of a token's keys and values."""
+        return self.layers * 2 * self.kv_heads * self.head_dim
+
+    @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of the linear modules of one layer, by name; a mixture's experts are
         fused tensors, not modules."""

@@ -170,8 +170,8 @@ def _rows_at_once(pair: Pair, limits: Limits, longest: int) -> int:
     shape = from_config(causal(pair.student).config.to_dict())
     if free is None or shape is None:
         return limits.batch_size
-    width = 2 * shape.layers * shape.kv_heads * shape.head_dim  # of a token's keys and values
-    cache = width * causal(pair.student).dtype.itemsize * (longest + limits.max_new_tokens)
+    width = shape.cached * causal(pair.student).dtype.itemsize
+    cache = width * (longest + limits.max_new_tokens)
     row = int(cache) + CHOOSING_BYTES * pair.vocab
     return max(1, min(limits.batch_size, int(free * MEMORY_SHARE) // row))
 

@@ -17,6 +17,7 @@ from opd.errors import ErrorKind, UserError
 from opd.models.architecture import Architecture, from_config
 from opd.models.batches import Sequences
 from opd.sampling.sample import Stopped
+from opd.sampling.vllm.share import UNKNOWN_CACHE
 from opd.teachers.end_token import EndToken
 from opd.teachers.local import Reader, Reading
 from opd.teachers.remote import ServerTeacher
@@ -26,7 +27,6 @@ from opd.teachers.vllm_client import KNOWN_TOKENS, RemoteTeacher, known_ids
 
 ADDRESS = "http://localhost/v1"  # behind its socket
 ROWS = 16  # of the longest sequence, whose keys and values fit
-UNKNOWN_CACHE_BYTES = 2**32  # of a model whose shape is not known
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class ServedTeacher:
             raise UserError("vllm needs a job that starts the server", where=f"{field}.engine")
         dtype = served.settings.dtype
         context = max(longest, KNOWN_TOKENS) + 1
+        shape = from_config(read_object(served.folder / "config.json", where=f"{field}.model"))
+        self._check_context(longest, shape)
         settings = TeacherServing(
             field=field,
             model=served.folder,
@@ -88,10 +90,9 @@ class ServedTeacher:
             device=str(self._reader.device),
             context=context,
             top_k=served.top_k,
-            cache_bytes=_cache_bytes(served, ROWS * context),
+            cache_bytes=_cache_bytes(shape, dtype, ROWS * context),
             servers=servers,
         )
-        self._check_context(longest)
         socket = serve(settings)
         if socket is None:
             raise Stopped
@@ -117,8 +118,7 @@ class ServedTeacher:
         if self._teacher is not None:
             self._teacher.close()
 
-    def _check_context(self, longest: int) -> None:
-        shape = _shape(self._served)
+    def _check_context(self, longest: int, shape: Architecture | None) -> None:
         context = shape.context if shape else None
         if context and longest + 1 > context:
             raise UserError(
@@ -130,16 +130,9 @@ class ServedTeacher:
             )
 
 
-def _shape(served: ServedModel) -> Architecture | None:
-    return from_config(read_object(served.folder / "config.json", where=f"{served.field}.model"))
-
-
-def _cache_bytes(served: ServedModel, tokens: int) -> int:
-    shape = _shape(served)
-    if shape is None:
-        return UNKNOWN_CACHE_BYTES
-    value = 4 if served.settings.dtype == "float32" else 2
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * value * tokens
+def _cache_bytes(shape: Architecture | None, dtype: str, tokens: int) -> int:
+    value = 4 if dtype == "float32" else 2
+    return UNKNOWN_CACHE if shape is None else shape.cached * value * tokens
 
 
 def start_teachers(

@@ -10,9 +10,7 @@ from opd.models.architecture import Architecture
 
 BLOCK = 16  # tokens of a piece of the cache, of which each completion's last is not full
 TOKENS_AT_ONCE = 8192  # --max-num-batched-tokens
-LOGIT_COPIES = (
-    4  # of each completion's logits in float32: as they come, scaled, as log-probs, sorted
-)
+LOGIT_COPIES = 4  # of each completion's in float32: as they come, scaled, as log-probs, sorted
 PROCESS = 1_200_000_000  # bytes of a GPU's context, libraries and graphs; on a processor, libraries
 UNKNOWN_CACHE = 2**32  # of a model whose shape is not known
 
@@ -60,8 +58,7 @@ def share_of(parameters: int, shape: Architecture | None, load: ServerLoad) -> S
     weights = round((parameters + 2 * load.adapted) * load.value)
     if shape is None:
         return ServerShare(weights, UNKNOWN_CACHE, PROCESS)
-    token = shape.layers * 2 * shape.kv_heads * shape.head_dim * load.value
-    cache = load.rows * (load.context + BLOCK) * token
+    cache = load.rows * (load.context + BLOCK) * shape.cached * load.value
     read = min(TOKENS_AT_ONCE, load.rows * load.context)
     reading = read * load.value * (6 * shape.hidden + 3 * shape.intermediate)
     logits = load.rows * shape.vocab * 4.0 * LOGIT_COPIES
