@@ -9,6 +9,9 @@ from typing import Any
 LOWEST = -9999.0  # what vLLM writes for −inf, which JSON cannot hold
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 MESSAGE_CHARS = 300
+# What of sampling's settings a server takes from the model's generation_config.json where it is not
+# told; so, none changes anything.
+NEUTRAL = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 def parsed(content: bytes) -> Any:
@@ -17,6 +20,12 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+def models_listed(answer: Any) -> list[dict[str, Any]]:
+    """What GET /v1/models lists."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    return [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []
 
 
 def problem_told(content: bytes) -> str:

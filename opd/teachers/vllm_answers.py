@@ -14,14 +14,11 @@ import numpy as np
 from opd.errors import ErrorKind, UserError
 from opd.network import Proxy, through
 from opd.types import Floats, Ints
-from opd.vllm_protocol import LOWEST, ROUNDING, brief
+from opd.vllm_protocol import LOWEST, NEUTRAL, ROUNDING, brief
 
 LARGEST = 2**31  # of ranks
 ID_DIGITS = 9  # of an id, at most
 Rows = Sequence[tuple[list[int], list[int]]]  # ids of each prompt, and of its completion
-# An older vLLM applies these to the logits of the prompt too, and takes what is not given from the
-# model's generation_config.json. All are set to change nothing.
-NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,11 @@ class AnswerReader:
         self, model: str, sequences: Sequence[Sequence[int]], *, texts: bool = False
     ) -> dict[str, Any]:
         """What is asked, of `sequences` of ids; with the `texts` of ids, where that is a choice."""
-        return NEUTRAL | {
+        return NEUTRAL | {  # an older vLLM applies them to the prompt's logits too
             "model": model,
             "prompt": sequences,
             "max_tokens": 1,
+            "temperature": 1.0,
             "prompt_logprobs": max(self.k, 1),  # some versions take 0 for "none at all"
             "stream": False,
         }

@@ -31,6 +31,7 @@ from opd.teachers.endpoint import Endpoint, EndpointPool, UnansweredError
 from opd.teachers.sglang_answers import SglangReader
 from opd.teachers.vllm_answers import AnswerReader, RemoteOpinion, Rows
 from opd.types import Floats, Ints
+from opd.vllm_protocol import models_listed
 
 REQUESTS_AT_ONCE = 8  # by address
 SEQUENCES_PER_REQUEST = 16
@@ -108,7 +109,7 @@ class RemoteTeacher:
         """What the server says it serves under the model's name: its path or id, if it tells."""
         first, path = EndpointPool(self._endpoints.all[:1]), self._reader.models_path
         answer = self._with_tries(path, lambda e: e.once(path, None, SPARE_BYTES), first)
-        entry = next((m for m in _models(answer) if m.get("id") == self._config.model), {})
+        entry = next((m for m in models_listed(answer) if m.get("id") == self._config.model), {})
         served = entry.get("root") or entry.get("id")
         return None if served is None else str(served)
 
@@ -213,7 +214,7 @@ class RemoteTeacher:
 
     def _check_name(self, endpoint: Endpoint) -> None:
         server, model, path = endpoint.server, self._config.model, self._reader.models_path
-        served = [str(m.get("id")) for m in _models(endpoint.once(path, None, SPARE_BYTES))]
+        served = [str(m.get("id")) for m in models_listed(endpoint.once(path, None, SPARE_BYTES))]
         if model not in served:
             names = server.quote(", ".join(served)) or "nothing"
             raise server.error(f"{server.url}{path} lists {names}, and not {model}", "model")
@@ -306,8 +307,3 @@ def batches(lengths: Sequence[int], k: int) -> Iterator[list[int]]:
         entries += more
     if rows:
         yield rows
-
-
-def _models(answer: Any) -> list[dict[str, Any]]:
-    data = answer.get("data") if isinstance(answer, dict) else None
-    return [m for m in data if isinstance(m, dict)] if isinstance(data, list) else []

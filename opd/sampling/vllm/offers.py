@@ -15,7 +15,7 @@ from opd.config.run import RunConfig
 from opd.errors import UserError
 from opd.network import HttpClient
 from opd.sampling.vllm.address import KEY, KIND, ServerAddress, address_of, server_error
-from opd.vllm_protocol import brief, parsed, problem_told
+from opd.vllm_protocol import brief, models_listed, parsed, problem_told
 
 PATIENCE = 60.0  # seconds for an answer; /server_info looks at the machine first
 BACKEND = "files"  # of ours, see handed/opd_weight_files.py
@@ -168,10 +168,8 @@ def _base_model(asking: HttpClient, key: str | None) -> Mapping[str, Any]:
     if answer.status_code != 200:
         text = brief(problem_told(answer.content), key)
         raise server_error(f"/v1/models answered HTTP {answer.status_code}: {text}")
-    data = parsed(answer.content)
-    models = data.get("data") if isinstance(data, dict) else None
-    for model in models if isinstance(models, list) else []:
-        if isinstance(model, dict) and isinstance(model.get("id"), str) and not model.get("parent"):
+    for model in models_listed(parsed(answer.content)):
+        if isinstance(model.get("id"), str) and not model.get("parent"):
             return model
     raise server_error("/v1/models lists no model")
 

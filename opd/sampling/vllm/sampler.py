@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,15 +26,12 @@ from opd.sampling.vllm.python import WHERE
 from opd.sampling.vllm.serving import ServerSettings, Surroundings
 from opd.sampling.vllm.share import ServerLoad, ServerShare, share_of
 from opd.sampling.vllm.weights import FullWeights, WeightSender, write_model
+from opd.vllm_protocol import NEUTRAL
 
 log = logging.getLogger(__name__)
 COMPLETIONS = "/v1/completions"
 SEEDS = 2**62  # leaves room for a group's numbers; a processor's generator reads 32 bits of it
-# All are set to change nothing: what is not given comes from the model's generation_config.json.
-NEUTRAL = {
-    **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
-    **{"presence_penalty": 0.0, "frequency_penalty": 0.0},
-}
+UNCHANGED = NEUTRAL | {"presence_penalty": 0.0, "frequency_penalty": 0.0, "stream": False}
 
 
 class VllmSampler:
@@ -102,7 +100,7 @@ class VllmSampler:
     def _body(self, group: Sequence[Request], limits: Limits) -> dict[str, Any]:
         """vLLM gives each of the n completions the next seed."""
         first = group[0]
-        return NEUTRAL | {
+        return UNCHANGED | {
             "model": self._sender.model,
             "prompt": [list(first.prompt_ids)],
             "n": len(group),
@@ -114,11 +112,10 @@ class VllmSampler:
             "ignore_eos": True,  # only the pair's own stop ids end a completion
             "stop_token_ids": list(self._pair.eos_ids),
             "skip_special_tokens": False,
-            "stream": False,
         }
 
     def _likeliest(self, texts: list[list[int]]) -> list[dict[int, float]]:
-        body = NEUTRAL | {
+        body = UNCHANGED | {
             "model": self._sender.model,
             "prompt": texts,
             "max_tokens": 1,
@@ -126,7 +123,6 @@ class VllmSampler:
             "logprobs": min(LIKELIEST, self._pair.vocab),
             "return_tokens_as_token_ids": True,
             "ignore_eos": True,
-            "stream": False,
         }
         return likeliest(self._client.ask(COMPLETIONS, body), len(texts), self._pair.vocab)
 
@@ -143,20 +139,21 @@ def start_sampler(
         raise UserError("vllm needs a job that starts the server", where=WHERE)
     context = context_for(prompts, config)
     adapter = adapter_to_send(pair, around.say)
+    parameters = count_parameters(pair.student)
     share = share_of(
-        count_parameters(pair.student).total,
+        parameters.total,
         from_config(causal(pair.student).config.to_dict()),
         ServerLoad(
             config.sampling.batch_size,
             context,
             pair.dtype.itemsize,
-            count_parameters(pair.student).trainable if adapter else 0,
+            parameters.trainable if adapter else 0,
         ),
     )
     free = free_memory(pair.device)
     _check_room(share, free)
     settings = ServerSettings(
-        write_model=lambda folder: (write_base if adapter else write_model)(pair, folder),
+        write_model=partial(write_base if adapter else write_model, pair),
         dtype=str(pair.dtype).removeprefix("torch."),
         device=str(pair.device),
         context=context,
