@@ -261,7 +261,7 @@ export class RunCharts {
     }));
     const { weight, log } = this.controls;
     const beside = this.columns[BESIDE];
-    const besides = beside ? [{ name: "beside", x: this.steps, y: beside }] : [];
+    const besides = beside ? [{ name: "writing, beside", x: this.steps, y: beside }] : [];
     const note = weight || log ? "Stacked, so neither smoothed nor logarithmic" : "";
     chart.draw([...lines, ...besides], { note });
     const total = lines.reduce((/** @type {number} */ sum, l) => sum + (l.y.at(-1) ?? 0), 0);
