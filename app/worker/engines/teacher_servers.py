@@ -16,21 +16,15 @@ CARD_SHARE = 0.3  # of a GPU's memory, for all teachers together
 MOST_TOKENS = 2048  # of a pass: the logits of all of them are held at once
 
 
-class TeacherServers:
+class TeacherServers(ExitStack):
     """`serve` starts one; on leaving the block all end."""
 
     def __init__(
         self, folder: RunDir, stop: Callable[[], bool], say: Callable[[str], None]
     ) -> None:
+        super().__init__()
         self._folder, self._stop, self._say = folder.path, stop, say
         self._servers: dict[str, JobServer] = {}
-        self._ends = ExitStack()
-
-    def __enter__(self) -> "TeacherServers":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ends.__exit__(*error)  # type: ignore[arg-type]
 
     def serve(self, settings: TeacherServing) -> Path | None:
         """The socket of the server, once it answers; None when asked to stop before.
@@ -43,7 +37,7 @@ class TeacherServers:
         log = self._folder / f"vllm-teacher{route}.txt"
         server = JobServer(ServerRole("the teacher's vLLM server", where, KIND), log, self._stop)
         self._servers[settings.field] = server
-        self._ends.enter_context(server)
+        self.enter_context(server)
         variables = environment(python, settings.device, settings.cache_bytes)
         return server.launch(python, _arguments(settings), variables)
 
