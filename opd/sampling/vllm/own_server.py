@@ -15,7 +15,7 @@ from opd.sampling.vllm.adapters import AdapterFiles, highest
 from opd.sampling.vllm.address import URL, address_of, server_error
 from opd.sampling.vllm.agreement import known_texts
 from opd.sampling.vllm.client import VllmClient
-from opd.sampling.vllm.offers import Offers, offers_of
+from opd.sampling.vllm.offers import Offers, Way, offers_of
 from opd.sampling.vllm.sampler import VllmSampler, adapter_to_send, check_ids, context_for
 from opd.sampling.vllm.serving import Surroundings
 from opd.sampling.vllm.weights import ENDED, FullWeights, WeightSender, version_of
@@ -47,9 +47,13 @@ def join_sampler(
             offers.check(config.student.dtype)
             _check_context(offers, context_for(prompts, config))
             _check_tokenizer(client, offers, pair, prompts)
-            sender = _sender(client, offers, pair, around)
-            if as_guest and isinstance(sender, FullWeights):
+            adapter = adapter_to_send(pair, around.say)
+            way = offers.way(None if adapter is None else highest(adapter))
+            if as_guest and way == "weights":
                 _check_free(client)
+            if adapter is not None and way == "weights":
+                around.say("the vLLM server gets the adapter merged, as full weights")
+            sender = _sender(client, offers, way, around.folder)
         return VllmSampler(
             *(pair, client, sender, prompts),
             temperature=config.sampling.temperature,
@@ -60,14 +64,10 @@ def join_sampler(
         raise
 
 
-def _sender(client: VllmClient, offers: Offers, pair: Pair, around: Surroundings) -> WeightSender:
-    adapter = adapter_to_send(pair, around.say)
-    way = offers.way(None if adapter is None else highest(adapter))
-    scratch, name = _scratch(around.folder), f"{OURS}{secrets.token_hex(4)}"
+def _sender(client: VllmClient, offers: Offers, way: Way, folder: Path | None) -> WeightSender:
+    scratch, name = _scratch(folder), f"{OURS}{secrets.token_hex(4)}"
     if way == "adapter":
         return AdapterFiles(client, scratch, name)
-    if adapter is not None:
-        around.say("the vLLM server gets the adapter merged, as full weights")
     return FullWeights(client, scratch, offers.model, name)
 
 

@@ -112,3 +112,4 @@ def test_what_if_asks_the_run_s_own_server_unless_another_run_has_it(runner, ser
     assert what_if(runner, run_id) == by_server
     assert {path for path, _ in server.asked} == {"/weight_info", "/tokenize"}
     assert server.version == "opd-0a0a0a0a-7"
+    assert not [*DataDir(runner.data_dir).run(run_id).path.glob("what-if/*")]
