@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from torch import _dynamo as dynamo
 
 from opd.config.run import parse
 from opd.models import compilation
@@ -18,9 +19,28 @@ from tests.support import tiny_models
 
 @pytest.fixture(autouse=True)
 def traced(monkeypatch):
+    """What one run has traced serves the next, as far as its guards allow."""
     monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    with dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_untraced():
     yield
-    torch._dynamo.reset()
+    forget()
+
+
+@pytest.fixture
+def untraced():
+    """Nothing is traced yet, and nothing of it stays."""
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    dynamo.reset()
     compilation._compiled.cache_clear()
 
 
@@ -61,7 +81,7 @@ def loss(step):
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs(monkeypatch, untraced):
     """The graphs that are handed to a compiler, by their numbers of nodes."""
     seen = []
 
@@ -121,6 +141,7 @@ def given_up(inputs, tmp_path):
     return line
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_compiler_that_fails_is_said_and_done_without(inputs, tmp_path, monkeypatch):
     def broken(graph, inputs):
         raise FileNotFoundError("gcc")
@@ -131,6 +152,7 @@ def test_a_compiler_that_fails_is_said_and_done_without(inputs, tmp_path, monkey
     assert "gcc" in line
 
 
+@pytest.mark.usefixtures("untraced")
 def test_what_compiles_to_other_numbers_is_not_used(inputs, tmp_path, monkeypatch):
     def wrong(graph, inputs):
         def call(*args):
