@@ -1,7 +1,6 @@
 """Student and teacher: the sections of a run's configuration on models. Free of torch."""
 
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -258,37 +257,3 @@ class TeacherConfig(RouteConfig):
         if self.routes and any(t.kind in ("none", "ema") for t in (self, *self.routes.values())):
             raise FieldError("routes", "each teacher must be of kind model, self or remote")
         return self
-
-
-def unshardable(
-    student: StudentConfig, teachers: Mapping[str, RouteConfig]
-) -> Iterator[FieldError]:
-    """What of the models cannot be cut among processes."""
-    wanted: dict[str, tuple[object, object]] = {
-        "student.weights": (student.weights, "float32"),
-        "student.quantize": (student.quantize, "none"),
-    }
-    models = {"student.model": student.model}
-    for field, teacher in teachers.items():
-        if teacher.kind == "ema":
-            yield FieldError(
-                f"{field}.kind", "sharding full needs a teacher that is no moving average (got ema)"
-            )
-        wanted[f"{field}.quantize"] = (teacher.quantize, "none")
-        wanted[f"{field}.offload"] = (teacher.offload, False)
-        if teacher.kind == "model":
-            models[f"{field}.model"] = teacher.model
-    yield from other_than_sharding_needs(wanted)
-    for field, model in models.items():
-        if model.lower().endswith(".gguf"):
-            yield FieldError(
-                field, "sharding full needs a model folder or hub id (got a GGUF file)"
-            )
-
-
-def other_than_sharding_needs(wanted: Mapping[str, tuple[object, object]]) -> Iterator[FieldError]:
-    """For each field whose value is another than the one beside it."""
-    for field, (value, needed) in wanted.items():
-        if value != needed:
-            got, takes = (str(v).lower() if isinstance(v, bool) else v for v in (value, needed))
-            yield FieldError(field, f"sharding full needs {takes} (got {got})")

@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 
 from opd.config.field_errors import FieldError
-from opd.config.models import (
-    MOST_LIKELIEST,
-    RouteConfig,
-    other_than_sharding_needs,
-    unshardable,
-)
+from opd.config.models import MOST_LIKELIEST, RouteConfig
 from opd.config.whole_run.fields import RunFields
 from opd.loss.objective_table import OBJECTIVES, PARAMETERS, TRAINABLE, refusal
 
@@ -58,12 +53,8 @@ def _teachers_fit(config: RunFields) -> Iterator[FieldError]:
             yield FieldError(f"{field}.kind", f"{config.objective.name} needs a teacher")
         if teacher.kind == "remote":
             yield from _remote_fits(config, field, teacher)
-        if teacher.engine == "vllm" and config.devices > 1:
-            yield FieldError(
-                "devices", f"{field}.engine vllm needs a single one (got {config.devices})"
-            )
-        if teacher.engine == "vllm" and config.device == "mps":
-            yield FieldError("device", f"{field}.engine vllm needs auto, cpu or cuda (got mps)")
+        if teacher.engine == "vllm":
+            yield from _device_of_vllm_fits(config, f"{field}.engine vllm needs")
 
 
 def _weights_fit(config: RunFields) -> Iterator[FieldError]:
@@ -187,14 +178,18 @@ def _engine_fits(config: RunFields) -> Iterator[FieldError]:
         yield FieldError(
             "sampling.teacher_share", f"{needs} 0 here (got {config.sampling.teacher_share:g})"
         )
-    if config.devices > 1:
-        yield FieldError("devices", f"{needs} a single one (got {config.devices})")
-    if config.device == "mps":
-        yield FieldError("device", f"{needs} auto, cpu or cuda (got mps)")
+    yield from _device_of_vllm_fits(config, needs)
     if student.quantize != "none":
         yield FieldError("student.quantize", f"{needs} none (got {student.quantize})")
     if student.model.lower().endswith(".gguf"):
         yield FieldError("student.model", f"{needs} a model folder or hub id (got a GGUF file)")
+
+
+def _device_of_vllm_fits(config: RunFields, needs: str) -> Iterator[FieldError]:
+    if config.devices > 1:
+        yield FieldError("devices", f"{needs} a single one (got {config.devices})")
+    if config.device == "mps":
+        yield FieldError("device", f"{needs} auto, cpu or cuda (got mps)")
 
 
 def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
@@ -205,9 +200,25 @@ def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
         "optimizer.name": (config.optimizer.name, "adamw"),
         "optimizer.compile": (config.optimizer.compile, False),
         "sampling.engine": (config.sampling.engine, "local"),
+        "student.weights": (config.student.weights, "float32"),
+        "student.quantize": (config.student.quantize, "none"),
     }
-    yield from other_than_sharding_needs(wanted)
-    yield from unshardable(config.student, config.teachers)
+    for field, teacher in config.teachers.items():
+        if teacher.kind == "ema":
+            yield FieldError(
+                f"{field}.kind", "sharding full needs a teacher that is no moving average (got ema)"
+            )
+        wanted[f"{field}.quantize"] = (teacher.quantize, "none")
+        wanted[f"{field}.offload"] = (teacher.offload, False)
+    for field, (value, needed) in wanted.items():
+        if value != needed:
+            got, takes = (str(v).lower() if isinstance(v, bool) else v for v in (value, needed))
+            yield FieldError(field, f"sharding full needs {takes} (got {got})")
+    for field, model in config.models.items():
+        if model.lower().endswith(".gguf"):
+            yield FieldError(
+                field, "sharding full needs a model folder or hub id (got a GGUF file)"
+            )
 
 
 def unsupported_on_mps(config: RunFields) -> Iterator[tuple[str, str]]:
