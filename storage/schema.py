@@ -68,10 +68,13 @@ run = Table(
     # Who is working on it
     Column("attempt", Integer, nullable=False),
     Column("slot", Text),
+    Column("pool", Text),  # whose slots these are: a machine's, by its boot, or a cluster job's
     Column("owner_pid", BigInteger),
     Column("owner_started", Float),
     Column("owner_boot", Text),
     Column("owner_place", Text),  # host, PID namespace and data directory
+    Column("started_by", Text, nullable=False, server_default=text("''")),
+    Column("cluster_job", Text),  # what a launcher was given it as, `slurm:17`; null: nothing yet
     Column("heartbeat_at", Float),
     Column("cancel_mode", String(16)),
     Column("cancel_at", Float),
@@ -101,12 +104,23 @@ run = Table(
     Index("ix_run_status_queued_at", "status", "queued_at"),
     Index("ix_run_created_at", "created_at"),
     Index(
-        "uq_run_slot_while_running",
+        "uq_run_pool_slot_while_running",
+        "pool",
         "slot",
         unique=True,
         sqlite_where=text("status = 'running'"),
         postgresql_where=text("status = 'running'"),
     ),
+)
+
+# Machines whose supervisor takes runs
+host = Table(
+    "host",
+    metadata,
+    Column("boot", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("devices", JSON, nullable=False),  # its slots, each with its name and memory
+    Column("seen_at", Float, nullable=False),  # by the database's clock
 )
 
 run_tag = Table(

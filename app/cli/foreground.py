@@ -16,11 +16,11 @@ from app.cli.workspace import Workspace
 from app.worker import job as jobs_here
 from app.worker import process
 from app.worker.devices import slots
-from app.worker.devices.holds import in_use_by
+from app.worker.devices.holds import in_use_by, taken_here
 from app.worker.job import Job, Outcome
 from app.worker.logs import BriefFormatter, start_log
 from app.worker.owners.standing import Judge
-from app.worker.recovery import bury_dead, did_not_start, running
+from app.worker.recovery import bury_dead, did_not_start
 from app.worker.signals import listening
 from opd.devices.gpus import gpu_count
 from opd.errors import UserError
@@ -106,7 +106,7 @@ def _a_free_slot(
     workspace: Workspace, engine: Engine, wanted: tuple[str, int], judge: Judge
 ) -> Iterator[str]:
     bury_dead(engine, workspace.data_dir, judge)
-    taken = [run.slot for run in running(engine)]
+    taken = taken_here(engine)
     device, count = wanted
     slot = slots.choose(device, taken, gpu_count(), count=count)
     if slot is not None:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.worker import process
 from app.worker.cancellation import Pressure
 from app.worker.devices import slots
+from app.worker.devices.holds import taken_here
 from app.worker.errors import describe
 from app.worker.experiments import advance_all
 from app.worker.job import DATABASE_VARIABLE, EXIT_NOT_CLAIMED
@@ -149,7 +150,7 @@ class Supervisor:
         queued = [row for row in jobs.next_queued(self._engine) if not self._waited_for(row)]
         if not queued:
             return
-        taken = {run.slot for run in running(self._engine)}
+        taken = set(taken_here(self._engine))
         taken |= {child.slot for child in self._children.values()}
         gpus = gpu_count()
         for row in queued:

@@ -64,6 +64,7 @@ def create_run(
     tags: Sequence[str] = (),
     source: Literal["train", "import"] = "train",
     waiter: Owner | None = None,
+    started_by: str = "",
 ) -> str:
     """Queues a run and returns its id. The same request_key always gives the same run.
 
@@ -71,12 +72,15 @@ def create_run(
 
     `waiter` is a process that will claim the run itself, once its device is free.
 
+    `started_by` names who did, for people who share the database.
+
     An import is not queued: it stays hidden until `records.import_rollouts` has it whole.
     """
     labels = checked_tags(tags)
     check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
     row = _new_row(config, recipe=clean(recipe), source=source) | _waiter_values(waiter)
+    row["started_by"] = clean(started_by)[:MAX_KEY]
     try:
         with begin(engine) as connection:
             existing = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
@@ -95,15 +99,20 @@ def create_run(
     return str(row["id"])
 
 
-def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
+def claim(
+    engine: Engine, run_id: str, slot: str, owner: Owner, pool: str | None = None
+) -> int | None:
     """Makes a queued or interrupted run running in `slot` and returns the attempt's number.
 
     A slot may be several, with commas between them. None: one is taken, or the run cannot be
     claimed now.
+
+    pool: whose slots these are; by default those of the owner's machine.
     """
     now = time.time()
+    pool = pool or owner.boot
     with begin(engine) as connection:
-        if _is_taken(connection, slot):
+        if _is_taken(connection, pool, slot):
             return None
         claimed = connection.execute(
             update(run)
@@ -112,6 +121,7 @@ def claim(engine: Engine, run_id: str, slot: str, owner: Owner) -> int | None:
                 status="running",
                 attempt=run.c.attempt + 1,
                 slot=slot,
+                pool=pool,
                 heartbeat_at=DatabaseTime(),
                 started_at=func.coalesce(run.c.started_at, now),
                 attempt_at=now,
@@ -158,7 +168,7 @@ def still_waiting(engine: Engine, run_id: str) -> None:
 
 def running(engine: Engine) -> list[dict[str, Any]]:
     """Runs that are running: id, name, attempt, owner, heartbeat_at, age, cancel_mode, cancel_at,
-    slot, phase.
+    pool, slot, phase, cluster_job.
 
     `owner` is an Owner; `age` that of its heartbeat in seconds, by the database's clock."""
     with read(engine) as connection:
@@ -364,16 +374,19 @@ def _held(run_id: str, attempt: int) -> tuple[Any, ...]:
     return (run.c.id == run_id, run.c.attempt == attempt, run.c.status == "running")
 
 
-def _is_taken(connection: Connection, slot: str) -> bool:
-    """Whether a run has the slot, or one of several."""
-    held = connection.scalars(select(run.c.slot).where(run.c.status == "running"))
+def _is_taken(connection: Connection, pool: str, slot: str) -> bool:
+    """Whether a run has the slot of that pool, or one of several."""
+    held = connection.scalars(
+        select(run.c.slot).where(run.c.status == "running", run.c.pool == pool)
+    )
     wanted = set(slot.split(","))
     return any(wanted & set(str(one).split(",")) for one in held)
 
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
     names = ("id", "name", "attempt", "heartbeat_at", "age", "cancel_mode", "cancel_at", "slot")
-    return {**{name: row[name] for name in (*names, "phase")}, "owner": owner_of(row)}
+    more = ("pool", "phase", "cluster_job")
+    return {**{name: row[name] for name in (*names, *more)}, "owner": owner_of(row)}
 
 
 def _update_attempt(engine: Engine, run_id: str, attempt: int, values: dict[str, Any]) -> None:

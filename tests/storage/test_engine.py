@@ -37,7 +37,13 @@ OF_0008 = (  # takes away what the migrations after it have added
     "DROP TABLE teacher_prompt",
     "DROP TABLE mark",
     *(f"ALTER TABLE {name} DROP COLUMN owner_place" for name in ("run", "question", "experiment")),
-    *(f"ALTER TABLE run DROP COLUMN {name}" for name in ("figures", "evaluation_prompts")),
+    "DROP INDEX uq_run_pool_slot_while_running",
+    "CREATE UNIQUE INDEX uq_run_slot_while_running ON run (slot) WHERE status = 'running'",
+    *(
+        f"ALTER TABLE run DROP COLUMN {name}"
+        for name in ("figures", "evaluation_prompts", "pool", "started_by", "cluster_job")
+    ),
+    "DROP TABLE host",
     "UPDATE alembic_version SET version_num = '0008'",
 )
 
@@ -58,7 +64,7 @@ def test_the_migrations_build_the_schema(engine: Engine) -> None:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, schema.metadata) == []
         # What the comparison does not look at: conditions of indexes, actions of foreign keys
-        index = "SELECT sql FROM sqlite_master WHERE name = 'uq_run_slot_while_running'"
+        index = "SELECT sql FROM sqlite_master WHERE name = 'uq_run_pool_slot_while_running'"
         assert "WHERE status = 'running'" in str(connection.scalar(text(index)))
         found = inspect(connection)
         for table in schema.metadata.sorted_tables:

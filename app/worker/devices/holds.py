@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from app.worker.devices import slots
+from app.worker.owners.place import boot_id
 from opd.config.run import RunConfig
 from opd.devices.gpus import gpu_count
 from opd.errors import ErrorKind, UserError
@@ -88,10 +89,17 @@ def wait_for_device(
 def in_use_by(engine: Engine, device: str, count: int = 1) -> dict[str, str]:
     """Slot → run, of the slots that a run with `count` of this device may take; empty while so many
     are free."""
-    holders = {s: str(run["id"]) for run in jobs.running(engine) for s in slots.each([run["slot"]])}
+    holders = taken_here(engine)
     if slots.choose(device, holders, gpu_count(), count=count) is not None:
         return {}
     return {s: holders[s] for s in slots.candidates(device, gpu_count()) if s in holders}
+
+
+def taken_here(engine: Engine) -> dict[str, str]:
+    """This machine's slots that runs have, each with its run."""
+    here = boot_id()
+    ours = [run for run in jobs.running(engine) if run["pool"] == here]
+    return {slot: str(run["id"]) for run in ours for slot in slots.each([run["slot"]])}
 
 
 def give_back() -> None:
@@ -116,5 +124,4 @@ def _take(data_dir: DataDir, slot: str) -> locks.Lock | None:
 
 def _run_on(engine: Engine, slot: str) -> str | None:
     """The run that has the slot."""
-    running = (str(r["id"]) for r in jobs.running(engine) if slot in slots.each([r["slot"]]))
-    return next(running, None)
+    return taken_here(engine).get(slot)

@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_a_run_of_two_slots_holds_both(engine: Engine) -> None:
         assert jobs.claim(engine, other, taken, OWNER) is None
     assert jobs.claim(engine, other, "cuda:1,cuda:3", OWNER) == 1
     assert status(engine, run_id) == status(engine, other) == "running"
+
+
+def test_a_slot_is_that_of_its_machine_or_cluster_job(engine: Engine) -> None:
+    claimed(engine)
+    elsewhere, third, fourth = (jobs.create_run(engine, CONFIG) for _ in range(3))
+    assert jobs.claim(engine, elsewhere, "cpu", replace(OWNER, boot="another")) == 1
+    assert jobs.claim(engine, third, "cpu", OWNER, pool="slurm:17") == 1
+    assert jobs.claim(engine, fourth, "cpu", OWNER) is None
+    pools = {row["id"]: row["pool"] for row in jobs.running(engine)}
+    assert (pools[elsewhere], pools[third]) == ("another", "slurm:17")
 
 
 def test_the_database_itself_refuses_a_second_run_in_a_slot(engine: Engine) -> None:

@@ -1,0 +1,35 @@
+"""Several hosts: whose devices a run's slots are, who started it, and the hosts that run jobs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0015"
+down_revision = "0014"
+
+RUN = sa.table("run", sa.column("pool", sa.Text), sa.column("owner_boot", sa.Text))
+RUNNING = sa.text("status = 'running'")
+
+
+def upgrade() -> None:
+    empty = sa.text("''")
+    op.add_column("run", sa.Column("pool", sa.Text()))
+    op.add_column("run", sa.Column("started_by", sa.Text(), nullable=False, server_default=empty))
+    op.add_column("run", sa.Column("cluster_job", sa.Text()))
+    op.execute(sa.update(RUN).values(pool=RUN.c.owner_boot))
+    op.drop_index("uq_run_slot_while_running", "run")
+    op.create_index(
+        "uq_run_pool_slot_while_running",
+        "run",
+        ["pool", "slot"],
+        unique=True,
+        sqlite_where=RUNNING,
+        postgresql_where=RUNNING,
+    )
+    op.create_table(
+        "host",
+        sa.Column("boot", sa.String(64), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("devices", sa.JSON(), nullable=False),
+        sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("boot", name="pk_host"),
+    )
