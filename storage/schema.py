@@ -78,6 +78,8 @@ run = Table(
     Column("heartbeat_at", Float),
     Column("cancel_mode", String(16)),
     Column("cancel_at", Float),
+    Column("cancel_by", Text, nullable=False, server_default=text("''")),
+    Column("resumed_by", Text, nullable=False, server_default=text("''")),  # last
     Column("phase", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("queued_at", Float, nullable=False),
@@ -314,6 +316,7 @@ experiment = Table(
     Column("owner_started", Float),
     Column("owner_boot", Text),
     Column("owner_place", Text),  # host, PID namespace and data directory
+    Column("started_by", Text, nullable=False, server_default=text("''")),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Index("ix_experiment_status", "status"),

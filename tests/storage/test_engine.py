@@ -41,8 +41,10 @@ OF_0008 = (  # takes away what the migrations after it have added
     "CREATE UNIQUE INDEX uq_run_slot_while_running ON run (slot) WHERE status = 'running'",
     *(
         f"ALTER TABLE run DROP COLUMN {name}"
-        for name in ("figures", "evaluation_prompts", "pool", "started_by", "cluster_job")
+        for name in ("figures", "evaluation_prompts", "pool", "cluster_job")
     ),
+    *(f"ALTER TABLE run DROP COLUMN {name}" for name in ("started_by", "cancel_by", "resumed_by")),
+    "ALTER TABLE experiment DROP COLUMN started_by",
     "DROP TABLE host",
     "UPDATE alembic_version SET version_num = '0008'",
 )

@@ -1,4 +1,5 @@
-"""Several hosts: whose devices a run's slots are, who started it, and the hosts that run jobs."""
+"""Several hosts and people: whose devices a run's slots are, who started, cancelled and resumed it,
+and the hosts that run jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,13 +8,18 @@ revision = "0015"
 down_revision = "0014"
 
 RUN = sa.table("run", sa.column("pool", sa.Text), sa.column("owner_boot", sa.Text))
+BY = (
+    *(("run", name) for name in ("started_by", "cancel_by", "resumed_by")),
+    ("experiment", "started_by"),
+)
 RUNNING = sa.text("status = 'running'")
 
 
 def upgrade() -> None:
     empty = sa.text("''")
     op.add_column("run", sa.Column("pool", sa.Text()))
-    op.add_column("run", sa.Column("started_by", sa.Text(), nullable=False, server_default=empty))
+    for table, name in BY:
+        op.add_column(table, sa.Column(name, sa.Text(), nullable=False, server_default=empty))
     op.add_column("run", sa.Column("cluster_job", sa.Text()))
     op.execute(sa.update(RUN).values(pool=RUN.c.owner_boot))
     op.drop_index("uq_run_slot_while_running", "run")
