@@ -1,9 +1,9 @@
 """Writes what documents take from the source: `python -m bench.documents`.
 
 docs/settings.md comes from the configuration's schema; the tables of objectives in docs/method.md
-and docs/loss-lab.md come from `opd.loss.objective_table`; docs/metrics.md and the browser's table
-of metrics come from `opd.metrics`; the dashboard's guide has copies of some documents, as docs/ is
-not installed. A test refuses pages that differ.
+and docs/guide/loss-lab.md come from `opd.loss.objective_table`; docs/guide/metrics.md and the
+browser's table of metrics come from `opd.metrics`; the dashboard's guide has copies of docs/guide,
+as docs/ is not installed. A test refuses pages that differ.
 """
 
 import json
@@ -44,7 +44,7 @@ SOURCES: dict[Source, str] = {
     "evaluation": "Of evaluations",
     "machine": "Of the machine",
 }
-# Pages of the dashboard, too.
+# Of docs/guide; pages of the dashboard, too.
 GUIDE = ("inspecting.md", "metrics.md", "diagnosis.md", "loss-lab.md")
 METRIC_TABLE = STATIC / "lib" / "charts" / "metric_table.js"
 SIGNS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -58,13 +58,13 @@ SECTIONS = {
 
 def main() -> None:
     (DOCS / "settings.md").write_text(settings(), encoding="utf-8")
-    (DOCS / "metrics.md").write_text(metrics(), encoding="utf-8")
+    (DOCS / "guide" / "metrics.md").write_text(metrics(), encoding="utf-8")
     METRIC_TABLE.write_text(metric_table(), encoding="utf-8")
-    for name in ("method.md", "loss-lab.md"):
+    for name in ("method.md", "guide/loss-lab.md"):
         path = DOCS / name
         path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
     for name in GUIDE:
-        (STATIC / "guide" / name).write_bytes((DOCS / name).read_bytes())
+        (STATIC / "guide" / name).write_bytes((DOCS / "guide" / name).read_bytes())
 
 
 def with_tables(text: str) -> str:

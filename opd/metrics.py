@@ -1,6 +1,6 @@
 """What a run's metrics are called: label, unit, a sentence, and what measures each.
 
-The one table of them. `python -m bench.documents` writes from it docs/metrics.md, and
+The one table of them. `python -m bench.documents` writes from it docs/guide/metrics.md, and
 app/static/lib/charts/metric_table.js, which the pages and reports read.
 """
 

@@ -181,7 +181,7 @@ class Objective:
     help: str  # of the form's choice
     formula: str  # beside the lab's choice
     method: str  # the loss of a token in docs/method.md
-    certainty: str  # what a record says of it, in docs/loss-lab.md
+    certainty: str  # what a record says of it, in docs/guide/loss-lab.md
     needs: Need
     stored: Callable[[StoredTokens, Settings], StoredLosses]
     columns: tuple[str, ...] = ()

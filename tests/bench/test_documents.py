@@ -17,12 +17,12 @@ def test_the_settings_page_is_written_from_the_schema() -> None:
 
 
 def test_metrics_are_written_from_their_table() -> None:
-    assert page("metrics.md") == documents.metrics()
+    assert page("guide/metrics.md") == documents.metrics()
     assert documents.METRIC_TABLE.read_text(encoding="utf-8") == documents.metric_table()
-    assert all(f"| `{name}` |" in page("metrics.md") for name in METRICS)
+    assert all(f"| `{name}` |" in page("guide/metrics.md") for name in METRICS)
 
 
-@pytest.mark.parametrize("name", ["method.md", "loss-lab.md"])
+@pytest.mark.parametrize("name", ["method.md", "guide/loss-lab.md"])
 def test_tables_of_objectives_are_written_from_the_table(name: str) -> None:
     text = page(name)
     assert documents.with_tables(text) == text

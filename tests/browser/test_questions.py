@@ -1,4 +1,4 @@
-"""The ten questions of docs/inspecting.md, each walked with exactly the clicks that it names."""
+"""The ten questions of docs/guide/inspecting.md, each walked with the clicks that it names."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -41,7 +41,7 @@ def test_every_choice_of_the_form_has_its_help():
 
 
 def test_the_guide_to_the_token_view_has_every_metric_and_every_key():
-    guide = (ROOT / "docs" / "inspecting.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "guide" / "inspecting.md").read_text(encoding="utf-8")
     rollout = ROOT / "app" / "static" / "rollout"
     metrics = (rollout / "text" / "metrics.js").read_text(encoding="utf-8")
     labels = re.findall(r'^    label: "(.+)",$', metrics, re.MULTILINE)
@@ -57,5 +57,5 @@ def test_the_guide_to_the_token_view_has_every_metric_and_every_key():
 @pytest.mark.parametrize("name", GUIDE)
 def test_the_guide_has_the_documents_as_they_are(name):
     copy = ROOT / "app" / "static" / "guide" / name
-    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "guide" / name).read_text(encoding="utf-8")
     assert copy.read_text(encoding="utf-8") == document, "run: python -m bench.documents"

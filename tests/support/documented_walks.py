@@ -1,10 +1,10 @@
-"""Walks through the questions of docs/inspecting.md: only clicks that are written there."""
+"""Walks through the questions of docs/guide/inspecting.md: only clicks that are written there."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "inspecting.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "guide" / "inspecting.md"
 MOST_CLICKS = 4
 # What the page calls an element: its text, its label, and those of the table or section it is in
 NAMES = """e => [

@@ -369,7 +369,7 @@ def test_loops_are_found_within_a_rollout_alone(completions: list[list[int]]) ->
 
 
 def test_the_page_on_the_cards_names_each_and_its_thresholds() -> None:
-    text = (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guide" / "diagnosis.md").read_text(encoding="utf-8")
     for code, (_, check) in CHECKS.items():
         assert f"`{code}`" in text
         for name, value in vars(sys.modules[check.__module__]).items():
