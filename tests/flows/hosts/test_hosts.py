@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.engine import open_database
 from tests.support.hosts.network import HostNetwork, NamespacedHost, host_network
+from tests.support.hosts.postgres import PASSWORD, shared_postgres
 
 PYTHON = ("python3", "-S", "-E", "-c")
 
@@ -107,3 +109,17 @@ def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
 def any_process_with(word: str) -> bool:
     found = subprocess.run(["pgrep", "-f", f"sleep {word}"], capture_output=True, check=False)
     return found.returncode == 0
+
+
+def test_hosts_share_a_database_that_is_restarted(network: HostNetwork) -> None:
+    with shared_postgres(network) as server:
+        open_database(server.local_url).dispose()
+        code = "from storage.engine import open_database; import sys; open_database(sys.argv[1])"
+        for _ in range(2):
+            for host in network.hosts.values():
+                done = host.run(sys.executable, "-c", code, server.url)
+                assert (done.returncode, done.stderr) == (0, "")
+            server.stop()
+            server.start()
+        wrong = server.url.replace(PASSWORD, "guessed")
+        assert "password" in network["one"].run(sys.executable, "-c", code, wrong).stderr

@@ -115,6 +115,11 @@ class NamespacedHost:
     def on(self) -> bool:
         return self._holder is not None
 
+    @property
+    def files(self) -> Path:
+        """The root of its files as this machine sees them, with what only it has mounted."""
+        return Path(f"/proc/{self._first}/root")
+
     def start(
         self,
         command: Sequence[str],
