@@ -158,7 +158,8 @@ def _kind(ended: dict[str, Any]) -> ErrorKind:
 
 def _workspace(place: Place) -> Workspace:
     folder = Path(place if place is not None else _shown(None)).expanduser().absolute()
-    return Workspace(DataDir(folder), os.environ.get(DATABASE_VARIABLE) if place is None else None)
+    database_url = os.environ.get(DATABASE_VARIABLE) if place is None else None
+    return Workspace(DataDir.used_with(folder, database_url), database_url)
 
 
 def _shown(place: Place) -> str:

@@ -1,6 +1,8 @@
 """The data directory: what lies where in it. Names on disk are relied on by scripts and older
 versions."""
 
+import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,18 @@ class RunDir:
 
 @dataclass(frozen=True)
 class DataDir:
+    """`host` names this host where others may use the same directory and database; what each host
+    has of its own then lies in a folder of that name."""
+
     path: Path
+    host: str = ""
+
+    @classmethod
+    def used_with(cls, path: Path, database_url: str | None) -> "DataDir":
+        """That of a process which uses this database: the directory's SQLite file, which is None,
+        or one that hosts may share together with the directory."""
+        shared = database_url is not None and not database_url.startswith("sqlite")
+        return cls(path, re.sub(r"[^\w.-]", "-", socket.gethostname()) if shared else "")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -63,55 +76,66 @@ class DataDir:
         return self.path / "identity"
 
     @property
+    def own(self) -> Path:
+        """The folder of this host's locks, notes and logs."""
+        return self.path / "hosts" / self.host if self.host else self.path
+
+    def make_own(self) -> None:
+        """That folder, in a directory that is there. Raises OSError."""
+        if self.host:
+            self.own.parent.mkdir(exist_ok=True)
+            self.own.mkdir(exist_ok=True)
+
+    @property
     def standby_note(self) -> Path:
         """The job process that waits for a run, while there is one."""
-        return self.path / "standby.json"
+        return self.own / "standby.json"
 
     @property
     def server_note(self) -> Path:
         """Port, process and address of the server, while there is one."""
-        return self.path / "server.json"
+        return self.own / "server.json"
 
     @property
     def server_lock(self) -> Path:
         """Held by the server."""
-        return self.path / "server.lock"
+        return self.own / "server.lock"
 
     @property
     def supervisor_lock(self) -> Path:
-        return self.path / "supervisor.lock"
+        return self.own / "supervisor.lock"
 
     @property
     def supervisor_note(self) -> Path:
         """Why the server's supervisor does not stay, while it does not."""
-        return self.path / "supervisor.json"
+        return self.own / "supervisor.json"
 
     @property
     def supervisor_log(self) -> Path:
-        return self.path / "supervisor.log"
+        return self.own / "supervisor.log"
 
     @property
     def model_lock(self) -> Path:
         """Held by the model process."""
-        return self.path / "answerer.lock"
+        return self.own / "answerer.lock"
 
     @property
     def model_log(self) -> Path:
-        return self.path / "answerer.log"
+        return self.own / "answerer.log"
 
     @property
     def model_state(self) -> Path:
         """What the model process has in memory."""
-        return self.path / "answerer.json"
+        return self.own / "answerer.json"
 
     @property
     def file_lock(self) -> Path:
         """Held by the process that makes files to download."""
-        return self.path / "files.lock"
+        return self.own / "files.lock"
 
     @property
     def file_log(self) -> Path:
-        return self.path / "files.log"
+        return self.own / "files.log"
 
     @property
     def downloads(self) -> Path:
@@ -125,7 +149,7 @@ class DataDir:
 
     def device_lock(self, slot: str) -> Path:
         """Held while models of a page or a command are on a GPU; `slot` as in `cuda:0`."""
-        return self.path / "devices" / f"{slot.replace(':', '-')}.lock"
+        return self.own / "devices" / f"{slot.replace(':', '-')}.lock"
 
     @property
     def runs(self) -> Path:

@@ -55,6 +55,7 @@ class Workspace:
         from opd.files import make_folder
 
         make_folder(self.data_dir.path, where=f"--data-dir {self.data_dir}")
+        make_folder(self.data_dir.own, where=f"--data-dir {self.data_dir}")
         return self.data_dir
 
     def warn(self) -> None:
@@ -93,7 +94,7 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(data_dir: Path, database_url: str | None, **values: Any) -> Any:
-        workspace = Workspace(DataDir(_expanded(data_dir)), database_url)
+        workspace = Workspace(DataDir.used_with(_expanded(data_dir), database_url), database_url)
         return command(workspace, **values)
 
     parameters = [

@@ -376,7 +376,7 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
-    data_dir = DataDir(options.data_dir)
+    data_dir = DataDir.used_with(options.data_dir, os.environ.get(DATABASE_VARIABLE))
     start_log()
     engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
     job = claim(engine, data_dir, options.run_id, options.slot)

@@ -216,10 +216,11 @@ def main(arguments: list[str] | None = None, job: Sequence[str] = JOB) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--parent", type=int, default=None, help="ends when this process does")
     options = parser.parse_args(arguments)
+    database_url = os.environ.get(DATABASE_VARIABLE)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     try:
-        _supervise(DataDir(options.data_dir), options.parent, job)
+        _supervise(DataDir.used_with(options.data_dir, database_url), options.parent, job)
     except EXPECTED as error:
         text = describe(error).text
         if isinstance(error, OSError) and error.filename:
@@ -239,6 +240,7 @@ def _supervise(data_dir: DataDir, parent: int | None, job: Sequence[str]) -> Non
         data_dir.path.mkdir(parents=True, exist_ok=True)
     if not data_dir.path.is_dir():  # gone while the server runs: not to be made anew, and empty
         raise UserError("the data directory is gone or not mounted", where=str(data_dir))
+    data_dir.make_own()
     start_log(data_dir.supervisor_log)
     lock_file = lock(data_dir, parent)
     if lock_file is None:

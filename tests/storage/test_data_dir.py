@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from storage.data_dir import DataDir
 
 
@@ -16,6 +18,7 @@ def test_the_names_on_disk_stay() -> None:
     }
     assert properties == {
         "database": "/d/studio.db",
+        "own": "/d",
         "token": "/d/token",
         "server_lock": "/d/server.lock",
         "server_note": "/d/server.json",
@@ -40,3 +43,19 @@ def test_the_names_on_disk_stay() -> None:
         "system_usage": "/d/runs/run-a/system.jsonl",
     }
     assert str(data_dir) == "/d"
+
+
+def test_hosts_that_share_a_directory_have_their_locks_and_notes_apart(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://studio@db/studio"
+    assert DataDir.used_with(tmp_path, None) == DataDir.used_with(tmp_path, "sqlite:///x.db")
+    assert DataDir.used_with(tmp_path, None) == DataDir(tmp_path)
+    here, other = DataDir.used_with(tmp_path, url), DataDir(tmp_path, "other")
+    own = tmp_path / "hosts" / "other"
+    assert other.supervisor_lock == own / "supervisor.lock"
+    assert other.device_lock("cuda:0") == own / "devices" / "cuda-0.lock"
+    assert (here.token, here.runs) == (tmp_path / "token", tmp_path / "runs")
+    other.make_own()
+    here.make_own()
+    assert sorted((tmp_path / "hosts").iterdir()) == sorted((own, here.own))
+    with pytest.raises(FileNotFoundError):  # a disk that is not mounted is not made anew
+        DataDir(tmp_path / "gone", "other").make_own()

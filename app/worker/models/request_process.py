@@ -41,8 +41,9 @@ class RequestProcess:
         parser.add_argument("--data-dir", type=Path, required=True)
         parser.add_argument("--idle", type=float, default=self.idle)
         options = parser.parse_args(arguments)
-        data_dir = DataDir(options.data_dir)
+        data_dir = DataDir.used_with(options.data_dir, os.environ.get(DATABASE_VARIABLE))
         start_log()
+        data_dir.make_own()
         lock_file = locks.take(self.lock(data_dir))  # held until this process ends
         if lock_file is None:
             log.info("another %s serves %s", self.name, data_dir)

@@ -1,0 +1,39 @@
+"""The hosts whose supervisors work on this database, each as it last told of itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, delete, insert, select, update
+
+from storage.engine import DatabaseTime, begin, read
+from storage.schema import host
+
+KEPT_SECONDS = 7 * 86_400.0  # of a host that tells no more
+
+
+@dataclass(frozen=True)
+class SeenHost:
+    """`age` in seconds by the database's clock, since it was last heard of."""
+
+    boot: str
+    name: str
+    devices: list[dict[str, Any]]
+    age: float
+
+
+def tell_host(engine: Engine, boot: str, name: str, devices: list[dict[str, Any]]) -> None:
+    """Says that the host is there, with its devices."""
+    values = {"name": name, "devices": devices, "seen_at": DatabaseTime()}
+    with begin(engine) as connection:
+        told = connection.execute(update(host).where(host.c.boot == boot).values(values))
+        if told.rowcount == 0:
+            connection.execute(insert(host).values(boot=boot, **values))
+            connection.execute(delete(host).where(host.c.seen_at < DatabaseTime() - KEPT_SECONDS))
+
+
+def read_hosts(engine: Engine) -> list[SeenHost]:
+    """By their names; one that was started anew is there under each boot, the newest first."""
+    age = (DatabaseTime() - host.c.seen_at).label("age")
+    query = select(host.c.boot, host.c.name, host.c.devices, age).order_by(host.c.name, age)
+    with read(engine) as connection:
+        return [SeenHost(*row) for row in connection.execute(query)]
