@@ -130,8 +130,8 @@ class DataDir:
 
     @property
     def file_lock(self) -> Path:
-        """Held by the process that makes files to download."""
-        return self.own / "files.lock"
+        """Held by the process that makes files to download, one for all hosts."""
+        return self.path / "files.lock"
 
     @property
     def file_log(self) -> Path:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.api.http.inputs import AskId, ConfigSource, Database
 from app.api.http.replies import Json
+from app.worker.owners.place import boot_id
 from opd.config.paths import with_absolute_paths
 from storage.queue import requests
 
@@ -24,7 +25,7 @@ def ask_doctor(engine: Database, body: DoctorQuestion) -> Response:
     """Queues a check of a configuration and returns its id."""
     config = with_absolute_paths(body.validated())
     payload = {"config": config.model_dump(mode="json"), "models": body.models}
-    return Json({"id": requests.enqueue(engine, "doctor", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "doctor", payload, boot_id())}, 201)
 
 
 @router.get("/doctor/{ask_id}")

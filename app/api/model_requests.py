@@ -17,6 +17,7 @@ from app.api.http.inputs import (
     Text,
 )
 from app.api.http.replies import Json
+from app.worker.owners.place import boot_id
 from opd.config.data import check_prompt_set
 from opd.config.paths import with_absolute_paths
 from opd.config.recipes import recipe
@@ -114,7 +115,7 @@ def ask_prompt_preview(engine: Database, body: PreviewPrompts) -> Response:
     check_prompt_set(body.prompts, config.evaluation.suites)
     settings = config.model_dump(mode="json")
     payload = {"config": settings, "prompts": body.prompts, "count": body.count}
-    return Json({"id": requests.enqueue(engine, "prompts", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "prompts", payload, boot_id())}, 201)
 
 
 @router.post("/what-if", status_code=201)
@@ -129,7 +130,7 @@ def ask_what_if(engine: Database, body: WhatIf) -> Response:
     payload = body.model_dump(mode="json")
     run = read_run(engine, parent["run_id"])
     payload |= {"run": run["id"], "checkpoint": _step(run, body.checkpoint)}
-    return Json({"id": requests.enqueue(engine, "what-if", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "what-if", payload, boot_id())}, 201)
 
 
 @router.post("/chat", status_code=201)
@@ -142,7 +143,7 @@ def ask_chat(engine: Database, body: Chat) -> Response:
     else:
         recipe(body.recipe)  # raises for one that is not there
         payload["checkpoint"] = None
-    return Json({"id": requests.enqueue(engine, "chat", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "chat", payload, boot_id())}, 201)
 
 
 @router.post("/chat/{ask_id}/keep", status_code=201)
@@ -159,7 +160,7 @@ def keep_reply(engine: Database, ask_id: AskId, body: Keep) -> Response:
             "this chat belongs to no run, so it cannot be kept; choose a run", where="run"
         )
     payload = chat["payload"] | {"reply": replies[body.reply]}
-    return Json({"id": requests.enqueue(engine, "keep", payload)}, 201)
+    return Json({"id": requests.enqueue(engine, "keep", payload, boot_id())}, 201)
 
 
 @router.get("/questions/{ask_id}")

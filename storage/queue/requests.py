@@ -7,14 +7,14 @@ table is called `question`.
 
 import secrets
 import string
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Engine, RowMapping, delete, func, insert, select, update
 
 from opd.errors import ErrorKind, UserError
-from storage.engine import begin, read
+from storage import clock
+from storage.engine import DatabaseTime, begin, read
 from storage.queue.jobs import Owner, owner_of, owner_values
 from storage.schema import question
 from storage.text import clean
@@ -23,19 +23,22 @@ State = Literal["queued", "running", "done", "failed"]
 FILE_KINDS = ("export", "report", "save")
 MAX_WAITING = 20
 KEPT_SECONDS = 86_400.0
+OTHERS_AFTER = 10.0  # seconds in which the host that was asked does not answer
 SHOWN = ("id", "kind", "state", "phase", "answer", "error_kind", "error_text", "hint")
 TIMES = ("created_at", "started_at", "finished_at")
 
 
-def enqueue(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
+def enqueue(engine: Engine, kind: str, payload: dict[str, Any], boot: str | None = None) -> str:
     """Queues a request and returns its id; answers older than a day are removed.
+
+    `boot` is that of the host which is to answer, if it does so soon.
 
     Raises UserError of kind "busy" where too many are queued.
     """
-    now = time.time()
     letters = string.ascii_lowercase + string.digits
     name = "ask-" + "".join(secrets.choice(letters) for _ in range(12))
     with begin(engine) as connection:
+        now = clock.now(connection)
         ended = question.c.state.in_(("done", "failed"))
         connection.execute(
             delete(question).where(ended, question.c.created_at < now - KEPT_SECONDS)
@@ -56,6 +59,7 @@ def enqueue(engine: Engine, kind: str, payload: dict[str, Any]) -> str:
                 payload=payload,
                 state="queued",
                 created_at=now,
+                owner_boot=boot,
                 **dict.fromkeys(("phase", "error_kind", "error_text", "hint"), ""),
             )
         )
@@ -90,30 +94,25 @@ def remove(engine: Engine, name: str) -> None:
 
 
 def claim(engine: Engine, owner: Owner, *, files: bool = False) -> dict[str, Any] | None:
-    """Gives the oldest queued request to a process: id, kind, payload. None: none is queued."""
+    """Gives the oldest queued request to a process: id, kind, payload. None: none is queued that is
+    this host's to answer."""
     with begin(engine) as connection:
-        row = (
-            connection.execute(
-                select(question)
-                .where(*_of(files, "queued"))
-                .order_by(question.c.created_at, question.c.id)
+        query = select(question).where(*_of(files, "queued"), _answered_on(owner.boot))
+        oldest_first = query.order_by(question.c.created_at, question.c.id)
+        for row in connection.execute(oldest_first).mappings().all():
+            claimed = connection.execute(
+                update(question)
+                .where(question.c.id == row["id"], question.c.state == "queued")
+                .values(
+                    state="running",
+                    phase="starting",
+                    started_at=clock.now(connection),
+                    **owner_values(owner),
+                )
             )
-            .mappings()
-            .first()
-        )
-        if row is None:
-            return None
-        connection.execute(
-            update(question)
-            .where(question.c.id == row["id"], question.c.state == "queued")
-            .values(
-                state="running",
-                phase="starting",
-                started_at=time.time(),
-                **owner_values(owner),
-            )
-        )
-        return {name: row[name] for name in ("id", "kind", "payload")}
+            if claimed.rowcount == 1:  # else another host was first (PostgreSQL)
+                return {name: row[name] for name in ("id", "kind", "payload")}
+    return None
 
 
 def progress(
@@ -127,8 +126,7 @@ def progress(
 
 
 def finish(engine: Engine, name: str, answer: dict[str, Any]) -> bool:
-    values = {"state": "done", "phase": "", "answer": answer, "finished_at": time.time()}
-    return _change(engine, name, values)
+    return _change(engine, name, {"state": "done", "phase": "", "answer": answer}, ends=True)
 
 
 def fail(
@@ -144,19 +142,20 @@ def fail(
             "error_kind": clean(kind),
             "error_text": clean(text)[:2000],
             "hint": clean(hint),
-            "finished_at": time.time(),
         },
         states=("queued", "running"),
+        ends=True,
     )
 
 
-def waiting(engine: Engine, *, files: bool = False) -> list[str]:
-    """Ids of queued requests, oldest first."""
+def waiting(engine: Engine, *, files: bool = False, boot: str | None = None) -> list[str]:
+    """Ids of queued requests, oldest first; with `boot`, those that this host is to answer."""
+    mine = () if boot is None else (_answered_on(boot),)
     with read(engine) as connection:
         return list(
             connection.scalars(
                 select(question.c.id)
-                .where(*_of(files, "queued"))
+                .where(*_of(files, "queued"), *mine)
                 .order_by(question.c.created_at, question.c.id)
             )
         )
@@ -176,6 +175,12 @@ def _of(files: bool, state: State) -> list[ColumnElement[bool]]:
     return [mine, question.c.state == state]
 
 
+def _answered_on(boot: str) -> ColumnElement[bool]:
+    """Of a queued request: asked on that host, or left by the one that was asked."""
+    left = question.c.created_at < DatabaseTime() - OTHERS_AFTER
+    return question.c.owner_boot.is_(None) | (question.c.owner_boot == boot) | left
+
+
 def _row(engine: Engine, name: str) -> RowMapping:
     with read(engine) as connection:
         row = connection.execute(select(question).where(question.c.id == name)).mappings().first()
@@ -187,9 +192,16 @@ def _row(engine: Engine, name: str) -> RowMapping:
 
 
 def _change(
-    engine: Engine, name: str, values: dict[str, Any], states: tuple[str, ...] = ("running",)
+    engine: Engine,
+    name: str,
+    values: dict[str, Any],
+    *,
+    states: tuple[str, ...] = ("running",),
+    ends: bool = False,
 ) -> bool:
     with begin(engine) as connection:
+        if ends:
+            values = {**values, "finished_at": clock.now(connection)}
         changed = connection.execute(
             update(question)
             .where(question.c.id == name, question.c.state.in_(states))

@@ -12,11 +12,13 @@ from sqlalchemy import Engine
 from app.worker import process
 from app.worker.files.kept import sweep
 from app.worker.logs import last_line
-from app.worker.owners.place import Place
+from app.worker.owners.place import Place, boot_id
+from app.worker.owners.standing import LOST_AFTER
 from opd.errors import ErrorKind
 from storage.data_dir import DataDir
-from storage.locks import held
+from storage.locks import held, take
 from storage.queue import requests
+from storage.queue.hosts import read_hosts
 from storage.queue.jobs import Owner
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class ModelProcessSupervisor:
         self._reap()
         for name in set(gone) & set(self._abandoned()):
             self._end(name, f"{self.name} is gone")
-        waiting = requests.waiting(self._engine, files=self.files)
+        waiting = self._waiting()
         rested = time.monotonic() - self._started > AGAIN_AFTER
         if waiting and self._child is None and rested and not self._served():
             try:
@@ -61,11 +63,17 @@ class ModelProcessSupervisor:
                 cause = f"{error.filename or 'its process'}: {error.strerror or error}"
                 self._end(waiting[0], f"{self.name} cannot be started: {cause}")
 
+    def _waiting(self) -> list[str]:
+        return requests.waiting(self._engine, files=self.files, boot=boot_id())
+
     def _lives(self, owner: Owner) -> bool:
-        """One of another place lives as long as somebody holds the lock of this kind of process."""
+        """One of another place lives as long as somebody holds the lock of this kind of process;
+        one of another host, as long as its supervisor does, which would tell of its end."""
         if Place.of(self._data_dir).judges(owner):
             return process.alive(owner)
-        return self._served()
+        if not self._data_dir.host or owner.boot == boot_id():
+            return self._served()
+        return any(h.boot == owner.boot and h.age < LOST_AFTER for h in read_hosts(self._engine))
 
     def _reap(self) -> None:
         """A child that ended badly takes its question with it, or the one it never came to."""
@@ -76,7 +84,7 @@ class ModelProcessSupervisor:
             return
         cause = process.cause_of_exit(code, whose=f"{self.name} ")
         theirs = self._abandoned()
-        for name in theirs or requests.waiting(self._engine, files=self.files)[:1]:
+        for name in theirs or self._waiting()[:1]:
             self._end(name, cause)
         log.warning("%s, %d: %s", self.name, pid, cause)
 
@@ -120,6 +128,7 @@ class FileProcessSupervisor(ModelProcessSupervisor):
     def turn(self) -> None:
         super().turn()
         due = time.monotonic() - self._swept > SWEEP_EVERY
-        if due and self._child is None and not self._served():
-            self._swept = time.monotonic()
-            sweep(self._engine, self._data_dir)
+        if due and self._child is None and (lock := take(self._lock)) is not None:
+            with lock:  # so that none on another host begins meanwhile
+                self._swept = time.monotonic()
+                sweep(self._engine, self._data_dir)

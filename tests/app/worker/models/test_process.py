@@ -16,6 +16,7 @@ from sqlalchemy import Engine, update
 from app.worker.devices.holds import DeviceHold
 from app.worker.models import process
 from app.worker.models.supervision import ModelProcessSupervisor
+from app.worker.owners.standing import LOST_AFTER
 from app.worker.process import alive
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
@@ -25,6 +26,7 @@ from storage import locks, schema
 from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs, requests
+from storage.queue.hosts import tell_host
 from storage.queue.jobs import Owner
 from storage.write.records import RunWriter
 from tests.support.stored_runs import me
@@ -309,3 +311,35 @@ def test_prompts_are_previewed_without_models(tmp_path: Path, engine: Engine) ->
     assert (answer["count"], len(answer["prompts"]), answer["problem"]) == (4, 2, "")
     assert answer["prompts"][0]["readers"][0]["pieces"]
     assert "there is no run run-nobody" in state(engine, refused)["error_text"]
+
+
+def test_a_request_is_first_for_the_host_that_was_asked(engine: Engine) -> None:
+    other = Owner(7, 1.0, "another boot", "other 1 x")
+    name = requests.enqueue(engine, "doctor", {}, me().boot)
+    assert requests.waiting(engine, boot=other.boot) == []
+    assert requests.claim(engine, other) is None
+    assert requests.waiting(engine, boot=me().boot) == [name] == requests.waiting(engine)
+    with begin(engine) as connection:  # it has no supervisor, say
+        created = schema.question.c.created_at - requests.OTHERS_AFTER
+        connection.execute(update(schema.question).values(created_at=created))
+    assert requests.waiting(engine, boot=other.boot) == [name]
+    claimed = requests.claim(engine, other)
+    assert claimed is not None and claimed["id"] == name
+    assert requests.claim(engine, me()) is None
+
+
+def test_a_request_of_another_host_fails_once_nothing_is_heard_of_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    supervisor = ModelProcessSupervisor(engine, DataDir(tmp_path, "here"), ("false",))
+    other = Owner(7, 1.0, "another boot", "other 1 x")
+    name = requests.enqueue(engine, "doctor", {})
+    requests.claim(engine, other)
+    tell_host(engine, other.boot, "other", [])
+    supervisor.turn()
+    assert state(engine, name)["state"] == "running"
+    with begin(engine) as connection:
+        seen = schema.host.c.seen_at - LOST_AFTER
+        connection.execute(update(schema.host).values(seen_at=seen))
+    supervisor.turn()
+    assert state(engine, name)["error_text"].startswith("the model process is gone")
