@@ -115,6 +115,7 @@ def run(
     """Trains to the end in a process of its own, whose exit gives back the memory. Ctrl-C stops it
     with a checkpoint. Raises UserError, also for a run that did not finish."""
     from app.cli.foreground import run_as_job
+    from app.worker.owners.person import command_user
     from app.worker.process import this_process
     from storage.queue import jobs
 
@@ -123,15 +124,14 @@ def run(
         settings = parse({**settings.model_dump(mode="json"), "name": name})
     workspace = _workspace(place)
     engine = workspace.engine()
-    run_id = jobs.create_run(
-        engine, settings, recipe=recipe, waiter=this_process(workspace.data_dir)
-    )
+    me = this_process(workspace.data_dir)
+    run_id = jobs.create_run(engine, settings, recipe=recipe, waiter=me, started_by=command_user())
     say(f"{run_id} starts; log: {workspace.data_dir.run(run_id).log}")
     try:
         run_as_job(workspace, engine, run_id)
     except KeyboardInterrupt:
         with suppress(UserError):  # it has ended meanwhile
-            jobs.request_cancel(engine, run_id, "save")
+            jobs.request_cancel(engine, run_id, "save", command_user())
         raise
     ended = read_run(engine, run_id)
     if ended["status"] != "finished":

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import Access, Tokens
+from app.access import Caller, Tokens
 from app.frames import NO_FRAMES, Frames
 from app.middleware.bodies import (
     CountedBody,
@@ -100,12 +100,12 @@ class SecurityLayer:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            access = self._judge(scope)
+            caller = self._judge(scope)
             if link := _token_link(scope, self.policy):
                 await link(scope, receive, send)
                 return
             if self.policy.takes_upload(scope):
-                await self._stream(self._inner_scope(scope, access), receive, send)
+                await self._stream(self._inner_scope(scope, caller), receive, send)
                 return
             body = await read_body(scope, receive, self.policy.body_seconds)
         except Refusal as refusal:
@@ -113,7 +113,7 @@ class SecurityLayer:
                 send = drain_before_end(receive, send)
             await refusal_response(scope, refusal)(scope, receive, send)
             return
-        await self.app(self._inner_scope(scope, access), replay(body, receive), send)
+        await self.app(self._inner_scope(scope, caller), replay(body, receive), send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the route read the body itself. Raises Refusal where it must not go on."""
@@ -127,30 +127,30 @@ class SecurityLayer:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            access = self._judge(scope)
+            caller = self._judge(scope)
         except Refusal as refusal:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.message[:120]})
             return
-        await self.app(self._inner_scope(scope, access), receive, send)
+        await self.app(self._inner_scope(scope, caller), receive, send)
 
-    def _judge(self, scope: Scope) -> Access:
-        """The access that the request has. Raises Refusal."""
+    def _judge(self, scope: Scope) -> Caller:
+        """Who sends the request, and may. Raises Refusal."""
         _check_sizes(scope)
         headers = Headers(scope=scope)
         writes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         self._check_host(scope, headers)
         self._check_origin(headers, writes)
-        access = self._access(scope, headers, writes)
-        if writes and access == "view":
+        caller = self._caller(scope, headers, writes)
+        if writes and caller.access == "view":
             raise Refusal(403, "this link is view-only: it can read everything and change nothing")
-        if access == "none" and (writes or self.policy.guard_reads):
+        if caller.access == "none" and (writes or self.policy.guard_reads):
             raise Refusal(
                 401,
                 "a token is needed: open the link that `opd serve` printed, "
                 "or send the header `Authorization: Bearer TOKEN`",
             )
-        return access
+        return caller
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -181,25 +181,25 @@ class SecurityLayer:
         mode, destination = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
         return mode == "navigate" and destination in shown
 
-    def _access(self, scope: Scope, headers: Headers, writes: bool) -> Access:
+    def _caller(self, scope: Scope, headers: Headers, writes: bool) -> Caller:
         """By bearer header, `?token=`, or cookie; a wrong header or link is refused, not ignored.
 
         A cookie travels with requests from anywhere, so it opens writes only for a browser that
         says where they come from.
         """
-        stated = [self.policy.tokens.access(given) for given in _stated(scope, headers)]
-        if "none" in stated:
+        stated = [self.policy.tokens.caller(given) for given in _stated(scope, headers)]
+        if any(one.access == "none" for one in stated):
             raise Refusal(401, "the token is wrong: open the link that `opd serve` printed")
         if stated:
             return stated[0]
         if writes and "sec-fetch-site" not in headers and "origin" not in headers:
-            return "none"
+            return Caller("none")
         return self.policy.tokens.of_cookies(headers.getlist("cookie"))
 
-    def _inner_scope(self, scope: Scope, access: Access) -> Scope:
-        """What the routes see: the access, a proxy's prefix, and no forwarding header that nobody
+    def _inner_scope(self, scope: Scope, caller: Caller) -> Scope:
+        """What the routes see: who asks, a proxy's prefix, and no forwarding header that nobody
         vouches for."""
-        state: MutableMapping[str, Any] = {**scope.get("state", {}), "access": access}
+        state: MutableMapping[str, Any] = {**scope.get("state", {}), "caller": caller}
         headers = self.policy.origins.without_untrusted(scope["headers"])
         below = _below(self.policy.root_path, scope)
         return {**scope, "state": state, "headers": headers, **below}
@@ -251,17 +251,22 @@ def _token_link(scope: Scope, policy: Policy) -> Response | None:
     response = RedirectResponse(f"{path}?{kept}" if kept else path, status_code=303)
     secure = scope["scheme"] == "https"
     across_sites = secure and policy.frames.across_sites(Headers(scope=scope)["host"])
-    response.set_cookie(
-        policy.tokens.cookie,
-        tokens[0],
-        max_age=COOKIE_SECONDS,
-        path=prefix or "/",
-        secure=secure,
-        httponly=True,
-        samesite="none" if across_sites else "lax",
-    )
+    others = policy.tokens.other_cookies(tokens[0], Headers(scope=scope).getlist("cookie"))
+    for name in (policy.tokens.cookie_of(tokens[0]), *others):
+        response.set_cookie(
+            name,
+            "" if name in others else tokens[0],
+            max_age=0 if name in others else COOKIE_SECONDS,
+            path=prefix or "/",
+            secure=secure,
+            httponly=True,
+            samesite="none" if across_sites else "lax",
+        )
     if across_sites:  # Python's own cookies know the word from 3.14 on
-        response.headers["set-cookie"] += "; Partitioned"
+        response.raw_headers[:] = [
+            (name, value + b"; Partitioned" * (name == b"set-cookie"))
+            for name, value in response.raw_headers
+        ]
     response.headers["cache-control"] = "no-store"
     return response
 

@@ -6,8 +6,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,7 +58,7 @@ ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRAC
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the server is reached. `token` None: no writes at all.
+    """How the server is reached. Without `token` and `named_tokens`, no writes at all.
 
     `trouble()` says why no run would start, "" where one would."""
 
@@ -67,6 +67,7 @@ class ServerOptions:
     port: int = 7860
     token: str | None = None
     view_token: str | None = None
+    named_tokens: Mapping[str, str] = field(default_factory=dict)  # by person
     allow_hosts: Sequence[str] = ()
     root_path: str = ""
     mcp: bool = False
@@ -90,14 +91,16 @@ def policy(options: ServerOptions) -> Policy:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", options.root_path):
         raise UserError("must look like /studio, without a slash at its end", where="--root-path")
     reached_from_afar = not is_loopback(options.host)
-    if reached_from_afar and not options.token:
+    if reached_from_afar and not (options.token or options.named_tokens):
         raise UserError(f"is required when bound to {options.host}", where="--token")
-    if options.token is not None and options.token == options.view_token:
+    if options.view_token and options.view_token in (options.token, *options.named_tokens.values()):
         raise UserError("must differ from the view-only token", where="--token")
     origins = origins_of(options.host, options.allow_hosts, options.root_path)
     return Policy(
         origins=origins,
-        tokens=Tokens(options.token, options.view_token, f"opd_token_{options.port}"),
+        tokens=Tokens(
+            *(options.token, options.view_token, f"opd_token_{options.port}"), options.named_tokens
+        ),
         guard_reads=reached_from_afar,
         root_path=options.root_path,
         frames=frames_of(options.allow_frames, origins),

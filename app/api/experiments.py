@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.http.inputs import Body, Database, Limit, Offset, Text
+from app.api.http.inputs import Body, Database, Limit, Offset, Text, User
 from app.api.http.replies import Json
 from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Experiment, experiments, merged
@@ -52,7 +52,7 @@ def list_experiments(engine: Database, limit: Limit = 100, offset: Offset = 0) -
 
 
 @router.post("/experiments", status_code=201)
-def start_experiment(engine: Database, body: StartExperiment) -> Response:
+def start_experiment(engine: Database, body: StartExperiment, user: User) -> Response:
     """Starts an experiment; the same `request_key` always gives the same one."""
     offered = definitions()
     if body.name not in offered:
@@ -64,6 +64,7 @@ def start_experiment(engine: Database, body: StartExperiment) -> Response:
         quick=body.quick,
         seeds=body.seeds,
         request_key=body.request_key,
+        started_by=user,
     )
     return Json({"id": started}, 201)
 
@@ -83,16 +84,16 @@ def experiment_csv(engine: Database, experiment_id: ExperimentId) -> Response:
 
 
 @router.post("/experiments/{experiment_id}/cancel")
-def cancel_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
+def cancel_experiment(engine: Database, experiment_id: ExperimentId, user: User) -> Response:
     """Stops the experiment and its queued and running runs; it can be resumed."""
-    status = store.cancel_experiment(engine, experiment_id)
+    status = store.cancel_experiment(engine, experiment_id, user)
     return Json({"id": experiment_id, "status": status})
 
 
 @router.post("/experiments/{experiment_id}/resume")
-def resume_experiment(engine: Database, experiment_id: ExperimentId) -> Response:
+def resume_experiment(engine: Database, experiment_id: ExperimentId, user: User) -> Response:
     """Resumes a stopped experiment; finished runs are kept."""
-    status = store.resume_experiment(engine, experiment_id)
+    status = store.resume_experiment(engine, experiment_id, by=user)
     return Json({"id": experiment_id, "status": status})
 
 

@@ -15,6 +15,7 @@ from app.api.http.inputs import (
     ResumeRun,
     RunId,
     StartRun,
+    User,
     seen_version,
 )
 from app.api.http.replies import Json
@@ -32,7 +33,7 @@ GPU_AGE = 2.0  # seconds
 
 
 @router.post("/runs", status_code=201)
-def start_run(engine: Database, body: StartRun) -> Response:
+def start_run(engine: Database, body: StartRun, user: User) -> Response:
     """Queues a run; the same `request_key` always gives the same run."""
     config = body.validated()
     if body.name is not None:
@@ -44,6 +45,7 @@ def start_run(engine: Database, body: StartRun) -> Response:
         parent=body.parent,
         request_key=body.request_key,
         tags=tuple(body.tags),
+        started_by=user,
     )
     return Json({"id": run_id}, 201)
 
@@ -107,11 +109,14 @@ def restore_run(engine: Database, run_id: RunId) -> Response:
 
 @router.post("/runs/{run_id}/cancel")
 def cancel_run(
-    engine: Database, run_id: RunId, body: Annotated[CancelRun | None, Body()] = None
+    engine: Database,
+    run_id: RunId,
+    user: User,
+    body: Annotated[CancelRun | None, Body()] = None,
 ) -> Response:
     """Stops a run: `save` keeps a checkpoint to resume from, `discard` does not."""
     mode = body.mode if body else "save"
-    return Json({"id": run_id, "status": jobs.request_cancel(engine, run_id, mode)})
+    return Json({"id": run_id, "status": jobs.request_cancel(engine, run_id, mode, user)})
 
 
 @router.post("/runs/{run_id}/resume")
@@ -119,6 +124,7 @@ def resume_run(
     request: Request,
     engine: Database,
     run_id: RunId,
+    user: User,
     body: Annotated[ResumeRun | None, Body()] = None,
 ) -> Response:
     """Queues the run again. Refused with 409 and `changes` where models or data have changed since
@@ -127,7 +133,7 @@ def resume_run(
     if not accept:
         check_unchanged(engine, request.app.state.data_dir, run_id)
     settings = body.set if body is not None else []
-    jobs.requeue(engine, run_id, accept_changes=accept, settings=settings)
+    jobs.requeue(engine, run_id, accept_changes=accept, settings=settings, by=user)
     return Json({"id": run_id, "status": "queued"})
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.access import Caller
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from app.version import program_version
@@ -25,9 +26,11 @@ MAX_LOG_BYTES = 262_144
 @router.get("/health")
 def health(request: Request) -> Response:
     """Whether jobs can start, or the `reason` why not; the process that waits for the next one with
-    its memory in bytes, and the access of the caller's token: full, view or none."""
+    its memory in bytes, and of the caller's token the access (full, view or none) and the `user`
+    whom it is named after, or null."""
     missing = gone(request.app.state.engine)
     reason = f"{where(request.app.state.engine)} {missing}" if missing else ""
+    caller = getattr(request.state, "caller", Caller("none"))
     reason = reason or request.app.state.trouble()
     return Json(
         {
@@ -36,7 +39,8 @@ def health(request: Request) -> Response:
             "version": program_version(),
             "supervisor": supervisor_alive(request.app.state.data_dir),
             "standby": waiting(request.app.state.data_dir),
-            "access": getattr(request.state, "access", "none"),
+            "access": caller.access,
+            "user": caller.name or None,
         }
     )
 

@@ -54,6 +54,7 @@ def experiment(
     if name is None:
         _list(json)
         return
+    from app.worker.owners.person import command_user
     from app.worker.process import this_process
     from storage.comparison import experiment_results
     from storage.queue import experiments
@@ -71,9 +72,8 @@ def experiment(
         from opd.experiments.definition import with_settings
 
         definition = with_settings(named(name), assignments or [])
-        exp = experiments.create_experiment(
-            engine, definition, quick=quick, seeds=seeds, owner=owner
-        )
+        owned: dict[str, Any] = {"owner": owner, "started_by": command_user()}
+        exp = experiments.create_experiment(engine, definition, quick=quick, seeds=seeds, **owned)
     _to_the_end(workspace, engine, exp, owner)
     results = experiment_results.experiment(engine, exp)
     if json:
@@ -114,6 +114,7 @@ def outcome(results: dict[str, Any]) -> dict[str, Any]:
 def _take_up(workspace: Workspace, engine: "Engine", name: str, owner: "Owner") -> None:
     """Makes this process the owner of an experiment that has not finished."""
     from app.worker.experiments import end_orphaned
+    from app.worker.owners.person import command_user
     from app.worker.owners.standing import Judge
     from app.worker.recovery import bury_dead
     from storage.queue import experiments
@@ -123,7 +124,7 @@ def _take_up(workspace: Workspace, engine: "Engine", name: str, owner: "Owner") 
     while name in end_orphaned(engine, judge):
         time.sleep(0.2)
     if experiments.experiment_row(engine, name)["status"] != "finished":
-        experiments.resume_experiment(engine, name, owner)
+        experiments.resume_experiment(engine, name, owner, command_user())
 
 
 def _to_the_end(workspace: Workspace, engine: "Engine", name: str, owner: "Owner") -> None:

@@ -19,6 +19,7 @@ from app.worker.devices import slots
 from app.worker.devices.holds import in_use_by, taken_here
 from app.worker.job import Job, Outcome
 from app.worker.logs import BriefFormatter, start_log
+from app.worker.owners.person import command_user
 from app.worker.owners.standing import Judge
 from app.worker.recovery import bury_dead, did_not_start
 from app.worker.signals import listening
@@ -40,7 +41,7 @@ def run_to_the_end(workspace: Workspace, engine: Engine, run_id: str) -> Outcome
     try:
         claimed = _claim(workspace, engine, run_id, info["config"])
     except KeyboardInterrupt:
-        jobs.request_cancel(engine, run_id, "save")
+        jobs.request_cancel(engine, run_id, "save", command_user())
         say(f"\n{run_id} was cancelled before it started")
         return Outcome("interrupted")
     with _shown(info["steps"]) as watch:

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -18,6 +18,8 @@ from app.cli.workspace import Workspace
 from opd.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sqlalchemy import Engine
 
     from app.server import ServerOptions
@@ -35,8 +37,9 @@ class Listening:
 
     socket: socket.socket
     host: str
-    token: str
+    token: str | None
     view_token: str | None = None
+    named_tokens: "Mapping[str, str]" = field(default_factory=dict)
     allow_hosts: tuple[str, ...] = ()
     root_path: str = ""
     mcp: bool = False
@@ -47,12 +50,13 @@ class Listening:
     def port(self) -> int:
         return int(self.socket.getsockname()[1])
 
-    def link(self, page: str = "") -> str:
-        """An address that opens in a browser on this machine, with the token."""
+    def link(self, page: str = "", token: str | None = None) -> str:
+        """An address that opens in a browser on this machine, with the token or that without a
+        name."""
         name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
         name = f"[{name}]" if ":" in name and not name.startswith("[") else name
         joint = "&" if "?" in page else "?"
-        return f"http://{name}:{self.port}/{page}{joint}token={self.token}"
+        return f"http://{name}:{self.port}/{page}{joint}token={token or self.token}"
 
     def bare(self, page: str = "") -> str:
         """The same address without the token."""
@@ -68,6 +72,7 @@ class Listening:
             port=self.port,
             token=self.token,
             view_token=self.view_token,
+            named_tokens=self.named_tokens,
             allow_hosts=self.allow_hosts,
             root_path=self.root_path,
             mcp=self.mcp,
@@ -99,14 +104,14 @@ def serve(
     _set_webhook(webhook)
     _set_standby(standby)
     with bind(host, port) as bound, served_alone(workspace.prepared()):
-        secret = _token(workspace, token)
+        secret, named = _tokens(workspace, token or ())
         listening = Listening(
-            *(bound, host, secret, view_token, tuple(allow_host or ()), root_path),
+            *(bound, host, secret, view_token, named, tuple(allow_host or ()), root_path),
             mcp=mcp,
             allow_frames=tuple(allow_frame or ()),
             sources=sources,
         )
-        if allow_host or allow_frame or root_path:
+        if allow_host or allow_frame or root_path or named:
             _check_options(listening.options(workspace.data_dir))
         engine = workspace.engine()
         _announce(listening)
@@ -124,6 +129,7 @@ def demo(
     ] = None,
 ) -> None:
     """Serve the dashboard and start a demo run of the bundled pair."""
+    from app.worker.owners.person import command_user
     from app.worker.webhook.notification import check_setting
     from opd.config.recipes import recipe
     from opd.config.run import parse
@@ -133,9 +139,11 @@ def demo(
     host = "127.0.0.1"
     free = _first_free(host) if port is None else bind(host, port)
     with free as bound, served_alone(workspace.prepared()):
-        listening = Listening(bound, host, _token(workspace, None))
+        secret, _ = _tokens(workspace, ())
+        listening = Listening(bound, host, secret)
         engine = workspace.engine()
-        run_id = jobs.create_run(engine, parse(recipe("demo").config), recipe="demo")
+        config = parse(recipe("demo").config)
+        run_id = jobs.create_run(engine, config, recipe="demo", started_by=command_user())
         result(f"run {run_id} starts; open {listening.link(f'run?id={run_id}')}")
         workspace.warn()
         _serve(workspace, engine, listening)
@@ -162,9 +170,12 @@ def _sources(model_roots: list[str], data_roots: list[str], megabytes: int) -> "
 
 def _announce(listening: Listening) -> None:
     """The addresses at which it will answer, for whom."""
-    result(listening.link())
+    if listening.token:
+        result(listening.link())
+    for name, token in listening.named_tokens.items():
+        result(f"{name}: {listening.link(token=token)}")
     if listening.view_token:
-        result(f"view only: {listening.bare()}?token={listening.view_token}")
+        result(f"view only: {listening.link(token=listening.view_token)}")
     if listening.mcp:
         result(f"MCP: {listening.bare(MCP_PATH)} (token as bearer header)")
 
@@ -208,14 +219,11 @@ def _first_free(host: str) -> socket.socket:
     return bind(host, DEFAULT_PORT)
 
 
-def _token(workspace: Workspace, given: str | None) -> str:
-    from app.access import stored_token
+def _tokens(workspace: Workspace, given: "Sequence[str]") -> tuple[str | None, dict[str, str]]:
+    """The token without a name, and those of persons."""
+    from app.access import named_tokens, stored_token
 
-    if given is None:
-        return stored_token(workspace.data_dir)
-    if not given or not given.isascii() or not given.isprintable() or " " in given:
-        raise UserError("must be printable ASCII without spaces, and not empty", where="--token")
-    return given
+    return named_tokens(given) if given else (stored_token(workspace.data_dir), {})
 
 
 def _serve(workspace: Workspace, engine: "Engine", listening: Listening) -> None:

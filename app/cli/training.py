@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.worker.job import Outcome
     from opd.config.run import RunConfig
+    from storage.queue.jobs import CancelMode
 
 Assignments = Annotated[
     list[str] | None,
@@ -37,6 +38,7 @@ def train(
     """Train one run in the foreground."""
     _follow_if_not_first()
     config, recipe = configuration(source, assignments or [])
+    from app.worker.owners.person import command_user
     from app.worker.process import this_process
     from app.worker.ranks.order import as_torchrun_started
     from app.worker.webhook.notification import check_setting
@@ -45,7 +47,8 @@ def train(
     check_setting()
     config = as_torchrun_started(config)
     engine = workspace.engine()
-    run_id = jobs.create_run(engine, config, recipe=recipe, waiter=this_process(workspace.data_dir))
+    me = this_process(workspace.data_dir)
+    run_id = jobs.create_run(engine, config, recipe=recipe, waiter=me, started_by=command_user())
     _to_the_end(workspace, engine, run_id, json)
 
 
@@ -105,6 +108,7 @@ def resume(
 ) -> None:
     """Resume a run from its last checkpoint."""
     _follow_if_not_first()
+    from app.worker.owners.person import command_user
     from app.worker.process import this_process
     from app.worker.ranks.order import TorchrunPlace, check_one_machine
     from app.worker.recovery import settled
@@ -130,6 +134,7 @@ def resume(
             waiter=this_process(workspace.data_dir),
             accept_changes=accept_changes,
             settings=assignments or [],
+            by=command_user(),
         )
     elif assignments:
         raise UserError("is queued: its settings can be changed once it has ended", where=run)
@@ -215,13 +220,15 @@ def cancel(
 ) -> None:
     """Stop a run, with a checkpoint to resume from. Waits until its process has exited."""
     from app.worker.cancellation import Pressure
+    from app.worker.owners.person import command_user
     from app.worker.owners.standing import Judge
     from app.worker.recovery import look, running
     from storage.queue import jobs
     from storage.read.runs import read_run
 
     engine = workspace.engine()
-    status = jobs.request_cancel(engine, run, "discard" if discard else "save")
+    mode: CancelMode = "discard" if discard else "save"
+    status = jobs.request_cancel(engine, run, mode, command_user())
     pressure, judge = Pressure(engine, workspace.data_dir), Judge(workspace.data_dir)
     until = time.monotonic() + CANCEL_PATIENCE
     while status == "running" and time.monotonic() < until:

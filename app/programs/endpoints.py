@@ -25,6 +25,7 @@ from app.programs.arguments import (
     sendable,
     text_of,
 )
+from app.programs.calls import as_caller
 from opd.network import in_process_client
 from opd.types import Kind, RunStatus
 
@@ -333,7 +334,7 @@ class Endpoints:
         """
         content = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"content-type": "application/json"}
-        async with in_process_client(self._site) as client:
+        async with in_process_client(as_caller(self._site)) as client:
             reply = await client.request(
                 *(method, f"/api/v1{path}"), params=query, content=content, headers=headers
             )

@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.replies import Json
+from app.programs.calls import call_by
 
 ADDRESS = "/gradio_api/mcp"
 CHANGING = ("start_run", "stop_run", "resume_run", "what_if", "doctor")
@@ -82,7 +83,8 @@ class EndpointTools(GradioMCPServer):
         except TypeError as error:
             raise ValueError(f"{name}: {error}") from None
         try:
-            answer = await function(**arguments)
+            with call_by(self.mcp_server.request_context.request):
+                answer = await function(**arguments)
         except gr.Error as error:
             raise ValueError(error.message) from None
         text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()

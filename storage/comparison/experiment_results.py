@@ -30,7 +30,10 @@ from storage.queue.experiments import (
 RATIOS = ("steps", "tokens", "flops", "seconds")  # AXES, as they are called in results
 TO_TARGET = {f"{name}_to_target": axis for name, axis in zip(RATIOS, AXES, strict=True)}
 TEXTS = ("description", "question", "claim", "published", "shows", "limits")
-FACTS = ("id", "name", "title", "status", "quick", "seeds", "created_at", "finished_at")
+FACTS = (
+    *("id", "name", "title", "status", "quick", "seeds", "created_at", "finished_at"),
+    "started_by",
+)
 ResultFields = dict[str, Any]
 
 

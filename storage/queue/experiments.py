@@ -35,11 +35,12 @@ def create_experiment(
     seeds: int | None = None,
     request_key: str | None = None,
     owner: Owner | None = None,
+    started_by: str = "",
 ) -> str:
     """Makes an experiment, which has no runs yet, and returns its id (`exp-…`).
 
-    The same request_key always gives the same one. Relative paths of its runs start from the
-    working directory of this call. Raises UserError."""
+    The same request_key always gives the same one. `started_by` is that of its runs, too. Relative
+    paths of its runs start from the working directory of this call. Raises UserError."""
     usual = definition.quick.seeds if quick else definition.seeds
     count = usual if seeds is None else seeds
     if not 1 <= count <= MAX_SEEDS:
@@ -55,6 +56,7 @@ def create_experiment(
         "definition": definition.model_dump(mode="json")
         | {"folder": definition.folder or str(Path.cwd())},
         "request_key": request_key,
+        "started_by": started_by,
         "error_text": "",
         "created_at": time.time(),
         **jobs.owner_values(owner),
@@ -115,6 +117,7 @@ def add_run(
         request_key=f"{name}/{key}",
         tags=[row["name"], name],
         waiter=waiter,
+        started_by=row["started_by"],
     )
     values = {"experiment_id": name, "run_id": run_id, **key.__dict__}
     with begin(engine) as connection:
@@ -126,7 +129,7 @@ def add_run(
         _cancel(engine, run_id)
         return None
     if run_status in jobs.RESUMABLE:  # cancelled when the process that made it died at once
-        jobs.requeue(engine, run_id, waiter=waiter)
+        jobs.requeue(engine, run_id, waiter=waiter, by=row["started_by"])
     return run_id
 
 
@@ -150,17 +153,17 @@ def cancel_waiting(engine: Engine, name: str) -> None:
             _cancel(engine, run_id)
 
 
-def cancel_experiment(engine: Engine, name: str) -> str:
+def cancel_experiment(engine: Engine, name: str, by: str = "") -> str:
     """Makes no more runs, and cancels those that wait or run. Raises UserError."""
     experiment_row(engine, name)
     if not end_experiment(engine, name, "cancelled"):
         raise UserError("is not running", where=name, kind=ErrorKind.NOT_RUNNING)
     for run_id in open_runs(engine, name):
-        _cancel(engine, run_id)
+        _cancel(engine, run_id, by)
     return "cancelled"
 
 
-def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> str:
+def resume_experiment(engine: Engine, name: str, owner: Owner | None = None, by: str = "") -> str:
     """Goes on with one that was cancelled, stopped or failed, its ended runs from their last
     checkpoints. Raises UserError for one that is running or has finished, and while a cancelled
     run of it is still stopping.
@@ -190,7 +193,7 @@ def resume_experiment(engine: Engine, name: str, owner: Owner | None = None) -> 
         for key, run in plan.runs.items():
             lost = run.status == "failed" and key.stage == "tune" and key.arm in plan.chosen
             if run.status in jobs.RESUMABLE and not run.deleted and not lost:
-                jobs.requeue_within(connection, run.run_id, waiter=owner)
+                jobs.requeue_within(connection, run.run_id, waiter=owner, by=by)
     return "running"
 
 
@@ -265,9 +268,9 @@ def _arm_runs(engine: Engine, name: str, definition: Experiment) -> dict[Key, Ar
     }
 
 
-def _cancel(engine: Engine, run_id: str) -> None:
+def _cancel(engine: Engine, run_id: str, by: str = "") -> None:
     with suppress(UserError):  # it has ended meanwhile
-        jobs.request_cancel(engine, run_id, "save")
+        jobs.request_cancel(engine, run_id, "save", by)
 
 
 def _runs(engine: Engine, name: str) -> list[tuple[str, str]]:

@@ -238,8 +238,9 @@ def finish(
         return True
 
 
-def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
-    """Asks a running run to stop, and cancels one that waits at once; returns the new status."""
+def request_cancel(engine: Engine, run_id: str, mode: CancelMode, by: str = "") -> str:
+    """Asks a running run to stop, and cancels one that waits at once; returns the new status. `by`
+    as `started_by` in `create_run`."""
     if mode not in ("save", "discard"):
         raise UserError("must be save or discard", where="mode")
     now = time.time()
@@ -256,6 +257,7 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode) -> str:
         else:
             again = row["cancel_mode"] == mode
             values = {"cancel_mode": mode, "cancel_at": row["cancel_at"] if again else now}
+        values["cancel_by"] = clean(by)[:MAX_KEY]
         connection.execute(update(run).where(run.c.id == run_id).values(**values))
         return status
 
@@ -267,14 +269,16 @@ def requeue(
     *,
     accept_changes: bool = False,
     settings: Sequence[str] = (),
+    by: str = "",
 ) -> None:
     """Queues an interrupted, failed or cancelled run again; it goes on from its checkpoint.
 
     `waiter` as in `create_run`; with `accept_changes`, also where what it depends on has changed.
-    settings: `field=value` of `opd.config.resuming`, with which it goes on. Raises UserError.
+    settings: `field=value` of `opd.config.resuming`. `by` as `started_by`. Raises UserError.
     """
+    more: dict[str, Any] = {"accept_changes": accept_changes, "settings": settings, "by": by}
     with begin(engine) as connection:
-        requeue_within(connection, run_id, waiter, accept_changes=accept_changes, settings=settings)
+        requeue_within(connection, run_id, waiter, **more)
 
 
 def requeue_within(
@@ -284,6 +288,7 @@ def requeue_within(
     *,
     accept_changes: bool = False,
     settings: Sequence[str] = (),
+    by: str = "",
 ) -> None:
     """`requeue` inside the caller's transaction."""
     row = run_row(connection, run_id)
@@ -293,7 +298,7 @@ def requeue_within(
             f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
         )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
-    values = queued | _CLEARED | _waiter_values(waiter)
+    values = queued | _CLEARED | _waiter_values(waiter) | {"resumed_by": clean(by)[:MAX_KEY]}
     changes: list[dict[str, str]] = []
     if settings:
         config, changes = with_changes(row["config"], settings)
@@ -311,8 +316,7 @@ def requeue_within(
 _with_age = select(run, (DatabaseTime() - run.c.heartbeat_at).label("age"))
 
 _CLEARED: dict[str, Any] = {
-    "cancel_mode": None,
-    "cancel_at": None,
+    **{"cancel_mode": None, "cancel_at": None, "cancel_by": ""},
     "error_kind": "",
     "error_text": "",
     "hint": "",

@@ -36,7 +36,7 @@ RUN_FIELDS = (
     *("kl", "score", "score_start", "score_suite", "created_at", "started_at", "finished_at"),
     *("error_kind", "error_text", "hint", "notes", "parent", "seed", "objective", "attempt"),
     *("slot", "device", "cancel_mode", "cancel_at", "heartbeat_at", "bytes", "tokens", "flops"),
-    *("end_reason", "version"),
+    *("end_reason", "version", "started_by", "cancel_by", "resumed_by"),
 )
 _SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
 _NEWEST = (run_table.c.created_at.desc(), run_table.c.id)  # first

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.access import Tokens, new_token, stored_token
+from app.access import Caller, Tokens, named_tokens, new_token, stored_token
 from app.origins import Origins, origins_of, split_authority
 from app.server import ServerOptions, policy
 from opd.errors import UserError
@@ -54,10 +54,10 @@ def test_the_token_is_made_once_by_many_at_a_time(
 def test_odd_tokens_open_nothing() -> None:
     tokens = Tokens(TOKEN, VIEW, "name")
     for given in ("", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü", "\ud800", "\0"):
-        assert tokens.access(given) == "none"
-    assert Tokens("", None, "name").access("") == "none"
-    assert tokens.of_cookies([f'a=b; name="{TOKEN}"']) == "full"
-    assert tokens.of_cookies([f"name={VIEW}; name=x", "name="]) == "view"
+        assert tokens.caller(given) == Caller("none")
+    assert Tokens("", None, "name", {"anna": ""}).caller("") == Caller("none")
+    assert tokens.of_cookies([f'a=b; name="{TOKEN}"']) == Caller("full")
+    assert tokens.of_cookies([f"name={VIEW}; name=x", "name="]) == Caller("view")
 
 
 def test_the_cookie_is_the_tokens_own_whatever_the_port() -> None:
@@ -66,8 +66,63 @@ def test_the_cookie_is_the_tokens_own_whatever_the_port() -> None:
     assert here.cookie != there.cookie and TOKEN not in here.cookie
     assert here.cookie == Tokens(TOKEN, VIEW, "opd_token_7860").cookie
     both = [f"{here.cookie}={TOKEN}; {there.cookie}={there.full}"]
-    assert here.of_cookies(both) == there.of_cookies(both) == "full"
-    assert Tokens(None, VIEW).of_cookies([f"{Tokens(None, VIEW).cookie}={VIEW}"]) == "view"
+    assert here.of_cookies(both) == there.of_cookies(both) == Caller("full")
+    view = Tokens(None, VIEW)
+    assert view.of_cookies([f"{view.cookie}={VIEW}"]) == Caller("view")
+
+
+def test_a_person_is_known_by_the_token_and_keeps_the_cookie_whoever_else_comes() -> None:
+    alone = Tokens(None, None, named={"anna": TOKEN})
+    both = Tokens("plain", VIEW, named={"anna": TOKEN, "ben": "b" * 20})
+    assert both.caller(TOKEN) == Caller("full", "anna")
+    assert both.caller("plain") == Caller("full") and both.caller(VIEW) == Caller("view")
+    assert alone.cookie_of(TOKEN) == both.cookie_of(TOKEN) != both.cookie
+    assert both.cookie_of("plain") == both.cookie_of(VIEW) == both.cookie
+    kept = [f"{both.cookie_of(TOKEN)}={TOKEN}; {both.cookie}={VIEW}; other=1"]
+    assert both.of_cookies(kept) == Caller("full", "anna")
+    assert both.other_cookies(VIEW, kept) == [both.cookie_of(TOKEN)]
+    assert both.other_cookies(TOKEN, kept) == [both.cookie]
+    assert both.of_cookies([f"{both.cookie_of(TOKEN)}={'x' * 20}"]) == Caller("none")
+
+
+@pytest.mark.parametrize(
+    ("given", "plain", "named"),
+    [
+        (["T"], "T", {}),
+        (["anna=T"], None, {"anna": "T"}),
+        (["anna.b@lab-1_2=T==", "plain"], "plain", {"anna.b@lab-1_2": "T=="}),
+        (["anna==T"], None, {"anna": "=T"}),
+        (["YWI="], "YWI=", {}),  # base64 with its padding
+        (["YQ=="], "YQ==", {}),
+        (["a+b/c="], "a+b/c=", {}),
+        (["a:b=c"], "a:b=c", {}),  # ":" stands in no name
+        (["=a=b"], "=a=b", {}),
+        (["n" * 65 + "=T"], "n" * 65 + "=T", {}),
+    ],
+)
+def test_a_name_before_a_token(given: list[str], plain: str | None, named: dict[str, str]) -> None:
+    assert named_tokens(given) == (plain, named)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([""], "must be printable ASCII"),
+        (["anna=a b"], "must be printable ASCII"),
+        (["anna=ü"], "must be printable ASCII"),
+        (["anna=1", "anna=2"], "two tokens are named anna"),
+        (["anna=s3cret", "ben=s3cret"], "two tokens are equal"),
+        (["s3cret", "ben=s3cret"], "two tokens are equal"),
+        (["one", "two"], "2 tokens without a name; give each as NAME=TOKEN"),
+        (["anna="], "no token follows anna="),  # five characters are not base64
+        (["ben=", "anna=s3cret"], "no token follows ben="),
+    ],
+)
+def test_tokens_that_do_not_tell_persons_apart_are_refused(given: list[str], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        named_tokens(given)
+    assert refused.value.where == "--token" and refused.value.message.startswith(told)
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", ":80", "a b", "[::1", "::1", "a:99999999", "a:1:2", "ä"])
@@ -90,6 +145,7 @@ def test_bound_to_all_addresses_it_answers_to_the_one_asked() -> None:
         {"host": "0.0.0.0", "token": None},
         {"host": "192.168.1.5", "token": ""},
         {"view_token": TOKEN},
+        {"view_token": VIEW, "named_tokens": {"anna": VIEW}},
         {"allow_hosts": ["http://studio.example"]},
         {"allow_hosts": ["*"]},
         {"root_path": "studio/"},

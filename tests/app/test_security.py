@@ -10,7 +10,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.access import Tokens
+from app.access import Caller, Tokens
 from app.middleware import bodies
 from app.middleware.bodies import MAX_BODY_BYTES
 from app.security import Policy, SecurityLayer
@@ -360,10 +360,28 @@ def test_a_wrong_link_is_refused_and_sets_nothing() -> None:
     assert status("POST", SAME, url=f"/?token={TOKEN}") == 401
 
 
+def test_a_persons_link_takes_the_place_of_another_in_the_same_browser() -> None:
+    team = options(named_tokens={"anna": "a" * 20, "ben": "b" * 20})
+    tokens = policy(team).tokens
+    anna, ben = tokens.cookie_of("a" * 20), tokens.cookie_of("b" * 20)
+    held = {"cookie": f"{anna}={'a' * 20}; {tokens.cookie}={VIEW}; other=1"}
+    response, _ = ask("GET", f"https://127.0.0.1/?token={'b' * 20}", held, served=team)
+    first, *others = response.headers.get_list("set-cookie")
+    assert first.startswith(f"{ben}={'b' * 20}; HttpOnly; Max-Age=2592000")
+    assert [one.partition(";")[0] for one in others] == sorted(
+        [f'{anna}=""', f'{tokens.cookie}=""']
+    )
+    assert all("Max-Age=0" in one for one in others)
+    _, inside = ask(headers={"cookie": f"{ben}={'b' * 20}"}, served=team)
+    assert inside.scopes[0]["state"]["caller"] == Caller("full", "ben")
+    _, inside = ask("POST", headers={"authorization": f"Bearer {'a' * 20}"}, served=team)
+    assert inside.scopes[0]["state"]["caller"] == Caller("full", "anna")
+
+
 def test_routes_are_told_the_access() -> None:
     for headers, access in ((COOKIE, "full"), (VIEW_COOKIE, "view"), ({}, "none")):
         _, inside = ask(headers=headers)
-        assert inside.scopes[0]["state"]["access"] == access
+        assert inside.scopes[0]["state"]["caller"] == Caller(access)
 
 
 def test_every_answer_carries_the_headers() -> None:

@@ -29,7 +29,14 @@ async def engine_of(request: Request) -> Engine:
     return engine
 
 
+async def user_of(request: Request) -> str:
+    """Who asks: the name of the token, or else "browser"."""
+    caller = getattr(request.state, "caller", None)
+    return (caller and caller.name) or "browser"
+
+
 Database = Annotated[Engine, Depends(engine_of)]
+User = Annotated[str, Depends(user_of)]
 RUN_ID = "run-[a-z0-9-]{1,80}"
 ROLLOUT_ID = "roll-[a-z0-9-]{1,120}"
 RunId = Annotated[str, Path(pattern=f"^{RUN_ID}$")]

@@ -65,6 +65,7 @@ def import_file(
     prompt_tokens: PromptTokens = None,
 ) -> None:
     """Import rollouts as a run to inspect. All of the file or none of it."""
+    from app.worker.owners.person import command_user
     from opd.config.run import parse
     from opd.interchange.formats import open_rollouts
     from storage.queue import jobs
@@ -73,7 +74,7 @@ def import_file(
     source = open_rollouts(_existing(file), form, prompt_tokens=prompt_tokens)
     config = parse({"name": name, "student": "imported", "teacher": "imported"})
     engine = workspace.engine()
-    run_id = jobs.create_run(engine, config, source="import")
+    run_id = jobs.create_run(engine, config, source="import", started_by=command_user())
     count = import_rollouts(engine, run_id, source.rollouts, source.vocabulary)
     if source.shape:
         say(f"read as {source.shape}")

@@ -6,7 +6,14 @@ import typer
 
 Host = Annotated[str, typer.Option(help="Address to bind to.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
-Token = Annotated[str | None, typer.Option(help="Access token to use instead of the stored one.")]
+Token = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]TOKEN",
+        help="Access token to use instead of the stored one; with a name, that person's; "
+        "repeatable.",
+    ),
+]
 ViewToken = Annotated[str | None, typer.Option(help="Second token with read-only access.")]
 AllowHost = Annotated[
     list[str] | None,
