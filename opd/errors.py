@@ -169,6 +169,13 @@ class ErrorKind(StrEnum):
         503,
         False,
     )
+    DATABASE_GONE = (
+        "database gone",
+        "Start the database server, or restore the network to it. A running job waits for ten "
+        "minutes; after that, resume the run.",
+        503,
+        False,
+    )
     NAN_LOSS = (
         "nan loss",
         "Lower optimizer.learning_rate or optimizer.max_grad_norm, add optimizer.warmup_steps, "

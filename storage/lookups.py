@@ -1,6 +1,8 @@
 """What several queries share: which runs are shown, one row by its id, ids, bounds of a page."""
 
 import hashlib
+import secrets
+import string
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -22,9 +24,12 @@ def shown() -> list[ColumnElement[bool]]:
 
 
 def run_row(connection: Connection, run_id: str) -> RowMapping:
-    """Raises UserError of kind "not found"."""
-    rows = connection.execute(select(run).where(run.c.id == run_id, *shown()))
-    return _only(rows.mappings().first(), run_id)
+    """Raises UserError of kind "not found". In a transaction that writes, nobody else changes the
+    row until its end."""
+    query = select(run).where(run.c.id == run_id, *shown())
+    if connection.get_execution_options().get("opd_writes"):
+        query = query.with_for_update(key_share=True)
+    return _only(connection.execute(query).mappings().first(), run_id)
 
 
 def rollout_row(connection: Connection, rollout_id: str) -> RowMapping:
@@ -51,6 +56,12 @@ def version_of(connection: Connection, run_id: str) -> tuple[Any, ...]:
         select(func.count()).select_from(rollout).where(rollout.c.run_id == run_id)
     )
     return (*(row[name] for name in ("attempt", "status", "step", "bytes", "score")), count)
+
+
+def new_id(prefix: str) -> str:
+    """`run-…`, `exp-…`: eight letters and digits at random."""
+    letters = string.ascii_lowercase + string.digits
+    return f"{prefix}-" + "".join(secrets.choice(letters) for _ in range(8))
 
 
 def prompt_id(run_id: str, text: str, answer: str | None, ids: bytes) -> str:

@@ -16,11 +16,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     UniqueConstraint,
     text,
 )
 
+from storage.databases.nul import Text
 from storage.packing import COLUMNS
 
 BESIDE = "branch"  # kind of rollouts that were asked for beside a run; its figures leave them out

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, select
 
+from storage.databases.turns import take_turn
 from storage.engine import read
 from storage.lookups import in_chunks
 from storage.schema import vocabulary
@@ -38,6 +39,9 @@ class Vocabulary:
 
     def rows(self, connection: Connection, texts: Texts) -> list[dict[str, Any]]:
         """Rows to insert: another run with the same tokenizer may have been first with some."""
+        if not texts:
+            return []
+        take_turn(connection, f"vocabulary {self._fingerprint}")
         stored = stored_texts(connection, self._fingerprint, texts)
         return [
             {"fingerprint": self._fingerprint, "id": i, "bytes": data, "special": special}

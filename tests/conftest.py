@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 
 from bench.support.chromium import CHROMIUM, FLAGS
 from tests import warm_starts
+from tests.support.databases import matrix
 
 # Read when torch loads. On models as small as the tests', threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,6 +58,7 @@ PIECES = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """A worker of the whole suite starts many processes; one file's few are not worth it."""
+    config.add_cleanup(matrix.end)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup, jobs would ignore it as well
     if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
         config.add_cleanup(warm_starts.install())
@@ -68,8 +70,12 @@ def piece(nodeid: str) -> str:
     return nodeid.partition("::")[0] if number is None else f"{number:02}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min(piece(item.nodeid), "99"))
+    if matrix.ON_POSTGRESQL:
+        of_sqlite = [item for item in items if item.get_closest_marker("sqlite_only")]
+        config.hook.pytest_deselected(items=of_sqlite)
+        items[:] = [item for item in items if item not in of_sqlite]
 
 
 def pytest_collection_finish() -> None:
@@ -128,11 +134,16 @@ class Site:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """An empty database."""
-    from tests.support.stored_runs import new_database  # noqa: PLC0415
-
-    opened = new_database(tmp_path)
+    opened = matrix.new_database(tmp_path)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture(autouse=matrix.ON_POSTGRESQL)
+def _databases() -> Iterator[None]:
+    """Those of a test go with it."""
+    with matrix.cleared():
+        yield
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ from opd.types import (
     StepEvent,
 )
 from storage.data_dir import DataDir, RunDir
-from storage.engine import DiskFullError, open_database
+from storage.databases.failures import DiskFullError
+from storage.engine import open_database, patient
 from storage.queue import jobs
 from storage.queue.failure import Failure
 from storage.read.runs import read_earlier_attempts, read_run
@@ -251,6 +252,7 @@ def _begin(job: Job, writer: RunWriter, say: Callable[[str], None]) -> tuple[Run
     return config, step, order
 
 
+@patient  # everything that it writes takes the place of what an earlier try has written
 def _store(job: Job, progress: _JobProgress, event: Event) -> None:
     writer = progress.writer
 

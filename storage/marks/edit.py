@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from opd.config.names import checked_note
 from opd.errors import ErrorKind, StaleEditError, UserError
 from opd.types import Mark
+from storage.databases.turns import take_turn
 from storage.engine import begin
-from storage.lookups import rollout_row, shown
-from storage.queue.jobs import new_id
+from storage.lookups import new_id, rollout_row, shown
 from storage.schema import WHOLE, mark, run
 from storage.text import clean
 
@@ -27,6 +27,7 @@ def add_mark(engine: Engine, rollout_id: str, position: int | None, note: str) -
     text = checked_note(clean(note), where="note")
     with begin(engine) as connection:
         row = rollout_row(connection, rollout_id)
+        take_turn(connection, f"marks of {row['run_id']}")
         if position is not None and not 0 <= position < row["tokens"]:
             limit = f"0 to {row['tokens'] - 1}" if row["tokens"] else "nothing: it has no tokens"
             raise UserError(f"must be {limit} (got {position})", where="position")
@@ -119,7 +120,10 @@ def no_mark(mark_id: str) -> UserError:
 
 def _seen(connection: Connection, mark_id: str, version: int | None) -> Mapping[str, Any]:
     rows = connection.execute(
-        select(mark).join(run, run.c.id == mark.c.run_id).where(mark.c.id == mark_id, *shown())
+        select(mark)
+        .join(run, run.c.id == mark.c.run_id)
+        .where(mark.c.id == mark_id, *shown())
+        .with_for_update(of=mark)
     )
     row = rows.mappings().first()
     if row is None:

@@ -20,6 +20,7 @@ from opd.experiments.plan import ArmRun, Key, Plan, Planner
 from opd.types import ExperimentStatus
 from storage import schema
 from storage.engine import DatabaseTime, begin, read
+from storage.lookups import new_id
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 
@@ -45,7 +46,7 @@ def create_experiment(
     count = usual if seeds is None else seeds
     if not 1 <= count <= MAX_SEEDS:
         raise UserError(f"must be 1 to {MAX_SEEDS} (got {count})", where="seeds")
-    name = jobs.new_id("exp")
+    name = new_id("exp")
     row = {
         "id": name,
         "name": definition.name,
@@ -121,9 +122,12 @@ def add_run(
     )
     values = {"experiment_id": name, "run_id": run_id, **key.__dict__}
     with begin(engine) as connection:
+        # Locked first: who ends the experiment waits, and then sees the link.
+        status = connection.scalar(
+            select(table.c.status).where(table.c.id == name).with_for_update(key_share=True)
+        )
         if connection.scalar(select(links.c.run_id).where(links.c.run_id == run_id)) is None:
             connection.execute(insert(links).values(values))
-        status = connection.scalar(select(table.c.status).where(table.c.id == name))
         run_status = connection.scalar(select(schema.run.c.status).where(schema.run.c.id == run_id))
     if status != "running":
         _cancel(engine, run_id)

@@ -3,8 +3,6 @@
 A run that is `running` belongs to one attempt; whoever holds an older attempt is told LeaseLost.
 """
 
-import secrets
-import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +19,9 @@ from opd.config.run import RunConfig
 from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
+from storage.databases.turns import take_turn
 from storage.engine import DatabaseTime, begin, read
-from storage.lookups import run_row
+from storage.lookups import new_id, run_row
 from storage.queue.failure import Failure
 from storage.queue.run_details import checked_tags, checked_text, write_tags
 from storage.schema import checkpoint, run
@@ -112,6 +111,7 @@ def claim(
     now = time.time()
     pool = pool or owner.boot
     with begin(engine) as connection:
+        take_turn(connection, f"slots of {pool}")
         if _is_taken(connection, pool, slot):
             return None
         claimed = connection.execute(
@@ -216,7 +216,8 @@ def finish(
     `end_reason` says why a run finished before its last step."""
     now = time.time()
     with begin(engine) as connection:
-        row = connection.execute(select(run).where(*_held(run_id, attempt))).mappings().first()
+        held = select(run).where(*_held(run_id, attempt)).with_for_update(key_share=True)
+        row = connection.execute(held).mappings().first()
         if row is None:
             return False
         last = row["heartbeat_at"]
@@ -350,12 +351,6 @@ def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
         "queued_at": now,
         "finished_at": now if imported else None,
     }
-
-
-def new_id(prefix: str) -> str:
-    """`run-…`, `exp-…`: eight letters and digits at random."""
-    letters = string.ascii_lowercase + string.digits
-    return f"{prefix}-" + "".join(secrets.choice(letters) for _ in range(8))
 
 
 def owner_values(owner: Owner | None) -> dict[str, Any]:

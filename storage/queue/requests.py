@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Engine, RowMapping, delete, func, insert, 
 
 from opd.errors import ErrorKind, UserError
 from storage import clock
+from storage.databases.turns import take_turn
 from storage.engine import DatabaseTime, begin, read
 from storage.queue.jobs import Owner, owner_of, owner_values
 from storage.schema import question
@@ -38,6 +39,7 @@ def enqueue(engine: Engine, kind: str, payload: dict[str, Any], boot: str | None
     letters = string.ascii_lowercase + string.digits
     name = "ask-" + "".join(secrets.choice(letters) for _ in range(12))
     with begin(engine) as connection:
+        take_turn(connection, "requests")
         now = clock.now(connection)
         ended = question.c.state.in_(("done", "failed"))
         connection.execute(

@@ -19,9 +19,10 @@ from sqlalchemy import Engine, event, inspect, select, text
 
 from opd.errors import UserError
 from opd.types import StepEvent
-from storage import engine as storage_engine
 from storage import schema
-from storage.engine import DiskFullError, begin, open_database, read
+from storage.databases import sqlite as storage_sqlite
+from storage.databases.failures import DiskFullError
+from storage.engine import begin, open_database, read
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.read.rollouts import read_rollout, read_rollouts
 from storage.read.runs import read_run, read_runs, read_steps
@@ -271,7 +272,7 @@ def test_readers_and_a_writer_never_meet_a_lock(
 ) -> None:
     """Eight readers, of which one is always in the log: it must be emptied all the same."""
     limit = 8 * 2**20
-    monkeypatch.setattr(storage_engine, "WAL_LIMIT", limit)
+    monkeypatch.setattr(storage_sqlite, "WAL_LIMIT", limit)
     engine = open_database(tmp_path)
     run_id, writer = stored_runs.started(engine, steps=50, records={"budget_mb": 1000})
     log = tmp_path / "studio.db-wal"
@@ -295,7 +296,7 @@ def test_readers_and_a_writer_never_meet_a_lock(
 def test_the_log_is_emptied_though_new_readers_take_the_place_of_an_old_one(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_engine, "WAL_LIMIT", 2**20)
+    monkeypatch.setattr(storage_sqlite, "WAL_LIMIT", 2**20)
     log = Path(f"{engine.url.database}-wal")
     _, writer = stored_runs.started(engine, records={"budget_mb": 1000})
     big = [stored_runs.rollout(1, 0, record=stored_runs.record(8000, k=16, seed=1))]

@@ -14,8 +14,8 @@ from opd.types import Event
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.runs import read_run
+from tests.support.databases.matrix import new_database
 from tests.support.devices.tested import DEVICE, SLOT
-from tests.support.stored_runs import new_database
 
 
 class Died(Exception):

@@ -1,10 +1,8 @@
-"""Databases, and rollouts and runs made up for them."""
+"""Rollouts and runs made up for databases."""
 
 import os
-import tempfile
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +22,12 @@ from opd.types import (
     TokenRecord,
     TopK,
 )
-from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.queue.inputs import RunInputs, write_inputs
 from storage.write.records import RunWriter
 
 VOCABULARY = 300
 OWNER = jobs.Owner(4711, 12.5, "boot")
-
-
-@cache
-def _migrated() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        open_database(folder).dispose()
-        return DataDir(Path(folder)).database.read_bytes()
-
-
-def new_database(folder: Path) -> Engine:
-    """As `open_database`; a new one is copied from one that was migrated once in this process.
-
-    What `open_database` makes of an empty folder by itself, `tests/storage/test_engine.py` tests.
-    """
-    file = DataDir(folder).database
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_migrated())
-    return open_database(folder)
 
 
 def me() -> jobs.Owner:

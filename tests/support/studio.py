@@ -18,8 +18,8 @@ from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
+from tests.support.databases.matrix import new_database
 from tests.support.fake_training import ROOT, SCRIPT
-from tests.support.stored_runs import new_database
 
 FULL = bool(os.environ.get("OPD_FULL"))
 

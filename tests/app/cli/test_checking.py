@@ -11,7 +11,7 @@ import pytest
 
 from app.cli import checking
 from app.cli.main import app
-from storage import engine
+from storage.databases import sqlite
 from tests.support.experiment_definition import data
 
 Run = Callable[..., tuple[int, str, str]]
@@ -126,9 +126,9 @@ def test_a_file_of_an_experiment_with_an_error_in_one_arm(opd: Run, tmp_path: Pa
 def test_a_sqlite_that_damages_databases_is_named(
     opd: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SAFE_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(sqlite, "SAFE_SQLITE", (99, 0, 0))
     code, _, err = opd("demo", "--static", "--json")
     assert code == 0
     assert "Warning: SQLite " in err and "pip install pysqlite3" in err
-    monkeypatch.setattr(engine, "SAFE_SQLITE", (3, 0, 0))
+    monkeypatch.setattr(sqlite, "SAFE_SQLITE", (3, 0, 0))
     assert "Warning" not in opd("demo", "--static", "--json")[2]

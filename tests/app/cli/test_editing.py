@@ -14,7 +14,8 @@ from opd.errors import UserError
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
-from tests.support.stored_runs import OWNER, new_database
+from tests.support.databases.matrix import new_database
+from tests.support.stored_runs import OWNER
 
 
 @pytest.fixture

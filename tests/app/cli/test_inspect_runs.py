@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from opd.config.run import parse
 from storage.queue import jobs
 from tests.support.api_client import stored_run
-from tests.support.stored_runs import new_database
+from tests.support.databases.matrix import new_database
 
 RATE = "optimizer.learning_rate"
 Command = Callable[..., tuple[int, str, str]]

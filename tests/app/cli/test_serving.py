@@ -21,6 +21,7 @@ from app.sources.roots import SourceOptions
 from opd.errors import UserError
 from storage import engine as database
 from storage.data_dir import DataDir
+from storage.databases import sqlite
 from tests import warm_starts
 from tests.support.studio import Studio
 
@@ -130,7 +131,7 @@ def test_the_first_lines_name_a_sqlite_that_damages_databases(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(serving, "_serve", closing_sockets)
-    monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(sqlite, "SAFE_SQLITE", (99, 0, 0))
     monkeypatch.setattr(sys, "argv", ["opd", *arguments, "--data-dir", str(tmp_path)])
     with pytest.raises(SystemExit):
         app()
@@ -140,7 +141,7 @@ def test_the_first_lines_name_a_sqlite_that_damages_databases(
 
 
 def test_another_database_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "SAFE_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(sqlite, "SAFE_SQLITE", (99, 0, 0))
     assert database.sqlite_advice("postgresql://h/d") is None
     assert database.sqlite_advice("sqlite:////tmp/x.db")
 

@@ -25,7 +25,8 @@ from storage.read.rollouts import read_rollout
 from storage.read.runs import read_run, read_steps
 from storage.write.records import RunWriter
 from tests.support.api_client import Api
-from tests.support.stored_runs import OWNER, new_database, rollout, started, texts
+from tests.support.databases.matrix import new_database
+from tests.support.stored_runs import OWNER, rollout, started, texts
 
 SECONDS = {"sample": 0.5, "teacher": 0.25}
 

@@ -8,7 +8,7 @@ import pytest
 from opd.types import StepEvent
 from storage.read.rollouts import CUT, read_rollout, read_rollouts
 from tests.support import stored_runs
-from tests.support.stored_runs import new_database
+from tests.support.databases.matrix import new_database
 
 END = 290  # special, and the end of the reasoning
 

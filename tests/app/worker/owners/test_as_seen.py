@@ -16,7 +16,7 @@ from storage.data_dir import DataDir
 from storage.engine import begin
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
-from tests.support.stored_runs import new_database
+from tests.support.databases.matrix import new_database
 
 Change = Callable[..., None]
 

@@ -1,0 +1,154 @@
+"""What is particular to PostgreSQL.
+
+A transaction that reads sees one moment (REPEATABLE READ). One that writes is READ COMMITTED: it
+locks the rows that it will change, or takes a turn (see turns.py), so that nothing is written upon
+what another one has changed meanwhile. The driver, psycopg, is loaded when a database is opened.
+"""
+
+import re
+import unicodedata
+import weakref
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Engine, create_engine, event, func, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from opd.errors import ErrorKind, UserError, one_line
+from storage.databases.address import shown
+from storage.databases.failures import DatabaseGoneError, DiskFullError, read_only
+from storage.databases.nul import MARK, escaped_json, restored_json
+
+POOL, CONNECTIONS = 4, 20  # kept, and at most, of one process; the server's own limit is often 100
+POOL_SECONDS = 120  # for one to be free
+CONNECT_SECONDS = 10
+LOCK_SECONDS = 30  # for a row that another transaction has
+IDLE_SECONDS = 300  # within a transaction, after which the server ends it: its host may have died
+WRITES: dict[str, Any] = {"opd_writes": True}
+READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+# A peer that has vanished is noticed within a minute, on both ends.
+KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
+SESSION = (
+    f"SET lock_timeout = '{LOCK_SECONDS}s'; "
+    f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'; "
+    "SET client_min_messages = warning"
+)
+TCP_SESSION = (
+    "; SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+)
+# Of a server that is there and will not have us, whenever it is asked again
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|pg_hba\.conf|(database|role) \".*\" does "
+    r"not exist|authentication failed|SSL|certificate|invalid (connection option|port)",
+    re.I,
+)
+
+
+def create(url: URL) -> Engine:
+    """Raises UserError where psycopg is missing."""
+    try:
+        engine = create_engine(
+            url,
+            json_serializer=_json,
+            json_deserializer=_of_json,
+            pool_size=POOL,
+            max_overflow=CONNECTIONS - POOL,
+            pool_timeout=POOL_SECONDS,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "application_name": "opd-studio",
+                **KEEPALIVES,
+                "tcp_user_timeout": 40_000,
+                **{name: value for name, value in url.query.items() if name in KEEPALIVES},
+            },
+        )
+    except ImportError:
+        raise UserError(
+            "needs psycopg: pip install 'opd-studio[postgres]'",
+            where="--database-url",
+            kind=ErrorKind.MISSING_EXTRA,
+        ) from None
+    event.listen(engine, "connect", _set_up)
+    weakref.finalize(engine, engine.pool.dispose)  # also at the end of the process
+    return engine
+
+
+def prepare(engine: Engine) -> None:
+    """Before the first transaction that writes. Raises UserError for a database in which texts
+    would be lost."""
+    with engine.connect() as connection:
+        encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise UserError(
+            f"has encoding {encoding}; texts need UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE "
+            "template0",
+            where=shown(engine.url),
+            kind=ErrorKind.NOT_OUR_DATABASE,
+        )
+
+
+def named(error: DBAPIError, engine: Engine) -> UserError | None:
+    """What a server says of itself, and that it says nothing."""
+    where, told = shown(engine.url), one_line(error.orig or error)
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if isinstance(error, IntegrityError):
+        return None
+    if state == "53100":
+        return DiskFullError(where)
+    if state == "25006":
+        return read_only(where)
+    if state in ("55P03", "40P01", "40001"):
+        return UserError(
+            f"another transaction holds what this one needs ({told}); try again",
+            where=where,
+            kind=ErrorKind.LOCKED,
+        )
+    if state in ("42501", "28000", "28P01", "3D000") or (not state and _REFUSED.search(told)):
+        return UserError(f"cannot be opened: {told}", where=where)
+    silent = isinstance(error, OperationalError) and not state
+    if silent or error.connection_invalidated or state[:3] in ("57P", "08") or state == "53300":
+        return DatabaseGoneError(where, told)
+    if state.startswith("08") or state == "25P03":
+        return DatabaseGoneError(where, told)
+    return None
+
+
+def written(engine: Engine) -> None:
+    """After a transaction that wrote: nothing is to be done."""
+
+
+def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    folded: ColumnElement[bool] = func.lower(func.normalize(column)).contains(
+        unicodedata.normalize("NFC", text).lower(), autoescape=True
+    )
+    return folded
+
+
+def _set_up(connection: Any, _: Any) -> None:
+    from psycopg.types.string import StrDumper  # noqa: PLC0415 - an extra
+
+    class WithoutNul(StrDumper):
+        """What is no text of ours, as an id to look for, may hold anything."""
+
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
+
+    connection.adapters.register_dumper(str, WithoutNul)
+    local = connection.info.host.startswith("/")
+    connection.execute(SESSION if local else SESSION + TCP_SESSION)
+    connection.commit()
+
+
+def _json(value: Any) -> str:
+    return escaped_json(orjson.dumps(value).decode())
+
+
+def _of_json(data: bytes) -> Any:
+    if _MARK in bytes(data):
+        return orjson.loads(restored_json(bytes(data).decode()))
+    return orjson.loads(data)
+
+
+_MARK = MARK.encode()
