@@ -66,6 +66,11 @@ class DataDir:
         return self.path / "studio.db"
 
     @property
+    def database_url(self) -> Path:
+        """The address of another database, for jobs of a cluster; of its user alone (0600)."""
+        return self.path / "database-url"
+
+    @property
     def token(self) -> Path:
         """The server's access token."""
         return self.path / "token"

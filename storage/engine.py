@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from opd.errors import UserError, lacks_room
+from opd.errors import ErrorKind, UserError, lacks_room
 from storage import migrate
 from storage.databases import address, postgresql, sqlite
 from storage.databases.failures import DatabaseGoneError, DiskFullError
@@ -28,9 +28,10 @@ AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0)  # seconds; the last one again and again
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+OLDER = "is of another version of OPD Studio: install one version on all hosts"
 
 
-def open_database(url_or_dir: str | Path) -> Engine:
+def open_database(url_or_dir: str | Path, *, upgrade: bool = True) -> Engine:
     """The database in a folder (created when missing) or at a URL, migrated to this version.
 
     Raises UserError for a folder that cannot be written, a server that cannot be reached or lets
@@ -41,6 +42,8 @@ def open_database(url_or_dir: str | Path) -> Engine:
     try:
         with _named(engine):
             if not migrate.at_head(engine):
+                if not upgrade:
+                    raise UserError(OLDER, where=where(engine), kind=ErrorKind.NEWER_SCHEMA)
                 _own(engine).prepare(engine)
                 with begin(engine) as connection:
                     migrate.upgrade(connection)

@@ -13,6 +13,7 @@ import typer
 from app.cli.output import plain, result
 from app.cli.server import flags
 from app.cli.server.claim import noted, served_alone
+from app.cli.server.cluster import set_launcher
 from app.cli.server.ports import bind
 from app.cli.workspace import Workspace
 from opd.errors import UserError
@@ -95,6 +96,7 @@ def serve(
     upload_limit: flags.UploadLimit = 200,
     webhook: flags.Webhook = None,
     standby: flags.StandbyKept = True,
+    launcher: flags.LauncherName = "",
     mcp: flags.Mcp = False,
 ) -> None:
     """Serve the dashboard and run queued jobs."""
@@ -111,6 +113,7 @@ def serve(
             allow_frames=tuple(allow_frame or ()),
             sources=sources,
         )
+        set_launcher(workspace, launcher)
         if allow_host or allow_frame or root_path or named:
             _check_options(listening.options(workspace.data_dir))
         engine = workspace.engine()

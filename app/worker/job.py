@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -38,6 +39,8 @@ from app.worker.devices.system_usage import SystemUsageSampler
 from app.worker.engines.student_server import StudentServer, check_engine
 from app.worker.engines.teacher_servers import TeacherServers, check_teacher_engines
 from app.worker.errors import describe
+from app.worker.launchers.database import address_of, data_dir_at
+from app.worker.launchers.on_node import ClusterJob, open_shared, slot_here
 from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.owners.place import Place
@@ -74,7 +77,6 @@ EXIT_FAILED = 1
 EXIT_NOT_CLAIMED = 3
 EXIT_UNRECORDED = 4  # ended, but the disk had no room to say so
 RESERVE_BYTES = 1_000_000
-DATABASE_VARIABLE = "OPD_DATABASE_URL"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Job:
     run_id: str
     attempt: int
     slot: str
+    patience: float | None = None  # seconds after SIGTERM, where a launcher gives them
 
     @property
     def folder(self) -> RunDir:
@@ -106,14 +109,17 @@ class Outcome:
     end_reason: str = ""  # of a run that ended before its last step, by its own setting
 
 
-def claim(engine: Engine, data_dir: DataDir, run_id: str, slot: str) -> Job | None:
+def claim(
+    engine: Engine, data_dir: DataDir, run_id: str, slot: str, cluster: ClusterJob | None = None
+) -> Job | None:
     """Makes this process the run's owner; None where it cannot be had now."""
-    attempt = jobs.claim(engine, run_id, slot, process.this_process(data_dir))
+    pool, names = (cluster.name, cluster.names) if cluster else (None, ())
+    attempt = jobs.claim(engine, run_id, slot, process.this_process(data_dir), pool, names)
     if attempt is None:
         return None
     # Whatever this job starts inherits it.
     os.environ[process.MARK] = Place.of(data_dir).mark(run_id, attempt)
-    return Job(engine, data_dir, run_id, attempt, slot)
+    return Job(engine, data_dir, run_id, attempt, slot, cluster.patience if cluster else None)
 
 
 def run(
@@ -122,7 +128,8 @@ def run(
     watch: Callable[[Event], None] = lambda _: None,
 ) -> Outcome:
     """Trains, stores what happens, and records how it ended. To be called on the main thread."""
-    lease = Lease(job.engine, job.run_id, job.attempt, lambda why: _give_up(job, why))
+    overdue = partial(_give_up, job)
+    lease = Lease(job.engine, job.run_id, job.attempt, overdue, patience=job.patience)
     with lease, listening(ENDING, lambda n: _on_signal(job, lease, n)):
         try:
             _set_aside(job.folder.reserve)
@@ -289,6 +296,11 @@ def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
         progress.keep_aside(job.folder.aside(job.attempt))
     elif progress.stepped > progress.saved:
         log.info("saving a checkpoint before stopping")
+        try:
+            jobs.heartbeat(job.engine, job.run_id, job.attempt)
+        except jobs.LeaseLost:  # and not heard of it yet
+            progress.keep_aside(job.folder.aside(job.attempt))
+            raise
         progress.save()
     return _stopped(reason)
 
@@ -368,6 +380,9 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     parser.add_argument("--standby", action="store_true")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--slot", default="cpu")
+    parser.add_argument("--cluster-job", default=None, help="what a launcher was given it as")
+    parser.add_argument("--grace", type=float, default=0.0, help="the launcher's, in seconds")
+    parser.add_argument("--version", default="", help="of the server that submitted the job")
     options = parser.parse_args(arguments)
     if options.standby:
         if training is None:
@@ -378,10 +393,14 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
-    data_dir = DataDir.used_with(options.data_dir, os.environ.get(DATABASE_VARIABLE))
     start_log()
-    engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
-    job = claim(engine, data_dir, options.run_id, options.slot)
+    try:
+        job = _claimed(options)
+    except UserError as error:
+        if options.cluster_job is None:
+            raise
+        log.error("%s", error)
+        return error.kind.exit_code
     if job is None:
         log.info("%s cannot be claimed right now", options.run_id)
         return EXIT_NOT_CLAIMED
@@ -389,6 +408,17 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     if not outcome.recorded:
         return EXIT_UNRECORDED
     return EXIT_FAILED if outcome.status == "failed" else 0
+
+
+def _claimed(options: argparse.Namespace) -> Job | None:
+    if options.cluster_job is None:
+        data_dir = data_dir_at(options.data_dir)
+        engine = open_database(address_of(data_dir))
+        return claim(engine, data_dir, options.run_id, options.slot)
+    data_dir, engine = open_shared(options.data_dir, options.version)
+    slot = slot_here(engine, options.run_id)
+    cluster = ClusterJob(options.cluster_job, options.grace)
+    return claim(engine, data_dir, options.run_id, slot, cluster)
 
 
 if __name__ == "__main__":

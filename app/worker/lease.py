@@ -27,7 +27,8 @@ GRACE: dict[Reason, float] = {
 class Lease:
     """Stamps the run every few seconds on a thread of its own and hears whether it is to stop.
 
-    `overdue(reason)` is called, on a timer's thread, where the job has not left the block in time.
+    `overdue(reason)` is called, on a timer's thread, where the job has not left the block in time:
+    after SIGTERM, in `patience` seconds where a launcher gives others than GRACE has.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class Lease:
         attempt: int,
         overdue: Callable[[Reason], None],
         every: float = 2.0,
+        *,
+        patience: float | None = None,
     ) -> None:
         self.run_id = run_id
         self.attempt = attempt
@@ -44,6 +47,7 @@ class Lease:
         self._engine = engine
         self._overdue = overdue
         self._every = every
+        self._grace = GRACE if patience is None else GRACE | {"terminated": patience}
         self._left = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -66,8 +70,8 @@ class Lease:
             first = self.reason is None
             if first or reason == "lost":
                 self.reason = reason
-        if (first or reason in ("lost", "terminated", "hangup")) and reason in GRACE:
-            timer = threading.Thread(target=self._wait, args=(GRACE[reason],), daemon=True)
+        if (first or reason in ("lost", "terminated", "hangup")) and reason in self._grace:
+            timer = threading.Thread(target=self._wait, args=(self._grace[reason],), daemon=True)
             timer.start()
 
     def _wait(self, seconds: float) -> None:

@@ -12,17 +12,15 @@ from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from opd.config.names import check_name
-from opd.config.paths import with_absolute_paths
-from opd.config.recipes import Core, run_name
 from opd.config.resuming import with_changes
 from opd.config.run import RunConfig
-from opd.config.wording import teacher_name
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
 from storage.databases.turns import take_turn
 from storage.engine import DatabaseTime, begin, read
-from storage.lookups import new_id, run_row
+from storage.lookups import run_row
 from storage.queue.failure import Failure
+from storage.queue.new_run import new_row
 from storage.queue.run_details import checked_tags, checked_text, write_tags
 from storage.schema import checkpoint, run
 from storage.text import clean
@@ -78,7 +76,7 @@ def create_run(
     labels = checked_tags(tags)
     check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
-    row = _new_row(config, recipe=clean(recipe), source=source) | _waiter_values(waiter)
+    row = new_row(config, recipe=clean(recipe), source=source) | _waiter_values(waiter)
     row["started_by"] = clean(started_by)[:MAX_KEY]
     try:
         with begin(engine) as connection:
@@ -99,7 +97,12 @@ def create_run(
 
 
 def claim(
-    engine: Engine, run_id: str, slot: str, owner: Owner, pool: str | None = None
+    engine: Engine,
+    run_id: str,
+    slot: str,
+    owner: Owner,
+    pool: str | None = None,
+    given_as: Sequence[str] = (),
 ) -> int | None:
     """Makes a queued or interrupted run running in `slot` and returns the attempt's number.
 
@@ -107,27 +110,36 @@ def claim(
     claimed now.
 
     pool: whose slots these are; by default those of the owner's machine.
+
+    given_as: of a cluster's job, its names in `cluster_job`: only a queued run that bears one of
+    them is claimed, and bears the pool's from then on.
     """
     now = time.time()
-    pool = pool or owner.boot
+    here = pool or owner.boot
+    cluster = {"cluster_job": pool} if given_as else {}
+    given = (run.c.status == "queued", run.c.cluster_job.in_(given_as)) if given_as else ()
     with begin(engine) as connection:
-        take_turn(connection, f"slots of {pool}")
-        if _is_taken(connection, pool, slot):
+        take_turn(connection, f"slots of {here}")
+        if _is_taken(connection, here, slot):
             return None
         claimed = connection.execute(
             update(run)
-            .where(run.c.id == run_id, run.c.status.in_(CLAIMABLE), run.c.deleted_at.is_(None))
+            .where(
+                *(run.c.id == run_id, run.c.status.in_(CLAIMABLE), run.c.deleted_at.is_(None)),
+                *given,
+            )
             .values(
                 status="running",
                 attempt=run.c.attempt + 1,
                 slot=slot,
-                pool=pool,
+                pool=here,
                 heartbeat_at=DatabaseTime(),
                 started_at=func.coalesce(run.c.started_at, now),
                 attempt_at=now,
                 finished_at=None,
                 phase="starting",
                 **_CLEARED,
+                **cluster,
                 **owner_values(owner),
             )
         )
@@ -138,14 +150,15 @@ def claim(
 
 def next_queued(engine: Engine) -> list[dict[str, Any]]:
     """Queued runs, oldest first: id, device, devices (how many), waiter (an Owner that will claim
-    it, or None), and the waiter's heartbeat_at and age as in `running`."""
+    it, or None), and the waiter's heartbeat_at and age as in `running`; phase, with what a cluster
+    says about it."""
     with read(engine) as connection:
         rows = connection.execute(
             _with_age.where(run.c.status == "queued", run.c.deleted_at.is_(None)).order_by(
                 run.c.queued_at, run.c.id
             )
         ).mappings()
-        names = ("id", "device", "heartbeat_at", "age")
+        names = ("id", "device", "heartbeat_at", "age", "phase")
         return [
             {
                 **{n: r[n] for n in names},
@@ -299,6 +312,7 @@ def requeue_within(
             f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
         )
     queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
+    queued["cluster_job"] = None
     values = queued | _CLEARED | _waiter_values(waiter) | {"resumed_by": clean(by)[:MAX_KEY]}
     changes: list[dict[str, str]] = []
     if settings:
@@ -322,35 +336,6 @@ _CLEARED: dict[str, Any] = {
     "error_text": "",
     "hint": "",
 }
-
-
-def _new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
-    now = time.time()
-    imported = source == "import"
-    stored = config if imported else with_absolute_paths(config)
-    return {
-        "id": new_id("run"),
-        "name": run_name(clean(config.name), recipe, Core.of(config)),
-        "status": "finished" if imported else "queued",
-        "source": source,
-        "hidden": imported,
-        "recipe": recipe,
-        "student": clean(config.student.model),
-        "teacher": clean(teacher_name(config.teacher)),
-        "objective": config.objective.name,
-        "seed": config.seed,
-        "steps": config.steps,
-        "device": config.device,
-        "config": stored.model_dump(mode="json"),
-        **{name: {} for name in ("resolved", "versions", "parameters", "scales")},
-        **dict.fromkeys(
-            ("notes", "loaded_device", "tokenizer", "phase", "error_kind", "error_text", "hint"), ""
-        ),
-        **dict.fromkeys(("attempt", "seconds", "step", "tokens", "flops", "bytes"), 0),
-        "created_at": now,
-        "queued_at": now,
-        "finished_at": now if imported else None,
-    }
 
 
 def owner_values(owner: Owner | None) -> dict[str, Any]:

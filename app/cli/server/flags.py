@@ -56,6 +56,16 @@ StandbyKept = Annotated[
         help="Keep a process with its libraries loaded, so that a run starts at once.",
     ),
 ]
+LauncherName = Annotated[
+    str,
+    typer.Option(
+        "--launcher",
+        envvar="OPD_LAUNCHER",
+        metavar="NAME",
+        help="Cluster that runs the jobs: slurm.",
+        show_default="this machine",
+    ),
+]
 Mcp = Annotated[
     bool, typer.Option("--mcp", help="Serve the endpoints to assistants as an MCP server.")
 ]

@@ -19,6 +19,9 @@ def why_queued(engine: Engine, runs: Iterable[Mapping[str, Any]], trouble: str) 
     for row in jobs.next_queued(engine) if asked else ():
         if row["id"] not in asked:
             continue
+        if row["phase"]:  # said by the launcher of a cluster
+            reasons[row["id"]] = row["phase"]
+            continue
         in_use = in_use_by(engine, row["device"], row["devices"])
         waiter = row["waiter"]
         if in_use and (waiter or not trouble):

@@ -9,12 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from opd.errors import ErrorKind, UserError
+
+VARIABLE = "OPD_LAUNCHER"  # `opd serve --launcher` for its supervisor
+JOB_VARIABLE = "OPD_CLUSTER_JOB"  # LAUNCHER:JOB, in a job's environment
+
+
+class ClusterSilentError(UserError):
+    """The cluster does not answer; it may do so later."""
+
 
 @dataclass(frozen=True)
 class Wanted:
     """What a job needs; None and empty: whatever the cluster gives by default."""
 
-    gpus: int = 0
+    gpus: int = 0  # of each node
     nodes: int = 1
     memory_gb: float | None = None  # of each node
     hours: float | None = None
@@ -28,18 +37,22 @@ class State:
 
     waiting: not started, `why` says what for; running: on `hosts`; ended: `exit_code` where it is
     known (as subprocess gives it) and `why` it ended, in the launcher's words; unknown: the
-    launcher has no such job, or does not answer (`why`)."""
+    launcher has no such job.
+
+    `kind` is that of a failure by the cluster's doing, where no exit code tells of it."""
 
     phase: Literal["waiting", "running", "ended", "unknown"]
     why: str = ""
     hosts: tuple[str, ...] = ()
     exit_code: int | None = None
+    kind: ErrorKind | None = None
 
 
 class Launcher(Protocol):
-    """Raises UserError where the cluster refuses, or does not answer."""
+    """Raises UserError where the cluster refuses, ClusterSilentError where it does not answer."""
 
     name: str  # as in `--launcher`, and before the colon of a stored job
+    title: str  # as people call it
     grace: float  # seconds between a stop and the kill
 
     def check(self) -> None:
@@ -48,8 +61,9 @@ class Launcher(Protocol):
     def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
         """Starts the command on a machine of the cluster, once for a key; returns the job's id.
 
-        A key that was submitted before, by a supervisor that died before it could say so, gives
-        that job again. No secret may be in the command."""
+        A key whose job lives gives that job again: it was submitted by a supervisor that died
+        before it could say so. The command's output is added to `log`. No secret may be in the
+        command."""
 
     def states(self, jobs: Collection[str]) -> dict[str, State]:
         """Of every one of these jobs, in one question."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from app.worker.errors import describe
-from app.worker.job import DATABASE_VARIABLE
+from app.worker.launchers.database import address_of, data_dir_at
 from app.worker.logs import start_log
 from opd.errors import ErrorKind
 from storage import locks
@@ -41,7 +41,7 @@ class RequestProcess:
         parser.add_argument("--data-dir", type=Path, required=True)
         parser.add_argument("--idle", type=float, default=self.idle)
         options = parser.parse_args(arguments)
-        data_dir = DataDir.used_with(options.data_dir, os.environ.get(DATABASE_VARIABLE))
+        data_dir = data_dir_at(options.data_dir)
         start_log()
         data_dir.make_own()
         lock_file = locks.take(self.lock(data_dir))  # held until this process ends
@@ -50,7 +50,7 @@ class RequestProcess:
             return 0
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.nice(self.nice)
-        engine = open_database(os.environ.get(DATABASE_VARIABLE) or data_dir.path)
+        engine = open_database(address_of(data_dir))
         serve(engine, data_dir, options.idle)
         return 0
 

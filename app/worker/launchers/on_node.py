@@ -1,0 +1,77 @@
+"""What a cluster's job makes sure of before it claims its run: that this host can run it at all."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+
+from app.version import program_version
+from app.worker.devices import slots
+from app.worker.launchers.database import address_of, data_dir_at, use_written_address
+from app.worker.launchers.launcher import JOB_VARIABLE
+from app.worker.owners.place import host_name
+from opd.devices.gpus import gpu_count
+from opd.errors import UserError
+from storage.data_dir import DataDir
+from storage.engine import DatabaseTime, open_database, read
+from storage.read.runs import read_run
+
+CLOCKS_APART = 60.0  # seconds that a host's clock may differ from the database's
+LEFT_TO_SAVE = 0.8  # of the launcher's grace, for a checkpoint
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """`given_as`: what a controller wrote down when it submitted the job; `grace`: seconds between
+    the launcher's SIGTERM and its SIGKILL."""
+
+    given_as: str
+    grace: float
+
+    @property
+    def name(self) -> str:
+        return os.environ.get(JOB_VARIABLE) or self.given_as.replace(":?", ":", 1)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.name, self.given_as
+
+    @property
+    def patience(self) -> float:
+        return self.grace * LEFT_TO_SAVE
+
+
+def open_shared(path: Path, version: str) -> tuple[DataDir, Engine]:
+    """The studio's directory and database, as they are.
+
+    Raises UserError that names this host where they cannot be used from here, or by this version.
+    """
+    here = f"on {host_name()}"
+    if not path.is_dir():
+        text = f"the data directory is not {here}: it must be a folder that all hosts share"
+        raise UserError(text, where=str(path))
+    if version != program_version():
+        text = f"{here} is {program_version()}, the server's is {version}: install one on all hosts"
+        raise UserError(text, where="opd-studio")
+    use_written_address(path)
+    data_dir = data_dir_at(path)
+    data_dir.make_own()
+    engine = open_database(address_of(data_dir), upgrade=False)
+    with read(engine) as connection:
+        apart = time.time() - float(connection.execute(select(DatabaseTime())).scalar_one())
+    if abs(apart) > CLOCKS_APART:
+        engine.dispose()
+        side = "ahead of" if apart > 0 else "behind"
+        text = f"{here} is {abs(apart):,.0f} s {side} the database's: set it (ntp, chrony)"
+        raise UserError(text, where="clock")
+    return data_dir, engine
+
+
+def slot_here(engine: Engine, run_id: str) -> str:
+    """Of the devices that the cluster lets the job see. Raises UserError where it lets none."""
+    config = read_run(engine, run_id)["config"]
+    slot = slots.choose(config["device"], (), gpu_count(), count=config.get("devices", 1))
+    assert slot is not None  # nothing is taken
+    return slot

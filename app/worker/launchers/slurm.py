@@ -1,0 +1,126 @@
+"""SLURM: jobs are submitted by sbatch, asked for by squeue, ended by scancel."""
+
+import math
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from app.worker.launchers.database import DATABASE_VARIABLE
+from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, State, Wanted
+from app.worker.launchers.slurm_answers import ENDED, FIELDS, setting, states_of
+from opd.errors import UserError
+
+PATIENCE = 25.0  # seconds for an answer
+WHERE = "--launcher slurm"
+LEAD = 60  # seconds before a job's time is up in which it saves
+SILENT = re.compile(
+    r"unable to contact|timed out|zero bytes|connection refused|not connected|unable to resolve"
+    r"|munge|authentication|temporarily unable|no route|configuration file|unreachable",
+    re.I,
+)
+# Of a controller that runs inside a job itself, or of a person's habits: not for what is asked.
+OURS = re.compile(r"^(SLURM_(?!CONF$)|SQUEUE_|SCANCEL_|SINFO_|CUDA_VISIBLE_DEVICES$|OPD_JOB$)")
+
+
+class Slurm:
+    name = "slurm"
+    title = "SLURM"
+
+    def __init__(self) -> None:
+        self.grace = 30.0  # SLURM's own default for KillWait
+
+    def check(self) -> None:
+        found = setting("KillWait", self._ask("scontrol", "show", "config"))
+        if found is not None:
+            self.grace = found
+
+    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+        if (job := self._living(key)) is not None:
+            return job
+        options = [f"--job-name={key}", *_options(wanted), *_output(log)]
+        return self._ask("sbatch", "--parsable", *options, script=_script(command)).split(";")[0]
+
+    def states(self, jobs: Collection[str]) -> dict[str, State]:
+        if not jobs:
+            return {}
+        options = ("--noheader", "--states=all", f"--jobs={','.join(jobs)}", f"--Format={FIELDS}")
+        known = states_of(self._ask("squeue", *options, none="Invalid job id"))
+        gone = State("unknown", "SLURM has no such job")
+        return {job: known.get(job, gone) for job in jobs}
+
+    def stop(self, job: str) -> None:
+        self._ask("scancel", "--quiet", job, none="Invalid job id")
+
+    def log(self, job: str) -> str:
+        text = self._ask("scontrol", "show", "job", job, none="Invalid job id")
+        found = re.search(r"^\s*StdOut=(.+)$", text, re.M)
+        try:
+            return Path(found[1].replace("%%", "%")).read_text(errors="replace") if found else ""
+        except OSError:
+            return ""
+
+    def _living(self, key: str) -> str | None:
+        """The job of this name that has not ended. One that was refused may bear it, too."""
+        options = ("--noheader", "--states=all", f"--name={key}", f"--Format={FIELDS}")
+        states = states_of(self._ask("squeue", *options))
+        return next((job for job, state in states.items() if state.phase not in ENDED), None)
+
+    def _ask(self, *command: str, script: str | None = None, none: str | None = None) -> str:
+        """The program's output; "" where it fails with what `none` names."""
+        environment = {name: v for name, v in os.environ.items() if not OURS.match(name)}
+        environment.pop(DATABASE_VARIABLE, None)
+        try:
+            done = subprocess.run(
+                command,
+                input=script or "",
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PATIENCE,
+                env=environment | {"LC_ALL": "C"},
+            )
+        except FileNotFoundError:
+            text = f"{command[0]} is not installed here: the server must be a host of the cluster"
+            raise ClusterSilentError(text, where=WHERE) from None
+        except subprocess.TimeoutExpired:
+            text = f"does not answer: {command[0]} said nothing for {PATIENCE:.0f} s"
+            raise ClusterSilentError(text, where=WHERE) from None
+        if done.returncode == 0:
+            return done.stdout.strip()
+        said = " ".join(done.stderr.split())
+        if none is not None and none in said:
+            return ""
+        if SILENT.search(said):
+            raise ClusterSilentError(f"does not answer: {said[-300:]}", where=WHERE)
+        raise UserError(f"{command[0]} refused it: {_reason(done.stderr)}", where=WHERE)
+
+
+def _options(wanted: Wanted) -> list[str]:
+    options = [f"--nodes={wanted.nodes}", "--no-requeue", "--chdir=/", f"--signal=B:TERM@{LEAD}"]
+    if wanted.gpus:
+        options.append(f"--gres=gpu:{wanted.gpus}")
+    if wanted.memory_gb is not None:
+        options.append(f"--mem={math.ceil(wanted.memory_gb * 1e9 / 2**20)}M")
+    if wanted.hours is not None:
+        options.append(f"--time={math.ceil(wanted.hours * 60)}")
+    if wanted.partition is not None:
+        options.append(f"--partition={wanted.partition}")
+    return options
+
+
+def _output(log: Path) -> list[str]:
+    return [f"--output={str(log).replace('%', '%%')}", "--open-mode=append"]
+
+
+def _script(command: Sequence[str]) -> str:
+    """`exec`: the signal of `--signal=B:` goes to the job's first process."""
+    return f'#!/bin/sh\nexport {JOB_VARIABLE}="slurm:$SLURM_JOB_ID"\nexec {shlex.join(command)}\n'
+
+
+def _reason(stderr: str) -> str:
+    """In a line, without the names of the programs that said it."""
+    lines = [re.sub(r"^\w+: (error: )?", "", line).strip() for line in stderr.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line))[:400]
