@@ -44,13 +44,16 @@ CSV_COLUMNS = [
     "parent",
     "error_kind",
     "error_text",
+    "started_by",
+    "host",
 ]
 PAGE = 1000
 ColumnName = Annotated[Text, Field(max_length=420)]
 
 
 class RunFilter(BaseModel):
-    """Which runs, and how their table stands. `columns`: names separated by commas, from
+    """Which runs, and how their table stands. `started_by`: by whom, `host`: on which machine they
+    run or ran last. `columns`: names separated by commas, from
     GET /runs/columns; a name may be a metric (`reverse_kl`, `reverse_kl:best`, `eval/SUITE/pass@1`,
     with `:min` and `:max`), a setting by its path (`optimizer.learning_rate`) or a fact of the run
     (`kl`, `tokens`). `sort`: any of these, or empty for the newest first; runs without a value come
@@ -59,6 +62,8 @@ class RunFilter(BaseModel):
     search: Annotated[Text, Field(max_length=500)] = ""
     status: Literal["", RunStatus] = ""
     tag: Annotated[Text, Field(max_length=500)] = ""
+    started_by: Annotated[Text, Field(max_length=200)] = ""
+    host: Annotated[Text, Field(max_length=300)] = ""
     columns: Annotated[Text, Field(max_length=10_000)] = ""
     sort: ColumnName = ""
     order: Literal["asc", "desc"] = "asc"
@@ -91,7 +96,7 @@ def list_runs(request: Request, engine: Database, page: Annotated[RunPage, Query
     is a number.
     """
     if page.plain:
-        filters = {"search": page.search, "status": page.status, "tag": page.tag}
+        filters = page.model_dump(include={"search", "status", "tag", "started_by", "host"})
         found = read_runs(engine, **filters, limit=page.limit, offset=page.offset)
     else:
         found = read_table(engine, page.query(page.limit, page.offset))

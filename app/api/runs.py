@@ -21,9 +21,10 @@ from app.api.http.inputs import (
 from app.api.http.replies import Json
 from app.api.run_table import with_disk
 from app.worker.devices.holds import in_use_by
-from app.worker.devices.waiting import why_queued
+from app.worker.devices.waiting import serving_hosts, why_queued
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of
+from opd.types import RunStatus
 from storage.queue import jobs, run_details
 from storage.read.runs import read_evaluations, read_run, read_steps
 from storage.system_usage import read_system_usage
@@ -52,11 +53,12 @@ def start_run(engine: Database, body: StartRun, user: User) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
-    """A run; `waits_for` names the slots that a queued one waits for, each with the run there;
-    `waits_because` says the same, or what else keeps it from starting, in words."""
+    """A run; `waits_for` names the slots of this host that a queued one waits for, each with the
+    run there, where no other host takes runs; `waits_because` says the same, or what else keeps it
+    from starting, in words."""
     run = read_run(engine, run_id)
     run["waits_for"] = {}
-    if run["status"] == "queued":
+    if run["status"] == "queued" and len(serving_hosts(engine)) == 1:
         run["waits_for"] = in_use_by(engine, run["device"], run["config"].get("devices", 1))
     run["waits_because"] = why_queued(engine, [run], request.app.state.trouble()).get(run_id)
     return Json(with_disk(run, request.app.state.data_dir))
@@ -95,9 +97,10 @@ def edit_run(
 
 
 @router.delete("/runs/{run_id}")
-def delete_run(engine: Database, run_id: RunId) -> Response:
-    """Hides the run; `restore` brings it back."""
-    run_details.delete_run(engine, run_id)
+def delete_run(engine: Database, run_id: RunId, status: RunStatus | None = None) -> Response:
+    """Hides the run; `restore` brings it back. With `status`, in which the sender has seen the run,
+    refused with 409 where it has another by now."""
+    run_details.delete_run(engine, run_id, status=status)
     return Json({"id": run_id})
 
 
@@ -115,8 +118,9 @@ def cancel_run(
     body: Annotated[CancelRun | None, Body()] = None,
 ) -> Response:
     """Stops a run: `save` keeps a checkpoint to resume from, `discard` does not."""
-    mode = body.mode if body else "save"
-    return Json({"id": run_id, "status": jobs.request_cancel(engine, run_id, mode, user)})
+    wanted = body or CancelRun()
+    status = jobs.request_cancel(engine, run_id, wanted.mode, user, wanted.asked)
+    return Json({"id": run_id, "status": status})
 
 
 @router.post("/runs/{run_id}/resume")

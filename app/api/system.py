@@ -11,6 +11,7 @@ from app.access import Caller
 from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from app.version import program_version
+from app.worker.devices.inventory import all_hosts
 from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
@@ -43,6 +44,15 @@ def health(request: Request) -> Response:
             "user": caller.name or None,
         }
     )
+
+
+@router.get("/hosts")
+def list_hosts(engine: Database) -> Response:
+    """The hosts that take runs of this database, this one first (`here`), each with its devices:
+    slot, name, memory in bytes, and the `run` that has it. `age`: seconds since a host was last
+    heard of; `seen`: within the last minute. After a day it is left out."""
+    items = [host.as_dict() for host in all_hosts(engine)]
+    return Json({"items": items, "total": len(items)})
 
 
 @router.get("/runs/{run_id}/log")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id.", show_default=False)]
 PAGE = 5000
+NOBODY = {None, ""}
 FOLLOW_EVERY = 0.5  # seconds
 
 
@@ -87,7 +88,9 @@ def runs(
         table(names, rows, right=",".join(numbers))
     else:
         names = ("run", "name", "status", "step", "KL", "score", "started")
-        table(names, map(_row, items), right="step,KL,score")
+        more = [one for one in ("started_by", "host") if len({i[one] for i in items} - NOBODY) > 1]
+        told = [(*_row(item), *(item[one] or "" for one in more)) for item in items]
+        table((*names, *(one.replace("_", " ") for one in more)), told, right="step,KL,score")
     for run, reason in ({} if json else waits).items():
         say(f"{run} waits for: {plain(reason)}")
 
@@ -212,6 +215,10 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
         ("run", f"{run['id']}  {run['name']}"),
         ("status", f"{run['status']}  {run['phase'] or ''}".strip()),
         ("waits for", run["waits_because"]),
+        ("started by", run["started_by"]),
+        ("resumed by", run["resumed_by"]),
+        ("stopped by", run["cancel_by"]),
+        ("runs on" if run["status"] == "running" else "ran on", _where(run)),
         ("step", f"{run['step']} of {run['steps']}"),
         ("ended by", run["end_reason"]),
         ("KL", run["kl"]),
@@ -225,6 +232,15 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, Any]]:
     facts += [(name, folder) for name, folder in (run["resolved"] or {}).items()]
     facts += [("checkpoint", f"step {c['step']}  {c['path']}") for c in run["checkpoints"]]
     return [(label, value) for label, value in facts if value]
+
+
+def _where(run: dict[str, Any]) -> str:
+    """Host, devices and cluster job; "" before it has run."""
+    if not run["host"]:
+        return ""
+    devices = run["slot"] if run["status"] == "running" else ""
+    used = run["loaded_device"] or devices
+    return ", ".join(part for part in (run["host"], devices or used, run["cluster_job"]) if part)
 
 
 def _counted(count: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
 from app.worker.cancellation import Pressure
+from app.worker.devices.inventory import HostBeat
 from app.worker.errors import describe
 from app.worker.experiments import advance_all
 from app.worker.launchers.choice import launcher_named
@@ -71,6 +72,7 @@ class Supervisor:
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
         self._file_process = FileProcessSupervisor(engine, data_dir)
+        self._beat = HostBeat(engine, data_dir)
         self._looked = time.monotonic()
 
     def turn(self) -> None:
@@ -92,6 +94,7 @@ class Supervisor:
         self._starting.start([row for row in queued if not self._waited_for(row)])
         self._model_process.turn()
         self._file_process.turn()
+        self._beat.turn()
         advance_all(self._engine, self._data_dir, self._judge)
 
     def _look_at(self, run: Running) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, delete, insert, select, update
 
 from storage.engine import DatabaseTime, begin, read
-from storage.schema import host
+from storage.schema import host, run
 
 KEPT_SECONDS = 7 * 86_400.0  # of a host that tells no more
 
@@ -19,6 +19,17 @@ class SeenHost:
     name: str
     devices: list[dict[str, Any]]
     age: float
+
+
+@dataclass(frozen=True)
+class TakenSlot:
+    """A single device of a pool, and the run that has it."""
+
+    pool: str
+    slot: str
+    run_id: str
+    run_name: str
+    started_by: str
 
 
 def tell_host(engine: Engine, boot: str, name: str, devices: list[dict[str, Any]]) -> None:
@@ -37,3 +48,15 @@ def read_hosts(engine: Engine) -> list[SeenHost]:
     query = select(host.c.boot, host.c.name, host.c.devices, age).order_by(host.c.name, age)
     with read(engine) as connection:
         return [SeenHost(*row) for row in connection.execute(query)]
+
+
+def taken_slots(engine: Engine) -> list[TakenSlot]:
+    """Of all hosts and jobs of clusters."""
+    query = select(run.c.pool, run.c.slot, run.c.id, run.c.name, run.c.started_by)
+    with read(engine) as connection:
+        rows = connection.execute(query.where(run.c.status == "running").order_by(run.c.attempt_at))
+        return [
+            TakenSlot(row.pool or "", one, row.id, row.name, row.started_by)
+            for row in rows
+            for one in str(row.slot).split(",")
+        ]

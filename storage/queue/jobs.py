@@ -21,7 +21,7 @@ from storage.engine import DatabaseTime, begin, read
 from storage.lookups import run_row
 from storage.queue.failure import Failure
 from storage.queue.new_run import new_row
-from storage.queue.run_details import checked_tags, checked_text, write_tags
+from storage.queue.run_details import checked_tags, checked_text, stopped_otherwise, write_tags
 from storage.schema import checkpoint, run
 from storage.text import clean
 
@@ -67,9 +67,8 @@ def create_run(
 
     Local paths are stored as absolute ones: attempts may start in any directory.
 
-    `waiter` is a process that will claim the run itself, once its device is free.
-
-    `started_by` names who did, for people who share the database.
+    `waiter` is a process that will claim the run itself, once its device is free. `started_by`
+    names who did, for people who share the database.
 
     An import is not queued: it stays hidden until `records.import_rollouts` has it whole.
     """
@@ -252,9 +251,12 @@ def finish(
         return True
 
 
-def request_cancel(engine: Engine, run_id: str, mode: CancelMode, by: str = "") -> str:
+def request_cancel(
+    engine: Engine, run_id: str, mode: CancelMode, by: str = "", asked: str | None = None
+) -> str:
     """Asks a running run to stop, and cancels one that waits at once; returns the new status. `by`
-    as `started_by` in `create_run`."""
+    as `started_by` above. `asked`: how the run is known to be stopping, "" for not; UserError where
+    somebody has asked for another way meanwhile."""
     if mode not in ("save", "discard"):
         raise UserError("must be save or discard", where="mode")
     now = time.time()
@@ -265,12 +267,14 @@ def request_cancel(engine: Engine, run_id: str, mode: CancelMode, by: str = "") 
             status = "cancelled"
             values: dict[str, Any] = {"status": status, "finished_at": now, "phase": ""}
         elif status != "running":
-            raise UserError(
-                f"has already ended ({status})", where=run_id, kind=ErrorKind.NOT_RUNNING
-            )
+            text = f"has already ended ({status})"
+            raise UserError(text, where=run_id, kind=ErrorKind.NOT_RUNNING)
+        elif row["cancel_mode"] == mode:
+            return status
+        elif asked is not None and asked != (row["cancel_mode"] or ""):
+            raise stopped_otherwise(run_id, row["cancel_mode"], row["cancel_by"])
         else:
-            again = row["cancel_mode"] == mode
-            values = {"cancel_mode": mode, "cancel_at": row["cancel_at"] if again else now}
+            values = {"cancel_mode": mode, "cancel_at": now}
         values["cancel_by"] = clean(by)[:MAX_KEY]
         connection.execute(update(run).where(run.c.id == run_id).values(**values))
         return status

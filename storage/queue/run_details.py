@@ -68,11 +68,17 @@ def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
     edit(engine, run_id, RunEdit(tags=tags))
 
 
-def delete_run(engine: Engine, run_id: str) -> None:
-    """Hides a run that is not running; `restore_run` brings it back."""
+def delete_run(engine: Engine, run_id: str, *, status: str | None = None) -> None:
+    """Hides a run that is not running; `restore_run` brings it back. `status`: in which it was seen
+    by whoever deletes it; UserError where somebody has resumed it meanwhile."""
     with begin(engine) as connection:
-        if run_row(connection, run_id)["status"] == "running":
+        row = run_row(connection, run_id)
+        if row["status"] == "running":
             raise UserError("is running: cancel it first", where=run_id, kind=ErrorKind.RUNNING)
+        if status not in (None, row["status"]):
+            by = f", resumed by {row['resumed_by']}" if row["resumed_by"] else ""
+            text = f"is {row['status']} by now{by}: it was not deleted"
+            raise UserError(text, where=run_id, kind=ErrorKind.STALE_EDIT)
         connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=time.time()))
 
 
@@ -83,6 +89,13 @@ def restore_run(engine: Engine, run_id: str) -> None:
         )
         if restored.rowcount != 1:
             raise not_found(run_id)
+
+
+def stopped_otherwise(run_id: str, mode: str, by: str) -> UserError:
+    """Of two people who stop a run in different ways, for the second."""
+    ways = {"save": "saves a checkpoint", "discard": "discards its checkpoints"}
+    text = f"is being stopped already by {by or 'somebody else'}, and {ways[mode]}: left as it is"
+    return UserError(text, where=run_id, kind=ErrorKind.STALE_EDIT)
 
 
 def remove(connection: Connection, run_id: str) -> None:

@@ -37,8 +37,9 @@ RUN_FIELDS = (
     *("error_kind", "error_text", "hint", "notes", "parent", "seed", "objective", "attempt"),
     *("slot", "device", "cancel_mode", "cancel_at", "heartbeat_at", "bytes", "tokens", "flops"),
     *("end_reason", "version", "started_by", "cancel_by", "resumed_by"),
+    *("loaded_device", "cluster_job"),
 )
-_SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher")
+_SEARCHED = ("id", "name", "notes", "recipe", "student", "teacher", "started_by")
 _NEWEST = (run_table.c.created_at.desc(), run_table.c.id)  # first
 
 
@@ -46,13 +47,13 @@ def read_runs(
     engine: Engine,
     *,
     search: str = "",
-    status: str = "",
-    tag: str = "",
     limit: int = 100,
     offset: int = 0,
+    **filters: str,
 ) -> dict[str, Any]:
-    """Runs, newest first. `search` looks into id, name, notes, recipe, models and tags."""
-    where = conditions(engine, search=search, status=status, tag=tag)
+    """Runs, newest first. `search` looks into id, name, notes, recipe, models, tags and who started
+    it; `filters` as of `conditions`."""
+    where = conditions(engine, search=search, **filters)
     page = listed().where(*where).limit(page_limit(limit)).offset(page_offset(offset))
     with read(engine) as connection:
         rows = connection.execute(page).mappings().all()
@@ -60,9 +61,15 @@ def read_runs(
 
 
 def conditions(
-    engine: Engine, *, search: str = "", status: str = "", tag: str = ""
+    engine: Engine,
+    *,
+    search: str = "",
+    status: str = "",
+    tag: str = "",
+    started_by: str = "",
+    host: str = "",
 ) -> list[ColumnElement[bool]]:
-    """Which runs a list shows."""
+    """Which runs a list shows. `host`: on which they run or ran last."""
     where = shown()
     if search:
         where.append(_found(engine, search, _SEARCHED))
@@ -70,6 +77,11 @@ def conditions(
         where.append(run_table.c.status == status)
     if tag:
         where.append(run_table.c.id.in_(select(run_tag.c.run_id).where(run_tag.c.tag == tag)))
+    if started_by:
+        where.append(run_table.c.started_by == started_by)
+    if host:
+        there = run_table.c.owner_place.startswith(f"{host} ", autoescape=True)
+        where += [there, run_table.c.attempt > 0, run_table.c.status != "queued"]
     return where
 
 
@@ -82,7 +94,7 @@ def _found(engine: Engine, search: str, names: Sequence[str]) -> ColumnElement[b
 
 def listed(*more: ColumnElement[Any]) -> Select[Any]:
     """Rows of runs as `run_items` takes them, newest first; `more`: further columns."""
-    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at")]
+    fields = [run_table.c[name] for name in (*RUN_FIELDS, "seconds", "attempt_at", "owner_place")]
     return select(*fields, *CORE, *more).order_by(*_NEWEST)
 
 
@@ -114,7 +126,6 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
         "resolved",
         "versions",
         "parameters",
-        "loaded_device",
         "tokenizer",
     )
     inputs = stored_inputs(row["inputs"])
@@ -226,8 +237,10 @@ def _run_item(row: RowMapping, tags: Mapping[str, list[str]]) -> dict[str, Any]:
     seconds = row["seconds"]
     if row["status"] == "running":
         seconds += max(0.0, time.time() - row["attempt_at"])
+    worked_on = row["attempt"] > 0 and row["status"] != "queued"
     return {
         **{name: row[name] for name in RUN_FIELDS},
+        "host": (row["owner_place"] or "").partition(" ")[0] or None if worked_on else None,
         **recipe_names(row),
         "progress": min(1.0, row["step"] / row["steps"]) if row["steps"] else 1.0,
         "seconds": seconds,

@@ -27,6 +27,8 @@ class TableQuery:
     search: str = ""
     status: str = ""
     tag: str = ""
+    started_by: str = ""
+    host: str = ""
     limit: int = 100
     offset: int = 0
     columns: Sequence[str] = ()
@@ -55,7 +57,8 @@ def read_table(engine: Engine, query: TableQuery) -> dict[str, Any]:
     its value, its number of runs on all pages, and `columns`: {"n", "mean", "deviation", "min",
     "max", "best"} of what is a number. Raises UserError for an unknown column.
     """
-    where = conditions(engine, search=query.search, status=query.status, tag=query.tag)
+    names = ("search", "status", "tag", "started_by", "host")
+    where = conditions(engine, **{name: getattr(query, name) for name in names})
     limit, offset = page_limit(query.limit), page_offset(query.offset)
     with read(engine) as connection:
         chosen = _chosen(connection, query)

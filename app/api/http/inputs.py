@@ -145,7 +145,11 @@ class EditMark(Body):
 
 
 class CancelRun(Body):
+    """`asked`: the mode in which the sender knows the run to be stopping, "" for none; refused with
+    409 where somebody has asked for another meanwhile. Null: whatever there is."""
+
     mode: Literal["save", "discard"] = "save"
+    asked: Literal["", "save", "discard"] | None = None
 
 
 class ResumeRun(Body):

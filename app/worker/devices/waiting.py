@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker.devices.holds import in_use_by
+from app.worker.devices.inventory import HostDevices, all_hosts
 from app.worker.owners.place import host_of
 from storage.queue import jobs
 
@@ -15,6 +16,7 @@ def why_queued(engine: Engine, runs: Iterable[Mapping[str, Any]], trouble: str) 
 
     `trouble` is why no supervisor starts any."""
     asked = {run["id"] for run in runs if run["status"] == "queued"}
+    hosts = serving_hosts(engine) if asked else []
     reasons = {}
     for row in jobs.next_queued(engine) if asked else ():
         if row["id"] not in asked:
@@ -22,8 +24,12 @@ def why_queued(engine: Engine, runs: Iterable[Mapping[str, Any]], trouble: str) 
         if row["phase"]:  # said by the launcher of a cluster
             reasons[row["id"]] = row["phase"]
             continue
-        in_use = in_use_by(engine, row["device"], row["devices"])
         waiter = row["waiter"]
+        if len(hosts) > 1 and waiter is None:
+            if reason := _in_use_anywhere(hosts, row["device"], row["devices"]):
+                reasons[row["id"]] = reason
+            continue
+        in_use = in_use_by(engine, row["device"], row["devices"])
         if in_use and (waiter or not trouble):
             reasons[row["id"]] = ", ".join(f"{slot} in use by {by}" for slot, by in in_use.items())
         elif waiter:
@@ -32,3 +38,20 @@ def why_queued(engine: Engine, runs: Iterable[Mapping[str, Any]], trouble: str) 
         elif trouble:
             reasons[row["id"]] = trouble
     return reasons
+
+
+def serving_hosts(engine: Engine) -> list[HostDevices]:
+    """The hosts that take runs now, this one first."""
+    return [host for host in all_hosts(engine) if host.seen]
+
+
+def _in_use_anywhere(hosts: list[HostDevices], device: str, count: int) -> str:
+    """What has the devices of all hosts that the run may take; "" where one host has enough."""
+    if any(host.free_for(device, count) for host in hosts):
+        return ""
+    return ", ".join(
+        f"{taken.slot} on {host.name} in use by {taken.run_id}"
+        + (f" ({taken.started_by})" if taken.started_by else "")
+        for host in hosts
+        for taken in host.in_use(device)
+    )

@@ -1,0 +1,146 @@
+"""Hosts that share a database: what each has, what is free, and whom a queued run waits for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, update
+
+from app.worker.devices import inventory
+from app.worker.devices.inventory import HostBeat
+from app.worker.devices.waiting import why_queued
+from app.worker.owners.place import boot_id, host_name
+from opd.config.run import parse
+from opd.devices.gpus import DriverReport, Gpu
+from storage.data_dir import DataDir
+from storage.engine import DatabaseTime, begin
+from storage.queue import jobs
+from storage.queue.hosts import read_hosts, tell_host
+from storage.queue.jobs import Owner
+from storage.schema import host
+from tests.support.api_client import Api
+
+GPUS = [{"slot": f"cuda:{i}", "name": "H100", "memory": 80e9} for i in range(2)]
+CPU = [{"slot": "cpu", "name": "", "memory": 16e9}]
+
+
+def there(boot: str, name: str) -> Owner:
+    return Owner(4711, 12.5, boot, f"{name} 42 dir")
+
+
+def running(engine: Engine, slot: str, boot: str, name: str, by: str = "") -> str:
+    run_id = jobs.create_run(engine, parse({"name": f"on {slot}"}), started_by=by)
+    assert jobs.claim(engine, run_id, slot, there(boot, name)) is not None
+    return run_id
+
+
+def silent(engine: Engine, boot: str, seconds: float) -> None:
+    with begin(engine) as connection:
+        connection.execute(
+            update(host).where(host.c.boot == boot).values(seen_at=DatabaseTime() - seconds)
+        )
+
+
+def reasons(engine: Engine, run_id: str) -> str | None:
+    return why_queued(engine, [{"id": run_id, "status": "queued"}], "").get(run_id)
+
+
+def test_one_machine_tells_nobody_and_is_listed_all_the_same(api: Api, engine: Engine) -> None:
+    HostBeat(engine, DataDir(Path("/nonexistent"))).turn()
+    assert read_hosts(engine) == []
+    run_id = running(engine, "cpu", boot_id(), host_name(), "anna")
+    [alone] = api.get("/hosts")["items"]
+    assert (alone["name"], alone["here"], alone["seen"], alone["age"]) == (
+        host_name(),
+        True,
+        True,
+        0,
+    )
+    by_slot = {device["slot"]: device["run"] for device in alone["devices"]}
+    assert by_slot["cpu"] == {"id": run_id, "name": "on cpu", "started_by": "anna"}
+
+
+def test_a_host_tells_of_itself_now_and_then(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(inventory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(inventory, "gpu_count", lambda: 2)
+    report = DriverReport((Gpu(0, "H100", 80e9, 1.0, 2.0),))
+    monkeypatch.setattr(inventory, "ask_driver", lambda: report)
+    inventory._devices.cache_clear()
+    beat = HostBeat(engine, DataDir(Path("/nonexistent"), host="one"))
+    beat.turn()
+    [told] = read_hosts(engine)
+    unnamed = {"slot": "cuda:1", "name": "", "memory": None}
+    assert (told.boot, told.devices) == (boot_id(), [GPUS[0], unnamed])
+    inventory._devices.cache_clear()
+    silent(engine, told.boot, 500)
+    beat.turn()
+    assert read_hosts(engine)[0].age > 400
+    now[0] += inventory.TELL_EVERY
+    beat.turn()
+    assert read_hosts(engine)[0].age < 60
+
+
+def test_several_hosts_with_what_is_free_and_whose_the_rest_is(api: Api, engine: Engine) -> None:
+    tell_host(engine, boot_id(), "one", CPU)
+    tell_host(engine, "boot-2", "two", GPUS)
+    tell_host(engine, "boot-3", "three", CPU)
+    tell_host(engine, "boot-4", "four", CPU)
+    tell_host(engine, "boot-0", "two", CPU)  # before it was started anew
+    silent(engine, "boot-3", 180)
+    silent(engine, "boot-4", 2 * 86_400)
+    silent(engine, "boot-0", 120)
+    run_id = running(engine, "cuda:1", "boot-2", "two", "ben")
+    odd = running(engine, "cpu", "boot-2", "two")
+    items: list[dict[str, Any]] = api.get("/hosts")["items"]
+    names = [(item["name"], item["here"], item["seen"]) for item in items]
+    assert names == [("one", True, True), ("three", False, False), ("two", False, True)]
+    assert items[1]["age"] == pytest.approx(180, abs=20)
+    runs = {device["slot"]: device["run"] and device["run"]["id"] for device in items[2]["devices"]}
+    assert runs == {"cpu": odd, "cuda:0": None, "cuda:1": run_id}
+
+
+def test_a_queued_run_says_whose_runs_have_the_devices_of_all_hosts(
+    api: Api, engine: Engine
+) -> None:
+    tell_host(engine, boot_id(), "one", CPU)
+    tell_host(engine, "boot-2", "two", GPUS)
+    queued = jobs.create_run(engine, parse({"device": "cuda"}))
+    assert reasons(engine, queued) is None  # two GPUs are free
+    first = running(engine, "cuda:0", "boot-2", "two", "ben")
+    assert reasons(engine, queued) is None
+    second = running(engine, "cuda:1", "boot-2", "two")
+    taken = f"cuda:0 on two in use by {first} (ben), cuda:1 on two in use by {second}"
+    # this host has no GPU: such a run would start here and be refused
+    here = running(engine, "cuda:0", boot_id(), "one", "anna")
+    assert reasons(engine, queued) == f"cuda:0 on one in use by {here} (anna), {taken}"
+    assert api.get(f"/runs/{queued}")["waits_for"] == {}
+    assert api.get(f"/runs/{queued}")["waits_because"].endswith(taken)
+
+
+def test_runs_say_where_and_whose_they_are_and_are_found_by_it(api: Api, engine: Engine) -> None:
+    first = running(engine, "cuda:0", "boot-2", "two", "ben")
+    other = running(engine, "cpu", "boot-3", "two.lab", "anna")
+    waiting = jobs.create_run(engine, parse({}), waiter=there("boot-2", "two"), started_by="ben")
+    listed = {run["id"]: (run["host"], run["started_by"]) for run in api.get("/runs")["items"]}
+    assert listed == {
+        first: ("two", "ben"),
+        other: ("two.lab", "anna"),
+        waiting: (None, "ben"),
+    }
+    for filters, found in (
+        ({"host": "two"}, [first]),
+        ({"started_by": "ben"}, [waiting, first]),
+        ({"started_by": "ben", "host": "two", "columns": "host"}, [first]),
+        ({"search": "anna"}, [other]),
+        ({"host": "tw_"}, []),
+    ):
+        assert [run["id"] for run in api.get("/runs", **filters)["items"]] == found
+    table = api.get("/runs", columns="host,started_by,cluster_job", sort="host")
+    assert [run["columns"]["host"] for run in table["items"]] == ["two", "two.lab", None]
+    csv = api("GET", "/runs.csv?started_by=anna").text.splitlines()
+    assert (
+        len(csv) == 2 and csv[0].endswith(",started_by,host") and csv[1].endswith(",anna,two.lab")
+    )
