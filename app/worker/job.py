@@ -44,7 +44,8 @@ from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.owners.place import Place
 from app.worker.ranks.companions import Companions
-from app.worker.ranks.order import Order, process_slots
+from app.worker.ranks.follower import follow_torchrun
+from app.worker.ranks.order import Order, TorchrunPlace, process_slots
 from app.worker.references import resolved
 from app.worker.run_files.choice import run_files
 from app.worker.run_inputs import settle
@@ -341,6 +342,9 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
+    place = TorchrunPlace.here()
+    if options.cluster_job is not None and place is not None and place.rank > 0:
+        return follow_torchrun(place, anywhere=True)
     start_log()
     try:
         job = _claimed(options)
