@@ -13,7 +13,6 @@ const GROUPS = [
   ["records", "Token records"],
   ["checkpoints", "Checkpoints"],
   ["stop", "Ending early"],
-  ["resources", "On a cluster"],
 ];
 
 /**
