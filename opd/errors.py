@@ -176,6 +176,13 @@ class ErrorKind(StrEnum):
         503,
         False,
     )
+    FILES = (
+        "files",
+        "Check that the address of --files answers, may be written and has room; then resume the "
+        "run: what it had saved where it ran is still there.",
+        503,
+        False,
+    )
     NAN_LOSS = (
         "nan loss",
         "Lower optimizer.learning_rate or optimizer.max_grad_norm, add optimizer.warmup_steps, "

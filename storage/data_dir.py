@@ -1,10 +1,13 @@
 """The data directory: what lies where in it. Names on disk are relied on by scripts and older
 versions."""
 
+import os
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+
+FILES_VARIABLE = "OPD_FILES"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class RunDir:
         """Which checkpoint each reference to another run stood for: {reference: step}."""
         return self.path / "references.json"
 
+    @property
+    def fetched(self) -> Path:
+        """Checkpoints that were read from the address of --files, not saved here."""
+        return self.path / "fetched"
+
     def aside(self, attempt: int) -> Path:
         """The last checkpoint of an attempt whose run was taken over while it still ran."""
         return self.path / "aside" / f"attempt-{attempt}"
@@ -45,17 +53,32 @@ class RunDir:
 @dataclass(frozen=True)
 class DataDir:
     """`host` names this host where others may use the same directory and database; what each host
-    has of its own then lies in a folder of that name."""
+    has of its own then lies in a folder of that name.
+
+    `files` is the address at which other hosts find what runs leave in files, where that is not
+    the directory itself."""
 
     path: Path
     host: str = ""
+    files: str | None = None
 
     @classmethod
-    def used_with(cls, path: Path, database_url: str | None) -> "DataDir":
+    def used_with(cls, path: Path, database_url: str | None, files: str | None = None) -> "DataDir":
         """That of a process which uses this database: the directory's SQLite file, which is None,
-        or one that hosts may share together with the directory."""
+        or one that hosts may share together with the directory.
+
+        Without `files` the address is that of the environment, or of a note in the directory: a
+        cluster hands its jobs no environment."""
         shared = database_url is not None and not database_url.startswith("sqlite")
-        return cls(path, re.sub(r"[^\w.-]", "-", socket.gethostname()) if shared else "")
+        host = re.sub(r"[^\w.-]", "-", socket.gethostname()) if shared else ""
+        return cls(path, host, files or os.environ.get(FILES_VARIABLE) or cls(path).noted_files())
+
+    def noted_files(self) -> str | None:
+        """The address of --files that a server of this directory was started with."""
+        try:
+            return self.files_note.read_text(encoding="utf-8").strip() or None
+        except OSError:
+            return None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -74,6 +97,11 @@ class DataDir:
     def token(self) -> Path:
         """The server's access token."""
         return self.path / "token"
+
+    @property
+    def files_note(self) -> Path:
+        """The address of --files, for jobs that are started on other machines."""
+        return self.path / "files-address"
 
     @property
     def identity(self) -> Path:

@@ -1,7 +1,6 @@
 """REST routes of what lies outside the database: the server's health and a job's log file."""
 
 import codecs
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,6 +11,7 @@ from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from app.version import program_version
 from app.worker.devices.inventory import all_hosts
+from app.worker.run_files.choice import run_files
 from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
@@ -65,22 +65,12 @@ def read_log(
 ) -> Response:
     """Part of the job's log from byte `offset`; by default its end."""
     read_run(engine, run_id)  # raises for a run that does not exist
-    path = log_path(request.app.state.data_dir, run_id)
-    if path is None:
+    log = run_files(request.app.state.data_dir).log(run_id)
+    if log is None:
         return Json({"text": "", "next": 0, "size": 0})
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        start = max(size - limit, 0) if offset is None else min(offset, size)
-        file.seek(start)
-        text, used = _decoded(file.read(limit))
-    return Json({"text": text, "next": start + used, "size": size})
-
-
-def log_path(data_dir: DataDir, run_id: str) -> Path | None:
-    """The run's log file; None when there is none, or it lies outside the folder of runs."""
-    root = data_dir.runs.resolve()
-    path = data_dir.run(run_id).log.resolve()
-    return path if path.is_relative_to(root) and path.is_file() else None
+    start = max(log.size - limit, 0) if offset is None else min(offset, log.size)
+    text, used = _decoded(log.read(start, limit))
+    return Json({"text": text, "next": start + used, "size": log.size})
 
 
 def _decoded(data: bytes) -> tuple[str, int]:

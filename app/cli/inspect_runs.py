@@ -1,8 +1,8 @@
 """`opd recipes`, `opd runs`, `opd show`, `opd log`."""
 
 from dataclasses import replace
+from io import BytesIO
 from json import dumps
-from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from app.cli.workspace import Workspace
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from app.worker.run_files.seam import GrowingFile
     from storage.run_table.table import TableQuery
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON to standard output.")]
@@ -175,17 +176,18 @@ def log(
     ] = False,
 ) -> None:
     """Print the log of a run, of all of its attempts."""
+    from app.worker.run_files.choice import run_files
     from opd.errors import ErrorKind, UserError
     from storage.read.runs import read_run
 
     engine = workspace.engine()
-    path = workspace.data_dir.run(run).log
+    files = run_files(workspace.data_dir)
     live = _live(seen(workspace, engine, read_run(engine, run)))
-    if not path.is_file() and not (follow and live):
+    if files.log(run) is None and not (follow and live):
         raise UserError("has no log", where=run, kind=ErrorKind.NOT_FOUND)
     read = 0
     while True:
-        read = _print_lines(path, read, whole=live and follow)
+        read = _print_lines(files.log(run), read, whole=live and follow)
         if not (follow and live):
             return
         sleep(FOLLOW_EVERY)
@@ -196,17 +198,15 @@ def _live(run: dict[str, Any]) -> bool:
     return run["status"] in ("queued", "running")
 
 
-def _print_lines(path: Path, start: int, *, whole: bool) -> int:
+def _print_lines(file: "GrowingFile | None", start: int, *, whole: bool) -> int:
     """Prints the log from a byte on, with `whole` only lines that have ended; → where it ends."""
-    if not path.is_file():
+    if file is None or file.size <= start:
         return start
-    with path.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            if whole and not line.endswith(b"\n"):
-                break
-            result(plain(line.decode("utf-8", "replace").rstrip("\n")))
-            start += len(line)
+    for line in BytesIO(file.read(start, file.size - start)):
+        if whole and not line.endswith(b"\n"):
+            break
+        result(plain(line.decode("utf-8", "replace").rstrip("\n")))
+        start += len(line)
     return start
 
 

@@ -105,6 +105,7 @@ def serve(
     sources = _sources(model_root or [], data_root or [], upload_limit)
     _set_webhook(webhook)
     _set_standby(standby)
+    workspace.check_files()
     with bind(host, port) as bound, served_alone(workspace.prepared()):
         secret, named = _tokens(workspace, token or ())
         listening = Listening(
@@ -139,6 +140,7 @@ def demo(
     from storage.queue import jobs
 
     check_setting()
+    workspace.check_files()
     host = "127.0.0.1"
     free = _first_free(host) if port is None else bind(host, port)
     with free as bound, served_alone(workspace.prepared()):

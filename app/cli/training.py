@@ -45,6 +45,7 @@ def train(
     from storage.queue import jobs
 
     check_setting()
+    workspace.check_files()
     config = as_torchrun_started(config)
     engine = workspace.engine()
     me = this_process(workspace.data_dir)
@@ -118,6 +119,7 @@ def resume(
     from storage.read.runs import read_run
 
     check_setting()
+    workspace.check_files()
     engine = workspace.engine()
     place, devices = TorchrunPlace.here(), read_run(engine, run)["config"].get("devices", 1)
     if place is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from storage.data_dir import DataDir
+from storage.data_dir import FILES_VARIABLE, DataDir
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -37,6 +37,18 @@ DatabaseUrlOption = Annotated[
 ]
 
 
+FilesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--files",
+        metavar="ADDRESS",
+        envvar=FILES_VARIABLE,
+        help="Where hosts that share no folder find checkpoints and logs: s3://bucket/prefix.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The data directory and the database that a command works on."""
@@ -49,6 +61,12 @@ class Workspace:
         from storage.engine import open_database
 
         return open_database(self.database_url or self.prepared().path)
+
+    def check_files(self) -> None:
+        """Whether the address of --files can be used. Raises UserError."""
+        from app.worker.run_files.choice import run_files
+
+        run_files(self.data_dir).check()
 
     def prepared(self) -> DataDir:
         """The data directory, made where it is missing. Raises UserError."""
@@ -74,11 +92,13 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """What child processes need to find the same database; a URL may hold a password, so it
         goes where other users of the machine cannot read it."""
-        return os.environ | ({DATABASE_VARIABLE: self.database_url} if self.database_url else {})
+        given = {DATABASE_VARIABLE: self.database_url, FILES_VARIABLE: self.data_dir.files}
+        return os.environ | {name: value for name, value in given.items() if value}
 
 
 def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command `--data-dir` and `--database-url`, handed to it as its first parameter."""
+    """Gives a command `--data-dir`, `--database-url` and `--files`, handed to it as its first
+    parameter."""
     signature = inspect.signature(command, eval_str=True)
     shared = [
         inspect.Parameter(
@@ -90,11 +110,15 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
             default=None,
             annotation=DatabaseUrlOption,
         ),
+        inspect.Parameter(
+            "files", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=FilesOption
+        ),
     ]
 
     @functools.wraps(command)
-    def run(data_dir: Path, database_url: str | None, **values: Any) -> Any:
-        workspace = Workspace(DataDir.used_with(_expanded(data_dir), database_url), database_url)
+    def run(data_dir: Path, database_url: str | None, files: str | None, **values: Any) -> Any:
+        found = DataDir.used_with(_expanded(data_dir), database_url, _checked(files))
+        workspace = Workspace(found, database_url)
         return command(workspace, **values)
 
     parameters = [
@@ -104,6 +128,15 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = signature.replace(parameters=[*parameters, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*parameters, *shared)}
     return run
+
+
+def _checked(files: str | None) -> str | None:
+    """The address as it is kept. Raises UserError for what is none."""
+    if not files:
+        return None
+    from app.worker.run_files.address import checked_address
+
+    return checked_address(files)
 
 
 def _expanded(data_dir: Path) -> Path:

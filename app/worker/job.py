@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
 from app.worker.attempts.checkpoints import discard_checkpoints, start_of, sweep
+from app.worker.attempts.progress import Attempt, JobProgress
 from app.worker.attempts.training import (
     TrainingFactory,
-    TrainingLike,
     check_device,
-    library_versions,
     load_libraries,
     training_factory,
 )
@@ -45,28 +44,20 @@ from app.worker.lease import Lease, Reason
 from app.worker.logs import line_of, start_log
 from app.worker.owners.place import Place
 from app.worker.ranks.companions import Companions
-from app.worker.ranks.order import Order, process_slots
+from app.worker.ranks.follower import follow_torchrun
+from app.worker.ranks.order import Order, TorchrunPlace, process_slots
 from app.worker.references import resolved
+from app.worker.run_files.choice import run_files
 from app.worker.run_inputs import settle
 from app.worker.signals import ENDING, listening
 from app.worker.standby import handed_run
 from app.worker.webhook import notification
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
-from opd.types import (
-    CheckpointEvent,
-    EndEvent,
-    EvaluationEvent,
-    Event,
-    ModelsEvent,
-    PhaseEvent,
-    PromptsEvent,
-    RunStatus,
-    StepEvent,
-)
+from opd.types import Event, PhaseEvent, RunStatus
 from storage.data_dir import DataDir, RunDir
-from storage.databases.failures import DatabaseGoneError, DiskFullError
-from storage.engine import open_database, patient
+from storage.databases.failures import DiskFullError
+from storage.engine import open_database
 from storage.queue import jobs
 from storage.queue.failure import Failure
 from storage.read.runs import read_earlier_attempts, read_run
@@ -80,15 +71,12 @@ RESERVE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Attempt):
     """A claimed run and where its things are."""
 
-    engine: Engine
-    data_dir: DataDir
-    run_id: str
-    attempt: int
     slot: str
     patience: float | None = None  # seconds after SIGTERM, where a launcher gives them
+    in_hand: list[JobProgress] = field(default_factory=list, compare=False)
 
     @property
     def folder(self) -> RunDir:
@@ -128,6 +116,11 @@ def run(
     watch: Callable[[Event], None] = lambda _: None,
 ) -> Outcome:
     """Trains, stores what happens, and records how it ended. To be called on the main thread."""
+    with run_files(job.data_dir).mirrored(job.run_id, job.attempt):
+        return _run(job, training, watch)
+
+
+def _run(job: Job, training: TrainingFactory | None, watch: Callable[[Event], None]) -> Outcome:
     overdue = partial(_give_up, job)
     lease = Lease(job.engine, job.run_id, job.attempt, overdue, patience=job.patience)
     with lease, listening(ENDING, lambda n: _on_signal(job, lease, n)):
@@ -151,39 +144,13 @@ def run(
     return replace(outcome, recorded=recorded)
 
 
-@dataclass
-class _JobProgress:
-    training: TrainingLike
-    writer: RunWriter
-    stepped: int = -1
-    saved: int = -1
-    end_reason: str = ""
-
-    def save(self) -> None:
-        """A checkpoint of the last step, where there is none."""
-        if self.stepped > self.saved and (event := self.training.save_checkpoint()):
-            self.writer.checkpoint(event)
-            self.saved = event.step
-
-    def keep_aside(self, folder: Path) -> None:
-        """The last step of a run that was taken over, where its new owner does not look."""
-        with suppress(OSError, UserError):  # it may be the disk that nobody heard from
-            if event := self.training.save_aside(folder):
-                log.warning(
-                    "the run was taken over while this attempt still ran; what it had reached is "
-                    "kept in %s (step %d)",
-                    event.path,
-                    event.step,
-                )
-
-
 def _work(
     job: Job,
     lease: Lease,
     companions: Companions,
     training: TrainingFactory | None,
     watch: Callable[[Event], None],
-) -> _JobProgress:
+) -> JobProgress:
     def say(text: str) -> None:
         jobs.set_phase(job.engine, job.run_id, job.attempt, text)
         watch(PhaseEvent(text))
@@ -211,16 +178,18 @@ def _work(
         serve=server.start,
         serve_teacher=teachers.serve,
     )
-    progress = _JobProgress(session, writer, saved=step)
+    progress = JobProgress(job, session, writer, saved=step)
+    job.in_hand.append(progress)
     try:
         with (
+            progress,
             server,
             teachers,
             SystemUsageSampler(job.folder, seen_by_torch(here, order.slots[0])),
             closing(session.events()) as events,  # type: ignore[type-var]
         ):
             for event in events:
-                _store(job, progress, event)
+                progress.store(event)
                 log.info("%s", line_of(event, config.steps))
                 watch(event)
                 if lease.stop():
@@ -232,7 +201,7 @@ def _work(
         rescued(error, progress.save)
         raise explained(error, config, job.run_id, progress.saved) from error
     except UserError as error:
-        if error.kind in (ErrorKind.SAMPLING_SERVER, ErrorKind.TEACHER_SERVER):
+        if error.kind in (ErrorKind.SAMPLING_SERVER, ErrorKind.TEACHER_SERVER, ErrorKind.FILES):
             with suppress(UserError, OSError):  # the student is whole, and may have come far
                 progress.save()
         raise server.explained(teachers.explained(companions.explained(error))) from error
@@ -243,8 +212,9 @@ def _begin(job: Job, writer: RunWriter, say: Callable[[str], None]) -> tuple[Run
     """The configuration, the step from which the attempt goes on (-1: from the start), and what all
     of the run's processes are told. What an earlier attempt did after that step is removed."""
     info = read_run(job.engine, job.run_id)
+    run_files(job.data_dir).check()
     config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id, say)
-    step, resume_from = start_of(job.checkpoints, info)
+    step, resume_from = start_of(job.data_dir, info)
     moment = settle(job.engine, info, config, step if resume_from else None)
     if job.attempt > 1:
         writer.truncate_after(step)
@@ -259,48 +229,24 @@ def _begin(job: Job, writer: RunWriter, say: Callable[[str], None]) -> tuple[Run
     return config, step, order
 
 
-@patient  # everything that it writes takes the place of what an earlier try has written
-def _store(job: Job, progress: _JobProgress, event: Event) -> None:
-    writer = progress.writer
-
-    def vocabulary(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
-        return progress.training.vocabulary(sorted(ids))
-
-    match event:
-        case PhaseEvent(text):
-            jobs.set_phase(job.engine, job.run_id, job.attempt, text)
-        case ModelsEvent():
-            writer.models(event, library_versions())
-        case PromptsEvent():
-            writer.prompts(event)
-        case StepEvent():
-            writer.step(event, vocabulary)
-            progress.stepped = event.step
-        case EvaluationEvent():
-            writer.evaluation(event, vocabulary)
-        case CheckpointEvent():
-            writer.checkpoint(event)
-            progress.saved = event.step
-        case EndEvent(reason):
-            progress.end_reason = reason
-
-
-def _ended(job: Job, lease: Lease, progress: _JobProgress) -> Outcome:
+def _ended(job: Job, lease: Lease, progress: JobProgress) -> Outcome:
     """The outcome of a training that raised nothing, with the checkpoint that was asked for."""
     reason = lease.reason
     if reason is None:
+        progress.settle(wait=True)
         return Outcome("finished", end_reason=progress.end_reason)
     if reason == "discard":
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
     elif reason == "lost":
         progress.keep_aside(job.folder.aside(job.attempt))
-    elif progress.stepped > progress.saved:
-        log.info("saving a checkpoint before stopping")
-        try:
-            jobs.heartbeat(job.engine, job.run_id, job.attempt)
-        except jobs.LeaseLost:  # and not heard of it yet
-            progress.keep_aside(job.folder.aside(job.attempt))
-            raise
+    else:
+        if progress.stepped > progress.saved:
+            log.info("saving a checkpoint before stopping")
+            try:
+                jobs.heartbeat(job.engine, job.run_id, job.attempt)
+            except jobs.LeaseLost:  # and not heard of it yet
+                progress.keep_aside(job.folder.aside(job.attempt))
+                raise
         progress.save()
     return _stopped(reason)
 
@@ -337,6 +283,9 @@ def _give_up(job: Job, reason: Reason) -> None:
     log.warning("did not stop in time (%s); ending the process", reason)
     if reason == "discard":
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
+    elif reason != "lost":
+        for progress in job.in_hand:
+            progress.record_as_it_is()
     recorded = outcome.status is None or _record(job, outcome)
     logging.shutdown()
     os._exit(EXIT_FAILED if recorded else EXIT_UNRECORDED)
@@ -393,12 +342,12 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
+    place = TorchrunPlace.here()
+    if options.cluster_job is not None and place is not None and place.rank > 0:
+        return follow_torchrun(place, anywhere=True)
     start_log()
     try:
         job = _claimed(options)
-    except DatabaseGoneError as error:
-        log.error("%s", error)
-        return EXIT_NOT_CLAIMED
     except UserError as error:
         if options.cluster_job is None:
             raise

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 
 from app.worker.models.converted import smollm2_folder
+from app.worker.run_files.choice import run_files
 from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.smollm import SMOLLM2
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
@@ -16,7 +17,7 @@ from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.files import written_aside
 from opd.models.folders.progress import Say
-from opd.training.checkpoint_manifest import folder_of, verify
+from opd.training.checkpoint_manifest import OPTIMIZER
 from storage.data_dir import DataDir
 from storage.read.runs import read_run
 
@@ -77,7 +78,7 @@ class _Finder:
         self._say = say
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
         self._stored_steps: dict[str, int] = {}
-        if memory is not None and memory.is_file():
+        if memory is not None and run_files(data_dir).fetch(_name(data_dir, memory)):
             self._stored_steps = json.loads(memory.read_text(encoding="utf-8"))
         self._steps = dict(self._stored_steps)
 
@@ -102,9 +103,10 @@ class _Finder:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(self._memory) as path:
             path.write_text(json.dumps(self._steps), encoding="utf-8")
+        run_files(self._data_dir).send(_name(self._data_dir, self._memory))
 
     def _folder(self, run_id: str, step: int | None, where: str) -> tuple[Path, int]:
-        saved = {c["step"]: c["manifest"] for c in self._checkpoints(run_id, where)}
+        saved = {c["step"]: c for c in self._checkpoints(run_id, where)}
         if not saved:
             raise _missing(f"{run_id} has no checkpoint yet", where)
         if step is None:
@@ -112,12 +114,10 @@ class _Finder:
         if step not in saved:
             there = ", ".join(f"{run_id}@{s}" for s in saved)
             raise _missing(f"{run_id} has no checkpoint of step {step}; it has {there}", where)
-        folder = folder_of(self._data_dir.run(run_id).checkpoints, step)
         try:
-            verify(folder, saved[step])
+            return run_files(self._data_dir).bring(run_id, saved[step], (OPTIMIZER,)), step
         except UserError as error:
             raise UserError(error.message, where=where, kind=error.kind) from None
-        return folder, step
 
     def _checkpoints(self, run_id: str, where: str) -> list[dict[str, Any]]:
         try:
@@ -125,6 +125,10 @@ class _Finder:
         except UserError:
             raise _missing(f"there is no run {run_id}; opd runs lists them", where) from None
         return checkpoints
+
+
+def _name(data_dir: DataDir, path: Path) -> str:
+    return path.relative_to(data_dir.path).as_posix()
 
 
 def _missing(message: str, where: str) -> UserError:

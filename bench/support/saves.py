@@ -79,7 +79,7 @@ def _judge(folder: Path, run_id: str, acknowledged: int) -> tuple[str, bool]:
     try:
         recovery.bury_dead(engine, DataDir(folder), Judge(DataDir(folder)))
         info = read_run(engine, run_id)
-        step, latest = start_of(here.checkpoints, info)
+        step, latest = start_of(here.data_dir, info)
         if step < acknowledged:
             return f"the latest is of step {step}, {acknowledged} was acknowledged", inside
         folders = sorted(p.name for p in here.checkpoints.glob("*"))
@@ -118,7 +118,7 @@ def saver(folder: Path, run_id: str, broken: str, acknowledge: Any) -> None:
     engine = open_database(folder)
     here = job.claim(engine, DataDir(folder), run_id, "cpu")
     assert here is not None
-    step, _ = start_of(here.checkpoints, read_run(engine, run_id))
+    step, _ = start_of(here.data_dir, read_run(engine, run_id))
     sweep(engine, DataDir(folder), run_id, here.attempt)
     pair = load_student("bundled/student", device=torch.device("cpu"))
     optimizer = torch.optim.AdamW(pair.student.parameters(), lr=1e-4)

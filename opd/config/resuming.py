@@ -19,6 +19,7 @@ FIELDS = (
     ),
     *("optimizer.compile", "sampling.url", "sampling.key_variable"),
     *("student.gradient_checkpointing", "teacher.offload"),
+    *(f"resources.{name}" for name in ("nodes", "cpus", "memory_gb", "hours", "partition")),
     *("teacher.url", "teacher.key_variable", "teacher.timeout", "teacher.retries"),
 )
 _ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.(offload|url|key_variable|timeout|retries)$")

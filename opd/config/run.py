@@ -34,6 +34,7 @@ class RunConfig(RunFields):
 
 FORMS = {  # by section and field: what a text must be that the field's pattern refuses
     "device.device": "must be auto, cpu, cuda, cuda:N or mps",
+    "resources.partition": "must be the name of a partition",
     "sampling.url": "must be http://HOST:PORT, https://HOST or unix:/PATH",
     "sampling.key_variable": "must be the name of an environment variable",
     "teacher.url": "must be http://… or https://…, several with commas between them",

@@ -17,7 +17,7 @@ VALUES = {
     *("read only", "directory gone"),
     *("terminated", "interrupted", "hung", "lost", "out of memory", "disk full", "nan loss"),
     *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
-    *("device lost", "stale edit", "sampling server"),
+    *("device lost", "stale edit", "sampling server", "files"),
 }
 STATUS = {
     404: {"not found"},
@@ -33,7 +33,7 @@ STATUS = {
         "read only",
     },
     429: {"busy"},
-    503: {"locked", "directory gone"},
+    503: {"locked", "directory gone", "files"},
     507: {"disk full"},
 }
 

@@ -19,11 +19,11 @@ def test_the_names_on_disk_stay() -> None:
     assert properties == {
         "database": "/d/studio.db",
         "own": "/d",
-        "database_url": "/d/database-url",
         "token": "/d/token",
         "server_lock": "/d/server.lock",
         "server_note": "/d/server.json",
         "identity": "/d/identity",
+        "files_note": "/d/files-address",
         "standby_note": "/d/standby.json",
         "supervisor_lock": "/d/supervisor.lock",
         "supervisor_note": "/d/supervisor.json",
@@ -39,6 +39,7 @@ def test_the_names_on_disk_stay() -> None:
         "models": "/d/models",
         "log": "/d/runs/run-a/log.txt",
         "checkpoints": "/d/runs/run-a/checkpoints",
+        "fetched": "/d/runs/run-a/fetched",
         "references": "/d/runs/run-a/references.json",
         "reserve": "/d/runs/run-a/.reserve",
         "system_usage": "/d/runs/run-a/system.jsonl",
@@ -60,3 +61,16 @@ def test_hosts_that_share_a_directory_have_their_locks_and_notes_apart(tmp_path:
     assert sorted((tmp_path / "hosts").iterdir()) == sorted((own, here.own))
     with pytest.raises(FileNotFoundError):  # a disk that is not mounted is not made anew
         DataDir(tmp_path / "gone", "other").make_own()
+
+
+def test_the_address_of_files_is_the_options_the_environments_or_the_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPD_FILES", raising=False)
+    assert DataDir.used_with(tmp_path, None).files is None
+    DataDir(tmp_path).files_note.write_text("s3://studio/note\n")
+    assert DataDir.used_with(tmp_path, None).files == "s3://studio/note"
+    monkeypatch.setenv("OPD_FILES", "s3://studio/environment")
+    assert DataDir.used_with(tmp_path, None).files == "s3://studio/environment"
+    assert DataDir.used_with(tmp_path, None, "s3://studio/a").files == "s3://studio/a"
+    assert DataDir(tmp_path).files is None

@@ -13,6 +13,7 @@ const GROUPS = [
   ["records", "Token records"],
   ["checkpoints", "Checkpoints"],
   ["stop", "Ending early"],
+  ["resources", "On a cluster"],
 ];
 
 /**

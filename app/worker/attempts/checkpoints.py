@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from opd.errors import UserError
-from opd.training.checkpoint_manifest import folder_of, verify
+from app.worker.run_files.choice import run_files
+from opd.errors import ErrorKind, UserError
 from storage.data_dir import DataDir
 from storage.read.runs import read_run
 from storage.write.records import forget_checkpoints
@@ -16,16 +16,18 @@ from storage.write.records import forget_checkpoints
 log = logging.getLogger(__name__)
 
 
-def start_of(checkpoints: Path, info: dict[str, Any]) -> tuple[int, Path | None]:
+def start_of(data_dir: DataDir, info: dict[str, Any]) -> tuple[int, Path | None]:
     """Step and folder of the newest checkpoint that is whole; (-1, None) where there is none.
 
-    Looked for where the data directory is now, which may have been moved since.
+    Raises UserError where one lies at an address that is not this process's, or does not answer:
+    to begin again would be wrong.
     """
     for saved in reversed(info["checkpoints"]):
-        folder = folder_of(checkpoints, saved["step"])
         try:
-            verify(folder, saved["manifest"])
+            folder = run_files(data_dir).go_on(info["id"], info["checkpoints"], saved)
         except UserError as error:
+            if error.kind != ErrorKind.DAMAGED_CHECKPOINT:
+                raise
             log.warning("%s; trying the one before", error)
             continue
         return int(saved["step"]), folder
@@ -38,14 +40,12 @@ def sweep(engine: Engine, data_dir: DataDir, run_id: str, attempt: int) -> None:
     Only by this attempt or when it is dead; nothing where a later one has begun.
     """
     info = read_run(engine, run_id)
-    if info["attempt"] != attempt:
-        return
-    recorded = {folder_of(Path(), saved["step"]).name for saved in info["checkpoints"]}
-    for folder in data_dir.run(run_id).checkpoints.glob("*"):
-        if folder.name not in recorded:
-            shutil.rmtree(folder, ignore_errors=True)
+    if info["attempt"] == attempt:
+        run_files(data_dir).sweep(run_id, info["checkpoints"], attempt)
 
 
 def discard_checkpoints(engine: Engine, data_dir: DataDir, run_id: str) -> None:
     forget_checkpoints(engine, run_id)
     shutil.rmtree(data_dir.run(run_id).checkpoints, ignore_errors=True)
+    shutil.rmtree(data_dir.run(run_id).fetched, ignore_errors=True)
+    run_files(data_dir).sweep(run_id, (), read_run(engine, run_id)["attempt"])

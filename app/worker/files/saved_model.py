@@ -1,6 +1,5 @@
 """The trained student of a run as a folder, for `opd save`, or as an archive, for pages."""
 
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app.worker.run_files.choice import run_files
 from opd.config.model_files.weights import ADAPTER
 from opd.config.run import parse
 from opd.errors import UserError
-from opd.training.checkpoint_manifest import BESIDE_THE_MODEL, folder_of, verify
+from opd.training.checkpoint_manifest import BESIDE_THE_MODEL, OPTIMIZER
 from opd.types import Score
 from storage.data_dir import DataDir
 from storage.read.runs import read_evaluations, read_run
@@ -19,12 +19,12 @@ from storage.read.runs import read_evaluations, read_run
 BLOCK = tarfile.BLOCKSIZE
 
 
-def newest_checkpoint(data_dir: DataDir, run: dict[str, Any]) -> tuple[int, Path]:
-    """Step and folder, of a run as read_run gives it. Raises UserError where there is none."""
+def newest_checkpoint(run: dict[str, Any]) -> dict[str, Any]:
+    """Its row, of a run as read_run gives it. Raises UserError where there is none."""
     if not run["checkpoints"]:
         raise UserError("has no checkpoint to save", where=run["id"])
-    step = int(run["checkpoints"][-1]["step"])
-    return step, folder_of(data_dir.run(run["id"]).checkpoints, step)
+    saved: dict[str, Any] = run["checkpoints"][-1]
+    return saved
 
 
 def model_size(data_dir: DataDir, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -32,16 +32,15 @@ def model_size(data_dir: DataDir, run: dict[str, Any]) -> dict[str, Any] | None:
     without a checkpoint."""
     if not run["checkpoints"]:
         return None
-    step, folder = newest_checkpoint(data_dir, run)
-    adapter = (folder / ADAPTER).is_file()
-    return {"step": step, "bytes": archive_size(_kept(folder)), "adapter": adapter}
+    saved = newest_checkpoint(run)
+    size = archive_size(_kept(data_dir, run["id"], saved))
+    return {"step": int(saved["step"]), "bytes": size, "adapter": ADAPTER in saved["manifest"]}
 
 
 def room_for(data_dir: DataDir, run: dict[str, Any], *, merge: bool) -> int:
     """Bytes of disk that making the archive takes, as far as they are known before; a merged model
     lies there twice for a moment. Raises UserError without a checkpoint."""
-    _, folder = newest_checkpoint(data_dir, run)
-    own = archive_size(_kept(folder))
+    own = archive_size(_kept(data_dir, run["id"], newest_checkpoint(run)))
     if not merge:
         return own
     base = Path(str(run["resolved"].get("student", "")))
@@ -68,8 +67,8 @@ def save_model(
     from opd.training.saving import save as save_student  # noqa: PLC0415
 
     run = read_run(engine, run_id)
-    step, folder = newest_checkpoint(data_dir, run)
-    verify(folder, run["checkpoints"][-1]["manifest"])
+    saved = newest_checkpoint(run)
+    step, folder = int(saved["step"]), run_files(data_dir).bring(run_id, saved, (OPTIMIZER,))
     config = parse(run["config"])
     scores = read_evaluations(engine, run_id)["items"]
     last = max((s["step"] for s in scores), default=0)
@@ -116,13 +115,10 @@ def folder_sizes(folder: Path) -> list[int]:
     return [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
 
 
-def _kept(folder: Path) -> list[int]:
+def _kept(data_dir: DataDir, run_id: str, saved: dict[str, Any]) -> list[int]:
     """Sizes of the checkpoint's files that a saved model has."""
-    return [
-        os.stat(path).st_size
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in BESIDE_THE_MODEL
-    ]
+    sizes = run_files(data_dir).sizes(run_id, saved)
+    return [size for name, size in sizes.items() if Path(name).name not in BESIDE_THE_MODEL]
 
 
 def _scores(items: list[dict[str, Any]], step: int) -> list[Score]:

@@ -21,6 +21,7 @@ from app.worker.errors import describe, redact
 from app.worker.launchers.launcher import ClusterSilentError, Launcher, State, Wanted
 from app.worker.logs import last_line
 from app.worker.recovery import Running, finish, settle_cancel
+from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
 from storage.data_dir import DataDir
@@ -135,7 +136,7 @@ class Controller:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             job = self._launcher.submit(
-                key, [*self._job, row.id, *options], wanted_of(row.config), folder.log
+                key, [*self._job, row.id, *options], wanted_of(parse(row.config)), folder.log
             )
         except ClusterSilentError:  # it may have been submitted nevertheless: found by its key
             raise
@@ -191,7 +192,7 @@ class Controller:
     def _running(self, row: Placed, attempt: int) -> Running:
         me = row.owner or process.this_process(self._data_dir)
         beat = (row.heartbeat_at, row.age)
-        return Running(row.id, attempt, row.slot, me, *beat, row.cancel_mode, None, "")
+        return Running(row.id, attempt, row.slot, me, *beat, row.cancel_mode, row.cancel_at, "")
 
     def _cause(self, row: Placed, state: State) -> tuple[Failure, RunStatus]:
         """Ended by itself with an error: failed. By the cluster, or by a signal: interrupted."""
@@ -224,7 +225,12 @@ class Controller:
         return now - self._since.setdefault(key, now)
 
 
-def wanted_of(config: dict[str, Any]) -> Wanted:
+def wanted_of(config: RunConfig) -> Wanted:
     """What a run's job needs."""
-    devices = int(config.get("devices", 1))
-    return Wanted(gpus=devices if str(config.get("device", "")).startswith("cuda") else 0)
+    here, resources = config.devices // config.resources.nodes, config.resources
+    return Wanted(
+        gpus=here if config.device == "auto" or config.device.startswith("cuda") else 0,
+        gpus_if_any=config.device == "auto",
+        processes=here,
+        **{name: getattr(resources, name) for name in type(resources).model_fields},
+    )

@@ -24,7 +24,10 @@ class Wanted:
     """What a job needs; None and empty: whatever the cluster gives by default."""
 
     gpus: int = 0  # of each node
+    gpus_if_any: bool = False  # only where the cluster has GPUs
+    processes: int = 1  # that train together, on each node
     nodes: int = 1
+    cpus: int | None = None  # cores of each node
     memory_gb: float | None = None  # of each node
     hours: float | None = None
     partition: str | None = None  # of SLURM

@@ -12,6 +12,7 @@ from app.worker.devices import slots
 from app.worker.launchers.database import address_of, data_dir_at, use_written_address
 from app.worker.launchers.launcher import JOB_VARIABLE
 from app.worker.owners.place import host_name
+from opd.config.run import parse
 from opd.devices.gpus import gpu_count
 from opd.errors import UserError
 from storage.data_dir import DataDir
@@ -70,8 +71,9 @@ def open_shared(path: Path, version: str) -> tuple[DataDir, Engine]:
 
 
 def slot_here(engine: Engine, run_id: str) -> str:
-    """Of the devices that the cluster lets the job see. Raises UserError where it lets none."""
-    config = read_run(engine, run_id)["config"]
-    slot = slots.choose(config["device"], (), gpu_count(), count=config.get("devices", 1))
+    """Of the devices that the cluster lets the job see."""
+    config = parse(read_run(engine, run_id)["config"])
+    here = config.devices // config.resources.nodes
+    slot = slots.choose(config.device, (), gpu_count(), count=here)
     assert slot is not None  # nothing is taken
     return slot

@@ -11,10 +11,18 @@ from pathlib import Path
 from app.worker.launchers.database import DATABASE_VARIABLE
 from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, State, Wanted
 from app.worker.launchers.slurm_answers import ENDED, FIELDS, setting, states_of
+from app.worker.launchers.slurm_limits import FIELDS as LIMITS
+from app.worker.launchers.slurm_limits import MIB, gpus_for, minutes_of
+from app.worker.launchers.torchrun import NO_PYTHON, on_several_nodes
 from opd.errors import UserError
 
 PATIENCE = 25.0  # seconds for an answer
 WHERE = "--launcher slurm"
+# Where the processes of several nodes meet: on the first of them.
+MEET = (
+    '--rdzv-endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+    ':$((20000 + SLURM_JOB_ID % 20000))"'
+)
 LEAD = 60  # seconds before a job's time is up in which it saves
 SILENT = re.compile(
     r"unable to contact|timed out|zero bytes|connection refused|not connected|unable to resolve"
@@ -40,8 +48,10 @@ class Slurm:
     def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
         if (job := self._living(key)) is not None:
             return job
-        options = [f"--job-name={key}", *_options(wanted), *_output(log)]
-        return self._ask("sbatch", "--parsable", *options, script=_script(command)).split(";")[0]
+        gpus = gpus_for(wanted, self._ask("sinfo", "--noheader", f"--format={LIMITS}"))
+        options = [f"--job-name={key}", *_options(wanted, gpus), *_output(log)]
+        script = _script(command, wanted, key)
+        return self._ask("sbatch", "--parsable", *options, script=script).split(";")[0]
 
     def states(self, jobs: Collection[str]) -> dict[str, State]:
         if not jobs:
@@ -98,16 +108,19 @@ class Slurm:
         raise UserError(f"{command[0]} refused it: {_reason(done.stderr)}", where=WHERE)
 
 
-def _options(wanted: Wanted) -> list[str]:
-    options = [f"--nodes={wanted.nodes}", "--no-requeue", "--chdir=/", f"--signal=B:TERM@{LEAD}"]
-    if wanted.gpus:
-        options.append(f"--gres=gpu:{wanted.gpus}")
+def _options(wanted: Wanted, gpus: int) -> list[str]:
+    if wanted.labels:
+        raise UserError("is for Ray; SLURM has partitions", where="resources.labels")
+    lead = LEAD if wanted.hours is None else min(LEAD, int(wanted.hours * 3600 / 4))
+    options = [f"--nodes={wanted.nodes}", "--no-requeue", "--chdir=/", f"--signal=B:TERM@{lead}"]
+    options += ["--ntasks-per-node=1"] if wanted.nodes > 1 else []
+    options += [f"--gres=gpu:{gpus}"] if gpus else []
+    options += [f"--cpus-per-task={wanted.cpus}"] if wanted.cpus is not None else []
+    options += [f"--partition={wanted.partition}"] if wanted.partition is not None else []
     if wanted.memory_gb is not None:
-        options.append(f"--mem={math.ceil(wanted.memory_gb * 1e9 / 2**20)}M")
+        options.append(f"--mem={math.ceil(wanted.memory_gb * 1e9 / MIB)}M")
     if wanted.hours is not None:
-        options.append(f"--time={math.ceil(wanted.hours * 60)}")
-    if wanted.partition is not None:
-        options.append(f"--partition={wanted.partition}")
+        options.append(f"--time={minutes_of(wanted.hours)}")
     return options
 
 
@@ -115,9 +128,13 @@ def _output(log: Path) -> list[str]:
     return [f"--output={str(log).replace('%', '%%')}", "--open-mode=append"]
 
 
-def _script(command: Sequence[str]) -> str:
+def _script(command: Sequence[str], wanted: Wanted, key: str) -> str:
     """`exec`: the signal of `--signal=B:` goes to the job's first process."""
-    return f'#!/bin/sh\nexport {JOB_VARIABLE}="slurm:$SLURM_JOB_ID"\nexec {shlex.join(command)}\n'
+    start = shlex.join(command)
+    if wanted.nodes > 1:
+        several = shlex.join(on_several_nodes(command, wanted, key))
+        start = f"srun --kill-on-bad-exit=1 {several}".replace(NO_PYTHON, f"{MEET} {NO_PYTHON}", 1)
+    return f'#!/bin/sh\nexport {JOB_VARIABLE}="slurm:$SLURM_JOB_ID"\nexec {start}\n'
 
 
 def _reason(stderr: str) -> str:

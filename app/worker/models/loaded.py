@@ -13,6 +13,7 @@ import torch
 from app.worker.devices.holds import give_back
 from app.worker.models.request import ModelRequest, ProgressReporter
 from app.worker.references import resolved
+from app.worker.run_files.choice import run_files
 from app.worker.run_inputs import moment_of
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
@@ -21,7 +22,7 @@ from opd.errors import UserError
 from opd.models.folders.progress import Say
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
-from opd.training.checkpoint_manifest import OPTIMIZER, folder_of, verify
+from opd.training.checkpoint_manifest import OPTIMIZER
 from opd.training.loading import Callbacks, LoadedModels, load_models
 from storage.read.runs import read_run
 
@@ -96,12 +97,10 @@ def _of_run(
     config = resolved(request.engine, request.data_dir, parse(info["config"]), settled_run, say)
     if step is None:
         return config, None
-    saved = {c["step"]: c["manifest"] for c in info["checkpoints"]}
+    saved = {c["step"]: c for c in info["checkpoints"]}
     if step not in saved:
         raise UserError(f"{run_id} no longer has a checkpoint of step {step}", where="checkpoint")
-    folder = folder_of(request.data_dir.run(run_id).checkpoints, step)
-    verify(folder, {name: d for name, d in saved[step].items() if name != OPTIMIZER})
-    return config, folder
+    return config, run_files(request.data_dir).bring(run_id, saved[step], (OPTIMIZER,))
 
 
 def _moment(request: ModelRequest, run_id: str | None) -> datetime:

@@ -33,13 +33,15 @@ from opd.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def follow_torchrun(place: TorchrunPlace) -> int:
-    """The exit code of a process of torchrun's that is not the first."""
+def follow_torchrun(place: TorchrunPlace, *, anywhere: bool = False) -> int:
+    """The exit code of a process of torchrun's that is not the first; `anywhere`: on whichever
+    machine, as a cluster has started it."""
     from opd.ranks.processes import torchrun_store  # noqa: PLC0415 - loads torch
 
     start_log()
     try:
-        check_one_machine(place)
+        if not anywhere:
+            check_one_machine(place)
         store = torchrun_store(place.rank, place.size)
         return follow(store, place.rank, place.size, partial(slot_on, place))
     except UserError as error:

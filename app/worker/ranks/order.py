@@ -93,7 +93,7 @@ def process_slots(config: RunConfig, slot: str) -> list[str]:
             "devices out",
             where="devices",
         )
-    count = config.devices
+    count = config.devices if place is None else place.local_size
     slots = each([slot])
     if slots[0] in ("cpu", "mps"):
         return slots * count

@@ -221,6 +221,14 @@ def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
             )
 
 
+def _nodes_fit(config: RunFields) -> Iterator[FieldError]:
+    if config.devices % config.resources.nodes:
+        yield FieldError(
+            "resources.nodes",
+            f"must divide devices ({config.devices}) evenly (got {config.resources.nodes})",
+        )
+
+
 def unsupported_on_mps(config: RunFields) -> Iterator[tuple[str, str]]:
     """(field, message) of what Apple's GPU cannot do: what needs bitsandbytes' CUDA kernels."""
     quantized = {"student.quantize": config.student.quantize} | {
@@ -243,4 +251,5 @@ CHECKS = (
     _device_fits,
     _engine_fits,
     _sharding_fits,
+    _nodes_fit,
 )

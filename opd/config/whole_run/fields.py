@@ -15,6 +15,7 @@ from opd.config.sections import (
     SamplingConfig,
     StopConfig,
 )
+from opd.config.whole_run.resources import ResourcesConfig
 from opd.loss.objective import Need, Objective
 from opd.loss.objective_table import OBJECTIVES
 
@@ -58,6 +59,7 @@ class RunFields(Section):
         default_factory=CheckpointsConfig  # type: ignore[arg-type]
     )
     stop: StopConfig = Field(default_factory=StopConfig)  # type: ignore[arg-type]
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)  # type: ignore[arg-type]
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores.")
 
     @property

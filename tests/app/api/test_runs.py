@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from app.api import runs as runs_routes
-from app.api.system import log_path
+from app.worker.run_files.local import LocalFiles
 from opd.config.drafts.short_forms import with_overrides
 from opd.config.drafts.yaml_text import load_yaml
 from opd.config.recipes import recipe
@@ -248,9 +248,10 @@ def test_a_log_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "data" / "runs" / "run-ok").mkdir(parents=True)
     (tmp_path / "data" / "runs" / "run-ok" / "log.txt").write_text("fine")
     (tmp_path / "data" / "runs" / "run-link").symlink_to(tmp_path)
-    assert log_path(DataDir(tmp_path / "data"), "run-ok") is not None
+    files = LocalFiles(DataDir(tmp_path / "data"))
+    assert files.log("run-ok") is not None
     for name in ("run-link", "../..", "/", str(tmp_path), "run-none"):
-        assert log_path(DataDir(tmp_path / "data"), name) is None
+        assert files.log(name) is None
 
 
 def test_what_is_not_there(api: Api) -> None:

@@ -56,16 +56,17 @@ def saved(tmp_path: Path) -> Saved:
 
 
 def test_the_newest_that_is_whole_is_the_start(saved: Saved) -> None:
-    assert start_of(saved.checkpoints, saved.info()) == (4, saved.checkpoints / "step-000004")
+    assert start_of(saved.data_dir, saved.info()) == (4, saved.checkpoints / "step-000004")
     (saved.checkpoints / "step-000004" / "weights").write_bytes(b"weights of 5")
-    assert start_of(saved.checkpoints, saved.info()) == (2, saved.checkpoints / "step-000002")
+    assert start_of(saved.data_dir, saved.info()) == (2, saved.checkpoints / "step-000002")
     (saved.checkpoints / "step-000002" / "weights").unlink()
-    assert start_of(saved.checkpoints, saved.info()) == (-1, None)
+    assert start_of(saved.data_dir, saved.info()) == (-1, None)
 
 
 def test_they_are_found_where_the_data_directory_was_moved_to(saved: Saved, tmp_path: Path) -> None:
-    moved = saved.checkpoints.rename(tmp_path / "moved")
-    assert start_of(moved, saved.info()) == (4, moved / "step-000004")
+    moved = DataDir(saved.data_dir.path.rename(tmp_path / "moved"))
+    checkpoints = moved.run(saved.run_id).checkpoints
+    assert start_of(moved, saved.info()) == (4, checkpoints / "step-000004")
 
 
 def test_only_what_is_on_record_stays(saved: Saved) -> None:

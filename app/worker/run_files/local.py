@@ -1,0 +1,106 @@
+"""Files of runs in the data directory, which may be a folder that several hosts share."""
+
+import shutil
+from collections.abc import Collection
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.worker.run_files.seam import GrowingFile, SavedRow
+from opd.errors import ErrorKind, UserError
+from opd.files import remove
+from opd.training.checkpoint_manifest import folder_of, verify
+from opd.types import CheckpointEvent
+from storage.data_dir import FILES_VARIABLE, DataDir
+
+
+class LocalFile:
+    """Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.size = path.stat().st_size
+
+    def read(self, start: int, limit: int) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(limit)
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    data_dir: DataDir
+
+    def check(self) -> None:
+        """Commands look at the data directory by themselves."""
+
+    def keep(self, run_id: str, attempt: int, saved: CheckpointEvent) -> "Future[str]":
+        done: Future[str] = Future()
+        done.set_result(saved.path)
+        return done
+
+    def bring(self, run_id: str, saved: SavedRow, without: Collection[str] = ()) -> Path:
+        """Looked for where the data directory is now, which may have been moved since."""
+        folder = folder_of(self.data_dir.run(run_id).checkpoints, saved["step"])
+        wanted = {n: digest for n, digest in saved["manifest"].items() if n not in without}
+        try:
+            verify(folder, wanted)
+        except UserError:
+            if "://" in saved["path"]:
+                raise elsewhere(run_id, saved) from None
+            raise
+        return folder
+
+    def go_on(self, run_id: str, recorded: Collection[SavedRow], saved: SavedRow) -> Path:
+        return self.bring(run_id, saved)
+
+    def sizes(self, run_id: str, saved: SavedRow) -> dict[str, int]:
+        folder = folder_of(self.data_dir.run(run_id).checkpoints, saved["step"])
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+    def sweep(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
+        names = {folder_of(Path(), saved["step"]).name for saved in recorded}
+        for folder in self.data_dir.run(run_id).checkpoints.glob("*"):
+            if folder.name not in names:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def send(self, name: str) -> None:
+        """It is where all look for it."""
+
+    def fetch(self, name: str) -> Path | None:
+        path = self.data_dir.path / name
+        return path if path.is_file() else None
+
+    def names(self, folder: str) -> dict[str, int]:
+        try:
+            files = [path for path in (self.data_dir.path / folder).iterdir() if path.is_file()]
+            return {path.name: path.stat().st_size for path in files}
+        except OSError:
+            return {}
+
+    def delete(self, name: str) -> None:
+        remove(self.data_dir.path / name)
+
+    def mirrored(self, run_id: str, attempt: int) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def send_rest(self, run_id: str, attempt: int) -> None:
+        """It is there."""
+
+    def log(self, run_id: str) -> GrowingFile | None:
+        """None too for a path that leads outside the folder of runs."""
+        root, path = self.data_dir.runs.resolve(), self.data_dir.run(run_id).log.resolve()
+        return LocalFile(path) if path.is_relative_to(root) and path.is_file() else None
+
+
+def elsewhere(run_id: str, saved: SavedRow) -> UserError:
+    """Of a checkpoint that lies at another address than this process looks at."""
+    address = saved["path"].partition(f"/runs/{run_id}/")[0]
+    return UserError(
+        f"the checkpoint of step {saved['step']} lies at {saved['path']}: "
+        f"give --files {address} (or {FILES_VARIABLE})",
+        where=run_id,
+        kind=ErrorKind.FILES,
+    )

@@ -1,0 +1,92 @@
+"""Seconds of a step by layout in closed form, and the best split of devices.
+
+    together       sample + Σ (read + train) + update
+    apart          send + sample + pipeline + update
+    apart, lag 1   send + max(sample, pipeline + update)
+    pipeline       r + max(m · t, (m − 1) · r + t): m micro-batches, read in r and trained in t
+
+Exact where devices of a kind have equal work (and, of a pipeline, equal micro-batches); the
+simulation follows rows one by one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from bench.scaling.costs import Groups, sampling_seconds, updating_seconds
+from bench.scaling.scenario import (
+    Layout,
+    Scenario,
+    pass_seconds,
+    sampling_shares,
+    tokens_of,
+    training_shares,
+)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds. `train`: teacher and student, from the first pass to the last; `total` of a step
+    once the run has begun."""
+
+    sample: float
+    teacher: float  # of one device that reads, all of its passes
+    student: float  # of one device that trains, likewise
+    train: float
+    update: float
+    total: float
+    tokens: int
+
+    @property
+    def rate(self) -> float:
+        """Completion tokens per second."""
+        return self.tokens / self.total
+
+
+def step_cost(scenario: Scenario, groups: Groups) -> StepCost:
+    layout = scenario.layout
+    sample = max(
+        sampling_seconds(scenario.sampling, scenario.student, scenario.engine, part)
+        for part in sampling_shares(scenario, groups)
+    )
+    sample /= layout.sampler_parts
+    cut = training_shares(scenario, groups)
+    passes = [[pass_seconds(scenario, batch) for batch in micro] for micro in cut]
+    reading = [sum(read for read, _ in part) for part in passes]
+    training = [sum(train for _, train in part) for part in passes]
+    train = max(r + t for r, t in zip(reading, training, strict=True))
+    if layout.sharded:  # all devices pass through the layers in step
+        turns = list(zip_longest(*passes, fillvalue=(0.0, 0.0)))
+        train = sum(max(r for r, _ in turn) + max(t for _, t in turn) for turn in turns)
+    if layout.teacher:
+        teacher, count = sum(reading) / layout.teacher, max(map(len, passes))
+        turn = teacher / count
+        first, last = max(turn, sum(reading) / sum(map(len, passes))), max(training) / count
+        train = first + max(max(training), teacher - turn + last)
+    else:
+        teacher = max(reading)
+    update = updating_seconds(
+        scenario.training, scenario.student, layout.trainer, cut=layout.sharded
+    )
+    tokens = tokens_of(groups)
+    end = update + scenario.store * tokens + scenario.rest
+    send = 0.0 if layout.together else scenario.send
+    both = max(sample, train + end) if layout.lag else sample + train + end
+    return StepCost(sample, teacher, max(training), train, update, send + both, tokens)
+
+
+def splits(devices: int, *, lag: int, sampler_parts: int = 1) -> Iterator[Layout]:
+    """Every way to give each kind some of the devices, the teacher also the trainer's."""
+    yield Layout(devices)
+    for sampler in range(sampler_parts, devices, sampler_parts):
+        for teacher in range(devices - sampler):
+            trainer = devices - sampler - teacher
+            yield Layout(trainer, sampler, teacher, lag, sampler_parts=sampler_parts)
+
+
+def best_split(
+    scenario: Scenario, groups: Groups, layouts: Sequence[Layout]
+) -> tuple[Layout, StepCost]:
+    """The layout of most tokens per second."""
+    costs = [(layout, step_cost(replace(scenario, layout=layout), groups)) for layout in layouts]
+    return max(costs, key=lambda found: found[1].rate)

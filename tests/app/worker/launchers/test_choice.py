@@ -1,0 +1,21 @@
+import sys
+
+import pytest
+
+from app.worker.launchers.choice import launcher_named
+from opd.errors import UserError
+
+
+def test_a_launcher_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "app.worker.launchers.slurm"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    assert launcher_named(None) is launcher_named("") is None
+    assert module not in sys.modules
+    found = launcher_named("slurm")
+    assert found is not None and found.title == "SLURM"
+
+
+@pytest.mark.parametrize("text", ["slrm", "slurm=x", "local", "Slurm"])
+def test_another_name_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=rf"must be slurm.*got {text}"):
+        launcher_named(text)

@@ -1,0 +1,175 @@
+"""What hosts that share no folder, or share one, must find of each other's runs: one contract."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.worker.run_files.choice import run_files
+from app.worker.run_files.seam import RunFiles
+from opd.errors import ErrorKind, UserError
+from opd.training.checkpoint_manifest import STATE, make
+from opd.types import CheckpointEvent
+from storage.data_dir import DataDir
+from tests.support.network import object_store
+
+RUN = "run-shared00"
+KINDS = ("one folder", "file", "memory", pytest.param("s3", marks=pytest.mark.engines))
+
+
+@dataclass(frozen=True)
+class Host:
+    """With its data directory, and its view of the files."""
+
+    data_dir: DataDir
+
+    @property
+    def files(self) -> RunFiles:
+        return run_files(self.data_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.data_dir.run(RUN).checkpoints
+
+    def save(self, step: int, attempt: int = 1, **contents: str) -> dict[str, Any]:
+        """A checkpoint as an attempt makes it, and its row."""
+        folder = self.checkpoints / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        for name, text in ({STATE: f'{{"step": {step}}}', "model": "weights"} | contents).items():
+            (folder / name).write_text(text)
+        event = CheckpointEvent(step, str(folder), make(folder))
+        path = self.files.keep(RUN, attempt, event).result(30)
+        return {"step": step, "path": path, "manifest": dict(event.manifest)}
+
+    def settle(self) -> None:
+        """Until what is done later is done."""
+        with self.files.mirrored(RUN, 99):
+            pass
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[object_store.ObjectStore]:
+    with object_store.serving() as started:
+        yield started
+
+
+@pytest.fixture(params=KINDS)
+def hosts(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Host, Host]:
+    address: str | None = f"{request.param}://studio/{tmp_path.name}"
+    second = tmp_path / "b"
+    if request.param == "one folder":
+        address, second = None, tmp_path / "a"
+    elif request.param == "file":
+        (tmp_path / "team").mkdir()
+        address = f"file://{tmp_path}/team"
+    elif request.param == "s3":
+        started = request.getfixturevalue("store")
+        started.empty()
+        for name, value in started.environment.items():
+            monkeypatch.setenv(name, value)
+    run_files.cache_clear()
+    return Host(DataDir(tmp_path / "a", files=address)), Host(DataDir(second, files=address))
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_checkpoint_of_one_host_is_whole_on_another(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    one.files.check()
+    saved = one.save(4, model="w" * 1000, optimizer="moments")
+    assert other.files.sizes(RUN, saved) == {STATE: 11, "model": 1000, "optimizer": 7}
+    found = other.files.bring(RUN, saved)
+    assert texts(found) == {STATE: '{"step": 4}', "model": "w" * 1000, "optimizer": "moments"}
+    assert other.files.bring(RUN, saved) == found
+
+
+def test_what_is_not_needed_is_not_looked_at(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    saved = one.save(4, optimizer="moments")
+    saved["manifest"]["optimizer"] = "another's digest"
+    folder = other.files.bring(RUN, saved, ("optimizer",))
+    assert (folder / "model").read_text() == "weights"
+    with pytest.raises(UserError) as error:
+        other.files.bring(RUN, saved)
+    assert error.value.kind == ErrorKind.DAMAGED_CHECKPOINT and "optimizer" in str(error.value)
+
+
+def test_one_that_is_nowhere_is_damaged(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    saved = one.save(4)
+    one.files.sweep(RUN, [], 1)
+    one.settle()
+    with pytest.raises(UserError) as error:
+        other.files.bring(RUN, saved)
+    assert error.value.kind == ErrorKind.DAMAGED_CHECKPOINT
+
+
+def test_an_attempt_goes_on_as_if_all_had_been_saved_there(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    rows = [one.save(step, score="0.5") for step in (2, 4, 6)]
+    folder = other.files.go_on(RUN, rows[:2], rows[1])
+    assert folder == other.checkpoints / "step-000004"
+    assert texts(folder)["model"] == "weights"
+    names = [path.name for path in sorted(other.checkpoints.iterdir())]
+    assert names[:2] == ["step-000002", "step-000004"]
+    assert (other.checkpoints / "step-000002" / STATE).read_text() == '{"step": 2}'
+
+
+def test_only_what_is_recorded_stays(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    two, four = one.save(2), one.save(4)
+    one.files.sweep(RUN, [four], 1)
+    one.settle()
+    with pytest.raises(UserError):
+        other.files.bring(RUN, two)
+    assert texts(other.files.bring(RUN, four))["model"] == "weights"
+
+
+def test_a_file_is_found_by_all_until_it_is_deleted(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    assert other.files.fetch("uploads/rows.jsonl") is None
+    assert other.files.names("uploads") == {}
+    path = one.data_dir.path / "uploads" / "rows.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}\n")
+    one.files.send("uploads/rows.jsonl")
+    assert other.files.names("uploads") == {"rows.jsonl": 3}
+    assert (found := other.files.fetch("uploads/rows.jsonl")) is not None
+    assert found.read_text() == "{}\n" and found.parent == other.data_dir.uploads
+    other.files.delete("uploads/rows.jsonl")
+    assert other.files.names("uploads") == {} and other.files.fetch("uploads/rows.jsonl") is None
+    other.files.delete("uploads/rows.jsonl")
+
+
+def test_the_log_is_that_of_all_attempts_on_all_hosts(hosts: tuple[Host, Host]) -> None:
+    assert hosts[0].files.log(RUN) is None
+    for attempt, host in enumerate((*hosts, hosts[0]), start=1):
+        log = host.data_dir.run(RUN).log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with host.files.mirrored(RUN, attempt), log.open("a") as file:
+            file.write(f"attempt {attempt}\n")
+    for host in hosts:
+        found = host.files.log(RUN)
+        assert found is not None and found.size == 30
+        assert found.read(0, 100) == b"attempt 1\nattempt 2\nattempt 3\n"
+        assert found.read(8, 4) == b"1\nat" and found.read(15, 8) == b"pt 2\natt"
+        assert found.read(25, 3) == b"pt " and found.read(30, 9) == b""
+
+
+def test_what_a_killed_attempt_wrote_last_is_not_lost(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    log = one.data_dir.run(RUN).log
+    log.parent.mkdir(parents=True)
+    with one.files.mirrored(RUN, 1):
+        log.write_text("begun\n")
+    log.write_text("begun\nlast words\n")
+    one.files.send_rest(RUN, 1)
+    one.settle()
+    found = other.files.log(RUN)
+    assert found is not None and found.read(0, 100) == b"begun\nlast words\n"
