@@ -72,10 +72,14 @@ def piece(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min(piece(item.nodeid), "99"))
+    left_out = []
     if matrix.ON_POSTGRESQL:
-        of_sqlite = [item for item in items if item.get_closest_marker("sqlite_only")]
-        config.hook.pytest_deselected(items=of_sqlite)
-        items[:] = [item for item in items if item not in of_sqlite]
+        left_out = [item for item in items if item.get_closest_marker("sqlite_only")]
+    asked = "engines" in config.option.markexpr or any(".py" in name for name in config.args)
+    if not asked:  # `make test-engines` does
+        left_out += [item for item in items if item.get_closest_marker("engines")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish() -> None:

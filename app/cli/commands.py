@@ -16,7 +16,7 @@ from app.cli import (
     serving,
     training,
 )
-from app.cli.out import marks, records, reporting
+from app.cli.out import copying, marks, records, reporting
 from app.cli.output import OUTPUT, let_go, plain, say
 from app.cli.workspace import in_workspace
 from app.worker.errors import describe, redact
@@ -130,6 +130,7 @@ for name, command in (
     ("score", records.score),
     ("save", records.save),
     ("report", reporting.report),
+    ("copy", copying.copy),
     ("experiment", experiments.experiment),
 ):
     commands.command(name)(in_workspace(command))

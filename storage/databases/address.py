@@ -36,4 +36,4 @@ def shown(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return url.database or ""
     named = {name: url.query[name] for name in ("host", "port") if name in url.query}
-    return url.set(password=None, query=named).render_as_string()
+    return url.set(query=named).render_as_string(hide_password=True)

@@ -120,10 +120,13 @@ def written(engine: Engine) -> None:
 
 
 def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
-    folded: ColumnElement[bool] = func.lower(func.normalize(column)).contains(
-        unicodedata.normalize("NFC", text).lower(), autoescape=True
-    )
-    return folded
+    """Python's own folding, as far as servers know it: lower case, with ß and the final sigma."""
+    lower: ColumnElement[str] = func.lower(func.normalize(column).collate("und-x-icu"))
+    for letter, folded in (("ß", "ss"), ("ς", "σ")):
+        lower = func.replace(lower, letter, folded)
+    wanted = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    found: ColumnElement[bool] = lower.contains(wanted, autoescape=True)
+    return found
 
 
 def _set_up(connection: Any, _: Any) -> None:

@@ -14,7 +14,7 @@ VALUES = {
     *("missing model", "refused model", "missing extra", "no teacher", "tokenizer mismatch"),
     *("teacher server", "grader failed", "not found", "running", "not running", "not resumable"),
     *("damaged record", "busy", "cancelled", "not our database", "newer schema", "killed"),
-    *("read only", "directory gone"),
+    *("read only", "directory gone", "database gone"),
     *("terminated", "interrupted", "hung", "lost", "out of memory", "disk full", "nan loss"),
     *("damaged checkpoint", "lease lost", "locked", "error", "changed inputs", "device busy"),
     *("device lost", "stale edit", "sampling server", "files"),
@@ -33,7 +33,7 @@ STATUS = {
         "read only",
     },
     429: {"busy"},
-    503: {"locked", "directory gone", "files"},
+    503: {"locked", "directory gone", "database gone", "files"},
     507: {"disk full"},
 }
 

@@ -16,6 +16,10 @@ from storage.queue import jobs
 from storage.read.runs import read_runs
 from tests.support.fake_training import ROOT
 
+pytestmark = pytest.mark.sqlite_only(
+    "SQLite's file cannot be written; twin: test_a_server_that_can_only_be_read_is_named"
+)
+
 QUEUE = (
     "import os, sys; from opd.config.run import parse; from storage.engine import open_database\n"
     "from storage.queue import jobs; jobs.create_run(open_database(sys.argv[1]), parse({}))\n"

@@ -35,6 +35,7 @@ def test_a_good_directory_has_no_problem_and_costs_milliseconds(tmp_path: Path) 
     assert problems(tmp_path / "none") == {}
 
 
+@pytest.mark.sqlite_only("locks of SQLite's file")
 def test_record_locks_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "lockf", failing(errno.ENOLCK))
     start = time.perf_counter()
@@ -46,6 +47,7 @@ def test_record_locks_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert severity == "error" and "without record locks" in text
 
 
+@pytest.mark.sqlite_only("locks of SQLite's file")
 def test_locks_that_another_process_holds_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +68,7 @@ def test_what_is_worked_round_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
+@pytest.mark.sqlite_only("the folder of SQLite's file")
 def test_a_link_to_nothing(tmp_path: Path) -> None:
     link = tmp_path / "data"
     link.symlink_to("/mnt/not-there")

@@ -14,6 +14,8 @@ from storage.files import presence
 from storage.files.presence import gone
 from storage.queue import jobs
 
+pytestmark = pytest.mark.sqlite_only("SQLite's file is moved or replaced")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

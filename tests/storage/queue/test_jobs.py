@@ -17,6 +17,7 @@ from storage import schema
 from storage.engine import begin, open_database
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
+from tests.support.databases.matrix import address, new_database
 from tests.support.stored_runs import OWNER
 
 CONFIG = parse({})
@@ -108,19 +109,19 @@ def test_the_database_itself_refuses_a_second_run_in_a_slot(engine: Engine) -> N
 
 
 def test_processes_and_threads_that_claim_at_once_get_one_each(tmp_path: Path) -> None:
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     ids = [jobs.create_run(engine, CONFIG) for _ in range(4)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
-        found = pool.starmap(_claim_all, [(tmp_path, ids)] * 3)
+        found = pool.starmap(_claim_all, [(address(tmp_path), ids)] * 3)
     won = [claim for claims in found for claim in claims]
     assert sorted(won) == sorted((run_id, f"slot {n}") for n, run_id in enumerate(ids))
     assert len(jobs.running(engine)) == 4
     engine.dispose()
 
 
-def _claim_all(folder: Path, ids: list[str]) -> list[tuple[str, str]]:
-    engine = open_database(folder)
+def _claim_all(database: Path | str, ids: list[str]) -> list[tuple[str, str]]:
+    engine = open_database(database)
 
     def claim(n: int) -> list[tuple[str, str]]:
         slot = f"slot {n % len(ids)}"

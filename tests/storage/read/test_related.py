@@ -10,7 +10,7 @@ from sqlalchemy import text
 from opd.errors import UserError
 from opd.types import EvaluationEvent, StepEvent
 from storage import packing
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.queue import jobs, run_details
 from storage.read.related import read_related
 from storage.read.rollouts import read_rollouts
@@ -18,6 +18,7 @@ from storage.read.runs import read_runs
 from storage.read.tokens import read_tokens
 from tests.support import stored_runs
 from tests.support.api_client import Api
+from tests.support.databases.matrix import new_database
 
 
 def of_prompt(number, step, kind="train", sample=0, **changes):
@@ -37,7 +38,7 @@ def of_prompt(number, step, kind="train", sample=0, **changes):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    made = open_database(tmp_path_factory.mktemp("data"))
+    made = new_database(tmp_path_factory.mktemp("data"))
     for name in ("older", "newer", "other prompts"):
         run_id, writer = stored_runs.started(made, slot=name, name=name)
         apart = 100 if name == "other prompts" else 0

@@ -7,7 +7,7 @@ from opd.interchange.jsonl import rollouts_of, to_row
 from opd.interchange.parquet import read_parquet, write_parquet
 from opd.types import StepEvent
 from storage import schema
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.insights.hot_tokens import read_hot_tokens
 from storage.queue import jobs
 from storage.read.export import export_rows
@@ -16,6 +16,7 @@ from storage.read.runs import read_run
 from storage.read.teachers import teachers_of
 from storage.write.imports import import_rollouts
 from tests.support import stored_runs
+from tests.support.databases.matrix import new_database
 
 EVIL = "<img src=x onerror=alert(1)>\u202e"
 HINT = "You know: {answer}."
@@ -27,7 +28,7 @@ def test_several_teachers_by_route(tmp_path):
         "route_by": "level",
         "routes": {"hard": {"model": "b/second", "system": HINT}},
     }
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     run_id, writer = stored_runs.started(engine, teacher=teacher)
     writer.step(StepEvent(1, {}, 1, 1.0, {}, [stored_runs.rollout(1)]), stored_runs.texts)
     first = {"path": "teacher", "route": "", "name": "a/first", "prompt": None, "system": None}
@@ -46,7 +47,7 @@ def test_kinds_that_have_no_model_are_named_by_their_kind():
 
 
 def test_what_the_teacher_read_is_stored_once_and_filters_the_lists(tmp_path):
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     teacher = {"model": "a/first", "route_by": "level", "routes": {"hard": "b/second"}}
     run_id, writer = stored_runs.started(engine, teacher=teacher)
     hard = {"teacher": "teacher.routes.hard", "teacher_prompt": f"{EVIL} {HINT}"}
@@ -77,7 +78,7 @@ def test_what_the_teacher_read_is_stored_once_and_filters_the_lists(tmp_path):
 
 
 def test_an_exported_run_is_imported_with_its_teachers(tmp_path):
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     run_id = jobs.create_run(engine, parse({"teacher": "imported"}), source="import")
     given = {"teacher": EVIL, "teacher_prompt": "Hint"}
     lines = [to_row(stored_runs.rollout(1, 0, **given)), to_row(stored_runs.rollout(1, 1))]

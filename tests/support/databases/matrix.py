@@ -46,15 +46,17 @@ def new_database(folder: Path) -> Engine:
     return open_database(folder)
 
 
+def needed() -> None:
+    """Skips the test where there is no PostgreSQL server, and fails where there must be one."""
+    if binaries() is None:
+        must = "postgres" in os.environ.get("OPD_NEEDED", "").split()
+        (pytest.fail if must else pytest.skip)("there is no PostgreSQL server on this machine")
+
+
 @cache
 def server() -> PostgresqlServer:
-    """Started when first asked for, and ended with the tests. Skips the test where there is none,
-    and fails where there must be one."""
-    if binaries() is None:
-        told = "there is no PostgreSQL server on this machine"
-        (pytest.fail if "postgres" in os.environ.get("OPD_NEEDED", "").split() else pytest.skip)(
-            told
-        )
+    """Started when first asked for, and ended with the tests."""
+    needed()
     started = _running.enter_context(throwaway())
     started.sql(f"CREATE DATABASE {TEMPLATE}")
     open_database(started.url(TEMPLATE)).dispose()

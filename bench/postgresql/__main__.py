@@ -1,0 +1,70 @@
+"""Whether many processes at once on PostgreSQL get in each other's way.
+
+    python -m bench.postgresql [--races 1000] [--seconds 60] [--writers 8] [--url URL]
+
+Claims: as often as --races says, eight threads of two processes' engines claim one run, for two
+slots. First migrations: a tenth as often, eight engines open a new database at once. Writers: each
+a run of its own with the same vocabulary, for --seconds. Nobody may raise, and nobody win twice.
+Starts a throw-away server, or makes databases at --url, whose user must be allowed to.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from bench.postgresql.races import claim_races, migration_races, writers
+from bench.support.postgresql import throwaway
+from storage.engine import open_database
+
+Sql = Callable[[str], object]
+
+
+@contextmanager
+def server(url: str | None) -> Iterator[tuple[str, Sql]]:
+    """The address before a database's name, and what runs statements there."""
+    if url is None:
+        with throwaway() as started:
+            yield started.url(""), started.sql
+        return
+
+    def sql(statement: str) -> None:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    yield url.rpartition("/")[0] + "/", sql
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--races", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--url")
+    options = parser.parse_args()
+    made: list[str] = []
+    with server(options.url) as (address, sql):
+
+        def new_database() -> str:
+            made.append(f"opd_bench_{len(made)}")
+            sql(f"CREATE DATABASE {made[-1]} TEMPLATE template0 ENCODING 'UTF8'")
+            return f"{address}{made[-1]}"
+
+        migrations = migration_races(new_database, max(1, options.races // 10))
+        print("first migrations:", dict(migrations))
+        database = new_database()
+        engines = [open_database(database) for _ in range(2)]
+        claims = claim_races(engines, options.races)
+        print("claims:", dict(claims))
+        print("writers:", writers(engines[0], options.writers, options.seconds))
+        for engine in engines:
+            engine.dispose()
+        for name in made:
+            sql(f"DROP DATABASE {name}")
+    wrong = migrations["raised"] + claims["raised"] + claims["twice"] + claims["nobody"]
+    raise SystemExit(1 if wrong + claims["slot taken twice"] else 0)
+
+
+if __name__ == "__main__":
+    main()
