@@ -28,7 +28,7 @@ class Pressure:
     def press(self, run: Running) -> None:
         """Uses the longer of what the database and our own clock say was waited."""
         now = time.monotonic()
-        waited = max(now - self._since.setdefault(run.key, now), time.time() - run.cancel_at)
+        waited = max(now - self._since.setdefault(run.key, now), run.cancel_age or 0.0)
         if waited > KILL_AFTER:
             log.warning("%s ignored SIGTERM: killed", run.id)
             end_family(run, self._data_dir)

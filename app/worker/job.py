@@ -56,7 +56,7 @@ from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, LackOfMemoryError, UserError
 from opd.types import Event, PhaseEvent, RunStatus
 from storage.data_dir import DataDir, RunDir
-from storage.databases.failures import DiskFullError
+from storage.databases.failures import DatabaseGoneError, DiskFullError
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.queue.failure import Failure
@@ -348,6 +348,9 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     start_log()
     try:
         job = _claimed(options)
+    except DatabaseGoneError as error:
+        log.error("%s", error)
+        return EXIT_NOT_CLAIMED
     except UserError as error:
         if options.cluster_job is None:
             raise

@@ -4,7 +4,6 @@ import logging
 import signal
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -38,7 +37,7 @@ class Running:
     heartbeat_at: float | None
     age: float | None  # of the heartbeat, in seconds by the database's clock
     cancel_mode: str | None
-    cancel_at: Any
+    cancel_age: float | None  # of its request to stop, likewise
     phase: str
 
     @property

@@ -76,12 +76,12 @@ class Supervisor:
         self._looked = time.monotonic()
 
     def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked > SLEPT:  # the whole machine did: jobs get their time afresh
-            self._judge.forget()
-        self._looked = now
         self._starting.bury()
         runs_now = running(self._engine)
+        now = time.monotonic()
+        if now - self._looked > SLEPT:  # the whole machine did, or the database was out of reach
+            self._judge.forget()
+        self._looked = now
         here = self._judge.place
         for run in runs_now:
             mine = here.judges(run.owner)

@@ -4,7 +4,6 @@ An experiment that is running belongs to a command line, or to the supervisor wh
 """
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from opd.errors import ErrorKind, UserError
 from opd.experiments.definition import MAX_SEEDS, Arm, Experiment, first_problem
 from opd.experiments.plan import ArmRun, Key, Plan, Planner
 from opd.types import ExperimentStatus
-from storage import schema
+from storage import clock, schema
 from storage.engine import DatabaseTime, begin, read
 from storage.lookups import new_id
 from storage.queue import jobs
@@ -59,13 +58,13 @@ def create_experiment(
         "request_key": request_key,
         "started_by": started_by,
         "error_text": "",
-        "created_at": time.time(),
         **jobs.owner_values(owner),
     }
     try:
         with begin(engine) as connection:
             existing = _by_key(connection, request_key)
             if existing is None:
+                row["created_at"] = clock.now(connection)
                 connection.execute(insert(table).values(row))
             return existing or name
     except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
@@ -144,7 +143,10 @@ def end_experiment(engine: Engine, name: str, status: ExperimentStatus, text: st
             update(table)
             .where(table.c.id == name, table.c.status == "running")
             .values(
-                status=status, error_text=text, finished_at=time.time(), **jobs.owner_values(None)
+                status=status,
+                error_text=text,
+                finished_at=clock.now(connection),
+                **jobs.owner_values(None),
             )
         )
         return ended.rowcount == 1

@@ -3,7 +3,6 @@
 A run that is `running` belongs to one attempt; whoever holds an older attempt is told LeaseLost.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from opd.config.resuming import with_changes
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
+from storage import clock
 from storage.databases.turns import take_turn
 from storage.engine import DatabaseTime, begin, read
 from storage.lookups import run_row
@@ -75,24 +75,25 @@ def create_run(
     labels = checked_tags(tags)
     check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
-    row = new_row(config, recipe=clean(recipe), source=source) | _waiter_values(waiter)
-    row["started_by"] = clean(started_by)[:MAX_KEY]
     try:
         with begin(engine) as connection:
+            now = clock.now(connection)
             existing = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
             if existing:
                 return str(existing)
             if parent is not None:
                 run_row(connection, parent)
+            row = new_row(config, now, recipe=clean(recipe), source=source)
+            row |= _waiter_values(waiter) | {"started_by": clean(started_by)[:MAX_KEY]}
             connection.execute(insert(run).values(**row, parent=parent, request_key=key))
             write_tags(connection, row["id"], labels)
+            return str(row["id"])
     except IntegrityError:  # only where writers do not wait for each other (PostgreSQL)
         with read(engine) as connection:
             existing = connection.scalar(select(run.c.id).where(run.c.request_key == key))
         if not existing:
             raise
         return str(existing)
-    return str(row["id"])
 
 
 def claim(
@@ -113,7 +114,6 @@ def claim(
     given_as: of a cluster's job, its names in `cluster_job`: only a queued run that bears one of
     them is claimed, and bears the pool's from then on.
     """
-    now = time.time()
     here = pool or owner.boot
     cluster = {"cluster_job": pool} if given_as else {}
     given = (run.c.status == "queued", run.c.cluster_job.in_(given_as)) if given_as else ()
@@ -121,6 +121,7 @@ def claim(
         take_turn(connection, f"slots of {here}")
         if _is_taken(connection, here, slot):
             return None
+        now = clock.now(connection)
         claimed = connection.execute(
             update(run)
             .where(
@@ -180,9 +181,10 @@ def still_waiting(engine: Engine, run_id: str) -> None:
 
 def running(engine: Engine) -> list[dict[str, Any]]:
     """Runs that are running: id, name, attempt, owner, heartbeat_at, age, cancel_mode, cancel_at,
-    pool, slot, phase, cluster_job.
+    cancel_age, pool, slot, phase, cluster_job.
 
-    `owner` is an Owner; `age` that of its heartbeat in seconds, by the database's clock."""
+    `owner` is an Owner; `age` that of its heartbeat in seconds, by the database's clock, as is
+    `cancel_age` since its end was asked for."""
     with read(engine) as connection:
         rows = connection.execute(
             _with_age.where(run.c.status == "running").order_by(run.c.attempt_at)
@@ -226,8 +228,8 @@ def finish(
     """Ends a running attempt. False: it was no longer the run's, and nothing was changed.
 
     `end_reason` says why a run finished before its last step."""
-    now = time.time()
     with begin(engine) as connection:
+        now = clock.now(connection)
         held = select(run).where(*_held(run_id, attempt)).with_for_update(key_share=True)
         row = connection.execute(held).mappings().first()
         if row is None:
@@ -259,8 +261,8 @@ def request_cancel(
     somebody has asked for another way meanwhile."""
     if mode not in ("save", "discard"):
         raise UserError("must be save or discard", where="mode")
-    now = time.time()
     with begin(engine) as connection:
+        now = clock.now(connection)
         row = run_row(connection, run_id)
         status = str(row["status"])
         if status in CLAIMABLE:
@@ -315,7 +317,8 @@ def requeue_within(
         raise UserError(
             f"cannot be resumed: it is {status}", where=run_id, kind=ErrorKind.NOT_RESUMABLE
         )
-    queued = {"status": "queued", "queued_at": time.time(), "finished_at": None, "phase": ""}
+    now = clock.now(connection)
+    queued = {"status": "queued", "queued_at": now, "finished_at": None, "phase": ""}
     queued["cluster_job"] = None
     values = queued | _CLEARED | _waiter_values(waiter) | {"resumed_by": clean(by)[:MAX_KEY]}
     changes: list[dict[str, str]] = []
@@ -332,7 +335,11 @@ def requeue_within(
     connection.execute(update(run).where(run.c.id == run_id).values(values))
 
 
-_with_age = select(run, (DatabaseTime() - run.c.heartbeat_at).label("age"))
+_with_age = select(
+    run,
+    (DatabaseTime() - run.c.heartbeat_at).label("age"),
+    (DatabaseTime() - run.c.cancel_at).label("cancel_age"),
+)
 
 _CLEARED: dict[str, Any] = {
     **{"cancel_mode": None, "cancel_at": None, "cancel_by": ""},
@@ -373,7 +380,7 @@ def _is_taken(connection: Connection, pool: str, slot: str) -> bool:
 
 def _running_item(row: RowMapping) -> dict[str, Any]:
     names = ("id", "name", "attempt", "heartbeat_at", "age", "cancel_mode", "cancel_at", "slot")
-    more = ("pool", "phase", "cluster_job")
+    more = ("cancel_age", "pool", "phase", "cluster_job")
     return {**{name: row[name] for name in (*names, *more)}, "owner": owner_of(row)}
 
 

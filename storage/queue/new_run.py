@@ -1,6 +1,5 @@
 """The first row of a run."""
 
-import time
 from typing import Any
 
 from opd.config.paths import with_absolute_paths
@@ -11,9 +10,8 @@ from storage.lookups import new_id
 from storage.text import clean
 
 
-def new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
+def new_row(config: RunConfig, now: float, *, recipe: str, source: str) -> dict[str, Any]:
     """Of a run that is queued, or of an import; without what says who waits for it."""
-    now = time.time()
     imported = source == "import"
     stored = config if imported else with_absolute_paths(config)
     return {

@@ -15,9 +15,10 @@ from storage.queue.jobs import Owner, owner_of
 from storage.schema import run
 from storage.text import clean
 
+RESERVED_SECONDS = 20.0
 _columns = (
     *(run.c.id, run.c.status, run.c.attempt, run.c.cluster_job, run.c.pool, run.c.slot),
-    *(run.c.heartbeat_at, run.c.cancel_mode, run.c.cancel_at, run.c.queued_at, run.c.phase),
+    *(run.c.heartbeat_at, run.c.cancel_mode, run.c.queued_at, run.c.phase),
     *(run.c.owner_pid, run.c.owner_started, run.c.owner_boot, run.c.owner_place, run.c.config),
     (DatabaseTime() - run.c.heartbeat_at).label("age"),
 )
@@ -38,7 +39,6 @@ class Placed:
     heartbeat_at: float | None
     age: float | None
     cancel_mode: str | None
-    cancel_at: float | None
     queued_at: float
     phase: str
     config: dict[str, Any]
@@ -76,6 +76,15 @@ def reserve(engine: Engine, row: Placed, name: str) -> bool:
     return _change(engine, row.id, same, beat, *queued, cluster_job=name, beats=True)
 
 
+def reserve_for_host(engine: Engine, run_id: str, boot: str) -> bool:
+    """Takes it upon this host's supervisor to start a queued run, for a while; to be said again
+    until its job has claimed it. False: another host's does. Nothing but a claim makes it its."""
+    old = run.c.heartbeat_at < DatabaseTime() - RESERVED_SECONDS
+    free = run.c.heartbeat_at.is_(None) | (run.c.pool == boot) | old
+    unowned = (run.c.status == "queued", run.c.owner_pid.is_(None))
+    return _change(engine, run_id, *unowned, free, pool=boot, beats=True)
+
+
 def record(engine: Engine, run_id: str, name: str, job: str) -> bool:
     """What the launcher calls what was submitted; `name` is that of `submitting`."""
     return _change(engine, run_id, run.c.cluster_job == name, cluster_job=job)
@@ -99,7 +108,7 @@ def _placed(engine: Engine, *conditions: ColumnElement[bool]) -> list[Placed]:
 
 
 def _row(row: RowMapping) -> Placed:
-    names = ("id", "status", "attempt", "heartbeat_at", "age", "cancel_mode", "cancel_at")
+    names = ("id", "status", "attempt", "heartbeat_at", "age", "cancel_mode")
     return Placed(
         **{name: row[name] for name in (*names, "queued_at", "phase", "config")},
         job=row["cluster_job"],

@@ -26,6 +26,7 @@ from app.cli import foreground
 from app.cli import main as cli
 from app.worker import job, standby, supervisor
 from app.worker.lease import Lease
+from app.worker.owners import standing
 from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, Ranks
@@ -170,6 +171,9 @@ def main(part: str, arguments: list[str]) -> int:
     if pages := os.environ.get("FAKE_MAX_PAGES"):
         limit_pages(int(pages))
     vars(job)["Lease"] = partial(Lease, every=HEARTBEAT)
+    if lost_after := os.environ.get("FAKE_LOST_AFTER"):
+        vars(standing)["LOST_AFTER"] = float(lost_after)
+        vars(standing)["CONFIRMED_AFTER"] = float(lost_after) / 3
     foreground.LOOK_EVERY = 0.1
     standby.FIRST_AFTER = 0.5
     if part == "job":

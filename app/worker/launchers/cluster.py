@@ -192,7 +192,7 @@ class Controller:
     def _running(self, row: Placed, attempt: int) -> Running:
         me = row.owner or process.this_process(self._data_dir)
         beat = (row.heartbeat_at, row.age)
-        return Running(row.id, attempt, row.slot, me, *beat, row.cancel_mode, row.cancel_at, "")
+        return Running(row.id, attempt, row.slot, me, *beat, row.cancel_mode, None, "")
 
     def _cause(self, row: Placed, state: State) -> tuple[Failure, RunStatus]:
         """Ended by itself with an error: failed. By the cluster, or by a signal: interrupted."""

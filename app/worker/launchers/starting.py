@@ -1,6 +1,7 @@
 """How queued runs come to have a process: on this machine, one for each free slot."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,15 +14,17 @@ from app.worker.devices.holds import taken_here
 from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers.launcher import Wanted
 from app.worker.launchers.this_machine import ThisMachine, pid_of
+from app.worker.owners.place import Place, boot_id
 from app.worker.recovery import Running, bury, did_not_start, finish, running
 from app.worker.standby import Standby
 from opd.devices.gpus import gpu_count
 from opd.errors import ErrorKind
 from storage.data_dir import DataDir
-from storage.queue import jobs
+from storage.queue import jobs, placing
 from storage.queue.failure import Failure
 
 log = logging.getLogger(__name__)
+RESERVED_AGAIN = 2.0  # seconds
 
 
 class Starting(Protocol):
@@ -53,6 +56,7 @@ class LocalStarting:
         self._job = job
         self._machine = ThisMachine()
         self._children: dict[str, _Child] = {}  # by run
+        self._reserved: dict[str, float] = {}  # when it was last tried
         self._standby = Standby(data_dir, job)
 
     def bury(self) -> None:
@@ -61,7 +65,9 @@ class LocalStarting:
         ended = {i: code for i, code in codes.items() if code is not None}
         if not ended:
             return
-        owned = {(run.id, run.owner.pid): run for run in running(self._engine)}
+        here = Place.of(self._data_dir)  # another host may have given out the same process id
+        mine = [run for run in running(self._engine) if here.judges(run.owner)]
+        owned = {(run.id, run.owner.pid): run for run in mine}
         for run_id, code in ended.items():
             child = self._children.pop(run_id)
             self._machine.forget(child.job)
@@ -85,9 +91,21 @@ class LocalStarting:
         gpus = gpu_count()
         for row in queued:
             slot = slots.choose(row["device"], taken, gpus, count=row["devices"])
-            if slot is not None and row["id"] not in self._children:
+            if row["id"] in self._children:
+                self._reserves(row["id"])
+            elif slot is not None and self._reserves(row["id"]):
                 self._try_to_start(row["id"], slot)
                 taken.add(slot)
+
+    def _reserves(self, run_id: str) -> bool:
+        """Whether no other host that shares the queue is about to start it."""
+        if not self._data_dir.host:
+            return True
+        now = time.monotonic()
+        if now - self._reserved.get(run_id, -RESERVED_AGAIN) < RESERVED_AGAIN:
+            return run_id in self._children
+        self._reserved[run_id] = now
+        return placing.reserve_for_host(self._engine, run_id, boot_id())
 
     def _try_to_start(self, run_id: str, slot: str) -> None:
         """A run whose process cannot be started, or whose log cannot be opened, fails with that."""

@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -86,6 +86,7 @@ class NamespacedHost:
         self._folder = folder
         self._holder: subprocess.Popen[bytes] | None = None
         self._first = 0  # process id of the holder
+        self._entering: list[subprocess.Popen[bytes]] = []
 
     def turn_on(self) -> None:
         """With a boot id of its own; a host that was killed starts anew, under another one."""
@@ -131,15 +132,15 @@ class NamespacedHost:
     ) -> HostProcess:
         """Starts the command on the host; its output goes to the log."""
         with (log or Path(os.devnull)).open("ab") as output:
-            return HostProcess(
-                subprocess.Popen(
-                    self._entered(command, directory),
-                    env=self._environment(environment),
-                    stdin=stdin,
-                    stdout=output,
-                    stderr=output,
-                )
+            entering = subprocess.Popen(
+                self._entered(command, directory),
+                env=self._environment(environment),
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
             )
+        self._entering.append(entering)
+        return HostProcess(entering)
 
     def run(
         self,
@@ -177,6 +178,8 @@ class NamespacedHost:
             assert holder.stdin is not None
             holder.stdin.close()
             holder.wait(PATIENCE)
+        while self._entering:
+            self._entering.pop().wait(PATIENCE)
 
     def _entered(self, command: Sequence[str], directory: Path | None) -> list[str]:
         spaces = ["nsenter", "--target", str(self._first), *SPACES]
@@ -214,6 +217,8 @@ class HostNetwork:
         """Turns a host on, or on again, and plugs it in."""
         host = self.hosts[name]
         host.turn_on()
+        with suppress(AssertionError):  # of a host that was killed: it goes by itself, but later
+            self._ip(f"link del {name}")
         self._ip(f"link add {name} type veth peer name eth0 netns {host._first}")
         self._ip(f"link set {name} master {BRIDGE} up")
         for words in (f"addr add {host.address}/24 dev eth0", "link set eth0 up"):

@@ -1,0 +1,88 @@
+"""One data directory and one database, and the supervisors of several hosts that share both."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from opd.config.run import parse
+from storage.data_dir import DataDir
+from storage.engine import open_database
+from storage.queue import jobs
+from storage.read.runs import read_run
+from tests.support.fake_training import ROOT, SCRIPT
+from tests.support.hosts.network import HostNetwork, HostProcess
+from tests.support.hosts.postgres import SharedPostgres
+
+LOST_AFTER = 6.0  # seconds in the place of sixty
+
+
+class SharedStudio:
+    """Runs have no models, and steps of 20 ms or, where they are called slow, of 100."""
+
+    def __init__(self, folder: Path, network: HostNetwork, server: SharedPostgres) -> None:
+        self.data_dir = DataDir(folder)
+        self.network = network
+        self.url = server.url
+        self.engine: Engine = open_database(server.local_url)
+        self.supervisors: dict[str, HostProcess] = {}
+
+    def supervise(self, name: str, **environment: str) -> HostProcess:
+        """A supervisor on that host; its output is kept beside its log."""
+        supervisor = self.network[name].start(
+            [sys.executable, str(SCRIPT), "supervisor", "--data-dir", str(self.data_dir)],
+            {
+                "OPD_DATABASE_URL": self.url,
+                "PYTHONPATH": str(ROOT),
+                "FAKE_LOST_AFTER": str(LOST_AFTER),
+                **environment,
+            },
+            log=self.data_dir.path.with_name(f"{name}-output.txt"),
+        )
+        self.supervisors[name] = supervisor
+        return supervisor
+
+    def queue(self, name: str = "fast", *, steps: int = 6, **options: Any) -> str:
+        config = {"name": name, "steps": steps, "device": "cpu", "checkpoints": {"every": 2}}
+        return jobs.create_run(self.engine, parse(config), **options)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return read_run(self.engine, run_id)
+
+    def host_of(self, run_id: str) -> str:
+        """The host whose slot the run has."""
+        [pool] = [row["pool"] for row in jobs.running(self.engine) if row["id"] == run_id]
+        [name] = [name for name, host in self.network.hosts.items() if host.boot == pool]
+        return name
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds} s\n{self.told()}"
+            time.sleep(0.05)
+
+    def wait_status(self, run_id: str, status: str, seconds: float = 120) -> None:
+        self.wait(lambda: self.run(run_id)["status"] == status, seconds)
+
+    def wait_step(self, run_id: str, step: int = 1) -> None:
+        self.wait(lambda: self.run(run_id)["step"] >= step)
+
+    def told(self) -> str:
+        """What supervisors and jobs have said."""
+        logs = [*self.data_dir.path.glob("hosts/*/*.log"), *self.data_dir.path.glob("runs/*/log*")]
+        logs += self.data_dir.path.parent.glob("*-output.txt")
+        return "".join(f"--- {log}\n{log.read_text()[-3000:]}\n" for log in logs)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def hour_off(sign: str) -> dict[str, str]:
+    """The environment of a host whose clock is an hour ahead (`+`) or behind (`-`)."""
+    [library, *_] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    shown = {"FAKETIME": f"{sign}1h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"LD_PRELOAD": str(library), **shown, "PATH": os.environ["PATH"]}
