@@ -180,6 +180,8 @@ def _work(
     )
     progress = JobProgress(job, session, writer, saved=step)
     job.in_hand.append(progress)
+    if job.data_dir.files is not None:
+        progress.begin(read_run(job.engine, job.run_id)["checkpoints"], order.resume_from)
     try:
         with (
             progress,
