@@ -75,6 +75,10 @@ class Supervisor:
         self._beat = HostBeat(engine, data_dir)
         self._looked = time.monotonic()
 
+    def forget(self) -> None:
+        """Counts every owner's silence afresh."""
+        self._judge.forget()
+
     def turn(self) -> None:
         self._starting.bury()
         runs_now = running(self._engine)
@@ -191,6 +195,7 @@ def _supervise(data_dir: DataDir, parent: int | None, job: Sequence[str]) -> Non
             failures = 0
         except EXPECTED as error:
             log.error("%s", error)
+            supervisor.forget()  # nobody's heartbeat was stored meanwhile, or seen
             failures += 1
             if failures == GIVES_UP_AFTER:
                 raise
