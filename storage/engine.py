@@ -88,23 +88,23 @@ def read(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def patient(write: Callable[P, T]) -> Callable[P, T]:
-    """A write that is made again while the database server is gone, for up to PATIENCE seconds.
+def patient(write: Callable[P, T], seconds: float | None = None) -> Callable[P, T]:
+    """A write that is made again while the database server is gone, for up to `seconds` (PATIENCE).
 
     Only for what may be made twice: a connection that breaks while a transaction commits leaves
     open whether it did."""
 
     @functools.wraps(write)
     def until_it_answers(*args: P.args, **kwargs: P.kwargs) -> T:
-        until = 0.0
+        until, patience = 0.0, PATIENCE if seconds is None else seconds
         for pause in itertools.chain(AGAIN_AFTER, itertools.repeat(AGAIN_AFTER[-1])):
             try:
                 return write(*args, **kwargs)
             except DatabaseGoneError as error:
                 now = time.monotonic()
                 if not until:
-                    until = now + PATIENCE
-                    log.warning("%s; trying again for %.0f s", error, PATIENCE)
+                    until = now + patience
+                    log.warning("%s; trying again for %.0f s", error, patience)
                 if now > until:
                     raise
             time.sleep(pause)

@@ -141,6 +141,7 @@ def demo(
 
     check_setting()
     workspace.check_files()
+    set_launcher(workspace, "")
     host = "127.0.0.1"
     free = _first_free(host) if port is None else bind(host, port)
     with free as bound, served_alone(workspace.prepared()):

@@ -57,7 +57,7 @@ from opd.errors import ErrorKind, LackOfMemoryError, UserError
 from opd.types import Event, PhaseEvent, RunStatus
 from storage.data_dir import DataDir, RunDir
 from storage.databases.failures import DatabaseGoneError, DiskFullError
-from storage.engine import open_database
+from storage.engine import open_database, patient
 from storage.queue import jobs
 from storage.queue.failure import Failure
 from storage.read.runs import read_earlier_attempts, read_run
@@ -67,6 +67,12 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 1
 EXIT_NOT_CLAIMED = 3
 EXIT_UNRECORDED = 4  # ended, but the disk had no room to say so
+EXIT_CUT_OFF = 5  # ended, but the database server did not answer
+UNRECORDED = {
+    ErrorKind.DIRECTORY_GONE: EXIT_UNRECORDED,
+    ErrorKind.DATABASE_GONE: EXIT_CUT_OFF,
+}
+RECORD_SECONDS = 60.0  # for a database server that is gone when the attempt ends
 RESERVE_BYTES = 1_000_000
 
 
@@ -93,7 +99,7 @@ class Outcome:
 
     status: RunStatus | None
     failure: Failure | None = None
-    recorded: bool = True
+    unrecorded: int = 0  # the exit code that says why the end was not recorded
     end_reason: str = ""  # of a run that ended before its last step, by its own setting
 
 
@@ -139,9 +145,9 @@ def _run(job: Job, training: TrainingFactory | None, watch: Callable[[Event], No
         if outcome.status is not None:
             with suppress(UserError, SQLAlchemyError):  # tidiness must not hide the outcome
                 sweep(job.engine, job.data_dir, job.run_id, job.attempt)
-        recorded = outcome.status is None or _record(job, outcome)
+        unrecorded = 0 if outcome.status is None else _record(job, outcome)
     log.info("%s", f"run {outcome.status}" if outcome.status else "the run was taken over")
-    return replace(outcome, recorded=recorded)
+    return replace(outcome, unrecorded=unrecorded)
 
 
 def _work(
@@ -180,6 +186,8 @@ def _work(
     )
     progress = JobProgress(job, session, writer, saved=step)
     job.in_hand.append(progress)
+    if job.data_dir.files is not None:
+        progress.begin(read_run(job.engine, job.run_id)["checkpoints"], order.resume_from)
     try:
         with (
             progress,
@@ -286,19 +294,20 @@ def _give_up(job: Job, reason: Reason) -> None:
     elif reason != "lost":
         for progress in job.in_hand:
             progress.record_as_it_is()
-    recorded = outcome.status is None or _record(job, outcome)
+    unrecorded = 0 if outcome.status is None else _record(job, outcome)
     logging.shutdown()
-    os._exit(EXIT_FAILED if recorded else EXIT_UNRECORDED)
+    os._exit(unrecorded or EXIT_FAILED)
 
 
-def _record(job: Job, outcome: Outcome) -> bool:
-    """Writes the end of the attempt; gives up the reserve where the disk is full."""
+def _record(job: Job, outcome: Outcome) -> int:
+    """Writes the end of the attempt; gives up the reserve where the disk is full, and waits for a
+    database server that is gone. The exit code of an end that cannot be recorded, or 0."""
     failure = outcome.failure
     assert outcome.status is not None
     for pause in (0.0, 0.2, 0.5):
         time.sleep(pause)
         try:
-            ended = jobs.finish(
+            ended = patient(jobs.finish, RECORD_SECONDS)(
                 *(job.engine, job.run_id, job.attempt, outcome.status, failure),
                 end_reason=outcome.end_reason,
             )
@@ -306,15 +315,16 @@ def _record(job: Job, outcome: Outcome) -> bool:
             job.folder.reserve.unlink(missing_ok=True)
             continue
         except UserError as error:
-            if error.kind != ErrorKind.DIRECTORY_GONE:
+            code = UNRECORDED.get(error.kind)
+            if code is None:
                 raise
             log.error("%s", error)
-            return False
+            return code
         job.folder.reserve.unlink(missing_ok=True)
         if ended:
             notification.notify(job.engine, job.data_dir, job.run_id)
-        return True
-    return False
+        return 0
+    return EXIT_UNRECORDED
 
 
 def _set_aside(path: Path) -> None:
@@ -349,7 +359,7 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     try:
         job = _claimed(options)
     except DatabaseGoneError as error:
-        log.error("%s", error)
+        log.error("%s", error)  # the run stays queued
         return EXIT_NOT_CLAIMED
     except UserError as error:
         if options.cluster_job is None:
@@ -360,8 +370,8 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         log.info("%s cannot be claimed right now", options.run_id)
         return EXIT_NOT_CLAIMED
     outcome = run(job, training)
-    if not outcome.recorded:
-        return EXIT_UNRECORDED
+    if outcome.unrecorded:
+        return outcome.unrecorded
     return EXIT_FAILED if outcome.status == "failed" else 0
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from app.worker import process
 from app.worker.attempts.checkpoints import discard_checkpoints, sweep
 from app.worker.errors import redact
-from app.worker.job import EXIT_UNRECORDED
+from app.worker.job import EXIT_CUT_OFF, EXIT_UNRECORDED
 from app.worker.logs import last_line
 from app.worker.owners.place import Place, host_of
 from app.worker.owners.standing import LOST_AFTER, Beat, Judge, Standing
@@ -87,6 +87,8 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     kind = ErrorKind.ERROR if by_itself else ErrorKind.KILLED
     if exit_code == EXIT_UNRECORDED:
         kind = ErrorKind.DISK_FULL
+    if exit_code == EXIT_CUT_OFF:
+        kind, by_itself = ErrorKind.DATABASE_GONE, False
     tail = last_line(data_dir.run(run.id).log)
     text = redact(f"{text}; last line of the log: {tail}" if tail else text)
     status: RunStatus = "failed" if by_itself else "interrupted"

@@ -72,8 +72,12 @@ class Supervisor:
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
         self._file_process = FileProcessSupervisor(engine, data_dir)
-        self._beat = HostBeat(engine, data_dir, takes_runs=launcher is None)
+        self._beat = HostBeat(engine, data_dir)
         self._looked = time.monotonic()
+
+    def forget(self) -> None:
+        """Counts every owner's silence afresh."""
+        self._judge.forget()
 
     def turn(self) -> None:
         self._starting.bury()
@@ -191,6 +195,7 @@ def _supervise(data_dir: DataDir, parent: int | None, job: Sequence[str]) -> Non
             failures = 0
         except EXPECTED as error:
             log.error("%s", error)
+            supervisor.forget()  # nobody's heartbeat was stored meanwhile, or seen
             failures += 1
             if failures == GIVES_UP_AFTER:
                 raise

@@ -76,7 +76,7 @@ def _check_empty(connection: Connection, target: Engine) -> None:
 
 def _copy(reader: Connection, writer: Connection, table: Table, tell: Tell) -> Digest:
     digest = Digest()
-    progress = _Report(f"copying {table.name}", tell)
+    progress = _CopyProgress(f"copying {table.name}", tell)
     rows = _added(stored_rows(reader, table), digest)
     while batch := list(_batch(rows, digest)):
         store_rows(writer, table, batch)
@@ -86,7 +86,7 @@ def _copy(reader: Connection, writer: Connection, table: Table, tell: Tell) -> D
 
 def _digest(connection: Connection, table: Table, tell: Tell) -> Digest:
     digest = Digest()
-    progress = _Report(f"comparing {table.name}", tell)
+    progress = _CopyProgress(f"comparing {table.name}", tell)
     for number, _ in enumerate(_added(stored_rows(connection, table), digest)):
         if number % 1000 == 0:
             progress.told(digest)
@@ -107,7 +107,7 @@ def _batch(rows: Iterator[Row], digest: Digest) -> Iterator[Row]:
             return
 
 
-class _Report:
+class _CopyProgress:
     def __init__(self, text: str, tell: Tell) -> None:
         self._text = text
         self._tell = tell

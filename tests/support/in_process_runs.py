@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
+
 from app.worker import job, process
 from app.worker.logs import start_log
 from opd.config.run import parse
@@ -28,11 +30,16 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 class JobRunner:
-    """A data directory, and jobs that run in this process one attempt at a time."""
+    """A data directory, and jobs that run in this process one attempt at a time.
 
-    def __init__(self, data_dir: Path, inputs: Path) -> None:
+    engine, files: of a host that shares the database of another, and an address for files."""
+
+    def __init__(
+        self, data_dir: Path, inputs: Path, engine: Engine | None = None, files: str | None = None
+    ) -> None:
         self.data_dir, self.inputs = data_dir, inputs
-        self.engine = new_database(data_dir)
+        self.engine = new_database(data_dir) if engine is None else engine
+        self.place = DataDir(data_dir, files=files)
 
     def queue(self, **changes: Any) -> str:
         student = {"model": str(self.inputs / "student")} | changes.pop("student", {})
@@ -58,8 +65,8 @@ class JobRunner:
         return self.attempt_queued(run_id, training)
 
     def attempt_queued(self, run_id: str, training: Any = None) -> dict[str, Any]:
-        start_log(DataDir(self.data_dir).run(run_id).log)
-        claimed = job.claim(self.engine, DataDir(self.data_dir), run_id, SLOT)
+        start_log(self.place.run(run_id).log)
+        claimed = job.claim(self.engine, self.place, run_id, SLOT)
         assert claimed is not None
         os.environ.pop(process.MARK)
         job.run(claimed, training)

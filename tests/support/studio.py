@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from opd.config.run import parse
 from storage.data_dir import DataDir
+from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
 from tests.support.databases.matrix import new_database
@@ -27,9 +28,13 @@ FULL = bool(os.environ.get("OPD_FULL"))
 class Studio:
     """Starts supervisors, jobs and commands on one data directory, and ends them all."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
         self.data_dir = data_dir
-        self.engine: Engine = new_database(data_dir)
+        self._url = database_url
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = (
+            open_database(database_url) if database_url else new_database(data_dir)
+        )
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, part: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -49,7 +54,8 @@ class Studio:
         return self.start("supervisor", **environment)
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PYTHONPATH": str(ROOT)}
+        named = {"OPD_DATABASE_URL": self._url} if self._url else {}
+        return os.environ | {"PYTHONPATH": str(ROOT)} | named
 
     def queue(
         self, name: str = "fast", *, steps: int = 6, device: str = "cpu", **options: Any

@@ -62,7 +62,7 @@ LauncherName = Annotated[
         "--launcher",
         envvar="OPD_LAUNCHER",
         metavar="NAME",
-        help="Cluster that runs the jobs: slurm.",
+        help="Cluster that runs the jobs: slurm, or ray=http://HOST:8265 (docs/cluster.md).",
         show_default="this machine",
     ),
 ]

@@ -9,7 +9,6 @@ import { RunNotifier } from "../lib/run_notifier.js";
 import { BulkActions } from "./bulk.js";
 import { ColumnChooser } from "./column_chooser.js";
 import { askedOf, idsOf, shortLabel } from "./columns.js";
-import { HostsMenu } from "./hosts.js";
 import { RunTable } from "./table.js";
 
 const PAGE = 100;
@@ -47,8 +46,6 @@ class RunsPage {
       search: params.get("search") ?? "",
       status: params.get("status") ?? "",
       tag: params.get("tag") ?? "",
-      started_by: params.get("started_by") ?? "",
-      host: params.get("host") ?? "",
       offset: Math.max(0, Number(params.get("offset")) || 0),
       columns: idsOf(params.get("columns") ?? "").join(","),
       sort: params.get("sort") ?? "",
@@ -71,7 +68,6 @@ class RunsPage {
     /** @type {Run[]} those of the page */
     this.items = [];
     this.notify = new RunNotifier("one");
-    this.hosts = new HostsMenu();
   }
 
   start() {
@@ -102,7 +98,6 @@ class RunsPage {
       h("h1", { text: "Runs" }),
       this.count,
       this.now,
-      this.hosts.element,
       h("span", { class: "spacer" }),
       this.notify.element,
       this.tag,
@@ -141,7 +136,6 @@ class RunsPage {
   }
 
   async refresh() {
-    this.hosts.refresh();
     const key = JSON.stringify(this.state);
     let answer;
     try {
@@ -185,14 +179,13 @@ class RunsPage {
       fill(this.panel, this.table.element, this.pager);
     }
     const { columns, sort, order, offset } = this.state;
-    const several = severalOf(answer.items, this.state);
-    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset, several });
+    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset });
     this.drawPager(answer.total);
   }
 
   /** What narrows or orders the list and is not seen in it. @param {RunPage} answer */
   drawChips({ group }) {
-    const { tag, started_by, host, sort, columns } = this.state;
+    const { tag, sort, columns } = this.state;
     /** @param {string} label @param {Record<string, string>} change */
     const chip = (label, change) =>
       button(`${plain(label, 60)} ×`, () => this.filter(change), { class: "btn quiet" });
@@ -200,8 +193,6 @@ class RunsPage {
     fill(
       this.tag,
       tag && chip(`tag ${tag}`, { tag: "" }),
-      started_by && chip(`started by ${started_by}`, { started_by: "" }),
-      host && chip(`on ${host}`, { host: "" }),
       group && chip(`grouped by ${shortLabel(group)}`, { group: "" }),
       hidden && chip(`sorted by ${sort}`, { sort: "", order: "" }),
     );
@@ -245,14 +236,14 @@ class RunsPage {
   }
 
   drawEmpty() {
-    const { search, status, tag, started_by, host } = this.state;
-    if (search || status || tag || started_by || host) {
+    const { search, status, tag } = this.state;
+    if (search || status || tag) {
       const clear = button("Show all runs", () => {
         this.status.value = "";
         this.search.value = "";
-        this.filter({ search: "", status: "", tag: "", started_by: "", host: "" });
+        this.filter({ search: "", status: "", tag: "" });
       });
-      empty(this.panel, "No runs match", "No run has this text, status, tag, person or host.", clear);
+      empty(this.panel, "No runs match", "No run has this text, status or tag.", clear);
       return;
     }
     if (this.panel.querySelector("[data-start-demo]")) return;
@@ -313,7 +304,7 @@ class RunsPage {
   /** @param {Run} item */
   async remove(item) {
     try {
-      await send("DELETE", `runs/${item.id}?status=${item.status}`);
+      await send("DELETE", `runs/${item.id}`);
     } catch (error) {
       toast([error.message, error.hint].filter(Boolean).join(". "));
       return;
@@ -324,16 +315,4 @@ class RunsPage {
     });
     this.refresh();
   }
-}
-
-/**
- * The columns that say something: not what all runs of the page have in common.
- * @param {Run[]} items @param {{started_by: string, host: string}} state
- */
-function severalOf(items, state) {
-  /** @type {("started_by" | "host")[]} */
-  const names = ["started_by", "host"];
-  return names.filter(
-    (name) => state[name] || new Set(items.map((run) => run[name]).filter(Boolean)).size > 1,
-  );
 }

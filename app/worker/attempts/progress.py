@@ -1,15 +1,15 @@
 """What an attempt's training reports, as it is stored: checkpoints once all hosts can have them."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
-from app.worker.attempts.checkpoints import sweep
 from app.worker.attempts.training import TrainingLike, library_versions
 from app.worker.run_files.choice import run_files
 from opd.errors import UserError
@@ -26,6 +26,7 @@ from opd.types import (
 from storage.data_dir import DataDir
 from storage.engine import patient
 from storage.queue import jobs
+from storage.read.runs import read_run
 from storage.write.records import RunWriter
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,14 @@ class JobProgress:
     end_reason: str = ""
     _pending: "tuple[CheckpointEvent, Future[str]] | None" = None
     _unreachable: bool = False
+
+    def begin(self, recorded: Sequence[Mapping[str, Any]], start: Path | None) -> None:
+        """Sends the checkpoint that the attempt goes on from, where other hosts lack it."""
+        row = next((c for c in recorded if c["step"] == self.saved), None)
+        if row is None or start is None or run_files(self.at.data_dir).has(row):
+            return
+        keeps = [c["step"] for c in recorded if c["step"] < self.saved]
+        self._send(CheckpointEvent(self.saved, str(start), row["manifest"], keeps))
 
     @patient  # everything that it writes takes the place of what an earlier try has written
     def store(self, event: Event) -> None:
@@ -109,7 +118,8 @@ class JobProgress:
         self.writer.checkpoint(replace(event, path=path))
         self._pending = None
         if path != event.path:  # those that no longer count are there too
-            sweep(self.at.engine, self.at.data_dir, self.at.run_id, self.at.attempt)
+            recorded = read_run(self.at.engine, self.at.run_id)["checkpoints"]
+            run_files(self.at.data_dir).prune(self.at.run_id, recorded, self.at.attempt)
 
     def record_as_it_is(self) -> None:
         """The checkpoint that is on its way, as one of this host alone."""
@@ -136,10 +146,13 @@ class JobProgress:
         self.settle(wait=True)
         if event.step == self.saved:  # the write is made again, and it was begun before
             return
-        at = self.at
         if self._unreachable:
             self.writer.checkpoint(event)
         else:
-            self._pending = (event, run_files(at.data_dir).keep(at.run_id, at.attempt, event))
+            self._send(event)
         self.saved = event.step
         self.settle()
+
+    def _send(self, event: CheckpointEvent) -> None:
+        at = self.at
+        self._pending = (event, run_files(at.data_dir).keep(at.run_id, at.attempt, event))

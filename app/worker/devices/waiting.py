@@ -46,9 +46,7 @@ def serving_hosts(engine: Engine) -> list[HostDevices]:
 
 
 def _in_use_anywhere(hosts: list[HostDevices], device: str, count: int) -> str:
-    """What has the devices of all hosts that the run may take; "" where one host has enough. Hosts
-    without such a device do not count, unless none has it."""
-    hosts = [host for host in hosts if host.has(device)] or hosts
+    """What has the devices of all hosts that the run may take; "" where one host has enough."""
     if any(host.free_for(device, count) for host in hosts):
         return ""
     return ", ".join(

@@ -40,6 +40,9 @@ class LocalFiles:
         done.set_result(saved.path)
         return done
 
+    def has(self, saved: SavedRow) -> bool:
+        return True
+
     def bring(self, run_id: str, saved: SavedRow, without: Collection[str] = ()) -> Path:
         """Looked for where the data directory is now, which may have been moved since."""
         folder = folder_of(self.data_dir.run(run_id).checkpoints, saved["step"])
@@ -65,6 +68,9 @@ class LocalFiles:
         for folder in self.data_dir.run(run_id).checkpoints.glob("*"):
             if folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def prune(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
+        """The training removes them here."""
 
     def send(self, name: str) -> None:
         """It is where all look for it."""

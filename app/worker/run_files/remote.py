@@ -70,6 +70,9 @@ class RemoteFiles:
                 )
         return self._store.at(key)
 
+    def has(self, saved: SavedRow) -> bool:
+        return "://" in saved["path"]
+
     def bring(self, run_id: str, saved: SavedRow, without: Collection[str] = ()) -> Path:
         """What is not here, or was changed here, is read into a folder of its own; others that no
         longer have a copy at the store go from there."""
@@ -138,6 +141,9 @@ class RemoteFiles:
 
     def sweep(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
         self._here.sweep(run_id, recorded, attempt)
+        self.prune(run_id, recorded, attempt)
+
+    def prune(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
         names = {saved["path"].rpartition("/")[2] for saved in recorded}
         self._do_later("removing checkpoints", partial(self._sweep, run_id, names, attempt))
 

@@ -36,6 +36,10 @@ class RunFiles(Protocol):
         """The path to record of a checkpoint that was saved here, once it is whole where all hosts
         find it. Until then nothing may be recorded of it, and its folder must stay."""
 
+    def has(self, saved: SavedRow) -> bool:
+        """Whether a recorded checkpoint is where all hosts find it: not so where sending it failed,
+        or the run had no store before."""
+
     def bring(self, run_id: str, saved: SavedRow, without: Collection[str] = ()) -> Path:
         """The folder of a recorded checkpoint on this host, every file as its manifest says, but
         for files of the names `without`. Raises UserError of kind "damaged checkpoint" too."""
@@ -48,8 +52,11 @@ class RunFiles(Protocol):
         """Bytes of a recorded checkpoint's files by name."""
 
     def sweep(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
-        """Removes what attempts up to this one left of checkpoints that no record names. At a store
-        later, and with a warning in the log where that fails."""
+        """Removes what attempts up to this one left of checkpoints that no record names."""
+
+    def prune(self, run_id: str, recorded: Collection[SavedRow], attempt: int) -> None:
+        """`sweep` of the store and not of this host, where one that was saved may be on its way.
+        Done later, with a warning in the log where it fails."""
 
     def send(self, name: str) -> None:
         """Makes a file of this host one for all."""

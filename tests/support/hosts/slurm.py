@@ -39,7 +39,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 class SlurmCluster:
     """`environment` is for whatever asks it."""
 
-    def __init__(self, network: HostNetwork, folder: Path, kill_wait: int = 10) -> None:
+    def __init__(self, network: HostNetwork, folder: Path, kill_wait: int = 5) -> None:
         self._network = network
         self._folder = folder
         self._kill_wait = kill_wait
@@ -122,6 +122,8 @@ class SlurmCluster:
     def _start(self, name: str, host: str, command: Sequence[str]) -> None:
         where = self._network.outside if host == "outside" else self._network[host]
         log = self._folder / f"{name}.log"
+        if name in self._daemons:
+            self._daemons[name].wait()
         self._daemons[name] = where.start(command, self.environment, log=log)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:

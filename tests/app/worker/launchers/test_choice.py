@@ -13,9 +13,11 @@ def test_a_launcher_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module not in sys.modules
     found = launcher_named("slurm")
     assert found is not None and found.title == "SLURM"
+    found = launcher_named("ray=http://head:8265")
+    assert found is not None and found.title == "Ray"
 
 
-@pytest.mark.parametrize("text", ["slrm", "slurm=x", "local", "Slurm"])
+@pytest.mark.parametrize("text", ["slrm", "slurm=x", "local", "Slurm", "ray", "ray=host:8265"])
 def test_another_name_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=rf"must be slurm.*got {text}"):
         launcher_named(text)

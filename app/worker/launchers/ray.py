@@ -1,0 +1,148 @@
+"""Ray: jobs are submitted to its Jobs API, asked for and ended there, over HTTP.
+
+Nothing of Ray is imported. Each job takes a CPU of Ray's count besides its GPUs, so that it may run
+on any node, and not together with all others on the head.
+"""
+
+import os
+import shlex
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, State, Wanted
+from app.worker.launchers.ray_answers import gpus_in, jobs_in, parsed, refusal, state_of
+from opd.errors import UserError
+from opd.network import HttpClient, client
+
+API = "4"  # version of the Jobs API
+PATIENCE = 25.0  # seconds for an answer
+LEAD = 60  # seconds before a job's time is up in which it saves
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # Ray's own
+OVER = ("ended", "unknown")
+
+
+class Ray:
+    name = "ray"
+    title = "Ray"
+
+    def __init__(self, address: str) -> None:
+        self.grace = 30.0  # told to Ray with each job; its own is 3
+        self._address = address.rstrip("/")
+        self._where = f"--launcher ray={self._address}"
+
+    def check(self) -> None:
+        found = self._ask("GET", "/api/version")
+        facts = found if isinstance(found, dict) else {}
+        if facts.get("version") != API:
+            version = f"{facts.get('version')} of Ray's Jobs API (Ray {facts.get('ray_version')})"
+            raise UserError(f"has version {version}, not {API}", where=self._where)
+
+    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+        earlier = [name for name in self._jobs() if name.rpartition(".")[0] == key]
+        states = self.states(earlier)
+        living = next((name for name in earlier if states[name].phase not in OVER), None)
+        if living is not None:
+            return living
+        job = f"{key}.{1 + max((int(n.rpartition('.')[2]) for n in earlier), default=0)}"
+        told = {"RAY_JOB_STOP_WAIT_TIME_S": f"{self.grace:.0f}", JOB_VARIABLE: f"ray:{job}"}
+        request = {
+            "submission_id": job,
+            "entrypoint": _entrypoint(command, wanted, log),
+            "runtime_env": {"env_vars": told},
+            "metadata": {"log": str(log)},
+            **_resources(wanted, self._gpus(wanted)),
+        }
+        self._ask("POST", "/api/jobs/", request)
+        return job
+
+    def states(self, jobs: Collection[str]) -> dict[str, State]:
+        if not jobs:
+            return {}
+        known = self._jobs()
+        gone = State("unknown", "Ray has no such job")
+        return {job: state_of(known[job]) if job in known else gone for job in jobs}
+
+    def stop(self, job: str) -> None:
+        self._ask("POST", f"/api/jobs/{job}/stop", none=True)
+
+    def log(self, job: str) -> str:
+        """What could not go to the run's log is in Ray's own."""
+        found = self._ask("GET", f"/api/jobs/{job}", none=True)
+        if not isinstance(found, dict):
+            return ""
+        try:
+            return Path((found.get("metadata") or {})["log"]).read_text(errors="replace")
+        except (OSError, KeyError):
+            told = self._ask("GET", f"/api/jobs/{job}/logs", none=True)
+            return str(told.get("logs") or "") if isinstance(told, dict) else ""
+
+    @cached_property
+    def _http(self) -> HttpClient:
+        return client(self._address, timeout=PATIENCE)
+
+    def _jobs(self) -> dict[str, dict[str, Any]]:
+        return jobs_in(self._ask("GET", "/api/jobs/"), self._where)
+
+    def _gpus(self, wanted: Wanted) -> int:
+        """Of a run on any device: on a GPU where Ray has some."""
+        if not wanted.gpus or not wanted.gpus_if_any:
+            return wanted.gpus
+        return wanted.gpus if gpus_in(self._ask("GET", "/nodes?view=summary")) else 0
+
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, none: bool = False
+    ) -> Any:
+        """The answer's JSON; None where there is nothing of that name and `none` allows it."""
+        token = os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            answer = self._http.request(
+                method, f"{self._address}{path}", json=body, headers=headers
+            )
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            text = f"does not answer: {error or type(error).__name__}"
+            raise ClusterSilentError(text, where=self._where) from None
+        if answer.status_code == httpx.codes.NOT_FOUND and none:
+            return None
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            text = f"refuses us (HTTP {answer.status_code}): set {TOKEN_VARIABLE} to Ray's token"
+            raise UserError(text, where=self._where)
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            told = f"HTTP {answer.status_code}: {refusal(answer.text)}"
+            raise ClusterSilentError(f"cannot answer now ({told})", where=self._where)
+        if answer.status_code >= httpx.codes.MULTIPLE_CHOICES:
+            told = f"HTTP {answer.status_code}: {refusal(answer.text)}"
+            raise UserError(f"refuses the request ({told})", where=self._where)
+        return parsed(answer.text, self._where)
+
+
+def _entrypoint(command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    """For a shell that the command takes the place of, so that signals reach it, and its exit code
+    is the job's."""
+    limit = []
+    if wanted.hours is not None:
+        seconds = max(1, round(wanted.hours * 3600) - LEAD)
+        limit = ["timeout", "--foreground", f"--kill-after={LEAD}", str(seconds)]
+    return f"exec {shlex.join([*limit, *command])} >> {shlex.quote(str(log))} 2>&1"
+
+
+def _resources(wanted: Wanted, gpus: int) -> dict[str, Any]:
+    """Raises UserError for what Ray has not."""
+    if wanted.nodes > 1:
+        text = f"is {wanted.nodes}: under Ray, a run's job has one node; use --launcher slurm"
+        raise UserError(text, where="resources.nodes")
+    if wanted.partition is not None:
+        text = f"is {wanted.partition}: Ray has none; choose nodes by resources.labels"
+        raise UserError(text, where="resources.partition")
+    asked: dict[str, Any] = {"entrypoint_num_cpus": wanted.cpus or 1}
+    if gpus:
+        asked["entrypoint_num_gpus"] = gpus
+    if wanted.memory_gb is not None:
+        asked["entrypoint_memory"] = round(wanted.memory_gb * 1e9)
+    if wanted.labels:
+        asked["entrypoint_label_selector"] = dict(wanted.labels)
+    return asked

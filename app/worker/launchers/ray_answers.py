@@ -1,0 +1,86 @@
+"""What Ray's Jobs API answers, read."""
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.worker.launchers.launcher import State
+from opd.errors import ErrorKind, UserError
+
+NEVER_STARTED = ("JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_START_FAILURE")
+NEEDS = {"cpus": "CPU", "gpus": "GPU"}
+
+
+def parsed(text: str, where: str) -> Any:
+    """Raises UserError where it is no JSON, as of another server or a proxy's page."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        shown = " ".join(text.split())[:60]
+        told = f'is not the address of Ray\'s Jobs API: it answers with "{shown}", not with JSON'
+        raise UserError(told, where=where) from None
+
+
+def jobs_in(answer: Any, where: str) -> dict[str, dict[str, Any]]:
+    """By submission id. Raises UserError where that is not what was answered."""
+    if not isinstance(answer, list) or not all(isinstance(job, dict) for job in answer):
+        raise UserError("does not answer with a list of jobs, as Ray's Jobs API does", where=where)
+    return {str(job["submission_id"]): job for job in answer if job.get("submission_id")}
+
+
+def gpus_in(answer: Any) -> bool:
+    """Whether a node that lives has one, in the summary of Ray's nodes."""
+    nodes = answer.get("data", {}).get("summary", []) if isinstance(answer, dict) else []
+    living = [node["raylet"] for node in nodes if node.get("raylet", {}).get("state") == "ALIVE"]
+    return any((raylet.get("resourcesTotal") or {}).get("GPU") for raylet in living)
+
+
+def state_of(job: dict[str, Any]) -> State:
+    """Of a job's details. One that Ray gave up before it started is as if it had never been
+    submitted; one whose node is gone tells no exit code."""
+    status, code = job.get("status"), job.get("driver_exit_code")
+    hosts = _hosts(job)
+    match status:
+        case "PENDING":
+            return State("waiting", _wants(job))
+        case "RUNNING":
+            return State("running", "running", hosts)
+        case "SUCCEEDED":
+            return State("ended", "", hosts, 0)
+        case "STOPPED":
+            return State("ended", "the job was stopped", hosts, kind=ErrorKind.TERMINATED)
+        case "FAILED" if code is not None:
+            return State("ended", "", hosts, int(code))
+        case "FAILED" if job.get("error_type") in NEVER_STARTED:
+            return State("unknown", "Ray gave up waiting for its resources")
+        case "FAILED":
+            return State("ended", _reason(job), hosts, kind=ErrorKind.LOST)
+    return State("unknown", f"Ray calls it {status}")
+
+
+def refusal(text: str) -> str:
+    """What a traceback ends with."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "nothing more is told"
+
+
+def _hosts(job: dict[str, Any]) -> tuple[str, ...]:
+    host = urlsplit(job.get("driver_agent_http_address") or "").hostname
+    return (host,) if host else ()
+
+
+def _wants(job: dict[str, Any]) -> str:
+    """All that it asks for: Ray does not say which of it is lacking."""
+    counts = {name: job.get(f"entrypoint_num_{name}") or 0 for name in NEEDS}
+    wants = [f"{count:g} {NEEDS[name]}" for name, count in counts.items() if count]
+    if memory := job.get("entrypoint_memory"):
+        wants.append(f"{memory / 1e9:g} GB of memory")
+    labels = job.get("entrypoint_label_selector") or {}
+    wants += [f"a node with {name}={value}" for name, value in labels.items()]
+    return f"waiting for {', '.join(wants) or 'a node'}"
+
+
+def _reason(job: dict[str, Any]) -> str:
+    lines = [line for line in str(job.get("message") or "").splitlines() if line.strip()]
+    told = lines[0][:300] if lines else str(job.get("error_type") or "it does not say why")
+    return f"the job ended: {told}"
