@@ -11,7 +11,7 @@ from app.api.http.inputs import MAX_OFFSET, Database, RunId
 from app.api.http.replies import Json
 from app.version import program_version
 from app.worker.devices.inventory import all_hosts
-from app.worker.run_files.choice import run_files
+from app.worker.launchers.output import log_elsewhere, log_of
 from app.worker.standby import waiting
 from storage import locks
 from storage.data_dir import DataDir
@@ -63,14 +63,15 @@ def read_log(
     offset: Annotated[int | None, Query(ge=0, le=1000 * MAX_OFFSET)] = None,
     limit: Annotated[int, Query(ge=16, le=MAX_LOG_BYTES)] = LOG_BYTES,
 ) -> Response:
-    """Part of the job's log from byte `offset`; by default its end."""
-    read_run(engine, run_id)  # raises for a run that does not exist
-    log = run_files(request.app.state.data_dir).log(run_id)
+    """Part of the job's log from byte `offset`; by default its end. `host` where it cannot be seen
+    from here: the one on which it lies."""
+    run = read_run(engine, run_id)
+    log = log_of(request.app.state.data_dir, run)
     if log is None:
-        return Json({"text": "", "next": 0, "size": 0})
+        return Json({"text": "", "next": 0, "size": 0, "host": log_elsewhere(run)})
     start = max(log.size - limit, 0) if offset is None else min(offset, log.size)
     text, used = _decoded(log.read(start, limit))
-    return Json({"text": text, "next": start + used, "size": log.size})
+    return Json({"text": text, "next": start + used, "size": log.size, "host": None})
 
 
 def _decoded(data: bytes) -> tuple[str, int]:

@@ -176,22 +176,24 @@ def log(
     ] = False,
 ) -> None:
     """Print the log of a run, of all of its attempts."""
-    from app.worker.run_files.choice import run_files
+    from app.worker.launchers.output import log_elsewhere, log_of
     from opd.errors import ErrorKind, UserError
     from storage.read.runs import read_run
 
     engine = workspace.engine()
-    files = run_files(workspace.data_dir)
-    live = _live(seen(workspace, engine, read_run(engine, run)))
-    if files.log(run) is None and not (follow and live):
-        raise UserError("has no log", where=run, kind=ErrorKind.NOT_FOUND)
+    now = seen(workspace, engine, read_run(engine, run))
+    if log_of(workspace.data_dir, now) is None and not (follow and _live(now)):
+        host = log_elsewhere(now)
+        text = f"has its log on {host}, which cannot be read from here" if host else "has no log"
+        raise UserError(text, where=run, kind=ErrorKind.NOT_FOUND)
     read = 0
     while True:
-        read = _print_lines(files.log(run), read, whole=live and follow)
-        if not (follow and live):
+        more = follow and _live(now)
+        read = _print_lines(log_of(workspace.data_dir, now), read, whole=more)
+        if not more:
             return
         sleep(FOLLOW_EVERY)
-        live = _live(seen(workspace, engine, read_run(engine, run)))
+        now = seen(workspace, engine, read_run(engine, run))
 
 
 def _live(run: dict[str, Any]) -> bool:

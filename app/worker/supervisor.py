@@ -72,7 +72,7 @@ class Supervisor:
         self._pressure = Pressure(engine, data_dir)
         self._model_process = ModelProcessSupervisor(engine, data_dir)
         self._file_process = FileProcessSupervisor(engine, data_dir)
-        self._beat = HostBeat(engine, data_dir)
+        self._beat = HostBeat(engine, data_dir, takes_runs=launcher is None)
         self._looked = time.monotonic()
 
     def forget(self) -> None:

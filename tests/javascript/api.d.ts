@@ -169,6 +169,15 @@ interface Run {
   notes: string;
   tags: string[];
   cancel_mode: string | null;
+  /** Names of tokens, "browser" or `user@host`; empty: nobody did, or nobody knows. */
+  started_by: string;
+  cancel_by: string;
+  resumed_by: string;
+  /** On which it runs or ran last; null before. */
+  host: string | null;
+  loaded_device: string;
+  /** Launcher and number, `slurm:17`. */
+  cluster_job: string | null;
   /** Of one run only, not in a list. */
   waits_for?: Record<string, string>;
   /** Of a queued run: what keeps it from starting, in words. */
@@ -181,6 +190,20 @@ interface Run {
   checkpoints?: Checkpoint[];
   scales?: Record<string, number>;
   versions?: Record<string, string>;
+}
+
+/** Of `hosts`; `age` in seconds since it was heard of, memory in bytes. */
+interface HostItem {
+  name: string;
+  here: boolean;
+  seen: boolean;
+  age: number;
+  devices: {
+    slot: string;
+    name: string;
+    memory: number | null;
+    run: { id: string; name: string; started_by: string } | null;
+  }[];
 }
 
 /** Of `runs/RUN/gpu`: bytes, and percent. */

@@ -130,6 +130,8 @@ interface TableRow {
 }
 
 interface RunTableState {
+  /** Columns that say something of these runs: `started_by`, `host`. */
+  several: string[];
   ids: string[];
   sort: string;
   order: string;

@@ -19,7 +19,7 @@ export function startTheme() {
     element.textContent = show();
   });
   dark.addEventListener("change", () => apply(read()));
-  document.body.append(element);
+  document.body.append(h("div", { class: "page-corner" }, element));
 }
 
 export function isDark() {

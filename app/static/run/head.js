@@ -23,6 +23,7 @@ import { elapsed } from "../runs/row.js";
 import { endText, models } from "../runs/texts.js";
 import { countsText, shortCount } from "./counts.js";
 import { ExportMenu } from "./export_menu.js";
+import { peopleText, placeText } from "./people.js";
 
 const RESUMABLE = ["interrupted", "failed", "cancelled"];
 const CHANGED = "changed inputs"; // the kind of error of a resume that met other models or data
@@ -78,6 +79,7 @@ export class RunHead {
     this.bar = h("div", { class: "run-progress" });
     this.facts = h("dl", { class: "figures run-facts" });
     this.problem = h("div");
+    this.people = h("p", { class: "muted run-trained", id: "people" });
     this.ended = h("p", { class: "run-trained", id: "end-reason" });
     this.trained = h("p", { class: "muted run-trained", id: "trained" });
     this.teachers = h("p", { class: "muted run-trained", id: "teachers" });
@@ -92,6 +94,7 @@ export class RunHead {
       h("div", { class: "run-state" }, this.bar),
       this.facts,
       this.ended,
+      this.people,
       this.notes,
       this.trained,
       this.teachers,
@@ -208,6 +211,7 @@ export class RunHead {
       ),
       h("span", { class: "num", text: `step ${integer(run.step)} of ${integer(run.steps)}` }),
       run.started_at && h("span", { class: "num muted", text: duration(elapsed(run)) }),
+      run.host && h("span", { class: "muted", id: "place", text: placeText(run) }),
       left !== null && h("span", { class: "num", text: `about ${duration(left)} left` }),
       run.phase && isLive(run.status) && h("span", { class: "muted", text: plain(run.phase, 120) }),
       run.status === "queued" && waiting(run),
@@ -269,6 +273,7 @@ export class RunHead {
       rows.map(([name, value, title]) => h("div", { title }, h("dt", { text: name }), h("dd", {}, value))),
     );
     this.notes.textContent = plain(run.notes ?? "", 2000);
+    this.people.textContent = peopleText(run);
     this.ended.textContent = run.end_reason ? endText(run) : "";
     this.teachers.textContent = teachersText(run.teachers ?? []);
     this.trained.textContent = run.trained ? `Trained: ${plain(run.trained, 600)}.` : "";

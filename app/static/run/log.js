@@ -32,6 +32,10 @@ export class LogTail {
       if (!this.text) fill(this.body, errorBox(error));
       return;
     }
+    if (answer.host && !this.text) {
+      const text = `It lies on ${plain(answer.host, 80)}, in the data directory there, and cannot be read from this server: share the directory, or start the servers with --files.`;
+      return empty(this.body, "The log is on another host", text);
+    }
     if (this.next === 0 && answer.size === 0) return;
     if (answer.text) this.append(answer.text);
     this.next = answer.next;

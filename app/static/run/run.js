@@ -75,7 +75,7 @@ class RunPage {
     document.title = `${plain(this.run.name || this.id, 60)} · OPD Studio`;
     this.head = new RunHead(
       {
-        cancel: (mode) => this.act("cancel", { mode }),
+        cancel: (mode) => this.act("cancel", { mode, asked: this.run.cancel_mode ?? "" }),
         resume: () => this.resume(),
         accept: () => this.act("resume", { accept_changes: true }),
         remove: () => this.remove(),
@@ -111,7 +111,7 @@ class RunPage {
   /** Deletes the run; the page stays, with the way back. */
   async remove() {
     try {
-      await send("DELETE", `runs/${this.id}`);
+      await send("DELETE", `runs/${this.id}?status=${this.run.status}`);
     } catch (error) {
       return toast([error.message, error.hint].filter(Boolean).join(". "));
     }

@@ -96,12 +96,14 @@ export class BulkActions {
 
   stopRuns() {
     const live = [...this.chosen.values()].filter((run) => isLive(run.status));
-    return this.each("stopped", live, (run) => send("POST", `runs/${run.id}/cancel`, { mode: "save" }));
+    return this.each("stopped", live, (run) =>
+      send("POST", `runs/${run.id}/cancel`, { mode: "save", asked: run.cancel_mode ?? "" }),
+    );
   }
 
   async remove() {
     const done = await this.each("deleted", [...this.chosen.values()], (run) =>
-      send("DELETE", `runs/${run.id}`),
+      send("DELETE", `runs/${run.id}?status=${run.status}`),
     );
     for (const run of done) this.chosen.delete(run.id);
     this.show();

@@ -1,5 +1,5 @@
 // The columns of the table of runs: those of the first sight, and what somebody has chosen.
-import { h } from "../lib/dom.js";
+import { h, link } from "../lib/dom.js";
 import {
   ago,
   bytes,
@@ -71,6 +71,19 @@ const OWN = [
   },
 ];
 export const FIRST_SIGHT = OWN.map((column) => column.id);
+/** Those of the first sight of runs of several people or hosts, in the place of others. @type {ColumnView[]} */
+const OF_SEVERAL = [
+  {
+    ...{ id: "started_by", label: "Started by", sort: "started_by" },
+    cells: (run) => [narrowing("started_by", run.started_by)],
+  },
+  {
+    ...{ id: "host", label: "Host", sort: "host" },
+    cells: (run) => [narrowing("host", run.host)],
+  },
+];
+/** @type {Record<string, string>} */
+const IN_PLACE = { recipe: "started_by", disk: "host" };
 /** Columns that the page makes of several facts: the server knows none of these names. */
 export const PAGE_ONLY = { models: "Student ← teacher", disk: "Disk" };
 
@@ -88,16 +101,27 @@ export function askedOf(ids) {
 /**
  * The columns of a table, in the order of `ids`, or those of the first sight.
  * @param {string[]} ids @param {RunColumn[]} described those of the answer @param {Run[]} items
+ * @param {string[]} several of which the runs of the page are: `started_by`, `host`
  * @returns {ColumnView[]}
  */
-export function columnsOf(ids, described, items) {
+export function columnsOf(ids, described, items, several = []) {
   /** @param {string} id */
-  const own = (id) => OWN.find((column) => column.id === id);
-  const chosen = ids.length ? ids : FIRST_SIGHT;
+  const own = (id) => [...OWN, ...OF_SEVERAL].find((column) => column.id === id);
+  const first = FIRST_SIGHT.map((id) => (several.includes(IN_PLACE[id]) ? IN_PLACE[id] : id));
+  const chosen = ids.length ? ids : first;
   return chosen.flatMap((id) => {
     const column = described.find((one) => one.id === id);
     return own(id) ?? (column ? [viewOf(column, items)] : []);
   });
+}
+
+/** A value that leads to the runs that have it. @param {string} name @param {string | null} value */
+function narrowing(name, value) {
+  if (!value) return h("td", { class: "muted", text: "–" });
+  const query = new URLSearchParams(location.search);
+  query.delete("offset");
+  query.set(name, value);
+  return h("td", { class: "whose" }, link(plain(value, 40), `./?${query}`, { title: plain(value, 200) }));
 }
 
 /** @param {RunColumn} column @param {Run[]} items @returns {ColumnView} */

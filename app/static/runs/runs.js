@@ -9,6 +9,7 @@ import { RunNotifier } from "../lib/run_notifier.js";
 import { BulkActions } from "./bulk.js";
 import { ColumnChooser } from "./column_chooser.js";
 import { askedOf, idsOf, shortLabel } from "./columns.js";
+import { HostsMenu } from "./hosts.js";
 import { RunTable } from "./table.js";
 
 const PAGE = 100;
@@ -46,6 +47,8 @@ class RunsPage {
       search: params.get("search") ?? "",
       status: params.get("status") ?? "",
       tag: params.get("tag") ?? "",
+      started_by: params.get("started_by") ?? "",
+      host: params.get("host") ?? "",
       offset: Math.max(0, Number(params.get("offset")) || 0),
       columns: idsOf(params.get("columns") ?? "").join(","),
       sort: params.get("sort") ?? "",
@@ -68,6 +71,7 @@ class RunsPage {
     /** @type {Run[]} those of the page */
     this.items = [];
     this.notify = new RunNotifier("one");
+    this.hosts = new HostsMenu();
   }
 
   start() {
@@ -98,6 +102,7 @@ class RunsPage {
       h("h1", { text: "Runs" }),
       this.count,
       this.now,
+      this.hosts.element,
       h("span", { class: "spacer" }),
       this.notify.element,
       this.tag,
@@ -136,6 +141,7 @@ class RunsPage {
   }
 
   async refresh() {
+    this.hosts.refresh();
     const key = JSON.stringify(this.state);
     let answer;
     try {
@@ -179,13 +185,14 @@ class RunsPage {
       fill(this.panel, this.table.element, this.pager);
     }
     const { columns, sort, order, offset } = this.state;
-    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset });
+    const several = severalOf(answer.items, this.state);
+    this.table.draw(answer, { ids: idsOf(columns), sort, order, offset, several });
     this.drawPager(answer.total);
   }
 
   /** What narrows or orders the list and is not seen in it. @param {RunPage} answer */
   drawChips({ group }) {
-    const { tag, sort, columns } = this.state;
+    const { tag, started_by, host, sort, columns } = this.state;
     /** @param {string} label @param {Record<string, string>} change */
     const chip = (label, change) =>
       button(`${plain(label, 60)} ×`, () => this.filter(change), { class: "btn quiet" });
@@ -193,6 +200,8 @@ class RunsPage {
     fill(
       this.tag,
       tag && chip(`tag ${tag}`, { tag: "" }),
+      started_by && chip(`started by ${started_by}`, { started_by: "" }),
+      host && chip(`on ${host}`, { host: "" }),
       group && chip(`grouped by ${shortLabel(group)}`, { group: "" }),
       hidden && chip(`sorted by ${sort}`, { sort: "", order: "" }),
     );
@@ -236,14 +245,14 @@ class RunsPage {
   }
 
   drawEmpty() {
-    const { search, status, tag } = this.state;
-    if (search || status || tag) {
+    const { search, status, tag, started_by, host } = this.state;
+    if (search || status || tag || started_by || host) {
       const clear = button("Show all runs", () => {
         this.status.value = "";
         this.search.value = "";
-        this.filter({ search: "", status: "", tag: "" });
+        this.filter({ search: "", status: "", tag: "", started_by: "", host: "" });
       });
-      empty(this.panel, "No runs match", "No run has this text, status or tag.", clear);
+      empty(this.panel, "No runs match", "No run has this text, status, tag, person or host.", clear);
       return;
     }
     if (this.panel.querySelector("[data-start-demo]")) return;
@@ -304,7 +313,7 @@ class RunsPage {
   /** @param {Run} item */
   async remove(item) {
     try {
-      await send("DELETE", `runs/${item.id}`);
+      await send("DELETE", `runs/${item.id}?status=${item.status}`);
     } catch (error) {
       toast([error.message, error.hint].filter(Boolean).join(". "));
       return;
@@ -315,4 +324,16 @@ class RunsPage {
     });
     this.refresh();
   }
+}
+
+/**
+ * The columns that say something: not what all runs of the page have in common.
+ * @param {Run[]} items @param {{started_by: string, host: string}} state
+ */
+function severalOf(items, state) {
+  /** @type {("started_by" | "host")[]} */
+  const names = ["started_by", "host"];
+  return names.filter(
+    (name) => state[name] || new Set(items.map((run) => run[name]).filter(Boolean)).size > 1,
+  );
 }

@@ -31,7 +31,7 @@ export class RunTable {
   /** @param {RunPage} answer @param {RunTableState} state */
   draw(answer, state) {
     const { items, groups = [], columns = [], group } = answer;
-    this.columns = columnsOf(state.ids, columns, items);
+    this.columns = columnsOf(state.ids, columns, items, state.several);
     const print = JSON.stringify([state, this.columns]);
     if (print !== this.drawn || !this.body?.isConnected) this.drawFrame(state);
     this.drawn = print;

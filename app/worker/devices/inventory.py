@@ -42,18 +42,28 @@ class HostDevices:
             slots.choose(device, self.taken, self._gpus, count=count, apple=self._apple) is not None
         )
 
+    def has(self, device: str) -> bool:
+        """Whether it has such a device; a processor is everywhere."""
+        if device.startswith("cuda"):
+            return bool(self._gpus) if device == "cuda" else device in self._slots
+        return device in ("auto", "cpu", *self._slots)
+
     def in_use(self, device: str) -> list[TakenSlot]:
         """What has the slots that such a run may take."""
         candidates = slots.candidates(device, self._gpus, apple=self._apple)
         return [self.taken[slot] for slot in candidates if slot in self.taken]
 
     @property
+    def _slots(self) -> set[str]:
+        return {str(device["slot"]) for device in self.devices}
+
+    @property
     def _gpus(self) -> int:
-        return sum(device["slot"].startswith("cuda:") for device in self.devices)
+        return sum(slot.startswith("cuda:") for slot in self._slots)
 
     @property
     def _apple(self) -> bool:
-        return any(device["slot"] == "mps" for device in self.devices)
+        return "mps" in self._slots
 
     def as_dict(self) -> dict[str, Any]:
         """For pages and programs; a slot that is in use stands there though nobody told of it."""
@@ -68,18 +78,21 @@ class HostDevices:
 
 
 class HostBeat:
-    """Tells the others that this host is there, where hosts share the database."""
+    """Tells the others that this host is there, where hosts share the database; with its devices,
+    unless a cluster's are taken instead."""
 
-    def __init__(self, engine: Engine, data_dir: DataDir) -> None:
+    def __init__(self, engine: Engine, data_dir: DataDir, *, takes_runs: bool = True) -> None:
         self._engine = engine
         self._shared = bool(data_dir.host)
+        self._takes_runs = takes_runs
         self._told: float | None = None
 
     def turn(self) -> None:
         now = time.monotonic()
         if not self._shared or (self._told is not None and now - self._told < TELL_EVERY):
             return
-        tell_host(self._engine, boot_id(), host_name(), own_devices())
+        devices = own_devices() if self._takes_runs else []
+        tell_host(self._engine, boot_id(), host_name(), devices)
         self._told = now
 
 

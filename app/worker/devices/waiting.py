@@ -46,7 +46,9 @@ def serving_hosts(engine: Engine) -> list[HostDevices]:
 
 
 def _in_use_anywhere(hosts: list[HostDevices], device: str, count: int) -> str:
-    """What has the devices of all hosts that the run may take; "" where one host has enough."""
+    """What has the devices of all hosts that the run may take; "" where one host has enough. Hosts
+    without such a device do not count, unless none has it."""
+    hosts = [host for host in hosts if host.has(device)] or hosts
     if any(host.free_for(device, count) for host in hosts):
         return ""
     return ", ".join(

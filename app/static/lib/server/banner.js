@@ -1,4 +1,5 @@
-// Above every page: that no run would start, and why, for as long as that is so.
+// Above every page: that no run would start, and why, for as long as that is so; in its corner, by
+// whose link this browser is signed in, where the server's links have names.
 import { get } from "../api.js";
 import { fill, h, poll } from "../dom.js";
 import { plain } from "../format.js";
@@ -11,12 +12,13 @@ export function mount(root) {
   const banner = h("div", { class: "server-banner", role: "alert", id: "server-banner" });
   let shown = "";
   const look = async () => {
-    let reason;
+    let reason, user;
     try {
-      ({ reason } = await get("health"));
+      ({ reason, user } = await get("health"));
     } catch {
       return; // the page itself says that the server does not respond
     }
+    showUser(user);
     if ((reason ?? "") === shown) return;
     shown = reason ?? "";
     fill(banner, shown && words(shown));
@@ -25,6 +27,16 @@ export function mount(root) {
   };
   setTimeout(look, FIRST_AFTER);
   poll(LOOK_EVERY, look);
+}
+
+/** @param {string | null} user */
+function showUser(user) {
+  const corner = document.querySelector(".page-corner");
+  const shown = corner?.querySelector(".signed-in");
+  if ((user ?? "") === (shown?.textContent ?? "")) return;
+  shown?.remove();
+  const title = `This browser has the link of ${user}; runs that you start bear that name`;
+  if (user) corner?.prepend(h("span", { class: "signed-in", title, text: user }));
 }
 
 /** @param {string} reason */

@@ -81,6 +81,8 @@ def test_a_host_tells_of_itself_now_and_then(
     now[0] += inventory.TELL_EVERY
     beat.turn()
     assert read_hosts(engine)[0].age < 60
+    HostBeat(engine, DataDir(Path("/nonexistent"), host="one"), takes_runs=False).turn()
+    assert read_hosts(engine)[0].devices == []
 
 
 def test_several_hosts_with_what_is_free_and_whose_the_rest_is(api: Api, engine: Engine) -> None:
@@ -113,9 +115,14 @@ def test_a_queued_run_says_whose_runs_have_the_devices_of_all_hosts(
     assert reasons(engine, queued) is None
     second = running(engine, "cuda:1", "boot-2", "two")
     taken = f"cuda:0 on two in use by {first} (ben), cuda:1 on two in use by {second}"
-    # this host has no GPU: such a run would start here and be refused
-    here = running(engine, "cuda:0", boot_id(), "one", "anna")
-    assert reasons(engine, queued) == f"cuda:0 on one in use by {here} (anna), {taken}"
+    assert reasons(engine, queued) == taken  # this host has no GPU
+    anywhere = jobs.create_run(engine, parse({"device": "cpu"}))
+    assert reasons(engine, anywhere) is None
+    here = running(engine, "cpu", boot_id(), "one", "anna")
+    there_too = running(engine, "cpu", "boot-2", "two", "anna")
+    assert reasons(engine, anywhere) == (
+        f"cpu on one in use by {here} (anna), cpu on two in use by {there_too} (anna)"
+    )
     assert api.get(f"/runs/{queued}")["waits_for"] == {}
     assert api.get(f"/runs/{queued}")["waits_because"].endswith(taken)
 
