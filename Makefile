@@ -24,6 +24,7 @@ test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 
 test-engines: $(VENV)/installed-ray .venv-vllm/installed ## tests against real engines: vLLM on the processor (3 GB), PostgreSQL, SLURM, Ray
 	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --numprocesses $(WORKERS)
+	OPD_TEST_DATABASE=postgresql $(BIN)/python -m pytest tests/storage -m 'not engines' --numprocesses $(WORKERS)
 
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
 	$(BIN)/python -m bench.causal_models '$(MODELS)'

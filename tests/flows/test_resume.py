@@ -18,6 +18,8 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from app.cli.commands import commands as app
+from app.worker import process
+from app.worker.recovery import running
 from app.worker.supervisor import Supervisor
 from bench import kills
 from bench.support import saves
@@ -295,10 +297,11 @@ def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
     while read_run(engine, run_id)["step"] < step + 2 and time.monotonic() < end:
         supervisor.turn()
         time.sleep(0.1)
+    owner = next(run.owner for run in running(engine) if run.id == run_id)
     jobs.request_cancel(engine, run_id, "save")
-    while supervisor._children and time.monotonic() < end:
-        supervisor.turn()
+    while process.alive(owner) and time.monotonic() < end:
         time.sleep(0.1)
+    supervisor.turn()  # which reaps it
     run = read_run(engine, run_id)
     assert (run["status"], run["attempt"]) == ("cancelled", 3)
     assert read_steps(engine, run_id)["columns"]["step"] == list(range(1, run["step"] + 1))
