@@ -140,7 +140,7 @@ class Controller:
             )
         except ClusterSilentError:  # it may have been submitted nevertheless: found by its key
             raise
-        except (UserError, OSError) as error:
+        except UserError as error:
             self._end(row, name, Failure(ErrorKind.BAD_INPUT, describe(error).text), "failed")
             return
         placing.record(self._engine, row.id, name, f"{self._launcher.name}:{job}")
@@ -226,11 +226,15 @@ class Controller:
 
 
 def wanted_of(config: RunConfig) -> Wanted:
-    """What a run's job needs."""
+    """What a run's job needs. Raises UserError for a device of a certain machine."""
+    device = config.device
+    if device not in ("auto", "cpu", "cuda"):
+        text = f"must be auto, cpu or cuda where a cluster gives out its GPUs (got {device})"
+        raise UserError(text, where="device")
     here, resources = config.devices // config.resources.nodes, config.resources
     return Wanted(
-        gpus=here if config.device == "auto" or config.device.startswith("cuda") else 0,
-        gpus_if_any=config.device == "auto",
+        gpus=0 if device == "cpu" else here,
+        gpus_if_any=device == "auto",
         processes=here,
         **{name: getattr(resources, name) for name in type(resources).model_fields},
     )

@@ -1,5 +1,6 @@
 """Runs on a real SLURM of two nodes, hosts of their own that share PostgreSQL and a folder."""
 
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from app.version import program_version
 from app.worker import process
 from app.worker.devices.waiting import why_queued
 from app.worker.launchers.database import DATABASE_VARIABLE, write_address
+from app.worker.launchers.launcher import VARIABLE
 from app.worker.launchers.slurm import Slurm
 from app.worker.owners.place import host_of
 from opd.config.run import parse
@@ -52,20 +54,20 @@ class SlurmStudio:
         self.data_dir = DataDir(folder / "studio")
         self.data_dir.path.mkdir()
         self.network, self.server, self.cluster = network, server, cluster
+        self.environment = {
+            **cluster.environment,
+            VARIABLE: "slurm",
+            "PYTHONPATH": str(ROOT),
+            DATABASE_VARIABLE: server.url,
+        }
         self.engine: Engine = open_database(server.local_url)
         write_address(self.data_dir, server.url)
         self.supervisor = self.start_supervisor(*FAKE)
 
     def start_supervisor(self, *program: str) -> HostProcess:
         command = [*program, "--data-dir", str(self.data_dir)]
-        environment = {
-            **self.cluster.environment,
-            "OPD_LAUNCHER": "slurm",
-            "PYTHONPATH": str(ROOT),
-            DATABASE_VARIABLE: self.server.url,
-        }
         log = self.data_dir.path / "supervisor-output.txt"
-        return self.network.outside.start(command, environment, log=log)
+        return self.network.outside.start(command, self.environment, log=log)
 
     def restart_supervisor(self, *program: str) -> None:
         """As after its sudden death."""
@@ -209,6 +211,20 @@ def test_what_no_machine_can_give_is_named_before_it_is_submitted(shared: SlurmS
         shared.wait_status(run_id, "failed")
         assert shared.run(run_id)["error_text"].startswith(text)
         assert run_id not in shared.cluster.run("squeue", "--states=all", "--Format=Name:99")
+
+
+def test_a_command_trains_where_it_is_called(shared: SlurmStudio, tmp_path: Path) -> None:
+    recipe = tmp_path / "here.yaml"
+    recipe.write_text("name: here\nsteps: 2\ndevice: cpu\n")
+    command = (sys.executable, str(SCRIPT), "cli", "train", str(recipe), "--json")
+    done = shared.network.outside.run(
+        *(*command, "--data-dir", str(shared.data_dir.path)),
+        environment=shared.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    run_id = json.loads(done.stdout.splitlines()[-1])["run_id"]
+    assert shared.run(run_id)["cluster_job"] is None
+    assert run_id not in shared.cluster.run("squeue", "--states=all", "--Format=Name:99")
 
 
 @pytest.mark.parametrize(

@@ -261,20 +261,17 @@ def test_a_job_that_the_cluster_has_forgotten_is_submitted_again(case: Case) -> 
     assert len(case.cluster.commands) == 2 and case.job(run_id) == "fake:1"
 
 
-def test_what_the_cluster_refuses_fails_with_the_field(case: Case) -> None:
+def test_what_the_cluster_refuses_fails_with_the_field(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> str:
+        raise UserError("is no partition (got nope)", where="resources.partition")
+
     run_id = case.queue(resources={"partition": "nope"})
+    monkeypatch.setattr(case.cluster, "submit", refuse)
     case.controller.turn()
-    case.cluster.error = UserError("is no partition (got nope)", where="resources.partition")
-    second = case.queue()
-    case.cluster.error = None
-    case.controller.turn()
-    assert case.run(run_id)["status"] == case.run(second)["status"] == "queued"
-    third = case.queue()
-    rows = {row.id: row for row in placing.unplaced(case.engine, "fake")}
-    case.cluster.error = UserError("is no partition (got nope)", where="resources.partition")
-    case.controller._submit(rows[third])
-    found = case.run(third)
-    assert found["status"] == "failed"
+    found = case.run(run_id)
+    assert found["status"] == "failed" and found["error_kind"] == "bad input"
     assert found["error_text"] == "resources.partition: is no partition (got nope)"
 
 
@@ -302,3 +299,12 @@ def test_what_a_run_wants() -> None:
     assert wanted == Wanted(4, False, 4, 2, 8, 64, 2, "gpu")
     assert wanted_of(parse({})) == Wanted(gpus=1, gpus_if_any=True)
     assert wanted_of(parse({"device": "cpu"})) == replace(Wanted(), labels={})
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_a_device_of_a_certain_machine_is_refused(case: Case, device: str) -> None:
+    run_id = case.queue(device=device)
+    case.controller.turn()
+    text = f"where a cluster gives out its GPUs (got {device})"
+    assert text in case.run(run_id)["error_text"]
+    assert case.cluster.commands == []
