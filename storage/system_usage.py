@@ -45,11 +45,14 @@ class SystemUsageWriter:
 def read_samples(run: RunDir) -> list[dict[str, Any]]:
     """The samples, oldest first; a line that is not whole is left out, as after a crash."""
     try:
-        lines = run.system_usage.read_text(encoding="utf-8", errors="replace").splitlines()
+        return _samples(run.system_usage.read_bytes())
     except OSError:
         return []
+
+
+def _samples(content: bytes) -> list[dict[str, Any]]:
     samples = []
-    for line in lines:
+    for line in content.decode("utf-8", "replace").splitlines():
         try:
             sample = json.loads(line)
         except ValueError:
@@ -59,8 +62,9 @@ def read_samples(run: RunDir) -> list[dict[str, Any]]:
     return samples
 
 
-def read_system_usage(run: RunDir) -> dict[str, Any]:
-    """{"columns": {"time", "every", and each figure that was measured}}, None where it was not."""
-    samples = read_samples(run)
+def usage_columns(content: bytes) -> dict[str, Any]:
+    """{"columns": {"time", "every", and each figure that was measured}}, None where it was not; of
+    the content of a run's file."""
+    samples = _samples(content)
     names = dict.fromkeys(name for sample in samples for name in sample)
     return {"columns": {name: [sample.get(name) for sample in samples] for name in names}}

@@ -22,12 +22,13 @@ from app.api.http.replies import Json
 from app.api.run_table import with_disk
 from app.worker.devices.holds import in_use_by
 from app.worker.devices.waiting import serving_hosts, why_queued
+from app.worker.run_files.choice import run_files
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of
 from opd.types import RunStatus
 from storage.queue import jobs, run_details
 from storage.read.runs import read_evaluations, read_run, read_steps
-from storage.system_usage import read_system_usage
+from storage.system_usage import usage_columns
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 GPU_AGE = 2.0  # seconds
@@ -165,7 +166,9 @@ def list_evaluations(engine: Database, run_id: RunId) -> Response:
 def list_system_usage(request: Request, engine: Database, run_id: RunId) -> Response:
     """What the run's machine did over wall time, one list per figure; empty of an import."""
     read_run(engine, run_id)  # raises for one that does not exist
-    return Json(read_system_usage(request.app.state.data_dir.run(run_id)))
+    data_dir = request.app.state.data_dir
+    name = data_dir.run(run_id).system_usage.relative_to(data_dir.path).as_posix()
+    return Json(usage_columns(run_files(data_dir).content(name)))
 
 
 @lru_cache(maxsize=1)

@@ -136,6 +136,10 @@ def _checked(files: str | None) -> str | None:
         return None
     from app.worker.run_files.address import checked_address
 
+    if files.startswith("memory:"):
+        from opd.errors import UserError
+
+        raise UserError("each process has a memory of its own: name a store", where="--files")
     return checked_address(files)
 
 

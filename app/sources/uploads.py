@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from app.sources.folders import Look
 from app.sources.upload_check import UploadContents, check
 from app.worker.files.kept import check_room
+from app.worker.run_files.choice import run_files
 from opd.config.folders import DATA_ENDINGS
 from opd.errors import ErrorKind, UserError, lacks_room
 from opd.files import remove
@@ -117,6 +118,7 @@ def keep(
     with _write_errors_named(data_dir):
         file.path.chmod(0o444)
         file.path.replace(path)  # also where it was: changed by hand, it is no longer the same
+    run_files(data_dir).send(f"{data_dir.uploads.name}/{path.name}")
     return {
         **_shown(path),
         **{"rows": found.rows, "form": found.form, "known": same is not None},
@@ -142,7 +144,7 @@ def delete(engine: Engine, data_dir: DataDir, name: str) -> None:
                 raise UserError(
                     f"{run['id']} has not ended and reads it", where=name, kind=ErrorKind.RUNNING
                 )
-    path.unlink(missing_ok=True)
+    run_files(data_dir).delete(f"{data_dir.uploads.name}/{path.name}")
 
 
 def checked_name(name: str) -> str:

@@ -14,6 +14,7 @@ from app.worker.job import EXIT_CUT_OFF, EXIT_UNRECORDED
 from app.worker.logs import last_line
 from app.worker.owners.place import Place, host_of
 from app.worker.owners.standing import LOST_AFTER, Beat, Judge, Standing
+from app.worker.run_files.choice import run_files
 from app.worker.webhook import notification
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
@@ -78,6 +79,7 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     interrupted. Ended by itself with an error that it could not record: failed.
     """
     end_family(run, data_dir)
+    run_files(data_dir).send_rest(run.id, run.attempt)
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return
@@ -98,6 +100,7 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
 def bury_hung(engine: Engine, data_dir: DataDir, run: Running, seconds: float) -> None:
     """Ends a job that lives but has stopped telling so."""
     end_family(run, data_dir)
+    run_files(data_dir).send_rest(run.id, run.attempt)
     if run.cancel_mode:
         settle_cancel(engine, data_dir, run)
         return

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from app.worker.models.converted import smollm2_folder
 from app.worker.run_files.choice import run_files
+from app.worker.run_files.uploaded import with_uploads
 from opd.config.folders import RUN_REFERENCE
 from opd.config.gguf.smollm import SMOLLM2
 from opd.config.models import RouteConfig, StudentConfig, TeacherConfig
@@ -38,6 +39,7 @@ def resolved(
     not there, has no such checkpoint, or one that was damaged.
     """
     memory = None if run_id is None else data_dir.run(run_id).references
+    config = with_uploads(data_dir, config)
     finder = _Finder(engine, data_dir, memory, say)
     student = finder.placed(config.student, "student.model")
     teacher = config.teacher

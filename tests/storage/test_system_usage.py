@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from storage.data_dir import RunDir
-from storage.system_usage import MOST_SAMPLES, SystemUsageWriter, read_samples, read_system_usage
+from storage.system_usage import MOST_SAMPLES, SystemUsageWriter, read_samples, usage_columns
 
 WEEK = 7 * 24 * 3600
 
 
 def test_samples_come_back_as_columns(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run-1")
-    assert read_system_usage(run) == {"columns": {}}
+    assert read_samples(run) == [] and usage_columns(b"") == {"columns": {}}
     writer = SystemUsageWriter(run, every=2.0)
     writer.append(100.0, {"system/cpu": 0.5})
     writer.append(102.0, {"system/cpu": 0.25, "system/gpu": 1.0})
-    assert read_system_usage(run)["columns"] == {
+    assert usage_columns(run.system_usage.read_bytes())["columns"] == {
         "time": [100.0, 102.0],
         "every": [2.0, 2.0],
         "system/cpu": [0.5, 0.25],
@@ -47,4 +47,4 @@ def test_a_line_that_is_not_whole_is_left_out(tmp_path: Path, broken: str) -> No
     with run.system_usage.open("a", encoding="utf-8") as file:
         file.write(broken + "\n")
     SystemUsageWriter(run).append(9.0, {"system/cpu": 0.75})
-    assert read_system_usage(run)["columns"]["system/cpu"] == [0.5, 0.75]
+    assert usage_columns(run.system_usage.read_bytes())["columns"]["system/cpu"] == [0.5, 0.75]

@@ -18,6 +18,7 @@ def set_launcher(workspace: Workspace, name: str) -> None:
         return
     from app.worker.launchers.choice import WHERE, launcher_named
     from app.worker.launchers.database import write_address
+    from app.worker.run_files.choice import note_files
 
     launcher = launcher_named(name)
     url = workspace.database_url
@@ -30,3 +31,4 @@ def set_launcher(workspace: Workspace, name: str) -> None:
     assert launcher is not None
     launcher.check()
     write_address(workspace.data_dir, url)
+    note_files(workspace.data_dir)

@@ -94,6 +94,18 @@ class FilesAddress:
 
         self._named(f"written ({key})", write)
 
+    def content(self, key: str) -> bytes | None:
+        """None where there is no such file."""
+
+        def content() -> bytes | None:
+            try:
+                return bytes(self._opened().cat_file(self._path(key)))
+            except FileNotFoundError as error:
+                _raise_lack_of_bucket(error)
+                return None
+
+        return self._named(f"read ({key})", content)
+
     def get(self, key: str, target: Path) -> bool:
         """False where there is no such file."""
 
@@ -101,8 +113,7 @@ class FilesAddress:
             try:
                 self._opened().get_file(self._path(key), str(target))
             except FileNotFoundError as error:
-                if re.search(NO_BUCKET, str(error)):
-                    raise
+                _raise_lack_of_bucket(error)
                 return False
             return True
 
@@ -123,8 +134,7 @@ class FilesAddress:
             try:
                 found = files.find(path, detail=True)
             except FileNotFoundError as error:
-                if re.search(NO_BUCKET, str(error)):
-                    raise
+                _raise_lack_of_bucket(error)
                 return {}
             root = self._path(prefix).rstrip("/") + "/"
             return {
@@ -156,7 +166,9 @@ class FilesAddress:
             options = OPTIONS.get(self._protocol, {})
             try:
                 self._files, root = fsspec.core.url_to_fs(self.address, **options)
-            except (ImportError, ValueError) as error:
+            except ValueError as error:  # a protocol that nobody knows
+                raise UserError(one_line(error), where=self._where) from None
+            except ImportError as error:
                 package = PACKAGES.get(self._protocol, "")
                 advice = f": pip install {package}" if package else ""
                 raise UserError(
@@ -185,8 +197,8 @@ class FilesAddress:
     def _where(self) -> str:
         return f"--files {self.address}"
 
-    def _named(self, what: str, act: Callable[[], T], pauses: tuple[float, ...] = PAUSES) -> T:
-        for pause in (*pauses, None):
+    def _named(self, what: str, act: Callable[[], T], pauses: tuple[float, ...] | None = None) -> T:
+        for pause in (*(PAUSES if pauses is None else pauses), None):
             try:
                 return act()
             except UserError:
@@ -203,6 +215,12 @@ class FilesAddress:
                     f"{told} ({one_line(error, 200)})", where=self._where, kind=ErrorKind.FILES
                 ) from None
         raise AssertionError("the last try returns or raises")
+
+
+def _raise_lack_of_bucket(error: FileNotFoundError) -> None:
+    """That is more than the lack of a file in it."""
+    if re.search(NO_BUCKET, str(error)):
+        raise error
 
 
 def checked_address(address: str) -> str:

@@ -79,6 +79,12 @@ class LocalFiles:
         path = self.data_dir.path / name
         return path if path.is_file() else None
 
+    def content(self, name: str) -> bytes:
+        try:
+            return (self.data_dir.path / name).read_bytes()
+        except OSError:
+            return b""
+
     def names(self, folder: str) -> dict[str, int]:
         try:
             files = [path for path in (self.data_dir.path / folder).iterdir() if path.is_file()]

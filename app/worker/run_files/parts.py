@@ -27,6 +27,9 @@ class Parts:
         size = self._run.log.stat().st_size if self._run.log.is_file() else 0
         start = 0 if self._attempt == 1 else size
         self._run.path.mkdir(parents=True, exist_ok=True)
+        usage = self._run.system_usage
+        if self._attempt > 1 and (content := self._store.content(self._key(usage))) is not None:
+            usage.write_bytes(content)
         self._note.write_text(str(start), encoding="ascii")
 
     def send(self) -> None:
@@ -37,8 +40,11 @@ class Parts:
                 self._store.write(text, f"{_log(self._run_id)}/{self._attempt:04d}")
             self._sent[log] = state
         if (state := self._changed(usage)) is not None:
-            self._store.put(usage, f"runs/{self._run_id}/{usage.name}")
+            self._store.put(usage, self._key(usage))
             self._sent[usage] = state
+
+    def _key(self, path: Path) -> str:
+        return f"runs/{self._run_id}/{path.name}"
 
     def _own(self) -> bytes:
         """From where this attempt began to where the next one on this host did."""

@@ -173,6 +173,10 @@ class RemoteFiles:
             aside.unlink(missing_ok=True)
         return path
 
+    def content(self, name: str) -> bytes:
+        there = self._store.content(name)
+        return self._here.content(name) if there is None else there
+
     def names(self, folder: str) -> dict[str, int]:
         there = {n: size for n, size in self._store.sizes(folder).items() if "/" not in n}
         return there | self._here.names(folder)
@@ -184,7 +188,7 @@ class RemoteFiles:
     @contextmanager
     def mirrored(self, run_id: str, attempt: int) -> Iterator[None]:
         parts = Parts(self._data_dir, self._store, run_id, attempt)
-        parts.begin()
+        self._do_now("reading what the machine did before", parts.begin)
         over = threading.Event()
         thread = threading.Thread(target=self._mirror, args=(parts, over), name="log", daemon=True)
         thread.start()

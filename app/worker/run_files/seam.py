@@ -64,6 +64,10 @@ class RunFiles(Protocol):
     def fetch(self, name: str) -> Path | None:
         """The file on this host; None where there is none. One that is here is not asked for."""
 
+    def content(self, name: str) -> bytes:
+        """What a file holds now, also one that another host still writes to; empty where there is
+        none."""
+
     def names(self, folder: str) -> dict[str, int]:
         """The files directly in a folder, with their bytes."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.sources import uploads
 from app.worker.attempts.checkpoints import start_of
 from app.worker.files.saved_model import model_size, save_model
 from app.worker.models.loaded import requested_models
@@ -23,6 +24,7 @@ from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run
+from storage.system_usage import SystemUsageWriter, usage_columns
 from tests.support import tiny_models
 from tests.support.in_process_runs import JobRunner, dying
 from tests.support.network import checkpoint_saver, object_store
@@ -194,7 +196,8 @@ def test_a_store_that_fails_at_any_file_leaves_whole_checkpoints_only(
     one.engine.dispose()
 
 
-@pytest.mark.parametrize("files", STORES, indirect=True)
+@pytest.mark.engines  # for its time
+@pytest.mark.parametrize("files", ("file", "s3"), indirect=True)
 def test_kills_amid_an_upload_leave_a_latest_checkpoint_that_is_whole(
     tmp_path: Path, files: str
 ) -> None:
@@ -304,4 +307,29 @@ def test_a_run_that_is_discarded_leaves_nothing_at_the_address(
 
     assert one.attempt(run_id, dying(cancel))["status"] == "cancelled"
     assert there(two.place, run_id) == set() and one.run(run_id)["checkpoints"] == []
+    one.engine.dispose()
+
+
+@pytest.mark.parametrize("files", STORES[:1], indirect=True)
+def test_an_upload_to_one_hosts_server_is_read_where_the_run_goes_on(
+    inputs: Path, tmp_path: Path, files: str
+) -> None:
+    one, two = two_hosts(tmp_path, inputs, files)
+    content = (inputs / "prompts.jsonl").read_bytes()
+    with uploads.incoming(one.place, "rows.jsonl", len(content)) as file:
+        file.write(content)
+        value = uploads.keep(one.place, file)["value"]
+    run_id = one.queue(prompts={"source": value})
+    SystemUsageWriter(one.place.run(run_id)).append(100.0, {"system/cpu": 0.5})
+    died = dying(lambda e: isinstance(e, CheckpointEvent) and e.step == 2)
+    assert one.attempt(run_id, died)["status"] == "failed"
+    with pytest.raises(UserError, match="has not ended"):
+        jobs.requeue(one.engine, run_id)
+        uploads.delete(one.engine, one.place, Path(value).name)
+    shutil.rmtree(one.data_dir / "uploads")
+    assert two.attempt_queued(run_id)["status"] == "finished"
+    assert [p.name for p in two.place.uploads.iterdir()] == [Path(value).name]
+    usage = run_files(one.place).content(f"runs/{run_id}/system.jsonl")
+    assert usage == two.place.run(run_id).system_usage.read_bytes()
+    assert usage_columns(usage)["columns"]["time"][0] == 100.0
     one.engine.dispose()

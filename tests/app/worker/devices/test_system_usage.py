@@ -12,7 +12,7 @@ from app.worker.devices import system_usage
 from app.worker.devices.system_usage import SystemUsageSampler
 from opd.devices.gpus import DriverReport, Gpu
 from storage.data_dir import RunDir
-from storage.system_usage import EVERY, read_system_usage
+from storage.system_usage import EVERY, read_samples, usage_columns
 
 PROCESSOR = {"system/cpu", "system/process_cpu", "system/process_memory", "system/memory"}
 SHARE = 0.005  # of the processor's time, at most
@@ -22,10 +22,10 @@ def test_samples_of_a_processor_are_stored_while_the_block_lasts(tmp_path: Path)
     run = RunDir(tmp_path)
     with SystemUsageSampler(run, "cpu", every=0.02):
         until = time.monotonic() + 20
-        while len(read_system_usage(run)["columns"].get("time", ())) < 3:
+        while len(read_samples(run)) < 3:
             assert time.monotonic() < until
             sum(range(20_000))
-    columns = read_system_usage(run)["columns"]
+    columns = usage_columns(run.system_usage.read_bytes())["columns"]
     assert set(columns) == {"time", "every", *PROCESSOR}  # and no GPU
     memory = psutil.virtual_memory()
     assert 0 < columns["system/process_memory"][-1] <= columns["system/memory"][-1] < memory.total
