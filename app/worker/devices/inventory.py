@@ -39,18 +39,18 @@ class HostDevices:
     def free_for(self, device: str, count: int) -> bool:
         """Whether a run with `count` of this device could start there now."""
         return (
-            slots.choose(device, self.taken, self._gpus, count=count, apple=self._apple) is not None
+            slots.choose(device, self.taken, self.gpus, count=count, apple=self._apple) is not None
         )
 
     def has(self, device: str) -> bool:
         """Whether it has such a device; a processor is everywhere."""
         if device.startswith("cuda"):
-            return bool(self._gpus) if device == "cuda" else device in self._slots
+            return bool(self.gpus) if device == "cuda" else device in self._slots
         return device in ("auto", "cpu", *self._slots)
 
     def in_use(self, device: str) -> list[TakenSlot]:
         """What has the slots that such a run may take."""
-        candidates = slots.candidates(device, self._gpus, apple=self._apple)
+        candidates = slots.candidates(device, self.gpus, apple=self._apple)
         return [self.taken[slot] for slot in candidates if slot in self.taken]
 
     @property
@@ -58,7 +58,7 @@ class HostDevices:
         return {str(device["slot"]) for device in self.devices}
 
     @property
-    def _gpus(self) -> int:
+    def gpus(self) -> int:
         return sum(slot.startswith("cuda:") for slot in self._slots)
 
     @property
@@ -117,6 +117,17 @@ def all_hosts(engine: Engine) -> list[HostDevices]:
         )
         for one in sorted(kept, key=lambda one: one.boot != here)
     ]
+
+
+def left_to_others(engine: Engine, device: str, count: int) -> bool:
+    """Whether a run wants more GPUs than this host has, and another that was heard of lately has
+    them; where none has, any host refuses it in words."""
+    kind, _, single = device.partition(":")
+    count = count if kind == "cuda" or (kind == "auto" and count > 1) else 0
+    wanted = int(single) + 1 if single else count
+    if gpu_count() >= wanted:
+        return False
+    return any(host.gpus >= wanted for host in all_hosts(engine) if host.seen)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app.worker.launchers.database import DATABASE_VARIABLE, write_address
 from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.engine import open_database
@@ -26,6 +27,8 @@ class SharedStudio:
 
     def __init__(self, folder: Path, network: HostNetwork, server: SharedPostgres) -> None:
         self.data_dir = DataDir(folder)
+        self.data_dir.path.mkdir(exist_ok=True)
+        write_address(self.data_dir, server.url)
         self.network = network
         self.url = server.url
         self.engine: Engine = open_database(server.local_url)
@@ -33,10 +36,11 @@ class SharedStudio:
 
     def supervise(self, name: str, **environment: str) -> HostProcess:
         """A supervisor on that host; its output is kept beside its log."""
-        supervisor = self.network[name].start(
+        host = self.network.outside if name == "outside" else self.network[name]
+        supervisor = host.start(
             [sys.executable, str(SCRIPT), "supervisor", "--data-dir", str(self.data_dir)],
             {
-                "OPD_DATABASE_URL": self.url,
+                DATABASE_VARIABLE: self.url,
                 "PYTHONPATH": str(ROOT),
                 "FAKE_LOST_AFTER": str(LOST_AFTER),
                 **environment,
@@ -54,10 +58,9 @@ class SharedStudio:
         return read_run(self.engine, run_id)
 
     def host_of(self, run_id: str) -> str:
-        """The host whose slot the run has."""
-        [pool] = [row["pool"] for row in jobs.running(self.engine) if row["id"] == run_id]
-        [name] = [name for name, host in self.network.hosts.items() if host.boot == pool]
-        return name
+        """The host whose process has the run."""
+        [row] = [row for row in jobs.running(self.engine) if row["id"] == run_id]
+        return str(row["owner"].place).split(" ")[0]
 
     def wait(self, condition: Callable[[], Any], seconds: float = 120) -> None:
         end = time.monotonic() + seconds

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from app.worker.devices import inventory
-from app.worker.devices.inventory import HostBeat
+from app.worker.devices.inventory import HostBeat, left_to_others
 from app.worker.devices.waiting import why_queued
 from app.worker.owners.place import boot_id, host_name
 from opd.config.run import parse
@@ -151,3 +151,21 @@ def test_runs_say_where_and_whose_they_are_and_are_found_by_it(api: Api, engine:
     assert (
         len(csv) == 2 and csv[0].endswith(",started_by,host") and csv[1].endswith(",anna,two.lab")
     )
+
+
+def test_a_run_that_wants_gpus_is_left_to_a_host_that_has_them(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "gpu_count", lambda: 0)
+    tell_host(engine, boot_id(), host_name(), CPU)
+    assert not left_to_others(engine, "cuda", 1), "nobody has any: it is refused in words"
+    tell_host(engine, "boot-2", "two", GPUS)
+    wanted = [("cuda", 1), ("cuda:1", 1), ("cuda", 2), ("auto", 2)]
+    assert all(left_to_others(engine, device, count) for device, count in wanted)
+    here = [("cuda", 3), ("cuda:2", 1), ("auto", 1), ("cpu", 2), ("mps", 1)]
+    assert not any(left_to_others(engine, device, count) for device, count in here)
+    monkeypatch.setattr(inventory, "gpu_count", lambda: 1)
+    assert not left_to_others(engine, "cuda", 1)
+    assert left_to_others(engine, "cuda", 2)
+    silent(engine, "boot-2", 100)
+    assert not left_to_others(engine, "cuda", 2)

@@ -1,0 +1,40 @@
+"""`ray start` for a busy machine: with more patience than Ray has, and without its autoscaler, its
+client's server, its log monitor and what of its dashboard is not the Jobs API.
+
+    python ray_start.py ARGUMENTS…
+"""
+
+import sys
+import time
+from typing import Any
+
+from ray._private import services
+from ray._private.node import Node
+from ray.scripts import scripts
+
+MODULES = "--modules-to-load=JobHead,NodeHead,UsageStatsHead"
+PATIENCE = 240.0  # seconds, in the place of 30
+LEFT_OUT = ("start_monitor", "start_ray_client_server", "start_log_monitor")
+start_process, get_node = services.start_ray_process, services.get_node
+
+
+def started(command: list[str], process_type: str, *more: Any, **options: Any) -> Any:
+    modules = [MODULES] if "dashboard.py" in " ".join(command) else []
+    return start_process([*command, *modules], process_type, *more, **options)
+
+
+def awaited_node(*which: Any) -> Any:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return get_node(*which)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+
+
+for name in LEFT_OUT:
+    setattr(Node, name, lambda _node: None)
+services.start_ray_process, services.get_node = started, awaited_node
+sys.argv = ["ray", "start", *sys.argv[1:]]
+scripts.main()
