@@ -188,6 +188,7 @@ class Controller:
         if attempt is not None:
             run = self._running(row, attempt)
             finish(self._engine, self._data_dir, run, status, failure)
+            placing.forget(self._engine, row.id, name)
 
     def _running(self, row: Placed, attempt: int) -> Running:
         me = row.owner or process.this_process(self._data_dir)

@@ -273,6 +273,7 @@ def test_what_the_cluster_refuses_fails_with_the_field(
     found = case.run(run_id)
     assert found["status"] == "failed" and found["error_kind"] == "bad input"
     assert found["error_text"] == "resources.partition: is no partition (got nope)"
+    assert found["cluster_job"] is None
 
 
 def test_a_cluster_that_does_not_answer_is_named_and_asked_again(case: Case) -> None:
