@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from opd.config.run import parse
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run
 from tests.support.api_client import Api, stored_run
+from tests.support.databases import matrix
 
 OWNER = Owner(4711, 12.5, "boot-2", "two 42 dir")
 ROUNDS = 12
@@ -22,8 +22,7 @@ class TwoServers:
     """Each with a data directory and connections of its own."""
 
     def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder / 'shared.db'}"
-        self.engines = [open_database(url), open_database(url)]
+        self.engines = [matrix.new_database(folder), matrix.new_database(folder)]
         self.anna, self.ben = (
             Api(engine, folder / name)
             for engine, name in zip(self.engines, ("anna", "ben"), strict=True)
