@@ -67,7 +67,7 @@ def _measure(size: StepSize, folder: Path) -> str:
     assert attempt is not None
     writer = RunWriter(engine, run_id, attempt)
     writer.models(ModelsEvent({}, "fingerprint", "cpu"), {})
-    rollouts = _rollouts(size)
+    rollouts = rollouts_of(size)
     seconds = []
     for step in range(1, STEPS + 1):
         kept = [replace(rollout, step=step) for rollout in rollouts]
@@ -91,7 +91,7 @@ def _open_seconds(engine: object, run_id: str) -> float:
     return time.perf_counter() - start
 
 
-def _rollouts(size: StepSize) -> Sequence[Rollout]:
+def rollouts_of(size: StepSize) -> Sequence[Rollout]:
     random = np.random.default_rng(0)
 
     def nats(*shape: int) -> np.ndarray:

@@ -54,9 +54,8 @@ class Trace:
 
     @property
     def step_seconds(self) -> float:
-        """Mean of the steps after the first."""
-        steps = len(self.ends) - 1
-        return (self.ends[-1] - self.ends[0]) / steps if steps else self.ends[0]
+        """Mean of at least three steps without the first and the last, which has none after it."""
+        return (self.ends[-2] - self.ends[0]) / (len(self.ends) - 2)
 
 
 class SimulatedRun:

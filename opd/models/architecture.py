@@ -129,6 +129,8 @@ PUBLISHED = {
     "Qwen/Qwen3-1.7B": _qwen3((2048, 28, 16, 6144)),
     "Qwen/Qwen3-4B": _qwen3((2560, 36, 32, 9728)),
     "Qwen/Qwen3-8B": _qwen3((4096, 36, 32, 12_288), tied=False),
+    "Qwen/Qwen3-14B": _qwen3((5120, 40, 40, 17_408), tied=False),
+    "Qwen/Qwen3-32B": _qwen3((5120, 64, 64, 25_600), tied=False),
 }
 
 
