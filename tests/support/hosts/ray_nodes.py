@@ -68,12 +68,13 @@ class RayCluster:
     def _start(self, name: str) -> HostProcess:
         host, head = self._network[name], self._network[self._head]
         heads = ("--head", "--port=6379", "--dashboard-host=0.0.0.0", "--include-dashboard=true")
-        role = heads if name == self._head else (f"--address={head.address}:6379",)
-        where = (f"--node-ip-address={host.address}", f"--temp-dir={self._folder / 'ray'}")
-        where = where if name == self._head else where[:1]
+        where = f"--node-ip-address={host.address}"
+        role: tuple[str, ...] = (f"--address={head.address}:6379",)
+        if name == self._head:
+            role = (*heads, f"--temp-dir={self._folder / 'ray'}")
         if name in self._nodes and self._nodes[name].poll() is None:
             self._nodes[name].send(9)
-        command = [sys.executable, str(START), *role, *where, *OPTIONS]
+        command = [sys.executable, str(START), *role, where, *OPTIONS]
         log = self._folder / f"{name}.log"
         self._nodes[name] = host.start(command, ENVIRONMENT, log=log)
         return self._nodes[name]
