@@ -1,5 +1,5 @@
 """The supervisors of two hosts that share a PostgreSQL server and a folder: every run ends once,
-whatever becomes of a host, its network or its clock."""
+whatever becomes of a host or its network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from storage.queue import jobs
 from storage.schema import step
 from tests.support.hosts.network import HostNetwork, host_network
 from tests.support.hosts.postgres import SharedPostgres, shared_postgres
-from tests.support.hosts.shared_studio import LOST_AFTER, SharedStudio, hour_off
+from tests.support.hosts.shared_studio import LOST_AFTER, SharedStudio
 
 pytestmark = pytest.mark.engines
 
@@ -102,30 +102,3 @@ def test_a_run_that_is_cut_off_for_long_is_taken_over_and_never_done_twice(
     assert studio.run(run_id)["attempt"] == 2
     assert steps_of(studio, run_id) == list(range(1, 301))
     assert "kept in" in studio.data_dir.run(run_id).log.read_text()
-
-
-def test_a_run_outlives_a_short_cut(studio: SharedStudio) -> None:
-    studio.supervise("one")
-    studio.supervise("two")
-    runs = [studio.queue("slow", steps=120) for _ in range(2)]
-    studio.wait(lambda: all(studio.run(run_id)["step"] >= 4 for run_id in runs))
-    studio.network.cut("two")
-    studio.wait_step(next(r for r in runs if studio.host_of(r) == "one"), 30)
-    studio.network.mend("two")
-    for run_id in runs:
-        studio.wait_status(run_id, "finished")
-        assert studio.run(run_id)["attempt"] == 1
-        assert steps_of(studio, run_id) == list(range(1, 121))
-
-
-@pytest.mark.parametrize("sign", ["+", "-"])
-def test_a_clock_that_is_an_hour_off_changes_nothing(studio: SharedStudio, sign: str) -> None:
-    studio.supervise("one")
-    studio.supervise("two", **hour_off(sign))
-    runs = [studio.queue("slow", steps=60) for _ in range(2)]
-    for run_id in runs:
-        studio.wait_status(run_id, "finished")
-        ended = studio.run(run_id)
-        assert ended["attempt"] == 1
-        assert 5 < ended["seconds"] < 100
-        assert 5 < ended["finished_at"] - ended["created_at"] < 200

@@ -1,6 +1,5 @@
 """One data directory and one database, and the supervisors of several hosts that share both."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -62,13 +61,13 @@ class SharedStudio:
         [row] = [row for row in jobs.running(self.engine) if row["id"] == run_id]
         return str(row["owner"].place).split(" ")[0]
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds} s\n{self.told()}"
             time.sleep(0.05)
 
-    def wait_status(self, run_id: str, status: str, seconds: float = 120) -> None:
+    def wait_status(self, run_id: str, status: str, seconds: float = 300) -> None:
         self.wait(lambda: self.run(run_id)["status"] == status, seconds)
 
     def wait_step(self, run_id: str, step: int = 1) -> None:
@@ -82,10 +81,3 @@ class SharedStudio:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def hour_off(sign: str) -> dict[str, str]:
-    """The environment of a host whose clock is an hour ahead (`+`) or behind (`-`)."""
-    [library, *_] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
-    shown = {"FAKETIME": f"{sign}1h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    return {"LD_PRELOAD": str(library), **shown, "PATH": os.environ["PATH"]}
