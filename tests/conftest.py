@@ -43,6 +43,8 @@ PIECES = (
     ("tests/browser/rollout/", "tests/browser/test_questions.py", "tests/flows/test_journey.py"),
     ("tests/flows/test_resume.py",),
     ("tests/flows/test_planted_faults.py",),
+    ("tests/flows/hosts/test_slurm.py",),
+    ("tests/flows/hosts/",),
     (
         "tests/browser/",
         *(f"tests/bench/test_{name}.py" for name in ("screenshots", "first_heatmap", "inspector")),
