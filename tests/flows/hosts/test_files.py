@@ -196,20 +196,20 @@ def test_a_store_that_fails_at_any_file_leaves_whole_checkpoints_only(
     one.engine.dispose()
 
 
-@pytest.mark.engines  # for its time
-@pytest.mark.parametrize("files", ("file", "s3"), indirect=True)
+@pytest.mark.engines
 def test_kills_amid_an_upload_leave_a_latest_checkpoint_that_is_whole(
-    tmp_path: Path, files: str
+    tmp_path: Path, bucket: ObjectStore
 ) -> None:
     """Of a saver that is killed again and again, another host finds what was last on record."""
     chance, context = random.Random(0), multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([checkpoint_saver.__name__, "s3fs", "pandas"])
-    run_id = checkpoint_saver.new_run(tmp_path / "one")
+    run_id, files = checkpoint_saver.new_run(tmp_path / "one"), f"s3://{object_store.BUCKET}/team"
     engine, two, amid = open_database(tmp_path / "one"), DataDir(tmp_path / "two", files=files), 0
     for _ in range(4):
         receiver, sender = context.Pipe(duplex=False)
         saver = context.Process(
-            target=checkpoint_saver.main, args=(tmp_path / "one", files, run_id, sender)
+            target=checkpoint_saver.main,
+            args=(tmp_path / "one", files, run_id, sender, bucket.environment),
         )
         saver.start()
         sender.close()
@@ -231,7 +231,8 @@ def test_kills_amid_an_upload_leave_a_latest_checkpoint_that_is_whole(
     assert amid  # some kills came between an upload's first file and its row
     receiver, sender = context.Pipe(duplex=False)
     last = context.Process(
-        target=checkpoint_saver.main, args=(tmp_path / "one", files, run_id, sender, 2)
+        target=checkpoint_saver.main,
+        args=(tmp_path / "one", files, run_id, sender, bucket.environment, 2),
     )
     last.start()
     last.join(60)

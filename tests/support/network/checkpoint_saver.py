@@ -1,7 +1,8 @@
 """A process that saves checkpoint after checkpoint as a job does, until it is killed."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,16 @@ def new_run(folder: Path) -> str:
     return run_id
 
 
-def main(folder: Path, files: str, run_id: str, told: Any, count: int = 10**9) -> None:
+def main(
+    folder: Path,
+    files: str,
+    run_id: str,
+    told: Any,
+    environment: Mapping[str, str],
+    count: int = 10**9,
+) -> None:
     """Tells each step that is on record, the first as it begins; ends after `count` more."""
+    os.environ.update(environment)
     engine, data_dir = open_database(folder), DataDir(folder, files=files)
     with engine.begin() as connection:  # whoever had it was killed
         connection.exec_driver_sql("UPDATE run SET status = 'interrupted'")
