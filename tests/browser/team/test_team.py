@@ -44,9 +44,9 @@ class Team:
     def run(self, run_id: str) -> dict[str, Any]:
         return read_run(self.engine, run_id)
 
-    def running(self, slot: str, by: str) -> str:
+    def running(self, slot: str, by: str, place: tuple[str, str] = ("boot-2", "node-2")) -> str:
         run_id = jobs.create_run(self.engine, parse({"name": f"on {slot}"}), started_by=by)
-        owner = Owner(4711, 12.5, "boot-2", "node-2 42 dir")
+        owner = Owner(4711, 12.5, place[0], f"{place[1]} 42 dir")
         assert jobs.claim(self.engine, run_id, slot, owner) is not None
         return run_id
 
@@ -140,6 +140,7 @@ def test_hosts_people_and_whose_link_it_is(team: Team) -> None:
         past = DatabaseTime() - 190
         connection.execute(update(host).where(host.c.boot == "boot-3").values(seen_at=past))
     run_id = team.running("cuda:1", "ben")
+    team.running("cuda:0", "anna", ("boot-9", "node-9"))  # as a cluster's job, of no host here
     page = team.page("anna", "")
     opener = page.locator("#hosts")
     expect(opener).to_have_text("3 hosts, 2 of 3 devices free")
