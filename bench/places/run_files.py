@@ -1,6 +1,6 @@
 """Checkpoints at an address: how long sending and fetching take, and what a training notices.
 
-    python -m bench.run_files [--megabytes 500]
+    python -m bench.places.run_files [--megabytes 500]
 
 Against moto's S3 server on the loopback, which keeps what it is sent in memory and in temporary
 files: the store costs processor time of the same machine, the network nothing.
