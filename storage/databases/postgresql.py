@@ -6,6 +6,8 @@ what another one has changed meanwhile. The driver, psycopg, is loaded when a da
 """
 
 import re
+import select
+import time
 import unicodedata
 import weakref
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Engine, create_engine, event, func, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError, OperationalError
 
 from opd.errors import ErrorKind, UserError, one_line
 from storage.databases.address import shown
@@ -29,14 +31,13 @@ WRITES: dict[str, Any] = {"opd_writes": True}
 READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # A peer that has vanished is noticed within a minute, on both ends.
 KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
-SESSION = (
-    f"SET lock_timeout = '{LOCK_SECONDS}s'; "
-    f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'; "
-    "SET client_min_messages = warning"
-)
-TCP_SESSION = (
-    "; SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
-)
+PING_AFTER = 5.0  # seconds without use
+SESSION = {
+    "lock_timeout": f"{LOCK_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
+    "client_min_messages": "warning",
+}
+TCP_SESSION = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()}
 # Of a server that is there and will not have us, whenever it is asked again
 _REFUSED = re.compile(
     r"password authentication failed|no password supplied|pg_hba\.conf|(database|role) \".*\" does "
@@ -55,8 +56,8 @@ def create(url: URL) -> Engine:
             pool_size=POOL,
             max_overflow=CONNECTIONS - POOL,
             pool_timeout=POOL_SECONDS,
-            pool_pre_ping=True,
             connect_args={
+                "cursor_factory": _cursors(),
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "opd-studio",
                 **KEEPALIVES,
@@ -71,6 +72,8 @@ def create(url: URL) -> Engine:
             kind=ErrorKind.MISSING_EXTRA,
         ) from None
     event.listen(engine, "connect", _set_up)
+    event.listen(engine, "checkin", _note_time)
+    event.listen(engine, "checkout", _ping)
     weakref.finalize(engine, engine.pool.dispose)  # also at the end of the process
     return engine
 
@@ -129,7 +132,42 @@ def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     return found
 
 
-def _set_up(connection: Any, _: Any) -> None:
+def _cursors() -> type[Any]:
+    """Raises ImportError where psycopg is missing."""
+    from psycopg import Cursor, pq  # noqa: PLC0415 - an extra
+
+    class BinaryCursor(Cursor[Any]):
+        """Asks for results as they are stored: records would come as hexadecimal text."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.format = pq.Format.BINARY
+
+    return BinaryCursor
+
+
+def _note_time(_: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping(connection: Any, record: Any, _: Any) -> None:
+    """Whether the server is still there, before a connection is used again: a question where it was
+    idle, else only where the server has said something, as that it ends."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    fresh = time.monotonic() - record.info.get("used", 0.0) < PING_AFTER
+    if fresh and not waiting.poll(0):
+        return
+    from psycopg import Error  # noqa: PLC0415 - an extra
+
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Error as error:
+        raise InvalidatePoolError from error
+
+
+def _set_up(connection: Any, record: Any) -> None:
     from psycopg.types.string import StrDumper  # noqa: PLC0415 - an extra
 
     class WithoutNul(StrDumper):
@@ -140,8 +178,11 @@ def _set_up(connection: Any, _: Any) -> None:
 
     connection.adapters.register_dumper(str, WithoutNul)
     local = connection.info.host.startswith("/")
-    connection.execute(SESSION if local else SESSION + TCP_SESSION)
+    settings = SESSION if local else SESSION | TCP_SESSION
+    calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    connection.execute(f"SELECT {calls}")
     connection.commit()
+    _note_time(connection, record)
 
 
 def _json(value: Any) -> str:
