@@ -223,7 +223,8 @@ def ordering(sort: str) -> ColumnElement[Any]:
             where="sort",
         )
     column = table.c[name]
-    return (column.desc() if sort.startswith("-") else column.asc()).nulls_last()
+    order = column.desc() if sort.startswith("-") else column.asc()
+    return order.nulls_last() if column.nullable else order
 
 
 def _digest(prompt_id: str, ids: NDArray[Any] | None) -> str | None:

@@ -13,6 +13,7 @@ BY = (
     ("experiment", "started_by"),
 )
 RUNNING = sa.text("status = 'running'")
+SORTED = ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward")
 
 
 def upgrade() -> None:
@@ -40,6 +41,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("boot", name="pk_host"),
     )
     if op.get_bind().dialect.name == "postgresql":
+        _index_the_worst_first()
         _keep_records_together()
 
 
@@ -50,3 +52,11 @@ def _keep_records_together() -> None:
     for name in blobs:
         if name not in ("rollout_id", "version"):
             op.execute(f"ALTER TABLE token_record ALTER COLUMN {name} SET STORAGE EXTERNAL")
+
+
+def _index_the_worst_first() -> None:
+    """Lists begin with the largest and end with nulls: an order that this index alone gives."""
+    for name in SORTED:
+        op.drop_index(f"ix_rollout_run_id_{name}", "rollout")
+        order = sa.text(f"{name} DESC NULLS LAST")
+        op.create_index(f"ix_rollout_run_id_{name}", "rollout", ["run_id", order])
