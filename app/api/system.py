@@ -68,10 +68,11 @@ def read_log(
     run = read_run(engine, run_id)
     log = log_of(request.app.state.data_dir, run)
     if log is None:
-        return Json({"text": "", "next": 0, "size": 0, "host": log_elsewhere(run)})
+        host = log_elsewhere(run)
+        return Json({"text": "", "next": 0, "size": 0} | ({"host": host} if host else {}))
     start = max(log.size - limit, 0) if offset is None else min(offset, log.size)
     text, used = _decoded(log.read(start, limit))
-    return Json({"text": text, "next": start + used, "size": log.size, "host": None})
+    return Json({"text": text, "next": start + used, "size": log.size})
 
 
 def _decoded(data: bytes) -> tuple[str, int]:
