@@ -139,9 +139,10 @@ def _cursors() -> type[Any]:
     class BinaryCursor(Cursor[Any]):
         """Asks for results as they are stored: records would come as hexadecimal text."""
 
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            self.format = pq.Format.BINARY
+        def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+            own = "pg_catalog" in str(query)  # of types that SQLAlchemy reads as text
+            self.format = pq.Format.TEXT if own else pq.Format.BINARY
+            return super().execute(query, *arguments, **options)
 
     return BinaryCursor
 

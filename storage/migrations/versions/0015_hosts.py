@@ -1,6 +1,8 @@
 """Several hosts and people: whose devices a run's slots are, who started, cancelled and resumed it,
 and the hosts that run jobs."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -43,6 +45,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         _index_the_worst_first()
         _keep_records_together()
+        _order_as_lists_do()
 
 
 def _keep_records_together() -> None:
@@ -60,3 +63,12 @@ def _index_the_worst_first() -> None:
         op.drop_index(f"ix_rollout_run_id_{name}", "rollout")
         order = sa.text(f"{name} DESC NULLS LAST")
         op.create_index(f"ix_rollout_run_id_{name}", "rollout", ["run_id", order])
+
+
+def _order_as_lists_do() -> None:
+    """Lists of rollouts begin with the highest value, and end with those that have none; SQLite
+    reads the index of before backwards for that."""
+    for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward"):
+        op.drop_index(f"ix_rollout_run_id_{name}", "rollout")
+        last: sa.ColumnElement[Any] = sa.column(name).desc().nulls_last()
+        op.create_index(f"ix_rollout_run_id_{name}", "rollout", ["run_id", last])
