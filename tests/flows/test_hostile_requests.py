@@ -18,7 +18,7 @@ from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import Engine, select, update
 from starlette.types import ASGIApp, Message
 
-from app.access import Access
+from app.access import Caller
 from app.middleware import bodies
 from app.security import SecurityLayer
 from app.server import ServerOptions, build, policy, rest_app
@@ -168,8 +168,8 @@ class NoOriginCheck(SecurityLayer):
 
 
 class NoTokenCheck(SecurityLayer):
-    def _access(self, *args: Any) -> Access:
-        return "full"
+    def _caller(self, *args: Any) -> Caller:
+        return Caller("full")
 
 
 @pytest.mark.parametrize(
