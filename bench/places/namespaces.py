@@ -126,6 +126,8 @@ def played(scene: Stage, looks: float) -> dict[str, bool]:
     wait(lambda: read_run(copy, run_id)["status"] != "running", "the copy lets its own row go")
     wait(lambda: DataDir(scene.data).server_note.exists(), "the server is there")
     wait(lambda: read_runs(engine)["total"] == 2, "the second host queues a run")
+    other: Callable[[], dict[str, Any]] = lambda: read_runs(engine)["items"][0]  # noqa: E731
+    wait(lambda: other()["status"] != "queued", "the second host starts it")
     step, until = run()["step"], time.monotonic() + looks
     wait(lambda: time.monotonic() > until or run()["status"] != "running", "everybody looks")
     wait(lambda: run()["status"] != "running" or run()["step"] > step, "a further step")
@@ -133,8 +135,8 @@ def played(scene: Stage, looks: float) -> dict[str, bool]:
     alive = now["status"] == "running" and now["attempt"] == 1 and now["step"] > step
     found = {
         "a server in another container leaves a living run alone": alive,
-        "a command on another host waits for the device": second.poll() is None
-        and read_runs(engine)["items"][0]["status"] == "queued",
+        "a command on another host trains on a device of its own": second.poll() is None
+        and other()["status"] == "running",
         "a copy lets go of its own row, not of the process": alive
         and read_run(copy, run_id)["status"] == "cancelled",
     }
