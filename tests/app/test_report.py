@@ -24,7 +24,8 @@ from storage.engine import begin
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens, read_topk
-from tests.support.databases.matrix import new_database, rollout, started, texts
+from tests.support.databases.matrix import new_database
+from tests.support.stored_runs import rollout, started, texts
 
 HOSTILE = '</script><script>alert(1)</script><!-- \u2028 </style><img src="https://x.test/a">'
 Run = Callable[..., tuple[int, str, str]]
