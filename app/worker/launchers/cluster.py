@@ -18,6 +18,7 @@ from app.version import program_version
 from app.worker import process
 from app.worker.attempts.checkpoints import sweep
 from app.worker.errors import describe, redact
+from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers.launcher import ClusterSilentError, Launcher, State, Wanted
 from app.worker.logs import last_line
 from app.worker.recovery import Running, finish, settle_cancel
@@ -106,7 +107,10 @@ class Controller:
         known = {row.id: str(row.job).partition(":")[2] for row in rows}
         states = self._launcher.states(sorted(set(known.values()))) if known else {}
         for row in rows:
-            self._follow(row, known[row.id], states[known[row.id]])
+            state = states[known[row.id]]
+            if state.key and row.id not in state.key:  # a cluster that lost its memory counts anew
+                state = State("unknown")
+            self._follow(row, known[row.id], state)
         self._since = {key: at for key, at in self._since.items() if key in self._seen}
         self._seen.clear()
         for row in placing.unplaced(self._engine, self._launcher.name):
@@ -198,8 +202,9 @@ class Controller:
     def _cause(self, row: Placed, state: State) -> tuple[Failure, RunStatus]:
         """Ended by itself with an error: failed. By the cluster, or by a signal: interrupted."""
         code = state.exit_code
-        by_itself = code is not None and code >= 0 and state.kind is None
-        text = state.why
+        again = row.status == "running" and code == EXIT_NOT_CLAIMED
+        by_itself = code is not None and code >= 0 and state.kind is None and not again
+        text = "started the job again, which ended the first" if again else state.why
         if not text and code is not None:
             text = process.cause_of_exit(code, "the job ")
         if row.status == "queued":

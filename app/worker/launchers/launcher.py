@@ -42,13 +42,15 @@ class State:
     known (as subprocess gives it) and `why` it ended, in the launcher's words; unknown: the
     launcher has no such job.
 
-    `kind` is that of a failure by the cluster's doing, where no exit code tells of it."""
+    `kind` is that of a failure by the cluster's doing, where no exit code tells of it; `key` that
+    with which the job was submitted, where the launcher tells it."""
 
     phase: Literal["waiting", "running", "ended", "unknown"]
     why: str = ""
     hosts: tuple[str, ...] = ()
     exit_code: int | None = None
     kind: ErrorKind | None = None
+    key: str = ""
 
 
 class Launcher(Protocol):

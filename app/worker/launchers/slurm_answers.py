@@ -1,11 +1,12 @@
 """What squeue and scontrol answer, read."""
 
 import re
+from dataclasses import replace
 
 from app.worker.launchers.launcher import State
 from opd.errors import ErrorKind
 
-FIELDS = "JobID:|,State:|,Reason:|,NodeList:|,exit_code:|"
+FIELDS = "JobID:|,State:|,Reason:|,NodeList:|,exit_code:|,Name:99|"
 ENDED = ("ended", "unknown")
 IO_ERROR = 4021  # slurmd's, where a job's output cannot be opened
 
@@ -39,8 +40,9 @@ ENDS: dict[str, tuple[str, ErrorKind]] = {
 
 def states_of(text: str) -> dict[str, State]:
     """By job, of squeue's lines with `FIELDS`."""
-    rows = (line.split("|") for line in text.splitlines() if line.count("|") >= 4)
-    return {row[0].strip(): _state(*(cell.strip() for cell in row[1:5])) for row in rows}
+    rows = ([*line.split("|"), ""] for line in text.splitlines() if line.count("|") >= 4)
+    told = {row[0].strip(): [cell.strip() for cell in row[1:6]] for row in rows}
+    return {job: replace(_state(*cells[:4]), key=cells[4]) for job, cells in told.items()}
 
 
 def setting(name: str, config: str) -> float | None:

@@ -109,7 +109,13 @@ class SlurmStudio:
         return time.monotonic() - start
 
     def wait_status(self, run_id: str, *status: str, seconds: float = 120) -> float:
-        return self.wait(lambda: self.run(run_id)["status"] in status, seconds)
+        try:
+            return self.wait(lambda: self.run(run_id)["status"] in status, seconds)
+        except AssertionError as error:
+            told = {n: self.run(run_id)[n] for n in ("status", "step", "attempt", "error_text")}
+            jobs_there = self.cluster.run("squeue", "--noheader", "--format=%i %j %T %r %N")
+            error.add_note(f"{told}\n{self.waits_for(run_id)}\n{jobs_there}")
+            raise
 
     def wait_step(self, run_id: str, step: int = 1) -> None:
         self.wait(lambda: self.run(run_id)["step"] >= step)
@@ -168,7 +174,7 @@ def test_every_run_ends_once_whatever_dies_meanwhile(shared: SlurmStudio) -> Non
     jobs.requeue(shared.engine, two["id"])
     shared.turn_on("two")
     for run_id in runs:
-        shared.wait_status(run_id, "finished", seconds=300)
+        shared.wait_status(run_id, "finished", seconds=120)
         steps = read_steps(shared.engine, run_id)["columns"]["step"]
         assert steps == list(range(1, 61))
         assert shared.run(run_id)["attempt"] == (2 if run_id == two["id"] else 1)

@@ -14,6 +14,7 @@ from tests.support.hosts.network import HostNetwork, HostProcess, lacking
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 START_SECONDS = 60.0
+STATE_KEPT = 6.0  # seconds; it waits for more changes for up to five
 SETTINGS = """
 ClusterName=test
 SlurmUser=root
@@ -100,6 +101,8 @@ class SlurmCluster:
         self._start("controller", "outside", ["slurmctld", "-D"])
 
     def stop_controller(self) -> None:
+        """Suddenly, but after it has kept its state: jobs of the last seconds it would forget."""
+        time.sleep(STATE_KEPT)
         self._daemons["controller"].send(signal.SIGKILL)
         self._daemons["controller"].wait()
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from app.worker.devices.waiting import why_queued
+from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers import cluster
 from app.worker.launchers.cluster import Controller, wanted_of
 from app.worker.launchers.launcher import ClusterSilentError, State, Wanted
@@ -292,6 +293,32 @@ def test_a_deleted_row_of_another_launcher_is_left_alone(case: Case) -> None:
         connection.execute(update(run).where(run.c.id == run_id).values(cluster_job="slurm:9"))
     case.controller.turn()
     assert case.cluster.commands == []
+
+
+def test_a_cluster_that_counts_anew_says_nothing_of_a_run_before(case: Case) -> None:
+    """Killed before it has kept its state, SLURM gives numbers of jobs out a second time."""
+    run_id = case.queue()
+    case.controller.turn()
+    assert case.claim(run_id) == 1
+    case.cluster.jobs["1"] = State("ended", exit_code=0, key="opd-run-another0-1-5")
+    for _ in range(2):
+        case.controller.turn()
+        time.sleep(0.25)
+    case.controller.turn()
+    assert case.run(run_id)["status"] == "running"
+
+
+def test_a_job_that_was_started_twice_is_interrupted(case: Case) -> None:
+    run_id = case.queue()
+    case.controller.turn()
+    assert case.claim(run_id) == 1
+    case.cluster.jobs["1"] = State("ended", exit_code=EXIT_NOT_CLAIMED)
+    case.controller.turn()
+    time.sleep(0.25)
+    case.controller.turn()
+    found = case.run(run_id)
+    assert (found["status"], found["error_kind"]) == ("interrupted", "killed")
+    assert found["error_text"].startswith("Fake: started the job again, which ended the first")
 
 
 def test_what_a_run_wants() -> None:

@@ -53,6 +53,11 @@ def test_what_the_cluster_has_ended(job: str, kind: ErrorKind, why: str) -> None
     assert (state.phase, state.kind, state.why, state.exit_code) == ("ended", kind, why, None)
 
 
+def test_a_job_says_whose_it_is() -> None:
+    states = states_of("2|RUNNING|None|n1|0|opd-run-fm1z78y4-1-4711      |\n")
+    assert states == {"2": State("running", "running", ("n1",), key="opd-run-fm1z78y4-1-4711")}
+
+
 def test_no_lines_and_a_setting() -> None:
     assert states_of("") == states_of("slurm_load_jobs error: Invalid job id specified") == {}
     config = "KeepAliveTime           = SYSTEM_DEFAULT\nKillWait                = 30 sec\n"
