@@ -41,14 +41,24 @@ class PostgresqlServer:
         self._programs = programs
         self.folder = folder
         self._durable = durable
-        self.port = port or _free_port()
+        self.port = port or 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             shutil.chown(folder, USER, USER)
         self._init()
-        self.start()
+        self._start_on(port)
+
+    def _start_on(self, port: int | None) -> None:
+        """On that port, or on a free one, which another program may take meanwhile."""
+        for last in (False, False, True):
+            self.port = port or _free_port()
+            try:
+                return self.start()
+            except RuntimeError:
+                if last or port:
+                    raise
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/{database}"
@@ -93,6 +103,8 @@ class PostgresqlServer:
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server did not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.02)
+        if self._process.poll() is not None:  # another one answers at its port
+            raise RuntimeError(f"the server did not start: {self._log.read_text()[-2000:]}")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: cuts all connections; SIGQUIT: at once, as a crash."""
