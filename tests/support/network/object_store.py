@@ -164,7 +164,7 @@ def main(descriptor: int) -> None:
         backend.create_bucket(BUCKET, "us-east-1")
 
     application = _Faulty(DomainDispatcherApplication(create_backend_app), reset)
-    server = make_server("127.0.0.1", 0, application, threaded=True, fd=descriptor)  # type: ignore[arg-type]
+    server = make_server("127.0.0.1", 0, application, threaded=True, fd=descriptor)
     server.serve_forever()
 
 
