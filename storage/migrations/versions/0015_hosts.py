@@ -43,7 +43,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("boot", name="pk_host"),
     )
     if op.get_bind().dialect.name == "postgresql":
-        _index_the_worst_first()
         _keep_records_together()
         _order_as_lists_do()
 
@@ -57,18 +56,10 @@ def _keep_records_together() -> None:
             op.execute(f"ALTER TABLE token_record ALTER COLUMN {name} SET STORAGE EXTERNAL")
 
 
-def _index_the_worst_first() -> None:
-    """Lists begin with the largest and end with nulls: an order that this index alone gives."""
-    for name in SORTED:
-        op.drop_index(f"ix_rollout_run_id_{name}", "rollout")
-        order = sa.text(f"{name} DESC NULLS LAST")
-        op.create_index(f"ix_rollout_run_id_{name}", "rollout", ["run_id", order])
-
-
 def _order_as_lists_do() -> None:
     """Lists of rollouts begin with the highest value, and end with those that have none; SQLite
     reads the index of before backwards for that."""
-    for name in ("kl_sum", "kl_mean", "kl_max", "log_ratio_sum", "reward"):
+    for name in SORTED:
         op.drop_index(f"ix_rollout_run_id_{name}", "rollout")
         last: sa.ColumnElement[Any] = sa.column(name).desc().nulls_last()
         op.create_index(f"ix_rollout_run_id_{name}", "rollout", ["run_id", last])
