@@ -111,9 +111,8 @@ def named(error: DBAPIError, engine: Engine) -> UserError | None:
     if state in ("42501", "28000", "28P01", "3D000") or (not state and _REFUSED.search(told)):
         return UserError(f"cannot be opened: {told}", where=where)
     silent = isinstance(error, OperationalError) and not state
-    if silent or error.connection_invalidated or state[:3] in ("57P", "08") or state == "53300":
-        return DatabaseGoneError(where, told)
-    if state.startswith("08") or state == "25P03":
+    gone = state.startswith(("08", "57P")) or state in ("25P03", "53300")
+    if silent or gone or error.connection_invalidated:
         return DatabaseGoneError(where, told)
     return None
 
