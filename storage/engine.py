@@ -71,12 +71,11 @@ def begin(engine: Engine) -> Iterator[Connection]:
     Raises DiskFullError, DatabaseGoneError, and UserError where the file has gone or can only be
     read."""
     presence.check(engine)
-    own = _own(engine)
     with _named(engine), engine.connect() as connection:
-        connection.execution_options(**own.WRITES)
+        connection.execution_options(opd_writes=True)
         with connection.begin():
             yield connection
-    own.written(engine)
+    _own(engine).written(engine)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,6 @@ POOL_SECONDS = 120  # for one to be free
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 30  # for a row that another transaction has
 IDLE_SECONDS = 300  # within a transaction, after which the server ends it: its host may have died
-WRITES: dict[str, Any] = {"opd_writes": True}
 READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # A peer that has vanished is noticed within a minute, on both ends.
 KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
@@ -44,6 +43,7 @@ _REFUSED = re.compile(
     r"not exist|authentication failed|SSL|certificate|invalid (connection option|port)",
     re.I,
 )
+_MARK = MARK.encode()
 
 
 def create(url: URL) -> Engine:
@@ -190,9 +190,4 @@ def _json(value: Any) -> str:
 
 
 def _of_json(data: bytes) -> Any:
-    if _MARK in bytes(data):
-        return orjson.loads(restored_json(bytes(data).decode()))
-    return orjson.loads(data)
-
-
-_MARK = MARK.encode()
+    return orjson.loads(restored_json(data.decode()) if _MARK in data else data)

@@ -36,7 +36,6 @@ WAL_LIMIT = 64 * 2**20  # bytes; readers that overlap for ever would let the log
 WAL_TRIES = 60  # to empty it, within BUSY_SECONDS
 SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL = 8, 10, 13
 SAFE_SQLITE = (3, 51, 3)
-WRITES = {"opd_writes": True}
 READS: dict[str, Any] = {}
 
 
