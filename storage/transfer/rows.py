@@ -13,8 +13,10 @@ from storage.databases.nul import escaped, escaped_json, restored, restored_json
 Row = tuple[Any, ...]
 READ_AT_ONCE = 500
 # What PostgreSQL's binary COPY calls the columns; JSON is sent as the text that it is
-_TYPES = ((JSON, "text"), (Boolean, "bool"), (BigInteger, "int8"), (Integer, "int4"))
-_MORE_TYPES = ((Float, "float8"), (LargeBinary, "bytea"))
+_TYPES = (
+    *((JSON, "text"), (Boolean, "bool"), (BigInteger, "int8"), (Integer, "int4")),
+    *((Float, "float8"), (LargeBinary, "bytea")),
+)
 
 
 class Digest:
@@ -76,10 +78,8 @@ def store_rows(connection: Connection, table: Table, rows: Iterable[Sequence[Any
     try:
         _copy_in(connection, table, statement, rows)
     except Error as error:
-        silent = isinstance(error, OperationalError)
-        raise (exc.OperationalError if silent else exc.DBAPIError)(
-            statement, None, error
-        ) from error
+        kind = exc.OperationalError if isinstance(error, OperationalError) else exc.DBAPIError
+        raise kind(statement, None, error) from error
 
 
 def _copy_in(
@@ -109,5 +109,4 @@ def _is_text(column: Any) -> bool:
 
 
 def _type(column: Any) -> str:
-    of = column.type
-    return next((name for kind, name in (*_TYPES, *_MORE_TYPES) if isinstance(of, kind)), "text")
+    return next((name for kind, name in _TYPES if isinstance(column.type, kind)), "text")
