@@ -107,7 +107,8 @@ class FilesAddress:
         return self._named(f"read ({key})", content)
 
     def get(self, key: str, target: Path) -> bool:
-        """False where there is no such file."""
+        """False where there is no such file. Raises UserError of kind "disk full" where this host
+        has no room for it."""
 
         def get() -> bool:
             try:
@@ -115,6 +116,14 @@ class FilesAddress:
             except FileNotFoundError as error:
                 _raise_lack_of_bucket(error)
                 return False
+            except OSError as error:
+                if not lacks_room(error):
+                    raise
+                raise UserError(
+                    f"the disk is full ({key} was read from {self.address})",
+                    where=str(target.parent),
+                    kind=ErrorKind.DISK_FULL,
+                ) from None
             return True
 
         return self._named(f"read ({key})", get)

@@ -101,12 +101,14 @@ class RemoteFiles:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.partial")
-        if self._store.get(key, aside):
-            with suppress(UserError):
-                verify(aside.parent, {aside.name: digest})
-                aside.replace(path)
-                return
-        aside.unlink(missing_ok=True)
+        try:
+            if self._store.get(key, aside):
+                with suppress(UserError):
+                    verify(aside.parent, {aside.name: digest})
+                    aside.replace(path)
+                    return
+        finally:
+            aside.unlink(missing_ok=True)
         raise UserError(
             f"{self._store.at(key)} is missing or was changed since it was saved",
             where="checkpoint",

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from app.worker.run_files.address import FilesAddress, cause_of, checked_address
+from app.worker.run_files.remote import RemoteFiles
 from opd.errors import ErrorKind, UserError
+from storage.data_dir import DataDir
 
 
 @pytest.mark.parametrize("address", ["s3://studio/team", "gs://studio", "file:///mnt/team"])
@@ -89,3 +91,26 @@ def test_a_failure_that_passes_is_tried_again(
     ) as error:
         store.put(tmp_path / "a", "runs/b")
     assert error.value.kind == ErrorKind.FILES
+
+
+def test_a_full_disk_of_this_host_is_not_the_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "team").mkdir()
+    store = FilesAddress(f"file://{tmp_path}/team")
+
+    def filling(_: str, target: str) -> None:
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr(store._opened(), "get_file", filling)
+    saved = {
+        "step": 4,
+        "path": store.at("runs/run-full/checkpoints/step-000004.1"),
+        "manifest": {"model": "digest"},
+    }
+    with pytest.raises(UserError, match="the disk is full") as error:
+        RemoteFiles(DataDir(tmp_path / "here", files=store.address), store).bring("run-full", saved)
+    assert error.value.kind == ErrorKind.DISK_FULL
+    assert error.value.where.startswith(str(tmp_path / "here"))
+    assert [p.name for p in (tmp_path / "here").rglob("*") if p.is_file()] == [".lock"]
