@@ -66,7 +66,11 @@ def _raise_file_limit() -> None:
 def _name_user() -> None:
     """Libraries ask for the user's name, and fail for one that has no entry, as in a container
     that is started with a bare number."""
-    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+    import getpass
+
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
         os.environ["USER"] = f"uid-{os.getuid()}" if hasattr(os, "getuid") else "user"
 
 

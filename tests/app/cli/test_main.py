@@ -97,6 +97,16 @@ def test_a_user_without_entry_and_home(
     assert os.path.expanduser("~/.cache") == f"{data_dir}/.cache"
 
 
+def test_a_user_is_known_by_the_systems_entry_without_variables(
+    opd: Callable[..., tuple[int, str, str]], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a service or a container, where nothing has logged in."""
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert opd("runs", "--data-dir", str(data_dir))[0] == 0
+    assert getpass.getuser() == pwd.getpwuid(os.getuid()).pw_name and "USER" not in os.environ
+
+
 @pytest.mark.parametrize("after", [0.05, 0.12])
 def test_an_early_interrupt_is_one_word(data_dir: Path, after: float) -> None:
     """While our modules are imported, and while the database is opened."""
