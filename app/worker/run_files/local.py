@@ -85,13 +85,6 @@ class LocalFiles:
         except OSError:
             return b""
 
-    def names(self, folder: str) -> dict[str, int]:
-        try:
-            files = [path for path in (self.data_dir.path / folder).iterdir() if path.is_file()]
-            return {path.name: path.stat().st_size for path in files}
-        except OSError:
-            return {}
-
     def delete(self, name: str) -> None:
         remove(self.data_dir.path / name)
 

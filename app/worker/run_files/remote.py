@@ -2,7 +2,7 @@
 
     ADDRESS/runs/RUN/checkpoints/step-000004.2/…    checkpoint of step 4 by attempt 2
     ADDRESS/runs/RUN/log/0002                       what attempt 2 wrote to the log
-    ADDRESS/runs/RUN/system.jsonl, references.json, ADDRESS/uploads/…, ADDRESS/downloads/…
+    ADDRESS/runs/RUN/system.jsonl, references.json, ADDRESS/uploads/…
 
 Nothing is renamed there. A checkpoint is what its row in the database names: the row is committed
 once every file is there, and each is read back by its SHA-256. No two attempts write one folder.
@@ -178,10 +178,6 @@ class RemoteFiles:
     def content(self, name: str) -> bytes:
         there = self._store.content(name)
         return self._here.content(name) if there is None else there
-
-    def names(self, folder: str) -> dict[str, int]:
-        there = {n: size for n, size in self._store.sizes(folder).items() if "/" not in n}
-        return there | self._here.names(folder)
 
     def delete(self, name: str) -> None:
         self._here.delete(name)

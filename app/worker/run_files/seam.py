@@ -68,9 +68,6 @@ class RunFiles(Protocol):
         """What a file holds now, also one that another host still writes to; empty where there is
         none."""
 
-    def names(self, folder: str) -> dict[str, int]:
-        """The files directly in a folder, with their bytes."""
-
     def delete(self, name: str) -> None:
         """Here and for all; nothing where there is none."""
 

@@ -134,16 +134,17 @@ def test_only_what_is_recorded_stays(hosts: tuple[Host, Host]) -> None:
 def test_a_file_is_found_by_all_until_it_is_deleted(hosts: tuple[Host, Host]) -> None:
     one, other = hosts
     assert other.files.fetch("uploads/rows.jsonl") is None
-    assert other.files.names("uploads") == {}
+    assert other.files.content("uploads/rows.jsonl") == b""
     path = one.data_dir.path / "uploads" / "rows.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("{}\n")
     one.files.send("uploads/rows.jsonl")
-    assert other.files.names("uploads") == {"rows.jsonl": 3}
+    assert other.files.content("uploads/rows.jsonl") == b"{}\n"
     assert (found := other.files.fetch("uploads/rows.jsonl")) is not None
     assert found.read_text() == "{}\n" and found.parent == other.data_dir.uploads
     other.files.delete("uploads/rows.jsonl")
-    assert other.files.names("uploads") == {} and other.files.fetch("uploads/rows.jsonl") is None
+    assert other.files.content("uploads/rows.jsonl") == b""
+    assert other.files.fetch("uploads/rows.jsonl") is None
     other.files.delete("uploads/rows.jsonl")
 
 
