@@ -32,9 +32,7 @@ def main(megabytes: int) -> None:
         _measure(name, Path(folder) / "large", lambda at: _random(at, megabytes))
 
 
-def _measure(
-    name: str, folder: Path, save: Callable[[Path], tuple[CheckpointEvent, float]]
-) -> None:
+def _measure(name: str, folder: Path, save: Save) -> None:
     from app.worker.run_files.choice import run_files
 
     address = "s3://studio/bench"
