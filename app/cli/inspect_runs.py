@@ -182,18 +182,20 @@ def log(
 
     engine = workspace.engine()
     now = seen(workspace, engine, read_run(engine, run))
-    if log_of(workspace.data_dir, now) is None and not (follow and _live(now)):
+    file = log_of(workspace.data_dir, now)
+    if file is None and not (follow and _live(now)):
         host = log_elsewhere(now)
         text = f"has its log on {host}, which cannot be read from here" if host else "has no log"
         raise UserError(text, where=run, kind=ErrorKind.NOT_FOUND)
     read = 0
     while True:
         more = follow and _live(now)
-        read = _print_lines(log_of(workspace.data_dir, now), read, whole=more)
+        read = _print_lines(file, read, whole=more)
         if not more:
             return
         sleep(FOLLOW_EVERY)
         now = seen(workspace, engine, read_run(engine, run))
+        file = log_of(workspace.data_dir, now)
 
 
 def _live(run: dict[str, Any]) -> bool:
