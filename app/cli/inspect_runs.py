@@ -242,9 +242,8 @@ def _where(run: dict[str, Any]) -> str:
     """Host, devices and cluster job; "" before it has run."""
     if not run["host"]:
         return ""
-    devices = run["slot"] if run["status"] == "running" else ""
-    used = run["loaded_device"] or devices
-    return ", ".join(part for part in (run["host"], devices or used, run["cluster_job"]) if part)
+    devices = (run["status"] == "running" and run["slot"]) or run["loaded_device"]
+    return ", ".join(part for part in (run["host"], devices, run["cluster_job"]) if part)
 
 
 def _counted(count: dict[str, Any]) -> str:

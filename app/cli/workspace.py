@@ -72,7 +72,6 @@ class Workspace:
         """The data directory, made where it is missing. Raises UserError."""
         from opd.files import make_folder
 
-        make_folder(self.data_dir.path, where=f"--data-dir {self.data_dir}")
         make_folder(self.data_dir.own, where=f"--data-dir {self.data_dir}")
         return self.data_dir
 
