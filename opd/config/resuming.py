@@ -6,6 +6,7 @@ from typing import Any
 
 from opd.config.drafts.short_forms import with_overrides
 from opd.config.run import RunConfig, parse
+from opd.config.whole_run.resources import ResourcesConfig
 from opd.errors import UserError
 
 FIELDS = (
@@ -19,7 +20,7 @@ FIELDS = (
     ),
     *("optimizer.compile", "sampling.url", "sampling.key_variable"),
     *("student.gradient_checkpointing", "teacher.offload"),
-    *(f"resources.{name}" for name in ("nodes", "cpus", "memory_gb", "hours", "partition")),
+    *(f"resources.{name}" for name in ResourcesConfig.model_fields),
     *("teacher.url", "teacher.key_variable", "teacher.timeout", "teacher.retries"),
 )
 _ROUTE = re.compile(r"^teacher\.routes\.[^.]+\.(offload|url|key_variable|timeout|retries)$")
@@ -46,9 +47,9 @@ def with_changes(
     before, after = parse(config), parse(with_overrides(config, list(assignments)))
     old, new = (_flat(c.model_dump(mode="json")) for c in (before, after))
     changes = [
-        {"field": field, "text": f"{_shown(old.get(field))} → {_shown(value)}"}
-        for field, value in new.items()
-        if old.get(field) != value
+        {"field": field, "text": f"{_shown(old.get(field))} → {_shown(new.get(field))}"}
+        for field in old | new
+        if old.get(field) != new.get(field)
     ]
     return after, changes
 

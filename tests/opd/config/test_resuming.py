@@ -41,3 +41,14 @@ def test_routes_may_be_put_aside() -> None:
     )
     assert config.teacher.routes["a"].offload
     assert changes == [{"field": "teacher.routes.a.offload", "text": "False → True"}]
+
+
+def test_what_is_asked_of_a_cluster_may_change() -> None:
+    stored = parse({"resources": {"labels": {"accelerator": "h100"}}}).model_dump(mode="json")
+    config, changes = with_changes(stored, ['resources.labels={"zone": "b"}', "resources.hours=2"])
+    assert config.resources.labels == {"zone": "b"}
+    assert changes == [
+        {"field": "resources.hours", "text": "empty → 2.0"},
+        {"field": "resources.labels.accelerator", "text": "h100 → empty"},
+        {"field": "resources.labels.zone", "text": "empty → b"},
+    ]
