@@ -54,7 +54,7 @@ def delete(
     undo: Annotated[bool, typer.Option("--undo", help="Bring deleted runs back.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete runs that are not running. Their files stay; --undo brings the runs back."""
+    """Delete runs that are not running. Files and records stay; --undo brings the runs back."""
     from storage.queue.run_details import delete_run, restore_run
 
     engine = workspace.engine()
