@@ -130,7 +130,9 @@ function groupOf(path) {
 
 /** @type {Record<string, string>} */
 const WORDS = {
+  cpus: "CPUs",
   dtype: "data type",
+  gb: "GB",
   ids: "IDs",
   json: "JSON",
   kl: "KL",
