@@ -17,7 +17,8 @@ from storage.queue.hosts import tell_host
 from storage.queue.jobs import Owner
 from storage.read.runs import read_run
 from storage.schema import host
-from tests.browser.test_accessibility import serious
+from tests.browser.test_accessibility import FAULTS, serious
+from tests.browser.test_small_screens import PHONE
 from tests.support.browser_server import loopback_server
 
 pytestmark = pytest.mark.browser
@@ -172,4 +173,21 @@ def test_a_log_on_another_host_says_where_it_lies(team: Team) -> None:
     log = page.get_by_role("region", name="Log", exact=True)
     expect(log).to_contain_text("The log is on another host")
     expect(log).to_contain_text("It lies on node-2")
+    page.close()
+
+
+def test_in_the_hand_long_names_of_hosts_and_runs_are_whole(team: Team) -> None:
+    long = ("boot-5", "node-5.gpu.cluster.example.org")
+    run_id = team.running("cuda:4", "anna", long)
+    for name, boot in ((long[1], long[0]), ("node-6", "boot-6")):
+        tell_host(team.engine, boot, name, [{"slot": "cuda:4", "name": "", "memory": 80e9}])
+    page = team.page("anna", f"run?id={run_id}")
+    page.set_viewport_size(PHONE["viewport"])
+    expect(page.locator("#place")).to_have_text(f"on {long[1]} · cuda:4")
+    assert page.evaluate(FAULTS, 0) == []
+    page.goto(team.addresses["anna"])
+    page.locator("#hosts").click()
+    expect(page.get_by_role("rowheader", name=long[1])).to_be_visible()
+    hidden = "(e) => e.scrollWidth - e.clientWidth"
+    assert page.locator(".hosts").evaluate(hidden) == 0
     page.close()
