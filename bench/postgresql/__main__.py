@@ -11,11 +11,10 @@ Starts a throw-away server, or makes databases at --url, whose user must be allo
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import psycopg
+from functools import partial
 
 from bench.postgresql.races import claim_races, migration_races, writers
-from bench.support.postgresql import throwaway
+from bench.support.postgresql import run_sql, throwaway
 from storage.engine import open_database
 
 Sql = Callable[[str], object]
@@ -28,12 +27,7 @@ def server(url: str | None) -> Iterator[tuple[str, Sql]]:
         with throwaway() as started:
             yield started.url(""), started.sql
         return
-
-    def sql(statement: str) -> None:
-        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    yield url.rpartition("/")[0] + "/", sql
+    yield url.rpartition("/")[0] + "/", partial(run_sql, url)
 
 
 def main() -> None:

@@ -29,48 +29,49 @@ def _version(path: Path) -> float:
 
 
 class PostgresqlServer:
-    """Listens on a socket in its folder, and on a port of the loopback that stays the same.
+    """Listens on a socket in its folder, and at an address, on a port that stays the same.
 
     `durable`: waits for the disk at each commit, as by itself; else a crash may lose everything.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False, address: str = "127.0.0.1") -> None:
         programs = binaries()
         if programs is None:
             raise RuntimeError("there is no PostgreSQL server on this machine")
         self._programs = programs
         self.folder = folder
         self._durable = durable
-        self.port = port or 0
+        self.address = address
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             shutil.chown(folder, USER, USER)
         self._init()
-        self._start_on(port)
+        self._start_on_a_free_port()
 
-    def _start_on(self, port: int | None) -> None:
-        """On that port, or on a free one, which another program may take meanwhile."""
+    def _start_on_a_free_port(self) -> None:
+        """Which another program may take meanwhile."""
         for last in (False, False, True):
-            self.port = port or _free_port()
+            self.port = _free_port(self.address)
             try:
                 return self.start()
             except RuntimeError:
-                if last or port:
+                if last:
                     raise
 
     def url(self, database: str) -> str:
-        return f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://{USER}@{self.address}:{self.port}/{database}"
 
-    @property
-    def user(self) -> str:
-        return USER
+    def local_url(self, database: str) -> str:
+        """By the socket, whatever network the server listens on."""
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}&port={self.port}"
 
     def start(self) -> None:
         """Returns once it answers."""
         settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.address,
             "port": self.port,
             "unix_socket_directories": str(self.folder),
             "max_connections": 300,
@@ -98,13 +99,12 @@ class PostgresqlServer:
                 **_as_user(),
             )
         end = time.monotonic() + START_SECONDS
-        ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        program, folder = str(self._programs / "pg_isready"), str(self.folder)
+        ready = [program, "-q", "-h", folder, "-p", str(self.port)]  # no other one's answer
         while subprocess.run(ready, check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server did not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.02)
-        if self._process.poll() is not None:  # another one answers at its port
-            raise RuntimeError(f"the server did not start: {self._log.read_text()[-2000:]}")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: cuts all connections; SIGQUIT: at once, as a crash."""
@@ -117,25 +117,12 @@ class PostgresqlServer:
         self.stop()
         self.start()
 
-    def sql(self, statement: str, database: str = "postgres") -> str:
-        """What psql prints of the rows."""
-        done = subprocess.run(
-            [
-                *(str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port)),
-                *("-U", self.user, "-d", database, "-qAtX", "-v", "ON_ERROR_STOP=1"),
-                *("-c", statement),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        return done.stdout.strip()
+    def sql(self, statement: str, database: str = "postgres") -> None:
+        run_sql(self.local_url(database), statement)
 
     def _init(self) -> None:
         command = [
-            *(str(self._programs / "initdb"), "-D", str(self.folder / "data"), "-U", self.user),
+            *(str(self._programs / "initdb"), "-D", str(self.folder / "data"), "-U", USER),
             *("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"),
             *(() if self._durable else ("--no-sync",)),
         ]
@@ -152,15 +139,25 @@ class PostgresqlServer:
 
 
 @contextmanager
-def throwaway(*, durable: bool = False, parent: Path | None = None) -> Iterator[PostgresqlServer]:
+def throwaway(
+    *, durable: bool = False, parent: Path | None = None, address: str = "127.0.0.1"
+) -> Iterator[PostgresqlServer]:
     """A server until the block ends, when it goes with all that it holds."""
     folder = Path(tempfile.mkdtemp(prefix="opd-pg-", dir=parent))
-    server = PostgresqlServer(folder, durable=durable)
+    server = PostgresqlServer(folder, durable=durable, address=address)
     try:
         yield server
     finally:
         server.stop(signal.SIGINT if durable else signal.SIGQUIT)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_sql(url: str, statement: str) -> None:
+    """Outside a transaction."""
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 def _as_user() -> dict[str, Any]:
@@ -169,7 +166,7 @@ def _as_user() -> dict[str, Any]:
     return {"user": USER, "group": USER, "extra_groups": []}
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+        bound.bind((address, 0))
         return int(bound.getsockname()[1])

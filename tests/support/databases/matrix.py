@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
-import pytest
 from sqlalchemy import Engine
 
 from bench.support.postgresql import PostgresqlServer, binaries, throwaway
 from storage import schema
 from storage.data_dir import DataDir
 from storage.engine import open_database
+from tests.support.hosts.network import lacking
 
 ON_POSTGRESQL = os.environ.get("OPD_TEST_DATABASE") == "postgresql"
 TEMPLATE = "migrated"
@@ -48,9 +48,7 @@ def new_database(folder: Path) -> Engine:
 
 def needed() -> None:
     """Skips the test where there is no PostgreSQL server, and fails where there must be one."""
-    if binaries() is None:
-        must = "postgres" in os.environ.get("OPD_NEEDED", "").split()
-        (pytest.fail if must else pytest.skip)("there is no PostgreSQL server on this machine")
+    lacking("postgres", "there is no PostgreSQL server on this machine" if not binaries() else "")
 
 
 @cache
@@ -72,10 +70,10 @@ def cleared() -> Iterator[None]:
         name = _names.pop(folder)
         if folder in _migrated_ones:
             tables = ", ".join(f'"{table}"' for table in schema.metadata.tables)
-            _sql(f"TRUNCATE {tables}", name)
+            server().sql(f"TRUNCATE {tables}", name)
             _free.append(name)
         else:
-            _sql(f"DROP DATABASE {name} WITH (FORCE)")
+            server().sql(f"DROP DATABASE {name} WITH (FORCE)")
     _migrated_ones.intersection_update(_names)
 
 
@@ -97,20 +95,8 @@ def _made(template: str) -> str:
     if template == TEMPLATE and _free:
         return _free.pop()
     name = f"test_{next(_numbers)}"
-    server()
-    _sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    server().sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     return name
-
-
-def _sql(statement: str, database: str = "postgres") -> None:
-    import psycopg  # noqa: PLC0415 - an extra
-
-    with psycopg.connect(_plain(server().url(database)), autocommit=True) as connection:
-        connection.execute(statement.encode())
-
-
-def _plain(url: str) -> str:
-    return url.replace("+psycopg", "")
 
 
 @cache
