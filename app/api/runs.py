@@ -59,9 +59,10 @@ def get_run(request: Request, engine: Database, run_id: RunId) -> Response:
     from starting, in words."""
     run = read_run(engine, run_id)
     run["waits_for"] = {}
-    if run["status"] == "queued" and len(serving_hosts(engine)) == 1:
+    hosts = serving_hosts(engine) if run["status"] == "queued" else []
+    if len(hosts) == 1:
         run["waits_for"] = in_use_by(engine, run["device"], run["config"].get("devices", 1))
-    run["waits_because"] = why_queued(engine, [run], request.app.state.trouble()).get(run_id)
+    run["waits_because"] = why_queued(engine, [run], request.app.state.trouble(), hosts).get(run_id)
     return Json(with_disk(run, request.app.state.data_dir))
 
 

@@ -1,6 +1,6 @@
 """What a queued run waits for, in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine
@@ -11,12 +11,19 @@ from app.worker.owners.place import host_of
 from storage.queue import jobs
 
 
-def why_queued(engine: Engine, runs: Iterable[Mapping[str, Any]], trouble: str) -> dict[str, str]:
+def why_queued(
+    engine: Engine,
+    runs: Iterable[Mapping[str, Any]],
+    trouble: str,
+    hosts: Sequence[HostDevices] | None = None,
+) -> dict[str, str]:
     """Run → what it waits for, of those that are queued and not about to start.
 
-    `trouble` is why no supervisor starts any."""
+    `trouble` is why no supervisor starts any; `hosts` those that take runs, where they are known.
+    """
     asked = {run["id"] for run in runs if run["status"] == "queued"}
-    hosts = serving_hosts(engine) if asked else []
+    if hosts is None:
+        hosts = serving_hosts(engine) if asked else []
     reasons = {}
     for row in jobs.next_queued(engine) if asked else ():
         if row["id"] not in asked:
@@ -45,7 +52,7 @@ def serving_hosts(engine: Engine) -> list[HostDevices]:
     return [host for host in all_hosts(engine) if host.seen]
 
 
-def _in_use_anywhere(hosts: list[HostDevices], device: str, count: int) -> str:
+def _in_use_anywhere(hosts: Sequence[HostDevices], device: str, count: int) -> str:
     """What has the devices of all hosts that the run may take; "" where one host has enough. Hosts
     without such a device do not count, unless none has it."""
     hosts = [host for host in hosts if host.has(device)] or hosts
