@@ -47,12 +47,14 @@ def health(request: Request) -> Response:
 
 
 @router.get("/hosts")
-def list_hosts(engine: Database) -> Response:
+def list_hosts(request: Request, engine: Database) -> Response:
     """The hosts that take runs of this database, this one first (`here`), each with its devices:
     slot, name, memory in bytes, and the `run` that has it. `age`: seconds since a host was last
-    heard of; `seen`: within the last minute. After a day it is left out."""
+    heard of; `seen`: within the last minute. After a day it is left out. `shared`: whether others
+    may come, as they cannot to SQLite."""
     items = [host.as_dict() for host in all_hosts(engine)]
-    return Json({"items": items, "total": len(items)})
+    shared = bool(request.app.state.data_dir.host)
+    return Json({"items": items, "total": len(items), "shared": shared})
 
 
 @router.get("/runs/{run_id}/log")

@@ -5,13 +5,14 @@ import { bytes, plain } from "../lib/format.js";
 import { menu } from "../lib/menu.js";
 
 const EVERY = 5; // refreshes of the page
-const EVERY_ALONE = 15; // of one host, beside which another may come
+const EVERY_ALONE = 15; // of one host, beside which another may come; where none may, it asks once
 
 export class HostsMenu {
   /** Of the hosts that were drawn last. */
   print = "";
   turn = 0;
   several = false;
+  over = false;
 
   constructor() {
     this.label = h("span");
@@ -21,11 +22,13 @@ export class HostsMenu {
   }
 
   async refresh() {
-    const due = this.turn % (this.several ? EVERY : EVERY_ALONE) === 0;
+    const due = !this.over && this.turn % (this.several ? EVERY : EVERY_ALONE) === 0;
     this.turn++;
     if (!due) return;
     try {
-      this.show((await get("hosts")).items);
+      const { items, shared } = await get("hosts");
+      this.show(items);
+      this.over = !shared && !this.several;
     } catch {
       // the list of runs says that the server does not respond
     }

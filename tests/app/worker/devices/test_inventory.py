@@ -49,7 +49,9 @@ def test_one_machine_tells_nobody_and_is_listed_all_the_same(api: Api, engine: E
     HostBeat(engine, DataDir(Path("/nonexistent"))).turn()
     assert read_hosts(engine) == []
     run_id = running(engine, "cpu", boot_id(), host_name(), "anna")
-    [alone] = api.get("/hosts")["items"]
+    answer = api.get("/hosts")
+    [alone] = answer["items"]
+    assert answer["shared"] is False  # the page need not ask again
     assert (alone["name"], alone["here"], alone["seen"], alone["age"]) == (
         host_name(),
         True,
