@@ -39,18 +39,15 @@ def claim_races(engines: list[Engine], races: int) -> Counter[str]:
             won = [t for t in tries if t.exception() is None and t.result() is not None]
             outcomes["raised"] += len(raised)
             outcomes[{0: "nobody", 1: "once"}.get(len(won), "twice")] += 1
-            if race % 2 or not won:  # a slot stays taken for every other race
-                for row in jobs.running(engines[0]):
-                    jobs.finish(engines[0], row["id"], row["attempt"], "finished")
-            else:
+            if race % 2 == 0 and won:  # whether its slot can be had beside it
                 taken = next(row["slot"] for row in jobs.running(engines[0]))
                 other = jobs.create_run(engines[0], parse({}))
                 outcomes["slot taken twice"] += (
                     jobs.claim(engines[1], other, taken, replace(OWNER, pid=99)) is not None
                 )
                 jobs.request_cancel(engines[0], other, "save")
-                for row in jobs.running(engines[0]):
-                    jobs.finish(engines[0], row["id"], row["attempt"], "finished")
+            for row in jobs.running(engines[0]):
+                jobs.finish(engines[0], row["id"], row["attempt"], "finished")
     return outcomes
 
 
