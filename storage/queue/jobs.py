@@ -75,16 +75,18 @@ def create_run(
     labels = checked_tags(tags)
     check_name(config.name.strip(), where="name")
     key = None if request_key is None else checked_text(request_key, MAX_KEY, "request_key")
+    row = new_row(config, recipe=clean(recipe), source=source)
+    row |= _waiter_values(waiter) | {"started_by": clean(started_by)[:MAX_KEY]}
     try:
         with begin(engine) as connection:
-            now = clock.now(connection)
             existing = key and connection.scalar(select(run.c.id).where(run.c.request_key == key))
             if existing:
                 return str(existing)
             if parent is not None:
                 run_row(connection, parent)
-            row = new_row(config, now, recipe=clean(recipe), source=source)
-            row |= _waiter_values(waiter) | {"started_by": clean(started_by)[:MAX_KEY]}
+            now = clock.now(connection)
+            row |= {"created_at": now, "queued_at": now}
+            row["finished_at"] = now if source == "import" else None
             connection.execute(insert(run).values(**row, parent=parent, request_key=key))
             write_tags(connection, row["id"], labels)
             return str(row["id"])

@@ -10,8 +10,8 @@ from storage.lookups import new_id
 from storage.text import clean
 
 
-def new_row(config: RunConfig, now: float, *, recipe: str, source: str) -> dict[str, Any]:
-    """Of a run that is queued, or of an import; without what says who waits for it."""
+def new_row(config: RunConfig, *, recipe: str, source: str) -> dict[str, Any]:
+    """Of a run that is queued, or of an import; without its times and who waits for it."""
     imported = source == "import"
     stored = config if imported else with_absolute_paths(config)
     return {
@@ -33,7 +33,4 @@ def new_row(config: RunConfig, now: float, *, recipe: str, source: str) -> dict[
             ("notes", "loaded_device", "tokenizer", "phase", "error_kind", "error_text", "hint"), ""
         ),
         **dict.fromkeys(("attempt", "seconds", "step", "tokens", "flops", "bytes"), 0),
-        "created_at": now,
-        "queued_at": now,
-        "finished_at": now if imported else None,
     }
