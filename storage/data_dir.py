@@ -195,3 +195,7 @@ class DataDir:
 
     def run(self, run_id: str) -> RunDir:
         return RunDir(self.runs / run_id)
+
+    def name_of(self, path: Path) -> str:
+        """What a file in the directory is called wherever runs' files are kept."""
+        return path.relative_to(self.path).as_posix()

@@ -168,7 +168,7 @@ def list_system_usage(request: Request, engine: Database, run_id: RunId) -> Resp
     """What the run's machine did over wall time, one list per figure; empty of an import."""
     read_run(engine, run_id)  # raises for one that does not exist
     data_dir = request.app.state.data_dir
-    name = data_dir.run(run_id).system_usage.relative_to(data_dir.path).as_posix()
+    name = data_dir.name_of(data_dir.run(run_id).system_usage)
     return Json(usage_columns(run_files(data_dir).content(name)))
 
 

@@ -118,7 +118,7 @@ def keep(
     with _write_errors_named(data_dir):
         file.path.chmod(0o444)
         file.path.replace(path)  # also where it was: changed by hand, it is no longer the same
-    run_files(data_dir).send(f"{data_dir.uploads.name}/{path.name}")
+    run_files(data_dir).send(data_dir.name_of(path))
     return {
         **_shown(path),
         **{"rows": found.rows, "form": found.form, "known": same is not None},
@@ -144,7 +144,7 @@ def delete(engine: Engine, data_dir: DataDir, name: str) -> None:
                 raise UserError(
                     f"{run['id']} has not ended and reads it", where=name, kind=ErrorKind.RUNNING
                 )
-    run_files(data_dir).delete(f"{data_dir.uploads.name}/{path.name}")
+    run_files(data_dir).delete(data_dir.name_of(path))
 
 
 def checked_name(name: str) -> str:

@@ -80,7 +80,7 @@ class _Finder:
         self._say = say
         self._engine, self._data_dir, self._memory = engine, data_dir, memory
         self._stored_steps: dict[str, int] = {}
-        if memory is not None and run_files(data_dir).fetch(_name(data_dir, memory)):
+        if memory is not None and run_files(data_dir).fetch(data_dir.name_of(memory)):
             self._stored_steps = json.loads(memory.read_text(encoding="utf-8"))
         self._steps = dict(self._stored_steps)
 
@@ -105,7 +105,7 @@ class _Finder:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(self._memory) as path:
             path.write_text(json.dumps(self._steps), encoding="utf-8")
-        run_files(self._data_dir).send(_name(self._data_dir, self._memory))
+        run_files(self._data_dir).send(self._data_dir.name_of(self._memory))
 
     def _folder(self, run_id: str, step: int | None, where: str) -> tuple[Path, int]:
         saved = {c["step"]: c for c in self._checkpoints(run_id, where)}
@@ -127,10 +127,6 @@ class _Finder:
         except UserError:
             raise _missing(f"there is no run {run_id}; opd runs lists them", where) from None
         return checkpoints
-
-
-def _name(data_dir: DataDir, path: Path) -> str:
-    return path.relative_to(data_dir.path).as_posix()
 
 
 def _missing(message: str, where: str) -> UserError:
