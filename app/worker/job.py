@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -162,7 +163,8 @@ def _work(
         watch(PhaseEvent(text))
 
     writer = RunWriter(job.engine, job.run_id, job.attempt)
-    config, step, order = _begin(job, writer, say)
+    info = read_run(job.engine, job.run_id)
+    config, step, order = _begin(job, info, writer, say)
     here = on_slot(config, order.slots[0])
     wait_for_device(job.data_dir, job.slot, lease.stop, say)
     check_engine(config, say)
@@ -186,22 +188,15 @@ def _work(
     )
     progress = JobProgress(job, session, writer, saved=step)
     job.in_hand.append(progress)
-    if job.data_dir.files is not None:
-        progress.begin(read_run(job.engine, job.run_id)["checkpoints"], order.resume_from)
+    progress.begin(info["checkpoints"], order.resume_from)
     try:
         with (
             progress,
             server,
             teachers,
             SystemUsageSampler(job.folder, seen_by_torch(here, order.slots[0])),
-            closing(session.events()) as events,  # type: ignore[type-var]
         ):
-            for event in events:
-                progress.store(event)
-                log.info("%s", line_of(event, config.steps))
-                watch(event)
-                if lease.stop():
-                    break
+            _train(progress, config.steps, watch, lease.stop)
     except jobs.LeaseLost:
         progress.keep_aside(job.folder.aside(job.attempt))
         raise
@@ -216,10 +211,25 @@ def _work(
     return progress
 
 
-def _begin(job: Job, writer: RunWriter, say: Callable[[str], None]) -> tuple[RunConfig, int, Order]:
-    """The configuration, the step from which the attempt goes on (-1: from the start), and what all
-    of the run's processes are told. What an earlier attempt did after that step is removed."""
-    info = read_run(job.engine, job.run_id)
+def _train(
+    progress: JobProgress, steps: int, watch: Callable[[Event], None], stop: Callable[[], bool]
+) -> None:
+    """Stores what the training tells, until it ends or is to stop."""
+    with closing(progress.training.events()) as events:  # type: ignore[type-var]
+        for event in events:
+            progress.store(event)
+            log.info("%s", line_of(event, steps))
+            watch(event)
+            if stop():
+                break
+
+
+def _begin(
+    job: Job, info: dict[str, Any], writer: RunWriter, say: Callable[[str], None]
+) -> tuple[RunConfig, int, Order]:
+    """Of a run as read_run gives it: the configuration, the step from which the attempt goes on
+    (-1: from the start), and what all of the run's processes are told. What an earlier attempt did
+    after that step is removed."""
     run_files(job.data_dir).check()
     config = resolved(job.engine, job.data_dir, parse(info["config"]), job.run_id, say)
     step, resume_from = start_of(job.data_dir, info)
