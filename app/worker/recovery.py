@@ -80,10 +80,6 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     """
     end_family(run, data_dir)
     run_files(data_dir).send_rest(run.id, run.attempt)
-    if run.cancel_mode:
-        settle_cancel(engine, data_dir, run)
-        return
-    sweep(engine, data_dir, run.id, run.attempt)
     text = "the job's process is gone" if exit_code is None else process.cause_of_exit(exit_code)
     by_itself = exit_code is not None and exit_code >= 0
     kind = ErrorKind.ERROR if by_itself else ErrorKind.KILLED
@@ -94,19 +90,15 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     tail = last_line(data_dir.run(run.id).log)
     text = redact(f"{text}; last line of the log: {tail}" if tail else text)
     status: RunStatus = "failed" if by_itself else "interrupted"
-    finish(engine, data_dir, run, status, Failure(kind, text))
+    settle(engine, data_dir, run, status, Failure(kind, text))
 
 
 def bury_hung(engine: Engine, data_dir: DataDir, run: Running, seconds: float) -> None:
     """Ends a job that lives but has stopped telling so."""
     end_family(run, data_dir)
     run_files(data_dir).send_rest(run.id, run.attempt)
-    if run.cancel_mode:
-        settle_cancel(engine, data_dir, run)
-        return
-    sweep(engine, data_dir, run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
-    finish(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
+    settle(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
 
 
 def bury_lost(engine: Engine, data_dir: DataDir, run: Running) -> None:
@@ -118,6 +110,17 @@ def bury_lost(engine: Engine, data_dir: DataDir, run: Running) -> None:
     text = f"no heartbeat from process {run.owner.pid} on {host} for over {LOST_AFTER:.0f} s"
     status: RunStatus = "cancelled" if run.cancel_mode else "interrupted"
     failure = None if run.cancel_mode else Failure(ErrorKind.LOST, text)
+    finish(engine, data_dir, run, status, failure)
+
+
+def settle(
+    engine: Engine, data_dir: DataDir, run: Running, status: RunStatus, failure: Failure
+) -> None:
+    """Records the end of a run whose process is no more: cancelled where that was asked for."""
+    if run.cancel_mode:
+        settle_cancel(engine, data_dir, run)
+        return
+    sweep(engine, data_dir, run.id, run.attempt)
     finish(engine, data_dir, run, status, failure)
 
 

@@ -16,12 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.version import program_version
 from app.worker import process
-from app.worker.attempts.checkpoints import sweep
 from app.worker.errors import describe, redact
 from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers.launcher import ClusterSilentError, Launcher, State, Wanted
 from app.worker.logs import last_line
-from app.worker.recovery import Running, finish, settle_cancel
+from app.worker.recovery import Running, finish, settle
 from opd.config.run import RunConfig, parse
 from opd.errors import ErrorKind, UserError
 from opd.types import RunStatus
@@ -177,13 +176,9 @@ class Controller:
             self._stop(job)
 
     def _bury(self, row: Placed, state: State) -> None:
-        run = self._running(row, row.attempt)
-        if row.cancel_mode:
-            settle_cancel(self._engine, self._data_dir, run)
-            return
-        sweep(self._engine, self._data_dir, row.id, row.attempt)
         failure, status = self._cause(row, state)
-        finish(self._engine, self._data_dir, run, status, failure)
+        run = self._running(row, row.attempt)
+        settle(self._engine, self._data_dir, run, status, failure)
 
     def _end(self, row: Placed, name: str, failure: Failure, status: RunStatus) -> None:
         """Ends a queued run whose job never claimed it, unless it does so just now."""
