@@ -79,7 +79,6 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
     interrupted. Ended by itself with an error that it could not record: failed.
     """
     end_family(run, data_dir)
-    run_files(data_dir).send_rest(run.id, run.attempt)
     text = "the job's process is gone" if exit_code is None else process.cause_of_exit(exit_code)
     by_itself = exit_code is not None and exit_code >= 0
     kind = ErrorKind.ERROR if by_itself else ErrorKind.KILLED
@@ -96,7 +95,6 @@ def bury(engine: Engine, data_dir: DataDir, run: Running, exit_code: int | None 
 def bury_hung(engine: Engine, data_dir: DataDir, run: Running, seconds: float) -> None:
     """Ends a job that lives but has stopped telling so."""
     end_family(run, data_dir)
-    run_files(data_dir).send_rest(run.id, run.attempt)
     text = f"no heartbeat for {seconds:.0f} s; the process was ended"
     settle(engine, data_dir, run, "interrupted", Failure(ErrorKind.HUNG, text))
 
@@ -151,13 +149,15 @@ def finish(
 
 
 def end_family(run: Running, data_dir: DataDir, patience: float = 2.0) -> None:
-    """Kills every process of the job that is of this place, and waits until they are gone."""
+    """Kills every process of the job that is of this place, waits until they are gone, and sends
+    what the job could not of its log."""
     until, place = time.monotonic() + patience, Place.of(data_dir)
     while (left := run.family(place)) and time.monotonic() < until:
         process.send(left, signal.SIGKILL)
         time.sleep(0.02)
     if left:
         log.error("%s: processes %s cannot be ended", run.id, left)
+    run_files(data_dir).send_rest(run.id, run.attempt)
 
 
 def bury_dead(engine: Engine, data_dir: DataDir, judge: Judge) -> None:
