@@ -13,6 +13,8 @@ from opd.errors import ErrorKind, UserError
 
 VARIABLE = "OPD_LAUNCHER"  # `opd serve --launcher` for its supervisor
 JOB_VARIABLE = "OPD_CLUSTER_JOB"  # LAUNCHER:JOB, in a job's environment
+PATIENCE = 25.0  # seconds for an answer of the cluster's
+LEAD = 60  # seconds before a job's time is up in which it saves
 
 
 class ClusterSilentError(UserError):
@@ -51,6 +53,11 @@ class State:
     exit_code: int | None = None
     kind: ErrorKind | None = None
     key: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes of the job."""
+        return self.phase in ("ended", "unknown")
 
 
 class Launcher(Protocol):

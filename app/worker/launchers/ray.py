@@ -13,16 +13,20 @@ from typing import Any
 
 import httpx
 
-from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, State, Wanted
+from app.worker.launchers.launcher import (
+    JOB_VARIABLE,
+    LEAD,
+    PATIENCE,
+    ClusterSilentError,
+    State,
+    Wanted,
+)
 from app.worker.launchers.ray_answers import gpus_in, jobs_in, parsed, refusal, state_of
 from opd.errors import UserError
 from opd.network import HttpClient, client
 
 API = "4"  # version of the Jobs API
-PATIENCE = 25.0  # seconds for an answer
-LEAD = 60  # seconds before a job's time is up in which it saves
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # Ray's own
-OVER = ("ended", "unknown")
 
 
 class Ray:
@@ -44,7 +48,7 @@ class Ray:
     def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
         earlier = [name for name in self._jobs() if name.rpartition(".")[0] == key]
         states = self.states(earlier)
-        living = next((name for name in earlier if states[name].phase not in OVER), None)
+        living = next((name for name in earlier if not states[name].over), None)
         if living is not None:
             return living
         job = f"{key}.{1 + max((int(n.rpartition('.')[2]) for n in earlier), default=0)}"

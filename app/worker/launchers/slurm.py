@@ -9,21 +9,26 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from app.worker.launchers.database import DATABASE_VARIABLE
-from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, State, Wanted
-from app.worker.launchers.slurm_answers import ENDED, FIELDS, setting, states_of
+from app.worker.launchers.launcher import (
+    JOB_VARIABLE,
+    LEAD,
+    PATIENCE,
+    ClusterSilentError,
+    State,
+    Wanted,
+)
+from app.worker.launchers.slurm_answers import FIELDS, setting, states_of
 from app.worker.launchers.slurm_limits import FIELDS as LIMITS
 from app.worker.launchers.slurm_limits import MIB, gpus_for, minutes_of
 from app.worker.launchers.torchrun import NO_PYTHON, on_several_nodes
 from opd.errors import UserError
 
-PATIENCE = 25.0  # seconds for an answer
 WHERE = "--launcher slurm"
 # Where the processes of several nodes meet: on the first of them.
 MEET = (
     '--rdzv-endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
     ':$((20000 + SLURM_JOB_ID % 20000))"'
 )
-LEAD = 60  # seconds before a job's time is up in which it saves
 SILENT = re.compile(
     r"unable to contact|timed out|zero bytes|connection refused|not connected|unable to resolve"
     r"|munge|authentication|temporarily unable|no route|configuration file|unreachable",
@@ -76,7 +81,7 @@ class Slurm:
         """The job of this name that has not ended. One that was refused may bear it, too."""
         options = ("--noheader", "--states=all", f"--name={key}", f"--Format={FIELDS}")
         states = states_of(self._ask("squeue", *options))
-        return next((job for job, state in states.items() if state.phase not in ENDED), None)
+        return next((job for job, state in states.items() if not state.over), None)
 
     def _ask(self, *command: str, script: str | None = None, none: str | None = None) -> str:
         """The program's output; "" where it fails with what `none` names."""

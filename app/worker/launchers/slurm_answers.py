@@ -7,7 +7,6 @@ from app.worker.launchers.launcher import State
 from opd.errors import ErrorKind
 
 FIELDS = "JobID:|,State:|,Reason:|,NodeList:|,exit_code:|,Name:99|"
-ENDED = ("ended", "unknown")
 IO_ERROR = 4021  # slurmd's, where a job's output cannot be opened
 
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
