@@ -46,9 +46,8 @@ class Ray:
             raise UserError(f"has version {version}, not {API}", where=self._where)
 
     def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
-        earlier = [name for name in self._jobs() if name.rpartition(".")[0] == key]
-        states = self.states(earlier)
-        living = next((name for name in earlier if not states[name].over), None)
+        earlier = {n: job for n, job in self._jobs().items() if n.rpartition(".")[0] == key}
+        living = next((name for name, job in earlier.items() if not state_of(job).over), None)
         if living is not None:
             return living
         job = f"{key}.{1 + max((int(n.rpartition('.')[2]) for n in earlier), default=0)}"

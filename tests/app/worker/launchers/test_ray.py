@@ -157,6 +157,7 @@ def test_a_key_is_submitted_again_only_once_its_job_has_ended(api: JobsApi) -> N
     ]
     api.answers["GET /api/jobs/"] = (200, living)
     assert Ray(api.address).submit("opd-a", ["true"], Wanted(), LOG) == "opd-a.2"
+    assert [name for name, _ in api.asked] == ["GET /api/jobs/"]
     living[1] |= {"status": "STOPPED"}
     assert submitted(api, Wanted())[0] == "opd-a.3"
 
