@@ -20,13 +20,13 @@ from app.worker.launchers.launcher import (
 from app.worker.launchers.slurm_answers import FIELDS, setting, states_of
 from app.worker.launchers.slurm_limits import FIELDS as LIMITS
 from app.worker.launchers.slurm_limits import MIB, gpus_for, minutes_of
-from app.worker.launchers.torchrun import NO_PYTHON, on_several_nodes
+from app.worker.launchers.torchrun import on_several_nodes
 from opd.errors import UserError
 
 WHERE = "--launcher slurm"
 # Where the processes of several nodes meet: on the first of them.
 MEET = (
-    '--rdzv-endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+    '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
     ':$((20000 + SLURM_JOB_ID % 20000))"'
 )
 SILENT = re.compile(
@@ -137,8 +137,7 @@ def _script(command: Sequence[str], wanted: Wanted, key: str) -> str:
     """`exec`: the signal of `--signal=B:` goes to the job's first process."""
     start = shlex.join(command)
     if wanted.nodes > 1:
-        several = shlex.join(on_several_nodes(command, wanted, key))
-        start = f"srun --kill-on-bad-exit=1 {several}".replace(NO_PYTHON, f"{MEET} {NO_PYTHON}", 1)
+        start = f"srun --kill-on-bad-exit=1 {on_several_nodes(command, wanted, key, MEET)}"
     return f'#!/bin/sh\nexport {JOB_VARIABLE}="slurm:$SLURM_JOB_ID"\nexec {start}\n'
 
 
