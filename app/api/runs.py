@@ -21,7 +21,8 @@ from app.api.http.inputs import (
 from app.api.http.replies import Json
 from app.api.run_table import with_disk
 from app.worker.devices.holds import in_use_by
-from app.worker.devices.waiting import serving_hosts, why_queued
+from app.worker.devices.inventory import serving_hosts
+from app.worker.devices.waiting import why_queued
 from app.worker.run_files.choice import run_files
 from app.worker.run_inputs import changed_inputs, check_unchanged
 from opd.devices.gpus import DriverReport, ask_driver, gpu_of

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,15 +120,20 @@ def all_hosts(engine: Engine) -> list[HostDevices]:
     ]
 
 
-def left_to_others(engine: Engine, device: str, count: int) -> bool:
-    """Whether a run wants more GPUs than this host has, and another that was heard of lately has
+def serving_hosts(engine: Engine) -> list[HostDevices]:
+    """The hosts that take runs now, this one first."""
+    return [host for host in all_hosts(engine) if host.seen]
+
+
+def left_to_others(hosts: Iterable[HostDevices], device: str, count: int) -> bool:
+    """Whether a run wants more GPUs than this host has, and one of the others that take runs has
     them; where none has, any host refuses it in words."""
     kind, _, single = device.partition(":")
     count = count if kind == "cuda" or (kind == "auto" and count > 1) else 0
     wanted = int(single) + 1 if single else count
     if gpu_count() >= wanted:
         return False
-    return any(host.gpus >= wanted for host in all_hosts(engine) if host.seen)
+    return any(host.gpus >= wanted for host in hosts)
 
 
 @functools.cache

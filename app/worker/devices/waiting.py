@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker.devices.holds import in_use_by
-from app.worker.devices.inventory import HostDevices, all_hosts
+from app.worker.devices.inventory import HostDevices, serving_hosts
 from app.worker.owners.place import host_of
 from storage.queue import jobs
 
@@ -45,11 +45,6 @@ def why_queued(
         elif trouble:
             reasons[row["id"]] = trouble
     return reasons
-
-
-def serving_hosts(engine: Engine) -> list[HostDevices]:
-    """The hosts that take runs now, this one first."""
-    return [host for host in all_hosts(engine) if host.seen]
 
 
 def _in_use_anywhere(hosts: Sequence[HostDevices], device: str, count: int) -> str:

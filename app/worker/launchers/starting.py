@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from app.worker import process
 from app.worker.devices import slots
 from app.worker.devices.holds import taken_here
-from app.worker.devices.inventory import left_to_others
+from app.worker.devices.inventory import left_to_others, serving_hosts
 from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers.launcher import Wanted
 from app.worker.launchers.this_machine import ThisMachine, pid_of
@@ -90,8 +90,9 @@ class LocalStarting:
         taken = set(taken_here(self._engine))
         taken |= {child.slot for child in self._children.values()}
         gpus = gpu_count()
+        hosts = serving_hosts(self._engine) if self._data_dir.host else []
         for row in queued:
-            if self._data_dir.host and left_to_others(self._engine, row["device"], row["devices"]):
+            if left_to_others(hosts, row["device"], row["devices"]):
                 continue
             slot = slots.choose(row["device"], taken, gpus, count=row["devices"])
             if row["id"] in self._children:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from app.worker.devices import inventory
-from app.worker.devices.inventory import HostBeat, left_to_others
+from app.worker.devices.inventory import HostBeat, left_to_others, serving_hosts
 from app.worker.devices.waiting import why_queued
 from app.worker.owners.place import boot_id, host_name
 from opd.config.run import parse
@@ -160,14 +160,18 @@ def test_a_run_that_wants_gpus_is_left_to_a_host_that_has_them(
 ) -> None:
     monkeypatch.setattr(inventory, "gpu_count", lambda: 0)
     tell_host(engine, boot_id(), host_name(), CPU)
-    assert not left_to_others(engine, "cuda", 1), "nobody has any: it is refused in words"
+
+    def left(device: str, count: int) -> bool:
+        return left_to_others(serving_hosts(engine), device, count)
+
+    assert not left("cuda", 1), "nobody has any: it is refused in words"
     tell_host(engine, "boot-2", "two", GPUS)
     wanted = [("cuda", 1), ("cuda:1", 1), ("cuda", 2), ("auto", 2)]
-    assert all(left_to_others(engine, device, count) for device, count in wanted)
+    assert all(left(device, count) for device, count in wanted)
     here = [("cuda", 3), ("cuda:2", 1), ("auto", 1), ("cpu", 2), ("mps", 1)]
-    assert not any(left_to_others(engine, device, count) for device, count in here)
+    assert not any(left(device, count) for device, count in here)
     monkeypatch.setattr(inventory, "gpu_count", lambda: 1)
-    assert not left_to_others(engine, "cuda", 1)
-    assert left_to_others(engine, "cuda", 2)
+    assert not left("cuda", 1)
+    assert left("cuda", 2)
     silent(engine, "boot-2", 100)
-    assert not left_to_others(engine, "cuda", 2)
+    assert not left("cuda", 2)
