@@ -20,6 +20,7 @@ from app.worker.launchers.database import DATABASE_VARIABLE, write_address
 from app.worker.launchers.launcher import VARIABLE
 from app.worker.process import program
 from bench.cluster.scene import FIRST, KILLED, Scene, played, say, twice
+from bench.support.markdown import table
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.read.runs import read_runs
@@ -28,7 +29,7 @@ from tests.support.hosts.postgres import SharedPostgres, shared_postgres
 from tests.support.hosts.ray_nodes import ray_cluster
 from tests.support.hosts.slurm import slurm_cluster
 
-HEADER = ("cluster", "runs", "finished", "interrupted", "twice", "killed host told after", "in all")
+HEADER = ["cluster", "runs", "finished", "interrupted", "twice", "killed host told after", "in all"]
 
 
 @contextmanager
@@ -109,8 +110,8 @@ def main() -> int:
                 say(f"{run['id']}: {run['status']}: {run['error_text']}")
     cells = (options.cluster, options.runs, found["finished"], found["interrupted"], len(wrong))
     row = (*cells, f"{told:.0f} s", f"{seconds:.0f} s")
-    for line in (HEADER, ["---"] * len(HEADER), row):
-        print(f"| {' | '.join(map(str, line))} |")
+    for line in table(HEADER, [[str(cell) for cell in row]]):
+        print(line)
     return int(bool(wrong))
 
 

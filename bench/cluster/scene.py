@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
+from app.worker.owners.place import host_of
 from opd.config.recipes import recipe
 from opd.config.run import parse
-from storage.engine import read
 from storage.queue import jobs
-from storage.read.runs import read_run, read_runs
-from storage.schema import step
+from storage.read.runs import read_run, read_runs, read_steps
 from tests.support.hosts.network import HostNetwork, HostProcess
 
 STEPS = 2
@@ -61,8 +60,7 @@ class Scene:
 
     def on(self, host: str) -> list[str]:
         """Runs that a job of that host has."""
-        owned = [(run["id"], run["owner"].place or "") for run in jobs.running(self.engine)]
-        return [run_id for run_id, place in owned if place.split(" ")[0] == host]
+        return [run["id"] for run in jobs.running(self.engine) if host_of(run["owner"]) == host]
 
     def ended(self) -> bool:
         return not {"queued", "running"} & self.statuses().keys()
@@ -99,8 +97,7 @@ def twice(scene: Scene) -> list[str]:
     wrong = []
     for run_id in scene.runs:
         run = read_run(scene.engine, run_id)
-        with read(scene.engine) as connection:
-            done = sorted(connection.scalars(select(step.c.step).where(step.c.run_id == run_id)))
+        done = read_steps(scene.engine, run_id)["columns"]["step"]
         whole = run["status"] == "finished" and done == list(range(1, STEPS + 1))
         cause = run["status"] == "interrupted" and run["error_text"]
         if run["attempt"] != 1 or not (whole or cause):
