@@ -113,10 +113,6 @@ class NamespacedHost:
         self._first = int(first)
 
     @property
-    def on(self) -> bool:
-        return self._holder is not None
-
-    @property
     def files(self) -> Path:
         """The root of its files as this machine sees them, with what only it has mounted."""
         return Path(f"/proc/{self._first}/root")
@@ -128,14 +124,13 @@ class NamespacedHost:
         *,
         log: Path | None = None,
         directory: Path | None = None,
-        stdin: int = subprocess.DEVNULL,
     ) -> HostProcess:
         """Starts the command on the host; its output goes to the log."""
         with (log or Path(os.devnull)).open("ab") as output:
             entering = subprocess.Popen(
                 self._entered(command, directory),
                 env=self._environment(environment),
-                stdin=stdin,
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ class Case:
 
     def another(self) -> Controller:
         return Controller(self.engine, self.data_dir, ["job"], self.cluster)
+
+    def turns(self) -> None:
+        """Two, with more than the shortened patience between them."""
+        self.controller.turn()
+        time.sleep(0.25)
+        self.controller.turn()
 
     def queue(self, **config: Any) -> str:
         return jobs.create_run(self.engine, parse({"device": "cpu"} | config))
@@ -188,9 +194,7 @@ def test_a_cancelled_job_that_does_not_listen_is_stopped(case: Case) -> None:
     case.controller.turn()
     assert case.cluster.stopped == ["1"]
     case.cluster.jobs["1"] = State("ended", exit_code=-9)
-    case.controller.turn()
-    time.sleep(0.25)
-    case.controller.turn()
+    case.turns()
     assert case.run(run_id)["status"] == "cancelled"
 
 
@@ -221,9 +225,7 @@ def test_a_job_whose_host_fails_is_interrupted_with_that_cause_once_it_is_silent
         time.sleep(0.1)
         jobs.heartbeat(case.engine, run_id, 1)
     assert case.run(run_id)["status"] == "running"
-    case.controller.turn()
-    time.sleep(0.25)
-    case.controller.turn()
+    case.turns()
     found = case.run(run_id)
     assert found["status"] == "interrupted" and found["error_kind"] == "lost"
     assert found["error_text"] == "Fake: host node-1 failed"
@@ -238,9 +240,7 @@ def test_a_job_that_outlives_its_lease_is_stopped(case: Case) -> None:
     case.claim(run_id)
     case.cluster.jobs["1"] = RUNNING
     jobs.finish(case.engine, run_id, 1, "interrupted")
-    case.controller.turn()
-    time.sleep(0.25)
-    case.controller.turn()
+    case.turns()
     assert case.cluster.stopped == ["1"]
 
 
@@ -301,10 +301,8 @@ def test_a_cluster_that_counts_anew_says_nothing_of_a_run_before(case: Case) -> 
     case.controller.turn()
     assert case.claim(run_id) == 1
     case.cluster.jobs["1"] = State("ended", exit_code=0, key="opd-run-another0-1-5")
-    for _ in range(2):
-        case.controller.turn()
-        time.sleep(0.25)
-    case.controller.turn()
+    case.turns()
+    case.turns()
     assert case.run(run_id)["status"] == "running"
 
 
@@ -313,9 +311,7 @@ def test_a_job_that_was_started_twice_is_interrupted(case: Case) -> None:
     case.controller.turn()
     assert case.claim(run_id) == 1
     case.cluster.jobs["1"] = State("ended", exit_code=EXIT_NOT_CLAIMED)
-    case.controller.turn()
-    time.sleep(0.25)
-    case.controller.turn()
+    case.turns()
     found = case.run(run_id)
     assert (found["status"], found["error_kind"]) == ("interrupted", "killed")
     assert found["error_text"].startswith("Fake: started the job again, which ended the first")
@@ -326,7 +322,7 @@ def test_what_a_run_wants() -> None:
     wanted = wanted_of(parse({"device": "cuda", "devices": 8, "resources": resources}))
     assert wanted == Wanted(4, False, 4, 2, 8, 64, 2, "gpu")
     assert wanted_of(parse({})) == Wanted(gpus=1, gpus_if_any=True)
-    assert wanted_of(parse({"device": "cpu"})) == replace(Wanted(), labels={})
+    assert wanted_of(parse({"device": "cpu"})) == Wanted()
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])

@@ -1,5 +1,4 @@
-"""Against a server in Ray's place, for what a real one does not do at will; a real one is asked in
-`tests/flows/hosts`."""
+"""Against a server in Ray's place; a real one is asked in `bench/cluster`."""
 
 import json
 import threading
