@@ -4,39 +4,29 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from app.version import program_version
 from app.worker import process
 from app.worker.devices.waiting import why_queued
-from app.worker.launchers.database import DATABASE_VARIABLE, write_address
+from app.worker.launchers.database import DATABASE_VARIABLE
 from app.worker.launchers.launcher import VARIABLE
 from app.worker.launchers.slurm import Slurm
 from app.worker.owners.place import host_of
-from opd.config.run import parse
-from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs, placing
-from storage.read.runs import read_run, read_steps
 from tests.support.fake_training import ROOT, SCRIPT
 from tests.support.hosts.launcher_contract import LauncherContract
 from tests.support.hosts.network import HostNetwork, HostProcess, host_network, lacking
 from tests.support.hosts.postgres import PASSWORD, SharedPostgres, shared_postgres
+from tests.support.hosts.shared_studio import SharedStudio
 from tests.support.hosts.slurm import SlurmCluster, slurm_cluster
 
 pytestmark = pytest.mark.engines
 FAKE = (sys.executable, str(SCRIPT), "supervisor")
-
-
-def processes() -> list[str]:
-    return [pid for pid in os.listdir("/proc") if pid.isdigit()]
 
 
 def faketime() -> str:
@@ -45,23 +35,22 @@ def faketime() -> str:
     return str(found[-1])
 
 
-class SlurmStudio:
-    """A data directory that the hosts share, its database, and a supervisor on `outside`."""
+class SlurmStudio(SharedStudio):
+    """With a supervisor on `outside`."""
+
+    patience = 120.0
 
     def __init__(
         self, folder: Path, network: HostNetwork, server: SharedPostgres, cluster: SlurmCluster
     ) -> None:
-        self.data_dir = DataDir(folder / "studio")
-        self.data_dir.path.mkdir()
-        self.network, self.server, self.cluster = network, server, cluster
+        super().__init__(folder / "studio", network, server)
+        self.cluster = cluster
         self.environment = {
             **cluster.environment,
             VARIABLE: "slurm",
             "PYTHONPATH": str(ROOT),
             DATABASE_VARIABLE: server.url,
         }
-        self.engine: Engine = open_database(server.local_url)
-        write_address(self.data_dir, server.url)
         self.supervisor = self.start_supervisor(*FAKE)
 
     def start_supervisor(self, *program: str) -> HostProcess:
@@ -82,14 +71,7 @@ class SlurmStudio:
     def close(self) -> None:
         self.supervisor.send(signal.SIGKILL)
         self.supervisor.wait()
-        self.engine.dispose()
-
-    def queue(self, name: str = "fast", *, steps: int = 6, **options: Any) -> str:
-        config = {"name": name, "steps": steps, "device": "cpu", "checkpoints": {"every": 2}}
-        return jobs.create_run(self.engine, parse(config | options))
-
-    def run(self, run_id: str) -> dict[str, Any]:
-        return read_run(self.engine, run_id)
+        super().close()
 
     def turn_on(self, host: str) -> None:
         self.network.start(host)
@@ -101,24 +83,14 @@ class SlurmStudio:
     def log(self, run_id: str) -> str:
         return self.data_dir.run(run_id).log.read_text()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> float:
-        start = time.monotonic()
-        while not condition():
-            assert time.monotonic() - start < seconds, f"not within {seconds} s"
-            time.sleep(0.05)
-        return time.monotonic() - start
-
-    def wait_status(self, run_id: str, *status: str, seconds: float = 120) -> float:
+    def wait_status(self, run_id: str, *status: str, seconds: float | None = None) -> None:
         try:
-            return self.wait(lambda: self.run(run_id)["status"] in status, seconds)
+            super().wait_status(run_id, *status, seconds=seconds)
         except AssertionError as error:
             told = {n: self.run(run_id)[n] for n in ("status", "step", "attempt", "error_text")}
             jobs_there = self.cluster.run("squeue", "--noheader", "--format=%i %j %T %r %N")
             error.add_note(f"{told}\n{self.waits_for(run_id)}\n{jobs_there}")
             raise
-
-    def wait_step(self, run_id: str, step: int = 1) -> None:
-        self.wait(lambda: self.run(run_id)["step"] >= step)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +111,7 @@ def test_a_run_is_a_job_on_a_host_and_no_secret_is_told(shared: SlurmStudio) -> 
     shared.wait_status(run_id, "running")
     [job] = placing.placed(shared.engine, "slurm")
     number = str(job.job).removeprefix("slurm:")
-    host = jobs.running(shared.engine)[0]["owner"].place.split()[0]
+    host = shared.host_of(run_id)
     assert shared.cluster.run("squeue", "--noheader", "--format=%i %N") == f"{number} {host}\n"
     script = shared.cluster.run("scontrol", "write", "batch_script", number, "-")
     assert f"--cluster-job 'slurm:?opd-{run_id}" in script
@@ -175,8 +147,7 @@ def test_every_run_ends_once_whatever_dies_meanwhile(shared: SlurmStudio) -> Non
     shared.turn_on("two")
     for run_id in runs:
         shared.wait_status(run_id, "finished", seconds=120)
-        steps = read_steps(shared.engine, run_id)["columns"]["step"]
-        assert steps == list(range(1, 61))
+        assert shared.steps_of(run_id) == list(range(1, 61))
         assert shared.run(run_id)["attempt"] == (2 if run_id == two["id"] else 1)
 
 

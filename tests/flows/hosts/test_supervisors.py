@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
 
-from storage.engine import read
 from storage.queue import jobs
-from storage.schema import step
 from tests.support.hosts.network import HostNetwork, host_network
 from tests.support.hosts.postgres import SharedPostgres, shared_postgres
 from tests.support.hosts.shared_studio import LOST_AFTER, SharedStudio
@@ -39,12 +36,6 @@ def studio(tmp_path: Path, network: HostNetwork, server: SharedPostgres) -> Iter
     made.close()
 
 
-def steps_of(studio: SharedStudio, run_id: str) -> list[int]:
-    with read(studio.engine) as connection:
-        rows = connection.scalars(select(step.c.step).where(step.c.run_id == run_id))
-        return sorted(rows)
-
-
 def test_runs_go_to_both_hosts_and_each_is_done_once(studio: SharedStudio) -> None:
     studio.supervise("one")
     studio.supervise("two")
@@ -59,7 +50,7 @@ def test_runs_go_to_both_hosts_and_each_is_done_once(studio: SharedStudio) -> No
     assert {*pools.values()} == {host.boot for host in studio.network.hosts.values()}
     for run_id in runs:
         assert studio.run(run_id)["attempt"] == 1
-        assert steps_of(studio, run_id) == list(range(1, 13))
+        assert studio.steps_of(run_id) == list(range(1, 13))
     told = studio.told()
     assert "Traceback" not in told and "ERROR" not in told, told
 
@@ -70,7 +61,7 @@ def test_a_killed_host_loses_its_run_which_goes_on_elsewhere(studio: SharedStudi
     studio.wait_step(run_id, 4)
     studio.supervise("one")
     studio.network["two"].kill()
-    studio.wait_status(run_id, "interrupted", LOST_AFTER * 5)
+    studio.wait_status(run_id, "interrupted", seconds=LOST_AFTER * 5)
     ended = studio.run(run_id)
     assert (ended["error_kind"], "on two" in ended["error_text"]) == ("lost", True)
     jobs.requeue(studio.engine, run_id)
@@ -80,7 +71,7 @@ def test_a_killed_host_loses_its_run_which_goes_on_elsewhere(studio: SharedStudi
     studio.supervise("two")
     studio.wait_status(run_id, "finished")
     assert studio.run(run_id)["attempt"] == 2
-    assert steps_of(studio, run_id) == list(range(1, 61))
+    assert studio.steps_of(run_id) == list(range(1, 61))
 
 
 def test_a_run_that_is_cut_off_for_long_is_taken_over_and_never_done_twice(
@@ -91,7 +82,7 @@ def test_a_run_that_is_cut_off_for_long_is_taken_over_and_never_done_twice(
     studio.wait_step(run_id, 4)
     studio.supervise("one")
     studio.network.cut("two")
-    studio.wait_status(run_id, "interrupted", LOST_AFTER * 5)
+    studio.wait_status(run_id, "interrupted", seconds=LOST_AFTER * 5)
     jobs.requeue(studio.engine, run_id)
     studio.wait_status(run_id, "running")
     assert studio.host_of(run_id) == "one"
@@ -100,5 +91,5 @@ def test_a_run_that_is_cut_off_for_long_is_taken_over_and_never_done_twice(
     studio.wait(lambda: list(aside.glob("step-*")))
     studio.wait_status(run_id, "finished")
     assert studio.run(run_id)["attempt"] == 2
-    assert steps_of(studio, run_id) == list(range(1, 301))
+    assert studio.steps_of(run_id) == list(range(1, 301))
     assert "kept in" in studio.data_dir.run(run_id).log.read_text()

@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker.launchers.database import DATABASE_VARIABLE, write_address
+from app.worker.owners.place import host_of
 from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
-from storage.read.runs import read_run
+from storage.read.runs import read_run, read_steps
 from tests.support.fake_training import ROOT, SCRIPT
 from tests.support.hosts.network import HostNetwork, HostProcess
 from tests.support.hosts.postgres import SharedPostgres
@@ -23,6 +24,8 @@ LOST_AFTER = 6.0  # seconds in the place of sixty
 
 class SharedStudio:
     """Runs have no models, and steps of 20 ms or, where they are called slow, of 100."""
+
+    patience = 300.0  # seconds
 
     def __init__(self, folder: Path, network: HostNetwork, server: SharedPostgres) -> None:
         self.data_dir = DataDir(folder)
@@ -51,24 +54,29 @@ class SharedStudio:
 
     def queue(self, name: str = "fast", *, steps: int = 6, **options: Any) -> str:
         config = {"name": name, "steps": steps, "device": "cpu", "checkpoints": {"every": 2}}
-        return jobs.create_run(self.engine, parse(config), **options)
+        return jobs.create_run(self.engine, parse(config | options))
 
     def run(self, run_id: str) -> dict[str, Any]:
         return read_run(self.engine, run_id)
 
+    def steps_of(self, run_id: str) -> list[int]:
+        steps: list[int] = read_steps(self.engine, run_id)["columns"]["step"]
+        return steps
+
     def host_of(self, run_id: str) -> str:
         """The host whose process has the run."""
         [row] = [row for row in jobs.running(self.engine) if row["id"] == run_id]
-        return str(row["owner"].place).split(" ")[0]
+        return host_of(row["owner"])
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 300) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float | None = None) -> None:
+        seconds = self.patience if seconds is None else seconds
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds} s\n{self.told()}"
             time.sleep(0.05)
 
-    def wait_status(self, run_id: str, status: str, seconds: float = 300) -> None:
-        self.wait(lambda: self.run(run_id)["status"] == status, seconds)
+    def wait_status(self, run_id: str, *status: str, seconds: float | None = None) -> None:
+        self.wait(lambda: self.run(run_id)["status"] in status, seconds)
 
     def wait_step(self, run_id: str, step: int = 1) -> None:
         self.wait(lambda: self.run(run_id)["step"] >= step)
