@@ -1,4 +1,4 @@
-"""Seconds of a step by layout in closed form, and the best split of devices.
+"""Seconds of a step by layout in closed form.
 
     together       sample + Σ (read + train) + update
     apart          send + sample + pipeline + update
@@ -9,13 +9,11 @@ Exact where devices of a kind have equal work (and, of a pipeline, equal micro-b
 simulation follows rows one by one.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from bench.scaling.costs import Groups, sampling_seconds, updating_seconds
 from bench.scaling.scenario import (
-    Layout,
     Scenario,
     pass_seconds,
     sampling_shares,
@@ -35,12 +33,6 @@ class StepCost:
     train: float
     update: float
     total: float
-    tokens: int
-
-    @property
-    def rate(self) -> float:
-        """Completion tokens per second."""
-        return self.tokens / self.total
 
 
 def step_cost(scenario: Scenario, groups: Groups) -> StepCost:
@@ -49,7 +41,6 @@ def step_cost(scenario: Scenario, groups: Groups) -> StepCost:
         sampling_seconds(scenario.sampling, scenario.student, scenario.engine, part)
         for part in sampling_shares(scenario, groups)
     )
-    sample /= layout.sampler_parts
     cut = training_shares(scenario, groups)
     passes = [[pass_seconds(scenario, batch) for batch in micro] for micro in cut]
     reading = [sum(read for read, _ in part) for part in passes]
@@ -68,25 +59,7 @@ def step_cost(scenario: Scenario, groups: Groups) -> StepCost:
     update = updating_seconds(
         scenario.training, scenario.student, layout.trainer, cut=layout.sharded
     )
-    tokens = tokens_of(groups)
-    end = update + scenario.store * tokens + scenario.rest
+    end = update + scenario.store * tokens_of(groups) + scenario.rest
     send = 0.0 if layout.together else scenario.send
     both = max(sample, train + end) if layout.lag else sample + train + end
-    return StepCost(sample, teacher, max(training), train, update, send + both, tokens)
-
-
-def splits(devices: int, *, lag: int, sampler_parts: int = 1) -> Iterator[Layout]:
-    """Every way to give each kind some of the devices, the teacher also the trainer's."""
-    yield Layout(devices)
-    for sampler in range(sampler_parts, devices, sampler_parts):
-        for teacher in range(devices - sampler):
-            trainer = devices - sampler - teacher
-            yield Layout(trainer, sampler, teacher, lag, sampler_parts=sampler_parts)
-
-
-def best_split(
-    scenario: Scenario, groups: Groups, layouts: Sequence[Layout]
-) -> tuple[Layout, StepCost]:
-    """The layout of most tokens per second."""
-    costs = [(layout, step_cost(replace(scenario, layout=layout), groups)) for layout in layouts]
-    return max(costs, key=lambda found: found[1].rate)
+    return StepCost(sample, teacher, max(training), train, update, send + both)

@@ -25,7 +25,6 @@ class Layout:
     teacher: int = 0
     lag: int = 0
     sharded: bool = False  # layers are cut among the devices that hold a model
-    sampler_parts: int = 1  # devices that hold one copy of the student that writes
 
     def __post_init__(self) -> None:
         if self.lag and self.together:
@@ -34,10 +33,6 @@ class Layout:
     @property
     def together(self) -> bool:
         return self.sampler == 0
-
-    @property
-    def devices(self) -> int:
-        return self.trainer + self.sampler + self.teacher
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def micro_batches(groups: Groups, pass_tokens: int, *, shared: bool) -> list[Gro
 def sampling_shares(scenario: Scenario, groups: Groups) -> list[Groups]:
     """What each copy of the student writes; rows count alike, as nobody knows their lengths."""
     layout = scenario.layout
-    copies = layout.trainer if layout.together else layout.sampler // layout.sampler_parts
+    copies = layout.trainer if layout.together else layout.sampler
     return [part for part in shares(groups, copies, lambda _: 1.0) if part]
 
 

@@ -159,8 +159,7 @@ class SimulatedRun:
         )
 
     def _sampled(self, seconds: float) -> float:
-        parts = self.scenario.layout.sampler_parts
-        return self.trace.work(self._names["sampler"], "sample", seconds * parts) / parts
+        return self.trace.work(self._names["sampler"], "sample", seconds)
 
     def _update(self, groups: Groups) -> list[Signal]:
         """Every trainer's micro-batches; a teacher of its own reads them in advance."""

@@ -10,7 +10,7 @@ import pytest
 from bench.scaling import costs, scenario, simulation
 from bench.scaling.costs import Engine, Groups, ModelSize, Rates, held_rows, sampling_seconds
 from bench.scaling.events import Process, Signal, SimulatedClock
-from bench.scaling.layouts import best_split, splits, step_cost
+from bench.scaling.layouts import step_cost
 from bench.scaling.scenario import Layout, Scenario, micro_batches, shares, tokens_of
 from bench.scaling.simulation import TOGETHER, SimulatedRun
 from opd.models.cost import ModelCost
@@ -121,7 +121,7 @@ LAYOUTS = [
     Layout(4, 2, 1, sharded=True, lag=1),
     Layout(2, 4, lag=1),
     Layout(1, 2, 1, lag=1),
-    Layout(4, 4, sampler_parts=2, lag=1),
+    Layout(4, 4, lag=1),
 ]
 ENGINES = [Engine(64), Engine(64, continuous=True)]
 
@@ -229,15 +229,6 @@ def test_the_closed_form_of_a_queue_is_near_the_simulation(rows: int) -> None:
         groups = drawn(seed, prompts=32)
         spent = SimulatedRun(given, [groups]).run().spent["sample"] - given.send
         assert sampling_seconds(RATES, SIZE, engine, groups) == pytest.approx(spent, rel=0.12)
-
-
-def test_the_best_split_is_the_best_of_all() -> None:
-    given, groups = scenario_of(Layout(8), Engine(64, True)), drawn(1, prompts=32)
-    layouts = list(splits(8, lag=1))
-    assert len(layouts) == 1 + 28 and all(layout.devices == 8 for layout in layouts)
-    layout, cost = best_split(given, groups, layouts)
-    assert all(step_cost(replace(given, layout=s), groups).rate <= cost.rate for s in layouts)
-    assert layout in layouts
 
 
 def test_shares_are_contiguous_and_cut_as_the_products_are() -> None:
