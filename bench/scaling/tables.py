@@ -77,7 +77,7 @@ def memory() -> str:
         largest = [p for p in parts if p.where == "device"][:4]
         named = ", ".join(f"{p.name} {p.bytes / 2**30:.0f}" for p in largest)
         figures = [f"{value:.0f}" for value in (*phases, found.host / 2**30)]
-        rows.append((name, *figures, "yes" if found.device < 79 * 2**30 else "no", named))
+        rows.append((name, *figures, "yes" if found.device < 80e9 else "no", named))
     head = ("", "sampling", "reading", "update", "host", "fits 80 GB", "largest parts on a GPU")
     return _table(head, rows)
 
