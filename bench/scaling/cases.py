@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from opd.config.drafts.short_forms import with_overrides
 from opd.config.run import RunConfig, parse
 from storage import schema
 from storage.engine import open_database, read
@@ -103,10 +104,15 @@ def measure(case: SmallCase) -> list[MeasuredStep]:
 
 
 def _trained(case: SmallCase, folder: Path) -> list[MeasuredStep]:
-    chosen = [f"--set={name}={json.dumps(value)}" for name, value in case.whole.items()]
-    command = [sys.executable, "-m", "app.cli.main", "train", "demo", "--json"]
+    chosen = [f"--set={assignment}" for assignment in _assignments(case.whole)]
+    command = ("app.cli.main", "train", "demo", "--json", "--data-dir", str(folder), *chosen)
+    return list(_stored(folder, _answer(case, *command)["run_id"]))
+
+
+def _answer(case: SmallCase, *module: str) -> Any:
+    """The JSON that a module prints last, on one thread."""
     done = subprocess.run(
-        [*command, "--data-dir", str(folder), *chosen],
+        [sys.executable, "-m", *module],
         capture_output=True,
         text=True,
         check=False,
@@ -114,7 +120,7 @@ def _trained(case: SmallCase, folder: Path) -> list[MeasuredStep]:
     )
     if done.returncode:
         raise RuntimeError(f"{case.name}: {done.stderr}")
-    return list(_stored(folder, json.loads(done.stdout.splitlines()[-1])["run_id"]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _stored(folder: Path, run_id: str) -> Iterator[MeasuredStep]:
@@ -143,29 +149,17 @@ def _stored(folder: Path, run_id: str) -> Iterator[MeasuredStep]:
 
 
 def _beside(case: SmallCase) -> list[MeasuredStep]:
-    command = [sys.executable, "-m", "bench.scaling.beside", str(case.beside)]
-    done = subprocess.run(
-        [*command, json.dumps(case.whole)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"{case.name}: {done.stderr}")
-    return [MeasuredStep(**step) for step in json.loads(done.stdout.splitlines()[-1])]
+    steps = _answer(case, "bench.scaling.beside", str(case.beside), json.dumps(case.whole))
+    return [MeasuredStep(**step) for step in steps]
 
 
 def nested(settings: Mapping[str, Any]) -> RunConfig:
     """The configuration that `--set` would make of settings by their paths."""
-    data: dict[str, Any] = {}
-    for path, value in settings.items():
-        *sections, field = path.split(".")
-        inner = data
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[field] = value
-    return parse(data)
+    return parse(with_overrides({}, _assignments(settings)))
+
+
+def _assignments(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{path}={json.dumps(value)}" for path, value in settings.items()]
 
 
 def measure_all(cases: Sequence[SmallCase], rounds: int) -> dict[str, list[dict[str, Any]]]:
