@@ -4,6 +4,7 @@ each time that it has grown."""
 from pathlib import Path
 
 from app.worker.run_files.address import FilesAddress
+from opd.files import written_aside
 from storage.data_dir import DataDir
 
 NOTE = ".log-"  # and the attempt: from which byte on the log is its
@@ -29,8 +30,10 @@ class Parts:
         self._run.path.mkdir(parents=True, exist_ok=True)
         usage = self._run.system_usage
         if self._attempt > 1 and (content := self._store.content(self._key(usage))) is not None:
-            usage.write_bytes(content)
-        self._note.write_text(str(start), encoding="ascii")
+            with written_aside(usage) as aside:
+                aside.write_bytes(content)
+        with written_aside(self._note) as aside:  # another attempt's rest may be sent meanwhile
+            aside.write_text(str(start), encoding="ascii")
 
     def send(self) -> None:
         """Sends what has changed since. Raises UserError."""

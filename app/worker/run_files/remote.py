@@ -225,7 +225,8 @@ class RemoteFiles:
 
     def _do_later(self, what: str, act: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the interpreter ends
-            self._later.submit(self._do_now, what, act)
+            later = self._later.submit(self._do_now, what, act)
+            later.add_done_callback(partial(_tell, what))
 
     def _do_now(self, what: str, act: Callable[[], object]) -> float:
         """Seconds that it took; a failure is only told."""
@@ -243,6 +244,12 @@ class RemoteFiles:
 
 def _checkpoints(run_id: str) -> str:
     return f"runs/{run_id}/checkpoints"
+
+
+def _tell(what: str, done: "Future[float]") -> None:
+    """Of a failure that nobody waits for."""
+    if (error := done.exception()) is not None:
+        log.error("%s", what, exc_info=error)
 
 
 def _linked(source: Path | str, target: Path | str) -> None:

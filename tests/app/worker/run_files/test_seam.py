@@ -1,5 +1,6 @@
 """What hosts that share no folder, or share one, must find of each other's runs: one contract."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,31 @@ def test_what_a_killed_attempt_wrote_last_is_not_lost(hosts: tuple[Host, Host]) 
         log.write_text("begun\n")
     log.write_text("begun\nlast words\n")
     one.files.send_rest(RUN, 1)
+    one.settle()
+    found = other.files.log(RUN)
+    assert found is not None and found.read(0, 100) == b"begun\nlast words\n"
+
+
+def test_the_rest_of_a_killed_attempt_is_sent_while_another_begins(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of the other's note is on the disk at that moment."""
+    one, other = hosts
+    log = one.data_dir.run(RUN).log
+    log.parent.mkdir(parents=True)
+    with one.files.mirrored(RUN, 1):
+        log.write_text("begun\n")
+    log.write_text("begun\nlast words\n")
+    write = Path.write_text
+
+    def slowly(path: Path, text: str, **options: Any) -> int:
+        if text.isdigit():
+            path.touch()
+            one.files.send_rest(RUN, 1)
+            time.sleep(0.5)
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", slowly)
     one.settle()
     found = other.files.log(RUN)
     assert found is not None and found.read(0, 100) == b"begun\nlast words\n"
