@@ -203,10 +203,10 @@ def _usable(text: str, variable: str, host: str) -> Proxy:
     remedy = f"; correct it, or add {host} to NO_PROXY if it is reached without a proxy"
     try:
         url = httpx.URL(text if "://" in text else f"http://{text}")
-        known = bool(url.host) and (url.port or 80) < 65536
+        valid = bool(url.host) and (url.port or 80) < 65536
     except (httpx.InvalidURL, UnicodeError):
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         message = f"is not the address of a proxy, such as http://proxy.example:3128{remedy}"
         raise UserError(message, where=variable)
     if url.scheme not in SCHEMES:

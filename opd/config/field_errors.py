@@ -22,8 +22,8 @@ class FieldErrors(ValueError):
 
 def raise_all(errors: Iterable[FieldError]) -> None:
     """Raises FieldErrors where there is any."""
-    if found := list(errors):
-        raise FieldErrors(found)
+    if listed := list(errors):
+        raise FieldErrors(listed)
 
 
 def located(error: Any) -> tuple[str, str]:

@@ -81,17 +81,17 @@ def recipe_label(name: str, core: Core) -> str:
     """What a run that was started from this recipe may be called after it: `demo`, or where its
     models, prompts, evaluation data or objective are others, `demo, changed`. Empty for a run
     without a recipe."""
-    known = _cores().get(name)
-    if not name or core == known:
+    bundled = _cores().get(name)
+    if not name or core == bundled:
         return name
-    return f"{name}, changed" if known else f"{name}, not bundled"
+    return f"{name}, changed" if bundled else f"{name}, not bundled"
 
 
 def run_name(given: str, recipe_name: str, core: Core) -> str:
     """The name of a run that nobody has named: its recipe's, as far as it is one of it."""
-    own = given.strip()
+    name = given.strip()
     label = recipe_label(recipe_name, core)
-    return (label if own in ("", recipe_name) else own) or "run"
+    return (label if name in ("", recipe_name) else name) or "run"
 
 
 def is_bundled(core: Core) -> bool:

@@ -55,8 +55,8 @@ def parse(data: Any) -> RunConfig:
     try:
         return RunConfig.model_validate({} if data is None else data)
     except ValidationError as error:
-        found = [p for e in error.errors(include_url=False) for p in _problems(e)]
-        raise ConfigError(found) from None
+        problems = [p for e in error.errors(include_url=False) for p in _problems(e)]
+        raise ConfigError(problems) from None
 
 
 def check_inputs(config: RunConfig) -> RunConfig:

@@ -106,8 +106,8 @@ def _from_sharegpt(item: Mapping[str, Any], name: str, where: str) -> Message:
     sender, value = item["from"], item.get("value", item.get("content"))
     role = SHAREGPT_ROLES.get(sender.lower()) if isinstance(sender, str) else None
     if role is None:
-        known = ", ".join(SHAREGPT_ROLES)
-        raise bad_data(where, f"{name} is from {sender!r}, not one of {known}")
+        senders = ", ".join(SHAREGPT_ROLES)
+        raise bad_data(where, f"{name} is from {sender!r}, not one of {senders}")
     if sender.lower() in CALLS:
         calls = parsed(value, f"the call of {name}", where)
         calls = calls if isinstance(calls, list) else [calls]

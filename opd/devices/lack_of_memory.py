@@ -28,9 +28,9 @@ def lack_of_memory(
 ) -> LackOfMemoryError:
     """The error of a phase, with the device's figures."""
     where = WHERE[phase].format(step=step)
-    own = f"{type(error).__name__}: {one_line(error, QUOTED)}"
+    cause = f"{type(error).__name__}: {one_line(error, QUOTED)}"
     return LackOfMemoryError(
-        f"out of memory {where} on {device}: {memory_figures(device)} ({own})", phase=phase
+        f"out of memory {where} on {device}: {memory_figures(device)} ({cause})", phase=phase
     )
 
 

@@ -138,13 +138,17 @@ def _student(config: RunConfig, model: Architecture, load: TokenLoad) -> list[Me
     if settings.quantize != "none" or model.packed != "none":
         weights, formula = _held(model, settings.dtype, settings.quantize)
     parts = [MemoryPart("student's weights", weights, formula)]
-    own, of_trained = cut.numbers(trained)
+    trained_here, of_trained = cut.numbers(trained)
     if adapter:
-        parts.append(MemoryPart("adapter", own * 4.0, f"{of_trained} × 4 B"))
+        parts.append(MemoryPart("adapter", trained_here * 4.0, f"{of_trained} × 4 B"))
     moments = MOMENTS[config.optimizer.name] * value / 4
     parts += [
-        MemoryPart("optimizer's moments", own * moments, f"{of_trained} × {moments:.3g} B"),
-        MemoryPart("gradients", own * value, f"{of_trained} × {value:g} B", "update", certain=True),
+        MemoryPart(
+            "optimizer's moments", trained_here * moments, f"{of_trained} × {moments:.3g} B"
+        ),
+        MemoryPart(
+            "gradients", trained_here * value, f"{of_trained} × {value:g} B", "update", certain=True
+        ),
     ]
     return [
         *parts,
@@ -162,8 +166,8 @@ def _sampling(config: RunConfig, model: Architecture, load: TokenLoad) -> list[M
     if sampling.url is not None:
         return []
     adapted = trained_parameters(config, model) if config.student.lora else 0
-    asked = ServerLoad(sampling.batch_size, load.row, BYTES[dtype], adapted)
-    parts = share_of(model.parameters, model, asked).parts(asked)
+    server = ServerLoad(sampling.batch_size, load.row, BYTES[dtype], adapted)
+    parts = share_of(model.parameters, model, server).parts(server)
     return [MemoryPart(f"vLLM: {name}", size, formula) for name, size, formula in parts]
 
 

@@ -172,10 +172,10 @@ def _check_weights(
     processes and cannot."""
     if cut:
         refuse_cutting(str(chain[-1]), where=where)
-    found = None if is_gguf(chain[-1]) else empty_model(chain[-1], where=where)
-    if found is None:
+    empty = None if is_gguf(chain[-1]) else empty_model(chain[-1], where=where)
+    if empty is None:
         return "", None
-    model, unused = found
+    model, unused = empty
     if chain[1:] or lora is not None:
         from opd.models.folders import adapters  # noqa: PLC0415 - peft takes seconds to import
 

@@ -118,12 +118,12 @@ def _main() -> None:
     for line in sys.stdin:
         text, answer = json.loads(line)
         _limit_time()
-        found: Any = parse(text, parsing_timeout=SECONDS)
-        if answer is not None and found:
-            found = verify(
-                parse(as_latex(answer), parsing_timeout=SECONDS), found, timeout_seconds=SECONDS
+        result: Any = parse(text, parsing_timeout=SECONDS)
+        if answer is not None and result:
+            result = verify(
+                parse(as_latex(answer), parsing_timeout=SECONDS), result, timeout_seconds=SECONDS
             )
-        reply("true" if found else "false")
+        reply("true" if result else "false")
 
 
 def _limit_memory() -> None:

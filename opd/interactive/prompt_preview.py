@@ -215,13 +215,15 @@ class _Readers:
     def _architectures(self) -> dict[str, Architecture | None]:
         """Of the student and of each teacher with a model of its own, by section."""
         student = architecture_of(self._config.student.model, where="student.model")
-        found = {"student": student}
+        architectures = {"student": student}
         for path, settings in self._config.teachers.items():
-            own = settings.kind == "model"
-            found[path] = architecture_of(settings.model, where=f"{path}.model") if own else student
+            has_model = settings.kind == "model"
+            architectures[path] = (
+                architecture_of(settings.model, where=f"{path}.model") if has_model else student
+            )
             if settings.kind == "remote":
-                found[path] = None
-        return found
+                architectures[path] = None
+        return architectures
 
     def _context(self, path: str) -> int:
         architecture = self._architectures[path]

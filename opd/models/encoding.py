@@ -57,10 +57,10 @@ def continuation(tokenizer: Any, prompt: str, text: str) -> Continuation:
     before every text puts none here. Where a token would lie across that end, the text begins a new
     one, as it does for a model that goes on from the prompt's ids.
     """
-    for place, context in enumerate((prompt, *ANCHORS)):
+    for number, context in enumerate((prompt, *ANCHORS)):
         before, both = text_ids(tokenizer, context), text_ids(tokenizer, context + text)
         if before and both[: len(before)] == before:
-            return Continuation(both[len(before) :], merges=place > 0)
+            return Continuation(both[len(before) :], merges=number > 0)
     return Continuation(text_ids(tokenizer, text), merges=True)
 
 

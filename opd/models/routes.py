@@ -201,12 +201,12 @@ def toy_logits(whole: Any) -> Tensor:
 def _alone(whole: Any, rows: Sequences) -> list[Tensor]:
     """Logits (completion tokens, V) of each row by itself."""
     device = next(whole.parameters()).device
-    found = []
+    of_rows = []
     for prompt, completion in zip(rows.prompts, rows.completions, strict=True):
         ids = torch.tensor([[*prompt, *completion[:-1]]], device=device)
         logits = whole(input_ids=ids, use_cache=False).logits[0].float()
-        found.append(logits[len(prompt) - 1 :])
-    return found
+        of_rows.append(logits[len(prompt) - 1 :])
+    return of_rows
 
 
 def _takes_packs(model: Any) -> bool:

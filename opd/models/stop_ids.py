@@ -86,8 +86,8 @@ def reply_lead(tokenizer: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         return ""
     prompt, reply = (_rendered(tokenizer, count) for count in (1, 2))
-    before, found, _ = (reply or "").rpartition(CONTENT)
-    return before[len(prompt) :] if prompt and found and before.startswith(prompt) else ""
+    before, content, _ = (reply or "").rpartition(CONTENT)
+    return before[len(prompt) :] if prompt and content and before.startswith(prompt) else ""
 
 
 def led(tokenizer: Any, prompt: str, reply: str, lead: str) -> str:

@@ -92,16 +92,16 @@ def compare_vocabularies(student: Any, teacher: Any, shared: int) -> VocabularyC
     """Compares the ids below `shared`."""
     texts = [{i: t for t, i in side.get_vocab().items()} for side in (student, teacher)]
     ours, theirs = texts
-    known = [set(side.values()) for side in texts]
+    vocabularies = [set(side.values()) for side in texts]
     renamed: dict[int, tuple[str | None, str | None]] = {}
     only: tuple[dict[int, str], dict[int, str]] = {}, {}
     for i in sorted(i for i in ours.keys() | theirs.keys() if i < shared):
         a, b = ours.get(i), theirs.get(i)
         if a == b:
             continue
-        if a is not None and b is None and a not in known[1]:
+        if a is not None and b is None and a not in vocabularies[1]:
             only[0][i] = a
-        elif b is not None and a is None and b not in known[0]:
+        elif b is not None and a is None and b not in vocabularies[0]:
             only[1][i] = b
         else:
             renamed[i] = a, b

@@ -81,9 +81,9 @@ class Ranks:
     def add_gradients(self, parameters: "Iterable[Tensor]") -> None:
         """Each parameter's gradient becomes the sum of those of all processes."""
 
-    def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
-        """`own` of the first process, as all of them may ask it."""
-        return own
+    def stop(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """The first process's `stop`, as all of them may ask it."""
+        return stop
 
     def halt(self) -> None:
         """The first process goes no further: the others are to stop as soon as they can."""

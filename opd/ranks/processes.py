@@ -135,8 +135,8 @@ class ProcessRanks(Ranks):
         for bucket in _buckets([p.grad for p in reached]):
             self._connected(partial(_add_up, bucket))
 
-    def stop(self, own: Callable[[], bool]) -> Callable[[], bool]:
-        return _Told(self._store, own) if self.leads else _Heard(self._store)
+    def stop(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        return _StopSender(self._store, stop) if self.leads else _StopReader(self._store)
 
     def halt(self) -> None:
         if self.leads and not self._left:
@@ -204,8 +204,8 @@ class ProcessRanks(Ranks):
             if error is self._heard:  # the others know
                 raise
             failed = error  # raised once the others know
-        told = shown(value) if failed is None else _PeerError.of(self.rank, failed)
-        answers = self._gather(told)
+        message = shown(value) if failed is None else _PeerError.of(self.rank, failed)
+        answers = self._gather(message)
         if failed is not None:
             raise failed
         self._raise_first(answers)
@@ -223,14 +223,14 @@ class ProcessRanks(Ranks):
         while self._offers and (chosen := self._next(None)) is not None:
             self._take_part(chosen)
 
-    def _next(self, wanted: str | None) -> str | None:
+    def _next(self, turn: str | None) -> str | None:
         """The turn that all take now, of those that they want; None where none wants one."""
         if self.broken:
             raise LostProcessError("this one failed where all have to arrive")
-        answers = self._gather(_Turn(wanted))
+        answers = self._gather(_Turn(turn))
         self._raise_first(answers)
-        asked = {answer.name for answer in answers}
-        return next((name for name in self._offers if name in asked), None)
+        turns = {answer.name for answer in answers}
+        return next((name for name in self._offers if name in turns), None)
 
     def _take_part(self, name: str | None) -> None:
         assert name is not None
@@ -266,21 +266,21 @@ def _add_up(gradients: list[Tensor]) -> None:
         gradient.copy_(added.view_as(gradient))
 
 
-class _Told:
+class _StopSender:
     """Whether to stop, and if so the others are told."""
 
-    def __init__(self, store: Store, own: Callable[[], bool]) -> None:
-        self._store, self._own, self._told = store, own, False
+    def __init__(self, store: Store, stop: Callable[[], bool]) -> None:
+        self._store, self._stop, self._sent = store, stop, False
 
     def __call__(self) -> bool:
-        stops = self._own()
-        if stops and not self._told:
-            self._told = True
+        stops = self._stop()
+        if stops and not self._sent:
+            self._sent = True
             self._store.set(STOP, "1")
         return stops
 
 
-class _Heard:
+class _StopReader:
     """Whether the first process has said so, asked now and then."""
 
     def __init__(self, store: Store) -> None:

@@ -124,9 +124,9 @@ class Shards:
 
     def least(self, number: int) -> int:
         """Of what the processes say, at once."""
-        told = torch.tensor(number, device=self.device)
-        dist.all_reduce(told, dist.ReduceOp.MIN)
-        return int(told)
+        smallest = torch.tensor(number, device=self.device)
+        dist.all_reduce(smallest, dist.ReduceOp.MIN)
+        return int(smallest)
 
     def collected(self) -> "Whole":
         """What the processes hold parts of, put together for the first one, which asks for it while
@@ -179,10 +179,10 @@ class Shards:
         if isinstance(value, DTensor):
             whole = value.full_tensor()
             return whole.cpu() if self.ranks.leads else None
-        place = (value.data_ptr(), value.shape)
-        if place not in copies:
-            copies[place] = value.detach().cpu()
-        return copies[place]
+        key = (value.data_ptr(), value.shape)
+        if key not in copies:
+            copies[key] = value.detach().cpu()
+        return copies[key]
 
 
 @dataclass(frozen=True)

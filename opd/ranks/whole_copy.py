@@ -57,9 +57,9 @@ class WholeCopy(SamplingCopy):
                 self._in_step()
         return self._model
 
-    def _own(self) -> list[nn.Parameter]:
-        own = {id(p) for p in super()._own()}
-        return [p for p in self._held() if id(p) in own or p in self._inside]
+    def _separate(self) -> list[nn.Parameter]:
+        separate = {id(p) for p in super()._separate()}
+        return [p for p in self._held() if id(p) in separate or p in self._inside]
 
     @torch.no_grad()
     def _in_step(self) -> None:

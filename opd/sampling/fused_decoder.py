@@ -41,12 +41,12 @@ class _Projection:
 def side_by_side(weights: list[Tensor]) -> Tensor | None:
     """(Σ out, in): these (out, in) as one, where they follow each other in one storage."""
     first = weights[0]
-    place = first.storage_offset()
+    offset = first.storage_offset()
     for weight in weights:
         same = weight.untyped_storage()._cdata == first.untyped_storage()._cdata
-        if not (same and weight.is_contiguous() and weight.storage_offset() == place):
+        if not (same and weight.is_contiguous() and weight.storage_offset() == offset):
             return None
-        place += weight.numel()
+        offset += weight.numel()
     rows = sum(len(w) for w in weights)
     return first.detach().as_strided((rows, first.shape[1]), first.stride())
 

@@ -202,7 +202,7 @@ class _Batch:
     """The rows decoded together. Row tensors are on the device, and shrink as rows end."""
 
     def __init__(self, pair: Pair, requests: Sequence[Request], limits: Limits) -> None:
-        self.pair, self.limits, self.asked = pair, limits, len(requests)
+        self.pair, self.limits, self.count = pair, limits, len(requests)
         requests = [*requests, *_beside(requests, limits)]
         self.prompts = [tuple(r.prompt_ids) for r in requests]
         self.samples: dict[int, Sample] = {}
@@ -215,7 +215,7 @@ class _Batch:
         self.draws = on_device(np.stack([uniforms(r.key, steps) for r in requests]), device)
         self.eos = torch.tensor(pair.eos_ids, dtype=torch.long).to(device)
         self.alive = np.arange(rows)  # the numbers of the rows in the batch
-        self.going = torch.arange(rows, device=device) < self.asked  # not yet ended
+        self.going = torch.arange(rows, device=device) < self.count  # not yet ended
         self.ids = torch.zeros((rows, steps), dtype=torch.long, device=device)
         self.logprobs = torch.zeros((rows, steps), device=device)
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)  # written last
@@ -257,7 +257,7 @@ class _Batch:
         if captured and not advance.captures:
             _NOT_CAPTURED.add(causal(pair.student))
         self._collect(np.arange(len(self.alive)), steps)
-        return [self.samples[i] for i in range(self.asked)]
+        return [self.samples[i] for i in range(self.count)]
 
     def _advance(self, decoder: Decoder) -> None:
         """Reads the tokens written last, and writes the next; nothing here waits for the device."""

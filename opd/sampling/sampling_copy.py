@@ -47,7 +47,7 @@ class SamplingCopy:
     @property
     def bytes(self) -> int:
         """What it takes beside the student."""
-        return sum(p.numel() for p in self._own()) * self._dtype.itemsize
+        return sum(p.numel() for p in self._separate()) * self._dtype.itemsize
 
     @torch.no_grad()
     def __call__(self) -> Any | None:
@@ -68,7 +68,7 @@ class SamplingCopy:
             else:
                 target.copy_(source)
 
-    def _own(self) -> list[nn.Parameter]:
+    def _separate(self) -> list[nn.Parameter]:
         """The parameters that the copy has apart from the student's."""
         whole = causal(self._student)
         wide = tuple(getattr(whole, "_keep_in_fp32_modules_strict", None) or ())
@@ -110,7 +110,7 @@ class SamplingCopy:
         """The copy, whose own parameters are still empty."""
         whole = causal(self._student)
         stands_for: dict[int, Any] = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
-        for source in self._own():
+        for source in self._separate():
             empty = source.new_empty(0, dtype=self._dtype)
             stands_for[id(source)] = nn.Parameter(empty, requires_grad=False)
             self._targets.append((source, stands_for[id(source)]))
@@ -133,13 +133,13 @@ class SamplingCopy:
             target.data = room
 
 
-def _sharing_inputs(model: Any, own: Mapping[Any, object]) -> Iterator[list[Any]]:
+def _sharing_inputs(model: Any, targets: Mapping[Any, object]) -> Iterator[list[Any]]:
     """Weights (out, in) that read the same input, to lie side by side: one product for all."""
     for module in model.modules():
         for names in SHARE_INPUTS:
             linears: list[Any] = [getattr(module, name, None) for name in names]
             weights: list[Any] = [x.weight for x in linears if isinstance(x, nn.Linear)]
-            if len(weights) == len(names) and all(w in own for w in weights):
+            if len(weights) == len(names) and all(w in targets for w in weights):
                 yield weights
 
 

@@ -76,8 +76,8 @@ def end_token_of(text: str | None, pair: Pair, *, where: str) -> EndToken | None
             where=where,
             kind=ErrorKind.TOKENIZER_MISMATCH,
         )
-    own = {*declared_stops(pair.student), *as_ids(pair.tokenizer.eos_token_id)}
+    stops = {*declared_stops(pair.student), *as_ids(pair.tokenizer.eos_token_id)}
     others = tuple(i for i in pair.eos_ids if i != token_id)
-    if token_id in own or not others:
+    if token_id in stops or not others:
         return None
     return EndToken(text, token_id, others)

@@ -96,13 +96,13 @@ class ServedTeacher:
         socket = serve(settings)
         if socket is None:
             raise Stopped
-        asked = served.settings.model_copy(
-            update={
-                **{"kind": "remote", "engine": "local", "model": SERVED_NAME},
-                **{"url": ADDRESS, "retries": 0, "top_k": served.top_k},
-            }
+        update = {
+            **{"kind": "remote", "engine": "local", "model": SERVED_NAME},
+            **{"url": ADDRESS, "retries": 0, "top_k": served.top_k},
+        }
+        remote = RemoteTeacher(
+            served.settings.model_copy(update=update), where=field, socket=socket
         )
-        remote = RemoteTeacher(asked, where=field, socket=socket)
         self._teacher = ServerTeacher(
             remote, self._reader, self._stop, self.end, whole=served.top_k == served.rows
         )

@@ -124,12 +124,12 @@ class AnswerReader:
             raise self._error(
                 f"scored {len(entries)} tokens and was sent {sent}; it must score every one"
             )
-        found = self._entries(entries, len(prompt))
+        given = self._entries(entries, len(prompt))
         sent_ids = np.array(completion, np.int64)
-        logprobs, ranks = self._sampled(found, sent_ids)
+        logprobs, ranks = self._sampled(given, sent_ids)
         if not self.k:
             return RemoteOpinion(logprobs, ranks, None, None)
-        return RemoteOpinion(logprobs, ranks, *self._likeliest(found, sent_ids))
+        return RemoteOpinion(logprobs, ranks, *self._likeliest(given, sent_ids))
 
     def _entries(self, given: Sequence[Any], first: int) -> _GivenEntries:
         """Of the tokens from number `first` on, all at once: there are many."""
@@ -167,23 +167,23 @@ class AnswerReader:
                 "most 0 (--logprobs-mode raw_logprobs)"
             )
 
-    def _sampled(self, found: _GivenEntries, sent: Ints) -> tuple[Floats, Ints | None]:
+    def _sampled(self, entries: _GivenEntries, sent: Ints) -> tuple[Floats, Ints | None]:
         """Log-probabilities and ranks (T,) of the tokens that were sent."""
-        of_sent = np.flatnonzero(found.ids == sent[found.rows])
+        of_sent = np.flatnonzero(entries.ids == sent[entries.rows])
         at = np.full(len(sent), -1)
-        at[found.rows[of_sent]] = of_sent
-        lacks = (at < 0) | (self.ranked & (found.ranks[at] == LARGEST))
+        at[entries.rows[of_sent]] = of_sent
+        lacks = (at < 0) | (self.ranked & (entries.ranks[at] == LARGEST))
         if lacks.any():
             t = int(lacks.argmax())
             missing = "log-probability" if at[t] < 0 else "rank"
             raise self._error(f"gave no {missing} of token {sent[t]}, which it was sent")
-        return found.logprobs[at].astype(np.float32), found.ranks[at] if self.ranked else None
+        return entries.logprobs[at].astype(np.float32), entries.ranks[at] if self.ranked else None
 
-    def _likeliest(self, found: _GivenEntries, sent: Ints) -> tuple[Ints, Floats]:
+    def _likeliest(self, entries: _GivenEntries, sent: Ints) -> tuple[Ints, Floats]:
         """The k likeliest (T, k); the sent token is there beside them where it is none of them."""
-        counts = (found.ids != sent[found.rows]) | (found.ranks < self.k)
+        counts = (entries.ids != sent[entries.rows]) | (entries.ranks < self.k)
         numbers = np.flatnonzero(counts)
-        per_row = np.bincount(found.rows[numbers], minlength=len(sent))
+        per_row = np.bincount(entries.rows[numbers], minlength=len(sent))
         if (fewest := int(per_row.min())) < self.k:
             raise self._error(
                 f"gave {fewest} alternatives where {self.k} were asked for: set top_k to at "
@@ -191,11 +191,13 @@ class AnswerReader:
                 "policy_gradient needs none (top_k 0)",
                 "top_k",
             )
-        rows, logprobs, ranks = (getattr(found, n)[numbers] for n in ("rows", "logprobs", "ranks"))
+        rows, logprobs, ranks = (
+            getattr(entries, n)[numbers] for n in ("rows", "logprobs", "ranks")
+        )
         order = numbers[np.lexsort((ranks, -logprobs, rows))]
         starts = np.cumsum(per_row) - per_row
         chosen = order[starts[:, None] + np.arange(self.k)]
-        return found.ids[chosen], found.logprobs[chosen].astype(np.float32)
+        return entries.ids[chosen], entries.logprobs[chosen].astype(np.float32)
 
     def _error(self, message: str, setting: str = "url") -> UserError:
         return self.server.error(f"{self.server.url}{self.path} {message}", setting)

@@ -81,7 +81,7 @@ class RemoteTeacher:
         )
         self._sleep, self._say = sleep, say
         self._news: SimpleQueue[str] = SimpleQueue()
-        self._known: KnownScores | None = None
+        self._first: KnownScores | None = None
 
     def _urls(self) -> list[str]:
         """Below which the paths are: SGLang's own is beside /v1."""
@@ -93,17 +93,17 @@ class RemoteTeacher:
         for endpoint in self._endpoints.all:
             endpoint.close()
 
-    def check(self, known: Sequence[int] = (0, 0), texts: Texts | None = None) -> None:
+    def check(self, ids: Sequence[int] = (0, 0), texts: Texts | None = None) -> None:
         """Is each server there, does it serve the model, and does it give k alternatives? All must
-        score the tokens of `known` alike, and what texts of ids they tell must be the student's."""
+        score the tokens `ids` alike, and what texts of ids they tell must be the student's."""
         for endpoint in self._endpoints.all:
             self._with_tries(self._reader.models_path, self._check_name, EndpointPool([endpoint]))
             scores = self._with_tries(
-                self._reader.path, lambda e: self._scores(e, known, texts), EndpointPool([endpoint])
+                self._reader.path, lambda e: self._scores(e, ids, texts), EndpointPool([endpoint])
             )
-            if self._known is None:
-                self._known = KnownScores(endpoint.server.url, known, scores)
-            self._compare(endpoint, scores, self._known)
+            if self._first is None:
+                self._first = KnownScores(endpoint.server.url, ids, scores)
+            self._compare(endpoint, scores, self._first)
 
     def served_model(self) -> str | None:
         """What the server says it serves under the model's name: its path or id, if it tells."""
@@ -172,9 +172,9 @@ class RemoteTeacher:
 
     def _read_rows(self, rows: Rows, abandoned: threading.Event) -> list[RemoteOpinion]:
         def by(endpoint: Endpoint) -> list[RemoteOpinion]:
-            if endpoint.doubted and self._known is not None:
-                scores = self._scores(endpoint, self._known.ids)
-                self._compare(endpoint, scores, self._known)
+            if endpoint.doubted and self._first is not None:
+                scores = self._scores(endpoint, self._first.ids)
+                self._compare(endpoint, scores, self._first)
             endpoint.doubted = False
             return self._opinions(endpoint, rows)
 
@@ -219,36 +219,34 @@ class RemoteTeacher:
             names = server.quote(", ".join(served)) or "nothing"
             raise server.error(f"{server.url}{path} lists {names}, and not {model}", "model")
 
-    def _scores(
-        self, endpoint: Endpoint, known: Sequence[int], texts: Texts | None = None
-    ) -> Floats:
-        """Of all known tokens but the first."""
+    def _scores(self, endpoint: Endpoint, ids: Sequence[int], texts: Texts | None = None) -> Floats:
+        """Of all the ids but the first."""
         reader = self._reader(endpoint.server, self._config.top_k)
-        rows = [([int(known[0])], [int(i) for i in known[1:]])]
+        rows = [([int(ids[0])], [int(i) for i in ids[1:]])]
         (choice,) = self._choices(endpoint, reader, rows, texts=texts is not None)
         if texts is not None:
             self._check_texts(endpoint, reader.texts(choice), texts)
         return reader.opinion(*rows[0], choice).logprobs
 
-    def _check_texts(self, endpoint: Endpoint, told: Mapping[int, str], texts: Texts) -> None:
+    def _check_texts(self, endpoint: Endpoint, theirs: Mapping[int, str], texts: Texts) -> None:
         """Raises UserError where ids stand for other texts than the student's tokenizer has."""
-        ours = dict(zip(told, texts(list(told)), strict=True))
-        different = [i for i, text in told.items() if _plain(text) != _plain(ours[i])]
-        if len(different) > OTHER_TEXTS * len(told):
+        ours = dict(zip(theirs, texts(list(theirs)), strict=True))
+        different = [i for i, text in theirs.items() if _plain(text) != _plain(ours[i])]
+        if len(different) > OTHER_TEXTS * len(theirs):
             quote, i = endpoint.server.quote, different[0]
             raise endpoint.server.error(
                 f"{endpoint.server.url} serves a model of another tokenizer: {len(different)} of "
-                f"{len(told)} ids stand for other text, such as {i}: {quote(told[i])!r} there, "
+                f"{len(theirs)} ids stand for other text, such as {i}: {quote(theirs[i])!r} there, "
                 f"{quote(ours[i])!r} to the student",
                 "model",
                 ErrorKind.TOKENIZER_MISMATCH,
             )
 
-    def _compare(self, endpoint: Endpoint, scores: Floats, known: KnownScores) -> None:
-        """Raises UserError where a server scores the known tokens otherwise."""
-        apart = float(np.abs(scores - known.scores).mean())
+    def _compare(self, endpoint: Endpoint, scores: Floats, first: KnownScores) -> None:
+        """Raises UserError where a server scores the same ids otherwise."""
+        apart = float(np.abs(scores - first.scores).mean())
         if apart > SAME_MODEL:
-            url, other = endpoint.server.url, known.url
+            url, other = endpoint.server.url, first.url
             of = other if other != url else "at the start"
             raise endpoint.server.error(
                 f"{url} scores the same tokens otherwise than {of}: {apart:.3g} nats per token "

@@ -323,8 +323,8 @@ class _TeacherFactory:
             case "model" if settings.engine == "vllm":
                 assert model is not None
                 served = ServedModel(field, settings, model.folder, model.rows)
-                asked = served.asked_for(self.config)
-                return ServedTeacher(asked, reader_of(self.pair), self.callbacks.stop, end)
+                served = served.asked_for(self.config)
+                return ServedTeacher(served, reader_of(self.pair), self.callbacks.stop, end)
             case "model":
                 assert model is not None
                 return LocalTeacher(

@@ -143,8 +143,8 @@ def _written(
 
     written = writer.ranks.shared(jobs, share)
     return [
-        Completion(prompt, number, *found, author)
-        for (prompt, number), found in zip(jobs, written, strict=True)
+        Completion(prompt, number, *fields, author)
+        for (prompt, number), fields in zip(jobs, written, strict=True)
     ]
 
 

@@ -160,8 +160,8 @@ def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> T
     norm = float(clip(learner.trained, math.inf))
     learner.optimizer.zero_grad(set_to_none=True)
     columns = [getattr(record, name) for record in gradient.records for name in MEASURED]
-    known = [torch.from_numpy(c).float() for c in columns if c is not None]
-    return torch.cat([torch.tensor([gradient.loss, norm]), *known])
+    present = [torch.from_numpy(c).float() for c in columns if c is not None]
+    return torch.cat([torch.tensor([gradient.loss, norm]), *present])
 
 
 @dataclass(frozen=True)
@@ -294,13 +294,20 @@ class MicroBatch:
                 view = self.reading.view(cut, self.batch.targets[cut]) if self.reading else None
             inputs = self._inputs(cut, logits, view, columns)
             here = slice(*np.searchsorted(counted, [cut.start, cut.stop]))
-            token_loss, found = judged(inputs, view, config, rows[here] - cut.start)
+            token_loss, measures = judged(inputs, view, config, rows[here] - cut.start)
             loss = (token_loss * scale[cut]).sum()
             if loss.requires_grad:  # no token of this piece may count
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            measured.append(found)
-            del logits, view, inputs, token_loss, found, loss  # before the next piece takes as much
+            measured.append(measures)
+            del (
+                logits,
+                view,
+                inputs,
+                token_loss,
+                measures,
+                loss,
+            )  # before the next piece takes as much
         return losses, measured
 
     def _inputs(

@@ -128,9 +128,9 @@ def load_scalar(raw: str, *, where: str) -> Any:
 
 
 def _composed(text: str, where: str) -> yaml.Node | None:
-    if found := UNPRINTABLE.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        character = f"the control character U+{ord(found[0]):04X}"
+    if match := UNPRINTABLE.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        character = f"the control character U+{ord(match[0]):04X}"
         raise _error(f"not valid YAML: holds {character}", where, line)
     try:
         _check_shape(text, where)

@@ -196,7 +196,7 @@ def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
     """Parts of layers are read as they are stored, and trained by AdamW."""
     if config.sharding == "none":
         return
-    wanted: dict[str, tuple[object, object]] = {
+    required: dict[str, tuple[object, object]] = {
         "optimizer.name": (config.optimizer.name, "adamw"),
         "optimizer.compile": (config.optimizer.compile, False),
         "sampling.engine": (config.sampling.engine, "local"),
@@ -208,9 +208,9 @@ def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
             yield FieldError(
                 f"{field}.kind", "sharding full needs a teacher that is no moving average (got ema)"
             )
-        wanted[f"{field}.quantize"] = (teacher.quantize, "none")
-        wanted[f"{field}.offload"] = (teacher.offload, False)
-    for field, (value, needed) in wanted.items():
+        required[f"{field}.quantize"] = (teacher.quantize, "none")
+        required[f"{field}.offload"] = (teacher.offload, False)
+    for field, (value, needed) in required.items():
         if value != needed:
             got, takes = (str(v).lower() if isinstance(v, bool) else v for v in (value, needed))
             yield FieldError(field, f"sharding full needs {takes} (got {got})")

@@ -81,9 +81,9 @@ class RunFields(Section):
         By default not where it is the student itself and reads what the student reads: that score
         is the student's own before training.
         """
-        asked = self.evaluation.teacher
-        if asked is not None:
-            return asked
+        setting = self.evaluation.teacher
+        if setting is not None:
+            return setting
         used = self.needs != "nothing" or self.teacher_writes
         return (
             used

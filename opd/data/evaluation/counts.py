@@ -37,19 +37,19 @@ def evaluation_counts(
 ) -> list[EvaluationCount]:
     """Of the held-out prompts and of each suite, by its name; `prompts` are those that fit.
 
-    What is asked for is what is used and all that is missing, each counted by itself.
+    The limit is what is used and all that is missing, each counted by itself.
     """
     counts = []
     for suite, fitting in prompts.items():
         held_out = suite == HELD_OUT
         data = config.prompts if held_out else config.evaluation.suites[suite]
         section = "prompts" if held_out else f"evaluation.suites.{suite}"
-        asked = config.evaluation.prompts if held_out else config.evaluation.suites[suite].count
+        limit = config.evaluation.prompts if held_out else config.evaluation.suites[suite].count
         number = "evaluation.prompts" if held_out else f"{section}.count"
         taken = rows[suite].taken
         ungraded = sum(p.answer is None for p in fitting) if _needs_answers(data) else 0
         missing = [
-            *_missing_rows(config, asked, rows[suite], number),
+            *_missing_rows(config, limit, rows[suite], number),
             MissingPrompts(
                 "too_long",
                 taken - len(fitting),
@@ -65,7 +65,7 @@ def evaluation_counts(
         ]
         used = len(fitting) - ungraded
         counts.append(
-            EvaluationCount(suite, number, asked, used, tuple(m for m in missing if m.count))
+            EvaluationCount(suite, number, limit, used, tuple(m for m in missing if m.count))
         )
     return counts
 
@@ -75,11 +75,11 @@ def _needs_answers(data: DataConfig) -> bool:
 
 
 def _missing_rows(
-    config: RunConfig, asked: int, counts: RowCounts, number: str
+    config: RunConfig, limit: int, counts: RowCounts, number: str
 ) -> list[MissingPrompts]:
-    """Of those asked for: what the source lacks, and what of it the probes take."""
+    """Of the limit: what the source lacks, and what of it the probes take."""
     rows, of = counts.available.rows, counts.available.of
-    lacking = max(0, asked - rows)
+    lacking = max(0, limit - rows)
     share = config.prompts.eval_share
     short = MissingPrompts(
         "source",
@@ -96,7 +96,7 @@ def _missing_rows(
         )
     probes = MissingPrompts(
         "probes",
-        asked - lacking - counts.taken,
+        limit - lacking - counts.taken,
         "kept as probes, which are answered but not scored",
         "lower prompts.probe",
     )

@@ -55,7 +55,7 @@ def _started_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[F
         == [start, start]
     ]
     if twice:
-        yield _found(
+        yield _on_prompts(
             "start-twice",
             "warning",
             f"{len(twice)} of {len(prompts)} prompts begin with {student.name(start)} twice",
@@ -70,19 +70,19 @@ def _started_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[F
 def _unknown(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     """Prompts with text that the vocabulary lacks: no model can read what stands there."""
     unknown = unknown_id(student.tokenizer)
-    found = [p for p in prompts if unknown is not None and unknown in p.ids]
-    if found:
-        tokens = sum(len(p.ids) for p in found)
-        lost = sum(p.ids.count(unknown) for p in found)
-        yield _found(
+    affected = [p for p in prompts if unknown is not None and unknown in p.ids]
+    if affected:
+        tokens = sum(len(p.ids) for p in affected)
+        lost = sum(p.ids.count(unknown) for p in affected)
+        yield _on_prompts(
             "prompt-unknown-tokens",
             "warning",
-            f"{len(found)} of {len(prompts)} prompts hold text that the tokenizer does not know",
+            f"{len(affected)} of {len(prompts)} prompts hold text that the tokenizer does not know",
             f"{lost:,} of their {tokens:,} tokens are {student.name(unknown or 0)}: both models "
             "read no more than that something stood there.",
             "Use models whose tokenizer knows the data's words or falls back on bytes; "
             "`opd prompts` shows the prompts as they are read.",
-            found,
+            affected,
         )
 
 
@@ -97,7 +97,7 @@ def _rendered_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[
         and not special.isdisjoint(text_ids(student.tokenizer, m["content"]))
     ]
     if twice:
-        yield _found(
+        yield _on_prompts(
             "special-in-messages",
             "warning",
             f"{len(twice)} messages contain special tokens",
@@ -112,7 +112,7 @@ def _rendered_twice(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[
 def _ended_prompts(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Finding]:
     ended = [p for p in prompts if p.messages is None and p.ids[-1] in student.stops]
     if ended:
-        yield _found(
+        yield _on_prompts(
             "prompt-ends",
             "warning",
             f"{len(ended)} of {len(prompts)} prompts end with a stop token",
@@ -156,7 +156,7 @@ def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Fin
             given.add(student, prompt, prompt.completion, lead)
     count, end_name = len(prompts), student.name(student.stops[0]) if student.stops else ""
     if given.ended:
-        yield _found(
+        yield _on_prompts(
             "completion-ended",
             "info",
             f"{len(given.ended)} of {count} given completions already end with a stop token",
@@ -165,7 +165,7 @@ def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Fin
             given.ended,
         )
     if given.led:
-        yield _found(
+        yield _on_prompts(
             "reply-lead",
             "info",
             f"The chat template writes {lead!r} before {len(given.led)} of {count} replies",
@@ -175,7 +175,7 @@ def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Fin
             given.led,
         )
     if given.inside:
-        yield _found(
+        yield _on_prompts(
             "stop-inside",
             "warning",
             f"{len(given.inside)} of {count} given completions have a stop token before their end",
@@ -185,7 +185,7 @@ def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Fin
             given.inside,
         )
     if given.merged:
-        yield _found(
+        yield _on_prompts(
             "merged-boundary",
             "info",
             f"{len(given.merged)} of {count} given completions would share a token with a prompt",
@@ -196,7 +196,7 @@ def _completions(student: LocalModel, prompts: Sequence[Prompt]) -> Iterator[Fin
         )
 
 
-def _found(
+def _on_prompts(
     code: str,
     severity: Any,
     title: str,

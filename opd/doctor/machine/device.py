@@ -64,8 +64,8 @@ def check_fit(config: RunConfig, memory: Estimate) -> Finding | None:
     free = free_memory(run_device(config))
     if free is None:
         return None
-    found = check_gpu(memory, *free)
-    return with_sharding(found, config, free[0], estimate, torch.cuda.device_count())
+    finding = check_gpu(memory, *free)
+    return with_sharding(finding, config, free[0], estimate, torch.cuda.device_count())
 
 
 def before_loading(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -81,14 +81,14 @@ def before_loading(config: RunConfig, say: Callable[[str], None]) -> None:
         memory = estimate(config)
     except UserError:  # a model that cannot be read, which loading refuses in its own words
         memory = Estimate()
-    found = check_fit(config, memory)
+    finding = check_fit(config, memory)
     until = time.monotonic() + PATIENCE
-    while found is not None and found.severity == "error" and time.monotonic() < until:
+    while finding is not None and finding.severity == "error" and time.monotonic() < until:
         time.sleep(0.2)
-        found = check_fit(config, memory)
-    if found is None or found.severity == "ok":
+        finding = check_fit(config, memory)
+    if finding is None or finding.severity == "ok":
         return
-    text = f"{found.title}. {found.text} {found.advice}"
-    if found.severity == "error":
+    text = f"{finding.title}. {finding.text} {finding.advice}"
+    if finding.severity == "error":
         raise UserError(text, where="device", kind=ErrorKind.OUT_OF_MEMORY)
     say(text)

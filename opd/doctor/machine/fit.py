@@ -57,8 +57,8 @@ def _by_driver(
         freest = sorted(report.gpus, key=lambda g: -(g.free or 0.0))[: config.devices]
         gpu = freest[-1] if len(freest) == config.devices else None
     if gpu is not None and gpu.free is not None and gpu.total is not None:
-        found = check_gpu(estimate, gpu.free, gpu.total)
-        return with_sharding(found, config, gpu.free, planned, len(report.gpus))
+        finding = check_gpu(estimate, gpu.free, gpu.total)
+        return with_sharding(finding, config, gpu.free, planned, len(report.gpus))
     each = f" in each of {config.devices}" if config.devices > 1 else ""
     return Finding(
         "memory-device",
@@ -91,7 +91,7 @@ def _check_host(config: RunConfig, estimate: Estimate, *, in_host: bool) -> Iter
 
 
 def with_sharding(
-    found: Finding,
+    finding: Finding,
     config: RunConfig,
     free: float,
     planned: Callable[[RunConfig], Estimate],
@@ -99,21 +99,21 @@ def with_sharding(
 ) -> Finding:
     """What is too much for a GPU, with the advice to cut the models among several, where they fit
     then and there are as many."""
-    if found.severity == "ok" or config.sharding == "full":
-        return found
+    if finding.severity == "ok" or config.sharding == "full":
+        return finding
     count = config.devices if config.devices > 1 else gpus
     device = "cuda" if config.device.startswith("cuda") else config.device
     changes = [f"devices={count}", f"device={device}", "sharding=full"]
     try:
         needed = planned(parse(with_overrides(config.model_dump(mode="json"), changes))).device
     except UserError:  # what does not go with the run's other settings
-        return found
+        return finding
     if count < 2 or (needed + CONTEXT) * MARGIN > free:
-        return found
+        return finding
     return replace(
-        found,
+        finding,
         advice=f"sharding: full fits: with devices: {count} it takes about {size(needed)} of each "
-        f"GPU's memory. Or: {found.advice}",
+        f"GPU's memory. Or: {finding.advice}",
     )
 
 
@@ -137,7 +137,7 @@ def check_gpu(estimate: Estimate, free: float, total: float) -> Finding:
             f"{size(free)} of {size(total)} are free.",
             evidence=evidence,
         )
-    found = _too_much(
+    finding = _too_much(
         "memory-device",
         "error" if estimate.least > free else "warning",
         (needed, free),
@@ -145,11 +145,11 @@ def check_gpu(estimate: Estimate, free: float, total: float) -> Finding:
     )
     taken = total - free
     if taken < OTHERS:
-        return found
+        return finding
     return replace(
-        found,
-        text=f"{found.text} Of the GPU's {size(total)}, {size(taken)} are taken already.",
-        advice=f"End what holds the GPU's memory (nvidia-smi lists it), or: {found.advice}",
+        finding,
+        text=f"{finding.text} Of the GPU's {size(total)}, {size(taken)} are taken already.",
+        advice=f"End what holds the GPU's memory (nvidia-smi lists it), or: {finding.advice}",
     )
 
 

@@ -31,7 +31,7 @@ def remedies(config: RunConfig, phase: Phase | None) -> list[Remedy]:
         needed = _needed(estimate(config), phase)
     except UserError:
         return []
-    found = []
+    helpful = []
     for field, value in _changes(config):
         try:
             changed = parse(with_overrides(config.model_dump(mode="json"), [f"{field}={value}"]))
@@ -39,8 +39,8 @@ def remedies(config: RunConfig, phase: Phase | None) -> list[Remedy]:
         except UserError:  # what does not go with the run's other settings
             continue
         if saves > WORTH * needed:
-            found.append(Remedy(field, value, saves))
-    return sorted(found, key=lambda remedy: -remedy.saves)
+            helpful.append(Remedy(field, value, saves))
+    return sorted(helpful, key=lambda remedy: -remedy.saves)
 
 
 def _needed(memory: Estimate, phase: Phase | None) -> float:

@@ -143,9 +143,9 @@ def load_adapter(model: Any, folder: Path, *, where: str = "student.model") -> A
 
 def _check_settings(adapted: Any, folder: Path, *, where: str) -> None:
     """Refuses settings that this version of peft does not know, unless they are off."""
-    known = {f.name for f in fields(adapted.peft_config["default"])}
+    names = {f.name for f in fields(adapted.peft_config["default"])}
     settings = read_object(folder / ADAPTER, where=where)
-    unknown = sorted(n for n, value in settings.items() if value and n not in known)
+    unknown = sorted(n for n, value in settings.items() if value and n not in names)
     if unknown:
         raise _refused(
             f"{folder} has settings of a newer peft that would be left out: {', '.join(unknown)}; "

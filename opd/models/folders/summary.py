@@ -77,16 +77,16 @@ def _adapter(path: Path) -> ModelSummary:
 
 
 def _measured(form: str, path: Path, size: int) -> ModelSummary:
-    found: Architecture | None = architecture_of(str(path), where="")
-    if found is None:
+    architecture: Architecture | None = architecture_of(str(path), where="")
+    if architecture is None:
         return ModelSummary(form, bytes=size)
     return ModelSummary(
         form,
-        kind=found.kind,
-        parameters=found.parameters,
-        layers=found.layers,
-        hidden=found.hidden,
-        context=found.context,
+        kind=architecture.kind,
+        parameters=architecture.parameters,
+        layers=architecture.layers,
+        hidden=architecture.hidden,
+        context=architecture.context,
         bytes=size,
     )
 

@@ -158,19 +158,19 @@ def empty_model(folder: Path, *, where: str) -> tuple[Any, str] | None:
     return model, check(model, Comparison.of(info), folder, where=where)
 
 
-def check(model: Any, found: Comparison, folder: Path, *, where: str) -> str:
+def check(model: Any, comparison: Comparison, folder: Path, *, where: str) -> str:
     """Refuses weights that would make another model than the folder's; returns what is left out,
     in words, empty where nothing is. Raises UserError that says how many and names the first."""
-    wrong = [name for name in found.unexpected if not _beside(model, name)]
+    wrong = [name for name in comparison.unexpected if not _beside(model, name)]
     text = (
-        _wrapped(found)
-        or _missing(model, found)
-        or _mismatched(found)
+        _wrapped(comparison)
+        or _missing(model, comparison)
+        or _mismatched(comparison)
         or (_misplaced(wrong) if wrong else None)
     )
     if text is not None:
         raise UserError(f"{folder}: {text}", where=where, kind=ErrorKind.REFUSED_MODEL)
-    unused = [n for n in found.unexpected if not COMPUTED.search(n)]
+    unused = [n for n in comparison.unexpected if not COMPUTED.search(n)]
     return f"{count(unused)} not used, {first(unused)}" if unused else ""
 
 
@@ -190,22 +190,22 @@ def untie(model: Any) -> bool:
     return True
 
 
-def _missing(model: Any, found: Comparison) -> str | None:
-    if not found.missing:
+def _missing(model: Any, comparison: Comparison) -> str | None:
+    if not comparison.missing:
         return None
     return (
-        f"{len(found.missing)} of {len(model.state_dict())} weights are missing from its files, "
-        f"{first(found.missing)}; random ones would be used in their place: download the folder "
-        "again, or save the model with save_pretrained"
+        f"{len(comparison.missing)} of {len(model.state_dict())} weights are missing from its "
+        f"files, {first(comparison.missing)}; random ones would be used in their place: download "
+        "the folder again, or save the model with save_pretrained"
     )
 
 
-def _mismatched(found: Comparison) -> str | None:
-    if not found.mismatched:
+def _mismatched(comparison: Comparison) -> str | None:
+    if not comparison.mismatched:
         return None
-    name, stored, needed = found.mismatched[0]
+    name, stored, needed = comparison.mismatched[0]
     return (
-        f"{count(found.mismatched)} of another shape than its config.json says, first {name}: "
+        f"{count(comparison.mismatched)} of another shape than its config.json says, first {name}: "
         f"{list(stored)} stored, {list(needed)} needed; take both from the same model"
     )
 
@@ -222,17 +222,17 @@ def _misplaced(wrong: Sequence[str]) -> str:
     )
 
 
-def _wrapped(found: Comparison) -> str | None:
+def _wrapped(comparison: Comparison) -> str | None:
     """Names that a wrapper's prefix keeps from being those that are missing."""
-    missing = set(found.missing)
+    missing = set(comparison.missing)
     prefixes = Counter(
-        prefix for name in found.unexpected if (prefix := _prefix(name, missing)) is not None
+        prefix for name in comparison.unexpected if (prefix := _prefix(name, missing)) is not None
     )
     if not prefixes:
         return None
     prefix, count = prefixes.most_common(1)[0]
     wrapper, remedy = WRAPPERS.get(prefix, ("something around the model", "the model inside"))
-    first = next(n for n in found.unexpected if _prefix(n, missing) == prefix)
+    first = next(n for n in comparison.unexpected if _prefix(n, missing) == prefix)
     return (
         f"{count} weights are named with {prefix!r}, which {wrapper} adds, first {first}; "
         f"save the model without it: {remedy}"

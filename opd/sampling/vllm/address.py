@@ -41,8 +41,8 @@ class ServerAddress:
         """Whether anything listens on the socket (of a url: asking tells)."""
         return self.socket is None or listens(self.socket)
 
-    def told(self, error: UserError) -> UserError:
-        """With the address, where it is the user's own server that failed."""
+    def with_address(self, error: UserError) -> UserError:
+        """Adds the address where it is the user's own server that failed."""
         if not self.configured or error.where != WHERE:
             return error
         way = through(proxy_for(self.url)) if self.url else ""
@@ -72,12 +72,12 @@ def _own_socket(path: Path) -> Path:
     """Raises UserError for what is no socket of this user's: configurations come from requests,
     which must reach nobody else's programs."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise _refused(f"{path}: {error.strerror}; start the server with --uds {path}") from None
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(status.st_mode):
         raise _refused(f"{path} is not a socket")
-    if found.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid():
         raise _refused(f"{path} is the socket of another user, who must be the one of the jobs")
     return path
 

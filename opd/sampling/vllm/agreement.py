@@ -48,8 +48,8 @@ class Agreement:
     def check(self, pair: Pair, model: Any) -> float:
         """The mean absolute difference in nats; `model` is what was sent. Raises UserError where
         it says that the server has other weights."""
-        own, theirs = self._own(pair, model), self._ask(self._texts)
-        gap, limit = _difference(own, theirs), LIMITS[pair.dtype]
+        ours, theirs = self._ours(pair, model), self._ask(self._texts)
+        gap, limit = _difference(ours, theirs), LIMITS[pair.dtype]
         measured = (
             f"its log-probabilities of {sum(map(len, theirs))} tokens after {len(self._texts)} "
             f"known texts differ from the trainer's by {gap:.2g} nats on average"
@@ -61,18 +61,18 @@ class Agreement:
                 "processed_logprobs"
             )
         if self._first_gap is None or self._anchor is None:
-            self._first_gap, self._anchor = max(gap, NOISE), own
-        elif _moved(own, self._anchor, theirs) > MOVED * self._first_gap:
+            self._first_gap, self._anchor = max(gap, NOISE), ours
+        elif _moved(ours, self._anchor, theirs) > MOVED * self._first_gap:
             stale = _difference(self._anchor, theirs)
             if gap > stale:
                 raise server_error(
                     f"did not take the new weights: {measured}, and from those of earlier weights "
                     f"by {stale:.2g}"
                 )
-            self._anchor = own
+            self._anchor = ours
         return gap
 
-    def _own(self, pair: Pair, model: Any) -> Floats:
+    def _ours(self, pair: Pair, model: Any) -> Floats:
         parts = [self._texts[i : i + AT_ONCE] for i in range(0, len(self._texts), AT_ONCE)]
         return np.concatenate(
             [own_scores(pair, model, part, temperature=self._temperature) for part in parts]
@@ -102,14 +102,14 @@ def own_scores(
         return divergences.log_probs(logits, temperature).float().cpu().numpy()
 
 
-def _difference(own: Floats, theirs: Sequence[Likeliest]) -> float:
+def _difference(ours: Floats, theirs: Sequence[Likeliest]) -> float:
     """Mean absolute difference over the tokens that the server names."""
     return float(
-        np.mean([abs(own[n, i] - v) for n, entry in enumerate(theirs) for i, v in entry.items()])
+        np.mean([abs(ours[n, i] - v) for n, entry in enumerate(theirs) for i, v in entry.items()])
     )
 
 
-def _moved(own: Floats, before: Floats, theirs: Sequence[Likeliest]) -> float:
+def _moved(ours: Floats, before: Floats, theirs: Sequence[Likeliest]) -> float:
     """The same between the trainer's own numbers now and before."""
     named = [dict.fromkeys(entry, 0.0) for entry in theirs]
-    return _difference(own - before, named)
+    return _difference(ours - before, named)

@@ -65,16 +65,16 @@ class SampleReader:
 
 def likeliest(answer: Any, count: int, vocab: int) -> list[dict[int, float]]:
     """Log-probabilities by id of the tokens that may follow each of `count` texts."""
-    found = []
+    logprobs = []
     for choice in choices_of(answer, count):
         values = choice.get("logprobs")
         entries = values.get("top_logprobs") if isinstance(values, dict) else None
         if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
             raise server_error("gave no top_logprobs of the token that it was asked for")
-        found.append({_id_of(k, vocab): checked_logprob(v) for k, v in entries[0].items()})
-        if not found[-1]:
+        logprobs.append({_id_of(k, vocab): checked_logprob(v) for k, v in entries[0].items()})
+        if not logprobs[-1]:
             raise server_error("named no token in top_logprobs")
-    return found
+    return logprobs
 
 
 def _id_of(key: str, vocab: int) -> int:

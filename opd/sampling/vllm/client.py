@@ -46,10 +46,10 @@ class VllmClient:
         try:
             yield
         except UserError as error:
-            told = self._address.told(error)
-            if told is error:
+            addressed = self._address.with_address(error)
+            if addressed is error:
                 raise
-            raise told from None
+            raise addressed from None
 
     def healthy(self) -> bool:
         """Whether it answers now."""
@@ -83,10 +83,10 @@ class VllmClient:
         Raises Stopped when `stop()` turns true, and UserError when the server answers no more.
         """
 
-        def asked(body: Body) -> Any:
+        def answer(body: Body) -> Any:
             return _json(path, self._response(path, body, "POST", None))
 
-        return self._together([partial(asked, body) for body in bodies], stop)
+        return self._together([partial(answer, body) for body in bodies], stop)
 
     def _watched(self, path: str, body: Body | None, method: str) -> httpx.Response:
         """The answer, while a server that answers nothing else any more is not waited for."""

@@ -106,7 +106,7 @@ def server_for(config: RunConfig) -> tuple[ServerAddress, Offers, Way]:
         offers.check(config.student.dtype)
         return address, offers, offers.way(None if lora is None else lora.rank)
     except UserError as error:
-        raise address.told(error) from None
+        raise address.with_address(error) from None
 
 
 def offers_of(address: ServerAddress) -> Offers:
@@ -132,9 +132,9 @@ def _asking(address: ServerAddress, *, with_key: bool = True) -> Iterator[HttpCl
             yield client
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise address.told(server_error(f"cannot be reached: {reason}")) from None
+        raise address.with_address(server_error(f"cannot be reached: {reason}")) from None
     except UserError as error:
-        raise address.told(error) from None
+        raise address.with_address(error) from None
 
 
 def _offers(asking: HttpClient, key: str | None) -> Offers:

@@ -109,8 +109,8 @@ def _check_tokenizer(
 ) -> None:
     """Token ids go to the server and back: they must mean the same. One that does not tell what it
     makes of a text is judged by its weights alone."""
-    for known in known_texts(prompts)[:TEXTS]:
-        text = pair.tokenizer.decode(known)
+    for ids in known_texts(prompts)[:TEXTS]:
+        text = pair.tokenizer.decode(ids)
         body = {"model": offers.model, "prompt": text, "add_special_tokens": False}
         answer = client.ask_if_there("/tokenize", body)
         if answer is None:

