@@ -86,7 +86,7 @@ def _hiding(folder: str) -> list[str]:
         names = sorted(os.listdir(folder or os.curdir))
     except OSError:
         return []
-    found = []
+    paths = []
     for name in names:
         stem = name.removesuffix(".py")
         ours = stem in PACKAGES or (stem in sys.stdlib_module_names and stem not in UNUSED)
@@ -94,8 +94,8 @@ def _hiding(folder: str) -> list[str]:
         if ours and stem == name:
             path = os.path.join(path, "__init__.py")
         if ours and os.path.isfile(path):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def command() -> None:

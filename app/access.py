@@ -69,9 +69,9 @@ class Tokens:
     def of_cookies(self, headers: Iterable[str]) -> Caller:
         """Who the request's cookies tell of; a stale one counts as none."""
         read = {self.cookie, self.former_cookie, *map(_cookie, self.named.values())}
-        found = [self.caller(value) for name, value in _cookies(headers) if name in read]
+        callers = [self.caller(value) for name, value in _cookies(headers) if name in read]
         order = ("full", "view", "none")
-        return min(found, key=lambda one: order.index(one.access), default=Caller("none"))
+        return min(callers, key=lambda one: order.index(one.access), default=Caller("none"))
 
 
 def named_tokens(given: Sequence[str]) -> tuple[str | None, dict[str, str]]:
@@ -83,13 +83,13 @@ def named_tokens(given: Sequence[str]) -> tuple[str | None, dict[str, str]]:
             raise UserError(
                 "must be printable ASCII without spaces, and not empty", where="--token"
             )
-        found = NAMED.fullmatch(text)
-        if found is None:
+        match = NAMED.fullmatch(text)
+        if match is None:
             plain.append(text)
-        elif found["name"] in named:
-            raise UserError(f"two tokens are named {found['name']}", where="--token")
+        elif match["name"] in named:
+            raise UserError(f"two tokens are named {match['name']}", where="--token")
         else:
-            named[found["name"]] = found["token"]
+            named[match["name"]] = match["token"]
     for text in plain:  # of a variable that is empty: `NAME=` would be a token that can be guessed
         empty = NOTHING_AFTER.fullmatch(text)
         if empty and (named or len(text) % 4):

@@ -75,7 +75,7 @@ def _parsed(value: str) -> tuple[str, str, str]:
 def _may_be_same_site(name: str, served: Origins) -> bool:
     if served.any_own_address and is_address(name):
         return True
-    return any(_same_site(name, own) for own in served.hosts)
+    return any(_same_site(name, host) for host in served.hosts)
 
 
 def _same_site(name: str, other: str) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = "~/.opd-studio"
 PAGE = 1000
-Place = str | os.PathLike[str] | None
+DataDirPath = str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,20 @@ class RecordedRun:
             raise UserError(f"is a rollout of {owner}, not of {self.id}", where=rollout)
 
 
-def load(run_id: str, place: Place) -> RecordedRun:
+def load(run_id: str, data_dir: DataDirPath) -> RecordedRun:
     """The run. Raises UserError where there is no such run or data directory."""
-    workspace = _workspace(place)
+    workspace = _workspace(data_dir)
     if not workspace.database_url and not workspace.data_dir.database.is_file():
-        raise UserError("holds no runs: give the data directory as data_dir", where=_shown(place))
+        raise UserError(
+            "holds no runs: give the data directory as data_dir", where=_shown(data_dir)
+        )
     loaded = RecordedRun(run_id, workspace.engine())
     read_run(loaded.engine, run_id)
     return loaded
 
 
 def run(
-    config: dict[str, Any] | str, changes: list[str], name: str | None, place: Place
+    config: dict[str, Any] | str, changes: list[str], name: str | None, data_dir: DataDirPath
 ) -> RecordedRun:
     """Trains to the end in a process of its own, whose exit gives back the memory. Ctrl-C stops it
     with a checkpoint. Raises UserError, also for a run that did not finish."""
@@ -122,7 +124,7 @@ def run(
     settings, recipe = _configuration(config, changes)
     if name is not None:
         settings = parse({**settings.model_dump(mode="json"), "name": name})
-    workspace = _workspace(place)
+    workspace = _workspace(data_dir)
     engine = workspace.engine()
     me = this_process(workspace.data_dir)
     run_id = jobs.create_run(engine, settings, recipe=recipe, waiter=me, started_by=command_user())
@@ -152,25 +154,27 @@ def _configuration(config: dict[str, Any] | str, changes: list[str]) -> tuple[Ru
 
 def _kind(ended: dict[str, Any]) -> ErrorKind:
     """Of a kind that this version does not know, or none: an error."""
-    known = {str(kind): kind for kind in ErrorKind}
-    return known.get(ended["error_kind"], ErrorKind.ERROR)
+    kinds = {str(kind): kind for kind in ErrorKind}
+    return kinds.get(ended["error_kind"], ErrorKind.ERROR)
 
 
-def _workspace(place: Place) -> Workspace:
-    folder = Path(place if place is not None else _shown(None)).expanduser().absolute()
-    database_url = os.environ.get(DATABASE_VARIABLE) if place is None else None
+def _workspace(data_dir: DataDirPath) -> Workspace:
+    folder = Path(data_dir if data_dir is not None else _shown(None)).expanduser().absolute()
+    database_url = os.environ.get(DATABASE_VARIABLE) if data_dir is None else None
     return Workspace(DataDir.used_with(folder, database_url), database_url)
 
 
-def _shown(place: Place) -> str:
-    return str(place if place is not None else os.environ.get("OPD_DATA_DIR") or DEFAULT_DATA_DIR)
+def _shown(data_dir: DataDirPath) -> str:
+    return str(
+        data_dir if data_dir is not None else os.environ.get("OPD_DATA_DIR") or DEFAULT_DATA_DIR
+    )
 
 
 def _texts(view: TokenView) -> list[str]:
     """Each token's text by itself; bytes that are no character as \\xNN."""
-    own = (view.own_texts or {}).get("completion")
-    if own is not None:
-        return own
+    stored = (view.own_texts or {}).get("completion")
+    if stored is not None:
+        return stored
     texts = {i: _text(i, entry) for i, entry in view.texts.items()}
     return [texts[int(i)] for i in np.asarray(view.columns["completion_ids"])]
 

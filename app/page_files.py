@@ -28,14 +28,14 @@ Signature = tuple[int, int]  # bytes, and when it was changed
 def edition() -> str:
     """The folder below static/ under which the files are those that this process found first."""
     digest = hashlib.sha256()
-    for name in _found():
+    for name in _signatures():
         content = (STATIC / name).read_bytes()
         digest.update(f"{name} {len(content)} ".encode() + content)
     return f"e-{digest.hexdigest()[:16]}"
 
 
 @cache
-def _found() -> Mapping[str, Signature]:
+def _signatures() -> Mapping[str, Signature]:
     files = sorted(path for path in STATIC.rglob("*") if path.is_file())
     return {path.relative_to(STATIC).as_posix(): _signature(path.stat()) for path in files}
 
@@ -77,4 +77,4 @@ class PageFiles(StaticFiles):
 
     def _unchanged(self, name: str) -> bool:
         _, status = super().lookup_path(name)
-        return status is not None and _found().get(name) == _signature(status)
+        return status is not None and _signatures().get(name) == _signature(status)

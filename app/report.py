@@ -122,9 +122,9 @@ def _named(diagnosis: Any) -> list[str]:
 def _marks(engine: Engine, run_id: str) -> list[dict[str, Any]]:
     """The run's marks whose rollouts are stored, of at most MAX_ROLLOUTS rollouts."""
     items = read_marks(engine, run_id, limit=MAX_MARKS)["items"]
-    found = [mark for mark in items if mark["step"] is not None]
-    kept = {*list(dict.fromkeys(mark["rollout_id"] for mark in found))[:MAX_ROLLOUTS]}
-    return [mark for mark in found if mark["rollout_id"] in kept]
+    marks = [mark for mark in items if mark["step"] is not None]
+    kept = {*list(dict.fromkeys(mark["rollout_id"] for mark in marks))[:MAX_ROLLOUTS]}
+    return [mark for mark in marks if mark["rollout_id"] in kept]
 
 
 def _worst(

@@ -109,57 +109,57 @@ class DataDir:
         return self.path / "identity"
 
     @property
-    def own(self) -> Path:
+    def host_folder(self) -> Path:
         """The folder of this host's locks, notes and logs."""
         return self.path / "hosts" / self.host if self.host else self.path
 
-    def make_own(self) -> None:
+    def make_host_folder(self) -> None:
         """That folder, in a directory that is there. Raises OSError."""
         if self.host:
-            self.own.parent.mkdir(exist_ok=True)
-            self.own.mkdir(exist_ok=True)
+            self.host_folder.parent.mkdir(exist_ok=True)
+            self.host_folder.mkdir(exist_ok=True)
 
     @property
     def standby_note(self) -> Path:
         """The job process that waits for a run, while there is one."""
-        return self.own / "standby.json"
+        return self.host_folder / "standby.json"
 
     @property
     def server_note(self) -> Path:
         """Port, process and address of the server, while there is one."""
-        return self.own / "server.json"
+        return self.host_folder / "server.json"
 
     @property
     def server_lock(self) -> Path:
         """Held by the server."""
-        return self.own / "server.lock"
+        return self.host_folder / "server.lock"
 
     @property
     def supervisor_lock(self) -> Path:
-        return self.own / "supervisor.lock"
+        return self.host_folder / "supervisor.lock"
 
     @property
     def supervisor_note(self) -> Path:
         """Why the server's supervisor does not stay, while it does not."""
-        return self.own / "supervisor.json"
+        return self.host_folder / "supervisor.json"
 
     @property
     def supervisor_log(self) -> Path:
-        return self.own / "supervisor.log"
+        return self.host_folder / "supervisor.log"
 
     @property
     def model_lock(self) -> Path:
         """Held by the model process."""
-        return self.own / "answerer.lock"
+        return self.host_folder / "answerer.lock"
 
     @property
     def model_log(self) -> Path:
-        return self.own / "answerer.log"
+        return self.host_folder / "answerer.log"
 
     @property
     def model_state(self) -> Path:
         """What the model process has in memory."""
-        return self.own / "answerer.json"
+        return self.host_folder / "answerer.json"
 
     @property
     def file_lock(self) -> Path:
@@ -168,7 +168,7 @@ class DataDir:
 
     @property
     def file_log(self) -> Path:
-        return self.own / "files.log"
+        return self.host_folder / "files.log"
 
     @property
     def downloads(self) -> Path:
@@ -182,7 +182,7 @@ class DataDir:
 
     def device_lock(self, slot: str) -> Path:
         """Held while models of a page or a command are on a GPU; `slot` as in `cuda:0`."""
-        return self.own / "devices" / f"{slot.replace(':', '-')}.lock"
+        return self.host_folder / "devices" / f"{slot.replace(':', '-')}.lock"
 
     @property
     def runs(self) -> Path:

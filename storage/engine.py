@@ -44,7 +44,7 @@ def open_database(url_or_dir: str | Path, *, upgrade: bool = True) -> Engine:
             if not migrate.at_head(engine):
                 if not upgrade:
                     raise UserError(OLDER, where=where(engine), kind=ErrorKind.NEWER_SCHEMA)
-                _own(engine).prepare(engine)
+                _database(engine).prepare(engine)
                 with begin(engine) as connection:
                     migrate.upgrade(connection)
     except UserError:
@@ -75,14 +75,14 @@ def begin(engine: Engine) -> Iterator[Connection]:
         connection.execution_options(opd_writes=True)
         with connection.begin():
             yield connection
-    _own(engine).written(engine)
+    _database(engine).written(engine)
 
 
 @contextlib.contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the database; short, because the log cannot shrink under it."""
     with _named(engine), engine.connect() as connection:
-        connection.execution_options(**_own(engine).READS)
+        connection.execution_options(**_database(engine).READS)
         with connection.begin():
             yield connection
 
@@ -131,8 +131,8 @@ def _clock_of_sqlite(_element: DatabaseTime, _compiler: Any, **_: Any) -> str:
 
 def holds_text(engine: Engine, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     """Whether the column holds the text, in whatever case."""
-    found: ColumnElement[bool] = _own(engine).holds_text(column, text)
-    return found
+    condition: ColumnElement[bool] = _database(engine).holds_text(column, text)
+    return condition
 
 
 def where(engine: Engine) -> str:
@@ -158,8 +158,8 @@ def _named(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if (told := _own(engine).named(error, engine)) is not None:
-            raise told from error
+        if (failure := _database(engine).named(error, engine)) is not None:
+            raise failure from error
         raise
     except OSError as error:
         if lacks_room(error):
@@ -167,7 +167,7 @@ def _named(engine: Engine) -> Iterator[None]:
         raise
 
 
-def _own(engine: Engine) -> ModuleType:
+def _database(engine: Engine) -> ModuleType:
     """What is particular to the engine's database."""
     return sqlite if _is_sqlite(engine) else postgresql
 

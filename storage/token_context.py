@@ -17,7 +17,7 @@ class TokenContext:
     """
 
     def __init__(self, row: Mapping[str, Any], token_id: int | None = None) -> None:
-        self._own = (row["texts"] or {}).get("completion")
+        self._texts = (row["texts"] or {}).get("completion")
         self._at = self._start = int(row["position"])
         self.ids: list[int] = [] if token_id is None else [token_id]
         try:
@@ -42,8 +42,8 @@ class TokenContext:
         }
 
     def _joined(self, texts: Texts, start: int, end: int) -> str:
-        if self._own is not None:
-            return "".join(self._own[self._start + start : self._start + end])
+        if self._texts is not None:
+            return "".join(self._texts[self._start + start : self._start + end])
         if end - start == 1:
             return text_of(self.ids[start], texts)
         return _readable(self.ids[start:end], texts)

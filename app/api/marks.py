@@ -31,9 +31,9 @@ def list_marks(engine: Database, run_id: RunId, limit: Limit = 100, offset: Offs
     as text only, and the `settings` of a run on that file that grades as this one did.
     """
     page = read_marks(engine, run_id, limit=limit, offset=offset)
-    found = marked_prompts(engine, run_id)
-    about = {"remarks": found.remarks(), "settings": found.settings(_file_name(run_id))}
-    return Json(page | {"prompts": {"count": len(found.rows), **about}})
+    prompts = marked_prompts(engine, run_id)
+    about = {"remarks": prompts.remarks(), "settings": prompts.settings(_file_name(run_id))}
+    return Json(page | {"prompts": {"count": len(prompts.rows), **about}})
 
 
 @router.get("/runs/{run_id}/marked-prompts.jsonl", response_class=Response)

@@ -97,16 +97,16 @@ def list_runs(request: Request, engine: Database, page: Annotated[RunPage, Query
     """
     if page.plain:
         filters = page.model_dump(include={"search", "status", "tag", "started_by", "host"})
-        found = read_runs(engine, **filters, limit=page.limit, offset=page.offset)
+        content = read_runs(engine, **filters, limit=page.limit, offset=page.offset)
     else:
-        found = read_table(engine, page.query(page.limit, page.offset))
+        content = read_table(engine, page.query(page.limit, page.offset))
     data_dir = request.app.state.data_dir
-    waits = why_queued(engine, found["items"], request.app.state.trouble())
-    found["items"] = [
+    waits = why_queued(engine, content["items"], request.app.state.trouble())
+    content["items"] = [
         with_disk(item | {"waits_because": waits.get(item["id"])}, data_dir)
-        for item in found["items"]
+        for item in content["items"]
     ]
-    return Json(found)
+    return Json(content)
 
 
 @router.get("/runs/columns")
@@ -139,8 +139,8 @@ def _csv_lines(engine: Engine, table: RunFilter) -> Iterator[str]:
     offset, items = 0, first["items"]
     while items:
         for item in items:
-            own = [item["columns"][name] for name in chosen]
-            whole = [item["id"], item["name"], *own]
+            values = [item["columns"][name] for name in chosen]
+            whole = [item["id"], item["name"], *values]
             yield csv_line(whole if chosen else (item.get(column) for column in CSV_COLUMNS))
         offset += len(items)
         items = read_table(engine, table.query(PAGE, offset))["items"]

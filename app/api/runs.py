@@ -80,8 +80,8 @@ def run_gpu(engine: Database, run_id: RunId) -> Response:
         if slot
         else None
     )
-    known = {name: getattr(gpu, name, None) for name in ("name", "total", "free", "use")}
-    return Json({"slot": slot, **known})
+    facts = {name: getattr(gpu, name, None) for name in ("name", "total", "free", "use")}
+    return Json({"slot": slot, **facts})
 
 
 @router.patch("/runs/{run_id}")
@@ -121,8 +121,8 @@ def cancel_run(
     body: Annotated[CancelRun | None, Body()] = None,
 ) -> Response:
     """Stops a run: `save` keeps a checkpoint to resume from, `discard` does not."""
-    wanted = body or CancelRun()
-    status = jobs.request_cancel(engine, run_id, wanted.mode, user, wanted.asked)
+    cancel = body or CancelRun()
+    status = jobs.request_cancel(engine, run_id, cancel.mode, user, cancel.asked)
     return Json({"id": run_id, "status": status})
 
 

@@ -52,10 +52,10 @@ def doctor(
     if names_runs(config) or (needs_conversion(config) and not static):
         config = resolved(workspace.engine(), workspace.data_dir, config, say=callbacks.say)
     if static:
-        found = examine(config, models=False, callbacks=callbacks)
+        findings = examine(config, models=False, callbacks=callbacks)
     else:
-        found = examine_on_device(config, partial(_held, workspace), callbacks)
-    checked = report(config, [*_directory(workspace), *found])
+        findings = examine_on_device(config, partial(_held, workspace), callbacks)
+    checked = report(config, [*_directory(workspace), *findings])
     if json:
         json_line(checked)
     else:
@@ -68,11 +68,11 @@ def _directory(workspace: Workspace) -> "list[Finding]":
     from opd.doctor.findings import Finding
     from storage.files.file_system import examine as examine_directory
 
-    found = [p for p in examine_directory(workspace.data_dir) if p.severity == "error"]
+    problems = [p for p in examine_directory(workspace.data_dir) if p.severity == "error"]
     title = "The data directory cannot hold runs"
     where = workspace.data_dir
     return [
-        Finding("data-directory", "error", title, f"{where} {p.text}.", p.advice) for p in found
+        Finding("data-directory", "error", title, f"{where} {p.text}.", p.advice) for p in problems
     ]
 
 

@@ -79,8 +79,8 @@ def _expected() -> tuple[type[BaseException], ...]:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, (UserError, MemoryError)):
         return describe(error).kind.exit_code
-    own = isinstance(error, OSError) and (error.filename == OUTPUT or error.errno in FAILED)
-    return 1 if own else 2  # of files and databases that the user named
+    failed = isinstance(error, OSError) and (error.filename == OUTPUT or error.errno in FAILED)
+    return 1 if failed else 2  # of files and databases that the user named
 
 
 def _message(error: BaseException) -> str:

@@ -81,15 +81,15 @@ def _deletable(workspace: Workspace, engine: "Engine", names: list[str]) -> list
         from app.worker.recovery import bury_dead
 
         bury_dead(engine, workspace.data_dir, Judge(workspace.data_dir))
-    found = [read_run(engine, name) for name in names]
-    for run in found:
+    runs = [read_run(engine, name) for name in names]
+    for run in runs:
         if run["status"] == "running":
             raise UserError(
                 f"is running: stop it first (opd cancel {run['id']})",
                 where=run["id"],
                 kind=ErrorKind.RUNNING,
             )
-    return found
+    return runs
 
 
 def _ask(runs: list[dict[str, Any]]) -> None:

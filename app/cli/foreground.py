@@ -85,17 +85,17 @@ def _free_slots(
 
     Ctrl-C is noticed here, where it can be raised: within a library's clean-up it would be lost."""
     announced, beat_at = "", 0.0
-    judge, wanted = Judge(workspace.data_dir), (config["device"], config.get("devices", 1))
+    judge, demand = Judge(workspace.data_dir), (config["device"], config.get("devices", 1))
     interrupts: list[signal.Signals] = []
     with listening((signal.SIGINT,), interrupts.append):
         while not interrupts:
-            yield from _a_free_slot(workspace, engine, wanted, judge)
+            yield from _a_free_slot(workspace, engine, demand, judge)
             if time.monotonic() > beat_at:
                 jobs.still_waiting(engine, run_id)
                 beat_at = time.monotonic() + BEAT_EVERY
             if read_run(engine, run_id)["status"] not in ("queued", "interrupted"):
                 raise UserError("was cancelled or taken over while waiting", where=run_id)
-            others = ", ".join(sorted(set(in_use_by(engine, *wanted).values())))
+            others = ", ".join(sorted(set(in_use_by(engine, *demand).values())))
             if others and others != announced:
                 say(f"waiting for the device, in use by {others} (to free it: opd cancel {others})")
                 announced = others
@@ -104,11 +104,11 @@ def _free_slots(
 
 
 def _a_free_slot(
-    workspace: Workspace, engine: Engine, wanted: tuple[str, int], judge: Judge
+    workspace: Workspace, engine: Engine, demand: tuple[str, int], judge: Judge
 ) -> Iterator[str]:
     bury_dead(engine, workspace.data_dir, judge)
     taken = taken_here(engine)
-    device, count = wanted
+    device, count = demand
     slot = slots.choose(device, taken, gpu_count(), count=count)
     if slot is not None:
         yield slot

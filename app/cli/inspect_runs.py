@@ -90,8 +90,8 @@ def runs(
     else:
         names = ("run", "name", "status", "step", "KL", "score", "started")
         more = [one for one in ("started_by", "host") if len({i[one] for i in items} - NOBODY) > 1]
-        told = [(*_row(item), *(item[one] or "" for one in more)) for item in items]
-        table((*names, *(one.replace("_", " ") for one in more)), told, right="step,KL,score")
+        lines = [(*_row(item), *(item[one] or "" for one in more)) for item in items]
+        table((*names, *(one.replace("_", " ") for one in more)), lines, right="step,KL,score")
     for run, reason in ({} if json else waits).items():
         say(f"{run} waits for: {plain(reason)}")
 
@@ -122,8 +122,8 @@ def _as_seen(
         rows: list[dict[str, Any]] = read_table(engine, replace(query, status=status))["items"]
         return rows
 
-    found = with_status(engine, workspace.data_dir, stored, query.status, items)
-    return found if query.sort else sorted(found, key=lambda run: -run["created_at"])
+    shown = with_status(engine, workspace.data_dir, stored, query.status, items)
+    return shown if query.sort else sorted(shown, key=lambda run: -run["created_at"])
 
 
 def _is_number(items: list[dict[str, Any]], name: str) -> bool:

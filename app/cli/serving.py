@@ -198,11 +198,11 @@ def _check_mcp() -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        found = version("mcp")
+        installed = version("mcp")
     except PackageNotFoundError:
         raise UserError("needs mcp: pip install 'opd-studio[mcp]'", where="--mcp") from None
-    if found.partition(".")[0] != "1":
-        text = f"needs mcp 1.x (found {found}): pip install 'opd-studio[mcp]'"
+    if installed.partition(".")[0] != "1":
+        text = f"needs mcp 1.x (found {installed}): pip install 'opd-studio[mcp]'"
         raise UserError(text, where="--mcp")
 
 

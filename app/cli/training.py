@@ -58,11 +58,11 @@ def _follow_if_not_first() -> None:
     the others train along."""
     from app.worker.ranks.order import TorchrunPlace
 
-    place = TorchrunPlace.here()
-    if place is not None and place.rank > 0:
+    torchrun = TorchrunPlace.here()
+    if torchrun is not None and torchrun.rank > 0:
         from app.worker.ranks.follower import follow_torchrun
 
-        raise typer.Exit(follow_torchrun(place))
+        raise typer.Exit(follow_torchrun(torchrun))
 
 
 def configuration(source: str, assignments: list[str]) -> "tuple[RunConfig, str]":
@@ -121,11 +121,11 @@ def resume(
     check_setting()
     workspace.check_files()
     engine = workspace.engine()
-    place, devices = TorchrunPlace.here(), read_run(engine, run)["config"].get("devices", 1)
-    if place is not None:
-        check_one_machine(place)
-    if place is not None and place.size != devices:
-        assignments = [*(assignments or []), f"devices={place.size}"]
+    torchrun, devices = TorchrunPlace.here(), read_run(engine, run)["config"].get("devices", 1)
+    if torchrun is not None:
+        check_one_machine(torchrun)
+    if torchrun is not None and torchrun.size != devices:
+        assignments = [*(assignments or []), f"devices={torchrun.size}"]
     settled(engine, workspace.data_dir, run)
     if not accept_changes:
         check_unchanged(engine, workspace.data_dir, run)

@@ -72,7 +72,7 @@ class Workspace:
         """The data directory, made where it is missing. Raises UserError."""
         from opd.files import make_folder
 
-        make_folder(self.data_dir.own, where=f"--data-dir {self.data_dir}")
+        make_folder(self.data_dir.host_folder, where=f"--data-dir {self.data_dir}")
         return self.data_dir
 
     def warn(self) -> None:
@@ -116,8 +116,8 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(data_dir: Path, database_url: str | None, files: str | None, **values: Any) -> Any:
-        found = DataDir.used_with(_expanded(data_dir), database_url, _checked(files))
-        workspace = Workspace(found, database_url)
+        directory = DataDir.used_with(_expanded(data_dir), database_url, _checked(files))
+        workspace = Workspace(directory, database_url)
         return command(workspace, **values)
 
     parameters = [

@@ -95,7 +95,7 @@ def _is_page(message: Message) -> bool:
 def _no_page(scope: Scope) -> Response:
     """Names the prefix that a proxy may have left in the path."""
     prefix = get_route_path(scope).rpartition("/")[0]
-    known = re.fullmatch(PREFIX, prefix) is not None
+    is_prefix = re.fullmatch(PREFIX, prefix) is not None
     advice = (
         f"<p>If a proxy leaves <code>{escape(prefix)}</code> in the address, start the server with "
         f"<code>--root-path {escape(scope.get('root_path', '') + prefix)}</code>.</p>"
@@ -103,7 +103,7 @@ def _no_page(scope: Scope) -> Response:
     return page(
         404,
         "There is no page at this address",
-        f'<p><a href="{escape(scope.get("root_path", ""))}/">All runs</a></p>' + advice * known,
+        f'<p><a href="{escape(scope.get("root_path", ""))}/">All runs</a></p>' + advice * is_prefix,
     )
 
 

@@ -90,13 +90,13 @@ def refusal_response(scope: Scope, refusal: Refusal) -> Response:
             return page(401, WRONG_TOKEN, f"<p>{SIGN_IN}</p>")
         return page(401, NEEDS_TOKEN, f"<p>{SIGN_IN}</p><p>{NEEDS_COOKIE}</p>")
     if wants_page(scope) and refusal.status == 403:
-        return page(403, "The server refused this request", _told(refusal))
+        return page(403, "The server refused this request", _refusal_html(refusal))
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
     if refusal.status in (408, 413):
         headers["connection"] = "close"
-    told = {"error": refusal.message, "hint": refusal.hint, "lines": refusal.lines}
-    return JSONResponse({k: v for k, v in told.items() if v}, refusal.status, headers)
+    content = {"error": refusal.message, "hint": refusal.hint, "lines": refusal.lines}
+    return JSONResponse({k: v for k, v in content.items() if v}, refusal.status, headers)
 
 
 def page(status: int, title: str, content: str) -> Response:
@@ -115,7 +115,7 @@ def wants_page(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD") and "text/html" in accepted
 
 
-def _told(refusal: Refusal) -> str:
+def _refusal_html(refusal: Refusal) -> str:
     lines = "".join(
         f"<dt>{escape(name)}</dt><dd><pre>{escape(line)}</pre></dd>"
         for name, line in refusal.lines.items()

@@ -25,7 +25,7 @@ def as_caller(site: ASGIApp) -> ASGIApp:
     request = call.request if call is not None else None
     state = dict(request.scope.get("state", {})) if request is not None else {}
 
-    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         await site({**scope, "state": state}, receive, send)
 
-    return asked
+    return with_state

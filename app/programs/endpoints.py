@@ -301,8 +301,8 @@ class Endpoints:
     async def _answered(self, path: str, body: Rows, answers: str, wait: float) -> Rows:
         """Asks the model process, and looks for its answer until it has ended or `wait` is over."""
         seconds = seconds_to_wait(wait)
-        asked = await self._ask("POST", path, body)
-        address = f"{answers}/{part('id', asked['id'])}"
+        request = await self._ask("POST", path, body)
+        address = f"{answers}/{part('id', request['id'])}"
         state = await self._looked(address, seconds, lambda s: s["state"] in ("done", "failed"))
         if state["state"] == "failed":
             raise refused(state["error_text"])
@@ -320,8 +320,8 @@ class Endpoints:
     async def _get(self, path: str, **query: Any) -> Rows:
         given = {k: sendable(k, value) for k, value in query.items() if value not in ("", None)}
         reply = await self._send("GET", path, given, None)
-        told: Rows = _without_files(reply.json())
-        return told
+        rows: Rows = _without_files(reply.json())
+        return rows
 
     async def _ask(self, method: str, path: str, body: Rows) -> Rows:
         reply: Rows = (await self._send(method, path, {}, body)).json()

@@ -72,11 +72,11 @@ def listed(root: Path, relative: str, look: Look) -> dict[str, Any]:
 
 def _here(root: Path, folder: Path, names: list[_Name], kind: SourceKind) -> dict[str, Any]:
     """The folder itself as something to choose: a model, or one that holds data files."""
-    own = _described(root, folder, _Name(folder.name, folder=True, link=False), kind)
+    item = _described(root, folder, _Name(folder.name, folder=True, link=False), kind)
     holds_data = any(not name.folder and _is_data(name.text) for name in names)
     if kind == "data" and holds_data:
-        own["value"] = str(folder)
-    return own
+        item["value"] = str(folder)
+    return item
 
 
 def _names(folder: Path) -> tuple[list[_Name], int, bool]:
@@ -125,8 +125,8 @@ def _entry(root: Path, relative: str, name: _Name, kind: SourceKind) -> dict[str
     """None for what leads outside, or was changed while it was looked at."""
     try:
         path = inside(root, relative)
-        found = _described(root, path, name, kind)
-        return {**found, "path": relative} if inside(root, relative) == path else None
+        item = _described(root, path, name, kind)
+        return {**item, "path": relative} if inside(root, relative) == path else None
     except (UserError, OSError):
         return None
 

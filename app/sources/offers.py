@@ -26,8 +26,8 @@ def bundled(look: Look) -> dict[str, Any]:
 
 def runs(engine: Engine, look: Look) -> dict[str, Any]:
     """Runs that have a checkpoint, newest first: `value` is the newest one's, `steps` are all."""
-    found = read_saved_runs(engine, search=look.search, limit=look.limit, offset=look.offset)
-    return {**found, "items": [{**item, "value": item["id"]} for item in found["items"]]}
+    saved = read_saved_runs(engine, search=look.search, limit=look.limit, offset=look.offset)
+    return {**saved, "items": [{**item, "value": item["id"]} for item in saved["items"]]}
 
 
 def cached(look: Look) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def cached(look: Look) -> dict[str, Any]:
 
 
 def _page(names: Iterable[str], look: Look, describe: Any) -> dict[str, Any]:
-    found = [name for name in names if look.finds(name)]
-    return {"items": [describe(name, look) for name in found[look.page]], "total": len(found)}
+    matching = [name for name in names if look.finds(name)]
+    return {"items": [describe(name, look) for name in matching[look.page]], "total": len(matching)}
 
 
 def _bundled(name: str, look: Look) -> dict[str, Any]:

@@ -37,7 +37,7 @@ NO_ROOTS = SourceOptions()
 
 def checked_roots(given: Sequence[str], option: str) -> tuple[Path, ...]:
     """The folders behind the values of an option, each once. Raises UserError naming the value."""
-    found: list[Path] = []
+    roots: list[Path] = []
     for text in given:
         try:
             path = expanded(text).resolve(strict=True)
@@ -48,9 +48,9 @@ def checked_roots(given: Sequence[str], option: str) -> tuple[Path, ...]:
             raise UserError(
                 f"{text!r} cannot be listed: {reason}; give a folder that exists", where=option
             ) from None
-        if path not in found:
-            found.append(path)
-    return tuple(found)
+        if path not in roots:
+            roots.append(path)
+    return tuple(roots)
 
 
 def inside(root: Path, relative: str) -> Path:

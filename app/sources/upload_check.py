@@ -49,13 +49,13 @@ def check(path: Path, *, seconds: float = SECONDS) -> UploadContents:
         except subprocess.TimeoutExpired:
             raise _refused(f"takes longer than {seconds:g} seconds to read; split it") from None
     try:
-        found = json.loads(done.stdout)
+        contents = json.loads(done.stdout)
     except ValueError:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
         raise _refused(f"cannot be read: {last or 'reading it was broken off'}") from None
-    if "error" in found:
-        raise UserError(found["error"], where=found["where"], kind=ErrorKind.BAD_DATA)
-    return UploadContents(**found)
+    if "error" in contents:
+        raise UserError(contents["error"], where=contents["where"], kind=ErrorKind.BAD_DATA)
+    return UploadContents(**contents)
 
 
 def contents(path: Path) -> UploadContents:

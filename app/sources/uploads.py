@@ -109,7 +109,7 @@ def keep(
     """
     file.finish()
     try:
-        found = check(file.path)
+        contents = check(file.path)
     except UserError as error:
         raise _by_name(error, file.path) from None
     stem, ending = _parts(file.path.name)
@@ -121,8 +121,8 @@ def keep(
     run_files(data_dir).send(data_dir.name_of(path))
     return {
         **_shown(path),
-        **{"rows": found.rows, "form": found.form, "known": same is not None},
-        "note": found.note.replace(f"{file.path.parent}/", ""),
+        **{"rows": contents.rows, "form": contents.form, "known": same is not None},
+        "note": contents.note.replace(f"{file.path.parent}/", ""),
     }
 
 
@@ -221,9 +221,9 @@ def _write_errors_named(data_dir: DataDir) -> Iterator[None]:
         yield
     except OSError as error:
         full = lacks_room(error) or error.errno == errno.EFBIG
-        told = f"the disk is full; {ADVICE}" if full else "the data directory cannot be written"
+        problem = f"the disk is full; {ADVICE}" if full else "the data directory cannot be written"
         raise UserError(
-            f"{told} ({error.strerror})",
+            f"{problem} ({error.strerror})",
             where=str(data_dir.uploads),
             kind=ErrorKind.DISK_FULL,
         ) from None

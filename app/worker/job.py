@@ -362,9 +362,9 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
         options.run_id, options.slot = handed
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
-    place = TorchrunPlace.here()
-    if options.cluster_job is not None and place is not None and place.rank > 0:
-        return follow_torchrun(place, anywhere=True)
+    torchrun = TorchrunPlace.here()
+    if options.cluster_job is not None and torchrun is not None and torchrun.rank > 0:
+        return follow_torchrun(torchrun, anywhere=True)
     start_log()
     try:
         job = _claimed(options)

@@ -39,9 +39,9 @@ def changed_inputs(engine: Engine, data_dir: DataDir, run_id: str) -> list[dict[
 
 def check_unchanged(engine: Engine, data_dir: DataDir, run_id: str) -> None:
     """Raises ChangedInputsError where an attempt would meet other inputs than the first did."""
-    found = changed_inputs(engine, data_dir, run_id)
-    if found:
-        raise ChangedInputsError(run_id, found)
+    changed = changed_inputs(engine, data_dir, run_id)
+    if changed:
+        raise ChangedInputsError(run_id, changed)
 
 
 def settle(engine: Engine, info: dict[str, Any], config: RunConfig, step: int | None) -> datetime:
@@ -52,25 +52,25 @@ def settle(engine: Engine, info: dict[str, Any], config: RunConfig, step: int | 
     """
     run_id, attempt = info["id"], info["attempt"]
     before, now = read_inputs(engine, run_id), fingerprints(config, online=True)
-    known, moment = before.fingerprints, moment_of(info)
-    found = changes(known or {}, now)
+    earlier, moment = before.fingerprints, moment_of(info)
+    changed = changes(earlier or {}, now)
     inputs = replace(
         before,
         moment=moment.isoformat(),
-        fingerprints={**(known or {}), **now},
+        fingerprints={**(earlier or {}), **now},
         accept=False,
     )
-    if step is not None and known is None:
+    if step is not None and earlier is None:
         log.warning(
             "this run began before fingerprints of models and data were kept: changes since its "
             "start cannot be seen; later ones will be"
         )
-    elif step is not None and found:
+    elif step is not None and changed:
         if not before.accept:
-            raise ChangedInputsError(run_id, found)
-        listed = "; ".join(f"{c['field']}: {c['text']}" for c in found)
+            raise ChangedInputsError(run_id, changed)
+        listed = "; ".join(f"{c['field']}: {c['text']}" for c in changed)
         log.warning("going on with what has changed since the run started: %s", listed)
-        entry = {"attempt": attempt, "step": step, "changes": found}
+        entry = {"attempt": attempt, "step": step, "changes": changed}
         inputs = replace(inputs, accepted=[*before.accepted, entry])
     elif step is None:
         inputs = replace(inputs, accepted=[])

@@ -104,10 +104,10 @@ def waiting(data_dir: DataDir) -> dict[str, int] | None:
     """The process that waits, with its memory in bytes; None where none does."""
     try:
         pid = int(json.loads(data_dir.standby_note.read_text())["pid"])
-        found = psutil.Process(pid)
-        if "--standby" not in found.cmdline() or str(data_dir) not in found.cmdline():
+        process = psutil.Process(pid)
+        if "--standby" not in process.cmdline() or str(data_dir) not in process.cmdline():
             return None
-        memory = int(found.memory_info().rss)
+        memory = int(process.memory_info().rss)
     except (OSError, ValueError, KeyError, psutil.Error):
         return None
     return {"pid": pid, "memory": memory}

@@ -181,7 +181,7 @@ def _supervise(data_dir: DataDir, parent: int | None, job: Sequence[str]) -> Non
         data_dir.path.mkdir(parents=True, exist_ok=True)
     if not data_dir.path.is_dir():  # gone while the server runs: not to be made anew, and empty
         raise UserError("the data directory is gone or not mounted", where=str(data_dir))
-    data_dir.make_own()
+    data_dir.make_host_folder()
     start_log(data_dir.supervisor_log)
     lock_file = lock(data_dir, parent)
     if lock_file is None:

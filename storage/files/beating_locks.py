@@ -100,8 +100,8 @@ def _is_stale(path: Path) -> bool:
     holder = _read(path)
     if holder is None:  # gone meanwhile
         return True
-    place, _, pid = holder.rpartition(" ")
-    if place == _here() and pid.isdigit() and not _runs(int(pid)):
+    where, _, pid = holder.rpartition(" ")
+    if where == _here() and pid.isdigit() and not _runs(int(pid)):
         return True
     clock = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.clock")
     try:

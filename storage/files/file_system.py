@@ -53,7 +53,7 @@ def has_hard_links(folder: Path) -> bool:
 
 def kind(folder: Path) -> str:
     """Type of the file system, as mount(8) names it; empty where that is not known."""
-    found, length = "", -1
+    fs_type, length = "", -1
     path = os.path.realpath(folder)
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
@@ -64,8 +64,8 @@ def kind(folder: Path) -> str:
         point = head.split()[4].replace("\\040", " ")
         inside = point == "/" or path == point or path.startswith(f"{point}/")
         if inside and len(point) >= length and tail:
-            found, length = tail.split()[0], len(point)
-    return found
+            fs_type, length = tail.split()[0], len(point)
+    return fs_type
 
 
 def examine(data_dir: DataDir) -> list[Limitation]:

@@ -28,16 +28,16 @@ def gone(engine: Engine) -> str:
     if path is None or opened is None:
         return ""
     try:
-        found = _identity(path)
+        identity = _identity(path)
     except OSError as error:
         folder = os.path.dirname(path)
         reason = error.strerror if os.path.isdir(folder) else "the data directory is not there"
         return f"was moved, deleted or unmounted while it was open ({reason})"
-    if found == opened:
+    if identity == opened:
         return ""
-    if _another_is_open(path, found):
+    if _another_is_open(path, identity):
         return "was replaced by another file while it was open"
-    _opened[engine] = found  # of a file system whose numbers change
+    _opened[engine] = identity  # of a file system whose numbers change
     return ""
 
 
@@ -49,11 +49,11 @@ def check(engine: Engine) -> None:
 
 
 def _identity(path: str) -> Identity:
-    found = os.stat(path)
-    return found.st_ino, found.st_dev
+    status = os.stat(path)
+    return status.st_ino, status.st_dev
 
 
-def _another_is_open(path: str, found: Identity) -> bool:
+def _another_is_open(path: str, identity: Identity) -> bool:
     """Whether this process has a file open that was at the path, and none is the one there now."""
     if sys.platform != "linux":
         return True
@@ -65,4 +65,4 @@ def _another_is_open(path: str, found: Identity) -> bool:
                 identities.append(_identity(link))
         except OSError:
             continue
-    return bool(identities) and found not in identities
+    return bool(identities) and identity not in identities

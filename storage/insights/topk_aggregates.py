@@ -197,7 +197,7 @@ def bounds(at: Mapping[str, Any], side: str, token_id: int) -> tuple[float, floa
     else from 0 to the least listed one, or the mass not listed. None where nothing is known.
     """
     other = "teacher" if side == "student" else "student"
-    if int(at["completion_ids"]) == token_id and _known(at.get(f"{side}_logprobs")):
+    if int(at["completion_ids"]) == token_id and _is_number(at.get(f"{side}_logprobs")):
         value = float(np.exp(float(at[f"{side}_logprobs"])))
         return value, value
     for ids, values in (
@@ -206,7 +206,7 @@ def bounds(at: Mapping[str, Any], side: str, token_id: int) -> tuple[float, floa
     ):
         if ids in at and values in at:
             listed = np.flatnonzero(at[ids] == token_id)
-            if len(listed) and _known(at[values][listed[0]]):
+            if len(listed) and _is_number(at[values][listed[0]]):
                 value = float(np.exp(float(at[values][listed[0]])))
                 return value, value
     if f"{side}_topk_ids" not in at or not len(at[f"{side}_topk_ids"]):
@@ -215,5 +215,5 @@ def bounds(at: Mapping[str, Any], side: str, token_id: int) -> tuple[float, floa
     return 0.0, max(0.0, min(least, float(at[f"{side}_topk_tail"])))
 
 
-def _known(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return value is not None and not np.isnan(value)

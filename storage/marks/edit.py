@@ -31,13 +31,13 @@ def add_mark(engine: Engine, rollout_id: str, position: int | None, note: str) -
         if position is not None and not 0 <= position < row["tokens"]:
             limit = f"0 to {row['tokens'] - 1}" if row["tokens"] else "nothing: it has no tokens"
             raise UserError(f"must be {limit} (got {position})", where="position")
-        place = WHOLE if position is None else position
-        found = connection.execute(
-            select(mark).where(mark.c.rollout_id == rollout_id, mark.c.position == place)
+        at = WHOLE if position is None else position
+        stored = connection.execute(
+            select(mark).where(mark.c.rollout_id == rollout_id, mark.c.position == at)
         )
-        if (stored := found.mappings().first()) is not None:
+        if (earlier := stored.mappings().first()) is not None:
             raise StaleEditError(
-                rollout_id, as_shown(dict(stored)), "has a mark there already: nothing was changed"
+                rollout_id, as_shown(dict(earlier)), "has a mark there already: nothing was changed"
             )
         name = new_id("mark")
         insert_marks(
@@ -75,10 +75,10 @@ def remove_mark(engine: Engine, mark_id: str, *, version: int | None = None) -> 
 def insert_marks(
     connection: Connection,
     run_id: str,
-    places: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
     marks: Sequence[Mark],
 ) -> None:
-    """Checked marks of one run; a place has rollout_id and completion, and may have the id.
+    """Checked marks of one run; a target has rollout_id and completion, and may have the id.
 
     Raises UserError where the run would have more than MAX_MARKS.
     """
@@ -86,14 +86,14 @@ def insert_marks(
     now = time.time()
     rows = [
         {
-            **{"id": place.get("id") or new_id("mark"), "run_id": run_id, "version": 1},
-            "rollout_id": place["rollout_id"],
+            **{"id": target.get("id") or new_id("mark"), "run_id": run_id, "version": 1},
+            "rollout_id": target["rollout_id"],
             "position": WHOLE if one.position is None else one.position,
             "note": one.note,
-            "completion": digest(place["completion"]),
+            "completion": digest(target["completion"]),
             **{"created_at": now, "changed_at": now},
         }
-        for place, one in zip(places, marks, strict=True)
+        for target, one in zip(targets, marks, strict=True)
     ]
     if rows:
         connection.execute(insert(mark), rows)

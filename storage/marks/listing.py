@@ -42,11 +42,11 @@ def read_marks(engine: Engine, run_id: str, *, offset: int = 0, limit: int = 100
         .offset(page_offset(offset))
     )
     with read(engine) as connection:
-        found = run_row(connection, run_id)
+        stored = run_row(connection, run_id)
         total = connection.scalar(
             select(func.count()).select_from(mark).where(mark.c.run_id == run_id)
         )
-        items = _items(connection, run_fingerprint(found), page)
+        items = _items(connection, run_fingerprint(stored), page)
     return {"items": items, "total": total or 0}
 
 
@@ -61,10 +61,10 @@ def read_rollout_marks(engine: Engine, rollout_id: str) -> list[dict[str, Any]]:
 def read_mark(engine: Engine, mark_id: str) -> dict[str, Any]:
     """Raises "not found"."""
     with read(engine) as connection:
-        found = connection.execute(
+        runs = connection.execute(
             select(run).join(mark, mark.c.run_id == run.c.id).where(mark.c.id == mark_id, *shown())
         )
-        row = found.mappings().first()
+        row = runs.mappings().first()
         if row is None:
             raise no_mark(mark_id)
         return _items(connection, run_fingerprint(row), _marks().where(mark.c.id == mark_id))[0]
@@ -98,7 +98,7 @@ def exported_marks(
     connection: Connection, rollout_ids: Collection[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """By rollout: [{"position", "note"}], as a file of rollouts has them."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    marks: dict[str, list[dict[str, Any]]] = {}
     for ids in in_chunks(rollout_ids):
         rows = connection.execute(
             select(mark.c.rollout_id, mark.c.position, mark.c.note)
@@ -107,8 +107,8 @@ def exported_marks(
         )
         for name, position, note in rows:
             shown_at = None if position == WHOLE else position
-            found.setdefault(name, []).append({"position": shown_at, "note": note})
-    return found
+            marks.setdefault(name, []).append({"position": shown_at, "note": note})
+    return marks
 
 
 def _marks() -> Select[Any]:

@@ -66,10 +66,10 @@ def marked_prompts(engine: Engine, run_id: str) -> MarkedPrompts:
     """Raises UserError: "not found"."""
     with read(engine) as connection:
         run = run_row(connection, run_id)
-        found = _prompts(connection, run_id)
+        marked = _prompts(connection, run_id)
     rows: dict[str, dict[str, Any]] = {}
     as_text = left_out = 0
-    for text, answer, data_row in found:
+    for text, answer, data_row in marked:
         if data_row is None and run["source"] != "import":
             left_out += 1
             continue

@@ -36,8 +36,8 @@ def table_rows(
     order = [ordering(sort)] if sort else plain
     with read(engine) as connection:
         run = run_row(connection, run_id)
-        found = connection.scalars(select(table.c.id).where(*where).order_by(*order, table.c.id))
-        ids = list(found)
+        query = select(table.c.id).where(*where).order_by(*order, table.c.id)
+        ids = list(connection.scalars(query))
     return _rows(engine, run["config"], run_fingerprint(run), ids)
 
 
@@ -92,5 +92,5 @@ def _extracted(
         except packing.DamagedRecord:
             continue
         completions[name] = StoredCompletion(row["completion"], ids)
-    found = read_extractions(connection, config, tokenizer, completions)
-    return {name: one.text for name, one in found.items()}
+    extractions = read_extractions(connection, config, tokenizer, completions)
+    return {name: one.text for name, one in extractions.items()}

@@ -72,7 +72,7 @@ def conditions(
     """Which runs a list shows. `host`: on which they run or ran last."""
     where = shown()
     if search:
-        where.append(_found(engine, search, _SEARCHED))
+        where.append(_holds(engine, search, _SEARCHED))
     if status:
         where.append(run_table.c.status == status)
     if tag:
@@ -85,7 +85,7 @@ def conditions(
     return where
 
 
-def _found(engine: Engine, search: str, names: Sequence[str]) -> ColumnElement[bool]:
+def _holds(engine: Engine, search: str, names: Sequence[str]) -> ColumnElement[bool]:
     """Whether one of these columns or a tag of the run holds the text."""
     texts = [holds_text(engine, run_table.c[name], search) for name in names]
     tagged = select(run_tag.c.run_id).where(holds_text(engine, run_tag.c.tag, search))
@@ -149,7 +149,7 @@ def read_saved_runs(
     `search` looks into ids, names, models and tags."""
     where = [*shown(), run_table.c.id.in_(select(checkpoint.c.run_id))]
     if search:
-        where.append(_found(engine, search, ("id", "name", "student")))
+        where.append(_holds(engine, search, ("id", "name", "student")))
     names = ("id", "name", "status", "student", "score", "created_at")
     page = (
         select(*(run_table.c[name] for name in names))

@@ -104,8 +104,8 @@ def resolve(ids: Iterable[str], stored: Callable[[], "Names"], where: str) -> li
 def value(column: Column, run: RunValues) -> Any:
     """The run's value; None where it has none."""
     if column.kind == "run":
-        found = run.item[column.id]
-        return None if found in ("", []) else found
+        fact = run.item[column.id]
+        return None if fact in ("", []) else fact
     if column.kind == "setting":
         return _at(run.config, column.id)
     name, _, way = column.id.partition(":")
@@ -152,12 +152,12 @@ class Names:
         metric, _, way = name.partition(":")
         if metric in self.metrics:
             return _of_metric(metric, way, _entry(metric), where)
-        if any(re.fullmatch(rf"{re.escape(known)}(\.[0-9]+)?", name) for known in self.settings):
+        if any(re.fullmatch(rf"{re.escape(path)}(\.[0-9]+)?", name) for path in self.settings):
             return Column(name, "setting", name)
-        schema = (known.path for known in _settings().values() if "*" not in known.path)
-        known = [*FACTS, *METRICS, *self.metrics, *self.settings, *schema]
-        parts = [k for k in dict.fromkeys(known) if metric and k.rpartition(".")[2] == metric]
-        close = [*parts, *difflib.get_close_matches(metric, known, n=3)]
+        schema = (one.path for one in _settings().values() if "*" not in one.path)
+        names = [*FACTS, *METRICS, *self.metrics, *self.settings, *schema]
+        parts = [k for k in dict.fromkeys(names) if metric and k.rpartition(".")[2] == metric]
+        close = [*parts, *difflib.get_close_matches(metric, names, n=3)]
         hint = (
             f"did you mean {', '.join(list(dict.fromkeys(close))[:4])}?"
             if close
@@ -174,8 +174,8 @@ class Names:
             if way != "best" or entry.goal
         ]
         best = _of_metric(SCORE, "best", METRICS[SCORE], "columns")
-        own = sorted(self.settings.keys() - FACTS.keys())
-        settings = [_setting(name) or Column(name, "setting", name) for name in own]
+        names = sorted(self.settings.keys() - FACTS.keys())
+        settings = [_setting(name) or Column(name, "setting", name) for name in names]
         return [*FACTS.values(), best, *made, *settings]
 
 
@@ -265,9 +265,9 @@ def _at(node: Any, path: str) -> Any:
     if isinstance(node, Mapping):
         for name, inner in node.items():
             if path == name or path.startswith(f"{name}."):
-                found = _at(inner, path[len(name) + 1 :])
-                if found is not None:
-                    return found
+                item = _at(inner, path[len(name) + 1 :])
+                if item is not None:
+                    return item
         return None
     if isinstance(node, list):
         index, _, rest = path.partition(".")

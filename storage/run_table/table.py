@@ -75,8 +75,8 @@ def read_table(engine: Engine, query: TableQuery) -> dict[str, Any]:
 
 
 def _item(one: RunValues, chosen: _Chosen) -> dict[str, Any]:
-    own = {column.id: value(column, one) for column in chosen.columns}
-    return {**one.item, "columns": own} if own else dict(one.item)
+    values = {column.id: value(column, one) for column in chosen.columns}
+    return {**one.item, "columns": values} if values else dict(one.item)
 
 
 def read_columns(engine: Engine) -> dict[str, Any]:
@@ -137,25 +137,25 @@ def _ordered(runs: list[RunValues], chosen: _Chosen, order: str) -> list[RunValu
 
 def _by(runs: Sequence[RunValues], column: Column, *, reverse: bool) -> list[RunValues]:
     keyed = [(value(column, one), one) for one in runs]
-    there = [(_key(found), one) for found, one in keyed if found is not None]
+    there = [(_key(cell), one) for cell, one in keyed if cell is not None]
     there.sort(key=lambda pair: pair[0], reverse=reverse)
-    return [one for _, one in there] + [one for found, one in keyed if found is None]
+    return [one for _, one in there] + [one for cell, one in keyed if cell is None]
 
 
-def _key(found: Any) -> tuple[int, Any, str]:
+def _key(cell: Any) -> tuple[int, Any, str]:
     """Numbers before texts before lists and mappings; texts whatever their case."""
-    if isinstance(found, bool):
-        return 0, int(found), "bool"
-    if isinstance(found, int | float):
-        return 0, found, ""
-    if isinstance(found, str):
-        return 1, found.casefold(), found
-    return 2, json.dumps(found, sort_keys=True, ensure_ascii=False), ""
+    if isinstance(cell, bool):
+        return 0, int(cell), "bool"
+    if isinstance(cell, int | float):
+        return 0, cell, ""
+    if isinstance(cell, str):
+        return 1, cell.casefold(), cell
+    return 2, json.dumps(cell, sort_keys=True, ensure_ascii=False), ""
 
 
 def _identity(column: Column, one: RunValues) -> tuple[int, Any, str] | None:
-    found = value(column, one)
-    return None if found is None else _key(found)
+    cell = value(column, one)
+    return None if cell is None else _key(cell)
 
 
 def _groups(runs: Sequence[RunValues], chosen: _Chosen) -> dict[Any, list[RunValues]]:
@@ -174,7 +174,7 @@ def _with_groups(
 ) -> dict[str, Any]:
     """The groups of the page; `offset`: how many runs of all stand before each."""
     assert chosen.group is not None
-    asked = chosen.columns or resolve(SUMMARISED, Names.none, "columns")
+    summarised = chosen.columns or resolve(SUMMARISED, Names.none, "columns")
     places: dict[Any, int] = {}
     for item, one in zip(items, runs, strict=True):
         item["group"] = places.setdefault(_identity(chosen.group, one), len(places))
@@ -186,7 +186,7 @@ def _with_groups(
             "value": value(chosen.group, groups[key][0]),
             "runs": len(groups[key]),
             "offset": offsets[key],
-            "columns": {c.id: s for c in asked if (s := _summary(c, groups[key])) is not None},
+            "columns": {c.id: s for c in summarised if (s := _summary(c, groups[key])) is not None},
         }
         for key in places
     ]
@@ -196,9 +196,9 @@ def _with_groups(
 def _summary(column: Column, runs: Sequence[RunValues]) -> dict[str, Any] | None:
     """Of the runs that have a number; `deviation` is the sample's, of two at least."""
     numbers = [
-        found
+        number
         for one in runs
-        if isinstance(found := value(column, one), int | float) and not isinstance(found, bool)
+        if isinstance(number := value(column, one), int | float) and not isinstance(number, bool)
     ]
     if not numbers or column.unit == TIME:
         return None

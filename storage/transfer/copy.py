@@ -80,7 +80,7 @@ def _copy(reader: Connection, writer: Connection, table: Table, tell: Tell) -> D
     rows = _added(stored_rows(reader, table), digest)
     while batch := list(_batch(rows, digest)):
         store_rows(writer, table, batch)
-        progress.told(digest)
+        progress.report(digest)
     return digest
 
 
@@ -89,7 +89,7 @@ def _digest(connection: Connection, table: Table, tell: Tell) -> Digest:
     progress = _CopyProgress(f"comparing {table.name}", tell)
     for number, _ in enumerate(_added(stored_rows(connection, table), digest)):
         if number % 1000 == 0:
-            progress.told(digest)
+            progress.report(digest)
     return digest
 
 
@@ -113,7 +113,7 @@ class _CopyProgress:
         self._tell = tell
         self._next = time.monotonic() + TELL_EVERY
 
-    def told(self, digest: Digest) -> None:
+    def report(self, digest: Digest) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + TELL_EVERY
             self._tell(f"{self._text}: {digest.rows} rows, {digest.bytes / 1e6:.0f} MB")

@@ -48,5 +48,5 @@ def stored_figures(connection: Connection, run_id: str) -> dict[str, list[float 
 
 def _with(figure: list[float | None] | None, value: float | None) -> list[float | None]:
     _, lowest, highest = figure or (None, None, None)
-    known = [v for v in (lowest, highest, value) if v is not None]
-    return [value, min(known), max(known)] if known else [None, None, None]
+    numbers = [v for v in (lowest, highest, value) if v is not None]
+    return [value, min(numbers), max(numbers)] if numbers else [None, None, None]

@@ -42,7 +42,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _forget() -> None:
     page_files.edition.cache_clear()
-    page_files._found.cache_clear()
+    page_files._signatures.cache_clear()
 
 
 def test_a_page_asks_for_the_edition_which_browsers_keep() -> None:

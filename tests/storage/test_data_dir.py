@@ -53,15 +53,15 @@ def test_hosts_that_share_a_directory_have_their_locks_and_notes_apart(tmp_path:
     assert DataDir.used_with(tmp_path, None) == DataDir.used_with(tmp_path, "sqlite:///x.db")
     assert DataDir.used_with(tmp_path, None) == DataDir(tmp_path)
     here, other = DataDir.used_with(tmp_path, url), DataDir(tmp_path, "other")
-    own = tmp_path / "hosts" / "other"
-    assert other.supervisor_lock == own / "supervisor.lock"
-    assert other.device_lock("cuda:0") == own / "devices" / "cuda-0.lock"
+    folder = tmp_path / "hosts" / "other"
+    assert other.supervisor_lock == folder / "supervisor.lock"
+    assert other.device_lock("cuda:0") == folder / "devices" / "cuda-0.lock"
     assert (here.token, here.runs) == (tmp_path / "token", tmp_path / "runs")
-    other.make_own()
-    here.make_own()
-    assert sorted((tmp_path / "hosts").iterdir()) == sorted((own, here.own))
+    other.make_host_folder()
+    here.make_host_folder()
+    assert sorted((tmp_path / "hosts").iterdir()) == sorted((folder, here.host_folder))
     with pytest.raises(FileNotFoundError):  # a disk that is not mounted is not made anew
-        DataDir(tmp_path / "gone", "other").make_own()
+        DataDir(tmp_path / "gone", "other").make_host_folder()
 
 
 def test_the_address_of_files_is_the_options_the_environments_or_the_notes(

@@ -75,12 +75,12 @@ def list_files(
     """Requests for files, newest first, of one run or all: state, phase, progress, and when done
     the name and size of the file. Of one run, also `model`: what `save` would hold, in bytes."""
     if run is not None:
-        found = read_run(engine, run)
+        stored = read_run(engine, run)
     items = [_shown(one) for one in requests.read_file_requests(engine) if _concerns(one, run)]
     content: dict[str, Any] = {"items": items, "total": len(items)}
     if run is not None:
         data_dir = request.app.state.data_dir
-        content |= {"model": model_size(data_dir, found), "free": free_bytes(data_dir)}
+        content |= {"model": model_size(data_dir, stored), "free": free_bytes(data_dir)}
     return Json(content)
 
 
@@ -104,16 +104,16 @@ def make_file(request: Request, engine: Database, body: FileRequest) -> Response
 @router.get("/files/{ask_id}")
 def get_file(request: Request, engine: Database, ask_id: AskId) -> Response:
     """The file of a request that is done; a download always."""
-    found = _file_request(engine, ask_id)
+    row = _file_request(engine, ask_id)
     path = path_of(request.app.state.data_dir, ask_id)
-    if found["state"] != "done":
-        raise UserError(f"is {found['state']}: there is no file", where=ask_id)
+    if row["state"] != "done":
+        raise UserError(f"is {row['state']}: there is no file", where=ask_id)
     if not path.is_file():
         raise UserError("was removed; make it again", where=ask_id, kind=ErrorKind.NOT_FOUND)
     return FileResponse(
         path,
         media_type="application/octet-stream",
-        filename=file_name(found["kind"], found["payload"]),
+        filename=file_name(row["kind"], row["payload"]),
         headers={"cache-control": "private, no-store"},
     )
 
@@ -142,10 +142,10 @@ def _table(content: Any, name: str, media_type: str) -> Response:
 
 def _file_request(engine: Database, ask_id: str) -> dict[str, Any]:
     """Raises "not found", also for a request that is not for a file."""
-    found = requests.read_whole_request(engine, ask_id)
-    if found["kind"] not in requests.FILE_KINDS:
+    row = requests.read_whole_request(engine, ask_id)
+    if row["kind"] not in requests.FILE_KINDS:
         raise UserError("is not for a file", where=ask_id, kind=ErrorKind.NOT_FOUND)
-    return found
+    return row
 
 
 def _concerns(one: dict[str, Any], run: str | None) -> bool:

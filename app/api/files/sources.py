@@ -50,14 +50,14 @@ def list_place(
 
     `value` of an item is what a configuration names; null where it cannot be used, and
     `model.problem` says why."""
-    asked = Look(kind, look.search, look.limit, look.offset)
+    query = Look(kind, look.search, look.limit, look.offset)
     if (place, kind) in (("runs", "data"), ("uploads", "model")):
         raise UserError(f"{place} hold no {kind}", where=place, kind=ErrorKind.NOT_FOUND)
     if place == "runs":
-        return Json(offers.runs(engine, asked))
+        return Json(offers.runs(engine, query))
     if place == "uploads":
-        return Json(uploads.listed(request.app.state.data_dir, asked))
-    return Json(offers.bundled(asked) if place == "bundled" else offers.cached(asked))
+        return Json(uploads.listed(request.app.state.data_dir, query))
+    return Json(offers.bundled(query) if place == "bundled" else offers.cached(query))
 
 
 @router.get("/sources/{kind}/roots/{number}")
@@ -77,5 +77,5 @@ def list_folder(
             where=str(number),
             kind=ErrorKind.NOT_FOUND,
         )
-    asked = Look(kind, look.search, look.limit, look.offset)
-    return Json(listed(roots[number], look.path, asked))
+    query = Look(kind, look.search, look.limit, look.offset)
+    return Json(listed(roots[number], look.path, query))

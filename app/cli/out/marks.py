@@ -57,13 +57,13 @@ def _write_prompts(engine: "Engine", run: str, out: Path) -> dict[str, Any]:
     """Writes the file; what `--json` says of it."""
     from storage.marks.prompts import marked_prompts
 
-    found = marked_prompts(engine, run)
-    content = b"".join(found.lines())
-    for remark in found.remarks():
+    prompts = marked_prompts(engine, run)
+    content = b"".join(prompts.lines())
+    for remark in prompts.remarks():
         say(remark)
     with aside(out, "--prompts") as path:
         path.write_bytes(content)
-    say(f"{len(found.rows)} prompts → {out}; a run that reads and grades them as this one did:")
-    settings = found.settings(str(out.absolute()))
+    say(f"{len(prompts.rows)} prompts → {out}; a run that reads and grades them as this one did:")
+    settings = prompts.settings(str(out.absolute()))
     say(f"opd train RECIPE {' '.join(f'--set {shlex.quote(text)}' for text in settings)}")
-    return {"prompts": {"file": str(out), "count": len(found.rows), "settings": settings}}
+    return {"prompts": {"file": str(out), "count": len(prompts.rows), "settings": settings}}

@@ -49,11 +49,11 @@ def export(
     from app.worker.files.rollouts import RolloutExport, write_rollouts
     from storage.read.runs import read_run
 
-    wanted = RolloutExport([run], out.suffix.lower().removeprefix("."), table)  # type: ignore[arg-type]
+    rollouts = RolloutExport([run], out.suffix.lower().removeprefix("."), table)  # type: ignore[arg-type]
     engine = workspace.engine()
     read_run(engine, run)
     with aside(out) as path:
-        count = write_rollouts(path, wanted, wanted.rows(engine, _tell_damaged))
+        count = write_rollouts(path, rollouts, rollouts.rows(engine, _tell_damaged))
     result(f"{count} rollouts → {out}")
 
 

@@ -35,7 +35,7 @@ class DeviceHold:
     slot: str | None = None
     lock: locks.Lock | None = None
 
-    def wanted(self, engine: Engine) -> bool:
+    def is_awaited(self, engine: Engine) -> bool:
         """Whether a run waits for it."""
         return self.slot is not None and _run_on(engine, self.slot) is not None
 

@@ -67,12 +67,12 @@ class HostDevices:
         return "mps" in self._slots
 
     def as_dict(self) -> dict[str, Any]:
-        """For pages and programs; a slot that is in use stands there though nobody told of it."""
-        told = {device["slot"]: device for device in self.devices}
+        """For pages and programs; a slot that is in use stands there though no host reported it."""
+        reported = {device["slot"]: device for device in self.devices}
         missing = {slot: {"slot": slot, "name": "", "memory": None} for slot in self.taken}
         devices = [
             {**device, "run": _run_of(self.taken.get(slot))}
-            for slot, device in ({**missing, **told}).items()
+            for slot, device in ({**missing, **reported}).items()
         ]
         facts = {"name": self.name, "here": self.here, "seen": self.seen, "age": self.age}
         return facts | {"devices": sorted(devices, key=lambda device: str(device["slot"]))}
@@ -86,15 +86,17 @@ class HostBeat:
         self._engine = engine
         self._shared = bool(data_dir.host)
         self._takes_runs = takes_runs
-        self._told: float | None = None
+        self._reported_at: float | None = None
 
     def turn(self) -> None:
         now = time.monotonic()
-        if not self._shared or (self._told is not None and now - self._told < TELL_EVERY):
+        if not self._shared or (
+            self._reported_at is not None and now - self._reported_at < TELL_EVERY
+        ):
             return
         devices = own_devices() if self._takes_runs else []
         tell_host(self._engine, boot_id(), host_name(), devices)
-        self._told = now
+        self._reported_at = now
 
 
 def own_devices() -> list[dict[str, Any]]:
@@ -106,9 +108,9 @@ def all_hosts(engine: Engine) -> list[HostDevices]:
     """This host first, and the others that were heard of within a day, by their names; of one that
     was started anew, only as it is now. Where nobody tells, as on one machine, this host alone."""
     here, taken = boot_id(), taken_slots(engine)
-    told = [one for one in read_hosts(engine) if one.age < FORGOTTEN_AFTER]
-    seen = {one.name for one in told if one.age < LOST_AFTER}
-    kept = [one for one in told if one.age < LOST_AFTER or one.name not in seen]
+    hosts = [one for one in read_hosts(engine) if one.age < FORGOTTEN_AFTER]
+    seen = {one.name for one in hosts if one.age < LOST_AFTER}
+    kept = [one for one in hosts if one.age < LOST_AFTER or one.name not in seen]
     if not seen:
         kept = [SeenHost(here, host_name(), own_devices(), 0.0), *kept]
     return [
@@ -130,18 +132,18 @@ def left_to_others(hosts: Iterable[HostDevices], device: str, count: int) -> boo
     them; where none has, any host refuses it in words."""
     kind, _, single = device.partition(":")
     count = count if kind == "cuda" or (kind == "auto" and count > 1) else 0
-    wanted = int(single) + 1 if single else count
-    if gpu_count() >= wanted:
+    needed = int(single) + 1 if single else count
+    if gpu_count() >= needed:
         return False
-    return any(host.gpus >= wanted for host in hosts)
+    return any(host.gpus >= needed for host in hosts)
 
 
 @functools.cache
 def _devices(gpus: int) -> tuple[dict[str, Any], ...]:
     """Asked once: a driver may take long to answer."""
     if gpus:
-        known = {gpu.number: gpu for gpu in ask_driver().gpus}
-        named = ((i, known.get(i)) for i in range(gpus))
+        by_number = {gpu.number: gpu for gpu in ask_driver().gpus}
+        named = ((i, by_number.get(i)) for i in range(gpus))
         return tuple(
             {"slot": f"cuda:{i}", "name": gpu.name if gpu else "", "memory": gpu and gpu.total}
             for i, gpu in named

@@ -39,11 +39,11 @@ def explained(
 ) -> LackOfMemoryError:
     """The error with the settings that help, most first; `kept` is the step of the newest
     checkpoint, below 0 where there is none."""
-    found = remedies(config, _phase(error.phase, config))[:NAMED]
-    named = ", ".join(f"{r.field}: {r.value} (about {size(r.saves)} less)" for r in found)
+    best = remedies(config, _phase(error.phase, config))[:NAMED]
+    named = ", ".join(f"{r.field}: {r.value} (about {size(r.saves)} less)" for r in best)
     helps = f" What helps, most first: {named}." if named else ""
     start = f"the checkpoint of step {kept}" if kept >= 0 else "the start, for want of a checkpoint"
-    settings = "".join(f" --set {r.field}={r.value}" for r in found if may_change(r.field))
+    settings = "".join(f" --set {r.field}={r.value}" for r in best if may_change(r.field))
     how = f"opd resume {run_id}{settings}"
     text = f"{error.message}.{helps} The run can go on from {start}: {how}"
     return LackOfMemoryError(text, phase=error.phase)

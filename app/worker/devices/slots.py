@@ -24,8 +24,8 @@ def choose(
     """
     here = candidates(device, gpus, apple=apple)
     free = [slot for slot in here if slot not in set(each(taken))]
-    wanted = min(count, len(here))
-    return ",".join(free[:wanted]) if len(free) >= wanted else None
+    needed = min(count, len(here))
+    return ",".join(free[:needed]) if len(free) >= needed else None
 
 
 def candidates(device: str, gpus: int, *, apple: bool = APPLE) -> list[str]:

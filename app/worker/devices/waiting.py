@@ -21,12 +21,12 @@ def why_queued(
 
     `trouble` is why no supervisor starts any; `hosts` those that take runs, where they are known.
     """
-    asked = {run["id"] for run in runs if run["status"] == "queued"}
+    queued = {run["id"] for run in runs if run["status"] == "queued"}
     if hosts is None:
-        hosts = serving_hosts(engine) if asked else []
+        hosts = serving_hosts(engine) if queued else []
     reasons = {}
-    for row in jobs.next_queued(engine) if asked else ():
-        if row["id"] not in asked:
+    for row in jobs.next_queued(engine) if queued else ():
+        if row["id"] not in queued:
             continue
         if row["phase"]:  # said by the launcher of a cluster
             reasons[row["id"]] = row["phase"]

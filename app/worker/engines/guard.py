@@ -22,15 +22,15 @@ SIGNALLED = 128  # added to the number of the signal that ended the server, as s
 
 def main(arguments: list[str]) -> int:
     job, folder, command = int(arguments[0]), arguments[1], arguments[3:]
-    asked: list[int] = []
+    signals: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
-        asked.append(number)
+        signals.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    while server.poll() is None and os.getppid() == job and not asked:
+    while server.poll() is None and os.getppid() == job and not signals:
         time.sleep(LOOK_EVERY)
     code = server.poll()
     end(server)

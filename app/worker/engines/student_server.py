@@ -48,9 +48,9 @@ def check_engine(config: RunConfig, say: Callable[[str], None] = lambda _: None)
 
         address, offers, way = server_for(config)
         takes = "the adapter" if way == "adapter" else "all weights, from files,"
-        told = f"vLLM at {address.configured} ({offers.model}) gets {takes} after every step"
-        log.info("%s", told)
-        say(told)
+        message = f"vLLM at {address.configured} ({offers.model}) gets {takes} after every step"
+        log.info("%s", message)
+        say(message)
     elif config.sampling.engine == "vllm":
         vllm_python()
 

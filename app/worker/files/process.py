@@ -80,18 +80,18 @@ class FileWork:
 
 def export(work: FileWork, path: Path) -> dict[str, Any]:
     """Of kind "export": {"runs", "format", "table"}."""
-    wanted = RolloutExport(work.payload["runs"], work.payload["format"], work.payload["table"])
-    total = sum(read_rollouts(work.engine, run, limit=0)["total"] for run in wanted.runs)
+    rollouts = RolloutExport(work.payload["runs"], work.payload["format"], work.payload["table"])
+    total = sum(read_rollouts(work.engine, run, limit=0)["total"] for run in rollouts.runs)
     work.say("writing rollouts", total)
     damaged: list[str] = []
-    rows = wanted.rows(work.engine, lambda error: damaged.append(error.where))
+    rows = rollouts.rows(work.engine, lambda error: damaged.append(error.where))
 
     def watched() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(rows):
             work.advance(number)
             yield row
 
-    count = write_rollouts(path, wanted, watched())
+    count = write_rollouts(path, rollouts, watched())
     return {"rollouts": count, "damaged": len(damaged)}
 
 

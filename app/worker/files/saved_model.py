@@ -40,12 +40,12 @@ def model_size(data_dir: DataDir, run: dict[str, Any]) -> dict[str, Any] | None:
 def room_for(data_dir: DataDir, run: dict[str, Any], *, merge: bool) -> int:
     """Bytes of disk that making the archive takes, as far as they are known before; a merged model
     lies there twice for a moment. Raises UserError without a checkpoint."""
-    own = archive_size(_kept(data_dir, run["id"], newest_checkpoint(run)))
+    archive = archive_size(_kept(data_dir, run["id"], newest_checkpoint(run)))
     if not merge:
-        return own
+        return archive
     base = Path(str(run["resolved"].get("student", "")))
     weights = [path.stat().st_size for path in base.glob("*.safetensors")]
-    return own + 2 * archive_size(weights)
+    return archive + 2 * archive_size(weights)
 
 
 def save_model(

@@ -58,7 +58,7 @@ def open_shared(path: Path, version: str) -> tuple[DataDir, Engine]:
         raise UserError(text, where="opd-studio")
     use_written_address(path)
     data_dir = data_dir_at(path)
-    data_dir.make_own()
+    data_dir.make_host_folder()
     engine = open_database(address_of(data_dir), upgrade=False)
     with read(engine) as connection:
         apart = time.time() - float(connection.execute(select(DatabaseTime())).scalar_one())

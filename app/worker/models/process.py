@@ -55,10 +55,10 @@ def examine_run(request: ModelRequest, progress: Progress) -> dict[str, Any]:
         config = resolved(request.engine, request.data_dir, config, say=reporter.say)
     callbacks = Callbacks(reporter.say, reporter.stop)
     if request.payload["models"]:
-        found = examine_on_device(config, request.hold, callbacks)
+        examination = examine_on_device(config, request.hold, callbacks)
     else:
-        found = examine(config, models=False, callbacks=callbacks)
-    for finding in found:
+        examination = examine(config, models=False, callbacks=callbacks)
+    for finding in examination:
         findings.append(finding)
         if reporter.stop():
             break

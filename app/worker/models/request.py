@@ -43,7 +43,7 @@ class ModelCache:
 
     def gives_way(self, engine: Engine) -> bool:
         """Lets models and device go where a run waits for it; whether it did."""
-        if self._held is None or not self._held.wanted(engine):
+        if self._held is None or not self._held.is_awaited(engine):
             return False
         self.release()
         self._let_go()

@@ -43,7 +43,7 @@ class RequestProcess:
         options = parser.parse_args(arguments)
         data_dir = data_dir_at(options.data_dir)
         start_log()
-        data_dir.make_own()
+        data_dir.make_host_folder()
         lock_file = locks.take(self.lock(data_dir))  # held until this process ends
         if lock_file is None:
             log.info("another %s serves %s", self.name, data_dir)

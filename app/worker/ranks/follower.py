@@ -33,7 +33,7 @@ from opd.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def follow_torchrun(place: TorchrunPlace, *, anywhere: bool = False) -> int:
+def follow_torchrun(torchrun: TorchrunPlace, *, anywhere: bool = False) -> int:
     """The exit code of a process of torchrun's that is not the first; `anywhere`: on whichever
     machine, as a cluster has started it."""
     from opd.ranks.processes import torchrun_store  # noqa: PLC0415 - loads torch
@@ -41,17 +41,17 @@ def follow_torchrun(place: TorchrunPlace, *, anywhere: bool = False) -> int:
     start_log()
     try:
         if not anywhere:
-            check_one_machine(place)
-        store = torchrun_store(place.rank, place.size)
-        return follow(store, place.rank, place.size, partial(slot_on, place))
+            check_one_machine(torchrun)
+        store = torchrun_store(torchrun.rank, torchrun.size)
+        return follow(store, torchrun.rank, torchrun.size, partial(slot_on, torchrun))
     except UserError as error:
         log.error("%s", error)
         return 1
 
 
-def slot_on(place: TorchrunPlace, order: Order) -> str:
+def slot_on(torchrun: TorchrunPlace, order: Order) -> str:
     """The device of a process that torchrun has started."""
-    return order.slots[place.local_rank]
+    return order.slots[torchrun.local_rank]
 
 
 def follow(store: Any, rank: int, size: int, slot_of: Callable[[Order], str]) -> int:

@@ -85,15 +85,15 @@ def process_slots(config: RunConfig, slot: str) -> list[str]:
     Raises UserError where torchrun started another number of processes than the configuration
     asks for, and where there are fewer GPUs.
     """
-    place = TorchrunPlace.here()
-    if place is not None and place.size != config.devices:
-        started = "1 process" if place.size == 1 else f"{place.size} processes"
+    torchrun = TorchrunPlace.here()
+    if torchrun is not None and torchrun.size != config.devices:
+        started = "1 process" if torchrun.size == 1 else f"{torchrun.size} processes"
         raise UserError(
             f"is {config.devices}, and torchrun has started {started}: make them equal, or leave "
             "devices out",
             where="devices",
         )
-    count = config.devices if place is None else place.local_size
+    count = config.devices if torchrun is None else torchrun.local_size
     slots = each([slot])
     if slots[0] in ("cpu", "mps"):
         return slots * count
@@ -109,21 +109,21 @@ def process_slots(config: RunConfig, slot: str) -> list[str]:
 def as_torchrun_started(config: RunConfig) -> RunConfig:
     """The configuration with as many devices as torchrun has started processes, where it says no
     other number. Raises UserError where it does, and for processes on several machines."""
-    place = TorchrunPlace.here()
-    if place is not None:
-        check_one_machine(place)
-    if place is None or config.devices not in (1, place.size):
+    torchrun = TorchrunPlace.here()
+    if torchrun is not None:
+        check_one_machine(torchrun)
+    if torchrun is None or config.devices not in (1, torchrun.size):
         process_slots(config, "cpu")
         return config
-    return config.model_copy(update={"devices": place.size})
+    return config.model_copy(update={"devices": torchrun.size})
 
 
-def check_one_machine(place: TorchrunPlace) -> None:
+def check_one_machine(torchrun: TorchrunPlace) -> None:
     """Raises UserError where torchrun has started processes on several machines."""
-    if place.local_size != place.size:
+    if torchrun.local_size != torchrun.size:
         raise UserError(
-            f"torchrun has started {place.size} processes, {place.local_size} of them on this "
-            "machine: all of a run's processes are on one (start it with --nnodes 1)",
+            f"torchrun has started {torchrun.size} processes, {torchrun.local_size} of them on "
+            "this machine: all of a run's processes are on one (start it with --nnodes 1)",
             where="devices",
         )
 

@@ -71,9 +71,9 @@ class FilesAddress:
             files, path = self._opened(), self._path(key)
             self._make_folder(path)
             files.pipe_file(path, content)
-            found = files.cat_file(path)
+            stored = files.cat_file(path)
             files.rm_file(path)
-            if found != content:
+            if stored != content:
                 raise OSError("what was written is not what was read")
 
         self._named("written and read", all_three, pauses=())
@@ -141,14 +141,14 @@ class FilesAddress:
             files, path = self._opened(), self._path(prefix)
             files.invalidate_cache()
             try:
-                found = files.find(path, detail=True)
+                entries = files.find(path, detail=True)
             except FileNotFoundError as error:
                 _raise_lack_of_bucket(error)
                 return {}
             root = self._path(prefix).rstrip("/") + "/"
             return {
                 name.removeprefix(root): int(entry["size"])
-                for name, entry in found.items()
+                for name, entry in entries.items()
                 if name.startswith(root) and entry["type"] == "file"
             }
 
@@ -217,11 +217,11 @@ class FilesAddress:
                 if pause is not None and cause in ("", "it does not answer"):
                     time.sleep(pause)
                     continue
-                told = f"cannot be {what}: {cause or type(error).__name__}"
+                problem = f"cannot be {what}: {cause or type(error).__name__}"
                 if advice := ADVICE.get(cause):
-                    told += f"; {advice}"
+                    problem += f"; {advice}"
                 raise UserError(
-                    f"{told} ({one_line(error, 200)})", where=self._where, kind=ErrorKind.FILES
+                    f"{problem} ({one_line(error, 200)})", where=self._where, kind=ErrorKind.FILES
                 ) from None
         raise AssertionError("the last try returns or raises")
 

@@ -46,9 +46,9 @@ class LocalFiles:
     def bring(self, run_id: str, saved: SavedRow, without: Collection[str] = ()) -> Path:
         """Looked for where the data directory is now, which may have been moved since."""
         folder = folder_of(self.data_dir.run(run_id).checkpoints, saved["step"])
-        wanted = {n: digest for n, digest in saved["manifest"].items() if n not in without}
+        manifest = {n: digest for n, digest in saved["manifest"].items() if n not in without}
         try:
-            verify(folder, wanted)
+            verify(folder, manifest)
         except UserError:
             if "://" in saved["path"]:
                 raise elsewhere(run_id, saved) from None

@@ -39,7 +39,7 @@ class Parts:
         """Sends what has changed since. Raises UserError."""
         log, usage = self._run.log, self._run.system_usage
         if (state := self._changed(log)) is not None:
-            if text := self._own():
+            if text := self._log_part():
                 self._store.write(text, f"{_log(self._run_id)}/{self._attempt:04d}")
             self._sent[log] = state
         if (state := self._changed(usage)) is not None:
@@ -49,7 +49,7 @@ class Parts:
     def _key(self, path: Path) -> str:
         return f"runs/{self._run_id}/{path.name}"
 
-    def _own(self) -> bytes:
+    def _log_part(self) -> bytes:
         """From where this attempt began to where the next one on this host did."""
         notes = sorted(self._run.path.glob(f"{NOTE}*"))
         starts = [int(note.read_text(encoding="ascii")) for note in notes if note >= self._note]
@@ -62,10 +62,10 @@ class Parts:
     def _changed(self, path: Path) -> tuple[int, int] | None:
         """Size and time of a file that is not as it was sent; None where it is, or is not there."""
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             return None
-        now = (found.st_size, found.st_mtime_ns)
+        now = (status.st_size, status.st_mtime_ns)
         return now if now != self._sent.get(path) else None
 
 

@@ -152,8 +152,8 @@ class RemoteFiles:
     def _sweep(self, run_id: str, names: Collection[str], attempt: int) -> None:
         """Only what is surely of no later attempt, whose checkpoint may not be on record yet."""
         folder = _checkpoints(run_id)
-        found = {name.partition("/")[0] for name in self._store.sizes(folder)}
-        for name in found - set(names):
+        folders = {name.partition("/")[0] for name in self._store.sizes(folder)}
+        for name in folders - set(names):
             made = FOLDER.fullmatch(name)
             if made and int(made[1]) <= attempt:
                 self._store.remove(f"{folder}/{name}")

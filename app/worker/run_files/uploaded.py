@@ -28,5 +28,5 @@ def _placed(data_dir: DataDir, value: Any) -> Any:
     path = Path(value)
     if path.parent.name != data_dir.uploads.name:
         return value
-    found = run_files(data_dir).fetch(f"{data_dir.uploads.name}/{path.name}")
-    return value if found is None else str(found)
+    fetched = run_files(data_dir).fetch(f"{data_dir.uploads.name}/{path.name}")
+    return value if fetched is None else str(fetched)

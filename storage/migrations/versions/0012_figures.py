@@ -52,5 +52,5 @@ def _figures(connection: sa.Connection, run_id: str) -> dict[str, list[Any]]:
 
 def _add(figures: dict[str, list[Any]], values: dict[str, float | None]) -> None:
     for name, value in values.items():
-        known = [v for v in (*figures.get(name, (None,))[1:], value) if v is not None]
-        figures[name] = [value, min(known, default=None), max(known, default=None)]
+        numbers = [v for v in (*figures.get(name, (None,))[1:], value) if v is not None]
+        figures[name] = [value, min(numbers, default=None), max(numbers, default=None)]

@@ -51,7 +51,7 @@ def refusal(engine: Engine, data_dir: DataDir, device: str = "auto") -> UserErro
 def test_a_processor_is_shared(engine: Engine, data_dir: DataDir) -> None:
     training(engine, "cpu")
     held = hold_device(pytest.fail, data_dir, parse({"device": "cpu"}))
-    assert held.slot is None and not held.wanted(engine)
+    assert held.slot is None and not held.is_awaited(engine)
     wait_for_device(data_dir, "cpu", pytest.fail, pytest.fail)
 
 
@@ -73,9 +73,9 @@ def test_the_first_gpu_without_a_run_is_taken(
     held = hold_device(lambda: engine, data_dir, parse({}))
     assert (held.slot, held.config.device) == ("cuda:1", "cuda:1")
     assert "another request" in refusal(engine, data_dir, "cuda:1").message
-    assert not held.wanted(engine)
+    assert not held.is_awaited(engine)
     training(engine, "cuda:1")
-    assert held.wanted(engine)
+    assert held.is_awaited(engine)
     held.close()
 
 
