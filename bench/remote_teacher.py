@@ -53,12 +53,12 @@ def report(url: str, model: str, k: int, rows: list[list[int]], rounds: int) -> 
     tokens, teacher = sum(map(len, rows)), RemoteTeacher(config)
     prompts, completions = [r[:1] for r in rows], [r[1:] for r in rows]
     reader = AnswerReader(Server(url, "teacher", None), k)
-    asked = reader.body(model, rows)
-    bare = {name: value for name, value in asked.items() if name != "prompt_logprobs"}
+    scored = reader.body(model, rows)
+    bare = {name: value for name, value in scored.items() if name != "prompt_logprobs"}
     with client(url, timeout=600, limits=httpx.Limits(max_connections=None)) as connection:
         ways: dict[str, Callable[[], Any]] = {
             f"{name} {size}×{at_once}": partial(saturate, connection, url, body, size, at_once)
-            for name, body in (("bare", bare), ("server", asked))
+            for name, body in (("bare", bare), ("server", scored))
             for size, at_once in SATURATED
         }
         ways["ours"] = partial(teacher.read, prompts, completions)

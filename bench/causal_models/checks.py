@@ -129,7 +129,7 @@ def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
     whole = Sequences(prompts, [s.completion_ids for s in samples])
     records = score(pair, whole, Scoring())
     exact = _exact(folder)
-    found: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
     for number, (written, record) in enumerate(zip(samples, records, strict=True)):
         alone = score(pair, whole.take([number]), Scoring())[0]
         student = record.student_logprobs
@@ -141,8 +141,8 @@ def _faults(pair: Pair, folder: Path) -> Iterator[tuple[str, float]]:
         }
         for name, values in others.items():
             assert student is not None and values is not None
-            found.setdefault(name, []).append(float(np.abs(student - values).max()))
-    worst = {name: max(values) for name, values in found.items()}
+            differences.setdefault(name, []).append(float(np.abs(student - values).max()))
+    worst = {name: max(values) for name, values in differences.items()}
     yield from ((name, value) for name, value in worst.items() if not value <= NEAR)
     yield from _replayed(pair, prompts, samples)
     yield from _gradient(pair, whole)
@@ -172,10 +172,10 @@ def _greedy(pair: Pair) -> Iterator[tuple[str, float]]:
     """Prompts whose greedy completion is not the model's own."""
     ours = [s.completion_ids.tolist() for s in _samples(pair, PROMPTS, 0.0)]
     try:
-        own = [_generated(pair.teacher, prompt) for prompt in PROMPTS]
+        generated = [_generated(pair.teacher, prompt) for prompt in PROMPTS]
     except CANNOT:  # few models cannot even generate
-        own = [_continued(pair.teacher, prompt) for prompt in PROMPTS]
-    different = sum(a != b for a, b in zip(ours, own, strict=True))
+        generated = [_continued(pair.teacher, prompt) for prompt in PROMPTS]
+    different = sum(a != b for a, b in zip(ours, generated, strict=True))
     if different:
         yield "greedy", float(different)
 

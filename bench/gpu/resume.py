@@ -63,12 +63,12 @@ def killed_and_left_alone(config: RunConfig, folder: Path, weights: str) -> dict
 def kill(config: RunConfig, folder: Path) -> None:
     """SIGKILL for a run in a process of its own, once it has saved a checkpoint and goes on."""
     context = multiprocessing.get_context("spawn")
-    told, tells = context.Pipe(duplex=False)
-    child = context.Process(target=_run, args=(config.model_dump(), folder, tells))
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_run, args=(config.model_dump(), folder, sender))
     child.start()
-    tells.close()
+    sender.close()
     try:
-        while told.recv() < KILLED_AFTER:
+        while receiver.recv() < KILLED_AFTER:
             pass
     finally:
         child.kill()

@@ -77,10 +77,10 @@ class Ground:
         return run_id
 
     def mounted(self, name: str, options: str) -> Path:
-        place = self.folder / name
-        place.mkdir()
-        mount("-t", "tmpfs", "-o", options, "tmpfs", str(place))
-        return place
+        folder = self.folder / name
+        folder.mkdir()
+        mount("-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+        return folder
 
     def library(self, text: str) -> str:
         """Raises UntriedError where there is no compiler."""
@@ -102,15 +102,15 @@ def archive(ground: Ground) -> None:
     run_id = ground.with_a_run(data)
     mount("--bind", str(data), str(data))
     mount("-o", "remount,ro,bind", str(data))
-    code, out, told = ground.opd(data, "runs", "--json")
-    assert (code, json.loads(out)["total"]) == (0, 1), told
+    code, out, err = ground.opd(data, "runs", "--json")
+    assert (code, json.loads(out)["total"]) == (0, 1), err
     assert ground.opd(data, "show", run_id)[0] == 0
     report = str(ground.folder / "report.html")
     assert ground.opd(data, "report", run_id, "--out", report)[0] == 0
-    code, _, told = ground.opd(data, "rename", run_id, "x")
-    assert code == 2 and "can only be read" in told, told
-    code, out, told = ground.opd(data, "serve", "--port", "0")
-    assert (code, out) == (2, "") and "Read-only file system" in told, told
+    code, _, err = ground.opd(data, "rename", run_id, "x")
+    assert code == 2 and "can only be read" in err, err
+    code, out, err = ground.opd(data, "serve", "--port", "0")
+    assert (code, out) == (2, "") and "Read-only file system" in err, err
 
 
 def log_without_index(ground: Ground) -> None:
@@ -125,39 +125,39 @@ def log_without_index(ground: Ground) -> None:
     (data / "studio.db-shm").unlink()
     mount("--bind", str(data), str(data))
     mount("-o", "remount,ro,bind", str(data))
-    code, out, told = ground.opd(data, "runs", "--json")
-    assert (code, json.loads(out)["total"]) == (0, 1), told
+    code, out, err = ground.opd(data, "runs", "--json")
+    assert (code, json.loads(out)["total"]) == (0, 1), err
 
 
 def full(ground: Ground) -> None:
     """A disk that fills amid a run: that is the cause which is stored, and the run goes on from its
     last checkpoint once there is room."""
-    place = ground.mounted("full", "size=80m")  # a checkpoint of the bundled student has 11 MB
-    data = place / "data"
+    disk = ground.mounted("full", "size=80m")  # a checkpoint of the bundled student has 11 MB
+    data = disk / "data"
     sizes = ("name=slow", "steps=60", "checkpoints.every=2", "device=cpu")
     short = ("sampling.prompts_per_step=4", "evaluation.prompts=8", "evaluation.every=0")
     options = [f"--set={s}" for s in (*sizes, *short, "evaluation.teacher=false")]
     with running(ground.command(data, "train", "demo", *options)) as train:
         wait(lambda: any(data.glob("runs/*/checkpoints/*")), "the first checkpoint")
-        filler = place / "filler"
+        filler = disk / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(b"\1" * 4096):
                 pass
-        _, told = train.communicate()
-    assert train.returncode == 1 and "disk is full" in told, told
+        _, err = train.communicate()
+    assert train.returncode == 1 and "disk is full" in err, err
     filler.unlink()
     [run] = json.loads(ground.opd(data, "runs", "--json")[1])["items"]
     assert (run["status"], run["error_kind"]) == ("failed", "disk full"), run
-    code, out, told = ground.opd(data, "resume", run["id"])
-    assert code == 0 and "finished after 60 steps" in out, told
+    code, out, err = ground.opd(data, "resume", run["id"])
+    assert code == 0 and "finished after 60 steps" in out, err
 
 
 def no_record_locks(ground: Ground) -> None:
     """SQLite would wait for half a minute, and blame another program."""
     preload = ground.library(NO_RECORDS)
     start = time.monotonic()
-    code, _, told = ground.opd(ground.folder / "records", "runs", LD_PRELOAD=preload)
-    assert code == 2 and "without record locks" in told, told
+    code, _, err = ground.opd(ground.folder / "records", "runs", LD_PRELOAD=preload)
+    assert code == 2 and "without record locks" in err, err
     assert time.monotonic() - start < 10
 
 
@@ -168,8 +168,8 @@ def no_flock(ground: Ground) -> None:
     command = ground.command(data, "serve", "--port", "0")
     with running(command, LD_PRELOAD=preload):
         wait(lambda: _status(ground, data, run_id) != "queued", "the run starts")
-        code, out, told = ground.opd(data, "serve", "--port", "0", LD_PRELOAD=preload)
-        assert (code, out) == (2, "") and "is served already" in told, told
+        code, out, err = ground.opd(data, "serve", "--port", "0", LD_PRELOAD=preload)
+        assert (code, out) == (2, "") and "is served already" in err, err
         ground.opd(data, "cancel", run_id)
 
 
@@ -178,20 +178,20 @@ def dangling_link(ground: Ground) -> None:
     link = ground.folder / "link"
     link.symlink_to("/mnt/not-mounted")
     for command in (("runs",), ("serve", "--port", "0"), ("train", "demo")):
-        code, out, told = ground.opd(link, *command)
-        assert (code, out) == (2, ""), told
-        assert "leads nowhere (to /mnt/not-mounted)" in told and told.count("\n") == 1, told
+        code, out, err = ground.opd(link, *command)
+        assert (code, out) == (2, ""), err
+        assert "leads nowhere (to /mnt/not-mounted)" in err and err.count("\n") == 1, err
 
 
 def unmounted(ground: Ground) -> None:
     """A disk that goes while it is served: no more runs, and health says so."""
-    place = ground.mounted("gone", "size=50m")
-    with running(ground.command(place, "serve", "--port", "0")) as server:
+    disk = ground.mounted("gone", "size=50m")
+    with running(ground.command(disk, "serve", "--port", "0")) as server:
         assert server.stdout is not None
         address, _, token = server.stdout.readline().strip().partition("?token=")
         health = f"{address}api/v1/health"
         wait(lambda: _answer(health, token)[1].get("ok"), "the server answers")
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
         assert _answer(health, token)[1]["ok"] is False
         status, body = _answer(f"{address}api/v1/runs", token, {"recipe": "demo"})
         assert (status, body["kind"]) == (503, "directory gone"), body
@@ -258,9 +258,9 @@ def main() -> int:
             except (AssertionError, TimeoutError, subprocess.CalledProcessError) as error:
                 print(f"WRONG: {scene.__name__}: {error}")
                 wrong += 1
-            for place in Path(name).iterdir():
-                if place.is_mount():
-                    subprocess.run(["umount", "--lazy", place], check=False)
+            for folder in Path(name).iterdir():
+                if folder.is_mount():
+                    subprocess.run(["umount", "--lazy", folder], check=False)
     return 1 if wrong else 0
 
 

@@ -215,12 +215,12 @@ class World:
             if job.held_until > self.now:
                 continue
             try:
-                asked = jobs.heartbeat(job.directory.engine, job.run_id, job.attempt)
+                cancelled = jobs.heartbeat(job.directory.engine, job.run_id, job.attempt)
             except jobs.LeaseLost:
                 self.left(job, False)
                 continue
             job.beat_at = self.now
-            if asked:
+            if cancelled:
                 jobs.finish(job.directory.engine, job.run_id, job.attempt, "cancelled")
                 self.left(job, True)
                 continue
@@ -285,7 +285,7 @@ def simulated(world: World, *, checked: bool) -> Iterator[None]:
         (recovery, "time", clock),
     ]
     if not checked:
-        fakes.append((Place, "judges", lambda _place, _owner: True))
+        fakes.append((Place, "judges", lambda _self, _owner: True))
     with ExitStack() as stack:
         for module, name, fake in fakes:
             stack.enter_context(patch.object(module, name, fake))
@@ -307,8 +307,8 @@ def cycles(seeds: Iterable[int], *, checked: bool = True) -> dict[int, list[str]
     """Seed → what went wrong, of the cycles in which something did."""
     with tempfile.TemporaryDirectory() as folder:
         open_database(Path(folder)).dispose()
-        found = {seed: cycle(seed, Path(folder), checked=checked) for seed in seeds}
-    return {seed: faults for seed, faults in found.items() if faults}
+        faults_by_seed = {seed: cycle(seed, Path(folder), checked=checked) for seed in seeds}
+    return {seed: faults for seed, faults in faults_by_seed.items() if faults}
 
 
 def main() -> int:
@@ -318,11 +318,11 @@ def main() -> int:
     parser.add_argument("--unchecked", action="store_true")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)
-    found = cycles(seeds, checked=not options.unchecked)
-    for seed, faults in list(found.items())[:5]:
+    wrong = cycles(seeds, checked=not options.unchecked)
+    for seed, faults in list(wrong.items())[:5]:
         print(f"  cycle {seed}: {faults[0]}")
-    print(f"life cycles on two hosts, with a copy: {len(found)} of {options.count} went wrong")
-    return int(bool(found) != options.unchecked)
+    print(f"life cycles on two hosts, with a copy: {len(wrong)} of {options.count} went wrong")
+    return int(bool(wrong) != options.unchecked)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def played(scene: Stage, looks: float) -> dict[str, bool]:
     wait(lambda: run()["status"] != "running" or run()["step"] > step, "a further step")
     now = run()
     alive = now["status"] == "running" and now["attempt"] == 1 and now["step"] > step
-    found = {
+    checks = {
         "a server in another container leaves a living run alone": alive,
         "a command on another host trains on a device of its own": second.poll() is None
         and other()["status"] == "running",
@@ -142,7 +142,7 @@ def played(scene: Stage, looks: float) -> dict[str, bool]:
     }
     for opened in (engine, copy):
         opened.dispose()
-    return found
+    return checks
 
 
 def main() -> int:
@@ -155,15 +155,15 @@ def main() -> int:
         return 0
     with stage(shlex.split(options.opd)) as scene:
         try:
-            found = played(scene, options.looks)
+            checks = played(scene, options.looks)
         except TimeoutError as error:
             print(f"WRONG: {error}\n{scene.said()}")
             return 1
-        for what, right in found.items():
+        for what, right in checks.items():
             print(f"{'right' if right else 'WRONG'}: {what}")
-        if not all(found.values()):
+        if not all(checks.values()):
             print(scene.said())
-    return int(not all(found.values()))
+    return int(not all(checks.values()))
 
 
 if __name__ == "__main__":

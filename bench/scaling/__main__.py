@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.what == "measure":
-        found = json.dumps(measure_all(CASES, options.rounds), ensure_ascii=False)
-        MEASURED.write_text(found + "\n", encoding="utf-8")
+        measured = json.dumps(measure_all(CASES, options.rounds), ensure_ascii=False)
+        MEASURED.write_text(measured + "\n", encoding="utf-8")
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         text = replaced(text, name, table())

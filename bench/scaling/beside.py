@@ -125,5 +125,5 @@ def _step(event: StepEvent, whole: float, sending: float) -> MeasuredStep:
 
 
 if __name__ == "__main__":
-    found = measured(json.loads(sys.argv[2]), int(sys.argv[1]))
-    print(json.dumps([asdict(step) for step in found]))
+    steps = measured(json.loads(sys.argv[2]), int(sys.argv[1]))
+    print(json.dumps([asdict(step) for step in steps]))

@@ -164,12 +164,12 @@ def _assignments(settings: Mapping[str, Any]) -> list[str]:
 
 def measure_all(cases: Sequence[SmallCase], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """By case, its steps; rounds take turns, so that a busy minute meets all cases alike."""
-    found: dict[str, list[MeasuredStep]] = {}
+    quickest: dict[str, list[MeasuredStep]] = {}
     for _ in range(rounds):
         for case in cases:
             steps = measure(case)
-            before = found.get(case.name, steps)
-            found[case.name] = [a.quickest(b) for a, b in zip(before, steps, strict=True)]
-            total = np.median([s.whole for s in found[case.name]])
+            before = quickest.get(case.name, steps)
+            quickest[case.name] = [a.quickest(b) for a, b in zip(before, steps, strict=True)]
+            total = np.median([s.whole for s in quickest[case.name]])
             print(f"{case.name}: {total:.3f} s a step", flush=True)
-    return {name: [asdict(step) for step in steps] for name, steps in found.items()}
+    return {name: [asdict(step) for step in steps] for name, steps in quickest.items()}

@@ -127,7 +127,7 @@ def sampling_seconds(rates: Rates, model: ModelSize, engine: Engine, groups: Gro
         )
     if sum(len(completions) for _, completions in groups) > engine.rows:
         return _queued_seconds(rates, model, engine, groups)
-    tokens = sum(token_seconds(rates, model, *found) for found in contexts(groups))
+    tokens = sum(token_seconds(rates, model, *sizes) for sizes in contexts(groups))
     return prompt_seconds(rates, model, [prompt for prompt, _ in groups]) + tokens
 
 
@@ -149,15 +149,15 @@ def _queued_seconds(rates: Rates, model: ModelSize, engine: Engine, groups: Grou
 
 def batches(groups: Groups, size: int) -> list[Groups]:
     """Of at most `size` rows and whole groups, in the order of their prompts' lengths."""
-    found: list[list[tuple[int, Sequence[int]]]] = []
+    parts: list[list[tuple[int, Sequence[int]]]] = []
     rows = size
     for prompt, completions in sorted(groups, key=lambda group: group[0]):
         if rows + len(completions) > size:
-            found.append([])
+            parts.append([])
             rows = 0
-        found[-1].append((prompt, completions))
+        parts[-1].append((prompt, completions))
         rows += len(completions)
-    return list(found)
+    return list(parts)
 
 
 def forward_flops(model: ModelSize, groups: Groups, *, shared: bool) -> float:

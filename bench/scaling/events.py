@@ -60,15 +60,15 @@ class SimulatedClock:
         return self.now
 
     def _go_on(self, process: Process) -> None:
-        for told in process:
-            if isinstance(told, Signal):
-                if told.happened:
+        for event in process:
+            if isinstance(event, Signal):
+                if event.happened:
                     continue
-                told.waiting.append(process)
+                event.waiting.append(process)
             else:
-                if told < 0:
-                    raise ValueError(f"a process waits {told} seconds: time does not go back")
-                self._at(self.now + told, process)
+                if event < 0:
+                    raise ValueError(f"a process waits {event} seconds: time does not go back")
+                self._at(self.now + event, process)
             return
 
     def _at(self, time: float, process: Process) -> None:

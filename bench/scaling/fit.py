@@ -60,18 +60,18 @@ def positive_least_squares(
     the best that needs no negative one."""
     target = np.asarray(seconds)
     scaled = np.asarray(rows, float) / target[:, None]
-    best, found = float("inf"), [0.0] * scaled.shape[1]
+    best, best_factors = float("inf"), [0.0] * scaled.shape[1]
     columns = range(scaled.shape[1])
-    for chosen in (c for n in range(1, len(found) + 1) for c in combinations(columns, n)):
+    for chosen in (c for n in range(1, len(best_factors) + 1) for c in combinations(columns, n)):
         part = scaled[:, list(chosen)]
         factors = np.linalg.lstsq(part, np.ones(len(target)), rcond=None)[0]
         error = float(((part @ factors - 1) ** 2).sum())
         if (factors >= 0).all() and error < best:
             best = error
-            found = [0.0] * scaled.shape[1]
+            best_factors = [0.0] * scaled.shape[1]
             for column, factor in zip(chosen, factors, strict=True):
-                found[column] = float(factor)
-    return found
+                best_factors[column] = float(factor)
+    return best_factors
 
 
 def model_of(case: SmallCase, name: str) -> ModelSize:

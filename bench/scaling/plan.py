@@ -49,10 +49,10 @@ class PlannedLayout:
     today: str
 
 
-OWN = Engine(32)  # the product's own decoder, with the rows that memory has room for
+LOCAL = Engine(32)  # the product's own decoder, with the rows that memory has room for
 VLLM = Engine(256, continuous=True)
 ARMS = (
-    PlannedLayout("together, own decoder", Layout(8, sharded=True), OWN, "yes"),
+    PlannedLayout("together, own decoder", Layout(8, sharded=True), LOCAL, "yes"),
     PlannedLayout(
         "sampler 4, trainer and teacher 4, lag 0", Layout(4, 4, sharded=True), VLLM, "no"
     ),
@@ -101,7 +101,7 @@ def _estimate(changes: dict[str, Any]) -> Estimate:
             "prompts_per_step": PROMPTS,
             "group_size": GROUP,
             "max_new_tokens": LIMIT,
-            "batch_size": OWN.rows,
+            "batch_size": LOCAL.rows,
         },
         "objective": {"name": "teacher_top_k", "top_k": 20}
         if "url" in changes.get("teacher", {})
@@ -180,9 +180,9 @@ def _figures(arm: PlannedLayout, rows: Sequence[Groups]) -> PlannedFigures:
 def more_devices(counts: Sequence[int]) -> list[tuple[int, float, float]]:
     """Devices, seconds of a step of 64 prompts, and of one that grows with the devices: together,
     layers cut."""
-    found = []
+    rows = []
     for n in counts:
         scenario = replace(scenario_for(ARMS[0]), layout=Layout(n, sharded=True))
         grown = drawn(0, PROMPTS * n // counts[0])
-        found.append((n, step_cost(scenario, drawn(0)).total, step_cost(scenario, grown).total))
-    return found
+        rows.append((n, step_cost(scenario, drawn(0)).total, step_cost(scenario, grown).total))
+    return rows

@@ -119,10 +119,10 @@ def write_at_once(url: str, size: StepSize, writers: int, seconds: float) -> lis
     ]
     for process in processes:
         process.start()
-    found: list[WriterFigures] = [results.get() for _ in processes]
+    figures: list[WriterFigures] = [results.get() for _ in processes]
     for process in processes:
         process.join()
-    return found
+    return figures
 
 
 def _write(

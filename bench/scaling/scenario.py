@@ -68,18 +68,18 @@ def shares(groups: Groups, parts: int, weight: Callable[[int], float]) -> list[G
 
 def micro_batches(groups: Groups, pass_tokens: int, *, shared: bool) -> list[Groups]:
     """Groups one after the other, up to so many tokens a pass; a row alone where it has more."""
-    found: list[list[tuple[int, Sequence[int]]]] = []
+    batches: list[list[tuple[int, Sequence[int]]]] = []
     held = 0
     for prompt, completions in groups:
         alone = [(prompt, completions)] if shared else [(prompt, [n]) for n in completions]
         for part in alone:
             size = part[0] + sum(part[1])
-            if not found or held + size > pass_tokens:
-                found.append([])
+            if not batches or held + size > pass_tokens:
+                batches.append([])
                 held = 0
-            found[-1].append(part)
+            batches[-1].append(part)
             held += size
-    return list(found)
+    return list(batches)
 
 
 def sampling_shares(scenario: Scenario, groups: Groups) -> list[Groups]:

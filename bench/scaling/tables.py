@@ -14,13 +14,13 @@ Rows = Sequence[Sequence[str]]
 
 
 def read_measured(path: Path = MEASURED) -> dict[str, list[MeasuredStep]]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {name: [MeasuredStep(**step) for step in steps] for name, steps in found.items()}
+    cases = json.loads(path.read_text(encoding="utf-8"))
+    return {name: [MeasuredStep(**step) for step in steps] for name, steps in cases.items()}
 
 
 def rates() -> str:
-    found = fitted(read_measured())
-    r = found.rates
+    fitted_rates = fitted(read_measured())
+    r = fitted_rates.rates
     return _table(
         ("rate", "fitted"),
         [
@@ -30,27 +30,27 @@ def rates() -> str:
             ("`train_flops`", f"{r.train_flops / 1e9:.1f} GFLOP/s"),
             ("`run`", f"{r.run * 1e3:.1f} ms a pass"),
             ("`update`", f"{r.update * 1e3:.1f} ms"),
-            ("storing", f"{1 / found.store:,.0f} tokens/s"),
-            ("rest of a step", f"{found.rest * 1e3:.0f} ms"),
-            ("weights to the sampler's process", f"{found.send * 1e3:.1f} ms"),
-            ("two processes at once", f"{found.beside:.2f} times as long"),
+            ("storing", f"{1 / fitted_rates.store:,.0f} tokens/s"),
+            ("rest of a step", f"{fitted_rates.rest * 1e3:.0f} ms"),
+            ("weights to the sampler's process", f"{fitted_rates.send * 1e3:.1f} ms"),
+            ("two processes at once", f"{fitted_rates.beside:.2f} times as long"),
         ],
     )
 
 
 def predictions() -> str:
     measured = read_measured()
-    found = fitted(measured)
-    rows = [_prediction(case, measured, found) for case in CASES]
+    fitted_rates = fitted(measured)
+    rows = [_prediction(case, measured, fitted_rates) for case in CASES]
     head = ("step", "sampling", "teacher", "student", "whole", "error", "simulated", "error")
     return _table(head, rows)
 
 
 def _prediction(
-    case: SmallCase, measured: dict[str, list[MeasuredStep]], found: FittedRates
+    case: SmallCase, measured: dict[str, list[MeasuredStep]], fitted_rates: FittedRates
 ) -> Sequence[str]:
-    predicted, seen = compared(case, measured[case.name], found)
-    simulated = simulated_seconds(case, measured, found)
+    predicted, seen = compared(case, measured[case.name], fitted_rates)
+    simulated = simulated_seconds(case, measured, fitted_rates)
     fits = " (fit)" if case.fits or case.name == BOTH else ""
 
     def both(name: str) -> str:
@@ -71,30 +71,30 @@ def _error(predicted: float, seen: float) -> str:
 
 def memory() -> str:
     rows = []
-    for name, found in plan.memory().items():
-        phases = [found.during(p) / 2**30 for p in ("sampling", "reading", "update")]
-        parts = sorted(found.parts, key=lambda p: -p.bytes)
+    for name, estimate in plan.memory().items():
+        phases = [estimate.during(p) / 2**30 for p in ("sampling", "reading", "update")]
+        parts = sorted(estimate.parts, key=lambda p: -p.bytes)
         largest = [p for p in parts if p.where == "device"][:4]
         named = ", ".join(f"{p.name} {p.bytes / 2**30:.0f}" for p in largest)
-        figures = [f"{value:.0f}" for value in (*phases, found.host / 2**30)]
-        rows.append((name, *figures, "yes" if found.device < 80e9 else "no", named))
+        figures = [f"{value:.0f}" for value in (*phases, estimate.host / 2**30)]
+        rows.append((name, *figures, "yes" if estimate.device < 80e9 else "no", named))
     head = ("", "sampling", "reading", "update", "host", "fits 80 GB", "largest parts on a GPU")
     return _table(head, rows)
 
 
 def layouts() -> str:
     rows = []
-    for found in plan.arms():
-        cost = found.cost
-        idle = ", ".join(f"{kind} {share:.0%}" for kind, share in found.idle.items())
-        seconds = (cost.sample, cost.teacher, cost.student, cost.total, found.seconds)
+    for arm in plan.arms():
+        cost = arm.cost
+        idle = ", ".join(f"{kind} {share:.0%}" for kind, share in arm.idle.items())
+        seconds = (cost.sample, cost.teacher, cost.student, cost.total, arm.seconds)
         rows.append(
             (
-                found.arm.name,
+                arm.arm.name,
                 *(f"{value:.0f}" for value in seconds),
-                f"{found.rate:,.0f}",
+                f"{arm.rate:,.0f}",
                 idle,
-                found.arm.today,
+                arm.arm.today,
             )
         )
     head = (
@@ -105,10 +105,10 @@ def layouts() -> str:
 
 
 def more_devices() -> str:
-    found = plan.more_devices((8, 16, 32, 64))
-    (least, once, grown), *_ = found
+    sizes = plan.more_devices((8, 16, 32, 64))
+    (least, once, grown), *_ = sizes
     rows = []
-    for n, same, more in found:
+    for n, same, more in sizes:
         shares = (once * least / same / n, grown / more)
         rows.append((str(n), f"{same:.0f}", f"{shares[0]:.0%}", f"{more:.0f}", f"{shares[1]:.0%}"))
     head = ("GPUs", "512 rollouts, s", "efficiency", "64 rollouts per GPU, s", "efficiency")

@@ -60,9 +60,9 @@ def served(standby: bool, options: argparse.Namespace) -> list[tuple[float, floa
         )
         try:
             assert server.stdout is not None
-            found = re.search(r"(http://\S+?)/\?token=(\S+)", server.stdout.readline())
-            assert found is not None
-            studio = ServerClient(found[1], found[2], Path(data))
+            address = re.search(r"(http://\S+?)/\?token=(\S+)", server.stdout.readline())
+            assert address is not None
+            studio = ServerClient(address[1], address[2], Path(data))
             _until(studio.ready)
             runs = []
             for _ in range(options.count):

@@ -20,8 +20,8 @@ _ENDS_WITH_US = ("setpriv", "--pdeathsig", "QUIT") if shutil.which("setpriv") el
 def binaries() -> Path | None:
     """Where the newest installed server's programs are; None: there is none."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version)
-    found = shutil.which("initdb")
-    return versions[-1].parent if versions else Path(found).parent if found else None
+    initdb = shutil.which("initdb")
+    return versions[-1].parent if versions else Path(initdb).parent if initdb else None
 
 
 def _version(path: Path) -> float:
