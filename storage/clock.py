@@ -2,9 +2,11 @@
 
 import time
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
-from storage.engine import DatabaseTime
+from storage.engine import DatabaseTime, read
+
+APART = 60.0  # seconds that a host's clock may differ from the database's without a word
 
 
 def now(connection: Connection) -> float:
@@ -12,3 +14,16 @@ def now(connection: Connection) -> float:
     if connection.dialect.name == "sqlite":
         return time.time()
     return connection.execute(select(DatabaseTime())).scalar_one()
+
+
+def ahead(engine: Engine) -> float:
+    """Seconds by which this host's clock is ahead of the database's; below 0 where it is behind."""
+    with read(engine) as connection:
+        return time.time() - connection.execute(select(DatabaseTime())).scalar_one()
+
+
+def wrong(seconds: float) -> str:
+    """A clock that is so far ahead, in words; "" for one that will do."""
+    if abs(seconds) <= APART:
+        return ""
+    return f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} the database's"

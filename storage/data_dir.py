@@ -10,6 +10,11 @@ from pathlib import Path
 FILES_VARIABLE = "OPD_FILES"
 
 
+def is_shared(database_url: str | None) -> bool:
+    """Whether several hosts can use the database; None is the directory's own, a file of SQLite."""
+    return database_url is not None and not database_url.startswith("sqlite")
+
+
 @dataclass(frozen=True)
 class RunDir:
     """A run's folder."""
@@ -69,8 +74,7 @@ class DataDir:
 
         Without `files` the address is that of the environment, or of a note in the directory: a
         cluster hands its jobs no environment."""
-        shared = database_url is not None and not database_url.startswith("sqlite")
-        host = re.sub(r"[^\w.-]", "-", socket.gethostname()) if shared else ""
+        host = re.sub(r"[^\w.-]", "-", socket.gethostname()) if is_shared(database_url) else ""
         return cls(path, host, files or os.environ.get(FILES_VARIABLE) or cls(path).noted_files())
 
     def noted_files(self) -> str | None:

@@ -19,6 +19,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from opd.errors import ErrorKind, UserError, lacks_room
 from storage import migrate
+from storage.data_dir import is_shared
 from storage.databases import address, postgresql, sqlite
 from storage.databases.failures import DatabaseGoneError, DiskFullError
 from storage.files import presence
@@ -142,8 +143,7 @@ def where(engine: Engine) -> str:
 
 def sqlite_advice(database_url: str | None = None) -> str | None:
     """What is wrong with the SQLite in use, or None; so where another database is named."""
-    other = database_url is not None and not database_url.startswith("sqlite")
-    return None if other else sqlite.advice()
+    return None if is_shared(database_url) else sqlite.advice()
 
 
 def _url(url_or_dir: str | Path) -> URL:

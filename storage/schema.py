@@ -123,6 +123,7 @@ host = Table(
     Column("name", Text, nullable=False),
     Column("devices", JSON, nullable=False),  # its slots, each with its name and memory
     Column("seen_at", Float, nullable=False),  # by the database's clock
+    Column("ahead", Float, nullable=False),  # seconds, of its own clock
 )
 
 run_tag = Table(

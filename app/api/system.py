@@ -50,7 +50,8 @@ def health(request: Request) -> Response:
 def list_hosts(request: Request, engine: Database) -> Response:
     """The hosts that take runs of this database, this one first (`here`), each with its devices:
     slot, name, memory in bytes, and the `run` that has it. `age`: seconds since a host was last
-    heard of; `seen`: within the last minute. After a day it is left out. `shared`: whether others
+    heard of; `seen`: within the last minute. After a day it is left out. `clock`: how far its clock
+    is from the database's, where that is over a minute, else null. `shared`: whether others
     may come, as they cannot to SQLite."""
     items = [host.as_dict() for host in all_hosts(engine)]
     shared = bool(request.app.state.data_dir.host)

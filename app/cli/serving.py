@@ -120,6 +120,7 @@ def serve(
         engine = workspace.engine()
         _announce(listening)
         workspace.warn()
+        workspace.warn_of_clock(engine)
         _serve(workspace, engine, listening)
 
 

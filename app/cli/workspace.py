@@ -88,6 +88,14 @@ class Workspace:
             if problem.severity == "warning":
                 say(f"Warning: {self.data_dir} {problem.text}. {problem.advice}")
 
+    def warn_of_clock(self, engine: "Engine") -> None:
+        """Says that this host's clock is not the database's, where others go by that."""
+        from app.cli.output import say
+        from storage import clock
+
+        if self.data_dir.host and (wrong := clock.wrong(clock.ahead(engine))):
+            say(f"Warning: the clock of this host is {wrong}: set it (ntp, chrony)")
+
     def environment(self) -> dict[str, str]:
         """What child processes need to find the same database; a URL may hold a password, so it
         goes where other users of the machine cannot read it."""

@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -86,10 +85,10 @@ def incoming(data_dir: DataDir, name: str, declared: int) -> Iterator[IncomingFi
     with _write_errors_named(data_dir):
         data_dir.uploads.mkdir(parents=True, exist_ok=True)
     check_room(data_dir, declared, "the upload", ADVICE)
-    _sweep(data_dir)
     with _write_errors_named(data_dir):
         folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=data_dir.uploads))
     try:
+        _sweep(data_dir, folder.stat().st_mtime)
         with _write_errors_named(data_dir):
             file = IncomingFile(data_dir, folder / name)
         try:
@@ -207,11 +206,12 @@ def _shown(path: Path) -> dict[str, Any]:
     }
 
 
-def _sweep(data_dir: DataDir) -> None:
-    """Removes what uploads of a server that was killed left behind."""
+def _sweep(data_dir: DataDir, now: float) -> None:
+    """Removes what uploads of a server that was killed left behind; `now` by the clock of the file
+    system, which may be another host's."""
     for folder in data_dir.uploads.glob(f"{INCOMING}*"):
         newest = max((p.stat().st_mtime for p in (folder, *folder.glob("*"))), default=0.0)
-        if newest < time.time() - STALE_SECONDS:
+        if newest < now - STALE_SECONDS:
             remove(folder)
 
 

@@ -1,7 +1,6 @@
 """Marking rollouts and tokens with a note, changing a note, removing a mark."""
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from opd.config.names import checked_note
 from opd.errors import ErrorKind, StaleEditError, UserError
 from opd.types import Mark
+from storage import clock
 from storage.databases.turns import take_turn
 from storage.engine import begin
 from storage.lookups import new_id, rollout_row, shown
@@ -59,7 +59,8 @@ def edit_mark(engine: Engine, mark_id: str, note: str, *, version: int | None = 
         row = _seen(connection, mark_id, version)
         if text == row["note"]:
             return
-        changes = {"note": text, "version": row["version"] + 1, "changed_at": time.time()}
+        changed_at = clock.now(connection)
+        changes = {"note": text, "version": row["version"] + 1, "changed_at": changed_at}
         where = (mark.c.id == mark_id, mark.c.version == row["version"])
         if connection.execute(update(mark).where(*where).values(**changes)).rowcount != 1:
             raise StaleEditError(mark_id, as_shown(row))  # where writers do not wait (PostgreSQL)
@@ -83,7 +84,7 @@ def insert_marks(
     Raises UserError where the run would have more than MAX_MARKS.
     """
     _check_room(connection, run_id, len(marks))
-    now = time.time()
+    now = clock.now(connection)
     rows = [
         {
             **{"id": target.get("id") or new_id("mark"), "run_id": run_id, "version": 1},

@@ -13,12 +13,14 @@ KEPT_SECONDS = 7 * 86_400.0  # of a host that tells no more
 
 @dataclass(frozen=True)
 class SeenHost:
-    """`age` in seconds by the database's clock, since it was last heard of."""
+    """`age` in seconds by the database's clock, since it was last heard of; `ahead`: by how many
+    its own clock then was ahead of that."""
 
     boot: str
     name: str
     devices: list[dict[str, Any]]
     age: float
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class TakenSlot:
     started_by: str
 
 
-def tell_host(engine: Engine, boot: str, name: str, devices: list[dict[str, Any]]) -> None:
-    """Says that the host is there, with its devices."""
-    values = {"name": name, "devices": devices, "seen_at": DatabaseTime()}
+def tell_host(
+    engine: Engine, boot: str, name: str, devices: list[dict[str, Any]], ahead: float = 0.0
+) -> None:
+    """Says that the host is there, with its devices and how far its clock is `ahead`."""
+    values = {"name": name, "devices": devices, "seen_at": DatabaseTime(), "ahead": ahead}
     with begin(engine) as connection:
         told = connection.execute(update(host).where(host.c.boot == boot).values(values))
         if told.rowcount == 0:
@@ -45,7 +49,8 @@ def tell_host(engine: Engine, boot: str, name: str, devices: list[dict[str, Any]
 def read_hosts(engine: Engine) -> list[SeenHost]:
     """By their names; one that was started anew is there under each boot, the newest first."""
     age = (DatabaseTime() - host.c.seen_at).label("age")
-    query = select(host.c.boot, host.c.name, host.c.devices, age).order_by(host.c.name, age)
+    columns = (host.c.boot, host.c.name, host.c.devices, age, host.c.ahead)
+    query = select(*columns).order_by(host.c.name, age)
     with read(engine) as connection:
         return [SeenHost(*row) for row in connection.execute(query)]
 

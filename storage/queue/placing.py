@@ -63,6 +63,14 @@ def placed(engine: Engine, launcher: str) -> list[Placed]:
     return _placed(engine, run.c.cluster_job.startswith(f"{launcher}:"), known)
 
 
+def job_of(engine: Engine, run_id: str) -> str | None:
+    """What is stored of the run's job."""
+    with read(engine) as connection:
+        query = select(run.c.cluster_job).where(run.c.id == run_id)
+        job: str | None = connection.scalar(query)
+        return job
+
+
 def reserve(engine: Engine, row: Placed, name: str) -> bool:
     """Takes it upon the caller to submit the run; `name` is that of `submitting`. False: another
     one does."""

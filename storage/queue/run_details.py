@@ -1,6 +1,5 @@
 """What people change on a run: its name, notes and tags, and whether it is shown."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from opd.config.names import check_name
 from opd.errors import ErrorKind, StaleEditError, UserError
+from storage import clock
 from storage.engine import begin
 from storage.lookups import not_found, run_row
 from storage.recipes import recipe_names
@@ -79,7 +79,8 @@ def delete_run(engine: Engine, run_id: str, *, status: str | None = None) -> Non
             by = f", resumed by {row['resumed_by']}" if row["resumed_by"] else ""
             text = f"is {row['status']} by now{by}: it was not deleted"
             raise UserError(text, where=run_id, kind=ErrorKind.STALE_EDIT)
-        connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=time.time()))
+        now = clock.now(connection)
+        connection.execute(update(run).where(run.c.id == run_id).values(deleted_at=now))
 
 
 def restore_run(engine: Engine, run_id: str) -> None:

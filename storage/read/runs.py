@@ -3,7 +3,6 @@
 Every function takes one short look at the database. Lists are {"items": […], "total": n}.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from opd.config.run import parse
 from opd.config.wording import trained
 from opd.errors import UserError
 from opd.types import EarlierAttempts, Score
+from storage import clock
 from storage.engine import holds_text, read
 from storage.lookups import in_chunks, page_limit, page_offset, run_row, shown
 from storage.queue.inputs import stored_inputs
@@ -105,7 +105,8 @@ def count(connection: Connection, where: Sequence[ColumnElement[bool]]) -> int:
 def run_items(connection: Connection, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
     """The rows as lists show runs."""
     tags = _tags(connection, [row["id"] for row in rows])
-    return [_run_item(row, tags) for row in rows]
+    now = _now(connection, rows)
+    return [_run_item(row, tags, now) for row in rows]
 
 
 def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
@@ -113,6 +114,7 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     with read(engine) as connection:
         row = run_row(connection, run_id)
         tags = _tags(connection, [run_id])
+        now = _now(connection, [row])
         checkpoints = connection.execute(
             select(checkpoint).where(checkpoint.c.run_id == run_id).order_by(checkpoint.c.step)
         ).mappings()
@@ -130,7 +132,7 @@ def read_run(engine: Engine, run_id: str) -> dict[str, Any]:
     )
     inputs = stored_inputs(row["inputs"])
     return {
-        **_run_item(row, tags),
+        **_run_item(row, tags, now),
         **{name: row[name] for name in details},
         "teachers": teachers_of(row["config"], row["source"]),
         "trained": _trained(row),
@@ -233,10 +235,15 @@ def _tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]
     return tags
 
 
-def _run_item(row: RowMapping, tags: Mapping[str, list[str]]) -> dict[str, Any]:
+def _now(connection: Connection, rows: Sequence[RowMapping]) -> float:
+    """For the time that running runs have taken so far; 0 where none runs."""
+    return clock.now(connection) if any(row["status"] == "running" for row in rows) else 0.0
+
+
+def _run_item(row: RowMapping, tags: Mapping[str, list[str]], now: float) -> dict[str, Any]:
     seconds = row["seconds"]
     if row["status"] == "running":
-        seconds += max(0.0, time.time() - row["attempt_at"])
+        seconds += max(0.0, now - row["attempt_at"])
     worked_on = row["attempt"] > 0 and row["status"] != "queued"
     return {
         **{name: row[name] for name in RUN_FIELDS},

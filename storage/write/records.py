@@ -17,7 +17,7 @@ from opd.types import (
     Rollout,
     StepEvent,
 )
-from storage import schema
+from storage import clock, schema
 from storage.engine import begin, read
 from storage.lookups import not_found
 from storage.packing import finite
@@ -149,7 +149,9 @@ class RunWriter:
                 delete(table).where(table.c.run_id == self._run_id, table.c.step.not_in(stay))
             )
             values = {"path": event.path, "manifest": dict(event.manifest)}
-            connection.execute(insert(table).values(**key, **values, created_at=time.time()))
+            connection.execute(
+                insert(table).values(**key, **values, created_at=clock.now(connection))
+            )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -184,7 +186,7 @@ class RunWriter:
                 run_id=self._run_id,
                 step=event.step,
                 attempt=self._attempt,
-                created_at=time.time(),
+                created_at=clock.now(connection),
                 tokens=event.tokens,
                 flops=event.flops,
                 seconds=seconds,

@@ -198,6 +198,7 @@ interface HostItem {
   here: boolean;
   seen: boolean;
   age: number;
+  clock: string | null;
   devices: {
     slot: string;
     name: string;

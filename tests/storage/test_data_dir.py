@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.data_dir import DataDir
+from storage.data_dir import DataDir, is_shared
 
 
 def test_the_names_on_disk_stay() -> None:
@@ -75,3 +75,12 @@ def test_the_address_of_files_is_the_options_the_environments_or_the_notes(
     assert DataDir.used_with(tmp_path, None).files == "s3://studio/environment"
     assert DataDir.used_with(tmp_path, None, "s3://studio/a").files == "s3://studio/a"
     assert DataDir(tmp_path).files is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [(None, False), ("sqlite:////d/studio.db", False), ("postgresql+psycopg://db/opd", True)],
+)
+def test_a_database_that_hosts_share_is_not_a_file(url: str | None, shared: bool) -> None:
+    assert is_shared(url) is shared
+    assert bool(DataDir.used_with(Path("/d"), url).host) is shared

@@ -4,6 +4,7 @@ import os
 
 from app.cli.workspace import Workspace
 from opd.errors import UserError
+from storage.data_dir import is_shared
 
 
 def set_launcher(workspace: Workspace, name: str) -> None:
@@ -22,7 +23,7 @@ def set_launcher(workspace: Workspace, name: str) -> None:
 
     launcher = launcher_named(name)
     url = workspace.database_url
-    if url is None or url.startswith("sqlite"):
+    if url is None or not is_shared(url):
         raise UserError(
             "needs a database that several machines can use, and SQLite is a file of this one: "
             "name another with --database-url postgresql+psycopg://…",

@@ -74,6 +74,7 @@ function hostRows(host) {
     h("span", { text: plain(host.name, 60) }),
     host.here && h("span", { class: "note muted", text: " this server" }),
     !host.seen && h("span", { class: "note", text: ` not seen for ${ago(host)}` }),
+    host.clock && h("span", { class: "note", text: ` its clock is ${plain(host.clock, 60)}` }),
   );
   const rows = host.devices.map((device) => [
     h("td", { title: plain(device.name, 80) }, deviceOf(device)),

@@ -1,6 +1,7 @@
 """The devices of this host and of the others that work on the same database: free, or whose."""
 
 import functools
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from app.worker.devices import slots
 from app.worker.owners.place import boot_id, host_name
 from app.worker.owners.standing import LOST_AFTER
 from opd.devices.gpus import ask_driver, gpu_count
+from storage import clock
 from storage.data_dir import DataDir
 from storage.queue.hosts import SeenHost, TakenSlot, read_hosts, taken_slots, tell_host
 
+log = logging.getLogger(__name__)
 TELL_EVERY = 10.0  # seconds
 FORGOTTEN_AFTER = 86_400.0  # seconds
 
@@ -31,6 +34,7 @@ class HostDevices:
     age: float
     devices: list[dict[str, Any]]
     taken: dict[str, TakenSlot]
+    ahead: float = 0.0  # its clock of the database's, in seconds
 
     @property
     def seen(self) -> bool:
@@ -75,6 +79,7 @@ class HostDevices:
             for slot, device in ({**missing, **reported}).items()
         ]
         facts = {"name": self.name, "here": self.here, "seen": self.seen, "age": self.age}
+        facts["clock"] = clock.wrong(self.ahead) or None
         return facts | {"devices": sorted(devices, key=lambda device: str(device["slot"]))}
 
 
@@ -87,6 +92,7 @@ class HostBeat:
         self._shared = bool(data_dir.host)
         self._takes_runs = takes_runs
         self._reported_at: float | None = None
+        self._wrong = False
 
     def turn(self) -> None:
         now = time.monotonic()
@@ -95,8 +101,13 @@ class HostBeat:
         ):
             return
         devices = own_devices() if self._takes_runs else []
-        tell_host(self._engine, boot_id(), host_name(), devices)
+        ahead = clock.ahead(self._engine)
+        tell_host(self._engine, boot_id(), host_name(), devices, ahead)
         self._reported_at = now
+        wrong = clock.wrong(ahead)
+        if wrong and not self._wrong:
+            log.warning("the clock of this host is %s: set it (ntp, chrony)", wrong)
+        self._wrong = bool(wrong)
 
 
 def own_devices() -> list[dict[str, Any]]:
@@ -117,6 +128,7 @@ def all_hosts(engine: Engine) -> list[HostDevices]:
         HostDevices(
             *(one.name, one.boot, one.boot == here, one.age, one.devices),
             {slot.slot: slot for slot in taken if slot.pool == one.boot},
+            one.ahead,
         )
         for one in sorted(kept, key=lambda one: one.boot != here)
     ]

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from sqlalchemy import Engine
 
 from opd.errors import ErrorKind, UserError
 from opd.files import remove
+from storage import clock
 from storage.data_dir import DataDir
+from storage.engine import read
 from storage.queue import requests
 
 MAX_FILES = 50
@@ -39,6 +40,8 @@ def file_name(kind: str, payload: Mapping[str, Any]) -> str:
 def sweep(engine: Engine, data_dir: DataDir) -> None:
     """Removes files older than a day or beyond the limits, each with its request, and whatever
     belongs to no request. Nobody may be writing there meanwhile."""
+    with read(engine) as connection:
+        now = clock.now(connection)
     kept: set[str] = set()
     total = 0
     for request in requests.read_file_requests(engine):
@@ -46,7 +49,7 @@ def sweep(engine: Engine, data_dir: DataDir) -> None:
         if request["state"] != "done":
             continue
         size = _size(path_of(data_dir, name))
-        old = request["created_at"] < time.time() - requests.KEPT_SECONDS
+        old = request["created_at"] < now - requests.KEPT_SECONDS
         beyond = bool(kept) and (len(kept) >= MAX_FILES or total + (size or 0) > MAX_BYTES)
         if size is None or old or beyond:
             requests.remove(engine, name)

@@ -18,7 +18,14 @@ from app.version import program_version
 from app.worker import process
 from app.worker.errors import describe, redact
 from app.worker.job import EXIT_NOT_CLAIMED
-from app.worker.launchers.launcher import ClusterSilentError, Launcher, State, Wanted
+from app.worker.launchers.launcher import (
+    PATIENCE,
+    QUESTIONS,
+    ClusterSilentError,
+    Launcher,
+    State,
+    Wanted,
+)
 from app.worker.logs import last_line
 from app.worker.recovery import Running, finish, settle
 from opd.config.run import RunConfig, parse
@@ -32,7 +39,7 @@ from storage.queue.placing import Placed
 log = logging.getLogger(__name__)
 TURN = 1.0  # seconds between two questions to the cluster
 TURN_SILENT = 10.0  # while it does not answer
-SUBMITTED_WITHIN = 40.0  # seconds; above a launcher's own patience with its cluster
+SUBMITTED_WITHIN = QUESTIONS * PATIENCE + 15.0  # seconds; no submission takes longer
 QUIET = 8.0  # seconds without a heartbeat, of a job that its launcher says has ended
 STOPS_BY_ITSELF = 20.0  # seconds in which a job ends whose run has ended, or is cancelled
 AGAIN = 60.0  # seconds between two requests to stop one job
@@ -89,9 +96,14 @@ class Controller:
     def turn(self) -> float:
         """The seconds until the next one."""
         try:
-            self._look()
-        except (ClusterSilentError, SQLAlchemyError) as error:
-            self._say_silent(error)
+            try:
+                self._look()
+            except ClusterSilentError as error:
+                self._log_silent(error)
+                self._tell_all(error.message)
+                return TURN_SILENT
+        except SQLAlchemyError as error:  # of either: the database is as silent as a cluster
+            self._log_silent(error)
             return TURN_SILENT
         if self._silent:
             log.info("%s answers again", self._launcher.title)
@@ -115,15 +127,16 @@ class Controller:
         for row in placing.unplaced(self._engine, self._launcher.name):
             self._submit(row)
 
-    def _say_silent(self, error: Exception) -> None:
+    def _log_silent(self, error: Exception) -> None:
         text = describe(error).text
         if text != self._silent:
             log.error("%s", text)
         self._silent = text
-        if isinstance(error, ClusterSilentError):
-            name = self._launcher.name
-            for row in (*placing.placed(self._engine, name), *placing.unplaced(self._engine, name)):
-                self._tell(row, error.message)
+
+    def _tell_all(self, text: str) -> None:
+        name = self._launcher.name
+        for row in (*placing.placed(self._engine, name), *placing.unplaced(self._engine, name)):
+            self._tell(row, text)
 
     def _submit(self, row: Placed) -> None:
         if row.job is not None and (row.age is None or row.age < SUBMITTED_WITHIN):
@@ -146,8 +159,12 @@ class Controller:
         except UserError as error:
             self._end(row, name, Failure(ErrorKind.BAD_INPUT, describe(error).text), "failed")
             return
-        placing.record(self._engine, row.id, name, f"{self._launcher.name}:{job}")
-        log.info("%s: submitted as %s", row.id, job)
+        stored = f"{self._launcher.name}:{job}"
+        if placing.record(self._engine, row.id, name, stored):
+            log.info("%s: submitted as %s", row.id, job)
+        elif placing.job_of(self._engine, row.id) != stored:  # nor has the job claimed it already
+            log.warning("%s: job %s is one too many", row.id, job)
+            self._stop(job)
 
     def _follow(self, row: Placed, job: str, state: State) -> None:
         match row.status, state.phase:

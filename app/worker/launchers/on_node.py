@@ -1,11 +1,10 @@
 """What a cluster's job makes sure of before it claims its run: that this host can run it at all."""
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from app.version import program_version
 from app.worker.devices import slots
@@ -15,11 +14,11 @@ from app.worker.owners.place import host_name
 from opd.config.run import parse
 from opd.devices.gpus import gpu_count
 from opd.errors import UserError
+from storage import clock
 from storage.data_dir import DataDir
-from storage.engine import DatabaseTime, open_database, read
+from storage.engine import open_database
 from storage.read.runs import read_run
 
-CLOCKS_APART = 60.0  # seconds that a host's clock may differ from the database's
 LEFT_TO_SAVE = 0.8  # of the launcher's grace, for a checkpoint
 
 
@@ -60,13 +59,9 @@ def open_shared(path: Path, version: str) -> tuple[DataDir, Engine]:
     data_dir = data_dir_at(path)
     data_dir.make_host_folder()
     engine = open_database(address_of(data_dir), upgrade=False)
-    with read(engine) as connection:
-        apart = time.time() - float(connection.execute(select(DatabaseTime())).scalar_one())
-    if abs(apart) > CLOCKS_APART:
+    if wrong := clock.wrong(clock.ahead(engine)):
         engine.dispose()
-        side = "ahead of" if apart > 0 else "behind"
-        text = f"{here} is {abs(apart):,.0f} s {side} the database's: set it (ntp, chrony)"
-        raise UserError(text, where="clock")
+        raise UserError(f"{here} is {wrong}: set it (ntp, chrony)", where="clock")
     return data_dir, engine
 
 

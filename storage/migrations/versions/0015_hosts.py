@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("devices", sa.JSON(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.Column("ahead", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("boot", name="pk_host"),
     )
     if op.get_bind().dialect.name == "postgresql":

@@ -1,5 +1,6 @@
 """Hosts that share a database: what each has, what is free, and whom a queued run waits for."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.worker.devices.waiting import why_queued
 from app.worker.owners.place import boot_id, host_name
 from opd.config.run import parse
 from opd.devices.gpus import DriverReport, Gpu
+from storage import clock
 from storage.data_dir import DataDir
 from storage.engine import DatabaseTime, begin
 from storage.queue import jobs
@@ -85,6 +87,21 @@ def test_a_host_tells_of_itself_now_and_then(
     assert read_hosts(engine)[0].age < 60
     HostBeat(engine, DataDir(Path("/nonexistent"), host="one"), takes_runs=False).turn()
     assert read_hosts(engine)[0].devices == []
+
+
+def test_a_host_whose_clock_is_wrong_says_so_once(
+    api: Api, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    true = time.time
+    beat = HostBeat(engine, DataDir(Path("/nonexistent"), host="one"))
+    for ahead, told in ((50, None), (3600, "3,600 s ahead of the database's")):
+        monkeypatch.setattr(clock.time, "time", lambda ahead=ahead: true() + ahead)
+        for _ in range(2):
+            beat._reported_at = None
+            beat.turn()
+        assert api.get("/hosts")["items"][0]["clock"] == told
+    [line] = caplog.messages
+    assert line.startswith("the clock of this host is 3,600 s ahead of the database's: set it")
 
 
 def test_several_hosts_with_what_is_free_and_whose_the_rest_is(api: Api, engine: Engine) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, update
+from sqlalchemy.exc import OperationalError
 
 from app.worker.devices.waiting import why_queued
 from app.worker.job import EXIT_NOT_CLAIMED
@@ -285,6 +286,39 @@ def test_a_cluster_that_does_not_answer_is_named_and_asked_again(case: Case) -> 
     case.cluster.error = None
     assert case.controller.turn() == cluster.TURN
     assert case.job(run_id) == "fake:1"
+
+
+def test_a_database_that_fails_while_a_cluster_is_silent_ends_no_turn(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = case.queue()
+    case.cluster.error = ClusterSilentError("does not answer: no route", where="--launcher fake")
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("UPDATE run", {}, Exception("deadlock detected"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(placing, "tell", fail)
+        assert case.controller.turn() == cluster.TURN_SILENT
+    assert case.waits_for(run_id) is None
+    assert case.controller.turn() == cluster.TURN_SILENT
+    assert case.waits_for(run_id) == "Fake: does not answer: no route"
+
+
+@pytest.mark.parametrize(("other", "stopped"), [("fake:9", ["1"]), ("fake:1", [])])
+def test_a_job_that_another_controller_submitted_meanwhile_is_the_only_one(
+    case: Case, monkeypatch: pytest.MonkeyPatch, other: str, stopped: list[str]
+) -> None:
+    run_id = case.queue()
+    submit = case.cluster.submit
+
+    def late(*arguments: Any) -> str:
+        assert placing.record(case.engine, run_id, str(case.job(run_id)), other)
+        return submit(*arguments)
+
+    monkeypatch.setattr(case.cluster, "submit", late)
+    case.controller.turn()
+    assert case.job(run_id) == other and case.cluster.stopped == stopped
 
 
 def test_a_deleted_row_of_another_launcher_is_left_alone(case: Case) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from app.worker.launchers.launcher import JOB_VARIABLE
 from app.worker.launchers.on_node import ClusterJob, open_shared, slot_here
 from opd.config.run import parse
 from opd.errors import UserError
+from storage import clock
 from storage.queue import jobs, placing
 from storage.read.runs import read_run
 from tests.support.fake_training import ROOT, SCRIPT
@@ -58,8 +60,8 @@ def test_a_database_of_another_schema_is_left_as_it_is(shared: Path, engine: Eng
 def test_a_clock_that_is_off_is_named(
     shared: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, side: str
 ) -> None:
-    now = on_node.time.time()
-    monkeypatch.setattr(on_node.time, "time", lambda: now + seconds)
+    true = time.time
+    monkeypatch.setattr(clock.time, "time", lambda: true() + seconds)
     with pytest.raises(UserError, match=f"3,600 s {side} the database's") as refused:
         open_shared(shared, program_version())
     assert refused.value.where == "clock"

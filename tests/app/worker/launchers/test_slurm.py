@@ -2,14 +2,22 @@
 tests/flows/hosts/test_slurm.py."""
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from app.worker.launchers import cluster, slurm
+from app.worker.launchers.cluster import Controller
 from app.worker.launchers.database import DATABASE_VARIABLE
-from app.worker.launchers.launcher import ClusterSilentError, Wanted
+from app.worker.launchers.launcher import PATIENCE, ClusterSilentError, Wanted
 from app.worker.launchers.slurm import Slurm
+from opd.config.run import parse
 from opd.errors import UserError
+from storage.data_dir import DataDir
+from storage.queue import jobs, placing
 
 URL = "postgresql+psycopg://me:secret-word@db/opd"
 COMMAND = ("/venv/bin/python", "-P", "/opt/opd launcher.py", "app.worker.job", "run-a")
@@ -29,6 +37,18 @@ class Programs:
         program = self.folder / name
         program.write_text(f"{script}cat {where} <<'END'\n{text}\nEND\nexit {code}\n")
         program.chmod(0o755)
+
+    def take(self, seconds: float) -> None:
+        """So long each: what was asked is known at the start, what is done, at the end."""
+        job, sleep = self.folder / "job", f"sleep {seconds}"
+        listed = f"found=$([ ! -f '{job}' ] || echo '17|PENDING|Resources||0|')"
+        for name, acts in (
+            ("sinfo", f"{sleep}; echo 'main*|2:00:00|2|2|4000|gpu:2|up'"),
+            ("squeue", f'{listed}; {sleep}; echo "$found"'),
+            ("sbatch", f"{sleep}; touch '{job}'; echo 17"),
+        ):
+            told = f'echo "$@" >> "{self.folder}/{name}.told"'
+            (self.folder / name).write_text(f"#!/bin/sh\n{told}\n{acts}\n")
 
     def told(self, name: str) -> str:
         """Its arguments, its environment and its input."""
@@ -150,3 +170,27 @@ def test_stopping_and_the_log(programs: Programs, tmp_path: Path) -> None:
     assert Slurm().log("17") == "said"
     programs.answers("scontrol", "slurm_load_jobs error: Invalid job id specified", 1)
     assert Slurm().log("17") == ""
+
+
+def test_a_cluster_that_barely_answers_in_time_is_given_a_run_once(
+    programs: Programs, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another controller looks all the while, and would submit what it takes for cut short."""
+    patience = 2.0
+    programs.take(0.6 * patience)
+    monkeypatch.setattr(slurm, "PATIENCE", patience)
+    within = cluster.SUBMITTED_WITHIN * patience / PATIENCE
+    monkeypatch.setattr(cluster, "SUBMITTED_WITHIN", within)
+    run_id = jobs.create_run(engine, parse({"device": "cpu"}))
+    programs.answers("scontrol", "")
+    one, two = (Controller(engine, DataDir(tmp_path), COMMAND, Slurm()) for _ in range(2))
+    first = threading.Thread(target=one.turn)
+    first.start()
+    while placing.job_of(engine, run_id) is None:
+        time.sleep(0.01)
+    while first.is_alive():
+        two.turn()
+        time.sleep(0.05)
+    two.turn()
+    assert placing.job_of(engine, run_id) == "slurm:17"
+    assert len(programs.told("sbatch").splitlines()) == 1
