@@ -74,7 +74,7 @@ interface Field {
 type FieldInput = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
 
 /** A problem of a field; `rest` is where inside of it. */
-interface Told {
+interface NestedProblem {
   rest: string;
   message: string;
 }
@@ -95,7 +95,7 @@ interface Control {
   input: FieldInput | HTMLButtonElement;
   element: HTMLElement;
   set: (value: any) => unknown;
-  tell: (problems: Told[]) => unknown;
+  tell: (problems: NestedProblem[]) => unknown;
 }
 
 interface WorstOptions {

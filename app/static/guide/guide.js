@@ -16,8 +16,8 @@ const DOCUMENTS = [
 export function mount(root, params) {
   const name = params.get("doc") ?? DOCUMENTS[0][0];
   document.title = "Guide · OPD Studio";
-  if (!DOCUMENTS.some(([known]) => known === name)) {
-    const names = DOCUMENTS.map(([known]) => known).join(", ");
+  if (!DOCUMENTS.some(([id]) => id === name)) {
+    const names = DOCUMENTS.map(([id]) => id).join(", ");
     fill(root, errorBox({ message: "There is no such document", hint: `There are ${names}.` }, null));
     return;
   }
@@ -136,7 +136,7 @@ class Drawing {
     if (/^https?:\/\//.test(target)) return target;
     const [file, anchor] = target.split("#");
     const name = file.replace(/\.md$/, "") || this.name;
-    return DOCUMENTS.some(([known]) => known === name) ? guidePage(name, anchor) : "";
+    return DOCUMENTS.some(([id]) => id === name) ? guidePage(name, anchor) : "";
   }
 }
 

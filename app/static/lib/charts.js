@@ -168,12 +168,12 @@ function withRaw({ smooth, ...measured }, log) {
   const trace = { ...measured, y: drawn(measured.y) };
   if (!smooth) return [trace];
   const raw = { mode: "lines", opacity: 0.3, hoverinfo: "skip", hovertemplate: "", showlegend: false };
-  const { error_y, ...own } = trace;
+  const { error_y, ...smoothed } = trace;
   const said = `%{y:.4~g} (as measured %{customdata:.4~g})<extra>${trace.name}</extra>`;
   const legend = trace.legendgroup ?? trace.name;
   return [
     { ...trace, ...raw, meta: null, name: `${trace.name} raw`, legendgroup: legend },
-    { ...own, y: drawn(smooth), customdata: trace.y, hovertemplate: said, legendgroup: legend },
+    { ...smoothed, y: drawn(smooth), customdata: trace.y, hovertemplate: said, legendgroup: legend },
   ];
 }
 
@@ -219,11 +219,11 @@ function withAxes(traces, layout) {
     log: layout.yaxis?.type === "log",
     fromZero: (layout.yaxis?.rangemode ?? "tozero") === "tozero",
   });
-  const own = range && !traces.some((t) => t.stackgroup || t.error_y) ? { range } : {};
+  const constant = range && !traces.some((t) => t.stackgroup || t.error_y) ? { range } : {};
   return {
     ...layout,
     xaxis: { ...xaxis, ...layout.xaxis, ...(one ? { tickvals: xaxis.tickvals } : {}) },
-    yaxis: { ...own, ...logTicks(values, layout.yaxis?.type), ...layout.yaxis },
+    yaxis: { ...constant, ...logTicks(values, layout.yaxis?.type), ...layout.yaxis },
   };
 }
 

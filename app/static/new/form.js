@@ -35,9 +35,9 @@ export function control(field, value, changed, { scope = "", aside } = {}) {
       setInput(field, input, next);
     },
     tell: (problems) => {
-      const own = field.kind === "json" ? jsonProblem(input.value) : "";
+      const unreadable = field.kind === "json" ? jsonProblem(input.value) : "";
       const said = problems.map(({ rest, message }) => (rest ? `${rest}: ${message}` : message));
-      problem.textContent = own || said.join("; ");
+      problem.textContent = unreadable || said.join("; ");
       input.setAttribute("aria-invalid", problem.textContent ? "true" : "false");
     },
   };

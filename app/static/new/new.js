@@ -338,7 +338,7 @@ class NewPage {
   showProblems(problems) {
     /** @type {string[]} */
     const left = [];
-    /** @type {Map<string, Told[]>} */
+    /** @type {Map<string, NestedProblem[]>} */
     const byPath = new Map();
     for (const { field, message } of problems) {
       const path = this.nearest(field);

@@ -18,10 +18,10 @@ export function chooseRun() {
   });
   let turn = 0;
   const load = async () => {
-    const own = ++turn;
+    const number = ++turn;
     try {
       const { items, total } = await get("runs", { search: search.value.trim(), limit: SHOWN });
-      if (own === turn) show(items, total);
+      if (number === turn) show(items, total);
     } catch (error) {
       failed(list, error, load);
     }

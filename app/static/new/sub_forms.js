@@ -48,7 +48,7 @@ class Sections {
       element,
       input: add,
       set: (/** @type {any} */ next) => this.set(next),
-      tell: (/** @type {Told[]} */ problems) => this.tell(problems),
+      tell: (/** @type {NestedProblem[]} */ problems) => this.tell(problems),
     };
     this.set(value);
   }
@@ -163,25 +163,25 @@ class Sections {
     this.emit();
   }
 
-  /** Each problem beside its own field, what belongs to none below all. @param {Told[]} problems */
+  /** Each problem beside its own field, what belongs to none below all. @param {NestedProblem[]} problems */
   tell(problems) {
     /** @type {string[]} */
     const left = [];
-    /** @type {Map<Control, Told[]>} */
+    /** @type {Map<Control, NestedProblem[]>} */
     const placed = new Map();
     for (const { rest, message } of problems) {
       const part = this.parts.find(({ name }) => rest === name || rest.startsWith(`${name}.`));
       const inside = part ? rest.slice(part.name.length + 1) : "";
-      const own = part?.controls.find(
+      const control = part?.controls.find(
         ({ field }) => inside === field.path || inside.startsWith(`${field.path}.`),
       );
-      if (!own || !part) {
+      if (!control || !part) {
         left.push(rest ? `${rest}: ${message}` : message);
         continue;
       }
-      if (part.more.contains(own.element)) part.more.open = true;
-      const told = { rest: inside.slice(own.field.path.length + 1), message };
-      placed.set(own, [...(placed.get(own) ?? []), told]);
+      if (part.more.contains(control.element)) part.more.open = true;
+      const inner = { rest: inside.slice(control.field.path.length + 1), message };
+      placed.set(control, [...(placed.get(control) ?? []), inner]);
     }
     for (const { controls, hide } of this.parts) {
       for (const one of controls) one.tell(placed.get(one) ?? []);

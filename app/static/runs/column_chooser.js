@@ -9,7 +9,7 @@ import { FIRST_SIGHT, PAGE_ONLY } from "./columns.js";
 const MOST = 40;
 const GROUPING = ["status", "recipe", "student", "teacher", "objective", "seed", "device", "tags"];
 /** @type {RunColumn[]} */
-const OWN = Object.entries(PAGE_ONLY).map(([id, label]) => {
+const BUILT_IN = Object.entries(PAGE_ONLY).map(([id, label]) => {
   return { id, label, kind: "run", unit: "", help: "", share: false, goal: "" };
 });
 
@@ -62,7 +62,7 @@ export class ColumnChooser {
       const { items } = await get("runs/columns");
       this.known = [
         ...items.filter((/** @type {RunColumn} */ one) => !["id", "status", "name"].includes(one.id)),
-        ...OWN,
+        ...BUILT_IN,
       ];
     } catch (error) {
       failed(this.list, error, () => this.load());

@@ -16,7 +16,7 @@ import {
 import { models } from "./texts.js";
 
 /** Those that are drawn in a way of their own; the first sight's, in its order. @type {ColumnView[]} */
-const OWN = [
+const BUILT_IN = [
   {
     ...{ id: "recipe", label: "Recipe", sort: "recipe" },
     cells: (run) => [h("td", { class: "muted", text: plain(run.recipe_label || "–", 40) })],
@@ -70,7 +70,7 @@ const OWN = [
     cells: (run) => [h("td", { class: "r", title: exact(run.created_at), text: ago(run.created_at) })],
   },
 ];
-export const FIRST_SIGHT = OWN.map((column) => column.id);
+export const FIRST_SIGHT = BUILT_IN.map((column) => column.id);
 /** Those of the first sight of runs of several people or hosts, in the place of others. @type {ColumnView[]} */
 const OF_SEVERAL = [
   {
@@ -106,12 +106,12 @@ export function askedOf(ids) {
  */
 export function columnsOf(ids, described, items, several = []) {
   /** @param {string} id */
-  const own = (id) => [...OWN, ...OF_SEVERAL].find((column) => column.id === id);
+  const builtIn = (id) => [...BUILT_IN, ...OF_SEVERAL].find((column) => column.id === id);
   const first = FIRST_SIGHT.map((id) => (several.includes(IN_PLACE[id]) ? IN_PLACE[id] : id));
   const chosen = ids.length ? ids : first;
   return chosen.flatMap((id) => {
     const column = described.find((one) => one.id === id);
-    return own(id) ?? (column ? [viewOf(column, items)] : []);
+    return builtIn(id) ?? (column ? [viewOf(column, items)] : []);
   });
 }
 

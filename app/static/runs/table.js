@@ -36,22 +36,22 @@ export class RunTable {
     if (print !== this.drawn || !this.body?.isConnected) this.drawFrame(state);
     this.drawn = print;
     /** @type {{key: string, print: string, make: () => HTMLElement}[]} */
-    const wanted = [];
+    const rows = [];
     let last = -1;
     for (const run of items) {
       if (group && run.group !== undefined && run.group !== last) {
         last = run.group;
         const one = groups[last];
         const make = () => this.groupRow(one, group, state.offset);
-        wanted.push({ key: `group ${last}`, print: JSON.stringify([one, group]), make });
+        rows.push({ key: `group ${last}`, print: JSON.stringify([one, group]), make });
       }
-      wanted.push({
+      rows.push({
         key: run.id,
         print: JSON.stringify(run),
         make: () => runRow(run, this.columns, this.on),
       });
     }
-    if (this.body) this.sync(wanted, this.body);
+    if (this.body) this.sync(rows, this.body);
   }
 
   get span() {
@@ -102,9 +102,9 @@ export class RunTable {
 
   /** First the way in which the column is looked at, then the other. @param {ColumnView} column @param {boolean} here @param {boolean} down */
   sortBy(column, here, down) {
-    const wanted = here ? !down : Boolean(column.high);
-    if (column.sort === "created_at" && wanted) this.heads.sort("", "");
-    else this.heads.sort(column.sort, wanted ? "desc" : "asc");
+    const descending = here ? !down : Boolean(column.high);
+    if (column.sort === "created_at" && descending) this.heads.sort("", "");
+    else this.heads.sort(column.sort, descending ? "desc" : "asc");
   }
 
   /** @param {RunGroup} one @param {RunColumn} column @param {number} offset rows on pages before */
@@ -125,17 +125,17 @@ export class RunTable {
         h("strong", { text: value }),
         h("span", { class: "muted", text: ` · ${count}${one.offset < offset ? ", continued" : ""}` }),
       ),
-      this.columns.map((own) => summaryCell(own, one.columns[own.id])),
+      this.columns.map((shown) => summaryCell(shown, one.columns[shown.id])),
       h("td"),
     );
   }
 
   /**
    * Replaces only the rows that changed; one that is being edited stays.
-   * @param {{key: string, print: string, make: () => HTMLElement}[]} wanted @param {HTMLElement} body
+   * @param {{key: string, print: string, make: () => HTMLElement}[]} rows @param {HTMLElement} body
    */
-  sync(wanted, body) {
-    const present = new Set(wanted.map((one) => one.key));
+  sync(rows, body) {
+    const present = new Set(rows.map((one) => one.key));
     for (const [key, row] of this.rows) {
       if (present.has(key)) continue;
       row.element.remove();
@@ -144,7 +144,7 @@ export class RunTable {
     }
     /** @type {HTMLElement | null} */
     let before = null;
-    for (const { key, print, make } of wanted) {
+    for (const { key, print, make } of rows) {
       let row = this.rows.get(key);
       const held = row?.element.querySelector("details[open]"); // its menu is being used
       if (!row || (!held && (row.print !== print || row.minute !== minute()))) {

@@ -66,8 +66,8 @@ function level(value, metric) {
  * @param {Evaluation[]} evaluations @param {string} metric @returns {Map<string, TeacherScore>}
  */
 export function teacherScores(evaluations, metric) {
-  const found = evaluations.filter((e) => e.metric === `${TEACHER}${metric}` && e.value !== null);
-  return new Map(found.map((e) => [e.suite, e]));
+  const scores = evaluations.filter((e) => e.metric === `${TEACHER}${metric}` && e.value !== null);
+  return new Map(scores.map((e) => [e.suite, e]));
 }
 
 /** Whether a figure of an evaluation is the teacher's own. @param {string} metric */

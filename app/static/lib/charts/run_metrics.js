@@ -9,11 +9,11 @@ const EVALUATION = /^eval\//; // eval/SUITE/METRIC in comparisons, SUITE/METRIC 
  */
 export function metricOf(name) {
   const listed = Object.hasOwn(METRICS, name); // such as system/cpu
-  const [suite, own] = listed ? ["", name] : partsOf(name.replace(EVALUATION, ""));
-  const k = /^((?:teacher_)?pass@)(\d+)$/.exec(own);
-  const key = k ? `${k[1]}k` : own;
+  const [suite, base] = listed ? ["", name] : partsOf(name.replace(EVALUATION, ""));
+  const k = /^((?:teacher_)?pass@)(\d+)$/.exec(base);
+  const key = k ? `${k[1]}k` : base;
   if (!Object.hasOwn(METRICS, key)) {
-    const label = words([suite, own].filter(Boolean).join(" "));
+    const label = words([suite, base].filter(Boolean).join(" "));
     return { label, unit: "", help: "", share: false };
   }
   const entry = METRICS[key];

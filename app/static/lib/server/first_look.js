@@ -6,10 +6,10 @@
   const config = Reflect.get(window, "gradio_config");
   const seen = new URL(config?.root || location.href, location.href);
   const prefix = location.pathname.replace(/\/[^/]*$/, "");
-  const known = seen.pathname.replace(/\/$/, "");
-  if (config) config.root = location.origin + (prefix || known);
+  const served = seen.pathname.replace(/\/$/, "");
+  if (config) config.root = location.origin + (prefix || served);
   const moved = seen.host !== location.host;
-  const unknownPrefix = config && prefix && prefix !== known;
+  const unknownPrefix = config && prefix && prefix !== served;
 
   addEventListener("load", () => {
     if (unknownPrefix) {
@@ -25,8 +25,9 @@
 
   async function ask() {
     const answer = await fetch("api/v1/health", { method: "POST" }).catch(() => null);
-    const told = answer?.status === 403 ? await answer.json().catch(() => null) : null;
-    if (told?.error) say(`The server refuses what this page sends: ${told.error}.`, told.hint, told.lines);
+    const refusal = answer?.status === 403 ? await answer.json().catch(() => null) : null;
+    if (refusal?.error)
+      say(`The server refuses what this page sends: ${refusal.error}.`, refusal.hint, refusal.lines);
   }
 
   /** @param {string} message @param {string} [hint] @param {Record<string, string>} [lines] by proxy */

@@ -18,8 +18,8 @@ export async function uploadFile(file, chosen, tell, signal) {
     }
     tell(`Uploading ${name}, ${bytes(file.size)} …`);
     /** @type {UploadAnswer} */
-    const found = await sendFile("uploads", { name: file.name }, file, signal);
-    chosen(found.value, said(found));
+    const answer = await sendFile("uploads", { name: file.name }, file, signal);
+    chosen(answer.value, said(answer));
   } catch (error) {
     if (error.name === "AbortError") return;
     const where = error.where && error.where !== "name" ? `${error.where}: ` : "";
@@ -27,7 +27,7 @@ export async function uploadFile(file, chosen, tell, signal) {
   }
 }
 
-/** @param {UploadAnswer} found */
+/** @param {UploadAnswer} answer */
 function said({ rows, form, known, note, name }) {
   const kept = known ? "was uploaded before" : "uploaded";
   const read = `${integer(rows)} ${rows === 1 ? "row" : "rows"}${form ? `, read as ${form}` : ""}`;

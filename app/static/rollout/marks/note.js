@@ -10,10 +10,10 @@ export class MarkNote {
   constructor(store) {
     this.store = store;
     this.element = h("section", { class: "mark-note", "aria-label": "Mark" });
-    /** @type {Map<string, string>} by place: what is being typed, kept while another token is looked at */
+    /** @type {Map<string, string>} by target: what is being typed, kept while another token is looked at */
     this.drafts = new Map();
     /** @type {{rollout: string, position: number | null, active: boolean} | null} */
-    this.place = null;
+    this.target = null;
     this.print = "";
   }
 
@@ -23,28 +23,28 @@ export class MarkNote {
    * @param {string} rollout @param {number | null} position @param {boolean} active
    */
   show(rollout, position, active) {
-    const before = this.place && keyOf(this.place);
-    this.place = { rollout, position, active: active && this.store.changeable };
-    if (before === keyOf(this.place) && this.isEdited()) return;
-    const print = JSON.stringify([this.place, this.mark, this.isEdited()]);
+    const before = this.target && keyOf(this.target);
+    this.target = { rollout, position, active: active && this.store.changeable };
+    if (before === keyOf(this.target) && this.isEdited()) return;
+    const print = JSON.stringify([this.target, this.mark, this.isEdited()]);
     if (print === this.print) return;
     this.print = print;
     this.draw();
   }
 
   get mark() {
-    return this.place && this.store.at(this.place.position);
+    return this.target && this.store.at(this.target.position);
   }
 
   isEdited() {
-    const { place } = this;
-    return place ? place.active && this.drafts.has(keyOf(place)) : false;
+    const { target } = this;
+    return target ? target.active && this.drafts.has(keyOf(target)) : false;
   }
 
   /** Opens the note for typing. */
   edit() {
-    if (!this.place?.active) return;
-    const key = keyOf(this.place);
+    if (!this.target?.active) return;
+    const key = keyOf(this.target);
     if (!this.drafts.has(key)) this.drafts.set(key, this.mark?.note ?? "");
     this.draw();
     const field = this.element.querySelector("textarea");
@@ -54,15 +54,15 @@ export class MarkNote {
   }
 
   close() {
-    if (this.place) this.drafts.delete(keyOf(this.place));
+    if (this.target) this.drafts.delete(keyOf(this.target));
     this.draw();
   }
 
   draw() {
     this.print = "";
-    if (!this.place) return fill(this.element);
+    if (!this.target) return fill(this.element);
     if (this.isEdited()) return this.drawEditor();
-    const { active, position } = this.place;
+    const { active, position } = this.target;
     const what = position === null ? "rollout" : "token";
     const { mark } = this;
     if (!mark) {
@@ -93,9 +93,9 @@ export class MarkNote {
   }
 
   drawEditor() {
-    const place = /** @type {NonNullable<MarkNote["place"]>} */ (this.place);
-    const key = keyOf(place);
-    const label = place.position === null ? "Note on the rollout" : "Note on the token";
+    const target = /** @type {NonNullable<MarkNote["target"]>} */ (this.target);
+    const key = keyOf(target);
+    const label = target.position === null ? "Note on the rollout" : "Note on the token";
     let seen = this.mark;
     const field = h("textarea", {
       class: "field",
@@ -109,7 +109,7 @@ export class MarkNote {
     const problem = h("div", { class: "bad-text", role: "alert" });
     const save = async () => {
       try {
-        await this.store.save(place.rollout, place.position, field.value, seen);
+        await this.store.save(target.rollout, target.position, field.value, seen);
         this.done(key);
       } catch (error) {
         if (!error.current) problem.textContent = [error.message, error.hint].filter(Boolean).join(". ");
@@ -134,7 +134,7 @@ export class MarkNote {
         button(
           "Keep theirs",
           () => {
-            this.store.put(place.rollout, place.position, current);
+            this.store.put(target.rollout, target.position, current);
             this.done(key);
           },
           { class: "btn small quiet" },
@@ -164,7 +164,7 @@ export class MarkNote {
     );
   }
 
-  /** @param {string} key of the place that was saved */
+  /** @param {string} key of the target that was saved */
   done(key) {
     const focused = this.element.contains(document.activeElement);
     this.drafts.delete(key);
@@ -206,7 +206,7 @@ export function noteText(note) {
   return h("p", { class: "mark-text", text });
 }
 
-/** @param {{rollout: string, position: number | null}} place */
+/** @param {{rollout: string, position: number | null}} target */
 function keyOf({ rollout, position }) {
   return `${rollout} ${position}`;
 }

@@ -54,9 +54,9 @@ export class MarkStore {
   put(rollout, position, mark) {
     const { state } = this;
     const open = state.get().rollout?.meta;
-    const known = this.newer.get(rollout) ?? (open?.id === rollout ? state.get().marks : null);
-    if (!known) return; // it is read when the rollout is opened
-    const others = known.filter((one) => one.position !== position);
+    const before = this.newer.get(rollout) ?? (open?.id === rollout ? state.get().marks : null);
+    if (!before) return; // it is read when the rollout is opened
+    const others = before.filter((one) => one.position !== position);
     this.take(rollout, mark ? [...others, mark] : others);
   }
 

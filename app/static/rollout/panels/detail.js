@@ -218,8 +218,8 @@ function alternativeRow(row) {
 
 /** Under the written token where neither model's top-k lists it. @param {number | undefined} rank of the teacher, from 0 */
 function outsideNote(rank) {
-  const place = rank === undefined ? "" : `; the teacher’s ${ordinal(rank + 1)}`;
-  return h("div", { class: "alt-outside muted", text: `written, outside the stored top-k${place}` });
+  const rankText = rank === undefined ? "" : `; the teacher’s ${ordinal(rank + 1)}`;
+  return h("div", { class: "alt-outside muted", text: `written, outside the stored top-k${rankText}` });
 }
 
 /** The token's drawn lines, its outer blanks as dots. @param {DrawnCell} cell */

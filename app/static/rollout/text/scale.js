@@ -9,10 +9,10 @@ import { extremeOf, valuesOf } from "./metrics.js";
 function maximumOf(metric, rollout, choice) {
   if (metric.flag) return 1;
   if (choice.max > 0) return choice.max;
-  const own = () => extremeOf(valuesOf(metric, rollout)) || 1;
-  if (choice.own) return own();
+  const largest = () => extremeOf(valuesOf(metric, rollout)) || 1;
+  if (choice.own) return largest();
   const scale = rollout.meta.scales ?? {};
-  return scale[metric.run ?? ""] || own();
+  return scale[metric.run ?? ""] || largest();
 }
 
 /**
