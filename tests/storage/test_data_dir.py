@@ -18,7 +18,7 @@ def test_the_names_on_disk_stay() -> None:
     }
     assert properties == {
         "database": "/d/studio.db",
-        "own": "/d",
+        "host_folder": "/d",
         "database_url": "/d/database-url",
         "token": "/d/token",
         "server_lock": "/d/server.lock",

@@ -19,20 +19,15 @@ from app.worker.launchers.slurm import Slurm
 from app.worker.owners.place import host_of
 from storage.queue import jobs, placing
 from tests.support.fake_training import ROOT, SCRIPT
+from tests.support.hosts.clocks import wrong_clock
 from tests.support.hosts.launcher_contract import LauncherContract
-from tests.support.hosts.network import HostNetwork, HostProcess, host_network, lacking
+from tests.support.hosts.network import HostNetwork, HostProcess, host_network
 from tests.support.hosts.postgres import PASSWORD, SharedPostgres, shared_postgres
 from tests.support.hosts.shared_studio import SharedStudio
 from tests.support.hosts.slurm import SlurmCluster, slurm_cluster
 
 pytestmark = pytest.mark.engines
 FAKE = (sys.executable, str(SCRIPT), "supervisor")
-
-
-def faketime() -> str:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    lacking("slurm", "" if found else "there is no libfaketime on this machine")
-    return str(found[-1])
 
 
 class SlurmStudio(SharedStudio):
@@ -207,15 +202,16 @@ def test_a_command_trains_where_it_is_called(shared: SlurmStudio, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"FAKETIME": "+1h"}, "clock: on two is 3,600 s ahead of the database's"),
+        ({"clock": "+1h"}, "clock: on two is 3,600 s ahead of the database's"),
         ({"version": "9.9"}, "the server's is 9.9: install one on all hosts"),
         ({"mode": "644"}, "has mode 0644, so that others can read the database's password"),
     ],
 )
 def test_a_host_that_cannot_run_it_says_why(
-    shared: SlurmStudio, change: dict[str, str], text: str
+    shared: SlurmStudio, tmp_path: Path, change: dict[str, str], text: str
 ) -> None:
-    clock = {"LD_PRELOAD": faketime(), **change} if "FAKETIME" in change else {}
+    sleeps = tmp_path / "clock"
+    clock = wrong_clock(sleeps, change["clock"], "slurm") if "clock" in change else {}
     shared.data_dir.database_url.chmod(int(change.get("mode", "600"), 8))
     told = ("--cluster-job", "slurm:?x", "--version", change.get("version", program_version()))
     done = shared.network["two"].run(
@@ -228,7 +224,7 @@ def test_a_host_that_cannot_run_it_says_why(
             str(shared.data_dir),
             *told,
         ),
-        environment={"PYTHONPATH": str(ROOT), **clock},
+        environment={"PYTHONPATH": f"{sleeps}{os.pathsep}{ROOT}", **clock},
     )
     shared.data_dir.database_url.chmod(0o600)
     assert done.returncode == 2 and text in done.stderr

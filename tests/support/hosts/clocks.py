@@ -1,0 +1,26 @@
+"""A host whose clock is wrong, by Debian's libfaketime."""
+
+from pathlib import Path
+
+from tests.support.hosts.network import lacking
+
+# libfaketime fails the call by which Python sleeps (clock_nanosleep until a time of the monotonic
+# clock, which it leaves alone) with EINVAL; Python's other ways to wait are not concerned.
+SLEEP = """import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+"""
+
+
+def wrong_clock(folder: Path, offset: str, word: str = "namespaces") -> dict[str, str]:
+    """The environment of processes whose clock is off by as much: `+1h`, `-1h`. PYTHONPATH is to
+    have `folder` in front. Skips the test where there is no libfaketime, or fails it where
+    OPD_NEEDED has the word."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    lacking(word, "" if found else "there is no libfaketime on this machine")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SLEEP)
+    return {
+        "LD_PRELOAD": str(found[-1]),
+        "FAKETIME": offset,
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
