@@ -260,7 +260,7 @@ class HeldGpu(DeviceHold):
 
     closed = 0
 
-    def wanted(self, engine: Engine) -> bool:
+    def is_awaited(self, engine: Engine) -> bool:
         return True
 
     def close(self) -> None:
