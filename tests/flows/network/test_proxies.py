@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -149,9 +148,8 @@ def streams(visitor: Visitor) -> None:
     )
     with client.stream("GET", f"/gradio_api/call/list_runs/{called.json()['event_id']}") as told:
         assert "event: complete" in told.read().decode()
-    started = time.monotonic()
     with client.stream("GET", "/gradio_api/heartbeat/some-session", headers=BEARER) as beats:
-        assert next(beats.iter_text()) and time.monotonic() - started < 10  # and the stream goes on
+        assert next(beats.iter_text())  # while the stream goes on
     listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     tools = client.post("/gradio_api/mcp/", json=listed, headers=BEARER | CALL)
     assert tools.status_code == 200 and "rollout_tokens" in tools.text

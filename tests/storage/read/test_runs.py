@@ -1,7 +1,6 @@
 """What pages, routes and exports read."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,10 +117,8 @@ def test_a_thousand_runs_take_as_many_statements_as_one(engine: Engine) -> None:
     event.listen(engine, "after_cursor_execute", lambda *args: statements.append(args[2]))
     read_runs(engine, limit=1)
     for_one = len(statements)
-    start = time.perf_counter()
     assert len(read_runs(engine, limit=1000)["items"]) == 1000
     assert len(statements) == 2 * for_one
-    assert time.perf_counter() - start < 30  # a guard against minutes, not a benchmark
     assert len(ids) == 3
 
 

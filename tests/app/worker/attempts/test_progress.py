@@ -1,6 +1,6 @@
 """Checkpoints on their way to a store, while the training goes on."""
 
-import time
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -132,11 +132,17 @@ def test_a_file_after_the_other_while_the_training_goes_on(
     assert here is not None
     training: Any = None
     going = JobProgress(here, training, RunWriter(engine, run_id, here.attempt))
-    monkeypatch.setattr("app.worker.run_files.address.FilesAddress.put", lambda *_: time.sleep(0.5))
+    sends, sent = threading.Event(), threading.Event()
+
+    def put(*_: object) -> None:
+        sends.wait(30)
+        sent.set()
+
+    monkeypatch.setattr("app.worker.run_files.address.FilesAddress.put", put)
     monkeypatch.setattr("app.worker.run_files.address.FilesAddress.sizes", lambda *_: {"model": 1})
     (tmp_path / "model").write_text("m")
-    began = time.monotonic()
     going.store(CheckpointEvent(1, str(tmp_path), {"model": "0"}))
-    assert time.monotonic() - began < 0.4 and recorded(going) == {}
+    assert not sent.is_set() and recorded(going) == {}
+    sends.set()
     going.settle(wait=True)
     assert list(recorded(going)) == [1]
