@@ -136,6 +136,19 @@ def holds_text(engine: Engine, column: ColumnElement[str], text: str) -> ColumnE
     return condition
 
 
+def size(engine: Engine) -> int:
+    """Bytes that the database takes on its disk."""
+    return int(_database(engine).size(engine))
+
+
+def reclaim(engine: Engine, *, shrink: bool = False) -> None:
+    """Room of deleted rows can be used again; `shrink` gives it back to the disk, while others
+    wait. Raises UserError."""
+    presence.check(engine)
+    with _named(engine):
+        _database(engine).reclaim(engine, shrink=shrink)
+
+
 def where(engine: Engine) -> str:
     """The database as errors name it: its file, or its URL without the password."""
     return address.shown(engine.url)

@@ -6,12 +6,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, delete, or_, select
 
 from storage.databases.turns import take_turn
 from storage.engine import read
 from storage.lookups import in_chunks
-from storage.schema import vocabulary
+from storage.schema import run, vocabulary
 from storage.text import token_text
 
 Texts = dict[int, tuple[bytes, bool]]  # id → (bytes, special)
@@ -41,7 +41,7 @@ class Vocabulary:
         """Rows to insert: another run with the same tokenizer may have been first with some."""
         if not texts:
             return []
-        take_turn(connection, f"vocabulary {self._fingerprint}")
+        take_vocabulary_turn(connection, self._fingerprint)
         stored = stored_texts(connection, self._fingerprint, texts)
         return [
             {"fingerprint": self._fingerprint, "id": i, "bytes": data, "special": special}
@@ -52,6 +52,19 @@ class Vocabulary:
     def learnt(self, texts: Texts) -> None:
         """To be called once the rows are committed."""
         self._stored_ids = np.append(self._stored_ids, np.fromiter(texts, np.int64))
+
+
+def take_vocabulary_turn(connection: Connection, fingerprint: str) -> None:
+    """Until the transaction's end nobody else stores or forgets texts of this tokenizer."""
+    take_turn(connection, f"vocabulary {fingerprint}")
+
+
+def forget_texts(connection: Connection, fingerprint: str) -> None:
+    """Deletes a tokenizer's texts where no run is stored with it."""
+    take_vocabulary_turn(connection, fingerprint)
+    users = select(run.c.id).where(or_(run.c.tokenizer == fingerprint, run.c.id == fingerprint))
+    if connection.execute(users.limit(1)).first() is None:
+        connection.execute(delete(vocabulary).where(vocabulary.c.fingerprint == fingerprint))
 
 
 def stored_texts(connection: Connection, fingerprint: str, ids: Iterable[int]) -> Texts:

@@ -178,6 +178,8 @@ def opd(
     from app.cli import main as cli  # noqa: PLC0415
 
     monkeypatch.setenv("OPD_DATA_DIR", str(tmp_path / "data"))
+    for name, value in matrix.environment(tmp_path / "data").items():
+        monkeypatch.setenv(name, value)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["opd", *arguments])
@@ -226,10 +228,9 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     from bench.fill import fill  # noqa: PLC0415 - not needed where there is no browser
-    from storage.engine import open_database  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("site")
-    engine = open_database(folder)
+    engine = matrix.new_database(folder)
     run_id = fill(engine, runs=4, tokens=24_000, long=(1_000, 10_000))
     with serving(folder) as address:
         yield Site(address, engine, run_id)
@@ -298,7 +299,7 @@ def serving(folder: Path, *view_token: str) -> Iterator[str]:
                 *view_token,
             ],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | matrix.environment(folder),
             pass_fds=[bound.fileno()],
         )
     try:

@@ -13,6 +13,7 @@ from app.cli import (
     editing,
     experiments,
     inspect_runs,
+    purging,
     serving,
     training,
 )
@@ -125,6 +126,7 @@ for name, command in (
     ("rename", editing.rename),
     ("tag", editing.tag),
     ("delete", editing.delete),
+    ("purge", purging.purge),
     ("export", records.export),
     ("import", records.import_file),
     ("score", records.score),

@@ -1,6 +1,7 @@
 """`opd rename`, `opd tag`, `opd delete`."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ def delete(
     undo: Annotated[bool, typer.Option("--undo", help="Bring deleted runs back.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete runs that are not running. Files and records stay; --undo brings the runs back."""
+    """Delete runs that are not running. --undo brings them back, until opd purge removes them."""
     from storage.queue.run_details import delete_run, restore_run
 
     engine = workspace.engine()
@@ -62,7 +63,8 @@ def delete(
     if not undo:
         listed = _deletable(workspace, engine, names)
         if not yes:
-            _ask(listed)
+            lines = [f"{run['id']}  {plain(run['name'])}  {run['status']}" for run in listed]
+            confirm("opd delete", lines, "Delete")
     for name in names:
         (restore_run if undo else delete_run)(engine, name)
     if json:
@@ -92,13 +94,15 @@ def _deletable(workspace: Workspace, engine: "Engine", names: list[str]) -> list
     return runs
 
 
-def _ask(runs: list[dict[str, Any]]) -> None:
+def confirm(command: str, lines: Sequence[str], act: str, how: str = "") -> None:
+    """Lists runs, a line for each, and asks whether to do this to them. Raises UserError where
+    there is no terminal."""
     if not _at_a_terminal():
-        raise UserError("nobody is there to confirm: give --yes", where="opd delete")
-    for run in runs:
-        typer.echo(f"{run['id']}  {plain(run['name'])}  {run['status']}", err=True)
-    count = "this run" if len(runs) == 1 else f"these {len(runs)} runs"
-    typer.confirm(f"Delete {count}?", abort=True, err=True)
+        raise UserError("nobody is there to confirm: give --yes", where=command)
+    for line in lines:
+        typer.echo(line, err=True)
+    count = "this run" if len(lines) == 1 else f"these {len(lines)} runs"
+    typer.confirm(f"{act} {count} {how}".rstrip() + "?", abort=True, err=True)
 
 
 def _at_a_terminal() -> bool:

@@ -2,18 +2,20 @@
 
     python -m bench.postgresql [--races 1000] [--seconds 60] [--writers 8] [--url URL]
 
-Claims: as often as --races says, eight threads of two processes' engines claim one run, for two
-slots. First migrations: a tenth as often, eight engines open a new database at once. Writers: each
-a run of its own with the same vocabulary, for --seconds. Nobody may raise, and nobody win twice.
+As often as --races says, eight processes open a new database at once, which one of them migrates;
+and eight threads of two engines claim one run, for two slots. Writers: each a run of its own with
+the same vocabulary, for --seconds. Nobody may raise, and nobody win twice.
 Starts a throw-away server, or makes databases at --url, whose user must be allowed to.
 """
 
 import argparse
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from bench.postgresql.races import claim_races, migration_races, writers
+from bench.postgresql.races import claim_races, migration_races, openers, writers
 from bench.support.postgresql import run_sql, throwaway
 from storage.engine import open_database
 
@@ -37,16 +39,21 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--url")
     options = parser.parse_args()
-    made: list[str] = []
-    with server(options.url) as (address, sql):
+    numbers = itertools.count()
+    with server(options.url) as (address, sql), openers() as pool:
 
         def new_database() -> str:
-            made.append(f"opd_bench_{len(made)}")
-            sql(f"CREATE DATABASE {made[-1]} TEMPLATE template0 ENCODING 'UTF8'")
-            return f"{address}{made[-1]}"
+            name = f"opd_bench_{next(numbers)}"
+            sql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+            return f"{address}{name}"
 
-        migrations = migration_races(new_database, max(1, options.races // 10))
-        print("first migrations:", dict(migrations))
+        def drop(url: str) -> None:
+            sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+        start = time.monotonic()
+        migrations = migration_races(pool, new_database, drop, options.races)
+        seconds = time.monotonic() - start
+        print(f"first migrations: {options.races} races in {seconds:.0f} s:", dict(migrations))
         database = new_database()
         engines = [open_database(database) for _ in range(2)]
         claims = claim_races(engines, options.races)
@@ -54,9 +61,14 @@ def main() -> None:
         print("writers:", writers(engines[0], options.writers, options.seconds))
         for engine in engines:
             engine.dispose()
-        for name in made:
-            sql(f"DROP DATABASE {name}")
-    wrong = migrations["raised"] + claims["raised"] + claims["twice"] + claims["nobody"]
+        drop(database)
+    wrong = (
+        migrations.total()
+        - migrations["opened"]
+        + claims["raised"]
+        + claims["twice"]
+        + claims["nobody"]
+    )
     raise SystemExit(1 if wrong + claims["slot taken twice"] else 0)
 
 

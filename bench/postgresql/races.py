@@ -1,11 +1,14 @@
 """Claims, first migrations and writers that race each other."""
 
+import multiprocessing
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import Engine
 
@@ -51,22 +54,46 @@ def claim_races(engines: list[Engine], races: int) -> Counter[str]:
     return outcomes
 
 
-def migration_races(new_database: Callable[[], str], races: int) -> Counter[str]:
+@contextmanager
+def openers() -> Iterator[Executor]:
+    """THREADS processes, each of which takes part in every race of `migration_races`."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    barrier = processes.Barrier(THREADS)
+    with ProcessPoolExecutor(THREADS, processes, _take_part, (barrier,)) as pool:
+        yield pool
+
+
+def migration_races(
+    pool: Executor, new_database: Callable[[], str], drop: Callable[[str], None], races: int
+) -> Counter[str]:
+    """How many of the processes opened their new database, and what the others met."""
     outcomes: Counter[str] = Counter()
-
-    def opened(url: str, barrier: threading.Barrier) -> None:
-        barrier.wait()
-        engine = open_database(url)
-        read_runs(engine)
-        engine.dispose()
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in range(races):
-            url, barrier = new_database(), threading.Barrier(THREADS)
-            tries = [pool.submit(opened, url, barrier) for _ in range(THREADS)]
-            for one in tries:
-                outcomes["raised" if one.exception() else "opened"] += 1
+    for _ in range(races):
+        url = new_database()
+        tries = [pool.submit(_opened, url) for _ in range(THREADS)]
+        outcomes.update(one.result() for one in tries)
+        drop(url)
     return outcomes
+
+
+_together: list[Barrier] = []
+
+
+def _take_part(barrier: Barrier) -> None:
+    _together.append(barrier)
+
+
+def _opened(url: str) -> str:
+    """A process that waits here takes no second one: each opens the database once."""
+    _together[0].wait()
+    try:
+        engine = open_database(url)
+        found = read_runs(engine)["total"]
+        engine.dispose()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+        return f"raised {type(error).__name__}: {error}"
+    return "opened" if found == 0 else "found runs"
 
 
 def writers(engine: Engine, count: int, seconds: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ import weakref
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Engine, create_engine, event, func, text
+from sqlalchemy import ColumnElement, Engine, create_engine, event, func, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError, OperationalError
 
@@ -119,6 +119,21 @@ def named(error: DBAPIError, engine: Engine) -> UserError | None:
 
 def written(engine: Engine) -> None:
     """After a transaction that wrote: nothing is to be done."""
+
+
+def size(engine: Engine) -> int:
+    """Bytes that the database takes on the server."""
+    with engine.connect() as connection:
+        return int(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+
+
+def reclaim(engine: Engine, *, shrink: bool) -> None:
+    """Room of deleted rows can be used again from now on. `shrink` gives it back to the disk:
+    each table is written anew, and meanwhile nobody reads it."""
+    how = "FULL, ANALYZE" if shrink else "ANALYZE, SKIP_LOCKED"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table in inspect(connection).get_table_names():
+            connection.execute(text(f'VACUUM ({how}) "{table}"'))
 
 
 def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:

@@ -110,6 +110,10 @@ def written(engine: Engine) -> None:
             return
     except OSError:
         return
+    _empty_log(engine)
+
+
+def _empty_log(engine: Engine) -> None:
     raw = engine.raw_connection()
     cursor = raw.cursor()
     try:
@@ -123,6 +127,46 @@ def written(engine: Engine) -> None:
     finally:
         _wait_at_most(cursor, BUSY_SECONDS)
         raw.close()
+
+
+def size(engine: Engine) -> int:
+    """Bytes of the file."""
+    return Path(engine.url.database or "").stat().st_size
+
+
+def reclaim(engine: Engine, *, shrink: bool) -> None:
+    """Room of deleted rows is used again by itself; `shrink` gives it back to the disk: the file is
+    written anew while other writers wait. Raises UserError where there is no room for that."""
+    if not shrink:
+        return
+    folder = Path(engine.url.database or "").parent
+    with engine.connect() as connection:
+        used, unused, page = (
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    needed, free = (used - unused) * page, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"needs {needed / 1e9:.2f} GB beside the file and as much in the folder of temporary "
+            f"files, and the disk has {free / 1e9:.2f} GB",
+            where=shown(engine.url),
+            kind=ErrorKind.DISK_FULL,
+        )
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("VACUUM")
+    except sqlite.OperationalError as error:
+        if "full" in str(error):
+            raise DiskFullError(shown(engine.url)) from None
+        raise UserError(
+            f"cannot be written anew now ({error}); try again",
+            where=shown(engine.url),
+            kind=ErrorKind.LOCKED,
+        ) from None
+    finally:
+        raw.close()
+    _empty_log(engine)
 
 
 def advice() -> str | None:

@@ -23,7 +23,7 @@ from storage.lookups import not_found
 from storage.packing import finite
 from storage.queue.jobs import hold
 from storage.text import clean
-from storage.vocabulary import Vocabulary
+from storage.vocabulary import Vocabulary, take_vocabulary_turn
 from storage.write.figures import extended, score_values, step_values, stored_figures
 from storage.write.insert import insert_rows
 from storage.write.rows import (
@@ -67,6 +67,7 @@ class RunWriter:
         """What was loaded, and with which versions of the libraries."""
         with begin(self._engine) as connection:
             hold(connection, self._run_id, self._attempt)
+            take_vocabulary_turn(connection, event.tokenizer or self._run_id)
             self._update_run(
                 connection,
                 resolved=dict(event.resolved),

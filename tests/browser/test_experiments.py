@@ -15,11 +15,11 @@ from bench.support.synthetic import HOSTILE
 from opd.experiments.definition import experiments
 from opd.experiments.plan import Key
 from storage.comparison import experiment_results
-from storage.engine import open_database
 from storage.queue import jobs
 from tests.browser.rollout.test_keyboard import LINKS_OF_THE_BAR, MOST_STOPS, tab, tab_to
 from tests.browser.test_accessibility import at_rest, serious
 from tests.conftest import TOKEN, opening, serving
+from tests.support.databases.matrix import new_database
 from tests.support.stored_experiments import (
     COLUMNS,
     FAST,
@@ -54,7 +54,7 @@ class ExperimentSite:
 @pytest.fixture(scope="module")
 def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExperimentSite]:
     folder: Path = tmp_path_factory.mktemp("experiments")
-    engine = open_database(folder)
+    engine = new_database(folder)
     stored = fill(engine)
     with serving(folder) as address:
         yield ExperimentSite(address, engine, stored)

@@ -13,13 +13,13 @@ from sqlalchemy import Engine
 from bench.support.synthetic import RolloutMaker
 from opd.config.run import parse
 from opd.types import EvaluationEvent, ModelsEvent, Score, StepEvent
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run, read_runs
 from storage.read.tokens import read_tokens, read_topk
 from storage.write.records import RunWriter
 from tests.conftest import serving
+from tests.support.databases.matrix import new_database
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
@@ -79,13 +79,13 @@ class Bare:
     """An empty data directory, served with a token for looking only."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        self.engine = open_database(folder)
+        self.engine = new_database(folder)
         self.address = address
 
 
 @pytest.fixture
 def bare(chromium: Any, tmp_path: Path) -> Iterator[Bare]:
-    open_database(tmp_path).dispose()
+    new_database(tmp_path).dispose()
     with serving(tmp_path, VIEW) as address:
         made = Bare(tmp_path, address)
         yield made

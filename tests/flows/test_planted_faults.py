@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Engine
 
 from storage.diagnosis.diagnose import diagnose
-from storage.engine import open_database
 from storage.read.export import export_rows
 from storage.read.rollouts import read_rollout
 from tests.opd.doctor.test_dynamic import bundled_with
 from tests.support import runs_with_fault
+from tests.support.databases.matrix import new_database
 from tests.support.runs_with_fault import EOS, UNK, altered, ids_of, swapped
 
 pytestmark = pytest.mark.device
@@ -39,7 +39,7 @@ class PlantedRuns:
 @pytest.fixture(scope="module")
 def planted_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlantedRuns]:
     folder = tmp_path_factory.mktemp("planted")
-    engine = open_database(folder / "data")
+    engine = new_database(folder / "data")
     yield PlantedRuns(engine, folder)
     engine.dispose()
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
 from app.server import ServerOptions, build
+from app.worker.launchers.database import address_of
 from storage.data_dir import DataDir
 from storage.engine import open_database
 
@@ -31,7 +32,7 @@ def main() -> None:
     port = bound.getsockname()[1]
     view = sys.argv[3] if len(sys.argv) > 3 else None
     options = ServerOptions(data_dir=DataDir(folder), port=port, token=TOKEN, view_token=view)
-    application = build(open_database(folder), options)
+    application = build(open_database(address_of(options.data_dir)), options)
     uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[bound])
 
 

@@ -19,7 +19,7 @@ from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_run, read_runs
-from tests.support.databases.matrix import new_database
+from tests.support.databases.matrix import environment, new_database
 from tests.support.fake_training import ROOT, SCRIPT
 
 FULL = bool(os.environ.get("OPD_FULL"))
@@ -54,7 +54,7 @@ class Studio:
         return self.start("supervisor", **environment)
 
     def environment(self) -> dict[str, str]:
-        named = {"OPD_DATABASE_URL": self._url} if self._url else {}
+        named = {"OPD_DATABASE_URL": self._url} if self._url else environment(self.data_dir)
         return os.environ | {"PYTHONPATH": str(ROOT)} | named
 
     def queue(

@@ -1,6 +1,7 @@
 """A data directory to inspect: a real small run with its models, and runs made up for a question,
 served by the real server and supervisor."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,11 +18,11 @@ from app.worker.job import claim, run
 from opd.config.run import parse
 from opd.types import EvaluationEvent, Score
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.rollouts import read_rollouts
 from storage.read.tokens import EXTRA_COLUMNS, MAIN_COLUMNS, read_tokens
 from tests.support import records_with_fault, stored_runs
+from tests.support.databases.matrix import environment, new_database
 
 VIEW = "view"
 SMALL = {
@@ -66,7 +67,7 @@ class TrainedSite:
 @contextmanager
 def serving(folder: Path) -> Iterator[TrainedSite]:
     """Trains and makes up the runs in `folder`, and serves them with a supervisor."""
-    engine = open_database(folder)
+    engine = new_database(folder)
     run_id = jobs.create_run(engine, parse(SMALL))
     job = claim(engine, DataDir(folder), run_id, "cpu")
     assert job is not None
@@ -98,7 +99,10 @@ def server(folder: Path, *options: str) -> Iterator[str]:
     """The link that `opd serve` prints; it must stop cleanly by SIGTERM."""
     command = (sys.executable, "-m", "app.cli.main", "serve", "--port", "0", *options)
     process = subprocess.Popen(
-        [*command, "--data-dir", str(folder)], stdout=subprocess.PIPE, text=True
+        [*command, "--data-dir", str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment(folder),
     )
     assert process.stdout is not None
     try:

@@ -88,6 +88,11 @@ class LocalFiles:
     def delete(self, name: str) -> None:
         remove(self.data_dir.path / name)
 
+    def remove(self, run_id: str) -> None:
+        folder = self.data_dir.run(run_id).path
+        if folder.parent == self.data_dir.runs and folder.is_dir():
+            shutil.rmtree(folder)
+
     def mirrored(self, run_id: str, attempt: int) -> AbstractContextManager[object]:
         return nullcontext()
 

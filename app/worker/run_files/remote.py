@@ -183,6 +183,10 @@ class RemoteFiles:
         self._here.delete(name)
         self._store.remove(name)
 
+    def remove(self, run_id: str) -> None:
+        self._here.remove(run_id)
+        self._store.remove(f"runs/{run_id}")
+
     @contextmanager
     def mirrored(self, run_id: str, attempt: int) -> Iterator[None]:
         parts = Parts(self._data_dir, self._store, run_id, attempt)

@@ -71,6 +71,9 @@ class RunFiles(Protocol):
     def delete(self, name: str) -> None:
         """Here and for all; nothing where there is none."""
 
+    def remove(self, run_id: str) -> None:
+        """All that a run left in files, here and for all. Raises OSError too."""
+
     def mirrored(self, run_id: str, attempt: int) -> AbstractContextManager[object]:
         """While the block lasts, what this attempt writes to the run's log is seen by all hosts,
         a few seconds later; as is what the machine did meanwhile."""

@@ -14,8 +14,8 @@ from app.worker.job import Outcome
 from app.worker.process import this_process
 from opd.errors import ErrorKind
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.read.runs import read_runs
+from tests.support.databases.matrix import new_database
 from tests.support.stored_runs import interrupted_run, me, write_prompts
 from tests.support.studio import Studio
 
@@ -117,7 +117,7 @@ def test_resume_takes_over_from_the_dead_at_once(studio: Studio, tmp_path: Path)
 def test_resume_refuses_changed_data_and_leaves_the_run_as_it_is(
     opd: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    engine = open_database(tmp_path / "data")
+    engine = new_database(tmp_path / "data")
     run_id = interrupted_run(engine, tmp_path / "rows.jsonl")
     write_prompts(tmp_path / "rows.jsonl", 3)
     code, out, err = opd("resume", run_id)

@@ -12,9 +12,9 @@ from mcp.client.streamable_http import create_mcp_http_client, streamable_http_c
 from mcp.types import TextContent
 
 from app.programs.mcp_server import ADDRESS
-from storage.engine import open_database
 from storage.read.runs import read_run
 from tests.support.browser_server import TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 
 ANNA, BEN = "anna-" + "a" * 20, "ben-" + "b" * 20
 DEMO = {"recipe": "demo"}
@@ -40,7 +40,7 @@ def by_assistant(address: str, token: str, tool: str, **arguments: Any) -> str:
 
 
 def test_a_run_has_the_name_of_the_token_whichever_way_it_came(tmp_path: Path) -> None:
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     named = {"anna": ANNA, "ben": BEN}
     with loopback_server(engine, tmp_path, mcp=True, named_tokens=named) as address:
         rest = f"{address}api/v1"

@@ -16,13 +16,14 @@ from sqlalchemy import Engine, select
 from app.worker import job, process
 from opd.interchange.jsonl import rollouts_of
 from storage.data_dir import DataDir
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.queue import requests
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
 from storage.schema import metadata
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 from tests.support.network.hostile_values import HOSTILE, fault_of, hostile_calls
 from tests.support.stored_runs import me
 from tests.support.tiny_models import save_pair
@@ -70,7 +71,7 @@ def client_of(address: str, token: str = TOKEN) -> Client:
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     folder = tmp_path_factory.mktemp("endpoints")
-    engine = open_database(folder)
+    engine = new_database(folder)
     with loopback_server(engine, folder) as address:
         made = Asked(address, engine, folder)
         yield made

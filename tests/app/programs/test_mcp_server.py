@@ -18,13 +18,14 @@ from sqlalchemy import Engine, select
 from app.programs.mcp_server import ADDRESS, CHANGING
 from app.server import ServerOptions, build
 from storage.data_dir import DataDir
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_runs
 from storage.schema import metadata
 from tests.app.programs.test_endpoints import NAMES
 from tests.support.api_client import Api, stored_run, train
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 from tests.support.network.hostile_values import HOSTILE, fault_of, hostile_calls
 
 FULL = os.environ.get("OPD_FULL") == "1"
@@ -71,7 +72,7 @@ async def refused(session: ClientSession, tool: str, arguments: dict[str, Any]) 
 @pytest.fixture(scope="module")
 def assistant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assistant]:
     folder = tmp_path_factory.mktemp("mcp")
-    engine = open_database(folder)
+    engine = new_database(folder)
     with loopback_server(engine, folder, mcp=True) as address:
         yield Assistant(f"{address.rstrip('/')}{ADDRESS}/", engine, folder)
     engine.dispose()
@@ -240,7 +241,7 @@ def test_hostile_messages_change_nothing(assistant: Assistant, message: bytes) -
 
 
 def test_behind_a_proxy_the_tools_are_below_its_prefix(tmp_path: Path) -> None:
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     options = ServerOptions(DataDir(tmp_path), token=TOKEN, root_path="/studio", mcp=True)
     site = build(engine, options)
 
@@ -258,7 +259,7 @@ def test_behind_a_proxy_the_tools_are_below_its_prefix(tmp_path: Path) -> None:
 
 
 def test_without_the_option_there_are_none(tmp_path: Path) -> None:
-    engine = open_database(tmp_path)
+    engine = new_database(tmp_path)
     site = build(engine, ServerOptions(DataDir(tmp_path), token=TOKEN))
 
     async def reply(method: str, path: str) -> httpx.Response:

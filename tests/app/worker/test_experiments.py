@@ -14,9 +14,9 @@ import pytest
 from app.worker.process import this_process
 from storage.comparison import experiment_results
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import experiments, jobs
 from storage.read.runs import read_evaluations, read_run, read_runs, read_steps
+from tests.support.databases.matrix import new_database
 from tests.support.experiment_definition import data, definition
 from tests.support.studio import Studio
 
@@ -123,7 +123,7 @@ def test_a_job_that_dies_before_it_begins_is_not_started_for_ever(
     monkeypatch.setattr("app.cli.foreground.JOB", broken)
     code, _, err = opd("experiment", file(tmp_path), "--quick")
     assert code == 2 and "the job did not start: " in err and "no driver" in err
-    engine = open_database(tmp_path / "data")
+    engine = new_database(tmp_path / "data")
     (item,) = experiment_results.experiments(engine)["items"]
     assert item["status"] == "stopped"
     assert [run["status"] for run in read_runs(engine)["items"]] == ["cancelled"]
@@ -204,7 +204,7 @@ def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path:
             [(arm["chosen"], arm["score"], found["ratios"]["flops"]) for arm in found["arms"]]
         )
         ids = [run for arm in found["arms"] for run in arm["runs"]]
-        database = open_database(tmp_path / place)
+        database = new_database(tmp_path / place)
         for run_id in ids:
             columns = read_steps(database, run_id)["columns"]
             kept = ("step", "tokens", "flops", "loss", "grad_norm", "reverse_kl")

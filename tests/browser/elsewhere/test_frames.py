@@ -14,11 +14,11 @@ from sqlalchemy import Engine
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from storage.engine import open_database
 from storage.read.rollouts import read_rollouts
 from storage.read.runs import read_run
 from tests.support.api_client import stored_run
 from tests.support.browser_server import TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 from tests.support.network.web_server import certificate
 
 pytestmark = pytest.mark.browser
@@ -82,7 +82,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path, str]]:
     folder = tmp_path_factory.mktemp("framed")
-    engine = open_database(folder)
+    engine = new_database(folder)
     yield engine, folder, stored_run(engine)
     engine.dispose()
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from storage.engine import open_database
 from tests.support.api_client import stored_run
 from tests.support.browser_server import TOKEN, VIEW_TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 from tests.support.network.web_server import free_port, nginx
 
 pytestmark = pytest.mark.browser
@@ -35,7 +35,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
         found = []
         for token in (TOKEN, "another"):
             folder = tmp_path_factory.mktemp("proxied")
-            engine = open_database(folder)
+            engine = new_database(folder)
             stack.callback(engine.dispose)
             stored_run(engine)
             hosts = [SECURE, own_address()]

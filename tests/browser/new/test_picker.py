@@ -14,13 +14,14 @@ from sqlalchemy import insert
 from app.sources.roots import SourceOptions
 from opd.config.run import parse
 from storage import schema
-from storage.engine import begin, open_database
+from storage.engine import begin
 from storage.queue import jobs
 from tests.app.sources.test_folders import STUDENT
 from tests.app.sources.test_upload_check import GOOD
 from tests.browser.test_accessibility import serious
 from tests.conftest import opening
 from tests.support.browser_server import TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 
 pytestmark = pytest.mark.browser
 CANARY = "<img src=x onerror='window.__canary = 1'>"
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.mkdir()
     for number in range(60):
         (rows / f"part-{number:02}.jsonl").write_bytes(GOOD)
-    engine = open_database(top / "data")
+    engine = new_database(top / "data")
     for name, steps in ((CANARY, (5, 10)), ("arithmetic, second try", (20,))):
         run = jobs.create_run(engine, parse({"name": name}))
         with begin(engine) as connection:
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(chromium: Any, folder: Path) -> Iterator[tuple[Any, str]]:
     """A browser that holds the cookie of a server with these roots, and its address."""
     sources = SourceOptions((folder / "models",), (folder / "rows",), 1_000_000)
-    engine = open_database(folder / "data")
+    engine = new_database(folder / "data")
     with loopback_server(engine, folder / "data", sources=sources) as address:
         made = chromium.new_context(viewport={"width": 1280, "height": 900})
         made.request.get(f"{address}?token={TOKEN}")

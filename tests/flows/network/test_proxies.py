@@ -15,9 +15,9 @@ import httpx
 import pytest
 import yaml
 
-from storage.engine import open_database
 from tests.support.api_client import stored_run
 from tests.support.browser_server import TOKEN, loopback_server
+from tests.support.databases.matrix import new_database
 from tests.support.network.web_server import certificate, free_port, nginx, program, running
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "proxy.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def studios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
         ports = {}
         for prefix in ("", "/studio"):
             folder = tmp_path_factory.mktemp("proxied")
-            engine = open_database(folder)
+            engine = new_database(folder)
             stack.callback(engine.dispose)
             run_id = stored_run(engine)
             address = stack.enter_context(

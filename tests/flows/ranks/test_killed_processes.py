@@ -18,10 +18,10 @@ from app.worker.recovery import bury_dead
 from opd.ranks.sharding import Shards
 from opd.training import checkpoint, trainer, update
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.read.runs import read_steps
 from tests.support import tiny_models
+from tests.support.databases.matrix import new_database
 from tests.support.devices.forked_followers import ForkedFollower
 from tests.support.in_process_runs import JobRunner
 
@@ -117,7 +117,7 @@ def first_process(data_dir, run_id, plant, victim, mark):
     plant(victim)
     companions.subprocess = SimpleNamespace(**vars(companions.subprocess))
     companions.subprocess.Popen = lambda *a, **k: noted(ForkedFollower(*a, **k), mark)
-    engine = open_database(data_dir)
+    engine = new_database(data_dir)
     claimed = job.claim(engine, DataDir(data_dir), run_id, "cpu")
     job.run(claimed)
 

@@ -9,9 +9,9 @@ import time
 import psutil
 import pytest
 
-from storage.engine import open_database
 from storage.read.runs import read_run, read_steps
 from tests.support import tiny_models
+from tests.support.databases.matrix import new_database
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
@@ -49,7 +49,7 @@ def started(*arguments, start=(sys.executable, "-m")):
 
 
 def the_run(data):
-    engine = open_database(data)
+    engine = new_database(data)
     try:
         (folder,) = (data / "runs").iterdir()
         return read_run(engine, folder.name), read_steps(engine, folder.name)["columns"]

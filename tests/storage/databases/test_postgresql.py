@@ -158,8 +158,11 @@ def test_claims_and_first_migrations_that_race(server: PostgresqlServer, url: st
         server.sql("CREATE DATABASE race TEMPLATE template0")
         return server.url("race")
 
-    assert races.migration_races(new_database, 1) == {"opened": 8}
-    server.sql("DROP DATABASE race WITH (FORCE)")
+    def drop(_: str) -> None:
+        server.sql("DROP DATABASE race WITH (FORCE)")
+
+    with races.openers() as pool:
+        assert races.migration_races(pool, new_database, drop, 2) == {"opened": 16}
 
 
 def test_nul_in_text_and_json_comes_back(engine: Engine) -> None:

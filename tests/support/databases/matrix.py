@@ -1,5 +1,9 @@
-"""The database that tests of storage work on: SQLite's, or with OPD_TEST_DATABASE=postgresql one of
-a throw-away server, which each process of the tests starts for itself."""
+"""The database that tests work on: SQLite's, or with OPD_TEST_DATABASE=postgresql one of a
+throw-away server, which each process of the tests starts for itself.
+
+A folder stands for its database. Processes are told by `environment`; those that inherit the
+environment of a test find the database that the test has opened last.
+"""
 
 import itertools
 import os
@@ -9,8 +13,10 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
+from app.cli.workspace import DATABASE_VARIABLE
 from bench.support.postgresql import PostgresqlServer, binaries, throwaway
 from storage import schema
 from storage.data_dir import DataDir
@@ -24,6 +30,7 @@ _migrated_ones: set[Path] = set()
 _free: list[str] = []
 _numbers = itertools.count()
 _running = ExitStack()
+_patches: list[pytest.MonkeyPatch] = []  # that of the test which runs
 
 
 def address(folder: Path) -> Path | str:
@@ -38,12 +45,20 @@ def new_database(folder: Path) -> Engine:
     """
     if ON_POSTGRESQL:
         folder.mkdir(parents=True, exist_ok=True)
-        return open_database(_url(folder, TEMPLATE))
+        url = _url(folder, TEMPLATE)
+        for patch in _patches:
+            patch.setenv(DATABASE_VARIABLE, url)
+        return open_database(url)
     file = DataDir(folder).database
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_migrated())
     return open_database(folder)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What processes need beside the folder to find its database."""
+    return {DATABASE_VARIABLE: _url(folder, TEMPLATE)} if ON_POSTGRESQL else {}
 
 
 def needed() -> None:
@@ -65,7 +80,10 @@ def server() -> PostgresqlServer:
 def cleared() -> Iterator[None]:
     """What is made inside goes at the end; a migrated database is emptied, for the next test."""
     before = set(_names)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        _patches.append(patch)
+        yield
+        _patches.remove(patch)
     for folder in _names.keys() - before:
         name = _names.pop(folder)
         if folder in _migrated_ones:

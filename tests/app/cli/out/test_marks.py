@@ -10,10 +10,11 @@ from sqlalchemy import Engine, select
 from opd.config.drafts.short_forms import with_overrides
 from opd.config.run import parse
 from storage import schema
-from storage.engine import open_database, read
+from storage.engine import read
 from storage.marks.edit import add_mark
 from storage.read.rollouts import read_rollouts
 from tests.support import stored_runs
+from tests.support.databases.matrix import new_database
 from tests.support.in_process_runs import JobRunner, write_rows
 from tests.support.tiny_models import save_pair
 
@@ -67,7 +68,7 @@ def test_a_run_on_the_prompts_of_marked_rollouts_reads_and_grades_them_alike(
 
 
 def test_marks_are_listed(opd: Command, tmp_path: Path) -> None:
-    engine = open_database(tmp_path / "data")
+    engine = new_database(tmp_path / "data")
     run_id, writer = stored_runs.started(engine)
     writer.step(stored_runs.step_event(1, 2), stored_runs.texts)
     (first, second) = (item["id"] for item in read_rollouts(engine, run_id)["items"])

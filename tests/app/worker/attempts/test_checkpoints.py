@@ -10,11 +10,11 @@ from app.worker.attempts.checkpoints import discard_checkpoints, start_of, sweep
 from opd.config.run import parse
 from opd.types import CheckpointEvent
 from storage.data_dir import DataDir
-from storage.engine import open_database
 from storage.queue import jobs
 from storage.queue.jobs import Owner
 from storage.read.runs import read_run
 from storage.write.records import RunWriter
+from tests.support.databases.matrix import new_database
 
 
 class Saved:
@@ -22,7 +22,7 @@ class Saved:
 
     def __init__(self, folder: Path) -> None:
         self.data_dir = DataDir(folder)
-        self.engine = open_database(folder)
+        self.engine = new_database(folder)
         self.run_id = jobs.create_run(self.engine, parse({}))
         attempt = jobs.claim(self.engine, self.run_id, "cpu", Owner(1, 1.0, "here"))
         assert attempt == 1

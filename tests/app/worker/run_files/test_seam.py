@@ -132,6 +132,24 @@ def test_only_what_is_recorded_stays(hosts: tuple[Host, Host]) -> None:
     assert texts(other.files.bring(RUN, four))["model"] == "weights"
 
 
+def test_all_of_a_run_is_removed_and_nothing_of_another(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    saved = one.save(4)
+    beside = one.data_dir.run("run-beside").log
+    for log in (one.data_dir.run(RUN).log, beside):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with one.files.mirrored(log.parent.name, 1):
+            log.write_text("words\n")
+    one.settle()
+    one.files.remove(RUN)
+    assert not one.data_dir.run(RUN).path.exists()
+    assert other.files.log(RUN) is None
+    with pytest.raises(UserError):
+        other.files.bring(RUN, saved)
+    assert other.files.log("run-beside") is not None
+    one.files.remove(RUN)
+
+
 def test_a_file_is_found_by_all_until_it_is_deleted(hosts: tuple[Host, Host]) -> None:
     one, other = hosts
     assert other.files.fetch("uploads/rows.jsonl") is None
