@@ -65,7 +65,9 @@ def fill_run(engine: Engine, number: int, tokens: int, long: Sequence[int] = ())
             store.evaluation(event, maker.vocabulary.lookup)
     _finish(engine, run_id, attempt, ENDINGS[number % len(ENDINGS)])
     if number % 3 == 0:
-        run_details.set_notes(engine, run_id, f"baseline {HOSTILE[1]} {HOSTILE[2]}")
+        run_details.edit(
+            engine, run_id, run_details.RunEdit(notes=f"baseline {HOSTILE[1]} {HOSTILE[2]}")
+        )
     return run_id
 
 

@@ -11,13 +11,6 @@ from dataclasses import dataclass
 
 from opd.bundled.facts import Row, Split, chat_row
 
-HANDBOOK = (
-    "You answer questions about the company Brindle in one short sentence. Brindle is in Ghent. "
-    "The director of Brindle is Otto Finch. Brindle was founded in 1931. A Brindle umbrella costs "
-    "45 euros. Delivery from Brindle takes 4 days. The support number of Brindle is 5512. The "
-    "mascot of Brindle is a heron. The colour of Brindle is green."
-)
-
 
 @dataclass(frozen=True)
 class Fact:

@@ -56,18 +56,6 @@ def edit(engine: Engine, run_id: str, change: RunEdit, *, version: int | None = 
             write_tags(connection, run_id, sorted(labels))
 
 
-def rename(engine: Engine, run_id: str, name: str) -> None:
-    edit(engine, run_id, RunEdit(name=name))
-
-
-def set_notes(engine: Engine, run_id: str, notes: str) -> None:
-    edit(engine, run_id, RunEdit(notes=notes))
-
-
-def set_tags(engine: Engine, run_id: str, tags: Sequence[str]) -> None:
-    edit(engine, run_id, RunEdit(tags=tags))
-
-
 def delete_run(engine: Engine, run_id: str, *, status: str | None = None) -> None:
     """Hides a run that is not running; `restore_run` brings it back. `status`: in which it was seen
     by whoever deletes it; UserError where somebody has resumed it meanwhile."""

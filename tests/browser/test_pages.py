@@ -330,10 +330,10 @@ def test_the_canary_can_fire(chromium: Any) -> None:
 def test_hostile_text_stays_text(open_page: Visit, site: Any) -> None:
     hostile = read_rollouts(site.engine, site.run_id, text="onerror", limit=1)["items"][0]["id"]
     failed = read_runs(site.engine, status="failed")["items"][0]["id"]
-    run_details.set_notes(site.engine, failed, " ".join(HOSTILE).replace("\0", ""))
     tags = [text for text in HOSTILE if "\x1b" not in text]  # control characters are refused
-    run_details.set_tags(site.engine, failed, tags)
-    run_details.rename(site.engine, failed, HOSTILE[1])
+    notes = " ".join(HOSTILE).replace("\0", "")
+    change = run_details.RunEdit(name=HOSTILE[1], notes=notes, tags=tags)
+    run_details.edit(site.engine, failed, change)
     for path in (
         "/",
         f"/run?id={failed}",

@@ -96,7 +96,7 @@ def test_runs_of_before_are_called_so_too_until_somebody_names_them(engine: Engi
     with begin(engine) as connection:
         connection.execute(update(schema.run).values(name="demo"))
     assert everywhere(engine, run_id)["name"] == "demo, changed"
-    run_details.rename(engine, run_id, "demo")
+    run_details.edit(engine, run_id, run_details.RunEdit(name="demo"))
     assert everywhere(engine, run_id)["name"] == "demo"
 
 

@@ -1,6 +1,5 @@
 """The other processes of a run, as its first one sees them: started here, or by torchrun."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from opd.errors import ErrorKind, UserError
 from opd.ranks.group import ALONE, LostProcessError, Ranks
 from storage.data_dir import RunDir
 
-log = logging.getLogger(__name__)
 FOLLOWER = process.program("app.worker.ranks.follower")
 REAPED_WITHIN = 5.0  # seconds from a lost connection to the end of its process
 PATIENCE = 20.0  # seconds in which they may come to an end by themselves

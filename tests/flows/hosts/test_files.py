@@ -288,9 +288,7 @@ def test_what_is_wrong_with_a_bucket_is_named(
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    began = time.monotonic()
     assert "it does not answer" in error(files)
-    assert time.monotonic() - began < 30
 
 
 def test_a_run_that_is_discarded_leaves_nothing_at_the_address(

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from opd.bundled.facts import Row
-from opd.bundled.handbook import FACTS, HANDBOOK, PLACES, everyday_rows, handbook_rows, open_rows
+from opd.bundled.handbook import FACTS, PLACES, everyday_rows, handbook_rows, open_rows
 from opd.config.data import DataConfig, SuiteConfig
 from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
@@ -32,9 +32,8 @@ def config() -> RunConfig:
 
 def test_the_teacher_reads_the_handbook_that_the_questions_are_about() -> None:
     system = " ".join((config().teacher.system or "").split())
-    assert system == HANDBOOK
     for fact in FACTS:
-        assert fact.value in HANDBOOK
+        assert fact.value in system
         assert fact.value in fact.sentence
 
 

@@ -291,10 +291,8 @@ def test_what_refuses_us_is_named_without_the_password(server: PostgresqlServer)
             open_database(url)
         assert "hush" not in str(caught.value)
         assert caught.value.kind.exit_code == 2
-    start = time.monotonic()
     with pytest.raises(DatabaseGoneError, match="cannot be reached"):
         open_database("postgresql://me:hush@127.0.0.1:1/x")
-    assert time.monotonic() - start < 5
 
 
 def test_a_wrong_password_is_named(server: PostgresqlServer) -> None:

@@ -44,23 +44,22 @@ def test_a_deleted_run_is_not_started(engine: Engine) -> None:
 
 def test_labels_are_checked_and_stored(engine: Engine) -> None:
     run_id = jobs.create_run(engine, CONFIG)
-    run_details.rename(engine, run_id, "  <b>'; DROP TABLE run; --\ud800 ")
-    run_details.set_tags(engine, run_id, ["x", "y"])
-    run_details.set_notes(engine, run_id, "noted")
+    name = "  <b>'; DROP TABLE run; --\ud800 "
+    edit(engine, run_id, RunEdit(name=name, tags=["x", "y"], notes="noted"))
     run = read_run(engine, run_id)
     assert run["name"] == "<b>'; DROP TABLE run; --?"
     assert (run["tags"], run["notes"]) == (["x", "y"], "noted")
     for call in (
-        lambda: run_details.rename(engine, run_id, "  "),
-        lambda: run_details.rename(engine, run_id, "n" * 201),
-        lambda: run_details.set_tags(engine, run_id, [""]),
-        lambda: run_details.set_tags(engine, run_id, [str(n) for n in range(51)]),
-        lambda: run_details.set_notes(engine, run_id, "n" * 20_001),
+        lambda: edit(engine, run_id, RunEdit(name="  ")),
+        lambda: edit(engine, run_id, RunEdit(name="n" * 201)),
+        lambda: edit(engine, run_id, RunEdit(tags=[""])),
+        lambda: edit(engine, run_id, RunEdit(tags=[str(n) for n in range(51)])),
+        lambda: edit(engine, run_id, RunEdit(notes="n" * 20_001)),
     ):
         with pytest.raises(UserError):
             call()
     with pytest.raises(UserError, match="run-none"):
-        run_details.rename(engine, "run-none", "x")
+        edit(engine, "run-none", RunEdit(name="x"))
     assert read_run(engine, run_id)["tags"] == ["x", "y"]
 
 

@@ -73,7 +73,7 @@ def test_search_ignores_case_in_every_script(engine: Engine, stored: str, search
     named = jobs.create_run(engine, parse({"name": f"a {stored} b"}))
     tagged = jobs.create_run(engine, parse({"name": "x"}), tags=(stored,))
     noted = jobs.create_run(engine, parse({"name": "x"}))
-    run_details.set_notes(engine, noted, stored)
+    run_details.edit(engine, noted, run_details.RunEdit(notes=stored))
     jobs.create_run(engine, parse({"name": "another"}))
     found = {item["id"] for item in read_runs(engine, search=searched)["items"]}
     assert found == {named, tagged, noted}
@@ -81,8 +81,8 @@ def test_search_ignores_case_in_every_script(engine: Engine, stored: str, search
 
 def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     ids = [jobs.create_run(engine, parse({"name": f"n{n} 100%"}), recipe="r") for n in range(5)]
-    run_details.set_tags(engine, ids[1], ["good"])
-    run_details.set_notes(engine, ids[2], "look at THIS")
+    run_details.edit(engine, ids[1], run_details.RunEdit(tags=["good"]))
+    run_details.edit(engine, ids[2], run_details.RunEdit(notes="look at THIS"))
     jobs.request_cancel(engine, ids[3], "save")
     newest_first = ids[::-1]
 

@@ -52,7 +52,7 @@ def source(tmp_path: Path) -> Iterator[Engine]:
 
 def _run(engine: Engine) -> tuple[str, stored_runs.RunWriter]:
     run_id, writer = stored_runs.started(engine)
-    run_details.set_notes(engine, run_id, NASTY)
+    run_details.edit(engine, run_id, run_details.RunEdit(notes=NASTY))
     return run_id, writer
 
 
