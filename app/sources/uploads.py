@@ -20,6 +20,7 @@ from app.sources.folders import Look
 from app.sources.upload_check import UploadContents, check
 from app.worker.files.kept import check_room
 from app.worker.run_files.choice import run_files
+from app.worker.run_files.seam import ListedFile
 from opd.config.folders import DATA_ENDINGS
 from opd.errors import ErrorKind, UserError, lacks_room
 from opd.files import remove
@@ -112,38 +113,46 @@ def keep(
     except UserError as error:
         raise _by_name(error, file.path) from None
     stem, ending = _parts(file.path.name)
-    same = next(iter(data_dir.uploads.glob(f"*-{file.digest}{ending}")), None)
-    path = same or data_dir.uploads / f"{stem}-{file.digest}{ending}"
+    same = next((n for n in _kept(data_dir) if n.endswith(f"-{file.digest}{ending}")), None)
+    path = data_dir.uploads / (same or f"{stem}-{file.digest}{ending}")
     with _write_errors_named(data_dir):
         file.path.chmod(0o444)
         file.path.replace(path)  # also where it was: changed by hand, it is no longer the same
     run_files(data_dir).send(data_dir.name_of(path))
+    written = path.stat()
     return {
-        **_shown(path),
+        **_shown(data_dir, path.name, ListedFile(written.st_size, written.st_mtime)),
         **{"rows": contents.rows, "form": contents.form, "known": same is not None},
         "note": contents.note.replace(f"{file.path.parent}/", ""),
     }
 
 
 def listed(data_dir: DataDir, look: Look) -> dict[str, Any]:
-    """Uploads, newest first."""
-    paths = [p for p in _kept(data_dir) if look.finds(p.name)]
-    items = sorted(map(_shown, paths), key=lambda i: (-i["modified"], i["name"]))
+    """Uploads to any server of the team, newest first. One to another host is brought here when
+    something reads it."""
+    found = {name: file for name, file in _kept(data_dir).items() if look.finds(name)}
+    items = [_shown(data_dir, name, file) for name, file in found.items()]
+    items.sort(key=lambda i: (-i["modified"], i["name"]))
     return {"items": items[look.page], "total": len(items)}
 
 
 def delete(engine: Engine, data_dir: DataDir, name: str) -> None:
     """Raises UserError for one that is not there, and while a run that has not ended names it."""
-    path = next((p for p in _kept(data_dir) if p.name == name), None)
-    if path is None:
+    if name not in _kept(data_dir):
         raise UserError("there is no such upload", where="name", kind=ErrorKind.NOT_FOUND)
+    folder = data_dir.uploads.name
+
+    def reads(text: str) -> bool:
+        """Also as another host calls it; the name has the digest of what it holds."""
+        return text.endswith(f"/{folder}/{name}")
+
     for status in NOT_ENDED:
         for run in read_runs(engine, status=status, limit=1000)["items"]:
-            if str(path) in _texts(read_run(engine, run["id"])["config"]):
+            if any(map(reads, _texts(read_run(engine, run["id"])["config"]))):
                 raise UserError(
                     f"{run['id']} has not ended and reads it", where=name, kind=ErrorKind.RUNNING
                 )
-    run_files(data_dir).delete(data_dir.name_of(path))
+    run_files(data_dir).delete(f"{folder}/{name}")
 
 
 def checked_name(name: str) -> str:
@@ -185,24 +194,20 @@ def _parts(name: str) -> tuple[str, str]:
     return name.removesuffix(ending), ending.lower()
 
 
-def _kept(data_dir: DataDir) -> list[Path]:
-    try:
-        entries = list(data_dir.uploads.iterdir())
-    except OSError:
-        return []
-    return [p for p in entries if KEPT_NAME.fullmatch(p.name) and p.is_file()]
+def _kept(data_dir: DataDir) -> dict[str, ListedFile]:
+    listed = run_files(data_dir).listed(data_dir.uploads.name)
+    return {name: file for name, file in listed.items() if KEPT_NAME.fullmatch(name)}
 
 
-def _shown(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    named = KEPT_NAME.fullmatch(path.name)
+def _shown(data_dir: DataDir, name: str, file: ListedFile) -> dict[str, Any]:
+    named = KEPT_NAME.fullmatch(name)
     assert named is not None
     return {
         "name": named["name"] + named["ending"],
-        "file": path.name,
-        "value": str(path.absolute()),
-        "bytes": status.st_size,
-        "modified": status.st_mtime,
+        "file": name,
+        "value": str((data_dir.uploads / name).absolute()),
+        "bytes": file.size,
+        "modified": file.modified,
     }
 
 

@@ -13,6 +13,8 @@ from app.worker.run_files.seam import GrowingFile
 from opd.errors import UserError
 from storage.data_dir import DataDir
 
+LISTED_WITHIN = 3.0  # seconds; what a run that goes on writes is seen no sooner at a store
+
 
 class LauncherOutput:
     """What a launcher told of a job's output."""
@@ -28,7 +30,8 @@ class LauncherOutput:
 def log_of(data_dir: DataDir, run: Mapping[str, Any]) -> GrowingFile | None:
     """The file where it can be seen from here or at the address of files, else what the launcher of
     this server has; None where there is neither."""
-    return run_files(data_dir).log(run["id"]) or _of_launcher(run["cluster_job"] or "")
+    within = LISTED_WITHIN if run["status"] == "running" else 0.0
+    return run_files(data_dir).log(run["id"], within) or _of_launcher(run["cluster_job"] or "")
 
 
 def log_elsewhere(run: Mapping[str, Any]) -> str | None:

@@ -4,10 +4,12 @@ whole, got, listed and removed, with every failure named."""
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.worker.run_files.seam import ListedFile
 from opd.errors import ErrorKind, UserError, lacks_room, one_line
 
 T = TypeVar("T")
@@ -28,13 +30,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Stores that know no folders; elsewhere those below the address are made, and it must be there.
 FLAT = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")
 PACKAGES = {"s3": "'opd-studio[files]'", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
+# What file systems of fsspec call the time of the last change.
+MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "created")
 NO_BUCKET = r"NoSuchBucket|bucket does not exist"
 # By the names of exceptions, and by what stores answer: their packages need not be installed.
 CAUSES = (
     (r"NoCredentials|PartialCredentials|CredentialRetrieval|ProfileNotFound", "no credentials"),
     (r"quota|insufficient ?storage|storage ?full", "the store is full"),
+    (r"RequestTimeTooSkewed", "the clock of this host is wrong"),
     (
-        r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|RequestTimeTooSkewed",
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken",
         "the credentials are refused",
     ),
     (NO_BUCKET, "there is no such bucket"),
@@ -48,6 +53,7 @@ CAUSES = (
 )
 ADVICE = {
     "no credentials": "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "the clock of this host is wrong": "set it (ntp, chrony)",
 }
 
 
@@ -136,8 +142,12 @@ class FilesAddress:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of all files below a key, by the rest of their keys."""
+        return {name: file.size for name, file in self.listed(prefix).items()}
 
-        def sizes() -> dict[str, int]:
+    def listed(self, prefix: str) -> dict[str, ListedFile]:
+        """All files below a key, by the rest of their keys."""
+
+        def listed() -> dict[str, ListedFile]:
             files, path = self._opened(), self._path(prefix)
             files.invalidate_cache()
             try:
@@ -147,12 +157,12 @@ class FilesAddress:
                 return {}
             root = self._path(prefix).rstrip("/") + "/"
             return {
-                name.removeprefix(root): int(entry["size"])
+                name.removeprefix(root): ListedFile(int(entry["size"]), _modified(entry))
                 for name, entry in entries.items()
                 if name.startswith(root) and entry["type"] == "file"
             }
 
-        return self._named(f"listed ({prefix})", sizes)
+        return self._named(f"listed ({prefix})", listed)
 
     def remove(self, prefix: str) -> None:
         """A file, or all below the key; nothing where there is none."""
@@ -224,6 +234,12 @@ class FilesAddress:
                     f"{problem} ({one_line(error, 200)})", where=self._where, kind=ErrorKind.FILES
                 ) from None
         raise AssertionError("the last try returns or raises")
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """When it was written, which every store tells by a name of its own; 0 where none is known."""
+    found = next((entry[name] for name in MODIFIED if entry.get(name) is not None), 0.0)
+    return float(found.timestamp() if isinstance(found, datetime) else found)
 
 
 def _raise_lack_of_bucket(error: FileNotFoundError) -> None:

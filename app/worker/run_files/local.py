@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Collection
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.worker.run_files.seam import GrowingFile, SavedRow
+from app.worker.run_files.seam import GrowingFile, ListedFile, SavedRow
 from opd.errors import ErrorKind, UserError
 from opd.files import remove
 from opd.training.checkpoint_manifest import folder_of, verify
@@ -75,6 +75,16 @@ class LocalFiles:
     def send(self, name: str) -> None:
         """It is where all look for it."""
 
+    def listed(self, folder: str) -> dict[str, ListedFile]:
+        found = {}
+        with suppress(OSError):  # no such folder yet
+            for path in (self.data_dir.path / folder).iterdir():
+                with suppress(OSError):  # gone meanwhile
+                    if path.is_file():
+                        stored = path.stat()
+                        found[path.name] = ListedFile(stored.st_size, stored.st_mtime)
+        return found
+
     def fetch(self, name: str) -> Path | None:
         path = self.data_dir.path / name
         return path if path.is_file() else None
@@ -99,7 +109,7 @@ class LocalFiles:
     def send_rest(self, run_id: str, attempt: int) -> None:
         """It is there."""
 
-    def log(self, run_id: str) -> GrowingFile | None:
+    def log(self, run_id: str, within: float = 0.0) -> GrowingFile | None:
         """None too for a path that leads outside the folder of runs."""
         root, path = self.data_dir.runs.resolve(), self.data_dir.run(run_id).log.resolve()
         return LocalFile(path) if path.is_relative_to(root) and path.is_file() else None

@@ -23,7 +23,7 @@ from pathlib import Path
 from app.worker.run_files.address import FilesAddress
 from app.worker.run_files.local import LocalFiles, elsewhere
 from app.worker.run_files.parts import LogOfParts, Parts
-from app.worker.run_files.seam import GrowingFile, SavedRow
+from app.worker.run_files.seam import GrowingFile, ListedFile, SavedRow
 from opd.errors import ErrorKind, UserError
 from opd.files import make_folder
 from opd.training.checkpoint_manifest import STATE, folder_of, verify
@@ -33,6 +33,7 @@ from storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
 LOOK_EVERY = 3.0  # seconds between two looks at what the log has more
+KEPT = 60.0  # seconds that a listing of a log is kept at most
 FOLDER = re.compile(r"step-\d+\.(\d+)")  # of a step, by an attempt
 
 
@@ -43,6 +44,7 @@ class RemoteFiles:
         self._data_dir, self._store = data_dir, store
         self._here = LocalFiles(data_dir)
         self._later = ThreadPoolExecutor(1, thread_name_prefix="files")
+        self._logs: dict[str, tuple[float, LogOfParts]] = {}  # and when they were looked at
 
     def check(self) -> None:
         try:
@@ -161,6 +163,10 @@ class RemoteFiles:
     def send(self, name: str) -> None:
         self._store.put(self._data_dir.path / name, name)
 
+    def listed(self, folder: str) -> dict[str, ListedFile]:
+        there = self._store.listed(folder)
+        return self._here.listed(folder) | {n: f for n, f in there.items() if "/" not in n}
+
     def fetch(self, name: str) -> Path | None:
         if (here := self._here.fetch(name)) is not None:
             return here
@@ -212,9 +218,14 @@ class RemoteFiles:
         parts = Parts(self._data_dir, self._store, run_id, attempt)
         self._do_later("sending the log", parts.send)
 
-    def log(self, run_id: str) -> GrowingFile | None:
+    def log(self, run_id: str, within: float = 0.0) -> GrowingFile | None:
         """That of this host where the store has none (yet)."""
-        parts = LogOfParts(self._store, run_id)
+        now = time.monotonic()
+        self._logs = {i: kept for i, kept in self._logs.items() if now - kept[0] < KEPT}
+        looked_at, parts = self._logs.get(run_id, (now, None))
+        if parts is None or now - looked_at >= within:
+            parts = LogOfParts(self._store, run_id)
+            self._logs[run_id] = (now, parts)
         return parts if parts.size else self._here.log(run_id)
 
     def _key(self, run_id: str, saved: SavedRow) -> str | None:

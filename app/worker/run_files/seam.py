@@ -8,6 +8,7 @@ names a store that all of them reach.
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,14 @@ class GrowingFile(Protocol):
     size: int
 
     def read(self, start: int, limit: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """`modified`: when it was last written, in seconds since 1970."""
+
+    size: int
+    modified: float
 
 
 class RunFiles(Protocol):
@@ -61,6 +70,10 @@ class RunFiles(Protocol):
     def send(self, name: str) -> None:
         """Makes a file of this host one for all."""
 
+    def listed(self, folder: str) -> dict[str, ListedFile]:
+        """The files of a folder by their names, from whichever host they were sent; what only this
+        one has counts, too."""
+
     def fetch(self, name: str) -> Path | None:
         """The file on this host; None where there is none. One that is here is not asked for."""
 
@@ -81,5 +94,6 @@ class RunFiles(Protocol):
     def send_rest(self, run_id: str, attempt: int) -> None:
         """What an attempt of this host that was killed had written to its log, later."""
 
-    def log(self, run_id: str) -> GrowingFile | None:
-        """The log of all attempts; None where there is none yet."""
+    def log(self, run_id: str, within: float = 0.0) -> GrowingFile | None:
+        """The log of all attempts; None where there is none yet. What it has may be as old as
+        `within` seconds."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.sources import uploads
+from app.sources.folders import Look
 from app.worker.attempts.checkpoints import start_of
 from app.worker.files.saved_model import model_size, save_model
 from app.worker.models.loaded import requested_models
@@ -324,11 +325,18 @@ def test_an_upload_to_one_hosts_server_is_read_where_the_run_goes_on(
     assert one.attempt(run_id, died)["status"] == "failed"
     with pytest.raises(UserError, match="has not ended"):
         jobs.requeue(one.engine, run_id)
-        uploads.delete(one.engine, one.place, Path(value).name)
+        uploads.delete(two.engine, two.place, Path(value).name)
     shutil.rmtree(one.data_dir / "uploads")
+    [seen] = uploads.listed(two.place, Look("data"))["items"]
+    assert (seen["file"], seen["bytes"]) == (Path(value).name, len(content))
+    assert seen["value"] == str(two.place.uploads / seen["file"])  # as a run of its own names it
     assert two.attempt_queued(run_id)["status"] == "finished"
     assert [p.name for p in two.place.uploads.iterdir()] == [Path(value).name]
     usage = run_files(one.place).content(f"runs/{run_id}/system.jsonl")
     assert usage == two.place.run(run_id).system_usage.read_bytes()
     assert usage_columns(usage)["columns"]["time"][0] == 100.0
+    shutil.rmtree(two.place.uploads)
+    uploads.delete(two.engine, two.place, Path(value).name)  # which it never held
+    for host in (one, two):
+        assert uploads.listed(host.place, Look("data")) == {"items": [], "total": 0}
     one.engine.dispose()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from app.worker.run_files.address import FilesAddress
 from app.worker.run_files.choice import run_files
-from app.worker.run_files.seam import RunFiles
+from app.worker.run_files.seam import ListedFile, RunFiles
 from opd.errors import ErrorKind, UserError
 from opd.training.checkpoint_manifest import STATE, make
 from opd.types import CheckpointEvent
@@ -165,6 +166,49 @@ def test_a_file_is_found_by_all_until_it_is_deleted(hosts: tuple[Host, Host]) ->
     assert other.files.content("uploads/rows.jsonl") == b""
     assert other.files.fetch("uploads/rows.jsonl") is None
     other.files.delete("uploads/rows.jsonl")
+
+
+def test_a_folder_lists_what_any_host_has_sent(hosts: tuple[Host, Host]) -> None:
+    one, other = hosts
+    assert one.files.listed("uploads") == {}
+    before = time.time()
+    for host, name in ((one, "a.jsonl"), (other, "b.jsonl")):
+        path = host.data_dir.uploads / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+        host.files.send(f"uploads/{name}")
+    for host in hosts:
+        listed = host.files.listed("uploads")
+        assert {name: file.size for name, file in listed.items()} == {"a.jsonl": 3, "b.jsonl": 3}
+        assert all(abs(file.modified - before) < 120 for file in listed.values())
+    one.files.delete("uploads/b.jsonl")
+    assert "b.jsonl" not in one.files.listed("uploads")
+
+
+def test_a_log_that_is_looked_at_often_is_listed_now_and_then(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = hosts
+    log = one.data_dir.run(RUN).log
+    log.parent.mkdir(parents=True)
+    asked: list[str] = []
+    listed = FilesAddress.listed
+
+    def noted(store: FilesAddress, prefix: str) -> dict[str, ListedFile]:
+        asked.append(prefix)
+        return listed(store, prefix)
+
+    monkeypatch.setattr(FilesAddress, "listed", noted)
+    for text in ("begun\n", "more\n"):
+        with one.files.mirrored(RUN, 1), log.open("a") as file:
+            file.write(text)
+        asked.clear()
+        for _ in range(3):
+            found = other.files.log(RUN, within=60.0)
+            assert found is not None and found.read(0, 6) == b"begun\n"
+        assert len(asked) <= 1
+    found = other.files.log(RUN)
+    assert found is not None and found.read(0, 100) == b"begun\nmore\n"
 
 
 def test_the_log_is_that_of_all_attempts_on_all_hosts(hosts: tuple[Host, Host]) -> None:
