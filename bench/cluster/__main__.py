@@ -1,5 +1,5 @@
 """Runs are queued on two hosts, of which one is killed and one cut off for a minute, and their
-controller is restarted: does every run end once?
+controller, an `opd serve`, is killed and started again: does every run end once?
 
     python -m bench.cluster supervisors|slurm|ray [--runs 20] [--cut 60]
 
@@ -78,7 +78,7 @@ def _scene(
 
     def control(name: str) -> HostProcess:
         host = network.outside if name == "outside" else network[name]
-        command = [*program("app.worker.supervisor"), "--data-dir", str(data_dir)]
+        command = [*program("app.cli.main"), "serve", "--port", "0", "--data-dir", str(data_dir)]
         return host.start(command, told, log=folder / f"{name}-output.txt")
 
     try:

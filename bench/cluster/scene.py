@@ -15,6 +15,7 @@ from app.worker.owners.place import host_of
 from opd.config.recipes import recipe
 from opd.config.run import parse
 from storage.queue import jobs
+from storage.queue.hosts import read_hosts
 from storage.read.runs import read_run, read_runs, read_steps
 from tests.support.hosts.network import HostNetwork, HostProcess
 
@@ -38,7 +39,16 @@ class Scene:
     runs: list[str] = field(default_factory=list)
 
     def start(self, host: str) -> None:
+        """Until its supervisor is at work."""
+        started = time.monotonic()
         self.controllers[host] = self.control(host)
+        boot = (self.network.outside if host == "outside" else self.network[host]).boot
+
+        def heard() -> bool:
+            ages = [one.age for one in read_hosts(self.engine) if one.boot == boot]
+            return any(age < time.monotonic() - started for age in ages)
+
+        self.wait(heard, f"the controller on {host}")
 
     def queue(self, count: int) -> None:
         config = {**recipe("demo").config, **SIZES, "steps": STEPS, "device": "cpu"}

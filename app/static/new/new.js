@@ -1,8 +1,9 @@
 // Sets up a run: recipe, six fields, the rest under "More settings"; YAML and command beside them.
 import { get, newKey, page, send } from "../lib/api.js";
-import { button, debounce, fill, h, select, toast } from "../lib/dom.js";
+import { button, debounce, fill, h, poll, select, toast } from "../lib/dom.js";
 import { plain } from "../lib/format.js";
 import { failed, loading } from "../lib/panel_states.js";
+import { HostsMenu } from "../lib/server/hosts.js";
 import { changesPanel } from "./changes.js";
 import { commandPanel } from "./command.js";
 import { Doctor } from "./doctor.js";
@@ -14,6 +15,8 @@ import { PromptPreview } from "./preview.js";
 import { chooseRun } from "./run_chooser.js";
 import { sectionsControl } from "./sub_forms.js";
 import { YamlPanel } from "./yaml_panel.js";
+
+const HOSTS_EVERY = 2000; // ms, of which the menu uses some
 
 // Which choice decides what else of a section is shown
 /** @type {Record<string, string>} */
@@ -73,6 +76,7 @@ class NewPage {
     this.recipe = params.get("recipe") ?? "";
     this.key = newKey();
     this.turn = 0;
+    this.hosts = new HostsMenu();
     this.fromYaml = false; // which of form and YAML was edited last
     this.file = ""; // the YAML file that the settings came from
     this.freshFile = false; // changes count from what the next check makes of it
@@ -97,6 +101,8 @@ class NewPage {
     this.useBase(this.source ? this.source.config : this.recipeConfig(this.recipe));
     this.build();
     this.runCheck();
+    this.hosts.refresh();
+    poll(HOSTS_EVERY, () => this.hosts.refresh());
   }
 
   /** @param {string} name */
@@ -165,7 +171,7 @@ class NewPage {
     const title = this.source ? `New run from ${plain(this.source.name || this.source.id, 60)}` : "New run";
     fill(
       this.root,
-      h("div", { class: "page-bar" }, h("h1", { text: title })),
+      h("div", { class: "page-bar" }, h("h1", { text: title }), this.hosts.element),
       h("div", { class: "new-columns" }, form, side),
     );
     this.showSwitches();

@@ -6,10 +6,10 @@ import { FileList } from "../lib/file_list.js";
 import { integer, plain } from "../lib/format.js";
 import { empty, errorBox, failed, loading } from "../lib/panel_states.js";
 import { RunNotifier } from "../lib/run_notifier.js";
+import { HostsMenu } from "../lib/server/hosts.js";
 import { BulkActions } from "./bulk.js";
 import { ColumnChooser } from "./column_chooser.js";
 import { askedOf, idsOf, shortLabel } from "./columns.js";
-import { HostsMenu } from "./hosts.js";
 import { RunTable } from "./table.js";
 
 const PAGE = 100;

@@ -135,13 +135,16 @@ def test_hosts_people_and_whose_link_it_is(team: Team) -> None:
     assert alone.locator("#hosts").count() == 0  # one host: as ever
     alone.close()
     tell_host(team.engine, boot_id(), "node-1", [{"slot": "cpu", "name": "", "memory": 16e9}])
-    tell_host(team.engine, "boot-2", "node-2", GPUS)
+    tell_host(team.engine, "boot-2", "node-2", GPUS, ahead=-7200)
     tell_host(team.engine, "boot-3", "node-3", [{"slot": "cpu", "name": "", "memory": None}])
     with begin(team.engine) as connection:
         past = DatabaseTime() - 190
         connection.execute(update(host).where(host.c.boot == "boot-3").values(seen_at=past))
     run_id = team.running("cuda:1", "ben")
     team.running("cuda:0", "anna", ("boot-9", "node-9"))  # as a cluster's job, of no host here
+    new = team.page("anna", "new")
+    expect(new.locator("#hosts")).to_have_text("3 hosts, 2 of 3 devices free")
+    new.close()
     page = team.page("anna", "")
     opener = page.locator("#hosts")
     expect(opener).to_have_text("3 hosts, 2 of 3 devices free")
@@ -153,7 +156,7 @@ def test_hosts_people_and_whose_link_it_is(team: Team) -> None:
         ["Hosts and their devices"],
         ["Host", "Device", "Run"],
         ["node-1 this server", "cpu · 16.0 GB", "free"],
-        ["node-2", "cuda:0 · H100 · 80.0 GB", "free"],
+        ["node-2 its clock is 7,200 s behind the database's", "cuda:0 · H100 · 80.0 GB", "free"],
         ["cuda:1 · H100 · 80.0 GB", "on cuda:1 ben"],
         ["node-3 not seen for 3 min", "cpu", "–"],
     ], texts

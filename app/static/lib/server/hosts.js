@@ -1,8 +1,8 @@
 // Where several hosts share the database: their devices, free or with the run that has each.
-import { get, page } from "../lib/api.js";
-import { fill, h, link } from "../lib/dom.js";
-import { bytes, plain } from "../lib/format.js";
-import { menu } from "../lib/menu.js";
+import { get, page } from "../api.js";
+import { fill, h, link } from "../dom.js";
+import { bytes, plain } from "../format.js";
+import { menu } from "../menu.js";
 
 const EVERY = 5; // refreshes of the page
 const EVERY_ALONE = 15; // of one host, beside which another may come; where none may, it asks once
