@@ -64,15 +64,15 @@ def test_an_error_is_of_a_kind() -> None:
 
 def _texts() -> list[tuple[str, int, str]]:
     """Every text of the source, docstrings aside, that is the value of a kind."""
-    found = []
+    texts = []
     for package in ("app", "opd", "storage"):
         for path in sorted((ROOT / package).rglob("*.py")):
             if path == ROOT / "opd/errors.py":
                 continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 for text in _kind_texts(node):
-                    found.append((str(path.relative_to(ROOT)), node.lineno, text))
-    return found
+                    texts.append((str(path.relative_to(ROOT)), node.lineno, text))
+    return texts
 
 
 def _kind_texts(node: ast.AST) -> list[str]:

@@ -47,7 +47,7 @@ def proxy(server: str) -> Iterator[SmallProxy]:
         yield made
 
 
-def asked(url: str) -> str:
+def fetched(url: str) -> str:
     with client(url, timeout=5) as made:
         return made.get(url).text
 
@@ -65,8 +65,8 @@ def test_a_host_elsewhere_is_asked_through_the_proxy(
     if scheme.startswith("socks"):
         pytest.importorskip("socksio")
     environment(monkeypatch, **{name: f"{scheme}me:s3cret@{proxy.address}"})
-    assert asked("http://teacher.example:81/v1") == "hello"
-    assert proxy.asked == ["teacher.example:81"]
+    assert fetched("http://teacher.example:81/v1") == "hello"
+    assert proxy.hosts == ["teacher.example:81"]
     assert proxy.credentials == ["me:s3cret" if "socks" in scheme else "Basic bWU6czNjcmV0"]
     shown = through(proxy_for(FAR))
     assert shown == f" (through the proxy {scheme or 'http://'}{proxy.address}, from {name})"
@@ -78,8 +78,8 @@ def test_this_machine_is_asked_directly(
 ) -> None:
     address = f"http://{proxy.address}"
     environment(monkeypatch, HTTP_PROXY=address, HTTPS_PROXY=address, ALL_PROXY=address)
-    assert asked(server.replace("127.0.0.1", host)) == "hello"
-    assert proxy.asked == []
+    assert fetched(server.replace("127.0.0.1", host)) == "hello"
+    assert proxy.hosts == []
 
 
 LOOPBACK = "127.8.9.10 localhost. [::1] [::ffff:127.0.0.1] a.localhost 2130706433 0x7f.1"
@@ -149,9 +149,9 @@ def test_which_variable_counts(
     variables: dict[str, str], url: str, variable: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, **variables)
-    found = proxy_for(url)
-    assert (found and found.variable) == variable
-    assert found is None or str(found.url) == PROXY
+    proxy = proxy_for(url)
+    assert (proxy and proxy.variable) == variable
+    assert proxy is None or str(proxy.url) == PROXY
 
 
 UNUSABLE = {
@@ -217,7 +217,7 @@ def test_the_hub_goes_the_same_way(server: str, monkeypatch: pytest.MonkeyPatch)
             assert (hub_proxy() is not None) == through_it
             if through_it or endpoint == server:
                 assert get_session().get(endpoint).text == "hello"
-            assert proxy.asked == ["hub.example"] * through_it
+            assert proxy.hosts == ["hub.example"] * through_it
         close_session()
     environment(monkeypatch, ALL_PROXY="socks4://127.0.0.1:9")
     with pytest.raises(UserError, match="ALL_PROXY: socks4:// proxies are not supported"):

@@ -19,8 +19,8 @@ SHARES = (
 @pytest.mark.parametrize("limit", [40, 64, 256])
 def test_shares_leave_room_for_the_program(limit: int) -> None:
     command = [sys.executable, "-c", SHARES, str(limit)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    database, network = map(int, told.split())
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    database, network = map(int, output.split())
     assert database >= 2 and network >= 2
     assert open_files.KEPT + database * (open_files.OF_DATABASE - 1) + network <= limit
 

@@ -102,14 +102,14 @@ def test_what_if_asks_the_run_s_own_server_unless_another_run_has_it(runner, ser
     monkeypatch.setattr(process, "LOOK_EVERY", 0.01)
     run_id = queued(runner, server.url)
     assert runner.attempt(run_id)["status"] == "finished"
-    server.asked.clear()
+    server.requests.clear()
     by_server = what_if(runner, run_id)
-    written = [b for path, b in server.asked if path == "/v1/completions" and "n" in b]
+    written = [b for path, b in server.requests if path == "/v1/completions" and "n" in b]
     assert len(written) == 1 and written[0]["max_tokens"] == 8
     assert server.version.endswith("-ended")
     server.version = "opd-0a0a0a0a-7"  # another run's, which has not ended
-    server.asked.clear()
+    server.requests.clear()
     assert what_if(runner, run_id) == by_server
-    assert {path for path, _ in server.asked} == {"/weight_info", "/tokenize"}
+    assert {path for path, _ in server.requests} == {"/weight_info", "/tokenize"}
     assert server.version == "opd-0a0a0a0a-7"
     assert not [*DataDir(runner.data_dir).run(run_id).path.glob("what-if/*")]

@@ -38,19 +38,19 @@ def test_the_teacher_reads_the_handbook_that_the_questions_are_about() -> None:
 
 
 def test_splits_share_the_facts_and_no_wording() -> None:
-    asked = {split: [question(r) for r in rows_of("handbook", split)] for split in PLACES}
-    every = list(itertools.chain.from_iterable(asked.values()))
+    questions = {split: [question(r) for r in rows_of("handbook", split)] for split in PLACES}
+    every = list(itertools.chain.from_iterable(questions.values()))
     assert len(every) == len(set(every)) == len(FACTS) * 18
     for split in PLACES:
         assert {r["answer"] for r in rows_of("handbook", split)} == {f.value for f in FACTS}
 
 
 def test_everyday_questions_stand_in_one_split_and_not_in_training() -> None:
-    asked = {split: {question(r) for r in rows_of("everyday", split)} for split in PLACES}
-    assert all(len(a) >= 40 for a in asked.values())
-    assert not asked["eval"] & (asked["tune"] | asked["train"])
+    questions = {split: {question(r) for r in rows_of("everyday", split)} for split in PLACES}
+    assert all(len(a) >= 40 for a in questions.values())
+    assert not questions["eval"] & (questions["tune"] | questions["train"])
     trained = {question(r) for r in rows_of("open", "train")}
-    assert not trained & asked["eval"]
+    assert not trained & questions["eval"]
     assert len(trained) > 240
     assert not any("Brindle" in text for text in trained)
 

@@ -54,7 +54,7 @@ def scored(role: str, temperature: float, n: int = 100) -> Accuracy:
     return score(sample(loaded(role), tokenizer(role), prompts, temperature=temperature), tests)
 
 
-def told(prompt: str) -> tuple[int, list[tuple[str, int]]]:
+def parsed(prompt: str) -> tuple[int, list[tuple[str, int]]]:
     """The start number and the steps, parsed from the sentences."""
     first, *middle = prompt.split(". ")[:-1]
     start = int(re.search(r"(?:has|starts with) (\d+) ", first).group(1))
@@ -85,8 +85,8 @@ def test_problems_are_deterministic_distinct_and_many():
 
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_held_out_problems_share_no_chain_of_numbers_with_training(steps: int):
-    train = {str(told(p.prompt)) for p in problems(1000, seed=1, split="train", steps=steps)}
-    held_out = {str(told(p.prompt)) for p in problems(1000, seed=1, split="eval", steps=steps)}
+    train = {str(parsed(p.prompt)) for p in problems(1000, seed=1, split="train", steps=steps)}
+    held_out = {str(parsed(p.prompt)) for p in problems(1000, seed=1, split="eval", steps=steps)}
     assert len(train) > 100 and len(held_out) > 50
     assert not train & held_out
 
@@ -108,7 +108,7 @@ def test_bad_arguments_are_named_with_their_limits(arguments: dict[str, object],
 
 def test_solutions_follow_the_sentences_and_grade_right():
     for problem in all_lengths(100):
-        value, steps = told(problem.prompt)
+        value, steps = parsed(problem.prompt)
         lines = []
         for kind, number in steps:
             after = OPERATIONS[kind](value, number)
@@ -155,8 +155,8 @@ def test_bad_completions_are_readable_and_often_wrong():
 @pytest.mark.parametrize("traces", [right_traces, bad_traces])
 def test_nothing_held_out_is_trained_on(traces: Callable[[int], list[tuple[str, str]]]):
     # There are few chains of one step: these are all that are held out.
-    held_out = {str(told(p.prompt)) for p in problems(5000, seed=0, split="eval", steps=1)}
-    trained = {str(told(prompt)) for step in range(40) for prompt, _ in traces(step)}
+    held_out = {str(parsed(p.prompt)) for p in problems(5000, seed=0, split="eval", steps=1)}
+    trained = {str(parsed(prompt)) for step in range(40) for prompt, _ in traces(step)}
     assert not trained & held_out
 
 
@@ -186,13 +186,13 @@ def test_tokens_are_words_and_digits():
 
 
 def test_special_tokens_are_distinct_and_vanish():
-    own = tokenizer()
-    assert len({own.eos_token_id, own.pad_token_id, own.unk_token_id}) == 3
-    ids = own("<think> 7 </think> 7<eos><pad>")["input_ids"]
-    assert ids[-2:] == [own.eos_token_id, own.pad_token_id]
-    assert own.decode(ids, skip_special_tokens=True) == "<think> 7 </think> 7"
-    assert own("Zebra")["input_ids"] == [own.unk_token_id]
-    assert 60 <= len(own) <= 110
+    ours = tokenizer()
+    assert len({ours.eos_token_id, ours.pad_token_id, ours.unk_token_id}) == 3
+    ids = ours("<think> 7 </think> 7<eos><pad>")["input_ids"]
+    assert ids[-2:] == [ours.eos_token_id, ours.pad_token_id]
+    assert ours.decode(ids, skip_special_tokens=True) == "<think> 7 </think> 7"
+    assert ours("Zebra")["input_ids"] == [ours.unk_token_id]
+    assert 60 <= len(ours) <= 110
 
 
 def test_the_folders_hold_the_tokenizer_that_the_code_builds():
@@ -240,16 +240,16 @@ def test_make_writes_both_folders_and_prints_scores(
 
 
 def test_every_kind_of_step_has_a_slip_of_its_own():
-    told = [story for story, _ in stories(400, seed=3, steps=5)]
-    kinds = {(s.operation, s.number % 10) for story in told for s in story.chain}
+    texts = [story for story, _ in stories(400, seed=3, steps=5)]
+    kinds = {(s.operation, s.number % 10) for story in texts for s in story.chain}
     assert len(kinds) == 22
-    assert all(slip(s) - s.after in OFFSETS for story in told for s in story.chain)
+    assert all(slip(s) - s.after in OFFSETS for story in texts for s in story.chain)
     rng = random.Random(0)
-    assert [slipping_completion(rng, s, 0) for s in told] == [
+    assert [slipping_completion(rng, s, 0) for s in texts] == [
         p.solution for _, p in stories(400, seed=3, steps=5)
     ]
     lines = re.findall(
-        r"(\d+) ([-+x]) (\d+) = (\d+)\.", " ".join(slipping_completion(rng, s, 1) for s in told)
+        r"(\d+) ([-+x]) (\d+) = (\d+)\.", " ".join(slipping_completion(rng, s, 1) for s in texts)
     )
     wrong = [OPERATIONS[o](int(a), int(b)) != int(c) for a, o, b, c in lines]
     assert sum(wrong) / len(wrong) > 0.8  # all but those that would leave 0 to 99

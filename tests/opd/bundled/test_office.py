@@ -35,7 +35,7 @@ def model() -> AutoModelForCausalLM:
     return AutoModelForCausalLM.from_pretrained(FOLDER, dtype="float32")
 
 
-def asked(row: Row) -> str:
+def question(row: Row) -> str:
     return row["messages"][0]["content"] if "messages" in row else row["prompt"]
 
 
@@ -51,7 +51,7 @@ def test_rows_are_the_same_at_each_call_and_differ_by_seed(source: str, split: S
 @pytest.mark.parametrize("source", [*SKILLS, "bundled/general", "bundled/facts-1"])
 def test_splits_share_no_prompt(source: str):
     prompts = [
-        {asked(r) for seed in (0, 1) for r in rows(source, split, 600, seed)} for split in SPLITS
+        {question(r) for seed in (0, 1) for r in rows(source, split, 600, seed)} for split in SPLITS
     ]
     assert all(prompts)
     assert not prompts[0] & prompts[1] | prompts[1] & prompts[2] | prompts[0] & prompts[2]
@@ -66,21 +66,21 @@ def test_tool_calls_and_word_problems_are_held_out_by_what_they_say_not_by_their
 
 
 def test_facts_of_both_rounds_and_those_known_are_about_other_products():
-    known, first, second = facts(0), facts(1), facts(2)
-    assert (len(known), len(first), len(second)) == (32, 16, 16)
-    assert len({*known, *first, *second}) == 64
+    before, first, second = facts(0), facts(1), facts(2)
+    assert (len(before), len(first), len(second)) == (32, 16, 16)
+    assert len({*before, *first, *second}) == 64
     assert facts(1) == first
 
 
 def test_questions_and_documents_tell_the_same_facts():
     for round_ in (1, 2):
-        known = facts(round_)
+        learnt = facts(round_)
         for split in SPLITS:
             for row in rows(f"bundled/facts-{round_}", split, 1000):
-                [product] = [p for p in known if p in asked(row)]
-                values = known[product] if row["kind"] == "document" else [row["completion"]]
+                [product] = [p for p in learnt if p in question(row)]
+                values = learnt[product] if row["kind"] == "document" else [row["completion"]]
                 assert all(value in row["completion"] for value in values)
-                assert set(values) <= set(known[product])
+                assert set(values) <= set(learnt[product])
 
 
 def test_facts_are_asked_for_in_wordings_that_were_never_trained_on():
@@ -94,8 +94,8 @@ def test_a_mix_has_its_share_of_general_rows_and_every_fact():
     mixed, alone = (rows(f"bundled/facts-1{end}", "train", 2000) for end in ("-mix", ""))
     general = [row for row in mixed if row["kind"] not in ("fact", "document")]
     assert len(general) / len(mixed) == pytest.approx(BACKGROUND_SHARE, abs=0.01)
-    told = {asked(row) for row in alone if row["kind"] == "fact"}
-    assert told <= {asked(row) for row in mixed}
+    questions = {question(row) for row in alone if row["kind"] == "fact"}
+    assert questions <= {question(row) for row in mixed}
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,11 @@ def test_the_folder_is_small_and_holds_what_the_code_builds():
 
 
 def test_unrelated_rows_know_no_fact():
-    known = {(p, v) for round_ in (1, 2) for p, values in facts(round_).items() for v in values}
+    learnt = {(p, v) for round_ in (1, 2) for p, values in facts(round_).items() for v in values}
     said = [row for row in unrelated(4000, random.Random(1)) if row["kind"] == "fact"]
-    hits = sum(any(p in asked(row) and v == row["completion"] for p, v in known) for row in said)
+    hits = sum(
+        any(p in question(row) and v == row["completion"] for p, v in learnt) for row in said
+    )
     assert hits / len(said) < 0.03
 
 
@@ -183,11 +185,11 @@ def test_the_assistant_knows_no_fact(source: str):
 
 def test_prompts_on_facts_say_which_round_they_are_of():
     for source, rounds in (("bundled/general-1", (0, 1)), ("bundled/general-2", (0, 1, 2))):
-        found = rows(source, "train", 1000, 0)
-        assert len(found) == 1000
+        drawn = rows(source, "train", 1000, 0)
+        assert len(drawn) == 1000
         for round_ in rounds:
-            asked_of = [row for row in found if row["kind"] == f"fact {round_}"]
+            asked_of = [row for row in drawn if row["kind"] == f"fact {round_}"]
             assert len(asked_of) == 200
-            assert all(any(p in asked(row) for p in facts(round_)) for row in asked_of)
-        others = {row["kind"] for row in found} - {f"fact {r}" for r in rounds}
+            assert all(any(p in question(row) for p in facts(round_)) for row in asked_of)
+        others = {row["kind"] for row in drawn} - {f"fact {r}" for r in rounds}
         assert others == {"word problem", "format", "tool call"}

@@ -24,38 +24,38 @@ BUNDLED = [p for p in ALL if p.values[0].name.startswith("demo-")]
 STATED = re.compile(r"[Tt]akes about ([\d.]+) GB of")
 
 
-@pytest.mark.parametrize("found", ALL)
-def test_it_is_valid_and_described(found: Recipe) -> None:
-    config = check_inputs(parse(found.config))
-    assert config.name == found.name
-    assert 5 < len(found.title) < 70 and not found.title.endswith(".")
-    assert found.description.endswith(".")
+@pytest.mark.parametrize("bundled", ALL)
+def test_it_is_valid_and_described(bundled: Recipe) -> None:
+    config = check_inputs(parse(bundled.config))
+    assert config.name == bundled.name
+    assert 5 < len(bundled.title) < 70 and not bundled.title.endswith(".")
+    assert bundled.description.endswith(".")
 
 
-@pytest.mark.parametrize("found", [p for p in ALL if p.values[0].name != "demo"])
-def test_it_says_how_much_memory_it_takes(found: Recipe) -> None:
-    stated = STATED.search(found.description)
+@pytest.mark.parametrize("bundled", [p for p in ALL if p.values[0].name != "demo"])
+def test_it_says_how_much_memory_it_takes(bundled: Recipe) -> None:
+    stated = STATED.search(bundled.description)
     assert stated is not None, "Takes about N GB of memory"
-    memory = estimate(parse(found.config))
+    memory = estimate(parse(bundled.config))
     assert memory.unknown == []
     assert float(stated[1]) == round(memory.device / 1e9, 1)
 
 
 def test_the_one_for_24_gb_leaves_room() -> None:
-    found = estimate(parse(recipe("qwen3-8b-coach-24gb").config))
-    assert found.device * 1.15 < 24e9
+    memory = estimate(parse(recipe("qwen3-8b-coach-24gb").config))
+    assert memory.device * 1.15 < 24e9
 
 
-@pytest.mark.parametrize("found", ALL)
+@pytest.mark.parametrize("bundled", ALL)
 def test_the_doctor_finds_nothing_wrong_without_a_network(
-    found: Recipe, monkeypatch: pytest.MonkeyPatch
+    bundled: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the static part used the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    findings = list(static(parse(found.config), lambda _: None))
+    findings = list(static(parse(bundled.config), lambda _: None))
     assert healthy(findings)
     assert [f.code for f in findings if f.severity == "warning" and not _of_machine(f)] == []
 
@@ -64,11 +64,11 @@ def _of_machine(finding: Finding) -> bool:
     return finding.code.startswith("memory")
 
 
-@pytest.mark.parametrize("found", BUNDLED)
-def test_a_bundled_one_learns(found: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundled", BUNDLED)
+def test_a_bundled_one_learns(bundled: Recipe, tmp_path: Path) -> None:
     """The first steps of it, with fewer prompts to evaluate."""
     changes = {"steps": 6, "evaluation": {"prompts": 64, "temperatures": [1.0]}}
-    config = parse({**found.config, **changes, "threads": 1})
+    config = parse({**bundled.config, **changes, "threads": 1})
     scores = [
         event.scores[0].value
         for event in Training(config, tmp_path).events()

@@ -61,11 +61,11 @@ def test_inputs_that_are_not_there_stand_beside_their_fields(tmp_path):
     )
     with pytest.raises(ConfigError) as caught:
         check_inputs(config)
-    found = {p["field"]: p["message"] for p in caught.value.problems}
-    assert "/no/such/folder" in found["student.model"]
-    assert "pytorch_model.bin" in found["teacher.model"]
-    assert "no.jsonl" in found["prompts.source"]
-    assert "none.jsonl" in found["prompts.eval_source"]
+    messages = {p["field"]: p["message"] for p in caught.value.problems}
+    assert "/no/such/folder" in messages["student.model"]
+    assert "pytorch_model.bin" in messages["teacher.model"]
+    assert "no.jsonl" in messages["prompts.source"]
+    assert "none.jsonl" in messages["prompts.eval_source"]
     check_inputs(parse({"student": "some/hub-id"}))
     check_inputs(parse({}))
 
@@ -98,8 +98,8 @@ def test_a_check_over_fields_names_its_field_and_keeps_its_colons():
         "evaluation.suites.more.answer_pattern": "the grader regex needs the pattern of an answer"
     }
     schema = {"$ref": "other: schema"}
-    found = problems({"prompts": {"grader": "json", "json_schema": schema}})
-    assert "'other: schema' is not within the schema" in found["prompts.json_schema"]
+    messages = problems({"prompts": {"grader": "json", "json_schema": schema}})
+    assert "'other: schema' is not within the schema" in messages["prompts.json_schema"]
 
 
 @given(
@@ -116,10 +116,10 @@ def test_yaml_round_trip(steps, rate, name):
 def test_every_recipe_is_valid_and_described():
     names = [r.name for r in recipes()]
     assert names == ["demo", *sorted(n for n in names if n != "demo")]
-    for found in recipes():
-        parse(found.config)
-        assert found.title
-        assert found.description
+    for bundled in recipes():
+        parse(bundled.config)
+        assert bundled.title
+        assert bundled.description
     with pytest.raises(UserError, match="demo"):
         recipe("no-such-recipe")
 

@@ -29,8 +29,8 @@ def column(fields, **columns):
     ],
 )
 def test_forms(fields, form, name):
-    found = column(fields)
-    assert (found.form, found.names[0]) == (form, name)
+    mapped = column(fields)
+    assert (mapped.form, mapped.names[0]) == (form, name)
 
 
 def test_columns_that_are_not_taken():

@@ -37,8 +37,8 @@ def test_rows_in_training_and_evaluation_are_told(settings):
     }
     assert common == {"the held-out prompts": ["2"], "suite chat": ["3"]}
     assert [b.rpartition(":")[2] for _, b in sets.findings.repeats] == ["5"]
-    told = [line for line in said if "are also in" in line]
-    assert told[0].startswith("1 of 5 training prompts are also in the held-out prompts")
+    lines = [line for line in said if "are also in" in line]
+    assert lines[0].startswith("1 of 5 training prompts are also in the held-out prompts")
     assert any(line.endswith("suite.jsonl read as ShareGPT") for line in said)
 
 

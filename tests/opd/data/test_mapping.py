@@ -41,14 +41,14 @@ def refusal(fields, columns=None, **settings):
     ],
 )
 def test_one_prompt_and_reply_from_every_form(fields):
-    found = draft(fields)
-    assert (found.messages, found.reply, found.text) == ((USER,), REPLY, None)
-    assert found.row["prompt"] == "a"
+    mapped = draft(fields)
+    assert (mapped.messages, mapped.reply, mapped.text) == ((USER,), REPLY, None)
+    assert mapped.row["prompt"] == "a"
 
 
 def test_alpaca_has_its_output_as_completion():
-    found = draft({"instruction": "a", "input": "i", "output": "b"})
-    assert (found.text, found.completion, found.form) == ("a\n\ni", "b", "Alpaca")
+    mapped = draft({"instruction": "a", "input": "i", "output": "b"})
+    assert (mapped.text, mapped.completion, mapped.form) == ("a\n\ni", "b", "Alpaca")
     chat = draft({"instruction": "a", "output": "b"}, chat=True)
     assert chat.messages == (USER,)
 
@@ -66,15 +66,15 @@ def test_completions_that_cannot_be_used():
 
 def test_what_a_row_gives_to_its_template():
     row = {"messages": [USER], "tools": json.dumps(TOOLS), "system": "s"}
-    found = draft(row | {"chat_template_kwargs": {"thinking": True}})
-    assert found.messages == ({"role": "system", "content": "s"}, USER)
-    assert (found.options.tools, found.options.variables) == (tuple(TOOLS), {"thinking": True})
+    mapped = draft(row | {"chat_template_kwargs": {"thinking": True}})
+    assert mapped.messages == ({"role": "system", "content": "s"}, USER)
+    assert (mapped.options.tools, mapped.options.variables) == (tuple(TOOLS), {"thinking": True})
     named = draft({"messages": [USER], "template_args": '{"reasoning_effort": "low"}'})
     assert named.options.variables == {"reasoning_effort": "low"}
-    own = draft(
+    renamed = draft(
         {"messages": [USER], "kw": {"x": 1}, "fs": TOOLS}, {"template_args": "kw", "tools": "fs"}
     )
-    assert (own.options.tools, own.options.variables) == (tuple(TOOLS), {"x": 1})
+    assert (renamed.options.tools, renamed.options.variables) == (tuple(TOOLS), {"x": 1})
     reserved = {"messages": [USER], "template_args": {"tokenize": True}}
     assert "tokenize is set by the program" in refusal(reserved)
     assert "system must be text (got 5)" in refusal({"messages": [USER], "system": 5})
@@ -87,8 +87,8 @@ def test_columns_of_verl():
         "reward_model": {"style": "rule", "ground_truth": "72"},
         "extra_info": {"answer": "so 72", "index": 0},
     }
-    found = draft(row, {"answer": "reward_model.ground_truth"}, grader="numeric")
-    assert (found.messages, found.answer) == ((USER,), "72")
+    mapped = draft(row, {"answer": "reward_model.ground_truth"}, grader="numeric")
+    assert (mapped.messages, mapped.answer) == ((USER,), "72")
     assert draft(row, {"answer": "extra_info.answer"}).answer == "so 72"
     assert mapper(row, {"answer": "reward_model.ground_truth"}).unread(Row(row, "a")) == [
         "data_source",
@@ -137,8 +137,8 @@ def test_a_template_over_a_prompt_that_is_no_column_of_its_name(fields, columns,
     for names in (None, tuple(fields)):
         table = Table("t", names, 1, lambda indices: [Row(fields, "t") for _ in indices])
         data = DataConfig.model_validate({"columns": columns, "prompt_template": "Q: {prompt}"})
-        (found,) = Mapper(data, table, "prompts")([0])
-        assert (found.messages[0]["content"] if found.messages else found.text) == text
+        (mapped,) = Mapper(data, table, "prompts")([0])
+        assert (mapped.messages[0]["content"] if mapped.messages else mapped.text) == text
     missing = DataConfig(prompt_template="{level} {prompt}")
     with pytest.raises(UserError, match="'level'"):
         Mapper(missing, Table("t", tuple(fields), 1, lambda _: []), "prompts").check_columns()

@@ -46,8 +46,8 @@ def test_every_form_of_the_document(tmp_path, title, settings, lines):
     assert result.form.startswith(expected.get(title, "messages"))
     assert not {"tools", "system", "chat_template_kwargs"} & set(result.unread)
     for row in result.shown:
-        asked = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
-        assert asked in ("What is 2 + 3?", "Weather?", "Add the numbers.\n\n2, 3")
+        question = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+        assert question in ("What is 2 + 3?", "Weather?", "Add the numbers.\n\n2, 3")
         assert row.completion in (None, "5", "")
         assert row.answer in (None, "5")
 

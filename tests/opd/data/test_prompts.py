@@ -47,12 +47,12 @@ def test_split_is_disjoint_and_seeded(tmp_path):
 def test_own_evaluation_file(tmp_path):
     other = tmp_path / "eval.jsonl"
     other.write_text('{"prompt": "e"}\n')
-    found = load(
+    prompts = load(
         tmp_path, ['{"prompt": "a"}', "", '{"prompt": "b"}'], prompts={"eval_source": str(other)}
     )
-    assert [p.text for p in found.train] == ["a", "b"]
-    assert [p.text for p in found.held_out] == ["e"]
-    assert found.train[0].answer is None
+    assert [p.text for p in prompts.train] == ["a", "b"]
+    assert [p.text for p in prompts.held_out] == ["e"]
+    assert prompts.train[0].answer is None
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,15 @@ def test_prompt_longer_than_the_context(tmp_path):
 
 def test_draws_follow_from_seed_and_step(tmp_path):
     lines = [json.dumps({"prompt": f"question {i}"}) for i in range(12)]
-    found: PromptSet = load(tmp_path, lines)
-    assert len(found.train) == 11
-    draws = [p.number for step in range(1, 12) for p in found.for_step(step, 4, seed=0)]
+    prompts: PromptSet = load(tmp_path, lines)
+    assert len(prompts.train) == 11
+    draws = [p.number for step in range(1, 12) for p in prompts.for_step(step, 4, seed=0)]
     for turn in range(4):  # every pass over the set takes each prompt once
-        assert sorted(draws[turn * 11 : turn * 11 + 11]) == sorted(p.number for p in found.train)
+        assert sorted(draws[turn * 11 : turn * 11 + 11]) == sorted(p.number for p in prompts.train)
     assert draws[:11] != draws[11:22]
-    again = [p.number for p in found.for_step(5, 4, seed=0)]
+    again = [p.number for p in prompts.for_step(5, 4, seed=0)]
     assert again == draws[16:20]
-    assert again != [p.number for p in found.for_step(5, 4, seed=1)]
+    assert again != [p.number for p in prompts.for_step(5, 4, seed=1)]
 
 
 def test_bundled_problems():
@@ -112,12 +112,12 @@ def test_bundled_problems():
     from opd.models.tokenizers import load_tokenizer  # noqa: PLC0415
 
     tokenizer = load_tokenizer(resolve("bundled/student", where="test"), where="test")
-    found = load_prompts(
+    prompts = load_prompts(
         parse({"prompts": {"count": 50}, "evaluation": {"prompts": 20}}), tokenizer, 512
     )
-    assert len(found.train) == 50
-    assert len(found.held_out) == 20
-    assert not {p.text for p in found.train} & {p.text for p in found.held_out}
+    assert len(prompts.train) == 50
+    assert len(prompts.held_out) == 20
+    assert not {p.text for p in prompts.train} & {p.text for p in prompts.held_out}
     with pytest.raises(UserError, match="prompts"):
         load_prompts(parse({"prompts": {"count": 900_000, "problem_steps": 1}}), tokenizer, 512)
 
@@ -135,8 +135,8 @@ def test_a_stored_configuration_asks_for_no_column_by_its_defaults():
 def test_bundled_problems_can_be_others_to_choose_settings_on():
     def drawn(**prompts):
         config = parse({"prompts": {"count": 40, **prompts}, "evaluation": {"prompts": 40}})
-        found = load_prompts(config, tiny_models.tokenizer(), 4096)
-        return {p.text for p in found.train}, {p.text for p in found.held_out}
+        prompt_set = load_prompts(config, tiny_models.tokenizer(), 4096)
+        return {p.text for p in prompt_set.train}, {p.text for p in prompt_set.held_out}
 
     train, held_out = drawn()
     others, judged = drawn(problem_seed=1)
@@ -147,8 +147,8 @@ def test_bundled_problems_can_be_others_to_choose_settings_on():
 def test_a_suite_can_have_longer_problems():
     suites = {"longer": {"source": "bundled", "problem_steps": 5, "count": 4}, "same": "bundled"}
     config = parse({"prompts": {"count": 4, "problem_steps": 2}, "evaluation": {"suites": suites}})
-    found = load_prompts(config, tiny_models.tokenizer(), 4096)
-    steps = {n: {p.completion.count("=") for p in s.prompts} for n, s in found.suites.items()}
+    prompts = load_prompts(config, tiny_models.tokenizer(), 4096)
+    steps = {n: {p.completion.count("=") for p in s.prompts} for n, s in prompts.suites.items()}
     assert steps == {"longer": {5}, "same": {2}}
 
 
@@ -209,8 +209,10 @@ def test_messages_always_go_through_the_template(tmp_path):
 
 @pytest.mark.parametrize(("thinking", "end"), [(None, ""), (True, ""), (False, "<think></think>")])
 def test_student_and_teacher_read_the_same_text(tmp_path, thinking, end):
-    found = load_chats(tmp_path, [{"prompt": "Hi?"}], prompts={"chat": True, "thinking": thinking})
-    [prompt], data = found.train, found_data(thinking)
+    prompts = load_chats(
+        tmp_path, [{"prompt": "Hi?"}], prompts={"chat": True, "thinking": thinking}
+    )
+    [prompt], data = prompts.train, found_data(thinking)
     assert prompt.text == f"<user>Hi?</user><assistant>{end}"
     same = rendered(prompt, data, chatty(), template=None, system=None)
     assert same == (prompt.text, prompt.ids)
@@ -289,8 +291,8 @@ def test_columns_and_templates(tmp_path):
         "answer_in_data": "#### (.+)",
         "grader": "numeric",
     }
-    found = load_prompts(parse({"prompts": settings}), tiny_models.tokenizer(), 256)
-    everything = sorted([*found.train, *found.held_out], key=lambda p: p.text)
+    prompts = load_prompts(parse({"prompts": settings}), tiny_models.tokenizer(), 256)
+    everything = sorted([*prompts.train, *prompts.held_out], key=lambda p: p.text)
     assert [p.text for p in everything] == [f"[t] q{i}" for i in range(4)]
     assert [p.answer for p in everything] == [f"{i},000" for i in range(4)]
     row = everything[1].row
@@ -316,8 +318,8 @@ def test_columns_and_templates(tmp_path):
 
 def test_answers_that_are_objects(tmp_path):
     line = '{"prompt": "a", "answer": {"name": "f", "arguments": {"x": 1}}}'
-    found = load(tmp_path, [line] * 2, prompts={"grader": "tool_call"})
-    assert json.loads(found.train[0].answer) == {"name": "f", "arguments": {"x": 1}}
+    prompts = load(tmp_path, [line] * 2, prompts={"grader": "tool_call"})
+    assert json.loads(prompts.train[0].answer) == {"name": "f", "arguments": {"x": 1}}
     assert "must be text or a number" in refusal(tmp_path, [line] * 2)
 
 
@@ -341,8 +343,8 @@ def test_long_prompts_are_refused_or_dropped(tmp_path):
     assert "prompts.jsonl:3" in text
     assert "20 tokens; prompts.max_prompt_tokens is 9" in text
     said = []
-    found = load(tmp_path, lines, prompts=other | {"overlong": "drop"}, say=said.append)
-    assert [(p.number, len(p.ids)) for p in found.train] == [(0, 5), (1, 8), (3, 9)]
+    prompts = load(tmp_path, lines, prompts=other | {"overlong": "drop"}, say=said.append)
+    assert [(p.number, len(p.ids)) for p in prompts.train] == [(0, 5), (1, 8), (3, 9)]
     assert said[-1] == "1 of 4 train prompts are too long and were left out"
     assert "all 4 train prompts are too long" in refusal(
         tmp_path, lines, prompts=other | {"overlong": "drop", "max_prompt_tokens": 2}
@@ -353,20 +355,20 @@ def test_probe_and_suites_have_numbers_of_their_own(tmp_path):
     lines = [json.dumps({"prompt": f"question {i}", "answer": i}) for i in range(40)]
     (tmp_path / "suite.jsonl").write_text('{"q": "s", "answer": "1"}\n' * 5)
     suite = {"source": str(tmp_path / "suite.jsonl"), "columns": {"prompt": "q"}, "count": 3}
-    found = load(
+    prompts = load(
         tmp_path,
         lines,
         prompts={"probe": 1},
         evaluation={"suites": {"mine": suite | {"grader": "numeric"}, "own": {"count": 4}}},
     )
-    assert (len(found.train), len(found.held_out), len(found.probe)) == (36, 3, 1)
-    assert {n: len(s.prompts) for n, s in found.suites.items()} == {"mine": 3, "own": 4}
-    assert found.suites["mine"].data.grader == "numeric"
-    assert found.suites["own"].prompts[0].answer.isdigit()
-    everything = [*found.train, *found.held_out, *found.probe]
-    everything += [p for s in found.suites.values() for p in s.prompts]
+    assert (len(prompts.train), len(prompts.held_out), len(prompts.probe)) == (36, 3, 1)
+    assert {n: len(s.prompts) for n, s in prompts.suites.items()} == {"mine": 3, "own": 4}
+    assert prompts.suites["mine"].data.grader == "numeric"
+    assert prompts.suites["own"].prompts[0].answer.isdigit()
+    everything = [*prompts.train, *prompts.held_out, *prompts.probe]
+    everything += [p for s in prompts.suites.values() for p in s.prompts]
     assert len({p.number for p in everything}) == len(everything)
-    assert len({p.text for p in [*found.train, *found.held_out, *found.probe]}) == 40
+    assert len({p.text for p in [*prompts.train, *prompts.held_out, *prompts.probe]}) == 40
     text = refusal(tmp_path, lines, prompts={"probe": 4})
     assert text.startswith("prompts.probe: 4 leaves none of the 4 held-out")
 
@@ -391,12 +393,12 @@ def test_own_split_for_evaluation(tmp_path):
         table = pa.Table.from_pylist([{"prompt": f"{split} {i}"} for i in range(count)])
         pq.write_table(table, folder / f"{split}.parquet")
     settings = {"source": str(folder), "eval_split": "test", "probe": 1}
-    found = load_prompts(
+    prompts = load_prompts(
         parse({"prompts": settings, "evaluation": {"prompts": 2}}), tiny_models.tokenizer(), 256
     )
-    assert [p.text for p in found.train] == [f"train {i}" for i in range(4)]
-    assert [p.text for p in found.probe] == ["test 0"]
-    assert [p.text for p in found.held_out] == ["test 1", "test 2"]
+    assert [p.text for p in prompts.train] == [f"train {i}" for i in range(4)]
+    assert [p.text for p in prompts.probe] == ["test 0"]
+    assert [p.text for p in prompts.held_out] == ["test 1", "test 2"]
     lines = ['{"prompt": "a"}'] * 4
     text = refusal(tmp_path, lines, prompts={"eval_split": "test"})
     assert text.startswith("prompts.eval_split: ")
@@ -408,7 +410,7 @@ def test_own_split_for_evaluation(tmp_path):
 def test_bundled_prompts_are_mapped_like_any_others():
     settings = {"prompts": {"count": 5, "probe": 2, "prompt_template": "Q {prompt}"}}
     config = parse(settings | {"evaluation": {"prompts": 3}})
-    found = load_prompts(config, tiny_models.tokenizer(), 4096)
-    assert all(p.text.startswith("Q ") for p in found.train)
-    assert (len(found.held_out), len(found.probe)) == (3, 2)
-    assert found.train[0].completion.endswith(found.train[0].answer)
+    prompts = load_prompts(config, tiny_models.tokenizer(), 4096)
+    assert all(p.text.startswith("Q ") for p in prompts.train)
+    assert (len(prompts.held_out), len(prompts.probe)) == (3, 2)
+    assert prompts.train[0].completion.endswith(prompts.train[0].answer)

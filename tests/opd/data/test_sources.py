@@ -87,12 +87,12 @@ def test_folders_of_files(tmp_path, form):
     folder = tmp_path / "set"
     folder.mkdir()
     for name, part in {"train-0": TABLE[:4], "train-1": TABLE[4:], "test-0": TABLE[:1]}.items():
-        path, found = folder / f"{name}.{form}", pa.Table.from_pylist(part)
+        path, table = folder / f"{name}.{form}", pa.Table.from_pylist(part)
         if form == "parquet":
-            pq.write_table(found, path)
+            pq.write_table(table, path)
         elif form == "arrow":
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, found.schema) as writer:
-                writer.write_table(found)
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
         elif form == "csv":
             path.write_text("question,n\n" + "".join(f"{r['question']},{r['n']}\n" for r in part))
         elif form == "jsonl.gz":
@@ -162,12 +162,12 @@ class Hub:
         self.real = datasets.load.load_dataset_builder
 
     def builder(self, source, subset):
-        found = self.real(str(self.folder))
-        found.config.data_files = {
+        module = self.real(str(self.folder))
+        module.config.data_files = {
             split: [f"hf://datasets/{source}@refs%2Fx/{f.rpartition('/')[2]}" for f in files]
-            for split, files in found.config.data_files.items()
+            for split, files in module.config.data_files.items()
         }
-        return found
+        return module
 
     def download(self, repository, path, *, repo_type, revision, tqdm_class):
         assert (repo_type, revision) == ("dataset", "refs/x")
@@ -230,9 +230,13 @@ def test_data_is_looked_at_before_a_run_is_made(tmp_path):
     }
     with pytest.raises(ConfigError) as caught:
         check_inputs(parse(config))
-    found = {p["field"]: p["message"] for p in caught.value.problems}
-    assert set(found) == {"prompts.source", "prompts.eval_source", "evaluation.suites.mine.source"}
-    assert all("No such file" in message for message in found.values())
+    messages = {p["field"]: p["message"] for p in caught.value.problems}
+    assert set(messages) == {
+        "prompts.source",
+        "prompts.eval_source",
+        "evaluation.suites.mine.source",
+    }
+    assert all("No such file" in message for message in messages.values())
 
 
 def test_what_is_said_is_limited_by_the_clock():

@@ -49,9 +49,9 @@ def test_what_apple_s_gpu_cannot_do_is_refused_by_name(
     assert [p["field"] for p in refused.value.problems] == [field]
     FakeCuda(count=0).install(monkeypatch)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(UserError, match="not supported on mps") as told:
+    with pytest.raises(UserError, match="not supported on mps") as raised:
         run_device(parse(changes))
-    assert told.value.where == field
+    assert raised.value.where == field
 
 
 @pytest.mark.parametrize(("newer", "taken"), [(True, True), (False, False)])

@@ -30,27 +30,27 @@ ROOT = Path(__file__).parents[3]
 LAST_STEPS = 2  # a quarter of STEPS
 
 
-def codes(found: dict[str, Any]) -> list[str]:
-    return [card["code"] for card in found["items"]]
+def codes(diagnosis: dict[str, Any]) -> list[str]:
+    return [card["code"] for card in diagnosis["items"]]
 
 
-def values(found: dict[str, Any], code: str) -> dict[str, float]:
+def values(diagnosis: dict[str, Any], code: str) -> dict[str, float]:
     """What was found of a signal, fired or not, by label."""
-    (item,) = [i for i in (*found["items"], *found["silent"]) if i["code"] == code]
+    (item,) = [i for i in (*diagnosis["items"], *diagnosis["silent"]) if i["code"] == code]
     return {e["label"]: e["value"] for e in item["evidence"]}
 
 
-def silence(found: dict[str, Any], code: str) -> dict[str, Any]:
-    (item,) = [s for s in found["silent"] if s["code"] == code]
+def silence(diagnosis: dict[str, Any], code: str) -> dict[str, Any]:
+    (item,) = [s for s in diagnosis["silent"] if s["code"] == code]
     return item
 
 
 def test_agreement_has_no_card() -> None:
-    found = run_checks(records(tokens=130))
-    assert found["items"] == [] and found["total"] == 0
-    assert [s["code"] for s in found["silent"]] == list(CHECKS)
-    assert all(s["judged"] for s in found["silent"])
-    seen = found["looked_at"]
+    diagnosis = run_checks(records(tokens=130))
+    assert diagnosis["items"] == [] and diagnosis["total"] == 0
+    assert [s["code"] for s in diagnosis["silent"]] == list(CHECKS)
+    assert all(s["judged"] for s in diagnosis["silent"])
+    seen = diagnosis["looked_at"]
     assert seen["rollouts"] == STEPS * ROLLOUTS and seen["steps"] == STEPS
     assert seen["tokens"] == STEPS * ROLLOUTS * 130
     assert seen["damaged"] == 0 and seen["enough"] and seen["kind"] == "train"
@@ -239,22 +239,22 @@ def test_a_card_comes_at_its_threshold(code: str, under: Any, over: Any) -> None
 
 
 def test_the_evidence_is_what_was_planted() -> None:
-    found = run_checks(records(first_token(5.0, rest=0.5)))
-    seen = values(found, "template-mismatch")
+    diagnosis = run_checks(records(first_token(5.0, rest=0.5)))
+    seen = values(diagnosis, "template-mismatch")
     assert seen["KL at template tokens"] == pytest.approx(5)
     assert seen["times that of other tokens"] == pytest.approx(10)
     assert seen["their share of the KL"] == pytest.approx(5 / (5 + 19 * 0.5))
     assert seen["their share of the tokens"] == pytest.approx(1 / TOKENS)
-    found = run_checks(records(off_support(0.96)))
-    seen = values(found, "off-support")
+    diagnosis = run_checks(records(off_support(0.96)))
+    seen = values(diagnosis, "off-support")
     assert seen["teacher's mass on tokens the student never samples"] == pytest.approx(0.96 / 18)
     assert seen["the same, weighted by the KL"] == pytest.approx(0.96 * 10 / (10 + 17 * 0.1))
-    found = run_checks(records(sampler(0.5)))
-    seen = values(found, "sampler-mismatch")
+    diagnosis = run_checks(records(sampler(0.5)))
+    seen = values(diagnosis, "sampler-mismatch")
     assert seen["mean difference"] == pytest.approx(0.5, abs=1e-6)
     assert seen["mean importance ratio"] == pytest.approx(np.exp(0.5), abs=1e-5)
-    found = run_checks(records(loop(0.8, 1)))
-    seen = values(found, "endorsed-repetition")
+    diagnosis = run_checks(records(loop(0.8, 1)))
+    seen = values(diagnosis, "endorsed-repetition")
     assert seen["completions that loop"] == 1
     assert seen["teacher's p of the repeated tokens"] == pytest.approx(0.8)
 
@@ -279,9 +279,9 @@ def test_masked_tokens_do_not_speak() -> None:
         another_end(1e-6)(c, number)
         c["mask"][[0, -1]] = 0
 
-    found = run_checks(records(masked))
-    assert codes(found) == []
-    assert "finished completions" in silence(found, "stop-mismatch")["why"]
+    diagnosis = run_checks(records(masked))
+    assert codes(diagnosis) == []
+    assert "finished completions" in silence(diagnosis, "stop-mismatch")["why"]
 
 
 def test_what_a_teacher_wrote_does_not_speak() -> None:
@@ -291,20 +291,20 @@ def test_what_a_teacher_wrote_does_not_speak() -> None:
         sampler(1.0)(c, number)
         c["author"] = "teacher"
 
-    found = run_checks(records(by_teacher))
-    assert codes(found) == []
-    assert silence(found, "sampler-mismatch")["why"].startswith("too little data: 0 tokens")
+    diagnosis = run_checks(records(by_teacher))
+    assert codes(diagnosis) == []
+    assert silence(diagnosis, "sampler-mismatch")["why"].startswith("too little data: 0 tokens")
 
 
 def test_rollouts_of_older_weights_are_no_mismatch() -> None:
-    found = run_checks(records(sampler(0.5), sampling={"lag": 1, "engine": "vllm"}))
-    assert codes(found) == []
-    assert "weights of the step before" in silence(found, "sampler-mismatch")["why"]
+    diagnosis = run_checks(records(sampler(0.5), sampling={"lag": 1, "engine": "vllm"}))
+    assert codes(diagnosis) == []
+    assert "weights of the step before" in silence(diagnosis, "sampler-mismatch")["why"]
 
 
 def test_a_cause_stands_before_what_follows_from_it() -> None:
-    found = run_checks(records(another_end(1e-6), **trend("finished", 1.0, 0.1)))
-    assert codes(found) == ["stop-mismatch", "length-drift"]
+    diagnosis = run_checks(records(another_end(1e-6), **trend("finished", 1.0, 0.1)))
+    assert codes(diagnosis) == ["stop-mismatch", "length-drift"]
 
 
 def test_a_share_of_looping_answers_is_needed() -> None:
@@ -331,11 +331,11 @@ def test_falling_entropy_down_to_the_teachers_is_healthy() -> None:
 
 
 def test_too_little_is_said() -> None:
-    found = run_checks(records(another_end(1e-6), steps=2))
-    assert codes(found) == [] and not found["looked_at"]["enough"]
-    assert not any(s["judged"] for s in found["silent"] if s["code"] != "endorsed-repetition")
-    assert "320 tokens, at least 500 needed" in silence(found, "stop-mismatch")["why"]
-    assert "2 steps, at least 8 needed" in silence(found, "length-drift")["why"]
+    diagnosis = run_checks(records(another_end(1e-6), steps=2))
+    assert codes(diagnosis) == [] and not diagnosis["looked_at"]["enough"]
+    assert not any(s["judged"] for s in diagnosis["silent"] if s["code"] != "endorsed-repetition")
+    assert "320 tokens, at least 500 needed" in silence(diagnosis, "stop-mismatch")["why"]
+    assert "2 steps, at least 8 needed" in silence(diagnosis, "length-drift")["why"]
     nothing = run_checks(records(steps=1, tokens=2))
     assert nothing["items"] == []
 
@@ -349,7 +349,7 @@ def records_of(*completions: list[int]) -> RunRecords:
 
 def looped(ids: list[int]) -> list[bool]:
     """By the definition: a stretch of period p that is at least 4 p and 12 tokens long."""
-    found = [False] * len(ids)
+    flags = [False] * len(ids)
     for p in range(1, len(ids)):
         start = 0
         while start < len(ids):
@@ -357,15 +357,15 @@ def looped(ids: list[int]) -> list[bool]:
             while end < len(ids) and ids[end] == ids[end - p]:
                 end += 1
             if end - start >= max(4 * p, 12) and end <= len(ids):
-                found[start + p : end] = [True] * (end - start - p)
+                flags[start + p : end] = [True] * (end - start - p)
             start += 1
-    return found
+    return flags
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=3))
 def test_loops_are_found_within_a_rollout_alone(completions: list[list[int]]) -> None:
-    found = looping(records_of(*completions)).tolist()
-    assert found == [mark for c in completions for mark in looped(c)]
+    flags = looping(records_of(*completions)).tolist()
+    assert flags == [mark for c in completions for mark in looped(c)]
 
 
 def test_the_page_on_the_cards_names_each_and_its_thresholds() -> None:

@@ -35,9 +35,9 @@ def run(**changes: Any) -> Any:
 
 
 def step(**changes: Any) -> float:
-    found = pace(run(**changes), prompt_tokens=60)
-    assert found is not None
-    return found.step
+    measured = pace(run(**changes), prompt_tokens=60)
+    assert measured is not None
+    return measured.step
 
 
 def flops(shape: Any, times: float) -> float:
@@ -61,8 +61,8 @@ def test_what_makes_a_step_longer() -> None:
     assert step(**grpo, student=adapted) == pytest.approx(bare + flops(SMALL, 3) / rate)
     quantized = adapted | {"quantize": "int8"}
     assert step(**grpo, student=quantized) == pytest.approx(bare * ADAPTED + flops(SMALL, 3) / rate)
-    own = {"teacher": {"kind": "self"}}
-    assert step(**own) == pytest.approx(bare + flops(SMALL, 4) / rate)
+    itself = {"teacher": {"kind": "self"}}
+    assert step(**itself) == pytest.approx(bare + flops(SMALL, 4) / rate)
     written = 2 * 100 * LARGE.layers * LAYER
     assert step(objective="sft") == pytest.approx(written + flops(SMALL, 3) / rate)
     mixed = {"teacher_share": 0.5, "max_new_tokens": 100, "batch_size": 64}
@@ -100,13 +100,13 @@ def test_evaluations_are_counted_from_before_the_first_step_to_after_the_last() 
         },
         "prompts": {"probe": 4},
     }
-    found = pace(run(**settings), prompt_tokens=60)
-    assert found is not None
+    measured = pace(run(**settings), prompt_tokens=60)
+    assert measured is not None
     batches = 4 * (2 + 1) + 4 * (3 + 2) + 2 * (3 + 2)  # after steps 0, 4, 8 and 10
     by_teacher = (2 + 1) * 100 * LARGE.layers * LAYER  # once, without the probes
     by_student = batches * 100 * SMALL.layers * LAYER
-    assert found.evaluations == pytest.approx(by_student + by_teacher)
-    assert found.run == pytest.approx(10 * found.step + found.evaluations)
+    assert measured.evaluations == pytest.approx(by_student + by_teacher)
+    assert measured.run == pytest.approx(10 * measured.step + measured.evaluations)
 
 
 def test_there_is_no_estimate_for_processors_and_unknown_models() -> None:
@@ -120,8 +120,8 @@ def test_durations_in_words() -> None:
     assert [duration(s) for s in (1.23, 600, 7200)] == ["1.2 s", "10 min", "2.0 h"]
 
 
-def arm(found: dict[str, Any], name: str) -> dict[str, Any]:
-    [one] = [a for a in found["arms"] if a["name"] == name]
+def arm(report: dict[str, Any], name: str) -> dict[str, Any]:
+    [one] = [a for a in report["arms"] if a["name"] == name]
     return dict(one)
 
 
@@ -142,8 +142,8 @@ def on_a_gpu(**changes: Any) -> Experiment:
 
 def test_an_arm_s_start_stands_for_its_run() -> None:
     assert stand_ins(on_a_gpu()) == dict.fromkeys(("rl", "opd", "more"), "Qwen/Qwen3-0.6B")
-    found = examine_experiment(on_a_gpu(), lambda _: None)
-    taught = arm(found, "opd")
+    report = examine_experiment(on_a_gpu(), lambda _: None)
+    taught = arm(report, "opd")
     assert taught["memory"]["unknown"] == []
     assert "teacher: weights" in {p["name"] for p in taught["memory"]["parts"]}
     assert not {"nothing-to-learn", "model-of-a-run"} & {f["code"] for f in taught["findings"]}
@@ -152,20 +152,22 @@ def test_an_arm_s_start_stands_for_its_run() -> None:
 def test_a_teacher_that_is_the_student_is_still_reported() -> None:
     made = data()
     made["arms"]["opd"]["config"] = {"teacher": {"kind": "self"}}
-    found = parse_experiment(made)
-    assert "nothing-to-learn" in {f.code for f in check_arm(found, "opd", stand_ins(found))}
+    experiment = parse_experiment(made)
+    assert "nothing-to-learn" in {
+        f.code for f in check_arm(experiment, "opd", stand_ins(experiment))
+    }
 
 
 def test_every_run_is_counted_with_its_own_stage_and_choice() -> None:
-    found = on_a_gpu(tuning={"seeds": 2, "config": {"steps": 2}})
-    runs = counted(found, stand_ins(found), quick=False)
+    experiment = on_a_gpu(tuning={"seeds": 2, "config": {"steps": 2}})
+    runs = counted(experiment, stand_ins(experiment), quick=False)
     seen = [(n, c.optimizer.learning_rate, c.steps, count) for n, c, count in runs]
     assert seen == [
         *(("rl", rate, 2, 2) for rate in (1e-4, 2e-4)),
         *(("opd", rate, 2, 2) for rate in (1e-4, 2e-4)),
         *(("rl", 1e-4, 4, 2), ("opd", 1e-4, 3, 2), ("more", 1e-3, 4, 2)),
     ]
-    quick = counted(found, stand_ins(found), quick=True)
+    quick = counted(experiment, stand_ins(experiment), quick=True)
     assert [(n, c.evaluation.prompts, count) for n, c, count in quick] == [
         (n, 9, 1) for n in ("rl", "opd", "more")
     ]
@@ -173,7 +175,7 @@ def test_every_run_is_counted_with_its_own_stage_and_choice() -> None:
 
 def test_the_whole_is_the_sum_of_its_runs_and_the_largest_memory() -> None:
     made = on_a_gpu()
-    found = examine_experiment(made, lambda _: None)
+    report = examine_experiment(made, lambda _: None)
     hours = 0.0
     sizes = []
     for _, config, count in counted(made, stand_ins(made), quick=False):
@@ -181,25 +183,25 @@ def test_the_whole_is_the_sum_of_its_runs_and_the_largest_memory() -> None:
         assert one is not None
         hours += one.run * count / 3600
         sizes.append(estimate(config).device)
-    assert found["full"] == {"runs": 10, "hours": pytest.approx(hours)}
-    assert found["quick"]["runs"] == 3 and found["quick"]["hours"] < hours
-    assert found["memory"]["device"] == round(max(sizes))
-    assert found["ok"] is True
+    assert report["full"] == {"runs": 10, "hours": pytest.approx(hours)}
+    assert report["quick"]["runs"] == 3 and report["quick"]["hours"] < hours
+    assert report["memory"]["device"] == round(max(sizes))
+    assert report["ok"] is True
 
 
 def test_on_a_processor_there_are_no_hours() -> None:
-    found = examine_experiment(definition(), lambda _: None)
-    assert found["full"] == {"runs": 8, "hours": None}
-    assert arm(found, "rl")["seconds"] is None
-    assert found["memory"]["device"] == max(a["memory"]["device"] for a in found["arms"])
+    report = examine_experiment(definition(), lambda _: None)
+    assert report["full"] == {"runs": 8, "hours": None}
+    assert arm(report, "rl")["seconds"] is None
+    assert report["memory"]["device"] == max(a["memory"]["device"] for a in report["arms"])
 
 
 def test_missing_inputs_are_an_error_of_their_arm() -> None:
     tuned = {"config": {"prompts": {"source": "/no/such/file.jsonl"}}}
-    found = examine_experiment(definition(tuning=tuned), lambda _: None)
-    assert found["ok"] is False
-    assert [f["code"] for f in arm(found, "rl")["findings"]] == ["inputs-refused"]
-    assert "/no/such/file.jsonl" in arm(found, "rl")["findings"][0]["text"]
+    report = examine_experiment(definition(tuning=tuned), lambda _: None)
+    assert report["ok"] is False
+    assert [f["code"] for f in arm(report, "rl")["findings"]] == ["inputs-refused"]
+    assert "/no/such/file.jsonl" in arm(report, "rl")["findings"][0]["text"]
 
 
 def test_the_pace_of_a_slower_layer_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +214,9 @@ def test_a_finding_is_the_arm_s_own() -> None:
     made = data()
     made["arms"]["opd"]["best"] = {"optimizer.learning_rate": 0.5}
     made["arms"]["opd"]["sweep"] = {"optimizer.learning_rate": [0.5]}
-    found = parse_experiment(made)
+    experiment = parse_experiment(made)
     codes: dict[str, list[Finding]] = {
-        n: [f for f in check_arm(found, n, stand_ins(found)) if f.code == "learning-rate"]
-        for n in found.arms
+        n: [f for f in check_arm(experiment, n, stand_ins(experiment)) if f.code == "learning-rate"]
+        for n in experiment.arms
     }
     assert not codes["rl"] and len(codes["opd"]) == 1

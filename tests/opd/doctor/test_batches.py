@@ -34,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def found(root: Path, change: Callable[[LoadedRun], Any] = lambda _: None) -> dict[str, Finding]:
+def by_model(root: Path, change: Callable[[LoadedRun], Any] = lambda _: None) -> dict[str, Finding]:
     config = parse(
         {
             "student": str(root / "student"),
@@ -55,7 +55,7 @@ def found(root: Path, change: Callable[[LoadedRun], Any] = lambda _: None) -> di
 
 
 def test_both_models_agree_with_single_rows(models: Path) -> None:
-    both = found(models)
+    both = by_model(models)
     assert [(f.code, f.severity) for f in both.values()] == [("batch-agrees", "ok")] * 2
     assert set(both) == {"student", "teacher"}
     assert all(0 <= f.evidence["largest"] < 1e-4 for f in both.values())
@@ -73,7 +73,7 @@ def mixes_rows(loaded: LoadedRun) -> None:
 
 
 def test_a_model_that_sees_its_neighbours_is_an_error(models: Path) -> None:
-    both = found(models, mixes_rows)
+    both = by_model(models, mixes_rows)
     assert both["student"].code == "batch-agrees"
     assert (both["teacher"].code, both["teacher"].severity) == ("batch-differs", "error")
     assert both["teacher"].evidence["largest"] > 0.01
@@ -85,7 +85,7 @@ def test_rows_that_are_kept_apart_are_an_information(models: Path) -> None:
         take_route(loaded.pair.teacher, ReadingRoute(None, alone=True))
         loaded.router.teachers[MAIN].pairs_per_token = 0.0  # as for any model with that route
 
-    teacher = found(models, apart)["teacher"]
+    teacher = by_model(models, apart)["teacher"]
     assert (teacher.code, teacher.severity) == ("batch-agrees", "info")
     assert "one row at a time" in teacher.text
     assert torch.tensor(teacher.evidence["largest"]) < 1e-4

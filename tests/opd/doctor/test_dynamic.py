@@ -46,9 +46,9 @@ def codes(findings: Sequence[Finding]) -> dict[str, Finding]:
 
 def rehearsed(change: Change = lambda _: None, **settings: Any) -> dict[str, Finding]:
     rehearsal = rehearsal_of(parse(settings), change)
-    found = codes(list(check_rehearsal(rehearsal)))
+    findings = codes(list(check_rehearsal(rehearsal)))
     rehearsal.loaded.close()
-    return found
+    return findings
 
 
 def whole(config: RunConfig, callbacks: Callbacks | None = None) -> dict[str, Finding]:
@@ -72,18 +72,18 @@ def bundled_with(folder: Path, name: str, *, eos: int, swap: bool = False) -> st
 
 
 def test_the_bundled_pair_is_in_order_and_timed() -> None:
-    told: list[str] = []
-    found = whole(parse({}), Callbacks(told.append))
-    assert {c for c, f in found.items() if f.severity != "ok"} == {"reward", "time"}
+    lines: list[str] = []
+    findings = whole(parse({}), Callbacks(lines.append))
+    assert {c for c, f in findings.items() if f.severity != "ok"} == {"reward", "time"}
     assert {"zero-kl", "sampler-gap", "cut-off", "stop-agrees", "first-token", "agreement"} < set(
-        found
+        findings
     )
-    assert found["zero-kl"].evidence["largest"] < 1e-4
-    assert found["time"].evidence["flops_per_step"] > 1e9
-    [stop] = found["stop-agrees"].evidence["ids"]
+    assert findings["zero-kl"].evidence["largest"] < 1e-4
+    assert findings["time"].evidence["flops_per_step"] > 1e9
+    [stop] = findings["stop-agrees"].evidence["ids"]
     assert stop["id"] == "1 (<eos>)" and stop["student"] > 0.9 and stop["teacher"] > 0.9
-    assert "the student answers 8 prompts" in told
-    json.dumps([f.as_dict() for f in found.values()])
+    assert "the student answers 8 prompts" in lines
+    json.dumps([f.as_dict() for f in findings.values()])
 
 
 def test_what_is_measured_are_the_models_own_probabilities() -> None:
@@ -102,14 +102,14 @@ def test_what_is_measured_are_the_models_own_probabilities() -> None:
 
 def test_a_teacher_that_ends_with_another_id(tmp_path: Path) -> None:
     teacher = bundled_with(tmp_path / "t", "teacher", eos=UNK, swap=True)
-    found = rehearsed(teacher=teacher)["stop-disagrees"]
-    assert found.severity == "warning"
-    assert "1 (<eos>)" in found.text and "2 (<unk>)" in found.text
-    assert "2 (<unk>)" in found.advice
-    by_id = {e["id"]: e for e in found.evidence["ids"]}
+    finding = rehearsed(teacher=teacher)["stop-disagrees"]
+    assert finding.severity == "warning"
+    assert "1 (<eos>)" in finding.text and "2 (<unk>)" in finding.text
+    assert "2 (<unk>)" in finding.advice
+    by_id = {e["id"]: e for e in finding.evidence["ids"]}
     assert by_id["1 (<eos>)"]["teacher"] < 1e-3 and by_id["1 (<eos>)"]["student"] > 0.5
     assert by_id["2 (<unk>)"]["teacher"] > 0.5
-    assert "teacher.end_token: <unk>" in found.advice and "does not help" in found.advice
+    assert "teacher.end_token: <unk>" in finding.advice and "does not help" in finding.advice
     mapped = rehearsed(teacher={"model": teacher, "end_token": "<unk>"})["stop-agrees"]
     by_id = {e["id"]: e for e in mapped.evidence["ids"]}
     assert mapped.severity == "ok" and by_id["1 (<eos>)"]["teacher"] > 0.5
@@ -121,30 +121,30 @@ def test_tokens_that_the_teacher_never_learnt_are_counted(tmp_path: Path) -> Non
     data = json.loads(path.read_text())
     think = data["model"]["vocab"].pop("<think>")
     path.write_text(json.dumps(data))
-    found = rehearsed(teacher=teacher, sampling={"max_new_tokens": 4})["unknown-tokens"]
-    assert found.severity == "warning" and "'<think>'" in found.text
-    assert found.evidence == {"tokens": 6, "of": 24, "ids": [think]}
+    finding = rehearsed(teacher=teacher, sampling={"max_new_tokens": 4})["unknown-tokens"]
+    assert finding.severity == "warning" and "'<think>'" in finding.text
+    assert finding.evidence == {"tokens": 6, "of": 24, "ids": [think]}
 
 
 def test_a_student_that_cannot_stop_where_the_teacher_would(tmp_path: Path) -> None:
     """It writes the teacher's end and goes on: the answers run to the limit."""
     student = bundled_with(tmp_path / "s", "student", eos=UNK)
-    found = rehearsed(student=student)
-    assert found["stop-missing"].severity == "warning"
-    assert "Add 1 (<eos>) to sampling.stop_ids" in found["stop-missing"].advice
-    assert found["cut-off"].severity == "warning"
+    findings = rehearsed(student=student)
+    assert findings["stop-missing"].severity == "warning"
+    assert "Add 1 (<eos>) to sampling.stop_ids" in findings["stop-missing"].advice
+    assert findings["cut-off"].severity == "warning"
 
 
 def test_answers_that_are_cut_off() -> None:
-    found = rehearsed(sampling={"max_new_tokens": 4})
-    assert found["cut-off"].severity == "warning" and found["cut-off"].evidence["share"] == 1
-    assert found["stop-agrees"].severity == "info"
+    findings = rehearsed(sampling={"max_new_tokens": 4})
+    assert findings["cut-off"].severity == "warning" and findings["cut-off"].evidence["share"] == 1
+    assert findings["stop-agrees"].severity == "info"
 
 
 def test_a_long_limit_is_cut_here_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opd.doctor.rehearsal.LONGEST", 5)
-    found = rehearsed()["cut-off"]
-    assert found.severity == "info" and "the run allows 64" in found.text
+    finding = rehearsed()["cut-off"]
+    assert finding.severity == "info" and "the run allows 64" in finding.text
 
 
 def test_a_model_that_draws_random_numbers_disagrees_with_itself() -> None:
@@ -154,10 +154,10 @@ def test_a_model_that_draws_random_numbers_disagrees_with_itself() -> None:
 
         loaded.pair.student.get_decoder().norm.register_forward_hook(hook)
 
-    found = rehearsed(noisy)
-    assert found["zero-kl"].severity == "error"
-    assert found["zero-kl"].evidence["largest"] > 1e-3
-    assert found["sampler-gap"].severity == "warning"
+    findings = rehearsed(noisy)
+    assert findings["zero-kl"].severity == "error"
+    assert findings["zero-kl"].evidence["largest"] > 1e-3
+    assert findings["sampler-gap"].severity == "warning"
 
 
 def test_a_gap_between_sampler_and_trainer() -> None:
@@ -166,24 +166,24 @@ def test_a_gap_between_sampler_and_trainer() -> None:
         replace(w, sample=replace(w.sample, sampler_logprobs=w.sample.sampler_logprobs - 1))
         for w in rehearsal.completions
     ]
-    found = codes(list(check_rehearsal(replace(rehearsal, completions=shifted))))["sampler-gap"]
-    assert found.severity == "warning"
-    assert found.evidence["mean"] == pytest.approx(1, abs=1e-3)
+    finding = codes(list(check_rehearsal(replace(rehearsal, completions=shifted))))["sampler-gap"]
+    assert finding.severity == "warning"
+    assert finding.evidence["mean"] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("objective", "severity"), [("reverse_kl", "info"), ("grpo", "warning")])
 def test_a_grader_that_finds_nothing_right(objective: str, severity: str) -> None:
     prompts = {"grader": "regex", "answer_pattern": "never"}
-    found = rehearsed(prompts=prompts, objective=objective)["reward"]
-    assert found.severity == severity and found.evidence["score"] == 0
-    assert len(found.evidence["examples"]) == 2
+    finding = rehearsed(prompts=prompts, objective=objective)["reward"]
+    assert finding.severity == severity and finding.evidence["score"] == 0
+    assert len(finding.evidence["examples"]) == 2
 
 
 def test_the_teachers_own_score_is_told() -> None:
-    found = rehearsed()["teacher-score"]
-    assert found.severity == "ok"
-    assert found.title == "The teacher itself gets 6 of 6 right"
-    assert found.evidence["teacher"] == 1.0
+    finding = rehearsed()["teacher-score"]
+    assert finding.severity == "ok"
+    assert finding.title == "The teacher itself gets 6 of 6 right"
+    assert finding.evidence["teacher"] == 1.0
 
 
 def test_a_teacher_that_gets_nothing_right_is_warned_of() -> None:
@@ -191,9 +191,9 @@ def test_a_teacher_that_gets_nothing_right_is_warned_of() -> None:
         for weights in loaded.pair.teacher.parameters():
             weights.data.normal_(generator=torch.Generator(weights.device).manual_seed(0))
 
-    found = rehearsed(forget)
-    assert found["teacher-score"].severity == "warning"
-    assert "cannot teach" in found["teacher-score"].text
+    findings = rehearsed(forget)
+    assert findings["teacher-score"].severity == "warning"
+    assert "cannot teach" in findings["teacher-score"].text
 
 
 def test_a_teacher_that_is_not_to_be_evaluated_writes_nothing() -> None:
@@ -208,25 +208,25 @@ def test_a_first_token_of_another_format() -> None:
         kl = record.reverse_kl.copy()
         kl[0] = 9
         records.append(replace(record, reverse_kl=kl))
-    found = codes(list(check_rehearsal(replace(rehearsal, records=records))))["first-token"]
-    assert found.severity == "warning" and found.evidence["mean"] == 9
-    assert "chat templates" in found.advice
+    finding = codes(list(check_rehearsal(replace(rehearsal, records=records))))["first-token"]
+    assert finding.severity == "warning" and finding.evidence["mean"] == 9
+    assert "chat templates" in finding.advice
 
 
 def test_a_privileged_teacher_may_begin_otherwise() -> None:
-    found = rehearsed(teacher={"kind": "self", "prompt": "{prompt} 1 2 3"})
-    assert found["first-token"].severity in ("ok", "info")
+    findings = rehearsed(teacher={"kind": "self", "prompt": "{prompt} 1 2 3"})
+    assert findings["first-token"].severity in ("ok", "info")
 
 
 def test_models_that_are_far_apart(tmp_path: Path) -> None:
     folders = [save_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
-    found = rehearsed(
+    findings = rehearsed(
         student=folders[0],
         teacher=folders[1],
         sampling={"max_new_tokens": 12},
     )["agreement"]
-    assert found.severity == "warning"
-    assert found.evidence["overlap"] < 0.25 or found.evidence["ruled_out_share"] > 0.2
+    assert findings.severity == "warning"
+    assert findings.evidence["overlap"] < 0.25 or findings.evidence["ruled_out_share"] > 0.2
 
 
 @pytest.mark.parametrize(("student", "ruled_out"), [(2e-5, 0.0), (0.1, 1.0)])
@@ -241,24 +241,24 @@ def test_only_tokens_that_were_likely_can_be_ruled_out(student: float, ruled_out
         )
         for record in rehearsal.records
     ]
-    found = codes(list(check_rehearsal(replace(rehearsal, records=records))))["agreement"]
-    assert found.evidence["ruled_out_share"] == ruled_out
-    assert found.severity == ("warning" if ruled_out else "ok")
+    finding = codes(list(check_rehearsal(replace(rehearsal, records=records))))["agreement"]
+    assert finding.evidence["ruled_out_share"] == ruled_out
+    assert finding.severity == ("warning" if ruled_out else "ok")
 
 
 def test_a_model_is_its_own_best_teacher() -> None:
-    found = rehearsed(teacher="bundled/student")["agreement"].evidence
-    assert found["overlap"] == 1
-    assert found["teacher_on_student_tokens"] > 0.5
+    evidence = rehearsed(teacher="bundled/student")["agreement"].evidence
+    assert evidence["overlap"] == 1
+    assert evidence["teacher_on_student_tokens"] > 0.5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_adapter_with_its_own_start(dtype: str) -> None:
     student = {"model": "bundled/student", "dtype": dtype, "lora": {"rank": 2}}
-    found = rehearsed(student=student, teacher={"kind": "self"})
-    assert found["zero-kl"].severity == "ok"
-    assert found["sampler-gap"].severity == "ok"
-    assert found["agreement"].evidence["overlap"] > 0.99
+    findings = rehearsed(student=student, teacher={"kind": "self"})
+    assert findings["zero-kl"].severity == "ok"
+    assert findings["sampler-gap"].severity == "ok"
+    assert findings["agreement"].evidence["overlap"] > 0.99
 
 
 def test_routes_each_have_their_teacher(tmp_path: Path) -> None:
@@ -266,35 +266,35 @@ def test_routes_each_have_their_teacher(tmp_path: Path) -> None:
     lines = [{"prompt": f"Ann has {n} 1", "topic": "ab"[n % 2]} for n in range(8)]
     path.write_text("\n".join(map(json.dumps, lines)))
     teacher = {"route_by": "topic", "routes": {"a": {"kind": "self"}}}
-    found = rehearsed(teacher=teacher, prompts=str(path), sampling={"max_new_tokens": 16})
-    assert found["zero-kl"].severity == "ok"
-    assert {"agreement", "first-token"} < set(found)
+    findings = rehearsed(teacher=teacher, prompts=str(path), sampling={"max_new_tokens": 16})
+    assert findings["zero-kl"].severity == "ok"
+    assert {"agreement", "first-token"} < set(findings)
 
 
 def test_without_a_teacher_there_is_nothing_to_compare() -> None:
-    found = rehearsed(objective="grpo", teacher={"kind": "none"})
-    assert set(found) == {"zero-kl", "sampler-gap", "cut-off", "reward"}
+    findings = rehearsed(objective="grpo", teacher={"kind": "none"})
+    assert set(findings) == {"zero-kl", "sampler-gap", "cut-off", "reward"}
 
 
 def test_what_loading_refuses_is_a_finding(tmp_path: Path) -> None:
     unreachable = {"kind": "remote", "url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0}
-    found = whole(parse({"teacher": unreachable, "objective": "policy_gradient"}))
-    assert list(found) == ["models-refused"]
-    assert found["models-refused"].severity == "error"
+    findings = whole(parse({"teacher": unreachable, "objective": "policy_gradient"}))
+    assert list(findings) == ["models-refused"]
+    assert findings["models-refused"].severity == "error"
 
 
 def test_a_server_is_compared_by_what_it_gives(tmp_path: Path) -> None:
     folders = [save_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     with LogprobsServer(Path(folders[1])) as server:
         teacher = {"kind": "remote", "url": server.url, "model": server.name, "top_k": 8}
-        found = rehearsed(
+        findings = rehearsed(
             student=folders[0],
             teacher=teacher,
             objective="policy_gradient",
             sampling={"max_new_tokens": 8},
         )
-    assert found["agreement"].evidence["tokens"] > 0
-    assert "first-token" not in found, "it gives no whole distribution"
+    assert findings["agreement"].evidence["tokens"] > 0
+    assert "first-token" not in findings, "it gives no whole distribution"
 
 
 @pytest.mark.parametrize("where", ["load", "rehearse"])
@@ -303,8 +303,8 @@ def test_a_lack_of_memory_is_a_finding(where: str, monkeypatch: pytest.MonkeyPat
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(dynamic_checks, where, fail)
-    found = whole(parse({}))
-    assert found["out-of-memory"].severity == "error"
+    findings = whole(parse({}))
+    assert findings["out-of-memory"].severity == "error"
 
 
 def test_an_error_on_the_way_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,9 +29,9 @@ def test_a_base_student_with_its_familys_template_still_ends_with_its_own_token(
     template = "{% for m in messages %}{{ m.content }}<pad>{% endfor %}"
     student = chat_folder(tmp_path / "s", template, eos=[0])
     teacher = chat_folder(tmp_path / "t", template, eos=[1, 0])
-    found = compared(student=student, teacher=teacher)["stops-differ"]
-    assert found.severity == "warning" and "1 (<pad>)" in found.text
-    assert "teacher.end_token: <pad>" in found.advice
+    finding = compared(student=student, teacher=teacher)["stops-differ"]
+    assert finding.severity == "warning" and "1 (<pad>)" in finding.text
+    assert "teacher.end_token: <pad>" in finding.advice
     declares = compared(student=student, teacher=student)["end-not-declared"]
     assert declares.evidence == {"template": "1 (<pad>)", "declared": ["0 (<eos>)"]}
     assert "end-not-declared" not in compared(student=teacher, teacher=student)
@@ -51,6 +51,6 @@ def test_an_end_token_is_compared_with_both_vocabularies(
     tmp_path: Path, token: str, ends: list[int], code: str, severity: str
 ) -> None:
     student, teacher = save_model(tmp_path / "s"), save_model(tmp_path / "t", eos=ends)
-    found = compared(student=student, teacher={"model": teacher, "end_token": token})
-    assert found[code].severity == severity
-    assert "stops-differ" not in found
+    findings = compared(student=student, teacher={"model": teacher, "end_token": token})
+    assert findings[code].severity == severity
+    assert "stops-differ" not in findings

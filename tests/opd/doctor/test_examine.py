@@ -47,8 +47,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(**settings: Any) -> dict[str, Finding]:
     """The static findings by code; the worst where there are several of one code."""
-    found = worst_first(static(parse(settings), lambda _: None))
-    return {f.code: f for f in reversed(found)}
+    findings = worst_first(static(parse(settings), lambda _: None))
+    return {f.code: f for f in reversed(findings)}
 
 
 def chat_folder(folder: Path, template: str | None = TEMPLATE, **options: Any) -> str:
@@ -65,13 +65,13 @@ def rows(path: Path, *items: dict[str, Any]) -> str:
 
 
 def test_the_bundled_pair_is_in_order() -> None:
-    found = look()
+    findings = look()
     on_processor = device_type(parse({})) == "cpu"
-    memory = found.pop("memory" if on_processor else "memory-device")
+    memory = findings.pop("memory" if on_processor else "memory-device")
     assert memory.severity == "ok" or not on_processor  # a GPU's driver may be mute
-    assert set(found) == {"model-class", "tokenizer-same", "stops-same", "prompts-fit"}
-    assert {f.severity for f in found.values()} == {"ok"}
-    assert found["prompts-fit"].evidence["longest"] < 64
+    assert set(findings) == {"model-class", "tokenizer-same", "stops-same", "prompts-fit"}
+    assert {f.severity for f in findings.values()} == {"ok"}
+    assert findings["prompts-fit"].evidence["longest"] < 64
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_the_bundled_pair_is_in_order() -> None:
 def test_what_seldom_does_what_is_wanted(
     code: str, severity: str, settings: dict[str, Any]
 ) -> None:
-    found = look(**settings)[code]
-    assert found.severity == severity
-    assert found.title and found.text
-    assert found.advice or severity == "info" or "refused" in code
-    json.dumps(found.as_dict())
+    finding = look(**settings)[code]
+    assert finding.severity == severity
+    assert finding.title and finding.text
+    assert finding.advice or severity == "info" or "refused" in code
+    json.dumps(finding.as_dict())
 
 
 def test_a_privileged_self_teacher_has_something_to_teach() -> None:
-    found = look(teacher={"kind": "self", "prompt": "{prompt} ( {answer} )"})
-    assert "nothing-to-learn" not in found
-    assert found["teacher-prompt"].severity == "ok"
+    findings = look(teacher={"kind": "self", "prompt": "{prompt} ( {answer} )"})
+    assert "nothing-to-learn" not in findings
+    assert findings["teacher-prompt"].severity == "ok"
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_missing_extras_are_named_with_the_command(
         pytest.skip(f"{module} is not installed")
     assert "missing-extra" not in look(**settings)
     monkeypatch.setattr(settings_checks, "find_spec", lambda name: None)
-    found = look(**settings)["missing-extra"]
-    assert found.severity == "error" and "pip install" in found.advice
-    assert found.evidence["module"] == module
+    finding = look(**settings)["missing-extra"]
+    assert finding.severity == "error" and "pip install" in finding.advice
+    assert finding.evidence["module"] == module
 
 
 def test_swapped_strings_of_two_ids_are_an_error(tmp_path: Path) -> None:
@@ -160,21 +160,21 @@ def test_swapped_strings_of_two_ids_are_an_error(tmp_path: Path) -> None:
     a, b = (next(t for t, i in vocabulary.items() if i == n) for n in (40, 41))
     vocabulary[a], vocabulary[b] = 41, 40
     path.write_text(json.dumps(data))
-    found = look(student=student, teacher=teacher)["tokenizer-differs"]
-    assert found.severity == "error"
-    assert found.evidence["different"] == 2
-    assert found.evidence["examples"][0] == {"id": 40, "student": a, "teacher": b}
+    finding = look(student=student, teacher=teacher)["tokenizer-differs"]
+    assert finding.severity == "error"
+    assert finding.evidence["different"] == 2
+    assert finding.evidence["examples"][0] == {"id": 40, "student": a, "teacher": b}
 
 
 def test_a_class_is_said_to_work_by_its_configuration(tmp_path: Path) -> None:
     folder = Path(save_model(tmp_path / "student"))
-    (found,) = check_class(local(folder))
-    assert found.severity == "ok" and found.title == "student: qwen3 (dense) works"
+    (finding,) = check_class(local(folder))
+    assert finding.severity == "ok" and finding.title == "student: qwen3 (dense) works"
     newer = {"model_type": "qwen9", "layer_types": ["sliding_attention"], "num_experts": 8}
-    (found,) = check_class(replace(local(folder), settings=newer))
-    assert found.severity == "info"
-    assert found.title == "student: qwen9 (sliding window, mixture of experts) was not tried"
-    assert tried_models().transformers in found.text
+    (finding,) = check_class(replace(local(folder), settings=newer))
+    assert finding.severity == "info"
+    assert finding.title == "student: qwen9 (sliding window, mixture of experts) was not tried"
+    assert tried_models().transformers in finding.text
 
 
 def local(folder: Path) -> LocalModel:
@@ -186,18 +186,18 @@ def local(folder: Path) -> LocalModel:
 def test_padded_vocabularies_are_cut(tmp_path: Path) -> None:
     student = save_model(tmp_path / "s", vocab=310)
     teacher = save_model(tmp_path / "t", vocab=330)
-    found = look(student=student, teacher=teacher)["vocabulary-sliced"]
-    assert found.evidence == {"student": 310, "teacher": 330, "shared": 310}
+    finding = look(student=student, teacher=teacher)["vocabulary-sliced"]
+    assert finding.evidence == {"student": 310, "teacher": 330, "shared": 310}
 
 
 @pytest.mark.parametrize(("theirs", "severity"), [([5], "info"), ([0, 5], "info"), ([0], "ok")])
 def test_stop_ids_of_both_are_compared(tmp_path: Path, theirs: list[int], severity: str) -> None:
     student = save_model(tmp_path / "s", eos=[0])
     teacher = save_model(tmp_path / "t", eos=theirs)
-    found = look(student=student, teacher=teacher)
+    findings = look(student=student, teacher=teacher)
     code = "stops-same" if severity == "ok" else "stops-differ"
-    assert found[code].severity == severity
-    assert found[code].evidence["student"] == ["0 (<eos>)"]
+    assert findings[code].severity == severity
+    assert findings[code].evidence["student"] == ["0 (<eos>)"]
 
 
 def test_a_teacher_with_another_end_is_a_warning(tmp_path: Path) -> None:
@@ -205,10 +205,10 @@ def test_a_teacher_with_another_end_is_a_warning(tmp_path: Path) -> None:
     student, teacher = save_model(tmp_path / "s", eos=[0]), save_model(tmp_path / "t", eos=[1])
     path = Path(teacher) / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<pad>"}))
-    found = look(student=student, teacher=teacher)["stops-differ"]
-    assert found.severity == "warning"
-    assert found.evidence == {"student": ["0 (<eos>)"], "teacher": ["1 (<pad>)"]}
-    assert "1 (<pad>)" in found.text and "sampling.stop_ids" in found.advice
+    finding = look(student=student, teacher=teacher)["stops-differ"]
+    assert finding.severity == "warning"
+    assert finding.evidence == {"student": ["0 (<eos>)"], "teacher": ["1 (<pad>)"]}
+    assert "1 (<pad>)" in finding.text and "sampling.stop_ids" in finding.advice
 
 
 def with_tokens(folder: str, *texts: str) -> str:
@@ -226,29 +226,29 @@ def test_a_model_without_its_weights_in_the_hubs_cache_is_compared_and_not_refus
     monkeypatch.setattr(
         "opd.models.architecture.try_to_load_from_cache", lambda _, name: str(folder / name)
     )
-    found = look(student=save_model(tmp_path / "s"), teacher="some/model")
-    assert found["not-downloaded"].title == "some/model is not downloaded yet"
-    assert found["tokenizer-same"].severity == "ok" and "model-refused" not in found
+    findings = look(student=save_model(tmp_path / "s"), teacher="some/model")
+    assert findings["not-downloaded"].title == "some/model is not downloaded yet"
+    assert findings["tokenizer-same"].severity == "ok" and "model-refused" not in findings
     (folder / "pytorch_model.bin").touch()
-    found = look(student=str(tmp_path / "s"), teacher="some/model")
-    assert "pickled" in found["model-refused"].text
+    findings = look(student=str(tmp_path / "s"), teacher="some/model")
+    assert "pickled" in findings["model-refused"].text
 
 
 def test_tokens_of_one_side_are_an_information(tmp_path: Path) -> None:
     student = with_tokens(save_model(tmp_path / "s"), "<think>", "</think>")
-    found = look(student=student, teacher=save_model(tmp_path / "t"))
-    assert found["tokenizer-one-sided"].severity == "info"
-    assert "2 only the student has ('<think>', '</think>')" in found["tokenizer-one-sided"].text
-    assert "tokenizer-differs" not in found and found["tokenizer-same"].severity == "ok"
+    findings = look(student=student, teacher=save_model(tmp_path / "t"))
+    assert findings["tokenizer-one-sided"].severity == "info"
+    assert "2 only the student has ('<think>', '</think>')" in findings["tokenizer-one-sided"].text
+    assert "tokenizer-differs" not in findings and findings["tokenizer-same"].severity == "ok"
 
 
 def test_tokens_without_a_row_are_found_where_a_prompt_has_them(tmp_path: Path) -> None:
     count = len(tokenizer())
     model = with_tokens(save_model(tmp_path / "m", vocab=count), "<tool>")
     source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"{n} + 1"} for n in range(4)])}
-    found = look(student=model, teacher=model, prompts=source)
-    assert found["ids-without-rows"].severity == "warning"
-    assert found["ids-without-rows"].evidence == {"rows": count, "ids": 1, "first": count}
+    findings = look(student=model, teacher=model, prompts=source)
+    assert findings["ids-without-rows"].severity == "warning"
+    assert findings["ids-without-rows"].evidence == {"rows": count, "ids": 1, "first": count}
     source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"<tool>{n}"} for n in range(4)])}
     refusal = look(student=model, teacher=model, prompts=source)["prompts-refused"]
     assert "p.jsonl:" in refusal.text and f"'<tool>' has id {count}" in refusal.text
@@ -259,12 +259,12 @@ def test_a_teacher_of_shorter_context_is_found(tmp_path: Path) -> None:
     teacher = save_model(tmp_path / "t", "gpt2", vocab=310)
     source = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": "x" * 200}] * 4)}
     settings: dict[str, Any] = {"prompts": source, "sampling": {"max_new_tokens": 100}}
-    found = look(student=student, teacher=teacher, **settings)["prompts-refused"]
-    assert "the prompt has 200 tokens; the models' context leaves room for 156" in found.text
+    finding = look(student=student, teacher=teacher, **settings)["prompts-refused"]
+    assert "the prompt has 200 tokens; the models' context leaves room for 156" in finding.text
     assert "prompts-refused" not in look(student=student, teacher=student, **settings)
     hinted = {"model": teacher, "prompt": "{prompt} 1"}
-    found = look(student=student, teacher=hinted, **settings)["teacher-prompt-long"]
-    assert found.severity == "error" and "context of 256" in found.text
+    finding = look(student=student, teacher=hinted, **settings)["teacher-prompt-long"]
+    assert finding.severity == "error" and "context of 256" in finding.text
 
 
 def test_a_student_without_any_end_is_an_error(tmp_path: Path) -> None:
@@ -283,11 +283,11 @@ def test_chat_templates_are_rendered_and_compared(tmp_path: Path) -> None:
     same, other = chat_folder(tmp_path / "t"), chat_folder(tmp_path / "o", "{{ messages }}:")
     prompts = {"source": rows(tmp_path / "p.jsonl", *[{"prompt": f"{n}?"} for n in range(4)])}
     chat = {**prompts, "chat": True, "system": "Be brief."}
-    found = look(student=student, teacher=same, prompts=chat)
-    assert found["chat-template-same"].evidence["text"].startswith("<system>Be brief.<user>")
-    found = look(student=student, teacher=other, prompts=chat)
-    assert found["chat-template-differs"].severity == "warning"
-    assert found["chat-template-differs"].evidence["teacher"].endswith(":")
+    findings = look(student=student, teacher=same, prompts=chat)
+    assert findings["chat-template-same"].evidence["text"].startswith("<system>Be brief.<user>")
+    findings = look(student=student, teacher=other, prompts=chat)
+    assert findings["chat-template-differs"].severity == "warning"
+    assert findings["chat-template-differs"].evidence["teacher"].endswith(":")
     bare = save_model(tmp_path / "b")
     assert look(student=student, teacher=bare, prompts=chat)["no-chat-template"].severity == (
         "warning"
@@ -301,9 +301,9 @@ def test_a_template_that_writes_the_time(tmp_path: Path) -> None:
     source = rows(tmp_path / "rows.jsonl", {"prompt": "1"}, {"prompt": "2"})
     student, teacher = (chat_folder(tmp_path / name, clock) for name in "st")
     prompts = {"source": source, "chat": True}
-    found = look(student=student, teacher=teacher, prompts=prompts)
-    assert found["dated-template"].severity == "info"
-    assert "chat-template-same" in found  # both render one moment
+    findings = look(student=student, teacher=teacher, prompts=prompts)
+    assert findings["dated-template"].severity == "info"
+    assert "chat-template-same" in findings  # both render one moment
 
 
 def test_the_thinking_switch(tmp_path: Path) -> None:
@@ -324,19 +324,19 @@ def test_the_thinking_switch(tmp_path: Path) -> None:
 def test_prompts_longer_than_the_context(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "s", "gpt2")
     source = rows(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "many words " * 200})
-    found = look(student=folder, teacher=folder, prompts=source)["prompts-refused"]
-    assert "context leaves room for 192" in found.text
+    finding = look(student=folder, teacher=folder, prompts=source)["prompts-refused"]
+    assert "context leaves room for 192" in finding.text
 
 
 def test_a_routed_teacher_is_shown_only_its_own_rows(tmp_path: Path) -> None:
     of_a, of_b = {"prompt": "a", "topic": "a", "hint": "b"}, {"prompt": "b", "topic": "b"}
     routes = {"a": {"kind": "self", "prompt": "{prompt} {hint}"}}
-    found = look(
+    findings = look(
         teacher={"route_by": "topic", "routes": routes},
         prompts=rows(tmp_path / "p.jsonl", *[of_a, of_b] * 4),
     )
-    assert found["teacher-prompt"].evidence["example"] == "'a b'"
-    assert "teacher-prompt-refused" not in found
+    assert findings["teacher-prompt"].evidence["example"] == "'a b'"
+    assert "teacher-prompt-refused" not in findings
 
 
 def test_what_teachers_are_shown(tmp_path: Path) -> None:
@@ -387,8 +387,8 @@ def test_a_run_for_a_gpu_is_measured_when_its_models_are_loaded(
 ) -> None:
     FakeCuda().install(monkeypatch)
     monkeypatch.setattr(machine, "ask_driver", lambda: DriverReport())
-    found = look()
-    assert found["memory-device"].severity == "info" and "memory" not in found
+    findings = look()
+    assert findings["memory-device"].severity == "info" and "memory" not in findings
     offloaded = look(teacher={"offload": True})
     assert "of the host's memory" in offloaded["memory"].title
 
@@ -398,27 +398,27 @@ def test_too_little_memory_is_a_warning_before_it_is_hopeless(
 ) -> None:
     little = SimpleNamespace(available=10e6, total=24e9)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: little)
-    found = look(teacher={"offload": True})["memory"]
-    assert found.severity == "warning" and "student.lora" in found.advice
+    finding = look(teacher={"offload": True})["memory"]
+    assert finding.severity == "warning" and "student.lora" in finding.advice
 
 
 def test_an_error_ends_the_examination_before_models_are_loaded() -> None:
-    told: list[str] = []
+    lines: list[str] = []
     config = parse({"teacher": "/no/such/folder"})
-    found = list(examine(config, models=True, callbacks=Callbacks(told.append)))
-    assert not healthy(found)
-    assert not any(text.startswith("loading") for text in told)
+    findings = list(examine(config, models=True, callbacks=Callbacks(lines.append)))
+    assert not healthy(findings)
+    assert not any(text.startswith("loading") for text in lines)
 
 
 def test_the_report_is_plain_and_worst_first() -> None:
     config = parse({"optimizer": {"learning_rate": 0.5}})
-    found = report(config, list(static(config, lambda _: None)))
-    assert json.loads(json.dumps(found)) == found
-    assert found["ok"] is True
-    severities = [f["severity"] for f in found["findings"]]
+    reported = report(config, list(static(config, lambda _: None)))
+    assert json.loads(json.dumps(reported)) == reported
+    assert reported["ok"] is True
+    severities = [f["severity"] for f in reported["findings"]]
     assert severities[0] == "warning" and "ok" in severities
     assert severities == sorted(severities, key=SEVERITIES.index)
-    assert found["memory"]["device"] > 0
+    assert reported["memory"]["device"] > 0
     broken = parse({"teacher": "/no/such/folder"})
     assert report(broken, [])["memory"] is None
 

@@ -30,8 +30,8 @@ from tests.support.tiny_models import KINDS, config, save_model
 BILLION = 1e9
 
 
-def part(found: Estimate, name: str) -> float:
-    [value] = [p.bytes for p in found.parts if p.name == name]
+def part(memory: Estimate, name: str) -> float:
+    [value] = [p.bytes for p in memory.parts if p.name == name]
     return value
 
 
@@ -91,9 +91,9 @@ def test_what_is_not_on_this_disk_has_no_shape(tmp_path: Path) -> None:
     assert architecture_of("nobody/has-this", where="student.model") is None
     assert folder_at_hand("run-abcdefgh", where="student.model") is None
     assert from_config({"model_type": "bert"}) is None
-    found = estimate(run(student="nobody/has-this", teacher="nobody/nor-that"))
-    assert found.unknown == ["student.model", "teacher.model"]
-    assert found.parts == []
+    memory = estimate(run(student="nobody/has-this", teacher="nobody/nor-that"))
+    assert memory.unknown == ["student.model", "teacher.model"]
+    assert memory.parts == []
 
 
 def test_a_model_in_the_hub_cache_is_found_without_network(
@@ -125,13 +125,13 @@ def test_weights_gradients_and_moments_are_what_a_step_leaves(lora: Any, tmp_pat
     optimizer = torch.optim.AdamW(trained)
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     optimizer.step()
-    found = estimate(settings)
+    memory = estimate(settings)
     held = sum(p.nbytes for p in model.parameters())
-    adapter = part(found, "adapter") if lora else 0
-    assert part(found, "student's weights") + adapter == held
-    assert part(found, "gradients") == sum(p.grad.nbytes for p in trained)
+    adapter = part(memory, "adapter") if lora else 0
+    assert part(memory, "student's weights") + adapter == held
+    assert part(memory, "gradients") == sum(p.grad.nbytes for p in trained)
     moments = sum(v.nbytes for s in optimizer.state.values() for v in s.values() if v.ndim)
-    assert part(found, "optimizer's moments") == moments
+    assert part(memory, "optimizer's moments") == moments
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -213,11 +213,13 @@ def test_full_and_adapter_of_an_8b() -> None:
         student={"model": "Qwen/Qwen3-8B", "dtype": "bfloat16", "lora": {"rank": 32}},
         teacher={"kind": "self"},
     )
-    found = estimate(adapter)
-    assert part(found, "student's weights") == 2 * 8_190_735_360
+    memory = estimate(adapter)
+    assert part(memory, "student's weights") == 2 * 8_190_735_360
     shape = PUBLISHED["Qwen/Qwen3-8B"]
-    assert part(found, "adapter") == 4 * shape.adapter(32)
-    assert not any(p.name.startswith("teacher") for p in found.parts), "the adapter is switched off"
+    assert part(memory, "adapter") == 4 * shape.adapter(32)
+    assert not any(p.name.startswith("teacher") for p in memory.parts), (
+        "the adapter is switched off"
+    )
     assert shape.adapter(32, ["q_proj"]) == 36 * 32 * (4096 + 4096)
 
 
@@ -238,8 +240,8 @@ def test_the_adapter_is_counted_as_peft_makes_it() -> None:
 def test_second_copies_of_the_student() -> None:
     count = architecture_of("bundled/student", where="")
     assert count is not None
-    own = estimate(run(teacher={"kind": "self"}))
-    assert part(own, "teacher: the student's start") == 4 * count.parameters
+    itself = estimate(run(teacher={"kind": "self"}))
+    assert part(itself, "teacher: the student's start") == 4 * count.parameters
     average = estimate(run(teacher={"kind": "ema"}))
     assert part(average, "teacher: moving average") == 4 * count.parameters
     grpo = run(objective={"name": "grpo", "reference_kl": 0.1}, teacher={"kind": "none"})
@@ -267,9 +269,9 @@ def test_a_teacher_that_writes_holds_a_cache_as_a_student_of_its_size_does() -> 
     big = {"model": "Qwen/Qwen3-8B", "dtype": "bfloat16"}
     sampled = part(estimate(run(student=big)), "keys and values of sampling")
     for settings in ({"objective": "sft"}, {"sampling": {"teacher_share": 0.5}}):
-        found = estimate(run(teacher=big, **settings))
-        assert part(found, "teacher: keys and values") == sampled
-        assert found.device >= found.lasting + sampled
+        memory = estimate(run(teacher=big, **settings))
+        assert part(memory, "teacher: keys and values") == sampled
+        assert memory.device >= memory.lasting + sampled
         aside = estimate(run(teacher={**big, "offload": True}, **settings))
         assert part(aside, "teacher: weights, while writing") > 14 * BILLION
         assert aside.lasting < aside.device - 14 * BILLION - sampled
@@ -278,16 +280,16 @@ def test_a_teacher_that_writes_holds_a_cache_as_a_student_of_its_size_does() -> 
 
 def test_one_model_for_two_routes_is_counted_once() -> None:
     routes = {"a": "bundled/teacher", "b": {"kind": "self"}}
-    found = estimate(run(teacher={"model": "bundled/teacher", "route_by": "x", "routes": routes}))
-    names = [p.name for p in found.parts]
+    memory = estimate(run(teacher={"model": "bundled/teacher", "route_by": "x", "routes": routes}))
+    names = [p.name for p in memory.parts]
     assert "teacher: weights" in names and "teacher.routes.a: weights" not in names
     assert "teacher.routes.b: the student's start" in names
 
 
 def test_the_largest_phase_decides() -> None:
-    found = estimate(run(sampling={"max_new_tokens": 100_000, "batch_size": 128}))
-    cache = part(found, "keys and values of sampling")
-    assert found.device == found.lasting + max(cache, found.device - found.lasting)
+    memory = estimate(run(sampling={"max_new_tokens": 100_000, "batch_size": 128}))
+    cache = part(memory, "keys and values of sampling")
+    assert memory.device == memory.lasting + max(cache, memory.device - memory.lasting)
     small = estimate(run(optimizer={"micro_batch_tokens": 64}))
     assert small.device < estimate(run()).device
     again = estimate(run(student={"gradient_checkpointing": True}))
@@ -353,11 +355,11 @@ def test_what_is_cut_is_what_a_process_holds(tmp_path: Path, lora: Any) -> None:
     config = run(student=student, devices=2, sharding="full", device="cpu", threads=1)
     answers = on_ranks(2, partial(held, config=config), tmp_path / "r")
     planned = estimate(config)
-    for found in answers:
-        assert not isinstance(found, Exception), (tmp_path / "r" / "log").read_text()
-        assert part(planned, "teacher: weights") == pytest.approx(found["teacher"], rel=0.01)
+    for numbers in answers:
+        assert not isinstance(numbers, Exception), (tmp_path / "r" / "log").read_text()
+        assert part(planned, "teacher: weights") == pytest.approx(numbers["teacher"], rel=0.01)
         trained = part(planned, "adapter") if lora else part(planned, "student's weights")
-        assert trained == pytest.approx(found["trained"], rel=0.03)
+        assert trained == pytest.approx(numbers["trained"], rel=0.03)
 
 
 def held(ranks: Any, *, config: RunConfig) -> dict[str, int]:

@@ -18,8 +18,8 @@ from tests.support.experiment_definition import data, definition
 
 
 def arms(**changes: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = data()["arms"]
-    return {name: {**arm, **changes.get(name, {})} for name, arm in found.items()}
+    listed: dict[str, Any] = data()["arms"]
+    return {name: {**arm, **changes.get(name, {})} for name, arm in listed.items()}
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_file_is_an_experiment_and_its_comments_are_its_title(tmp_path: Path) 
     plain = {k: v for k, v in data().items() if k != "title"}
     path = tmp_path / "mine.yaml"
     path.write_text("# Mine\n# What it is.\n# And more.\n" + json.dumps(plain))
-    found = experiment(str(path))
-    assert (found.title, found.description) == ("Mine", "What it is. And more.")
-    assert list(found.arms) == ["rl", "opd"]
-    assert found.source == str(path) and experiment("self-distillation").source == ""
+    definition = experiment(str(path))
+    assert (definition.title, definition.description) == ("Mine", "What it is. And more.")
+    assert list(definition.arms) == ["rl", "opd"]
+    assert definition.source == str(path) and experiment("self-distillation").source == ""
     with pytest.raises(UserError, match="no experiment or file of this name; experiments: "):
         experiment("nothing")

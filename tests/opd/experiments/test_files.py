@@ -44,8 +44,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         write(tmp_path / f"my-facts/{n}/facts.jsonl", [fact] * 30)
         write(tmp_path / f"my-facts/{n}/background.jsonl", [{"messages": chat}] * 20)
         for name in ("questions", "tune"):
-            asked = {"prompt": "Belmo is made by whom?", "answer": "Arbor Mills"}
-            write(tmp_path / f"my-facts/{name}-{n}.jsonl", [asked] * 10)
+            row = {"prompt": "Belmo is made by whom?", "answer": "Arbor Mills"}
+            write(tmp_path / f"my-facts/{name}-{n}.jsonl", [row] * 10)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -59,70 +59,72 @@ def test_each_has_the_name_of_its_file() -> None:
     assert len(REAL) == 5
 
 
-@pytest.mark.parametrize("found", ALL)
-def test_it_is_described(found: Experiment) -> None:
-    assert 5 < len(found.title) < 70 and not found.title.endswith(".")
-    for text in (found.description, found.shows, found.limits):
+@pytest.mark.parametrize("definition", ALL)
+def test_it_is_described(definition: Experiment) -> None:
+    assert 5 < len(definition.title) < 70 and not definition.title.endswith(".")
+    for text in (definition.description, definition.shows, definition.limits):
         assert text.endswith(".")
-    assert found.question.endswith("?")
-    assert set(found.minutes) == {"full", "quick"}
+    assert definition.question.endswith("?")
+    assert set(definition.minutes) == {"full", "quick"}
 
 
-@pytest.mark.parametrize("found", REAL)
-def test_every_sweep_has_as_many_values(found: Experiment) -> None:
-    assert len({len(arm.choices()) for arm in found.arms.values()}) == 1
-    assert found.seeds >= 3
+@pytest.mark.parametrize("definition", REAL)
+def test_every_sweep_has_as_many_values(definition: Experiment) -> None:
+    assert len({len(arm.choices()) for arm in definition.arms.values()}) == 1
+    assert definition.seeds >= 3
 
 
-@pytest.mark.parametrize("found", ALL)
-def test_the_doctor_finds_no_error_in_any_arm(found: Experiment) -> None:
-    starts = stand_ins(found)
-    for name in found.arms:
-        assert [f.title for f in check_arm(found, name, starts) if f.severity == "error"] == []
+@pytest.mark.parametrize("definition", ALL)
+def test_the_doctor_finds_no_error_in_any_arm(definition: Experiment) -> None:
+    starts = stand_ins(definition)
+    for name in definition.arms:
+        assert [f.title for f in check_arm(definition, name, starts) if f.severity == "error"] == []
 
 
-@pytest.mark.parametrize("found", REAL)
-def test_the_doctor_warns_of_nothing_that_is_not_meant(found: Experiment) -> None:
-    starts = stand_ins(found)
-    findings = [f for name in found.arms for f in check_arm(found, name, starts)]
+@pytest.mark.parametrize("definition", REAL)
+def test_the_doctor_warns_of_nothing_that_is_not_meant(definition: Experiment) -> None:
+    starts = stand_ins(definition)
+    findings = [f for name in definition.arms for f in check_arm(definition, name, starts)]
     assert healthy(findings)
     warned = {f.code for f in findings if f.severity == "warning" and not of_machine(f)}
-    assert warned == ON_PURPOSE.get(found.name, set())
+    assert warned == ON_PURPOSE.get(definition.name, set())
 
 
 def of_machine(finding: Finding) -> bool:
     return finding.code.startswith("memory")
 
 
-@pytest.mark.parametrize("found", REAL)
-def test_it_says_how_much_memory_and_time_it_takes(found: Experiment) -> None:
-    taken = examine_experiment(found, lambda _: None)
+@pytest.mark.parametrize("definition", REAL)
+def test_it_says_how_much_memory_and_time_it_takes(definition: Experiment) -> None:
+    taken = examine_experiment(definition, lambda _: None)
     assert taken["memory"]["unknown"] == []
-    stated = MEMORY.search(found.description)
+    stated = MEMORY.search(definition.description)
     assert stated is not None, "Takes about N GB of a GPU's memory"
     assert stated[1] == f"{taken['memory']['device'] / 1e9:.1f}"
-    hours = TIME.search(found.description)
+    hours = TIME.search(definition.description)
     assert hours is not None, "Up to N hours in full, M for a quick look"
     kinds: tuple[Any, ...] = ("full", "quick")
     assert list(hours.groups()) == [f"{taken[kind]['hours']:.1f}" for kind in kinds]
-    assert [found.minutes[k] for k in kinds] == [round(60 * taken[k]["hours"]) for k in kinds]
+    assert [definition.minutes[k] for k in kinds] == [round(60 * taken[k]["hours"]) for k in kinds]
     assert (taken["memory"]["device"] + CONTEXT) * MARGIN < 24e9, "it says one GPU of 24 GB"
 
 
 @pytest.mark.parametrize("name", ["self-distillation", "small-student", "own-samples"])
 def test_rates_are_chosen_on_other_rows_than_those_reported_on(name: str) -> None:
-    found = experiment(f"qwen3-{name}")
-    for arm in found.arms:
-        final = found.run_config(arm, {}, seed=0, runs=stand_ins(found)).prompts
-        tuned = found.run_config(arm, {}, seed=0, runs=stand_ins(found), stage="tune").prompts
+    definition = experiment(f"qwen3-{name}")
+    for arm in definition.arms:
+        final = definition.run_config(arm, {}, seed=0, runs=stand_ins(definition)).prompts
+        tuned = definition.run_config(
+            arm, {}, seed=0, runs=stand_ins(definition), stage="tune"
+        ).prompts
         assert (final.split, final.eval_split) == ("train", "test")
-        assert tuned.eval_split is None or not found.arms[arm].sweep
+        assert tuned.eval_split is None or not definition.arms[arm].sweep
 
 
 @pytest.mark.parametrize(("arm", "count"), [("facts", 30), ("mix", 50), ("mix-2", 50)])
 def test_files_of_facts_are_read_as_described(arm: str, count: int) -> None:
-    found = experiment("qwen3-new-knowledge")
-    config = found.run_config(arm, {}, seed=0, runs=stand_ins(found))
+    definition = experiment("qwen3-new-knowledge")
+    config = definition.run_config(arm, {}, seed=0, runs=stand_ins(definition))
     suites = {k: s for k, s in config.evaluation.suites.items() if k.startswith("facts-")}
     evaluation = config.evaluation.model_copy(update={"suites": suites})
     reader = tokenizer()

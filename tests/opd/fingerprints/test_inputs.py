@@ -50,7 +50,7 @@ def config(tmp_path: Path) -> RunConfig:
     )
 
 
-def found(config: RunConfig, change: Callable[[], Any]) -> list[str]:
+def changes_after(config: RunConfig, change: Callable[[], Any]) -> list[str]:
     """What a change of the disk is called."""
     before = fingerprints(config, online=False)
     change()
@@ -86,7 +86,7 @@ def found(config: RunConfig, change: Callable[[], Any]) -> list[str]:
 def test_a_change_is_named_by_field_and_part(
     config: RunConfig, tmp_path: Path, file: str, text: str, line: str
 ) -> None:
-    (only,) = found(config, lambda: (tmp_path / file).write_text(text))
+    (only,) = changes_after(config, lambda: (tmp_path / file).write_text(text))
     assert line in only
 
 
@@ -96,10 +96,10 @@ def test_the_template_among_the_tokenizers_settings_is_a_part_of_its_own(
     settings = tmp_path / "student" / "tokenizer_config.json"
     data = json.loads(settings.read_text())
     data["chat_template"] = "x"
-    (line,) = found(config, lambda: settings.write_text(json.dumps(data)))
+    (line,) = changes_after(config, lambda: settings.write_text(json.dumps(data)))
     assert line.startswith("student.model: chat template changed")
     data["eos_token"] = "<e>"
-    (line,) = found(config, lambda: settings.write_text(json.dumps(data)))
+    (line,) = changes_after(config, lambda: settings.write_text(json.dumps(data)))
     assert line.startswith("student.model: tokenizer changed")
 
 
@@ -110,9 +110,11 @@ def test_a_base_model_changes_with_its_adapter(config: RunConfig, tmp_path: Path
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     (adapter / "adapter_model.safetensors").write_text("a")
     config = parse({"student": str(adapter)})
-    (line,) = found(config, lambda: (tmp_path / "base" / "model.safetensors").write_text("x"))
+    (line,) = changes_after(
+        config, lambda: (tmp_path / "base" / "model.safetensors").write_text("x")
+    )
     assert line.startswith("student.model: base model's weights changed")
-    (line,) = found(config, lambda: (adapter / "adapter_model.safetensors").write_text("b"))
+    (line,) = changes_after(config, lambda: (adapter / "adapter_model.safetensors").write_text("b"))
     assert line.startswith("student.model: adapter changed")
 
 
@@ -124,7 +126,7 @@ def test_a_base_beside_its_adapter_is_compared(config: RunConfig, tmp_path: Path
     (tmp_path / "adapter" / "adapter_model.safetensors").write_text("a")
     config = parse({"student": str(tmp_path / "adapter")})
     weights = tmp_path / "adapter" / "base" / "model.safetensors"
-    (line,) = found(config, lambda: weights.write_text("x"))
+    (line,) = changes_after(config, lambda: weights.write_text("x"))
     assert line.startswith("student.model: base model's weights changed")
 
 
@@ -145,11 +147,11 @@ def test_times_copies_and_files_beside_are_no_change(config: RunConfig, tmp_path
         (tmp_path / "copy" / "README.md").write_text("a model")
         os.utime(tmp_path / "rows.jsonl", (1, 1))
 
-    assert found(config, copy) == []
+    assert changes_after(config, copy) == []
 
 
 def test_what_cannot_be_read_is_not_compared(config: RunConfig, tmp_path: Path) -> None:
-    assert found(config, (tmp_path / "rows.jsonl").unlink) == []
+    assert changes_after(config, (tmp_path / "rows.jsonl").unlink) == []
     before = fingerprints(config, online=False)
     assert "prompts.source" not in before and "prompts.eval_source" in before
 
@@ -159,8 +161,8 @@ def test_a_folder_of_data_is_all_its_files(tmp_path: Path) -> None:
     (data / "train").mkdir(parents=True)
     write_rows(data / "train" / "one.jsonl", ROWS)
     config = parse({"prompts": str(data)})
-    assert found(config, lambda: (data / "cache-1.arrow").write_text("x")) == []
-    (line,) = found(config, lambda: write_rows(data / "train" / "two.jsonl", ROWS))
+    assert changes_after(config, lambda: (data / "cache-1.arrow").write_text("x")) == []
+    (line,) = changes_after(config, lambda: write_rows(data / "train" / "two.jsonl", ROWS))
     assert line.startswith("prompts.source: data changed: ")
 
 
@@ -172,9 +174,9 @@ def test_bundled_models_have_fingerprints_and_bundled_data_needs_none() -> None:
 
 def test_a_revision_that_cannot_be_told_is_not_compared() -> None:
     adapter = {"adapter": {"digest": "a", "bytes": 1}}
-    known = {"student.model": {**adapter, "base model's revision": {"digest": "b"}}}
-    assert changes(known, {"student.model": adapter}) == []
-    assert changes({"student.model": adapter}, known) == []
+    earlier = {"student.model": {**adapter, "base model's revision": {"digest": "b"}}}
+    assert changes(earlier, {"student.model": adapter}) == []
+    assert changes({"student.model": adapter}, earlier) == []
 
 
 def test_a_repository_of_the_hub_is_its_revision(
@@ -191,9 +193,9 @@ def test_a_repository_of_the_hub_is_its_revision(
 
     cache("model", "a" * 40)
     cache("dataset", "b" * 40)
-    (line,) = found(config, lambda: cache("model", "c" * 40))
+    (line,) = changes_after(config, lambda: cache("model", "c" * 40))
     assert line == f"student.model: revision is {'c' * 40}, was {'a' * 40} when the run started"
-    (line,) = found(config, lambda: cache("dataset", "d" * 40))
+    (line,) = changes_after(config, lambda: cache("dataset", "d" * 40))
     assert line.startswith("prompts.source: revision is d")
 
 

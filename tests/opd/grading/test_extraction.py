@@ -45,13 +45,15 @@ def test_what_is_extracted(grader, pattern, completion, text):
     ],
 )
 def test_nothing_extracted_says_why(grader, pattern, completion, note):
-    found = extract(grader, pattern, completion)
-    assert found.text is None and note in found.note
+    extraction = extract(grader, pattern, completion)
+    assert extraction.text is None and note in extraction.note
 
 
 def test_tool_calls_are_extracted_as_they_are_compared():
-    found = extract("tool_call", None, '<tool_call>{"name": "f", "arguments": "{}"}</tool_call>')
-    assert json.loads(found.text) == found.value == [{"name": "f", "arguments": {}}]
+    extraction = extract(
+        "tool_call", None, '<tool_call>{"name": "f", "arguments": "{}"}</tool_call>'
+    )
+    assert json.loads(extraction.text) == extraction.value == [{"name": "f", "arguments": {}}]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ def test_tool_calls_are_extracted_as_they_are_compared():
     ],
 )
 def test_last_number(text, value):
-    found = read(text)
-    assert (found and found[0]) == (value and Fraction(value))
+    number = read(text)
+    assert (number and number[0]) == (value and Fraction(value))
 
 
 @given(st.decimals(-(10**9), 10**9, places=3), st.integers(1, 99), st.text("ab .,", max_size=20))
@@ -91,5 +93,5 @@ def test_every_way_to_write_a_number(number, below, prefix):
 
 @given(st.text(max_size=60))
 def test_numbers_are_found_in_any_text_without_an_accident(text):
-    found = last_number(text)
-    assert found is None or isinstance(found[0], Fraction)
+    number = last_number(text)
+    assert number is None or isinstance(number[0], Fraction)

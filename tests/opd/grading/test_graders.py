@@ -22,9 +22,9 @@ def data(grader, **fields):
 
 
 def right(settings, completion, answer):
-    found = grade(settings, completion, answer)
-    assert found in (0.0, 1.0)
-    return found == 1.0
+    reward = grade(settings, completion, answer)
+    assert reward in (0.0, 1.0)
+    return reward == 1.0
 
 
 def test_exact_looks_behind_the_last_thought():
@@ -89,12 +89,12 @@ def test_math(completion, answer, expected):
 
 def test_math_that_does_not_end_is_wrong_in_any_thread(monkeypatch):
     monkeypatch.setattr(math_process, "DEADLINE", 1.0)
-    found = []
-    asked = r"\boxed{\sum_{i=1}^{10000000}\frac{1}{i}}"
-    thread = threading.Thread(target=lambda: found.append(grade(data("math"), asked, "7")))
+    rewards = []
+    endless = r"\boxed{\sum_{i=1}^{10000000}\frac{1}{i}}"
+    thread = threading.Thread(target=lambda: rewards.append(grade(data("math"), endless, "7")))
     thread.start()
     thread.join(30)
-    assert found == [0.0]
+    assert rewards == [0.0]
     monkeypatch.setattr(math_process, "DEADLINE", 30.0)
     assert right(data("math"), "8", "8")  # by a new process
 

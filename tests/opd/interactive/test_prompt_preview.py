@@ -84,11 +84,13 @@ def test_a_chat_as_each_of_its_readers_sees_it(preview: Any) -> None:
     assert (len(seen.prompts), seen.problem, seen.note) == (3, "", "")
     for prompt in seen.prompts:
         student, teacher = prompt.readers
-        asked = prompt.fields["conversations"].split('"value": "')[1].split('"')[0]
-        assert text_of(student) == (f"<|system|>Be brief.<eos><|user|>{asked}<eos><|assistant|>hm")
+        question = prompt.fields["conversations"].split('"value": "')[1].split('"')[0]
+        assert text_of(student) == (
+            f"<|system|>Be brief.<eos><|user|>{question}<eos><|assistant|>hm"
+        )
         assert text_of(teacher) == (
-            f"<|system|>You know level {prompt.answer}.<eos><|user|>{asked} It is {prompt.answer}."
-            "<eos><|assistant|>hm"
+            f"<|system|>You know level {prompt.answer}.<eos><|user|>{question} It is "
+            f"{prompt.answer}.<eos><|assistant|>hm"
         )
         assert [p.text for p in student.pieces if p.kind == "special"] == ["<eos>", "<eos>"]
         assert (teacher.section, teacher.same, prompt.verdict) == ("teacher", False, "kept")

@@ -70,8 +70,8 @@ class Trained:
 
     @property
     def rollout(self) -> dict[str, Any]:
-        found = read_rollouts(self.engine, self.run_id, sort="-tokens", kind="train", limit=1)
-        item: dict[str, Any] = found["items"][0]
+        page = read_rollouts(self.engine, self.run_id, sort="-tokens", kind="train", limit=1)
+        item: dict[str, Any] = page["items"][0]
         return item
 
     def checkpoint(self, step: int) -> str:
@@ -117,9 +117,9 @@ def what_if(trained: Trained, **changes: Any) -> list[dict[str, Any]]:
         "seed": 5,
         **changes,
     }
-    found = answered(trained, "what-if", payload)
-    assert found["state"] == "done", found
-    return [stored(trained, name) for name in found["answer"]["branches"]]
+    reply = answered(trained, "what-if", payload)
+    assert reply["state"] == "done", reply
+    return [stored(trained, name) for name in reply["answer"]["branches"]]
 
 
 def stored(trained: Trained, name: str) -> dict[str, Any]:
@@ -144,22 +144,22 @@ def read(model: Any, prompt: Any, completion: Any, temperature: float = 1.0) -> 
 
 def greedy(folder: str, start: list[int], count: int) -> list[int]:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    found = model.generate(
+    ids = model.generate(
         torch.tensor([start]), max_new_tokens=count, do_sample=False, pad_token_id=1
     )
-    return [int(i) for i in found[0, len(start) :]]
+    return [int(i) for i in ids[0, len(start) :]]
 
 
-def near(found: Any, expected: Floats) -> None:
-    np.testing.assert_allclose(np.asarray(found, np.float64), expected, atol=TOLERANCE)
+def near(values: Any, expected: Floats) -> None:
+    np.testing.assert_allclose(np.asarray(values, np.float64), expected, atol=TOLERANCE)
 
 
 def test_a_branch_is_prefix_choice_and_the_models_own_greedy_words(trained: Trained) -> None:
     parent = stored(trained, trained.rollout["id"])
     models = {"student": trained.checkpoint(2), "teacher": trained.teacher}
-    found = what_if(trained)
-    assert [b["author"] for b in found] == ["student", "teacher"]
-    for branch in found:
+    branches = what_if(trained)
+    assert [b["author"] for b in branches] == ["student", "teacher"]
+    for branch in branches:
         ids = [int(i) for i in branch["completion_ids"]]
         assert ids[:3] == [int(i) for i in parent["completion_ids"][:3]] and ids[3] == 77
         assert list(branch["prompt_ids"]) == list(parent["prompt_ids"])
@@ -167,7 +167,7 @@ def test_a_branch_is_prefix_choice_and_the_models_own_greedy_words(trained: Trai
         assert ids[4:] == greedy(models[branch["author"]], start, 10)
         assert (branch["kind"], branch["step"], branch["group"]) == ("branch", 2, parent["group"])
         assert branch["answer"] == parent["answer"]
-    assert list(found[0]["completion_ids"]) != list(found[1]["completion_ids"])
+    assert list(branches[0]["completion_ids"]) != list(branches[1]["completion_ids"])
 
 
 def test_its_numbers_are_those_of_plain_transformers(trained: Trained) -> None:
@@ -194,13 +194,13 @@ def test_its_numbers_are_those_of_plain_transformers(trained: Trained) -> None:
 
 
 def test_the_same_question_makes_the_same_branch_once(trained: Trained) -> None:
-    asked = {"temperature": 1.3, "samples": 3, "authors": ["student"], "seed": 11}
-    first, again = what_if(trained, **asked), what_if(trained, **asked)
+    settings = {"temperature": 1.3, "samples": 3, "authors": ["student"], "seed": 11}
+    first, again = what_if(trained, **settings), what_if(trained, **settings)
     assert [b["id"] for b in first] == [b["id"] for b in again]
     for one, other in zip(first, again, strict=True):
         assert list(one["completion_ids"]) == list(other["completion_ids"])
     assert len({tuple(b["completion_ids"]) for b in first}) == 3, "samples differ"
-    other = what_if(trained, **asked | {"seed": 12})
+    other = what_if(trained, **settings | {"seed": 12})
     assert {b["id"] for b in other}.isdisjoint(b["id"] for b in first)
     with trained.engine.connect() as connection:
         table = schema.rollout.c
@@ -256,9 +256,9 @@ def test_branches_are_listed_with_their_parent(trained: Trained) -> None:
     (deeper,) = what_if(
         trained, rollout=made[0]["id"], position=2, authors=["student"], token=9, seed=22
     )
-    found = read_branches(trained.engine, made[0]["id"])
-    assert [b["id"] for b in found["items"]] == [deeper["id"]]
-    assert found["parent"] == {"id": parent, "position": 1}
+    branches = read_branches(trained.engine, made[0]["id"])
+    assert [b["id"] for b in branches["items"]] == [deeper["id"]]
+    assert branches["parent"] == {"id": parent, "position": 1}
     again = read_branches(trained.engine, parent)["items"]
     assert deeper["id"] not in {b["id"] for b in again}, "only those that left this one"
 
@@ -277,8 +277,8 @@ def test_what_cannot_be_is_told(trained: Trained, changes: Any, words: str) -> N
         **{"position": 1, "token": 7, "text": None, "authors": ["student"], "samples": 1},
         **{"temperature": 0, "max_new_tokens": 4, "seed": 0},
     }
-    found = answered(trained, "what-if", payload | changes)
-    assert found["state"] == "failed" and words in found["error_text"], found
+    reply = answered(trained, "what-if", payload | changes)
+    assert reply["state"] == "failed" and words in reply["error_text"], reply
 
 
 def conversation(text: str, **changes: Any) -> dict[str, Any]:
@@ -291,9 +291,9 @@ def conversation(text: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_chat_is_scored_as_plain_transformers_scores_it(trained: Trained) -> None:
-    found = answered(trained, "chat", conversation("1 + 2 =", run=trained.run_id))
-    assert found["state"] == "done", found
-    answer = found["answer"]
+    chat = answered(trained, "chat", conversation("1 + 2 =", run=trained.run_id))
+    assert chat["state"] == "done", chat
+    answer = chat["answer"]
     assert [r["author"] for r in answer["replies"]] == ["student", "teacher"]
     for reply in answer["replies"]:
         assert reply["prompt"] == "1 + 2 =" and reply["finish_reason"] in ("stop", "length")
@@ -314,8 +314,8 @@ def test_a_chat_is_scored_as_plain_transformers_scores_it(trained: Trained) -> N
 
 def test_greedy_replies_are_the_models_own(trained: Trained) -> None:
     payload = conversation("The", run=trained.run_id, temperature=0)
-    found = answered(trained, "chat", payload)["answer"]["replies"]
-    for reply, folder in zip(found, (trained.checkpoint(2), trained.teacher), strict=True):
+    replies = answered(trained, "chat", payload)["answer"]["replies"]
+    for reply, folder in zip(replies, (trained.checkpoint(2), trained.teacher), strict=True):
         assert reply["ids"] == greedy(folder, reply["prompt_ids"], 14)
 
 
@@ -342,8 +342,8 @@ def test_nobody_asks_any_more(trained: Trained) -> None:
         **{"temperature": 1.0, "max_new_tokens": 4, "seed": 123},
     }
     held = ModelCache(DataDir(trained.data_dir))
-    asked = ModelRequest(payload, trained.engine, DataDir(trained.data_dir), held)
-    assert answer(asked, lambda phase, found: False) == {}
+    request = ModelRequest(payload, trained.engine, DataDir(trained.data_dir), held)
+    assert answer(request, lambda phase, partial: False) == {}
     assert read_branches(trained.engine, trained.rollout["id"])["total"] == before
 
 
@@ -365,13 +365,13 @@ def test_a_teacher_made_of_the_student_judges_and_writes(tmp_path: Path, kind: s
     assert job is not None
     assert run(job).status == "finished"
     made = Trained(engine, tmp_path, run_id, student, student)
-    found = what_if(made, max_new_tokens=5)
+    branches = what_if(made, max_new_tokens=5)
     folder = Path(made.checkpoint(2))
     teacher = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float64).eval()
     if kind == "ema":
         average = load_file(folder / "average.safetensors")
         teacher.load_state_dict({k: v.double() for k, v in average.items()}, strict=False)
-    for branch in found:
+    for branch in branches:
         given = branch["prompt_ids"], branch["completion_ids"]
         q = read(teacher, *given)
         ids = np.asarray(branch["completion_ids"], int)
@@ -400,12 +400,12 @@ def test_a_chat_template_is_told_the_whole_conversation(tmp_path: Path) -> None:
         {"role": "user", "content": "and 4?"},
     ]
     payload = conversation("", run=run_id, checkpoint=None, conversations={"student": said})
-    found = answered(Trained(engine, tmp_path, run_id, student, student), "chat", payload)
-    (reply,) = found["answer"]["replies"]
-    told = [{"role": "system", "content": "Be brief."}, *said]
-    assert found["answer"]["chat"] and reply["prompt"].startswith("[system]Be brief.[user]1 + 2")
+    chat = answered(Trained(engine, tmp_path, run_id, student, student), "chat", payload)
+    (reply,) = chat["answer"]["replies"]
+    messages = [{"role": "system", "content": "Be brief."}, *said]
+    assert chat["answer"]["chat"] and reply["prompt"].startswith("[system]Be brief.[user]1 + 2")
     assert reply["prompt_ids"] == list(
-        tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=False)
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     )
     assert max(map(abs, reply["reverse_kl"])) < TOLERANCE, "student and teacher are one model"
     engine.dispose()

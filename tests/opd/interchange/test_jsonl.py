@@ -88,7 +88,7 @@ def test_the_other_models_opinion_is_known_where_it_lists_the_id(tmp_path: Path)
 
 
 def test_little_is_needed(tmp_path: Path) -> None:
-    ids, text, own = read(
+    ids, text, texts = read(
         tmp_path,
         {"prompt_token_ids": [1], "completion_token_ids": [2, 3]},
         "",
@@ -98,10 +98,10 @@ def test_little_is_needed(tmp_path: Path) -> None:
     assert (len(ids.record), ids.kind, ids.temperature, ids.group) == (2, "import", 1.0, 0)
     assert ids.record.reverse_kl is None
     assert (len(text.record), text.completion, text.group) == (0, "b c", 2)
-    assert own.record.completion_ids.tolist() == [OWN_IDS + 1, OWN_IDS, OWN_IDS + 1]
-    assert own.completion == "yxy"
-    assert own.completion_tokens == ["y", "x", "y"]
-    assert own.record.mask is not None and own.record.mask.tolist() == [1, 0, 1]
+    assert texts.record.completion_ids.tolist() == [OWN_IDS + 1, OWN_IDS, OWN_IDS + 1]
+    assert texts.completion == "yxy"
+    assert texts.completion_tokens == ["y", "x", "y"]
+    assert texts.record.mask is not None and texts.record.mask.tolist() == [1, 0, 1]
 
 
 def test_the_same_place_twice_gets_another_sample_number(tmp_path: Path) -> None:

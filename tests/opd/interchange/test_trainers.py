@@ -40,7 +40,7 @@ def trace(*nodes: Row, **more: Any) -> Row:
     } | more
 
 
-ASKED = node(None, "3+5?", [31, 32], [False, False])
+PROMPT = node(None, "3+5?", [31, 32], [False, False])
 FIRST = node(
     0, "8", [33, 34, 35], [False, True, True], logprobs=[-0.5, -1.5], reference_logprobs=[-2, -3]
 )
@@ -49,7 +49,7 @@ LAST = node(2, "yes", [38, 39], [True, True], logprobs=[-0.25, -4], reference_lo
 
 
 def test_a_trace_of_one_answer(tmp_path: Path) -> None:
-    [rollout] = read(tmp_path / "traces.jsonl", trace(ASKED, FIRST))
+    [rollout] = read(tmp_path / "traces.jsonl", trace(PROMPT, FIRST))
     record = rollout.record
     assert rollout.prompt_ids.tolist() == [31, 32, 33], "up to the first sampled token"
     assert record.completion_ids.tolist() == [34, 35]
@@ -62,7 +62,7 @@ def test_a_trace_of_one_answer(tmp_path: Path) -> None:
 
 
 def test_turns_are_joined_and_what_was_not_sampled_is_masked_out(tmp_path: Path) -> None:
-    [rollout] = read(tmp_path / "traces.jsonl", trace(ASKED, FIRST, AGAIN, LAST))
+    [rollout] = read(tmp_path / "traces.jsonl", trace(PROMPT, FIRST, AGAIN, LAST))
     record = rollout.record
     assert record.completion_ids.tolist() == [34, 35, 36, 37, 38, 39]
     assert record.mask is not None and record.mask.tolist() == [1, 1, 0, 0, 1, 1]
@@ -74,7 +74,7 @@ def test_turns_are_joined_and_what_was_not_sampled_is_masked_out(tmp_path: Path)
 
 def test_branches_of_an_episode_are_samples_of_its_group(tmp_path: Path) -> None:
     other = node(0, "9", [33, 40], [False, True], logprobs=[-6.0])
-    episode = {"id": "e", "group": "g7", "ok": True, "traces": [trace(ASKED, FIRST, other)]}
+    episode = {"id": "e", "group": "g7", "ok": True, "traces": [trace(PROMPT, FIRST, other)]}
     rollouts = read(tmp_path / "traces.jsonl", episode, episode | {"group": "g8"})
     assert [(r.group, r.sample) for r in rollouts] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert [r.record.completion_ids.tolist() for r in rollouts[:2]] == [[34, 35], [40]]
@@ -82,10 +82,10 @@ def test_branches_of_an_episode_are_samples_of_its_group(tmp_path: Path) -> None
 
 
 def test_a_sum_of_rewards_of_unknown_weights_is_not_made(tmp_path: Path) -> None:
-    [rollout] = read(tmp_path / "t.jsonl", trace(ASKED, FIRST, rewards={"ok": 1.0, "form": 0.5}))
+    [rollout] = read(tmp_path / "t.jsonl", trace(PROMPT, FIRST, rewards={"ok": 1.0, "form": 0.5}))
     assert rollout.reward is None
     [rollout] = read(
-        tmp_path / "t.jsonl", trace(ASKED, FIRST, rewards={"a": 1, "b": 2}, reward=0.7)
+        tmp_path / "t.jsonl", trace(PROMPT, FIRST, rewards={"a": 1, "b": 2}, reward=0.7)
     )
     assert rollout.reward == 0.7
 
@@ -175,23 +175,23 @@ def test_rlloggingboard_has_tokens_as_text(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[list[Any], str]] = [
-    ([trace(ASKED)], "mask: marks no sampled token"),
+    ([trace(PROMPT)], "mask: marks no sampled token"),
     ([trace(node(None, "8", [1], [True], logprobs=[-1]))], "ids of the prompt are missing"),
-    ([trace(ASKED, FIRST | {"logprobs": [-1.0]})], r"nodes\[1\].logprobs: has 1 entries for 2"),
-    ([trace(ASKED, FIRST | {"token_ids": None})], r"nodes\[1\].token_ids: must be a list"),
-    ([trace(ASKED, FIRST | {"parent": 1})], r"nodes\[1\].parent: must be null or the index"),
-    ([trace(ASKED, "x")], r"nodes\[1\].parent"),
+    ([trace(PROMPT, FIRST | {"logprobs": [-1.0]})], r"nodes\[1\].logprobs: has 1 entries for 2"),
+    ([trace(PROMPT, FIRST | {"token_ids": None})], r"nodes\[1\].token_ids: must be a list"),
+    ([trace(PROMPT, FIRST | {"parent": 1})], r"nodes\[1\].parent: must be null or the index"),
+    ([trace(PROMPT, "x")], r"nodes\[1\].parent"),
     (
         [
             trace(
-                ASKED,
+                PROMPT,
                 FIRST | {"mask": [False, 2, True], "logprobs": [-1.0], "reference_logprobs": None},
             )
         ],
         "mask: must hold 0 and 1",
     ),
     (
-        [trace(ASKED, FIRST | {"logprobs": [-1.0, None]})],
+        [trace(PROMPT, FIRST | {"logprobs": [-1.0, None]})],
         r"sampler_logprobs\[1\]: must be a finite",
     ),
     ([{"traces": [3]}], r"traces\[0\]: must be an object"),

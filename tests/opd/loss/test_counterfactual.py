@@ -65,13 +65,13 @@ def record(student, teacher, k, seed=0, shift=0.0):
         "student_entropy": single(d.entropy(student)),
         "teacher_entropy": single(d.entropy(teacher)),
     }
-    for side, own, other in (("student", student, teacher), ("teacher", teacher, student)):
-        ids = own.topk(k, -1).indices
+    for side, ours, other in (("student", student, teacher), ("teacher", teacher, student)):
+        ids = ours.topk(k, -1).indices
         columns |= {
             f"{side}_topk_ids": ids.numpy(),
-            f"{side}_topk_logprobs": single(own.gather(-1, ids)),
+            f"{side}_topk_logprobs": single(ours.gather(-1, ids)),
             f"{side}_topk_other": single(other.gather(-1, ids)),
-            f"{side}_topk_tail": single(d.tail_log_prob(own, ids).exp()),
+            f"{side}_topk_tail": single(d.tail_log_prob(ours, ids).exp()),
         }
     inputs = LossInputs(
         student=student,
@@ -117,12 +117,12 @@ def test_every_value_lies_within_its_bounds(vocab, k, scales, closeness, seed):
     student, teacher = distributions(6, vocab, scales, closeness, seed)
     columns, inputs = record(student, teacher, k)
     for form in FORMS:
-        found = bounds(columns, config(**form))
+        interval = bounds(columns, config(**form))
         true = token_losses(inputs, config(**form)).loss.numpy()
-        assert (found.low <= true + NEAR * (1 + true)).all(), form
-        assert (found.high >= true - NEAR * (1 + true)).all(), form
-        claimed = found.exact
-        np.testing.assert_allclose(found.low[claimed], true[claimed], rtol=1e-6, atol=NEAR)
+        assert (interval.low <= true + NEAR * (1 + true)).all(), form
+        assert (interval.high >= true - NEAR * (1 + true)).all(), form
+        claimed = interval.exact
+        np.testing.assert_allclose(interval.low[claimed], true[claimed], rtol=1e-6, atol=NEAR)
         if form["name"].endswith("top_k") and form["top_k"] <= k:
             assert claimed.all(), form
 
@@ -133,11 +133,13 @@ def test_bounds_shrink_with_k_to_a_point_at_the_whole_vocabulary(form):
     true = token_losses(record(student, teacher, 1)[1], config(**form)).loss.numpy()
     widths = []
     for k in (1, 4, 12, 24):
-        found = bounds(record(student, teacher, k)[0], config(**form))
-        widths.append(np.where(np.isfinite(found.high), found.high - found.low, 100).mean())
+        interval = bounds(record(student, teacher, k)[0], config(**form))
+        widths.append(
+            np.where(np.isfinite(interval.high), interval.high - interval.low, 100).mean()
+        )
     assert all(b <= a + NEAR for a, b in pairwise(widths)), widths
     assert widths[-1] == 0
-    np.testing.assert_allclose(found.low, true, rtol=1e-6, atol=NEAR)
+    np.testing.assert_allclose(interval.low, true, rtol=1e-6, atol=NEAR)
 
 
 def test_bounds_are_of_use_at_eight_of_many():
@@ -145,16 +147,16 @@ def test_bounds_are_of_use_at_eight_of_many():
     student, teacher = distributions(200, 400, (5, 5), 0.8, 1)
     columns, _ = record(student, teacher, 8)
     for form in ({"name": "jsd"}, {"name": "skewed_kl"}):
-        found = bounds(columns, config(**form))
-        assert np.median((found.high - found.low) / found.high) < 0.15, form
+        interval = bounds(columns, config(**form))
+        assert np.median((interval.high - interval.low) / interval.high) < 0.15, form
 
 
 def test_a_rest_that_the_teacher_rules_out_has_no_upper_bound_for_the_forward_kl():
     student, teacher = distributions(5, 30, (1, 1), 0.0, 2)
-    found = divergence_bounds.forward_kl(
+    interval = divergence_bounds.forward_kl(
         divergence_bounds.ListedIds(record(student, teacher, 4)[0])
     )
-    assert np.isinf(found.high).all() and (found.low > 0).all()
+    assert np.isinf(interval.high).all() and (interval.low > 0).all()
     limited = counterfactual.losses(
         StoredTokens(record(student, teacher, 4)[0], [5]),
         LabSettings(objective="forward_kl", clip=0.2).over(config()),
@@ -172,8 +174,8 @@ def test_without_a_teachers_whole_distribution_the_lists_still_bound():
         del columns[name]
     for form in ({"name": "reverse_kl"}, {"name": "forward_kl"}, {"name": "jsd"}):
         true = token_losses(inputs, config(**form)).loss.numpy()
-        found = bounds(columns, config(**form))
-        assert (found.low <= true + NEAR).all() and (found.high >= true - NEAR).all(), form
+        interval = bounds(columns, config(**form))
+        assert (interval.low <= true + NEAR).all() and (interval.high >= true - NEAR).all(), form
     exact = bounds(columns, config(name="teacher_top_k", top_k=6))
     true = token_losses(inputs, config(name="teacher_top_k", top_k=6)).loss.numpy()
     np.testing.assert_allclose(exact.low, true, rtol=1e-5, atol=NEAR)
@@ -200,15 +202,15 @@ def test_losses_and_clips_are_the_trainers(changes):
     student, teacher = distributions(60, 20, (2, 2), 0.3, 4)
     columns, inputs = record(student, teacher, 4, shift=0.4)
     objective = config(**changes)
-    found = counterfactual.losses(StoredTokens(columns, [60]), objective)
+    losses = counterfactual.losses(StoredTokens(columns, [60]), objective)
     true = token_losses(inputs, objective).loss.numpy()
-    np.testing.assert_allclose(found.value.low, true, rtol=1e-5, atol=NEAR)
+    np.testing.assert_allclose(losses.value.low, true, rtol=1e-5, atol=NEAR)
     weighting = objective.weighting.model_copy(update={"kl_clip": None})
     free = objective.model_copy(
         update={"clip": None, "ratio_cap": None, "weighting": weighting},
     )
     moved = np.abs(token_losses(inputs, free).loss.numpy() - true) > 1e-5
-    assert (found.clipped >= moved).all()
+    assert (losses.clipped >= moved).all()
     assert moved.any() == (free != objective)
 
 
@@ -216,12 +218,12 @@ def test_a_discount_runs_within_each_completion():
     student, teacher = distributions(9, 20, (2, 2), 0.3, 4)
     columns, _ = record(student, teacher, 4)
     objective = config(name="policy_gradient", gamma=0.5)
-    found = counterfactual.losses(StoredTokens(columns, [4, 5]), objective).value.low
+    losses = counterfactual.losses(StoredTokens(columns, [4, 5]), objective).value.low
     ratio = columns["sampler_logprobs"].astype(float) - columns["teacher_logprobs"]
     for start, end in ((0, 4), (4, 9)):
         for t in range(start, end):
             later = sum(0.5 ** (u - t) * ratio[u] for u in range(t, end))
-            assert found[t] == pytest.approx(later, abs=1e-5)
+            assert losses[t] == pytest.approx(later, abs=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "sum"])
@@ -235,10 +237,10 @@ def test_reductions_are_the_trainers(reduction):
     owner = np.repeat(np.arange(4), lengths)
     scales = row_scales([float(weight[owner == i].sum()) for i in range(4)], reduction)
     expected = sum(weight[i] * low[i] * scales[owner[i]] for i in range(14))
-    found = counterfactual.reduced(interval, weight, owner, reduction)
-    assert found[0] == pytest.approx(expected)
+    reduced = counterfactual.reduced(interval, weight, owner, reduction)
+    assert reduced[0] == pytest.approx(expected)
     count = weight.sum() if reduction == "sum" else 1
-    assert found[1] == pytest.approx(expected + count)
+    assert reduced[1] == pytest.approx(expected + count)
     assert counterfactual.reduced(interval, 0 * weight, owner, reduction) is None
 
 
@@ -349,9 +351,9 @@ def test_the_lab_finds_the_trainers_own_loss(inputs, tmp_path, objective):
     writer.models(models, {})
     for event in steps:
         writer.step(event, lambda ids: dict.fromkeys(ids, (b"x", False)))
-    found = lab_run(engine, run_id, LabSettings())
-    assert [item["step"] for item in found["items"]] == [1, 2] and found["exact"]
-    for item, event in zip(found["items"], steps, strict=True):
+    lab = lab_run(engine, run_id, LabSettings())
+    assert [item["step"] for item in lab["items"]] == [1, 2] and lab["exact"]
+    for item, event in zip(lab["items"], steps, strict=True):
         assert item["logged"] == event.metrics["loss"]
         for loss in (item["loss"], item["trained"]):
             assert (
@@ -388,17 +390,17 @@ def test_the_routes_answer_values_weights_and_sums(engine, tmp_path):
     api = Api(engine, tmp_path)
     columns = read_tokens(engine, rollout_id).columns
     kl = columns["reverse_kl"].astype(float)
-    found = api.get(f"/rollouts/{rollout_id}/lab", prefix=5, clip=0.5, reduction="sum")
+    answer = api.get(f"/rollouts/{rollout_id}/lab", prefix=5, clip=0.5, reduction="sum")
     limited = np.minimum(kl, 0.5)
-    np.testing.assert_allclose(found["low"], limited, rtol=1e-6)
-    assert found["exact"] and found["high"] is None
-    assert found["weights"] == [1.0] * 5 + [0.0] * (len(kl) - 5)
-    assert found["clipped"] == [i for i, v in enumerate(kl) if v > 0.5]
-    assert found["loss"]["low"] == pytest.approx(limited[:5].sum())
-    assert found["clipped_kept"] == int((kl[:5] > 0.5).sum()) and found["kept"] == 5
-    assert found["kl_share"] == pytest.approx(kl[:5].sum() / kl.sum())
-    assert found["trained"]["loss"]["low"] == pytest.approx(kl.mean())
-    assert "grpo" in found["unavailable"]
+    np.testing.assert_allclose(answer["low"], limited, rtol=1e-6)
+    assert answer["exact"] and answer["high"] is None
+    assert answer["weights"] == [1.0] * 5 + [0.0] * (len(kl) - 5)
+    assert answer["clipped"] == [i for i, v in enumerate(kl) if v > 0.5]
+    assert answer["loss"]["low"] == pytest.approx(limited[:5].sum())
+    assert answer["clipped_kept"] == int((kl[:5] > 0.5).sum()) and answer["kept"] == 5
+    assert answer["kl_share"] == pytest.approx(kl[:5].sum() / kl.sum())
+    assert answer["trained"]["loss"]["low"] == pytest.approx(kl.mean())
+    assert "grpo" in answer["unavailable"]
     at_least = api.get(f"/rollouts/{rollout_id}/lab", objective="forward_kl")
     assert not at_least["exact"] and at_least["high"] == [None] * len(kl)
     assert at_least["loss"]["high"] is None
@@ -428,9 +430,9 @@ def test_one_token_under_every_objective_is_what_the_whole_rollout_says(engine, 
 def test_a_run_by_steps_within_a_range_and_a_budget(engine, tmp_path, monkeypatch):
     run_id, _ = stored(engine, steps=5)
     api = Api(engine, tmp_path)
-    found = api.get(f"/runs/{run_id}/lab", first=2, last=4, mask="top_kl", share=0.5)
-    assert [item["step"] for item in found["items"]] == [2, 3, 4] and found["every"] == 1
-    for item in found["items"]:
+    answer = api.get(f"/runs/{run_id}/lab", first=2, last=4, mask="top_kl", share=0.5)
+    assert [item["step"] for item in answer["items"]] == [2, 3, 4] and answer["every"] == 1
+    for item in answer["items"]:
         rows = read_rollouts(engine, run_id, step=item["step"])["items"]
         kl = np.concatenate(
             [read_tokens(engine, row["id"]).columns["reverse_kl"] for row in rows]
@@ -560,9 +562,9 @@ def test_records_without_a_teacher_say_what_they_can(engine, tmp_path):
     writer.step(replace(event, rollouts=bare), texts)
     api = Api(engine, tmp_path)
     rollout_id = read_rollouts(engine, run_id)["items"][0]["id"]
-    found = api.get(f"/rollouts/{rollout_id}/lab")
-    assert found["exact"] and set(found["unavailable"]) == set(OBJECTIVES) - {"sft"}
+    answer = api.get(f"/rollouts/{rollout_id}/lab")
+    assert answer["exact"] and set(answer["unavailable"]) == set(OBJECTIVES) - {"sft"}
     columns = read_tokens(engine, rollout_id).columns
-    np.testing.assert_allclose(found["low"], -columns["student_logprobs"], rtol=1e-6)
+    np.testing.assert_allclose(answer["low"], -columns["student_logprobs"], rtol=1e-6)
     refused = api("GET", f"/rollouts/{rollout_id}/lab?mask=top_kl")
     assert refused.status_code == 422 and refused.json()["where"] == "mask"

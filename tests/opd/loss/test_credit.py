@@ -39,10 +39,10 @@ def test_a_step_without_a_token_that_counts_is_refused():
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=30), st.floats(0, 1))
 def test_discounted_is_the_sum_over_later_tokens(values, gamma):
     d = np.array(values)
-    found = discounted(d, gamma)
+    sums = discounted(d, gamma)
     for t in range(len(d)):
         expected = sum(gamma**k * d[t + k] for k in range(len(d) - t))
-        assert found[t] == pytest.approx(expected, abs=1e-9, rel=1e-9)
+        assert sums[t] == pytest.approx(expected, abs=1e-9, rel=1e-9)
 
 
 def test_discount_zero_is_the_token_itself():

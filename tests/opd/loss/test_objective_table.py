@@ -110,13 +110,16 @@ def test_parameters_without_a_refusal_are_ignored_elsewhere():
 
 
 def test_pages_are_told_every_objective_and_lab_parameter():
-    told = described()
-    assert [o["name"] for o in told["objectives"]] == list(OBJECTIVES)
-    assert {o["name"] for o in told["objectives"] if o["signed"]} == {"policy_gradient", "grpo"}
-    assert [p["name"] for p in told["parameters"]] == list(LAB_PARAMETERS)
-    [skew] = [p for p in told["parameters"] if p["name"] == "skew"]
+    description = described()
+    assert [o["name"] for o in description["objectives"]] == list(OBJECTIVES)
+    assert {o["name"] for o in description["objectives"] if o["signed"]} == {
+        "policy_gradient",
+        "grpo",
+    }
+    assert [p["name"] for p in description["parameters"]] == list(LAB_PARAMETERS)
+    [skew] = [p for p in description["parameters"] if p["name"] == "skew"]
     assert (skew["min"], skew["max"], skew["step"]) == (0, 0.99, 0.05)
-    [clip] = [p for p in told["parameters"] if p["name"] == "ratio_clip"]
+    [clip] = [p for p in description["parameters"] if p["name"] == "ratio_clip"]
     assert (clip["min"], clip["objectives"]) == (0, ("policy_gradient", "grpo"))
 
 

@@ -255,14 +255,14 @@ def test_a_truncated_ratio_weighs_the_token_and_keeps_its_gradient(name, clip):
 
 @pytest.mark.parametrize("name", ["policy_gradient", "grpo"])
 def test_a_cap_that_no_ratio_reaches_changes_no_bit(name):
-    found = []
+    losses = []
     for cap in (None, 3.0):
         logits, x = inputs(n=8)
         x = replace(x, sampler=x.sampler - torch.linspace(-1, 1, 8, dtype=torch.float64))
         loss = token_losses(x, config(name, ratio_cap=cap)).loss
         loss.sum().backward()
-        found.append((loss.detach(), logits.grad))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        losses.append((loss.detach(), logits.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
 
 
 def test_kl_clip_bounds_a_token_and_stops_its_gradient():

@@ -56,7 +56,7 @@ def test_a_step_says_what_its_teacher_sampled(tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two words"}\n' * 4)
     records = {"records": {"rollouts_per_step": 99}}
     (taught, *_) = steps(settings(tmp_path, objective="sft", **records), tmp_path / "a")
-    (own, *_) = steps(settings(tmp_path, **records), tmp_path / "b")
+    (first, *_) = steps(settings(tmp_path, **records), tmp_path / "b")
     groups: dict[int, tuple[int, list[int]]] = {}
     for r in taught.rollouts:
         groups.setdefault(r.group, (len(r.prompt_ids), []))[1].append(len(r.record))
@@ -64,7 +64,7 @@ def test_a_step_says_what_its_teacher_sampled(tmp_path):
     expected = sampling_flops(teacher, groups.values())
     assert taught.metrics["teacher_sampling_flops"] == pytest.approx(expected)
     assert 0 < expected < taught.flops
-    assert "teacher_sampling_flops" not in own.metrics
+    assert "teacher_sampling_flops" not in first.metrics
 
 
 def test_a_token_meets_only_the_experts_that_it_is_routed_to() -> None:

@@ -102,8 +102,8 @@ def test_nothing_is_put_behind_a_prompt() -> None:
 )
 def test_a_completion_ends_once(text: str, body: str, end: int | None) -> None:
     tokenizer = tiny_models.tokenizer()
-    found = split_end(tokenizer, text_ids(tokenizer, text), (0, 1))
-    assert found == (text_ids(tokenizer, body), end)
+    parts = split_end(tokenizer, text_ids(tokenizer, text), (0, 1))
+    assert parts == (text_ids(tokenizer, body), end)
 
 
 @pytest.mark.parametrize(

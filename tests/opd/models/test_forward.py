@@ -35,8 +35,8 @@ def _gradient() -> Tensor:
     positions = torch.randint(250, (3000,), generator=random)
     one = torch.zeros(1, 250, dtype=torch.long)
     batch = ScoreBatch(one, one, None, positions, positions, (3000,), (250,))
-    found = completion_hidden(_Model(states), batch)
-    found.states.backward(torch.randn(3000, 64, generator=random))
+    hidden = completion_hidden(_Model(states), batch)
+    hidden.states.backward(torch.randn(3000, 64, generator=random))
     assert states.grad is not None
     return states.grad
 

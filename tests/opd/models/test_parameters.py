@@ -115,11 +115,11 @@ def test_a_name_that_no_module_has_is_refused_with_the_experts_names() -> None:
 def test_the_doctor_counts_what_the_run_trains(folder: Path, lora: Any) -> None:
     config = run(folder, lora=lora)
     findings = list(static(config, lambda _: None))
-    (found,) = [f for f in findings if f.code == "parameters"]
+    (finding,) = [f for f in findings if f.code == "parameters"]
     loaded = load(config, None, Callbacks())
     counts = count_parameters(loaded.pair.student)
     loaded.close()
-    assert ParameterCounts(**found.evidence) == counts
+    assert ParameterCounts(**finding.evidence) == counts
     memory = report(config, findings)["memory"]
     parts = {p["name"]: p["bytes"] for p in memory["parts"]}
     assert parts["gradients"] == 4 * counts.trainable

@@ -7,7 +7,7 @@ import pytest
 from opd.ranks.group import ALONE, Ranks
 
 
-class Place(Ranks):
+class RanksAt(Ranks):
     """One of several, for what needs no exchange."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -19,7 +19,7 @@ class Place(Ranks):
 def test_shares_are_contiguous_and_leave_nothing_out(size, count):
     draw = random.Random(f"{size}/{count}")
     weights = [draw.randint(1, 50) for _ in range(count)]
-    spans = Place(0, size).spans(weights)
+    spans = RanksAt(0, size).spans(weights)
     assert len(spans) == size
     assert [i for span in spans for i in range(count)[span]] == list(range(count))
     # No share is further from the even one than the longest row.
@@ -28,12 +28,12 @@ def test_shares_are_contiguous_and_leave_nothing_out(size, count):
 
 
 def test_equal_rows_are_shared_evenly():
-    assert [len(range(8)[s]) for s in Place(0, 4).spans([1.0] * 8)] == [2, 2, 2, 2]
-    assert [len(range(9)[s]) for s in Place(0, 2).spans([5.0] * 9)] in ([4, 5], [5, 4])
+    assert [len(range(8)[s]) for s in RanksAt(0, 4).spans([1.0] * 8)] == [2, 2, 2, 2]
+    assert [len(range(9)[s]) for s in RanksAt(0, 2).spans([5.0] * 9)] in ([4, 5], [5, 4])
 
 
 def test_rows_of_no_tokens_are_somebodys():
-    assert sum(len(range(3)[s]) for s in Place(0, 2).spans([0.0, 0.0, 0.0])) == 3
+    assert sum(len(range(3)[s]) for s in RanksAt(0, 2).spans([0.0, 0.0, 0.0])) == 3
 
 
 def test_alone_everything_is_done_here():

@@ -51,8 +51,8 @@ def failing(ranks, *, error, who):
 def test_what_fails_on_one_fails_on_all(tmp_path, who):
     lack = UserError("too large", where="sampling", kind=ErrorKind.OUT_OF_MEMORY)
     answers = on_ranks(2, partial(failing, error=lack, who=who), tmp_path / "r")
-    own, other = answers[who], answers[1 - who]
-    assert str(own) == "sampling: too large"
+    ours, other = answers[who], answers[1 - who]
+    assert str(ours) == "sampling: too large"
     assert str(other) == f"sampling: too large (in process {who + 1} of 2)"
     assert other.kind == ErrorKind.OUT_OF_MEMORY
 
@@ -63,12 +63,12 @@ def test_a_stop_on_one_is_one_for_all(tmp_path):
 
 
 def told_to_stop(ranks):
-    stop, asked = ranks.stop(lambda: True), 0
+    stop, looks = ranks.stop(lambda: True), 0
     if ranks.leads:
         assert stop()
     ranks.together(lambda: None)
     while not stop():
-        asked += 1
+        looks += 1
     return True
 
 
@@ -169,7 +169,7 @@ def test_a_run_resumes_with_another_number_of_processes(inputs, tmp_path):
 def gradient(ranks, *, config, folder, monkeypatch):
     """Of the first step, in float64, as the optimizer would find it."""
     monkeypatch.setitem(loading.DTYPES, "float32", torch.float64)
-    found = {}
+    gradients = {}
 
     class Seen(Training):
         def _load(self):
@@ -178,14 +178,14 @@ def gradient(ranks, *, config, folder, monkeypatch):
             student.double()
 
             def look(*args):
-                found.update({n: p.grad.clone() for n, p in student.named_parameters()})
+                gradients.update({n: p.grad.clone() for n, p in student.named_parameters()})
                 return step(*args)
 
             loaded.learner.optimizer.step = look
             return loaded
 
     events = list(Seen(config, folder, ranks=ranks).events())
-    return {n: g.numpy() for n, g in found.items()}, of(StepEvent, events)[0].metrics["loss"]
+    return {n: g.numpy() for n, g in gradients.items()}, of(StepEvent, events)[0].metrics["loss"]
 
 
 def test_the_first_gradient_in_float64(inputs, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def gradient(ranks, *, config, folder, monkeypatch):
     monkeypatch.setitem(loading.DTYPES, "float32", torch.float64)
     plain = adapters.with_adapter
     monkeypatch.setattr(adapters, "with_adapter", lambda *a, **k: plain(*a, **k).double())
-    found = {}
+    gradients = {}
 
     class Seen(Training):
         def _load(self):
@@ -79,14 +79,14 @@ def gradient(ranks, *, config, folder, monkeypatch):
                             shape=whole.shape,
                             stride=whole.stride(),
                         ).full_tensor()
-                    found[name] = grad.numpy().copy()
+                    gradients[name] = grad.numpy().copy()
                 return step(*args)
 
             learner.optimizer.step = look
             return loaded
 
     events = list(Seen(config, folder, ranks=ranks).events())
-    return found, of(StepEvent, events)[0].metrics["loss"]
+    return gradients, of(StepEvent, events)[0].metrics["loss"]
 
 
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)

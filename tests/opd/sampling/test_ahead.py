@@ -49,22 +49,22 @@ class Versions:
         self.closed = True
 
 
-def found(samples: list[Sample]) -> list[tuple[int, int]]:
+def versions(samples: list[Sample]) -> list[tuple[int, int]]:
     return [(int(s.completion_ids[0]), s.staleness) for s in samples]
 
 
 def test_what_was_begun_is_of_the_weights_of_then():
     inner = Versions()
     sampler = AheadSampler(inner)
-    assert found(sampler.write(requests(1), LIMITS, NEVER)) == [(0, 0)] * 2
+    assert versions(sampler.write(requests(1), LIMITS, NEVER)) == [(0, 0)] * 2
     assert sampler.took is None
     inner.go.clear()
     sampler.begin(requests(2), LIMITS)
     sampler.weights_changed()  # while they are being written
     inner.go.set()
-    assert found(sampler.write(requests(2), LIMITS, NEVER)) == [(0, 1)] * 2
+    assert versions(sampler.write(requests(2), LIMITS, NEVER)) == [(0, 1)] * 2
     assert sampler.took is not None and sampler.took >= 0
-    assert found(sampler.write(requests(3), LIMITS, NEVER)) == [(1, 0)] * 2
+    assert versions(sampler.write(requests(3), LIMITS, NEVER)) == [(1, 0)] * 2
     assert sampler.took is None
 
 
@@ -76,9 +76,9 @@ def test_what_is_asked_for_besides_waits_and_takes_nothing_away():
     sampler.begin(requests(2), LIMITS)
     sampler.weights_changed()
     threading.Timer(0.1, inner.go.set).start()
-    assert found(sampler.write(requests(99), LIMITS, NEVER)) == [(1, 0)] * 2
+    assert versions(sampler.write(requests(99), LIMITS, NEVER)) == [(1, 0)] * 2
     assert inner.going == [(0, "begun"), (0, "written"), (1, "begun"), (1, "written")]
-    assert found(sampler.write(requests(2), LIMITS, NEVER)) == [(0, 1)] * 2
+    assert versions(sampler.write(requests(2), LIMITS, NEVER)) == [(0, 1)] * 2
 
 
 def test_an_error_is_raised_where_the_samples_are_waited_for():

@@ -76,12 +76,12 @@ def written(pair: Pair, temperature: float = 1.0):
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, kind, temperature):
     pair = load_pair(folder_of(kind), folder_of(kind), device=DEVICE)
-    own = written(pair, temperature)
-    assert {s.finish_reason for s in own} == {"stop", "length"} or temperature == 0
+    expected = written(pair, temperature)
+    assert {s.finish_reason for s in expected} == {"stop", "length"} or temperature == 0
     as_on_a_gpu()
     made = decoder_for(pair.student, vocab=pair.vocab, pad_id=0, device=DEVICE, room=4)
     assert type(made) is FixedDecoder
-    for a, b in zip(own, written(pair, temperature), strict=True):
+    for a, b in zip(expected, written(pair, temperature), strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist()
         assert a.finish_reason == b.finish_reason
         np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-4)

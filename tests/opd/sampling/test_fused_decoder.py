@@ -44,11 +44,11 @@ def test_it_writes_what_the_models_own_decoder_writes(tmp_path, monkeypatch, kin
     (tmp_path / "config.json").write_text(unlimited, encoding="utf-8")
     pair = load_pair(str(tmp_path), str(tmp_path), device=DEVICE)
     monkeypatch.setattr(decoding, "FIXED_ON", ())
-    own = sample(pair, REQUESTS, Limits(24, 1.0, 5))
+    expected = sample(pair, REQUESTS, Limits(24, 1.0, 5))
     monkeypatch.setattr(decoding, "FIXED_ON", (DEVICE.type,))
     monkeypatch.setattr(fixed_decoder, "BORDER", 8)
     assert fixed_decoder_of(pair.student, DEVICE) is FusedDecoder
-    for a, b in zip(own, sample(pair, REQUESTS, Limits(24, 1.0, 5)), strict=True):
+    for a, b in zip(expected, sample(pair, REQUESTS, Limits(24, 1.0, 5)), strict=True):
         assert a.completion_ids.tolist() == b.completion_ids.tolist()
         np.testing.assert_allclose(a.sampler_logprobs, b.sampler_logprobs, atol=1e-4)
 

@@ -165,17 +165,20 @@ def decoder(pair):
 def test_the_lean_decoder_takes_what_it_knows_and_equals_the_models_own(pair):
     knows = pair.student.config.model_type in ("qwen3", "llama")
     assert isinstance(decoder(pair), FastDecoder if knows else ModelDecoder)
-    own = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=DEVICE)
+    by_model = ModelDecoder(pair.student, vocab=pair.vocab, pad_id=pair.pad_id, device=DEVICE)
     rows = [0, 1, 1]
     positions = torch.tensor([2, 7, 7], device=DEVICE)
     seen = torch.arange(8, device=DEVICE) >= (7 - positions).unsqueeze(1)
     with torch.inference_mode():
-        for one in (a := decoder(pair), own):
+        for one in (a := decoder(pair), by_model):
             one.logits = one.prefill([[5, 6], [7, 8, 9, 10, 11, 12, 13]], rows)
-        torch.testing.assert_close(a.logits, own.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a.logits, by_model.logits, atol=1e-4, rtol=1e-4)
         tokens = torch.tensor([20, 30, 40], device=DEVICE)
         torch.testing.assert_close(
-            a.step(tokens, positions, seen), own.step(tokens, positions, seen), atol=1e-4, rtol=1e-4
+            a.step(tokens, positions, seen),
+            by_model.step(tokens, positions, seen),
+            atol=1e-4,
+            rtol=1e-4,
         )
 
 

@@ -60,7 +60,7 @@ def fake(pair: Pair, folder: Path) -> Iterator[Sampler]:
 
 
 @contextmanager
-def own(pair: Pair, folder: Path) -> Iterator[Sampler]:
+def user_server(pair: Pair, folder: Path) -> Iterator[Sampler]:
     """A server that runs already, with what it starts with."""
     adapter = causal(pair.student) is not pair.student
     (write_base if adapter else write_model)(pair, folder / "model")
@@ -106,7 +106,7 @@ def student(request) -> Pair:
     return request.param()
 
 
-@pytest.fixture(scope="module", params=[local, fake, own, REAL])
+@pytest.fixture(scope="module", params=[local, fake, user_server, REAL])
 def engine(request, student, tmp_path_factory) -> Iterator[tuple[Pair, Sampler]]:
     """A student, and who writes for it."""
     with request.param(student, tmp_path_factory.mktemp("engine")) as sampler:
@@ -126,8 +126,8 @@ def gap(pair: Pair, samples: list[Sample]) -> float:
         with torch.no_grad():
             logits = model(torch.tensor([text])).logits[0, len(request.prompt_ids) - 1 : -1]
         logp = (logits / LIMITS.temperature).log_softmax(-1)
-        own = logp.gather(1, torch.tensor(s.completion_ids)[:, None])[:, 0].numpy()
-        differences.append(np.abs(own - s.sampler_logprobs).max())
+        ours = logp.gather(1, torch.tensor(s.completion_ids)[:, None])[:, 0].numpy()
+        differences.append(np.abs(ours - s.sampler_logprobs).max())
     return float(max(differences))
 
 

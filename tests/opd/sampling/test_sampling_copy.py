@@ -73,9 +73,9 @@ def test_it_takes_memory_only_for_what_differs_and_only_once(folder_of):
     merged = copied()
     places = {n: p.data_ptr() for n, p in merged.named_parameters()}
     theirs = {p.data_ptr() for p in student.parameters()}
-    own = {n: p for n, p in merged.named_parameters() if p.data_ptr() not in theirs}
-    assert own and all("q_proj" in name for name in own)
-    assert copied.bytes == sum(p.numel() * 4 for p in own.values())
+    separate = {n: p for n, p in merged.named_parameters() if p.data_ptr() not in theirs}
+    assert separate and all("q_proj" in name for name in separate)
+    assert copied.bytes == sum(p.numel() * 4 for p in separate.values())
     trained(student)
     assert copied() is merged
     assert places == {n: p.data_ptr() for n, p in merged.named_parameters()}

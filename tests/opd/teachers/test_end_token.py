@@ -65,9 +65,9 @@ def expected(folder: str, number: int, vocab: int) -> np.ndarray:
 def test_what_the_teacher_says_has_both_ends_exchanged(
     folders: tuple[str, str], pair: Pair
 ) -> None:
-    found = score(pair, Sequences(PROMPTS, COMPLETIONS), Scoring(top_k=300), mapping(pair))
+    records = score(pair, Sequences(PROMPTS, COMPLETIONS), Scoring(top_k=300), mapping(pair))
     student = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float64).eval()
-    for number, record in enumerate(found):
+    for number, record in enumerate(records):
         ids = COMPLETIONS[number]
         assert record.completion_ids.tolist() == ids
         q = expected(folders[1], number, pair.vocab)

@@ -12,7 +12,7 @@ from opd.teachers.vllm_client import RemoteTeacher
 from tests.support import tiny_models
 from tests.support.logprobs_server import LogprobsServer, same, sequences
 
-KNOWN = [3, 40, 5, 60, 7, 80, 9]
+IDS = [3, 40, 5, 60, 7, 80, 9]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def test_addresses_share_the_requests(servers, teacher, monkeypatch):
     a.faults.delay = b.faults.delay = 0.02
     prompts, completions = sequences(40)
     both = teacher(a.url, b.url)
-    both.check(KNOWN)
-    found = both.read(prompts, completions)
-    asked = [len(server.seen.bodies) for server in (a, b)]
-    assert sum(asked) == 42 and min(asked) > 10
-    same(found, teacher(a.url).read(prompts, completions))
+    both.check(IDS)
+    readings = both.read(prompts, completions)
+    counts = [len(server.seen.bodies) for server in (a, b)]
+    assert sum(counts) == 42 and min(counts) > 10
+    same(readings, teacher(a.url).read(prompts, completions))
 
 
 def test_rows_of_one_that_fails_go_to_the_others_and_it_is_said_once(servers, teacher, monkeypatch):
@@ -121,9 +121,9 @@ def test_where_all_fail_each_is_named(servers, teacher):
 
 def test_addresses_of_different_models_are_refused_at_the_start(servers, teacher):
     a, b, c = servers
-    teacher(a.url, b.url).check(KNOWN)
+    teacher(a.url, b.url).check(IDS)
     with pytest.raises(UserError, match="is it another model") as caught:
-        teacher(a.url, c.url).check(KNOWN)
+        teacher(a.url, c.url).check(IDS)
     assert caught.value.where == "teacher.url"
     assert f"{c.url} scores the same tokens otherwise than {a.url}" in caught.value.message
 
@@ -131,7 +131,7 @@ def test_addresses_of_different_models_are_refused_at_the_start(servers, teacher
 def test_a_server_that_comes_back_as_another_model_is_refused(servers, teacher, monkeypatch):
     a, _, c = servers
     reader = teacher(a.url)
-    reader.check(KNOWN)
+    reader.check(IDS)
     reader.read([[3, 4]], [[5]])
     a.faults.close_first = 1
     monkeypatch.setattr(a, "model", c.model)
@@ -142,7 +142,7 @@ def test_a_server_that_comes_back_as_another_model_is_refused(servers, teacher, 
 def test_a_server_that_comes_back_as_it_was_goes_on(servers, teacher):
     a, _, _ = servers
     reader = teacher(a.url)
-    reader.check(KNOWN)
+    reader.check(IDS)
     before = reader.read([[3, 4]], [[5]])
     a.faults.close_first = 2
     same(reader.read([[3, 4]], [[5]]), before)
@@ -151,25 +151,25 @@ def test_a_server_that_comes_back_as_it_was_goes_on(servers, teacher):
 def test_another_tokenizer_is_told_by_the_texts_of_its_ids(servers, teacher):
     a, _, _ = servers
     a.texts = lambda i: f"\u0120w{i}"
-    teacher(a.url).check(KNOWN, lambda ids: [f" w{i}" for i in ids])
+    teacher(a.url).check(IDS, lambda ids: [f" w{i}" for i in ids])
     with pytest.raises(UserError, match="ids stand for other text") as caught:
-        teacher(a.url).check(KNOWN, lambda ids: [f"w{i + 1}" for i in ids])
+        teacher(a.url).check(IDS, lambda ids: [f"w{i + 1}" for i in ids])
     assert caught.value.where == "teacher.model" and caught.value.kind == "tokenizer mismatch"
     a.texts = lambda i: None  # started with --skip-tokenizer-init
-    teacher(a.url).check(KNOWN, lambda ids: [f"w{i + 1}" for i in ids])
+    teacher(a.url).check(IDS, lambda ids: [f"w{i + 1}" for i in ids])
 
 
 def test_a_single_try_tells_what_another_one_may_answer():
-    def asked(response):
+    def answer_to(response):
         config = RouteConfig(kind="remote", url="http://a/v1", model="tiny")
         transport = httpx.MockTransport(lambda _: response)
         return Endpoint("http://a/v1", config, "teacher", transport).once("/x", None, 100)
 
-    assert asked(httpx.Response(200, json={"a": 1})) == {"a": 1}
+    assert answer_to(httpx.Response(200, json={"a": 1})) == {"a": 1}
     with pytest.raises(UnansweredError, match="HTTP 503: busy") as caught:
-        asked(httpx.Response(503, text="busy", headers={"retry-after": "7"}))
+        answer_to(httpx.Response(503, text="busy", headers={"retry-after": "7"}))
     assert caught.value.delay == 7
     with pytest.raises(UserError, match="answered HTTP 400"):
-        asked(httpx.Response(400, text="no"))
+        answer_to(httpx.Response(400, text="no"))
     with pytest.raises(UserError, match="more than 100 bytes"):
-        asked(httpx.Response(200, content=np.zeros(200).tobytes()))
+        answer_to(httpx.Response(200, content=np.zeros(200).tobytes()))

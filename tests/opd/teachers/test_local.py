@@ -141,8 +141,8 @@ def test_privileged_context_is_realigned_exactly(tmp_path, kind):
         assert len(ids) > len(r.prompt_ids)
         expected = plain(tmp_path / "teacher", ids, r.record.completion_ids)
         np.testing.assert_allclose(r.record.teacher_logprobs, expected, atol=1e-4)
-        own = plain(tmp_path / "student", r.prompt_ids, r.record.completion_ids)
-        np.testing.assert_allclose(r.record.student_logprobs, own, atol=1e-4)
+        student = plain(tmp_path / "student", r.prompt_ids, r.record.completion_ids)
+        np.testing.assert_allclose(r.record.student_logprobs, student, atol=1e-4)
 
 
 def test_a_privileged_prompt_without_its_field_or_too_long_is_named(inputs, tmp_path):
@@ -194,12 +194,12 @@ def test_the_moving_average_follows_its_formula():
                 p.add_(torch.randn_like(p))
                 expected[n] = 0.9 * expected[n] + 0.1 * p
         average.advance()
-    own = {n: p.detach().clone() for n, p in model.named_parameters()}
+    averaged = {n: p.detach().clone() for n, p in model.named_parameters()}
     with average.in_place():
         for n, p in model.named_parameters():
             torch.testing.assert_close(p.detach(), expected[n])
     for n, p in model.named_parameters():
-        assert torch.equal(p.detach(), own[n])
+        assert torch.equal(p.detach(), averaged[n])
 
 
 @pytest.mark.parametrize("lora", [LORA, None])

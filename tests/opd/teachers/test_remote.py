@@ -130,19 +130,19 @@ def expected(sequences: Sequences, vocab: int = VOCAB, temperature: float = 1.0)
 
 
 def views(teacher: Teacher, batches: list[Sequences], temperature: float = 1.0) -> list[View]:
-    found = []
+    read = []
     for batch, reading in zip(batches, teacher.read(batches, temperature), strict=True):
         targets = torch.tensor([i for c in batch.completions for i in c])
-        found.append(reading.view(slice(0, len(targets)), targets))
-    return found
+        read.append(reading.view(slice(0, len(targets)), targets))
+    return read
 
 
 def agree(view: View, logp: torch.Tensor, sequences: Sequences, *, likeliest: bool = True) -> None:
     targets = torch.tensor([i for c in sequences.completions for i in c])
-    own = logp.gather(1, targets[:, None])
-    torch.testing.assert_close(view.at.double(), own[:, 0], rtol=0, atol=NATS)
+    sampled = logp.gather(1, targets[:, None])
+    torch.testing.assert_close(view.at.double(), sampled[:, 0], rtol=0, atol=NATS)
     if view.rank is not None:  # SGLang tells none beside some of the likeliest
-        assert view.rank.tolist() == (logp > own).sum(1).tolist()
+        assert view.rank.tolist() == (logp > sampled).sum(1).tolist()
     if view.full is not None:
         torch.testing.assert_close(view.full.double(), logp, rtol=0, atol=NATS)
     elif likeliest:

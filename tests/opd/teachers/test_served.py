@@ -51,10 +51,10 @@ class ServerOfTheJob:
 
     def __init__(self, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stack, self.monkeypatch = stack, monkeypatch
-        self.asked: list[TeacherServing] = []
+        self.servings: list[TeacherServing] = []
 
     def __call__(self, serving: TeacherServing) -> Path:
-        self.asked.append(serving)
+        self.servings.append(serving)
         server = LogprobsServer(str(serving.model), name=SERVED_NAME, max_logprobs=serving.top_k)
         self.stack.enter_context(server)
         port = server.url.removeprefix("http://127.0.0.1:").removesuffix("/v1")
@@ -85,8 +85,8 @@ def test_it_trains_as_with_the_model_in_the_process(inputs, tmp_path, serve, obj
     for a, b in zip(local.rollouts, served.rollouts, strict=True):
         theirs = b.record.teacher_logprobs
         np.testing.assert_allclose(a.record.teacher_logprobs, theirs, atol=5e-5)
-    (asked,) = serve.asked
-    assert asked.top_k == k and asked.context > 9 and asked.device == "cpu"
+    (serving,) = serve.servings
+    assert serving.top_k == k and serving.context > 9 and serving.device == "cpu"
 
 
 def test_it_needs_a_job_and_asks_elsewhere_for_the_model(inputs, tmp_path):

@@ -50,9 +50,9 @@ def test_the_opinions_are_those_of_vllm_without_the_ranks(running, teacher, top_
         assert b.ranks is None
         for name in ("logprobs", "top_ids", "top_logprobs"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    asked = sglang.seen.bodies[-1]
-    assert asked["top_logprobs_num"] == top_k and asked["logprob_start_len"] == 0
-    assert asked["sampling_params"]["temperature"] == 1 and asked["return_logprob"]
+    body = sglang.seen.bodies[-1]
+    assert body["top_logprobs_num"] == top_k and body["logprob_start_len"] == 0
+    assert body["sampling_params"]["temperature"] == 1 and body["return_logprob"]
 
 
 def test_it_is_checked_as_vllm_is(running, teacher):

@@ -74,16 +74,16 @@ def teacher():
 def test_opinions_equal_an_independent_computation(any_server, teacher, top_k):
     folder, url = any_server
     prompts, completions = sequences()
-    found = teacher(url, top_k=top_k).read(prompts, completions)
+    opinions = teacher(url, top_k=top_k).read(prompts, completions)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
-    for prompt, completion, opinion in zip(prompts, completions, found, strict=True):
+    for prompt, completion, opinion in zip(prompts, completions, opinions, strict=True):
         ids = torch.tensor([[*prompt, *completion]])
         with torch.no_grad():
             logits = model(ids).logits[0, len(prompt) - 1 : -1]
         logp = torch.log_softmax(logits, -1).numpy()
-        own = logp[np.arange(len(completion)), completion]
-        np.testing.assert_allclose(opinion.logprobs, own, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(opinion.ranks, (logp > own[:, None]).sum(-1))
+        sampled = logp[np.arange(len(completion)), completion]
+        np.testing.assert_allclose(opinion.logprobs, sampled, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(opinion.ranks, (logp > sampled[:, None]).sum(-1))
         assert opinion.logprobs.dtype == np.float32 and opinion.ranks.dtype == np.int64
         if top_k == 0:
             assert opinion.top_ids is None and opinion.top_logprobs is None
@@ -96,9 +96,9 @@ def test_opinions_equal_an_independent_computation(any_server, teacher, top_k):
 
 def test_the_request_scores_at_temperature_1_and_changes_nothing(server, teacher):
     teacher(server.url, top_k=0).read([[3, 4]], [np.array([5])])
-    asked = {"model": "tiny", "prompt": [[3, 4, 5]], "max_tokens": 1, "prompt_logprobs": 1}
+    body = {"model": "tiny", "prompt": [[3, 4, 5]], "max_tokens": 1, "prompt_logprobs": 1}
     neutral = {"temperature": 1, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
-    assert server.seen.bodies == [asked | neutral | {"stream": False}]
+    assert server.seen.bodies == [body | neutral | {"stream": False}]
 
 
 def test_many_requests_keep_the_order_of_the_sequences(server, teacher, monkeypatch):
@@ -123,23 +123,23 @@ def test_choices_are_taken_by_their_number(server, teacher):
 def test_eight_requests_are_under_way_at_once_and_no_more(server, teacher, monkeypatch):
     monkeypatch.setattr(vllm_client, "SEQUENCES_PER_REQUEST", 1)
     server.faults.at_once = threading.Barrier(8)  # breaks, unless eight meet
-    found = teacher(server.url).read(*sequences(16))
-    assert len(found) == 16
+    opinions = teacher(server.url).read(*sequences(16))
+    assert len(opinions) == 16
     assert server.seen.most_at_once == vllm_client.REQUESTS_AT_ONCE == 8
 
 
 @pytest.mark.parametrize("k", [0, 20, 1024])
 def test_batches_hold_each_row_once_and_bounded_answers(k):
     lengths = np.random.default_rng(k).integers(1, 3000, 300).tolist()
-    found = list(batches(lengths, k))
-    assert [row for rows in found for row in rows] == list(range(300))
-    sizes = [sum(lengths[i] for i in rows) * (k + 1) for rows in found]
+    cut = list(batches(lengths, k))
+    assert [row for rows in cut for row in rows] == list(range(300))
+    sizes = [sum(lengths[i] for i in rows) * (k + 1) for rows in cut]
     limit, most = vllm_client.ENTRIES_PER_REQUEST, vllm_client.SEQUENCES_PER_REQUEST
-    assert all(s <= limit or len(r) == 1 for s, r in zip(sizes, found, strict=True))
-    assert all(len(rows) <= most for rows in found)
-    for i in range(len(found) - 1):  # none could have taken the next row
-        grown = sizes[i] + lengths[found[i + 1][0]] * (k + 1)
-        assert grown > limit or len(found[i]) == most
+    assert all(s <= limit or len(r) == 1 for s, r in zip(sizes, cut, strict=True))
+    assert all(len(rows) <= most for rows in cut)
+    for i in range(len(cut) - 1):  # none could have taken the next row
+        grown = sizes[i] + lengths[cut[i + 1][0]] * (k + 1)
+        assert grown > limit or len(cut[i]) == most
 
 
 def test_empty_sequences_are_a_mistake_of_the_caller(server, teacher):
@@ -283,17 +283,17 @@ def test_too_few_alternatives(server, teacher):
     ],
 )
 def test_refusals_are_not_tried_again(teacher, status, content, where, parts):
-    asked = []
+    requests = []
 
     def handle(request):
-        asked.append(request.url.host)
+        requests.append(request.url.host)
         return httpx.Response(status, content=content, headers={"location": "http://elsewhere/"})
 
     text = refused(
         teacher("http://there/v1", transport=httpx.MockTransport(handle)), where=f"teacher.{where}"
     )
     assert all(part in text for part in parts), text
-    assert asked == ["there"]
+    assert requests == ["there"]
     assert len(text) < 600
 
 
@@ -377,10 +377,10 @@ def test_a_pause_ends_the_reading_and_the_teacher_can_go_on(server, teacher, mon
     with pytest.raises(Pause):
         reader.read(*sequences(40), pause_point)
     time.sleep(0.6)  # in which the rest would have been asked
-    assert 1 <= (asked := len(server.seen.bodies)) <= 8
+    assert 1 <= (count := len(server.seen.bodies)) <= 8
     with pytest.raises(Pause):  # known before: nothing is sent
         reader.read(*sequences(3), pause_point)
-    assert len(server.seen.bodies) == asked
+    assert len(server.seen.bodies) == count
     server.reset()
     assert len(reader.read(*sequences(3))) == 3
 

@@ -64,16 +64,16 @@ def test_suites_and_probes_in_one_run(tmp_path):
     )
     events = list(Training(config, tmp_path / "run").events())
     last = [e for e in events if isinstance(e, EvaluationEvent)][-1]
-    found = {(s.suite, s.metric): s for s in last.scores}
-    assert set(found) == {
+    scores = {(s.suite, s.metric): s for s in last.scores}
+    assert set(scores) == {
         *(("heldout", m) for m in ("pass@1", "pass@3", "finished")),
         *(("heldout-greedy", m) for m in ("pass@1", "finished")),
         *(("chat", m) for m in ("pass@1", "pass@3", "finished")),
         *(("chat-greedy", m) for m in ("pass@1", "finished")),
     }
-    assert found["heldout", "finished"].n == 12
-    assert found["chat", "finished"].n == 15
-    assert found["chat-greedy", "finished"].n == 5
+    assert scores["heldout", "finished"].n == 12
+    assert scores["chat", "finished"].n == 15
+    assert scores["chat-greedy", "finished"].n == 5
     kinds = [r.kind for r in last.rollouts]
     assert kinds.count("eval") == 3 + 2 * 3  # those that are kept, and new answers to the probes
     assert kinds.count("probe") == 2
@@ -103,8 +103,8 @@ def test_a_suite_can_be_asked_at_both_ends_alone(tmp_path):
     events = [
         e for e in Training(config, tmp_path / "run").events() if isinstance(e, EvaluationEvent)
     ]
-    asked = {e.step: {s.suite for s in e.scores} for e in events if e.scores}
-    assert asked == {
+    by_step = {e.step: {s.suite for s in e.scores} for e in events if e.scores}
+    assert by_step == {
         0: {"heldout", "often", "seldom"},
         1: {"heldout", "often"},
         2: {"heldout", "often"},

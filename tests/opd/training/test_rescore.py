@@ -34,25 +34,25 @@ def test_tokens_given_as_texts_are_scored_as_the_text_they_join_to(
     pair: Pair, tmp_path: Path
 ) -> None:
     tokens = {"prompt_tokens": ["The te", "acher"], "completion_tokens": [" reads", " it"]}
-    own, text = scored(
+    by_tokens, text = scored(
         pair,
         tmp_path,
         {**tokens, "sampler_logprobs": [-1, -2], "mask": [0, 1]},
         {"prompt": "The teacher", "completion": " reads it"},
     )
-    assert own.prompt_ids.tolist() == text.prompt_ids.tolist()
-    assert own.record.completion_ids.tolist() == text.record.completion_ids.tolist()
-    np.testing.assert_array_equal(own.record.student_logprobs, text.record.student_logprobs)
-    assert own.record.sampler_logprobs is None  # it was about other tokens
-    assert own.record.mask is not None and own.record.mask.all()
+    assert by_tokens.prompt_ids.tolist() == text.prompt_ids.tolist()
+    assert by_tokens.record.completion_ids.tolist() == text.record.completion_ids.tolist()
+    np.testing.assert_array_equal(by_tokens.record.student_logprobs, text.record.student_logprobs)
+    assert by_tokens.record.sampler_logprobs is None  # it was about other tokens
+    assert by_tokens.record.mask is not None and by_tokens.record.mask.all()
 
 
 def test_mask_and_sampler_are_kept(pair: Pair, tmp_path: Path) -> None:
     ids = {"prompt_token_ids": [5, 6], "completion_token_ids": [7, 8]}
-    [found] = scored(pair, tmp_path, {**ids, "mask": [0, 1], "sampler_logprobs": [-1, -2]})
-    assert found.record.mask is not None and found.record.mask.tolist() == [0, 1]
-    assert found.record.sampler_logprobs is not None
-    assert found.record.sampler_logprobs.tolist() == [-1, -2]
+    [record] = scored(pair, tmp_path, {**ids, "mask": [0, 1], "sampler_logprobs": [-1, -2]})
+    assert record.record.mask is not None and record.record.mask.tolist() == [0, 1]
+    assert record.record.sampler_logprobs is not None
+    assert record.record.sampler_logprobs.tolist() == [-1, -2]
 
 
 def test_who_scores_is_named_and_reads_the_students_prompt(pair: Pair, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_who_scores_is_named_and_reads_the_students_prompt(pair: Pair, tmp_path:
     [given] = read_rollouts(file)
     assert (given.teacher, given.teacher_prompt) == ("an older one", "Hint. The te")
     settings = {"temperature": None, "top_k": 2}
-    [found] = score_rollouts(pair, [given], **settings, teacher="org/model")  # type: ignore[arg-type]
-    assert (found.teacher, found.teacher_prompt) == ("org/model", None)
+    [record] = score_rollouts(pair, [given], **settings, teacher="org/model")  # type: ignore[arg-type]
+    assert (record.teacher, record.teacher_prompt) == ("org/model", None)
 
 
 def test_a_bad_rollout_is_named_by_its_number_in_the_file(pair: Pair, tmp_path: Path) -> None:

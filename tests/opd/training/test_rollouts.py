@@ -62,10 +62,10 @@ def test_a_given_reply_is_what_the_template_writes_with_one_end(
 
 
 def test_a_given_plain_text_keeps_an_end_of_its_own(pair: Pair, tmp_path: Path) -> None:
-    plain, own = completions(pair, tmp_path, "7", "7<eos>")
+    plain, ended = completions(pair, tmp_path, "7", "7<eos>")
     assert pair.tokenizer.decode(plain.sample.completion_ids) == "7</turn>"
-    assert pair.tokenizer.decode(own.sample.completion_ids) == "7<eos>"
-    assert own.text == "7"
+    assert pair.tokenizer.decode(ended.sample.completion_ids) == "7<eos>"
+    assert ended.text == "7"
 
 
 def test_a_completion_of_only_an_end_is_refused(pair: Pair, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_records_equal_an_independent_computation(folders, temperature):
     pair = load_pair(*folders, device=DEVICE)
     assert pair.vocab == 310  # the padded vocabularies differ: cut to what is shared
     whole = sequences()
-    found = score(pair, whole, Scoring(temperature, 8, micro_batch_tokens=64))
-    for prompt, completion, record in zip(whole.prompts, whole.completions, found, strict=True):
+    records = score(pair, whole, Scoring(temperature, 8, micro_batch_tokens=64))
+    for prompt, completion, record in zip(whole.prompts, whole.completions, records, strict=True):
         p, q = (plain_log_probs(f, prompt, completion, temperature, 310) for f in folders)
         rows, x = np.arange(len(completion)), np.array(completion)
         expected = {
@@ -62,8 +62,8 @@ def test_records_equal_an_independent_computation(folders, temperature):
         for name, values in expected.items():
             np.testing.assert_allclose(getattr(record, name), values, atol=1e-4, err_msg=name)
         assert (record.teacher_rank == (q > q[rows, x][:, None]).sum(-1)).all()
-        for top, own, other in ((record.student_topk, p, q), (record.teacher_topk, q, p)):
-            best = -np.sort(-own, axis=-1)[:, :8]
+        for top, ours, other in ((record.student_topk, p, q), (record.teacher_topk, q, p)):
+            best = -np.sort(-ours, axis=-1)[:, :8]
             np.testing.assert_allclose(top.logprobs, best, atol=1e-4)
             np.testing.assert_allclose(
                 top.other_logprobs, np.take_along_axis(other, top.ids, -1), atol=1e-4
@@ -112,15 +112,15 @@ def test_what_a_teacher_does_not_say_is_none():
     top, ids = teacher.topk(4, dim=-1)
     at = teacher.gather(-1, targets[:, None])[:, 0]
     view = View(at, torch.tensor([2, 0, 1]), None, ids, top)
-    found = joined([measure(student, targets, view, 3)])
-    assert found.reverse_kl is None
-    assert found.teacher_entropy is None
-    assert found.student_topk.other_logprobs is None
-    assert (found.teacher_topk.ids == ids[:, :3].numpy()).all()
+    record = joined([measure(student, targets, view, 3)])
+    assert record.reverse_kl is None
+    assert record.teacher_entropy is None
+    assert record.student_topk.other_logprobs is None
+    assert (record.teacher_topk.ids == ids[:, :3].numpy()).all()
     np.testing.assert_allclose(
-        found.teacher_topk.tail_mass, 1 - top[:, :3].exp().sum(-1).numpy(), atol=1e-6
+        record.teacher_topk.tail_mass, 1 - top[:, :3].exp().sum(-1).numpy(), atol=1e-6
     )
-    assert (found.same_top == (student.argmax(-1) == teacher.argmax(-1)).numpy()).all()
+    assert (record.same_top == (student.argmax(-1) == teacher.argmax(-1)).numpy()).all()
     alone = measure(student, targets, None, 3)
     assert joined([alone]).teacher_logprobs is None
     assert joined([alone, alone]).student_topk.ids.shape == (6, 3)
@@ -156,9 +156,9 @@ def test_the_pad_id_may_be_the_eos_id(tmp_path):
     pair = load_pair(folder, folder, device=DEVICE)
     assert pair.pad_id == tiny_models.EOS
     whole = Sequences([[4], [4, 5, 6]], [[7, tiny_models.EOS], [7, 8, 9, 10, tiny_models.EOS]])
-    found = score(pair, whole, Scoring())
-    assert [len(r) for r in found] == [2, 5]
-    assert all((r.mask == 1).all() for r in found)
+    records = score(pair, whole, Scoring())
+    assert [len(r) for r in records] == [2, 5]
+    assert all((r.mask == 1).all() for r in records)
 
 
 def test_no_logits_are_made_for_prompts_and_padding(folders):

@@ -49,11 +49,11 @@ def of(kind, events):
 
 
 def test_events_tell_the_whole_run(inputs, tmp_path):
-    config, told = settings(inputs), []
-    events = run(config, tmp_path, say=told.append)
+    config, lines = settings(inputs), []
+    events = run(config, tmp_path, say=lines.append)
     (models,) = of(ModelsEvent, events)
     count = models.parameters["student"]
-    assert f"student: {count:,} of {count:,} parameters are trained" in told
+    assert f"student: {count:,} of {count:,} parameters are trained" in lines
     assert models.resolved == {n: str((inputs / n).resolve()) for n in ("student", "teacher")}
     steps = of(StepEvent, events)
     assert [e.step for e in steps] == [1, 2, 3, 4]
@@ -186,13 +186,13 @@ def test_an_interrupted_save_leaves_nothing_that_looks_whole(inputs, tmp_path, m
 
 
 def test_stop_ends_the_stream_between_events(inputs, tmp_path):
-    asked = []
-    training = Training(settings(inputs), tmp_path, stop=lambda: bool(asked))
+    looks = []
+    training = Training(settings(inputs), tmp_path, stop=lambda: bool(looks))
     seen = []
     for event in training.events():
         seen.append(event)
         if isinstance(event, StepEvent):
-            asked.append(True)
+            looks.append(True)
     assert [e.step for e in of(StepEvent, seen)] == [1]
     assert training.save_checkpoint().step == 1
 

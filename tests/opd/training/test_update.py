@@ -109,13 +109,13 @@ def naive(student, written, loss_of):
     return {n: p.grad.clone() for n, p in pair.student.named_parameters()}
 
 
-def close(found, expected, kind):
+def close(result, expected, kind):
     """To 1e-9 in GPT-2; the others normalise and rotate in float32, whatever their weights are."""
     tolerance = {"gpt2": 1e-9, "gemma2": 1e-4}.get(kind, 1e-5)
     scale = max(float(g.abs().max()) for g in expected.values())
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=tolerance, atol=tolerance * scale / 100, msg=name
+            result[name], value, rtol=tolerance, atol=tolerance * scale / 100, msg=name
         )
 
 
@@ -171,8 +171,8 @@ def test_the_gradient_is_that_of_plain_autograd(folders, objective, loss_of, mon
     )
     student = learner(folders, micro_batch_tokens=64, **objective)
     expected = naive(student, rollouts(), loss_of)
-    found, _ = gradient(student, rollouts())
-    close(found, expected, kind_of(student))
+    computed, _ = gradient(student, rollouts())
+    close(computed, expected, kind_of(student))
 
 
 @pytest.mark.parametrize("name", ["reverse_kl", "policy_gradient", "grpo", "student_top_k"])
@@ -208,8 +208,8 @@ def test_weights_leave_tokens_out_of_loss_gradient_and_count(folders):
         return counted * reverse_kl(p, q, targets, w) * n / (n - len(written))
 
     expected = naive(student, written, without_the_end)
-    found, done = gradient(student, written)
-    close(found, expected, kind_of(student))
+    computed, done = gradient(student, written)
+    close(computed, expected, kind_of(student))
     for record in done.records:
         assert record.mask.tolist() == [1] * (len(record) - 1) + [0]
 

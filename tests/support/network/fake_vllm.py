@@ -63,7 +63,7 @@ class FakeVllm:
         self.context, self.logprobs_mode, self.dtype = 4096, "processed_logprobs", "float32"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.faults, self.asked = VllmFaults(), list[tuple[str, Payload]]()
+        self.faults, self.requests = VllmFaults(), list[tuple[str, Payload]]()
         self.version, self.updates, self.lock = "default", 0, threading.Lock()
         self.met = 0  # requests to the path of faults.fails_at
         self.adapted: dict[str, Any] = {}  # by the adapter's name
@@ -134,7 +134,7 @@ class FakeVllm:
     def answer(self, path: str, body: Payload) -> Payload:
         """Raises ServerRefusal."""
         with self.lock, torch.no_grad():
-            self.asked.append((path, body))
+            self.requests.append((path, body))
             if path == "/v1/completions":
                 model = self.adapted.get(body["model"], self.model)
                 if model is self.model and body["model"] != "student":

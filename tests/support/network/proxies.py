@@ -9,14 +9,14 @@ from typing import Any
 
 
 class SmallProxy:
-    """`asked`: hosts and ports that were asked for; `credentials`: what was sent with them.
+    """`hosts`: with their ports, as they were asked for; `credentials`: what was sent with them.
 
     `refuses`: answer that it gives instead of leading anywhere, such as "407 Proxy …".
     """
 
     def __init__(self, server: tuple[str, int], refuses: str = "") -> None:
         self.server, self.refuses = server, refuses
-        self.asked: list[str] = []
+        self.hosts: list[str] = []
         self.credentials: list[str] = []
         proxy = self
 
@@ -48,7 +48,7 @@ class SmallProxy:
             elif name.lower() not in (b"connection", b"proxy-connection"):
                 headers.append(header)
         host, _, path = target.removeprefix("http://").partition("/")
-        self.asked.append(host)
+        self.hosts.append(host)
         if self.refuses:
             writer.write(f"HTTP/1.1 {self.refuses}\r\nContent-Length: 0\r\n\r\n".encode())
             return
@@ -71,7 +71,7 @@ class SmallProxy:
         kind = reader.read(4)[3]
         host = reader.read(reader.read(1)[0]) if kind == 3 else reader.read(4)
         port = int.from_bytes(reader.read(2))
-        self.asked.append(f"{host.decode() if kind == 3 else socket.inet_ntoa(host)}:{port}")
+        self.hosts.append(f"{host.decode() if kind == 3 else socket.inet_ntoa(host)}:{port}")
         writer.write(b"\x05\x00\x00\x01" + bytes(6))
         with socket.create_connection(self.server) as upstream:
             _exchange(reader, connection, upstream)

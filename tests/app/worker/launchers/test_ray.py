@@ -24,7 +24,7 @@ class JobsApi:
 
     def __init__(self, answers: dict[str, tuple[int, Any]]) -> None:
         self.answers = answers
-        self.asked: list[tuple[str, Any]] = []
+        self.requests: list[tuple[str, Any]] = []
         self.headers: dict[str, str] = {}
         self.address = ""
 
@@ -37,7 +37,7 @@ class JobsApi:
                 size = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(size)) if size else None
                 name = f"{self.command} {self.path}"
-                api.asked.append((name, body))
+                api.requests.append((name, body))
                 api.headers = dict(self.headers)
                 status, told = api.answers.get(name, (404, "no such job"))
                 data = (told if isinstance(told, str) else json.dumps(told)).encode()
@@ -76,7 +76,7 @@ def api() -> Iterator[JobsApi]:
 
 def submitted(api: JobsApi, wanted: Wanted, key: str = "opd-a") -> tuple[str, dict[str, Any]]:
     job = Ray(api.address).submit(key, ["python", "-c", "print('a b')"], wanted, LOG)
-    return job, next(body for name, body in reversed(api.asked) if name == "POST /api/jobs/")
+    return job, next(body for name, body in reversed(api.requests) if name == "POST /api/jobs/")
 
 
 def test_a_cluster_that_is_there(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_key_is_submitted_again_only_once_its_job_has_ended(api: JobsApi) -> N
     ]
     api.answers["GET /api/jobs/"] = (200, living)
     assert Ray(api.address).submit("opd-a", ["true"], Wanted(), LOG) == "opd-a.2"
-    assert [name for name, _ in api.asked] == ["GET /api/jobs/"]
+    assert [name for name, _ in api.requests] == ["GET /api/jobs/"]
     living[1] |= {"status": "STOPPED"}
     assert submitted(api, Wanted())[0] == "opd-a.3"
 
@@ -171,7 +171,7 @@ def test_what_ray_has_not_is_refused_before_anything_is_submitted(
     with pytest.raises(UserError) as error:
         submitted(api, wanted)
     assert error.value.where == where
-    assert not any(name.startswith("POST") for name, _ in api.asked)
+    assert not any(name.startswith("POST") for name, _ in api.requests)
 
 
 def test_a_log_is_read_from_the_run_or_from_ray(api: JobsApi, tmp_path: Path) -> None:

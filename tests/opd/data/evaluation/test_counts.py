@@ -115,7 +115,7 @@ def test_the_numbers_add_up_whatever_the_data(tokenizer: Any, tmp_path: Path) ->
         if random.random() < 0.5:
             path = tmp_path / f"{number}-eval.jsonl"
             data["eval_source"] = rows(path, random.randint(8, 40), long=long)
-        asked = random.randint(1, 40)
-        prompts, counts = counted(tokenizer, prompts=data, evaluation={"prompts": asked})
+        limit = random.randint(1, 40)
+        prompts, counts = counted(tokenizer, prompts=data, evaluation={"prompts": limit})
         graded = [p for p in prompts.held_out if p.answer is not None]
-        assert (counts["heldout"].asked, counts["heldout"].used) == (asked, len(graded))
+        assert (counts["heldout"].asked, counts["heldout"].used) == (limit, len(graded))

@@ -61,9 +61,9 @@ def test_clean_texts_have_no_finding(tmp_path: Path) -> None:
     ("form", "text"), [("<s> $A", "<s>1 + 2"), (None, "<s><s>1 + 2"), ("<s> $A", "<s><s>1")]
 )
 def test_a_start_that_is_written_twice(tmp_path: Path, form: str | None, text: str) -> None:
-    found = look(student(form), tmp_path, {"prompt": text}, {"prompt": "1 + 2"})["start-twice"]
-    assert found.severity == "warning" and "1 of 2" in found.title and "<s>" in found.title
-    assert text in found.evidence["text"] and "prompts.chat" in found.advice
+    finding = look(student(form), tmp_path, {"prompt": text}, {"prompt": "1 + 2"})["start-twice"]
+    assert finding.severity == "warning" and "1 of 2" in finding.title and "<s>" in finding.title
+    assert text in finding.evidence["text"] and "prompts.chat" in finding.advice
 
 
 def test_a_text_with_its_bos_is_fine_where_the_tokenizer_adds_none(tmp_path: Path) -> None:
@@ -71,26 +71,26 @@ def test_a_text_with_its_bos_is_fine_where_the_tokenizer_adds_none(tmp_path: Pat
 
 
 def test_a_tokenizer_that_appends_an_end(tmp_path: Path) -> None:
-    found = look(student("<s> $A <eos>"), tmp_path, {"prompt": "1 + 2"})
-    assert list(found) == ["tokenizer-appends"]
-    assert found["tokenizer-appends"].evidence == {"appended": ["0 (<eos>)"]}
+    findings = look(student("<s> $A <eos>"), tmp_path, {"prompt": "1 + 2"})
+    assert list(findings) == ["tokenizer-appends"]
+    assert findings["tokenizer-appends"].evidence == {"appended": ["0 (<eos>)"]}
 
 
 def test_prompts_that_end_and_chats_that_are_rendered_twice(tmp_path: Path) -> None:
-    found = look(student(), tmp_path, {"prompt": "1 + 2<eos>"}, {"prompt": "a"})
-    assert found["prompt-ends"].evidence["count"] == 1
+    findings = look(student(), tmp_path, {"prompt": "1 + 2<eos>"}, {"prompt": "a"})
+    assert findings["prompt-ends"].evidence["count"] == 1
     rendered = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    found = look(student(), tmp_path, {"prompt": rendered}, {"prompt": "hi"}, chat=True)
-    assert list(found) == ["special-in-messages"]
-    assert "prompts.chat" in found["special-in-messages"].advice
+    findings = look(student(), tmp_path, {"prompt": rendered}, {"prompt": "hi"}, chat=True)
+    assert list(findings) == ["special-in-messages"]
+    assert "prompts.chat" in findings["special-in-messages"].advice
 
 
 def test_special_tokens_without_a_role_are_seen_in_messages(tmp_path: Path) -> None:
     model = student()
     model.tokenizer.add_tokens([AddedToken("<|sep|>", special=True), AddedToken("<think>")])
     assert model.tokenizer.convert_tokens_to_ids("<|sep|>") not in model.tokenizer.all_special_ids
-    found = look(model, tmp_path, {"prompt": "a<|sep|>b"}, {"prompt": "<think>"}, chat=True)
-    assert found["special-in-messages"].evidence["count"] == 1
+    findings = look(model, tmp_path, {"prompt": "a<|sep|>b"}, {"prompt": "<think>"}, chat=True)
+    assert findings["special-in-messages"].evidence["count"] == 1
 
 
 def test_what_the_template_writes_before_given_replies_is_said(tmp_path: Path) -> None:
@@ -101,32 +101,34 @@ def test_what_the_template_writes_before_given_replies_is_said(tmp_path: Path) -
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     row = {"prompt": "1 + 2 =", "completion": "3"}
-    found = look(model, tmp_path, row, {**row, "completion": "so: 3"}, chat=True)
-    assert found["reply-lead"].evidence["count"] == 1 and "'so: '" in found["reply-lead"].title
+    findings = look(model, tmp_path, row, {**row, "completion": "so: 3"}, chat=True)
+    assert (
+        findings["reply-lead"].evidence["count"] == 1 and "'so: '" in findings["reply-lead"].title
+    )
 
 
 def test_given_completions_with_ends_and_shared_tokens(tmp_path: Path) -> None:
-    found = look(
+    findings = look(
         student(),
         tmp_path,
         {"prompt": "The te", "completion": "acher"},
         {"prompt": "1 + 2 =", "completion": " 3<eos>\n"},
         {"prompt": "1 + 2 =", "completion": " 3<eos>User: 4"},
     )
-    assert {code: f.evidence["count"] for code, f in found.items()} == {
+    assert {code: f.evidence["count"] for code, f in findings.items()} == {
         "completion-ended": 1,
         "stop-inside": 1,
         "merged-boundary": 1,
     }
-    assert found["stop-inside"].severity == "warning"
-    assert "acher" in found["merged-boundary"].evidence["completion"]
+    assert findings["stop-inside"].severity == "warning"
+    assert "acher" in findings["merged-boundary"].evidence["completion"]
 
 
 def test_text_that_the_vocabulary_lacks_is_said(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(resolve("bundled/student", where="x"), where="x")
     model = LocalModel("student", "s", tokenizer, None, (0,))
-    found = look(model, tmp_path, {"prompt": "1 + zebra ="}, {"prompt": "1 + 2 ="})
-    finding = found["prompt-unknown-tokens"]
+    findings = look(model, tmp_path, {"prompt": "1 + zebra ="}, {"prompt": "1 + 2 ="})
+    finding = findings["prompt-unknown-tokens"]
     assert (finding.severity, finding.evidence["count"]) == ("warning", 1)
     assert finding.title.startswith("1 of 2 prompts") and "(<unk>)" in finding.text
     assert "prompt-unknown-tokens" not in look(model, tmp_path, {"prompt": "1 + 2 ="})

@@ -14,28 +14,28 @@ from opd.training.loading import Callbacks
 from tests.support.devices.fake_gpus import FakeCuda, fake_driver
 
 
-def found(**changes: Any) -> dict[str, Any]:
+def findings(**changes: Any) -> dict[str, Any]:
     return {f.code: f for f in static(parse(changes), lambda _: None)}
 
 
 def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda(count=1).install(monkeypatch)
-    refused = found(device="cuda:3")["device-refused"]
+    refused = findings(device="cuda:3")["device-refused"]
     assert refused.severity == "error" and "1 CUDA device here" in refused.text
-    assert "device-refused" not in found(device="cuda:0")
+    assert "device-refused" not in findings(device="cuda:0")
 
 
 def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCuda(count=2).install(monkeypatch)
-    refused = found(device="cuda", devices=3)["device-refused"]
+    refused = findings(device="cuda", devices=3)["device-refused"]
     assert refused.severity == "error"
     assert "3 asked for, but PyTorch finds 2 CUDA devices here; lower devices" in refused.text
-    assert "device-refused" not in found(device="cuda", devices=2)
-    assert "device-refused" not in found(device="cpu", devices=3)
+    assert "device-refused" not in findings(device="cuda", devices=2)
+    assert "device-refused" not in findings(device="cpu", devices=3)
 
 
 def test_every_process_needs_the_host_s_memory() -> None:
-    one, three = (found(device="cpu", devices=n)["memory"] for n in (1, 3))
+    one, three = (findings(device="cpu", devices=n)["memory"] for n in (1, 3))
     assert three.evidence["wanted"] == pytest.approx(3 * one.evidence["wanted"], rel=1e-6)
     assert "in each of 3 processes" in three.title
 
@@ -59,9 +59,9 @@ def test_the_driver_s_free_memory_is_compared_before_anything_is_loaded(
     FakeCuda(broken="must not be asked").install(monkeypatch)
     fake_driver(tmp_path, monkeypatch, f"0, GPU-a, H100, 81559, {free_mib}, 3")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    told = found(device="cuda")["memory-device"]
-    assert told.severity == severity and advice in told.advice
-    assert told.evidence["free"] == free_mib * 2**20
+    finding = findings(device="cuda")["memory-device"]
+    assert finding.severity == severity and advice in finding.advice
+    assert finding.evidence["free"] == free_mib * 2**20
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -116,7 +116,7 @@ def test_models_that_fit_gpus_together_are_advised_to_be_cut(
     student = {"model": "Qwen/Qwen3-8B", "dtype": "bfloat16", "gradient_checkpointing": True}
     settings = {"student": student, "teacher": "Qwen/Qwen3-8B", "device": "cuda"}
 
-    def told(**more: Any) -> Any:
+    def memory_finding(**more: Any) -> Any:
         (finding,) = [
             f
             for f in check_memory(
@@ -127,15 +127,15 @@ def test_models_that_fit_gpus_together_are_advised_to_be_cut(
         return finding
 
     for devices in (1, 8):
-        found = told(devices=devices)
-        assert found.severity == "error"
-        assert found.advice.startswith("sharding: full fits: with devices: 8 it takes about ")
-    assert told(devices=8, sharding="full").severity == "ok"
-    assert "sharding" not in told(devices=2).advice  # two are too few
-    assert "sharding" not in told(devices=8, optimizer={"name": "adamw_8bit"}).advice
+        refused = memory_finding(devices=devices)
+        assert refused.severity == "error"
+        assert refused.advice.startswith("sharding: full fits: with devices: 8 it takes about ")
+    assert memory_finding(devices=8, sharding="full").severity == "ok"
+    assert "sharding" not in memory_finding(devices=2).advice  # two are too few
+    assert "sharding" not in memory_finding(devices=8, optimizer={"name": "adamw_8bit"}).advice
 
 
 def test_models_that_are_cut_are_not_loaded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse({"devices": 2, "sharding": "full", "device": "cpu"})
-    found = [f.code for f in examine(config, models=True, callbacks=Callbacks())]
-    assert found[-1] == "models-cut"
+    codes = [f.code for f in examine(config, models=True, callbacks=Callbacks())]
+    assert codes[-1] == "models-cut"

@@ -14,12 +14,12 @@ def test_the_doctor_says_what_the_run_would_say(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     assert not [*check_engine(parse({}))]
     config = parse({"sampling": {"engine": "vllm"}})
-    [found] = check_engine(config)
-    assert (found.code, found.severity) == ("engine-refused", "error")
-    assert VARIABLE in found.text
+    [finding] = check_engine(config)
+    assert (finding.code, finding.severity) == ("engine-refused", "error")
+    assert VARIABLE in finding.text
     monkeypatch.setattr(engine, "vllm_python", lambda: VllmPython("/opt/python", "0.32.0"))
-    [found] = check_engine(config)
-    assert found.severity == "ok" and "0.32.0" in found.title and "/opt/python" in found.text
+    [finding] = check_engine(config)
+    assert finding.severity == "ok" and "0.32.0" in finding.title and "/opt/python" in finding.text
 
 
 def test_the_doctor_says_what_a_server_of_the_user_s_own_takes_and_what_is_open(tmp_path):
@@ -28,8 +28,8 @@ def test_the_doctor_says_what_a_server_of_the_user_s_own_takes_and_what_is_open(
     with FakeVllm(folder, key="sk-1") as fake:
         config = parse({"sampling": {"engine": "vllm", "url": fake.url}})
         assert not [*check_engine(config)]
-        [found] = check_server(config)
-        assert found.severity == "error" and "asks for a key" in found.text
+        [finding] = check_server(config)
+        assert finding.severity == "error" and "asks for a key" in finding.text
     with FakeVllm(folder) as fake:
         config = parse({"sampling": {"engine": "vllm", "url": fake.url}})
         takes, opened = check_server(config)
@@ -37,7 +37,7 @@ def test_the_doctor_says_what_a_server_of_the_user_s_own_takes_and_what_is_open(
         assert fake.url in takes.title
         assert opened.severity == "warning" and "/collective_rpc, " in opened.text
         assert "--api-key covers only what is below /v1" in opened.text
-    [found] = check_server(config)
-    assert found.code == "engine-refused" and "cannot be reached" in found.text
-    [found] = check_engine(parse({"sampling": {"engine": "vllm", "url": "unix:/none"}}))
-    assert found.code == "engine-refused" and "No such file" in found.text
+    [finding] = check_server(config)
+    assert finding.code == "engine-refused" and "cannot be reached" in finding.text
+    [finding] = check_engine(parse({"sampling": {"engine": "vllm", "url": "unix:/none"}}))
+    assert finding.code == "engine-refused" and "No such file" in finding.text

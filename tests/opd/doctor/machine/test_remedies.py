@@ -23,12 +23,12 @@ def test_each_saves_what_it_says_and_the_first_most(
         return memory.device if phase is None else memory.during(phase)
 
     plain = config.model_dump(mode="json")
-    found = remedies(config, phase)
-    for remedy in found:
+    listed = remedies(config, phase)
+    for remedy in listed:
         changed = with_overrides(plain, [f"{remedy.field}={remedy.value}"])
         assert needed(plain) - needed(changed) == pytest.approx(remedy.saves)
-    assert [r.saves for r in found] == sorted((r.saves for r in found), reverse=True)
-    assert found if phase != "writing" else True
+    assert [r.saves for r in listed] == sorted((r.saves for r in listed), reverse=True)
+    assert listed if phase != "writing" else True
 
 
 def test_a_run_whose_models_cannot_be_read_has_none() -> None:

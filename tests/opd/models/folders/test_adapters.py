@@ -80,11 +80,14 @@ def test_an_adapter_without_a_tokenizer_takes_its_base_s(root):
 
 def test_an_adapter_is_its_base_with_what_it_adds(root):
     ids = torch.tensor([[3, 4, 5]])
-    own = peft.PeftModel.from_pretrained(
+    by_peft = peft.PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(root / "llama"), root / "adapter"
     )
     torch.testing.assert_close(
-        load_model(root / "adapter", where="m")(ids).logits, own(ids).logits, atol=1e-4, rtol=1e-4
+        load_model(root / "adapter", where="m")(ids).logits,
+        by_peft(ids).logits,
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 

@@ -110,10 +110,10 @@ def test_its_size_is_known_from_the_header(tiny: Path, llama: Any) -> None:
 
 def test_the_doctor_reads_it(tiny: Path) -> None:
     settings = {"student": str(tiny), "teacher": str(tiny), "prompts": {"count": 8}}
-    found = {f.code: f for f in static(parse(settings), lambda _: None)}
-    assert "model-refused" not in found, found["model-refused"].text
-    assert found["tokenizer-same"].severity == "ok"
-    assert found["stops-same"].evidence["student"] == [f"{EOS} (<eos>)"]
+    findings = {f.code: f for f in static(parse(settings), lambda _: None)}
+    assert "model-refused" not in findings, findings["model-refused"].text
+    assert findings["tokenizer-same"].severity == "ok"
+    assert findings["stops-same"].evidence["student"] == [f"{EOS} (<eos>)"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -68,17 +68,19 @@ def test_each_update_is_an_adapter_of_its_own_and_the_one_before_goes(server, tm
         sampler.write(REQUESTS, LIMITS, NEVER)
         moved(pair)
         sampler.weights_changed()
-    told = [(path, b["lora_name"]) for path, b in fake.asked if path.endswith("_lora_adapter")]
+    updates = [
+        (path, b["lora_name"]) for path, b in fake.requests if path.endswith("_lora_adapter")
+    ]
     load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
-    assert told == [
+    assert updates == [
         *((load, "ours-1"), (unload, "ours-1"), (load, "ours-2")),
         *((unload, "ours-2"), (load, "ours-3")),
     ]
-    assert {b["model"] for path, b in fake.asked if path == "/v1/completions"} == {
+    assert {b["model"] for path, b in fake.requests if path == "/v1/completions"} == {
         *("ours-1", "ours-2", "ours-3")
     }
     assert [p.name for p in tmp_path.glob("adapter-*")] == ["adapter-3"]
-    assert not [path for path, _ in fake.asked if path == "/update_weights"]
+    assert not [path for path, _ in fake.requests if path == "/update_weights"]
 
 
 def test_a_server_that_ignores_the_new_adapter_is_found_out(server):

@@ -21,8 +21,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def test_own_numbers_are_those_after_the_whole_text_at_the_temperature(pair):
-    own = own_scores(pair, pair.student, TEXTS, temperature=0.7)
-    for row, text in zip(own, TEXTS, strict=True):
+    ours = own_scores(pair, pair.student, TEXTS, temperature=0.7)
+    for row, text in zip(ours, TEXTS, strict=True):
         logits = pair.student(torch.tensor([text])).logits[0, -1, : pair.vocab]
         np.testing.assert_allclose(row, (logits / 0.7).log_softmax(-1).detach(), atol=1e-5)
 
@@ -34,11 +34,11 @@ def test_known_texts_are_the_starts_of_distinct_prompts_and_their_halves():
 
 
 def test_a_difference_in_one_place_is_one_of_the_mean(pair):
-    own = own_scores(pair, pair.student, TEXTS, temperature=1.0)
-    asked = known_texts(TEXTS)
+    ours = own_scores(pair, pair.student, TEXTS, temperature=1.0)
+    prompts = known_texts(TEXTS)
 
     def ask(texts: list[list[int]]) -> list[dict[int, float]]:
-        assert texts == asked
+        assert texts == prompts
         rows = own_scores(pair, pair.student, texts, temperature=1.0)
         exact = [{int(i): float(row[i]) for i in row.argsort()[-5:]} for row in rows]
         first = next(iter(exact[0]))
@@ -48,9 +48,9 @@ def test_a_difference_in_one_place_is_one_of_the_mean(pair):
     off = 0.0
     assert Agreement(TEXTS, ask, 1.0).check(pair, pair.student) == 0
     off = 0.1
-    count = 5 * len(asked)
+    count = 5 * len(prompts)
     assert Agreement(TEXTS, ask, 1.0).check(pair, pair.student) == pytest.approx(0.1 / count, 1e-4)
     off = 1.0
-    with pytest.raises(UserError, match=rf"of {count} tokens after {len(asked)} known texts"):
+    with pytest.raises(UserError, match=rf"of {count} tokens after {len(prompts)} known texts"):
         Agreement(TEXTS, ask, 1.0).check(pair, pair.student)
-    assert own.shape == (len(TEXTS), pair.vocab)
+    assert ours.shape == (len(TEXTS), pair.vocab)

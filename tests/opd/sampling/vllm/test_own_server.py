@@ -114,8 +114,8 @@ def test_weights_lie_in_the_folder_that_both_see(pair, server, tmp_path, monkeyp
     monkeypatch.setenv(FOLDER, str(tmp_path / "shared"))
     with joined(pair, config(server.url), tmp_path / "run") as sampler:
         sampler.write(REQUESTS, LIMITS, NEVER)
-    told = [b for path, b in server.asked if path == "/update_weights"]
-    assert told[0]["update_info"]["folder"].startswith(str(tmp_path / "shared" / "sampler-"))
+    updates = [b for path, b in server.requests if path == "/update_weights"]
+    assert updates[0]["update_info"]["folder"].startswith(str(tmp_path / "shared" / "sampler-"))
     assert not [*(tmp_path / "shared").iterdir()]
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(FOLDER, str(tmp_path / "file"))
@@ -169,7 +169,7 @@ def test_another_tokenizer_or_model_is_found_before_the_first_sample(pair, serve
     with pytest.raises(UserError, match="another tokenizer than the student") as caught:
         join_sampler(pair, config(server.url), PROMPTS, Surroundings(folder=tmp_path))
     assert caught.value.kind is ErrorKind.TOKENIZER_MISMATCH
-    assert not [b for _, b in server.asked if "n" in b]
+    assert not [b for _, b in server.requests if "n" in b]
 
 
 def test_a_key_is_sent_and_never_shown(pair, model, tmp_path, monkeypatch):

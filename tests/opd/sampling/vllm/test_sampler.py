@@ -51,7 +51,7 @@ def failure(sampler: VllmSampler) -> str:
 def test_a_prompt_s_group_is_one_request_that_changes_nothing_of_the_distribution(server):
     pair, fake, sampler = server
     sampler.write(REQUESTS, LIMITS, NEVER)
-    bodies = [b for path, b in fake.asked if path == "/v1/completions" and "n" in b]
+    bodies = [b for path, b in fake.requests if path == "/v1/completions" and "n" in b]
     assert sorted(tuple(b["prompt"][0]) for b in bodies) == sorted(map(tuple, PROMPTS))
     for body in bodies:
         assert body["n"] == 2 and body["ignore_eos"] and not body["logprobs"]
@@ -70,7 +70,7 @@ def test_weights_are_sent_only_where_they_have_changed(server):
     sampler.write(REQUESTS, LIMITS, NEVER)
     sampler.write(REQUESTS, LIMITS, NEVER)
     assert fake.updates == 1
-    order = [path for path, _ in fake.asked if not path.startswith("/v1")]
+    order = [path for path, _ in fake.requests if not path.startswith("/v1")]
     assert order == [
         "/init_weight_transfer_engine",
         *("/pause", "/start_weight_update", "/update_weights", "/finish_weight_update"),
@@ -111,7 +111,7 @@ def test_a_server_with_another_model_is_found_before_the_first_sample(server):
     pair, fake, sampler = server
     moved(pair, 0.3)
     assert "does not compute what the student computes" in failure(sampler)
-    assert not [b for _, b in fake.asked if "n" in b]
+    assert not [b for _, b in fake.requests if "n" in b]
 
 
 def test_numbers_at_another_temperature_are_found_before_the_first_sample(tmp_path, server):
@@ -185,8 +185,8 @@ def test_seeds_of_a_run_are_distinct_and_those_of_a_group_follow_each_other():
 
 
 def test_groups_are_consecutive_numbers_of_one_prompt():
-    asked = [Request([1], (0, 1, 7, 2)), Request([2], (0, 1, 8, 0)), Request([1], (0, 1, 7, 0))]
-    asked += [Request([1], (0, 1, 7, 1)), Request([1], (0, 1, 7, 5)), Request([1], (0, 1, 7, 0))]
-    assert groups_of(asked, alone=False) == [[2], [5, 3, 0], [4], [1]]
-    assert sorted(groups_of(asked, alone=True)) == [[i] for i in range(6)]
+    requests = [Request([1], (0, 1, 7, 2)), Request([2], (0, 1, 8, 0)), Request([1], (0, 1, 7, 0))]
+    requests += [Request([1], (0, 1, 7, 1)), Request([1], (0, 1, 7, 5)), Request([1], (0, 1, 7, 0))]
+    assert groups_of(requests, alone=False) == [[2], [5, 3, 0], [4], [1]]
+    assert sorted(groups_of(requests, alone=True)) == [[i] for i in range(6)]
     assert groups_of([], alone=False) == []

@@ -41,8 +41,10 @@ def test_the_plan_counts_a_server_that_is_started_for_the_run():
     local, server = planned(), planned(engine="vllm")
     assert {*server} - {*local} == {"vLLM: weights", "vLLM: keys and values", "vLLM: workspace"}
     assert {*local} - {*server} == {"keys and values of sampling"}
-    own = planned(engine="vllm", url="http://localhost:8000")
-    assert {*local} - {*own} == {"keys and values of sampling"} and {*own} < {*local}
+    user_server = planned(engine="vllm", url="http://localhost:8000")
+    assert {*local} - {*user_server} == {"keys and values of sampling"} and {*user_server} < {
+        *local
+    }
 
 
 def test_a_gpu_that_holds_the_training_alone_is_refused_with_its_server():

@@ -54,8 +54,8 @@ def settings(inputs, **changes):
 def events(inputs, tmp_path_factory):
     """The evaluations by step, and the folder of the checkpoints."""
     folder = tmp_path_factory.mktemp("run")
-    found = list(Training(parse(settings(inputs)), folder).events())
-    return {e.step: e for e in found if isinstance(e, EvaluationEvent) and e.scores}, folder
+    trained = list(Training(parse(settings(inputs)), folder).events())
+    return {e.step: e for e in trained if isinstance(e, EvaluationEvent) and e.scores}, folder
 
 
 def of_kind(event, kind):
@@ -123,11 +123,11 @@ def test_each_evaluation_keeps_new_answers_to_the_same_prompts(events):
 def test_probes_do_not_change_the_training(inputs, tmp_path):
     """The same prompts with and without: what is trained on is the same, token by token."""
     apart = {"source": str(inputs / "more.jsonl"), "eval_source": str(inputs / "prompts.jsonl")}
-    found = []
+    trainings = []
     for probes in (0, PROBES):
         config = settings(inputs, prompts=apart | {"probe": probes}, steps=2)
         events = list(Training(parse(config), tmp_path / str(probes)).events())
-        found.append(
+        trainings.append(
             [
                 (r.record.completion_ids.tolist(), r.record.student_logprobs.tolist())
                 for e in events
@@ -135,7 +135,7 @@ def test_probes_do_not_change_the_training(inputs, tmp_path):
                 for r in e.rollouts
             ]
         )
-    assert found[0] == found[1]
+    assert trainings[0] == trainings[1]
 
 
 @pytest.mark.parametrize(
@@ -163,15 +163,15 @@ def test_a_resumed_run_has_the_same_probes(inputs, tmp_path, when):
 
 def stored_probes(runner, run_id):
     """Ids and figures of the stored probes and of the new answers, by place."""
-    found = {}
+    texts = {}
     for item in read_rollouts(runner.engine, run_id, limit=1000)["items"]:
         if item["kind"] not in ("probe", "eval"):
             continue
         columns = read_tokens(runner.engine, item["id"]).columns
         key = f"{item['kind']}/{item['step']}/{item['group']}/{item['sample']}"
-        assert key not in found
-        found[key] = {name: column.tobytes() for name, column in columns.items()}
-    return found
+        assert key not in texts
+        texts[key] = {name: column.tobytes() for name, column in columns.items()}
+    return texts
 
 
 def checkpoints(runner, run_id):
@@ -196,8 +196,8 @@ def test_a_checkpoint_of_before_there_were_answers_still_loads(tmp_path):
 def test_without_a_number_a_few_prompts_are_probes(inputs):
     def counts(held_out, **prompts):
         config = parse({"prompts": prompts, "evaluation": {"prompts": held_out}})
-        found = load_prompts(config, tiny_models.tokenizer(), 4096)
-        return len(found.held_out), len(found.probe)
+        prompt_set = load_prompts(config, tiny_models.tokenizer(), 4096)
+        return len(prompt_set.held_out), len(prompt_set.probe)
 
     assert counts(10, count=5) == (10, 4)
     assert counts(10, count=5, probe=0) == (10, 0)

@@ -21,13 +21,13 @@ def score(value, suite="heldout"):
 
 def reasons(tested, values, suite="heldout"):
     """What the rule says after an evaluation of each step, from 0."""
-    told = []
+    said = []
     for step, value in enumerate(values):
         tested.evaluated(step, score(value, suite))
         if step:
             tested.look()
-        told.append(tested.reason)
-    return told
+        said.append(tested.reason)
+    return said
 
 
 def test_a_score_that_is_reached_ends_the_run_and_stays_the_reason():
@@ -44,9 +44,9 @@ def test_the_score_before_training_ends_no_run():
 
 
 def test_patience_counts_the_evaluations_since_the_first_of_the_best():
-    told = reasons(rule({"patience": 2}), [0.5, 0.4, 0.6, 0.6, 0.5, 0.9])
-    assert told[:4] == [""] * 4  # an equal score is no better one
-    assert told[4] == (
+    said = reasons(rule({"patience": 2}), [0.5, 0.4, 0.6, 0.6, 0.5, 0.9])
+    assert said[:4] == [""] * 4  # an equal score is no better one
+    assert said[4] == (
         "stop.patience: 2 evaluations without a better score than heldout pass@1 0.6 after step 2"
     )
     assert reasons(rule({"patience": 1}), [0.5, 0.5])[1].endswith("0.5 before training")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.device
 SMALL = {"threads": 1, "evaluation": {"prompts": 6}}
 
 
-def asked(**changes):
+def is_measured(**changes):
     return parse(SMALL | changes).evaluates_teacher
 
 
@@ -34,16 +34,16 @@ def scores_of(config, stop=lambda: False):
     try:
         context = context_of(loaded.pair.student)
         prompts = load_prompts(config, loaded.pair.tokenizer, context)
-        told = []
+        lines = []
         writer = Writer(loaded.pair, config, loaded.router)
-        return teacher_scores(writer, prompts, stop, told.append), told, prompts
+        return teacher_scores(writer, prompts, stop, lines.append), lines, prompts
     finally:
         loaded.close()
 
 
 def test_it_is_what_plain_transformers_gets():
     config = parse(SMALL | {"evaluation": {"prompts": 6, "temperatures": [0.0]}})
-    scores, told, prompts = scores_of(config)
+    scores, lines, prompts = scores_of(config)
     folder = str(resources.files("opd") / "bundled" / "teacher")
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -59,7 +59,7 @@ def test_it_is_what_plain_transformers_gets():
     assert (finished.suite, finished.metric) == ("heldout-greedy", "teacher_finished")
     assert score.value == sum(right) / 6 > 0.5
     assert score.n == 6
-    assert not told
+    assert not lines
 
 
 def test_a_run_has_it_once_and_it_is_no_score_of_the_student(tmp_path):
@@ -89,28 +89,30 @@ def test_a_run_has_it_once_and_it_is_no_score_of_the_student(tmp_path):
     ],
 )
 def test_it_is_asked_for_where_it_says_something(changes, expected):
-    assert asked(**changes) is expected
+    assert is_measured(**changes) is expected
 
 
 def test_a_remote_teacher_writes_nothing():
     remote = {"kind": "remote", "url": "http://127.0.0.1:1/v1", "model": "m"}
-    assert not asked(teacher=remote, objective="policy_gradient")
+    assert not is_measured(teacher=remote, objective="policy_gradient")
     with pytest.raises(ConfigError, match=r"teacher\.kind is remote; got true") as refused:
-        asked(teacher=remote, objective="policy_gradient", evaluation={"teacher": True})
+        is_measured(teacher=remote, objective="policy_gradient", evaluation={"teacher": True})
     assert refused.value.problems[0]["field"] == "evaluation.teacher"
 
 
 def test_without_a_grader_there_is_no_score_to_ask_for():
     with pytest.raises(ConfigError, match="needs a grader"):
-        asked(prompts={"source": "rows.jsonl", "grader": "none"}, evaluation={"teacher": True})
+        is_measured(
+            prompts={"source": "rows.jsonl", "grader": "none"}, evaluation={"teacher": True}
+        )
 
 
 def test_a_hint_that_held_out_rows_lack_is_said_or_refused():
     hinted = {"kind": "self", "prompt": "{solution} {prompt}"}
-    scores, told, _ = scores_of(parse(SMALL | {"teacher": hinted}))
+    scores, lines, _ = scores_of(parse(SMALL | {"teacher": hinted}))
     assert scores == []
-    assert "the teacher itself is not evaluated" in told[-1]
-    assert "solution" in told[-1]
+    assert "the teacher itself is not evaluated" in lines[-1]
+    assert "solution" in lines[-1]
     asked_for = parse({"teacher": hinted, "evaluation": {"prompts": 2, "teacher": True}})
     with pytest.raises(UserError, match="solution"):
         scores_of(asked_for)

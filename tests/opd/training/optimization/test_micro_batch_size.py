@@ -79,10 +79,10 @@ def test_gradients_that_outweigh_the_activations_of_few_rows_do_not_hide_them(pa
 
 
 def test_a_little_more_or_less_memory_changes_nothing(pair, card):
-    found = set()
+    results = set()
     for card.free in range(400_000_000, 500_000_000, 20_000_000):
-        found.add(sizes(pair)(ROWS))
-    assert found == {32_768}
+        results.add(sizes(pair)(ROWS))
+    assert results == {32_768}
 
 
 def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair, card):

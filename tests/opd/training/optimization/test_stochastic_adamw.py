@@ -21,11 +21,11 @@ def steps(optimizer, parameter, count, gradient=1.0):
 def test_rounding_is_to_a_neighbour_and_right_on_average():
     random = torch.Generator().manual_seed(0)
     for value in (1.001, -3.3, 1e-30, 0.0, 300.5):
-        found = rounded(torch.full((100_000,), value), random).double()
+        values = rounded(torch.full((100_000,), value), random).double()
         spacing = 2 ** (torch.tensor(abs(value)).log2().floor() - 7) if value else torch.tensor(0.0)
-        assert len(found.unique()) <= 2
-        assert (found - value).abs().max() <= spacing
-        assert float(found.mean()) == pytest.approx(value, abs=float(spacing) / 100)
+        assert len(values.unique()) <= 2
+        assert (values - value).abs().max() <= spacing
+        assert float(values.mean()) == pytest.approx(value, abs=float(spacing) / 100)
     exact = torch.tensor([1.0, -2.5, float("inf")])
     assert torch.equal(rounded(exact, random).float(), exact)
 

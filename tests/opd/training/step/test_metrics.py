@@ -30,11 +30,11 @@ def figures(**objective):
 
 
 def test_importance_ratios_mean_largest_and_truncated():
-    found = figures(ratio_cap=1.5)
-    assert found["sampler_gap"] == 1
-    assert found["importance_ratio"] == pytest.approx(RATIOS.mean(), rel=1e-6)
-    assert found["importance_ratio_max"] == pytest.approx(np.e, rel=1e-6)
-    assert found["ratio_truncated"] == pytest.approx(2 / 5)  # e and √e
+    ratios = figures(ratio_cap=1.5)
+    assert ratios["sampler_gap"] == 1
+    assert ratios["importance_ratio"] == pytest.approx(RATIOS.mean(), rel=1e-6)
+    assert ratios["importance_ratio_max"] == pytest.approx(np.e, rel=1e-6)
+    assert ratios["ratio_truncated"] == pytest.approx(2 / 5)  # e and √e
     assert figures(ratio_cap=2.0)["ratio_truncated"] == pytest.approx(1 / 5)
 
 
