@@ -300,14 +300,8 @@ class MicroBatch:
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             measured.append(measures)
-            del (
-                logits,
-                view,
-                inputs,
-                token_loss,
-                measures,
-                loss,
-            )  # before the next piece takes as much
+            # before the next piece takes as much
+            del logits, view, inputs, token_loss, measures, loss
         return losses, measured
 
     def _inputs(

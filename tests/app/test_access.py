@@ -39,16 +39,16 @@ def test_the_token_is_made_once_by_many_at_a_time(
 
     if not links:
         monkeypatch.setattr(os, "link", refused)
-    found: set[str] = set()
+    tokens: set[str] = set()
     data_dir = DataDir(tmp_path)
     threads = [
-        threading.Thread(target=lambda: found.add(stored_token(data_dir))) for _ in range(16)
+        threading.Thread(target=lambda: tokens.add(stored_token(data_dir))) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 1
+    assert len(tokens) == 1
 
 
 def test_odd_tokens_open_nothing() -> None:
@@ -105,7 +105,7 @@ def test_a_name_before_a_token(given: list[str], plain: str | None, named: dict[
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ([""], "must be printable ASCII"),
         (["anna=a b"], "must be printable ASCII"),
@@ -118,10 +118,10 @@ def test_a_name_before_a_token(given: list[str], plain: str | None, named: dict[
         (["ben=", "anna=s3cret"], "no token follows ben="),
     ],
 )
-def test_tokens_that_do_not_tell_persons_apart_are_refused(given: list[str], told: str) -> None:
+def test_tokens_that_do_not_tell_persons_apart_are_refused(given: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
         named_tokens(given)
-    assert refused.value.where == "--token" and refused.value.message.startswith(told)
+    assert refused.value.where == "--token" and refused.value.message.startswith(message)
     assert "s3cret" not in str(refused.value)
 
 

@@ -51,7 +51,7 @@ def test_what_is_not_an_origin_is_refused_by_value(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "changes", "told"),
+    ("value", "changes", "message"),
     [
         ("http://portal.example.org", PROXY, "of another site"),
         ("http://lab.example.org", PROXY, "of another site"),
@@ -63,10 +63,10 @@ def test_what_is_not_an_origin_is_refused_by_value(value: str) -> None:
     ],
 )
 def test_what_no_browser_would_let_work_is_refused_with_the_reason(
-    value: str, changes: dict[str, Any], told: str
+    value: str, changes: dict[str, Any], message: str
 ) -> None:
     served = origins_of("127.0.0.1", changes.get("allow_hosts", []), "")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         frames_of([value], served)
 
 
@@ -96,7 +96,7 @@ def test_a_page_may_be_opened_in_a_frame_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "value", "wanted"),
+    ("scheme", "value", "attributes"),
     [
         ("https", "https://portal.example.org", "SameSite=none; Secure; Partitioned"),
         ("https", "https://portal.lab.example", "SameSite=lax; Secure"),
@@ -104,10 +104,10 @@ def test_a_page_may_be_opened_in_a_frame_and_nothing_else() -> None:
         ("http", "https://portal.example.org", "SameSite=lax"),
     ],
 )
-def test_the_cookie_of_a_frame(scheme: str, value: str, wanted: str) -> None:
+def test_the_cookie_of_a_frame(scheme: str, value: str, attributes: str) -> None:
     served = options(allow_frames=[value], **PROXY)
     host = {"host": "studio.lab.example"}
     url = f"{scheme}://studio.lab.example/run?token={TOKEN}"
     response, _ = ask(url=url, headers=host, served=served)
     assert response.status_code == 303
-    assert response.headers["set-cookie"].endswith(f"; Path=/; {wanted}")
+    assert response.headers["set-cookie"].endswith(f"; Path=/; {attributes}")

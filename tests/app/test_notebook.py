@@ -46,9 +46,9 @@ def test_a_run_is_tables_and_arrays(tmp_path: Path, run_id: str) -> None:
     tokens, arrays = run.tokens(name), run.arrays(name)
     assert tokens["text"].tolist() == [" but", "\\xc3", "\\xa9", " but", " but", "<end>"]
     for column in ("completion_ids", "student_logprobs", "teacher_logprobs", "reverse_kl"):
-        wanted = getattr(made, column)
-        assert wanted is not None and arrays[column].shape == (TOKENS,)
-        np.testing.assert_allclose(arrays[column], wanted, rtol=1e-3)
+        expected = getattr(made, column)
+        assert expected is not None and arrays[column].shape == (TOKENS,)
+        np.testing.assert_allclose(arrays[column], expected, rtol=1e-3)
         np.testing.assert_array_equal(tokens[column].to_numpy(), arrays[column])
     assert arrays["prompt_ids"].tolist() == [1, 1]
     [read] = rollouts_of([(1, run.record(name))], "record")
@@ -72,7 +72,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, engine: Engine, run_id: str) 
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"steps": -1}, "steps"),
         ("no-such-recipe", "no recipe or file of this name"),
@@ -80,9 +80,9 @@ def test_what_is_not_there_is_said(tmp_path: Path, engine: Engine, run_id: str) 
     ],
 )
 def test_a_configuration_is_checked_before_anything_is_made(
-    tmp_path: Path, config: object, told: str
+    tmp_path: Path, config: object, message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         opd.run(config, data_dir=tmp_path / "new")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 

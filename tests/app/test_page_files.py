@@ -21,12 +21,12 @@ def get(path: str, headers: dict[str, str] | None = None) -> Response:
     site = Starlette()
     site.mount("/static", page_files.PageFiles())
 
-    async def asked() -> Response:
+    async def response() -> Response:
         transport = ASGITransport(site)
         async with AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get(f"/static/{path}", headers=headers)
 
-    return asyncio.run(asked())
+    return asyncio.run(response())
 
 
 @pytest.fixture

@@ -44,12 +44,12 @@ def test_pages_are_as_by_route() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BUILD], capture_output=True, text=True, check=True, timeout=120
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["mcp"] == [], "the library of MCP is imported only where it is served"
-    assert found["ours"] == found["theirs"]
-    page = found["ours"][0]["page"]
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert answers["mcp"] == [], "the library of MCP is imported only where it is served"
+    assert answers["ours"] == answers["theirs"]
+    page = answers["ours"][0]["page"]
     assert len(page[""]["components"]) == len(page["second"]["components"]) == 1
-    shown = [name for name, _, in_navbar in found["pages"] if in_navbar]
+    shown = [name for name, _, in_navbar in answers["pages"] if in_navbar]
     assert shown == [p.path.strip("/") for p in PAGES if p.in_navbar]
-    assert set(found["filled"]) == {p.path.strip("/") for p in (*PAGES,)} | {ENDPOINTS_PATH[1:]}
-    assert all(found["filled"].values())
+    assert set(answers["filled"]) == {p.path.strip("/") for p in (*PAGES,)} | {ENDPOINTS_PATH[1:]}
+    assert all(answers["filled"].values())

@@ -69,8 +69,8 @@ class Parts(HTMLParser):
 
 
 def blocks(text: str) -> dict[str, bytes]:
-    found = re.findall(r'<script type="text/plain" data-block="([^"]*)">([^<]*)</script>', text)
-    return {name: gzip.decompress(base64.b64decode(data)) for name, data in found}
+    matches = re.findall(r'<script type="text/plain" data-block="([^"]*)">([^<]*)</script>', text)
+    return {name: gzip.decompress(base64.b64decode(data)) for name, data in matches}
 
 
 def columns(payload: bytes) -> dict[str, np.ndarray]:
@@ -121,13 +121,13 @@ def test_every_tokens_alternatives_are_those_of_the_server(engine: Engine) -> No
     [item] = read_rollouts(engine, run_id)["items"]
     packed = columns(blocks(report(engine, item["id"]).html)[f"{item['id']}/topk"])
     for position in range(item["tokens"]):
-        asked = read_topk(engine, item["id"], position, 1)[0]
+        stored = read_topk(engine, item["id"], position, 1)[0]
         for side, other in (("student", "teacher"), ("teacher", "student")):
-            k = len(asked[side])
+            k = len(stored[side])
             at = slice(position * k, position * k + k)
-            assert [e["id"] for e in asked[side]] == packed[f"{side}_topk_ids"][at].tolist()
+            assert [e["id"] for e in stored[side]] == packed[f"{side}_topk_ids"][at].tolist()
             for part, by in (("logprobs", side), ("other", other)):
-                expected = [e[f"{by}_logprob"] for e in asked[side]]
+                expected = [e[f"{by}_logprob"] for e in stored[side]]
                 np.testing.assert_array_equal(
                     packed[f"{side}_topk_{part}"][at], np.float32(expected)
                 )
@@ -188,7 +188,7 @@ def test_the_scripts_are_the_dashboards_own() -> None:
         folder = posixpath.dirname(path)
         absolute = re.sub(
             r'"(\.\.?/[^"]+)"',
-            lambda found, at=folder: f'"opd/{posixpath.normpath(posixpath.join(at, found[1]))}"',
+            lambda match, at=folder: f'"opd/{posixpath.normpath(posixpath.join(at, match[1]))}"',
             original,
         )
         assert source == absolute, name
@@ -197,7 +197,7 @@ def test_the_scripts_are_the_dashboards_own() -> None:
 
 @pytest.mark.parametrize("name", sorted(INSTEAD))
 def test_what_stands_for_a_module_has_all_that_is_asked_of_it(name: str) -> None:
-    asked = {
+    imported = {
         part.strip().split(" as ")[0]
         for source in modules().values()
         for names in re.findall(rf'import \{{([^}}]*)\}} from "opd/{name}"', source)
@@ -208,7 +208,7 @@ def test_what_stands_for_a_module_has_all_that_is_asked_of_it(name: str) -> None
     given = set(re.findall(r"^export (?:async )?(?:function|class|const) (\w+)", source, re.M))
     for listed in re.findall(r"^export \{([^}]*)\}", source, re.M):
         given |= {part.strip().split(" as ")[-1] for part in listed.split(",")}
-    assert asked and asked <= given
+    assert imported and imported <= given
 
 
 def test_sizes(engine: Engine) -> None:

@@ -125,7 +125,7 @@ def test_two_host_headers_are_refused() -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"])
 @pytest.mark.parametrize(
-    ("headers", "wanted"),
+    ("headers", "expected"),
     [
         (SAME | COOKIE, 200),
         ({"sec-fetch-site": "same-origin"} | COOKIE, 200),
@@ -160,8 +160,8 @@ def test_two_host_headers_are_refused() -> None:
         (COOKIE | LINK, 403),
     ],
 )
-def test_writes(method: str, headers: dict[str, str], wanted: int) -> None:
-    assert status(method, headers) == wanted
+def test_writes(method: str, headers: dict[str, str], expected: int) -> None:
+    assert status(method, headers) == expected
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -213,7 +213,7 @@ OTHER_PORT = {"origin": "http://studio.example:8080"}
 
 
 @pytest.mark.parametrize(
-    ("headers", "wanted"),
+    ("headers", "expected"),
     [
         # the name is allowed, and the browser says that it stays on the site: whatever the port
         (REWRITTEN | SAME_SITE, 200),
@@ -244,20 +244,22 @@ OTHER_PORT = {"origin": "http://studio.example:8080"}
         ({"origin": "http://evil.example", "x-forwarded-host": "evil.example"} | SAME_SITE, 403),
     ],
 )
-def test_a_proxy_that_rewrites_the_host(headers: dict[str, str], wanted: int) -> None:
+def test_a_proxy_that_rewrites_the_host(headers: dict[str, str], expected: int) -> None:
     named = options(allow_hosts=["studio.example"])
-    assert status("POST", COOKIE | headers, served=named) == wanted
+    assert status("POST", COOKIE | headers, served=named) == expected
     unnamed = status("POST", COOKIE | headers, served=options())
-    assert unnamed == (200 if wanted == 200 and "localhost" in headers["origin"] else 403)
+    assert unnamed == (200 if expected == 200 and "localhost" in headers["origin"] else 403)
 
 
 def test_a_refused_origin_says_what_is_missing() -> None:
     named = options(allow_hosts=["studio.example"])
-    told = ask("POST", headers=COOKIE | OTHER_PORT, served=named)[0].json()
-    assert "http://studio.example:8080, but the request arrived for 127.0.0.1:7860" in told["error"]
-    assert told["lines"]["nginx"] == "proxy_set_header Host $http_host;"
-    told = ask("POST", headers=COOKIE | {"origin": "https://evil.example"})[0].json()
-    assert "another site (https://evil.example)" in told["error"] and "lines" not in told
+    refusal = ask("POST", headers=COOKIE | OTHER_PORT, served=named)[0].json()
+    assert (
+        "http://studio.example:8080, but the request arrived for 127.0.0.1:7860" in refusal["error"]
+    )
+    assert refusal["lines"]["nginx"] == "proxy_set_header Host $http_host;"
+    refusal = ask("POST", headers=COOKIE | {"origin": "https://evil.example"})[0].json()
+    assert "another site (https://evil.example)" in refusal["error"] and "lines" not in refusal
 
 
 def test_redirects_stay_below_the_prefix_and_on_the_host() -> None:
@@ -285,7 +287,7 @@ def test_redirects_stay_below_the_prefix_and_on_the_host() -> None:
 
 def test_a_prefix_that_nobody_told_of_survives_the_link() -> None:
     named = options(allow_hosts=["studio.example"])
-    for path, wanted in (
+    for path, location in (
         ("/", "./"),
         ("/run?id=a&", "./run?id=a"),
         ("/a/javascript:x?", "./javascript:x"),
@@ -294,7 +296,7 @@ def test_a_prefix_that_nobody_told_of_survives_the_link() -> None:
     ):
         joint = "" if "?" in path else "?"
         response, _ = ask("GET", f"{path}{joint}token={TOKEN}", served=named)
-        assert response.headers["location"] == wanted
+        assert response.headers["location"] == location
 
 
 def test_forwarding_headers_reach_the_routes_only_behind_a_proxy() -> None:

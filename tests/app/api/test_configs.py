@@ -32,17 +32,17 @@ def check(api: Api, **body: object) -> dict:
 
 def test_ten_errors_are_ten_each_with_field_value_limit_and_line(api: Api) -> None:
     answer = check(api, yaml=TEN)
-    told = {p["field"]: (p["line"], p["message"]) for p in answer["problems"]}
+    problems = {p["field"]: (p["line"], p["message"]) for p in answer["problems"]}
     lines = TEN.splitlines()
-    assert len(told) == len(answer["problems"]) == 10 and not answer["ok"]
-    for field, (line, message) in told.items():
+    assert len(problems) == len(answer["problems"]) == 10 and not answer["ok"]
+    for field, (line, message) in problems.items():
         assert field.split(".")[-1] in lines[line - 1] or field == "sampling.stop_ids.1"
         assert "got" in message or "did you mean" in message or "'float32'" in message
-    assert told["sampling.stop_ids.1"] == (
+    assert problems["sampling.stop_ids.1"] == (
         13,
         "Input should be greater than or equal to 0 (got -2)",
     )
-    assert "did you mean model?" in told["student.modle"][1]
+    assert "did you mean model?" in problems["student.modle"][1]
     assert answer["draft"]["config"]["steps"] == 0 and answer["draft"]["config"]["stepz"] == 3
     assert answer["draft"]["config"]["sampling"]["max_new_tokens"] == 64
     assert answer["config"] is None and answer["yaml"] is None
@@ -52,8 +52,8 @@ def test_checks_across_fields_are_all_told(api: Api) -> None:
     text = (
         "objective: grpo\nprompts: {grader: none}\nsampling:\n  group_size: 1\nstop:\n  score: 1\n"
     )
-    told = {p["field"]: p["line"] for p in check(api, yaml=text)["problems"]}
-    assert told == {"prompts.grader": 2, "sampling.group_size": 4, "stop.score": 6}
+    lines = {p["field"]: p["line"] for p in check(api, yaml=text)["problems"]}
+    assert lines == {"prompts.grader": 2, "sampling.group_size": 4, "stop.score": 6}
 
 
 def test_mistakes_of_the_form_stand_at_lines_of_the_yaml_that_goes_with_it(api: Api) -> None:

@@ -12,22 +12,22 @@ from tests.support.stored_runs import me
 
 
 def test_a_configuration_is_asked_about_and_answered(api: Api, engine: Engine) -> None:
-    asked = api("POST", "/doctor", {"recipe": "demo", "set": ["steps=3"], "models": False})
-    assert asked.status_code == 201
-    name = asked.json()["id"]
-    found = api.get(f"/doctor/{name}")
-    assert (found["state"], found["findings"], found["memory"]) == ("queued", [], None)
+    request = api("POST", "/doctor", {"recipe": "demo", "set": ["steps=3"], "models": False})
+    assert request.status_code == 201
+    name = request.json()["id"]
+    answer = api.get(f"/doctor/{name}")
+    assert (answer["state"], answer["findings"], answer["memory"]) == ("queued", [], None)
     claimed = requests.claim(engine, me())
     assert claimed is not None and claimed["kind"] == "doctor"
     assert claimed["payload"]["models"] is False
     assert parse(claimed["payload"]["config"]).steps == 3
     requests.progress(engine, name, phase="reading prompts", answer={"findings": [{"code": "a"}]})
-    found = api.get(f"/doctor/{name}")
-    assert (found["state"], found["phase"]) == ("running", "reading prompts")
-    assert found["findings"] == [{"code": "a"}]
+    answer = api.get(f"/doctor/{name}")
+    assert (answer["state"], answer["phase"]) == ("running", "reading prompts")
+    assert answer["findings"] == [{"code": "a"}]
     requests.finish(engine, name, {"ok": True, "findings": [], "memory": {"device": 1}})
-    found = api.get(f"/doctor/{name}")
-    assert (found["state"], found["ok"], found["memory"]) == ("done", True, {"device": 1})
+    answer = api.get(f"/doctor/{name}")
+    assert (answer["state"], answer["ok"], answer["memory"]) == ("done", True, {"device": 1})
 
 
 def test_models_are_loaded_unless_told_otherwise(api: Api, engine: Engine) -> None:
@@ -66,6 +66,6 @@ def test_unknown_questions_and_a_full_queue(api: Api) -> None:
 def test_a_failure_is_told_with_its_cause(api: Api, engine: Engine) -> None:
     name = api("POST", "/doctor", {"config": {}}).json()["id"]
     requests.fail(engine, name, "killed by signal 9", kind="killed", hint="Lower it.")
-    found = api.get(f"/doctor/{name}")
-    assert (found["state"], found["error_kind"]) == ("failed", "killed")
-    assert (found["error_text"], found["hint"]) == ("killed by signal 9", "Lower it.")
+    answer = api.get(f"/doctor/{name}")
+    assert (answer["state"], answer["error_kind"]) == ("failed", "killed")
+    assert (answer["error_text"], answer["hint"]) == ("killed by signal 9", "Lower it.")

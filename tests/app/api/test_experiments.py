@@ -36,7 +36,7 @@ FORMULA = "=1+1"
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
+def bundled_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"one": definition("one"), "two": definition("two", quick={"seeds": 2})}
     monkeypatch.setattr(routes, "definitions", lambda: made)
 
@@ -48,9 +48,9 @@ def start(api: Api, **body: Any) -> str:
 
 
 def test_definitions_tell_what_can_be_run(api: Api) -> None:
-    found = api.get("/experiment-definitions")
-    assert found["total"] == 2
-    first, second = found["items"]
+    answer = api.get("/experiment-definitions")
+    assert answer["total"] == 2
+    first, second = answer["items"]
     assert (first["name"], first["seeds"], second["quick_seeds"]) == ("one", 3, 2)
     assert first["arms"] == [{"name": "rl", "label": "RL"}, {"name": "opd", "label": "OPD"}]
     for text in routes.TEXTS:
@@ -72,18 +72,18 @@ def test_a_definition_with_models_of_its_own_says_so(
 
 def test_what_comes_with_the_product_is_offered(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found = api.get("/experiment-definitions")["items"]
-    assert [item["name"] for item in found] == [item.name for item in experiments()]
+    items = api.get("/experiment-definitions")["items"]
+    assert [item["name"] for item in items] == [item.name for item in experiments()]
 
 
 def test_starting_takes_the_definitions_seeds_unless_others_are_asked_for(
     api: Api, engine: Engine
 ) -> None:
     full, quick, five = start(api), start(api, name="two", quick=True), start(api, seeds=5)
-    found = {item["id"]: item for item in api.get("/experiments")["items"]}
-    assert found == {item["id"]: item for item in experiment_results.experiments(engine)["items"]}
-    told = {name: (item["quick"], item["seeds"], item["status"]) for name, item in found.items()}
-    assert told == {
+    items = {item["id"]: item for item in api.get("/experiments")["items"]}
+    assert items == {item["id"]: item for item in experiment_results.experiments(engine)["items"]}
+    facts = {name: (item["quick"], item["seeds"], item["status"]) for name, item in items.items()}
+    assert facts == {
         full: (False, 3, "running"),
         quick: (True, 2, "running"),
         five: (False, 5, "running"),
@@ -174,9 +174,9 @@ def test_pages_have_bounds(api: Api, query: str) -> None:
 
 def test_the_list_has_pages(api: Api) -> None:
     made = [start(api, request_key=str(i)) for i in range(3)]
-    found = api.get("/experiments", limit=1, offset=1)
-    assert found["total"] == 3
-    assert [item["id"] for item in found["items"]] == [made[1]]
+    page = api.get("/experiments", limit=1, offset=1)
+    assert page["total"] == 3
+    assert [item["id"] for item in page["items"]] == [made[1]]
 
 
 def test_cancel_and_resume(api: Api, engine: Engine) -> None:
@@ -205,10 +205,10 @@ def test_a_finished_one_is_not_resumed(api: Api, engine: Engine) -> None:
 
 def test_the_reply_is_what_the_store_knows(api: Api, engine: Engine) -> None:
     exp = started(engine, definition("one"), Script({"rl": SLOW, "opd": FAST}), seeds=2)
-    found = api.get(f"/experiments/{exp}")
-    assert found == experiment_results.experiment(engine, exp)
-    assert [arm["reached"] for arm in found["arms"]] == [2, 2]
-    assert found["ratios"]["steps"]["value"] > 1
+    reply = api.get(f"/experiments/{exp}")
+    assert reply == experiment_results.experiment(engine, exp)
+    assert [arm["reached"] for arm in reply["arms"]] == [2, 2]
+    assert reply["ratios"]["steps"]["value"] > 1
 
 
 def test_results_as_a_table(api: Api, engine: Engine) -> None:
@@ -220,22 +220,22 @@ def test_results_as_a_table(api: Api, engine: Engine) -> None:
     assert f'filename="{exp}.csv"' in answer.headers["content-disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [row["label"] for row in rows] == ["Start", f"'{FORMULA}", "OPD"]
-    found = experiment_results.experiment(engine, exp)
-    for row, arm in zip(rows[1:], found["arms"], strict=True):
+    results = experiment_results.experiment(engine, exp)
+    for row, arm in zip(rows[1:], results["arms"], strict=True):
         assert row["arm"] == arm["name"]
         assert row["score"] == str(arm["score"])
         for metric, cell in arm["cells"].items():
             bounds = [row[name] for name in (metric, f"{metric} low", f"{metric} high")]
             assert bounds == [str(cell[name]) for name in ("value", "low", "high")]
     assert rows[1]["steps_to_target"] == ""
-    assert rows[2]["steps_to_target"] == str(found["arms"][1]["steps_to_target"])
+    assert rows[2]["steps_to_target"] == str(results["arms"][1]["steps_to_target"])
 
 
 def test_who_may_only_look_starts_nothing(engine: Engine, tmp_path: Path) -> None:
     options = ServerOptions(data_dir=DataDir(tmp_path), token=TOKEN, view_token=VIEW)
     layer = SecurityLayer(rest_app(engine, options), policy(options))
     exp = started(engine, definition("one"), Script({"rl": SLOW, "opd": FAST}), seeds=1)
-    asked = [
+    requests = [
         ("/experiments", {"name": "one", "quick": True}),
         (f"/experiments/{exp}/cancel", None),
         (f"/experiments/{exp}/resume", None),
@@ -246,7 +246,7 @@ def test_who_may_only_look_starts_nothing(engine: Engine, tmp_path: Path) -> Non
         async with AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
             sent = [
                 await client.post(f"/api/v1{path}", json=body, headers=headers)
-                for path, body in asked
+                for path, body in requests
             ]
         return [answer.status_code for answer in sent]
 

@@ -34,8 +34,8 @@ def test_a_token_and_a_rollout_are_marked(api: Api, run_id: str) -> None:
     assert (whole["position"], whole["note"], whole["text"]) == (None, "", None)
     assert [i["id"] for i in api.get(path)["items"]] == [whole["id"], token["id"]]
     assert api.get(f"/runs/{run_id}/marks", offset=1, limit=1)["total"] == 2
-    found = api.get(f"/runs/{run_id}/rollouts", marked=True)
-    assert [(i["id"], i["marked"]) for i in found["items"]] == [(rollout, 2)]
+    page = api.get(f"/runs/{run_id}/rollouts", marked=True)
+    assert [(i["id"], i["marked"]) for i in page["items"]] == [(rollout, 2)]
     table = api("GET", f"/runs/{run_id}/rollouts.csv", params={"marked": "true"}).text
     [row] = list(csv.DictReader(io.StringIO(table)))
     assert (row["id"], row["marks"]) == (rollout, f"rollout: \n{TOKENS - 1}: {EVIL}")
@@ -81,8 +81,8 @@ def test_a_wrong_mark_names_its_field(api: Api, run_id: str, body: Any, field: s
     path = f"/rollouts/{first_rollout(api, run_id)}/marks"
     reply = api("POST", path, body)
     assert reply.status_code == 422
-    told = reply.json()
-    assert (told.get("where") or told["problems"][0]["field"]) == field
+    refusal = reply.json()
+    assert (refusal.get("where") or refusal["problems"][0]["field"]) == field
     assert api.get(path)["total"] == 0
 
 

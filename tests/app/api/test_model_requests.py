@@ -38,8 +38,8 @@ def asked_about(api: Api, engine: Engine) -> dict[str, Any]:
 
 
 def payload_of(engine: Engine, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = requests.read_whole_request(engine, name)["payload"]
-    return found
+    payload: dict[str, Any] = requests.read_whole_request(engine, name)["payload"]
+    return payload
 
 
 def chat_of(text: str = "hello") -> dict[str, Any]:
@@ -48,14 +48,14 @@ def chat_of(text: str = "hello") -> dict[str, Any]:
 
 def test_a_what_if_is_queued_with_the_checkpoint_of_now(api: Api, engine: Engine) -> None:
     body = asked_about(api, engine)
-    for wanted, step in (("newest", 2), ("start", None), (1, 1)):
-        reply = api("POST", "/what-if", body | {"checkpoint": wanted})
+    for chosen, step in (("newest", 2), ("start", None), (1, 1)):
+        reply = api("POST", "/what-if", body | {"checkpoint": chosen})
         assert reply.status_code == 201, reply.text
         payload = payload_of(engine, reply.json()["id"])
         assert payload["checkpoint"] == step and payload["run"].startswith("run-")
         assert payload["authors"] == ["student", "teacher"]
-    found = api.get(f"/questions/{reply.json()['id']}")
-    assert (found["state"], found["kind"], found["answer"]) == ("queued", "what-if", None)
+    request = api.get(f"/questions/{reply.json()['id']}")
+    assert (request["state"], request["kind"], request["answer"]) == ("queued", "what-if", None)
     ended = api("DELETE", f"/questions/{reply.json()['id']}").json()
     assert (ended["state"], ended["error_kind"]) == ("failed", "cancelled")
 
@@ -90,9 +90,9 @@ def test_what_is_out_of_bounds_is_refused_with_field_and_limit(
 ) -> None:
     reply = api("POST", "/what-if", asked_about(api, engine) | change)
     assert reply.status_code == 422, reply.text
-    told = reply.json()
-    problems = told.get("problems") or [{"field": told["where"], "message": told["error"]}]
-    assert any(field in p["field"] and limit in p["message"] for p in problems), told
+    refusal = reply.json()
+    problems = refusal.get("problems") or [{"field": refusal["where"], "message": refusal["error"]}]
+    assert any(field in p["field"] and limit in p["message"] for p in problems), refusal
     assert requests.waiting(engine) == []
 
 

@@ -24,18 +24,18 @@ def runs(engine: Engine) -> list[str]:
 
 
 def test_without_columns_the_list_is_as_ever(api: Api, runs: list[str]) -> None:
-    found = api.get("/runs")
-    assert set(found) == {"items", "total"} and "columns" not in found["items"][0]
-    assert [item["id"] for item in found["items"]] == runs[::-1]
+    page = api.get("/runs")
+    assert set(page) == {"items", "total"} and "columns" not in page["items"][0]
+    assert [item["id"] for item in page["items"]] == runs[::-1]
 
 
 def test_columns_sort_and_groups(api: Api, runs: list[str]) -> None:
-    found = api.get("/runs", columns=f"reverse_kl:best, {RATE}", sort=RATE, order="desc")
-    assert [c["label"] for c in found["columns"]] == ["Reverse KL, best", RATE]
-    assert [item["columns"][RATE] for item in found["items"]] == sorted(
-        (item["columns"][RATE] for item in found["items"]), reverse=True
+    page = api.get("/runs", columns=f"reverse_kl:best, {RATE}", sort=RATE, order="desc")
+    assert [c["label"] for c in page["columns"]] == ["Reverse KL, best", RATE]
+    assert [item["columns"][RATE] for item in page["items"]] == sorted(
+        (item["columns"][RATE] for item in page["items"]), reverse=True
     )
-    assert "disk" in found["items"][0]
+    assert "disk" in page["items"][0]
     by_kl = api.get("/runs", sort="reverse_kl")["items"]
     assert by_kl[0]["id"] == runs[0] and {i["id"] for i in by_kl[1:]} == set(runs[1:])
     grouped = api.get("/runs", group="status", columns="score", limit=2)
@@ -66,10 +66,10 @@ def test_unknown_columns_are_refused_by_their_field(
 
 
 def test_the_list_of_columns(api: Api, runs: list[str]) -> None:
-    found = api.get("/runs/columns")
-    ids = [item["id"] for item in found["items"]]
+    answer = api.get("/runs/columns")
+    ids = [item["id"] for item in answer["items"]]
     assert {"status", "score:best", "reverse_kl", "eval/held-out/pass@1:best", RATE} <= set(ids)
-    assert found["total"] == len(ids) == len(set(ids))
+    assert answer["total"] == len(ids) == len(set(ids))
 
 
 def test_the_table_as_csv(api: Api, runs: list[str]) -> None:

@@ -349,9 +349,9 @@ def test_of_two_people_who_edit_the_second_is_told_what_the_first_wrote(
     assert (first["name"], first["tags"], first["version"]) == ("hers", ["a", "b"], version + 1)
     reply = api("PATCH", path, {"name": "his", "remove_tags": ["a"]}, headers=seen)
     assert reply.status_code == 409
-    told = reply.json()
-    assert told["kind"] == "stale edit" and "edited by somebody else" in told["error"]
-    assert told["current"] == {
+    refusal = reply.json()
+    assert refusal["kind"] == "stale edit" and "edited by somebody else" in refusal["error"]
+    assert refusal["current"] == {
         **{"version": version + 1, "name": "hers", "notes": ""},
         "tags": ["a", "b"],
     }

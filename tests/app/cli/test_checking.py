@@ -33,12 +33,12 @@ def opd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_findings_for_scripts(opd: Run) -> None:
     code, out, _ = opd("demo", "--static", "--json")
-    found = json.loads(out.splitlines()[-1])
+    report = json.loads(out.splitlines()[-1])
     assert code == 0
-    assert set(found) == {"ok", "findings", "memory"}
-    assert found["ok"] is True
-    assert {f["severity"] for f in found["findings"]} == {"ok"}
-    assert found["memory"]["device"] > 0
+    assert set(report) == {"ok", "findings", "memory"}
+    assert report["ok"] is True
+    assert {f["severity"] for f in report["findings"]} == {"ok"}
+    assert report["memory"]["device"] > 0
 
 
 def test_findings_for_people_with_the_memory_table(opd: Run) -> None:
@@ -54,8 +54,8 @@ def test_an_error_finding_is_exit_code_1(opd: Run, tmp_path: Path) -> None:
     path.write_text("sampling: {max_new_tokens: 512}\n")
     code, out, _ = opd(str(path), "--static", "--json")
     assert code == 1
-    found = json.loads(out.splitlines()[-1])
-    assert found["ok"] is False and found["findings"][0]["code"] == "prompts-refused"
+    report = json.loads(out.splitlines()[-1])
+    assert report["ok"] is False and report["findings"][0]["code"] == "prompts-refused"
     assert opd(str(path), "--static")[1].lstrip().startswith("Errors")
 
 
@@ -80,8 +80,8 @@ def test_the_whole_of_it_in_a_process_of_its_own(tmp_path: Path) -> None:
         [*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert {"zero-kl", "agreement", "time"} < {f["code"] for f in found["findings"]}
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert {"zero-kl", "agreement", "time"} < {f["code"] for f in report["findings"]}
     assert "the student answers 8 prompts" in done.stderr
     assert not list(tmp_path.iterdir()), "it makes no database"
 
@@ -95,13 +95,13 @@ def test_hostile_text_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[st
 
 def test_an_experiment_is_checked_arm_by_arm(opd: Run) -> None:
     code, out, err = opd("qwen3-small-student", "--json")
-    found = json.loads(out.splitlines()[-1])
+    report = json.loads(out.splitlines()[-1])
     assert code == 0 and "RL (GRPO) …" in err
-    assert set(found) == {"ok", "arms", "memory", "full", "quick", "assumed"}
-    assert [a["name"] for a in found["arms"]] == ["opd", "sft", "rl"]
-    assert found["full"]["hours"] > found["quick"]["hours"] > 0
+    assert set(report) == {"ok", "arms", "memory", "full", "quick", "assumed"}
+    assert [a["name"] for a in report["arms"]] == ["opd", "sft", "rl"]
+    assert report["full"]["hours"] > report["quick"]["hours"] > 0
     shorter = json.loads(opd("qwen3-small-student", "--json", "--set", "steps=8")[1])
-    assert shorter["full"]["hours"] < found["full"]["hours"]
+    assert shorter["full"]["hours"] < report["full"]["hours"]
 
 
 def test_an_experiment_for_people(opd: Run) -> None:

@@ -124,11 +124,11 @@ def test_lists_are_one_line_of_json(opd: Run, studio: Studio) -> None:
     with begin(studio.engine) as connection:  # as an older version stored them
         connection.execute(update(schema.run).values(name=schema.run.c.name + "\x1b[31m"))
     code, out, _ = opd("runs", "--json")
-    found = json.loads(out)
+    answer = json.loads(out)
     assert code == 0 and out.count("\n") == 1
-    assert found["total"] == 3
-    assert {r["id"] for r in found["items"]} == set(ids)
-    assert {r["status"] for r in found["items"]} == {"queued"}
+    assert answer["total"] == 3
+    assert {r["id"] for r in answer["items"]} == set(ids)
+    assert {r["status"] for r in answer["items"]} == {"queued"}
     assert len(json.loads(opd("runs", "--json", "--limit", "2")[1])["items"]) == 2
     assert json.loads(opd("runs", "--json", "--status", "failed")[1]) == {"items": [], "total": 0}
     recipes = json.loads(opd("recipes", "--json")[1])
@@ -195,20 +195,20 @@ def test_a_place_that_cannot_be_written_is_named(
     run_id = imported(opd, tmp_path)
     (tmp_path / "folder.jsonl").mkdir()
     before = sorted(tmp_path.iterdir())
-    place = tmp_path / out
-    code, _, err = opd("export", run_id, "--out", str(place))
+    path = tmp_path / out
+    code, _, err = opd("export", run_id, "--out", str(path))
     assert code == 2 and err.count("\n") == 1
-    assert f"Error: --out {place}: {message}" in err
+    assert f"Error: --out {path}: {message}" in err
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_score_names_a_bad_place_before_it_loads_models(opd: Run, tmp_path: Path) -> None:
     given = written(tmp_path / "in.jsonl", LINE)
-    place = tmp_path / "no" / "x.jsonl"
+    path = tmp_path / "no" / "x.jsonl"
     models = ("--student", "/nothing", "--teacher", "/nothing")
-    code, _, err = opd("score", *models, "--rollouts", str(given), "--out", str(place))
+    code, _, err = opd("score", *models, "--rollouts", str(given), "--out", str(path))
     assert (code, err.count("\n")) == (2, 1)
-    assert f"--out {place}: cannot be written" in err
+    assert f"--out {path}: cannot be written" in err
 
 
 def test_an_import_is_whole_or_not_there(opd: Run, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_command_starts_fast_and_light() -> None:
 
 
 def test_environment_names_the_data_directory(studio: Studio) -> None:
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "app.cli.main", "runs", "--json"],
         env=os.environ | {"OPD_DATA_DIR": str(studio.data_dir)},
         cwd=ROOT,
@@ -273,5 +273,5 @@ def test_environment_names_the_data_directory(studio: Studio) -> None:
         text=True,
         check=True,
     )
-    assert json.loads(found.stdout) == {"items": [], "total": 0}
-    assert found.stderr == ""
+    assert json.loads(done.stdout) == {"items": [], "total": 0}
+    assert done.stderr == ""

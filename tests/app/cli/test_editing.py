@@ -40,8 +40,8 @@ def opd(folder: Path, *arguments: str, code: int = 0) -> str:
 def test_a_run_is_renamed(folder: Path, engine: Engine) -> None:
     run_id = jobs.create_run(engine, parse({"name": "a"}))
     assert opd(folder, "rename", run_id, "Größe b") == f"{run_id}  Größe b\n"
-    told = json.loads(opd(folder, "rename", run_id, "c", "--json"))
-    assert told == {"id": run_id, "name": "c", "notes": "", "tags": [], "version": 3}
+    answer = json.loads(opd(folder, "rename", run_id, "c", "--json"))
+    assert answer == {"id": run_id, "name": "c", "notes": "", "tags": [], "version": 3}
     assert "control characters" in opd(folder, "rename", run_id, "a\x1b[31m", code=2)
     assert "1 to 200 characters (got 0)" in opd(folder, "rename", run_id, " ", code=2)
     assert "run-none: no such run" in opd(folder, "rename", "run-none", "a", code=2)
@@ -52,8 +52,8 @@ def test_tags_are_added_and_removed_beside_others(folder: Path, engine: Engine) 
     run_id = jobs.create_run(engine, parse({}), tags=("kept", "old"))
     assert opd(folder, "tag", run_id) == f"{run_id}  kept, old\n"
     assert opd(folder, "tag", run_id, "b", "a", "--remove", "old") == f"{run_id}  a, b, kept\n"
-    told = json.loads(opd(folder, "tag", run_id, "--remove", "a", "--remove", "b", "--json"))
-    assert (told["tags"], told["version"]) == (["kept"], 3)
+    answer = json.loads(opd(folder, "tag", run_id, "--remove", "a", "--remove", "b", "--json"))
+    assert (answer["tags"], answer["version"]) == (["kept"], 3)
     assert "to be added and removed" in opd(folder, "tag", run_id, "x", "--remove", "x", code=2)
     assert "control characters" in opd(folder, "tag", run_id, "a\nb", code=2)
     assert opd(folder, "tag", run_id, "--remove", "kept") == f"{run_id}  no tags\n"

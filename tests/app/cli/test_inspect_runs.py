@@ -30,14 +30,14 @@ def test_columns_and_order(opd: Command, engine: Engine) -> None:
     code, table, _ = opd(*options)
     assert code == 0 and table.index("at 1e-05") < table.index("at 0.001")
     assert " 1e-05" in table and "[1.0, 0.0]" in table and "0.5" in table
-    found = json.loads(opd(*options, "--desc", "--json", "--limit", "1")[1])
-    assert found["total"] == 3 and found["items"][0]["columns"][RATE] == 1e-3
+    page = json.loads(opd(*options, "--desc", "--json", "--limit", "1")[1])
+    assert page["total"] == 3 and page["items"][0]["columns"][RATE] == 1e-3
     by_score = json.loads(opd("runs", "--sort", "score", "--json")[1])["items"]
     assert by_score[0]["id"] == trained and "columns" not in by_score[0]
 
 
 @pytest.mark.usefixtures("engine")
 def test_an_unknown_column_is_refused(opd: Command) -> None:
-    code, _, told = opd("runs", "--columns", "rewrd")
-    assert code == 2 and "did you mean" in told
+    code, _, err = opd("runs", "--columns", "rewrd")
+    assert code == 2 and "did you mean" in err
     assert "sort: no column 'zzz'" in opd("runs", "--sort", "zzz")[2]

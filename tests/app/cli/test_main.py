@@ -72,9 +72,9 @@ def test_a_reader_that_has_left_is_no_error(data_dir: Path, arguments: str) -> N
 def test_a_locale_of_ascii_loses_no_letter(data_dir: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     assert "ü ± 漢" in shell(data_dir, "opd runs", **ascii_only).stdout
-    asked = ascii_only | {"PYTHONIOENCODING": "ascii"}
-    assert r"\xfc \xb1 \u6f22" in shell(data_dir, "opd runs", **asked).stdout
-    [run] = json.loads(shell(data_dir, "opd runs --json", **asked).stdout)["items"]
+    environment = ascii_only | {"PYTHONIOENCODING": "ascii"}
+    assert r"\xfc \xb1 \u6f22" in shell(data_dir, "opd runs", **environment).stdout
+    [run] = json.loads(shell(data_dir, "opd runs --json", **environment).stdout)["items"]
     assert run["name"] == "ü ± 漢"
 
 
@@ -88,11 +88,11 @@ def test_a_user_without_entry_and_home(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
-    code, out, told = opd("runs")
-    assert (code, out, told.count("\n")) == (2, "", 1)
-    assert told.startswith("Error: --data-dir: ~/.opd-studio cannot be found: HOME is not set")
-    code, out, told = opd("runs", "--json", "--data-dir", str(data_dir))
-    assert (code, json.loads(out)["total"], told) == (0, 1, "")
+    code, out, err = opd("runs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("Error: --data-dir: ~/.opd-studio cannot be found: HOME is not set")
+    code, out, err = opd("runs", "--json", "--data-dir", str(data_dir))
+    assert (code, json.loads(out)["total"], err) == (0, 1, "")
     assert getpass.getuser() == f"uid-{os.getuid()}"
     assert os.path.expanduser("~/.cache") == f"{data_dir}/.cache"
 
@@ -124,8 +124,8 @@ def test_an_early_interrupt_is_one_word(data_dir: Path, after: float) -> None:
     started.stdout.readline()
     time.sleep(after)
     started.send_signal(signal.SIGINT)
-    _, told = started.communicate(timeout=60)
-    assert (started.returncode, told) in [(130, "Error: stopped\n"), (0, "")]
+    _, err = started.communicate(timeout=60)
+    assert (started.returncode, err) in [(130, "Error: stopped\n"), (0, "")]
 
 
 def test_the_limit_of_open_files_is_raised_to_what_is_allowed(data_dir: Path) -> None:

@@ -45,8 +45,8 @@ def test_records_and_files_of_deleted_runs_go(opd: Opd, engine: Engine, tmp_path
     assert not DataDir(folder).run(first).path.exists()
     assert DataDir(folder).run(third).path.exists()
     assert opd("purge", "--days", "1", "--yes", "--json")[1] == '{"items":[],"total":0}\n'
-    found = json.loads(opd("purge", "--yes", "--json")[1])
-    assert [item["id"] for item in found["items"]] == [third] and found["items"][0]["bytes"] > 0
+    answer = json.loads(opd("purge", "--yes", "--json")[1])
+    assert [item["id"] for item in answer["items"]] == [third] and answer["items"][0]["bytes"] > 0
     assert [path.name for path in DataDir(folder).runs.iterdir()] == [second]
     assert "No deleted runs to remove." in opd("purge", "--yes")[2]
     assert "no such run" in opd("delete", "--undo", first)[2]

@@ -147,21 +147,21 @@ def test_another_database_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("installed", "message"),
     [(None, "needs mcp: pip install"), ("2.0.1", "needs mcp 1.x (found 2.0.1): pip install")],
 )
 def test_mcp_without_its_extra_is_refused_at_the_start(
-    found: str | None, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installed: str | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def version(name: str) -> str:
-        if found is None:
+        if installed is None:
             raise metadata.PackageNotFoundError(name)
-        return found
+        return installed
 
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(UserError) as refused:
         serving.serve(Workspace(DataDir(tmp_path / "data"), None), mcp=True)
-    assert str(refused.value) == f"--mcp: {told} 'opd-studio[mcp]'"
+    assert str(refused.value) == f"--mcp: {message} 'opd-studio[mcp]'"
     assert not (tmp_path / "data").exists()
 
 
@@ -174,8 +174,8 @@ def test_a_root_that_cannot_be_listed_is_refused_at_the_start(
     monkeypatch.setattr(sys, "argv", ["opd", *arguments])
     with pytest.raises(SystemExit) as left:
         app()
-    told = capsys.readouterr().err
-    assert left.value.code == 2 and f"{option}: {gone!r} cannot be listed" in told
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and f"{option}: {gone!r} cannot be listed" in err
     assert not (tmp_path / "d").exists()
 
 

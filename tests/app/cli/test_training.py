@@ -40,14 +40,14 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 def only(studio: Studio, status: str) -> str:
     """The id of the one run in that state, once there is one."""
-    found: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
 
     def look() -> bool:
-        found[:] = read_runs(studio.engine, status=status)["items"]
-        return bool(found)
+        runs[:] = read_runs(studio.engine, status=status)["items"]
+        return bool(runs)
 
     studio.wait(look)
-    [run] = found
+    [run] = runs
     return str(run["id"])
 
 
@@ -167,8 +167,8 @@ def test_cancel_does_without_a_supervisor(studio: Studio, tmp_path: Path) -> Non
 def test_exit_codes_tell_whose_fault_it_was(
     studio: Studio, tmp_path: Path, name: str, code: int, text: str
 ) -> None:
-    found, out, err = ended(studio.start("cli", "train", recipe(tmp_path, name), "--json"))
-    assert found == code
+    exit_code, out, err = ended(studio.start("cli", "train", recipe(tmp_path, name), "--json"))
+    assert exit_code == code
     assert json.loads(out)["status"] == "failed"
     assert f"Error: {text}" in err
     assert "Traceback" not in err

@@ -14,9 +14,9 @@ def test_a_foreign_host_is_a_page_for_people_and_json_for_programs() -> None:
     for line in (*HOST_LINES.values(), "--allow-host NAME", "docs/proxy.md"):
         assert line in page.text
     assert "<script" not in page.text and "<link" not in page.text
-    told = ask(headers=host)[0].json()
-    assert told["lines"] == HOST_LINES and "--allow-host NAME" in told["error"]
-    assert "address bar" in told["hint"]
+    refusal = ask(headers=host)[0].json()
+    assert refusal["lines"] == HOST_LINES and "--allow-host NAME" in refusal["error"]
+    assert "address bar" in refusal["hint"]
 
 
 def test_what_was_sent_is_escaped() -> None:

@@ -44,7 +44,7 @@ evaluation: {prompts: 2, keep: 1}
 """
 
 
-class Asked:
+class Endpoints:
     """A server over a data directory, a client of its endpoints, and its REST routes."""
 
     def __init__(self, address: str, engine: Engine, folder: Path) -> None:
@@ -69,17 +69,17 @@ def client_of(address: str, token: str = TOKEN) -> Client:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     folder = tmp_path_factory.mktemp("endpoints")
     engine = new_database(folder)
     with loopback_server(engine, folder) as address:
-        made = Asked(address, engine, folder)
+        made = Endpoints(address, engine, folder)
         yield made
         made.client.close()
     engine.dispose()
 
 
-def test_a_run_is_launched_and_its_tokens_are_read(asked: Asked, tmp_path: Path) -> None:
+def test_a_run_is_launched_and_its_tokens_are_read(endpoints: Endpoints, tmp_path: Path) -> None:
     yaml = YAML
     root = save_pair(tmp_path)
     for word, name in (
@@ -88,51 +88,51 @@ def test_a_run_is_launched_and_its_tokens_are_read(asked: Asked, tmp_path: Path)
         ("PROMPTS", "prompts.jsonl"),
     ):
         yaml = yaml.replace(word, str(root / name))
-    run_id = asked("start_run", yaml=yaml, changes=["steps=1"], name="by a client", tags=["a"])[
+    run_id = endpoints("start_run", yaml=yaml, changes=["steps=1"], name="by a client", tags=["a"])[
         "id"
     ]
-    queued = asked("get_run", run=run_id)
+    queued = endpoints("get_run", run=run_id)
     assert (queued["status"], queued["name"], queued["tags"]) == ("queued", "by a client", ["a"])
 
-    claimed = job.claim(asked.engine, DataDir(asked.folder), run_id, "cpu")
+    claimed = job.claim(endpoints.engine, DataDir(endpoints.folder), run_id, "cpu")
     assert claimed is not None
     os.environ.pop(process.MARK)
     job.run(claimed)
 
-    ended = asked("get_run", run=run_id)
+    ended = endpoints("get_run", run=run_id)
     assert ended["status"] == "finished"
     assert [Path(c["folder"]).name for c in ended["checkpoints"]] == ["step-000001"]
-    metrics = asked("run_metrics", run=run_id)
+    metrics = endpoints("run_metrics", run=run_id)
     assert metrics["columns"]["step"] == [1] and metrics["columns"]["reverse_kl"][0] > 0
     assert {e["step"] for e in metrics["evaluations"]} == {0, 1}
-    rollouts = asked("list_rollouts", run=run_id, kind="train")
+    rollouts = endpoints("list_rollouts", run=run_id, kind="train")
     assert rollouts["total"] == 4
-    record = asked("rollout_tokens", rollout=rollouts["items"][0]["id"])
+    record = endpoints("rollout_tokens", rollout=rollouts["items"][0]["id"])
     assert len(record["student_logprobs"]) == len(record["completion_token_ids"]) > 0
     [read] = rollouts_of([(1, record)], "answer")
     assert read.record is not None and read.record.teacher_logprobs is not None
 
 
-def test_what_is_told_is_what_rest_tells(asked: Asked) -> None:
-    run_id, rollout_id = asked.run_id, asked.rollout_id
-    runs = asked("list_runs", search="with tokens")
-    assert runs == asked.api.get("/runs", search="with tokens") and runs["total"] == 1
-    assert asked("worst_tokens", run=run_id, step=2, limit=3) == asked.api.get(
+def test_what_is_told_is_what_rest_tells(endpoints: Endpoints) -> None:
+    run_id, rollout_id = endpoints.run_id, endpoints.rollout_id
+    runs = endpoints("list_runs", search="with tokens")
+    assert runs == endpoints.api.get("/runs", search="with tokens") and runs["total"] == 1
+    assert endpoints("worst_tokens", run=run_id, step=2, limit=3) == endpoints.api.get(
         f"/runs/{run_id}/hot-tokens", step=2, limit=3
     )
-    assert asked("rollout_tokens", rollout=rollout_id) == asked.api.get(
+    assert endpoints("rollout_tokens", rollout=rollout_id) == endpoints.api.get(
         f"/rollouts/{rollout_id}/record"
     )
-    assert 'data-block="report"' in asked("report", name=run_id, rollouts=1)
-    assert f'data-block="{rollout_id}/tokens"' in asked("report", name=rollout_id)
+    assert 'data-block="report"' in endpoints("report", name=run_id, rollouts=1)
+    assert f'data-block="{rollout_id}/tokens"' in endpoints("report", name=rollout_id)
 
 
-def test_runs_are_stopped_and_resumed(asked: Asked) -> None:
-    run_id = asked("start_run", recipe="demo", changes=["steps=2"], request_key="once")["id"]
-    assert asked("start_run", recipe="demo", request_key="once")["id"] == run_id
-    assert asked("stop_run", run=run_id)["status"] == "cancelled"
-    assert asked("resume_run", run=run_id, accept_changes=True)["status"] == "queued"
-    assert asked("stop_run", run=run_id, mode="discard")["status"] == "cancelled"
+def test_runs_are_stopped_and_resumed(endpoints: Endpoints) -> None:
+    run_id = endpoints("start_run", recipe="demo", changes=["steps=2"], request_key="once")["id"]
+    assert endpoints("start_run", recipe="demo", request_key="once")["id"] == run_id
+    assert endpoints("stop_run", run=run_id)["status"] == "cancelled"
+    assert endpoints("resume_run", run=run_id, accept_changes=True)["status"] == "queued"
+    assert endpoints("stop_run", run=run_id, mode="discard")["status"] == "cancelled"
 
 
 def answering(engine: Engine, answer: dict[str, Any] | None) -> threading.Thread:
@@ -151,22 +151,23 @@ def answering(engine: Engine, answer: dict[str, Any] | None) -> threading.Thread
     return thread
 
 
-def test_the_model_process_is_asked_and_awaited(asked: Asked) -> None:
-    rollout_id = asked.rollout_id
-    later = asked("doctor", recipe="demo", wait=0)
+def test_the_model_process_is_asked_and_awaited(endpoints: Endpoints) -> None:
+    rollout_id = endpoints.rollout_id
+    later = endpoints("doctor", recipe="demo", wait=0)
     assert (later["state"], later["ok"]) == ("queued", None)
-    answering(asked.engine, {"ok": True, "findings": [], "memory": None}).join()
-    assert asked("answer", id=later["id"])["answer"]["ok"] is True
-    told = asked.refusal("what_if", rollout=rollout_id, position=0, text=" 7")
+    answering(endpoints.engine, {"ok": True, "findings": [], "memory": None}).join()
+    assert endpoints("answer", id=later["id"])["answer"]["ok"] is True
+    refusal = endpoints.refusal("what_if", rollout=rollout_id, position=0, text=" 7")
     assert (
-        told == 'checkpoint: the run has no checkpoint yet; "start" uses the models it started from'
+        refusal
+        == 'checkpoint: the run has no checkpoint yet; "start" uses the models it started from'
     )
-    worker = answering(asked.engine, {"branches": ["roll-b"]})
-    answered = asked("what_if", rollout=rollout_id, position=0, text=" 7", checkpoint="start")
+    worker = answering(endpoints.engine, {"branches": ["roll-b"]})
+    answered = endpoints("what_if", rollout=rollout_id, position=0, text=" 7", checkpoint="start")
     worker.join()
     assert (answered["state"], answered["answer"]) == ("done", {"branches": ["roll-b"]})
-    worker = answering(asked.engine, None)
-    assert asked.refusal("doctor", recipe="demo") == "no such model"
+    worker = answering(endpoints.engine, None)
+    assert endpoints.refusal("doctor", recipe="demo") == "no such model"
     worker.join()
 
 
@@ -197,27 +198,29 @@ def test_the_model_process_is_asked_and_awaited(asked: Asked) -> None:
     ],
 )
 def test_wrong_input_is_refused_in_the_words_of_rest(
-    asked: Asked, name: str, given: dict[str, Any], route: str, body: dict[str, Any] | None
+    endpoints: Endpoints, name: str, given: dict[str, Any], route: str, body: dict[str, Any] | None
 ) -> None:
-    before = read_runs(asked.engine)["total"]
-    given = {k: asked.run_id if v == "RUN" else v for k, v in given.items()}
-    told = asked.refusal(name, **given)
-    reply = asked.api("GET" if body is None else "POST", route.replace("RUN", asked.run_id), body)
+    before = read_runs(endpoints.engine)["total"]
+    given = {k: endpoints.run_id if v == "RUN" else v for k, v in given.items()}
+    refusal = endpoints.refusal(name, **given)
+    reply = endpoints.api(
+        "GET" if body is None else "POST", route.replace("RUN", endpoints.run_id), body
+    )
     assert reply.status_code >= 400
     refused = reply.json()
     single = {"field": refused.get("where", ""), "message": refused.get("error", "")}
     problems = refused.get("problems", [single])
     for problem in problems:
-        assert problem["message"] in told and problem["field"] in told
-    assert read_runs(asked.engine)["total"] == before
+        assert problem["message"] in refusal and problem["field"] in refusal
+    assert read_runs(endpoints.engine)["total"] == before
 
 
-def test_what_rest_would_not_refuse_is_refused_by_field(asked: Asked) -> None:
+def test_what_rest_would_not_refuse_is_refused_by_field(endpoints: Endpoints) -> None:
     for name, given, text in (
         ("doctor", {"recipe": "demo", "wait": -1}, "wait: must be 0 to 3600 seconds (got -1)"),
         (
             "get_run",
-            {"run": asked.run_id, "wait": "5"},
+            {"run": endpoints.run_id, "wait": "5"},
             "wait: must be 0 to 3600 seconds (got '5')",
         ),
         (
@@ -227,33 +230,33 @@ def test_what_rest_would_not_refuse_is_refused_by_field(asked: Asked) -> None:
         ),
         (
             "report",
-            {"name": asked.run_id, "rollouts": "x" * 100_000},
+            {"name": endpoints.run_id, "rollouts": "x" * 100_000},
             "rollouts: must have at most 2000 characters (got 100000)",
         ),
         ("get_run", {"run": "x" * 2001}, "run: must have at most 2000 characters (got 2001)"),
         ("start_run", {"recipe": "demo", "yaml": "steps: 2"}, "give recipe or yaml, not both"),
     ):
-        assert asked.refusal(name, **given) == text
+        assert endpoints.refusal(name, **given) == text
 
 
-def test_a_run_is_awaited(asked: Asked) -> None:
-    run_id = asked("start_run", recipe="demo", changes=["steps=2"])["id"]
-    assert asked("get_run", run=run_id, wait=0.1)["status"] == "queued"
-    worker = threading.Thread(target=train, args=(asked.engine, run_id))
+def test_a_run_is_awaited(endpoints: Endpoints) -> None:
+    run_id = endpoints("start_run", recipe="demo", changes=["steps=2"])["id"]
+    assert endpoints("get_run", run=run_id, wait=0.1)["status"] == "queued"
+    worker = threading.Thread(target=train, args=(endpoints.engine, run_id))
     worker.start()
-    assert asked("get_run", run=run_id, wait=60)["status"] == "finished"
+    assert endpoints("get_run", run=run_id, wait=60)["status"] == "finished"
     worker.join()
 
 
-def test_every_endpoint_says_what_it_takes(asked: Asked) -> None:
-    told = asked.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
-    assert {name.removeprefix("/") for name in told} == NAMES
-    for name, endpoint in told.items():
+def test_every_endpoint_says_what_it_takes(endpoints: Endpoints) -> None:
+    described = endpoints.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
+    assert {name.removeprefix("/") for name in described} == NAMES
+    for name, endpoint in described.items():
         assert endpoint["description"], name
         for parameter in endpoint["parameters"]:
             assert parameter["python_type"]["type"], (name, parameter)
             assert parameter["python_type"]["description"], (name, parameter)
-    start = {p["parameter_name"]: p for p in told["/start_run"]["parameters"]}
+    start = {p["parameter_name"]: p for p in described["/start_run"]["parameters"]}
     assert (
         start["recipe"]["parameter_has_default"]
         and "list[str]" in start["changes"]["python_type"]["type"]
@@ -263,26 +266,28 @@ def test_every_endpoint_says_what_it_takes(asked: Asked) -> None:
 @pytest.mark.parametrize(
     ("token", "status"), [("", 403), ("wrong", 401), (VIEW_TOKEN, 403), (TOKEN, 200)]
 )
-def test_without_the_token_every_endpoint_refuses(asked: Asked, token: str, status: int) -> None:
+def test_without_the_token_every_endpoint_refuses(
+    endpoints: Endpoints, token: str, status: int
+) -> None:
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    before = read_runs(asked.engine)["total"]
+    before = read_runs(endpoints.engine)["total"]
     config = httpx.get(
-        f"{asked.address}config", headers={"authorization": f"Bearer {TOKEN}"}
+        f"{endpoints.address}config", headers={"authorization": f"Bearer {TOKEN}"}
     ).json()
     numbers = {d["api_name"]: d["id"] for d in config["dependencies"]}
     assert numbers.keys() == NAMES
     for name in NAMES:
         joined = {"fn_index": numbers[name], "data": [], "session_hash": "s"}
         for path, body in (("queue/join", joined), (f"call/{name}", {"data": []})):
-            reply = httpx.post(f"{asked.address}gradio_api/{path}", headers=headers, json=body)
+            reply = httpx.post(f"{endpoints.address}gradio_api/{path}", headers=headers, json=body)
             assert reply.status_code == status, (name, path, reply.text)
-    assert read_runs(asked.engine)["total"] == before
+    assert read_runs(endpoints.engine)["total"] == before
 
 
-def test_pages_do_not_carry_the_endpoints(asked: Asked) -> None:
-    page = httpx.get(asked.address).text
+def test_pages_do_not_carry_the_endpoints(endpoints: Endpoints) -> None:
+    page = httpx.get(endpoints.address).text
     assert "worst_tokens" not in page
-    assert "worst_tokens" in httpx.get(f"{asked.address}endpoints").text
+    assert "worst_tokens" in httpx.get(f"{endpoints.address}endpoints").text
 
 
 def contents(engine: Engine) -> list[Any]:
@@ -290,23 +295,23 @@ def contents(engine: Engine) -> list[Any]:
         return [connection.execute(select(table)).all() for table in metadata.sorted_tables]
 
 
-def test_hostile_values_are_refused_by_field_and_change_nothing(asked: Asked) -> None:
+def test_hostile_values_are_refused_by_field_and_change_nothing(endpoints: Endpoints) -> None:
     """Every parameter of every endpoint; OPD_FULL=1 sends every value to each of them."""
-    shown = asked.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
+    shown = endpoints.client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
     takes = {
         name.removeprefix("/"): [p["parameter_name"] for p in endpoint["parameters"]]
         for name, endpoint in shown.items()
     }
-    calls = [*hostile_calls(takes, asked.run_id, asked.rollout_id)]
+    calls = [*hostile_calls(takes, endpoints.run_id, endpoints.rollout_id)]
     assert len(calls) == sum(map(len, takes.values())) * len(HOSTILE) > 1200
-    before = contents(asked.engine)
+    before = contents(endpoints.engine)
     sent = calls if FULL else calls[::11]
     assert {(n, p) for n, p, _ in sent} == {(n, p) for n, p, _ in calls}
     refused, unsent, answered, faults = 0, 0, 0, []
     for name, parameter, arguments in sent:
         value = arguments[parameter]
         try:
-            asked(name, **arguments)
+            endpoints(name, **arguments)
             answered += 1
         except AppError as error:
             refused += 1
@@ -317,4 +322,4 @@ def test_hostile_values_are_refused_by_field_and_change_nothing(asked: Asked) ->
             unsent += 1
     assert not faults, faults
     assert refused > 0.6 * len(sent) and refused + answered + unsent == len(sent)
-    assert contents(asked.engine) == before
+    assert contents(endpoints.engine) == before

@@ -53,7 +53,7 @@ class Assistant:
         return asyncio.run(connected())
 
 
-async def told(session: ClientSession, tool: str, **arguments: Any) -> Any:
+async def answer(session: ClientSession, tool: str, **arguments: Any) -> Any:
     """What the tool answers, read from its JSON."""
     result = await session.call_tool(tool, arguments)
     [content] = result.content
@@ -85,17 +85,17 @@ def contents(engine: Engine) -> list[Any]:
 
 def test_an_assistant_launches_waits_and_says_which_token_went_wrong(assistant: Assistant) -> None:
     async def work(session: ClientSession) -> None:
-        run_id = (await told(session, "start_run", recipe="demo", changes=["steps=2"]))["id"]
-        assert (await told(session, "get_run", run=run_id))["status"] == "queued"
-        waiting = asyncio.create_task(told(session, "get_run", run=run_id, wait=60))
+        run_id = (await answer(session, "start_run", recipe="demo", changes=["steps=2"]))["id"]
+        assert (await answer(session, "get_run", run=run_id))["status"] == "queued"
+        waiting = asyncio.create_task(answer(session, "get_run", run=run_id, wait=60))
         worker = threading.Thread(target=train, args=(assistant.engine, run_id))
         worker.start()
         ended = await waiting
         assert (ended["status"], ended["step"]) == ("finished", 2)
         worker.join()
-        worst = (await told(session, "worst_tokens", run=run_id, limit=1))["items"][0]
+        worst = (await answer(session, "worst_tokens", run=run_id, limit=1))["items"][0]
         assert (worst["text"], worst["wanted"], worst["position"]) == ("<end>", " but", 5)
-        record = await told(session, "rollout_tokens", rollout=worst["rollout_id"])
+        record = await answer(session, "rollout_tokens", rollout=worst["rollout_id"])
         assert record["completion_tokens"][worst["position"]] == worst["text"]
 
     assistant.does(work)
@@ -122,14 +122,14 @@ def test_answers_are_those_of_rest(assistant: Assistant) -> None:
 
     async def work(session: ClientSession) -> None:
         run_id = assistant.run_id
-        asked = await told(session, "worst_tokens", run=run_id, step=2, limit=3)
-        tokens = await told(session, "rollout_tokens", rollout=assistant.rollout_id)
+        worst = await answer(session, "worst_tokens", run=run_id, step=2, limit=3)
+        tokens = await answer(session, "rollout_tokens", rollout=assistant.rollout_id)
         page = (await session.call_tool("report", {"name": run_id, "rollouts": 1})).content[0]
         assert isinstance(page, TextContent) and 'data-block="report"' in page.text
-        return asked, tokens
+        return worst, tokens
 
-    asked, tokens = assistant.does(work)
-    assert asked == api.get(f"/runs/{assistant.run_id}/hot-tokens", step=2, limit=3)
+    worst, tokens = assistant.does(work)
+    assert worst == api.get(f"/runs/{assistant.run_id}/hot-tokens", step=2, limit=3)
     assert tokens == api.get(f"/rollouts/{assistant.rollout_id}/record")
 
 

@@ -23,8 +23,8 @@ def root(tmp_path: Path) -> Path:
     return made.resolve()
 
 
-def names(found: dict[str, Any]) -> list[str]:
-    return [item["name"] for item in found["items"]]
+def names(page: dict[str, Any]) -> list[str]:
+    return [item["name"] for item in page["items"]]
 
 
 def test_data_files_and_folders(root: Path) -> None:
@@ -33,14 +33,14 @@ def test_data_files_and_folders(root: Path) -> None:
     (root / "saved" / "state.json").write_text("{}")
     for name in ("B.JSONL", "a.csv.gz", "notes.txt", "old.zip", ".hidden.jsonl", "state.json"):
         (root / name).write_text("x")
-    found = listed(root, "", DATA)
-    assert names(found) == ["saved", "sub", "a.csv.gz", "B.JSONL"]
-    assert [i["value"] for i in found["items"]] == [
+    page = listed(root, "", DATA)
+    assert names(page) == ["saved", "sub", "a.csv.gz", "B.JSONL"]
+    assert [i["value"] for i in page["items"]] == [
         *(str(root / "saved"), None),
         *(str(root / "a.csv.gz"), str(root / "B.JSONL")),
     ]
-    assert (found["total"], found["left_out"], found["more"]) == (4, 0, False)
-    assert found["here"]["value"] == str(root) and found["items"][2]["bytes"] == 1
+    assert (page["total"], page["left_out"], page["more"]) == (4, 0, False)
+    assert page["here"]["value"] == str(root) and page["items"][2]["bytes"] == 1
     assert listed(root, "sub", DATA)["here"] | {"modified": 0} == {
         **{"name": "sub", "folder": True, "value": None, "bytes": None, "modified": 0},
         **{"model": None, "path": "sub"},
@@ -55,9 +55,9 @@ def test_models_say_what_they_are(root: Path) -> None:
     (root / "settings" / "config.json").write_text('{"theme": "dark"}')
     (root / "rows.jsonl").write_text("{}")
     (root / "bad.gguf").write_bytes(b"GGUF")
-    found = listed(root, "", MODELS)
-    assert names(found) == ["broken", "settings", "student", "bad.gguf"]
-    broken, settings, student, gguf = found["items"]
+    page = listed(root, "", MODELS)
+    assert names(page) == ["broken", "settings", "student", "bad.gguf"]
+    broken, settings, student, gguf = page["items"]
     assert student["value"] == str(root / "student") and student["model"]["problem"] == ""
     assert student["model"]["kind"] == "qwen3" and student["model"]["layers"] == 4
     assert 500_000 < student["model"]["parameters"] < 1_000_000 < student["model"]["bytes"]
@@ -90,9 +90,9 @@ def test_what_leads_outside_or_cannot_be_read_is_counted(root: Path, tmp_path: P
     (root / "turn\u202earound").mkdir()
     with open(os.fsencode(root) + b"/\xff.gguf", "wb"):
         pass
-    found = listed(root, "", MODELS)
-    assert names(found) == ["half"] and (found["total"], found["left_out"]) == (1, 4)
-    assert found["items"][0]["value"] is None and found["items"][0]["model"] is None
+    page = listed(root, "", MODELS)
+    assert names(page) == ["half"] and (page["total"], page["left_out"]) == (1, 4)
+    assert page["items"][0]["value"] is None and page["items"][0]["model"] is None
     (root / "rows.jsonl").symlink_to("/etc/passwd")
     assert names(listed(root, "", DATA)) == ["half"]
     with pytest.raises(UserError, match="no such file or folder"):

@@ -42,11 +42,11 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_read(name: str, tmp_path: Path) -> None:
-    content, told = BAD[name]
+    content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as refused:
         contents(tmp_path / name)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_what_can_be_read(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_what_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"question;answer\na;b\n")
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(GOOD * 2))
     pq.write_table(pa.table({"prompt": ["a", "b"]}), tmp_path / "rows.parquet")
-    found = {path.name: contents(path) for path in tmp_path.iterdir()}
-    assert {name: one.rows for name, one in found.items()} == {
+    uploads = {path.name: contents(path) for path in tmp_path.iterdir()}
+    assert {name: one.rows for name, one in uploads.items()} == {
         **{"rows.jsonl": 3, "rows.csv": 1, "rows.jsonl.gz": 2, "rows.parquet": 2}
     }
-    assert found["rows.jsonl"].form == "text" and not found["rows.jsonl"].note
-    assert not found["rows.parquet"].note
+    assert uploads["rows.jsonl"].form == "text" and not uploads["rows.jsonl"].note
+    assert not uploads["rows.parquet"].note
 
 
 def test_rows_that_need_other_columns_are_kept_and_said(tmp_path: Path) -> None:

@@ -69,14 +69,14 @@ def files(data_dir: DataDir) -> list[str]:
 
 
 def test_an_upload_is_kept_under_name_and_content(data_dir: DataDir) -> None:
-    found = stored(data_dir, "rows.jsonl")
-    assert (found["name"], found["rows"], found["known"]) == ("rows.jsonl", 1, False)
-    path = Path(found["value"])
+    upload = stored(data_dir, "rows.jsonl")
+    assert (upload["name"], upload["rows"], upload["known"]) == ("rows.jsonl", 1, False)
+    path = Path(upload["value"])
     assert path.read_bytes() == GOOD and path.parent == data_dir.uploads
-    assert path.name == found["file"] and path.name.startswith("rows-")
+    assert path.name == upload["file"] and path.name.startswith("rows-")
     assert files(data_dir) == [path.name], "nothing beside it"
     again = stored(data_dir, "other.jsonl")
-    assert again["known"] and again["value"] == found["value"] and len(files(data_dir)) == 1
+    assert again["known"] and again["value"] == upload["value"] and len(files(data_dir)) == 1
     stored(data_dir, "rows.json")
     assert len(files(data_dir)) == 2, "the ending says how it is read"
     assert listed(data_dir, ALL)["total"] == 2
@@ -94,8 +94,8 @@ def test_what_was_changed_by_hand_is_content_no_more(data_dir: DataDir) -> None:
 def test_names_that_are_taken(data_dir: DataDir, name: str) -> None:
     with incoming(data_dir, name, 0) as file:
         file.write(b"x")
-        found = keep(data_dir, file, lambda _: UploadContents(1, "text"))
-    assert found["name"] == checked_name(name)
+        upload = keep(data_dir, file, lambda _: UploadContents(1, "text"))
+    assert upload["name"] == checked_name(name)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -143,14 +143,14 @@ def test_what_a_killed_server_left_behind_is_swept(data_dir: DataDir) -> None:
 
 
 def test_an_upload_is_deleted_unless_a_run_reads_it(data_dir: DataDir, engine: Engine) -> None:
-    found = stored(data_dir, "rows.jsonl")
-    run = jobs.create_run(engine, parse({"prompts": {"source": found["value"]}}))
+    upload = stored(data_dir, "rows.jsonl")
+    run = jobs.create_run(engine, parse({"prompts": {"source": upload["value"]}}))
     with pytest.raises(UserError, match=f"{run} has not ended"):
-        delete(engine, data_dir, found["file"])
+        delete(engine, data_dir, upload["file"])
     jobs.request_cancel(engine, run, "discard")
     (data_dir.path / "studio.txt").write_text("not an upload")
     for name in ("../studio.txt", "studio.txt", "..", ".incoming-x", "rows.jsonl", "", "*"):
         with pytest.raises(UserError, match="no such upload"):
             delete(engine, data_dir, name)
-    delete(engine, data_dir, found["file"])
+    delete(engine, data_dir, upload["file"])
     assert files(data_dir) == []

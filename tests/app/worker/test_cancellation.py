@@ -29,9 +29,11 @@ def test_what_a_job_that_had_to_be_killed_wrote_last_is_sent(
     child = process.start_detached(["sh", "-c", "echo last words; sleep 600"], log=log)
     while "last words" not in log.read_text():
         time.sleep(0.02)
-    found = process.owner_of(child.pid)
-    assert found is not None
-    owner = replace(process.this_process(data_dir), pid=found.pid, started=found.started)
+    child_owner = process.owner_of(child.pid)
+    assert child_owner is not None
+    owner = replace(
+        process.this_process(data_dir), pid=child_owner.pid, started=child_owner.started
+    )
     assert jobs.claim(engine, run_id, "cpu", owner) == 1
     jobs.request_cancel(engine, run_id, "save")
     [run] = running(engine)
@@ -41,5 +43,5 @@ def test_what_a_job_that_had_to_be_killed_wrote_last_is_sent(
         pass
     assert read_run(engine, run_id)["status"] == "cancelled"
     other = DataDir(tmp_path / "b", files=data_dir.files)
-    told = run_files(other).log(run_id)
-    assert told is not None and told.read(0, 100) == b"begun\nlast words\n"
+    sent = run_files(other).log(run_id)
+    assert sent is not None and sent.read(0, 100) == b"begun\nlast words\n"

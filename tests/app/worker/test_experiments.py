@@ -44,13 +44,13 @@ def test_a_whole_experiment_on_the_command_line(studio: Studio, tmp_path: Path) 
     process = studio.start("cli", "experiment", file(tmp_path), "--json")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    found = json.loads(out.splitlines()[-1])
-    assert (found["name"], found["status"]) == ("small", "finished")
-    assert [(arm["name"], len(arm["runs"])) for arm in found["arms"]] == [("rl", 2), ("opd", 2)]
-    assert set(found["ratios"]) == {"steps", "tokens", "flops", "seconds"}
-    assert len(found["table"]) == 2
+    results = json.loads(out.splitlines()[-1])
+    assert (results["name"], results["status"]) == ("small", "finished")
+    assert [(arm["name"], len(arm["runs"])) for arm in results["arms"]] == [("rl", 2), ("opd", 2)]
+    assert set(results["ratios"]) == {"steps", "tokens", "flops", "seconds"}
+    assert len(results["table"]) == 2
     # 2 arms × 2 rates while tuning, then 2 arms × 2 seeds: ordinary runs
-    runs = read_runs(studio.engine, tag=found["id"])["items"]
+    runs = read_runs(studio.engine, tag=results["id"])["items"]
     assert len(runs) == 8 and {run["status"] for run in runs} == {"finished"}
     for run in runs:  # what was tuned leaves no weights behind
         kept = read_run(studio.engine, run["id"])["checkpoints"]
@@ -194,25 +194,25 @@ def test_a_repeat_has_the_same_scores_steps_tokens_and_flops(opd: Any, tmp_path:
     }
     changes = {"common": common, "target": {"value": 0.01}, "quick": {"seeds": 1}}
     path = file(tmp_path, **changes)
-    told = []
-    for place in ("one", "two"):
-        arguments = ("experiment", path, "--quick", "--json", "--data-dir", str(tmp_path / place))
+    outcomes = []
+    for folder in ("one", "two"):
+        arguments = ("experiment", path, "--quick", "--json", "--data-dir", str(tmp_path / folder))
         code, out, err = opd(*arguments)
         assert code == 0, err
-        found = json.loads(out.splitlines()[-1])
-        told.append(
-            [(arm["chosen"], arm["score"], found["ratios"]["flops"]) for arm in found["arms"]]
+        results = json.loads(out.splitlines()[-1])
+        outcomes.append(
+            [(arm["chosen"], arm["score"], results["ratios"]["flops"]) for arm in results["arms"]]
         )
-        ids = [run for arm in found["arms"] for run in arm["runs"]]
-        database = new_database(tmp_path / place)
+        ids = [run for arm in results["arms"] for run in arm["runs"]]
+        database = new_database(tmp_path / folder)
         for run_id in ids:
             columns = read_steps(database, run_id)["columns"]
             kept = ("step", "tokens", "flops", "loss", "grad_norm", "reverse_kl")
-            told[-1].append([columns.get(name) for name in kept])
-            told[-1].append([e["value"] for e in read_evaluations(database, run_id)["items"]])
+            outcomes[-1].append([columns.get(name) for name in kept])
+            outcomes[-1].append([e["value"] for e in read_evaluations(database, run_id)["items"]])
         database.dispose()
-    assert told[0] == told[1]
-    assert len(told[0]) == 2 + 2 * 2
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0]) == 2 + 2 * 2
 
 
 TWICE = """

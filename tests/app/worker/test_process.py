@@ -58,16 +58,16 @@ def test_a_family_is_the_session_and_whatever_carries_the_mark(tmp_path: Path) -
     try:
         owner, place = here(tmp_path, process.owner_of(leader.pid))
         deadline = time.monotonic() + 60
-        while len(found := process.family(owner, "run-1:2", place)) < 3:
+        while len(members := process.family(owner, "run-1:2", place)) < 3:
             assert time.monotonic() < deadline
-        assert {leader.pid, marked.pid} < set(found)
-        assert not {other.pid, os.getpid()} & set(found)
+        assert {leader.pid, marked.pid} < set(members)
+        assert not {other.pid, os.getpid()} & set(members)
         for other_place in ({"boot": "another"}, {"place": "another"}):
             elsewhere = dataclasses.replace(owner, **other_place)
             assert process.family(elsewhere, "run-1:2", place) == []
         reused = dataclasses.replace(owner, started=owner.started - 5)
         assert process.family(reused, "run-1:3", place) == []  # the pid is somebody else's by now
-        process.send(found, signal.SIGKILL)
+        process.send(members, signal.SIGKILL)
         assert leader.wait(5) == marked.wait(5) == -signal.SIGKILL
     finally:
         for child in (leader, marked, other):

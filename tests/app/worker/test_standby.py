@@ -46,11 +46,11 @@ def test_a_run_is_handed_to_the_process_that_waits(studio: Studio, at_once: None
     made = Standby(data_dir, JOB, kept=True)
     made.turn()
     studio.wait(lambda: (waiting(data_dir) or {"memory": 0})["memory"] > 10**6)
-    found = waiting(data_dir)
-    assert found is not None
+    process = waiting(data_dir)
+    assert process is not None
     run_id = studio.queue()
     child = made.take(run_id, "cpu", data_dir.run(run_id).log)
-    assert child is not None and child.pid == found["pid"]
+    assert child is not None and child.pid == process["pid"]
     assert waiting(data_dir) is None
     assert child.wait(60) == 0
     run = studio.run(run_id)
@@ -72,11 +72,11 @@ def test_a_supervisor_starts_a_run_in_it(studio: Studio) -> None:
 def test_it_ends_with_its_supervisor(studio: Studio) -> None:
     supervisor = studio.supervisor(OPD_STANDBY="1")
     until(lambda: waiting(DataDir(studio.data_dir)))
-    found = waiting(DataDir(studio.data_dir))
-    assert found is not None
+    process = waiting(DataDir(studio.data_dir))
+    assert process is not None
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
-    until(lambda: not psutil.pid_exists(found["pid"]))
+    until(lambda: not psutil.pid_exists(process["pid"]))
     assert waiting(DataDir(studio.data_dir)) is None
 
 

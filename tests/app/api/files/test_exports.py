@@ -45,8 +45,8 @@ def made(api: Api, engine: Engine, tmp_path: Path, body: dict[str, Any]) -> dict
     assert answer.status_code == 201, answer.text
     process.serve(engine, DataDir(tmp_path), 0.0)  # nothing: it looks for no time at all
     process.serve(engine, DataDir(tmp_path), 0.1)
-    (found,) = (i for i in api.get("/files")["items"] if i["id"] == answer.json()["id"])
-    return dict(found)
+    (item,) = (i for i in api.get("/files")["items"] if i["id"] == answer.json()["id"])
+    return dict(item)
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

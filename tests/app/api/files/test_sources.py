@@ -36,9 +36,9 @@ def rooted(api: Api, engine: Engine, tmp_path: Path) -> Api:
 
 
 def test_places(api: Api, rooted: Api, tmp_path: Path) -> None:
-    found = rooted.get("/sources/data")
-    assert [root["number"] for root in found["roots"]] == [0, 1]
-    assert found["roots"][0]["path"].endswith("/rows") and found["upload_bytes"] == 1000
+    places = rooted.get("/sources/data")
+    assert [root["number"] for root in places["roots"]] == [0, 1]
+    assert places["roots"][0]["path"].endswith("/rows") and places["upload_bytes"] == 1000
     assert len(rooted.get("/sources/model")["roots"]) == 1
     (mine,) = rooted.get("/sources/model/roots/0")["items"]
     assert mine["value"] == str((tmp_path / "models" / "mine").resolve())
@@ -103,9 +103,9 @@ def test_runs_with_checkpoints(api: Api, engine: Engine) -> None:
         for step in (20, 10):
             row = {"run_id": kept, "step": step, "path": "x", "manifest": {}, "created_at": 1.0}
             connection.execute(insert(schema.checkpoint).values(row))
-    found = api.get("/sources/model/runs")
-    assert found["total"] == 1 and found["items"][0]["value"] == kept
-    assert found["items"][0]["steps"] == [10, 20] and found["items"][0]["name"] == "<b>kept"
+    page = api.get("/sources/model/runs")
+    assert page["total"] == 1 and page["items"][0]["value"] == kept
+    assert page["items"][0]["steps"] == [10, 20] and page["items"][0]["name"] == "<b>kept"
     assert api.get("/sources/model/runs", search="WITHOUT")["total"] == 0
     assert api.get("/sources/model/runs", search="KEPT")["total"] == 1
 

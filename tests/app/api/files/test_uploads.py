@@ -74,19 +74,19 @@ def test_a_file_larger_than_other_bodies_comes_in_and_is_listed(
     content = GOOD * 60_000  # 2.2 MB, over the limit of every other route
     answer = upload(layer, "rows.jsonl", content)
     assert answer.status_code == 201, answer.text
-    found = answer.json()
-    assert (found["rows"], found["form"], found["note"]) == (60_000, "text", "")
-    assert Path(found["value"]).read_bytes() == content
+    uploaded = answer.json()
+    assert (uploaded["rows"], uploaded["form"], uploaded["note"]) == (60_000, "text", "")
+    assert Path(uploaded["value"]).read_bytes() == content
     (item,) = ask(layer, "/api/v1/sources/data/uploads", b"", "GET").json()["items"]
-    assert item["value"] == found["value"] and item["bytes"] == len(content)
+    assert item["value"] == uploaded["value"] and item["bytes"] == len(content)
     check = ask(
         *(layer, "/api/v1/config/check"),
-        f'{{"config": {{"prompts": {{"source": "{found["value"]}"}}}}}}'.encode(),
+        f'{{"config": {{"prompts": {{"source": "{uploaded["value"]}"}}}}}}'.encode(),
         headers=BEARER | {"content-type": "application/json"},
     )
     assert check.json()["ok"] is True
     assert upload(layer, "again.jsonl", content).json()["known"] is True
-    gone = ask(layer, f"/api/v1/uploads/{found['file']}", b"", "DELETE")
+    gone = ask(layer, f"/api/v1/uploads/{uploaded['file']}", b"", "DELETE")
     assert gone.status_code == 200 and left(tmp_path) == []
 
 

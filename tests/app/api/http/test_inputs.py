@@ -179,7 +179,7 @@ def odd_value(chance: random.Random, depth: int = 0) -> Any:
 
 def test_no_request_is_an_error_of_the_server(api: Api, run_id: str) -> None:
     chance = random.Random(0)
-    known = [run_id, first_rollout(api, run_id)]
+    ids = [run_id, first_rollout(api, run_id)]
     routes = [
         (method, path.removeprefix("/api/v1"), route)
         for path, methods in api.get("/openapi.json")["paths"].items()
@@ -189,10 +189,10 @@ def test_no_request_is_an_error_of_the_server(api: Api, run_id: str) -> None:
     for _ in range(10_000 if FULL else 300):
         method, path, route = chance.choice(routes)
         places = {p["name"]: p["in"] for p in route.get("parameters", [])}
-        for name in (n for n, place in places.items() if place == "path"):
-            value = chance.choice([*known, *known, chance.choice(ODD_TEXTS)])
+        for name in (n for n, kind in places.items() if kind == "path"):
+            value = chance.choice([*ids, *ids, chance.choice(ODD_TEXTS)])
             path = path.replace(f"{{{name}}}", quote(value, safe="") or "x")
-        queries = [n for n, place in places.items() if place == "query" and chance.random() < 0.5]
+        queries = [n for n, kind in places.items() if kind == "query" and chance.random() < 0.5]
         body = {name: odd_value(chance, 1) for name in chance.sample(ODD_FIELDS, 3)}
         body |= {"recipe": "demo"} if chance.random() < 0.5 else {}
         answer = api(

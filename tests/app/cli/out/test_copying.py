@@ -42,7 +42,7 @@ def test_a_studio_is_copied_and_counted(opd: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--to", ""), "--to: must name a database"),
         (("--to", "mysql://a:hush@b/c"), "must begin with sqlite:///"),
@@ -51,11 +51,11 @@ def test_a_studio_is_copied_and_counted(opd: Run, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_named(
-    opd: Run, tmp_path: Path, arguments: tuple[str, ...], told: str
+    opd: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     code, out, err = opd("copy", *(a.format(tmp=tmp_path) for a in arguments))
     assert (code, out) == (2, "")
-    assert told.format(tmp=tmp_path) in err and "hush" not in err
+    assert message.format(tmp=tmp_path) in err and "hush" not in err
     assert not (tmp_path / "none").exists()
 
 

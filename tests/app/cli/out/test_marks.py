@@ -51,9 +51,9 @@ def test_a_run_on_the_prompts_of_marked_rollouts_reads_and_grades_them_alike(
     for item in items:
         add_mark(runner.engine, item["id"], None, "train on this")
     out = tmp_path / "marked prompts.jsonl"
-    code, printed, told = opd("marks", first, "--prompts", str(out))
+    code, printed, err = opd("marks", first, "--prompts", str(out))
     assert (code, printed) == (0, "")
-    command = shlex.split(told.splitlines()[-1])
+    command = shlex.split(err.splitlines()[-1])
     assert command[:3] == ["opd", "train", "RECIPE"]
     again = with_overrides({}, command[4::2])
     assert parse(again).prompts.answer_pattern == GRADER["answer_pattern"]
@@ -86,7 +86,7 @@ def test_marks_are_listed(opd: Command, tmp_path: Path) -> None:
         (("--prompts", "x.csv"), "Error: --prompts x.csv: must end in .jsonl (got .csv)"),
         (("--prompts", f"{tmp_path}/none/x.jsonl"), "has no prompts of marked rollouts to write"),
     ):
-        code, printed, told = opd("marks", run_id, *arguments)
-        assert (code, printed) == (2, "") and problem in told
+        code, printed, err = opd("marks", run_id, *arguments)
+        assert (code, printed) == (2, "") and problem in err
     assert "no such run" in opd("marks", "run-none")[2]
     engine.dispose()

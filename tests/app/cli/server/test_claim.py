@@ -23,10 +23,10 @@ def test_a_second_server_of_a_directory_is_refused_before_its_link(
     note = {"port": 7860, "pid": os.getpid(), "address": "http://127.0.0.1:7860/"}
     with served_alone(data_dir), noted(data_dir, note):
         for command in ("serve", "demo"):
-            code, out, told = opd(command, "--port", "0")
-            assert (code, out, told.count("\n")) == (2, "", 1)
-            assert f"--data-dir {data_dir}: is served already by process {os.getpid()} at" in told
-            assert "http://127.0.0.1:7860/: open that" in told
+            code, out, err = opd(command, "--port", "0")
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert f"--data-dir {data_dir}: is served already by process {os.getpid()} at" in err
+            assert "http://127.0.0.1:7860/: open that" in err
         assert json.loads(data_dir.server_note.read_text()) == note
     assert not data_dir.server_note.exists()
     with served_alone(data_dir):

@@ -35,11 +35,11 @@ def test_the_command_says_so_before_it_serves(opd: Callable[..., tuple[int, str,
 def test_the_address_is_written_once_the_cluster_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(slurm.Slurm, "check", lambda self: asked.append(self.name))
+    checks = []
+    monkeypatch.setattr(slurm.Slurm, "check", lambda self: checks.append(self.name))
     workspace = Workspace(DataDir(tmp_path), URL)
     set_launcher(workspace, "slurm")
-    assert asked == ["slurm"] and os.environ[VARIABLE] == "slurm"
+    assert checks == ["slurm"] and os.environ[VARIABLE] == "slurm"
     assert workspace.data_dir.database_url.read_text() == f"{URL}\n"
     set_launcher(workspace, "")
     assert os.environ[VARIABLE] == ""

@@ -15,11 +15,11 @@ def test_a_busy_gpu_is_a_finding_and_loads_nothing(kind: ErrorKind, last: str) -
         raise UserError("the GPU is busy (cuda:0: run-a)", where="device", kind=kind)
 
     said: list[str] = []
-    found = list(examine_on_device(parse({"device": "cpu"}), hold, Callbacks(said.append)))
-    assert found[-1].code == last
+    findings = list(examine_on_device(parse({"device": "cpu"}), hold, Callbacks(said.append)))
+    assert findings[-1].code == last
     assert not any("loading" in text for text in said)
     if kind == ErrorKind.DEVICE_BUSY:
-        assert found[-1].severity == "warning" and "run-a" in found[-1].text
+        assert findings[-1].severity == "warning" and "run-a" in findings[-1].text
 
 
 def test_models_are_loaded_where_they_are_held() -> None:
@@ -28,5 +28,5 @@ def test_models_are_loaded_where_they_are_held() -> None:
     def hold(config: RunConfig) -> DeviceHold:
         return DeviceHold(config.model_copy(update={"device": "cuda:97"}))
 
-    found = list(examine_on_device(parse({}), hold, Callbacks(devices.append)))
-    assert any("cuda:97" in f.text for f in found if f.code == "device-refused")
+    findings = list(examine_on_device(parse({}), hold, Callbacks(devices.append)))
+    assert any("cuda:97" in f.text for f in findings if f.code == "device-refused")

@@ -75,11 +75,11 @@ def test_a_host_tells_of_itself_now_and_then(
     inventory._devices.cache_clear()
     beat = HostBeat(engine, DataDir(Path("/nonexistent"), host="one"))
     beat.turn()
-    [told] = read_hosts(engine)
+    [host] = read_hosts(engine)
     unnamed = {"slot": "cuda:1", "name": "", "memory": None}
-    assert (told.boot, told.devices) == (boot_id(), [GPUS[0], unnamed])
+    assert (host.boot, host.devices) == (boot_id(), [GPUS[0], unnamed])
     inventory._devices.cache_clear()
-    silent(engine, told.boot, 500)
+    silent(engine, host.boot, 500)
     beat.turn()
     assert read_hosts(engine)[0].age > 400
     now[0] += inventory.TELL_EVERY
@@ -94,12 +94,12 @@ def test_a_host_whose_clock_is_wrong_says_so_once(
 ) -> None:
     true = time.time
     beat = HostBeat(engine, DataDir(Path("/nonexistent"), host="one"))
-    for ahead, told in ((50, None), (3600, "3,600 s ahead of the database's")):
+    for ahead, message in ((50, None), (3600, "3,600 s ahead of the database's")):
         monkeypatch.setattr(clock.time, "time", lambda ahead=ahead: true() + ahead)
         for _ in range(2):
             beat._reported_at = None
             beat.turn()
-        assert api.get("/hosts")["items"][0]["clock"] == told
+        assert api.get("/hosts")["items"][0]["clock"] == message
     [line] = caplog.messages
     assert line.startswith("the clock of this host is 3,600 s ahead of the database's: set it")
 
@@ -156,14 +156,14 @@ def test_runs_say_where_and_whose_they_are_and_are_found_by_it(api: Api, engine:
         other: ("two.lab", "anna"),
         waiting: (None, "ben"),
     }
-    for filters, found in (
+    for filters, runs in (
         ({"host": "two"}, [first]),
         ({"started_by": "ben"}, [waiting, first]),
         ({"started_by": "ben", "host": "two", "columns": "host"}, [first]),
         ({"search": "anna"}, [other]),
         ({"host": "tw_"}, []),
     ):
-        assert [run["id"] for run in api.get("/runs", **filters)["items"]] == found
+        assert [run["id"] for run in api.get("/runs", **filters)["items"]] == runs
     table = api.get("/runs", columns="host,started_by,cluster_job", sort="host")
     assert [run["columns"]["host"] for run in table["items"]] == ["two", "two.lab", None]
     csv = api("GET", "/runs.csv?started_by=anna").text.splitlines()
@@ -183,8 +183,8 @@ def test_a_run_that_wants_gpus_is_left_to_a_host_that_has_them(
 
     assert not left("cuda", 1), "nobody has any: it is refused in words"
     tell_host(engine, "boot-2", "two", GPUS)
-    wanted = [("cuda", 1), ("cuda:1", 1), ("cuda", 2), ("auto", 2)]
-    assert all(left(device, count) for device, count in wanted)
+    demands = [("cuda", 1), ("cuda:1", 1), ("cuda", 2), ("auto", 2)]
+    assert all(left(device, count) for device, count in demands)
     here = [("cuda", 3), ("cuda:2", 1), ("auto", 1), ("cpu", 2), ("mps", 1)]
     assert not any(left(device, count) for device, count in here)
     monkeypatch.setattr(inventory, "gpu_count", lambda: 1)

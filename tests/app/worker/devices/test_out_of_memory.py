@@ -70,7 +70,7 @@ def test_each_phase_is_named_and_the_run_goes_on(
 ) -> None:
     module, _, attribute = name.rpartition(".")
     owner = {"torch.optim.AdamW": torch.optim.AdamW}.get(module, module)
-    original = _found(module, attribute)
+    original = _function(module, attribute)
     wrapped = full_at(call, original)
     if owner is module:
         monkeypatch.setattr(name, wrapped)
@@ -101,12 +101,12 @@ def test_each_phase_is_named_and_the_run_goes_on(
         assert ended["accepted_changes"] == [{"attempt": 2, "step": kept, "changes": [changed]}]
 
 
-def _found(module: str, attribute: str) -> Callable[..., Any]:
+def _function(module: str, attribute: str) -> Callable[..., Any]:
     if module == "torch.optim.AdamW":
         return torch.optim.AdamW.step
     owner = __import__(module, fromlist=[attribute])
-    found: Callable[..., Any] = getattr(owner, attribute)
-    return found
+    function: Callable[..., Any] = getattr(owner, attribute)
+    return function
 
 
 def test_the_checkpoint_that_was_there_is_named(

@@ -36,17 +36,17 @@ def test_samples_of_a_processor_are_stored_while_the_block_lasts(tmp_path: Path)
 def test_a_gpu_is_asked_of_its_driver_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def driver() -> DriverReport:
-        asked.append(1)
+        requests.append(1)
         return DriverReport((Gpu(0, "H100", 80e9, 44e9, 97.0), Gpu(1, "H100", None, None, None)))
 
     monkeypatch.setattr(system_usage, "ask_driver", driver)
     sampler = SystemUsageSampler(RunDir(tmp_path), "cuda:0")
     first, second = sampler.sample(), sampler.sample()
     assert first["system/gpu"] == 0.97 and first["system/gpu_memory"] == 36e9
-    assert set(second) == PROCESSOR and len(asked) == 1
+    assert set(second) == PROCESSOR and len(requests) == 1
     silent = SystemUsageSampler(RunDir(tmp_path), "cuda:1").sample()
     assert set(silent) == PROCESSOR  # the driver has no figures of this one
 

@@ -91,8 +91,8 @@ def test_one_that_is_killed_is_named(tmp_path, python):
         assert server._guard is not None
         os.kill(child_of(server._guard.pid), signal.SIGKILL)
         raise error
-    told = server.explained(error).message
-    assert told.startswith("the vLLM server was killed by signal 9 (SIGKILL)")
+    message = server.explained(error).message
+    assert message.startswith("the vLLM server was killed by signal 9 (SIGKILL)")
     other = UserError("x", kind=ErrorKind.TEACHER_SERVER)
     assert server.explained(other) is other
 
@@ -116,8 +116,8 @@ def test_a_stop_while_it_starts_leaves_none_behind(tmp_path, python):
     with server_in(tmp_path, stop=lambda: True) as server:
         assert server.start(settings()) is None
         assert server._guard is not None
-        own = server._guard
-    assert own.poll() is not None
+        guard = server._guard
+    assert guard.poll() is not None
 
 
 def test_it_ends_when_its_job_is_killed(tmp_path):

@@ -60,12 +60,12 @@ def pid_of(servers: TeacherServers) -> int:
 
 
 @contextmanager
-def told(servers: TeacherServers) -> Iterator[list[UserError]]:
+def explained(servers: TeacherServers) -> Iterator[list[UserError]]:
     """What the job would say of the error that leaves the block."""
-    found: list[UserError] = []
+    errors: list[UserError] = []
     with pytest.raises(UserError) as caught, servers:
-        yield found
-    found.append(servers.explained(caught.value))
+        yield errors
+    errors.append(servers.explained(caught.value))
 
 
 def test_it_judges_and_ends_with_the_block(tmp_path, python):
@@ -83,7 +83,7 @@ def test_it_judges_and_ends_with_the_block(tmp_path, python):
 
 def test_its_command_opens_no_port_and_takes_the_raw_distribution(tmp_path, python):
     python(f"import sys; open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(sys.argv[1:]))")
-    with told(servers_in(tmp_path)), servers_in(tmp_path) as servers:
+    with explained(servers_in(tmp_path)), servers_in(tmp_path) as servers:
         judge(tmp_path).start(servers.serve, 40, 1)
     command = (tmp_path / "seen").read_text()
     assert command.startswith("-m vllm.entrypoints.openai.api_server --uds /")
@@ -94,11 +94,11 @@ def test_its_command_opens_no_port_and_takes_the_raw_distribution(tmp_path, pyth
 
 def test_one_that_cannot_start_is_named(tmp_path, python):
     python("print('ValueError: no such architecture'); raise SystemExit(3)")
-    with told(servers := servers_in(tmp_path)) as found:
+    with explained(servers := servers_in(tmp_path)) as errors:
         judge(tmp_path).start(servers.serve, 40, 1)
-    assert found[0].where == "teacher.engine" and found[0].kind is ErrorKind.TEACHER_SERVER
-    assert "the teacher's vLLM server ended with exit code 3: ValueError: no" in found[0].message
-    assert "vllm-teacher.txt" in found[0].message
+    assert errors[0].where == "teacher.engine" and errors[0].kind is ErrorKind.TEACHER_SERVER
+    assert "the teacher's vLLM server ended with exit code 3: ValueError: no" in errors[0].message
+    assert "vllm-teacher.txt" in errors[0].message
 
 
 @pytest.mark.parametrize("moment", ["starting", "between", "scoring"])
@@ -110,7 +110,7 @@ def test_one_that_is_killed_is_named(tmp_path, python, moment):
         "scoring": JUDGES.replace("            k = ", f"            {slow}\n            k = "),
     }
     python(scripts[moment])
-    with told(servers := servers_in(tmp_path)) as found:
+    with explained(servers := servers_in(tmp_path)) as errors:
         teacher = judge(tmp_path)
         teacher.start(servers.serve, 40, 1)
         pid = pid_of(servers)
@@ -120,20 +120,22 @@ def test_one_that_is_killed_is_named(tmp_path, python, moment):
         else:
             threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
         list(teacher.read([ROWS], 1.0))
-    assert found[0].where == "teacher.engine"
-    assert found[0].message.startswith("the teacher's vLLM server was killed by signal 9 (SIGKILL)")
+    assert errors[0].where == "teacher.engine"
+    assert errors[0].message.startswith(
+        "the teacher's vLLM server was killed by signal 9 (SIGKILL)"
+    )
 
 
 def test_one_that_stalls_ends_the_reading_and_is_ended(tmp_path, python):
     python(JUDGES)
-    with told(servers := servers_in(tmp_path)) as found:
+    with explained(servers := servers_in(tmp_path)) as errors:
         teacher = judge(tmp_path, timeout=0.3)
         teacher.start(servers.serve, 40, 1)
         pid = pid_of(servers)
         os.kill(pid, signal.SIGSTOP)
         list(teacher.read([ROWS], 1.0))
-    assert "no answer within 0.3 s (teacher.timeout)" in found[0].message
-    assert found[0].where == "teacher.engine" and gone(pid)
+    assert "no answer within 0.3 s (teacher.timeout)" in errors[0].message
+    assert errors[0].where == "teacher.engine" and gone(pid)
 
 
 def test_a_stop_while_it_starts_leaves_none_behind(tmp_path, python):

@@ -78,7 +78,7 @@ def test_its_size_is_known_before(tmp_path: Path, sizes: list[int]) -> None:
     folder.mkdir()
     for number, size in enumerate(sizes):
         (folder / f"{number:02}").write_bytes(b"x" * size)
-    told: list[int] = []
-    write_archive(folder, tmp_path / "out.tar", "name", told.append)
+    totals: list[int] = []
+    write_archive(folder, tmp_path / "out.tar", "name", totals.append)
     assert (tmp_path / "out.tar").stat().st_size == archive_size(folder_sizes(folder))
-    assert told[-1:] == ([sum(sizes)] if sum(sizes) else told[-1:])
+    assert totals[-1:] == ([sum(sizes)] if sum(sizes) else totals[-1:])

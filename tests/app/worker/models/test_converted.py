@@ -49,10 +49,10 @@ def test_checking_only_asks_whether_the_file_is_there(engine: Engine) -> None:
 
 @needs_smollm
 def test_it_is_converted_once(smollm2: DataDir, engine: Engine) -> None:
-    told: list[str] = []
-    config = resolved(engine, smollm2, parse(SETTINGS), say=told.append)
+    lines: list[str] = []
+    config = resolved(engine, smollm2, parse(SETTINGS), say=lines.append)
     folder = Path(config.student.model)
-    assert told == []
+    assert lines == []
     assert folder.parent == smollm2.models
     assert sorted(p.name for p in smollm2.models.iterdir()) == [folder.name, f"{folder.name}.lock"]
     assert model_at_hand(smollm2, "bundled/student", where="x", say=silent) == "bundled/student"
@@ -103,11 +103,11 @@ def test_a_damaged_copy_is_made_anew(
         shutil.copytree(source, folder)
 
     monkeypatch.setattr("app.worker.models.converted._convert", convert)
-    told: list[str] = []
-    assert smollm2_folder(data_dir, where="student.model", say=told.append) == copy
-    assert smollm2_folder(data_dir, where="student.model", say=told.append) == copy
+    lines: list[str] = []
+    assert smollm2_folder(data_dir, where="student.model", say=lines.append) == copy
+    assert smollm2_folder(data_dir, where="student.model", say=lines.append) == copy
     assert made == [smollm2_file(where="x")]
-    assert len(told) == 1
+    assert len(lines) == 1
     assert json.loads((copy / "config.json").read_text())["model_type"] == "llama"
 
 

@@ -48,10 +48,10 @@ def supervise(tmp_path: Path, engine: Engine) -> Iterator[Start]:
         return made[-1]
 
     yield start
-    for found in made:
-        if found._child is not None:
-            found._child.kill()
-            found._child.wait()
+    for supervisor in made:
+        if supervisor._child is not None:
+            supervisor._child.kill()
+            supervisor._child.wait()
 
 
 def fake(body: str) -> tuple[str, ...]:
@@ -85,14 +85,14 @@ def test_a_question_from_asking_to_its_answer(engine: Engine) -> None:
     first, second = (requests.enqueue(engine, "doctor", {"n": n}) for n in (1, 2))
     assert requests.waiting(engine) == [first, second]
     assert first.startswith("ask-")
-    asked = requests.claim(engine, me())
-    assert asked == {"id": first, "kind": "doctor", "payload": {"n": 1}}
+    claimed = requests.claim(engine, me())
+    assert claimed == {"id": first, "kind": "doctor", "payload": {"n": 1}}
     assert requests.progress(engine, first, phase="reading", answer={"a": 1})
     assert state(engine, first)["phase"] == "reading" and state(engine, first)["answer"] == {"a": 1}
     assert requests.finish(engine, first, {"ok": True})
-    found = state(engine, first)
-    assert (found["state"], found["answer"], found["phase"]) == ("done", {"ok": True}, "")
-    assert found["finished_at"] >= found["started_at"] >= found["created_at"]
+    row = state(engine, first)
+    assert (row["state"], row["answer"], row["phase"]) == ("done", {"ok": True}, "")
+    assert row["finished_at"] >= row["started_at"] >= row["created_at"]
     assert not requests.progress(engine, first, phase="late")
     assert not requests.fail(engine, first, "late")
     assert requests.fail(engine, second, "not asked any more")
@@ -126,12 +126,12 @@ def test_the_process_answers_and_ends_when_nothing_is_asked(tmp_path: Path, engi
     good, bad = (requests.enqueue(engine, kind, {"n": 2}) for kind in ("double", "refuse"))
     phases = []
 
-    def double(asked: process.ModelRequest, progress: process.Progress) -> Any:
+    def double(request: process.ModelRequest, progress: process.Progress) -> Any:
         assert progress("thinking", {"a": 1})
         phases.append(state(engine, good)["phase"])
-        return {"twice": asked.payload["n"] * 2}
+        return {"twice": request.payload["n"] * 2}
 
-    def refuse(asked: process.ModelRequest, progress: process.Progress) -> Any:
+    def refuse(request: process.ModelRequest, progress: process.Progress) -> Any:
         raise UserError("no such folder", where="student.model", kind=ErrorKind.MISSING_MODEL)
 
     process.serve(engine, DataDir(tmp_path), 0.3, {"double": double, "refuse": refuse})
@@ -181,9 +181,9 @@ def test_a_killed_process_fails_its_question_with_the_cause(
         [pid] = (connection.execute(schema.question.select()).mappings().one()["owner_pid"],)
     psutil.Process(pid).kill()
     turn_until(supervised, lambda: state(engine, name)["state"] == "failed")
-    found = state(engine, name)
-    assert found["error_kind"] == "killed"
-    assert "SIGKILL" in found["error_text"] and "memory" in found["hint"]
+    row = state(engine, name)
+    assert row["error_kind"] == "killed"
+    assert "SIGKILL" in row["error_text"] and "memory" in row["hint"]
 
 
 def test_an_unexpected_error_is_told_with_its_last_line(
@@ -222,10 +222,10 @@ def test_the_doctor_is_asked_through_the_supervisor(tmp_path: Path) -> None:
         payload = {"config": {"sampling": {"max_new_tokens": 8}}, "models": False}
         name = requests.enqueue(studio.engine, "doctor", payload)
         studio.wait(lambda: state(studio.engine, name)["state"] in ("done", "failed"))
-        found = state(studio.engine, name)
-        assert found["state"] == "done", found
-        assert found["answer"]["ok"] and found["answer"]["memory"]["device"] > 0
-        assert "tokenizer-same" in {f["code"] for f in found["answer"]["findings"]}
+        row = state(studio.engine, name)
+        assert row["state"] == "done", row
+        assert row["answer"]["ok"] and row["answer"]["memory"]["device"] > 0
+        assert "tokenizer-same" in {f["code"] for f in row["answer"]["findings"]}
     finally:
         studio.close()
 
@@ -243,13 +243,13 @@ def test_a_configuration_may_name_another_run(tmp_path: Path, engine: Engine) ->
     }
     writer = RunWriter(engine, run_id, attempt)
     writer.checkpoint(CheckpointEvent(1, str(folder), manifest))
-    known, unknown = (
+    named, unknown = (
         requests.enqueue(engine, "doctor", {"config": {"student": s}, "models": False})
         for s in (run_id, "run-nothing")
     )
     process.serve(engine, DataDir(tmp_path), 0.1)
-    assert state(engine, known)["state"] == "done", state(engine, known)
-    codes = {f["code"] for f in state(engine, known)["answer"]["findings"]}
+    assert state(engine, named)["state"] == "done", state(engine, named)
+    codes = {f["code"] for f in state(engine, named)["answer"]["findings"]}
     assert "tokenizer-same" in codes and "model-of-a-run" not in codes
     assert "there is no run run-nothing" in state(engine, unknown)["error_text"]
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [run_id]
@@ -270,8 +270,8 @@ class HeldGpu(DeviceHold):
 def test_the_process_ends_where_a_run_wants_its_gpu(tmp_path: Path, engine: Engine) -> None:
     first, second = (requests.enqueue(engine, "look", {}) for _ in range(2))
 
-    def look(asked: process.ModelRequest, progress: process.Progress) -> Any:
-        asked.cache.hold(lambda: HeldGpu(parse({})))
+    def look(request: process.ModelRequest, progress: process.Progress) -> Any:
+        request.cache.hold(lambda: HeldGpu(parse({})))
         return {}
 
     process.serve(engine, DataDir(tmp_path), 60, {"look": look})
@@ -286,7 +286,7 @@ def test_a_lack_of_memory_is_the_answer_and_another_error_is_not(
     full, broken = (requests.enqueue(engine, kind, {}) for kind in ("full", "broken"))
 
     def fail(text: str) -> process.Answer:
-        def answer(asked: process.ModelRequest, progress: process.Progress) -> Any:
+        def answer(request: process.ModelRequest, progress: process.Progress) -> Any:
             raise RuntimeError(text)
 
         return answer

@@ -70,8 +70,8 @@ def test_a_lost_connection_is_explained_by_the_process_that_ends_a_moment_later(
     with Companions(RunDir(tmp_path)) as here:
         here._scratch = Scratch()
         here._children[1] = here._start(1, 2)
-        told = here.explained(LostProcessError("connection closed"))
+        explained = here.explained(LostProcessError("connection closed"))
         other = here.explained(UserError("too large", where="sampling"))
-    assert "process 2 of 2 ended with exit code 1 (killed by the test)" in str(told)
-    assert "connection closed" in str(told)
+    assert "process 2 of 2 ended with exit code 1 (killed by the test)" in str(explained)
+    assert "connection closed" in str(explained)
     assert other.where == "sampling"

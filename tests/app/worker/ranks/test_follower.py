@@ -14,9 +14,9 @@ def order(*slots):
 
 
 def test_the_devices_are_those_that_the_run_has():
-    place = TorchrunPlace(rank=1, size=2, local_rank=1, local_size=2)
-    assert slot_on(place, order("cuda:1", "cuda:3")) == "cuda:3"
-    assert slot_on(place, order("cpu", "cpu")) == "cpu"
+    torchrun = TorchrunPlace(rank=1, size=2, local_rank=1, local_size=2)
+    assert slot_on(torchrun, order("cuda:1", "cuda:3")) == "cuda:3"
+    assert slot_on(torchrun, order("cpu", "cpu")) == "cpu"
 
 
 def test_one_on_another_machine_says_so(monkeypatch, caplog):

@@ -86,9 +86,9 @@ def test_a_checkpoint_of_one_host_is_whole_on_another(hosts: tuple[Host, Host]) 
     one.files.check()
     saved = one.save(4, model="w" * 1000, optimizer="moments")
     assert other.files.sizes(RUN, saved) == {STATE: 11, "model": 1000, "optimizer": 7}
-    found = other.files.bring(RUN, saved)
-    assert texts(found) == {STATE: '{"step": 4}', "model": "w" * 1000, "optimizer": "moments"}
-    assert other.files.bring(RUN, saved) == found
+    folder = other.files.bring(RUN, saved)
+    assert texts(folder) == {STATE: '{"step": 4}', "model": "w" * 1000, "optimizer": "moments"}
+    assert other.files.bring(RUN, saved) == folder
 
 
 def test_what_is_not_needed_is_not_looked_at(hosts: tuple[Host, Host]) -> None:
@@ -160,8 +160,8 @@ def test_a_file_is_found_by_all_until_it_is_deleted(hosts: tuple[Host, Host]) ->
     path.write_text("{}\n")
     one.files.send("uploads/rows.jsonl")
     assert other.files.content("uploads/rows.jsonl") == b"{}\n"
-    assert (found := other.files.fetch("uploads/rows.jsonl")) is not None
-    assert found.read_text() == "{}\n" and found.parent == other.data_dir.uploads
+    assert (fetched := other.files.fetch("uploads/rows.jsonl")) is not None
+    assert fetched.read_text() == "{}\n" and fetched.parent == other.data_dir.uploads
     other.files.delete("uploads/rows.jsonl")
     assert other.files.content("uploads/rows.jsonl") == b""
     assert other.files.fetch("uploads/rows.jsonl") is None
@@ -191,24 +191,24 @@ def test_a_log_that_is_looked_at_often_is_listed_now_and_then(
     one, other = hosts
     log = one.data_dir.run(RUN).log
     log.parent.mkdir(parents=True)
-    asked: list[str] = []
+    prefixes: list[str] = []
     listed = FilesAddress.listed
 
     def noted(store: FilesAddress, prefix: str) -> dict[str, ListedFile]:
-        asked.append(prefix)
+        prefixes.append(prefix)
         return listed(store, prefix)
 
     monkeypatch.setattr(FilesAddress, "listed", noted)
     for text in ("begun\n", "more\n"):
         with one.files.mirrored(RUN, 1), log.open("a") as file:
             file.write(text)
-        asked.clear()
+        prefixes.clear()
         for _ in range(3):
-            found = other.files.log(RUN, within=60.0)
-            assert found is not None and found.read(0, 6) == b"begun\n"
-        assert len(asked) <= 1
-    found = other.files.log(RUN)
-    assert found is not None and found.read(0, 100) == b"begun\nmore\n"
+            copy = other.files.log(RUN, within=60.0)
+            assert copy is not None and copy.read(0, 6) == b"begun\n"
+        assert len(prefixes) <= 1
+    copy = other.files.log(RUN)
+    assert copy is not None and copy.read(0, 100) == b"begun\nmore\n"
 
 
 def test_the_log_is_that_of_all_attempts_on_all_hosts(hosts: tuple[Host, Host]) -> None:
@@ -219,11 +219,11 @@ def test_the_log_is_that_of_all_attempts_on_all_hosts(hosts: tuple[Host, Host]) 
         with host.files.mirrored(RUN, attempt), log.open("a") as file:
             file.write(f"attempt {attempt}\n")
     for host in hosts:
-        found = host.files.log(RUN)
-        assert found is not None and found.size == 30
-        assert found.read(0, 100) == b"attempt 1\nattempt 2\nattempt 3\n"
-        assert found.read(8, 4) == b"1\nat" and found.read(15, 8) == b"pt 2\natt"
-        assert found.read(25, 3) == b"pt " and found.read(30, 9) == b""
+        text = host.files.log(RUN)
+        assert text is not None and text.size == 30
+        assert text.read(0, 100) == b"attempt 1\nattempt 2\nattempt 3\n"
+        assert text.read(8, 4) == b"1\nat" and text.read(15, 8) == b"pt 2\natt"
+        assert text.read(25, 3) == b"pt " and text.read(30, 9) == b""
 
 
 def test_what_a_killed_attempt_wrote_last_is_not_lost(hosts: tuple[Host, Host]) -> None:
@@ -235,8 +235,8 @@ def test_what_a_killed_attempt_wrote_last_is_not_lost(hosts: tuple[Host, Host]) 
     log.write_text("begun\nlast words\n")
     one.files.send_rest(RUN, 1)
     one.settle()
-    found = other.files.log(RUN)
-    assert found is not None and found.read(0, 100) == b"begun\nlast words\n"
+    text = other.files.log(RUN)
+    assert text is not None and text.read(0, 100) == b"begun\nlast words\n"
 
 
 def test_the_rest_of_a_killed_attempt_is_sent_while_another_begins(
@@ -260,5 +260,5 @@ def test_the_rest_of_a_killed_attempt_is_sent_while_another_begins(
 
     monkeypatch.setattr(Path, "write_text", slowly)
     one.settle()
-    found = other.files.log(RUN)
-    assert found is not None and found.read(0, 100) == b"begun\nlast words\n"
+    copy = other.files.log(RUN)
+    assert copy is not None and copy.read(0, 100) == b"begun\nlast words\n"

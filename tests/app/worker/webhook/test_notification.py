@@ -199,10 +199,10 @@ def test_other_addresses_are_refused(
 def test_a_command_refuses_them_before_it_does_anything(studio: Studio) -> None:
     for part in (["serve", "--webhook", "ftp://host/x"], ["train", "demo"]):
         command = studio.start("cli", *part, OPD_WEBHOOK="" if "--webhook" in part else "ftp://h/")
-        _, told = command.communicate(timeout=300)
+        _, err = command.communicate(timeout=300)
         assert command.returncode == 2
-        assert "webhook: must begin with http:// or https://" in told
-        assert "Traceback" not in told
+        assert "webhook: must begin with http:// or https://" in err
+        assert "Traceback" not in err
 
 
 def test_the_address_is_no_part_of_a_run(studio: Studio, receiver: Receiver) -> None:
