@@ -130,8 +130,7 @@ def keep(
 def listed(data_dir: DataDir, look: Look) -> dict[str, Any]:
     """Uploads to any server of the team, newest first. One to another host is brought here when
     something reads it."""
-    found = {name: file for name, file in _kept(data_dir).items() if look.finds(name)}
-    items = [_shown(data_dir, name, file) for name, file in found.items()]
+    items = [_shown(data_dir, name, f) for name, f in _kept(data_dir).items() if look.finds(name)]
     items.sort(key=lambda i: (-i["modified"], i["name"]))
     return {"items": items[look.page], "total": len(items)}
 

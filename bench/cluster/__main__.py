@@ -18,7 +18,6 @@ from pathlib import Path
 
 from app.worker.launchers.database import DATABASE_VARIABLE, write_address
 from app.worker.launchers.launcher import VARIABLE
-from app.worker.process import program
 from bench.cluster.scene import FIRST, KILLED, Scene, played, say, twice
 from bench.support.markdown import table
 from storage.data_dir import DataDir
@@ -78,8 +77,8 @@ def _scene(
 
     def control(name: str) -> HostProcess:
         host = network.outside if name == "outside" else network[name]
-        command = [*program("app.cli.main"), "serve", "--port", "0", "--data-dir", str(data_dir)]
-        return host.start(command, told, log=folder / f"{name}-output.txt")
+        serve = ("-m", "app.cli.main", "serve", "--port", "0", "--data-dir", str(data_dir))
+        return host.start([sys.executable, *serve], told, log=folder / f"{name}-output.txt")
 
     try:
         yield Scene(network, engine, control, lambda _: None)

@@ -238,8 +238,8 @@ class FilesAddress:
 
 def _modified(entry: Mapping[str, Any]) -> float:
     """When it was written, which every store tells by a name of its own; 0 where none is known."""
-    found = next((entry[name] for name in MODIFIED if entry.get(name) is not None), 0.0)
-    return float(found.timestamp() if isinstance(found, datetime) else found)
+    changed = next((entry[name] for name in MODIFIED if entry.get(name) is not None), 0.0)
+    return float(changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 def _raise_lack_of_bucket(error: FileNotFoundError) -> None:

@@ -76,14 +76,14 @@ class LocalFiles:
         """It is where all look for it."""
 
     def listed(self, folder: str) -> dict[str, ListedFile]:
-        found = {}
+        files = {}
         with suppress(OSError):  # no such folder yet
             for path in (self.data_dir.path / folder).iterdir():
                 with suppress(OSError):  # gone meanwhile
                     if path.is_file():
                         stored = path.stat()
-                        found[path.name] = ListedFile(stored.st_size, stored.st_mtime)
-        return found
+                        files[path.name] = ListedFile(stored.st_size, stored.st_mtime)
+        return files
 
     def fetch(self, name: str) -> Path | None:
         path = self.data_dir.path / name
