@@ -77,8 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = []
     if matrix.ON_POSTGRESQL:
         left_out = [item for item in items if item.get_closest_marker("sqlite_only")]
-    asked = "engines" in config.option.markexpr or any(".py" in name for name in config.args)
-    if not asked:  # `make test-engines` does
+    chosen = "engines" in config.option.markexpr or any(".py" in name for name in config.args)
+    if not chosen:  # `make test-engines` does
         left_out += [item for item in items if item.get_closest_marker("engines")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -171,25 +171,25 @@ def install() -> Callable[[], None]:
 
 def main() -> None:
     """The first spare, and whatever is forked from it."""
-    asked = socket.socket(fileno=int(sys.argv[1]))
+    requests = socket.socket(fileno=int(sys.argv[1]))
     early = {n: v for n, v in os.environ.items() if n not in (PADDING, *READ_BY_TORCH)}
     for name in LOADED:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a thread would be lost in a fork"
     gc.collect()
     gc.freeze()  # the forks leave its pages alone, and share them
-    asked.send(b"+")
+    requests.send(b"+")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that it serves
     while True:
-        request, files = _spare(asked)
-        _place(files, request["files"])
+        request, files = _spare(requests)
+        _arrange(files, request["files"])
         if not WITHOUT_CHILDREN & set(request["command"]):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             if os.fork() == 0:
                 nothing = os.open(os.devnull, os.O_RDWR)
-                _place([nothing, nothing, nothing, theirs.detach()], [0, 1, 2, 3])
+                _arrange([nothing, nothing, nothing, theirs.detach()], [0, 1, 2, 3])
                 ours.detach()
-                asked = socket.socket(fileno=3)
+                requests = socket.socket(fileno=3)
                 continue
             theirs.close()
             Starter(ours, early).install()
@@ -226,21 +226,21 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _spare(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def _spare(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Starts children until nobody can ask any more; returns in each child."""
     while True:
-        message, files, _, _ = socket.recv_fds(asked, LARGEST, 16)
+        message, files, _, _ = socket.recv_fds(requests, LARGEST, 16)
         if not message:
             os._exit(0)
         reader, writer = os.pipe()
         if os.fork() == 0:
             if os.fork():
                 os._exit(0)
-            asked.detach()
+            requests.detach()
             return _born(json.loads(message), writer), files
         os.close(writer)
         os.wait()  # from now on the child is its starter's
-        asked.send(os.read(reader, 64))
+        requests.send(os.read(reader, 64))
         for file in (reader, *files):
             os.close(file)
 
@@ -259,7 +259,7 @@ def _born(request: dict[str, Any], writer: int) -> dict[str, Any]:
     return request
 
 
-def _place(files: list[int], numbers: list[int]) -> None:
+def _arrange(files: list[int], numbers: list[int]) -> None:
     """Each file at its number, and nothing else open."""
     above = max(*files, *numbers) + 1
     for i, file in enumerate(files):

@@ -30,11 +30,11 @@ def test_tables_of_objectives_are_written_from_the_table(name: str) -> None:
 
 
 def leaves(data: dict[str, object], prefix: str = "") -> list[str]:
-    found = []
+    names = []
     for name, value in data.items():
         inner = leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else []
-        found += inner or [f"{prefix}{name}"]
-    return found
+        names += inner or [f"{prefix}{name}"]
+    return names
 
 
 def test_every_setting_has_its_line() -> None:

@@ -83,8 +83,8 @@ def wide(chromium: Any, site: Site) -> Iterator[Any]:
 
 
 def worst(site: Site) -> str:
-    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
-    return str(found["items"][0]["id"])
+    rollouts = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    return str(rollouts["items"][0]["id"])
 
 
 PAGES: dict[str, tuple[Callable[[Site], str], str]] = {
@@ -113,8 +113,8 @@ def two_runs(site: Site) -> list[str]:
 
 def experiment(site: Site) -> str:
     with read(site.engine) as connection:
-        found = connection.execute(select(schema.experiment.c.id)).scalars().first()
-    return found or create_experiment(site.engine, definition(), quick=True)
+        name = connection.execute(select(schema.experiment.c.id)).scalars().first()
+    return name or create_experiment(site.engine, definition(), quick=True)
 
 
 def opened(name: str, context: Any, site: Site) -> Any:
@@ -149,8 +149,8 @@ def at_rest(page: Any) -> None:
 def serious(page: Any, within: str | None = None) -> list[str]:
     """What axe-core finds, once nothing moves any more, in the whole page or within one element."""
     at_rest(page)
-    found = Axe().run(page, context=within, options=OPTIONS).response["violations"]
-    return [said(v) for v in found if v["impact"] in SERIOUS]
+    violations = Axe().run(page, context=within, options=OPTIONS).response["violations"]
+    return [said(v) for v in violations if v["impact"] in SERIOUS]
 
 
 def said(violation: dict[str, Any]) -> str:

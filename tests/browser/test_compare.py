@@ -28,8 +28,8 @@ KL = '[data-chart="reverse_kl"]'
 
 def ids(site: Any, count: int = 3) -> list[str]:
     """Filled runs, whatever other tests have called or added since."""
-    found = read_runs(site.engine, limit=50)["items"]
-    return [run["id"] for run in found if run["step"] == STEPS][:count]
+    runs = read_runs(site.engine, limit=50)["items"]
+    return [run["id"] for run in runs if run["step"] == STEPS][:count]
 
 
 def drawn(page: Any, chart: str) -> None:
@@ -45,24 +45,24 @@ def data(page: Any, chart: str) -> Any:
 
 def test_the_page_shows_what_the_interface_says(open_page: Visit, site: Any) -> None:
     runs = ids(site)
-    asked = ComparisonQuery(runs, x="tokens", target=0.8, baseline=runs[1], smoothing=0.5)
-    found = comparison(site.engine, asked)
+    query = ComparisonQuery(runs, x="tokens", target=0.8, baseline=runs[1], smoothing=0.5)
+    answer = comparison(site.engine, query)
     path = f"/compare?runs={','.join(runs)}&x=tokens&target=0.8&baseline={runs[1]}&smooth=0.5"
     page = open_page(path)
-    for item in found["reach"]["items"]:
+    for item in answer["reach"]["items"]:
         row = page.locator(f'[data-reach="{item["run"]}"]')
         for axis, cost in (item["costs"] or {}).items():
-            told = row.locator(f'[data-axis="{axis}"]').get_attribute("title")
-            assert float(told) == pytest.approx(cost)
+            title = row.locator(f'[data-axis="{axis}"]').get_attribute("title")
+            assert float(title) == pytest.approx(cost)
             ratio = row.locator(f'[data-ratio="{axis}"]').inner_text()
             assert float(ratio.rstrip("×")) == pytest.approx(item["ratio"][axis], rel=0.01)
         assert row.locator("input[type=radio]").is_checked() == (item["run"] == runs[1])
     assert page.locator("#cmp-said").inner_text().startswith("Score, pass@1 of the main suite ≥ 80")
     fields = page.locator("tr[data-field]").evaluate_all("rows => rows.map(r => r.dataset.field)")
-    assert fields == [f["field"] for f in found["differences"]["fields"]]
-    assert f"{found['differences']['equal']} equal fields" in page.inner_text("body")
+    assert fields == [f["field"] for f in answer["differences"]["fields"]]
+    assert f"{answer['differences']['equal']} equal fields" in page.inner_text("body")
     drawn(page, KL)
-    [score, kl] = found["charts"]
+    [score, kl] = answer["charts"]
     for chart, one in (('[data-chart="score"]', score), (KL, kl)):
         lines = {t["run"]: t for t in data(page, chart) if t["run"]}
         for curve in one["curves"]:
@@ -149,11 +149,11 @@ def test_what_is_missing_says_so(open_page: Visit, visitor: Any, site: Any) -> N
     page.wait_for_selector("text=No runs selected")
     page.locator("[data-offer]").first.click()
     page.wait_for_selector("tr[data-compared]")
-    [known] = ids(site, 1)
+    [run_id] = ids(site, 1)
     page = visitor.new_page()  # whose console may name the answers that refuse
-    page.goto(site.link(f"/compare?y=no+such&runs={known}"))
+    page.goto(site.link(f"/compare?y=no+such&runs={run_id}"))
     page.wait_for_selector("[role=alert]:has-text(\"no run has 'no such'\")")
-    page.goto(site.link(f"/compare?runs={known},run-gone"))
+    page.goto(site.link(f"/compare?runs={run_id},run-gone"))
     page.get_by_role("button", name="Compare without run-gone").click()
     page.wait_for_selector("tr[data-compared]")
     assert "run-gone" not in page.url
@@ -177,9 +177,9 @@ def test_shared_prompts_open_both_rollouts(open_page: Visit, site: Any) -> None:
     one, other = LiveRun(site), LiveRun(site)
     for live in (one, other):
         live.step(1)
-    found = shared_prompts(site.engine, [one.run_id, other.run_id])
-    assert found["total"] == 1  # both are written from one seed
-    [item] = found["items"]
+    shared = shared_prompts(site.engine, [one.run_id, other.run_id])
+    assert shared["total"] == 1  # both are written from one seed
+    [item] = shared["items"]
     page = open_page(f"/compare?runs={one.run_id},{other.run_id}")
     mine, theirs = (item["rollouts"][live.run_id]["id"] for live in (one, other))
     href = page.locator(f'[data-beside="{theirs}"] a').get_attribute("href")

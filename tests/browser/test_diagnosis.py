@@ -29,17 +29,17 @@ HOSTILE = b"<img src=x onerror='window.__canary=1'>"
 @pytest.fixture
 def make_run(site: Any) -> Iterator[MakeRun]:
     """Stores runs, finished unless `running`, which are gone after the test."""
-    found: list[str] = []
+    names: list[str] = []
 
     def make(*arguments: Any, running: bool = False, **options: Any) -> str:
         run_id = records_with_fault.run(site.engine, *arguments, **options)
-        found.append(run_id)
+        names.append(run_id)
         if not running:
             jobs.finish(site.engine, run_id, 1, "finished")
         return run_id
 
     yield make
-    for run_id in found:
+    for run_id in names:
         if read_run(site.engine, run_id)["status"] == "running":
             jobs.finish(site.engine, run_id, 1, "finished")
         run_details.delete_run(site.engine, run_id)
@@ -134,8 +134,8 @@ def test_the_last_steps_are_looked_at_too_and_a_finding_stays_open(
     page.goto(site.link(f"/run?id={run_id}"))
     page.wait_for_selector('.diagnosis[data-findings="1"]')
     page.locator('[data-code="stop-mismatch"] > summary').click()
-    asked: list[str] = []
-    page.on("request", lambda r: asked.append(r.url) if r.url.endswith("/diagnosis") else None)
+    requests: list[str] = []
+    page.on("request", lambda r: requests.append(r.url) if r.url.endswith("/diagnosis") else None)
     writer = RunWriter(site.engine, run_id, 1)
     columns = records_with_fault.columns(records_with_fault.TOKENS, 1)
     other_end(columns, 1)
@@ -153,7 +153,7 @@ def test_the_last_steps_are_looked_at_too_and_a_finding_stays_open(
     assert page.locator('[data-code="stop-mismatch"]').get_attribute("open") is not None
     for _ in range(10):
         page.evaluate(AGAIN, run_id)
-    assert len(asked) <= 2 + passed / 15, "ten calls at once are one look"
+    assert len(requests) <= 2 + passed / 15, "ten calls at once are one look"
 
 
 def test_an_error_is_told_and_can_be_tried_again(

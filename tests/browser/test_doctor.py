@@ -33,16 +33,16 @@ def claimed(site: Any) -> Iterator[Callable[[], dict[str, Any]]]:
     """Takes the next question, as the model process would; nothing waits afterwards."""
 
     def take() -> dict[str, Any]:
-        found = requests.claim(site.engine, me())
-        assert found is not None
-        return found
+        row = requests.claim(site.engine, me())
+        assert row is not None
+        return row
 
     yield take
     for name in requests.waiting(site.engine):
         requests.fail(site.engine, name, "the test is over")
 
 
-def asked(page: Any) -> None:
+def start_doctor(page: Any) -> None:
     page.wait_for_selector("#start-run:not([disabled])")
     with page.expect_response("**/api/v1/doctor"):
         page.click("#run-doctor")
@@ -53,7 +53,7 @@ def test_findings_appear_as_they_are_made(
 ) -> None:
     page = open_page("/new")
     page.wait_for_selector("#run-doctor")
-    asked(page)
+    start_doctor(page)
     assert page.locator("#run-doctor").is_disabled()
     page.wait_for_selector("text=Waiting for the model process")
     question = claimed()
@@ -88,7 +88,7 @@ def test_a_failure_is_told_and_can_be_tried_again(
     page = open_page("/new")
     page.wait_for_selector("#run-doctor")
     page.uncheck("#doctor-models")
-    asked(page)
+    start_doctor(page)
     question = claimed()
     assert question["payload"]["models"] is False
     requests.fail(site.engine, question["id"], "killed by signal 9", hint="Lower it.")
@@ -105,7 +105,7 @@ def test_words_are_readable_in_both_themes(
 ) -> None:
     page = open_page("/new")
     page.wait_for_selector("#run-doctor")
-    asked(page)
+    start_doctor(page)
     requests.finish(site.engine, claimed()["id"], report(parse({}), FINDINGS))
     page.wait_for_selector("text=1 warning")
     for theme in ("light", "dark"):

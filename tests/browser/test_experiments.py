@@ -90,9 +90,9 @@ def test_the_list_shows_what_can_be_run_and_what_was(visit: Visit, site: Experim
     page = visit("/experiments")
     page.wait_for_selector(f'tr[data-experiment="{site.stored.done}"] .exp-outcome:has-text("×")')
     offered = page.locator("tbody[data-definition]")
-    known = experiments()
-    assert offered.count() == len(known)
-    for item in known:
+    definitions = experiments()
+    assert offered.count() == len(definitions)
+    for item in definitions:
         row = page.locator(f'tbody[data-definition="{item.name}"]')
         assert item.title in row.inner_text() and item.question in row.inner_text()
         assert all(arm.label in row.inner_text() for arm in item.arms.values())
@@ -151,16 +151,16 @@ def test_the_page_shows_what_the_interface_says(visit: Visit, site: ExperimentSi
     for arm in results["arms"]:
         row = page.locator(f'tr[data-arm="{arm["name"]}"]')
         score = row.locator('[data-cell="score"]').inner_text()
-        told = [float(n) / 100 for n in re.findall(r"[\d.]+", score)]
-        assert told == pytest.approx([arm["score"], arm["low"], arm["high"]], abs=5e-4)
+        numbers = [float(n) / 100 for n in re.findall(r"[\d.]+", score)]
+        assert numbers == pytest.approx([arm["score"], arm["low"], arm["high"]], abs=5e-4)
         for cost in ("steps", "tokens", "flops", "seconds"):
             title = row.locator(f'[data-cost="{cost}"]').get_attribute("title")
             assert float(title) == pytest.approx(arm[f"{cost}_to_target"])
         assert f"{arm['n']} / {results['seeds']}" in row.inner_text()
     for cost, ratio in results["ratios"].items():
         text = page.locator(f'[data-comparison="rl/opd"] [data-ratio="{cost}"]').inner_text()
-        told = [float(n) for n in re.findall(r"[\d.]+", text)]
-        assert told == pytest.approx([ratio["value"], ratio["low"], ratio["high"]], rel=0.06)
+        numbers = [float(n) for n in re.findall(r"[\d.]+", text)]
+        assert numbers == pytest.approx([ratio["value"], ratio["low"], ratio["high"]], rel=0.06)
     drawn_lines = lines(page)
     for arm in results["arms"]:
         assert drawn_lines[arm["name"]]["x"] == pytest.approx(arm["curve"]["step"])
@@ -297,8 +297,8 @@ def test_hostile_texts_stay_text(visit: Visit, site: ExperimentSite) -> None:
     box = page.locator(".exp-chart .nsewdrag").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector(".exp-chart .hoverlayer text")
-    told = page.locator(".exp-chart .hoverlayer").text_content()
-    assert "2 seeds" in told and " low" not in told
+    hover = page.locator(".exp-chart .hoverlayer").text_content()
+    assert "2 seeds" in hover and " low" not in hover
     assert texts[0] in page.inner_text(".exp-head h1")
     page.goto(f"{site.address}/experiments")
     page.wait_for_selector(f'tr[data-experiment="{exp}"] .exp-outcome:has-text("×")')

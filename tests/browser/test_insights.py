@@ -41,43 +41,43 @@ def total(page: Any) -> int:
     return int(count.get_attribute("data-total"))
 
 
-def asked(page: Any) -> dict[str, str]:
+def query_of(page: Any) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
 def test_a_cell_leads_to_exactly_its_tokens(insights: Any, site: Any) -> None:
-    found = insight(site, "positions")
+    positions = insight(site, "positions")
     grid = insights.locator('[data-insight="positions"] .cell-grid')
-    assert grid.locator("a").count() == sum(n > 0 for line in found["tokens"] for n in line)
+    assert grid.locator("a").count() == sum(n > 0 for line in positions["tokens"] for n in line)
     assert grid.locator('[tabindex="0"]').count() == 1
     grid.locator('[tabindex="0"]').focus()
     insights.keyboard.press("ArrowDown")
     insights.keyboard.press("ArrowRight")
     label = insights.evaluate("document.activeElement.getAttribute('aria-label')")
-    (first, last), (low, high) = found["steps"][1], found["positions"][1]
-    assert f"over {found['tokens'][1][1]:,} tokens" in label
+    (first, last), (low, high) = positions["steps"][1], positions["positions"][1]
+    assert f"over {positions['tokens'][1][1]:,} tokens" in label
     insights.keyboard.press("Enter")
     insights.wait_for_url("**/rollouts?*")
-    assert total(insights) == found["tokens"][1][1]
-    query = asked(insights)
+    assert total(insights) == positions["tokens"][1][1]
+    query = query_of(insights)
     assert (query["min_step"], query["max_step"]) == (str(first), str(last))
     assert (query["min_position"], query["max_position"]) == (str(low), str(high))
     for row in insights.locator(".worst-row").all():
-        place = parse_qs(urlsplit(row.get_attribute("href")).query)
-        assert low <= int(place["pos"][0]) <= high
-        rollout = read_rollout(site.engine, place["id"][0])
+        token = parse_qs(urlsplit(row.get_attribute("href")).query)
+        assert low <= int(token["pos"][0]) <= high
+        rollout = read_rollout(site.engine, token["id"][0])
         assert first <= rollout["step"] <= last and rollout["kind"] == "train"
 
 
 def test_shares_are_those_of_the_route_and_lead_on(insights: Any, site: Any) -> None:
-    found = insight(site, "tokens")
-    for item in found["classes"]:
+    shares = insight(site, "tokens")
+    for item in shares["classes"]:
         link = insights.locator(f'[data-class="{item["class"]}"]')
         assert link.count() == (item["tokens"] > 0)
         if item["tokens"]:
             row = link.locator("xpath=ancestor::tr").inner_text()
             assert f"{item['tokens']:,}" in row and f"{100 * item['kl_share']:.1f}%" in row
-    worst = found["strings"][0]
+    worst = shares["strings"][0]
     link = insights.locator(f'[data-part="strings"] [data-token="{worst["token_id"]}"]')
     assert worst["text"].strip() in link.inner_text()
     link.click()
@@ -88,9 +88,9 @@ def test_shares_are_those_of_the_route_and_lead_on(insights: Any, site: Any) -> 
 
 
 def test_a_brushed_region_lists_its_tokens(insights: Any, site: Any) -> None:
-    found = insight(site, "quadrants")
+    quadrants = insight(site, "quadrants")
     panel = insights.locator('[data-insight="quadrants"]')
-    for quadrant in found["quadrants"]:
+    for quadrant in quadrants["quadrants"]:
         key = f"{str(quadrant['unsure']).lower()}-{str(quadrant['disagree']).lower()}"
         row = panel.locator(f'[data-quadrant="{key}"]').locator("xpath=ancestor::tr")
         assert f"{quadrant['tokens']:,}" in row.inner_text()
@@ -104,7 +104,7 @@ def test_a_brushed_region_lists_its_tokens(insights: Any, site: Any) -> None:
     insights.mouse.down()
     insights.mouse.move(end["x"] + 4, end["y"] + 4, steps=8)
     insights.mouse.up()
-    count = sum(found["grid"][i][j] for i in range(6) for j in range(4))
+    count = sum(quadrants["grid"][i][j] for i in range(6) for j in range(4))
     expect(panel.locator(".brush-list [data-total]")).to_have_attribute(
         "data-total", str(count), timeout=SLOW
     )
@@ -113,7 +113,11 @@ def test_a_brushed_region_lists_its_tokens(insights: Any, site: Any) -> None:
     panel.get_by_label("KL <").fill("")
     panel.get_by_label("Entropy <").fill("")
     expected = read_hot_tokens(
-        site.engine, site.run_id, kind="train", min_entropy=found["entropy_edges"][0], min_heat=2.0
+        site.engine,
+        site.run_id,
+        kind="train",
+        min_entropy=quadrants["entropy_edges"][0],
+        min_heat=2.0,
     )
     expect(panel.locator(".brush-list [data-total]")).to_have_attribute(
         "data-total", str(expected["total"]), timeout=SLOW
@@ -124,9 +128,9 @@ def test_a_brushed_region_lists_its_tokens(insights: Any, site: Any) -> None:
 
 
 def test_bars_and_rollouts_lead_on(insights: Any, site: Any) -> None:
-    found = insight(site, "advantages")
+    advantages = insight(site, "advantages")
     bars = insights.locator('[data-insight="advantages"] .bars a')
-    assert bars.count() == sum(count > 0 for count in found["counts"])
+    assert bars.count() == sum(count > 0 for count in advantages["counts"])
     grades = insight(site, "correctness")
     listed = insights.locator('[data-insight="correctness"] [data-rollout]')
     assert [link.get_attribute("data-rollout") for link in listed.all()] == [
@@ -134,10 +138,10 @@ def test_bars_and_rollouts_lead_on(insights: Any, site: Any) -> None:
     ]
     bars.first.focus()
     insights.keyboard.press("ArrowRight")
-    place = insights.evaluate("document.activeElement.dataset.bin")
+    focused = insights.evaluate("document.activeElement.dataset.bin")
     insights.keyboard.press("Enter")
     insights.wait_for_url("**/rollouts?*")
-    assert total(insights) == found["counts"][int(place)]
+    assert total(insights) == advantages["counts"][int(focused)]
 
 
 def test_steps_and_kind_narrow_every_figure(insights: Any, site: Any) -> None:
@@ -147,7 +151,7 @@ def test_steps_and_kind_narrow_every_figure(insights: Any, site: Any) -> None:
     expect(insights.locator(".insight-summary")).to_contain_text(
         f"{few['counted']:,} tokens", timeout=SLOW
     )
-    assert asked(insights)["min_step"] == "3"
+    assert query_of(insights)["min_step"] == "3"
     panel = insights.locator('[data-insight="overlap"]')
     panel.locator("summary").click()
     expect(panel.locator(".as-table tbody tr")).to_have_count(2)
@@ -182,19 +186,19 @@ def test_n_and_p_go_through_the_worst_tokens_of_the_run(open_page: Visit, site: 
     page = open_page(f"/rollouts?run={site.run_id}&view=worst")
     page.locator(".worst-row").first.wait_for(timeout=SLOW)
     here = "document.activeElement.getAttribute('href') ?? ''"
-    for key, place in (("n", 0), ("n", 1), ("p", 0)):
+    for key, index in (("n", 0), ("n", 1), ("p", 0)):
         page.keyboard.press(key)
         assert page.evaluate(here).endswith(
-            f"id={items[place]['rollout_id']}&pos={items[place]['position']}"
+            f"id={items[index]['rollout_id']}&pos={items[index]['position']}"
         )
     page.locator(".worst-row").last.focus()
     page.keyboard.press("n")
-    wanted = f"id={items[25]['rollout_id']}&pos={items[25]['position']}"
-    page.wait_for_function(f"({here}).endsWith({wanted!r})", timeout=SLOW)
-    assert asked(page)["token_offset"] == "25"
+    expected = f"id={items[25]['rollout_id']}&pos={items[25]['position']}"
+    page.wait_for_function(f"({here}).endsWith({expected!r})", timeout=SLOW)
+    assert query_of(page)["token_offset"] == "25"
     page.keyboard.press("Enter")
     page.wait_for_selector(f'#token-detail[data-index="{items[25]["position"]}"]', timeout=SLOW)
-    assert asked(page)["id"] == items[25]["rollout_id"]
+    assert query_of(page)["id"] == items[25]["rollout_id"]
 
 
 def test_a_filter_that_nothing_passes_says_so(open_page: Visit, site: Any) -> None:

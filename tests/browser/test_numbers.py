@@ -19,10 +19,10 @@ STEP = 20  # of the site's newest run, with the long rollouts
 
 def number(text: str) -> float:
     """The number that a cell begins with; its prefix (k, M, G) counts."""
-    found = re.match(r"(−?[\d,.]+)\s*([kMGTP]?)", text.strip())
-    assert found, text
-    return float(found[1].replace("−", "-").replace(",", "")) * 1000 ** " kMGTP".index(
-        found[2] or " "
+    match = re.match(r"(−?[\d,.]+)\s*([kMGTP]?)", text.strip())
+    assert match, text
+    return float(match[1].replace("−", "-").replace(",", "")) * 1000 ** " kMGTP".index(
+        match[2] or " "
     )
 
 
@@ -31,13 +31,13 @@ def cells(row: Any) -> list[str]:
     return texts
 
 
-def all_rollouts(site: Any, **wanted: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def all_rollouts(site: Any, **filters: Any) -> list[dict[str, Any]]:
+    rollouts: list[dict[str, Any]] = []
     while True:
-        answer = read_rollouts(site.engine, site.run_id, limit=200, offset=len(found), **wanted)
-        found += answer["items"]
-        if len(found) == answer["total"]:
-            return found
+        answer = read_rollouts(site.engine, site.run_id, limit=200, offset=len(rollouts), **filters)
+        rollouts += answer["items"]
+        if len(rollouts) == answer["total"]:
+            return rollouts
 
 
 def test_the_list_of_rollouts(open_page: Visit, site: Any) -> None:
@@ -84,11 +84,11 @@ def test_the_worst_tokens(open_page: Visit, site: Any) -> None:
     kept = int(number(said.removeprefix("The ")))
     kl_of = [np.sort(c["reverse_kl"])[::-1][:kept] for c in stored.values()]
     heats = np.sort(np.concatenate(kl_of))[::-1]
-    for place, row in enumerate(rows.all()):
+    for index, row in enumerate(rows.all()):
         href = row.get_attribute("href")
         name, position = re.findall(r"id=([^&]+)&pos=(\d+)", href)[0]
         kl = stored[name]["reverse_kl"][int(position)]
-        assert kl == heats[place]
+        assert kl == heats[index]
         shown = row.locator(".worst-value").inner_text()
         assert number(shown) == pytest.approx(float(kl), abs=6e-3)
         assert row.get_attribute("data-token") == str(stored[name]["completion_ids"][int(position)])
@@ -127,8 +127,8 @@ def test_the_facts_of_a_run(open_page: Visit, site: Any) -> None:
 
 
 def test_the_tables_of_a_comparison(open_page: Visit, site: Any) -> None:
-    found = read_runs(site.engine, search="word", limit=2)["items"]
-    ids = [run["id"] for run in found]
+    runs = read_runs(site.engine, search="word", limit=2)["items"]
+    ids = [run["id"] for run in runs]
     page = open_page(f"/compare?runs={','.join(ids)}&baseline={ids[0]}")
     page.wait_for_selector("[data-reach]")
     heads = page.locator('[aria-label="Runs compared"] th').all_inner_texts()
@@ -177,11 +177,11 @@ def test_the_shares_of_the_classes(open_page: Visit, site: Any) -> None:
     table.first.wait_for()
     kl, kind = [], []
     for item in all_rollouts(site, kind="train"):
-        found = columns(site, item["id"])
+        record = columns(site, item["id"])
         texts = read_tokens(site.engine, item["id"]).texts
-        kept = found["mask"] > 0
-        kl.append(found["reverse_kl"][kept])
-        kind.append([kind_of(texts[int(i)]) for i in found["completion_ids"][kept]])
+        kept = record["mask"] > 0
+        kl.append(record["reverse_kl"][kept])
+        kind.append([kind_of(texts[int(i)]) for i in record["completion_ids"][kept]])
     values, kinds = np.concatenate(kl).astype(np.float64), np.concatenate(kind)
     shown = {row.locator("a").get_attribute("data-class"): cells(row) for row in table.all()}
     for name in ("number", "special", "thinking", "word"):

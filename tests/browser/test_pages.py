@@ -32,9 +32,9 @@ LEAST_CONTRAST = """async () => {
 }"""
 
 
-def worst_rollout(site: Any, **wanted: Any) -> str:
-    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1, **wanted)
-    return str(found["items"][0]["id"])
+def worst_rollout(site: Any, **filters: Any) -> str:
+    page = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1, **filters)
+    return str(page["items"][0]["id"])
 
 
 def longest(site: Any) -> dict[str, Any]:
@@ -75,11 +75,16 @@ def test_token_view_shows_the_stored_numbers(open_page: Visit, site: Any) -> Non
 def test_alternatives_and_the_sentence(open_page: Visit, site: Any) -> None:
     rollout_id = worst_rollout(site)
     position = int(np.argmax(columns(site, rollout_id)["reverse_kl"]))
-    found = read_topk(site.engine, rollout_id, position, 1)[0]
+    alternatives = read_topk(site.engine, rollout_id, position, 1)[0]
     page = open_page(f"/rollout?id={rollout_id}&pos={position}")
     page.wait_for_selector("#token-detail .alt-row.sampled")
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
-    assert rows == len({e["id"] for e in (found["token"], *found["student"], *found["teacher"])})
+    assert rows == len(
+        {
+            e["id"]
+            for e in (alternatives["token"], *alternatives["student"], *alternatives["teacher"])
+        }
+    )
     shares = page.locator("#token-detail .alt-row:not(.alt-head) > .num").all_inner_texts()
     parts = [float(s.strip("%").replace("<1", "0").replace("−", "-")) for s in shares]
     assert sum(parts) == pytest.approx(100, abs=6)
@@ -94,9 +99,9 @@ def test_n_and_p_go_through_the_worst_tokens(open_page: Visit, site: Any) -> Non
     rollout_id = worst_rollout(site)
     order = np.argsort(-columns(site, rollout_id)["reverse_kl"], kind="stable")
     page = open_page(f"/rollout?id={rollout_id}")
-    for place, key in ((0, "n"), (1, "n"), (2, "n"), (1, "p")):
+    for index, key in ((0, "n"), (1, "n"), (2, "n"), (1, "p")):
         page.keyboard.press(key)
-        page.wait_for_selector(f'#token-detail[data-index="{order[place]}"]')
+        page.wait_for_selector(f'#token-detail[data-index="{order[index]}"]')
     page.keyboard.press("ArrowRight")
     page.wait_for_selector(f'#token-detail[data-index="{order[1] + 1}"]')
     page.keyboard.press("Escape")
@@ -106,14 +111,14 @@ def test_n_and_p_go_through_the_worst_tokens(open_page: Visit, site: Any) -> Non
 def test_capital_n_goes_through_the_worst_tokens_of_the_run(open_page: Visit, site: Any) -> None:
     worst = read_hot_tokens(site.engine, site.run_id, limit=4)["items"]
     page = open_page(f"/rollout?id={longest(site)['id']}")
-    for place, key in ((0, "N"), (1, "N"), (2, "N"), (1, "P")):
+    for index, key in ((0, "N"), (1, "N"), (2, "N"), (1, "P")):
         page.keyboard.press(f"Shift+{key}")
-        item = worst[place]
+        item = worst[index]
         page.wait_for_selector(
             f'#token-view[data-ready="true"][data-rollout="{item["rollout_id"]}"]'
         )
         page.wait_for_selector(f'#token-detail[data-index="{item["position"]}"]')
-        expect(page.locator(".rt-head")).to_contain_text(f"worst token {place + 1} of")
+        expect(page.locator(".rt-head")).to_contain_text(f"worst token {index + 1} of")
 
 
 def test_an_address_names_token_and_metric(open_page: Visit, site: Any) -> None:
@@ -161,14 +166,14 @@ def test_the_text_has_one_tab_stop(open_page: Visit, site: Any) -> None:
 
 
 def test_a_split_character_stays_whole(open_page: Visit, site: Any) -> None:
-    found = read_rollouts(site.engine, site.run_id, text="🎉", limit=1)["items"][0]
-    texts = read_tokens(site.engine, found["id"]).texts
-    stored = columns(site, found["id"])["completion_ids"]
+    rollout = read_rollouts(site.engine, site.run_id, text="🎉", limit=1)["items"][0]
+    texts = read_tokens(site.engine, rollout["id"]).texts
+    stored = columns(site, rollout["id"])["completion_ids"]
     first = next(i for i, t in enumerate(stored) if texts[int(t)].get("b") == "20f09f")
-    page = open_page(f"/rollout?id={found['id']}&pos={first + 1}")
+    page = open_page(f"/rollout?id={rollout['id']}&pos={first + 1}")
     assert page.locator(f'[data-index="{first}"]').inner_text().strip() == "🎉"
-    place = page.locator("#token-detail .dt-position").inner_text()
-    assert "part 2 of “🎉”, bytes 8e89" in place
+    position = page.locator("#token-detail .dt-position").inner_text()
+    assert "part 2 of “🎉”, bytes 8e89" in position
 
 
 def test_the_plain_text_is_the_stored_completion(open_page: Visit, site: Any) -> None:

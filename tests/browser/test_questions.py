@@ -52,8 +52,8 @@ def training(trained_site: TrainedSite) -> list[dict[str, Any]]:
 
 def counted(trained_site: TrainedSite, items: list[dict[str, Any]], name: str) -> np.ndarray:
     """A column over all tokens of these rollouts that count in the loss."""
-    found = [trained_site.columns(item["id"]) for item in items]
-    return np.concatenate([c[name][c["mask"] > 0] for c in found]).astype(np.float64)
+    records = [trained_site.columns(item["id"]) for item in items]
+    return np.concatenate([c[name][c["mask"] > 0] for c in records]).astype(np.float64)
 
 
 def worst_of(trained_site: TrainedSite, rollout_id: str) -> int:
@@ -88,11 +88,11 @@ def total(page: Any) -> int:
 
 
 def test_ten_questions_of_at_most_four_clicks_all_walked() -> None:
-    found = documented()
-    assert sorted(found) == list(range(1, 11))
-    assert all(1 <= len(clicks) <= MOST_CLICKS for _, clicks in found.values())
+    walks = documented()
+    assert sorted(walks) == list(range(1, 11))
+    assert all(1 <= len(clicks) <= MOST_CLICKS for _, clicks in walks.values())
     source = Path(__file__).read_text(encoding="utf-8")
-    assert sorted(int(n) for n in re.findall(r"walking\(\n? *(\d+),", source)) == sorted(found)
+    assert sorted(int(n) for n in re.findall(r"walking\(\n? *(\d+),", source)) == sorted(walks)
 
 
 def test_1_the_token_that_made_a_rollout_go_wrong(
@@ -111,10 +111,10 @@ def test_1_the_token_that_made_a_rollout_go_wrong(
     position = worst_of(trained_site, item["id"])
     text = pinned(page, item["id"], position)
     assert f"{trained_site.columns(item['id'])['reverse_kl'][position]:.3f}" in text
-    wanted = read_topk(trained_site.engine, item["id"], position, 1)[0]["teacher"][0][
+    preferred = read_topk(trained_site.engine, item["id"], position, 1)[0]["teacher"][0][
         "text"
     ].replace(" ", "·")
-    assert re.search(rf"Teacher (wanted|leaned to) “{re.escape(wanted)}”", text)
+    assert re.search(rf"Teacher (wanted|leaned to) “{re.escape(preferred)}”", text)
 
 
 def test_2_whether_the_teacher_penalises_right_answers(
@@ -298,9 +298,9 @@ def test_8_unsure_or_confidently_wrong(
     walk.done()
     name, position = opened(page)
     pinned(page, name, position)
-    found = trained_site.columns(name)
-    assert found["reverse_kl"][position] == pytest.approx(kl[wrong].max())
-    assert found["student_entropy"][position] < 0.69
+    record = trained_site.columns(name)
+    assert record["reverse_kl"][position] == pytest.approx(kl[wrong].max())
+    assert record["student_entropy"][position] < 0.69
 
 
 def test_9_the_run_that_reached_80_percent_first(

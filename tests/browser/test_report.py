@@ -77,9 +77,14 @@ def test_a_rollout_opens_with_its_stored_numbers(open_report: Open, site: Any) -
     text = page.locator("#token-detail").inner_text()
     for column in ("reverse_kl", "student_logprobs", "teacher_logprobs", "student_entropy"):
         assert shown(float(stored[column][hottest])) in text, column
-    asked = read_topk(site.engine, name, hottest, 1)[0]
+    alternatives = read_topk(site.engine, name, hottest, 1)[0]
     rows = page.locator("#token-detail .alt-row:not(.alt-head):not(.alt-rest)").count()
-    assert rows == len({e["id"] for e in (asked["token"], *asked["student"], *asked["teacher"])})
+    assert rows == len(
+        {
+            e["id"]
+            for e in (alternatives["token"], *alternatives["student"], *alternatives["teacher"])
+        }
+    )
     order = np.argsort(-stored["reverse_kl"], kind="stable")
     page.keyboard.press("n")
     page.wait_for_selector(f'#token-detail[data-index="{order[1]}"]')
@@ -127,10 +132,10 @@ def test_the_worst_tokens_lead_to_their_place(open_report: Open, site: Any) -> N
     page = open_report(site.run_id)
     row = page.locator(".worst-row").first
     row.wait_for()
-    wanted = dict(re.findall(r"(id|pos)=([^&]+)", row.get_attribute("href") or ""))
+    target = dict(re.findall(r"(id|pos)=([^&]+)", row.get_attribute("href") or ""))
     row.click()
-    ready(page, wanted["id"])
-    page.wait_for_selector(f'#token-detail[data-index="{wanted["pos"]}"]')
+    ready(page, target["id"])
+    page.wait_for_selector(f'#token-detail[data-index="{target["pos"]}"]')
 
 
 def test_what_asks_the_server_is_not_offered(open_report: Open, site: Any) -> None:
@@ -156,10 +161,10 @@ def test_light_and_dark(open_report: Open, site: Any) -> None:
 
 def test_hostile_text_stays_text(open_report: Open, site: Any) -> None:
     """Tokens of the site's newest run try to leave their element."""
-    found = read_rollouts(site.engine, site.run_id, text="__canary")["items"]
-    assert found
-    page = open_report(found[0]["id"])
-    ready(page, found[0]["id"])
+    rollouts = read_rollouts(site.engine, site.run_id, text="__canary")["items"]
+    assert rollouts
+    page = open_report(rollouts[0]["id"])
+    ready(page, rollouts[0]["id"])
     assert "__canary" in page.locator("#token-view").inner_text()
     page.locator(".report-run-link").click()
     page.wait_for_selector("#report-rollouts")

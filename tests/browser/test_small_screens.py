@@ -37,10 +37,10 @@ def small(chromium: Any, site: Site) -> Iterator[Any]:
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_cut_and_all_can_be_pressed(name: str, small: Any, site: Site) -> None:
     page = opened(name, small, site)
-    found = serious(page)
+    violations = serious(page)
     faults = page.evaluate(FAULTS, TOUCH)
     page.close()
-    assert (faults, found) == ([], [])
+    assert (faults, violations) == ([], [])
 
 
 def test_the_text_lies_above_its_panel(small: Any, site: Site) -> None:
@@ -61,6 +61,6 @@ def test_what_is_faulty_is_found(small: Any) -> None:
         'left:-9px;width:40px;height:40px">cut</button><div style="width:2000px">wide</div>'
         '<button style="width:9px;height:9px;padding:0">small</button>'
     )
-    found = " ".join(page.evaluate(FAULTS, TOUCH))
+    faults = " ".join(page.evaluate(FAULTS, TOUCH))
     page.close()
-    assert "too wide" in found and "cut is cut" in found and "small is small" in found
+    assert "too wide" in faults and "cut is cut" in faults and "small is small" in faults

@@ -92,7 +92,7 @@ def bare(chromium: Any, tmp_path: Path) -> Iterator[Bare]:
         made.engine.dispose()
 
 
-def told(page: Any, text: str) -> None:
+def not_there_yet(page: Any, text: str) -> None:
     """The step says that something is not there yet."""
     expect(page.locator(".tour-piece .face")).to_contain_text(text, timeout=PATIENCE)
 
@@ -121,11 +121,11 @@ def test_every_step_tells_with_the_runs_own_numbers(open_page: Visit, site: Any)
     worst = int(np.argmax(kl))
     href = page.locator("#tour-token").get_attribute("href")
     assert href == f"rollout?id={wrong['id']}&pos={worst}"
-    wanted = read_topk(site.engine, wrong["id"], worst, 1)[0]["teacher"][0]["text"]
-    wanted = wanted.replace(" ", "·")
+    preferred = read_topk(site.engine, wrong["id"], worst, 1)[0]["teacher"][0]["text"]
+    preferred = preferred.replace(" ", "·")
     said = page.locator("#tour-say").inner_text()
     assert (
-        re.match(rf"Coach (wanted|leaned to) “{re.escape(wanted)}” \(", said)
+        re.match(rf"Coach (wanted|leaned to) “{re.escape(preferred)}” \(", said)
         and "; the student wrote “" in said
     )
     page.click("#tour-token")
@@ -179,17 +179,17 @@ def test_keys_address_and_going_back(open_page: Visit, site: Any) -> None:
 def test_a_run_that_goes_on_fills_the_tour(open_page: Visit, site: Any) -> None:
     demo = Demo(site.engine)
     page = open_page(f"/tour?run={demo.run_id}")
-    told(page, "first wrong answer is not available yet")
+    not_there_yet(page, "first wrong answer is not available yet")
     demo.evaluation(0, 0.35, right=False)
     page.wait_for_selector(".tour-answer")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#tour-say")
     page.keyboard.press("ArrowRight")
-    told(page, "first step is not available yet")
+    not_there_yet(page, "first step is not available yet")
     demo.step(1, 0.5)
     page.wait_for_selector('[data-figure="kl"]')
     page.keyboard.press("ArrowRight")
-    told(page, "is not available yet")
+    not_there_yet(page, "is not available yet")
     demo.step(2, 0.25)
     demo.evaluation(2, 0.9, right=True)
     page.wait_for_selector(".tour-pair")
@@ -225,7 +225,7 @@ def test_with_write_access_an_empty_place_starts_the_demo(chromium: Any, bare: B
     page.goto(f"{bare.address}/tour")
     page.click("[data-start-demo]")
     page.wait_for_url("**/tour?run=run-*")
-    told(page, "not available yet")
+    not_there_yet(page, "not available yet")
     [run] = read_runs(bare.engine)["items"]
     assert (run["recipe"], run["status"]) == ("demo", "queued")
     assert f"run={run['id']}" in page.url

@@ -113,9 +113,9 @@ def largest_difference(rows, student, teacher):
         for name, logp in (("student_topk", p), ("teacher_topk", q)):
             for position, pairs in enumerate(row[name]):
                 ids, values = zip(*pairs, strict=True)
-                own = logp[position]
-                worst = max(worst, float(np.abs(own[list(ids)] - np.array(values)).max()))
-                assert min(values) >= np.sort(own)[-len(ids)] - 1e-4
+                sampled = logp[position]
+                worst = max(worst, float(np.abs(sampled[list(ids)] - np.array(values)).max()))
+                assert min(values) >= np.sort(sampled)[-len(ids)] - 1e-4
     return worst
 
 

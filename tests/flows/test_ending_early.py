@@ -67,8 +67,8 @@ def test_it_is_evaluated_and_saved_as_at_the_last_step_and_says_why(runner):
     with pytest.raises(UserError, match="cannot be resumed: it is finished"):
         requeue(runner.engine, run_id)
     packed = re.findall(r'data-block="report">([^<]+)<', report(runner.engine, run_id).html)
-    told = json.loads(gzip.decompress(base64.b64decode(packed[0])))
-    assert told["run"]["end_reason"].startswith(NO_BETTER)
+    data = json.loads(gzip.decompress(base64.b64decode(packed[0])))
+    assert data["run"]["end_reason"].startswith(NO_BETTER)
 
 
 @pytest.mark.parametrize("kind", [EvaluationEvent, CheckpointEvent])

@@ -102,13 +102,13 @@ BODIES = {
 }
 
 
-def send_all(app: ASGIApp, asked: Iterable[RawRequest]) -> list[tuple[RawRequest, Response]]:
+def send_all(app: ASGIApp, requests: Iterable[RawRequest]) -> list[tuple[RawRequest, Response]]:
     """Sends each request in turn, JSON bodies that the route would take where it takes one."""
 
     async def run() -> list[tuple[RawRequest, Response]]:
         answers = []
         async with AsyncClient(transport=ASGITransport(app), base_url=HOME) as client:
-            for one in asked:
+            for one in requests:
                 method, path, headers = one
                 body = None
                 if method not in ("GET", "HEAD"):
@@ -189,10 +189,10 @@ def test_each_defence_is_what_refuses(
         attack = (ATTACKS | ON_WRITES)[name]
         if name == "cross-site" or name == "same-site":
             attack = attack | {"origin": HOME}  # as a browser sends it with a form
-        asked = [("POST", "/api/v1/runs", attack), ("PATCH", f"/api/v1/runs/{run_id}", attack)]
-        kept = [r.status_code for _, r in send_all(SecurityLayer(inside, rules), asked)]
+        requests = [("POST", "/api/v1/runs", attack), ("PATCH", f"/api/v1/runs/{run_id}", attack)]
+        kept = [r.status_code for _, r in send_all(SecurityLayer(inside, rules), requests)]
         assert not any(code < 400 for code in kept), name
-        opened = [r.status_code for _, r in send_all(without(inside, rules), asked)]
+        opened = [r.status_code for _, r in send_all(without(inside, rules), requests)]
         assert opened == [201, 200], name
 
 
@@ -219,7 +219,7 @@ def test_without_the_layer_every_attack_succeeds(
 ) -> None:
     inside = rest_app(engine, server_options(tmp_path))
     before = contents(engine, tmp_path)
-    asked = [
+    requests = [
         (method, path, headers)
         for headers in (ATTACKS | ON_WRITES).values()
         for method, path in (
@@ -230,30 +230,30 @@ def test_without_the_layer_every_attack_succeeds(
             ("POST", f"/api/v1/runs/{run_id}/restore"),
         )
     ]
-    refused = [(a, r.status_code) for a, r in send_all(inside, asked) if r.status_code >= 300]
+    refused = [(a, r.status_code) for a, r in send_all(inside, requests) if r.status_code >= 300]
     assert refused == []
     assert contents(engine, tmp_path) != before
 
 
 def test_gradio_serves_pages_and_no_more(engine: Engine, tmp_path: Path) -> None:
     server = build(engine, server_options(tmp_path))
-    own = COOKIE | SAME
+    headers = COOKIE | SAME
     closed = [
-        ("POST", "/gradio_api/upload", own),
-        ("GET", "/gradio_api/file=/etc/passwd", own),
-        ("GET", "/gradio_api/file/etc/passwd", own),
-        ("GET", "/gradio_api/proxy=http://evil.example/", own),
-        ("GET", "/gradio_api/deep_link", own),
-        ("GET", "/gradio_api/dev/reload", own),
-        ("POST", "/gradio_api/run/predict", own),
-        ("GET", "/gradio_api/runs", own),
-        ("GET", "/monitoring", own),
-        ("POST", "/login", own),
-        ("GET", "//gradio_api/upload", own),
+        ("POST", "/gradio_api/upload", headers),
+        ("GET", "/gradio_api/file=/etc/passwd", headers),
+        ("GET", "/gradio_api/file/etc/passwd", headers),
+        ("GET", "/gradio_api/proxy=http://evil.example/", headers),
+        ("GET", "/gradio_api/deep_link", headers),
+        ("GET", "/gradio_api/dev/reload", headers),
+        ("POST", "/gradio_api/run/predict", headers),
+        ("GET", "/gradio_api/runs", headers),
+        ("GET", "/monitoring", headers),
+        ("POST", "/login", headers),
+        ("GET", "//gradio_api/upload", headers),
     ]
     assert {a[1]: r.status_code for a, r in send_all(server, closed)} == {a[1]: 404 for a in closed}
     pages = [
-        ("GET", path, own)
+        ("GET", path, headers)
         for path in (
             *("/", "/new", "/run", "/rollouts", "/rollout", "/experiments", "/experiment"),
             "/config",

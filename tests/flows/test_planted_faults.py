@@ -50,12 +50,12 @@ def healthy(planted_runs: PlantedRuns) -> dict[str, Any]:
     return planted_runs.diagnosed("healthy", steps=12)
 
 
-def codes(found: dict[str, Any]) -> list[str]:
-    return [card["code"] for card in found["items"]]
+def codes(diagnosis: dict[str, Any]) -> list[str]:
+    return [card["code"] for card in diagnosis["items"]]
 
 
-def evidence(found: dict[str, Any], code: str) -> dict[str, float]:
-    card = next(c for c in found["items"] if c["code"] == code)
+def evidence(diagnosis: dict[str, Any], code: str) -> dict[str, float]:
+    card = next(c for c in diagnosis["items"] if c["code"] == code)
     return {e["label"]: e["value"] for e in card["evidence"]}
 
 
@@ -72,19 +72,19 @@ def test_other_objectives_have_none_either(planted_runs: PlantedRuns, objective:
 
 
 def test_a_baseline_without_a_teacher_is_not_judged_by_it(planted_runs: PlantedRuns) -> None:
-    found = planted_runs.diagnosed("grpo", teacher={"kind": "none"}, objective={"name": "grpo"})
-    assert codes(found) == []
-    why = {s["code"]: s["why"] for s in found["silent"]}
+    diagnosis = planted_runs.diagnosed("grpo", teacher={"kind": "none"}, objective={"name": "grpo"})
+    assert codes(diagnosis) == []
+    why = {s["code"]: s["why"] for s in diagnosis["silent"]}
     assert "no teacher" in why["template-mismatch"] and "no teacher" in why["stop-mismatch"]
 
 
 def test_a_teacher_with_another_end(planted_runs: PlantedRuns) -> None:
     teacher = planted_runs.teacher("other-eos", swapped((EOS, UNK)))
-    found = planted_runs.diagnosed("eos", teacher=teacher)
-    assert codes(found) == ["stop-mismatch"]
-    card = found["items"][0]
+    diagnosis = planted_runs.diagnosed("eos", teacher=teacher)
+    assert codes(diagnosis) == ["stop-mismatch"]
+    card = diagnosis["items"][0]
     assert "<eos>" in card["text"] and "<unk>" in card["text"] and "<unk>" in card["advice"]
-    seen = evidence(found, "stop-mismatch")
+    seen = evidence(diagnosis, "stop-mismatch")
     assert seen["teacher's p(end) at the student's ends"] < 1e-4
     assert seen["ends where it prefers another"] > 0.95
     for link in card["rollouts"]:
@@ -128,19 +128,19 @@ def test_an_end_token_teaches_to_stop_where_the_plain_run_unlearns_it(
 @pytest.mark.usefixtures("healthy")  # its own answers never have the <eos> that the card names
 def test_a_student_that_writes_on_after_the_teachers_end(planted_runs: PlantedRuns) -> None:
     student = bundled_with(planted_runs.folder / "no-end", "student", eos=UNK)
-    found = planted_runs.diagnosed("no end", student=student, steps=8)
-    assert codes(found)[0] == "stop-mismatch"
-    assert set(codes(found)) <= {"stop-mismatch", "length-drift", "endorsed-repetition"}
-    card = found["items"][0]
+    diagnosis = planted_runs.diagnosed("no end", student=student, steps=8)
+    assert codes(diagnosis)[0] == "stop-mismatch"
+    assert set(codes(diagnosis)) <= {"stop-mismatch", "length-drift", "endorsed-repetition"}
+    card = diagnosis["items"][0]
     assert "continues" in card["title"] and "sampling.stop_ids" in card["advice"]
     assert "<eos>" in card["advice"]
 
 
 def test_a_repeating_student_that_is_its_own_teacher(planted_runs: PlantedRuns) -> None:
     student = runs_with_fault.repeating_student(planted_runs.folder / "loops")
-    found = planted_runs.diagnosed("loops", student=student, teacher={"kind": "self"})
-    assert codes(found) == ["endorsed-repetition"]
-    assert evidence(found, "endorsed-repetition")["teacher's p of the repeated tokens"] > 0.8
+    diagnosis = planted_runs.diagnosed("loops", student=student, teacher={"kind": "self"})
+    assert codes(diagnosis) == ["endorsed-repetition"]
+    assert evidence(diagnosis, "endorsed-repetition")["teacher's p of the repeated tokens"] > 0.8
     taught = planted_runs.diagnosed("taught", student=student)
     assert "endorsed-repetition" not in codes(taught), "this teacher does not, and it is unlearnt"
 
@@ -152,10 +152,10 @@ def test_a_teacher_of_another_task(planted_runs: PlantedRuns) -> None:
         words = list(range(3, len(table)))
         table[words] = table[words[7:] + words[:7]].clone()
 
-    found = planted_runs.diagnosed("task", teacher=planted_runs.teacher("shuffled", shuffle))
-    assert codes(found)[0] == "overlap-flat"
-    assert set(codes(found)) <= {"overlap-flat", "off-support", "length-drift"}
-    assert evidence(found, "overlap-flat")["KL, last steps"] > 3
+    diagnosis = planted_runs.diagnosed("task", teacher=planted_runs.teacher("shuffled", shuffle))
+    assert codes(diagnosis)[0] == "overlap-flat"
+    assert set(codes(diagnosis)) <= {"overlap-flat", "off-support", "length-drift"}
+    assert evidence(diagnosis, "overlap-flat")["KL, last steps"] > 3
 
 
 def test_a_teacher_of_another_arithmetic(planted_runs: PlantedRuns) -> None:
@@ -166,24 +166,24 @@ def test_a_teacher_of_another_arithmetic(planted_runs: PlantedRuns) -> None:
             rows = ids_of([f"{lead}{digit}" for digit in range(10)])
             table[rows] = table[rows[3:] + rows[:3]].clone()
 
-    found = planted_runs.diagnosed("digits", teacher=planted_runs.teacher("digits", renamed))
-    assert codes(found)[0] == "overlap-flat"
-    assert set(codes(found)) <= {"overlap-flat", "off-support"}
+    diagnosis = planted_runs.diagnosed("digits", teacher=planted_runs.teacher("digits", renamed))
+    assert codes(diagnosis)[0] == "overlap-flat"
+    assert set(codes(diagnosis)) <= {"overlap-flat", "off-support"}
 
 
 def test_a_template_mismatch(planted_runs: PlantedRuns) -> None:
     """The teacher opens its answers with another token than the student's <think>."""
     opening, newline = ids_of(["<think>", "\n"])
-    found = planted_runs.diagnosed(
+    diagnosis = planted_runs.diagnosed(
         "format", teacher=planted_runs.teacher("format", swapped((opening, newline)))
     )
-    assert codes(found)[0] == "template-mismatch"
-    assert set(codes(found)) <= {"template-mismatch", "off-support"}
-    assert evidence(found, "template-mismatch")["KL at the first token"] > 5
-    assert {link["position"] for link in found["items"][0]["rollouts"]} == {0}
+    assert codes(diagnosis)[0] == "template-mismatch"
+    assert set(codes(diagnosis)) <= {"template-mismatch", "off-support"}
+    assert evidence(diagnosis, "template-mismatch")["KL at the first token"] > 5
+    assert {link["position"] for link in diagnosis["items"][0]["rollouts"]} == {0}
 
 
 def test_a_limit_that_cuts_the_answers(planted_runs: PlantedRuns) -> None:
-    found = planted_runs.diagnosed("cut", sampling={"max_new_tokens": 12})
-    assert codes(found) == ["length-drift"]
-    assert "12 tokens" in found["items"][0]["text"]
+    diagnosis = planted_runs.diagnosed("cut", sampling={"max_new_tokens": 12})
+    assert codes(diagnosis) == ["length-drift"]
+    assert "12 tokens" in diagnosis["items"][0]["text"]

@@ -103,9 +103,9 @@ def test_the_comparison_can_fail(tmp_path):
     trial = kills.copied(reference.template, tmp_path / "killed")
     assert not trial.attempt(0, b"step 3/6")[0]
     assert replace(trial, broken="moments").attempt()[0]
-    found = kills.differences(reference.state, trial.state())
-    assert any(name.endswith("model.safetensors") for name in found)
-    assert any(name.startswith("token_record/") for name in found)
+    differences = kills.differences(reference.state, trial.state())
+    assert any(name.endswith("model.safetensors") for name in differences)
+    assert any(name.startswith("token_record/") for name in differences)
 
 
 def test_twenty_kills_within_saving(tmp_path, capsys):
@@ -322,9 +322,9 @@ def _killed_at(engine, step, *command):
     try:
         while True:
             assert started.poll() is None and time.monotonic() < end
-            found = read_runs(engine)["items"]
-            if found and found[0]["status"] == "running" and found[0]["step"] >= step:
-                return found[0]["id"]
+            runs = read_runs(engine)["items"]
+            if runs and runs[0]["status"] == "running" and runs[0]["step"] >= step:
+                return runs[0]["id"]
             time.sleep(0.05)
     finally:
         started.kill()

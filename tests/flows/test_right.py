@@ -36,7 +36,7 @@ def graded(node: Any) -> Iterator[dict[str, Any]]:
         yield from graded(child)
 
 
-def told(answer: Any) -> list[bool | None]:
+def grades(answer: Any) -> list[bool | None]:
     rollouts = list(graded(answer))
     assert all(rollout["right"] is RIGHT[rollout["reward"]] for rollout in rollouts)
     return [rollout["right"] for rollout in rollouts]
@@ -46,16 +46,16 @@ def test_lists_and_what_lies_beside_a_rollout(api: Api, engine: Engine, run_id: 
     items = api.get(f"/runs/{run_id}/rollouts", sort="reward")["items"]
     assert [item["right"] for item in items] == [False, False, True, True, None]
     first = items[0]["id"]
-    assert told(api.get(f"/rollouts/{first}")) == [False]
-    assert len(told(api.get(f"/rollouts/{first}/related"))) == len(items) - 1
+    assert grades(api.get(f"/rollouts/{first}")) == [False]
+    assert len(grades(api.get(f"/rollouts/{first}/related"))) == len(items) - 1
     correctness = api.get(f"/runs/{run_id}/insights/correctness")
-    assert len(told(correctness)) == 4, "two right ones and two wrong ones"
-    assert len(told(api.get("/compare/prompts", runs=run_id))) == 1
+    assert len(grades(correctness)) == 4, "two right ones and two wrong ones"
+    assert len(grades(api.get("/compare/prompts", runs=run_id))) == 1
 
     branch = replace(stored_runs.rollout(1, reward=0.7), kind="branch")
     name = branch_id(first, 2, branch, {})
     store_rollouts(engine, run_id, {name: branch}, "words", stored_runs.texts)
-    assert told(api.get(f"/rollouts/{first}/branches")) == [True]
+    assert grades(api.get(f"/rollouts/{first}/branches")) == [True]
 
 
 @pytest.mark.parametrize("filters", [{}, {"min_position": 1}])

@@ -34,11 +34,11 @@ class TwoServers:
     def at_once(self, method: str, path: str, *sent: dict[str, Any]) -> list[Any]:
         """Both send; the answers of anna's server and of ben's."""
         with ThreadPoolExecutor(2) as pool:
-            asked = [
+            requests = [
                 pool.submit(server, method, path, **one)
                 for server, one in zip((self.anna, self.ben), sent, strict=True)
             ]
-            return [one.result() for one in asked]
+            return [one.result() for one in requests]
 
     def running(self) -> str:
         run_id = jobs.create_run(self.engine, parse({}))
@@ -113,8 +113,8 @@ def test_two_ways_of_stopping_a_run(two: TwoServers) -> None:
         assert "is being stopped already by browser" in refused["error"]
         again = two.ben("POST", f"/runs/{run_id}/cancel", {"mode": won, "asked": ""})
         assert again.status_code == 200  # the same wish is no other
-        known = two.ben("POST", f"/runs/{run_id}/cancel", {"mode": "discard", "asked": won})
-        assert known.status_code == 200
+        changed = two.ben("POST", f"/runs/{run_id}/cancel", {"mode": "discard", "asked": won})
+        assert changed.status_code == 200
         assert read_run(two.engine, run_id)["cancel_mode"] == "discard"
 
 

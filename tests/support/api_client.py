@@ -111,5 +111,5 @@ def train(engine: Engine, run_id: str) -> None:
 
 
 def first_rollout(api: Api, run_id: str) -> str:
-    found: str = api.get(f"/runs/{run_id}/rollouts", limit=1)["items"][0]["id"]
-    return found
+    name: str = api.get(f"/runs/{run_id}/rollouts", limit=1)["items"][0]["id"]
+    return name

@@ -16,12 +16,12 @@ NAMES = """e => [
 def documented() -> dict[int, tuple[str, list[str]]]:
     """Number → title and numbered clicks of each question in the document."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    found = {}
+    walks = {}
     for number, title, body in re.findall(r"^### (\d+)\. (.+)\n((?:(?!###).*\n?)*)", text, re.M):
         clicks = re.findall(r"^(\d+)\. (.+)$", body, re.M)
         assert [int(number) for number, _ in clicks] == list(range(1, len(clicks) + 1)), title
-        found[int(number)] = (title, [click for _, click in clicks])
-    return found
+        walks[int(number)] = (title, [click for _, click in clicks])
+    return walks
 
 
 class Walk:

@@ -83,11 +83,11 @@ class JobRunner:
 
     def at_rest(self, run_id: str) -> list[int]:
         """The steps of the checkpoints on record, which must be those on the disk."""
-        known = [c["step"] for c in self.run(run_id)["checkpoints"]]
+        steps = [c["step"] for c in self.run(run_id)["checkpoints"]]
         assert sorted(p.name for p in self.folder(run_id).glob("*")) == [
-            f"step-{step:06d}" for step in known
+            f"step-{step:06d}" for step in steps
         ]
-        return known
+        return steps
 
 
 def dying(when: Callable[[Event], bool]) -> type[Training]:

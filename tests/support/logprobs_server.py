@@ -231,9 +231,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self._allowed():
-            found = self.path == "/v1/models"
+            exists = self.path == "/v1/models"
             data = {"object": "list", "data": [{"id": self.ours.name, "object": "model"}]}
-            self._send(200 if found else 404, data if found else {"detail": "Not Found"})
+            self._send(200 if exists else 404, data if exists else {"detail": "Not Found"})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -58,12 +58,12 @@ def store(config: RunConfig, folder: Path, writer: RunWriter) -> None:
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` over `base`, section by section."""
-    found = dict(base)
+    result = dict(base)
     for name, value in changes.items():
-        old = found.get(name)
+        old = result.get(name)
         both = isinstance(old, dict) and isinstance(value, dict)
-        found[name] = merged(old, value) if both else value
-    return found
+        result[name] = merged(old, value) if both else value
+    return result
 
 
 def altered(folder: Path, name: str, change: Callable[[Table], None]) -> str:

@@ -91,14 +91,14 @@ class Studio:
 
     def descendants(self) -> list[int]:
         """Every process, of whichever parent, that names this data directory or a run of it."""
-        found = []
+        pids = []
         for process in psutil.process_iter(["cmdline", "environ", "status"]):
             line = " ".join(process.info["cmdline"] or ())
             mark = (process.info["environ"] or {}).get("OPD_JOB", "")
             mine = str(self.data_dir) in line or (mark and self._is_mine(mark))
             if mine and process.pid != os.getpid() and process.info["status"] != "zombie":
-                found.append(process.pid)
-        return found
+                pids.append(process.pid)
+        return pids
 
     def _is_mine(self, mark: str) -> bool:
         ids = {r["id"] for r in read_runs(self.engine, limit=1000)["items"]}

@@ -53,8 +53,8 @@ class TrainedSite:
     def address(self) -> str:
         return self.link.partition("/?")[0]
 
-    def rollouts(self, **wanted: Any) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = read_rollouts(self.engine, self.run_id, limit=200, **wanted)[
+    def rollouts(self, **filters: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = read_rollouts(self.engine, self.run_id, limit=200, **filters)[
             "items"
         ]
         return items

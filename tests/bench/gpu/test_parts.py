@@ -42,13 +42,13 @@ def test_the_table_has_phases_and_rates(bench_gpu):
 
 
 def test_trl_s_precisions_are_measured_with_its_checkpointing(bench_gpu, monkeypatch):
-    asked = []
-    monkeypatch.setattr(whole_steps, "whole_steps", lambda _, config: asked.append(config) or {})
+    settings = []
+    monkeypatch.setattr(whole_steps, "whole_steps", lambda _, config: settings.append(config) or {})
     monkeypatch.setattr(Workbench, "dtype", "bfloat16")
     lines = figures(bench_gpu, "as-trl")
     assert len(lines) == 2
-    assert [c.student.weights for c in asked] == ["bfloat16", "float32"]
-    assert all(c.student.gradient_checkpointing for c in asked)
+    assert [c.student.weights for c in settings] == ["bfloat16", "float32"]
+    assert all(c.student.gradient_checkpointing for c in settings)
 
 
 def test_generate_writes_the_same_work(bench_gpu):

@@ -26,11 +26,11 @@ def test_a_table_without_its_place_is_refused() -> None:
 
 def test_what_was_measured_is_predicted_but_for_what_the_document_names() -> None:
     measured = read_measured()
-    found = fitted(measured)
+    rates = fitted(measured)
     off = {}
     for case in CASES:
-        predicted, seen = compared(case, measured[case.name], found)
-        simulated = simulated_seconds(case, measured, found)
+        predicted, seen = compared(case, measured[case.name], rates)
+        simulated = simulated_seconds(case, measured, rates)
         off[case.name] = max(abs(s / seen["total"] - 1) for s in (predicted["total"], simulated))
     assert {name for name, error in off.items() if error > 0.15} == CONTRADICTING
     assert all(name in DOCUMENT.read_text(encoding="utf-8") for name in off)
@@ -58,12 +58,14 @@ def test_settings_of_cases_are_valid() -> None:
 
 
 def test_memory_is_the_products_own_plan_of_models_of_that_size() -> None:
-    found = plan.memory()
-    assert not any(estimate.unknown for estimate in found.values())
-    weights = {p.name: p.bytes for p in found["all weights, 1 GPU"].parts}
+    estimates = plan.memory()
+    assert not any(estimate.unknown for estimate in estimates.values())
+    weights = {p.name: p.bytes for p in estimates["all weights, 1 GPU"].parts}
     assert weights["student's weights"] == 8_190_735_360 * 4
     assert weights["teacher: weights"] == 32_762_123_264 * 2
-    assert found["all weights, 8 GPUs, layers cut"].device < found["all weights, 1 GPU"].device
+    assert (
+        estimates["all weights, 8 GPUs, layers cut"].device < estimates["all weights, 1 GPU"].device
+    )
 
 
 def test_a_group_of_lengths_stays_below_its_limit() -> None:

@@ -32,11 +32,11 @@ ROW = {
 def watched(chromium: Any) -> Iterator[tuple[Any, list[str]]]:
     """A page, and every address that it asks for; nothing may be on its console."""
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
-    asked: list[str] = []
+    addresses: list[str] = []
     faults: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: addresses.append(request.url))
     page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page, asked
+    yield page, addresses
     page.close()
     assert faults == []
 
@@ -60,7 +60,7 @@ def test_it_works_in_a_foreign_application(
     watched: tuple[Any, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    page, asked = watched
+    page, addresses = watched
     with gr.Blocks(analytics_enabled=False) as demo:
         TokenHeatmap(ROW)
         shown = TokenHeatmap(height=300)
@@ -77,14 +77,14 @@ def test_it_works_in_a_foreign_application(
     finally:
         demo.close()
     ours = re.compile(r"/api/v1|/static/(e-\w+/)?(rollout|lib)/")
-    assert not [a for a in asked if ours.search(a)]
+    assert not [a for a in addresses if ours.search(a)]
 
 
 def test_it_works_in_a_notebook_that_nbconvert_renders(
     watched: tuple[Any, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cell's output is what a kernel stores of the component; nothing is fetched to show it."""
-    page, asked = watched
+    page, addresses = watched
     data = {"text/html": TokenHeatmap(ROW)._repr_html_(), "text/plain": "TokenHeatmap"}
     output = new_output("execute_result", data, execution_count=1)
     cell = new_code_cell("TokenHeatmap(row)", execution_count=1, outputs=[output])
@@ -99,18 +99,18 @@ def test_it_works_in_a_notebook_that_nbconvert_renders(
     page.goto(file.as_uri())
     expect(page.locator("body")).to_contain_text("TokenHeatmap(row)")
     shows_the_tokens(page)
-    foreign = [a for a in asked if not a.startswith(("file:", "data:", "about:"))]
+    foreign = [a for a in addresses if not a.startswith(("file:", "data:", "about:"))]
     assert all("mathjax" in a.lower() or "require" in a.lower() for a in foreign), foreign
 
 
 def test_wrong_values_are_refused_by_field() -> None:
-    for row, told in (
+    for row, message in (
         ({"completion_tokens": ["a"], "student_logprobs": [-1.0, -2.0]}, "student_logprobs"),
         ({"completion_tokens": ["a"], "teacher_logprobs": [float("nan")]}, "teacher_logprobs"),
         ({"prompt": "no completion"}, "completion_token_ids"),
         ({"completion_tokens": [object()]}, "rollout"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             TokenHeatmap(row)
     with pytest.raises(UserError, match="height: must be 200 to 4000"):
         TokenHeatmap(ROW, height=10)

@@ -103,8 +103,8 @@ def works(page: Any, show: Callable[[str], None], stored: tuple[Engine, Path, st
     """Every page is filled below the prefix, and an edit is sent from within the frame."""
     engine, _, run_id = stored
     rollout_id = read_rollouts(engine, run_id)["items"][0]["id"]
-    asked: list[str] = []
-    page.on("response", lambda r: asked.append(f"{r.status} {r.url}"))
+    addresses: list[str] = []
+    page.on("response", lambda r: addresses.append(f"{r.status} {r.url}"))
     frame = page.frame_locator("iframe")
     show(f"/?token={TOKEN}")
     expect(frame.locator(".table.runs tbody tr")).to_have_count(1)
@@ -128,9 +128,9 @@ def works(page: Any, show: Callable[[str], None], stored: tuple[Engine, Path, st
     assert read_run(engine, run_id)["name"] == name
     frame.get_by_role("link", name="Runs", exact=True).first.click()
     expect(frame.locator(".table.runs tbody tr")).to_have_count(1)
-    outside = [a for a in asked if "/studio/" not in a and "Portal" not in a]
+    outside = [a for a in addresses if "/studio/" not in a and "Portal" not in a]
     assert [a for a in outside if not a.endswith(("/", "favicon.ico"))] == []
-    wrong = [a for a in asked if a[0] in "45" and "/gradio_api/mcp/schema" not in a]
+    wrong = [a for a in addresses if a[0] in "45" and "/gradio_api/mcp/schema" not in a]
     assert [a for a in wrong if "favicon" not in a] == []
 
 
@@ -147,14 +147,14 @@ def refuses(page: Any, address: str, shown: dict[str, str], target: str) -> None
 def test_the_same_site_over_http(watched: Any, stored: tuple[Engine, Path, str]) -> None:
     engine, folder, _ = stored
     with portal() as (port, shown):
-        own, other = f"http://127.0.0.1:{port}/", f"http://localhost:{port}/"
-        options = {"root_path": PREFIX, "allow_frames": [own.rstrip("/")]}
+        local, other = f"http://127.0.0.1:{port}/", f"http://localhost:{port}/"
+        options = {"root_path": PREFIX, "allow_frames": [local.rstrip("/")]}
         with loopback_server(engine, folder, around=Proxy, **options) as address:
             base = f"{address.rstrip('/')}{PREFIX}"
 
             def show(path: str) -> None:
                 shown["src"] = base + path
-                watched.goto(own)
+                watched.goto(local)
 
             works(watched, show, stored)
             refuses(watched, other, shown, f"{base}/")

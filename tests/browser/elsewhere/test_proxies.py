@@ -32,7 +32,7 @@ def own_address() -> str:
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
     """Of two servers with data directories, hence tokens' cookies, of their own."""
     with ExitStack() as stack:
-        found = []
+        numbers = []
         for token in (TOKEN, "another"):
             folder = tmp_path_factory.mktemp("proxied")
             engine = new_database(folder)
@@ -40,8 +40,8 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
             stored_run(engine)
             hosts = [SECURE, own_address()]
             serving = loopback_server(engine, folder, allow_hosts=hosts, token=token)
-            found.append(int(stack.enter_context(serving).rstrip("/").rpartition(":")[2]))
-        yield found
+            numbers.append(int(stack.enter_context(serving).rstrip("/").rpartition(":")[2]))
+        yield numbers
 
 
 @pytest.fixture

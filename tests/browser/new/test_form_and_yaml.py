@@ -24,7 +24,7 @@ def new(open_page: Visit) -> Any:
     return page
 
 
-def told(page: Any) -> Any:
+def problems(page: Any) -> Any:
     return page.locator("#yaml-problems > li")
 
 
@@ -62,12 +62,12 @@ def test_an_answer_on_other_settings_comes_too_late(new: Any) -> None:
 
 def test_ten_mistakes_stand_at_their_lines_and_beside_their_fields(new: Any) -> None:
     new.fill("#yaml", TEN)
-    expect(told(new)).to_have_count(10)
+    expect(problems(new)).to_have_count(10)
     assert new.locator(".yaml-lines > .bad").count() == 10
     expect(new.locator("#start-run")).to_be_disabled()
     expect(new.locator('[data-field="steps"] .bad-text')).to_contain_text("(got 0)")
     expect(new.locator("#field-steps")).to_have_value("0")
-    told(new).filter(has_text="hot").get_by_role("button").focus()
+    problems(new).filter(has_text="hot").get_by_role("button").focus()
     new.keyboard.press("Enter")
     selected = """() => {
         const { value, selectionStart, selectionEnd } = document.activeElement;
@@ -80,19 +80,19 @@ def test_ten_mistakes_stand_at_their_lines_and_beside_their_fields(new: Any) -> 
 
 def test_yaml_that_cannot_be_read_blocks_the_form_and_loses_nothing(new: Any) -> None:
     new.fill("#yaml", "steps: [\nsteps: 2")
-    expect(told(new)).to_contain_text("not valid YAML at column 1")
-    expect(told(new)).to_contain_text("line 2")
+    expect(problems(new)).to_contain_text("not valid YAML at column 1")
+    expect(problems(new)).to_contain_text("line 2")
     expect(new.locator(".form-block")).to_be_visible()
     assert new.locator("#field-steps").evaluate("e => e.closest('[inert]') !== null")
     new.get_by_role("button", name="Discard the YAML and use the form").click()
     expect(new.locator("#start-run")).to_be_enabled()
-    expect(told(new)).to_have_count(0)
+    expect(problems(new)).to_have_count(0)
     new.get_by_role("button", name="Bring my text back").click()
     assert new.input_value("#yaml") == "steps: [\nsteps: 2"
     new.fill("#yaml", f'steps: 2\n"{CANARY}": 1\nsteps: 3\n')
-    expect(told(new)).to_contain_text("steps is set twice, first on line 1")
+    expect(problems(new)).to_contain_text("steps is set twice, first on line 1")
     new.fill("#yaml", f'"{CANARY}": 1\n')
-    expect(told(new)).to_contain_text(CANARY)
+    expect(problems(new)).to_contain_text(CANARY)
     assert new.evaluate("window.__canary") is None
 
 
@@ -183,16 +183,16 @@ def row(new: Any) -> Callable[[str], Any]:
 
 def test_a_vllm_server_has_fields_of_its_own(new: Any, row: Callable[[str], Any]) -> None:
     engine = row("sampling.engine").locator("select")
-    own = {path: row(f"sampling.{path}") for path in ("url", "key_variable", "lag")}
-    for field in own.values():
+    rows = {path: row(f"sampling.{path}") for path in ("url", "key_variable", "lag")}
+    for field in rows.values():
         expect(field).to_be_hidden()
     engine.select_option("vllm")
-    own["lag"].locator("input").fill("1")
-    own["url"].locator("input").fill("localhost:8000")
-    expect(own["url"].locator(".bad-text")).to_contain_text("must be http://HOST:PORT")
+    rows["lag"].locator("input").fill("1")
+    rows["url"].locator("input").fill("localhost:8000")
+    expect(rows["url"].locator(".bad-text")).to_contain_text("must be http://HOST:PORT")
     assert load_yaml(new.input_value("#yaml"))["sampling"]["url"] == "localhost:8000"
-    own["url"].locator("input").fill("http://localhost:8000")
-    own["key_variable"].locator("input").fill("KEY")
+    rows["url"].locator("input").fill("http://localhost:8000")
+    rows["key_variable"].locator("input").fill("KEY")
     expect(new.locator("#start-run")).to_be_enabled()
     new.wait_for_function("document.querySelector('#yaml').value.includes('key_variable: KEY')")
     sampling = load_yaml(new.input_value("#yaml"))["sampling"]
@@ -200,8 +200,8 @@ def test_a_vllm_server_has_fields_of_its_own(new: Any, row: Callable[[str], Any]
     server = {"engine": "vllm", "lag": 1, "url": url, "key_variable": "KEY"}
     assert sampling.items() >= server.items()
     new.fill("#yaml", "sampling: {engine: vllm, lag: 1}")
-    expect(own["url"].locator("input")).to_have_value("")
-    expect(own["lag"].locator("input")).to_have_value("1")
+    expect(rows["url"].locator("input")).to_have_value("")
+    expect(rows["lag"].locator("input")).to_have_value("1")
 
 
 def test_what_another_choice_left_behind_is_shown_until_it_is_corrected(

@@ -78,11 +78,11 @@ def new(context: tuple[Any, str]) -> Iterator[Any]:
 def pick(new: Any) -> Callable[..., Any]:
     """Opens the picker of a field, at a place."""
 
-    def opened(field: str, place: str = "") -> Any:
+    def opened(field: str, tab: str = "") -> Any:
         new.get_by_role("button", name=f"Choose {field}", exact=True).click()
         dialog = new.get_by_role("dialog")
-        if place:
-            dialog.get_by_role("group", name="Places").get_by_role("button", name=place).click()
+        if tab:
+            dialog.get_by_role("group", name="Places").get_by_role("button", name=tab).click()
         return dialog
 
     return opened
@@ -201,8 +201,8 @@ def test_the_dialog_fits_and_has_no_serious_finding(
 ) -> None:
     new.set_viewport_size({"width": width, "height": 800})
     new.emulate_media(color_scheme=scheme)
-    for field, place in (("Student", "models"), ("Student", "Runs"), ("Prompts", "Uploads")):
-        dialog = pick(field, place)
+    for field, tab in (("Student", "models"), ("Student", "Runs"), ("Prompts", "Uploads")):
+        dialog = pick(field, tab)
         expect(dialog.locator(".pick-count")).to_contain_text("entr")
         assert serious(new, "dialog") == []
         wide = "d => [d, ...d.querySelectorAll('*')].filter(e => e.scrollWidth > innerWidth).length"
@@ -230,7 +230,7 @@ def test_what_is_not_data_is_refused_beside_the_field(
     page.wait_for_selector("#start-run:not([disabled])")
     before = page.input_value("#field-prompts-source")
     note = page.locator('[data-field="prompts.source"] .pick-note')
-    for name, text, told in (
+    for name, text, message in (
         ("rows.exe", "x", "must end as a data file does"),
         ("large.jsonl", "x" * 1_200_000, "has 1.20 MB; the limit is 1.00 MB"),
         ("broken.jsonl", GOOD.decode() + "{\n", "broken.jsonl:2: not valid JSON"),
@@ -238,7 +238,7 @@ def test_what_is_not_data_is_refused_beside_the_field(
         (f"{CANARY}.jsonl".replace("/", ""), "x", "must be a name without"),
     ):
         page.evaluate(DROP, [name, text])
-        expect(note).to_contain_text(told)
+        expect(note).to_contain_text(message)
     assert page.input_value("#field-prompts-source") == before
     page.evaluate(DROP, ["good.jsonl", GOOD.decode()])
     expect(page.locator("#field-prompts-source")).to_have_value(re.compile("/good-"))

@@ -77,7 +77,7 @@ def answered(site: Any, claim: Any) -> dict[str, Any]:
     return payload
 
 
-def asked(page: Any, action: Callable[[], Any]) -> None:
+def awaited(page: Any, action: Callable[[], Any]) -> None:
     with page.expect_response("**/api/v1/prompt-preview"):
         action()
 
@@ -87,7 +87,7 @@ def opened(page: Any, rows: Path) -> None:
     page.fill("#yaml", YAML.format(rows=rows))
     expect(page.locator("#start-run")).to_be_enabled()
     page.locator("#preview-prompts").focus()
-    asked(page, lambda: page.keyboard.press("Enter"))
+    awaited(page, lambda: page.keyboard.press("Enter"))
 
 
 def test_prompts_are_shown_as_both_models_will_read_them(
@@ -132,7 +132,7 @@ def test_other_sets_and_the_way_back(open_page: Visit, site: Any, claim: Any, ro
     answered(site, claim)
     expect(page.locator(".preview-prompt")).to_have_count(3)
     for name in ("held-out", "evaluation.suites.short"):
-        asked(page, lambda name=name: page.select_option("#preview-set", name))
+        awaited(page, lambda name=name: page.select_option("#preview-set", name))
         assert answered(site, claim)["prompts"] == name
         expect(page.locator(".preview-prompt")).to_have_count(3)
     expect(page.locator("#prompt-preview")).to_contain_text("answered by the student only")
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_stands_at_its_row_or_field(
     problems = page.locator(".preview-problems")
     expect(problems).to_contain_text("The run cannot start: ")
     expect(problems).to_contain_text("Line 1: prompt must be non-empty text (got 3)")
-    asked(page, lambda: page.get_by_role("button", name="Refresh").click())
+    awaited(page, lambda: page.get_by_role("button", name="Refresh").click())
     name, _ = claim()
     said = "prompts.columns.answer: rows.jsonl has no column 'x'; it has prompt"
     requests.fail(site.engine, name, said, hint="Correct the field named above.")

@@ -45,12 +45,12 @@ FOCUS = """() => {
 def tab(page: Any, key: str = "Tab") -> dict[str, Any] | None:
     """One stop on: it must have moved, show a ring and be in view; None past the last one."""
     page.keyboard.press(key)
-    found: dict[str, Any] | None = page.evaluate(FOCUS)
-    if found is not None:
-        assert not found["same"], f"trapped at {found['named']}"
-        assert found["ring"], f"no ring at {found['named']}"
-        assert found["seen"], f"out of view: {found['named']}"
-    return found
+    focus: dict[str, Any] | None = page.evaluate(FOCUS)
+    if focus is not None:
+        assert not focus["same"], f"trapped at {focus['named']}"
+        assert focus["ring"], f"no ring at {focus['named']}"
+        assert focus["seen"], f"out of view: {focus['named']}"
+    return focus
 
 
 def tab_to(page: Any, selector: str, key: str = "Tab") -> int:
@@ -114,11 +114,11 @@ def worst_token(page: Any, trained_site: TrainedSite, run_id: str) -> tuple[str,
     page.keyboard.press("Enter")
     page.wait_for_selector('#token-view[data-ready="true"]')
     page.keyboard.press("n")
-    found = read_rollouts(trained_site.engine, run_id, sort="-kl_max", limit=1)["items"][0]
-    position = int(np.argmax(trained_site.columns(found["id"])["reverse_kl"]))
+    rollout = read_rollouts(trained_site.engine, run_id, sort="-kl_max", limit=1)["items"][0]
+    position = int(np.argmax(trained_site.columns(rollout["id"])["reverse_kl"]))
     page.wait_for_selector(f'#token-detail[data-index="{position}"]')
-    assert f"id={found['id']}" in page.url and f"pos={position}" in page.url
-    return str(found["id"]), position
+    assert f"id={rollout['id']}" in page.url and f"pos={position}" in page.url
+    return str(rollout["id"]), position
 
 
 def what_if(page: Any, trained_site: TrainedSite, rollout: str, position: int) -> str:
@@ -157,8 +157,8 @@ def share(page: Any, branch: str, position: int) -> None:
 
 
 def worst(site: Any) -> str:
-    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
-    return str(found["items"][0]["id"])
+    page = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    return str(page["items"][0]["id"])
 
 
 def two_runs(site: Any) -> str:

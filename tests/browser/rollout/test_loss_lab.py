@@ -18,8 +18,8 @@ METRIC = "document.querySelector('#metric').selectedOptions[0].textContent"
 
 
 def rollout_of(site: Any) -> str:
-    found = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
-    return str(found["items"][0]["id"])
+    page = read_rollouts(site.engine, site.run_id, sort="-kl_max", limit=1)
+    return str(page["items"][0]["id"])
 
 
 def shown(value: float) -> str:
@@ -63,16 +63,18 @@ def test_settings_change_sums_and_tint_at_once(open_page: Visit, site: Any) -> N
     page.fill("#lab-clip", "0.4")
     page.fill("#lab-prefix", "12")
     page.select_option("#lab-reduction", "sum")
-    found = lab(site, rollout_id, objective="policy_gradient", clip=0.4, prefix=12, reduction="sum")
-    wait_for_loss(page, shown(found["loss"]["low"]))
+    losses = lab(
+        site, rollout_id, objective="policy_gradient", clip=0.4, prefix=12, reduction="sum"
+    )
+    wait_for_loss(page, shown(losses["loss"]["low"]))
     figures = page.locator("[data-figure]").all_inner_texts()
-    n, touched = found["n"], found["clipped_kept"]
+    n, touched = losses["n"], losses["clipped_kept"]
     assert figures[:2] == [f"12 of {n:,}", str(touched)]
-    assert figures[2] == f"{found['kl_share'] * 100:.1f}%"
+    assert figures[2] == f"{losses['kl_share'] * 100:.1f}%"
     masked = page.locator(".tv-tok.masked").count()
     assert masked == page.locator("[data-index], [data-part]").count() - 12
-    top = max(abs(v) for v in found["low"][:12])
-    for index, value in enumerate(found["low"][:12]):
+    top = max(abs(v) for v in losses["low"][:12])
+    for index, value in enumerate(losses["low"][:12]):
         name = page.locator(f'[data-index="{index}"]').first.get_attribute("class")
         level = round((abs(value) / top) ** GAMMA * LEVELS)
         tint = ("w" if value > 0 else "c") + str(level) if level else ""
@@ -82,8 +84,8 @@ def test_settings_change_sums_and_tint_at_once(open_page: Visit, site: Any) -> N
 def test_a_bounded_objective_says_so(open_page: Visit, site: Any) -> None:
     page, rollout_id = opened(open_page, site)
     page.select_option("#lab-objective", "forward_kl")
-    found = lab(site, rollout_id, objective="forward_kl")
-    wait_for_loss(page, f"≥ {shown(found['loss']['low'])}")
+    losses = lab(site, rollout_id, objective="forward_kl")
+    wait_for_loss(page, f"≥ {shown(losses['loss']['low'])}")
     assert "at least (bounded by the stored top-8)" in page.locator(".legend").inner_text()
 
 
@@ -122,23 +124,23 @@ def test_the_whole_run_by_keyboard(open_page: Visit, site: Any) -> None:
     page.locator(".ll-run > summary").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(".ll-run .main-svg")
-    found = lab_run(site.engine, site.run_id, LabSettings(objective="jsd"))
+    steps = lab_run(site.engine, site.run_id, LabSettings(objective="jsd"))
     drawn = page.evaluate("document.querySelector('.ll-run .plot').data.map((t) => [...t.y])")
     for line, key in ((1, "low"), (2, "high")):
-        assert drawn[line] == pytest.approx([item["loss"][key] for item in found["items"]])
+        assert drawn[line] == pytest.approx([item["loss"][key] for item in steps["items"]])
     assert drawn[0] == pytest.approx(
-        [item["logged"] or item["trained"]["low"] for item in found["items"]]
+        [item["logged"] or item["trained"]["low"] for item in steps["items"]]
     )
 
 
 def test_a_wrong_number_is_marked_and_not_asked(open_page: Visit, site: Any) -> None:
     page, rollout_id = opened(open_page, site)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     for name, value in (("clip", "-1"), ("start", "9"), ("prefix", "4")):
         page.fill(f"#lab-{name}", value)
     for name, wrong in (("clip", "true"), ("start", "false"), ("prefix", "true")):
         assert page.locator(f"#lab-{name}").get_attribute("aria-invalid") == wrong
-    found = lab(site, rollout_id, start=9)
-    wait_for_loss(page, shown(found["loss"]["low"]))
-    assert not any("clip=" in url or "prefix=" in url for url in asked)
+    losses = lab(site, rollout_id, start=9)
+    wait_for_loss(page, shown(losses["loss"]["low"]))
+    assert not any("clip=" in url or "prefix=" in url for url in requests)

@@ -153,9 +153,9 @@ def test_a_rollout_is_marked_and_found_in_list_and_run(
 def test_a_mark_whose_rollout_is_gone_is_listed_and_can_be_removed(
     open_page: Visit, site: Any, run_id: str
 ) -> None:
-    place = {"rollout_id": "roll-gone", "completion": ""}
+    target = {"rollout_id": "roll-gone", "completion": ""}
     with begin(site.engine) as connection:
-        insert_marks(connection, run_id, [place], [Mark(2, EVIL)])
+        insert_marks(connection, run_id, [target], [Mark(2, EVIL)])
     page = open_page(f"/run?id={run_id}")
     gone = page.locator("#marks .mark-row")
     expect(gone).to_contain_text("has not written it again")

@@ -76,28 +76,28 @@ def runs(site: Any) -> list[Run]:
 
 
 def values(run: Run, rollout_id: str, name: str = "reverse_kl") -> np.ndarray:
-    found: np.ndarray = read_tokens(run.engine, rollout_id).columns[name]
-    return found
+    column: np.ndarray = read_tokens(run.engine, rollout_id).columns[name]
+    return column
 
 
 def classes(numbers: np.ndarray, top: float, *, signed: bool) -> dict[str, str]:
     """The tint of each token, computed anew: (|value| / maximum) ^ gamma in 64 levels."""
-    found = {}
+    by_token = {}
     for i, value in enumerate(numbers.astype(np.float64)):
         level = int(np.floor(min(1.0, abs(value) / top) ** GAMMA * LEVELS + 0.5))
         letter = ("w" if value > 0 else "c") if signed else "q"
-        found[str(i)] = f"{letter}{level}" if level else ""
-    return found
+        by_token[str(i)] = f"{letter}{level}" if level else ""
+    return by_token
 
 
-def nearly(found: dict[str, str], expected: dict[str, str]) -> None:
+def nearly(shown: dict[str, str], expected: dict[str, str]) -> None:
     """The same tints; a rounding of single precision may move one by a level."""
-    assert found.keys() == expected.keys()
+    assert shown.keys() == expected.keys()
     for index, name in expected.items():
         level = lambda text: int(text[1:] or 0)  # noqa: E731
-        assert abs(level(found[index]) - level(name)) <= 1, index
+        assert abs(level(shown[index]) - level(name)) <= 1, index
         if level(name) > 1:
-            assert found[index][:1] == name[:1], index
+            assert shown[index][:1] == name[:1], index
 
 
 def top_of(run: Run) -> float:
@@ -256,12 +256,12 @@ class ChatRun(Run):
 
     def encode(self, turns: Any) -> list[int]:
         vocabulary = self.source.vocabulary
-        found: list[int] = []
+        ids: list[int] = []
         for turn in turns:
             for part in turn:
                 marker = re.fullmatch(r"<[|a-z_]+>", part)
-                found += [vocabulary._id(part.encode())] if marker else vocabulary.encode(part)
-        return found
+                ids += [vocabulary._id(part.encode())] if marker else vocabulary.encode(part)
+        return ids
 
     def chat(self, turns: Any, completion: str, group: int) -> str:
         made = self.rollout(completion, 1, kind="train", group=group)
@@ -296,8 +296,8 @@ def chats(site: Any) -> dict[str, str]:
 
 
 def labels(page: Any) -> list[str]:
-    found: list[str] = page.locator("#token-view .tv-label").all_inner_texts()
-    return found
+    texts: list[str] = page.locator("#token-view .tv-label").all_inner_texts()
+    return texts
 
 
 def test_turns_and_tool_calls_are_set_apart(open_page: Visit, chats: dict[str, str]) -> None:

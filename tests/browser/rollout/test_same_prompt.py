@@ -33,10 +33,10 @@ def test_others_of_the_prompt_are_a_click_away(open_page: Callable[[str], Any], 
 def test_a_long_text_asks_for_none(open_page: Callable[[str], Any], site: Any) -> None:
     longest = read_rollouts(site.engine, site.run_id, sort="-tokens", limit=1)["items"][0]["id"]
     page = open_page("/")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(site.address.rstrip("/") + f"/rollout?id={longest}")
     page.wait_for_selector("#token-view[data-ready=true]")
     page.wait_for_timeout(500)
     assert page.locator(".same-prompt").is_hidden()
-    assert not [url for url in asked if "/related" in url]
+    assert not [url for url in requests if "/related" in url]

@@ -116,11 +116,11 @@ def test_both_reply_and_a_reply_is_kept(studio: Studio) -> None:
     page = studio.page
     page.goto(f"{studio.address}/playground?run={studio.run_id}")
     page.locator(".pg-example").first.click()
-    with page.expect_response(re.compile(r"/api/v1/chat$")) as asked:
+    with page.expect_response(re.compile(r"/api/v1/chat$")) as response:
         page.keyboard.press("Enter")
     page.locator("#pg-status").get_by_text("tokens in").wait_for()
-    found = studio.get(f"questions/{asked.value.json()['id']}")
-    replies = found["answer"]["replies"]
+    answer = studio.get(f"questions/{response.value.json()['id']}")
+    replies = answer["answer"]["replies"]
     assert [r["author"] for r in replies] == ["student", "teacher"]
     for reply in replies:
         part = page.locator(f".pg-reply[data-author={reply['author']}]")

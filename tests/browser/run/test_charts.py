@@ -172,9 +172,9 @@ def test_each_metric_is_explained_by_mouse_and_keyboard(open_page: Visit, site: 
     assert mark.get_attribute("aria-expanded") == "true"
     page.keyboard.press("Enter")
     expect(figure.locator(".chart-help")).to_be_hidden()
-    own = page.locator('[data-chart="my metric"]')
-    expect(own).to_be_visible()
-    assert own.get_by_role("button", name="About").count() == 0
+    chart = page.locator('[data-chart="my metric"]')
+    expect(chart).to_be_visible()
+    assert chart.get_by_role("button", name="About").count() == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280, 1920])

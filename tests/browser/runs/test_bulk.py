@@ -62,11 +62,11 @@ def test_tags_are_added_and_a_run_that_somebody_else_edits_is_told(
     run_details.edit(site.engine, runs[1], RunEdit(notes="hers"))
     field.fill("b")
     ticked.get_by_role("button", name="Remove tags").click()
-    told = ticked.locator(".bulk-report [role=alert]")
-    told.wait_for()
-    assert told.inner_text().startswith("2 of 3 untagged. Not changed:")
-    assert f"({runs[1]}): was edited by somebody else" in told.inner_text()
-    assert told.locator("li").count() == 1
+    alert = ticked.locator(".bulk-report [role=alert]")
+    alert.wait_for()
+    assert alert.inner_text().startswith("2 of 3 untagged. Not changed:")
+    assert f"({runs[1]}): was edited by somebody else" in alert.inner_text()
+    assert alert.locator("li").count() == 1
     assert tags(site, runs) == [["a"], ["a", "b"], ["a"]]
 
 
@@ -74,9 +74,9 @@ def test_those_that_can_be_are_deleted_and_come_back(
     ticked: Any, site: Any, runs: list[str]
 ) -> None:
     ticked.get_by_role("group", name="Selected runs").get_by_role("button", name="Delete").click()
-    told = ticked.locator(".bulk-report [role=alert]")
-    told.wait_for()
-    assert "2 of 3 deleted" in told.inner_text() and "is running" in told.inner_text()
+    alert = ticked.locator(".bulk-report [role=alert]")
+    alert.wait_for()
+    assert "2 of 3 deleted" in alert.inner_text() and "is running" in alert.inner_text()
     there = {item["id"] for item in read_runs(site.engine)["items"]}
     assert there.intersection(runs) == {runs[0]}
     ticked.get_by_role("button", name="Undo").click()
@@ -93,8 +93,8 @@ def test_stop_export_compare_and_the_box_of_all(ticked: Any, site: Any, runs: li
     line = ticked.locator(".file-line")
     line.wait_for()
     assert "3-runs-rollouts.csv" in line.inner_text()
-    (asked,) = requests.read_file_requests(site.engine)
-    assert asked["payload"] == {"runs": runs, "format": "csv", "table": False}
+    (request,) = requests.read_file_requests(site.engine)
+    assert request["payload"] == {"runs": runs, "format": "csv", "table": False}
     ticked.get_by_role("button", name="Cancel 3-runs-rollouts.csv").click()
     line.wait_for(state="detached")
     bar.get_by_role("button", name="Stop").click()

@@ -61,9 +61,9 @@ def test_of_two_people_the_second_sees_what_the_first_wrote(
     run_details.edit(site.engine, run_id, change)
     page.get_by_role("button", name="Save", exact=True).click()
     page.wait_for_selector(".run-editor .bad-text p")
-    told = page.locator(".run-editor .bad-text").inner_text()
-    assert "Somebody else has edited this run meanwhile" in told
-    assert f"name “hers {HOSTILE}”, tags a, b, hers, no notes" in told
+    message = page.locator(".run-editor .bad-text").inner_text()
+    assert "Somebody else has edited this run meanwhile" in message
+    assert f"name “hers {HOSTILE}”, tags a, b, hers, no notes" in message
     assert read_run(site.engine, run_id)["tags"] == ["a", "b", "hers"]
     page.get_by_role("button", name="Save my changes too").click()
     page.wait_for_selector(".run-editor", state="detached")

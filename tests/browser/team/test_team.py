@@ -45,9 +45,9 @@ class Team:
     def run(self, run_id: str) -> dict[str, Any]:
         return read_run(self.engine, run_id)
 
-    def running(self, slot: str, by: str, place: tuple[str, str] = ("boot-2", "node-2")) -> str:
+    def running(self, slot: str, by: str, machine: tuple[str, str] = ("boot-2", "node-2")) -> str:
         run_id = jobs.create_run(self.engine, parse({"name": f"on {slot}"}), started_by=by)
-        owner = Owner(4711, 12.5, place[0], f"{place[1]} 42 dir")
+        owner = Owner(4711, 12.5, machine[0], f"{machine[1]} 42 dir")
         assert jobs.claim(self.engine, run_id, slot, owner) is not None
         return run_id
 
@@ -79,8 +79,8 @@ def test_of_two_people_at_two_servers_the_second_keeps_the_typed_text(team: Team
     anna.get_by_role("button", name="Save", exact=True).click()
     expect(anna.locator("#notes")).to_have_text("what anna wrote")
     ben.get_by_role("button", name="Save", exact=True).click()
-    told = ben.get_by_role("alert").filter(has_text="Somebody else has edited this run")
-    expect(told).to_contain_text("notes “what anna wrote”")
+    alert = ben.get_by_role("alert").filter(has_text="Somebody else has edited this run")
+    expect(alert).to_contain_text("notes “what anna wrote”")
     expect(ben.get_by_label("Notes", exact=True)).to_have_value("what ben typed")
     assert team.run(run_id)["notes"] == "what anna wrote"
     ben.get_by_role("button", name="Save my changes too").click()

@@ -56,10 +56,12 @@ def runner(inputs: Path, tmp_path: Path, scratch: Path) -> Iterator[JobRunner]:
 def servers() -> list[psutil.Process]:
     """The guards of this process, and what they have started."""
     children = psutil.Process().children(recursive=True)
-    return [p for p in children if p.status() != psutil.STATUS_ZOMBIE and "guard.py" in told(p)]
+    return [
+        p for p in children if p.status() != psutil.STATUS_ZOMBIE and "guard.py" in command_line(p)
+    ]
 
 
-def told(child: psutil.Process) -> str:
+def command_line(child: psutil.Process) -> str:
     try:
         return " ".join(child.cmdline())
     except psutil.Error:
@@ -102,9 +104,9 @@ def test_a_server_that_fails_costs_no_step(runner, python, monkeypatch, fault, c
     monkeypatch.setattr(client, "PATIENCE", 1.0)
     monkeypatch.setattr(client, "LOOK_EVERY", 0.3)
     run_id = queued(runner)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "sampling server")
-    assert cause in found["error_text"] and "vllm.txt" in found["error_text"]
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "sampling server")
+    assert cause in attempt["error_text"] and "vllm.txt" in attempt["error_text"]
     assert runner.at_rest(run_id) == kept
 
 
@@ -112,7 +114,7 @@ def test_a_server_that_ends_while_it_writes_costs_no_step_and_the_run_goes_on(
     runner, python, monkeypatch
 ):
     run_id = queued(runner)
-    asked = VllmClient.ask_all
+    original = VllmClient.ask_all
     killed = []
 
     def ask_all(self: VllmClient, path: str, bodies: list[Any], stop: Any) -> list[Any]:
@@ -121,12 +123,14 @@ def test_a_server_that_ends_while_it_writes_costs_no_step_and_the_run_goes_on(
             killed.append(guard.children()[0])
             killed[0].send_signal(signal.SIGSTOP)  # so that it is writing when it is killed
             threading.Timer(0.2, killed[0].kill).start()
-        return asked(self, path, bodies, stop)
+        return original(self, path, bodies, stop)
 
     monkeypatch.setattr(VllmClient, "ask_all", ask_all)
-    found = runner.attempt(run_id)
-    assert found["status"] == "failed" and killed
-    assert found["error_text"].startswith("sampling.engine: the vLLM server was killed by signal 9")
+    attempt = runner.attempt(run_id)
+    assert attempt["status"] == "failed" and killed
+    assert attempt["error_text"].startswith(
+        "sampling.engine: the vLLM server was killed by signal 9"
+    )
     assert runner.at_rest(run_id) == [1]
     assert runner.attempt(run_id)["status"] == "finished"
     columns = read_steps(runner.engine, run_id)["columns"]
@@ -145,19 +149,19 @@ BUNDLED = {
 def test_a_real_server_is_killed_while_it_writes_and_the_run_goes_on(runner, monkeypatch, lora):
     """With an adapter; the whole weights are trained below."""
     run_id = queued(runner, **{**BUNDLED, "student": {"model": "bundled/student", "lora": lora}})
-    asked, killed = VllmClient.ask_all, []
+    original, killed = VllmClient.ask_all, []
 
     def ask_all(self: VllmClient, path: str, bodies: list[Any], stop: Any) -> list[Any]:
         if runner.run(run_id)["step"] == 1 and not killed:
             killed.append(servers()[0].children()[0])
             killed[0].send_signal(signal.SIGSTOP)
             threading.Timer(0.5, killed[0].kill).start()
-        return asked(self, path, bodies, stop)
+        return original(self, path, bodies, stop)
 
     monkeypatch.setattr(VllmClient, "ask_all", ask_all)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "sampling server")
-    assert "the vLLM server was killed by signal 9 (SIGKILL)" in found["error_text"]
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "sampling server")
+    assert "the vLLM server was killed by signal 9 (SIGKILL)" in attempt["error_text"]
     assert runner.at_rest(run_id) == [1] and not servers()
     done = runner.attempt(run_id)
     assert done["status"] == "finished", done["error_text"]
@@ -171,8 +175,8 @@ def test_a_real_server_is_killed_while_it_writes_and_the_run_goes_on(runner, mon
 def test_a_job_that_is_killed_leaves_no_real_server(runner, signalled):
     """All weights; `opd train` is killed once a step is stored."""
     run_id = queued(runner, **BUNDLED, name="killed")
-    place = ["--data-dir", str(runner.data_dir)]
-    command = [sys.executable, "-m", "app.worker.job", run_id, *place]
+    options = ["--data-dir", str(runner.data_dir)]
+    command = [sys.executable, "-m", "app.worker.job", run_id, *options]
     temporary = os.environ | {"TMPDIR": tempfile.gettempdir()}
     job = subprocess.Popen(command, env=temporary)
     until = time.monotonic() + 150

@@ -64,14 +64,14 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def servers() -> list[psutil.Process]:
     """What the guards of this process have started."""
-    found = []
+    processes = []
     for child in psutil.Process().children(recursive=True):
         try:
             if "guard.py" in " ".join(child.cmdline()):
-                found += child.children()
+                processes += child.children()
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def queued(runner: JobRunner, inputs: Path | None = None, **changes: Any) -> str:
@@ -88,7 +88,7 @@ def meets(
 ) -> None:
     """Once the run has done `step`, its teacher's server is stopped as it is asked again; and, in
     the middle of that, killed."""
-    asked, met = RemoteTeacher.stream, list[int]()
+    original, met = RemoteTeacher.stream, list[int]()
 
     def stream(self: RemoteTeacher, *rows: Any) -> Any:
         if runner.run(run_id)["step"] == step and not met:
@@ -97,7 +97,7 @@ def meets(
             os.kill(server.pid, signal.SIGSTOP)
             if kill:
                 threading.Timer(0.3, os.kill, (server.pid, signal.SIGKILL)).start()
-        return asked(self, *rows)
+        return original(self, *rows)
 
     monkeypatch.setattr(RemoteTeacher, "stream", stream)
 
@@ -105,10 +105,12 @@ def meets(
 def test_one_that_is_killed_while_it_starts_ends_the_run(runner, inputs, python, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM_FAULT", "start")
     run_id = queued(runner, inputs)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "teacher server")
-    assert "teacher.engine: the teacher's vLLM server was killed by signal 9" in found["error_text"]
-    assert "vllm-teacher.txt" in found["error_text"] and runner.at_rest(run_id) == []
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "teacher server")
+    assert (
+        "teacher.engine: the teacher's vLLM server was killed by signal 9" in attempt["error_text"]
+    )
+    assert "vllm-teacher.txt" in attempt["error_text"] and runner.at_rest(run_id) == []
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -117,9 +119,11 @@ def test_one_that_is_killed_while_it_scores_costs_no_step(
 ):
     run_id = queued(runner, inputs)
     meets(monkeypatch, runner, run_id, step, kill=True)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "teacher server")
-    assert "teacher.engine: the teacher's vLLM server was killed by signal 9" in found["error_text"]
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "teacher server")
+    assert (
+        "teacher.engine: the teacher's vLLM server was killed by signal 9" in attempt["error_text"]
+    )
     assert runner.at_rest(run_id) == ([step] if step else [])
     assert runner.attempt(run_id)["status"] == "finished"
     assert read_steps(runner.engine, run_id)["columns"]["step"] == [1, 2, 3]
@@ -129,9 +133,9 @@ def test_one_that_stalls_costs_no_step(runner, inputs, python, monkeypatch):
     teacher = {"model": str(inputs / "teacher"), "engine": "vllm", "top_k": 0, "timeout": 0.5}
     run_id = queued(runner, inputs, teacher=teacher)
     meets(monkeypatch, runner, run_id, 1, kill=False)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "teacher server")
-    assert "no answer within 0.5 s (teacher.timeout)" in found["error_text"]
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "teacher server")
+    assert "no answer within 0.5 s (teacher.timeout)" in attempt["error_text"]
     assert runner.at_rest(run_id) == [1]
 
 
@@ -140,9 +144,9 @@ def test_a_real_one_is_killed_while_it_scores_and_the_run_goes_on(runner, monkey
     """By the exact divergence, which takes all ids that there are."""
     run_id = queued(runner, **BUNDLED)
     meets(monkeypatch, runner, run_id, 1, kill=kill)
-    found = runner.attempt(run_id)
-    assert (found["status"], found["error_kind"]) == ("failed", "teacher server")
-    assert "the teacher's vLLM server was killed by signal 9 (SIGKILL)" in found["error_text"]
+    attempt = runner.attempt(run_id)
+    assert (attempt["status"], attempt["error_kind"]) == ("failed", "teacher server")
+    assert "the teacher's vLLM server was killed by signal 9 (SIGKILL)" in attempt["error_text"]
     assert runner.at_rest(run_id) == [1] and not servers()
     done = runner.attempt(run_id)
     assert done["status"] == "finished", done["error_text"]

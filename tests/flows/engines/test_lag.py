@@ -138,8 +138,8 @@ def test_evaluations_are_by_the_weights_that_they_are_of(inputs, tmp_path, detac
     (sampler,) = detached
     evaluated = [e for e in events if isinstance(e, EvaluationEvent) and e.scores]
     assert [e.step for e in evaluated] == [0, 2, 4]
-    asked = sampler.wrote[EVALUATION]
-    for step, weights in ((0, asked[0]), (2, asked[-3]), (4, asked[-1])):
+    wrote = sampler.wrote[EVALUATION]
+    for step, weights in ((0, wrote[0]), (2, wrote[-3]), (4, wrote[-1])):
         assert torch.equal(weights, weights_after(tmp_path, inputs, step))
     assert {r.staleness for e in evaluated for r in e.rollouts} == {None}
 

@@ -76,8 +76,10 @@ def test_an_adapter_is_trained_through_a_server_that_loads_them(runner, inputs):
 def test_what_a_server_cannot_do_ends_a_run_before_its_models_are_loaded(runner, inputs):
     with FakeVllm(inputs / "student", transfer="nccl") as fake:
         run_id = queued(runner, fake.url)
-        found = runner.attempt(run_id)
-    assert found["status"] == "failed" and "by nccl, which is not supported" in found["error_text"]
+        attempt = runner.attempt(run_id)
+    assert (
+        attempt["status"] == "failed" and "by nccl, which is not supported" in attempt["error_text"]
+    )
     assert "loading models" not in runner.log(run_id)
 
 
@@ -91,9 +93,9 @@ def what_if(runner: JobRunner, run_id: str) -> list[int]:
     }
     name = requests.enqueue(runner.engine, "what-if", payload)
     process.serve(runner.engine, DataDir(runner.data_dir), 0.01)
-    found = requests.read_request(runner.engine, name)
-    assert found["state"] == "done", found
-    view = read_tokens(runner.engine, found["answer"]["branches"][0], ("completion_ids",))
+    row = requests.read_request(runner.engine, name)
+    assert row["state"] == "done", row
+    view = read_tokens(runner.engine, row["answer"]["branches"][0], ("completion_ids",))
     return [int(i) for i in view.columns["completion_ids"]]
 
 

@@ -146,8 +146,8 @@ def streams(visitor: Visitor) -> None:
     called = client.post(
         "/gradio_api/call/list_runs", json={"data": ["", "", "", 9, 0]}, headers=BEARER
     )
-    with client.stream("GET", f"/gradio_api/call/list_runs/{called.json()['event_id']}") as told:
-        assert "event: complete" in told.read().decode()
+    with client.stream("GET", f"/gradio_api/call/list_runs/{called.json()['event_id']}") as events:
+        assert "event: complete" in events.read().decode()
     with client.stream("GET", "/gradio_api/heartbeat/some-session", headers=BEARER) as beats:
         assert next(beats.iter_text())  # while the stream goes on
     listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
@@ -212,12 +212,12 @@ def test_lines_that_cannot_work_say_which_are_missing(
         page = visitor.get("", accept="text/html").text
         assert "opd-first-look" in page
         refused = visitor.send("PATCH", f"api/v1/runs/{run_id}", {"name": "x"})
-        told = refused.json()
-        assert refused.status_code == 403 and "does not pass on the header Host" in told["error"]
-        assert told["lines"]["nginx"] in blocks("nginx")[0]
+        refusal = refused.json()
+        assert refused.status_code == 403 and "does not pass on the header Host" in refusal["error"]
+        assert refusal["lines"]["nginx"] in blocks("nginx")[0]
         unknown = visitor.get("named/", accept="text/html")
         assert unknown.status_code == 403 and "backend" in unknown.text
-        assert "--allow-host" in unknown.text and told["lines"]["nginx"] in unknown.text
+        assert "--allow-host" in unknown.text and refusal["lines"]["nginx"] in unknown.text
         missing = visitor.get("studio/new", accept="text/html")
         assert missing.status_code == 404 and "--root-path /studio" in missing.text
 

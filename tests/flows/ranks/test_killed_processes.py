@@ -153,8 +153,8 @@ def test_a_killed_process_ends_the_run_which_goes_on(
     assert not list(tmp_path.glob("opd-ranks-*"))
     if victim == 0:
         assert leader.exitcode == -signal.SIGKILL
-        place = DataDir(runner.data_dir)
-        bury_dead(runner.engine, place, Judge(place))
+        data_dir = DataDir(runner.data_dir)
+        bury_dead(runner.engine, data_dir, Judge(data_dir))
         assert runner.run(run_id)["status"] == "interrupted"
     else:
         run = runner.run(run_id)

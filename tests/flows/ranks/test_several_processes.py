@@ -59,14 +59,14 @@ def the_run(data):
 
 def followers(data):
     """Processes that train along with a run below the folder."""
-    found = []
+    processes = []
     for one in psutil.process_iter(["cmdline", "environ"]):
         line = " ".join(one.info["cmdline"] or [])
         if "app.worker.ranks.follower" in line and str(data) in (one.info["environ"] or {}).get(
             "OPD_DATA_DIR", ""
         ):
-            found.append(one)
-    return found
+            processes.append(one)
+    return processes
 
 
 def test_one_run_whoever_starts_its_processes(config, tmp_path):

@@ -121,8 +121,8 @@ def _indexed(tensor: Tensor, index: Any) -> Tensor:
     if not any(part is Ellipsis for part in parts):
         parts.append(Ellipsis)
     at = next(i for i, part in enumerate(parts) if part is Ellipsis)
-    own = sum(part is not None for part in parts) - 1
-    parts[at : at + 1] = [slice(None)] * (tensor.ndim - own)
+    indices = sum(part is not None for part in parts) - 1
+    parts[at : at + 1] = [slice(None)] * (tensor.ndim - indices)
     dim = 0
     for part in parts:
         if part is None:

@@ -43,7 +43,7 @@ def main(
     folder: Path,
     files: str,
     run_id: str,
-    told: Any,
+    steps: Any,
     environment: Mapping[str, str],
     count: int = 10**9,
 ) -> None:
@@ -60,12 +60,12 @@ def main(
     writer = RunWriter(engine, run_id, here.attempt)
     writer.truncate_after(step)
     progress = JobProgress(here, _Nothing(), writer, saved=step)
-    told.send(step)
+    steps.send(step)
     kept = [step] if step >= 0 else []
     for number in range(step + 1, step + 1 + count):
         progress.store(_saved(here.checkpoints, number, kept[-1:]))
         progress.settle(wait=True)
-        told.send(number)
+        steps.send(number)
         kept = [*kept, number][-KEEP:]
     sweep(engine, data_dir, run_id, here.attempt)
 

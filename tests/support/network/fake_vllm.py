@@ -94,9 +94,9 @@ class FakeVllm:
         if path == "/weight_info":
             return self.answer(path, {})
         if path == "/v1/models":
-            own = {"id": "student", "max_model_len": self.context}
+            card = {"id": "student", "max_model_len": self.context}
             adapters = [{"id": name, "parent": "student"} for name in self.adapted]
-            return {"data": [own, *adapters]}
+            return {"data": [card, *adapters]}
         if path == "/server_info" and self.tells:
             return {
                 "vllm_config": {
@@ -259,10 +259,10 @@ class _Requests(BaseHTTPRequestHandler):
             faults = self.server.ours.faults
             if path == faults.refuses:
                 raise ServerRefusal(500, faults.words)
-            told = answer(path, key=self.headers.get("authorization"))
+            payload = answer(path, key=self.headers.get("authorization"))
         except ServerRefusal as refusal:
-            status, told = refusal.status, {"error": {"message": refusal.message}}
-        content = json.dumps(told).encode()
+            status, payload = refusal.status, {"error": {"message": refusal.message}}
+        content = json.dumps(payload).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()

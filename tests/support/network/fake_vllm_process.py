@@ -45,7 +45,7 @@ class _Requests(BaseHTTPRequestHandler):
         self._pass_on(body or b"{}")
 
     def _pass_on(self, body: bytes) -> None:
-        status, content = asked(self.command, self.path, body)
+        status, content = answer_to(self.command, self.path, body)
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
@@ -55,7 +55,7 @@ class _Requests(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def asked(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+def answer_to(method: str, path: str, body: bytes) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", PORT)
     connection.request(method, path, body)
     response = connection.getresponse()
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--uds", required=True)
     parser.add_argument("--model", required=True)
     options, _ = parser.parse_known_args(arguments)
-    asked("POST", "/fake/start", json.dumps({"folder": options.model}).encode())
+    answer_to("POST", "/fake/start", json.dumps({"folder": options.model}).encode())
     with _Server(options.uds, _Requests) as server:
         server.serve_forever(0.01)
 

@@ -53,8 +53,8 @@ class ObjectStore:
         self._ask("fail", {})
 
     def count(self) -> dict[str, int]:
-        found: dict[str, int] = self._ask("count")
-        return found
+        counts: dict[str, int] = self._ask("count")
+        return counts
 
     def empty(self) -> None:
         """A bucket with nothing in it."""
@@ -113,7 +113,7 @@ class _Faulty:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path.startswith("/-/"):
             start("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps(self._told(path[3:], environ)).encode()]
+            return [json.dumps(self._controlled(path[3:], environ)).encode()]
         fault = self._due(method)
         if fault is None:
             return self._application(environ, start)
@@ -140,7 +140,7 @@ class _Faulty:
                 return None
             return dict(fault)
 
-    def _told(self, what: str, environ: dict[str, Any]) -> Any:
+    def _controlled(self, what: str, environ: dict[str, Any]) -> Any:
         if what == "fail":
             size = int(environ.get("CONTENT_LENGTH") or 0)
             with self._lock:

@@ -33,11 +33,11 @@ http {{
 
 def program(name: str) -> str:
     """Where a program is; a test without it is skipped, but not where it must be there."""
-    found = shutil.which(name, path=SEARCHED)
-    if found is None:
-        told = f"there is no {name} on this machine"
-        (pytest.fail if name in os.environ.get("OPD_NEEDED", "").split() else pytest.skip)(told)
-    return found
+    path = shutil.which(name, path=SEARCHED)
+    if path is None:
+        reason = f"there is no {name} on this machine"
+        (pytest.fail if name in os.environ.get("OPD_NEEDED", "").split() else pytest.skip)(reason)
+    return path
 
 
 def free_port() -> int:
