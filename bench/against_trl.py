@@ -34,10 +34,13 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from app.worker.models.converted import model_at_hand
 from bench.support.endless import EndlessTraining
+from opd.config.gguf.smollm import SMOLLM2
 from opd.config.run import RunConfig, parse
 from opd.data.prompts import PromptSet, load_prompts
-from opd.models.folders.resolve import resolve
+from opd.errors import UserError
+from opd.models.folders.resolve import resolve, silent
 from opd.models.load import context_of
 from opd.sampling.sample import NEVER
 from opd.training.loading import Callbacks, LoadedRun, load
@@ -46,6 +49,7 @@ from opd.training.step.clock import Clock
 from opd.training.trainer import Training
 from opd.training.update import update
 from opd.types import ModelsEvent, StepEvent
+from storage.data_dir import DataDir
 from storage.engine import open_database
 from storage.queue import jobs
 from storage.write.records import RunWriter
@@ -67,11 +71,13 @@ class Case:
     natural: bool = False
     kept: bool = False
     models: tuple[str, str] = BUNDLED
+    size: str = ""
 
     def __str__(self) -> str:
-        size = "" if self.models == BUNDLED else " 8M"
         lengths = "natural" if self.natural else "equal"
-        return f"{self.prompts} x {self.group}{size}, {lengths}, {'on' if self.kept else 'off'}"
+        return (
+            f"{self.prompts} x {self.group}{self.size}, {lengths}, {'on' if self.kept else 'off'}"
+        )
 
     def config(self, **changes: Any) -> RunConfig:
         student, teacher = self.models
@@ -134,8 +140,12 @@ def cases(folder: Path, *, quick: bool) -> Iterator[Case]:
         yield Case(32, 4, natural, kept=True)
         yield Case(32, 1, natural, kept=True)
     models = larger(folder)
-    yield Case(16, 4, models=models)
-    yield Case(32, 1, models=models)
+    yield Case(16, 4, models=models, size=" 8M")
+    yield Case(32, 1, models=models, size=" 8M")
+    with contextlib.suppress(UserError):  # its package is not there
+        smollm2 = model_at_hand(DataDir(folder), SMOLLM2, where="student.model", say=silent)
+        yield Case(4, 4, models=(smollm2, smollm2), size=" SmolLM2")
+        yield Case(16, 1, models=(smollm2, smollm2), size=" SmolLM2")
 
 
 def larger(folder: Path) -> tuple[str, str]:
