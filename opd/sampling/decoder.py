@@ -13,12 +13,19 @@ from transformers.cache_utils import DynamicLayer
 from opd.models.batches import Sequences, score_batch
 from opd.models.forward import Hidden, causal, completion_hidden, logits_of, route_of
 
+WORTH_A_PASS = 512  # tokens not read, for which another pass is made
+
 
 class Decoder(Protocol):
     """Reads prompts, then one token a row at a time. Caches hold prompts at their right end."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
-        """Reads each prompt once; row i of the batch continues prompts[rows[i]]. Logits (B, V)."""
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
+        """Reads each prompt once; row i of the batch continues prompts[rows[i]]. Logits (B, V).
+
+        The first `shared` tokens, which all prompts have in common, need to be read only once.
+        """
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         """Reads one token a row, (B,) at positions (B,); `seen` (B, ≥ length) is False on padding.
@@ -80,6 +87,16 @@ def pad_right(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Te
     return ids, torch.tensor([len(p) for p in prompts])
 
 
+def shared_start(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with, one at least left of each; 0 where reading them once
+    saves less than another pass costs."""
+    first, last = min(prompts), max(prompts)  # what these two share, those between share as well
+    most = min(len(p) for p in prompts) - 1
+    pairs = zip(first[:most], last[:most], strict=True)
+    length = next((i for i, (a, b) in enumerate(pairs) if a != b), most)
+    return length if (len(prompts) - 1) * length >= WORTH_A_PASS else 0
+
+
 def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:
     """(n, width): the slot whose content moves to each slot, so that every prompt ends last; the
     width is by default that of the longest.
@@ -107,20 +124,28 @@ def read_prompts(
     *,
     pad_id: int,
     device: torch.device,
+    shared: int = 0,
 ) -> ReadPrompts:
-    """Reads prompts into the cache, padded on the right, by the model's own forward pass."""
-    ids, lengths = (t.to(device) for t in pad_right(prompts, pad_id))
-    width = ids.shape[1]
-    ends = lengths - 1 + width * torch.arange(len(ids), device=device)
-    output = backbone_of(model)(
-        input_ids=ids,
-        cache=cache,
-        use_cache=True,
-        position_ids=torch.arange(width, device=device).expand_as(ids),
-    )
+    """Reads prompts into the cache of `Slots`, padded on the right, by the model's own forward
+    pass; the first `shared` tokens, which all have in common, in a pass of their own."""
+    if shared:
+        _read(model, cache, torch.tensor([list(prompts[0][:shared])], device=device))
+        for layer in cache.layers:
+            layer.hold(*(x.expand(len(prompts), -1, -1, -1) for x in (layer.keys, layer.values)))
+    ids, lengths = (t.to(device) for t in pad_right([p[shared:] for p in prompts], pad_id))
+    output = _read(model, cache, ids, start=shared)
+    ends = lengths - 1 + ids.shape[1] * torch.arange(len(ids), device=device)
     states = output.last_hidden_state
     last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
-    return ReadPrompts(last, lengths)
+    return ReadPrompts(last, lengths + shared)
+
+
+def _read(model: Any, cache: Cache, ids: Tensor, start: int = 0) -> Any:
+    """The model's output on ids (n, T) at the positions from `start` on."""
+    positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+    return backbone_of(model)(
+        input_ids=ids, cache=cache, use_cache=True, position_ids=positions.expand_as(ids)
+    )
 
 
 class ModelDecoder:
@@ -130,9 +155,14 @@ class ModelDecoder:
         self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
         self._cache = Cache(layer_class_to_replicate=Slots)  # full length, in sliding layers too
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
         read = read_prompts(
-            self._model, self._cache, prompts, pad_id=self._pad_id, device=self._device
+            *(self._model, self._cache, prompts),
+            pad_id=self._pad_id,
+            device=self._device,
+            shared=shared,
         )
         source = to_the_right(read.lengths)[:, None, :, None]
         for layer in self._cache.layers:
@@ -168,7 +198,9 @@ class OwnCacheDecoder:
         self._model, self._vocab, self._device = model, vocab, device
         self._cache: Any = None
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
         ids = torch.tensor([list(p) for p in prompts], device=self._device)
         output = backbone_of(self._model)(input_ids=ids, use_cache=True)
         self._cache = output.cache
@@ -193,7 +225,9 @@ class RereadingDecoder:
         self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
         self._rows: list[list[int]] = []
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
         self._rows = [list(prompts[i]) for i in rows]
         return self._read()
 

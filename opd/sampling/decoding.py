@@ -21,6 +21,7 @@ from opd.sampling.fused_decoder import FusedDecoder, takes_fused
 
 log = logging.getLogger(__name__)
 TOY = [[3, 4, 5, 3], [5, 3]]  # prompts that the decoders are compared on
+TOY_SHARED = [[3, 4, 5, 3], [3, 4, 4]]  # their first two tokens
 TOY_EQUAL = [[3, 4, 5, 3], [5, 3, 4, 4]]
 TOY_TOKENS = ([4, 3, 5], [3, 5, 4], [5, 4], [3, 5])  # of the rows, token by token
 FIXED_ON = ("cuda",)  # kinds of device where launching a kernel costs more than running it
@@ -35,6 +36,7 @@ class Decoding:
 
 
 _DECODINGS: "WeakKeyDictionary[Any, Decoding]" = WeakKeyDictionary()
+_READS_ON: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
 _FIXED: "WeakKeyDictionary[Any, type[FixedDecoder] | None]" = WeakKeyDictionary()
 
 
@@ -82,6 +84,24 @@ def equal_lengths(model: Any, device: torch.device) -> bool:
 
 
 @torch.no_grad()
+def reads_on(model: Any, device: torch.device) -> bool:
+    """May the start that prompts share be read once, before what follows it in each?"""
+    whole, route = causal(model), route_of(model)
+    if takes(model, device) or route.switch is not None or route.sharded:
+        return False
+    if whole not in _READS_ON:
+        fixed = fixed_decoder_of(model, device) if device.type in FIXED_ON else None
+        if fixed is not None:
+            decoding = Decoding(partial(fixed, room=len(TOY_TOKENS)), False)
+        else:
+            decoding = decoding_of(model, device)
+        _READS_ON[whole] = (fixed is not None or decoding.make is ModelDecoder) and _agrees(
+            model, decoding, device, shared=2
+        )
+    return _READS_ON[whole]
+
+
+@torch.no_grad()
 def decoding_of(model: Any, device: torch.device) -> Decoding:
     """Tried on toy prompts the first time that the model writes."""
     whole = causal(model)
@@ -103,11 +123,11 @@ def _decoding(model: Any, device: torch.device) -> Decoding:
     return Decoding(RereadingDecoder, False)
 
 
-def _agrees(model: Any, decoding: Decoding, device: torch.device) -> bool:
-    prompts = TOY_EQUAL if decoding.equal_lengths else TOY
+def _agrees(model: Any, decoding: Decoding, device: torch.device, shared: int = 0) -> bool:
+    prompts = TOY_SHARED if shared else TOY_EQUAL if decoding.equal_lengths else TOY
     expected = _logits(model, RereadingDecoder, prompts, device)
     try:
-        actual = _logits(model, decoding.make, prompts, device)
+        actual = _logits(model, decoding.make, prompts, device, shared)
     except CANNOT as error:
         raise_lack_of_memory(error)
         return False
@@ -115,14 +135,18 @@ def _agrees(model: Any, decoding: Decoding, device: torch.device) -> bool:
 
 
 def _logits(
-    model: Any, make: Callable[..., Decoder], prompts: list[list[int]], device: torch.device
+    model: Any,
+    make: Callable[..., Decoder],
+    prompts: list[list[int]],
+    device: torch.device,
+    shared: int = 0,
 ) -> Tensor:
     """Logits (N, V) of two prompts, one of them twice, and of four tokens; a row leaves between."""
     vocab = causal(model).config.get_text_config().vocab_size
     decoder = make(model, vocab=vocab, pad_id=0, device=device)
     rows = [0, 1, 1]
     lengths = torch.tensor([len(prompts[i]) for i in rows], device=device)
-    logits = [decoder.prefill(prompts, rows)]
+    logits = [decoder.prefill(prompts, rows, shared)]
     longest = int(lengths.max())
     for step, tokens in enumerate(TOY_TOKENS):
         if step == 2:

@@ -93,7 +93,9 @@ class FastDecoder:
         self._caches = [Slots() for _ in self._layers]
         return bool((expected - logits).abs().max() <= TOLERANCE * expected.abs().max())
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
         ids, lengths = pad_right(prompts, self._pad_id)
         hidden = self._read(ids, self._rope(torch.arange(ids.shape[1])))
         source = to_the_right(lengths)

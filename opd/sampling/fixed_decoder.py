@@ -96,7 +96,9 @@ class FixedDecoder:
         self.shown = 0  # slots that attention looks at
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)  # of the next token
 
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
+    ) -> Tensor:
         lengths = [len(p) for p in prompts]
         longest = max(lengths)
         self._capacity = longest + self._room
@@ -110,7 +112,10 @@ class FixedDecoder:
             )
             cache = Cache(layer_class_to_replicate=Slots)
             read = read_prompts(
-                self._model, cache, prompts[part], pad_id=self._pad_id, device=self._device
+                *(self._model, cache, prompts[part]),
+                pad_id=self._pad_id,
+                device=self._device,
+                shared=shared,
             )
             logits.append(logits_of(self._model, read.last, vocab=self._vocab))
             slots = to_the_right(read.lengths, longest)[sources]

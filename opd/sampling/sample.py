@@ -3,7 +3,7 @@
 Departs from `generate` in three ways: the randomness of a rollout is decided by (seed, step,
 prompt, sample) only and so does not depend on the batch; what is returned is the raw distribution
 at the stated temperature; and finished rows leave the batch. Prompts that occur several times in a
-batch are read once and their cache is repeated.
+batch are read once and their cache is repeated, and so is a long start that all prompts share.
 
 Everything that a token needs stays on the device, where the host looks only every few tokens.
 """
@@ -26,8 +26,8 @@ from opd.loss import divergences
 from opd.models.architecture import from_config
 from opd.models.forward import causal, route_of
 from opd.models.load import Pair
-from opd.sampling.decoder import Decoder
-from opd.sampling.decoding import decoder_for, equal_lengths
+from opd.sampling.decoder import Decoder, shared_start
+from opd.sampling.decoding import decoder_for, equal_lengths, reads_on
 from opd.sampling.fixed_decoder import FixedDecoder
 from opd.sampling.replay import Replay, captures
 from opd.types import FinishReason, Floats, Ints
@@ -238,7 +238,7 @@ class _Batch:
         rows = [distinct[p] for p in self.prompts]
         if stop():
             raise Stopped
-        self._choose(decoder.prefill(list(distinct), rows))
+        self._choose(decoder.prefill(list(distinct), rows, self._shared(list(distinct))))
         captured = (
             isinstance(decoder, FixedDecoder)
             and captures(pair.device)
@@ -258,6 +258,13 @@ class _Batch:
             _NOT_CAPTURED.add(causal(pair.student))
         self._collect(np.arange(len(self.alive)), steps)
         return [self.samples[i] for i in range(self.count)]
+
+    def _shared(self, prompts: list[tuple[int, ...]]) -> int:
+        """Tokens at the start of all these prompts that are read once; none where several processes
+        write shares of a batch, whose sums are to be rounded as in the whole."""
+        apart = self.limits.fewest > 1 or self.limits.longest
+        shared = 0 if apart else shared_start(prompts)
+        return shared if shared and reads_on(self.pair.student, self.pair.device) else 0
 
     def _advance(self, decoder: Decoder) -> None:
         """Reads the tokens written last, and writes the next; nothing here waits for the device."""
