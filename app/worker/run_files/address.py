@@ -37,7 +37,7 @@ NO_BUCKET = r"NoSuchBucket|bucket does not exist"
 CAUSES = (
     (r"NoCredentials|PartialCredentials|CredentialRetrieval|ProfileNotFound", "no credentials"),
     (r"quota|insufficient ?storage|storage ?full", "the store is full"),
-    (r"RequestTimeTooSkewed", "the clock of this host is wrong"),
+    (r"RequestTimeTooSkewed|request time and the current time", "the clock of this host is wrong"),
     (
         r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken",
         "the credentials are refused",

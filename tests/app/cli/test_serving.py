@@ -19,11 +19,27 @@ from app.cli.server.ports import bind
 from app.cli.workspace import Workspace
 from app.sources.roots import SourceOptions
 from opd.errors import UserError
+from storage import clock
 from storage import engine as database
 from storage.data_dir import DataDir
 from storage.databases import sqlite
 from tests import warm_starts
 from tests.support.studio import Studio
+
+
+@pytest.mark.parametrize(("host", "seconds"), [("one", -3600), ("one", 30), ("", -3600)])
+def test_a_clock_that_is_not_the_shared_databases_is_named(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    seconds: int,
+) -> None:
+    true = time.time
+    monkeypatch.setattr(clock.time, "time", lambda: true() + seconds)
+    Workspace(DataDir(Path("/d"), host), None).warn_of_clock(engine)
+    warning = "Warning: the clock of this host is 3,600 s behind the database's: set it"
+    assert (warning in capsys.readouterr().err) is (bool(host) and seconds < 0)
 
 
 @pytest.fixture

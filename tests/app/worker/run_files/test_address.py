@@ -49,11 +49,15 @@ class NoCredentialsError(Exception):
     """As botocore calls it."""
 
 
+SKEWED = "The difference between the request time and the current time is too large."
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
         (NoCredentialsError("Unable to locate credentials"), "no credentials"),
         (PermissionError("Forbidden"), "access is denied"),
+        (PermissionError(SKEWED), "the clock of this host is wrong"),
         (OSError(errno.ENOSPC, "No space left on device"), "the store is full"),
         (OSError("XMinioAdminBucketQuotaExceeded"), "the store is full"),
         (FileNotFoundError("The specified bucket does not exist"), "there is no such bucket"),
