@@ -44,6 +44,7 @@ PIECES = (
     ("tests/flows/test_resume.py",),
     ("tests/flows/test_planted_faults.py",),
     ("tests/flows/hosts/test_slurm.py",),
+    ("tests/flows/hosts/test_ray.py",),
     ("tests/flows/hosts/",),
     (
         "tests/browser/",

@@ -363,8 +363,10 @@ def main(arguments: list[str] | None = None, training: TrainingFactory | None = 
     if options.run_id is None:
         parser.error("a run is needed, or --standby")
     torchrun = TorchrunPlace.here()
-    if options.cluster_job is not None and torchrun is not None and torchrun.rank > 0:
-        return follow_torchrun(torchrun, anywhere=True)
+    if options.cluster_job is not None and torchrun is not None:
+        process.end_with_parent(signal.SIGKILL if torchrun.rank > 0 else signal.SIGTERM)
+        if torchrun.rank > 0:
+            return follow_torchrun(torchrun, anywhere=True)
     start_log()
     try:
         job = _claimed(options)

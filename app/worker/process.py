@@ -1,6 +1,7 @@
 """Processes: who owns a run (named by its id, its start, the boot and the place it lives in), and
 how one is started that outlives us."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ MARK = "OPD_JOB"  # `Place.mark`, in the environment of a job and of all it star
 CAPTURED = 8192  # bytes
 LAST_WORDS = 2.0  # seconds for those of a child that has ended
 LAUNCHER = Path(__file__).parents[2] / "opd_launcher.py"
+PARENT_DIES = 1  # PR_SET_PDEATHSIG of prctl(2)
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
 
 
@@ -154,6 +156,12 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
             continue
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """This process gets the signal when its parent dies, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIES, int(number))
 
 
 def cause_of_exit(code: int, whose: str = "the job's process ") -> str:

@@ -171,7 +171,7 @@ class Controller:
             case "queued", "waiting":
                 self._tell(row, state.why)
             case "queued", "running":
-                self._tell(row, f"starts on {', '.join(state.hosts)}")
+                self._tell(row, f"starts on {', '.join(state.hosts)}" if state.hosts else state.why)
             case "queued", "ended":
                 self._end(row, str(row.job), *self._cause(row, state))
             case "running", _ if row.claimed:

@@ -41,7 +41,8 @@ class Wanted:
 class State:
     """Of a job as its launcher tells it.
 
-    waiting: not started, `why` says what for; running: on `hosts`; ended: `exit_code` where it is
+    waiting: not started, `why` says what for; running: on `hosts`, and where they are not known,
+    `why` says what it may wait for yet; ended: `exit_code` where it is
     known (as subprocess gives it) and `why` it ended, in the launcher's words; unknown: the
     launcher has no such job.
 

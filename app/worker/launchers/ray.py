@@ -1,7 +1,8 @@
 """Ray: jobs are submitted to its Jobs API, asked for and ended there, over HTTP.
 
 Nothing of Ray is imported. Each job takes a CPU of Ray's count besides its GPUs, so that it may run
-on any node, and not together with all others on the head.
+on any node, and not together with all others on the head. One on several nodes takes these itself,
+as `app.worker.launchers.several_nodes.ray_job`.
 """
 
 import os
@@ -21,12 +22,29 @@ from app.worker.launchers.launcher import (
     State,
     Wanted,
 )
-from app.worker.launchers.ray_answers import gpus_in, jobs_in, parsed, refusal, state_of
+from app.worker.launchers.ray_answers import (
+    ASKS,
+    NODES,
+    asked_for,
+    gpus_in,
+    jobs_in,
+    parsed,
+    refusal,
+    state_of,
+)
+from app.worker.launchers.several_nodes.ray_job import PROGRAM, NodesJob
 from opd.errors import UserError
 from opd.network import HttpClient, client
 
 API = "4"  # version of the Jobs API
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # Ray's own
+TRIES = 3  # to ask what may be asked again
+CLOSED = (httpx.RemoteProtocolError, httpx.ReadError)  # what came of the question is not known
+OF_ONE_NODE = {
+    "CPU": "entrypoint_num_cpus",
+    "GPU": "entrypoint_num_gpus",
+    "memory": "entrypoint_memory",
+}
 
 
 class Ray:
@@ -52,14 +70,25 @@ class Ray:
             return living
         job = f"{key}.{1 + max((int(n.rpartition('.')[2]) for n in earlier), default=0)}"
         told = {"RAY_JOB_STOP_WAIT_TIME_S": f"{self.grace:.0f}", JOB_VARIABLE: f"ray:{job}"}
+        resources = _resources(wanted, self._gpus(wanted))
+        metadata = {"log": str(log), ASKS: asked_for(resources, wanted.labels, wanted.nodes)}
+        of_one_node: dict[str, Any] = {OF_ONE_NODE[n]: count for n, count in resources.items()}
+        of_one_node |= {"entrypoint_label_selector": wanted.labels} if wanted.labels else {}
+        if wanted.nodes > 1:
+            metadata[NODES], of_one_node = str(wanted.nodes), {}
+            command = [*PROGRAM, NodesJob(job, command, wanted, resources, str(log)).text()]
         request = {
             "submission_id": job,
             "entrypoint": _entrypoint(command, wanted, log),
             "runtime_env": {"env_vars": told},
-            "metadata": {"log": str(log)},
-            **_resources(wanted, self._gpus(wanted)),
+            "metadata": metadata,
+            **of_one_node,
         }
-        self._ask("POST", "/api/jobs/", request)
+        try:
+            self._ask("POST", "/api/jobs/", request)
+        except ClusterSilentError:  # it may have arrived
+            if self._ask("GET", f"/api/jobs/{job}", none=True) is None:
+                raise
         return job
 
     def states(self, jobs: Collection[str]) -> dict[str, State]:
@@ -85,7 +114,10 @@ class Ray:
 
     @cached_property
     def _http(self) -> HttpClient:
-        return client(self._address, timeout=PATIENCE)
+        """Without connections that are kept: Ray closes them when it likes."""
+        return client(
+            self._address, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     def _jobs(self) -> dict[str, dict[str, Any]]:
         return jobs_in(self._ask("GET", "/api/jobs/"), self._where)
@@ -100,15 +132,7 @@ class Ray:
         self, method: str, path: str, body: dict[str, Any] | None = None, *, none: bool = False
     ) -> Any:
         """The answer's JSON; None where there is nothing of that name and `none` allows it."""
-        token = os.environ.get(TOKEN_VARIABLE)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            answer = self._http.request(
-                method, f"{self._address}{path}", json=body, headers=headers
-            )
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            text = f"does not answer: {error or type(error).__name__}"
-            raise ClusterSilentError(text, where=self._where) from None
+        answer = self._answer(method, path, body, TRIES if body is None else 1)
         if answer.status_code == httpx.codes.NOT_FOUND and none:
             return None
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -122,6 +146,19 @@ class Ray:
             raise UserError(f"refuses the request ({told})", where=self._where)
         return parsed(answer.text, self._where)
 
+    def _answer(
+        self, method: str, path: str, body: dict[str, Any] | None, tries: int
+    ) -> httpx.Response:
+        token = os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            return self._http.request(method, f"{self._address}{path}", json=body, headers=headers)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            if tries > 1 and isinstance(error, CLOSED):
+                return self._answer(method, path, body, tries - 1)
+            text = f"does not answer: {error or type(error).__name__}"
+            raise ClusterSilentError(text, where=self._where) from None
+
 
 def _entrypoint(command: Sequence[str], wanted: Wanted, log: Path) -> str:
     """For a shell that the command takes the place of, so that signals reach it, and its exit code
@@ -133,19 +170,14 @@ def _entrypoint(command: Sequence[str], wanted: Wanted, log: Path) -> str:
     return f"exec {shlex.join([*limit, *command])} >> {shlex.quote(str(log))} 2>&1"
 
 
-def _resources(wanted: Wanted, gpus: int) -> dict[str, Any]:
-    """Raises UserError for what Ray has not."""
-    if wanted.nodes > 1:
-        text = f"is {wanted.nodes}: under Ray, a run's job has one node; use --launcher slurm"
-        raise UserError(text, where="resources.nodes")
+def _resources(wanted: Wanted, gpus: int) -> dict[str, float]:
+    """Of each node, by Ray's names. Raises UserError for what Ray has not."""
     if wanted.partition is not None:
         text = f"is {wanted.partition}: Ray has none; choose nodes by resources.labels"
         raise UserError(text, where="resources.partition")
-    asked: dict[str, Any] = {"entrypoint_num_cpus": wanted.cpus or 1}
+    resources: dict[str, float] = {"CPU": wanted.cpus or 1}
     if gpus:
-        asked["entrypoint_num_gpus"] = gpus
+        resources["GPU"] = gpus
     if wanted.memory_gb is not None:
-        asked["entrypoint_memory"] = round(wanted.memory_gb * 1e9)
-    if wanted.labels:
-        asked["entrypoint_label_selector"] = dict(wanted.labels)
-    return asked
+        resources["memory"] = round(wanted.memory_gb * 1e9)
+    return resources

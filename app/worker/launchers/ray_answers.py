@@ -1,6 +1,7 @@
 """What Ray's Jobs API answers, read."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,7 +9,7 @@ from app.worker.launchers.launcher import State
 from opd.errors import ErrorKind, UserError
 
 NEVER_STARTED = ("JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_START_FAILURE")
-NEEDS = {"cpus": "CPU", "gpus": "GPU"}
+ASKS, NODES = "asks", "nodes"  # what a job's metadata says: Ray's API tells nothing of either
 
 
 def parsed(text: str, where: str) -> Any:
@@ -42,9 +43,9 @@ def state_of(job: dict[str, Any]) -> State:
     hosts = _hosts(job)
     match status:
         case "PENDING":
-            return State("waiting", _wants(job))
+            return State("waiting", _waits(job))
         case "RUNNING":
-            return State("running", "running", hosts)
+            return State("running", "running" if hosts else _waits(job), hosts)
         case "SUCCEEDED":
             return State("ended", "", hosts, 0)
         case "STOPPED":
@@ -64,20 +65,27 @@ def refusal(text: str) -> str:
     return lines[-1][:300] if lines else "nothing more is told"
 
 
+def asked_for(resources: Mapping[str, float], labels: Mapping[str, str], nodes: int = 1) -> str:
+    """Of each node, in Ray's words: Ray does not say what of it is lacking."""
+    units = {"CPU": "CPU", "GPU": "GPU", "memory": "GB of memory"}
+    counts = {name: n / (1e9 if name == "memory" else 1) for name, n in resources.items()}
+    texts = [f"{count:g} {units[name]}" for name, count in counts.items()]
+    texts += [f"label {name}={value}" for name, value in labels.items()]
+    return (f"{nodes} nodes, each with " if nodes > 1 else "") + ", ".join(texts)
+
+
+def _metadata(job: dict[str, Any]) -> dict[str, str]:
+    return job.get("metadata") or {}
+
+
 def _hosts(job: dict[str, Any]) -> tuple[str, ...]:
+    """None of a job on several nodes: Ray knows that of its driver, which takes no part."""
     host = urlsplit(job.get("driver_agent_http_address") or "").hostname
-    return (host,) if host else ()
+    return (host,) if host and NODES not in _metadata(job) else ()
 
 
-def _wants(job: dict[str, Any]) -> str:
-    """All that it asks for: Ray does not say which of it is lacking."""
-    counts = {name: job.get(f"entrypoint_num_{name}") or 0 for name in NEEDS}
-    wants = [f"{count:g} {NEEDS[name]}" for name, count in counts.items() if count]
-    if memory := job.get("entrypoint_memory"):
-        wants.append(f"{memory / 1e9:g} GB of memory")
-    labels = job.get("entrypoint_label_selector") or {}
-    wants += [f"a node with {name}={value}" for name, value in labels.items()]
-    return f"waiting for {', '.join(wants) or 'a node'}"
+def _waits(job: dict[str, Any]) -> str:
+    return f"waiting for {_metadata(job).get(ASKS, 'a node')}"
 
 
 def _reason(job: dict[str, Any]) -> str:

@@ -17,10 +17,10 @@ from app.worker.launchers.launcher import (
     State,
     Wanted,
 )
+from app.worker.launchers.several_nodes.torchrun import on_several_nodes
 from app.worker.launchers.slurm_answers import FIELDS, setting, states_of
 from app.worker.launchers.slurm_limits import FIELDS as LIMITS
 from app.worker.launchers.slurm_limits import MIB, gpus_for, minutes_of
-from app.worker.launchers.torchrun import on_several_nodes
 from opd.errors import UserError
 
 WHERE = "--launcher slurm"

@@ -85,6 +85,25 @@ def test_the_session_of_a_shell_is_no_jobs_family(tmp_path: Path) -> None:
         child.communicate()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of that")
+def test_a_process_may_end_with_its_parent() -> None:
+    child = (
+        "import os, signal, time; from app.worker.process import end_with_parent;"
+        "end_with_parent(signal.SIGKILL); os.write(1, b'%d' % os.getpid()); time.sleep(600)"
+    )
+    between = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    command = [sys.executable, "-c", between, child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(os.read(parent.stdout.fileno(), 20))
+        assert process.owner_of(pid) is not None
+        parent.kill()
+    until = time.monotonic() + 20
+    while process.owner_of(pid) is not None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_causes_in_words() -> None:
     assert process.cause_of_exit(-9) == (
         "killed by signal 9 (SIGKILL): the system may have run out of memory"

@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,15 +24,21 @@ ENVIRONMENT = {
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200",
 }
+NOTICES_SOON = {  # a dead node, after some ten seconds
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+}
 OPTIONS = ("--block", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000")
 
 
 class RayCluster:
     """`address` is that of its Jobs API, for hosts of the network."""
 
-    def __init__(self, network: HostNetwork, folder: Path) -> None:
+    def __init__(self, network: HostNetwork, folder: Path, settings: Mapping[str, str]) -> None:
         self._network = network
-        self._folder = folder  # of a short path: it holds sockets
+        self._environment = {**ENVIRONMENT, **settings}
+        self.folder = folder  # of a short path: it holds sockets
         self._head, *self._others = network.hosts
         self._nodes: dict[str, HostProcess] = {}
         self.address = f"http://{network[self._head].address}:8265"
@@ -63,7 +69,7 @@ class RayCluster:
         return [str(raylet["nodeManagerAddress"]) for raylet in alive]
 
     def log(self, name: str) -> str:
-        return (self._folder / f"{name}.log").read_text(errors="replace")
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def _start(self, name: str) -> HostProcess:
         host, head = self._network[name], self._network[self._head]
@@ -71,24 +77,26 @@ class RayCluster:
         where = f"--node-ip-address={host.address}"
         role: tuple[str, ...] = (f"--address={head.address}:6379",)
         if name == self._head:
-            role = (*heads, f"--temp-dir={self._folder / 'ray'}")
+            role = (*heads, f"--temp-dir={self.folder / 'ray'}")
         if name in self._nodes and self._nodes[name].poll() is None:
             self._nodes[name].send(9)
         command = [sys.executable, str(START), *role, where, *OPTIONS]
-        log = self._folder / f"{name}.log"
-        self._nodes[name] = host.start(command, ENVIRONMENT, log=log)
+        log = self.folder / f"{name}.log"
+        self._nodes[name] = host.start(command, self._environment, log=log)
         return self._nodes[name]
 
 
 @contextmanager
-def ray_cluster(network: HostNetwork) -> Iterator[RayCluster]:
-    """Ends with the network. Skips the test where there is no Ray, or fails it where OPD_NEEDED has
-    `ray`."""
+def ray_cluster(
+    network: HostNetwork, settings: Mapping[str, str] | None = None
+) -> Iterator[RayCluster]:
+    """Ends with the network; `settings`: of Ray, by its variables. Skips the test where there is no
+    Ray, or fails it where OPD_NEEDED has `ray`."""
     there = importlib.util.find_spec("ray") is not None
     lacking("ray", "" if there else "Ray is not installed: pip install 'ray[default]'")
     folder = Path(tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-", dir="/tmp"))
     try:
-        cluster = RayCluster(network, folder)
+        cluster = RayCluster(network, folder, settings or {})
         cluster.start()
         yield cluster
     finally:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.support.fake_training import ROOT, SCRIPT
 from tests.support.hosts.network import HostNetwork, HostProcess
 from tests.support.hosts.postgres import SharedPostgres
 
+FAKE = (sys.executable, str(SCRIPT), "supervisor")
 LOST_AFTER = 6.0  # seconds in the place of sixty
 
 
@@ -36,11 +37,13 @@ class SharedStudio:
         self.engine: Engine = open_database(server.local_url)
         self.supervisors: dict[str, HostProcess] = {}
 
-    def supervise(self, name: str, **environment: str) -> HostProcess:
+    def supervise(
+        self, name: str, program: Sequence[str] = FAKE, **environment: str
+    ) -> HostProcess:
         """A supervisor on that host; its output is kept beside its log."""
         host = self.network.outside if name == "outside" else self.network[name]
         supervisor = host.start(
-            [sys.executable, str(SCRIPT), "supervisor", "--data-dir", str(self.data_dir)],
+            [*program, "--data-dir", str(self.data_dir)],
             {
                 DATABASE_VARIABLE: self.url,
                 "PYTHONPATH": str(ROOT),

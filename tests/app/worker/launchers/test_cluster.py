@@ -124,6 +124,9 @@ def test_a_queued_run_is_submitted_once_and_its_job_runs_it(case: Case) -> None:
     case.cluster.jobs["1"] = RUNNING
     case.controller.turn()
     assert case.waits_for(run_id) == "Fake: starts on node-1"
+    case.cluster.jobs["1"] = State("running", "waiting for 2 nodes")  # which it is to take itself
+    case.controller.turn()
+    assert case.waits_for(run_id) == "Fake: waiting for 2 nodes"
     assert case.claim(run_id) == 1
     case.controller.turn()
     jobs.finish(case.engine, run_id, 1, "finished")

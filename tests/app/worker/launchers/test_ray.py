@@ -1,6 +1,7 @@
-"""Against a server in Ray's place; a real one is asked in `bench/cluster`."""
+"""Against a server in Ray's place; a real one is asked in `tests/flows/hosts`."""
 
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 
 from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, Wanted
 from app.worker.launchers.ray import TOKEN_VARIABLE, Ray
+from app.worker.launchers.several_nodes.ray_job import NodesJob
 from opd.errors import UserError
 from tests.support.network.web_server import free_port
 
@@ -20,13 +22,14 @@ LOG = Path("/data/a run's log")
 
 class JobsApi:
     """`answers`: by method and path, a status and a text or what becomes JSON; `asked`: what came,
-    with its headers."""
+    with its headers; `closes`: how many times each connection is closed instead."""
 
     def __init__(self, answers: dict[str, tuple[int, Any]]) -> None:
         self.answers = answers
         self.requests: list[tuple[str, Any]] = []
         self.headers: dict[str, str] = {}
         self.address = ""
+        self.closes: dict[str, int] = {}
 
     @contextmanager
     def serving(self) -> Iterator["JobsApi"]:
@@ -39,6 +42,9 @@ class JobsApi:
                 name = f"{self.command} {self.path}"
                 api.requests.append((name, body))
                 api.headers = dict(self.headers)
+                if api.closes.get(name, 0):
+                    api.closes[name] -= 1
+                    return
                 status, told = api.answers.get(name, (404, "no such job"))
                 data = (told if isinstance(told, str) else json.dumps(told)).encode()
                 self.send_response(status)
@@ -125,6 +131,7 @@ def test_a_job_asks_for_what_its_run_needs(api: JobsApi, monkeypatch: pytest.Mon
     assert body["entrypoint"] == command
     told = {"RAY_JOB_STOP_WAIT_TIME_S": "30", JOB_VARIABLE: "ray:opd-a.1"}
     assert body["runtime_env"] == {"env_vars": told}
+    assert body["metadata"] == {"log": str(LOG), "asks": "1 CPU"}
     assert "p@ss" not in json.dumps(body)
     wanted = Wanted(gpus=2, cpus=4, memory_gb=1.5, hours=2, labels={"kind": "h100"})
     _, body = submitted(api, wanted)
@@ -161,16 +168,46 @@ def test_a_key_is_submitted_again_only_once_its_job_has_ended(api: JobsApi) -> N
     assert submitted(api, Wanted())[0] == "opd-a.3"
 
 
-@pytest.mark.parametrize(
-    ("wanted", "where"),
-    [(Wanted(nodes=2), "resources.nodes"), (Wanted(partition="gpu"), "resources.partition")],
-)
-def test_what_ray_has_not_is_refused_before_anything_is_submitted(
-    api: JobsApi, wanted: Wanted, where: str
+def test_a_question_is_asked_again_where_its_connection_is_closed(api: JobsApi) -> None:
+    api.closes["GET /api/version"] = 2
+    Ray(api.address).check()
+    assert [name for name, _ in api.requests] == ["GET /api/version"] * 3
+    api.closes["GET /api/jobs/"] = 3
+    with pytest.raises(ClusterSilentError, match="does not answer: Server disconnected"):
+        Ray(api.address).states(["a"])
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_job_is_submitted_once_where_the_connection_is_closed(
+    api: JobsApi, arrived: bool
 ) -> None:
+    api.closes["POST /api/jobs/"] = 1
+    if arrived:
+        api.answers["GET /api/jobs/opd-a.1"] = (200, {"status": "PENDING"})
+        assert submitted(api, Wanted())[0] == "opd-a.1"
+    else:
+        with pytest.raises(ClusterSilentError, match="does not answer"):
+            submitted(api, Wanted())
+    assert [name for name, _ in api.requests].count("POST /api/jobs/") == 1
+
+
+def test_a_job_on_several_nodes_takes_them_itself(api: JobsApi) -> None:
+    wanted = Wanted(nodes=2, gpus=4, processes=4, labels={"kind": "h100"})
+    job, body = submitted(api, wanted)
+    assert body["metadata"]["asks"] == "2 nodes, each with 1 CPU, 4 GPU, label kind=h100"
+    assert not [name for name in body if name.startswith("entrypoint_")]
+    *_, program, text, _, _, _ = shlex.split(body["entrypoint"])
+    assert program == "app.worker.launchers.several_nodes.ray_job"
+    nodes = NodesJob.parse(text)
+    assert (nodes.key, nodes.wanted, nodes.log) == (job, wanted, str(LOG))
+    assert nodes.command == ["python", "-c", "print('a b')"]
+    assert nodes.resources == {"CPU": 1, "GPU": 4}
+
+
+def test_what_ray_has_not_is_refused_before_anything_is_submitted(api: JobsApi) -> None:
     with pytest.raises(UserError) as error:
-        submitted(api, wanted)
-    assert error.value.where == where
+        submitted(api, Wanted(partition="gpu"))
+    assert error.value.where == "resources.partition"
     assert not any(name.startswith("POST") for name, _ in api.requests)
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from app.worker.launchers.launcher import State
-from app.worker.launchers.ray_answers import jobs_in, refusal, state_of
+from app.worker.launchers.ray_answers import asked_for, jobs_in, refusal, state_of
 from opd.errors import ErrorKind, UserError
 
 AGENT = {"driver_agent_http_address": "http://10.0.0.7:52365"}
@@ -15,14 +15,12 @@ HOSTS = ("10.0.0.7",)
     [
         ({"status": "PENDING"}, State("waiting", "waiting for a node")),
         (
-            {
-                "status": "PENDING",
-                "entrypoint_num_cpus": 1,
-                "entrypoint_num_gpus": 2.0,
-                "entrypoint_memory": 16_000_000_000,
-                "entrypoint_label_selector": {"kind": "h100"},
-            },
-            State("waiting", "waiting for 1 CPU, 2 GPU, 16 GB of memory, a node with kind=h100"),
+            {"status": "PENDING", "metadata": {"asks": "1 CPU, 2 GPU"}},
+            State("waiting", "waiting for 1 CPU, 2 GPU"),
+        ),
+        (
+            {"status": "RUNNING", "metadata": {"asks": "2 nodes", "nodes": "2"}, **AGENT},
+            State("running", "waiting for 2 nodes"),
         ),
         ({"status": "RUNNING", **AGENT}, State("running", "running", HOSTS)),
         (
@@ -52,6 +50,13 @@ HOSTS = ("10.0.0.7",)
 )
 def test_a_job_is_told_as_a_state(job: dict[str, Any], state: State) -> None:
     assert state_of(job) == state
+
+
+def test_what_a_job_asks_for_is_told_whole() -> None:
+    asked = {"CPU": 1, "GPU": 2.0, "memory": 16_000_000_000}
+    text = "1 CPU, 2 GPU, 16 GB of memory, label kind=h100"
+    assert asked_for(asked, {"kind": "h100"}) == text
+    assert asked_for({"CPU": 4}, {}, nodes=3) == "3 nodes, each with 4 CPU"
 
 
 def test_only_jobs_that_were_submitted_count() -> None:

@@ -81,7 +81,7 @@ def test_on_several_nodes_torchrun_starts_it(programs: Programs, tmp_path: Path)
     told = programs.told("sbatch")
     assert "--ntasks-per-node=1" in told
     [line] = [line for line in told.splitlines() if line.startswith("exec srun ")]
-    assert "-m torch.distributed.run --nnodes=2 --nproc-per-node=2" in line
+    assert "several_nodes.torchrun --nnodes=2 --nproc-per-node=2" in line
     assert '--rdzv-endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)' in line
     assert line.endswith(
         "--no-python /venv/bin/python -P '/opt/opd launcher.py' app.worker.job run-a"
