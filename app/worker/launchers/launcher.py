@@ -14,7 +14,7 @@ from opd.errors import ErrorKind, UserError
 VARIABLE = "OPD_LAUNCHER"  # `opd serve --launcher` for its supervisor
 JOB_VARIABLE = "OPD_CLUSTER_JOB"  # LAUNCHER:JOB, in a job's environment
 PATIENCE = 25.0  # seconds for an answer of the cluster's
-QUESTIONS = 3  # that a submission asks it at most
+QUESTIONS = 4  # that a submission asks it at most
 LEAD = 60  # seconds before a job's time is up in which it saves
 
 

@@ -154,11 +154,11 @@ class RayNodes:
             return 1
 
 
-def follow(nodes: HeldNodes, job: NodesJob, asked: threading.Event) -> int:
-    """Until it has ended on all nodes; they are stopped when `asked`, and where one has ended
+def follow(nodes: HeldNodes, job: NodesJob, stop: threading.Event) -> int:
+    """Until it has ended on all nodes; they are stopped when `stop` is set, and where one has ended
     otherwise than well. 0, or the first other exit code."""
     while not nodes.wait(LOOK_EVERY):
-        if asked.is_set():
+        if stop.is_set():
             return 0
     nodes.start(job)
     left, code = job.wanted.nodes, 0
@@ -168,7 +168,7 @@ def follow(nodes: HeldNodes, job: NodesJob, asked: threading.Event) -> int:
         left -= len(codes)
         if code == 0 and (code := next(filter(None, codes.values()), 0)):
             stop_at = time.monotonic() + ENDS_BY_ITSELF
-        if kill_at == math.inf and (asked.is_set() or time.monotonic() >= stop_at):
+        if kill_at == math.inf and (stop.is_set() or time.monotonic() >= stop_at):
             nodes.stop()
             kill_at = time.monotonic() + KILLED_AFTER
     return code if code >= 0 else 128 - code
@@ -176,10 +176,10 @@ def follow(nodes: HeldNodes, job: NodesJob, asked: threading.Event) -> int:
 
 def main() -> int:
     start_log()
-    job, asked = NodesJob.parse(sys.argv[1]), threading.Event()
+    job, stop = NodesJob.parse(sys.argv[1]), threading.Event()
     nodes = RayNodes(job)
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    return follow(nodes, job, asked)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return follow(nodes, job, stop)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_job, "KILLED_AFTER", 0.1)
 
 
-def asked(*, now: bool) -> threading.Event:
+def stop(*, now: bool) -> threading.Event:
     event = threading.Event()
     if now:
         event.set()
@@ -60,32 +60,32 @@ def test_a_job_is_told_in_an_argument() -> None:
 
 def test_it_ends_when_all_nodes_have() -> None:
     nodes = FakeNodes(0, 0, free_after=3)
-    assert follow(nodes, JOB, asked(now=False)) == 0
+    assert follow(nodes, JOB, stop(now=False)) == 0
     assert nodes.done == ["start opd-a.1"]
 
 
 @pytest.mark.parametrize(("code", "told"), [(3, 3), (-9, 137)])
 def test_where_one_ends_otherwise_the_others_are_stopped(code: int, told: int) -> None:
     nodes = FakeNodes(None, code)
-    assert follow(nodes, JOB, asked(now=False)) == told
+    assert follow(nodes, JOB, stop(now=False)) == told
     assert nodes.done == ["start opd-a.1", "stop"]
 
 
 def test_all_are_stopped_when_it_is_asked_to() -> None:
     nodes = FakeNodes(None, None, stopped=0)
-    assert follow(nodes, JOB, asked(now=True)) == 0
+    assert follow(nodes, JOB, stop(now=True)) == 0
     assert nodes.done == ["start opd-a.1", "stop"]
 
 
 def test_those_that_do_not_stop_are_not_waited_for() -> None:
     nodes = FakeNodes(4, None)
     nodes.stop = lambda: None  # type: ignore[method-assign]
-    assert follow(nodes, JOB, asked(now=False)) == 4
+    assert follow(nodes, JOB, stop(now=False)) == 4
 
 
 def test_it_can_be_stopped_while_it_waits_for_nodes() -> None:
     nodes = FakeNodes(free_after=10**9)
-    assert follow(nodes, JOB, asked(now=True)) == 0
+    assert follow(nodes, JOB, stop(now=True)) == 0
     assert nodes.done == []
 
 
