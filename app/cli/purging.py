@@ -43,24 +43,24 @@ def purge(
         raise UserError("chooses among all deleted runs: give it or RUN", where="--days")
     engine = workspace.engine()
     files = run_files(workspace.data_dir)
-    found = deleted_runs(engine, runs or [], days=days)
+    deleted = deleted_runs(engine, runs or [], days=days)
     if shrink:
         _check_quiet(engine)
-    if found and not yes:
-        lines = [f"{run.id}  {plain(run.name)}  {run.bytes / 1e6:.1f} MB" for run in found]
+    if deleted and not yes:
+        lines = [f"{run.id}  {plain(run.name)}  {run.bytes / 1e6:.1f} MB" for run in deleted]
         confirm("opd purge", lines, "Remove", "for good")
-    for run in found:
+    for run in deleted:
         purge_records(engine, run.id)
         files.remove(run.id)
         purge_run(engine, run.id)
         if not json:
             result(f"{run.id} purged")
-    if found or shrink:
+    if deleted or shrink:
         _reclaim(engine, shrink)
     if json:
-        json_list([{"id": run.id, "bytes": run.bytes} for run in found])
-    elif found:
-        say(f"{sum(run.bytes for run in found) / 1e6:.1f} MB of records removed")
+        json_list([{"id": run.id, "bytes": run.bytes} for run in deleted])
+    elif deleted:
+        say(f"{sum(run.bytes for run in deleted) / 1e6:.1f} MB of records removed")
     else:
         say("No deleted runs to remove.")
 

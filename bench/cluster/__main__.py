@@ -72,13 +72,13 @@ def _scene(
     data_dir.path.mkdir()
     write_address(data_dir, server.url)
     engine = open_database(server.local_url)
-    told = {**environment, DATABASE_VARIABLE: server.url, "OMP_NUM_THREADS": "1"}
-    told |= {"OPD_STANDBY": "0", "PYTHONPATH": os.getcwd()}
+    variables = {**environment, DATABASE_VARIABLE: server.url, "OMP_NUM_THREADS": "1"}
+    variables |= {"OPD_STANDBY": "0", "PYTHONPATH": os.getcwd()}
 
     def control(name: str) -> HostProcess:
         host = network.outside if name == "outside" else network[name]
         serve = ("-m", "app.cli.main", "serve", "--port", "0", "--data-dir", str(data_dir))
-        return host.start([sys.executable, *serve], told, log=folder / f"{name}-output.txt")
+        return host.start([sys.executable, *serve], variables, log=folder / f"{name}-output.txt")
 
     try:
         yield Scene(network, engine, control, lambda _: None)
@@ -100,15 +100,15 @@ def main() -> int:
         say(f"{options.cluster} is up; {options.runs} runs are queued")
         start = time.monotonic()
         scene.queue(options.runs)
-        told = played(scene, options.cut)
-        seconds, found, wrong = time.monotonic() - start, scene.statuses(), twice(scene)
+        noticed = played(scene, options.cut)
+        seconds, ends, wrong = time.monotonic() - start, scene.statuses(), twice(scene)
         for text in wrong:
             say(f"WRONG: {text}")
         for run in read_runs(scene.engine, limit=len(scene.runs))["items"]:
             if run["status"] != "finished":
                 say(f"{run['id']}: {run['status']}: {run['error_text']}")
-    cells = (options.cluster, options.runs, found["finished"], found["interrupted"], len(wrong))
-    row = (*cells, f"{told:.0f} s", f"{seconds:.0f} s")
+    cells = (options.cluster, options.runs, ends["finished"], ends["interrupted"], len(wrong))
+    row = (*cells, f"{noticed:.0f} s", f"{seconds:.0f} s")
     for line in table(HEADER, [[str(cell) for cell in row]]):
         print(line)
     return int(bool(wrong))

@@ -84,8 +84,8 @@ def played(scene: Scene, cut: float) -> float:
     lost = scene.on(KILLED)
     say(f"{KILLED} is killed with {', '.join(lost)}")
     scene.network[KILLED].kill()
-    told = scene.wait(lambda: not set(lost) & set(scene.on(KILLED)), "its run to be ended")
-    say(f"told after {told:.0f} s; {KILLED} is started again, and a controller killed")
+    noticed = scene.wait(lambda: not set(lost) & set(scene.on(KILLED)), "its run to be ended")
+    say(f"told after {noticed:.0f} s; {KILLED} is started again, and a controller killed")
     scene.network.start(KILLED)
     scene.revive(KILLED)
     host = next(host for host in scene.controllers if host != KILLED)
@@ -99,7 +99,7 @@ def played(scene: Scene, cut: float) -> float:
     time.sleep(cut)
     scene.network.mend(scene.cut)
     scene.wait(scene.ended, "every run's end")
-    return told
+    return noticed
 
 
 def twice(scene: Scene) -> list[str]:

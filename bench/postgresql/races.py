@@ -89,11 +89,11 @@ def _opened(url: str) -> str:
     _together[0].wait()
     try:
         engine = open_database(url)
-        found = read_runs(engine)["total"]
+        total = read_runs(engine)["total"]
         engine.dispose()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
         return f"raised {type(error).__name__}: {error}"
-    return "opened" if found == 0 else "found runs"
+    return "opened" if total == 0 else "found runs"
 
 
 def writers(engine: Engine, count: int, seconds: float) -> dict[str, float]:

@@ -32,7 +32,7 @@ def escaped_json(text: str) -> str:
     if MARK not in text and "\\u0000" not in text:
         return text
     text = text.replace(MARK, _ESCAPED_MARK)
-    return _JSON_NUL.sub(lambda found: found[1] + _ESCAPED_NUL, text)
+    return _JSON_NUL.sub(lambda match: match[1] + _ESCAPED_NUL, text)
 
 
 def restored_json(text: str) -> str:
@@ -41,7 +41,7 @@ def restored_json(text: str) -> str:
 
 
 def _replaced(text: str, nul: str) -> str:
-    return _PAIR.sub(lambda found: {"0": nul, MARK: MARK}.get(found[1], found[0]), text)
+    return _PAIR.sub(lambda match: {"0": nul, MARK: MARK}.get(match[1], match[0]), text)
 
 
 class Text(TypeDecorator[str]):

@@ -94,7 +94,7 @@ def prepare(engine: Engine) -> None:
 
 def named(error: DBAPIError, engine: Engine) -> UserError | None:
     """What a server says of itself, and that it says nothing."""
-    where, told = shown(engine.url), one_line(error.orig or error)
+    where, message = shown(engine.url), one_line(error.orig or error)
     state = str(getattr(error.orig, "sqlstate", None) or "")
     if isinstance(error, IntegrityError):
         return None
@@ -104,16 +104,16 @@ def named(error: DBAPIError, engine: Engine) -> UserError | None:
         return read_only(where)
     if state in ("55P03", "40P01", "40001"):
         return UserError(
-            f"another transaction holds what this one needs ({told}); try again",
+            f"another transaction holds what this one needs ({message}); try again",
             where=where,
             kind=ErrorKind.LOCKED,
         )
-    if state in ("42501", "28000", "28P01", "3D000") or (not state and _REFUSED.search(told)):
-        return UserError(f"cannot be opened: {told}", where=where)
+    if state in ("42501", "28000", "28P01", "3D000") or (not state and _REFUSED.search(message)):
+        return UserError(f"cannot be opened: {message}", where=where)
     silent = isinstance(error, OperationalError) and not state
     gone = state.startswith(("08", "57P")) or state in ("25P03", "53300")
     if silent or gone or error.connection_invalidated:
-        return DatabaseGoneError(where, told)
+        return DatabaseGoneError(where, message)
     return None
 
 
@@ -141,9 +141,9 @@ def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     lower: ColumnElement[str] = func.lower(func.normalize(column).collate("und-x-icu"))
     for letter, folded in (("ß", "ss"), ("ς", "σ")):
         lower = func.replace(lower, letter, folded)
-    wanted = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    found: ColumnElement[bool] = lower.contains(wanted, autoescape=True)
-    return found
+    folded_text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    condition: ColumnElement[bool] = lower.contains(folded_text, autoescape=True)
+    return condition
 
 
 def _cursors() -> type[Any]:
@@ -154,8 +154,8 @@ def _cursors() -> type[Any]:
         """Asks for results as they are stored: records would come as hexadecimal text."""
 
         def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
-            own = "pg_catalog" in str(query)  # of types that SQLAlchemy reads as text
-            self.format = pq.Format.TEXT if own else pq.Format.BINARY
+            of_types = "pg_catalog" in str(query)  # of types that SQLAlchemy reads as text
+            self.format = pq.Format.TEXT if of_types else pq.Format.BINARY
             return super().execute(query, *arguments, **options)
 
     return BinaryCursor

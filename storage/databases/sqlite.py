@@ -94,8 +94,10 @@ def named(error: DBAPIError, engine: Engine) -> UserError | None:
 
 def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     """SQLite's own functions know only the case of ASCII letters."""
-    found: ColumnElement[bool] = func.opd_folded(column).contains(_folded(text), autoescape=True)
-    return found
+    condition: ColumnElement[bool] = func.opd_folded(column).contains(
+        _folded(text), autoescape=True
+    )
+    return condition
 
 
 def written(engine: Engine) -> None:

@@ -40,8 +40,8 @@ def tell_host(
     """Says that the host is there, with its devices and how far its clock is `ahead`."""
     values = {"name": name, "devices": devices, "seen_at": DatabaseTime(), "ahead": ahead}
     with begin(engine) as connection:
-        told = connection.execute(update(host).where(host.c.boot == boot).values(values))
-        if told.rowcount == 0:
+        updated = connection.execute(update(host).where(host.c.boot == boot).values(values))
+        if updated.rowcount == 0:
             connection.execute(insert(host).values(boot=boot, **values))
             connection.execute(delete(host).where(host.c.seen_at < DatabaseTime() - KEPT_SECONDS))
 

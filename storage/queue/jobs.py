@@ -256,10 +256,10 @@ def finish(
 
 
 def request_cancel(
-    engine: Engine, run_id: str, mode: CancelMode, by: str = "", asked: str | None = None
+    engine: Engine, run_id: str, mode: CancelMode, by: str = "", seen: str | None = None
 ) -> str:
     """Asks a running run to stop, and cancels one that waits at once; returns the new status. `by`
-    as `started_by` above. `asked`: how the run is known to be stopping, "" for not; UserError where
+    as `started_by` above. `seen`: how the run is known to be stopping, "" for not; UserError where
     somebody has asked for another way meanwhile."""
     if mode not in ("save", "discard"):
         raise UserError("must be save or discard", where="mode")
@@ -275,7 +275,7 @@ def request_cancel(
             raise UserError(text, where=run_id, kind=ErrorKind.NOT_RUNNING)
         elif row["cancel_mode"] == mode:
             return status
-        elif asked is not None and asked != (row["cancel_mode"] or ""):
+        elif seen is not None and seen != (row["cancel_mode"] or ""):
             raise stopped_otherwise(run_id, row["cancel_mode"], row["cancel_by"])
         else:
             values = {"cancel_mode": mode, "cancel_at": now}
@@ -376,8 +376,8 @@ def _is_taken(connection: Connection, pool: str, slot: str) -> bool:
     held = connection.scalars(
         select(run.c.slot).where(run.c.status == "running", run.c.pool == pool)
     )
-    wanted = set(slot.split(","))
-    return any(wanted & set(str(one).split(",")) for one in held)
+    slots = set(slot.split(","))
+    return any(slots & set(str(one).split(",")) for one in held)
 
 
 def _running_item(row: RowMapping) -> dict[str, Any]:

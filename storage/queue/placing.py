@@ -59,8 +59,8 @@ def unplaced(engine: Engine, launcher: str) -> list[Placed]:
 
 def placed(engine: Engine, launcher: str) -> list[Placed]:
     """Runs of any status of which this launcher has a job, as far as is known."""
-    known = ~run.c.cluster_job.startswith(submitting(launcher, ""))
-    return _placed(engine, run.c.cluster_job.startswith(f"{launcher}:"), known)
+    submitted = ~run.c.cluster_job.startswith(submitting(launcher, ""))
+    return _placed(engine, run.c.cluster_job.startswith(f"{launcher}:"), submitted)
 
 
 def job_of(engine: Engine, run_id: str) -> str | None:

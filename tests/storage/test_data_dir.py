@@ -11,9 +11,9 @@ def test_the_names_on_disk_stay() -> None:
     data_dir = DataDir(Path("/d"))
     run = data_dir.run("run-a")
     properties = {
-        name: str(getattr(place, name))
-        for place in (data_dir, run)
-        for name, value in vars(type(place)).items()
+        name: str(getattr(directory, name))
+        for directory in (data_dir, run)
+        for name, value in vars(type(directory)).items()
         if isinstance(value, property)
     }
     assert properties == {

@@ -71,8 +71,8 @@ def integrity(engine: Engine) -> str:
 
 def differs(*compared: Any) -> bool:
     """Whether a column's default is another than the table's; PostgreSQL names its type."""
-    found, wanted = ((compared[n] or "").partition("::")[0] for n in (-3, -1))
-    return bool(found.strip("()'") != wanted.strip("()'"))
+    actual, expected = ((compared[n] or "").partition("::")[0] for n in (-3, -1))
+    return bool(actual.strip("()'") != expected.strip("()'"))
 
 
 def run_figures(engine: Engine) -> Any:
@@ -97,14 +97,14 @@ def test_the_migrations_build_the_schema(engine: Engine) -> None:
                 assert sorting[index] == {name: ("desc", "nulls_last")}
         assert differences == []
         # What the comparison does not look at: conditions of indexes, actions of foreign keys
-        found = inspect(connection)
-        [unique] = [i for i in found.get_indexes("run") if i["name"] == UNIQUE_SLOT]
+        tables = inspect(connection)
+        [unique] = [i for i in tables.get_indexes("run") if i["name"] == UNIQUE_SLOT]
         condition = unique["dialect_options"][f"{connection.dialect.name}_where"]
         assert re.fullmatch(r"\(?\(?status\)?(::text)? = 'running'(::text)?\)?", str(condition))
         for table in schema.metadata.sorted_tables:
             actions = {
                 (key["name"], key["options"].get("ondelete"))
-                for key in found.get_foreign_keys(table.name)
+                for key in tables.get_foreign_keys(table.name)
             }
             assert actions == {(key.name, key.ondelete) for key in table.foreign_key_constraints}
 
@@ -272,9 +272,9 @@ def test_no_acknowledged_rollout_is_lost_to_sigkill(tmp_path: Path) -> None:
         before, steps = steps, read_steps(engine, run_id)["columns"]["step"]
         assert {*before[1:], *acknowledged} <= set(steps)
         # Nothing half-written: each step has all of its rollouts, and all can be read.
-        found = read_rollouts(engine, run_id, limit=10_000)
-        assert found["total"] == 3 * len(steps)
-        assert not any(item["damaged"] for item in found["items"])
+        page = read_rollouts(engine, run_id, limit=10_000)
+        assert page["total"] == 3 * len(steps)
+        assert not any(item["damaged"] for item in page["items"])
     assert integrity(engine) == "ok"
     engine.dispose()
 
@@ -405,10 +405,10 @@ def _start(task: Callable[..., None], *arguments: object) -> tuple[Any, Connecti
 
 def _reports(child: Any, reports: Connection) -> list[Any]:
     """What is left of a process's reports, up to its end."""
-    found = []
+    lines = []
     with contextlib.suppress(EOFError):
         while True:
-            found.append(reports.recv())
+            lines.append(reports.recv())
     reports.close()
     child.join()
-    return found
+    return lines

@@ -101,8 +101,8 @@ def test_runs_of_before_are_called_so_too_until_somebody_names_them(engine: Engi
 
 
 def test_without_a_recipe_or_with_one_that_is_not_here(engine: Engine) -> None:
-    own = jobs.create_run(engine, parse({}))
+    plain = jobs.create_run(engine, parse({}))
     other = jobs.create_run(engine, parse({}), recipe="theirs")
-    run = everywhere(engine, own)
+    run = everywhere(engine, plain)
     assert (run["name"], run["recipe_label"]) == ("run", "")
     assert everywhere(engine, other)["recipe_label"] == "theirs, not bundled"

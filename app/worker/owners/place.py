@@ -41,7 +41,7 @@ class Place:
         return f"{self.host} {self.namespace} {self.directory}"
 
     @property
-    def known(self) -> bool:
+    def identified(self) -> bool:
         return UNKNOWN not in (self.namespace, self.directory)
 
     def judges(self, owner: Owner) -> bool:
@@ -50,7 +50,7 @@ class Place:
             return False
         if owner.place is None:  # stored by a version that knew no places
             return self._has_file_open(owner.pid)
-        return self.known and owner.place == self.text
+        return self.identified and owner.place == self.text
 
     def mark(self, run_id: str, attempt: int) -> str:
         """What a job and all that it starts carry in their environment."""
@@ -105,7 +105,7 @@ def identity(data_dir: DataDir) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        found = path.stat()
+        status = path.stat()
     except OSError:  # a directory that can only be read; no job runs in it
         return UNKNOWN
-    return f"{found.st_ino:x}-{found.st_ctime_ns:x}-{found.st_dev:x}"
+    return f"{status.st_ino:x}-{status.st_ctime_ns:x}-{status.st_dev:x}"

@@ -12,10 +12,10 @@ def test_a_mean_lies_as_in_all_resamples_there_are() -> None:
     values = [0.2, 0.5, 0.9, 0.4]
     exact = [np.mean(drawn) for drawn in product(values, repeat=4)]
     low, high = np.percentile(exact, (2.5, 97.5))
-    found = mean_interval(values)
-    assert found["value"] == pytest.approx(0.5)
-    assert found["low"] == pytest.approx(low, abs=0.03)
-    assert found["high"] == pytest.approx(high, abs=0.03)
+    interval = mean_interval(values)
+    assert interval["value"] == pytest.approx(0.5)
+    assert interval["low"] == pytest.approx(low, abs=0.03)
+    assert interval["high"] == pytest.approx(high, abs=0.03)
 
 
 def test_a_ratio_resamples_both_arms_of_a_seed_together() -> None:
@@ -23,9 +23,9 @@ def test_a_ratio_resamples_both_arms_of_a_seed_together() -> None:
     places = list(product(range(3), repeat=3))
     exact = [np.mean([over[i] for i in p]) / 10 for p in places]
     low, high = np.percentile(exact, (2.5, 97.5), method="inverted_cdf")
-    found = ratio_interval(over, under)
-    assert found["value"] == pytest.approx(7)
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    interval = ratio_interval(over, under)
+    assert interval["value"] == pytest.approx(7)
+    assert (interval["low"], interval["high"]) == (pytest.approx(low), pytest.approx(high))
     # Where every seed has the same ratio, there is nothing uncertain in it.
     same = ratio_interval([10.0, 30.0, 5.0], [2.0, 6.0, 1.0])
     assert list(same.values()) == pytest.approx([5, 5, 5])

@@ -75,8 +75,8 @@ def test_smoothing_is_the_debiased_moving_average() -> None:
 
 def test_reach_takes_the_first_point_or_the_line_between() -> None:
     rising = curve([0.2, 0.4, None, 0.8, 0.6], [0, 4, 6, 8, 12])
-    found = curves.reach(rising, 0.5, "at_least")
-    assert found == {"step": 8, "tokens": 80, "flops": 8, "seconds": 8}
+    reached = curves.reach(rising, 0.5, "at_least")
+    assert reached == {"step": 8, "tokens": 80, "flops": 8, "seconds": 8}
     between = curves.reach(rising, 0.5, "at_least", interpolate=True)
     assert between is not None and between["step"] == pytest.approx(5)  # 4 + (0.5−0.4)/0.4 · 4
     assert curves.reach(rising, 0.2, "at_least", interpolate=True) == curves.reach(
@@ -111,14 +111,14 @@ def test_bands_of_seeds_by_hand() -> None:
 
 
 def test_differences_name_only_what_differs() -> None:
-    found = curves.differences(
+    listed = curves.differences(
         {
             "a": {"steps": 3, "optimizer": {"lr": 0.1, "clip": None}, "list": [1], "extra": {}},
             "b": {"steps": 3, "optimizer": {"lr": 0.2, "clip": None}, "list": [1, 2], "flag": 1},
         }
     )
-    assert found["equal"] == 2  # steps, optimizer.clip
-    assert {f["field"]: (f["values"]["a"], f["values"]["b"]) for f in found["fields"]} == {
+    assert listed["equal"] == 2  # steps, optimizer.clip
+    assert {f["field"]: (f["values"]["a"], f["values"]["b"]) for f in listed["fields"]} == {
         "optimizer.lr": (0.1, 0.2),
         "list": ([1], [1, 2]),
         "extra": ({}, None),
@@ -138,8 +138,8 @@ def test_cost_of_a_threshold_and_its_ratio(engine: Engine) -> None:
     fast = a_run(engine, {0: 0.2, 2: 0.7, 4: 0.9}, [0.9, 0.5, 0.3, 0.2], seed=1)
     slow = a_run(engine, {0: 0.2, 2: 0.3, 4: 0.7}, [0.9, 0.8, 0.6, 0.5], seed=2)
     never = a_run(engine, {0: 0.2, 4: 0.4}, [0.9] * 4, optimizer={"learning_rate": 1e-9})
-    found = comparison(engine, ComparisonQuery([fast, slow, never], x="seconds", target=0.6))
-    [a, b, c] = found["reach"]["items"]
+    answer = comparison(engine, ComparisonQuery([fast, slow, never], x="seconds", target=0.6))
+    [a, b, c] = answer["reach"]["items"]
     assert a["costs"]["step"] == 2 and a["costs"]["tokens"] == 100 + 200
     assert a["costs"]["flops"] == 2e9
     assert a["costs"]["seconds"] == pytest.approx(2 * 0.75, abs=0.5)  # and the time to store
@@ -156,9 +156,9 @@ def test_cost_of_a_threshold_and_its_ratio(engine: Engine) -> None:
 def test_low_is_good_for_the_kl(engine: Engine) -> None:
     fast = a_run(engine, {}, [0.9, 0.5, 0.3, 0.2])
     slow = a_run(engine, {}, [0.9, 0.8, 0.6, 0.5])
-    found = comparison(engine, ComparisonQuery([fast, slow], metric="reverse_kl"))["reach"]
-    assert (found["direction"], found["target"]) == ("at_most", 0.5)
-    assert [item["costs"]["step"] for item in found["items"]] == [2, 4]
+    reach = comparison(engine, ComparisonQuery([fast, slow], metric="reverse_kl"))["reach"]
+    assert (reach["direction"], reach["target"]) == ("at_most", 0.5)
+    assert [item["costs"]["step"] for item in reach["items"]] == [2, 4]
     forced = comparison(engine, ComparisonQuery([fast], metric="reverse_kl", direction="at_least"))
     assert forced["reach"]["target"] == 0.9
 
@@ -167,36 +167,36 @@ def test_seeds_are_grouped_and_other_settings_are_not(engine: Engine) -> None:
     first = a_run(engine, {0: 0.2, 2: 0.6}, [0.8, 0.4], seed=1, name="one")
     second = a_run(engine, {0: 0.4, 2: 0.8}, [0.6, 0.2], seed=2, name="two")
     other = a_run(engine, {0: 0.1, 2: 0.2}, [0.6, 0.2], seed=1, sampling={"temperature": 0.5})
-    found = comparison(engine, ComparisonQuery([first, other, second], target=0.7))
-    assert [(g["runs"], g["seeds"]) for g in found["groups"]] == [
+    answer = comparison(engine, ComparisonQuery([first, other, second], target=0.7))
+    assert [(g["runs"], g["seeds"]) for g in answer["groups"]] == [
         ([first, second], [1, 2]),
         ([other], [1]),
     ]
-    group = found["charts"][0]["groups"][0]
+    group = answer["charts"][0]["groups"][0]
     assert group["x"] == [0, 2] and group["n"] == [2, 2]
     assert group["y"] == [pytest.approx(0.3), pytest.approx(0.7)]
     assert (group["low"], group["high"]) == ([0.2, 0.6], [0.4, 0.8])
-    assert found["reach"]["groups"][0]["n"] == 2
-    assert found["reach"]["groups"][0]["reached"] == 1
-    fields = {f["field"] for f in found["differences"]["fields"]}
+    assert answer["reach"]["groups"][0]["n"] == 2
+    assert answer["reach"]["groups"][0]["reached"] == 1
+    fields = {f["field"] for f in answer["differences"]["fields"]}
     assert fields == {"name", "seed", "sampling.temperature"}
 
 
 def test_waiting_is_no_training_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = a_run(engine, {}, [0.5, 0.4])
-    found = comparison(engine, ComparisonQuery([run_id], x="seconds", metric="reverse_kl"))
+    answer = comparison(engine, ComparisonQuery([run_id], x="seconds", metric="reverse_kl"))
     stored = read_steps(engine, run_id)["columns"]
     phases = [name for name in stored if name.startswith("seconds_")]
     by_step = [math.fsum(stored[name][i] for name in phases) for i in range(2)]
-    assert found["charts"][0]["curves"][0]["x"] == pytest.approx([by_step[0], sum(by_step)])
+    assert answer["charts"][0]["curves"][0]["x"] == pytest.approx([by_step[0], sum(by_step)])
     assert by_step[0] >= 0.75
 
 
 def test_shared_prompts_with_the_newest_rollout_of_each(api: Api, engine: Engine) -> None:
     first, second = (a_run(engine, {}, [0.5, 0.4], seed=s) for s in (1, 2))
-    found = api.get("/compare/prompts", runs=f"{first},{second}")
-    assert found["total"] == 2  # the groups 0 and 1, in every step
-    for item in found["items"]:
+    shared = api.get("/compare/prompts", runs=f"{first},{second}")
+    assert shared["total"] == 2  # the groups 0 and 1, in every step
+    for item in shared["items"]:
         assert set(item["rollouts"]) == {first, second}
         for run_id, newest in item["rollouts"].items():
             assert newest["step"] == 2 and newest["run_id"] == run_id
@@ -230,12 +230,12 @@ def test_disk_is_walked_and_kept_for_a_while(
     outside.write_bytes(b"x" * 9_999)
     os.symlink(outside, folder / "link")
     os.symlink(tmp_path, folder / "up")
-    found = {"checkpoints": 1_000, "other": 30, "files": 1_030}
+    sizes = {"checkpoints": 1_000, "other": 30, "files": 1_030}
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert disk_use(run) == found
+    assert disk_use(run) == sizes
     (folder / "log.txt").write_bytes(b"x" * 50)
     monkeypatch.setattr(time, "monotonic", lambda: now + KEPT_SECONDS - 1)
-    assert disk_use(run) == found
+    assert disk_use(run) == sizes
     monkeypatch.setattr(time, "monotonic", lambda: now + KEPT_SECONDS)
     assert disk_use(run)["files"] == 1_050
     monkeypatch.undo()
@@ -259,7 +259,7 @@ def test_the_table_as_csv(api: Api, engine: Engine) -> None:
 def test_bad_questions_are_refused_with_the_field(api: Api, engine: Engine) -> None:
     run_id = a_run(engine, {}, [0.5])
     many = ",".join(f"run-{n}" for n in range(13))
-    for wanted, status, said in (
+    for query, status, said in (
         ({"runs": "../x"}, 422, "runs"),
         ({"runs": many}, 422, "1 to 12 runs (got 13)"),
         ({"runs": "run-unknown"}, 404, "run-unknown"),
@@ -270,7 +270,7 @@ def test_bad_questions_are_refused_with_the_field(api: Api, engine: Engine) -> N
         ({"runs": run_id, "baseline": "run-other"}, 422, "baseline"),
     ):
         for path in ("/compare", "/compare.csv"):
-            reply = api("GET", path, params=wanted)
+            reply = api("GET", path, params=query)
             assert reply.status_code == status, reply.text
             assert said in reply.text and "Traceback" not in reply.text
     with pytest.raises(UserError, match="1 to 12"):
@@ -279,7 +279,7 @@ def test_bad_questions_are_refused_with_the_field(api: Api, engine: Engine) -> N
 
 def test_a_run_without_figures_compares_as_empty(api: Api, engine: Engine) -> None:
     waiting = jobs.create_run(engine, parse({}))
-    found = api.get("/compare", runs=waiting, second="reverse_kl")
-    assert found["reach"]["target"] is None
-    assert found["charts"][0]["curves"][0]["y"] == []
-    assert found["differences"]["fields"] == []
+    answer = api.get("/compare", runs=waiting, second="reverse_kl")
+    assert answer["reach"]["target"] is None
+    assert answer["charts"][0]["curves"][0]["y"] == []
+    assert answer["differences"]["fields"] == []

@@ -47,11 +47,11 @@ def act(engine: Engine, name: str, scores: dict[str, list[float]], **figures: fl
         if step:
             flops = 8e9 if planned.key.arm == "rl" else 2e9
             writer.step(StepEvent(step, SECONDS, 100, flops, figures), texts)
-        found = [
+        both_suites = [
             Score("heldout", "pass@1", value, 50, 0.05),
             Score("far", "pass@1", value / 2, 9, 0),
         ]
-        writer.evaluation(EvaluationEvent(step, found), texts)
+        writer.evaluation(EvaluationEvent(step, both_suites), texts)
     jobs.finish(engine, run_id, attempt, "finished")
     return run_id
 
@@ -71,35 +71,35 @@ def quick(engine: Engine) -> str:
 def test_costs_are_where_the_line_between_two_evaluations_meets_the_target(
     engine: Engine, quick: str
 ) -> None:
-    found = experiment_results.experiment(engine, quick)
-    rl, opd = found["arms"]
-    assert found["target"]["values"] == [{"seed": 0, "value": pytest.approx(0.75)}]
+    results = experiment_results.experiment(engine, quick)
+    rl, opd = results["arms"]
+    assert results["target"]["values"] == [{"seed": 0, "value": pytest.approx(0.75)}]
     assert rl["steps_to_target"] == pytest.approx(2.75)  # 0.6 + 0.75 · 0.2
     assert opd["steps_to_target"] == pytest.approx(1.5)
     assert rl["tokens_to_target"] == pytest.approx(275)
     assert rl["flops_to_target"] == pytest.approx(2.75 * 8e9)
     assert opd["seconds_to_target"] == pytest.approx(1.5 * 0.75, rel=0.1)  # the store adds its own
     assert (rl["score"], rl["low"], rl["n"], rl["reached"]) == (0.8, None, 1, 1)
-    ratios = found["ratios"]
+    ratios = results["ratios"]
     assert ratios["steps"] == {"value": pytest.approx(2.75 / 1.5), "low": None, "high": None}
     assert ratios["flops"]["value"] == pytest.approx(2.75 / 1.5 * 4)
-    assert found["comparisons"][0]["label"] == "RL ÷ OPD"
+    assert results["comparisons"][0]["label"] == "RL ÷ OPD"
     assert rl["curve"]["y"] == RISING["rl"]
     assert rl["curve"]["step"] == [0, 1, 2, 3]
-    assert (found["done"], found["total"]) == (2, 2)
-    assert found["command"] == "opd experiment small --quick"
+    assert (results["done"], results["total"]) == (2, 2)
+    assert results["command"] == "opd experiment small --quick"
 
 
 def test_a_target_that_was_missed_is_an_outcome(engine: Engine) -> None:
     name = experiments.create_experiment(engine, definition(), quick=True)
     for _ in range(2):
         act(engine, name, {**RISING, "opd": [0.2, 0.3]})
-    found = experiment_results.experiment(engine, name)
-    assert found["arms"][1]["reached"] == 0
-    assert found["arms"][1]["steps_to_target"] is None
-    assert found["ratios"]["steps"]["value"] is None
-    assert found["arms"][1]["runs"][0]["costs"] is None
-    assert found["comparisons"][0]["reached"] is False
+    results = experiment_results.experiment(engine, name)
+    assert results["arms"][1]["reached"] == 0
+    assert results["arms"][1]["steps_to_target"] is None
+    assert results["ratios"]["steps"]["value"] is None
+    assert results["arms"][1]["runs"][0]["costs"] is None
+    assert results["comparisons"][0]["reached"] is False
 
 
 def test_seeds_are_divided_one_by_one_and_all_must_get_there(engine: Engine) -> None:
@@ -113,14 +113,14 @@ def test_seeds_are_divided_one_by_one_and_all_must_get_there(engine: Engine) -> 
         RISING,
     ):
         act(engine, name, scores)
-    found = experiment_results.experiment(engine, name)
-    rl, opd = found["arms"]
+    results = experiment_results.experiment(engine, name)
+    rl, opd = results["arms"]
     # The second seed's target is 0.35: 1.5 steps of RL, 1 of OPD.
     assert rl["steps_to_target"] == pytest.approx((2.75 + 1.5 + 2.75) / 3)
     assert opd["steps_to_target"] == pytest.approx((1.5 + 1 + 1.5) / 3)
-    pair = found["comparisons"][0]
+    pair = results["comparisons"][0]
     assert (pair["reached"], pair["n"]) == (True, 3)
-    steps = found["ratios"]["steps"]
+    steps = results["ratios"]["steps"]
     assert steps["value"] == pytest.approx((2.75 + 1.5 + 2.75) / (1.5 + 1 + 1.5))
     # All three of one seed are drawn in more than 2.5% of the resamples: 1/27 each.
     assert (steps["low"], steps["high"]) == (pytest.approx(1.5), pytest.approx(2.75 / 1.5))
@@ -129,9 +129,9 @@ def test_seeds_are_divided_one_by_one_and_all_must_get_there(engine: Engine) -> 
     missed = experiments.create_experiment(engine, definition(), quick=True, seeds=2)
     for scores in (RISING, RISING, {"rl": [0.2, 0.3, 0.4]}, {"opd": [0.2, 0.3]}):
         act(engine, missed, scores)
-    found = experiment_results.experiment(engine, missed)
-    assert found["arms"][1]["reached"] == 1
-    assert found["ratios"]["steps"]["value"] is None
+    results = experiment_results.experiment(engine, missed)
+    assert results["arms"][1]["reached"] == 1
+    assert results["ratios"]["steps"]["value"] is None
 
 
 def test_what_a_teacher_wrote_can_be_left_out(engine: Engine) -> None:
@@ -186,10 +186,10 @@ def test_tuning_is_judged_by_its_criterion(engine: Engine) -> None:
 
 def test_the_list_has_the_newest_first_with_how_far_they_are(engine: Engine, quick: str) -> None:
     other = experiments.create_experiment(engine, definition(), quick=False, seeds=3)
-    found = experiment_results.experiments(engine)
-    assert [item["id"] for item in found["items"]] == [other, quick]
-    assert [(i["done"], i["total"]) for i in found["items"]] == [(0, 4 + 6), (2, 2)]
-    assert found["total"] == 2
+    page = experiment_results.experiments(engine)
+    assert [item["id"] for item in page["items"]] == [other, quick]
+    assert [(i["done"], i["total"]) for i in page["items"]] == [(0, 4 + 6), (2, 2)]
+    assert page["total"] == 2
     assert [
         i["id"] for i in experiment_results.experiments(engine, limit=1, offset=1)["items"]
     ] == [quick]
@@ -272,11 +272,11 @@ def test_where_every_choice_failed_all_are_tried_again(engine: Engine) -> None:
 def test_settings_are_part_of_the_command_and_a_fingerprint_of_what_was_run(engine: Engine) -> None:
     changed = with_settings(definition(), ["steps=2", "prompts.source=a b.jsonl"])
     name = experiments.create_experiment(engine, changed, quick=True)
-    found = experiment_results.experiment(engine, name)
-    assert found["command"] == (
+    results = experiment_results.experiment(engine, name)
+    assert results["command"] == (
         "opd experiment small --quick --set steps=2 --set 'prompts.source=a b.jsonl'"
     )
-    assert found["fingerprint"] == changed.fingerprint != definition().fingerprint
+    assert results["fingerprint"] == changed.fingerprint != definition().fingerprint
     assert definition(shows="Other words.").fingerprint == definition().fingerprint
 
 
@@ -311,11 +311,11 @@ def test_one_of_another_version_says_so_and_leaves_the_list_alone(engine: Engine
     with begin(engine) as connection:
         table = schema.experiment
         connection.execute(update(table).where(table.c.id == other).values(definition=stored))
-    told = {item["id"]: item for item in experiment_results.experiments(engine)["items"]}
-    assert told[kept]["total"] == 2 and told[kept]["error_text"] == ""
+    items = {item["id"]: item for item in experiment_results.experiments(engine)["items"]}
+    assert items[kept]["total"] == 2 and items[kept]["error_text"] == ""
     assert (
         "another version of this program stored its definition (gone: Extra"
-        in told[other]["error_text"]
+        in items[other]["error_text"]
     )
     with pytest.raises(UserError, match="another version"):
         experiment_results.experiment(engine, other)

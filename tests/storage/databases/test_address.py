@@ -23,7 +23,7 @@ def test_a_file_is_named_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("mysql://me:secret@host/studio", r"must begin with .*postgresql\+psycopg:// \(got mysql"),
         ("postgresql://me:secret@host", "names no database"),
@@ -31,7 +31,7 @@ def test_a_file_is_named_by_its_path() -> None:
         ("://secret", "not a database URL"),
     ],
 )
-def test_what_is_no_address_is_refused_without_its_password(text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as refused:
+def test_what_is_no_address_is_refused_without_its_password(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
         parsed(text)
     assert "secret" not in str(refused.value)

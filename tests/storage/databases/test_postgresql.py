@@ -102,8 +102,8 @@ def test_what_waits_too_long_is_named(engine: Engine) -> None:
     run_id, _ = stored_runs.started(engine)
     with begin(engine) as connection:
         jobs.hold(connection, run_id, 1)
-        told = "another transaction holds"
-        with pytest.raises(UserError, match=told) as caught, begin(engine) as other:
+        message = "another transaction holds"
+        with pytest.raises(UserError, match=message) as caught, begin(engine) as other:
             other.execute(text("SET LOCAL lock_timeout = '50ms'"))
             jobs.hold(other, run_id, 1)
     assert caught.value.kind is ErrorKind.LOCKED
@@ -206,7 +206,7 @@ def test_a_step_whose_commit_broke_is_stored_once(
     commit = engine.dialect.do_commit
 
     def breaking(connection: Any) -> None:
-        if broken or "step" not in told:
+        if broken or "step" not in said:
             commit(connection)
             return
         broken.append(lost)
@@ -215,12 +215,12 @@ def test_a_step_whose_commit_broke_is_stored_once(
         connection.driver_connection.close()
         commit(connection)
 
-    told: list[str] = []
+    said: list[str] = []
 
     @event.listens_for(engine, "before_cursor_execute")
     def _note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("INSERT INTO step"):
-            told.append("step")
+            said.append("step")
 
     monkeypatch.setattr(engine.dialect, "do_commit", breaking)
     patient(writer.step)(stored_runs.step_event(2, loss=2.0), stored_runs.texts)
@@ -229,7 +229,7 @@ def test_a_step_whose_commit_broke_is_stored_once(
     run = read_run(engine, run_id)
     assert (run["tokens"], run["step"]) == (200, 2)
     assert read_rollouts(engine, run_id)["total"] == 8
-    assert told == ["step", "step"]
+    assert said == ["step", "step"]
 
 
 def test_a_server_that_stays_away_ends_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,11 +283,11 @@ def test_a_full_disk_is_named(engine: Engine) -> None:
 
 def test_what_refuses_us_is_named_without_the_password(server: PostgresqlServer) -> None:
     address = server.url("none").replace("postgres@", "somebody:hush@")
-    for url, told in (
+    for url, message in (
         (server.url("none"), 'database "none" does not exist'),
         (address, "somebody"),
     ):
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             open_database(url)
         assert "hush" not in str(caught.value)
         assert caught.value.kind.exit_code == 2

@@ -20,18 +20,18 @@ from tests.support.api_client import Api
 from tests.support.records_with_fault import ROLLOUTS, STEPS, TOKENS, another_end
 
 
-def codes(found: dict[str, Any]) -> list[str]:
-    return [card["code"] for card in found["items"]]
+def codes(diagnosis: dict[str, Any]) -> list[str]:
+    return [card["code"] for card in diagnosis["items"]]
 
 
 def test_stored_and_in_memory_it_is_one_diagnosis(engine: Engine) -> None:
     fault = another_end(1e-6)
-    found = diagnose(engine, records_with_fault.run(engine, fault))
+    diagnosis = diagnose(engine, records_with_fault.run(engine, fault))
     in_memory = run_checks(records_with_fault.records(fault))
-    assert codes(found) == ["stop-mismatch"]
-    assert found["looked_at"] == in_memory["looked_at"]
-    assert found["silent"] == in_memory["silent"]
-    (card,), (same,) = found["items"], in_memory["items"]
+    assert codes(diagnosis) == ["stop-mismatch"]
+    assert diagnosis["looked_at"] == in_memory["looked_at"]
+    assert diagnosis["silent"] == in_memory["silent"]
+    (card,), (same,) = diagnosis["items"], in_memory["items"]
     assert card["evidence"] == same["evidence"] and card["text"] == same["text"]
 
 
@@ -45,9 +45,11 @@ def test_links_and_the_filter_lead_to_stored_rollouts(engine: Engine) -> None:
 
 def test_an_empty_run_is_no_error(engine: Engine) -> None:
     run_id, _ = stored_runs.started(engine)
-    found = diagnose(engine, run_id)
-    assert found["items"] == [] and found["looked_at"]["rollouts"] == 0
-    assert len(found["silent"]) == len(CHECKS) and not any(s["judged"] for s in found["silent"])
+    diagnosis = diagnose(engine, run_id)
+    assert diagnosis["items"] == [] and diagnosis["looked_at"]["rollouts"] == 0
+    assert len(diagnosis["silent"]) == len(CHECKS) and not any(
+        s["judged"] for s in diagnosis["silent"]
+    )
 
 
 def test_records_without_most_columns_are_no_error(engine: Engine) -> None:
@@ -58,8 +60,8 @@ def test_records_without_most_columns_are_no_error(engine: Engine) -> None:
         bare = type(whole.record)(whole.record.completion_ids)
         made.append(type(whole)(**{**whole.__dict__, "record": bare}))
     writer.step(StepEvent(1, {}, 100, 1.0, {}, made), records_with_fault.texts)
-    found = diagnose(engine, run_id)
-    assert found["items"] == [] and found["looked_at"]["tokens"] == 40 * TOKENS
+    diagnosis = diagnose(engine, run_id)
+    assert diagnosis["items"] == [] and diagnosis["looked_at"]["tokens"] == 40 * TOKENS
 
 
 def test_damaged_records_are_left_out_and_counted(engine: Engine) -> None:
@@ -70,18 +72,18 @@ def test_damaged_records_are_left_out_and_counted(engine: Engine) -> None:
         connection.execute(
             update(table).where(table.c.rollout_id == broken).values(reverse_kl=b"\0" * 80)
         )
-    found = diagnose(engine, run_id)
-    assert codes(found) == ["stop-mismatch"]
-    assert found["looked_at"]["damaged"] == 1
-    assert found["looked_at"]["rollouts"] == STEPS * ROLLOUTS - 1
+    diagnosis = diagnose(engine, run_id)
+    assert codes(diagnosis) == ["stop-mismatch"]
+    assert diagnosis["looked_at"]["damaged"] == 1
+    assert diagnosis["looked_at"]["rollouts"] == STEPS * ROLLOUTS - 1
 
 
 def test_a_large_run_is_looked_at_in_part(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_TOKENS", STEPS * ROLLOUTS * TOKENS // 2)
-    found = diagnose(engine, records_with_fault.run(engine, another_end(1e-6)))
-    seen = found["looked_at"]
+    diagnosis = diagnose(engine, records_with_fault.run(engine, another_end(1e-6)))
+    seen = diagnosis["looked_at"]
     assert seen["rollouts"] == seen["skipped"] == STEPS * ROLLOUTS // 2
-    assert seen["steps"] == STEPS and codes(found) == ["stop-mismatch"]
+    assert seen["steps"] == STEPS and codes(diagnosis) == ["stop-mismatch"]
 
 
 def test_a_share_is_of_every_step_and_no_one_sample(
@@ -93,16 +95,16 @@ def test_a_share_is_of_every_step_and_no_one_sample(
         kept = [stored_runs.rollout(step, 0, sample) for sample in range(4)]
         writer.step(StepEvent(step, {}, 80, 0.0, {}, kept), stored_runs.texts)
     with read(engine) as connection:
-        found = records.read_run_records(connection, run_row(connection, run_id))
-    assert len(found.ids) <= 160 and found.skipped == 24
-    assert len({r["step"] for r in found.tokens.rollouts}) == 8
-    assert len({r["sample"] for r in found.tokens.rollouts}) > 1
+        run_records = records.read_run_records(connection, run_row(connection, run_id))
+    assert len(run_records.ids) <= 160 and run_records.skipped == 24
+    assert len({r["step"] for r in run_records.tokens.rollouts}) == 8
+    assert len({r["sample"] for r in run_records.tokens.rollouts}) > 1
 
 
 def test_a_finding_is_kept_until_the_run_goes_on(engine: Engine) -> None:
     run_id = records_with_fault.run(engine, another_end(1e-6))
-    found = diagnose(engine, run_id)
-    assert diagnose(engine, run_id) is found
+    diagnosis = diagnose(engine, run_id)
+    assert diagnose(engine, run_id) is diagnosis
     more = [
         records_with_fault.rollout(STEPS + 1, 900 + n, records_with_fault.columns(TOKENS, n))
         for n in range(3)
@@ -113,7 +115,7 @@ def test_a_finding_is_kept_until_the_run_goes_on(engine: Engine) -> None:
         records_with_fault.texts,
     )
     again = diagnose(engine, run_id)
-    assert again["looked_at"]["rollouts"] == found["looked_at"]["rollouts"] + 3
+    assert again["looked_at"]["rollouts"] == diagnosis["looked_at"]["rollouts"] + 3
 
 
 def test_over_rest(engine: Engine, tmp_path: Path) -> None:

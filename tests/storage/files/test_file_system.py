@@ -61,9 +61,9 @@ def test_what_is_worked_round_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOSYS))
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
     monkeypatch.setattr(file_system, "kind", lambda _: "nfs4")
-    found = problems(tmp_path)
-    assert set(found.values()) == {"warning"}
-    assert [word for word in ("flock", "hard links", "nfs4") if word in " ".join(found)] == [
+    warnings = problems(tmp_path)
+    assert set(warnings.values()) == {"warning"}
+    assert [word for word in ("flock", "hard links", "nfs4") if word in " ".join(warnings)] == [
         "flock",
         "hard links",
         "nfs4",
@@ -75,9 +75,9 @@ def test_a_link_to_nothing(tmp_path: Path) -> None:
     link = tmp_path / "data"
     link.symlink_to("/mnt/not-there")
     assert problems(link) == {"is a link that leads nowhere (to /mnt/not-there)": "error"}
-    for place in (link, link / "sub"):
+    for folder in (link, link / "sub"):
         with pytest.raises(UserError, match=r"leads nowhere \(to /mnt/not-there\): is its disk"):
-            open_database(place)
+            open_database(folder)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,66 +121,66 @@ PARTS = [Where(), Where("train"), Where("train", 2, 3), Where(None, 7, None)]
 
 @pytest.mark.parametrize("where", PARTS)
 def test_kl_by_position_and_step(engine: Engine, run_id: str, where: Where) -> None:
-    found = read_insight(engine, run_id, "positions", where)
+    insight = read_insight(engine, run_id, "positions", where)
     cells = defaultdict(list)
     for token in tokens(engine, run_id, where):
-        (column,) = [i for i, (a, b) in enumerate(found["steps"]) if a <= token["step"] <= b]
-        (row,) = [i for i, (a, b) in enumerate(found["positions"]) if a <= token["position"] <= b]
+        (column,) = [i for i, (a, b) in enumerate(insight["steps"]) if a <= token["step"] <= b]
+        (row,) = [i for i, (a, b) in enumerate(insight["positions"]) if a <= token["position"] <= b]
         cells[row, column].append(token["heat"])
     assert len(cells) > 8
-    for row, line in enumerate(found["kl"]):
+    for row, line in enumerate(insight["kl"]):
         for column, value in enumerate(line):
             here = cells.get((row, column), [])
-            assert found["tokens"][row][column] == len(here)
+            assert insight["tokens"][row][column] == len(here)
             assert value == (pytest.approx(mean(here), rel=1e-5) if here else None)
 
 
 @pytest.mark.parametrize("where", PARTS)
 def test_shares_of_classes_and_tokens(engine: Engine, run_id: str, where: Where) -> None:
-    found = read_insight(engine, run_id, "tokens", where)
+    insight = read_insight(engine, run_id, "tokens", where)
     every = tokens(engine, run_id, where)
     total = sum(token["heat"] for token in every)
-    for key, items in (("class", found["classes"]), ("token_id", found["strings"])):
+    for key, items in (("class", insight["classes"]), ("token_id", insight["strings"])):
         for item in items:
             here = [token["heat"] for token in every if token[key] == item[key]]
             assert item["tokens"] == len(here)
             assert item["kl_share"] == pytest.approx(sum(here) / total, rel=1e-5)
             assert item["token_share"] == pytest.approx(len(here) / len(every))
             assert item["kl_mean"] == (pytest.approx(mean(here), rel=1e-5) if here else None)
-    assert sum(item["tokens"] for item in found["classes"]) == len(every)
+    assert sum(item["tokens"] for item in insight["classes"]) == len(every)
     by_id: dict[int, float] = defaultdict(float)
     for token in every:
         by_id[token["token_id"]] += token["heat"]
-    assert found["distinct"] == len(by_id)
+    assert insight["distinct"] == len(by_id)
     worst = sorted(by_id.values(), reverse=True)[:20]
-    assert [item["kl_share"] * total for item in found["strings"]] == pytest.approx(worst, 1e-5)
+    assert [item["kl_share"] * total for item in insight["strings"]] == pytest.approx(worst, 1e-5)
 
 
 @pytest.mark.parametrize("limits", [Thresholds(), Thresholds(1.5, 2.0)])
 def test_quadrants_and_their_grid(engine: Engine, run_id: str, limits: Thresholds) -> None:
-    found = read_insight(engine, run_id, "quadrants", Where("train"), limits)
+    insight = read_insight(engine, run_id, "quadrants", Where("train"), limits)
     every = tokens(engine, run_id, Where("train"))
-    known = [token for token in every if token["entropy"] is not None]
-    assert found["without"] == len(every) - len(known) > 0
-    for quadrant in found["quadrants"]:
+    measured = [token for token in every if token["entropy"] is not None]
+    assert insight["without"] == len(every) - len(measured) > 0
+    for quadrant in insight["quadrants"]:
         here = [
             token["heat"]
-            for token in known
+            for token in measured
             if (token["entropy"] >= limits.entropy) == quadrant["unsure"]
             and (token["heat"] >= limits.heat) == quadrant["disagree"]
         ]
         assert quadrant["tokens"] == len(here) > 0
-        share = sum(here) / sum(token["heat"] for token in known)
+        share = sum(here) / sum(token["heat"] for token in measured)
         assert quadrant["kl_share"] == pytest.approx(share, rel=1e-5)
         assert listed(engine, run_id, quadrant, kind="train")["total"] == len(here)
-    x, y = found["entropy_edges"], found["heat_edges"]
+    x, y = insight["entropy_edges"], insight["heat_edges"]
     assert limits.entropy in x and limits.heat in y
-    assert sum(map(sum, found["grid"])) == len(known)
-    for i, line in enumerate(found["grid"]):
+    assert sum(map(sum, insight["grid"])) == len(measured)
+    for i, line in enumerate(insight["grid"]):
         for j, count in enumerate(line):
             assert count == sum(
                 inside(t["entropy"], x[i : i + 2]) and inside(t["heat"], y[j : j + 2])
-                for t in known
+                for t in measured
             )
 
 
@@ -196,24 +196,24 @@ def listed(engine: Engine, run_id: str, bounds: dict[str, Any], **more: Any) -> 
 
 @pytest.mark.parametrize("where", PARTS)
 def test_advantages_and_the_top_hundredth(engine: Engine, run_id: str, where: Where) -> None:
-    found = read_insight(engine, run_id, "advantages", where)
+    insight = read_insight(engine, run_id, "advantages", where)
     every = tokens(engine, run_id, where)
-    edges = found["edges"]
-    assert edges == [None, *sorted(edges[1:-1]), None] and len(edges) == len(found["counts"]) + 1
-    for i, count in enumerate(found["counts"]):
+    edges = insight["edges"]
+    assert edges == [None, *sorted(edges[1:-1]), None] and len(edges) == len(insight["counts"]) + 1
+    for i, count in enumerate(insight["counts"]):
         assert count == sum(inside(token["advantage"], edges[i : i + 2]) for token in every)
         bin_ = {"min_advantage": edges[i], "max_advantage": edges[i + 1]}
         steps = {"min_step": where.min_step, "max_step": where.max_step}
         assert listed(engine, run_id, {**bin_, **steps}, kind=where.kind)["total"] == count
-    assert found["advantage_quantity"] == "mixed"
+    assert insight["advantage_quantity"] == "mixed"
     for name, key in (("advantage", "advantage"), ("kl", "heat")):
         sizes = sorted((abs(token[key]) for token in every), reverse=True)
         top = sum(sizes[: math.ceil(len(sizes) / 100)]) / sum(sizes)
-        assert found["top"][name] == pytest.approx(top, rel=1e-5)
+        assert insight["top"][name] == pytest.approx(top, rel=1e-5)
 
 
 def test_right_and_wrong(engine: Engine, run_id: str) -> None:
-    found = read_insight(engine, run_id, "correctness", Where("train"))
+    insight = read_insight(engine, run_id, "correctness", Where("train"))
     means = defaultdict(list)
     every = defaultdict(list)
     for row in rows_of(engine, run_id, Where("train")):
@@ -221,12 +221,12 @@ def test_right_and_wrong(engine: Engine, run_id: str) -> None:
         grade = {None: "ungraded", 1.0: "right", 0.0: "wrong"}[row["reward"]]
         means[grade].append((mean(heats), row["step"], row["group"]))
         every[grade] += heats
-    for group in found["groups"]:
+    for group in insight["groups"]:
         assert group["rollouts"] == len(means[group["grade"]])
         assert group["tokens"] == len(every[group["grade"]])
         assert group["kl_mean"] == pytest.approx(mean(every[group["grade"]]), rel=1e-5)
     places = {
-        name: [(item["step"], item["group"]) for item in found[name]]
+        name: [(item["step"], item["group"]) for item in insight[name]]
         for name in ("penalised", "endorsed")
     }
     assert places["penalised"] == [m[1:] for m in sorted(means["right"], reverse=True)][:10]
@@ -234,7 +234,7 @@ def test_right_and_wrong(engine: Engine, run_id: str) -> None:
 
 
 def test_overlap_of_the_top_k(engine: Engine, run_id: str) -> None:
-    found = read_insight(engine, run_id, "overlap", Where("train"))
+    insight = read_insight(engine, run_id, "overlap", Where("train"))
     sums: dict[int, list[list[float]]] = defaultdict(list)
     for row in rows_of(engine, run_id, Where("train")):
         if not row["student_topk"]:
@@ -244,20 +244,20 @@ def test_overlap_of_the_top_k(engine: Engine, run_id: str) -> None:
         ):
             if row["mask"] and row["mask"][at] == 0:
                 continue
-            own, other = [i for i, _ in student], [i for i, _ in teacher]
+            ours, other = [i for i, _ in student], [i for i, _ in teacher]
             sums[row["step"]].append(
                 [
-                    sum(i in other for i in own) / len(own),
+                    sum(i in other for i in ours) / len(ours),
                     sum(math.exp(p) for i, p in student if i in other),
-                    sum(math.exp(p) for i, p in teacher if i in own),
+                    sum(math.exp(p) for i, p in teacher if i in ours),
                 ]
             )
-    assert found["step"] == sorted(sums) and found["k"] == [4]
-    assert found["tokens"] == [len(sums[step]) for step in found["step"]]
+    assert insight["step"] == sorted(sums) and insight["k"] == [4]
+    assert insight["tokens"] == [len(sums[step]) for step in insight["step"]]
     for i, name in enumerate(("overlap", "student_mass", "teacher_mass")):
-        expected = [mean([figures[i] for figures in sums[step]]) for step in found["step"]]
-        assert found[name] == pytest.approx(expected, rel=1e-5)
-    assert max(found["overlap"]) > 0
+        expected = [mean([figures[i] for figures in sums[step]]) for step in insight["step"]]
+        assert insight[name] == pytest.approx(expected, rel=1e-5)
+    assert max(insight["overlap"]) > 0
 
 
 def test_what_is_known_of_a_stop_token() -> None:
@@ -298,8 +298,8 @@ def test_the_probability_of_stopping(engine: Engine) -> None:
     kept = {1: [ending(1, 0, 8), ending(1, 1, 9), ending(1, 2, 5, "length")], 2: [ending(2, 0, 6)]}
     for step, rollouts in kept.items():
         writer.step(StepEvent(step, {}, 30, 0.0, {}, rollouts), stored_runs.texts)
-    found = read_insight(engine, run_id, "stops")
-    (stop,) = found["stops"]
+    insight = read_insight(engine, run_id, "stops")
+    (stop,) = insight["stops"]
     assert (stop["token_id"], stop["special"], stop["endings"]) == (0, True, 3)
     end, before, cut = (stop["places"][name] for name in ("end", "before", "cut"))
     assert (end["step"], end["rollouts"]) == ([1, 2], [2, 1])
@@ -353,22 +353,22 @@ FILTERS: list[tuple[dict[str, Any], Callable[[Token], bool]]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "wanted"), FILTERS, ids=[str(f[0]) for f in FILTERS])
+@pytest.mark.parametrize(("filters", "matches"), FILTERS, ids=[str(f[0]) for f in FILTERS])
 def test_filters_find_every_token(
-    engine: Engine, run_id: str, asked: dict[str, Any], wanted: Callable[[Token], bool]
+    engine: Engine, run_id: str, filters: dict[str, Any], matches: Callable[[Token], bool]
 ) -> None:
-    expected = sorted((t for t in tokens(engine, run_id) if wanted(t)), key=lambda t: -t["heat"])
-    found = read_hot_tokens(engine, run_id, limit=1000, **asked)
-    assert found["total"] == len(expected) > 0 and found["source"] == "records"
+    expected = sorted((t for t in tokens(engine, run_id) if matches(t)), key=lambda t: -t["heat"])
+    hot = read_hot_tokens(engine, run_id, limit=1000, **filters)
+    assert hot["total"] == len(expected) > 0 and hot["source"] == "records"
     names = ("heat", "step", "kind", "group", "position", "token_id")
-    pairs = [[tuple(t[n] for n in names) for t in side] for side in (found["items"], expected)]
+    pairs = [[tuple(t[n] for n in names) for t in side] for side in (hot["items"], expected)]
     assert sorted(pairs[0]) == sorted(pairs[1])
-    assert [item["heat"] for item in found["items"]] == [t["heat"] for t in expected]
+    assert [item["heat"] for item in hot["items"]] == [t["heat"] for t in expected]
     paged = [
-        read_hot_tokens(engine, run_id, limit=5, offset=o, **asked)["items"]
+        read_hot_tokens(engine, run_id, limit=5, offset=o, **filters)["items"]
         for o in range(0, 15, 5)
     ]
-    assert [item for page in paged for item in page] == found["items"][:15]
+    assert [item for page in paged for item in page] == hot["items"][:15]
 
 
 def test_an_entry_has_the_same_form_from_the_index_and_from_the_records(
@@ -386,29 +386,29 @@ def test_an_entry_has_the_same_form_from_the_index_and_from_the_records(
 
 def test_the_index_filters_by_rollout(engine: Engine, run_id: str) -> None:
     items = read_rollouts(engine, run_id, limit=100)["items"]
-    for asked in (
+    for filters in (
         {"correct": True},
         {"correct": False, "finish_reason": "length"},
         {"min_step": 2, "max_step": 3},
         {"step": 7, "kind": "eval"},
     ):
-        kept = {item["id"] for item in read_rollouts(engine, run_id, limit=100, **asked)["items"]}
+        kept = {item["id"] for item in read_rollouts(engine, run_id, limit=100, **filters)["items"]}
         assert 0 < len(kept) < len(items)
-        found = read_hot_tokens(engine, run_id, limit=100, **asked)
-        assert {item["rollout_id"] for item in found["items"]} == kept
-        assert found["total"] == len(found["items"])
+        page = read_hot_tokens(engine, run_id, limit=100, **filters)
+        assert {item["rollout_id"] for item in page["items"]} == kept
+        assert page["total"] == len(page["items"])
 
 
 def test_rollouts_by_length_steps_and_highest_kl(engine: Engine, run_id: str) -> None:
     items = read_rollouts(engine, run_id, limit=100)["items"]
-    for asked, wanted in (
+    for filters, matches in (
         ({"min_tokens": 14, "max_tokens": 15}, lambda i: 14 <= i["tokens"] <= 15),
         ({"min_step": 2, "max_step": 3}, lambda i: 2 <= i["step"] <= 3),
         ({"min_kl_max": 3.0}, lambda i: (i["kl_max"] or 0) >= 3),
     ):
-        found = read_rollouts(engine, run_id, limit=100, **asked)
-        expected = {item["id"] for item in items if wanted(item)}
-        assert {item["id"] for item in found["items"]} == expected
+        page = read_rollouts(engine, run_id, limit=100, **filters)
+        expected = {item["id"] for item in items if matches(item)}
+        assert {item["id"] for item in page["items"]} == expected
         assert 0 < len(expected) < len(items)
 
 
@@ -430,13 +430,13 @@ def test_a_run_over_the_cap_is_read_in_an_even_share(
     run_id, writer = stored_runs.started(engine)
     for step in range(1, 11):
         writer.step(stored_runs.step_event(step), stored_runs.texts)
-    found = read_insight(engine, run_id, "positions")
-    assert found["capped"] and found["stored"] == 800 and found["read"] <= 200
-    assert len(found["steps"]) == 10  # each step has its share
+    insight = read_insight(engine, run_id, "positions")
+    assert insight["capped"] and insight["stored"] == 800 and insight["read"] <= 200
+    assert len(insight["steps"]) == 10  # each step has its share
     few = read_insight(engine, run_id, "positions", Where(None, 3, 4))
     assert not few["capped"] and few["counted"] == 160
     listed_there = read_hot_tokens(engine, run_id, min_position=0)
-    assert listed_there["capped"] and listed_there["total"] == found["counted"]
+    assert listed_there["capped"] and listed_there["total"] == insight["counted"]
 
 
 def test_branches_count_only_where_they_are_asked_for(engine: Engine) -> None:
@@ -464,8 +464,8 @@ def test_one_bound_of_the_advantages_is_zero(engine: Engine) -> None:
     values[:5] = 0  # at these numbers, twenty equal steps from the lowest bound lead past it
     one = replace(stored_runs.rollout(), record=replace(stored_runs.record(), advantages=values))
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored_runs.texts)
-    found = read_insight(engine, run_id, "advantages")
-    assert sum(found["counts"][: found["edges"].index(0)]) == 8
+    insight = read_insight(engine, run_id, "advantages")
+    assert sum(insight["counts"][: insight["edges"].index(0)]) == 8
 
 
 def test_many_alternatives_take_memory_in_proportion(engine: Engine) -> None:
@@ -479,12 +479,12 @@ def test_many_alternatives_take_memory_in_proportion(engine: Engine) -> None:
     writer.step(StepEvent(1, {}, 600, 0.0, {}, [one]), lambda ids: {})
     tracemalloc.start()
     try:
-        found = read_insight(engine, run_id, "overlap")
+        insight = read_insight(engine, run_id, "overlap")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     shared = [len({*a} & {*b}) / 450 for a, b in zip(*(i.tolist() for i in ids), strict=True)]
-    assert found["overlap"] == [pytest.approx(mean(shared))]
+    assert insight["overlap"] == [pytest.approx(mean(shared))]
     assert peak < 60e6  # every pair of them: 121 MB
 
 
@@ -505,8 +505,8 @@ def test_a_record_without_alternatives_wants_nothing(engine: Engine) -> None:
     empty = TopK(np.zeros((20, 0), np.int64), *(np.zeros((20, 0), np.float32),) * 2, np.ones(20))
     none = replace(bare, sample=1, record=replace(bare.record, teacher_topk=empty))
     writer.step(StepEvent(1, {}, 40, 0.0, {}, [bare, none]), stored_runs.texts)
-    found = read_hot_tokens(engine, run_id, min_position=0)
-    assert {item["wanted"] for item in found["items"]} == {None}
+    page = read_hot_tokens(engine, run_id, min_position=0)
+    assert {item["wanted"] for item in page["items"]} == {None}
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,15 @@ def test_each_prompt_is_written_once_with_its_row(engine: Engine) -> None:
     run_id = stored(engine, rollouts)
     assert marked_prompts(engine, run_id).rows == []
     mark_all(engine, run_id)
-    found = marked_prompts(engine, run_id)
-    assert found.rows == [
+    prompts = marked_prompts(engine, run_id)
+    assert prompts.rows == [
         {"prompt": "What is 0?", "hint": "x", "answer": "0"},
         CHAT,
         {"prompt": "What is 2?", "answer": "2"},
     ]
-    assert [json.loads(line) for line in found.lines()] == found.rows
-    assert (found.as_text, found.left_out) == (0, 1)
-    (remark,) = found.remarks()
+    assert [json.loads(line) for line in prompts.lines()] == prompts.rows
+    assert (prompts.as_text, prompts.left_out) == (0, 1)
+    (remark,) = prompts.remarks()
     assert remark.startswith("1 prompt is left out: their rows were not recorded")
 
 
@@ -64,10 +64,10 @@ def test_imported_prompts_are_the_text_that_was_read(engine: Engine) -> None:
     ]
     rollouts.append(stored_runs.rollout(1, 1, marks=marks[:1], data_row={"prompt": "raw"}))
     assert import_rollouts(engine, run_id, rollouts) == 3
-    found = marked_prompts(engine, run_id)
-    assert found.rows == [{"prompt": "What is 0?"}, {"prompt": "raw", "answer": "1"}]
-    assert (found.as_text, found.left_out) == (1, 0)
-    assert "1 prompt is written as the text that the student read" in found.remarks()[0]
+    prompts = marked_prompts(engine, run_id)
+    assert prompts.rows == [{"prompt": "What is 0?"}, {"prompt": "raw", "answer": "1"}]
+    assert (prompts.as_text, prompts.left_out) == (1, 0)
+    assert "1 prompt is written as the text that the student read" in prompts.remarks()[0]
 
 
 def test_the_settings_give_the_same_grading(engine: Engine) -> None:
@@ -76,8 +76,8 @@ def test_the_settings_give_the_same_grading(engine: Engine) -> None:
         **{"source": "bundled", "grader": "regex", "answer_pattern": "#### '(.+)': \"x\"\\n"},
         **{"tolerance": 0.5, "count": 3},
     }
-    found = marked_prompts(engine, stored(engine, [stored_runs.rollout(1)], prompts=prompts))
-    settings = found.settings("marked prompts.jsonl")
+    marked = marked_prompts(engine, stored(engine, [stored_runs.rollout(1)], prompts=prompts))
+    settings = marked.settings("marked prompts.jsonl")
     again = parse(with_overrides({}, settings)).prompts
     assert again.source == "marked prompts.jsonl"
     for name in ("grader", "answer_pattern", "tolerance", "json_schema"):

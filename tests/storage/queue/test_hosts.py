@@ -12,12 +12,12 @@ def test_a_host_is_there_as_it_told_of_itself_last(engine: Engine) -> None:
     tell_host(engine, "boot-2", "two", [])
     tell_host(engine, "boot-1", "one", [GPU])
     tell_host(engine, "boot-2", "two", [GPU, GPU])
-    told = read_hosts(engine)
-    assert [(h.boot, h.name, h.devices) for h in told] == [
+    hosts = read_hosts(engine)
+    assert [(h.boot, h.name, h.devices) for h in hosts] == [
         ("boot-1", "one", [GPU]),
         ("boot-2", "two", [GPU, GPU]),
     ]
-    assert all(0 <= h.age < 60 for h in told)
+    assert all(0 <= h.age < 60 for h in hosts)
 
 
 def test_a_boot_of_long_ago_is_forgotten_once_another_tells(engine: Engine) -> None:

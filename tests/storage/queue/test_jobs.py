@@ -113,8 +113,8 @@ def test_processes_and_threads_that_claim_at_once_get_one_each(tmp_path: Path) -
     ids = [jobs.create_run(engine, CONFIG) for _ in range(4)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
-        found = pool.starmap(_claim_all, [(address(tmp_path), ids)] * 3)
-    won = [claim for claims in found for claim in claims]
+        attempts = pool.starmap(_claim_all, [(address(tmp_path), ids)] * 3)
+    won = [claim for claims in attempts for claim in claims]
     assert sorted(won) == sorted((run_id, f"slot {n}") for n, run_id in enumerate(ids))
     assert len(jobs.running(engine)) == 4
     engine.dispose()
@@ -176,9 +176,9 @@ def test_a_cancelled_run(engine: Engine) -> None:
     assert jobs.request_cancel(engine, queued, "save") == "cancelled"
     run_id, attempt = claimed(engine)
     assert jobs.request_cancel(engine, run_id, "save") == "running"
-    asked = jobs.running(engine)[0]["cancel_at"]
+    cancelled_at = jobs.running(engine)[0]["cancel_at"]
     assert jobs.request_cancel(engine, run_id, "save") == "running"
-    assert jobs.running(engine)[0]["cancel_at"] == asked
+    assert jobs.running(engine)[0]["cancel_at"] == cancelled_at
     assert jobs.heartbeat(engine, run_id, attempt) == "save"
     jobs.request_cancel(engine, run_id, "discard")
     assert jobs.heartbeat(engine, run_id, attempt) == "discard"

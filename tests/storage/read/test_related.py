@@ -65,20 +65,20 @@ def every_row(engine):
                 "FROM rollout r JOIN prompt p ON p.id = r.prompt_id JOIN run ON run.id = r.run_id"
             )
         ).all()
-    found = []
+    every = []
     for row in rows:
         ids = read_tokens(engine, row.id, ("completion_ids",)).columns["completion_ids"]
-        found.append((row, ids.tolist()))
-    return found
+        every.append((row, ids.tolist()))
+    return every
 
 
 def run_of(engine, name):
     return read_runs(engine, search=name)["items"][0]["id"]
 
 
-def one(engine, run, **wanted):
+def one(engine, run, **filters):
     items = read_rollouts(engine, run_of(engine, run), limit=1000)["items"]
-    return next(i for i in items if all(i[k] == v for k, v in wanted.items()))
+    return next(i for i in items if all(i[k] == v for k, v in filters.items()))
 
 
 @pytest.mark.parametrize("kind", ["probe", "eval", "train"])
@@ -87,18 +87,18 @@ def test_related_rollouts_are_those_with_the_same_prompt_ids(engine, kind):
     everything = every_row(engine)
     row, ids = next((row, ids) for row, ids in everything if row.id == chosen["id"])
     same = [(r, i) for r, i in everything if r.ids == row.ids and r.id != row.id]
-    found = read_related(engine, chosen["id"])
+    related = read_related(engine, chosen["id"])
     here = [(r, i) for r, i in same if r.run_id == row.run_id]
     there = [(r, i) for r, i in same if r.run_id != row.run_id]
-    assert found["total"] == len(here) == len(found["items"]) == 12
-    assert found["others"]["total"] == len(there) == 13
+    assert related["total"] == len(here) == len(related["items"]) == 12
+    assert related["others"]["total"] == len(there) == 13
     assert {r.run_id for r, _ in there} == {run_of(engine, "older")}
     expected = {r.id: i == ids for r, i in same}
-    listed = [*found["items"], *found["others"]["items"]]
+    listed = [*related["items"], *related["others"]["items"]]
     assert {item["id"]: item["same_completion"] for item in listed} == expected
     assert sum(expected.values()) == {"probe": 5, "eval": 3, "train": 3}[kind]
-    assert [i["step"] for i in found["items"]] == sorted(i["step"] for i in found["items"])
-    assert {i["run_name"] for i in found["others"]["items"]} == {"older"}
+    assert [i["step"] for i in related["items"]] == sorted(i["step"] for i in related["items"])
+    assert {i["run_name"] for i in related["others"]["items"]} == {"older"}
 
 
 def test_each_item_has_its_sums(engine):
@@ -112,18 +112,18 @@ def test_each_item_has_its_sums(engine):
 
 def test_probes_come_first_into_a_short_list(engine):
     chosen = one(engine, "newer", kind="eval", group=1, step=4, sample=0)
-    found = read_related(engine, chosen["id"], limit=3)
-    assert [(i["kind"], i["step"]) for i in found["items"]] == [("probe", s) for s in (0, 2, 4)]
-    assert found["total"] == 12
-    assert (len(found["others"]["items"]), found["others"]["total"]) == (3, 13)
+    related = read_related(engine, chosen["id"], limit=3)
+    assert [(i["kind"], i["step"]) for i in related["items"]] == [("probe", s) for s in (0, 2, 4)]
+    assert related["total"] == 12
+    assert (len(related["others"]["items"]), related["others"]["total"]) == (3, 13)
 
 
 def test_the_nearest_steps_come_first_where_asked(engine, tmp_path):
     chosen = one(engine, "newer", kind="eval", group=1, step=2, sample=0)
-    found = Api(engine, tmp_path).get(f"/rollouts/{chosen['id']}/related", near=True, limit=60)
-    steps = [abs(item["step"] - 2) for item in found["items"]]
+    related = Api(engine, tmp_path).get(f"/rollouts/{chosen['id']}/related", near=True, limit=60)
+    steps = [abs(item["step"] - 2) for item in related["items"]]
     assert steps == sorted(steps) and steps.count(0) == 4
-    assert found["total"] == 12 and "others" not in found
+    assert related["total"] == 12 and "others" not in related
 
 
 def test_deleted_runs_are_left_out(engine):

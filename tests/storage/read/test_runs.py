@@ -45,8 +45,8 @@ def run_id(engine: Engine) -> str:
     return run_id
 
 
-def first_id(engine: Engine, run_id: str, **wanted: Any) -> str:
-    return str(read_rollouts(engine, run_id, **wanted)["items"][0]["id"])
+def first_id(engine: Engine, run_id: str, **filters: Any) -> str:
+    return str(read_rollouts(engine, run_id, **filters)["items"][0]["id"])
 
 
 def damage(engine: Engine, rollout_id: str, column: str) -> None:
@@ -75,8 +75,8 @@ def test_search_ignores_case_in_every_script(engine: Engine, stored: str, search
     noted = jobs.create_run(engine, parse({"name": "x"}))
     run_details.edit(engine, noted, run_details.RunEdit(notes=stored))
     jobs.create_run(engine, parse({"name": "another"}))
-    found = {item["id"] for item in read_runs(engine, search=searched)["items"]}
-    assert found == {named, tagged, noted}
+    ids = {item["id"] for item in read_runs(engine, search=searched)["items"]}
+    assert ids == {named, tagged, noted}
 
 
 def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
@@ -86,21 +86,21 @@ def test_runs_are_searched_filtered_and_paged(engine: Engine) -> None:
     jobs.request_cancel(engine, ids[3], "save")
     newest_first = ids[::-1]
 
-    def found(**wanted: Any) -> list[str]:
-        answer = read_runs(engine, **wanted)
+    def names(**filters: Any) -> list[str]:
+        answer = read_runs(engine, **filters)
         assert answer["total"] >= len(answer["items"])
         return [item["id"] for item in answer["items"]]
 
-    assert found() == newest_first
-    assert found(limit=2, offset=1) == newest_first[1:3]
+    assert names() == newest_first
+    assert names(limit=2, offset=1) == newest_first[1:3]
     assert read_runs(engine, limit=0) == {"items": [], "total": 5}
-    assert found(search="this") == [ids[2]]
-    assert found(search="100%") == newest_first
-    assert found(search="1_0") == []  # no wildcards
-    assert found(search="GOO") == [ids[1]]  # part of a tag
-    assert found(tag="good") == [ids[1]]
-    assert found(tag="goo") == []
-    assert found(status="cancelled") == [ids[3]]
+    assert names(search="this") == [ids[2]]
+    assert names(search="100%") == newest_first
+    assert names(search="1_0") == []  # no wildcards
+    assert names(search="GOO") == [ids[1]]  # part of a tag
+    assert names(tag="good") == [ids[1]]
+    assert names(tag="goo") == []
+    assert names(status="cancelled") == [ids[3]]
     for wrong in ({"limit": -1}, {"limit": 10**9}, {"offset": -1}, {"offset": 2**70}):
         with pytest.raises(UserError):
             read_runs(engine, **wrong)
@@ -167,8 +167,8 @@ def test_an_unknown_sort_is_refused(engine: Engine, run_id: str, sort: str) -> N
 def test_rollouts_are_filtered(engine: Engine, run_id: str) -> None:
     everything = read_rollouts(engine, run_id, limit=100)["items"]
 
-    def count(**wanted: Any) -> int:
-        return int(read_rollouts(engine, run_id, **wanted)["total"])
+    def count(**filters: Any) -> int:
+        return int(read_rollouts(engine, run_id, **filters)["total"])
 
     assert count() == 14
     assert count(step=2) == 4
@@ -187,18 +187,22 @@ def test_rollouts_are_filtered(engine: Engine, run_id: str) -> None:
 
 def test_one_rollout(engine: Engine, run_id: str) -> None:
     rollout_id = first_id(engine, run_id, kind="train", step=1)
-    found = read_rollout(engine, rollout_id)
+    rollout = read_rollout(engine, rollout_id)
     assert rollout_id.startswith(f"roll-{run_id[4:]}-1-t-")
-    assert (found["run_id"], found["run_name"], found["objective"]) == (run_id, "run", "reverse_kl")
-    assert (found["top_k"], found["prompt_tokens"], found["damaged"]) == (4, 3, False)
-    assert found["answer"] == str(found["group"])
-    assert set(found["columns"]) | set(found["absent"]) == {
+    assert (rollout["run_id"], rollout["run_name"], rollout["objective"]) == (
+        run_id,
+        "run",
+        "reverse_kl",
+    )
+    assert (rollout["top_k"], rollout["prompt_tokens"], rollout["damaged"]) == (4, 3, False)
+    assert rollout["answer"] == str(rollout["group"])
+    assert set(rollout["columns"]) | set(rollout["absent"]) == {
         *(name for name in COLUMNS if "_topk_" not in name),
         *("student_topk", "teacher_topk"),
     }
-    assert "advantage" in found["absent"]["advantages"]
-    assert found["scales"] == read_run(engine, run_id)["scales"]
-    json.dumps(found, allow_nan=False)
+    assert "advantage" in rollout["absent"]["advantages"]
+    assert rollout["scales"] == read_run(engine, run_id)["scales"]
+    json.dumps(rollout, allow_nan=False)
     with pytest.raises(UserError, match="no such"):
         read_rollout(engine, "roll-none")
 
@@ -264,18 +268,20 @@ def test_alternatives_at_a_token(engine: Engine) -> None:
     rollout = stored_runs.rollout()
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [rollout]), stored_runs.texts)
     rollout_id = first_id(engine, run_id)
-    found = read_topk(engine, rollout_id, 5, 1)[0]
+    alternatives = read_topk(engine, rollout_id, 5, 1)[0]
     teacher = rollout.record.teacher_topk
     assert teacher is not None
-    assert [item["id"] for item in found["teacher"]] == teacher.ids[5].tolist()
-    assert [item["teacher_logprob"] for item in found["teacher"]] == teacher.logprobs[5].tolist()
-    assert [item["student_logprob"] for item in found["teacher"]] == [
+    assert [item["id"] for item in alternatives["teacher"]] == teacher.ids[5].tolist()
+    assert [item["teacher_logprob"] for item in alternatives["teacher"]] == teacher.logprobs[
+        5
+    ].tolist()
+    assert [item["student_logprob"] for item in alternatives["teacher"]] == [
         *teacher.other_logprobs[5].tolist()
     ]
-    assert found["teacher_tail"] == pytest.approx(float(teacher.tail_mass[5]))
-    assert found["token"]["id"] == int(rollout.record.completion_ids[5])
+    assert alternatives["teacher_tail"] == pytest.approx(float(teacher.tail_mass[5]))
+    assert alternatives["token"]["id"] == int(rollout.record.completion_ids[5])
     fewer = read_topk(engine, rollout_id, 5, 1, count=1)[0]
-    assert fewer["teacher"] == found["teacher"][:1]
+    assert fewer["teacher"] == alternatives["teacher"][:1]
     outside = float(teacher.tail_mass[5]) + float(np.exp(teacher.logprobs[5][1:]).sum())
     assert fewer["teacher_tail"] == pytest.approx(outside)
     for position in (-1, 20):
@@ -290,17 +296,17 @@ def test_alternatives_without_the_other_models_opinion(engine: Engine) -> None:
     bare = replace(record, teacher_topk=replace(record.teacher_topk, other_logprobs=None))
     one = stored_runs.rollout(record=bare)
     writer.step(StepEvent(1, {}, 20, 0.0, {}, [one]), stored_runs.texts)
-    found = read_topk(engine, first_id(engine, run_id), 3, 1)[0]
-    assert {entry["student_logprob"] for entry in found["teacher"]} == {None}
-    assert None not in {entry["teacher_logprob"] for entry in found["teacher"]}
+    alternatives = read_topk(engine, first_id(engine, run_id), 3, 1)[0]
+    assert {entry["student_logprob"] for entry in alternatives["teacher"]} == {None}
+    assert None not in {entry["teacher_logprob"] for entry in alternatives["teacher"]}
 
 
 def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
-    found = read_hot_tokens(engine, run_id, limit=100)
-    assert found["total"] == 14 * 3
-    heats = [item["heat"] for item in found["items"]]
+    page = read_hot_tokens(engine, run_id, limit=100)
+    assert page["total"] == 14 * 3
+    heats = [item["heat"] for item in page["items"]]
     assert heats == sorted(heats, reverse=True)
-    worst = found["items"][0]
+    worst = page["items"][0]
     view = read_tokens(engine, worst["rollout_id"])
     at = worst["position"]
     assert worst["reverse_kl"] == float(view.columns["reverse_kl"][at])
@@ -317,7 +323,7 @@ def test_the_worst_tokens_of_a_run(engine: Engine, run_id: str) -> None:
     only = read_hot_tokens(engine, run_id, step=2, kind="train")
     assert only["total"] == 12
     assert {item["step"] for item in only["items"]} == {2}
-    json.dumps(found, allow_nan=False)
+    json.dumps(page, allow_nan=False)
 
 
 def test_a_damaged_record_is_named_and_the_rest_is_usable(engine: Engine, run_id: str) -> None:
@@ -325,8 +331,8 @@ def test_a_damaged_record_is_named_and_the_rest_is_usable(engine: Engine, run_id
     damage(engine, broken, "teacher_logprobs")
     items = read_rollouts(engine, run_id, limit=100)["items"]
     assert [item["id"] for item in items if item["damaged"]] == [broken]
-    found = read_rollout(engine, broken)
-    assert found["damaged"] and "teacher_logprobs" in found["damage"]
+    rollout = read_rollout(engine, broken)
+    assert rollout["damaged"] and "teacher_logprobs" in rollout["damage"]
     with pytest.raises(DamagedRecord, match=broken) as caught:
         read_tokens(engine, broken)
     assert caught.value.column == "teacher_logprobs"
@@ -392,12 +398,12 @@ def test_staleness_is_listed_shown_exported_and_imported(engine: Engine, tmp_pat
     rollouts = [stored_runs.rollout(1, n, staleness=s) for n, s in enumerate((None, 0, 1))]
     writer.step(StepEvent(1, {}, 60, 0.0, {}, rollouts), stored_runs.texts)
     items = read_rollouts(engine, run_id, sort="step")["items"]
-    known = {0: None, 1: 0, 2: 1}
-    assert {i["group"]: i["staleness"] for i in items} == known
-    assert {i["group"]: read_rollout(engine, i["id"])["staleness"] for i in items} == known
-    assert {row["group"]: row["staleness"] for row in table_rows(engine, run_id)} == known
+    staleness = {0: None, 1: 0, 2: 1}
+    assert {i["group"]: i["staleness"] for i in items} == staleness
+    assert {i["group"]: read_rollout(engine, i["id"])["staleness"] for i in items} == staleness
+    assert {row["group"]: row["staleness"] for row in table_rows(engine, run_id)} == staleness
     exported = list(export_rows(engine, run_id))
-    assert {row["group"]: row.get("staleness") for row in exported} == known
+    assert {row["group"]: row.get("staleness") for row in exported} == staleness
     assert "staleness" not in exported[0]
     assert [r.staleness for r in rollouts_of(enumerate(exported, 1), "file")] == [None, 0, 1]
     write_parquet(tmp_path / "rows.parquet", exported)

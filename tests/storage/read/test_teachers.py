@@ -66,8 +66,8 @@ def test_what_the_teacher_read_is_stored_once_and_filters_the_lists(tmp_path):
     with read(engine) as connection:
         assert len(connection.execute(select(schema.teacher_prompt)).all()) == 1
     for more in ({}, {"text": "w"}):  # from the index, and from the records
-        found = read_hot_tokens(engine, run_id, teacher="teacher", limit=1000, **more)
-        assert {item["group"] for item in found["items"]} == {0, 1}
+        hot = read_hot_tokens(engine, run_id, teacher="teacher", limit=1000, **more)
+        assert {item["group"] for item in hot["items"]} == {0, 1}
     rows = {row["group"]: row for row in export_rows(engine, run_id)}
     assert (rows[2]["teacher"], rows[2]["teacher_prompt"]) == (
         "hard: b/second",

@@ -37,8 +37,8 @@ def test_metrics_and_settings_are_columns(engine: Engine) -> None:
     made(engine, "a", 3.0, 1.0, 2.0, **rate(1e-3), seed=7)
     columns = ("loss", "loss:best", "loss:max", RATE, "evaluation.temperatures", "seed", "name")
     more = ("evaluation.temperatures.1", "teacher.routes", "student.lora.rank", "score:best")
-    found = read_table(engine, TableQuery(columns=[*columns, *more]))
-    assert found["items"][0]["columns"] == {
+    table = read_table(engine, TableQuery(columns=[*columns, *more]))
+    assert table["items"][0]["columns"] == {
         "loss": 2.0,
         "loss:best": 1.0,
         "loss:max": 3.0,
@@ -51,9 +51,9 @@ def test_metrics_and_settings_are_columns(engine: Engine) -> None:
         "student.lora.rank": None,
         "score:best": None,
     }
-    kinds = {column["id"]: column["kind"] for column in found["columns"]}
+    kinds = {column["id"]: column["kind"] for column in table["columns"]}
     assert kinds["loss:best"] == "metric" and kinds[RATE] == "setting" and kinds["seed"] == "run"
-    assert "groups" not in found and "group" not in found["items"][0]
+    assert "groups" not in table and "group" not in table["items"][0]
 
 
 def test_scores_are_columns(engine: Engine) -> None:
@@ -61,11 +61,11 @@ def test_scores_are_columns(engine: Engine) -> None:
     for step, value in ((0, 0.25), (1, 0.75), (2, 0.5)):
         writer.evaluation(stored_runs.evaluation_event(step, value), stored_runs.texts)
     columns = ("score", "score:best", "eval/held-out/pass@1:min", "eval/held-out greedy/pass@1")
-    found = read_table(engine, TableQuery(columns=columns))
-    assert list(found["items"][0]["columns"].values()) == [0.5, 0.75, 0.25, 0.25]
-    best = found["columns"][1]
+    table = read_table(engine, TableQuery(columns=columns))
+    assert list(table["items"][0]["columns"].values()) == [0.5, 0.75, 0.25, 0.25]
+    best = table["columns"][1]
     assert (best["label"], best["share"], best["goal"]) == ("Score, best", True, "high")
-    assert "held-out greedy pass@k" in [column["label"] for column in found["columns"]]
+    assert "held-out greedy pass@k" in [column["label"] for column in table["columns"]]
 
 
 def test_any_column_sorts_with_the_missing_last_and_equal_ones_newest_first(
@@ -80,8 +80,8 @@ def test_any_column_sorts_with_the_missing_last_and_equal_ones_newest_first(
     assert names(engine) == ["d", "c", "A", "none", "b"]
     pages = [names(engine, sort="loss", limit=2, offset=offset) for offset in (0, 2, 4, 6)]
     assert pages == [["A", "c"], ["b", "d"], ["none"], []]
-    found = read_table(engine, TableQuery(sort="loss", search="none"))
-    assert (found["total"], found["columns"]) == (1, [])
+    table = read_table(engine, TableQuery(sort="loss", search="none"))
+    assert (table["total"], table["columns"]) == (1, [])
 
 
 def test_a_setting_of_several_kinds_still_sorts(engine: Engine) -> None:
@@ -101,10 +101,10 @@ def test_groups_stand_together_with_counts_over_all_pages(engine: Engine) -> Non
     ):
         made(engine, name, loss, **rate(value))
     query = TableQuery(columns=("loss",), sort="loss", group=RATE, limit=3)
-    found = read_table(engine, query)
-    assert [(i["name"], i["group"]) for i in found["items"]] == [("b", 0), ("d", 0), ("c", 1)]
-    assert (found["total"], found["groups_total"], found["group"]["id"]) == (5, 2, RATE)
-    first, second = found["groups"]
+    table = read_table(engine, query)
+    assert [(i["name"], i["group"]) for i in table["items"]] == [("b", 0), ("d", 0), ("c", 1)]
+    assert (table["total"], table["groups_total"], table["group"]["id"]) == (5, 2, RATE)
+    first, second = table["groups"]
     assert (first["value"], first["runs"], first["offset"]) == (1e-4, 2, 0)
     assert (second["value"], second["runs"], second["offset"]) == (1e-3, 3, 2)
     loss = second["columns"]["loss"]
@@ -119,9 +119,9 @@ def test_runs_without_the_setting_are_a_group_of_their_own_at_the_end(engine: En
     made(engine, "plain")
     made(engine, "lora", student={"lora": {"rank": 8}})
     made(engine, "other", student={"lora": {"rank": 4}})
-    found = read_table(engine, TableQuery(group="student.lora.rank"))
-    assert [g["value"] for g in found["groups"]] == [4, 8, None]
-    assert [g["columns"] for g in found["groups"]] == [{}, {}, {}]
+    table = read_table(engine, TableQuery(group="student.lora.rank"))
+    assert [g["value"] for g in table["groups"]] == [4, 8, None]
+    assert [g["columns"] for g in table["groups"]] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_settings_that_runs_of_before_had_are_columns_too(engine: Engine) -> Non
     with begin(engine) as connection:
         config = parse({}).model_dump(mode="json") | {"gone": {"by.name": 3}}
         connection.execute(schema.run.update().values(config=config))
-    found = read_table(engine, TableQuery(columns=("gone.by.name",), sort="gone.by.name"))
-    assert (found["items"][0]["id"], found["items"][0]["columns"]) == (run_id, {"gone.by.name": 3})
+    table = read_table(engine, TableQuery(columns=("gone.by.name",), sort="gone.by.name"))
+    assert (table["items"][0]["id"], table["items"][0]["columns"]) == (run_id, {"gone.by.name": 3})
 
 
 def test_the_list_of_columns_says_which_settings_differ(engine: Engine) -> None:
     made(engine, "a", 1.0, **rate(1e-3))
     made(engine, "b", 2.0, **rate(1e-4))
-    found = read_columns(engine)
-    by_id = {column["id"]: column for column in found["items"]}
-    assert len(by_id) == found["total"]
+    listed = read_columns(engine)
+    by_id = {column["id"]: column for column in listed["items"]}
+    assert len(by_id) == listed["total"]
     assert by_id[RATE]["different"] and by_id["name"]["kind"] == "run"
     assert not by_id["optimizer.beta1"]["different"]
     assert by_id["loss:best"]["label"] == "Loss, best" and "learning_rate:best" not in by_id

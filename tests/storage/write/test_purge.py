@@ -105,8 +105,8 @@ def test_only_what_is_deleted_can_be_purged(engine: Engine) -> None:
         purge.deleted_runs(engine, ["run-none"])
     assert purge.deleted_runs(engine) == []
     delete_run(engine, run_id)
-    [found] = purge.deleted_runs(engine)
-    assert (found.id, found.bytes) == (run_id, purge.deleted_runs(engine, [run_id])[0].bytes)
+    [deleted] = purge.deleted_runs(engine)
+    assert (deleted.id, deleted.bytes) == (run_id, purge.deleted_runs(engine, [run_id])[0].bytes)
     assert purge.deleted_runs(engine, days=1) == []
     with begin(engine) as connection:
         connection.execute(update(schema.run).values(deleted_at=time.time() - 2 * DAY))

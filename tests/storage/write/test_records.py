@@ -34,7 +34,7 @@ def telemetry(engine: Engine, run_id: str) -> dict[str, list[dict[str, Any]]]:
         *(schema.token_record, schema.hot_token, schema.checkpoint),
     )
     skip = {*TIMED, "attempt", "seconds", "status"}
-    found = {}
+    cells = {}
     with read(engine) as connection:
         for table in tables:
             rows = [
@@ -45,19 +45,19 @@ def telemetry(engine: Engine, run_id: str) -> dict[str, list[dict[str, Any]]]:
                 if "figures" in row:
                     figures = row["figures"].items()
                     row["figures"] = {k: v for k, v in figures if not k.startswith("seconds_")}
-            found[table.name] = sorted(
+            cells[table.name] = sorted(
                 (row for row in rows if run_id.removeprefix("run-") in str(row)), key=str
             )
-    return found
+    return cells
 
 
 def test_a_step_is_stored_whole(engine: Engine) -> None:
     run_id, writer = stored_runs.started(engine, steps=10)
     assert writer.step(stored_runs.step_event(1), stored_runs.texts) > 0
     writer.step(stored_runs.step_event(2, score=0.5, broken=float("nan")), stored_runs.texts)
-    found = read_steps(engine, run_id)
-    columns = found["columns"]
-    assert found["last"] == 2
+    steps = read_steps(engine, run_id)
+    columns = steps["columns"]
+    assert steps["last"] == 2
     assert columns["step"] == [1, 2]
     assert columns["reverse_kl"] == [1.0, 0.5]
     assert columns["score"] == [None, 0.5]
@@ -243,22 +243,22 @@ def test_a_step_keeps_its_share_of_the_budget(engine: Engine) -> None:
 
 
 def test_the_vocabulary_is_asked_once_for_an_id(engine: Engine) -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def texts(ids: Collection[int]) -> dict[int, tuple[bytes, bool]]:
-        asked.extend(ids)
+        requests.extend(ids)
         return stored_runs.texts(ids)
 
     _, writer = stored_runs.started(engine)
     _, other = stored_runs.started(engine, slot="cuda:0")  # loaded before anything is stored
     for step in (1, 2, 3):
         writer.step(stored_runs.step_event(step), texts)
-    assert len(asked) == len(set(asked)) > 100
-    assert 3 in asked  # of a prompt
+    assert len(requests) == len(set(requests)) > 100
+    assert 3 in requests  # of a prompt
     other.step(stored_runs.step_event(1), stored_runs.texts)  # the same ids again
     with read(engine) as connection:
         count = connection.scalar(select(func.count()).select_from(schema.vocabulary))
-    assert count == len(asked)
+    assert count == len(requests)
 
 
 def test_hostile_text_is_stored_as_it_is(engine: Engine) -> None:
@@ -276,9 +276,9 @@ def test_not_finite_figures_are_stored_as_none(engine: Engine) -> None:
     writer.evaluation(EvaluationEvent(0, [Score("s", "pass@1", nan, 1, nan)]), stored_runs.texts)
     rollout = stored_runs.rollout(reward=float("inf"))
     writer.step(StepEvent(1, {}, 1, 0.0, {"reverse_kl": nan}, [rollout]), stored_runs.texts)
-    found = (read_run(engine, run_id), read_rollouts(engine, run_id))
-    json.dumps(found, allow_nan=False)
-    assert found[0]["score"] is None and found[0]["kl"] is None
+    stored = (read_run(engine, run_id), read_rollouts(engine, run_id))
+    json.dumps(stored, allow_nan=False)
+    assert stored[0]["score"] is None and stored[0]["kl"] is None
 
 
 def imported(engine: Engine) -> str:

@@ -58,8 +58,8 @@ def test_a_run_whose_process_is_gone(engine: Engine, data_dir: DataDir) -> None:
         return items
 
     def ids(status: str) -> list[str]:
-        found = with_status(engine, data_dir, stored, status, stored(status))
-        return [run["id"] for run in found]
+        listed = with_status(engine, data_dir, stored, status, stored(status))
+        return [run["id"] for run in listed]
 
     assert (ids("running"), ids("interrupted")) == ([living], [dead])
     with begin(engine) as connection:

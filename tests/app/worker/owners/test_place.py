@@ -19,31 +19,31 @@ from storage.queue.jobs import Owner
 def test_a_directory_is_itself_and_no_copy_is(tmp_path: Path) -> None:
     original = DataDir(tmp_path / "original")
     with ThreadPoolExecutor(8) as openings:  # the first opening may be several
-        [known] = set(openings.map(lambda _: identity(original), range(32)))
+        [single] = set(openings.map(lambda _: identity(original), range(32)))
     (original.path / "studio.db").write_bytes(b"x")
     os.utime(original.path / "studio.db")
-    assert identity(original) == known
+    assert identity(original) == single
     shutil.copytree(original.path, tmp_path / "copied")
     subprocess.run(["cp", "-a", original.path, tmp_path / "archived"], check=True)
     subprocess.run(["cp", "-al", original.path, tmp_path / "linked"], check=True)
     copies = {identity(DataDir(tmp_path / name)) for name in ("copied", "archived")}
     assert len(copies) == 2
-    assert known not in copies
+    assert single not in copies
     # Linked files are one file, whose change time the link moved: neither is what it was.
-    assert identity(DataDir(tmp_path / "linked")) != known
+    assert identity(DataDir(tmp_path / "linked")) != single
 
 
 def test_it_is_kept_when_the_directory_moves(tmp_path: Path) -> None:
-    known = identity(DataDir(tmp_path / "here"))
+    before = identity(DataDir(tmp_path / "here"))
     (tmp_path / "here").rename(tmp_path / "there")
-    assert identity(DataDir(tmp_path / "there")) == known
+    assert identity(DataDir(tmp_path / "there")) == before
 
 
 def test_a_directory_that_cannot_be_written_judges_nobody(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     place = Place.of(DataDir(blocked / "data"))
-    assert not place.known
+    assert not place.identified
     assert not place.judges(dataclasses.replace(me(tmp_path), place=place.text))
 
 
