@@ -13,23 +13,21 @@ TEXTS = ("*.py", "*.js", "*.md", "*.yaml")
 COACH = re.compile(r"app/static/(tour/.+|runs/runs\.js)|opd/config/recipe_files/.*-coach-.*\.yaml")
 # They say nothing of what a value is. Attributes and functions may be `own` or `_own`.
 EMPTY = {"found", "known", "wanted", "asked", "told", "place", "own"}
+PRODUCT = ("app/**/*.py", "opd/**/*.py", "storage/**/*.py", "bench/**/*.py", "opd_launcher.py")
 KEPT = {
     ("app/api/files/sources.py", "place"),  # sent, in the address
     ("app/api/http/inputs.py", "asked"),  # sent
     ("opd/types.py", "asked"),  # stored
     ("storage/queue/jobs.py", "place"),  # stored, of an owner
-    *((f"app/worker/{name}.py", "place") for name in ("process", "recovery", "owners/standing")),
     ("app/worker/owners/place.py", "Place"),
+    *((f"app/worker/{name}.py", "place") for name in ("process", "recovery", "owners/standing")),
+    *((f"tests/app/worker/{name}.py", "place") for name in ("test_process", "owners/test_place")),
 }
-LATER = (
-    *("app/worker/launchers/", "app/worker/owners/", "storage/queue/", "storage/databases/"),
-    *("bench/cluster/", "bench/postgresql"),
-)
 
 
 def test_no_class_name_stands_twice() -> None:
     homes = defaultdict(list)
-    for path, tree in _modules().items():
+    for path, tree in _modules(*PRODUCT).items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 homes[node.name.lstrip("_")].append(path)
@@ -52,9 +50,9 @@ def test_the_judging_model_is_the_teacher() -> None:
 def test_names_say_what_a_value_is() -> None:
     empty = [
         f"{path}:{line}: {name}: name the value (rows, path, message, …)"
-        for path, tree in _modules().items()
+        for path, tree in (_modules(*PRODUCT) | _modules("tests/**/*.py")).items()
         for name, line in _bound(tree)
-        if _is_empty(name) and (path, name) not in KEPT and not path.startswith(LATER)
+        if _is_empty(name) and (path, name) not in KEPT
     ]
     assert empty == []
 
@@ -85,12 +83,12 @@ other.place = own.known
 
 
 @cache
-def _modules() -> dict[str, ast.Module]:
+def _modules(*patterns: str) -> dict[str, ast.Module]:
     """By their paths."""
-    folders = ((ROOT / top).rglob("*.py") for top in ("app", "opd", "storage", "bench"))
     return {
         str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted([ROOT / "opd_launcher.py", *(p for f in folders for p in f)])
+        for pattern in patterns
+        for path in sorted(ROOT.glob(pattern))
     }
 
 

@@ -39,7 +39,7 @@ class JobRunner:
     ) -> None:
         self.data_dir, self.inputs = data_dir, inputs
         self.engine = new_database(data_dir) if engine is None else engine
-        self.place = DataDir(data_dir, files=files)
+        self.directory = DataDir(data_dir, files=files)
 
     def queue(self, **changes: Any) -> str:
         student = {"model": str(self.inputs / "student")} | changes.pop("student", {})
@@ -65,8 +65,8 @@ class JobRunner:
         return self.attempt_queued(run_id, training)
 
     def attempt_queued(self, run_id: str, training: Any = None) -> dict[str, Any]:
-        start_log(self.place.run(run_id).log)
-        claimed = job.claim(self.engine, self.place, run_id, SLOT)
+        start_log(self.directory.run(run_id).log)
+        claimed = job.claim(self.engine, self.directory, run_id, SLOT)
         assert claimed is not None
         os.environ.pop(process.MARK)
         job.run(claimed, training)

@@ -22,9 +22,9 @@ from app.worker.launchers.launcher import (
     PATIENCE,
     QUESTIONS,
     ClusterSilentError,
+    JobNeeds,
     Launcher,
     State,
-    Wanted,
 )
 from app.worker.logs import last_line
 from app.worker.recovery import Running, finish, settle
@@ -115,13 +115,13 @@ class Controller:
             self._launcher.check()
             self._checked = True
         rows = placing.placed(self._engine, self._launcher.name)
-        known = {row.id: str(row.job).partition(":")[2] for row in rows}
-        states = self._launcher.states(sorted(set(known.values()))) if known else {}
+        job_ids = {row.id: str(row.job).partition(":")[2] for row in rows}
+        states = self._launcher.states(sorted(set(job_ids.values()))) if job_ids else {}
         for row in rows:
-            state = states[known[row.id]]
+            state = states[job_ids[row.id]]
             if state.key and row.id not in state.key:  # a cluster that lost its memory counts anew
                 state = State("unknown")
-            self._follow(row, known[row.id], state)
+            self._follow(row, job_ids[row.id], state)
         self._since = {key: at for key, at in self._since.items() if key in self._seen}
         self._seen.clear()
         for row in placing.unplaced(self._engine, self._launcher.name):
@@ -147,12 +147,12 @@ class Controller:
             return
         folder = self._data_dir.run(row.id)
         grace = ("--grace", f"{self._launcher.grace:g}")
-        told = ("--cluster-job", name, "--version", program_version(), *grace)
-        options = ("--data-dir", str(self._data_dir), *told)
+        directory = ("--data-dir", str(self._data_dir))
+        options = (*directory, "--cluster-job", name, "--version", program_version(), *grace)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             job = self._launcher.submit(
-                key, [*self._job, row.id, *options], wanted_of(parse(row.config)), folder.log
+                key, [*self._job, row.id, *options], needs_of(parse(row.config)), folder.log
             )
         except ClusterSilentError:  # it may have been submitted nevertheless: found by its key
             raise
@@ -243,14 +243,14 @@ class Controller:
         return now - self._since.setdefault(key, now)
 
 
-def wanted_of(config: RunConfig) -> Wanted:
+def needs_of(config: RunConfig) -> JobNeeds:
     """What a run's job needs. Raises UserError for a device of a certain machine."""
     device = config.device
     if device not in ("auto", "cpu", "cuda"):
         text = f"must be auto, cpu or cuda where a cluster gives out its GPUs (got {device})"
         raise UserError(text, where="device")
     here, resources = config.devices // config.resources.nodes, config.resources
-    return Wanted(
+    return JobNeeds(
         gpus=0 if device == "cpu" else here,
         gpus_if_any=device == "auto",
         processes=here,

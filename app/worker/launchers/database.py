@@ -39,14 +39,14 @@ def use_written_address(path: Path) -> None:
         return
     path = DataDir(path).database_url
     try:
-        found = path.stat()
+        status = path.stat()
         url = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
         text = f"cannot be read ({reason}): opd serve --launcher writes it with the database's URL"
         raise UserError(text, where=str(path)) from None
-    if found.st_mode & 0o077:
-        mode = f"{found.st_mode & 0o777:04o}"
+    if status.st_mode & 0o077:
+        mode = f"{status.st_mode & 0o777:04o}"
         text = f"has mode {mode}, so that others can read the database's password: chmod 600 it"
         raise UserError(text, where=str(path))
     os.environ[DATABASE_VARIABLE] = url

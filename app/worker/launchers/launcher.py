@@ -23,7 +23,7 @@ class ClusterSilentError(UserError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobNeeds:
     """What a job needs; None and empty: whatever the cluster gives by default."""
 
     gpus: int = 0  # of each node
@@ -72,7 +72,7 @@ class Launcher(Protocol):
     def check(self) -> None:
         """Once, before anything is submitted: whether the cluster answers."""
 
-    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    def submit(self, key: str, command: Sequence[str], needs: JobNeeds, log: Path) -> str:
         """Starts the command on a machine of the cluster, once for a key; returns the job's id.
 
         A key whose job lives gives that job again: it was submitted by a supervisor that died

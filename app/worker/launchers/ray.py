@@ -19,8 +19,8 @@ from app.worker.launchers.launcher import (
     LEAD,
     PATIENCE,
     ClusterSilentError,
+    JobNeeds,
     State,
-    Wanted,
 )
 from app.worker.launchers.ray_answers import (
     ASKS,
@@ -57,30 +57,30 @@ class Ray:
         self._where = f"--launcher ray={self._address}"
 
     def check(self) -> None:
-        found = self._ask("GET", "/api/version")
-        facts = found if isinstance(found, dict) else {}
+        answer = self._ask("GET", "/api/version")
+        facts = answer if isinstance(answer, dict) else {}
         if facts.get("version") != API:
             version = f"{facts.get('version')} of Ray's Jobs API (Ray {facts.get('ray_version')})"
             raise UserError(f"has version {version}, not {API}", where=self._where)
 
-    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    def submit(self, key: str, command: Sequence[str], needs: JobNeeds, log: Path) -> str:
         earlier = {n: job for n, job in self._jobs().items() if n.rpartition(".")[0] == key}
         living = next((name for name, job in earlier.items() if not state_of(job).over), None)
         if living is not None:
             return living
         job = f"{key}.{1 + max((int(n.rpartition('.')[2]) for n in earlier), default=0)}"
-        told = {"RAY_JOB_STOP_WAIT_TIME_S": f"{self.grace:.0f}", JOB_VARIABLE: f"ray:{job}"}
-        resources = _resources(wanted, self._gpus(wanted))
-        metadata = {"log": str(log), ASKS: asked_for(resources, wanted.labels, wanted.nodes)}
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": f"{self.grace:.0f}", JOB_VARIABLE: f"ray:{job}"}
+        resources = _resources(needs, self._gpus(needs))
+        metadata = {"log": str(log), ASKS: asked_for(resources, needs.labels, needs.nodes)}
         of_one_node: dict[str, Any] = {OF_ONE_NODE[n]: count for n, count in resources.items()}
-        of_one_node |= {"entrypoint_label_selector": wanted.labels} if wanted.labels else {}
-        if wanted.nodes > 1:
-            metadata[NODES], of_one_node = str(wanted.nodes), {}
-            command = [*PROGRAM, NodesJob(job, command, wanted, resources, str(log)).text()]
+        of_one_node |= {"entrypoint_label_selector": needs.labels} if needs.labels else {}
+        if needs.nodes > 1:
+            metadata[NODES], of_one_node = str(needs.nodes), {}
+            command = [*PROGRAM, NodesJob(job, command, needs, resources, str(log)).text()]
         request = {
             "submission_id": job,
-            "entrypoint": _entrypoint(command, wanted, log),
-            "runtime_env": {"env_vars": told},
+            "entrypoint": _entrypoint(command, needs, log),
+            "runtime_env": {"env_vars": variables},
             "metadata": metadata,
             **of_one_node,
         }
@@ -94,23 +94,23 @@ class Ray:
     def states(self, jobs: Collection[str]) -> dict[str, State]:
         if not jobs:
             return {}
-        known = self._jobs()
+        listed = self._jobs()
         gone = State("unknown", "Ray has no such job")
-        return {job: state_of(known[job]) if job in known else gone for job in jobs}
+        return {job: state_of(listed[job]) if job in listed else gone for job in jobs}
 
     def stop(self, job: str) -> None:
         self._ask("POST", f"/api/jobs/{job}/stop", none=True)
 
     def log(self, job: str) -> str:
         """What could not go to the run's log is in Ray's own."""
-        found = self._ask("GET", f"/api/jobs/{job}", none=True)
-        if not isinstance(found, dict):
+        info = self._ask("GET", f"/api/jobs/{job}", none=True)
+        if not isinstance(info, dict):
             return ""
         try:
-            return Path((found.get("metadata") or {})["log"]).read_text(errors="replace")
+            return Path((info.get("metadata") or {})["log"]).read_text(errors="replace")
         except (OSError, KeyError):
-            told = self._ask("GET", f"/api/jobs/{job}/logs", none=True)
-            return str(told.get("logs") or "") if isinstance(told, dict) else ""
+            logs = self._ask("GET", f"/api/jobs/{job}/logs", none=True)
+            return str(logs.get("logs") or "") if isinstance(logs, dict) else ""
 
     @cached_property
     def _http(self) -> HttpClient:
@@ -122,11 +122,11 @@ class Ray:
     def _jobs(self) -> dict[str, dict[str, Any]]:
         return jobs_in(self._ask("GET", "/api/jobs/"), self._where)
 
-    def _gpus(self, wanted: Wanted) -> int:
+    def _gpus(self, needs: JobNeeds) -> int:
         """Of a run on any device: on a GPU where Ray has some."""
-        if not wanted.gpus or not wanted.gpus_if_any:
-            return wanted.gpus
-        return wanted.gpus if gpus_in(self._ask("GET", "/nodes?view=summary")) else 0
+        if not needs.gpus or not needs.gpus_if_any:
+            return needs.gpus
+        return needs.gpus if gpus_in(self._ask("GET", "/nodes?view=summary")) else 0
 
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, none: bool = False
@@ -139,11 +139,11 @@ class Ray:
             text = f"refuses us (HTTP {answer.status_code}): set {TOKEN_VARIABLE} to Ray's token"
             raise UserError(text, where=self._where)
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            told = f"HTTP {answer.status_code}: {refusal(answer.text)}"
-            raise ClusterSilentError(f"cannot answer now ({told})", where=self._where)
+            reason = f"HTTP {answer.status_code}: {refusal(answer.text)}"
+            raise ClusterSilentError(f"cannot answer now ({reason})", where=self._where)
         if answer.status_code >= httpx.codes.MULTIPLE_CHOICES:
-            told = f"HTTP {answer.status_code}: {refusal(answer.text)}"
-            raise UserError(f"refuses the request ({told})", where=self._where)
+            reason = f"HTTP {answer.status_code}: {refusal(answer.text)}"
+            raise UserError(f"refuses the request ({reason})", where=self._where)
         return parsed(answer.text, self._where)
 
     def _answer(
@@ -160,24 +160,24 @@ class Ray:
             raise ClusterSilentError(text, where=self._where) from None
 
 
-def _entrypoint(command: Sequence[str], wanted: Wanted, log: Path) -> str:
+def _entrypoint(command: Sequence[str], needs: JobNeeds, log: Path) -> str:
     """For a shell that the command takes the place of, so that signals reach it, and its exit code
     is the job's."""
     limit = []
-    if wanted.hours is not None:
-        seconds = max(1, round(wanted.hours * 3600) - LEAD)
+    if needs.hours is not None:
+        seconds = max(1, round(needs.hours * 3600) - LEAD)
         limit = ["timeout", "--foreground", f"--kill-after={LEAD}", str(seconds)]
     return f"exec {shlex.join([*limit, *command])} >> {shlex.quote(str(log))} 2>&1"
 
 
-def _resources(wanted: Wanted, gpus: int) -> dict[str, float]:
+def _resources(needs: JobNeeds, gpus: int) -> dict[str, float]:
     """Of each node, by Ray's names. Raises UserError for what Ray has not."""
-    if wanted.partition is not None:
-        text = f"is {wanted.partition}: Ray has none; choose nodes by resources.labels"
+    if needs.partition is not None:
+        text = f"is {needs.partition}: Ray has none; choose nodes by resources.labels"
         raise UserError(text, where="resources.partition")
-    resources: dict[str, float] = {"CPU": wanted.cpus or 1}
+    resources: dict[str, float] = {"CPU": needs.cpus or 1}
     if gpus:
         resources["GPU"] = gpus
-    if wanted.memory_gb is not None:
-        resources["memory"] = round(wanted.memory_gb * 1e9)
+    if needs.memory_gb is not None:
+        resources["memory"] = round(needs.memory_gb * 1e9)
     return resources

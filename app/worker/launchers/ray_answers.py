@@ -18,8 +18,8 @@ def parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError:
         shown = " ".join(text.split())[:60]
-        told = f'is not the address of Ray\'s Jobs API: it answers with "{shown}", not with JSON'
-        raise UserError(told, where=where) from None
+        message = f'is not the address of Ray\'s Jobs API: it answers with "{shown}", not with JSON'
+        raise UserError(message, where=where) from None
 
 
 def jobs_in(answer: Any, where: str) -> dict[str, dict[str, Any]]:
@@ -90,5 +90,5 @@ def _waits(job: dict[str, Any]) -> str:
 
 def _reason(job: dict[str, Any]) -> str:
     lines = [line for line in str(job.get("message") or "").splitlines() if line.strip()]
-    told = lines[0][:300] if lines else str(job.get("error_type") or "it does not say why")
-    return f"the job ended: {told}"
+    reason = lines[0][:300] if lines else str(job.get("error_type") or "it does not say why")
+    return f"the job ended: {reason}"

@@ -14,8 +14,8 @@ from app.worker.launchers.launcher import (
     LEAD,
     PATIENCE,
     ClusterSilentError,
+    JobNeeds,
     State,
-    Wanted,
 )
 from app.worker.launchers.several_nodes.torchrun import on_several_nodes
 from app.worker.launchers.slurm_answers import FIELDS, setting, states_of
@@ -46,34 +46,34 @@ class Slurm:
         self.grace = 30.0  # SLURM's own default for KillWait
 
     def check(self) -> None:
-        found = setting("KillWait", self._ask("scontrol", "show", "config"))
-        if found is not None:
-            self.grace = found
+        seconds = setting("KillWait", self._ask("scontrol", "show", "config"))
+        if seconds is not None:
+            self.grace = seconds
 
-    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    def submit(self, key: str, command: Sequence[str], needs: JobNeeds, log: Path) -> str:
         if (job := self._living(key)) is not None:
             return job
-        gpus = gpus_for(wanted, self._ask("sinfo", "--noheader", f"--format={LIMITS}"))
-        options = [f"--job-name={key}", *_options(wanted, gpus), *_output(log)]
-        script = _script(command, wanted, key)
+        gpus = gpus_for(needs, self._ask("sinfo", "--noheader", f"--format={LIMITS}"))
+        options = [f"--job-name={key}", *_options(needs, gpus), *_output(log)]
+        script = _script(command, needs, key)
         return self._ask("sbatch", "--parsable", *options, script=script).split(";")[0]
 
     def states(self, jobs: Collection[str]) -> dict[str, State]:
         if not jobs:
             return {}
         options = ("--noheader", "--states=all", f"--jobs={','.join(jobs)}", f"--Format={FIELDS}")
-        known = states_of(self._ask("squeue", *options, none="Invalid job id"))
+        listed = states_of(self._ask("squeue", *options, none="Invalid job id"))
         gone = State("unknown", "SLURM has no such job")
-        return {job: known.get(job, gone) for job in jobs}
+        return {job: listed.get(job, gone) for job in jobs}
 
     def stop(self, job: str) -> None:
         self._ask("scancel", "--quiet", job, none="Invalid job id")
 
     def log(self, job: str) -> str:
         text = self._ask("scontrol", "show", "job", job, none="Invalid job id")
-        found = re.search(r"^\s*StdOut=(.+)$", text, re.M)
+        match = re.search(r"^\s*StdOut=(.+)$", text, re.M)
         try:
-            return Path(found[1].replace("%%", "%")).read_text(errors="replace") if found else ""
+            return Path(match[1].replace("%%", "%")).read_text(errors="replace") if match else ""
         except OSError:
             return ""
 
@@ -113,19 +113,19 @@ class Slurm:
         raise UserError(f"{command[0]} refused it: {_reason(done.stderr)}", where=WHERE)
 
 
-def _options(wanted: Wanted, gpus: int) -> list[str]:
-    if wanted.labels:
+def _options(needs: JobNeeds, gpus: int) -> list[str]:
+    if needs.labels:
         raise UserError("is for Ray; SLURM has partitions", where="resources.labels")
-    lead = LEAD if wanted.hours is None else min(LEAD, int(wanted.hours * 3600 / 4))
-    options = [f"--nodes={wanted.nodes}", "--no-requeue", "--chdir=/", f"--signal=B:TERM@{lead}"]
-    options += ["--ntasks-per-node=1"] if wanted.nodes > 1 else []
+    lead = LEAD if needs.hours is None else min(LEAD, int(needs.hours * 3600 / 4))
+    options = [f"--nodes={needs.nodes}", "--no-requeue", "--chdir=/", f"--signal=B:TERM@{lead}"]
+    options += ["--ntasks-per-node=1"] if needs.nodes > 1 else []
     options += [f"--gres=gpu:{gpus}"] if gpus else []
-    options += [f"--cpus-per-task={wanted.cpus}"] if wanted.cpus is not None else []
-    options += [f"--partition={wanted.partition}"] if wanted.partition is not None else []
-    if wanted.memory_gb is not None:
-        options.append(f"--mem={math.ceil(wanted.memory_gb * 1e9 / MIB)}M")
-    if wanted.hours is not None:
-        options.append(f"--time={minutes_of(wanted.hours)}")
+    options += [f"--cpus-per-task={needs.cpus}"] if needs.cpus is not None else []
+    options += [f"--partition={needs.partition}"] if needs.partition is not None else []
+    if needs.memory_gb is not None:
+        options.append(f"--mem={math.ceil(needs.memory_gb * 1e9 / MIB)}M")
+    if needs.hours is not None:
+        options.append(f"--time={minutes_of(needs.hours)}")
     return options
 
 
@@ -133,11 +133,11 @@ def _output(log: Path) -> list[str]:
     return [f"--output={str(log).replace('%', '%%')}", "--open-mode=append"]
 
 
-def _script(command: Sequence[str], wanted: Wanted, key: str) -> str:
+def _script(command: Sequence[str], needs: JobNeeds, key: str) -> str:
     """`exec`: the signal of `--signal=B:` goes to the job's first process."""
     start = shlex.join(command)
-    if wanted.nodes > 1:
-        start = f"srun --kill-on-bad-exit=1 {on_several_nodes(command, wanted, key, MEET)}"
+    if needs.nodes > 1:
+        start = f"srun --kill-on-bad-exit=1 {on_several_nodes(command, needs, key, MEET)}"
     return f'#!/bin/sh\nexport {JOB_VARIABLE}="slurm:$SLURM_JOB_ID"\nexec {start}\n'
 
 

@@ -40,14 +40,14 @@ ENDS: dict[str, tuple[str, ErrorKind]] = {
 def states_of(text: str) -> dict[str, State]:
     """By job, of squeue's lines with `FIELDS`."""
     rows = ([*line.split("|"), ""] for line in text.splitlines() if line.count("|") >= 4)
-    told = {row[0].strip(): [cell.strip() for cell in row[1:6]] for row in rows}
-    return {job: replace(_state(*cells[:4]), key=cells[4]) for job, cells in told.items()}
+    cells_of = {row[0].strip(): [cell.strip() for cell in row[1:6]] for row in rows}
+    return {job: replace(_state(*cells[:4]), key=cells[4]) for job, cells in cells_of.items()}
 
 
 def setting(name: str, config: str) -> float | None:
     """A number of seconds in what `scontrol show config` says."""
-    found = re.search(rf"^{name}\s*=\s*(\d+)", config, re.M)
-    return float(found[1]) if found else None
+    match = re.search(rf"^{name}\s*=\s*(\d+)", config, re.M)
+    return float(match[1]) if match else None
 
 
 def _state(state: str, reason: str, nodes: str, exit_code: str) -> State:
@@ -74,8 +74,8 @@ def _names(nodes: str) -> list[str]:
 
 def _wait_status(text: str) -> int | None:
     """As wait(2) gives it: `768`, or `3:0` in other versions."""
-    if found := re.fullmatch(r"(\d+):(\d+)", text):
-        return int(found[1]) << 8 | int(found[2])
+    if match := re.fullmatch(r"(\d+):(\d+)", text):
+        return int(match[1]) << 8 | int(match[2])
     return int(text) if text.isdigit() else None
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.worker.launchers.launcher import Wanted
+from app.worker.launchers.launcher import JobNeeds
 from opd.errors import UserError
 
 FIELDS = "%P|%l|%D|%c|%m|%G|%a"
@@ -25,30 +25,30 @@ class _Nodes:
     gpus: int
 
 
-def gpus_for(wanted: Wanted, sinfo: str) -> int:
+def gpus_for(needs: JobNeeds, sinfo: str) -> int:
     """How many GPUs to ask for on each machine. Raises UserError that names field, value and limit
-    where no machine of the partition can give what is wanted."""
+    where no machine of the partition can give what is needed."""
     kinds = list(_kinds(sinfo))
     names = sorted({kind.partition for kind in kinds})
-    name = wanted.partition
+    name = needs.partition
     here = [kind for kind in kinds if (kind.partition == name if name else kind.default)]
     if name is not None and not here:
         text = f"is no partition of this cluster (got {name}); it has: {', '.join(names)}"
         raise UserError(text, where="resources.partition")
     if not here:  # nothing is said by default: sbatch decides
-        return 0 if wanted.gpus_if_any else wanted.gpus
+        return 0 if needs.gpus_if_any else needs.gpus
     name = here[0].partition
     most = max(kind.gpus for kind in here)
-    gpus = min(wanted.gpus, most) if wanted.gpus_if_any else wanted.gpus
+    gpus = min(needs.gpus, most) if needs.gpus_if_any else needs.gpus
     hours = max(kind.hours for kind in here)
-    memory = wanted.memory_gb and wanted.memory_gb * 1e9 / MIB
+    memory = needs.memory_gb and needs.memory_gb * 1e9 / MIB
     has = max(kind.mebibytes for kind in here)
     checks: list[tuple[str, float | None, float, str]] = [
         ("devices", gpus, most, f"GPUs on each machine, and none of partition {name} has more"),
-        ("resources.nodes", wanted.nodes, sum(k.count for k in here), f"machines are in {name}"),
-        ("resources.cpus", wanted.cpus, max(k.cores for k in here), f"cores in any of {name}"),
+        ("resources.nodes", needs.nodes, sum(k.count for k in here), f"machines are in {name}"),
+        ("resources.cpus", needs.cpus, max(k.cores for k in here), f"cores in any of {name}"),
         ("resources.memory_gb", memory, has, f"MiB in any machine of {name}"),
-        ("resources.hours", wanted.hours, hours, f"hours is the limit of partition {name}"),
+        ("resources.hours", needs.hours, hours, f"hours is the limit of partition {name}"),
     ]
     for field, value, limit, what in checks:
         if value is not None and value > limit:
@@ -83,10 +83,10 @@ def _number(text: str) -> int:
 
 def _hours(limit: str) -> float:
     """`30:00`, `2:00:00`, `7-00:00:00`, `infinite`."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if found is None:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
         return math.inf
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return days * 24 + hours + minutes / 60 + seconds / 3600
 
 

@@ -13,7 +13,7 @@ from app.worker.devices import slots
 from app.worker.devices.holds import taken_here
 from app.worker.devices.inventory import left_to_others, serving_hosts
 from app.worker.job import EXIT_NOT_CLAIMED
-from app.worker.launchers.launcher import Wanted
+from app.worker.launchers.launcher import JobNeeds
 from app.worker.launchers.this_machine import ThisMachine, pid_of
 from app.worker.owners.place import Place, boot_id
 from app.worker.recovery import Running, bury, did_not_start, finish, running
@@ -129,7 +129,7 @@ class LocalStarting:
             job = self._machine.adopt(run_id, handed, run_log)
         else:
             command = [*self._job, run_id, "--data-dir", str(self._data_dir), "--slot", slot]
-            job = self._machine.submit(run_id, command, Wanted(), run_log)
+            job = self._machine.submit(run_id, command, JobNeeds(), run_log)
         pid = pid_of(job)
         log.info("%s: process %d on %s", run_id, pid, slot)
         return _Child(job, pid, slot)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from app.worker import process
-from app.worker.launchers.launcher import State, Wanted
+from app.worker.launchers.launcher import JobNeeds, State
 from app.worker.owners.place import host_name
 from storage.queue.jobs import Owner
 
@@ -28,7 +28,7 @@ class ThisMachine:
     def check(self) -> None:
         """It answers."""
 
-    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    def submit(self, key: str, command: Sequence[str], needs: JobNeeds, log: Path) -> str:
         """Raises OSError, of the log too. What is wanted is the caller's to give: devices have
         slots."""
         job = self._keys.get(key)
@@ -65,7 +65,7 @@ class ThisMachine:
         """One that has ended."""
         self._children.pop(job, None)
         self._logs.pop(job, None)
-        self._keys = {key: known for key, known in self._keys.items() if known != job}
+        self._keys = {key: other for key, other in self._keys.items() if other != job}
 
     def _state(self, job: str) -> State:
         child = self._children.get(job)
@@ -91,8 +91,8 @@ def pid_of(job: str) -> int:
 
 def _owner(job: str) -> Owner | None:
     try:
-        found = process.owner_of(pid_of(job))
-        same = found is not None and abs(found.started - float(job.partition("@")[2])) < 0.5
+        owner = process.owner_of(pid_of(job))
+        same = owner is not None and abs(owner.started - float(job.partition("@")[2])) < 0.5
     except ValueError:
         return None
-    return found if same else None
+    return owner if same else None

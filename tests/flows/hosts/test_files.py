@@ -70,7 +70,7 @@ def two_hosts(tmp_path: Path, inputs: Path, files: str) -> tuple[JobRunner, JobR
 
 
 def read_log(runner: JobRunner, run_id: str) -> str:
-    log = run_files(runner.place).log(run_id)
+    log = run_files(runner.directory).log(run_id)
     assert log is not None
     return log.read(0, log.size).decode()
 
@@ -109,8 +109,8 @@ def test_a_run_goes_on_from_another_host_as_if_it_had_never_stopped(
     fetched = third.run(run_id).fetched / "step-000004.2"
     assert not (fetched / "optimizer.safetensors").exists()  # nobody needs it there
     payload = {"run": run_id, "checkpoint": 3}
-    asked = ModelRequest(payload, one.engine, third, ModelCache(third))
-    assert requested_models(asked, ProgressReporter(lambda *_: True)).step == 3
+    request = ModelRequest(payload, one.engine, third, ModelCache(third))
+    assert requested_models(request, ProgressReporter(lambda *_: True)).step == 3
     alone.engine.dispose()
     one.engine.dispose()
 
@@ -125,7 +125,7 @@ def test_another_hosts_run_is_a_model_and_stays_the_same_step(
     run_id = two.queue(teacher=teacher, steps=2)
     assert two.attempt(run_id, dying(lambda e: isinstance(e, CheckpointEvent)))["attempt"] == 1
     assert one.attempt(run_id)["status"] == "finished"
-    noted = one.place.run(run_id).references
+    noted = one.directory.run(run_id).references
     assert noted.read_text() == f'{{"{teacher}": 1}}'
     one.engine.dispose()
 
@@ -185,14 +185,14 @@ def test_a_store_that_fails_at_any_file_leaves_whole_checkpoints_only(
     assert (run["status"], run["error_kind"]) == ("failed", "files")
     assert cause in run["error_text"] and f"--files {files}" in run["error_text"]
     bucket.works()
-    here, there = start_of(one.place, run), start_of(two.place, run)
+    here, there = start_of(one.directory, run), start_of(two.directory, run)
     remote = [c["step"] for c in run["checkpoints"] if c["path"].startswith("s3://")]
     assert here[0] == run["checkpoints"][-1]["step"] == run["step"]  # what this host had saved
     assert there[0] == max(remote, default=-1) < here[0]
     run = one.attempt(run_id)
     assert run["status"] == "finished"
     assert f"attempt 2, from step {here[0]}" in one.log(run_id)
-    there_now = run_files(two.place).bring(run_id, run["checkpoints"][-1])
+    there_now = run_files(two.directory).bring(run_id, run["checkpoints"][-1])
     assert (there_now / "trainer.json").is_file()
     one.engine.dispose()
 
@@ -246,8 +246,8 @@ def test_kills_amid_an_upload_leave_a_latest_checkpoint_that_is_whole(
 def there(data_dir: DataDir, run_id: str) -> set[str]:
     """The folders of checkpoints at the address."""
     assert data_dir.files is not None
-    found = address.FilesAddress(data_dir.files).sizes(f"runs/{run_id}/checkpoints")
-    return {name.partition("/")[0] for name in found}
+    sizes = address.FilesAddress(data_dir.files).sizes(f"runs/{run_id}/checkpoints")
+    return {name.partition("/")[0] for name in sizes}
 
 
 def test_an_address_that_cannot_be_used_is_told_before_a_run_is_made(
@@ -265,11 +265,11 @@ def test_an_address_that_cannot_be_used_is_told_before_a_run_is_made(
 def test_what_is_wrong_with_a_bucket_is_named(
     bucket: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def error(place: str) -> str:
+    def error(files: str) -> str:
         run_files.cache_clear()
         with pytest.raises(UserError) as raised:
-            run_files(DataDir(tmp_path, files=place)).check()
-        assert raised.value.where == f"--files {place}" and raised.value.kind.exit_code == 2
+            run_files(DataDir(tmp_path, files=files)).check()
+        assert raised.value.where == f"--files {files}" and raised.value.kind.exit_code == 2
         return raised.value.message
 
     files = f"s3://{object_store.BUCKET}/team"
@@ -306,7 +306,7 @@ def test_a_run_that_is_discarded_leaves_nothing_at_the_address(
         return False
 
     assert one.attempt(run_id, dying(cancel))["status"] == "cancelled"
-    assert there(two.place, run_id) == set() and one.run(run_id)["checkpoints"] == []
+    assert there(two.directory, run_id) == set() and one.run(run_id)["checkpoints"] == []
     one.engine.dispose()
 
 
@@ -316,27 +316,29 @@ def test_an_upload_to_one_hosts_server_is_read_where_the_run_goes_on(
 ) -> None:
     one, two = two_hosts(tmp_path, inputs, files)
     content = (inputs / "prompts.jsonl").read_bytes()
-    with uploads.incoming(one.place, "rows.jsonl", len(content)) as file:
+    with uploads.incoming(one.directory, "rows.jsonl", len(content)) as file:
         file.write(content)
-        value = uploads.keep(one.place, file)["value"]
+        value = uploads.keep(one.directory, file)["value"]
     run_id = one.queue(prompts={"source": value})
-    SystemUsageWriter(one.place.run(run_id)).append(100.0, {"system/cpu": 0.5})
+    SystemUsageWriter(one.directory.run(run_id)).append(100.0, {"system/cpu": 0.5})
     died = dying(lambda e: isinstance(e, CheckpointEvent) and e.step == 2)
     assert one.attempt(run_id, died)["status"] == "failed"
     with pytest.raises(UserError, match="has not ended"):
         jobs.requeue(one.engine, run_id)
-        uploads.delete(two.engine, two.place, Path(value).name)
+        uploads.delete(two.engine, two.directory, Path(value).name)
     shutil.rmtree(one.data_dir / "uploads")
-    [seen] = uploads.listed(two.place, Look("data"))["items"]
+    [seen] = uploads.listed(two.directory, Look("data"))["items"]
     assert (seen["file"], seen["bytes"]) == (Path(value).name, len(content))
-    assert seen["value"] == str(two.place.uploads / seen["file"])  # as a run of its own names it
+    assert seen["value"] == str(
+        two.directory.uploads / seen["file"]
+    )  # as a run of its own names it
     assert two.attempt_queued(run_id)["status"] == "finished"
-    assert [p.name for p in two.place.uploads.iterdir()] == [Path(value).name]
-    usage = run_files(one.place).content(f"runs/{run_id}/system.jsonl")
-    assert usage == two.place.run(run_id).system_usage.read_bytes()
+    assert [p.name for p in two.directory.uploads.iterdir()] == [Path(value).name]
+    usage = run_files(one.directory).content(f"runs/{run_id}/system.jsonl")
+    assert usage == two.directory.run(run_id).system_usage.read_bytes()
     assert usage_columns(usage)["columns"]["time"][0] == 100.0
-    shutil.rmtree(two.place.uploads)
-    uploads.delete(two.engine, two.place, Path(value).name)  # which it never held
+    shutil.rmtree(two.directory.uploads)
+    uploads.delete(two.engine, two.directory, Path(value).name)  # which it never held
     for host in (one, two):
-        assert uploads.listed(host.place, Look("data")) == {"items": [], "total": 0}
+        assert uploads.listed(host.directory, Look("data")) == {"items": [], "total": 0}
     one.engine.dispose()

@@ -96,8 +96,8 @@ def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
     test = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
     assert test.stdout is not None
     with test.stdout as output:
-        told = output.readline()
-    if told != b"up\n":
+        line = output.readline()
+    if line != b"up\n":
         test.wait()
         pytest.skip("namespaces: no hosts here")
     assert any_process_with("4712")
@@ -107,8 +107,8 @@ def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
 
 
 def any_process_with(word: str) -> bool:
-    found = subprocess.run(["pgrep", "-f", f"sleep {word}"], capture_output=True, check=False)
-    return found.returncode == 0
+    matching = subprocess.run(["pgrep", "-f", f"sleep {word}"], capture_output=True, check=False)
+    return matching.returncode == 0
 
 
 def test_hosts_share_a_database_that_is_restarted(network: HostNetwork) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.worker.devices.waiting import why_queued
-from app.worker.launchers.launcher import VARIABLE, Wanted
+from app.worker.launchers.launcher import VARIABLE, JobNeeds
 from app.worker.launchers.output import log_of
 from app.worker.launchers.ray import Ray
 from app.worker.owners.place import host_of
@@ -66,8 +66,8 @@ class RayStudio(SharedStudio):
         with self.network.outside.network(), client(address, timeout=30) as http:
             return http.get(f"{address}/api/jobs/").text
 
-    def told(self) -> str:
-        return f"{super().told()}\n{self.jobs_api()}"
+    def output(self) -> str:
+        return f"{super().output()}\n{self.jobs_api()}"
 
     def close(self) -> None:
         self._supervisor.send(signal.SIGKILL)
@@ -109,7 +109,7 @@ class TestRay(LauncherContract):
         return tmp_path
 
     def test_what_no_node_has_is_waited_for(self, launcher: Ray, folder: Path) -> None:
-        one, two = Wanted(gpus=3, memory_gb=2.0), Wanted(nodes=3)
+        one, two = JobNeeds(gpus=3, memory_gb=2.0), JobNeeds(nodes=3)
         first = launcher.submit("opd-large", ["true"], one, folder / "log")
         second = launcher.submit("opd-wide", ["true"], two, folder / "log")
         state = self.wait(launcher, first, "waiting")
@@ -133,7 +133,7 @@ def test_a_job_runs_on_a_node_tells_no_secret_and_saves_when_it_is_stopped(
     shared.wait_step(run_id, 3)
     [row] = placing.placed(shared.engine, "ray")
     assert row.job is not None and row.claimed
-    told = [*command_lines(), shared.told()]
+    texts = [*command_lines(), shared.output()]
     with shared.network.outside.network():
         page = log_of(shared.data_dir, shared.run(run_id))
         Ray(shared.cluster.address).stop(row.job.removeprefix("ray:"))
@@ -143,8 +143,8 @@ def test_a_job_runs_on_a_node_tells_no_secret_and_saves_when_it_is_stopped(
     assert run["error_kind"] == "terminated"
     assert run["checkpoints"][-1]["step"] == run["step"] >= 3
     files = [path for path in shared.cluster.folder.rglob("*.*") if path.is_file()]
-    told += [path.read_text(errors="replace") for path in files]
-    assert run_id in "".join(told) and PASSWORD not in "".join(told)
+    texts += [path.read_text(errors="replace") for path in files]
+    assert run_id in "".join(texts) and PASSWORD not in "".join(texts)
     shared.wait(lambda: placing.placed(shared.engine, "ray") == [])
 
 

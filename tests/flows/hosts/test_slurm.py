@@ -82,9 +82,9 @@ class SlurmStudio(SharedStudio):
         try:
             super().wait_status(run_id, *status, seconds=seconds)
         except AssertionError as error:
-            told = {n: self.run(run_id)[n] for n in ("status", "step", "attempt", "error_text")}
+            state = {n: self.run(run_id)[n] for n in ("status", "step", "attempt", "error_text")}
             jobs_there = self.cluster.run("squeue", "--noheader", "--format=%i %j %T %r %N")
-            error.add_note(f"{told}\n{self.waits_for(run_id)}\n{jobs_there}")
+            error.add_note(f"{state}\n{self.waits_for(run_id)}\n{jobs_there}")
             raise
 
 
@@ -110,16 +110,16 @@ def test_a_run_is_a_job_on_a_host_and_no_secret_is_told(shared: SlurmStudio) -> 
     assert shared.cluster.run("squeue", "--noheader", "--format=%i %N") == f"{number} {host}\n"
     script = shared.cluster.run("scontrol", "write", "batch_script", number, "-")
     assert f"--cluster-job 'slurm:?opd-{run_id}" in script
-    told = [script, shared.cluster.run("scontrol", "show", "job", "--details")]
+    texts = [script, shared.cluster.run("scontrol", "show", "job", "--details")]
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            told.append(Path(f"/proc/{pid}/cmdline").read_text())
+            texts.append(Path(f"/proc/{pid}/cmdline").read_text())
     shared.wait_status(run_id, "finished")
     run = shared.run(run_id)
     assert (run["attempt"], run["step"]) == (1, 60)
-    told += [path.read_text() for path in shared.data_dir.path.rglob("*.txt")]
-    told += [path.read_text() for path in shared.data_dir.path.rglob("*.log")]
-    assert run_id in "".join(told) and PASSWORD not in "".join(told)
+    texts += [path.read_text() for path in shared.data_dir.path.rglob("*.txt")]
+    texts += [path.read_text() for path in shared.data_dir.path.rglob("*.log")]
+    assert run_id in "".join(texts) and PASSWORD not in "".join(texts)
     shared.wait(lambda: placing.placed(shared.engine, "slurm") == [])
 
 
@@ -213,7 +213,7 @@ def test_a_host_that_cannot_run_it_says_why(
     sleeps = tmp_path / "clock"
     clock = wrong_clock(sleeps, change["clock"], "slurm") if "clock" in change else {}
     shared.data_dir.database_url.chmod(int(change.get("mode", "600"), 8))
-    told = ("--cluster-job", "slurm:?x", "--version", change.get("version", program_version()))
+    options = ("--cluster-job", "slurm:?x", "--version", change.get("version", program_version()))
     done = shared.network["two"].run(
         *(
             sys.executable,
@@ -222,7 +222,7 @@ def test_a_host_that_cannot_run_it_says_why(
             "run-none",
             "--data-dir",
             str(shared.data_dir),
-            *told,
+            *options,
         ),
         environment={"PYTHONPATH": f"{sleeps}{os.pathsep}{ROOT}", **clock},
     )

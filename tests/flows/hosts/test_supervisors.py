@@ -57,8 +57,8 @@ def test_runs_go_to_both_hosts_and_each_is_done_once(studio: SharedStudio) -> No
     for run_id in runs:
         assert studio.run(run_id)["attempt"] == 1
         assert studio.steps_of(run_id) == list(range(1, 13))
-    told = studio.told()
-    assert "Traceback" not in told and "ERROR" not in told, told
+    logs = studio.output()
+    assert "Traceback" not in logs and "ERROR" not in logs, logs
 
 
 def test_a_killed_host_loses_its_run_which_goes_on_elsewhere(studio: SharedStudio) -> None:
@@ -132,14 +132,14 @@ def test_hosts_whose_clocks_are_an_hour_off_lose_nothing_and_are_named(
         assert studio.run(run_id)["seconds"] < 600
         studio.wait_status(run_id, "finished")
         ended = studio.run(run_id)
-        told = read_steps(studio.engine, run_id)["columns"]
-        assert (ended["attempt"], told["step"]) == (1, list(range(1, 51)))
-        times = [ended["created_at"], *told["created_at"], ended["finished_at"]]
+        columns = read_steps(studio.engine, run_id)["columns"]
+        assert (ended["attempt"], columns["step"]) == (1, list(range(1, 51)))
+        times = [ended["created_at"], *columns["created_at"], ended["finished_at"]]
         assert times == sorted(times)
         assert before - 1 < times[0] and times[-1] < time.time() + 1
         assert 0 < ended["seconds"] <= times[-1] - times[0]
     assert told_clocks(studio) == pytest.approx({"one": 3600, "two": -3600}, abs=1)
-    lines = [line for line in studio.told().splitlines() if "the clock of this host" in line]
+    lines = [line for line in studio.output().splitlines() if "the clock of this host" in line]
     for side in ("ahead of", "behind"):
         [line] = [line for line in lines if side in line]
         assert f"3,600 s {side} the database's: set it" in line
@@ -157,6 +157,6 @@ def started_on_both(studio: SharedStudio, *, steps: int) -> dict[str, str]:
     runs = [studio.queue("slow", steps=steps) for _ in studio.network.hosts]
     for run_id in runs:
         studio.wait_step(run_id, 2)
-    found = {studio.host_of(run_id): run_id for run_id in runs}
-    assert found.keys() == studio.network.hosts.keys()
-    return found
+    by_host = {studio.host_of(run_id): run_id for run_id in runs}
+    assert by_host.keys() == studio.network.hosts.keys()
+    return by_host

@@ -15,12 +15,12 @@ def wrong_clock(folder: Path, offset: str, word: str = "namespaces") -> dict[str
     """The environment of processes whose clock is off by as much: `+1h`, `-1h`. PYTHONPATH is to
     have `folder` in front. Skips the test where there is no libfaketime, or fails it where
     OPD_NEEDED has the word."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    lacking(word, "" if found else "there is no libfaketime on this machine")
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    lacking(word, "" if libraries else "there is no libfaketime on this machine")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(SLEEP)
     return {
-        "LD_PRELOAD": str(found[-1]),
+        "LD_PRELOAD": str(libraries[-1]),
         "FAKETIME": offset,
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }

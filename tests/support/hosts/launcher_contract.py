@@ -6,12 +6,14 @@ import time
 import uuid
 from pathlib import Path
 
-from app.worker.launchers.launcher import Launcher, State, Wanted
+from app.worker.launchers.launcher import JobNeeds, Launcher, State
 
 SAYS = "import os, sys; print('hello from', os.getpid(), flush=True); sys.exit(3)"
 WAITS = (
     "import pathlib, signal, sys, time\n"
-    "def stop(*_): pathlib.Path(sys.argv[1]).touch(); time.sleep(float(sys.argv[2])); sys.exit(0)\n"
+    "path, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])\n"
+    "def stop(*_):\n"
+    "    path.touch(); time.sleep(seconds); path.with_suffix('.saved').touch(); sys.exit()\n"
     "signal.signal(signal.SIGTERM, stop); print('ready', flush=True)\n"
     "while True: time.sleep(0.05)"
 )
@@ -34,7 +36,9 @@ class LauncherContract:
 
     def submit(self, launcher: Launcher, folder: Path, *code: str, key: str | None = None) -> str:
         command = [sys.executable, "-c", *code]
-        return launcher.submit(key or f"opd-{uuid.uuid4().hex}", command, Wanted(), folder / "log")
+        return launcher.submit(
+            key or f"opd-{uuid.uuid4().hex}", command, JobNeeds(), folder / "log"
+        )
 
     def test_a_job_says_where_it_runs_and_how_it_ended(
         self, launcher: Launcher, folder: Path
@@ -54,27 +58,28 @@ class LauncherContract:
         assert (folder / "log").read_text().startswith("of an attempt before\n")
 
     def test_stop_is_sigterm_and_time_to_save(self, launcher: Launcher, folder: Path) -> None:
-        told = folder / "told"
-        job = self.submit(launcher, folder, WAITS, str(told), "0.3")
+        signalled = folder / "signalled"
+        seconds = min(1.0, launcher.grace / 2)
+        job = self.submit(launcher, folder, WAITS, str(signalled), str(seconds))
         self.wait(launcher, job, "running")
         self.wait_for_line(folder / "log", "ready")
         launcher.stop(job)
         self.wait(launcher, job, "ended")
-        assert told.exists()
+        assert signalled.with_suffix(".saved").exists()
         launcher.stop(job)  # of one that has ended: nothing
 
     def test_one_that_does_not_stop_is_killed_after_the_grace(
         self, launcher: Launcher, folder: Path
     ) -> None:
-        job = self.submit(launcher, folder, WAITS, str(folder / "told"), "600")
+        signalled = folder / "signalled"
+        job = self.submit(launcher, folder, WAITS, str(signalled), "600")
         self.wait_for_line(folder / "log", "ready")
-        start = time.monotonic()
         launcher.stop(job)
         self.wait(launcher, job, "ended")
-        assert time.monotonic() - start >= launcher.grace * 0.8
+        assert signalled.exists() and not signalled.with_suffix(".saved").exists()
 
     def test_a_living_key_is_one_job(self, launcher: Launcher, folder: Path) -> None:
-        arguments = (WAITS, str(folder / "told"), "0")
+        arguments = (WAITS, str(folder / "signalled"), "0")
         first = self.submit(launcher, folder, *arguments, key="opd-once")
         assert self.submit(launcher, folder, *arguments, key="opd-once") == first
         self.wait_for_line(folder / "log", "ready")

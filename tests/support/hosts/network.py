@@ -60,8 +60,8 @@ class HostProcess:
         children = Path(f"/proc/{self._entering.pid}/task/{self._entering.pid}/children")
         until = time.monotonic() + PATIENCE
         while self.poll() is None and time.monotonic() < until:
-            if found := children.read_text().split():
-                return int(found[0])
+            if pids := children.read_text().split():
+                return int(pids[0])
             time.sleep(0.005)
         return 0
 
@@ -193,9 +193,11 @@ class HostNetwork:
         addresses = {name: f"{SUBNET}.{2 + i}" for i, name in enumerate(names)}
         self.outside = NamespacedHost("outside", f"{SUBNET}.1", folder / "outside")
         self.hosts = {n: NamespacedHost(n, a, folder / n) for n, a in addresses.items()}
-        known = "".join(f"{h.address} {h.name}\n" for h in (self.outside, *self.hosts.values()))
+        hosts_file = "".join(
+            f"{h.address} {h.name}\n" for h in (self.outside, *self.hosts.values())
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{known}", encoding="utf-8")
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{hosts_file}", encoding="utf-8")
 
     def __getitem__(self, name: str) -> NamespacedHost:
         return self.hosts[name]

@@ -62,10 +62,10 @@ class RayCluster:
         """Addresses of the nodes that Ray holds to be alive; none while it does not answer."""
         try:
             with self._network.outside.network(), client(self.address, timeout=10) as http:
-                told = http.get(f"{self.address}/nodes?view=summary").json()["data"]["summary"]
+                nodes = http.get(f"{self.address}/nodes?view=summary").json()["data"]["summary"]
         except (httpx.TransportError, ValueError, KeyError):
             return []
-        alive = [node["raylet"] for node in told if node["raylet"].get("state") == "ALIVE"]
+        alive = [node["raylet"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
         return [str(raylet["nodeManagerAddress"]) for raylet in alive]
 
     def log(self, name: str) -> str:

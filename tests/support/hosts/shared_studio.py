@@ -75,7 +75,7 @@ class SharedStudio:
         seconds = self.patience if seconds is None else seconds
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, f"not within {seconds} s\n{self.told()}"
+            assert time.monotonic() < end, f"not within {seconds} s\n{self.output()}"
             time.sleep(0.05)
 
     def wait_status(self, run_id: str, *status: str, seconds: float | None = None) -> None:
@@ -84,7 +84,7 @@ class SharedStudio:
     def wait_step(self, run_id: str, step: int = 1) -> None:
         self.wait(lambda: self.run(run_id)["step"] >= step)
 
-    def told(self) -> str:
+    def output(self) -> str:
         """What supervisors and jobs have said."""
         logs = [*self.data_dir.path.glob("hosts/*/*.log"), *self.data_dir.path.glob("runs/*/log*")]
         logs += self.data_dir.path.parent.glob("*-output.txt")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from app.worker.launchers.launcher import Wanted
+from app.worker.launchers.launcher import JobNeeds
 from app.worker.launchers.several_nodes.torchrun import on_several_nodes
 from app.worker.logs import start_log
 from app.worker.process import program
@@ -36,7 +36,7 @@ class NodesJob:
 
     key: str
     command: Sequence[str]
-    wanted: Wanted
+    needs: JobNeeds
     resources: dict[str, float]
     log: str
 
@@ -46,7 +46,7 @@ class NodesJob:
     @classmethod
     def parse(cls, text: str) -> "NodesJob":
         fields = json.loads(text)
-        return cls(**{**fields, "wanted": Wanted(**fields["wanted"])})
+        return cls(**{**fields, "needs": JobNeeds(**fields["needs"])})
 
 
 class HeldNodes(Protocol):
@@ -110,8 +110,8 @@ class RayNodes:
         self._ray = ray
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        count = job.wanted.nodes
-        labels = [job.wanted.labels] * count if job.wanted.labels else None
+        count = job.needs.nodes
+        labels = [job.needs.labels] * count if job.needs.labels else None
         bundles = [job.resources] * count
         self._group = placement_group(bundles, "STRICT_SPREAD", bundle_label_selector=labels)
         self._actors: list[Any] = []
@@ -128,14 +128,14 @@ class RayNodes:
         actor = self._ray.remote(NodeProcess)
         takes = {"num_cpus": job.resources["CPU"], "num_gpus": job.resources.get("GPU", 0)}
         takes["memory"] = job.resources.get("memory", 0)
-        for node in range(job.wanted.nodes):
+        for node in range(job.needs.nodes):
             where = PlacementGroupSchedulingStrategy(self._group, node)
             options = {"max_concurrency": 2, "scheduling_strategy": where, **takes}
             self._actors.append(actor.options(**options).remote())
         address = self._ray.get(self._actors[0].address.remote())
         for node, held in enumerate(self._actors):
             meets = f"--rdzv-conf=is_host={int(node == 0)}"
-            command = on_several_nodes(job.command, job.wanted, job.key, address, meets)
+            command = on_several_nodes(job.command, job.needs, job.key, address, meets)
             self._running[held.run.remote(command, job.log)] = node
 
     def ended(self, seconds: float) -> dict[int, int]:
@@ -161,7 +161,7 @@ def follow(nodes: HeldNodes, job: NodesJob, stop: threading.Event) -> int:
         if stop.is_set():
             return 0
     nodes.start(job)
-    left, code = job.wanted.nodes, 0
+    left, code = job.needs.nodes, 0
     stop_at = kill_at = math.inf
     while left and time.monotonic() < kill_at:
         codes = nodes.ended(LOOK_EVERY)

@@ -9,18 +9,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from app.worker.launchers.launcher import Wanted
+from app.worker.launchers.launcher import JobNeeds
 from app.worker.process import end_with_parent, program
 
 TORCHRUN = program("app.worker.launchers.several_nodes.torchrun")
 
 
 def on_several_nodes(
-    command: Sequence[str], wanted: Wanted, key: str, address: str, *options: str
+    command: Sequence[str], needs: JobNeeds, key: str, address: str, *options: str
 ) -> str:
     """For a shell on each machine, once; `address`, which is for that shell too, is where the
     processes meet."""
-    sizes = (f"--nnodes={wanted.nodes}", f"--nproc-per-node={wanted.processes}")
+    sizes = (f"--nnodes={needs.nodes}", f"--nproc-per-node={needs.processes}")
     meeting = ("--rdzv-backend=c10d", f"--rdzv-id={key}", "--max-restarts=0")
     start = shlex.join([*TORCHRUN, *sizes, *meeting, *options])
     return f"{start} --rdzv-endpoint={address} --no-python {shlex.join(command)}"

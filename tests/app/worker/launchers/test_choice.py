@@ -11,10 +11,10 @@ def test_a_launcher_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, module, raising=False)
     assert launcher_named(None) is launcher_named("") is None
     assert module not in sys.modules
-    found = launcher_named("slurm")
-    assert found is not None and found.title == "SLURM"
-    found = launcher_named("ray=http://head:8265")
-    assert found is not None and found.title == "Ray"
+    launcher = launcher_named("slurm")
+    assert launcher is not None and launcher.title == "SLURM"
+    launcher = launcher_named("ray=http://head:8265")
+    assert launcher is not None and launcher.title == "Ray"
 
 
 @pytest.mark.parametrize("text", ["slrm", "slurm=x", "local", "Slurm", "ray", "ray=host:8265"])

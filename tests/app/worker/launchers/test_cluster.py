@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 from app.worker.devices.waiting import why_queued
 from app.worker.job import EXIT_NOT_CLAIMED
 from app.worker.launchers import cluster
-from app.worker.launchers.cluster import Controller, wanted_of
-from app.worker.launchers.launcher import ClusterSilentError, State, Wanted
+from app.worker.launchers.cluster import Controller, needs_of
+from app.worker.launchers.launcher import ClusterSilentError, JobNeeds, State
 from opd.config.run import parse
 from opd.errors import ErrorKind, UserError
 from storage.data_dir import DataDir
@@ -45,7 +45,7 @@ class FakeCluster:
         if self.error:
             raise self.error
 
-    def submit(self, key: str, command: Sequence[str], wanted: Wanted, log: Path) -> str:
+    def submit(self, key: str, command: Sequence[str], needs: JobNeeds, log: Path) -> str:
         if self.error:
             raise self.error
         if key not in self.keys:
@@ -209,10 +209,10 @@ def test_a_job_that_ends_unclaimed_fails_its_run_with_its_last_words(case: Case)
     log.write_text("Traceback\nError: opd-studio: on node-1 is 0.2, the server's is 0.1\n")
     case.cluster.jobs["1"] = State("ended", exit_code=2)
     case.controller.turn()
-    found = case.run(run_id)
-    assert found["status"] == "failed"
-    assert "Fake: the job did not start: the job ended with exit code 2" in found["error_text"]
-    assert "on node-1 is 0.2, the server's is 0.1" in found["error_text"]
+    row = case.run(run_id)
+    assert row["status"] == "failed"
+    assert "Fake: the job did not start: the job ended with exit code 2" in row["error_text"]
+    assert "on node-1 is 0.2, the server's is 0.1" in row["error_text"]
     case.controller.turn()
     assert case.job(run_id) is None and len(case.cluster.commands) == 1
 
@@ -230,9 +230,9 @@ def test_a_job_whose_host_fails_is_interrupted_with_that_cause_once_it_is_silent
         jobs.heartbeat(case.engine, run_id, 1)
     assert case.run(run_id)["status"] == "running"
     case.turns()
-    found = case.run(run_id)
-    assert found["status"] == "interrupted" and found["error_kind"] == "lost"
-    assert found["error_text"] == "Fake: host node-1 failed"
+    row = case.run(run_id)
+    assert row["status"] == "interrupted" and row["error_kind"] == "lost"
+    assert row["error_text"] == "Fake: host node-1 failed"
     jobs.requeue(case.engine, run_id)
     case.controller.turn()
     assert case.job(run_id) == "fake:2" and "-2-" in list(case.cluster.keys)[1]
@@ -275,10 +275,10 @@ def test_what_the_cluster_refuses_fails_with_the_field(
     run_id = case.queue(resources={"partition": "nope"})
     monkeypatch.setattr(case.cluster, "submit", refuse)
     case.controller.turn()
-    found = case.run(run_id)
-    assert found["status"] == "failed" and found["error_kind"] == "bad input"
-    assert found["error_text"] == "resources.partition: is no partition (got nope)"
-    assert found["cluster_job"] is None
+    row = case.run(run_id)
+    assert row["status"] == "failed" and row["error_kind"] == "bad input"
+    assert row["error_text"] == "resources.partition: is no partition (got nope)"
+    assert row["cluster_job"] is None
 
 
 def test_a_cluster_that_does_not_answer_is_named_and_asked_again(case: Case) -> None:
@@ -349,17 +349,17 @@ def test_a_job_that_was_started_twice_is_interrupted(case: Case) -> None:
     assert case.claim(run_id) == 1
     case.cluster.jobs["1"] = State("ended", exit_code=EXIT_NOT_CLAIMED)
     case.turns()
-    found = case.run(run_id)
-    assert (found["status"], found["error_kind"]) == ("interrupted", "killed")
-    assert found["error_text"].startswith("Fake: started the job again, which ended the first")
+    row = case.run(run_id)
+    assert (row["status"], row["error_kind"]) == ("interrupted", "killed")
+    assert row["error_text"].startswith("Fake: started the job again, which ended the first")
 
 
 def test_what_a_run_wants() -> None:
     resources = {"nodes": 2, "cpus": 8, "memory_gb": 64, "hours": 2, "partition": "gpu"}
-    wanted = wanted_of(parse({"device": "cuda", "devices": 8, "resources": resources}))
-    assert wanted == Wanted(4, False, 4, 2, 8, 64, 2, "gpu")
-    assert wanted_of(parse({})) == Wanted(gpus=1, gpus_if_any=True)
-    assert wanted_of(parse({"device": "cpu"})) == Wanted()
+    needs = needs_of(parse({"device": "cuda", "devices": 8, "resources": resources}))
+    assert needs == JobNeeds(4, False, 4, 2, 8, 64, 2, "gpu")
+    assert needs_of(parse({})) == JobNeeds(gpus=1, gpus_if_any=True)
+    assert needs_of(parse({"device": "cpu"})) == JobNeeds()
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])

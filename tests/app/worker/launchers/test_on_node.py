@@ -52,8 +52,8 @@ def test_a_database_of_another_schema_is_left_as_it_is(shared: Path, engine: Eng
     with pytest.raises(UserError, match="is of another version of OPD Studio"):
         open_shared(shared, program_version())
     with engine.begin() as connection:
-        found = connection.execute(text("select version_num from alembic_version")).scalar()
-    assert found == "0014"
+        version = connection.execute(text("select version_num from alembic_version")).scalar()
+    assert version == "0014"
 
 
 @pytest.mark.parametrize(("seconds", "side"), [(3600, "ahead of"), (-3600, "behind")])
@@ -82,8 +82,8 @@ def test_the_devices_that_the_job_sees(
 
 
 def start(shared: Path, run_id: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    told = ("--cluster-job", "slurm:?key", "--version", program_version(), "--grace", "30")
-    command = [sys.executable, str(SCRIPT), "job", run_id, "--data-dir", str(shared), *told]
+    options = ("--cluster-job", "slurm:?key", "--version", program_version(), "--grace", "30")
+    command = [sys.executable, str(SCRIPT), "job", run_id, "--data-dir", str(shared), *options]
     env = os.environ | {JOB_VARIABLE: "slurm:17", "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 

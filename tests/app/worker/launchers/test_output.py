@@ -56,7 +56,7 @@ def test_a_log_that_cannot_be_seen_is_told_with_its_host(
 
 
 @pytest.mark.parametrize(
-    ("cluster_job", "text", "told"),
+    ("cluster_job", "text", "expected"),
     [
         ("slurm:17", "step 1/4 ä\n", ("step 1/4 ä\n", None)),
         ("slurm:17", "", ("", "node-2")),
@@ -69,7 +69,7 @@ def test_a_log_that_cannot_be_seen_is_told_with_its_host(
 def test_a_job_of_the_cluster_is_read_from_its_launcher(
     cluster_job: str | None,
     text: str | None,
-    told: tuple[str, str | None],
+    expected: tuple[str, str | None],
     api: Api,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -78,10 +78,10 @@ def test_a_job_of_the_cluster_is_read_from_its_launcher(
     monkeypatch.setattr(output, "launcher_named", lambda _: OneJob(text))
     run_id = elsewhere(engine, cluster_job)
     reply = api.get(f"/runs/{run_id}/log")
-    assert (reply["text"], reply.get("host")) == told
-    if told[0]:
+    assert (reply["text"], reply.get("host")) == expected
+    if expected[0]:
         rest: dict[str, Any] = api.get(f"/runs/{run_id}/log", offset=reply["next"])
-        assert (rest["text"], rest["size"]) == ("", len(told[0].encode()))
+        assert (rest["text"], rest["size"]) == ("", len(expected[0].encode()))
 
 
 def test_the_command_says_on_which_host_the_log_lies(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, Wanted
+from app.worker.launchers.launcher import JOB_VARIABLE, ClusterSilentError, JobNeeds
 from app.worker.launchers.ray import TOKEN_VARIABLE, Ray
 from app.worker.launchers.several_nodes.ray_job import NodesJob
 from opd.errors import UserError
@@ -45,8 +45,8 @@ class JobsApi:
                 if api.closes.get(name, 0):
                     api.closes[name] -= 1
                     return
-                status, told = api.answers.get(name, (404, "no such job"))
-                data = (told if isinstance(told, str) else json.dumps(told)).encode()
+                status, content = api.answers.get(name, (404, "no such job"))
+                data = (content if isinstance(content, str) else json.dumps(content)).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -80,8 +80,8 @@ def api() -> Iterator[JobsApi]:
         yield made
 
 
-def submitted(api: JobsApi, wanted: Wanted, key: str = "opd-a") -> tuple[str, dict[str, Any]]:
-    job = Ray(api.address).submit(key, ["python", "-c", "print('a b')"], wanted, LOG)
+def submitted(api: JobsApi, needs: JobNeeds, key: str = "opd-a") -> tuple[str, dict[str, Any]]:
+    job = Ray(api.address).submit(key, ["python", "-c", "print('a b')"], needs, LOG)
     return job, next(body for name, body in reversed(api.requests) if name == "POST /api/jobs/")
 
 
@@ -94,7 +94,7 @@ def test_a_cluster_that_is_there(api: JobsApi, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "named"),
+    ("status", "content", "named"),
     [
         (200, "<!doctype html>\n<title>Log in</title>", 'answers with "<!doctype html> <title>Log'),
         (200, {"version": "3", "ray_version": "2.1.0"}, r"version 3 of .* \(Ray 2.1.0\), not 4"),
@@ -105,9 +105,9 @@ def test_a_cluster_that_is_there(api: JobsApi, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_what_is_not_rays_jobs_api_is_named(
-    api: JobsApi, status: int, told: Any, named: str
+    api: JobsApi, status: int, content: Any, named: str
 ) -> None:
-    api.answers["GET /api/version"] = (status, told)
+    api.answers["GET /api/version"] = (status, content)
     with pytest.raises(UserError, match=named) as error:
         Ray(api.address).check()
     assert not isinstance(error.value, ClusterSilentError)
@@ -124,21 +124,21 @@ def test_an_address_that_does_not_answer_may_do_so_later(api: JobsApi) -> None:
 
 def test_a_job_asks_for_what_its_run_needs(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPD_DATABASE_URL", "postgresql://u:p@ss@db/x")
-    job, body = submitted(api, Wanted())
+    job, body = submitted(api, JobNeeds())
     assert (job, body["submission_id"], body["entrypoint_num_cpus"]) == ("opd-a.1", "opd-a.1", 1)
     assert "entrypoint_num_gpus" not in body
     command = """exec python -c 'print('"'"'a b'"'"')' >> '/data/a run'"'"'s log' 2>&1"""
     assert body["entrypoint"] == command
-    told = {"RAY_JOB_STOP_WAIT_TIME_S": "30", JOB_VARIABLE: "ray:opd-a.1"}
-    assert body["runtime_env"] == {"env_vars": told}
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": "30", JOB_VARIABLE: "ray:opd-a.1"}
+    assert body["runtime_env"] == {"env_vars": variables}
     assert body["metadata"] == {"log": str(LOG), "asks": "1 CPU"}
     assert "p@ss" not in json.dumps(body)
-    wanted = Wanted(gpus=2, cpus=4, memory_gb=1.5, hours=2, labels={"kind": "h100"})
-    _, body = submitted(api, wanted)
+    needs = JobNeeds(gpus=2, cpus=4, memory_gb=1.5, hours=2, labels={"kind": "h100"})
+    _, body = submitted(api, needs)
     assert body["entrypoint"].startswith("exec timeout --foreground --kill-after=60 7140 python")
     names = ("num_gpus", "num_cpus", "memory", "label_selector")
-    asked = [body[f"entrypoint_{name}"] for name in names]
-    assert asked == [2, 4, 1_500_000_000, {"kind": "h100"}]
+    resources = [body[f"entrypoint_{name}"] for name in names]
+    assert resources == [2, 4, 1_500_000_000, {"kind": "h100"}]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_run_on_any_device_takes_a_gpu_where_there_is_one(
     nodes = [{"raylet": {"state": "ALIVE", "resourcesTotal": {"CPU": 2.0}}}]
     nodes.append({"raylet": {"state": state, "resourcesTotal": total}})
     api.answers["GET /nodes?view=summary"] = (200, {"data": {"summary": nodes}})
-    _, body = submitted(api, Wanted(gpus=2, gpus_if_any=True))
+    _, body = submitted(api, JobNeeds(gpus=2, gpus_if_any=True))
     assert body.get("entrypoint_num_gpus") == gpus
 
 
@@ -162,10 +162,10 @@ def test_a_key_is_submitted_again_only_once_its_job_has_ended(api: JobsApi) -> N
         {"submission_id": None, "job_id": "02000000", "status": "RUNNING"},
     ]
     api.answers["GET /api/jobs/"] = (200, living)
-    assert Ray(api.address).submit("opd-a", ["true"], Wanted(), LOG) == "opd-a.2"
+    assert Ray(api.address).submit("opd-a", ["true"], JobNeeds(), LOG) == "opd-a.2"
     assert [name for name, _ in api.requests] == ["GET /api/jobs/"]
     living[1] |= {"status": "STOPPED"}
-    assert submitted(api, Wanted())[0] == "opd-a.3"
+    assert submitted(api, JobNeeds())[0] == "opd-a.3"
 
 
 def test_a_question_is_asked_again_where_its_connection_is_closed(api: JobsApi) -> None:
@@ -184,29 +184,29 @@ def test_a_job_is_submitted_once_where_the_connection_is_closed(
     api.closes["POST /api/jobs/"] = 1
     if arrived:
         api.answers["GET /api/jobs/opd-a.1"] = (200, {"status": "PENDING"})
-        assert submitted(api, Wanted())[0] == "opd-a.1"
+        assert submitted(api, JobNeeds())[0] == "opd-a.1"
     else:
         with pytest.raises(ClusterSilentError, match="does not answer"):
-            submitted(api, Wanted())
+            submitted(api, JobNeeds())
     assert [name for name, _ in api.requests].count("POST /api/jobs/") == 1
 
 
 def test_a_job_on_several_nodes_takes_them_itself(api: JobsApi) -> None:
-    wanted = Wanted(nodes=2, gpus=4, processes=4, labels={"kind": "h100"})
-    job, body = submitted(api, wanted)
+    needs = JobNeeds(nodes=2, gpus=4, processes=4, labels={"kind": "h100"})
+    job, body = submitted(api, needs)
     assert body["metadata"]["asks"] == "2 nodes, each with 1 CPU, 4 GPU, label kind=h100"
     assert not [name for name in body if name.startswith("entrypoint_")]
     *_, program, text, _, _, _ = shlex.split(body["entrypoint"])
     assert program == "app.worker.launchers.several_nodes.ray_job"
     nodes = NodesJob.parse(text)
-    assert (nodes.key, nodes.wanted, nodes.log) == (job, wanted, str(LOG))
+    assert (nodes.key, nodes.needs, nodes.log) == (job, needs, str(LOG))
     assert nodes.command == ["python", "-c", "print('a b')"]
     assert nodes.resources == {"CPU": 1, "GPU": 4}
 
 
 def test_what_ray_has_not_is_refused_before_anything_is_submitted(api: JobsApi) -> None:
     with pytest.raises(UserError) as error:
-        submitted(api, Wanted(partition="gpu"))
+        submitted(api, JobNeeds(partition="gpu"))
     assert error.value.where == "resources.partition"
     assert not any(name.startswith("POST") for name, _ in api.requests)
 

@@ -53,9 +53,9 @@ def test_a_job_is_told_as_a_state(job: dict[str, Any], state: State) -> None:
 
 
 def test_what_a_job_asks_for_is_told_whole() -> None:
-    asked = {"CPU": 1, "GPU": 2.0, "memory": 16_000_000_000}
+    resources = {"CPU": 1, "GPU": 2.0, "memory": 16_000_000_000}
     text = "1 CPU, 2 GPU, 16 GB of memory, label kind=h100"
-    assert asked_for(asked, {"kind": "h100"}) == text
+    assert asked_for(resources, {"kind": "h100"}) == text
     assert asked_for({"CPU": 4}, {}, nodes=3) == "3 nodes, each with 4 CPU"
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from app.worker.launchers import cluster, slurm
 from app.worker.launchers.cluster import Controller
 from app.worker.launchers.database import DATABASE_VARIABLE
-from app.worker.launchers.launcher import PATIENCE, ClusterSilentError, Wanted
+from app.worker.launchers.launcher import PATIENCE, ClusterSilentError, JobNeeds
 from app.worker.launchers.slurm import Slurm
 from opd.config.run import parse
 from opd.errors import UserError
@@ -33,7 +33,9 @@ class Programs:
     def answers(self, name: str, text: str, code: int = 0) -> None:
         """On standard error where it fails."""
         where = ">&2" if code else ""
-        script = f'#!/bin/sh\nexec 3>"{self.folder}/{name}.told"\necho "$@" >&3\nenv >&3\ncat >&3\n'
+        script = (
+            f'#!/bin/sh\nexec 3>"{self.folder}/{name}.calls"\necho "$@" >&3\nenv >&3\ncat >&3\n'
+        )
         program = self.folder / name
         program.write_text(f"{script}cat {where} <<'END'\n{text}\nEND\nexit {code}\n")
         program.chmod(0o755)
@@ -47,12 +49,12 @@ class Programs:
             ("squeue", f'{listed}; {sleep}; echo "$found"'),
             ("sbatch", f"{sleep}; touch '{job}'; echo 17"),
         ):
-            told = f'echo "$@" >> "{self.folder}/{name}.told"'
-            (self.folder / name).write_text(f"#!/bin/sh\n{told}\n{acts}\n")
+            record = f'echo "$@" >> "{self.folder}/{name}.calls"'
+            (self.folder / name).write_text(f"#!/bin/sh\n{record}\n{acts}\n")
 
-    def told(self, name: str) -> str:
+    def calls(self, name: str) -> str:
         """Its arguments, its environment and its input."""
-        return (self.folder / f"{name}.told").read_text()
+        return (self.folder / f"{name}.calls").read_text()
 
 
 @pytest.fixture
@@ -62,25 +64,25 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 def test_a_job_is_a_script_that_says_what_it_needs(programs: Programs, tmp_path: Path) -> None:
-    wanted = Wanted(gpus=2, cpus=2, memory_gb=2, hours=1.5, partition="main")
-    assert Slurm().submit("opd-run-a-1", COMMAND, wanted, tmp_path / "50%.txt") == "17"
-    told = programs.told("sbatch")
-    options = told.splitlines()[0].split()
+    needs = JobNeeds(gpus=2, cpus=2, memory_gb=2, hours=1.5, partition="main")
+    assert Slurm().submit("opd-run-a-1", COMMAND, needs, tmp_path / "50%.txt") == "17"
+    calls = programs.calls("sbatch")
+    options = calls.splitlines()[0].split()
     assert options[0] == "--parsable"
     assert set(options[1:]) == {
         *("--job-name=opd-run-a-1", "--nodes=1", "--no-requeue", "--chdir=/", "--time=90"),
         *("--gres=gpu:2", "--cpus-per-task=2", "--mem=1908M", "--partition=main"),
         *("--signal=B:TERM@60", f"--output={tmp_path}/50%%.txt", "--open-mode=append"),
     }
-    assert 'export OPD_CLUSTER_JOB="slurm:$SLURM_JOB_ID"' in told
-    assert "exec /venv/bin/python -P '/opt/opd launcher.py' app.worker.job run-a\n" in told
+    assert 'export OPD_CLUSTER_JOB="slurm:$SLURM_JOB_ID"' in calls
+    assert "exec /venv/bin/python -P '/opt/opd launcher.py' app.worker.job run-a\n" in calls
 
 
 def test_on_several_nodes_torchrun_starts_it(programs: Programs, tmp_path: Path) -> None:
-    Slurm().submit("key", COMMAND, Wanted(nodes=2, processes=2), tmp_path / "log")
-    told = programs.told("sbatch")
-    assert "--ntasks-per-node=1" in told
-    [line] = [line for line in told.splitlines() if line.startswith("exec srun ")]
+    Slurm().submit("key", COMMAND, JobNeeds(nodes=2, processes=2), tmp_path / "log")
+    calls = programs.calls("sbatch")
+    assert "--ntasks-per-node=1" in calls
+    [line] = [line for line in calls.splitlines() if line.startswith("exec srun ")]
     assert "several_nodes.torchrun --nnodes=2 --nproc-per-node=2" in line
     assert '--rdzv-endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)' in line
     assert line.endswith(
@@ -99,18 +101,18 @@ def test_no_secret_and_nothing_of_another_job_is_handed_on(
         ("SLURM_CONF", "/kept/slurm.conf"),
     ):
         monkeypatch.setenv(name, value)
-    Slurm().submit("key", COMMAND, Wanted(), tmp_path / "log")
-    told = programs.told("sbatch") + programs.told("squeue")
-    assert not any(word in told for word in ("secret-word", "of-another", "of-a-person"))
-    assert "of-the-server" not in told and "SLURM_CONF=/kept/slurm.conf" in told
+    Slurm().submit("key", COMMAND, JobNeeds(), tmp_path / "log")
+    calls = programs.calls("sbatch") + programs.calls("squeue")
+    assert not any(word in calls for word in ("secret-word", "of-another", "of-a-person"))
+    assert "of-the-server" not in calls and "SLURM_CONF=/kept/slurm.conf" in calls
 
 
 def test_a_key_that_lives_is_not_submitted_again(programs: Programs, tmp_path: Path) -> None:
     programs.answers("squeue", "16|FAILED|BadConstraints||1|\n18|PENDING|Resources||0|")
-    assert Slurm().submit("key", COMMAND, Wanted(), tmp_path / "log") == "18"
-    assert not (tmp_path / "sbatch.told").exists()
+    assert Slurm().submit("key", COMMAND, JobNeeds(), tmp_path / "log") == "18"
+    assert not (tmp_path / "sbatch.calls").exists()
     programs.answers("squeue", "16|FAILED|BadConstraints||1|")
-    assert Slurm().submit("key", COMMAND, Wanted(), tmp_path / "log") == "17"
+    assert Slurm().submit("key", COMMAND, JobNeeds(), tmp_path / "log") == "17"
 
 
 def test_states_of_known_and_unknown_jobs(programs: Programs) -> None:
@@ -137,17 +139,17 @@ def test_a_cluster_that_does_not_answer(programs: Programs, tmp_path: Path, said
     with pytest.raises(ClusterSilentError, match="does not answer"):
         Slurm().states(["18"])
     with pytest.raises(ClusterSilentError):
-        Slurm().submit("key", COMMAND, Wanted(), tmp_path / "log")
+        Slurm().submit("key", COMMAND, JobNeeds(), tmp_path / "log")
 
 
 def test_what_it_refuses_is_told_in_its_words(programs: Programs, tmp_path: Path) -> None:
     said = "sbatch: error: invalid account\nsbatch: error: Batch job submission failed: No account"
     programs.answers("sbatch", said, 1)
     with pytest.raises(UserError, match="invalid account; Batch job submission failed") as refused:
-        Slurm().submit("key", COMMAND, Wanted(), tmp_path / "log")
+        Slurm().submit("key", COMMAND, JobNeeds(), tmp_path / "log")
     assert not isinstance(refused.value, ClusterSilentError)
     with pytest.raises(UserError, match="is for Ray") as refused:
-        Slurm().submit("key", COMMAND, Wanted(labels={"a": "b"}), tmp_path / "log")
+        Slurm().submit("key", COMMAND, JobNeeds(labels={"a": "b"}), tmp_path / "log")
     assert refused.value.where == "resources.labels"
 
 
@@ -164,7 +166,7 @@ def test_its_grace_is_the_clusters(programs: Programs, monkeypatch: pytest.Monke
 def test_stopping_and_the_log(programs: Programs, tmp_path: Path) -> None:
     programs.answers("scancel", "")
     Slurm().stop("17")
-    assert programs.told("scancel").splitlines()[0] == "--quiet 17"
+    assert programs.calls("scancel").splitlines()[0] == "--quiet 17"
     (tmp_path / "5%.txt").write_text("said")
     programs.answers("scontrol", f"JobId=17\n   StdOut={tmp_path}/5%%.txt\n")
     assert Slurm().log("17") == "said"
@@ -193,4 +195,4 @@ def test_a_cluster_that_barely_answers_in_time_is_given_a_run_once(
         time.sleep(0.05)
     two.turn()
     assert placing.job_of(engine, run_id) == "slurm:17"
-    assert len(programs.told("sbatch").splitlines()) == 1
+    assert len(programs.calls("sbatch").splitlines()) == 1

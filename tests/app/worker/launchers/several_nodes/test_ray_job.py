@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.worker.launchers.launcher import Wanted
+from app.worker.launchers.launcher import JobNeeds
 from app.worker.launchers.several_nodes import ray_job
 from app.worker.launchers.several_nodes.ray_job import NodeProcess, NodesJob, follow
 
-JOB = NodesJob("opd-a.1", ["train", "a b"], Wanted(nodes=2, processes=3), {"CPU": 1}, "/log")
+JOB = NodesJob("opd-a.1", ["train", "a b"], JobNeeds(nodes=2, processes=3), {"CPU": 1}, "/log")
 
 
 class FakeNodes:
@@ -64,10 +64,10 @@ def test_it_ends_when_all_nodes_have() -> None:
     assert nodes.done == ["start opd-a.1"]
 
 
-@pytest.mark.parametrize(("code", "told"), [(3, 3), (-9, 137)])
-def test_where_one_ends_otherwise_the_others_are_stopped(code: int, told: int) -> None:
+@pytest.mark.parametrize(("code", "expected"), [(3, 3), (-9, 137)])
+def test_where_one_ends_otherwise_the_others_are_stopped(code: int, expected: int) -> None:
     nodes = FakeNodes(None, code)
-    assert follow(nodes, JOB, stop(now=False)) == told
+    assert follow(nodes, JOB, stop(now=False)) == expected
     assert nodes.done == ["start opd-a.1", "stop"]
 
 
