@@ -1,5 +1,6 @@
 """A host whose clock is wrong, by Debian's libfaketime."""
 
+import re
 from pathlib import Path
 
 from tests.support.hosts.network import lacking
@@ -17,6 +18,7 @@ def wrong_clock(folder: Path, offset: str, word: str = "namespaces") -> dict[str
     OPD_NEEDED has the word."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     lacking(word, "" if libraries else "there is no libfaketime on this machine")
+    _sweep()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(SLEEP)
     return {
@@ -24,3 +26,12 @@ def wrong_clock(folder: Path, offset: str, word: str = "namespaces") -> dict[str
         "FAKETIME": offset,
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def _sweep() -> None:
+    """Removes what libfaketime shares between processes, of such that were killed: whoever gets the
+    process id of one again would not start."""
+    for path in Path("/dev/shm").glob("*faketime_*"):
+        pid = re.fullmatch(r"(?:sem\.)?faketime_(?:sem|shm)_(\d+)", path.name)
+        if pid and not Path(f"/proc/{pid[1]}").exists():
+            path.unlink(missing_ok=True)
