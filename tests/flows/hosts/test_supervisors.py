@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.worker.owners.place import host_of
 from storage.queue import jobs
 from storage.queue.hosts import read_hosts
 from storage.read.runs import read_steps
@@ -155,8 +156,12 @@ def started_on_both(studio: SharedStudio, *, steps: int) -> dict[str, str]:
     """A slow run on each host, by the host, a few steps on."""
     studio.wait(lambda: len(told_clocks(studio)) == 2)
     runs = [studio.queue("slow", steps=steps) for _ in studio.network.hosts]
-    for run_id in runs:
-        studio.wait_step(run_id, 2)
-    by_host = {studio.host_of(run_id): run_id for run_id in runs}
-    assert by_host.keys() == studio.network.hosts.keys()
+    by_host: dict[str, str] = {}
+
+    def started() -> bool:
+        by_host.update({host_of(row["owner"]): row["id"] for row in jobs.running(studio.engine)})
+        return len(by_host) == 2 and all(studio.run(run_id)["step"] >= 2 for run_id in runs)
+
+    studio.wait(started)
+    assert {*by_host.values()} == {*runs}
     return by_host
