@@ -151,11 +151,12 @@ def test_a_job_runs_on_a_node_tells_no_secret_and_saves_when_it_is_stopped(
 def test_every_run_ends_once_whatever_dies_meanwhile(shared: RayStudio) -> None:
     """Five runs on two nodes; the controller is killed, the network of a node cut for a moment, and
     that node killed."""
-    runs = [shared.queue("slow", steps=80 if number < 2 else 2) for number in range(5)]
+    long = [shared.queue("slow", steps=120) for _ in range(2)]
+    short = [shared.queue(steps=2) for _ in range(3)]
     shared.restart_supervisor(*FAKE)
-    shared.wait(lambda: len(jobs.running(shared.engine)) == 2)
-    waiting = next(row["id"] for row in jobs.next_queued(shared.engine))
-    shared.wait(lambda: shared.waits_for(waiting) == "Ray: waiting for 1 CPU")
+    shared.wait(lambda: shared.waits_for(short[0]) == "Ray: waiting for 1 CPU")
+    for run_id in long:
+        shared.wait_step(run_id)
     [two] = [run for run in jobs.running(shared.engine) if host_of(run["owner"]) == "two"]
     shared.network.cut("two")
     time.sleep(CUT)
@@ -164,10 +165,10 @@ def test_every_run_ends_once_whatever_dies_meanwhile(shared: RayStudio) -> None:
     shared.wait_step(two["id"], step + 1)
     shared.network["two"].kill()
     shared.wait_status(two["id"], "interrupted")
-    assert "on two" in shared.run(two["id"])["error_text"]
+    assert shared.run(two["id"])["error_text"].startswith(("no heartbeat", "Ray: the job ended"))
     jobs.requeue(shared.engine, two["id"])
     shared.turn_on("two")
-    for run_id in runs:
+    for run_id in (*long, *short):
         shared.wait_status(run_id, "finished")
         run = shared.run(run_id)
         assert shared.steps_of(run_id) == list(range(1, run["step"] + 1))
