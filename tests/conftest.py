@@ -130,6 +130,7 @@ def _whole_products() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Site:
+    folder: Path
     address: str
     engine: Engine
     run_id: str  # the newest run, with long and hostile rollouts
@@ -234,7 +235,7 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     engine = matrix.new_database(folder)
     run_id = fill(engine, runs=4, tokens=24_000, long=(1_000, 10_000))
     with serving(folder) as address:
-        yield Site(address, engine, run_id)
+        yield Site(folder, address, engine, run_id)
     engine.dispose()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from opd.errors import UserError
 from opd.grading.outcome import is_right
@@ -150,7 +150,8 @@ def _matching_ids(chosen: Selection, filters: TokenFilter) -> NDArray[np.bool_]:
 def _from_index(
     engine: Engine, run_id: str, filters: TokenFilter, page: tuple[int, int]
 ) -> dict[str, Any]:
-    where = _index_conditions(run_id, filters)
+    of_rollout = outcome(filters.finish_reason, filters.correct, filters.teacher)
+    where = [*filters.where().conditions(run_id, hot_token), *of_rollout]
     joined = hot_token.join(rollout, rollout.c.id == hot_token.c.rollout_id)
     order = (hot_token.c.heat.desc(), hot_token.c.rollout_id, hot_token.c.position)
     query = (
@@ -165,16 +166,12 @@ def _from_index(
     )
     with read(engine) as connection:
         run = run_row(connection, run_id)
-        total = connection.scalar(select(func.count()).select_from(joined).where(*where)) or 0
+        counted = select(func.count()).select_from(joined if of_rollout else hot_token)
+        total = connection.scalar(counted.where(*where)) or 0
         rows = [dict(row) for row in connection.execute(query).mappings()]
         items = _items(connection, run_fingerprint(run), rows)
     kept = (run["config"].get("records") or {}).get("hot_tokens")
     return {"items": items, "total": total, "source": "index", "kept": kept}
-
-
-def _index_conditions(run_id: str, filters: TokenFilter) -> list[ColumnElement[bool]]:
-    of_rollout = outcome(filters.finish_reason, filters.correct, filters.teacher)
-    return [*filters.where().conditions(run_id, hot_token), *of_rollout]
 
 
 def _from_records(

@@ -125,14 +125,15 @@ def read_rollouts(
     `damaged` is None where the page was too large to check; `teachers` are those to filter by.
     """
     where = RolloutFilter(**filters).conditions(run_id)
-    page = (
+    order = (ordering(sort), table.c.id)
+    ids = select(table.c.id).where(*where).order_by(*order)
+    chosen = ids.limit(page_limit(limit)).offset(page_offset(offset)).subquery()
+    page = (  # what is not in the order's index is read of these only
         select(*(table.c[name] for name in _FIELDS), table.c.completion)
         .add_columns(table.c.prompt_id, prompt.c.text, prompt.c.answer)
+        .join(chosen, chosen.c.id == table.c.id)
         .join(prompt, prompt.c.id == table.c.prompt_id)
-        .where(*where)
-        .order_by(ordering(sort), table.c.id)
-        .limit(page_limit(limit))
-        .offset(page_offset(offset))
+        .order_by(*order)
     )
     with read(engine) as connection:
         run = run_row(connection, run_id)

@@ -116,7 +116,7 @@ def server(folder: Path, *options: str) -> Iterator[str]:
 
 def enter(page: Any, link: str) -> None:
     """Takes the link's cookie as soon as the port accepts."""
-    for _ in range(600):
+    for _ in range(3000):
         try:
             page.request.get(link)
             break

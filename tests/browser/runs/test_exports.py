@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 
 
 def data_dir(site: Any) -> DataDir:
-    return DataDir(Path(site.engine.url.database).parent)
+    return DataDir(site.folder)
 
 
 @pytest.fixture(autouse=True)

@@ -165,6 +165,26 @@ def test_claims_and_first_migrations_that_race(server: PostgresqlServer, url: st
         assert races.migration_races(pool, new_database, drop, 2) == {"opened": 16}
 
 
+def test_pages_of_rollouts_are_read_in_the_order_of_an_index(engine: Engine) -> None:
+    """Of a run with a million, whatever else a page shows of them."""
+    run_id, writer = stored_runs.started(engine)
+    writer.step(stored_runs.step_event(1), stored_runs.texts)
+    asked: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+    highest_first = ("-kl_sum", "-kl_mean", "-kl_max", "-log_ratio_sum", "-tokens", "-step")
+    for sort in (*highest_first, "tokens", "step"):
+        asked.clear()
+        read_rollouts(engine, run_id, sort=sort)
+        [(page, values)] = [one for one in asked if "ORDER BY" in one[0] and "LIMIT" in one[0]]
+        with engine.connect() as connection:
+            for way in ("seqscan", "bitmapscan", "sort"):  # best for so few rows
+                connection.execute(text(f"SET LOCAL enable_{way} = off"))
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {page}", values).scalars())
+        chosen = plan[plan.index("Limit") :]
+        assert f"ix_rollout_run_id_{sort.removeprefix('-')} on rollout" in chosen, plan
+        assert "Incremental Sort" in chosen and "Presorted Key" in chosen, plan
+
+
 def test_nul_in_text_and_json_comes_back(engine: Engine) -> None:
     nasty = "a\0b\U0010ffff0c\\u0000"
     run_id, writer = stored_runs.started(engine)
