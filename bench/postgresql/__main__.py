@@ -70,8 +70,8 @@ def main() -> None:
                 migrations += outcome
                 if number % 50 == 0 or number == options.races:
                     seconds = time.monotonic() - start
-                    told = f"first migrations: {number} races, {seconds:.0f} s:"
-                    print(told, dict(migrations), flush=True)
+                    heading = f"first migrations: {number} races, {seconds:.0f} s:"
+                    print(heading, dict(migrations), flush=True)
         database = new_database()
         engines = [open_database(database) for _ in range(2)]
         claims = claim_races(engines, options.races)

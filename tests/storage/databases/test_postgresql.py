@@ -169,13 +169,13 @@ def test_pages_of_rollouts_are_read_in_the_order_of_an_index(engine: Engine) -> 
     """Of a run with a million, whatever else a page shows of them."""
     run_id, writer = stored_runs.started(engine)
     writer.step(stored_runs.step_event(1), stored_runs.texts)
-    asked: list[tuple[str, Any]] = []
-    event.listen(engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+    statements: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
     highest_first = ("-kl_sum", "-kl_mean", "-kl_max", "-log_ratio_sum", "-tokens", "-step")
     for sort in (*highest_first, "tokens", "step"):
-        asked.clear()
+        statements.clear()
         read_rollouts(engine, run_id, sort=sort)
-        [(page, values)] = [one for one in asked if "ORDER BY" in one[0] and "LIMIT" in one[0]]
+        [(page, values)] = [one for one in statements if "ORDER BY" in one[0] and "LIMIT" in one[0]]
         with engine.connect() as connection:
             for way in ("seqscan", "bitmapscan", "sort"):  # best for so few rows
                 connection.execute(text(f"SET LOCAL enable_{way} = off"))
