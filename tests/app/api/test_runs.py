@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select, update
 
 from app.api import runs as runs_routes
 from app.worker.run_files.local import LocalFiles
@@ -22,6 +22,7 @@ from opd.config.run import parse
 from storage.data_dir import DataDir
 from storage.queue import jobs
 from storage.queue.inputs import read_inputs
+from storage.schema import token_record
 from tests.support.api_client import TOKENS, Api, first_rollout, rollout, stored_run
 from tests.support.devices.fake_gpus import fake_driver
 from tests.support.stored_runs import interrupted_run, me, write_prompts
@@ -215,11 +216,10 @@ def test_alternatives_of_many_tokens_at_once(api: Api, run_id: str) -> None:
 def test_a_damaged_record_is_named_and_others_stay(api: Api, run_id: str, engine: Engine) -> None:
     rollout_id = first_rollout(api, run_id)
     with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE token_record SET reverse_kl = zeroblob(length(reverse_kl)) "
-            "WHERE rollout_id = ?",
-            (rollout_id,),
-        )
+        of_rollout = token_record.c.rollout_id == rollout_id
+        size = connection.scalar(select(func.length(token_record.c.reverse_kl)).where(of_rollout))
+        zeros = update(token_record).where(of_rollout).values(reverse_kl=bytes(size))
+        connection.execute(zeros)
     answer = api("GET", f"/rollouts/{rollout_id}/tokens")
     assert answer.status_code == 409 and answer.json()["kind"] == "damaged record"
     listed = api.get(f"/runs/{run_id}/rollouts")["items"]
@@ -300,6 +300,7 @@ def test_health(api: Api, tmp_path: Path) -> None:
     assert api.get("/health")["supervisor"] is False
 
 
+@pytest.mark.sqlite_only("SQLite's file is moved")
 def test_a_directory_that_has_gone_takes_no_runs_and_is_not_healthy(
     api: Api, tmp_path: Path
 ) -> None:
