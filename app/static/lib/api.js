@@ -24,8 +24,8 @@ class ApiError extends Error {
 
 /** @param {number} status @param {any} detail @param {any} body */
 function messageOf(status, detail, body) {
-  if (typeof detail === "string" && detail)
-    return status === 401 ? (detail.split(": ")[0] ?? "") : detail; // the hint says what to do
+  // The hint of a 401 says what to do.
+  if (typeof detail === "string" && detail) return status === 401 ? (detail.split(": ")[0] ?? "") : detail;
   if (typeof detail?.message === "string") return detail.message;
   const problem = (detail?.problems ?? body?.problems ?? [])[0];
   if (problem?.message.startsWith("no such ")) return problem.message; // of the address
