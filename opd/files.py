@@ -1,9 +1,10 @@
 """Files and folders: where a user means, and whole or not there (written aside, then renamed)."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opd.errors import UserError
@@ -36,7 +37,8 @@ def written_aside(
 ) -> Iterator[Path]:
     """A new file or folder beside `path` that takes its place when the block ends well.
 
-    The place must be free for a folder. durable: the bytes are on the disk before and after the
+    The place must be free for a folder, in one that is there: what was moved away is not made anew
+    where it lay. durable: the bytes are on the disk before and after the
     renaming. shared: several processes may write at a time, the last one wins; else what an earlier
     one left half-written is swept away. Raises OSError.
     """
@@ -44,18 +46,37 @@ def written_aside(
     aside = path.with_name(f".{path.name}{owner}.partial")
     remove(aside)
     if folder:
-        aside.mkdir(parents=True)
+        aside.mkdir()
     else:
         aside.touch()
+    made = aside.stat()
     try:
         yield aside
+        if folder and not _is(aside, made):
+            raise FileNotFoundError(errno.ENOENT, "was moved while it was written", str(path))
         if durable:
             _sync_all(aside)
         aside.replace(path)
+    except BaseException:
+        if folder and not _is(aside, made):
+            _forget(aside)
+        raise
     finally:
         remove(aside)
     if durable:
         _sync(path.parent)
+
+
+def _is(path: Path, made: os.stat_result) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), made)
+
+
+def _forget(aside: Path) -> None:
+    """Removes a folder that came into being where the one that was made had been moved away, and
+    those around it that hold nothing else."""
+    remove(aside)
+    with suppress(OSError):
+        os.removedirs(aside.parent)
 
 
 def remove(path: Path) -> None:

@@ -63,11 +63,13 @@ def save(
 ) -> CheckpointEvent:
     """Writes `folder/step-…` as one whole; an interrupted earlier try is swept away.
 
+    Raises OSError, also where the run's folder, which holds `folder`, is not there (any longer).
     `models` are the student and its tokenizer; what is `held` beside is the optimizer, or where
     several processes hold parts of the student, its weights and moments put together.
     """
     final = checkpoint_manifest.folder_of(folder, progress.step)
     files.remove(final)
+    folder.mkdir(exist_ok=True)
     student, tokenizer = models
     with files.written_aside(final, folder=True, durable=True) as aside:
         # Embeddings keep their size, so that peft need not look at (or fetch) the base's.

@@ -47,6 +47,7 @@ def save(
         )
     with ExitStack() as stack:
         try:
+            out.parent.mkdir(parents=True, exist_ok=True)
             aside = stack.enter_context(written_aside(out, folder=True, shared=True))
         except OSError as error:
             raise UserError(

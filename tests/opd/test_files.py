@@ -61,3 +61,32 @@ def test_removing_what_is_not_there_or_a_link_touches_nothing_else(tmp_path: Pat
     (tmp_path / "link").symlink_to(target)
     remove(tmp_path / "link")
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_folder_is_not_made_anew_where_it_lay_before_it_was_moved(tmp_path: Path) -> None:
+    run = tmp_path / "data" / "run"
+    run.mkdir(parents=True)
+    run.parent.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError), written_aside(run / "step-000001", folder=True):
+        pass
+    assert os.listdir(tmp_path) == ["moved"]
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_what_came_to_be_where_it_lay_goes(tmp_path: Path, error: type[Exception] | None) -> None:
+    """A library that saves makes the folder that it is given."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "kept").touch()
+    with (
+        pytest.raises(error or FileNotFoundError),
+        written_aside(data / "step-000001", folder=True) as aside,
+    ):
+        (aside / "first").touch()
+        data.rename(tmp_path / "moved")
+        aside.mkdir(parents=True)
+        (aside / "second").touch()
+        if error:
+            raise error
+    assert sorted(os.listdir(tmp_path)) == ["kept", "moved"]
+    assert (tmp_path / "moved" / aside.name / "first").is_file()
