@@ -118,6 +118,7 @@ def saver(folder: Path, run_id: str, broken: str, acknowledge: Any) -> None:
     engine = open_database(folder)
     here = job.claim(engine, DataDir(folder), run_id, "cpu")
     assert here is not None
+    here.checkpoints.mkdir(parents=True, exist_ok=True)
     step, _ = start_of(here.data_dir, read_run(engine, run_id))
     sweep(engine, DataDir(folder), run_id, here.attempt)
     pair = load_student("bundled/student", device=torch.device("cpu"))
