@@ -38,9 +38,9 @@ def written_aside(
     """A new file or folder beside `path` that takes its place when the block ends well.
 
     The place must be free for a folder, in one that is there: what was moved away is not made anew
-    where it lay. durable: the bytes are on the disk before and after the
-    renaming. shared: several processes may write at a time, the last one wins; else what an earlier
-    one left half-written is swept away. Raises OSError.
+    where it lay. durable: the bytes are on the disk before and after the renaming. shared: several
+    processes may write at a time, the last one wins; else what an earlier one left half-written is
+    swept away. Raises OSError.
     """
     owner = f".{os.getpid()}" if shared else ""
     aside = path.with_name(f".{path.name}{owner}.partial")
@@ -49,34 +49,27 @@ def written_aside(
         aside.mkdir()
     else:
         aside.touch()
-    made = aside.stat()
+    made = aside.stat() if folder else None
     try:
         yield aside
-        if folder and not _is(aside, made):
+        if _made_anew(aside, made):
             raise FileNotFoundError(errno.ENOENT, "was moved while it was written", str(path))
         if durable:
             _sync_all(aside)
         aside.replace(path)
-    except BaseException:
-        if folder and not _is(aside, made):
-            _forget(aside)
-        raise
     finally:
+        anew = _made_anew(aside, made)
         remove(aside)
+        if anew:
+            with suppress(OSError):  # of the folders around it, those that hold nothing else
+                os.removedirs(aside.parent)
     if durable:
         _sync(path.parent)
 
 
-def _is(path: Path, made: os.stat_result) -> bool:
-    return path.exists() and os.path.samestat(path.stat(), made)
-
-
-def _forget(aside: Path) -> None:
-    """Removes a folder that came into being where the one that was made had been moved away, and
-    those around it that hold nothing else."""
-    remove(aside)
-    with suppress(OSError):
-        os.removedirs(aside.parent)
+def _made_anew(folder: Path, made: os.stat_result | None) -> bool:
+    """Did it come into being where the one that was made has been moved away?"""
+    return made is not None and folder.exists() and not os.path.samestat(folder.stat(), made)
 
 
 def remove(path: Path) -> None:
