@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import process
+from app.worker.attempts import reserve
 from app.worker.attempts.checkpoints import discard_checkpoints, start_of, sweep
 from app.worker.attempts.progress import Attempt, JobProgress
 from app.worker.attempts.training import (
@@ -74,7 +75,6 @@ UNRECORDED = {
     ErrorKind.DATABASE_GONE: EXIT_CUT_OFF,
 }
 RECORD_SECONDS = 60.0  # for a database server that is gone when the attempt ends
-RESERVE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _run(job: Job, training: TrainingFactory | None, watch: Callable[[Event], No
     lease = Lease(job.engine, job.run_id, job.attempt, overdue, patience=job.patience)
     with lease, listening(ENDING, lambda n: _on_signal(job, lease, n)):
         try:
-            _set_aside(job.folder.reserve)
+            reserve.keep(job.folder)
             with Companions(job.folder) as companions:
                 outcome = _ended(job, lease, _work(job, lease, companions, training, watch))
         except jobs.LeaseLost:
@@ -198,7 +198,7 @@ def _work(
         ):
             _train(progress, config.steps, watch, lease.stop)
     except jobs.LeaseLost:
-        progress.keep_aside(job.folder.aside(job.attempt))
+        progress.keep_aside()
         raise
     except LackOfMemoryError as error:
         rescued(error, progress.save)
@@ -256,14 +256,14 @@ def _ended(job: Job, lease: Lease, progress: JobProgress) -> Outcome:
     if reason == "discard":
         discard_checkpoints(job.engine, job.data_dir, job.run_id)
     elif reason == "lost":
-        progress.keep_aside(job.folder.aside(job.attempt))
+        progress.keep_aside()
     else:
         if progress.stepped > progress.saved:
             log.info("saving a checkpoint before stopping")
             try:
                 jobs.heartbeat(job.engine, job.run_id, job.attempt)
             except jobs.LeaseLost:  # and not heard of it yet
-                progress.keep_aside(job.folder.aside(job.attempt))
+                progress.keep_aside()
                 raise
         progress.save()
     return _stopped(reason)
@@ -322,7 +322,7 @@ def _record(job: Job, outcome: Outcome) -> int:
                 end_reason=outcome.end_reason,
             )
         except DiskFullError:
-            job.folder.reserve.unlink(missing_ok=True)
+            reserve.give_up(job.folder)
             continue
         except UserError as error:
             code = UNRECORDED.get(error.kind)
@@ -330,17 +330,11 @@ def _record(job: Job, outcome: Outcome) -> int:
                 raise
             log.error("%s", error)
             return code
-        job.folder.reserve.unlink(missing_ok=True)
+        reserve.give_up(job.folder)
         if ended:
             notification.notify(job.engine, job.data_dir, job.run_id)
         return 0
     return EXIT_UNRECORDED
-
-
-def _set_aside(path: Path) -> None:
-    """Keeps some disk space, so that a full disk can still be recorded as the cause."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\1" * RESERVE_BYTES)
 
 
 def main(arguments: list[str] | None = None, training: TrainingFactory | None = None) -> int:

@@ -159,7 +159,6 @@ class Training:
         if self._loaded is None:
             return None
         pair, learner = self._loaded.pair, self._loaded.learner
-        folder.parent.mkdir(exist_ok=True)
         return checkpoint.save(
             folder,
             self._progress(),

@@ -131,9 +131,11 @@ class JobProgress:
             self.writer.checkpoint(event)
             self._pending = None
 
-    def keep_aside(self, folder: Path) -> None:
+    def keep_aside(self) -> None:
         """The last step of a run that was taken over, where its new owner does not look."""
+        folder = self.at.data_dir.run(self.at.run_id).aside(self.at.attempt)
         with suppress(OSError, UserError):  # it may be the disk that nobody heard from
+            folder.parent.mkdir(exist_ok=True)
             if event := self.training.save_aside(folder):
                 log.warning(
                     "the run was taken over while this attempt still ran; what it had reached is "
