@@ -19,9 +19,9 @@ from storage.vocabulary import forget_texts
 
 ROWS = 500  # a transaction
 BYTES = 32 * 2**20
-IMPORT_SECONDS = 86_400  # after which an import that is not whole has died
+DAY = 86_400  # seconds
+IMPORT_SECONDS = DAY  # after which an import that is not whole has died
 run, links = schema.run, schema.experiment_run
-DAY = 86_400
 
 
 @dataclass(frozen=True)
