@@ -74,6 +74,17 @@ def config(kind: str, vocab: int) -> Any:
 
 
 KINDS = ("qwen3", "llama", "gpt2", "gemma2")
+# One of each kind that is decoded over keys and values of all tokens, by the model's own forward.
+WITH_A_CACHE = {
+    "dense": "granite",
+    "positions learnt": "gpt2",
+    "soft-capped, sliding": "gemma2",
+    "sliding by type": "gemma3_text",
+    "attention without sdpa": "gpt_oss",
+    "mixture of experts": "qwen3_moe",
+    "latent attention": "minicpm3",
+    "keys and values of different widths": "mimo_v2_flash",
+}
 
 
 def save_model(

@@ -18,16 +18,6 @@ pytestmark = pytest.mark.device
 START = (*range(5, 25), 7)  # longer than the models' windows
 ENDS = ((30,), (31, 32, 33, 34, 35, 36), (37, 38), (31, 32, 33, 34, 35, 36), (40,) * 9)
 PROMPTS = [START + end for end in ENDS]
-KINDS = {
-    "dense": "granite",
-    "positions learnt": "gpt2",
-    "soft-capped, sliding": "gemma2",
-    "sliding by type": "gemma3_text",
-    "attention without sdpa": "gpt_oss",
-    "mixture of experts": "qwen3_moe",
-    "latent attention": "minicpm3",
-    "keys and values of different widths": "mimo_v2_flash",
-}
 READ_WHOLE = {
     "recurrent": "mamba",
     "hybrid": "qwen3_5_text",
@@ -75,7 +65,7 @@ def assert_same(written, expected):
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["own decoder", "fixed decoder"])
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", tiny_models.WITH_A_CACHE.values(), ids=tiny_models.WITH_A_CACHE)
 def test_it_is_read_once_and_the_completions_are_the_same(pair_of, read, monkeypatch, kind, fixed):
     pair = pair_of(kind)
     monkeypatch.setattr(decoding, "FIXED_ON", (DEVICE.type,) if fixed else ())

@@ -28,16 +28,6 @@ from tests.support.devices.tested import DEVICE
 pytestmark = pytest.mark.device
 
 PROMPTS = [[5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15], [6, 7, 8, 9, 10, 11, 12], [20] * 15]
-KINDS = {
-    "dense": "granite",
-    "positions learnt": "gpt2",
-    "soft-capped, sliding": "gemma2",
-    "sliding by type": "gemma3_text",
-    "attention without sdpa": "gpt_oss",
-    "mixture of experts": "qwen3_moe",
-    "latent attention": "minicpm3",
-    "keys and values of different widths": "mimo_v2_flash",
-}
 NOT_ITS_KINDS = {"recurrent": "mamba", "hybrid": "qwen3_5_text", "ALiBi": "bloom"}
 
 
@@ -72,7 +62,7 @@ def written(pair: Pair, temperature: float = 1.0):
     return sample(pair, requests, Limits(24, temperature, batch_size=5))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", tiny_models.WITH_A_CACHE.values(), ids=tiny_models.WITH_A_CACHE)
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_it_writes_what_the_models_own_decoder_writes(folder_of, as_on_a_gpu, kind, temperature):
     pair = load_pair(folder_of(kind), folder_of(kind), device=DEVICE)

@@ -45,6 +45,14 @@ class Host:
         path = self.files.keep(RUN, attempt, event).result(30)
         return {"step": step, "path": path, "manifest": dict(event.manifest)}
 
+    def write_last_words(self) -> None:
+        """To the log, by an attempt that is killed before it has sent them."""
+        log = self.data_dir.run(RUN).log
+        log.parent.mkdir(parents=True)
+        with self.files.mirrored(RUN, 1):
+            log.write_text("begun\n")
+        log.write_text("begun\nlast words\n")
+
     def settle(self) -> None:
         """Until what is done later is done."""
         with self.files.mirrored(RUN, 99):
@@ -228,11 +236,7 @@ def test_the_log_is_that_of_all_attempts_on_all_hosts(hosts: tuple[Host, Host]) 
 
 def test_what_a_killed_attempt_wrote_last_is_not_lost(hosts: tuple[Host, Host]) -> None:
     one, other = hosts
-    log = one.data_dir.run(RUN).log
-    log.parent.mkdir(parents=True)
-    with one.files.mirrored(RUN, 1):
-        log.write_text("begun\n")
-    log.write_text("begun\nlast words\n")
+    one.write_last_words()
     one.files.send_rest(RUN, 1)
     one.settle()
     text = other.files.log(RUN)
@@ -244,11 +248,7 @@ def test_the_rest_of_a_killed_attempt_is_sent_while_another_begins(
 ) -> None:
     """Whatever of the other's note is on the disk at that moment."""
     one, other = hosts
-    log = one.data_dir.run(RUN).log
-    log.parent.mkdir(parents=True)
-    with one.files.mirrored(RUN, 1):
-        log.write_text("begun\n")
-    log.write_text("begun\nlast words\n")
+    one.write_last_words()
     write = Path.write_text
 
     def slowly(path: Path, text: str, **options: Any) -> int:
