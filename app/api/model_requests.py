@@ -88,7 +88,13 @@ Conversation = Annotated[
 
 
 class Chat(Sampled):
-    """The conversation so far with each speaker; the models are those of a run or a recipe."""
+    """The conversation so far with each speaker; the models are those of a run or a recipe.
+
+    session: a random name of your own for all turns of one chat; what the models have read of it
+    stays in memory and is not read again.
+    """
+
+    session: str | None = Field(None, pattern=r"^[0-9A-Za-z_-]{1,64}$")
 
     run: RunName | None = None
     recipe: Annotated[Text, Field(max_length=100)] = BASE_RECIPE

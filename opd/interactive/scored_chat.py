@@ -1,8 +1,8 @@
 """A reply that is scored while it is written: after every token both models have read it.
 
-Both keep their own cache. The figures are those of the models' decoders, which agree with one
-forward pass over the whole reply up to rounding; `opd.interactive.what_if.branches` makes the
-record itself.
+Both keep their own cache, and what it holds is there for the chat's next prompt. The figures are
+those of the models' decoders, which agree with one forward pass over the whole reply up to
+rounding; `opd.interactive.what_if.branches` makes the record itself.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from opd.devices.choice import on_device
+from opd.interactive.read_prefixes import ChatPrefixes, ReadPrefix
 from opd.interactive.what_if import AUTHORS, SEED, check_room, writing_teacher
 from opd.loss import divergences
 from opd.models.load import Pair, context_of
-from opd.sampling.decoder import Decoder
-from opd.sampling.decoding import decoder_for
+from opd.sampling.decoder import Decoder, Slots
+from opd.sampling.decoding import decoder_for, start_of
 from opd.sampling.sample import chosen, log_probs_at, nan_error, uniforms
 from opd.teachers.end_token import EndToken
 from opd.teachers.local import LocalTeacher
@@ -64,27 +65,50 @@ class Reply:
 
 
 class _NextTokens:
-    """One model that reads along: its log-probabilities of the next token."""
+    """One model that reads along: its log-probabilities of the next token. `ids` are those that it
+    has read, none once a reading has failed."""
 
     def __init__(self, pair: Pair, model: Any, state: State, temperature: float) -> None:
-        self._state, self._temperature, self._pair = state, temperature, pair
-        with state():
-            self._decoder: Decoder = decoder_for(
-                model, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device
-            )
+        self._state, self._temperature, self._pair, self._model = state, temperature, pair, model
+        self._decoder: Decoder | None = None
+        self.ids: list[int] = []
 
-    def start(self, prompt_ids: tuple[int, ...]) -> Tensor:
-        """(1, V) after the prompt."""
+    def start(self, prompt_ids: tuple[int, ...], read: list[Slots]) -> Tensor:
+        """(1, V) after the prompt, whose start has been read."""
+        pair = self._pair
         with self._state():
-            return log_probs_at(self._decoder.prefill([prompt_ids], [0]), self._temperature)
+            self._decoder = decoder_for(
+                self._model, vocab=pair.vocab, pad_id=pair.pad_id, device=pair.device, start=read
+            )
+            logp = log_probs_at(self._decoder.prefill([prompt_ids], [0]), self._temperature)
+        self.ids = list(prompt_ids)
+        return logp
 
-    def read(self, token: int, position: int) -> Tensor:
-        device = self._pair.device
+    def read(self, token: int) -> Tensor:
+        assert self._decoder is not None
+        device, ids = self._pair.device, self.ids
+        self.ids = []
         with self._state():
             logits = self._decoder.step(
-                torch.tensor([token], device=device), torch.tensor([position], device=device), None
+                torch.tensor([token], device=device), torch.tensor([len(ids)], device=device), None
             )
-            return log_probs_at(logits, self._temperature)
+            logp = log_probs_at(logits, self._temperature)
+        self.ids = [*ids, token]
+        return logp
+
+    def first(self, length: int) -> list[Slots] | None:
+        assert self._decoder is not None
+        with self._state():
+            return start_of(self._decoder, length, model=self._model, device=self._pair.device)
+
+    @property
+    def begun(self) -> bool:
+        return self._decoder is not None
+
+    def ended(self) -> ReadPrefix | None:
+        """What it has read; None where that cannot stay."""
+        layers = self.first(len(self.ids)) if self.ids else None
+        return ReadPrefix(self.ids, layers) if layers is not None else None
 
 
 class ReplyWriter:
@@ -96,10 +120,12 @@ class ReplyWriter:
         author: Author,
         prompt_ids: tuple[int, ...],
         settings: ReplySettings,
+        prefixes: ChatPrefixes | None = None,
     ) -> None:
-        """Raises UserError where the author cannot write, or the context is too small."""
+        """`prefixes` are of the chat that the reply belongs to. Raises UserError where the author
+        cannot write, or the context is too small."""
         self.reply = Reply(author, prompt_ids)
-        self._settings = settings
+        self._settings, self._prefixes = settings, prefixes or ChatPrefixes()
         pair, temperature = models.pair, settings.temperature
         writer = pair
         if author == "teacher":
@@ -108,21 +134,22 @@ class ReplyWriter:
         context = min(models.router.context(), context_of(writer.student))
         check_room(context, len(prompt_ids), settings.max_new_tokens)
         self._stack = ExitStack()
-        self._student = _NextTokens(pair, pair.student, pair.computing, temperature)
-        self._teacher = None
+        self._models = {"student": _NextTokens(pair, pair.student, pair.computing, temperature)}
         teacher = models.router.teacher()
         self._end: EndToken | None = None
         if isinstance(teacher, LocalTeacher):
             self._end = teacher.end
             self._stack.enter_context(teacher.present())
-            self._teacher = _NextTokens(pair, teacher.model, teacher.state, temperature)
+            self._models["teacher"] = _NextTokens(pair, teacher.model, teacher.state, temperature)
         key = (settings.seed, SEED, AUTHORS.index(author) * SEED + 1, 0)
         self._draws = on_device(uniforms(key, settings.max_new_tokens), pair.device)
-        self._p: Tensor | None = None
-        self._q: Tensor | None = None
+        self._logp: dict[str, Tensor] = {}  # (1, V) of the next token, by model
 
     def close(self) -> None:
-        self._stack.close()
+        with self._stack:
+            for name, model in self._models.items():
+                if model.begun:
+                    self._prefixes.keep(name, self.reply.author, model.ended())
 
     @torch.inference_mode()
     def turn(self) -> bool:
@@ -131,9 +158,7 @@ class ReplyWriter:
         if reply.finish_reason is not None:
             return False
         self._read_last()
-        assert self._p is not None
-        source = self._p if reply.author == "student" else self._q
-        assert source is not None
+        source = self._logp[reply.author]
         if bool(source.isnan().any()):
             raise nan_error(where=reply.author)
         draw = self._draws[len(reply.ids)].unsqueeze(0)
@@ -146,17 +171,20 @@ class ReplyWriter:
         return reply.finish_reason is None
 
     def _read_last(self) -> None:
-        """Both models read what was written last."""
-        ids, prompt = self.reply.ids, self.reply.prompt_ids
-        position = len(prompt) + len(ids) - 1
-        for model, name in ((self._student, "_p"), (self._teacher, "_q")):
-            if model is not None:
-                logp = model.read(ids[-1], position) if ids else model.start(prompt)
-                setattr(self, name, logp)
+        """Both models read what was written last: at first what follows in the prompt after what
+        they have read of this chat."""
+        reply, prefixes = self.reply, self._prefixes
+        for name, model in self._models.items():
+            if reply.ids:
+                self._logp[name] = model.read(reply.ids[-1])
+                continue
+            read = prefixes.longest(name, reply.prompt_ids)
+            prefixes.keep(name, reply.author, None)
+            self._logp[name] = model.start(reply.prompt_ids, read)
+            prefixes.keep(name, reply.author, model)
 
     def _note(self, token: Tensor) -> None:
-        reply, p, q = self.reply, self._p, self._q
-        assert p is not None
+        reply, p, q = self.reply, self._logp["student"], self._logp.get("teacher")
         reply.ids.append(int(token))
         reply.student.append(float(divergences.at(p, token)))
         if q is None:

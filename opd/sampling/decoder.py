@@ -36,12 +36,18 @@ class Decoder(Protocol):
     def keep(self, rows: Tensor) -> None:
         """Keeps only these rows."""
 
+    def first(self, length: int) -> "list[Slots] | None":
+        """Keys and values of the first `length` tokens of its only row, layer by layer, for a
+        decoder that starts with them; None where they are not kept apart."""
+
 
 class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """One layer's keys and values in a buffer that grows by half, written in place.
 
     transformers' own layer copies everything for every token.
     """
+
+    length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -76,6 +82,20 @@ class Slots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     def batch_select_indices(self, indices: Tensor) -> None:
         self.hold(self.keys[indices], self.values[indices])
 
+    def first(self, length: int) -> "Slots":
+        """The first `length` of these tokens: a view, which is copied before more is written."""
+        start = Slots()
+        start.dtype, start.device, start.is_initialized = self.dtype, self.device, True
+        start.length = length
+        start._buffers = [b[:, :, :length] for b in self._buffers]
+        start._show()
+        return start
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps in memory, room for more included."""
+        return sum(b.untyped_storage().nbytes() for b in self._buffers)
+
     def _show(self) -> None:
         self.keys, self.values = (b[:, :, : self.length] for b in self._buffers)
 
@@ -109,6 +129,18 @@ def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:
     return shift.clamp(min=0)
 
 
+def end_together(layers: Sequence[Slots], lengths: Tensor, rows: Sequence[int]) -> None:
+    """Makes row i of what was read, padded on the right, that of prompt rows[i], which ends last;
+    prompts are of these lengths (n,)."""
+    if len(lengths) == 1 and len(rows) == 1:
+        return
+    source = to_the_right(lengths)[:, None, :, None]
+    for layer in layers:
+        index = source.expand_as(layer.keys), source.expand_as(layer.values)
+        keys, values = layer.keys.gather(2, index[0]), layer.values.gather(2, index[1])
+        layer.hold(keys[list(rows)], values[list(rows)])
+
+
 @dataclass(frozen=True)
 class ReadPrompts:
     """The states (n, D) at the last token of each prompt, and their lengths (n,)."""
@@ -127,17 +159,19 @@ def read_prompts(
     shared: int = 0,
 ) -> ReadPrompts:
     """Reads prompts into the cache of `Slots`, padded on the right, by the model's own forward
-    pass; the first `shared` tokens, which all have in common, in a pass of their own."""
+    pass; the first `shared` tokens, which all have in common, in a pass of their own. What the
+    cache holds is the start of the only prompt."""
     if shared:
         _read(model, cache, torch.tensor([list(prompts[0][:shared])], device=device))
         for layer in cache.layers:
             layer.hold(*(x.expand(len(prompts), -1, -1, -1) for x in (layer.keys, layer.values)))
-    ids, lengths = (t.to(device) for t in pad_right([p[shared:] for p in prompts], pad_id))
-    output = _read(model, cache, ids, start=shared)
+    start = cache.layers[0].length if cache.layers else 0
+    ids, lengths = (t.to(device) for t in pad_right([p[start:] for p in prompts], pad_id))
+    output = _read(model, cache, ids, start=start)
     ends = lengths - 1 + ids.shape[1] * torch.arange(len(ids), device=device)
     states = output.last_hidden_state
     last = Hidden(states.reshape(-1, states.shape[-1])[ends], type(output))
-    return ReadPrompts(last, lengths + shared)
+    return ReadPrompts(last, lengths + start)
 
 
 def _read(model: Any, cache: Cache, ids: Tensor, start: int = 0) -> Any:
@@ -149,11 +183,20 @@ def _read(model: Any, cache: Cache, ids: Tensor, start: int = 0) -> Any:
 
 
 class ModelDecoder:
-    """Decodes with the model's own forward pass."""
+    """Decodes with the model's own forward pass, after the `start` of its only prompt."""
 
-    def __init__(self, model: Any, *, vocab: int, pad_id: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        vocab: int,
+        pad_id: int,
+        device: torch.device,
+        start: Sequence[Slots] = (),
+    ) -> None:
         self._model, self._vocab, self._pad_id, self._device = model, vocab, pad_id, device
         self._cache = Cache(layer_class_to_replicate=Slots)  # full length, in sliding layers too
+        self._cache.layers.extend(start)
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
@@ -164,13 +207,7 @@ class ModelDecoder:
             device=self._device,
             shared=shared,
         )
-        source = to_the_right(read.lengths)[:, None, :, None]
-        for layer in self._cache.layers:
-            keys, values = (
-                held.gather(2, source.expand_as(held))[list(rows)]
-                for held in (layer.keys, layer.values)
-            )
-            layer.hold(keys, values)
+        end_together(self._cache.layers, read.lengths, rows)
         return logits_of(self._model, read.last, vocab=self._vocab)[list(rows)]
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -186,6 +223,9 @@ class ModelDecoder:
 
     def keep(self, rows: Tensor) -> None:
         self._cache.batch_select_indices(rows)
+
+    def first(self, length: int) -> list[Slots] | None:
+        return [layer.first(length) for layer in self._cache.layers]
 
 
 class OwnCacheDecoder:
@@ -216,6 +256,9 @@ class OwnCacheDecoder:
     def keep(self, rows: Tensor) -> None:
         self._cache.reorder_cache(rows)  # which also repeats rows, and drops them
 
+    def first(self, length: int) -> list[Slots] | None:
+        return None  # a state, or a window, is that of all that was read
+
 
 class RereadingDecoder:
     """Decodes without a cache: every token reads its whole row again. Slow, and right wherever
@@ -238,6 +281,9 @@ class RereadingDecoder:
 
     def keep(self, rows: Tensor) -> None:
         self._rows = [self._rows[i] for i in rows.tolist()]
+
+    def first(self, length: int) -> list[Slots] | None:
+        return None
 
     def _read(self) -> Tensor:
         """Logits (B, V) of what follows each row: of a completion of one token, whatever it is."""

@@ -1,7 +1,7 @@
 """Which decoder writes with which model: the fastest of those that give the model's own numbers."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,13 @@ from torch import Tensor
 from opd.errors import raise_lack_of_memory
 from opd.models.forward import causal, route_of
 from opd.models.routes import CANNOT, close, keeps_or_slides
-from opd.sampling.decoder import Decoder, ModelDecoder, OwnCacheDecoder, RereadingDecoder
+from opd.sampling.decoder import (
+    Decoder,
+    ModelDecoder,
+    OwnCacheDecoder,
+    RereadingDecoder,
+    Slots,
+)
 from opd.sampling.fast_decoder import FastDecoder, takes
 from opd.sampling.fixed_decoder import FixedDecoder
 from opd.sampling.fixed_decoder import takes as takes_fixed
@@ -41,21 +47,39 @@ _FIXED: "WeakKeyDictionary[Any, type[FixedDecoder] | None]" = WeakKeyDictionary(
 
 
 def decoder_for(
-    model: Any, *, vocab: int, pad_id: int, device: torch.device, room: int = 0
+    model: Any,
+    *,
+    vocab: int,
+    pad_id: int,
+    device: torch.device,
+    room: int = 0,
+    start: Sequence[Slots] = (),
 ) -> Decoder:
     """The fast decoder where it knows the model and agrees with it, else the model's own.
 
-    `room` is the number of tokens that will be written, where it is known.
+    `room` is the number of tokens that will be written, where it is known; `start`, what `start_of`
+    an earlier decoder of this model gave of the only prompt.
     """
     fixed = fixed_decoder_of(model, device) if room and device.type in FIXED_ON else None
     if fixed is not None:
         return fixed(model, vocab=vocab, pad_id=pad_id, device=device, room=room)
     if takes(model, device):
-        decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id)
+        decoder = FastDecoder(model, vocab=vocab, pad_id=pad_id, start=start)
         if decoder.agrees():
             return decoder
         log.warning("decoding with the model's own forward pass: the fast one differs from it")
-    return decoding_of(model, device).make(model, vocab=vocab, pad_id=pad_id, device=device)
+    make = partial(ModelDecoder, start=start) if start else decoding_of(model, device).make
+    return make(model, vocab=vocab, pad_id=pad_id, device=device)
+
+
+def start_of(
+    decoder: Decoder, length: int, *, model: Any, device: torch.device
+) -> list[Slots] | None:
+    """Keys and values of the first `length` tokens that the decoder has read, for another one of
+    this model; None where that would not give the model's own numbers."""
+    if _may_stay(model) and (isinstance(decoder, FastDecoder) or _reads_on(model, device)):
+        return decoder.first(length)
+    return None
 
 
 @torch.no_grad()
@@ -83,12 +107,20 @@ def equal_lengths(model: Any, device: torch.device) -> bool:
     return not takes(model, device) and decoding_of(model, device).equal_lengths
 
 
-@torch.no_grad()
 def reads_on(model: Any, device: torch.device) -> bool:
     """May the start that prompts share be read once, before what follows it in each?"""
-    whole, route = causal(model), route_of(model)
-    if takes(model, device) or route.switch is not None or route.sharded:
-        return False
+    return not takes(model, device) and _may_stay(model) and _reads_on(model, device)
+
+
+def _may_stay(model: Any) -> bool:
+    """Are keys and values those of longer rows too, and all in this process?"""
+    route = route_of(model)
+    return route.switch is None and not route.sharded
+
+
+@torch.no_grad()
+def _reads_on(model: Any, device: torch.device) -> bool:
+    whole = causal(model)
     if whole not in _READS_ON:
         fixed = fixed_decoder_of(model, device) if device.type in FIXED_ON else None
         if fixed is not None:

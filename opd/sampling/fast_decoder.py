@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from opd.models.folders.quantized import method_in
 from opd.models.forward import route_of
-from opd.sampling.decoder import Slots, pad_right, to_the_right
+from opd.sampling.decoder import Slots, end_together, pad_right
 
 MODEL_TYPES = ("llama", "qwen3")
 MAX_PARAMETERS = 50_000_000  # above, the products dominate and the copies of weights cost memory
@@ -72,9 +72,10 @@ def head_norms(attention: Any, heads: int, kv_heads: int) -> Tensor | None:
 
 
 class FastDecoder:
-    """A `Decoder` with fused operations; its caches hold (B, kv_heads, length, size) a layer."""
+    """A `Decoder` with fused operations; its caches hold (B, kv_heads, length, size) a layer, at
+    first the `start` of its only prompt."""
 
-    def __init__(self, model: Any, *, vocab: int, pad_id: int) -> None:
+    def __init__(self, model: Any, *, vocab: int, pad_id: int, start: Sequence[Slots] = ()) -> None:
         config = model.config
         self._model, self._vocab, self._pad_id = model, vocab, pad_id
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -82,27 +83,25 @@ class FastDecoder:
         self._eps = config.rms_norm_eps
         self._layers = [self._layer(layer) for layer in model.model.layers]
         self._head = model.lm_head.weight.detach()[:vocab].T
-        self._caches = [Slots() for _ in self._layers]
+        self._caches = list(start) or [Slots() for _ in self._layers]
 
     def agrees(self) -> bool:
-        """Do the logits of a few tokens equal the model's own?"""
+        """Do the logits of a few tokens, read in two parts, equal the model's own?"""
+        start, self._caches = self._caches, [Slots() for _ in self._layers]
         ids = torch.arange(min(8, self._vocab)).unsqueeze(0)
         expected = self._model(ids, use_cache=False).logits[0, :, : self._vocab]
-        rope = self._rope(torch.arange(ids.shape[1]))
-        logits = self._logits(self._read(ids, rope))
-        self._caches = [Slots() for _ in self._layers]
+        parts = torch.tensor_split(ids, 2, dim=1)
+        logits = self._logits(torch.cat([self._read(part) for part in parts], dim=1))
+        self._caches = start
         return bool((expected - logits).abs().max() <= TOLERANCE * expected.abs().max())
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
     ) -> Tensor:
-        ids, lengths = pad_right(prompts, self._pad_id)
-        hidden = self._read(ids, self._rope(torch.arange(ids.shape[1])))
-        source = to_the_right(lengths)
-        for cache in self._caches:
-            index = source[:, None, :, None].expand_as(cache.keys)
-            keys, values = (held.gather(2, index) for held in (cache.keys, cache.values))
-            cache.hold(keys[list(rows)], values[list(rows)])
+        start = self._caches[0].length
+        ids, lengths = pad_right([p[start:] for p in prompts], self._pad_id)
+        hidden = self._read(ids)
+        end_together(self._caches, lengths + start, rows)
         ends = hidden[torch.arange(len(ids)), lengths - 1]
         return self._logits(ends)[list(rows)]
 
@@ -128,6 +127,9 @@ class FastDecoder:
     def keep(self, rows: Tensor) -> None:
         for cache in self._caches:
             cache.batch_select_indices(rows)
+
+    def first(self, length: int) -> list[Slots] | None:
+        return [cache.first(length) for cache in self._caches]
 
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -181,17 +183,23 @@ class FastDecoder:
         weights = scores.softmax(-1).view(rows * self._kv_heads, -1, length)
         return torch.bmm(weights, values.flatten(0, 1)).view(rows, -1)
 
-    def _read(self, ids: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Whole sequences (n, T), causally; fills the caches; hidden states (n, T, hidden)."""
+    def _read(self, ids: Tensor) -> Tensor:
+        """Sequences (n, T), causally, after what the caches hold, which it fills; hidden states
+        (n, T, hidden)."""
         n, length = ids.shape
+        start = self._caches[0].length
+        seen = torch.ones(length, start + length, dtype=torch.bool).tril(start) if start else None
         hidden: Tensor = self._model.model.embed_tokens.weight[ids].view(n * length, -1)
+        rope = self._rope(torch.arange(start, start + length))
         cos, sin = (x.unsqueeze(1) for x in rope)  # (T, 1, size)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qk, v = self._qkv(hidden.view(n, length, -1), layer)
             qk = rotated(qk, cos, sin).transpose(1, 2)
             keys, values = cache.update(qk[:, self._heads :], v.transpose(1, 2))
             mixed = functional.scaled_dot_product_attention(
-                qk[:, : self._heads], keys, values, is_causal=True, enable_gqa=True
+                *(qk[:, : self._heads], keys, values, seen),
+                is_causal=seen is None,
+                enable_gqa=True,
             )
             mixed = mixed.transpose(1, 2).reshape(n * length, -1)
             hidden = self._rest(hidden, mixed, layer)

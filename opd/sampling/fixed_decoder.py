@@ -154,6 +154,9 @@ class FixedDecoder:
         for layer in self._layers:
             layer.keep(rows)
 
+    def first(self, length: int) -> list[Slots] | None:
+        return None  # its tensors stay where they are
+
     def _mask(self, rows: int, seen: Tensor | None) -> Any:
         """(B, 1, 1, shown), True where a row's next token looks; one for each kind of layer."""
         slots = torch.arange(self.shown, device=self._device)

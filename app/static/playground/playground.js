@@ -1,5 +1,5 @@
 // A chat with student and teacher: every reply is scored while it is generated.
-import { get, page } from "../lib/api.js";
+import { get, newKey, page } from "../lib/api.js";
 import { button, fill, h, poll } from "../lib/dom.js";
 import { fixed, plain } from "../lib/format.js";
 import {
@@ -30,6 +30,7 @@ class Playground {
   constructor(root, params) {
     this.root = root;
     this.params = params;
+    this.session = newKey(); // what the models have read in it is not read again
     /** @type {ChatTurn[]} */
     this.turns = [];
     /** @type {{replies: HTMLElement, views: Partial<Record<Speaker, ReplyView>>}[]} */
@@ -227,7 +228,7 @@ class Playground {
     this.failure = null;
     fill(this.status, "Sending …");
     this.offer();
-    this.request.ask("chat", { ...models, conversations, device: this.device, ...sampling });
+    this.request.ask("chat", { ...models, session: this.session, conversations, device: this.device, ...sampling });
     this.sendButton.disabled = true;
   }
 

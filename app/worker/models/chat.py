@@ -50,6 +50,7 @@ class _Conversation:
 
     def run(self) -> dict[str, Any]:
         with ExitStack() as stack:
+            stack.callback(self._requested.prefixes.trim, self._requested.models.pair.device)
             for author in AUTHORS:
                 messages = self._payload["conversations"].get(author)
                 if messages:
@@ -102,7 +103,8 @@ class _Conversation:
                 where="conversations",
             )
         settings = ReplySettings(payload["temperature"], payload["max_new_tokens"], payload["seed"])
-        return ReplyWriter(requested.models, author, ids, settings), text
+        prefixes = requested.prefixes.of(payload.get("session"))
+        return ReplyWriter(requested.models, author, ids, settings, prefixes), text
 
     def _learn(self, ids: list[int]) -> None:
         """Notes the text of tokens, in the form in which pages read it."""

@@ -19,6 +19,7 @@ from opd.config.recipes import recipe
 from opd.config.run import RunConfig, parse
 from opd.data.template_dates import render_as_of
 from opd.errors import UserError
+from opd.interactive.read_prefixes import ReadPrefixes
 from opd.models.folders.progress import Say
 from opd.models.token_text import TokenText
 from opd.models.tokenizers import fingerprint
@@ -28,10 +29,26 @@ from storage.read.runs import read_run
 
 
 @dataclass(frozen=True)
+class HeldModels:
+    """What stays in memory between requests: models, and what they have read of chats."""
+
+    models: LoadedModels
+    prefixes: ReadPrefixes
+
+    def forget_chats(self) -> bool:
+        return self.prefixes.forget()
+
+    def close(self) -> None:
+        self.prefixes.forget()
+        self.models.close()
+
+
+@dataclass(frozen=True)
 class RequestedModels:
     """Loaded models with the run, if any, and the step of the student's checkpoint (0: start)."""
 
     models: LoadedModels
+    prefixes: ReadPrefixes
     config: RunConfig
     run_id: str | None
     step: int
@@ -72,16 +89,18 @@ def requested_models(request: ModelRequest, reporter: ProgressReporter) -> Reque
     key = json.dumps([_models_part(config), str(folder), _age(folder)], sort_keys=True)
     at = "as it starts" if not step else f"checkpoint {step}"
 
-    def load() -> LoadedModels:
+    def load() -> HeldModels:
         reporter.say(f"loading student ({at}) and teacher")
         give_back()
-        held = request.hold(config)
+        device = request.hold(config)
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
-        return load_models(held.config, folder, Callbacks(reporter.say, reporter.stop))
+        models = load_models(device.config, folder, Callbacks(reporter.say, reporter.stop))
+        return HeldModels(models, ReadPrefixes())
 
-    models = request.cache.get(key, about, load).with_config(config)
+    held = request.cache.get(key, about, load)
+    models = held.models.with_config(config)
     render_as_of(models.pair.tokenizer, _moment(request, run_id))
-    return RequestedModels(models, config, run_id, step or 0, about)
+    return RequestedModels(models, held.prefixes, config, run_id, step or 0, about)
 
 
 def _of_recipe(request: ModelRequest, say: Say) -> RunConfig:

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.worker.devices.holds import give_back
+from app.worker.errors import describe
 from app.worker.models.request import ModelCache, ModelRequest, Progress, ProgressReporter
 from app.worker.models.request_process import RequestProcess, refuse
 from app.worker.process import this_process
@@ -142,7 +143,15 @@ def serve(
 
 
 def _answer(name: str, answer: Answer, request: ModelRequest) -> None:
-    """What goes wrong by input or for lack of memory is the answer; anything else ends us."""
+    """What goes wrong by input or for lack of memory is the answer; anything else ends us. Where
+    what models have read of chats took memory, that goes, and the answer is tried again."""
+    if _try(name, answer, request):
+        give_back()
+        _try(name, answer, request)
+
+
+def _try(name: str, answer: Answer, request: ModelRequest) -> bool:
+    """Whether memory lacked and there is more of it now."""
 
     def progress(phase: str, partial: dict[str, Any]) -> bool:
         return requests.progress(request.engine, name, phase=phase, answer=partial)
@@ -150,10 +159,14 @@ def _answer(name: str, answer: Answer, request: ModelRequest) -> None:
     try:
         result = answer(request, progress)
     except (UserError, MemoryError, RuntimeError) as error:
+        if describe(error).kind == ErrorKind.OUT_OF_MEMORY and request.cache.forget_chats():
+            log.info("%s: what was kept of chats gives way", name)
+            return True
         if refuse(request.engine, name, error).kind == ErrorKind.OUT_OF_MEMORY:
             request.cache.release()
-        return
+        return False
     requests.finish(request.engine, name, result)
+    return False
 
 
 def _on_a_gpu() -> bool:

@@ -62,6 +62,10 @@ class ModelCache:
             self._report("ready" if self._key else "awake", about if self._key else None)
         return self._models
 
+    def forget_chats(self) -> bool:
+        """Lets go of what the models have read of chats; whether that was any."""
+        return self._models is not None and bool(self._models.forget_chats())
+
     def release(self) -> None:
         """Lets go of what is in memory."""
         models, self._models, self._key = self._models, None, None
