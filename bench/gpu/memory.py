@@ -11,6 +11,7 @@ WORK = Work(8, 4, 128)
 TOKENS = 4096  # a micro-batch; left open it grows into what memory is free
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "all weights": {},
+    "all weights, compiled": {"optimizer": {"compile": True}},
     "gradient_checkpointing": {"student": {"gradient_checkpointing": True}},
     "student.weights bfloat16": {"student": {"weights": "bfloat16"}},
     "LoRA": {"student": {"lora": LORA}},

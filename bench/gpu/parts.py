@@ -30,6 +30,9 @@ PARTS = {
         "whole_steps", "as_trl", "whole steps in TRL's precisions, with its checkpointing", 180
     ),
     "shares": BenchmarkPart("shares", "shares", "student and teacher by the bfloat16 peak"),
+    "shares-compiled": BenchmarkPart(
+        "shares", "compiled", "the same by torch.compile, with its start", 180
+    ),
     "decode": BenchmarkPart("decode", "decode", "a token step by rows and length", 180),
     "records": BenchmarkPart("records", "records", "records against the processor's float64"),
     "memory": BenchmarkPart("memory", "memory", "the doctor's plan against the peak", 240),

@@ -40,9 +40,19 @@ def shares(bench: Workbench) -> Iterator[Figures]:
     """FLOPs are those that the models need (`bench.steps.floor`: nothing padded, nothing computed
     twice), the peak that of a product of square bfloat16 matrices. The student's time includes the
     loss and the records."""
+    yield from _shares(bench)
+
+
+def compiled(bench: Workbench) -> Iterator[Figures]:
+    """The same with what the update computes compiled."""
+    yield from _shares(bench, compiled=True)
+
+
+def _shares(bench: Workbench, *, compiled: bool = False) -> Iterator[Figures]:
+    """`start s` is the first update's, with all that is measured or compiled once."""
     peak = product_peak(bench)
     yield Figures("bfloat16 product", {"TFLOP/s": peak / 1e12})
-    config = bench.config()
+    config = bench.config(optimizer={"compile": compiled})
     loaded = endless(load(config, None, Callbacks()))
     pair = loaded.pair
     prompts = load_prompts(config, pair.tokenizer, context_of(pair.student))
@@ -56,12 +66,13 @@ def shares(bench: Workbench) -> Iterator[Figures]:
         update(loaded.learner, written, clocks[-1], NEVER)
 
     bench.start_peak()
+    start = bench.seconds(once)
     whole = bench.repeated(once, times=5, budget=BUDGET)
     for phase, flops in (("teacher", needed.teacher), ("student", needed.student)):
-        spent = [clock.seconds[phase] for clock in clocks[1:]]
+        spent = [clock.seconds[phase] for clock in clocks[2:]]
         share = spread([flops / seconds / peak for seconds in spent])
         yield Figures(NAMES[phase], {"s": spread(spent), "share of the peak": share})
-    yield Figures("update", {"s": spread(whole), **bench.memory(config)})
+    yield Figures("update", {"s": spread(whole), "start s": start, **bench.memory(config)})
 
 
 def product_peak(bench: Workbench) -> float:

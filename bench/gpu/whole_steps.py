@@ -28,14 +28,18 @@ class UnevaluatedTraining(EndlessTraining):
 
 def table(bench: Workbench) -> Iterator[Figures]:
     """All weights, then an adapter, in micro-batches as large as the free memory allows."""
-    yield Figures("all weights", whole_steps(bench, bench.config()))
-    yield Figures("LoRA", whole_steps(bench, bench.config(student={"lora": LORA})))
+    yield from _students(bench)
 
 
 def compiled(bench: Workbench) -> Iterator[Figures]:
-    """All weights, with what the update computes compiled, for which the first step waits."""
-    config = bench.config(optimizer={"compile": True})
-    yield Figures("all weights, compiled", whole_steps(bench, config))
+    """The same with what the update computes compiled, for which the first step waits."""
+    yield from _students(bench, compiled=True)
+
+
+def _students(bench: Workbench, *, compiled: bool = False) -> Iterator[Figures]:
+    for name, student in (("all weights", {}), ("LoRA", {"lora": LORA})):
+        config = bench.config(student=student, optimizer={"compile": compiled})
+        yield Figures(f"{name}, compiled" if compiled else name, whole_steps(bench, config))
 
 
 def as_trl(bench: Workbench) -> Iterator[Figures]:

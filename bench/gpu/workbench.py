@@ -164,7 +164,7 @@ class Workbench:
                 "max_new_tokens": work.new,
                 "batch_size": work.rows,
             },
-            "optimizer": {"learning_rate": 1e-6},
+            "optimizer": {"learning_rate": 1e-6, "compile": False},
             "evaluation": {"prompts": 1, "temperatures": [0], "keep": 0},
             "records": {"top_k": 0, "rollouts_per_step": 0},
         }

@@ -2,13 +2,15 @@
 
 Compiled are the layers of Llama-shaped models and the functions that are marked `compilable`, and
 only inside a `Compilation`: sampling, evaluation and everything interactive compute as ever. Sizes
-are dynamic, so that rows of other lengths compile nothing again.
+are dynamic but for a tensor's last, so that rows of other lengths compile nothing again and kernels
+know how rows of the vocabulary are aligned.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from functools import cache, wraps
 from subprocess import SubprocessError
 from typing import Any, ParamSpec, TypeVar
@@ -41,6 +43,9 @@ def compilable(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not _ACTIVE.get():
             return function(*args, **kwargs)
+        for tensor in _tensors([*args, *kwargs.values()]):
+            if tensor.ndim > 1:
+                torch._dynamo.mark_static(tensor, tensor.ndim - 1)  # loaded when first asked for
         result: R = _compiled(function, BACKEND)(*args, **kwargs)
         return result
 
@@ -86,6 +91,15 @@ class Compilation:
             self._say(f"without torch.compile, whose results differ by {gap:.3g}")
             return False
         return True
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    """The tensors among some arguments, and in the fields of those that have fields."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from _tensors(getattr(value, field.name) for field in fields(value))
 
 
 @cache

@@ -152,9 +152,12 @@ def _compiling(
 
 def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> Tensor:
     """What an update computes of the first tokens of two completions: log-probabilities,
-    divergences, and the gradient's norm."""
-    shortest = sorted(completions, key=lambda c: len(c.prompt.ids))[:2]
-    first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in shortest]
+    divergences, and the gradient's norm. Of two prompts, where there are as many: a single row is
+    compiled apart."""
+    shortest = sorted(completions, key=lambda c: len(c.prompt.ids))
+    apart = list({c.prompt.number: c for c in reversed(shortest)}.values())
+    chosen = (apart if len(apart) > 1 else shortest)[-2:]
+    first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in chosen]
     rows = list(zip(first, _credit_of(learner, first), strict=True))
     gradient = _accumulate(replace(learner, sizes=None), pair, rows, Clock(), NEVER)
     norm = float(clip(learner.trained, math.inf))

@@ -14,6 +14,7 @@ from bench.gpu import __main__ as command
 from bench.gpu import memory, resume, whole_steps
 from bench.gpu.parts import figures_of
 from bench.gpu.workbench import Workbench, tokenizer
+from opd.models import compilation
 from tests.support.tiny_models import TEXTS
 
 ROOT = Path(__file__).parents[3]
@@ -63,13 +64,16 @@ def test_trl_is_measured_or_skipped_by_name(bench_gpu, part):
     assert "step s" in values if find_spec("trl") else "trl" in values["skipped"]
 
 
-def test_shares_are_of_a_measured_peak(bench_gpu):
-    lines = figures(bench_gpu, "shares")
+@pytest.mark.parametrize("part", ["shares", "shares-compiled"])
+def test_shares_are_of_a_measured_peak(bench_gpu, monkeypatch, part):
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")  # no machine code is made
+    lines = figures(bench_gpu, part)
     peak = lines["bfloat16 product"]["TFLOP/s"] * 1e12
     for name in ("teacher's forward", "student's forward and backward"):
         share, seconds = lines[name]["share of the peak"], lines[name]["s"]
         assert 0 < share["low"] <= share["high"]
         assert share["high"] * peak * seconds["low"] > 1e5  # FLOPs of the tiny models
+    assert lines["update"]["start s"] > 0
 
 
 def test_decoding_is_measured_by_rows_and_length(bench_gpu):
