@@ -7,6 +7,7 @@ device. Attention reads the cache up to a border that the host moves, and with i
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,21 +37,33 @@ def takes(model: Any) -> bool:
     )
 
 
+@dataclass
+class Window:
+    """Where in all caches of a decoder its next token goes, and how much of them attention sees.
+
+    Apart from the decoder, since a layer that knew its decoder would keep it, and the memory of all
+    its layers, until the collector of garbage comes by.
+    """
+
+    cursor: Tensor  # (1,) of the next token, on the device
+    shown: int = 0  # slots that attention looks at
+
+
 class FixedSlots(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """One layer's keys and values of all rows (B, heads, capacity, size), written at the decoder's
-    cursor and shown up to its border."""
+    """One layer's keys and values of all rows (B, heads, capacity, size), written and shown as the
+    decoder's window says."""
 
     _buffers: list[Tensor]
-    _decoder: "FixedDecoder"
+    _window: Window
 
     @classmethod
-    def of(cls, read: Slots, rows: int, capacity: int, decoder: "FixedDecoder") -> "FixedSlots":
+    def of(cls, read: Slots, rows: int, capacity: int, window: Window) -> "FixedSlots":
         """Of that many rows, empty, in the shape of what a layer has read of prompts.
 
         Zeros, since what is masked still meets a weight of 0.
         """
         layer = cls()
-        layer._decoder = decoder
+        layer._window = window
         layer._buffers = [
             held.new_zeros((rows, held.shape[1], capacity, held.shape[3]))
             for held in (read.keys, read.values)
@@ -71,12 +84,12 @@ class FixedSlots(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         for held, new in zip(self._buffers, (key_states, value_states), strict=True):
-            held.index_copy_(2, self._decoder.cursor, new)
-        self.keys, self.values = (b[:, :, : self._decoder.shown] for b in self._buffers)
+            held.index_copy_(2, self._window.cursor, new)
+        self.keys, self.values = (b[:, :, : self._window.shown] for b in self._buffers)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        return self._decoder.shown
+        return self._window.shown
 
     def keep(self, rows: Tensor) -> None:
         self._buffers = [held[rows] for held in self._buffers]
@@ -93,8 +106,7 @@ class FixedDecoder:
         self._layers: list[FixedSlots] = []
         self._config = causal(model).config.get_text_config()
         self._sliding = "sliding_attention" in (getattr(self._config, "layer_types", None) or ())
-        self.shown = 0  # slots that attention looks at
-        self.cursor = torch.zeros(1, dtype=torch.long, device=device)  # of the next token
+        self._window = Window(torch.zeros(1, dtype=torch.long, device=device))
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], shared: int = 0
@@ -121,11 +133,13 @@ class FixedDecoder:
             slots = to_the_right(read.lengths, longest)[sources]
             for number, layer in enumerate(cache.layers):
                 if number == len(self._layers):
-                    self._layers.append(FixedSlots.of(layer, len(rows), self._capacity, self))
+                    self._layers.append(
+                        FixedSlots.of(layer, len(rows), self._capacity, self._window)
+                    )
                 self._layers[number].fill(filled, layer, sources, slots)
         self._cache = Cache(layers=self._layers)
-        self.cursor.fill_(longest)
-        self.shown = 0
+        self._window.cursor.fill_(longest)
+        self._window.shown = 0
         self.reach(longest + 1)
         return torch.cat(logits)[self._on_device(rows)]
 
@@ -134,9 +148,9 @@ class FixedDecoder:
 
     def reach(self, length: int) -> bool:
         """Lets attention look at caches of this length; True where its border moved."""
-        moved = length > self.shown
+        moved = length > self._window.shown
         if moved:
-            self.shown = min(self._capacity, -(-length // BORDER) * BORDER)
+            self._window.shown = min(self._capacity, -(-length // BORDER) * BORDER)
         return moved
 
     def step(self, tokens: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
@@ -147,7 +161,7 @@ class FixedDecoder:
             cache=self._cache,
             use_cache=True,
         ).logits[:, -1, : self._vocab]
-        self.cursor += 1
+        self._window.cursor += 1
         return logits
 
     def keep(self, rows: Tensor) -> None:
@@ -159,13 +173,14 @@ class FixedDecoder:
 
     def _mask(self, rows: int, seen: Tensor | None) -> Any:
         """(B, 1, 1, shown), True where a row's next token looks; one for each kind of layer."""
-        slots = torch.arange(self.shown, device=self._device)
-        visible = (slots <= self.cursor).expand(rows, -1)
+        window = self._window
+        slots = torch.arange(window.shown, device=self._device)
+        visible = (slots <= window.cursor).expand(rows, -1)
         if seen is not None:
-            visible = visible & seen[:, : self.shown]
+            visible = visible & seen[:, : window.shown]
         if not self._sliding:
             return self._as_mask(visible)
-        near = visible & (slots > self.cursor - self._config.sliding_window)
+        near = visible & (slots > window.cursor - self._config.sliding_window)
         return {"full_attention": self._as_mask(visible), "sliding_attention": self._as_mask(near)}
 
     def _as_mask(self, visible: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class FusedDecoder(FixedDecoder):
             hidden = torch.addmm(hidden, mixed.flatten(1), layer.out.T)
             gate, up = layer.gate_up(self._norm(hidden, layer.mlp_norm)).chunk(2, dim=-1)
             hidden = torch.addmm(hidden, functional.silu(gate) * up, layer.down.T)
-        self.cursor += 1
+        self._window.cursor += 1
         return functional.linear(self._norm(hidden, self._model.model.norm.weight), self._head)
 
     def _layer(self, layer: Any) -> _FusedLayer:

@@ -244,7 +244,7 @@ class _Batch:
             and captures(pair.device)
             and causal(pair.student) not in _NOT_CAPTURED
         )
-        advance = Replay(lambda: self._advance(decoder), captures=captured)
+        advance = Replay(lambda: self._advance(decoder), device=pair.device, captures=captured)
         for t in range(1, steps):
             if t % every == 0:
                 if stop():

@@ -1,5 +1,7 @@
 """The decoder for GPUs, on either: the same tokens and numbers as the model's own."""
 
+import gc
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -15,6 +17,7 @@ from opd.sampling import decoding, fixed_decoder
 from opd.sampling import sample as sampling
 from opd.sampling.decoding import decoder_for, fixed_decoder_of
 from opd.sampling.fixed_decoder import FixedDecoder
+from opd.sampling.fused_decoder import FusedDecoder
 from opd.sampling.sample import Limits, Request, sample
 from tests.support import tiny_models
 from tests.support.devices.operator_counts import (
@@ -112,6 +115,23 @@ def test_prompts_that_are_read_in_parts_are_the_same_prompts(folder_of, monkeypa
 
     for whole, parts in zip(logits(1000), logits(4), strict=True):
         torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("of_kind", [FixedDecoder, FusedDecoder])
+def test_a_decoder_that_is_let_go_of_gives_its_memory_back_at_once(folder_of, of_kind):
+    pair = load_pair(folder_of("qwen3"), folder_of("qwen3"), device=DEVICE)
+    gc.disable()
+    try:
+        decoder = of_kind(pair.student, vocab=pair.vocab, pad_id=1, device=DEVICE, room=3)
+        with torch.inference_mode():
+            decoder.prefill([[5, 6]], [0])
+            decoder.step(torch.tensor([9], device=DEVICE), torch.tensor([2], device=DEVICE), None)
+        (held, *_), *_ = (layer._buffers for layer in decoder._layers)
+        watched = weakref.ref(held)
+        del decoder, held
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_a_token_on_a_gpu_casts_no_weight_repeats_no_keys_and_waits_for_nothing(monkeypatch):
