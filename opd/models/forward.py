@@ -21,7 +21,7 @@ from opd.devices.choice import allocatable_memory
 from opd.models.batches import ScoreBatch
 
 CHUNK_VALUES = 2**24  # tokens × vocabulary at a time: at most 64 MB in float32
-CARD_VALUES = 2**27  # the same on a GPU, where every piece reads the head and adds to its gradient
+CARD_VALUES = 2**26  # the same on a GPU, where every piece reads the head and adds to its gradient
 CARD_COPIES = 8  # of a piece's values in float32, held together; a GPU's piece takes at most
 CARD_SHARE = 1 / 4  # this share of the memory that is free
 CACHED_VALUES = 2**22  # on a processor, where pieces that fit its caches are twice as fast
