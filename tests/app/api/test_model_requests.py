@@ -120,7 +120,8 @@ def test_what_is_not_there_is_not_found(api: Api, engine: Engine) -> None:
 
 def test_a_chat_is_about_a_run_or_a_recipe(api: Api, engine: Engine) -> None:
     name = api("POST", "/chat", chat_of()).json()["id"]
-    assert (payload_of(engine, name)["run"], payload_of(engine, name)["recipe"]) == (None, "demo")
+    payload = payload_of(engine, name)
+    assert (payload["run"], payload["recipe"], payload["session"]) == (None, "demo", None)
     reply = api("POST", "/chat", chat_of() | {"recipe": "nothing"})
     assert reply.status_code == 422 and "recipes: " in reply.json()["error"]
     run_id = stored_run(engine)
@@ -146,6 +147,14 @@ def test_conversations_are_bounded(api: Api, conversations: Any, field: str, wor
     reply = api("POST", "/chat", {"conversations": conversations})
     assert reply.status_code == 422 and words in reply.text, reply.text
     assert reply.json()["problems"][0]["field"].startswith(f"conversations{field}"), reply.text
+
+
+@pytest.mark.parametrize("session", ["", "a b", "x" * 65, 7])
+def test_a_session_has_a_plain_name(api: Api, engine: Engine, session: Any) -> None:
+    reply = api("POST", "/chat", chat_of() | {"session": session})
+    assert reply.status_code == 422 and reply.json()["problems"][0]["field"] == "session"
+    name = api("POST", "/chat", chat_of() | {"session": "0f-9_A"}).json()["id"]
+    assert payload_of(engine, name)["session"] == "0f-9_A"
 
 
 def test_only_an_answered_chat_of_a_run_is_kept(api: Api, engine: Engine) -> None:

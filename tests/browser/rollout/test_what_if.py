@@ -219,6 +219,12 @@ def test_where_the_gpu_is_busy_the_processor_can_be_chosen(
     page.get_by_role("button", name="Answer on the processor").click()
     page.get_by_text(re.compile(r"tokens in .* s")).wait_for()
     assert [body["device"] for body in bodies] == ["auto", "cpu"]
+    page.reload()
+    page.locator("#pg-message").fill("and 4?")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile(r"tokens in .* s")).wait_for()
+    first, second, other = (body["session"] for body in bodies)
+    assert first == second != other, "each page that is open has a name of its own"
 
 
 def test_a_queued_run_says_what_it_waits_for(studio: Studio) -> None:
