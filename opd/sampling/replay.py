@@ -71,8 +71,9 @@ class Replay:
         in older versions collect garbage, which takes as long as a hundred tokens."""
         graph, last = torch.cuda.CUDAGraph(), _LAST.get(self._device)
         with _aside(self._device):
-            memory = {} if last is None else {"pool": last.pool()}
-            graph.capture_begin(capture_error_mode="thread_local", **memory)
+            graph.capture_begin(
+                pool=None if last is None else last.pool(), capture_error_mode="thread_local"
+            )
             try:
                 self._function()
             finally:
