@@ -139,11 +139,11 @@ def test_a_capture_takes_over_the_memory_of_the_one_before_on_its_card(graphs):
 
 def test_a_capture_is_made_on_the_card_of_its_tensors(monkeypatch):
     """Whichever is the current one: on another, replays would do nothing."""
-    asked: list[torch.device] = []
+    cards: list[torch.device] = []
 
     class Stream:
         def __init__(self, device: torch.device) -> None:
-            asked.append(device)
+            cards.append(device)
 
         def wait_stream(self, _: object) -> None:
             """Nothing is under way."""
@@ -157,4 +157,4 @@ def test_a_capture_is_made_on_the_card_of_its_tensors(monkeypatch):
         Replay(lambda: ran.append(True), device=second, captures=True)()
     finally:
         replay._stream.cache_clear()
-    assert ran == [True] and asked == [second, second]
+    assert ran == [True] and cards == [second, second]
