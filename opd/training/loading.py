@@ -120,7 +120,7 @@ def load(
         config,
         judges,
         reference,
-        sizes=None if shards else _sizes(pair, config, callbacks),
+        sizes=None if shards else _sizes(pair, optimizer, config, callbacks),
         copy=None if shards else _compute_copy(pair, config),
         compilation=Compilation(callbacks.say) if config.optimizer.compile else None,
         ranks=ranks,
@@ -152,12 +152,15 @@ def _compute_copy(pair: Pair, config: RunConfig) -> ComputeCopy | None:
     return ComputeCopy(pair)
 
 
-def _sizes(pair: Pair, config: RunConfig, callbacks: Callbacks) -> MicroBatchSize | None:
+def _sizes(
+    pair: Pair, optimizer: torch.optim.Optimizer, config: RunConfig, callbacks: Callbacks
+) -> MicroBatchSize | None:
     """Chooses the size of micro-batches on a GPU; None where it is set, and elsewhere."""
     if pair.device.type != "cuda" or config.optimizer.micro_batch_tokens is not None:
         return None
     return MicroBatchSize(
         pair.student,
+        optimizer,
         longest_completion=config.sampling.max_new_tokens,
         may_recompute=config.student.gradient_checkpointing is None,
         say=callbacks.say,

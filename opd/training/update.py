@@ -159,9 +159,12 @@ def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> T
     chosen = (apart if len(apart) > 1 else shortest)[-2:]
     first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in chosen]
     rows = list(zip(first, _credit_of(learner, first), strict=True))
-    gradient = _accumulate(replace(learner, sizes=None), pair, rows, Clock(), NEVER)
-    norm = float(clip(learner.trained, math.inf))
-    learner.optimizer.zero_grad(set_to_none=True)
+    try:
+        gradient = _accumulate(replace(learner, sizes=None), pair, rows, Clock(), NEVER)
+        norm = float(clip(learner.trained, math.inf))
+    finally:  # a compiled backward pass may fail halfway
+        learner.optimizer.zero_grad(set_to_none=True)
+        pair.student.zero_grad(set_to_none=True)
     columns = [getattr(record, name) for record in gradient.records for name in MEASURED]
     present = [torch.from_numpy(c).float() for c in columns if c is not None]
     return torch.cat([torch.tensor([gradient.loss, norm]), *present])

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -63,15 +64,20 @@ def check_device(config: RunConfig) -> None:
 
 
 def load_libraries() -> None:
-    """What nearly every run imports; nothing here starts a GPU."""
+    """What nearly every run imports; nothing here starts a GPU, or asks torch for one.
+
+    Once it is asked, the GPU that a run is then given is not the one it sees. peft imports
+    bitsandbytes where that is installed, which asks.
+    """
     training_factory()
     for name in (
         "opd.doctor.machine.device",
-        "opd.models.folders.adapters",
         "transformers.models.llama.modeling_llama",
         "transformers.models.qwen3.modeling_qwen3",
     ):
         import_module(name)
+    if find_spec("bitsandbytes") is None:
+        import_module("opd.models.folders.adapters")
 
 
 def library_versions() -> dict[str, str]:

@@ -19,11 +19,11 @@ from opd.devices.usage import peak_from_here
 from opd.models.batches import Sequences
 from opd.models.forward import causal, completion_hidden, recomputing
 from opd.models.load import Pair
+from opd.training.optimization.optimizers import bytes_of_first_step
 from opd.training.scoring import batch_of
 
 SHARE = 0.7  # of what is free, for activations; pieces of the vocabulary take from the rest
 MOST_TOKENS = 65_536  # above that, larger products are no faster
-MOMENTS = 2  # of the size of the trained weights, which the first step of the optimizer makes
 
 
 class MicroBatchSize:
@@ -35,12 +35,13 @@ class MicroBatchSize:
     def __init__(
         self,
         student: Any,
+        optimizer: torch.optim.Optimizer,
         *,
         longest_completion: int,
         may_recompute: bool,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._student, self._say = student, say
+        self._student, self._optimizer, self._say = student, optimizer, say
         self._longest_completion, self._may_recompute = longest_completion, may_recompute
         self._tokens: int | None = None
 
@@ -55,7 +56,7 @@ class MicroBatchSize:
         if free is None:
             return TOKENS_PER_PASS
         longest = max(map(len, whole.prompts)) + self._longest_completion
-        room = SHARE * (free - self._moments())
+        room = SHARE * (free - bytes_of_first_step(self._optimizer))
         fitting = self._fitting(pair, whole, room)
         possible = causal(self._student).supports_gradient_checkpointing
         if fitting < longest and self._may_recompute and possible:
@@ -90,12 +91,9 @@ class MicroBatchSize:
             except torch.OutOfMemoryError:
                 tried = 0 if rows else tried // 2
             finally:
-                self._student.zero_grad(set_to_none=True)
+                for model in (self._student, pair.student):
+                    model.zero_grad(set_to_none=True)
         return rows * length * room / max(1.0, peak)
-
-    def _moments(self) -> int:
-        trained = [p for p in self._student.parameters() if p.requires_grad]
-        return sum(MOMENTS * int(p.numel()) * int(p.element_size()) for p in trained)
 
 
 def recompute(student: Any) -> None:

@@ -12,6 +12,9 @@ from opd.config.run import RunConfig
 from opd.errors import ErrorKind, UserError
 from opd.training.optimization.stochastic_adamw import StochasticAdamW
 
+MOMENTS = 2  # of a parameter, each of its size
+BLOCK, SCALE = 256, 4  # moments in 8 bits that share a scale, and its bytes
+
 
 def make_optimizer(trained: Sequence[Tensor], config: RunConfig) -> torch.optim.Optimizer:
     """AdamW over what is trained. Raises UserError for 8 bits without bitsandbytes.
@@ -39,6 +42,19 @@ def make_optimizer(trained: Sequence[Tensor], config: RunConfig) -> torch.optim.
 
     optimizer: torch.optim.Optimizer = AdamW8bit(trained, **options)
     return optimizer
+
+
+def bytes_of_first_step(optimizer: torch.optim.Optimizer) -> int:
+    """Of the moments that the next step makes: two for each parameter that has none yet."""
+    settings = getattr(optimizer, "args", None)  # bitsandbytes', which keeps small ones wide
+    narrow_from = settings.min_8bit_size if settings and settings.optim_bits == 8 else math.inf
+    total = 0
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        count = parameter.numel()
+        if not optimizer.state.get(parameter):
+            in_8_bits = count + SCALE * math.ceil(count / BLOCK)
+            total += MOMENTS * (in_8_bits if count >= narrow_from else parameter.nbytes)
+    return total
 
 
 def learning_rate(config: RunConfig, step: int) -> float:

@@ -136,7 +136,9 @@ def given_up(inputs, tmp_path):
     said = []
     compiled = steps(settings(inputs, compiled=True), tmp_path / "a", said)
     plain = steps(settings(inputs, compiled=False), tmp_path / "b")
-    assert list(map(loss, compiled)) == list(map(loss, plain))
+    for one, other in zip(compiled, plain, strict=True):
+        assert loss(one) == loss(other)
+        assert one.metrics["grad_norm"] == other.metrics["grad_norm"]
     (line,) = [line for line in said if "compile" in line]
     return line
 
@@ -150,6 +152,20 @@ def test_a_compiler_that_fails_is_said_and_done_without(inputs, tmp_path, monkey
     line = given_up(inputs, tmp_path)
     assert line.startswith("without torch.compile, which failed: ")
     assert "gcc" in line
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_backward_pass_that_fails_when_tried_leaves_no_gradient(inputs, tmp_path, monkeypatch):
+    """The head has its gradient before that of the layers is asked for."""
+    real = torch.autograd.backward
+
+    def backward(*args, **options):
+        if compilation._ACTIVE.get() and len(args) == 2:  # not from a loss
+            raise RuntimeError("no kernel")
+        real(*args, **options)
+
+    monkeypatch.setattr(torch.autograd, "backward", backward)
+    assert given_up(inputs, tmp_path) == "without torch.compile, which failed: no kernel"
 
 
 @pytest.mark.usefixtures("untraced")

@@ -1,5 +1,6 @@
 """Sizes of micro-batches by the memory that a pass takes; the GPU's figures are made up."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -44,11 +45,14 @@ def card(monkeypatch):
     return card
 
 
-def sizes(pair, said=None, *, longest=10, may_recompute=True):
-    say = (said if said is not None else []).append
+def sizes(pair, said=None, *, longest=10, may_recompute=True, optimizer=None):
     return partial(
         MicroBatchSize(
-            pair.student, longest_completion=longest, may_recompute=may_recompute, say=say
+            pair.student,
+            optimizer or torch.optim.AdamW(pair.student.parameters()),
+            longest_completion=longest,
+            may_recompute=may_recompute,
+            say=(said if said is not None else []).append,
         ),
         pair,
     )
@@ -83,6 +87,39 @@ def test_a_little_more_or_less_memory_changes_nothing(pair, card):
     for card.free in range(400_000_000, 500_000_000, 20_000_000):
         results.add(sizes(pair)(ROWS))
     assert results == {32_768}
+
+
+def test_moments_that_a_resumed_run_holds_take_nothing_more(pair, card):
+    moments = 8 * sum(p.numel() for p in pair.student.parameters())
+    activations = 8000 * 3000
+    card.free = moments + activations
+    fresh = sizes(pair)(ROWS)
+    held = torch.optim.AdamW(pair.student.parameters(), lr=0.0)
+    for parameter in pair.student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    held.step()
+    held.zero_grad()
+    card.free = activations  # the moments are on the card
+    assert sizes(pair, optimizer=held)(ROWS) == fresh == 2048
+
+
+def test_no_gradient_stays_in_a_copy_that_ran_out_of_memory_handing_it_on(pair, card, monkeypatch):
+    copy = deepcopy(pair.student)
+
+    def peak(pair, rows):
+        for parameter in copy.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(micro_batch_size, "peak_of_pass", peak)
+    choose = MicroBatchSize(
+        pair.student,
+        torch.optim.AdamW(pair.student.parameters()),
+        longest_completion=10,
+        may_recompute=False,
+    )
+    assert choose(replace(pair, student=copy), ROWS) == 1
+    assert all(p.grad is None for p in copy.parameters())
 
 
 def test_what_does_not_hold_one_row_is_recomputed_where_that_was_left_open(pair, card):

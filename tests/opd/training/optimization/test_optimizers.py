@@ -5,7 +5,12 @@ import torch
 
 from opd.config.run import parse
 from opd.errors import ConfigError
-from opd.training.optimization.optimizers import clip, learning_rate, make_optimizer
+from opd.training.optimization.optimizers import (
+    bytes_of_first_step,
+    clip,
+    learning_rate,
+    make_optimizer,
+)
 from opd.training.optimization.stochastic_adamw import StochasticAdamW
 from tests.support.devices.operator_counts import fake_cuda, on_fake_cuda
 
@@ -49,6 +54,34 @@ def test_bfloat16_weights_take_their_own_optimizer_and_seed():
     )
     assert isinstance(optimizer, StochasticAdamW)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"student": BFLOAT16}, {"optimizer": {"name": "adamw_8bit"}}]
+)
+def test_the_first_step_makes_as_many_bytes_as_said_and_the_second_none(changes):
+    config = parse(changes)
+    if config.optimizer.name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    layer = torch.nn.Linear(100, 70, dtype=getattr(torch, config.student.weights))
+    optimizer = make_optimizer([*layer.parameters()], config)
+    said = bytes_of_first_step(optimizer)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = [state for p in layer.parameters() for state in optimizer.state[p].items()]
+    made = ("exp_avg", "exp_avg_sq", "state1", "state2", "absmax1", "absmax2")
+    assert said == sum(tensor.nbytes for name, tensor in held if name in made)
+    assert bytes_of_first_step(optimizer) == 0
+
+
+def test_moments_that_are_put_back_are_held():
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad = torch.ones_like(layer.weight)
+    before, after = (make_optimizer([*layer.parameters()], parse({})) for _ in range(2))
+    before.step()
+    after.load_state_dict(before.state_dict())
+    assert bytes_of_first_step(after) == 2 * layer.bias.nbytes  # which had no gradient
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
