@@ -202,10 +202,10 @@ class OptimizerConfig(Section):
         f"holds, {TOKENS_PER_PASS:,} elsewhere.",
     )
 
-    compile: bool = Field(
-        False,
+    compile: bool | None = Field(
+        None,
         description="Compile what the update computes (torch.compile): fewer, larger kernels after "
-        "a start of a minute or more. For long runs on a GPU.",
+        "a start of a minute or so; empty: on a GPU, where the run is long enough to gain by it.",
     )
 
     @property

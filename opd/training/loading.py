@@ -14,7 +14,6 @@ from opd.config.run import RunConfig
 from opd.config.whole_run.checks import whole_vocabulary
 from opd.devices.support import run_device
 from opd.errors import ErrorKind, UserError
-from opd.models.compilation import Compilation
 from opd.models.folders.quantized import method_in
 from opd.models.folders.resolve import resolve
 from opd.models.load import (
@@ -37,6 +36,7 @@ from opd.teachers.routing import MAIN, TeacherRouter, field_of
 from opd.teachers.served import ServedModel, ServedTeacher, with_local_teachers
 from opd.teachers.vllm_client import RemoteTeacher, known_ids
 from opd.training import checkpoint
+from opd.training.optimization.compilations import compilation_of
 from opd.training.optimization.compute_copy import ComputeCopy
 from opd.training.optimization.micro_batch_size import MicroBatchSize, recompute
 from opd.training.optimization.optimizers import make_optimizer
@@ -122,7 +122,7 @@ def load(
         reference,
         sizes=None if shards else _sizes(pair, optimizer, config, callbacks),
         copy=None if shards else _compute_copy(pair, config),
-        compilation=Compilation(callbacks.say) if config.optimizer.compile else None,
+        compilation=None if shards else compilation_of(config, pair, judges, callbacks.say),
         ranks=ranks,
         shards=shards,
     )

@@ -198,7 +198,7 @@ def _sharding_fits(config: RunFields) -> Iterator[FieldError]:
         return
     required: dict[str, tuple[object, object]] = {
         "optimizer.name": (config.optimizer.name, "adamw"),
-        "optimizer.compile": (config.optimizer.compile, False),
+        "optimizer.compile": (bool(config.optimizer.compile), False),
         "sampling.engine": (config.sampling.engine, "local"),
         "student.weights": (config.student.weights, "float32"),
         "student.quantize": (config.student.quantize, "none"),
