@@ -14,7 +14,6 @@ from dataclasses import fields, is_dataclass
 from functools import cache, wraps
 from subprocess import SubprocessError
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,7 +31,6 @@ FAILURES = (*CANNOT, ImportError, OSError, SubprocessError)
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}  # of the largest value; products are TF32
 
 _ACTIVE: ContextVar[bool] = ContextVar("compiling", default=False)
-_LAYERS: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
 
 
 def compilable(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,6 +59,7 @@ class Compilation:
     def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
         self._say = say
         self._works: bool | None = None
+        self._calls: dict[Any, Any] = {}  # of layers, while the run lasts
 
     @contextmanager
     def __call__(self, models: Sequence[Any], trial: Callable[[], Tensor]) -> Iterator[None]:
@@ -71,14 +70,34 @@ class Compilation:
         if not self._works:
             yield
             return
-        with _compiling(models):
+        with self._compiling(models):
             yield
+
+    @contextmanager
+    def _compiling(self, models: Sequence[Any]) -> Iterator[None]:
+        layers = [layer for model in models for layer in _layers(model)]
+        token = _ACTIVE.set(True)
+        for layer in layers:
+            if layer not in self._calls:
+                layer.compile(dynamic=True, backend=BACKEND)
+                self._calls[layer] = layer._compiled_call_impl
+            layer._compiled_call_impl = self._calls[layer]
+        try:
+            # Else a norm's ε is a tensor of the host, whose kernel waits for a C++ compiler
+            constants = torch._dynamo.config.patch(specialize_float=True)
+            with warnings.catch_warnings(), constants:
+                warnings.simplefilter("ignore")  # torch warns of what its own tracing does
+                yield
+        finally:
+            _ACTIVE.reset(token)
+            for layer in layers:
+                layer._compiled_call_impl = None
 
     def _tried(self, models: Sequence[Any], trial: Callable[[], Tensor]) -> bool:
         expected = trial()
         self._say("compiling what the update computes")
         try:
-            with _compiling(models):
+            with self._compiling(models):
                 actual = trial()
         except FAILURES as error:
             if isinstance(error, RuntimeError):
@@ -107,30 +126,9 @@ def _compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True, backend=backend)
 
 
-@contextmanager
-def _compiling(models: Sequence[Any]) -> Iterator[None]:
-    layers = [layer for model in models for layer in _layers(model)]
-    token = _ACTIVE.set(True)
-    for layer in layers:
-        layer._compiled_call_impl = _LAYERS[layer]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of what its own tracing does
-            yield
-    finally:
-        _ACTIVE.reset(token)
-        for layer in layers:
-            layer._compiled_call_impl = None
-
-
 def _layers(model: Any) -> list[Any]:
-    """Of a model that is worth it; each has what it is compiled to in `_LAYERS`."""
+    """Those that are compiled, of a model that is worth it."""
     whole = causal(model)
     if whole.config.model_type not in LLAMAS or getattr(whole, "is_quantized", False):
         return []
-    layers = list(whole.model.layers)
-    for layer in layers:
-        if layer not in _LAYERS:
-            layer.compile(dynamic=True, backend=BACKEND)
-            _LAYERS[layer], layer._compiled_call_impl = layer._compiled_call_impl, None
-    return layers
+    return list(whole.model.layers)

@@ -3,7 +3,9 @@
 No machine code is made here: what is traced runs as it is.
 """
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import _dynamo as dynamo
 
 from opd.config.run import parse
 from opd.models import compilation
-from opd.models.compilation import compilable
+from opd.models.compilation import Compilation, compilable
+from opd.models.load import load_pair
 from opd.training.trainer import Training
 from opd.types import StepEvent
 from tests.support import tiny_models
@@ -82,11 +85,11 @@ def loss(step):
 
 @pytest.fixture
 def graphs(monkeypatch, untraced):
-    """The graphs that are handed to a compiler, by their numbers of nodes."""
+    """The graphs that are handed to a compiler, by what they are called with."""
     seen = []
 
     def backend(graph, inputs):
-        seen.append(len(graph.graph.nodes))
+        seen.append(inputs)
         return graph.forward
 
     monkeypatch.setattr(compilation, "BACKEND", backend)
@@ -120,6 +123,33 @@ def test_layers_and_pieces_are_compiled_once_for_rows_of_all_lengths(inputs, tmp
     steps(settings(inputs, compiled=True, steps=6), tmp_path / "b")
     assert 0 < after_one <= 8
     assert len(graphs) <= after_one + 2
+
+
+def test_a_models_numbers_are_constants(inputs, tmp_path, graphs):
+    """As tensors of the host they would be kernels of a processor between those of a GPU."""
+    steps(settings(inputs, compiled=True, steps=1), tmp_path / "a")
+    tensors = [x for inputs in graphs for x in inputs if isinstance(x, torch.Tensor)]
+    assert tensors and all(x.ndim for x in tensors)
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_compiled_model_is_let_go_of(inputs):
+    layer = compiled_layer(inputs)
+    gc.collect()
+    assert layer() is None
+
+
+def compiled_layer(inputs):
+    """A reference to a layer that has been compiled, whose model nobody holds any more."""
+    pair = load_pair(str(inputs / "student"), str(inputs / "teacher"), device=torch.device("cpu"))
+    ids = torch.tensor([[5, 6, 7]])
+
+    def states():
+        return pair.student.model(input_ids=ids).last_hidden_state.detach()
+
+    with Compilation()([pair.student], states):
+        states()
+    return weakref.ref(pair.student.model.layers[0])
 
 
 def test_outside_an_update_nothing_is_compiled(graphs):
