@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,6 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from app.cli.commands import commands as app
-from app.worker import process
 from app.worker.recovery import running
 from app.worker.supervisor import Supervisor
 from bench import kills
@@ -299,9 +299,9 @@ def test_killed_moved_and_resumed_by_command_and_by_button(inputs, tmp_path):
         time.sleep(0.1)
     owner = next(run.owner for run in running(engine) if run.id == run_id)
     jobs.request_cancel(engine, run_id, "save")
-    while process.alive(owner) and time.monotonic() < end:
+    while psutil.pid_exists(owner.pid) and time.monotonic() < end:
+        supervisor.turn()  # which reaps it, once its last thread has ended
         time.sleep(0.1)
-    supervisor.turn()  # which reaps it
     run = read_run(engine, run_id)
     assert (run["status"], run["attempt"]) == ("cancelled", 3)
     assert read_steps(engine, run_id)["columns"]["step"] == list(range(1, run["step"] + 1))
