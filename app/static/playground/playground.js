@@ -228,7 +228,13 @@ class Playground {
     this.failure = null;
     fill(this.status, "Sending …");
     this.offer();
-    this.request.ask("chat", { ...models, session: this.session, conversations, device: this.device, ...sampling });
+    this.request.ask("chat", {
+      ...models,
+      session: this.session,
+      conversations,
+      device: this.device,
+      ...sampling,
+    });
     this.sendButton.disabled = true;
   }
 
