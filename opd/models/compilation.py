@@ -26,6 +26,9 @@ from opd.models.routes import CANNOT
 P = ParamSpec("P")
 R = TypeVar("R")
 BACKEND = "inductor"
+# First and other layers, of each model, recomputed or not, one row or more: beyond this number
+# torch compiles no further ones, and tells only a log of its own.
+KINDS_OF_LAYERS = 32
 # Compilers fail in ways of their own: no linker, no headers, an operator that is not known
 FAILURES = (*CANNOT, ImportError, OSError, SubprocessError)
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}  # of the largest value; products are TF32
@@ -84,8 +87,8 @@ class Compilation:
             layer._compiled_call_impl = self._calls[layer]
         try:
             # Else a norm's ε is a tensor of the host, whose kernel waits for a C++ compiler
-            constants = torch._dynamo.config.patch(specialize_float=True)
-            with warnings.catch_warnings(), constants:
+            settings = {"specialize_float": True, "recompile_limit": KINDS_OF_LAYERS}
+            with warnings.catch_warnings(), torch._dynamo.config.patch(settings):
                 warnings.simplefilter("ignore")  # torch warns of what its own tracing does
                 yield
         finally:
