@@ -113,6 +113,7 @@ def test_a_directory_that_is_moved_amid_a_run_ends_it_and_it_goes_on_where_it_li
     studio: Studio, tmp_path: Path
 ) -> None:
     run_id, pid = run_of(studio), studio.pid(run_of(studio))
+    studio.wait(lambda: studio.run(run_id)["checkpoints"])
     moved = tmp_path / "moved"
     studio.data_dir.rename(moved)
     studio.wait(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")

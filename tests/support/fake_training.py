@@ -140,8 +140,7 @@ class Training:
         )
 
     def save_checkpoint(self) -> CheckpointEvent:
-        path = self.folder / f"step-{self.done:06d}"
-        path.mkdir(parents=True, exist_ok=True)
+        path = _made(self.folder, self.done)
         state = json.dumps({"step": self.done}).encode()
         (path / "state.json").write_bytes(state)
         manifest = {"state.json": hashlib.sha256(state).hexdigest()}
@@ -150,12 +149,20 @@ class Training:
         return CheckpointEvent(self.done, str(path), manifest, keeps)
 
     def save_aside(self, folder: Path) -> CheckpointEvent:
-        path = folder / f"step-{self.done:06d}"
-        path.mkdir(parents=True, exist_ok=True)
+        path = _made(folder, self.done)
         return CheckpointEvent(self.done, str(path), {})
 
     def vocabulary(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         return {i: (str(i).encode(), False) for i in ids}
+
+
+def _made(folder: Path, step: int) -> Path:
+    """A checkpoint's folder; where a run's own is not there any longer, none is made, as in a real
+    training."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:06d}"
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def limit_pages(pages: int) -> None:
