@@ -2,8 +2,9 @@
 
 An upper estimate: every prompt and every answer is taken to be as long as it may be, as the memory
 estimate does. Loading, checkpoints and lm-eval are not included. The GPU assumed is one of 24 GB;
-the dynamic part measures the one at hand. No GPU has been timed with this version: where a token is
-captured and replayed, kernels are not started one by one, and sampling should be faster than this.
+the dynamic part measures the one at hand. No such GPU has been timed. On an H100, where a token is
+captured and replayed, sampling took less than a fifth of what this comes to, and training reached
+26% of the peak, compiled 56% (bench/RESULTS.md).
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ ASSUMED = (
     f"a GPU of {PEAK / 1e12:.0f} TFLOP/s in bfloat16, of which {EFFICIENCY:.0%} are reached, "
     f"{1e3 * LAYER:.2f} ms a layer for each token that is sampled (twice that with an adapter on "
     "quantized weights), "
-    "and every answer as long as it may be; not yet measured on a GPU"
+    "and every answer as long as it may be; not measured on such a GPU (an H100 sampled in less "
+    "than a fifth of this)"
 )
 
 
@@ -58,12 +60,9 @@ def pace(config: RunConfig, *, prompt_tokens: int | None = None) -> Pace | None:
         return None
     largest = max(measured, key=lambda teacher: teacher[1].parameters, default=None)
     load = TokenLoad.of(config, prompt_tokens)
-    rows = config.sampling.prompts_per_step
-    rows *= 1 if config.author == "given" else config.sampling.group_size
-    lengths = [load.row] * rows
-    flops = cost.training_passes(config) * cost.scoring_flops(_cost(student), lengths)
-    if config.needs != "nothing" and largest is not None:
-        flops += cost.scoring_flops(_cost(largest[1]), lengths)
+    rows = config.completions_per_step
+    judge = _cost(largest[1]) if config.needs != "nothing" and largest is not None else None
+    flops = cost.update_flops(config, _cost(student), judge, [load.row] * rows)
     sampling = 0.0
     if config.author == "student":
         sampling = _by_student(config, student, load, rows)
