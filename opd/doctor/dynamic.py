@@ -103,11 +103,9 @@ def _time(rehearsal: Rehearsal) -> Finding:
     sampling = rehearsal.seconds * batches
     usual = round(sum(lengths) / len(lengths)) + round(sum(prompts) / len(prompts))
     student = cost.model_cost(pair.student)
-    flops = cost.training_passes(config) * cost.scoring_flops(student, [usual] * rows)
-    for teacher in rehearsal.loaded.router.teachers.values():
-        if teacher.model is not None:
-            flops += cost.scoring_flops(cost.model_cost(teacher.model), [usual] * rows)
-            break  # each row is read by one teacher
+    models = (teacher.model for teacher in rehearsal.loaded.router.teachers.values())
+    judge = next((cost.model_cost(m) for m in models if m is not None), None)  # one reads a row
+    flops = cost.update_flops(config, student, judge, [usual] * rows)
     rate = _rate(pair.device, pair.dtype) * EFFICIENCY
     step = sampling + flops / rate
     return Finding(

@@ -7,7 +7,7 @@ step is therefore 8N a sampled token for the student and 2N for the teacher, plu
 attention. Source: Kaplan et al., arXiv 2001.08361, section 2.1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,14 @@ def sampling_flops(student: ModelCost, groups: Iterable[tuple[int, list[int]]]) 
 def scoring_flops(model: ModelCost, lengths: Iterable[int]) -> float:
     """One forward pass over whole sequences."""
     return sum(model.forward(n, causal_pairs(0, n)) for n in lengths)
+
+
+def update_flops(
+    config: RunConfig, student: ModelCost, teacher: ModelCost | None, lengths: Sequence[int]
+) -> float:
+    """The student's passes over whole sequences, and the one of the teacher that reads them."""
+    judging = 0.0 if teacher is None else scoring_flops(teacher, lengths)
+    return training_passes(config) * scoring_flops(student, lengths) + judging
 
 
 def training_passes(config: RunConfig, *, recomputes: bool = False) -> float:

@@ -70,6 +70,12 @@ class RunFields(Section):
         return self.objective_entry.author
 
     @property
+    def completions_per_step(self) -> int:
+        """Of given ones, a prompt has one."""
+        group = 1 if self.author == "given" else self.sampling.group_size
+        return self.sampling.prompts_per_step * group
+
+    @property
     def teacher_writes(self) -> bool:
         """Whether any completion is written by a teacher."""
         return self.author == "teacher" or self.sampling.teacher_share > 0

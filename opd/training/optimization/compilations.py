@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from opd.config.run import RunConfig
 from opd.models.compilation import Compilation
-from opd.models.cost import model_cost, scoring_flops, training_passes
+from opd.models.cost import model_cost, update_flops
 from opd.models.load import Pair
 from opd.teachers.routing import TeacherRouter
 
@@ -21,15 +21,14 @@ def compilation_of(
     """None where nothing is compiled."""
     compiles = config.optimizer.compile
     if compiles is None:
-        compiles = pair.device.type == "cuda" and update_flops(config, pair, judges) > WORTH
+        compiles = pair.device.type == "cuda" and all_flops(config, pair, judges) > WORTH
     return Compilation(say) if compiles else None
 
 
-def update_flops(config: RunConfig, pair: Pair, judges: TeacherRouter) -> float:
-    """Of all steps at most, without the prompts: the student's passes and its dearest teacher's."""
-    rows = config.steps * config.sampling.prompts_per_step * config.sampling.group_size
-    length = config.sampling.max_new_tokens
+def all_flops(config: RunConfig, pair: Pair, judges: TeacherRouter) -> float:
+    """Of all steps at most, without the prompts, each read by the dearest teacher."""
     models = {id(t.model): t.model for t in judges.teachers.values() if t.model is not None}
-    teacher = max((scoring_flops(model_cost(m), [length]) for m in models.values()), default=0.0)
-    student = scoring_flops(model_cost(pair.student), [length])
-    return rows * (training_passes(config) * student + teacher)
+    costs = map(model_cost, models.values())
+    dearest = max(costs, key=lambda model: model.parameters, default=None)
+    lengths = [config.sampling.max_new_tokens] * config.completions_per_step
+    return config.steps * update_flops(config, model_cost(pair.student), dearest, lengths)

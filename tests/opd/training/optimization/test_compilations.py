@@ -8,7 +8,7 @@ import torch
 from opd.config.run import parse
 from opd.training.loading import Callbacks, load
 from opd.training.optimization import compilations
-from opd.training.optimization.compilations import compilation_of, update_flops
+from opd.training.optimization.compilations import all_flops, compilation_of
 from tests.support import tiny_models
 
 
@@ -51,7 +51,7 @@ def test_what_is_set_is_done(loaded, compiled, device):
 
 def test_left_open_it_is_for_long_runs_on_a_gpu(loaded, monkeypatch):
     config = changed(loaded, compile=None)
-    needed = update_flops(config, loaded.pair, loaded.router)
+    needed = all_flops(config, loaded.pair, loaded.router)
     assert made(loaded, config) is None
     monkeypatch.setattr(compilations, "WORTH", 2 * needed)
     assert made(loaded, config) is None
@@ -70,6 +70,15 @@ def test_the_work_is_that_of_both_models_for_all_tokens(loaded):
     ]
     tokens = 5 * 2 * 3 * 7
     least = 2 * tokens * (3 * weights[0] + weights[1])
-    assert least <= update_flops(config, loaded.pair, loaded.router) <= 1.2 * least
+    assert least <= all_flops(config, loaded.pair, loaded.router) <= 1.2 * least
     alone = replace(loaded.router, teachers={})
-    assert update_flops(config, loaded.pair, alone) <= 1.2 * 2 * tokens * 3 * weights[0]
+    assert all_flops(config, loaded.pair, alone) <= 1.2 * 2 * tokens * 3 * weights[0]
+
+
+def test_of_given_completions_a_prompt_has_one(loaded):
+    config = changed(loaded)
+    given = config.model_copy(
+        update={"sampling": config.sampling.model_copy(update={"source": "given"})}
+    )
+    work = all_flops(config, loaded.pair, loaded.router)
+    assert all_flops(given, loaded.pair, loaded.router) == pytest.approx(work / 3)
