@@ -154,10 +154,10 @@ def _trial(learner: Learner, pair: Pair, completions: Sequence[Completion]) -> T
     """What an update computes of the first tokens of two completions: log-probabilities,
     divergences, and the gradient's norm. Of two prompts, where there are as many: a single row is
     compiled apart."""
-    shortest = sorted(completions, key=lambda c: len(c.prompt.ids))
-    apart = list({c.prompt.number: c for c in reversed(shortest)}.values())
-    chosen = (apart if len(apart) > 1 else shortest)[-2:]
-    first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in chosen]
+    by_prompt = {c.prompt.number: c for c in completions}
+    apart = by_prompt.values() if len(by_prompt) > 1 else completions
+    shortest = sorted(apart, key=lambda c: len(c.prompt.ids))[:2]
+    first = [replace(c, sample=c.sample.first(TRIED_TOKENS)) for c in shortest]
     rows = list(zip(first, _credit_of(learner, first), strict=True))
     try:
         gradient = _accumulate(replace(learner, sizes=None), pair, rows, Clock(), NEVER)
