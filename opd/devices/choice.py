@@ -119,6 +119,12 @@ def allocatable_memory(device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def free_bytes(device: torch.device) -> int:
+    """What can still be allocated there, in the machine's memory where it has none of its own."""
+    free = allocatable_memory(device)
+    return int(psutil.virtual_memory().available) if free is None else free
+
+
 def give_back_memory() -> None:
     """What the allocators keep in reserve, back to the device; initializes none."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import psutil
 import torch
 
-from opd.devices.choice import allocatable_memory
-from opd.sampling.decoder import Slots
+from opd.devices.choice import free_bytes
+from opd.sampling.decoder import Slots, common_start
 from opd.types import Author
 
 LIMIT = 2**30  # bytes of all chats
@@ -52,7 +51,7 @@ class ChatPrefixes:
         least left; empty where there are none."""
         readings = [reading for (name, _), reading in self._read.items() if name == model]
         length, best = max(
-            ((_common(reading.ids, ids), reading) for reading in readings),
+            ((common_start(reading.ids, ids[:-1]), reading) for reading in readings),
             key=lambda common: common[0],
             default=(0, None),
         )
@@ -88,21 +87,14 @@ class ReadPrefixes:
     def trim(self, device: torch.device) -> None:
         """Lets go of the oldest chats until the others take no more than the limit, and than what
         is free beside them."""
-        while self._chats and sum(c.nbytes for c in self._chats.values()) > self._room(device):
+        while self._chats and self._nbytes() > min(self._limit, free_bytes(device)):
             self._chats.pop(next(iter(self._chats)))
 
     def forget(self) -> bool:
         """Lets go of all of it; whether that was any."""
-        held = any(chat.nbytes for chat in self._chats.values())
+        held = self._nbytes() > 0
         self._chats.clear()
         return held
 
-    def _room(self, device: torch.device) -> int:
-        free = allocatable_memory(device)
-        return min(self._limit, psutil.virtual_memory().available if free is None else free)
-
-
-def _common(read: Sequence[int], ids: Sequence[int]) -> int:
-    """How many tokens both begin with, without the last of `ids`."""
-    pairs = zip(read, ids[:-1], strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(read), len(ids) - 1))
+    def _nbytes(self) -> int:
+        return sum(chat.nbytes for chat in self._chats.values())

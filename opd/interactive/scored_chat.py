@@ -93,7 +93,8 @@ class _NextTokens:
                 torch.tensor([token], device=device), torch.tensor([len(ids)], device=device), None
             )
             logp = log_probs_at(logits, self._temperature)
-        self.ids = [*ids, token]
+        ids.append(token)
+        self.ids = ids
         return logp
 
     def first(self, length: int) -> list[Slots] | None:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from opd.devices.choice import free_bytes
 from opd.models.forward import take_route
 from opd.models.parameters import adapted_weights
 from opd.models.routes import find_route
 from opd.ranks.layers import layers_of
 from opd.ranks.sharding import Shards
-from opd.sampling.sampling_copy import SPARE, SamplingCopy, free_bytes
+from opd.sampling.sampling_copy import SPARE, SamplingCopy
 
 COPY = "copy"
 log = logging.getLogger(__name__)

@@ -112,9 +112,14 @@ def shared_start(prompts: Sequence[tuple[int, ...]]) -> int:
     saves less than another pass costs."""
     first, last = min(prompts), max(prompts)  # what these two share, those between share as well
     most = min(len(p) for p in prompts) - 1
-    pairs = zip(first[:most], last[:most], strict=True)
-    length = next((i for i, (a, b) in enumerate(pairs) if a != b), most)
+    length = common_start(first[:most], last[:most])
     return length if (len(prompts) - 1) * length >= WORTH_A_PASS else 0
+
+
+def common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def to_the_right(lengths: Tensor, width: int | None = None) -> Tensor:

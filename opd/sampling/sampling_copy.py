@@ -12,11 +12,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
-from opd.devices.choice import allocatable_memory
+from opd.devices.choice import free_bytes
 from opd.models.forward import causal, take_route
 from opd.models.parameters import adapted_weights
 from opd.models.routes import find_route
@@ -150,9 +149,3 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(module, "get_delta_weight") and not (inside and name.startswith(inside)):
             inside = f"{name}."
             yield name, module
-
-
-def free_bytes(device: torch.device) -> int:
-    """What can still be allocated there."""
-    free = allocatable_memory(device)
-    return int(psutil.virtual_memory().available) if free is None else free

@@ -4,7 +4,7 @@ import psutil
 import pytest
 import torch
 
-from opd.interactive import read_prefixes
+from opd.devices import choice
 from opd.interactive.read_prefixes import ReadPrefix, ReadPrefixes
 from opd.sampling.decoder import Slots
 from tests.support.devices.tested import DEVICE
@@ -96,10 +96,10 @@ def test_no_more_is_kept_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
         available = free
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory)
-    monkeypatch.setattr(read_prefixes, "allocatable_memory", lambda device: None)
+    monkeypatch.setattr(choice, "allocatable_memory", lambda device: None)
     prefixes.trim(DEVICE)
     assert (prefixes.of("one").nbytes, prefixes.of("two").nbytes) == (0, layer().nbytes)
-    monkeypatch.setattr(read_prefixes, "allocatable_memory", lambda device: free - 2)
+    monkeypatch.setattr(choice, "allocatable_memory", lambda device: free - 2)
     prefixes.trim(DEVICE)
     assert not prefixes.forget()
 
