@@ -93,10 +93,8 @@ def test_two_ways_of_stopping_one_run(team: Team) -> None:
     run_id = team.running("cuda:7", "anna")
     ben = team.page("ben", f"run?id={run_id}")
     expect(ben.locator("#place")).to_have_text("on node-2 · cuda:7")
-    place, steps = (
-        ben.locator(s).bounding_box() for s in ("#place", ".run-progress .num >> nth=0")
-    )
-    assert place and steps and place["height"] == steps["height"]  # one line where there is room
+    line, steps = (ben.locator(s).bounding_box() for s in ("#place", ".run-progress .num >> nth=0"))
+    assert line and steps and line["height"] == steps["height"]  # one line where there is room
     ben.locator("#stop summary").click()
     stale = team.contexts["ben"].request.get(f"{team.addresses['ben']}api/v1/runs/{run_id}")
     ben.route(f"**/runs/{run_id}", lambda route: route.fulfill(response=stale))  # not yet told
